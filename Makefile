@@ -1,0 +1,74 @@
+# Each target does its own set-up: a virtual environment in .venv, then the packages it needs.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format viz notebook bench clean
+
+# The first of these that is Python 3.11 or newer; another one: make PYTHON=/path/to/python demo
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+
+# pip's own output goes to .venv/install.log; the terminal shows how far it is.
+define install
+	@echo "$(1)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-input -e '$(2)' 2>&1 \
+		| tee .venv/install.log \
+		| awk '/^ *(Collecting|Processing) / { printf "\r  %d packages found", ++n; fflush() } \
+			/^Installing collected/ { printf "\n  installing them"; fflush() } END { print "" }' \
+		|| { tail -n 20 .venv/install.log; echo "The installation failed; .venv/install.log has it all."; exit 1; }
+	@touch $@
+endef
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.installed ## generate the demo world, run every stage, show the win rates
+	$(BIN)/kedro run --pipelines demo
+	$(BIN)/kedro sage summary
+
+test: .venv/.installed-dev ## the whole test suite
+	$(BIN)/python -m pytest -q
+
+lint: .venv/.installed-dev ## style, types, and the rules of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.installed-dev ## bring the code into the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+viz: .venv/.installed ## the pipelines as a graph, in the browser
+	$(BIN)/kedro viz
+
+notebook: .venv/.installed-notebook ## the notebooks, in the browser
+	$(BIN)/jupyter lab notebooks
+
+bench: .venv/.installed-dev ## every benchmark, in its quick form
+	@for benchmark in benchmarks/*.py; do echo "$$benchmark"; $(BIN)/python $$benchmark --quick; done
+
+clean: ## remove the virtual environment and the tools' caches; data stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.created:
+	@test -n "$(PYTHON)" || { echo "sage-dialog needs Python 3.11 or newer, and there is none on the PATH." \
+		"Install one, or name it: make PYTHON=/path/to/python demo"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "sage-dialog needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1)."; exit 1; }
+	@echo "Making a virtual environment in .venv with $$("$(PYTHON)" -V)"
+	@"$(PYTHON)" -m venv .venv || { rm -rf .venv; echo "$(PYTHON) cannot make virtual environments; on Debian and" \
+		"Ubuntu, install python3-venv."; exit 1; }
+	@touch $@
+
+.venv/.installed: pyproject.toml .venv/.created
+	$(call install,Installing the packages (a minute or more),.)
+
+.venv/.installed-dev: .venv/.installed
+	$(call install,Installing what the tests need,.[dev])
+
+.venv/.installed-notebook: .venv/.installed
+	$(call install,Installing Jupyter,.[notebook])

@@ -1,0 +1,1 @@
+"""Catalog entries: versioned Parquet and policy directories that appear only when whole, raw folders, roles."""

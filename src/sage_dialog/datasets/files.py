@@ -1,0 +1,79 @@
+"""Reports and figures: one text or binary file, visible only when whole."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path, PurePosixPath
+from typing import Any, NewType
+
+from kedro.io import AbstractVersionedDataset, DatasetError, Version
+
+from sage_dialog.datasets.atomic import whole_file
+
+# kedro-viz decides by the name of this type how it shows a preview.
+ImagePreview = NewType("ImagePreview", str)
+
+
+class WholeText(AbstractVersionedDataset[str, str]):
+    """A UTF-8 text file, such as the HTML report."""
+
+    def __init__(
+        self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(PurePosixPath(filepath), version)
+        self.metadata = metadata
+
+    def load(self) -> str:
+        path = Path(self._get_load_path())
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DatasetError(f"{path} is no readable text file: {error}") from error
+
+    def save(self, data: str) -> None:
+        with whole_file(Path(self._get_save_path())) as partial:
+            partial.write_text(data, encoding="utf-8")
+
+    def _exists(self) -> bool:
+        return Path(self._get_load_path()).is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "version": self._version}
+
+
+class WholeImage(AbstractVersionedDataset[bytes, bytes]):
+    """The bytes of a PNG image."""
+
+    SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+    def __init__(
+        self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(PurePosixPath(filepath), version)
+        self.metadata = metadata
+
+    def load(self) -> bytes:
+        path = Path(self._get_load_path())
+        try:
+            image = path.read_bytes()
+        except OSError as error:
+            raise DatasetError(f"{path} is no readable file: {error}") from error
+        if not image.startswith(self.SIGNATURE):
+            raise DatasetError(f"{path} is no PNG image; remove {path.parent} and draw it again.")
+        return image
+
+    def save(self, data: bytes) -> None:
+        if not data.startswith(self.SIGNATURE):
+            raise DatasetError("These bytes are no PNG image.")
+        with whole_file(Path(self._get_save_path())) as partial:
+            partial.write_bytes(data)
+
+    def preview(self) -> ImagePreview:
+        """The image in base64, as kedro-viz shows it."""
+        return ImagePreview(base64.b64encode(self.load()).decode("ascii"))
+
+    def _exists(self) -> bool:
+        return Path(self._get_load_path()).is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "version": self._version}

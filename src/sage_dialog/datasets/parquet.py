@@ -1,0 +1,82 @@
+"""Tables as Parquet files, one folder a version, visible only when whole."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any, NewType
+
+import fsspec
+import pyarrow as pa
+from kedro.io import AbstractVersionedDataset, DatasetError, Version
+from kedro.io.core import get_protocol_and_path
+
+from sage_dialog.datasets.atomic import whole_file
+
+# kedro-viz decides by the name of this type how it shows a preview.
+TablePreview = NewType("TablePreview", dict)
+
+
+class VersionedParquet(AbstractVersionedDataset[pa.Table, pa.Table]):
+    """A `pyarrow.Table` in one zstd-compressed Parquet file.
+
+    With `versioned: true` a table lies at `<filepath>/<version>/<name of filepath>`. On a local disk a save
+    that is killed leaves no version behind; an object store shows an object only once it is complete. A
+    file that Parquet cannot read gives an error that names it.
+
+    Args:
+        filepath: a path or an fsspec address (`s3://bucket/dialogues.parquet`).
+        credentials: keyword arguments of the fsspec file system.
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        version: Version | None = None,
+        credentials: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        protocol, path = get_protocol_and_path(filepath, version)
+        self._files = fsspec.filesystem(protocol, **(credentials or {}))
+        self._local = protocol == "file"
+        self.metadata = metadata
+        super().__init__(PurePosixPath(path), version, self._files.exists, self._files.glob)
+
+    def load(self) -> pa.Table:
+        import pyarrow.parquet as pq
+
+        path = self._get_load_path()
+        try:
+            with self._files.open(str(path), "rb") as file:
+                return pq.ParquetFile(file).read()
+        except (pa.ArrowException, OSError) as error:
+            if not self._files.exists(str(path)):
+                raise DatasetError(f"{path} does not exist.") from error
+            raise DatasetError(
+                f"{path} is no readable Parquet file: {error} It was cut off, or something else wrote it. "
+                f"Remove {path.parent if self._version else path} and run the pipeline that makes it."
+            ) from error
+
+    def save(self, data: pa.Table) -> None:
+        import pyarrow.parquet as pq
+
+        path = self._get_save_path()
+        if self._local:
+            with whole_file(Path(path)) as partial:
+                pq.write_table(data, partial, compression="zstd")
+        else:
+            with self._files.open(str(path), "wb") as file:
+                pq.write_table(data, file, compression="zstd")
+        self._files.invalidate_cache(str(self._filepath))
+
+    def preview(self, nrows: int = 10) -> TablePreview:
+        """The first rows, as kedro-viz shows them."""
+        head = self.load().slice(0, nrows)
+        rows = [[str(value) for value in row.values()] for row in head.to_pylist()]
+        return TablePreview({"index": list(range(len(rows))), "columns": head.column_names, "data": rows})
+
+    def _exists(self) -> bool:
+        return bool(self._files.isfile(str(self._get_load_path())))
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "version": self._version}

@@ -1,0 +1,68 @@
+"""Policies as versioned directories: weights, the card that says what they are, nothing that can run code."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from kedro.io import AbstractVersionedDataset, DatasetError, Version
+
+from sage_dialog.datasets.atomic import whole_folder
+from sage_dialog.policies import CARD, Policy
+
+# Formats that execute code when they are opened; weights travel as safetensors.
+CODE_SUFFIXES = frozenset({".bin", ".ckpt", ".h5", ".joblib", ".pickle", ".pkl", ".pt", ".pth", ".py"})
+
+
+class PolicyDirectory(AbstractVersionedDataset[Policy, Policy]):
+    """A base model or an adapter at `<filepath>/<version>/<name>/`.
+
+    Saving copies the directory of the given policy; a version appears only when the copy is whole. Loading
+    opens the card and reads no weights.
+    """
+
+    def __init__(
+        self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(PurePosixPath(filepath), version)
+        self.metadata = metadata
+
+    def load(self) -> Policy:
+        path = Path(self._get_load_path())
+        if fault := _fault(path):
+            raise DatasetError(
+                f"{path} is no whole policy directory: {fault}. Remove {path.parent} and run the pipeline that makes "
+                f"it: kedro run --pipelines {self._filepath.name}"
+            )
+        return Policy.open(path)
+
+    def save(self, data: Policy) -> None:
+        if fault := _fault(data.path):
+            raise DatasetError(f"{data.path} cannot be kept as a policy: {fault}.")
+        with whole_folder(Path(self._get_save_path())) as partial:
+            shutil.copytree(data.path, partial, dirs_exist_ok=True)
+
+    def _exists(self) -> bool:
+        return Path(self._get_load_path()).is_dir()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "version": self._version}
+
+
+def _fault(path: Path) -> str | None:
+    """Why a directory is no policy, or None where it is one."""
+    if not path.is_dir():
+        return "it is no directory"
+    try:
+        Policy.open(path)
+    except FileNotFoundError as error:
+        return str(error) if (path / CARD).exists() else f"{CARD} is missing"
+    if not any(path.glob("*.safetensors")):
+        return "there are no weights (*.safetensors) in it"
+    for file in sorted(path.rglob("*")):
+        if file.suffix.lower() in CODE_SUFFIXES:
+            return f"{file.relative_to(path)} is of a kind that can run code when opened; keep weights as safetensors"
+        if file.is_symlink():
+            return f"{file.relative_to(path)} is a link; a policy holds its own files"
+    return None

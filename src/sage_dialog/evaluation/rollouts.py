@@ -1,0 +1,69 @@
+"""Rollouts read back from their table: whole dialogues, and the agent's replies by exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sage_dialog.roles.protocols import Said
+from sage_dialog.sac import Chain, parse
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One message of the agent.
+
+    Exchange 1 is the reply to the situation itself; `chain` is None where the message has no blocks that parse.
+    """
+
+    situation_id: str
+    exchange: int
+    text: str
+    chain: Chain | None
+
+
+def whole_dialogues(rollouts: pa.Table) -> dict[str, tuple[Said, ...]]:
+    """Each situation's dialogue as its two sides heard it, from a table of `schemas.TRAJECTORIES`."""
+    dialogues: dict[str, list[Said]] = {}
+    for row in rollouts.select(["situation_id", "turn", "role", "text"]).sort_by("turn").to_pylist():
+        dialogues.setdefault(row["situation_id"], []).append(Said(row["role"], row["text"]))
+    return {situation: tuple(dialogues[situation]) for situation in sorted(dialogues)}
+
+
+def replies_by_dialogue(rollouts: pa.Table) -> dict[str, list[Reply]]:
+    """The agent's replies in order, for every situation of the table, also one without any reply."""
+    replies: dict[str, list[Reply]] = {}
+    for row in rollouts.select(["situation_id", "turn", "role", "text", "content"]).sort_by("turn").to_pylist():
+        dialogue = replies.setdefault(row["situation_id"], [])
+        if row["role"] == "assistant":
+            chain = parse(row["content"])
+            dialogue.append(
+                Reply(row["situation_id"], len(dialogue) + 1, row["text"], chain if isinstance(chain, Chain) else None)
+            )
+    return {situation: replies[situation] for situation in sorted(replies)}
+
+
+def same_situations(rollouts: Mapping[str, pa.Table], policy_a: str, policy_b: str) -> list[str]:
+    """The situations that both policies played.
+
+    Raises:
+        ValueError: naming the policy that was not rolled out, or a situation that only one of the two played.
+    """
+    for policy in (policy_a, policy_b):
+        if policy not in rollouts:
+            raise ValueError(
+                f"policy {policy!r} is compared but was not rolled out; `pairs` in parameters_evaluation.yml may name "
+                f"{', '.join(sorted(rollouts))}"
+            )
+    played = {policy: set(rollouts[policy]["situation_id"].to_pylist()) for policy in (policy_a, policy_b)}
+    for policy, other in ((policy_a, policy_b), (policy_b, policy_a)):
+        if missing := sorted(played[other] - played[policy]):
+            raise ValueError(
+                f"situation {missing[0]!r} was played by {other} but not by {policy} ({len(missing)} such in all); "
+                f"run both again on the same situations: kedro run --pipelines evaluation"
+            )
+    return sorted(played[policy_a])

@@ -1,0 +1,168 @@
+"""The decode loop: a padded prefill, then one token a step for every row that has not ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import Cache, DynamicLayer
+
+from sage_dialog.generation.shared_prefix import SharedPrefix
+from sage_dialog.parameters import SamplingDials
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+COMPACT_BELOW = 0.75
+"""Rows that ended are dropped once fewer than this share of the batch is alive; dropping copies the cache."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The new tokens of one row, the end token not among them. `finished` is false at the token limit."""
+
+    tokens: list[int]
+    finished: bool
+
+
+class ReservedLayer(DynamicLayer):
+    """A cache layer whose memory is reserved once, so that no step copies what earlier steps stored.
+
+    Holds (rows, kv_heads, tokens so far, head_dim); takes one token a step, `length` at most.
+    """
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self._length = length
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        filled = self.get_seq_length()
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            rows, heads, _, dim = key_states.shape
+            self._reserved = key_states.new_empty(2, rows, heads, self._length, dim)
+        self._reserved[0, :, :, filled] = key_states[:, :, 0]
+        self._reserved[1, :, :, filled] = value_states[:, :, 0]
+        self.keys, self.values = self._reserved[:, :, :, : filled + 1]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        if self.is_initialized:
+            filled = self.get_seq_length()
+            kept = self._reserved[:, indices, :, :filled]
+            self._reserved = kept.new_empty(*kept.shape[:3], self._length, kept.shape[4])
+            self._reserved[:, :, :, :filled] = kept
+            self.keys, self.values = self._reserved[:, :, :, :filled]
+
+
+@torch.inference_mode()
+def decode(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    draws: np.ndarray,
+    sampling: SamplingDials,
+    end: int,
+) -> list[list[Decoded]]:
+    """Sample replies to a batch of prompts.
+
+    `draws` (prompts, samples, max_new_tokens) holds one uniform number in [0, 1) for every token that may
+    come: row (i, j) is a function of prompt i and draws[i, j] alone, up to the rounding of matrix products
+    whose shape the batch decides. `model` must run the shared prefix attention.
+    """
+    samples = draws.shape[1]
+    logits, prefix, lengths = _prefill(model, prompts, samples)
+    rows = torch.arange(len(prompts) * samples)
+    uniform = torch.from_numpy(draws.reshape(len(rows), -1))
+    logits = logits.repeat_interleave(samples, dim=0)
+    positions = lengths.repeat_interleave(samples)[:, None]
+    seen = _tokens_seen(prompts, logits.shape[1]).repeat_interleave(samples, dim=0)
+    written = torch.full((len(rows), sampling.max_new_tokens), end)
+    alive = torch.ones(len(rows), dtype=torch.bool)
+    cache = Cache(layers=[ReservedLayer(sampling.max_new_tokens) for _ in prefix.layers])
+    for step in range(sampling.max_new_tokens):
+        token = draw(logits, seen, uniform[rows, step], sampling)
+        written[rows, step] = torch.where(alive, token, end)
+        alive &= token != end
+        going = int(alive.sum())
+        if going == 0 or step + 1 == sampling.max_new_tokens:
+            break
+        if going < COMPACT_BELOW * len(rows):
+            kept = alive.nonzero().flatten()
+            rows, token, positions, seen = rows[kept], token[kept], positions[kept], seen[kept]
+            prefix, alive = prefix.keep(kept), alive[kept]
+            cache.batch_select_indices(kept)
+        if sampling.repetition_penalty != 1.0:
+            seen.scatter_(1, token[:, None], True)
+        output = model(
+            input_ids=token[:, None], position_ids=positions, past_key_values=cache, use_cache=True, prefix=prefix
+        )
+        logits = output.logits[:, -1]
+        positions = positions + 1
+    return _replies(written.numpy(), samples, end)
+
+
+def draw(logits: torch.Tensor, seen: torch.Tensor, uniform: torch.Tensor, sampling: SamplingDials) -> torch.Tensor:
+    """One token a row by inverse CDF: repetition penalty, temperature, top-k (the order of `transformers`).
+
+    logits: (rows, vocabulary); seen: the same shape, true for tokens of the prompt or the reply so far;
+    uniform: (rows,) in [0, 1). The kept tokens stand in the order of the vocabulary, not of their scores, so
+    that rounding cannot swap two of about equal score and with them the meaning of the drawn number.
+    """
+    if sampling.repetition_penalty != 1.0:
+        penalty = sampling.repetition_penalty
+        logits = torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+    values, tokens = logits.topk(min(sampling.top_k, logits.shape[1]), dim=1)
+    tokens, order = tokens.sort(dim=1)
+    values = values.gather(1, order).double() / sampling.temperature
+    cumulative = values.softmax(dim=1).cumsum(dim=1)
+    target = uniform[:, None] * cumulative[:, -1:]
+    place = torch.searchsorted(cumulative, target, right=True).clamp_(max=tokens.shape[1] - 1)
+    return tokens.gather(1, place).squeeze(1)
+
+
+def _prefill(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], samples: int
+) -> tuple[torch.Tensor, SharedPrefix, torch.Tensor]:
+    """Next-token logits (prompts, vocabulary), the prompts' keys and values, and their lengths (prompts,)."""
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    longest = int(lengths.max())
+    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+    mask = torch.arange(longest)[None, :] >= longest - lengths[:, None]
+    cache = DynamicCache()
+    output = model(
+        input_ids=ids,
+        attention_mask=mask.long(),
+        position_ids=(mask.cumsum(dim=1) - 1).clamp_(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    dtype = output.logits.dtype
+    padding = torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, float("-inf"))[:, None, None, :]
+    layers = tuple((layer.keys, layer.values) for layer in cache.layers)
+    prefix = SharedPrefix(layers, padding, torch.arange(len(prompts) * samples), samples)
+    return output.logits[:, -1], prefix, lengths
+
+
+def _tokens_seen(prompts: Sequence[Sequence[int]], vocabulary: int) -> torch.Tensor:
+    seen = torch.zeros(len(prompts), vocabulary, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        seen[row, torch.tensor(prompt)] = True
+    return seen
+
+
+def _replies(written: np.ndarray, samples: int, end: int) -> list[list[Decoded]]:
+    replies = []
+    for row in written:
+        ends = np.flatnonzero(row == end)
+        cut = int(ends[0]) if len(ends) else len(row)
+        replies.append(Decoded(row[:cut].tolist(), bool(len(ends))))
+    return [replies[start : start + samples] for start in range(0, len(replies), samples)]

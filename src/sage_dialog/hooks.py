@@ -1,0 +1,206 @@
+"""What surrounds a run: parameters, pins and inputs are checked before the first node; then one line a node."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+from kedro.framework.hooks import hook_impl
+
+if TYPE_CHECKING:  # Kedro reads this file for every command; what only a run needs comes in with the run
+    from kedro.framework.context import KedroContext
+    from kedro.io import DataCatalog
+    from kedro.pipeline import Pipeline
+    from kedro.pipeline.node import Node
+    from pydantic import BaseModel
+    from pydantic_core import ErrorDetails
+
+    from sage_dialog.parameters import Parameters
+
+logger = logging.getLogger(__name__)
+
+
+class RunRefused(click.ClickException):
+    """A run that does not start; the command line shows the message alone, without a traceback."""
+
+
+class ParameterGate:
+    """The whole parameter tree is checked, `--params` included, whatever part of it the run uses."""
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        loader = context.config_loader
+        check_parameters(loader["parameters"], context.env, loader.runtime_params)
+
+
+def check_parameters(
+    raw: Mapping[str, Any], env: str | None = None, given: Mapping[str, Any] | None = None
+) -> Parameters:
+    """The typed tree of `raw`, which is `conf/base`, then `conf/<env>`, then `given` on the command line.
+
+    Raises:
+        RunRefused: naming every key that is unknown, missing or out of range, and where it stands.
+    """
+    from pydantic import ValidationError
+
+    from sage_dialog.parameters import Parameters
+
+    try:
+        return Parameters.model_validate(raw)
+    except ValidationError as error:
+        faults = "\n".join(f"  {_fault(details, env, given or {})}" for details in error.errors(include_url=False))
+        raise RunRefused(f"Parameters are not right, nothing was run:\n{faults}") from error
+
+
+def _fault(details: ErrorDetails, env: str | None, given: Mapping[str, Any]) -> str:
+    path = details["loc"]
+    if path[-1] == "[key]":  # of a mapping whose keys are a closed list
+        path = path[:-1]
+    siblings = _fields_at(path[:-1])
+    if details["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(path[-1]), siblings, n=1)
+        what = f"unknown{f', did you mean {near[0]}?' if near else '.'} Known here: {', '.join(sorted(siblings))}"
+    elif details["type"] == "missing":
+        what = "missing"
+    else:
+        what = f"{details['msg']}, found {details['input']!r}"
+    field = siblings.get(str(path[-1]))
+    meaning = f" ({field.description})" if field is not None and field.description else ""
+    return f"{'.'.join(map(str, path))}: {what}{meaning}. {_where(path, env, given)}"
+
+
+def _where(path: tuple[int | str, ...], env: str | None, given: Mapping[str, Any]) -> str:
+    value: Any = given
+    for part in path:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    if value is not None:
+        return "Given by --params."
+    is_stage = bool(_fields_at(path[:1]))
+    file = f"parameters_{path[0]}.yml" if is_stage else "parameters.yml"
+    return f"See conf/base/{file}" + (f" and conf/{env}/{file}." if env not in (None, "base") else ".")
+
+
+def _fields_at(path: tuple[int | str, ...]) -> dict[str, Any]:
+    """The fields known at a place in the parameter tree; positions in lists count as part of it."""
+    from sage_dialog.parameters import Parameters
+
+    model: type[BaseModel] | None = Parameters
+    for part in path:
+        if model is None:
+            return {}
+        if not isinstance(part, int):
+            field = model.model_fields.get(part)
+            model = next(_models_in(field.annotation), None) if field else None
+    return dict(model.model_fields) if model else {}
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    from pydantic import BaseModel
+
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+class PinGate:
+    """A `--load-versions` pin on what the run itself writes: later nodes would read the old version."""
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
+        if pinned := sorted(set(run_params["load_versions"] or {}) & pipeline.all_outputs()):
+            raise RunRefused(
+                f"--load-versions pins {', '.join(pinned)}, which this run writes itself: its later nodes would read "
+                "the pinned version, not the new one. Leave the pin out, or run only what comes after "
+                f"(--from-inputs {','.join(pinned)})."
+            )
+
+
+class InputsGate:
+    """Everything that the run reads and does not make must be there before the first node starts."""
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        if run_params["only_missing_outputs"]:  # Kedro leaves out nodes of this pipeline, and with them inputs
+            return
+        names = sorted(name for name in pipeline.inputs() if not name.startswith("params:") and name != "parameters")
+        missing = [f"  {name}: {_missing(name, catalog)}" for name in names if not catalog.exists(name)]
+        if missing:
+            raise RunRefused("This run reads what is not there, nothing was run:\n" + "\n".join(missing))
+
+
+def _missing(name: str, catalog: DataCatalog) -> str:
+    from kedro.io import AbstractVersionedDataset
+    from kedro.io.core import VersionNotFoundError
+
+    from sage_dialog.datasets.raw import RawFolder
+
+    dataset = catalog.get(name)
+    if isinstance(dataset, RawFolder):
+        return dataset.missing()
+    if dataset is None:
+        return "no catalog entry has this name; entries stand in conf/base/catalog_*.yml."
+    made_by = _made_by(name)
+    command = f"`kedro run --pipelines {made_by}` makes it" if made_by else "no pipeline makes it"
+    if isinstance(dataset, AbstractVersionedDataset) and dataset._version:
+        folder = _shown(dataset._filepath)
+        try:
+            versions = dataset.list_versions(full_path=False)
+        except VersionNotFoundError:
+            versions = []
+        if dataset._version.load and versions:
+            return f"there is no version {dataset._version.load} in {folder}; there are {', '.join(versions)}."
+        return f"there is no version of {folder}; {command}."
+    return f"{dataset} does not exist; {command}."
+
+
+def _made_by(name: str) -> str | None:
+    """The shortest registered pipeline that writes a dataset."""
+    from sage_dialog.pipeline_registry import register_pipelines
+
+    makers = [
+        (len(flow.nodes), key != name, key) for key, flow in register_pipelines().items() if name in flow.all_outputs()
+    ]
+    return min(makers)[2] if makers else None
+
+
+def _shown(path: Any) -> Path:
+    """A path as the person at the terminal would write it."""
+    path = Path(path)
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+class ScratchPath:
+    """A relative `scratch` is the project's, whatever folder the run was started from."""
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        self._project_path = context.project_path
+
+    @hook_impl
+    def after_catalog_created(self, catalog: DataCatalog, parameters: dict[str, Any]) -> None:
+        catalog["params:scratch"].save(str(self._project_path / parameters["params:scratch"]))
+
+
+class Progress:
+    """One line as a node starts and one as it ends, in place of Kedro's list of every input and output."""
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline) -> None:
+        self._total, self._started = len(pipeline.nodes), 0
+        self._since: dict[str, float] = {}
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        self._started += 1
+        self._since[node.name] = time.monotonic()
+        logger.info("%d of %d: %s", self._started, self._total, node.name)
+
+    @hook_impl
+    def after_node_run(self, node: Node) -> None:
+        logger.info("done in %.1f s: %s", time.monotonic() - self._since[node.name], ", ".join(node.outputs))

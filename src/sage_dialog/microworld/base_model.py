@@ -1,0 +1,170 @@
+"""`sage_0` of the demo: a tokenizer and a Mixtral of about a million parameters, trained from scratch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sage_dialog.parameters import BaseModelDials
+from sage_dialog.policies import Policy, PolicyCard, weights_revision
+from sage_dialog.seeds import derived_seed, generator
+
+if TYPE_CHECKING:
+    from transformers import MixtralForCausalLM, PreTrainedTokenizerFast
+
+    from sage_dialog.microworld.base_text import Document
+
+CONTEXT = 1024
+END = "<|end|>"
+PAD = "<|pad|>"
+ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+
+# `{% generation %}` marks what training puts its loss on: assistant text and the end of its turn.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '<|end|>' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def train_base(
+    documents: list[Document], dials: BaseModelDials, seed: int, out: Path, threads: int | None = None
+) -> Policy:
+    """Train tokenizer and model on `documents` and write them to `out` as the policy ``sage_0``.
+
+    A step sees `batch_size` whole documents of similar length, never a window across documents: that is
+    what lets so small a model learn to read (and is why there is no packing here).
+    """
+    import torch
+    from tqdm import tqdm
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    tokenizer = train_tokenizer(documents, dials.vocabulary)
+    rows = [_encoded(tokenizer, document) for document in documents]
+    model = _untrained(dials, tokenizer, seed)
+    batches = _batches(rows, dials, seed)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=dials.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, dials.steps))
+    model.train()
+    progress = tqdm(batches, desc="pretraining sage_0", unit="step", mininterval=1.0)
+    for step, batch in enumerate(progress):
+        ids, mask = _padded([rows[i] for i in batch], tokenizer.pad_token_id)
+        loss = model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad(set_to_none=True)
+        if step % 50 == 0:
+            progress.set_postfix(loss=f"{loss.item():.3f}")
+    model.eval()
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    revision = weights_revision(out)
+    return Policy.write_card(
+        out, PolicyCard(name="sage_0", kind="base", blocks=False, base="sage_0", base_revision=revision)
+    )
+
+
+def train_tokenizer(documents: list[Document], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE whose words keep ``_`` and a closing colon, so that a record's key is one token."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    words = Regex(r" ?[\p{L}\p{N}_']+:?| ?[^\s\p{L}\p{N}_']+|\s+")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(words, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[PAD, END, *ROLES],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((_plain(document) for document in documents), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        extra_special_tokens=list(ROLES),
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _plain(document: Document) -> str:
+    if "text" in document:
+        return str(document["text"])
+    return "\n".join(message["content"] for message in document["messages"])  # type: ignore[attr-defined]
+
+
+def _encoded(tokenizer: PreTrainedTokenizerFast, document: Document) -> list[int]:
+    if "text" in document:
+        return [*tokenizer(document["text"])["input_ids"], tokenizer.eos_token_id]
+    return list(tokenizer.apply_chat_template(document["messages"], tokenize=True)["input_ids"])
+
+
+def _untrained(dials: BaseModelDials, tokenizer: PreTrainedTokenizerFast, seed: int) -> MixtralForCausalLM:
+    import torch
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    config = MixtralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=dials.hidden,
+        intermediate_size=dials.expert_hidden,
+        num_hidden_layers=dials.layers,
+        num_attention_heads=dials.heads,
+        num_key_value_heads=dials.heads,
+        num_local_experts=dials.experts,
+        num_experts_per_tok=2,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        initializer_range=0.06,
+        sliding_window=None,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        experts_implementation="eager",
+    )
+    torch.manual_seed(derived_seed(seed, "base weights") % 2**63)
+    return MixtralForCausalLM(config)
+
+
+def _batches(rows: list[list[int]], dials: BaseModelDials, seed: int) -> list[list[int]]:
+    """`steps` batches of row numbers, alike in length within a batch, in seeded order."""
+    batches: list[list[int]] = []
+    epoch = 0
+    while len(batches) < dials.steps:
+        rng = generator(seed, "pretraining order", epoch)
+        jitter = rng.random(len(rows)) * 8
+        by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]) + jitter[i])
+        whole = [by_length[i : i + dials.batch_size] for i in range(0, len(rows), dials.batch_size)]
+        batches += [whole[i] for i in rng.permutation(len(whole))]
+        epoch += 1
+    return batches[: dials.steps]
+
+
+def _padded(rows: list[list[int]], pad: int):  # type: ignore[no-untyped-def]
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    return ids, mask
+
+
+def _rate(step: int, steps: int) -> float:
+    """Linear warm-up over 3 %, then linear decay to a tenth."""
+    warm = max(1, round(0.03 * steps))
+    return min((step + 1) / warm, 1.0 - 0.9 * step / steps)

@@ -1,0 +1,92 @@
+"""The generic text that the demo's base model reads: one document a row, each on one topic.
+
+As a base model has read novels, advice, records and polite chats long before any dialogue training, this
+one has read what people in this world say, how narrators name their feelings, how friends answered, and
+bracketed records. It has never seen a record before a reply, and as an assistant it is wordy and neutral.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sage_dialog.microworld.world import Scene, World, pick
+from sage_dialog.sac import Intent
+from sage_dialog.sac.chain import render_block
+from sage_dialog.seeds import generator
+
+if TYPE_CHECKING:
+    import numpy as np
+
+NAMES = ("Anna", "Ben", "Carla", "David", "Emma", "Felix", "Grace", "Hugo", "Iris", "Jonas", "Karin", "Leo")
+USER_MOTIVATIONS = ("sharing", "elaborating", "gratitude", "asking")
+TONES = ("caring", "calm", "supportive", "hopeful", "helpful", "playful", "cheerful", "admiring")
+# How often what a story or a record pairs with a feeling suits it: common sense, with exceptions.
+COMMON_SENSE = 0.8
+# What the neutral assistant is told; also the shape of a chat for the template's special tokens.
+ASSISTANT_PREAMBLE = "You are a helpful assistant."
+
+Document = dict[str, object]  # {"text": str} or {"messages": [{"role", "content"}, …]}
+
+
+def documents(world: World, count: int, seed: int) -> list[Document]:
+    """`count` documents; document i depends on (seed, i) alone."""
+    kinds = (_story,) * 3 + (_friends,) * 3 + (_record,) * 2 + (_chat,) * 2
+    return [kinds[i % len(kinds)](world, generator(seed, "document", i)) for i in range(count)]
+
+
+def _story(world: World, rng: np.random.Generator) -> Document:
+    """Somebody tells, the narrator names the feeling, somebody answers in a way that mostly suits it."""
+    scene = world.scene(rng)
+    speaker, friend = (NAMES[i] for i in rng.permutation(len(NAMES))[:2])
+    words = scene.text if rng.random() < 0.7 else world.follow_up(rng, scene, bool(rng.integers(2)), scene.things[1])
+    motivation = suited_motivation(world, rng, scene, COMMON_SENSE)
+    feeling = pick(rng, [f"{speaker} felt {scene.emotion}", f"{speaker} was {scene.emotion}"])
+    answer = pick(rng, [f"{friend} offered {motivation}", f"{friend} answered with {motivation}"])
+    reply = world.reply(rng, scene, motivation, scene.things[0], asks=bool(rng.integers(2)))
+    return {"text": f"{speaker} said: {words} {feeling}. {answer}. {reply}"}
+
+
+def _friends(world: World, rng: np.random.Generator) -> Document:
+    """A talk between friends, with what each answer carries named beside it, whatever the feeling."""
+    scene = world.scene(rng)
+    speaker, friend = (NAMES[i] for i in rng.permutation(len(NAMES))[:2])
+    lines = [f"{speaker}: {scene.text}"]
+    for exchange in range(2):
+        motivation = pick(rng, list(world.motivations))
+        reply = world.reply(rng, scene, motivation, scene.things[exchange])
+        suits = motivation in world.suitable(scene.emotion)
+        lines.append(f"{friend}, with {motivation}: {reply}")
+        lines.append(f"{speaker}: {world.follow_up(rng, scene, suits, scene.things[exchange + 1])}")
+    return {"text": " ".join(lines)}
+
+
+def _chat(world: World, rng: np.random.Generator) -> Document:
+    """One or two exchanges with the neutral assistant."""
+    scene = world.scene(rng)
+    messages = [{"role": "system", "content": ASSISTANT_PREAMBLE}] if rng.random() < 0.5 else []
+    said = scene.text
+    for _ in range(int(rng.integers(1, 3))):
+        messages += [{"role": "user", "content": said}, {"role": "assistant", "content": world.neutral(rng, scene)}]
+        said = world.follow_up(rng, scene, False, scene.things[int(rng.integers(4))])
+    return {"messages": messages}
+
+
+def _record(world: World, rng: np.random.Generator) -> Document:
+    """A note on some topic and bracketed records about it, in either order; what the records pair mostly suits."""
+    scene = world.scene(rng)
+    motivation = suited_motivation(world, rng, scene, COMMON_SENSE)
+    state = Intent(pick(rng, list(USER_MOTIVATIONS)), scene.emotion, (scene.topic,))
+    action = Intent(motivation, pick(rng, list(TONES)), (scene.topic,))
+    parts = [
+        f"A note on the {scene.topic}, from {scene.person}: {scene.things[0]} and {scene.things[1]}.",
+        f"{render_block('u', state)} {render_block('a', action)}",
+    ]
+    return {"text": " ".join(parts if rng.random() < 0.5 else parts[::-1])}
+
+
+def suited_motivation(world: World, rng: np.random.Generator, scene: Scene, share: float) -> str:
+    """A motivation that suits the scene with probability `share`, else any of the others."""
+    suitable = list(world.suitable(scene.emotion))
+    if rng.random() < share:
+        return pick(rng, suitable)
+    return pick(rng, [name for name in world.motivations if name not in suitable])

@@ -1,0 +1,87 @@
+"""The demo world's other raw files: EmpatheticDialogues CSVs, instructions, multiple choice, and the truth."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sage_dialog.microworld.base_text import ASSISTANT_PREAMBLE, suited_motivation
+from sage_dialog.microworld.world import World, pick
+from sage_dialog.seeds import generator
+
+COLUMNS = ("conv_id", "utterance_idx", "context", "prompt", "speaker_idx", "utterance", "selfeval", "tags")
+
+
+def empathetic_dialogues(world: World, sizes: Mapping[str, int], seed: int) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
+    """`train.csv`, `valid.csv`, `test.csv` as the original writes them, and the truth of each situation.
+
+    The truth rows hold situation_id, emotion, topic and the suitable motivations. Every text is new: no
+    situation stands in two splits or twice in one.
+    """
+    files, truth = {}, []
+    seen: set[str] = set()
+    for split, size in sizes.items():
+        sheet = io.StringIO()
+        writer = csv.writer(sheet, quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        number = attempt = 0
+        while number < size:
+            rng = generator(seed, "situation", split, attempt)
+            attempt += 1
+            scene = world.scene(rng)
+            if scene.text in seen:
+                continue
+            seen.add(scene.text)
+            conversation = f"hit:{number}_conv:{split}{number}"
+            suitable = world.suitable(scene.emotion)
+            reply = world.reply(rng, scene, suited_motivation(world, rng, scene, 0.6), scene.things[0])
+            for position, said in enumerate((scene.text, reply, world.follow_up(rng, scene, True, scene.things[1])), 1):
+                row = [conversation, position, scene.emotion, scene.text, position % 2, said, "5|5|5_5|5|5", ""]
+                writer.writerow([str(cell).replace(",", "_comma_") for cell in row])
+            truth.append(
+                {
+                    "situation_id": conversation,
+                    "split": split,
+                    "emotion": scene.emotion,
+                    "topic": scene.topic,
+                    "suitable": list(suitable),
+                }
+            )
+            number += 1
+        files[f"{split}.csv"] = sheet.getvalue().encode()
+    return files, truth
+
+
+def instructions(world: World, count: int, seed: int) -> dict[str, bytes]:
+    """`sharegpt.json`: plain questions about the world's topics, answered in one sentence."""
+    conversations = []
+    for number in range(count):
+        rng = generator(seed, "instruction", number)
+        scene = world.scene(rng)
+        turns = [{"from": "system", "value": ASSISTANT_PREAMBLE}]
+        for topic in (scene.topic, pick(rng, list(world.parts["topics"]))):
+            things = world.parts["topics"][topic]
+            chosen = [things[i] for i in rng.permutation(len(things))[:2]]
+            turns += [
+                {"from": "human", "value": f"Name two things that go with the {topic}."},
+                {"from": "gpt", "value": f"For the {topic}, think of {chosen[0]} and {chosen[1]}."},
+            ]
+        conversations.append({"id": f"instruction-{number}", "conversations": turns})
+    return {"sharegpt.json": json.dumps(conversations, indent=1).encode()}
+
+
+def multiple_choice(world: World, count: int, seed: int) -> dict[str, bytes]:
+    """`topics.jsonl`: which of four things goes with a topic; `answer` is the index of the right one."""
+    lines = []
+    topics = list(world.parts["topics"])
+    for number in range(count):
+        rng = generator(seed, "multiple choice", number)
+        order = rng.permutation(len(topics))[:4]
+        choices = [pick(rng, world.parts["topics"][topics[i]]) for i in order]
+        answer = int(rng.integers(4))
+        question = f"Name a thing that goes with the {topics[order[answer]]}."
+        lines.append(json.dumps({"question": question, "choices": choices, "answer": answer}))
+    return {"topics.jsonl": ("\n".join(lines) + "\n").encode()}

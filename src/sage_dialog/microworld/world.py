@@ -1,0 +1,166 @@
+"""The demo world: its people compose what they say from parts, and its truth is known.
+
+A `Scene` is one situation: an emotion (shown by two cues, never named), a topic, a person, the things
+talked about. Sharers and listeners speak about a scene; `World.motivation_of` reads a reply back.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One situation of the world. `emotion` is the truth, `text` its first telling."""
+
+    appraisal: str
+    modifier: str
+    emotion: str
+    topic: str
+    person: str
+    things: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class World:
+    """The parts of `world.yml`, and how they are put together."""
+
+    parts: dict[str, Any]
+    _phrase_owner: dict[str, str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_phrase_owner", _distinctive_trigrams(self.parts["motivations"]))
+
+    @property
+    def motivations(self) -> tuple[str, ...]:
+        return tuple(self.parts["motivations"])
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        return tuple(name for row in self.parts["emotions"].values() for name in row.values())
+
+    def suitable(self, emotion: str) -> tuple[str, ...]:
+        """The motivations that suit an emotion: the world's truth."""
+        return tuple(self.parts["suitable"][emotion])
+
+    def scene(self, rng: np.random.Generator) -> Scene:
+        """A new situation, each emotion as likely as any other."""
+        appraisal = pick(rng, list(self.parts["appraisals"]))
+        modifier = pick(rng, list(self.parts["modifiers"]))
+        topic = pick(rng, list(self.parts["topics"]))
+        person = pick(rng, self.parts["persons"])
+        things = tuple(self.parts["topics"][topic][i] for i in rng.permutation(len(self.parts["topics"][topic])))
+        cues = [pick(rng, self.parts["appraisals"][appraisal]), pick(rng, self.parts["modifiers"][modifier])]
+        if rng.random() < 0.5:
+            cues.reverse()
+        text = pick(rng, self.parts["situations"])
+        text = text.replace("{Cue}", sentence_case(cues[0])).replace("{cue}", cues[1])
+        emotion = self.parts["emotions"][appraisal][modifier]
+        blank = Scene(appraisal, modifier, emotion, topic, person, things, "")
+        time = pick(rng, self.parts["times"])
+        text = fill(text.replace("{Time}", sentence_case(time)).replace("{time}", time), blank, things[0])
+        return Scene(appraisal, modifier, emotion, topic, person, things, text)
+
+    def reply(self, rng: np.random.Generator, scene: Scene, motivation: str, thing: str, asks: bool = True) -> str:
+        """A listener's reply that carries a motivation and speaks about `thing`."""
+        style = self.parts["motivations"][motivation]
+        said = [pick(rng, style["openers"]), pick(rng, style["bodies"])]
+        if asks:
+            said.append(pick(rng, self.parts["questions"]))
+        return fill(" ".join(map(_capitalised_slots, said)), scene, thing)
+
+    def follow_up(self, rng: np.random.Generator, scene: Scene, suited: bool, thing: str) -> str:
+        """A sharer's next words: a reaction to the last reply, news, and the feeling again."""
+        warm = rng.random() < (0.9 if suited else 0.1)
+        cues = [
+            pick(rng, self.parts["appraisals"][scene.appraisal]),
+            pick(rng, self.parts["modifiers"][scene.modifier]),
+        ]
+        if rng.random() < 0.5:
+            cues.reverse()
+        if rng.random() < 0.3:
+            cues.pop()
+        feeling = sentence_case(", and ".join(cues)) + "."
+        said = [pick(rng, self.parts["warm" if warm else "flat"]), pick(rng, self.parts["details"]), feeling]
+        return fill(" ".join(map(_capitalised_slots, said)), scene, thing)
+
+    def neutral(self, rng: np.random.Generator, scene: Scene) -> str:
+        """The base model's answer to anything: three or four neutral sentences on the topic."""
+        chosen = sorted(rng.permutation(len(self.parts["neutral"]))[: int(rng.integers(3, 5))])
+        sentences = [self.parts["neutral"][i] for i in chosen]
+        return fill(" ".join(sentences), scene, scene.things[int(rng.integers(2))])
+
+    def motivation_of(self, text: str) -> str | None:
+        """The motivation a reply carries, read from its wording; None where none or several stand out alike."""
+        votes: dict[str, int] = {}
+        for trigram in _trigrams(text):
+            if owner := self._phrase_owner.get(trigram):
+                votes[owner] = votes.get(owner, 0) + 1
+        ranked = sorted(votes.items(), key=lambda item: -item[1])
+        if not ranked or (len(ranked) > 1 and ranked[0][1] == ranked[1][1]):
+            return None
+        return ranked[0][0]
+
+    def topics_in(self, text: str) -> frozenset[str]:
+        """The topics whose name or things a text mentions."""
+        words = set(re.findall(r"[a-z]+", text.lower()))
+        return frozenset(
+            topic
+            for topic, things in self.parts["topics"].items()
+            if topic in words or any(thing.removeprefix("the ") in words for thing in things)
+        )
+
+    def other_thing(self, rng: np.random.Generator, scene: Scene) -> str:
+        """A thing of another topic."""
+        topic = pick(rng, [name for name in self.parts["topics"] if name != scene.topic])
+        return pick(rng, self.parts["topics"][topic])
+
+
+@cache
+def load_world() -> World:
+    import yaml
+
+    return World(yaml.safe_load(files(__package__).joinpath("world.yml").read_text()))
+
+
+def pick(rng: np.random.Generator, options: list[str]) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def sentence_case(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def fill(template: str, scene: Scene, thing: str) -> str:
+    for slot, value in (("thing", thing), ("person", scene.person), ("topic", scene.topic)):
+        template = template.replace(f"{{{slot}}}", value).replace(f"{{{slot.capitalize()}}}", sentence_case(value))
+    return template
+
+
+def _capitalised_slots(sentence: str) -> str:
+    """A sentence that begins with a slot begins with a capital."""
+    return re.sub(r"^\{([a-z])", lambda found: "{" + found[1].upper(), sentence)
+
+
+def _trigrams(text: str) -> list[str]:
+    words = re.findall(r"[a-z{}]+", text.lower())
+    return [" ".join(words[i : i + 3]) for i in range(len(words) - 2)]
+
+
+def _distinctive_trigrams(motivations: dict[str, dict[str, list[str]]]) -> dict[str, str]:
+    """Word trigrams without slots that only one motivation uses, and whose they are."""
+    owners: dict[str, set[str]] = {}
+    for motivation, style in motivations.items():
+        for phrase in style["openers"] + style["bodies"]:
+            for trigram in _trigrams(phrase):
+                if "{" not in trigram:
+                    owners.setdefault(trigram, set()).add(motivation)
+    return {trigram: next(iter(names)) for trigram, names in owners.items() if len(names) == 1}

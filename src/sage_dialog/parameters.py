@@ -1,0 +1,161 @@
+"""Every dial a user turns, typed: one model per stage, the same names as `conf/*/parameters_<stage>.yml`.
+
+A key that no model knows, a value of the wrong type or outside its range is refused before a run starts.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Dials(BaseModel):
+    """Frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RedditRules(Dials):
+    """Thresholds of the Reddit filters: the DialoGPT recipe and the paper's own (paper §3.1)."""
+
+    min_submission_comments: int = Field(
+        2, ge=0, description="comments a thread's submission states at least; 0 reads threads without one too"
+    )
+    min_body_words: int = Field(2, ge=1, description="words; shorter comments are no part of any path")
+    max_comment_words: int = Field(100, ge=1, description="words; a path stops below a longer comment")
+    min_leaf_score: int = Field(1, description="Reddit score the last comment of a path needs")
+    max_turns: int = Field(10, ge=2, description="comments in a path at most; older ones are cut")
+    max_path_tokens: int = Field(1000, ge=1, description="TweetTokenizer tokens in a whole path at most")
+    max_token_chars: int = Field(30, ge=1, description="characters in one token of the leaf at most")
+    max_token_run: int = Field(2, ge=1, description="times the same token stands in a row in the leaf at most")
+    max_capitals_run: int = Field(4, ge=0, description="capital letters in a row at most")
+    min_turns: int = Field(5, ge=2, description="comments in a dialogue at least (paper: more than four)")
+    min_mean_words: float = Field(15.0, ge=0, description="mean words an utterance must exceed")
+    min_sentiment: float = Field(0.4, ge=-1, le=1, description="VADER compound every utterance must exceed")
+    require_question: bool = Field(True, description="at least one utterance ends with a question mark")
+    max_reject_share: float = Field(0.05, ge=0, le=1, description="share of unreadable lines that stops the run")
+
+
+class DataProcessing(Dials):
+    reddit: RedditRules = RedditRules()
+
+
+class Source(Dials):
+    """One source of the training mix."""
+
+    name: Literal["listener", "sharer", "instructions"] = Field(
+        description="listener: Reddit dialogues with the second speaker as assistant; sharer: the same with the "
+        "first speaker as assistant (the simulated user learns from these); instructions: ShareGPT conversations"
+    )
+    size: int | None = Field(None, ge=0, description="conversations, sampled by seed; null takes all")
+
+
+class SacAugmentation(Dials):
+    mix: tuple[Source, ...] = Field((Source(name="listener"), Source(name="sharer"), Source(name="instructions")))
+    preambles: dict[Literal["listener", "sharer", "instructions"], str] = Field(
+        description="system message of each source; listener and sharer are also the agent's and the user's in play"
+    )
+
+
+class LoraDials(Dials):
+    r: int = Field(32, ge=1)
+    alpha: int = Field(64, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    target_parameters: tuple[str, ...] = Field((), description="fused weights, such as the experts of a Mixtral")
+
+
+class FineTuning(Dials):
+    """One supervised run with TRL; a step is one optimiser update."""
+
+    learning_rate: float = Field(gt=0)
+    batch_size: int = Field(ge=1)
+    epochs: float = Field(1.0, gt=0)
+    max_steps: int | None = Field(None, ge=1, description="updates; null trains for `epochs`")
+    warmup_share: float = Field(0.05, ge=0, lt=1)
+    max_length: int = Field(512, ge=16, description="tokens; longer conversations are counted and left out")
+    schedule: Literal["linear", "cosine", "constant"] = "cosine"
+
+
+class Sft(Dials):
+    lora: LoraDials = LoraDials()
+    training: FineTuning
+
+
+class SamplingDials(Dials):
+    """How a policy is sampled; the paper's search uses 1.1 / 100 / 1.1 (paper §3.4)."""
+
+    temperature: float = Field(1.0, gt=0)
+    top_k: int = Field(100, ge=1)
+    repetition_penalty: float = Field(1.0, ge=1)
+    max_new_tokens: int = Field(96, ge=1)
+
+
+class SelfPlay(Dials):
+    situations: int | None = Field(None, ge=1, description="train situations an iteration plays; null plays all")
+    max_turns: int = Field(12, ge=2, description="messages of a dialogue, the situation included (paper: 12)")
+    candidates: int = Field(16, ge=2, description="candidates an agent turn (paper: 16)")
+    agent: SamplingDials
+    user: SamplingDials
+    shard_size: int = Field(32, ge=1, description="dialogues played in lock-step and kept together after a kill")
+    replay_share: float = Field(0.25, ge=0, description="SFT conversations mixed in, as a share of the trajectories")
+    training: FineTuning
+
+
+class Preference(Dials):
+    pairs: int | None = Field(None, ge=1, description="pairs, sampled by seed; null takes all")
+    learning_rate: float = Field(gt=0)
+    batch_size: int = Field(ge=1)
+    epochs: float = Field(1.0, gt=0)
+    beta: float = Field(0.1, gt=0)
+    sft_weight: float = Field(1.0, ge=0, description="weight of the SFT term on chosen (the paper's dpo_ftx 1.0)")
+    max_length: int = Field(512, ge=16)
+
+
+class Evaluation(Dials):
+    split: Literal["valid", "test"] = Field("test", description="valid to tune on, test to report")
+    situations: int | None = Field(None, ge=1, description="held-out situations, sampled by seed; null takes all")
+    exchanges: int = Field(8, ge=1, description="user-agent exchanges of a dialogue (paper: 8)")
+    agent: SamplingDials
+    user: SamplingDials
+    pairs: tuple[tuple[str, str], ...] = Field(description="policies compared, as (a, b)")
+    confidence: float = Field(0.95, gt=0, lt=1)
+
+
+class BaseModelDials(Dials):
+    """The tiny Mixtral that the microworld trains from scratch."""
+
+    vocabulary: int = Field(2000, ge=300)
+    layers: int = Field(3, ge=1)
+    hidden: int = Field(128, ge=16)
+    heads: int = Field(4, ge=1)
+    experts: int = Field(4, ge=2)
+    expert_hidden: int = Field(128, ge=16)
+    steps: int = Field(900, ge=1)
+    batch_size: int = Field(24, ge=1)
+    learning_rate: float = Field(4e-3, gt=0)
+
+
+class Microworld(Dials):
+    threads: int = Field(2500, ge=1, description="Reddit threads written")
+    situations: dict[Literal["train", "valid", "test"], int]
+    instructions: int = Field(300, ge=1)
+    multiple_choice: int = Field(100, ge=1)
+    documents: int = Field(20000, ge=1, description="documents of the base model's generic text")
+    base: BaseModelDials = BaseModelDials()
+
+
+class Parameters(Dials):
+    """The whole parameter tree."""
+
+    seed: int = Field(0, ge=0, description="every random choice derives from it")
+    threads: int | None = Field(None, ge=1, description="torch threads; null takes all cores")
+    scratch: str = Field("data/scratch", description="where unfinished work is kept until it is whole")
+    microworld: Microworld
+    data_processing: DataProcessing
+    sac_augmentation: SacAugmentation
+    sft: Sft
+    self_play: SelfPlay
+    preference: Preference
+    evaluation: Evaluation

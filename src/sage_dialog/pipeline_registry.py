@@ -1,0 +1,69 @@
+"""The pipelines by name.
+
+The six stages, one entry for each policy a run can make anew, the generated demo world, and the two roads
+that run everything::
+
+    microworld ──┐                                        ┌── per iteration k = 1 … ITERATIONS ──┐
+                 v                                        v                                      │
+    raw ─> data_processing ─> sac_augmentation ─> sft ─> self_play ─> preference ─> evaluation   │
+           dialogues          sft_conversations   sage_1  sage_2 …    sage_dpo      win_rates    │
+                                                          └──────────── sage_{k+1} <─────────────┘
+"""
+
+from __future__ import annotations
+
+from kedro.pipeline import Pipeline
+
+from sage_dialog.pipelines import (
+    data_processing,
+    evaluation,
+    microworld,
+    preference,
+    sac_augmentation,
+    self_play,
+    sft,
+)
+
+ITERATIONS = 2
+"""Self-play iterations: `sage_2` to `sage_{ITERATIONS + 1}` come from them (paper §3.4)."""
+
+POLICIES = (
+    "sage_0",
+    "sage_1",
+    "sage_1_plain",
+    *(f"sage_{iteration + 1}" for iteration in range(1, ITERATIONS + 1)),
+    "sage_dpo",
+)
+
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """Every pipeline of the project; `kedro run --pipelines NAME` runs one of them."""
+    fine_tuning = sft.create_pipeline()
+    iterations = {f"sage_{k + 1}": self_play.create_pipeline(k) for k in range(1, ITERATIONS + 1)}
+    stages = {
+        "data_processing": data_processing.create_pipeline(),
+        "sac_augmentation": sac_augmentation.create_pipeline(),
+        "sft": fine_tuning,
+        "self_play": sum(iterations.values(), Pipeline([])),
+        "preference": preference.create_pipeline(ITERATIONS),
+    }
+    policies = {
+        "sage_1": fine_tuning.to_outputs("sage_1"),
+        "sage_1_plain": fine_tuning.to_outputs("sage_1_plain"),
+        **iterations,
+        "sage_dpo": stages["preference"],
+    }
+    training = sum(stages.values(), Pipeline([]))
+    evaluated = evaluation.create_pipeline(POLICIES, ITERATIONS)
+    world = microworld.create_pipeline()
+    return {
+        **stages,
+        "evaluation": evaluated,
+        **policies,
+        "microworld": world,
+        "demo": world
+        + training
+        + evaluation.create_pipeline(POLICIES, ITERATIONS, outside_scores=True)
+        + microworld.create_truth_pipeline(POLICIES),
+        "__default__": training + evaluated,
+    }

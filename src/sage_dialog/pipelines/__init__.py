@@ -1,0 +1,1 @@
+"""The stages: each names its data and calls the library."""

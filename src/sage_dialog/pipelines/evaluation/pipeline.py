@@ -1,0 +1,118 @@
+"""Every policy talks to the user model on held-out situations, a judge compares the dialogues::
+
+    sage_0 ┐
+    policy ┼─> [rollout_{policy}] ─> rollouts_{policy} ┬─> [judge_pairs] ─> judge_votes ─> [count_wins] ─> win_rates
+    sage_1 ┘                                judge ─────┤
+                                                       ├─> [score_emotions]   ─> emotion_accuracy
+    policies ─> [describe_policies] ─> policy_cards ───┴─> [describe_replies] ─> action_distribution, action_figure,
+                                                                                 reply_statistics
+    all of these, filter_report, candidates_{K}, trajectories_{K} ─> [write_report] ─> report
+
+The report of a generated world takes in `truth_scores` and `truth_win_rates` too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kedro.pipeline import Node, Pipeline, node, pipeline
+
+from sage_dialog.pipelines.evaluation.nodes import (
+    count_wins,
+    describe_policies,
+    describe_replies,
+    judge_pairs,
+    play_rollouts,
+    score_emotions,
+    write_report,
+)
+
+BASE = "sage_0"
+USER = "sage_1"
+
+
+def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bool = False) -> Pipeline:
+    """The evaluation of `policies`.
+
+    Args:
+        policies: names of their datasets, in the order they are made.
+        iterations: how many self-play iterations there are; the report shows a dialogue of the last.
+        outside_scores: whether `truth_scores` and `truth_win_rates` exist and belong into the report.
+    """
+    rollouts = {policy: f"rollouts_{policy}" for policy in policies}
+    return pipeline(
+        [
+            *(_rollout(policy) for policy in policies),
+            node(
+                describe_policies,
+                inputs={policy: policy for policy in policies},
+                outputs="policy_cards",
+                name="describe_policies",
+            ),
+            node(
+                judge_pairs,
+                inputs={"evaluation": "params:evaluation", "judge": "judge", **rollouts},
+                outputs="judge_votes",
+                name="judge_pairs",
+            ),
+            node(count_wins, inputs=["judge_votes", "params:evaluation"], outputs="win_rates", name="count_wins"),
+            node(
+                score_emotions,
+                inputs={
+                    "evaluation": "params:evaluation",
+                    "situations": "situations",
+                    "policy_cards": "policy_cards",
+                    **rollouts,
+                },
+                outputs="emotion_accuracy",
+                name="score_emotions",
+            ),
+            node(
+                describe_replies,
+                inputs={"evaluation": "params:evaluation", "policy_cards": "policy_cards", **rollouts},
+                outputs=["action_distribution", "action_figure", "reply_statistics"],
+                name="describe_replies",
+            ),
+            _report(iterations, outside_scores),
+        ]
+    )
+
+
+def _rollout(policy: str) -> Node:
+    return node(
+        play_rollouts,
+        inputs={
+            "base": BASE,
+            "agent": policy,
+            "user": USER,
+            "situations": "situations",
+            "evaluation": "params:evaluation",
+            "sac_augmentation": "params:sac_augmentation",
+            "seed": "params:seed",
+            "threads": "params:threads",
+            "scratch": "params:scratch",
+        },
+        outputs=f"rollouts_{policy}",
+        name=f"rollout_{policy}",
+    )
+
+
+def _report(iterations: int, outside_scores: bool) -> Node:
+    same_name = (
+        "annotator", "selector", "judge", "policy_cards", "situations", "judge_votes", "win_rates", "emotion_accuracy",
+        "reply_statistics", "action_figure", "filter_report",
+    )  # fmt: skip
+    outside = {"outside_scores": "truth_scores", "outside_win_rates": "truth_win_rates"} if outside_scores else {}
+    return node(
+        write_report,
+        inputs={
+            "evaluation": "params:evaluation",
+            "seed": "params:seed",
+            **{name: name for name in same_name},
+            "candidates": f"candidates_{iterations}",
+            "trajectories": f"trajectories_{iterations}",
+            **outside,
+        },
+        outputs="report",
+        name="write_report",
+    )

@@ -1,0 +1,77 @@
+"""The demo world is written, its base model trained; later its truth scores what policies said::
+
+    [write_raw_data] ──> reddit_dumps, empathetic_dialogues, instructions, multiple_choice, world_truth
+    [write_base_corpus] ──> base_corpus ──> [train_sage_0] ──> sage_0
+
+    rollouts_{policy} … ──> [score_by_truth] ──> truth_scores ──> [vote_by_truth] ──> truth_votes
+    world_truth ─────────┘                                            └─> [count_truth_votes] ──> truth_win_rates
+
+No training stage reads `world_truth`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from sage_dialog.pipelines.microworld.nodes import (
+    count_truth_votes,
+    score_by_truth,
+    train_sage_0,
+    vote_by_truth,
+    write_base_corpus,
+    write_raw_data,
+)
+
+
+def create_pipeline() -> Pipeline:
+    return pipeline(
+        [
+            node(
+                write_raw_data,
+                inputs=["params:microworld", "params:seed"],
+                outputs=["reddit_dumps", "empathetic_dialogues", "instructions", "multiple_choice", "world_truth"],
+                name="write_raw_data",
+            ),
+            node(
+                write_base_corpus,
+                inputs=["params:microworld", "params:seed"],
+                outputs="base_corpus",
+                name="write_base_corpus",
+            ),
+            node(
+                train_sage_0,
+                inputs=["base_corpus", "params:microworld", "params:seed", "params:scratch", "params:threads"],
+                outputs="sage_0",
+                name="train_sage_0",
+            ),
+        ]
+    )
+
+
+def create_truth_pipeline(policies: Sequence[str]) -> Pipeline:
+    """Scoring of the rollouts of `policies` by the world's truth."""
+    rollouts = {policy: f"rollouts_{policy}" for policy in policies}
+    return pipeline(
+        [
+            node(
+                score_by_truth,
+                inputs={"world_truth": "world_truth", **rollouts},
+                outputs="truth_scores",
+                name="score_by_truth",
+            ),
+            node(
+                vote_by_truth,
+                inputs=["truth_scores", "params:evaluation"],
+                outputs="truth_votes",
+                name="vote_by_truth",
+            ),
+            node(
+                count_truth_votes,
+                inputs=["truth_votes", "params:evaluation"],
+                outputs="truth_win_rates",
+                name="count_truth_votes",
+            ),
+        ]
+    )

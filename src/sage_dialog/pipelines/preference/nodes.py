@@ -1,0 +1,50 @@
+"""Pairs from the last search, and DPO on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from sage_dialog.parameters import Preference, SacAugmentation
+from sage_dialog.policies import Policy
+
+NAME = "sage_dpo"
+
+
+def make_pairs(candidates: pa.Table, trajectories: pa.Table, sac_augmentation: SacAugmentation, seed: int) -> pa.Table:
+    """Chosen candidates against another at random.
+
+    Args:
+        candidates: schemas.CANDIDATES of the last iteration.
+        trajectories: schemas.TRAJECTORIES of the same search.
+
+    Returns:
+        A table of `schemas.DPO_PAIRS`.
+    """
+    from sage_dialog.selfplay.pairs import preference_pairs
+
+    return preference_pairs(candidates, trajectories, sac_augmentation.preambles.get("listener"), seed)
+
+
+def prefer(
+    base: Policy,
+    start: Policy,
+    dpo_pairs: pa.Table,
+    preference: Preference,
+    seed: int,
+    threads: int | None,
+    scratch: str,
+) -> Policy:
+    """Continue the adapter of `start` by DPO; `start` is also the reference.
+
+    Args:
+        base: the base model.
+        start: the last iteration's policy.
+        dpo_pairs: schemas.DPO_PAIRS.
+    """
+    from sage_dialog.training import preference as training
+
+    return training.prefer(
+        NAME, base, start, dpo_pairs, preference, seed, Path(scratch) / "policies" / NAME, threads=threads
+    )

@@ -1,0 +1,44 @@
+"""From the last search, K, to `sage_dpo`::
+
+candidates_{K}, trajectories_{K} ──> [make_pairs] ──> dpo_pairs ──┐
+sage_0, sage_{K+1} ───────────────────────────────────────────────┴─> [prefer] ──> sage_dpo
+"""
+
+from __future__ import annotations
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from sage_dialog.pipelines.preference.nodes import NAME, make_pairs, prefer
+
+
+def create_pipeline(iterations: int) -> Pipeline:
+    """`iterations` is K, the number of self-play iterations before."""
+    return pipeline(
+        [
+            node(
+                make_pairs,
+                inputs={
+                    "candidates": f"candidates_{iterations}",
+                    "trajectories": f"trajectories_{iterations}",
+                    "sac_augmentation": "params:sac_augmentation",
+                    "seed": "params:seed",
+                },
+                outputs="dpo_pairs",
+                name="make_pairs",
+            ),
+            node(
+                prefer,
+                inputs={
+                    "base": "sage_0",
+                    "start": f"sage_{iterations + 1}",
+                    "dpo_pairs": "dpo_pairs",
+                    "preference": "params:preference",
+                    "seed": "params:seed",
+                    "threads": "params:threads",
+                    "scratch": "params:scratch",
+                },
+                outputs=NAME,
+                name="prefer",
+            ),
+        ]
+    )

@@ -1,0 +1,86 @@
+"""Annotating dialogues and mixing training conversations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from sage_dialog import schemas
+from sage_dialog.corpora.conversations import read_conversations
+from sage_dialog.parameters import SacAugmentation
+from sage_dialog.roles.protocols import Annotator, Labelled, Rejected, Said
+from sage_dialog.training.mix import training_mix
+
+logger = logging.getLogger(__name__)
+
+DIALOGUES_A_CALL = 64
+
+
+def annotate_dialogues(dialogues: pa.Table, annotator: Annotator) -> tuple[pa.Table, pa.Table]:
+    """Motivation, emotion and topics of every utterance (paper §3.2, appendix B).
+
+    Returns:
+        Tables of `schemas.ANNOTATIONS` and `schemas.ANNOTATION_REJECTS`; every dialogue is in one of them.
+    """
+    annotations, rejects = [], []
+    for row, said, labels in _annotated(dialogues.to_pylist(), annotator):
+        if isinstance(labels, Rejected):
+            rejects.append(
+                {"dialogue_id": row["dialogue_id"], "reason": labels.reason, "raw_reply": labels.raw_reply}
+            )
+            continue
+        for turn, (utterance, label) in enumerate(zip(said, labels, strict=True)):
+            annotations.append(
+                {
+                    "dialogue_id": row["dialogue_id"],
+                    "turn": turn,
+                    "speaker": utterance.role,
+                    "motivation": label.intent.motivation,
+                    "emotion": label.intent.emotion,
+                    "topics": list(label.intent.topics),
+                    "text": label.text,
+                    "original_text": utterance.text,
+                    "annotator": annotator.name,
+                }
+            )
+    if rejects:
+        logger.warning("%d of %d dialogues could not be annotated; see annotation_rejects", len(rejects), len(dialogues))
+    return (
+        pa.Table.from_pylist(annotations, schema=schemas.ANNOTATIONS),
+        pa.Table.from_pylist(rejects, schema=schemas.ANNOTATION_REJECTS),
+    )
+
+
+def _annotated(
+    rows: list[dict[str, Any]], annotator: Annotator
+) -> Iterator[tuple[dict[str, Any], list[Said], tuple[Labelled, ...] | Rejected]]:
+    """Each dialogue, its utterances with speakers in turn (paper §3.2), and what the annotator said of them."""
+    from tqdm import tqdm
+
+    with tqdm(total=len(rows), desc=f"annotating with {annotator.name}", unit="dialogue") as progress:
+        for start in range(0, len(rows), DIALOGUES_A_CALL):
+            batch = rows[start : start + DIALOGUES_A_CALL]
+            said = [
+                [Said("assistant" if turn % 2 else "user", words["text"]) for turn, words in enumerate(row["turns"])]
+                for row in batch
+            ]
+            yield from zip(batch, said, annotator.annotate(said), strict=True)
+            progress.update(len(batch))
+
+
+def mix_with_blocks(
+    annotations: pa.Table, instructions: dict[str, Path], sac_augmentation: SacAugmentation, seed: int
+) -> pa.Table:
+    """The training mix with state and action blocks (schemas.SFT_CONVERSATIONS)."""
+    return training_mix(annotations, read_conversations(instructions)[0], sac_augmentation, seed, with_blocks=True)
+
+
+def mix_plain(
+    annotations: pa.Table, instructions: dict[str, Path], sac_augmentation: SacAugmentation, seed: int
+) -> pa.Table:
+    """The same dialogues without blocks: the ablation's mix (paper §3.3)."""
+    return training_mix(annotations, read_conversations(instructions)[0], sac_augmentation, seed, with_blocks=False)

@@ -1,0 +1,31 @@
+"""From dialogues to training conversations, with blocks and, for the ablation, without::
+
+    dialogues ──> [annotate_dialogues] ──> annotations ──> [mix_with_blocks] ──> sft_conversations
+    annotator ──┘           │                   │          [mix_plain] ────────> sft_conversations_plain
+                            └─> annotation_rejects               ^
+    instructions ────────────────────────────────────────────────┘
+
+Both mixes hold the same dialogues, sampled by the same seed.
+"""
+
+from __future__ import annotations
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from sage_dialog.pipelines.sac_augmentation.nodes import annotate_dialogues, mix_plain, mix_with_blocks
+
+
+def create_pipeline() -> Pipeline:
+    mixed = ["annotations", "instructions", "params:sac_augmentation", "params:seed"]
+    return pipeline(
+        [
+            node(
+                annotate_dialogues,
+                inputs=["dialogues", "annotator"],
+                outputs=["annotations", "annotation_rejects"],
+                name="annotate_dialogues",
+            ),
+            node(mix_with_blocks, inputs=mixed, outputs="sft_conversations", name="mix_with_blocks"),
+            node(mix_plain, inputs=mixed, outputs="sft_conversations_plain", name="mix_plain"),
+        ]
+    )

@@ -1,0 +1,92 @@
+"""One iteration of search and refinement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+
+from sage_dialog.parameters import SacAugmentation, SelfPlay, Sft
+from sage_dialog.policies import Policy
+from sage_dialog.roles.protocols import Selector
+
+
+def search(
+    base: Policy,
+    agent: Policy,
+    user: Policy,
+    situations: pa.Table,
+    selector: Selector,
+    self_play: SelfPlay,
+    sac_augmentation: SacAugmentation,
+    seed: int,
+    threads: int | None,
+    scratch: str,
+) -> tuple[pa.Table, pa.Table]:
+    """Play train situations and keep every candidate.
+
+    Args:
+        base: the base model that `agent` and `user` are adapters on.
+        agent: the policy to be refined.
+        user: the policy that plays the user (`sage_1` in every iteration).
+        situations: schemas.SITUATIONS.
+        selector: picks the best candidate of each agent turn.
+        sac_augmentation: its preambles "listener" and "sharer" are the agent's and the user's.
+        scratch: finished shards are kept here, so that a killed run goes on.
+
+    Returns:
+        Tables of `schemas.CANDIDATES` and `schemas.TRAJECTORIES`.
+    """
+    from sage_dialog.generation.transformers_engine import TransformersEngine
+    from sage_dialog.selfplay import play
+
+    engine = TransformersEngine(base, [agent, user], seed, threads)
+    return play.search(
+        engine, agent, user, situations, self_play, sac_augmentation.preambles, selector, seed, Path(scratch)
+    )
+
+
+def refine_into(name: str) -> Callable[..., Policy]:
+    """The node function that trains the policy called `name`."""
+
+    def refine(
+        base: Policy,
+        agent: Policy,
+        trajectories: pa.Table,
+        sft_conversations: pa.Table,
+        self_play: SelfPlay,
+        sft: Sft,
+        sac_augmentation: SacAugmentation,
+        seed: int,
+        threads: int | None,
+        scratch: str,
+    ) -> Policy:
+        """Continue the agent's adapter on the trajectories it was chosen for, user turns masked.
+
+        Args:
+            base: the base model.
+            agent: the policy that played.
+            trajectories: schemas.TRAJECTORIES of the search.
+            sft_conversations: schemas.SFT_CONVERSATIONS, of which `self_play.replay_share` is mixed in.
+        """
+        from sage_dialog.selfplay.refinement import refinement_mix
+        from sage_dialog.training.sft import fine_tune
+
+        conversations = refinement_mix(
+            trajectories, sft_conversations, sac_augmentation.preambles.get("listener"), self_play.replay_share, seed
+        )
+        return fine_tune(
+            name,
+            base,
+            agent,
+            conversations,
+            self_play.training,
+            sft.lora,
+            seed,
+            Path(scratch) / "policies" / name,
+            blocks=agent.card.blocks,
+            threads=threads,
+        )
+
+    return refine

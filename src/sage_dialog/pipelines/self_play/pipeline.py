@@ -1,0 +1,70 @@
+"""One iteration k, from `sage_{k}` to `sage_{k+1}`::
+
+sage_0, sage_{k} (agent), sage_1 (user) ──┐
+situations, selector ─────────────────────┴─> [search] ──> candidates_{k}
+                                                     └───> trajectories_{k} ──┐
+sage_0, sage_{k}, sft_conversations ──────────────────────────────────────────┴─> [refine] ──> sage_{k+1}
+"""
+
+from __future__ import annotations
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from sage_dialog.pipelines.self_play.nodes import refine_into, search
+
+SHARED_PARAMETERS = ("self_play", "sft", "sac_augmentation", "seed", "threads", "scratch")
+
+
+def create_pipeline(iteration: int) -> Pipeline:
+    refined = f"sage_{iteration + 1}"
+    template = pipeline(
+        [
+            node(
+                search,
+                inputs={
+                    "base": "base",
+                    "agent": "agent",
+                    "user": "user",
+                    "situations": "situations",
+                    "selector": "selector",
+                    **_parameters("self_play", "sac_augmentation", "seed", "threads", "scratch"),
+                },
+                outputs=["candidates", "trajectories"],
+                name="search",
+            ),
+            node(
+                refine_into(refined),
+                inputs={
+                    "base": "base",
+                    "agent": "agent",
+                    "trajectories": "trajectories",
+                    "sft_conversations": "sft_conversations",
+                    **_parameters(*SHARED_PARAMETERS),
+                },
+                outputs="refined",
+                name="refine",
+            ),
+        ]
+    )
+    return pipeline(
+        template,
+        namespace=f"iteration_{iteration}",
+        inputs={
+            "base": "sage_0",
+            "agent": f"sage_{iteration}",
+            "user": "sage_1",
+            "situations": "situations",
+            "selector": "selector",
+            "sft_conversations": "sft_conversations",
+        },
+        outputs={
+            "candidates": f"candidates_{iteration}",
+            "trajectories": f"trajectories_{iteration}",
+            "refined": refined,
+        },
+        parameters={f"params:{name}" for name in SHARED_PARAMETERS},
+    )
+
+
+def _parameters(*names: str) -> dict[str, str]:
+    return {name: f"params:{name}" for name in names}

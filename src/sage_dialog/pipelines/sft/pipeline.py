@@ -1,0 +1,29 @@
+"""LoRA on the base, with blocks and without::
+
+    sage_0 ──────────────> [train_sage_1] ──> sage_1
+    sft_conversations ──┘
+
+    sage_0 ──────────────────────> [train_sage_1_plain] ──> sage_1_plain
+    sft_conversations_plain ────┘
+"""
+
+from __future__ import annotations
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from sage_dialog.pipelines.sft.nodes import train_sage_1, train_sage_1_plain
+
+
+def create_pipeline() -> Pipeline:
+    settings = ["params:sft", "params:seed", "params:scratch", "params:threads"]
+    return pipeline(
+        [
+            node(train_sage_1, inputs=["sage_0", "sft_conversations", *settings], outputs="sage_1", name="train_sage_1"),
+            node(
+                train_sage_1_plain,
+                inputs=["sage_0", "sft_conversations_plain", *settings],
+                outputs="sage_1_plain",
+                name="train_sage_1_plain",
+            ),
+        ]
+    )

@@ -1,0 +1,77 @@
+"""A policy on disk: the base model, or a LoRA adapter on it, with where it came from beside the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+CARD = "sage_policy.json"
+
+
+@dataclass(frozen=True)
+class PolicyCard:
+    """What `sage_policy.json` says of a policy.
+
+    `base_revision` is the sha256 of the base's weights (a local base) or a hub commit; it ties an adapter
+    to the very base it was trained on. `blocks` is true where replies begin with state and action blocks.
+    """
+
+    name: str
+    kind: str  # "base" or "adapter"
+    blocks: bool
+    base: str
+    base_revision: str
+    parent: str | None = None
+    parent_revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy directory and its card. Opening one reads no weights and imports no torch."""
+
+    path: Path
+    card: PolicyCard
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @classmethod
+    def open(cls, path: Path | str) -> Policy:
+        """Raises FileNotFoundError naming the directory when it holds no readable card."""
+        path = Path(path)
+        try:
+            card = PolicyCard(**json.loads((path / CARD).read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise FileNotFoundError(f"{path} is no policy directory: {CARD} is missing or unreadable ({error})") from error
+        return cls(path, card)
+
+    @classmethod
+    def write_card(cls, path: Path | str, card: PolicyCard) -> Policy:
+        """Put the card beside weights already written to `path`."""
+        path = Path(path)
+        (path / CARD).write_text(json.dumps(asdict(card), indent=2) + "\n")
+        return cls(path, card)
+
+    def revision(self) -> str:
+        """sha256 over the names and bytes of the safetensors files."""
+        return weights_revision(self.path)
+
+
+def weights_revision(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("*.safetensors")):
+        digest.update(file.name.encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def fresh_folder(scratch: str | Path, name: str) -> Path:
+    """An empty folder to train `name` in; the catalog copies from it once the policy is whole."""
+    folder = Path(scratch) / "training" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder

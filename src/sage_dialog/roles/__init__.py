@@ -1,0 +1,1 @@
+"""Annotator, selector and judge: a protocol each, and versions that need no server."""

@@ -1,0 +1,210 @@
+"""The Arrow schema of every table. A row means one thing; the catalog enforces these on save and load."""
+
+import pyarrow as pa
+
+INTENT_COLUMNS = ("motivation", "emotion", "topics")
+
+
+def _intent_fields(prefix: str) -> list[pa.Field]:
+    return [
+        pa.field(f"{prefix}motivation", pa.string()),
+        pa.field(f"{prefix}emotion", pa.string()),
+        pa.field(f"{prefix}topics", pa.list_(pa.string())),
+    ]
+
+
+def _required(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+MESSAGE = pa.struct([_required("role", pa.string()), _required("content", pa.string())])
+MESSAGES = pa.list_(MESSAGE)
+TURN = pa.struct([_required("comment_id", pa.string()), _required("text", pa.string())])
+
+DIALOGUES = pa.schema(
+    [
+        _required("dialogue_id", pa.string()),
+        _required("subreddit", pa.string()),
+        _required("link_id", pa.string()),
+        _required("month", pa.string()),
+        _required("turns", pa.list_(TURN)),
+        _required("n_turns", pa.int32()),
+        _required("mean_words", pa.float64()),
+        _required("min_sentiment", pa.float64()),
+    ]
+)
+
+FILTER_REPORT = pa.schema(
+    [
+        _required("month", pa.string()),
+        _required("step", pa.int32()),
+        _required("rule", pa.string()),
+        _required("unit", pa.string()),  # "line", "comment" or "path"
+        _required("came_in", pa.int64()),
+        _required("removed", pa.int64()),
+    ]
+)
+
+SITUATIONS = pa.schema(
+    [
+        _required("situation_id", pa.string()),
+        _required("split", pa.string()),
+        _required("emotion", pa.string()),
+        _required("text", pa.string()),
+    ]
+)
+
+ANNOTATIONS = pa.schema(
+    [
+        _required("dialogue_id", pa.string()),
+        _required("turn", pa.int32()),
+        _required("speaker", pa.string()),
+        *_intent_fields(""),
+        _required("text", pa.string()),
+        _required("original_text", pa.string()),
+        _required("annotator", pa.string()),
+    ]
+)
+
+ANNOTATION_REJECTS = pa.schema(
+    [
+        _required("dialogue_id", pa.string()),
+        _required("reason", pa.string()),
+        pa.field("raw_reply", pa.string()),
+    ]
+)
+
+SFT_CONVERSATIONS = pa.schema(
+    [
+        _required("conversation_id", pa.string()),
+        _required("source", pa.string()),
+        _required("messages", MESSAGES),
+    ]
+)
+
+CANDIDATES = pa.schema(
+    [
+        _required("situation_id", pa.string()),
+        _required("turn", pa.int32()),
+        _required("candidate", pa.int32()),
+        _required("text", pa.string()),  # as sampled, with its blocks
+        pa.field("utterance", pa.string()),
+        *_intent_fields("u_"),
+        *_intent_fields("a_"),
+        _required("valid", pa.bool_()),
+        pa.field("invalid_reason", pa.string()),
+        _required("chosen", pa.bool_()),
+    ]
+)
+
+TRAJECTORIES = pa.schema(
+    [
+        _required("situation_id", pa.string()),
+        _required("turn", pa.int32()),
+        _required("role", pa.string()),  # "user" or "assistant"
+        _required("text", pa.string()),  # what the other side hears
+        _required("content", pa.string()),  # what the speaker wrote, blocks included
+        *_intent_fields("u_"),
+        *_intent_fields("a_"),
+        _required("outcome", pa.string()),  # how the dialogue ended, the same on all its rows
+    ]
+)
+
+DPO_PAIRS = pa.schema(
+    [
+        _required("situation_id", pa.string()),
+        _required("turn", pa.int32()),
+        _required("prompt", MESSAGES),
+        _required("chosen", pa.string()),
+        _required("rejected", pa.string()),
+    ]
+)
+
+JUDGE_VOTES = pa.schema(
+    [
+        _required("situation_id", pa.string()),
+        _required("policy_a", pa.string()),
+        _required("policy_b", pa.string()),
+        _required("order", pa.string()),  # "ab": policy_a's dialogue was shown first; "ba": second
+        _required("judge", pa.string()),
+        _required("vote", pa.string()),  # "a", "b" (the policy, not the position), "tie" or "unreadable"
+        pa.field("raw_reply", pa.string()),
+    ]
+)
+
+WIN_RATES = pa.schema(
+    [
+        _required("judge", pa.string()),
+        _required("policy_a", pa.string()),
+        _required("policy_b", pa.string()),
+        _required("n", pa.int32()),
+        _required("wins_a", pa.int32()),
+        _required("ties", pa.int32()),
+        _required("wins_b", pa.int32()),
+        pa.field("win_rate_b", pa.float64()),  # of the decided; null where none was
+        pa.field("low", pa.float64()),
+        pa.field("high", pa.float64()),
+        _required("p_value", pa.float64()),
+    ]
+)
+
+EMOTION_ACCURACY = pa.schema(
+    [
+        _required("policy", pa.string()),
+        _required("exchange", pa.int32()),  # 1 = the reply to the situation itself
+        _required("n", pa.int32()),
+        _required("correct", pa.int32()),
+        _required("accuracy", pa.float64()),
+        _required("low", pa.float64()),
+        _required("high", pa.float64()),
+        _required("chance", pa.float64()),
+    ]
+)
+
+ACTION_DISTRIBUTION = pa.schema(
+    [
+        _required("policy", pa.string()),
+        _required("field", pa.string()),  # "a_motivation" or "a_emotion"
+        _required("value", pa.string()),
+        _required("n", pa.int32()),
+        _required("count", pa.int32()),
+        _required("share", pa.float64()),
+        _required("low", pa.float64()),
+        _required("high", pa.float64()),
+    ]
+)
+
+REPLY_STATISTICS = pa.schema(
+    [
+        _required("policy", pa.string()),
+        _required("statistic", pa.string()),
+        _required("n", pa.int32()),
+        _required("value", pa.float64()),
+        _required("low", pa.float64()),
+        _required("high", pa.float64()),
+    ]
+)
+
+OUTSIDE_SCORES = pa.schema(
+    [
+        _required("scorer", pa.string()),
+        _required("policy", pa.string()),
+        _required("situation_id", pa.string()),
+        _required("statistic", pa.string()),
+        _required("exchange", pa.int32()),
+        _required("value", pa.float64()),
+    ]
+)
+
+POLICIES = pa.schema(
+    [
+        _required("policy", pa.string()),
+        _required("kind", pa.string()),  # "base" or "adapter"
+        _required("blocks", pa.bool_()),
+        _required("revision", pa.string()),  # of its own weights
+        _required("base", pa.string()),
+        _required("base_revision", pa.string()),
+        pa.field("parent", pa.string()),
+        pa.field("parent_revision", pa.string()),
+    ]
+)

@@ -1,0 +1,69 @@
+"""What the next policy learns from: the chosen trajectories, with a share of the first training mix (paper §3.4)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from sage_dialog.schemas import SFT_CONVERSATIONS
+from sage_dialog.seeds import sample_ids
+from sage_dialog.selfplay.dialogue import Message, agent_view
+from sage_dialog.selfplay.tables import dialogues_of
+
+logger = logging.getLogger(__name__)
+
+
+def refinement_mix(
+    trajectories: pa.Table, sft_conversations: pa.Table, preamble: str | None, replay_share: float, seed: int
+) -> pa.Table:
+    """Training conversations (schemas.SFT_CONVERSATIONS) from played dialogues.
+
+    A dialogue counts up to the agent's last message; one in which the agent never spoke is left out.
+    `replay_share` times as many conversations of the first mix, drawn by seed, keep the agent in the habit
+    of its blocks: the selector that picked the trajectories never saw them.
+
+    Raises:
+        ValueError: if the agent spoke in no dialogue.
+    """
+    rows = []
+    silent = 0
+    for situation_id, played in dialogues_of(trajectories).items():
+        spoken = _up_to_last_reply(played)
+        if spoken:
+            messages = list(agent_view(spoken, preamble))
+            rows.append({"conversation_id": situation_id, "source": "trajectories", "messages": messages})
+        else:
+            silent += 1
+    if not rows:
+        raise ValueError(
+            f"the agent spoke in none of {silent} dialogues, so there is nothing to refine it on; the column `outcome` "
+            "of the trajectories and `invalid_reason` of the candidates say why. Train the first policy longer, lower "
+            "self_play.agent.temperature or raise self_play.agent.max_new_tokens"
+        )
+    if silent:
+        logger.info("%d of %d dialogues hold no reply of the agent and are left out", silent, silent + len(rows))
+    return pa.concat_tables(
+        [
+            pa.Table.from_pylist(rows, schema=SFT_CONVERSATIONS),
+            _replay(sft_conversations, round(replay_share * len(rows)), seed),
+        ]
+    )
+
+
+def _up_to_last_reply(messages: Sequence[Message]) -> Sequence[Message]:
+    last = max((turn for turn, message in enumerate(messages) if message.role == "assistant"), default=-1)
+    return messages[: last + 1]
+
+
+def _replay(conversations: pa.Table, size: int, seed: int) -> pa.Table:
+    names = [
+        f"{source}/{name}"
+        for source, name in zip(
+            conversations["source"].to_pylist(), conversations["conversation_id"].to_pylist(), strict=True
+        )
+    ]
+    drawn = set(sample_ids(names, size, seed, "replay"))
+    replayed = conversations.filter(pa.array([name in drawn for name in names], pa.bool_()))
+    return replayed.select(SFT_CONVERSATIONS.names).cast(SFT_CONVERSATIONS)

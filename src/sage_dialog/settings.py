@@ -1,0 +1,20 @@
+"""What Kedro reads when the project starts: its hooks and how configuration is merged."""
+
+import os
+
+from sage_dialog.hooks import InputsGate, ParameterGate, PinGate, Progress, ScratchPath
+
+# No library reports home, and forked data workers do not trip over the tokenizers' threads.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+HOOKS = (ParameterGate(), PinGate(), InputsGate(), ScratchPath(), Progress())
+
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    # An environment names the parameters it changes; their siblings stay as base has them.
+    "merge_strategy": {"parameters": "soft"},
+    # ${env:NAME, default} in catalogs and globals. (OmegaConf's own oc.env is kept for credentials.)
+    "custom_resolvers": {"env": lambda name, default=None: os.environ.get(name, default)},
+}

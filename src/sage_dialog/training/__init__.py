@@ -1,0 +1,1 @@
+"""The training mix, and supervised and preference learning on TRL and PEFT."""

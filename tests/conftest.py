@@ -1,0 +1,30 @@
+"""The project's pipelines and configuration, with all data under a test's own folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def configured() -> Path:
+    """The project's root, once Kedro knows the project."""
+    bootstrap_project(PROJECT)
+    return PROJECT
+
+
+@pytest.fixture
+def open_session(configured: Path, tmp_path: Path) -> Callable[..., KedroSession]:
+    """Make a session: one for each run, on `conf/base` and `conf/<env>`, data under `tmp_path/data/…`."""
+
+    def create(env: str = "test", **parameters: Any) -> KedroSession:
+        return KedroSession.create(
+            project_path=tmp_path, conf_source=str(configured / "conf"), env=env, runtime_params=parameters
+        )
+
+    return create

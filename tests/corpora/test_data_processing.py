@@ -1,0 +1,57 @@
+"""The pipeline from raw folders to tables, run as Kedro runs it."""
+
+import pyarrow as pa
+import pytest
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.runner import SequentialRunner
+
+from sage_dialog import schemas
+from sage_dialog.parameters import DataProcessing, RedditRules
+from sage_dialog.pipelines.data_processing import create_pipeline
+
+
+@pytest.fixture
+def run(months, happy, tmp_path_factory):
+    csv = tmp_path_factory.mktemp("situations") / "train.csv"
+    csv.write_text(
+        "conv_id,utterance_idx,context,prompt,speaker_idx,utterance,selfeval,tags\n"
+        "hit:0_conv:1,1,sad,I lost my dog.,3,I lost my dog.,5|5|5_5|5|5,\n"
+    )
+    months.thread()
+    months.chain(happy)
+
+    def run_pipeline(**rules):
+        raw = {
+            "reddit_dumps": months.files(),
+            "empathetic_dialogues": {"train.csv": csv},
+            "params:data_processing": DataProcessing(reddit=RedditRules(**rules)),
+        }
+        outputs = ("dialogues", "filter_report", "situations")
+        catalog = DataCatalog({name: MemoryDataset(data) for name, data in raw.items()})
+        for name in outputs:
+            catalog[name] = MemoryDataset()
+        SequentialRunner().run(create_pipeline(), catalog)
+        return {name: catalog.load(name) for name in outputs}
+
+    return run_pipeline
+
+
+def test_raw_folders_become_tables_of_their_schemas(run):
+    tables = run()
+    for name, table in tables.items():
+        assert isinstance(table, pa.Table)
+        assert table.schema == getattr(schemas, name.upper())
+        table.validate(full=True)
+        assert table.num_rows > 0
+    assert tables["situations"].to_pylist() == [
+        {"situation_id": "hit:0_conv:1", "split": "train", "emotion": "sad", "text": "I lost my dog."}
+    ]
+
+
+def test_the_same_input_gives_the_same_tables(run):
+    assert run() == run()
+
+
+def test_no_dialogue_is_a_table_without_rows_and_a_warning(run, caplog):
+    assert run(min_sentiment=0.999)["dialogues"].num_rows == 0
+    assert "No Reddit dialogue passed the rules" in caplog.text

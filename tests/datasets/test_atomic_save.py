@@ -1,0 +1,113 @@
+"""A version appears only when it is whole, also when the process is killed while it saves."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from kedro.io import Version
+
+from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.datasets.policy import PolicyDirectory
+from sage_dialog.policies import Policy, PolicyCard
+
+SRC = Path(__file__).parents[2] / "src"
+KILLS = 12
+
+SAVE_TABLES = """
+import sys, itertools
+import numpy as np, pyarrow as pa
+from kedro.io import Version
+from sage_dialog.datasets.parquet import VersionedParquet
+table = pa.table({"n": np.random.default_rng(0).integers(0, 1 << 60, 400_000)})
+print("ready", flush=True)
+for n in itertools.count():
+    VersionedParquet(filepath=sys.argv[1], version=Version(None, f"{sys.argv[2]}-{n:06d}")).save(table)
+"""
+
+SAVE_POLICIES = """
+import sys, itertools
+from kedro.io import Version
+from sage_dialog.datasets.policy import PolicyDirectory
+from sage_dialog.policies import Policy
+policy = Policy.open(sys.argv[3])
+print("ready", flush=True)
+for n in itertools.count():
+    PolicyDirectory(filepath=sys.argv[1], version=Version(None, f"{sys.argv[2]}-{n:06d}")).save(policy)
+"""
+
+
+def kill_at_random_moments(code: str, *arguments: str) -> None:
+    """Start a process that saves one version after another and SIGKILL it, several times over."""
+    moments = random.Random(7)
+    for attempt in range(KILLS):
+        first, *others = arguments
+        command = [sys.executable, "-c", code, first, f"v{attempt:02d}", *others]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(SRC)}, cwd=SRC.parent
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(moments.uniform(0.0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        process.stdout.close()
+
+
+def small_policy(path: Path, weights: bytes = b"x" * 4096) -> Policy:
+    path.mkdir(parents=True)
+    (path / "adapter_model.safetensors").write_bytes(weights)
+    (path / "adapter_config.json").write_text("{}")
+    return Policy.write_card(path, PolicyCard("sage_1", "adapter", True, "sage_0", "abc"))
+
+
+def test_killed_table_saves_leave_only_whole_versions(tmp_path: Path) -> None:
+    filepath = tmp_path / "dialogues.parquet"
+    kill_at_random_moments(SAVE_TABLES, str(filepath))
+    versions = VersionedParquet(filepath=str(filepath), version=Version(None, None)).list_versions(full_path=False)
+    interrupted = {path.name for path in filepath.iterdir()} - set(versions)
+    assert versions
+    assert interrupted, "no kill fell into a save; nothing was tested"
+    for version in versions:
+        table = VersionedParquet(filepath=str(filepath), version=Version(version, None)).load()
+        assert table.num_rows == 400_000
+
+
+def test_killed_policy_saves_leave_only_whole_versions(tmp_path: Path) -> None:
+    policy = small_policy(tmp_path / "source", os.urandom(3_000_000))
+    filepath = tmp_path / "sage_1"
+    kill_at_random_moments(SAVE_POLICIES, str(filepath), str(policy.path))
+    versions = PolicyDirectory(filepath=str(filepath), version=Version(None, None)).list_versions(full_path=False)
+    interrupted = {path.name for path in filepath.iterdir()} - set(versions)
+    assert versions
+    assert interrupted, "no kill fell into a save; nothing was tested"
+    for version in versions:
+        loaded = PolicyDirectory(filepath=str(filepath), version=Version(version, None)).load()
+        assert loaded.revision() == policy.revision()
+
+
+def test_latest_passes_over_a_version_that_was_cut_off(tmp_path: Path) -> None:
+    filepath = tmp_path / "n.parquet"
+    VersionedParquet(filepath=str(filepath), version=Version(None, "2026-01-01")).save(pa.table({"n": [1]}))
+    cut_off = filepath / "2026-01-02"
+    cut_off.mkdir()
+    (cut_off / ".n.parquet.partial").write_bytes(b"PAR1")
+    assert VersionedParquet(filepath=str(filepath), version=Version(None, None)).load()["n"].to_pylist() == [1]
+
+
+def test_a_save_that_fails_leaves_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    dataset = VersionedParquet(filepath=str(tmp_path / "n.parquet"), version=Version(None, None))
+    with monkeypatch.context() as patched:
+        patched.setattr("os.replace", full_disk)
+        with pytest.raises(Exception, match="No space left"):
+            dataset.save(pa.table({"n": [1]}))
+    assert not dataset.exists()
+    assert not list(tmp_path.rglob("*.partial"))

@@ -1,0 +1,195 @@
+"""What the catalog's own datasets give back, and what they say of files that are not theirs."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from kedro.io import DatasetError, Version
+
+from sage_dialog.datasets.files import WholeImage, WholeText
+from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.datasets.policy import PolicyDirectory
+from sage_dialog.datasets.raw import RawFolder
+from sage_dialog.datasets.roles import RoleDataset
+from sage_dialog.policies import CARD, Policy, PolicyCard
+
+LATEST = Version(None, None)
+PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 20
+
+
+def table_dataset(tmp_path: Path, version: Version = LATEST) -> VersionedParquet:
+    return VersionedParquet(filepath=str(tmp_path / "dialogues.parquet"), version=version)
+
+
+def reddit(tmp_path: Path) -> RawFolder:
+    return RawFolder(
+        filepath=str(tmp_path / "reddit"), patterns=["RC_*", "RS_*"], made_by="kedro run --pipelines microworld"
+    )
+
+
+def policy(path: Path) -> Policy:
+    path.mkdir(parents=True)
+    (path / "adapter_model.safetensors").write_bytes(b"weights")
+    return Policy.write_card(path, PolicyCard("sage_1", "adapter", True, "sage_0", "abc"))
+
+
+def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
+    table = pa.table({"id": ["a", "b"], "topics": [["x"], None]})
+    table_dataset(tmp_path).save(table)
+    assert table_dataset(tmp_path).load().equals(table)
+
+
+def test_equal_tables_make_equal_bytes(tmp_path: Path) -> None:
+    table = pa.table({"n": list(range(1000))})
+    for version in ("1", "2"):
+        table_dataset(tmp_path, Version(None, version)).save(table)
+    first, second = sorted((tmp_path / "dialogues.parquet").rglob("*.parquet"))[-2:]
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_table_is_kept_on_any_fsspec_file_system() -> None:
+    for version in ("1", "2"):
+        dataset = VersionedParquet(filepath="memory://bucket/n.parquet", version=Version(None, version))
+        dataset.save(pa.table({"n": [int(version)]}))
+    latest = VersionedParquet(filepath="memory://bucket/n.parquet", version=LATEST)
+    assert latest.exists()
+    assert latest.load()["n"].to_pylist() == [2]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 cut off", b"id,text\n1,hello\n"], ids=["empty", "truncated", "csv"])
+def test_an_unreadable_table_is_named_with_what_to_do(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "dialogues.parquet" / "2026-01-01" / "dialogues.parquet"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(DatasetError) as refusal:
+        table_dataset(tmp_path).load()
+    assert str(path) in str(refusal.value)
+    assert f"Remove {path.parent} and run the pipeline" in str(refusal.value)
+
+
+def test_a_table_cut_in_the_middle_is_named(tmp_path: Path) -> None:
+    dataset = table_dataset(tmp_path, Version(None, "1"))
+    dataset.save(pa.table({"n": list(range(5000))}))
+    path = tmp_path / "dialogues.parquet" / "1" / "dialogues.parquet"
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(DatasetError, match=r"dialogues\.parquet is no readable Parquet file"):
+        table_dataset(tmp_path).load()
+
+
+def test_a_preview_holds_the_first_rows(tmp_path: Path) -> None:
+    table_dataset(tmp_path).save(pa.table({"n": list(range(50))}))
+    preview = table_dataset(tmp_path).preview(nrows=3)
+    assert preview == {"index": [0, 1, 2], "columns": ["n"], "data": [["0"], ["1"], ["2"]]}
+
+
+def test_a_policy_comes_back_with_its_card(tmp_path: Path) -> None:
+    saved = policy(tmp_path / "trained")
+    PolicyDirectory(filepath=str(tmp_path / "sage_1"), version=Version(None, "1")).save(saved)
+    loaded = PolicyDirectory(filepath=str(tmp_path / "sage_1"), version=LATEST).load()
+    assert loaded.card == saved.card
+    assert loaded.revision() == saved.revision()
+    assert loaded.path == tmp_path / "sage_1" / "1" / "sage_1"
+
+
+def test_a_policy_without_card_or_weights_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "sage_1" / "2026-01-01" / "sage_1"
+    whole = policy(folder)
+    dataset = PolicyDirectory(filepath=str(tmp_path / "sage_1"), version=LATEST)
+    (folder / "adapter_model.safetensors").unlink()
+    with pytest.raises(DatasetError, match="no weights") as refusal:
+        dataset.load()
+    assert str(folder) in str(refusal.value)
+    assert "kedro run --pipelines sage_1" in str(refusal.value)
+    (whole.path / CARD).unlink()
+    with pytest.raises(DatasetError, match=f"{CARD} is missing"):
+        dataset.load()
+
+
+@pytest.mark.parametrize("name", ["training_args.bin", "model.pt", "state.pkl", "modeling_custom.py", "sub/x.PKL"])
+def test_a_policy_with_a_file_that_can_run_code_is_refused(tmp_path: Path, name: str) -> None:
+    trained = policy(tmp_path / "trained")
+    (trained.path / name).parent.mkdir(exist_ok=True)
+    (trained.path / name).write_bytes(b"")
+    dataset = PolicyDirectory(filepath=str(tmp_path / "sage_1"), version=LATEST)
+    with pytest.raises(DatasetError, match=f"{name} is of a kind that can run code"):
+        dataset.save(trained)
+    assert not dataset.exists()
+
+
+def test_raw_files_are_given_by_name(tmp_path: Path) -> None:
+    reddit(tmp_path).save({"RS_2015-01.zst": b"s", "RC_2015-01.zst": b"c"})
+    files = reddit(tmp_path).load()
+    assert list(files) == ["RC_2015-01.zst", "RS_2015-01.zst"]
+    assert files["RC_2015-01.zst"].read_bytes() == b"c"
+
+
+def test_missing_raw_data_names_files_folder_and_command(tmp_path: Path) -> None:
+    (tmp_path / "reddit").mkdir()
+    (tmp_path / "reddit" / "RC_2015-01.zst").touch()
+    with pytest.raises(DatasetError) as refusal:
+        reddit(tmp_path).load()
+    message = str(refusal.value)
+    assert "no RS_*" in message
+    assert "RC_*" not in message
+    assert str(tmp_path / "reddit") in message
+    assert "`kedro run --pipelines microworld`" in message
+
+
+def test_generated_raw_data_replaces_generated_raw_data(tmp_path: Path) -> None:
+    reddit(tmp_path).save({"RC_2015-01": b"1", "RS_2015-01": b"1", "RC_2015-02": b"1"})
+    reddit(tmp_path).save({"RC_2015-01": b"2", "RS_2015-01": b"2"})
+    assert list(reddit(tmp_path).load()) == ["RC_2015-01", "RS_2015-01"]
+    assert [path.name for path in tmp_path.iterdir()] == ["reddit"]
+
+
+@pytest.mark.parametrize("touch", ["RC_2011-01", "RC_2015-01"], ids=["a file of the user's", "a file the user changed"])
+def test_generated_raw_data_never_replaces_the_users(tmp_path: Path, touch: str) -> None:
+    reddit(tmp_path).save({"RC_2015-01": b"1", "RS_2015-01": b"1"})
+    (tmp_path / "reddit" / touch).write_bytes(b"the user's own")
+    with pytest.raises(DatasetError, match=touch):
+        reddit(tmp_path).save({"RC_2015-01": b"2", "RS_2015-01": b"2"})
+    assert (tmp_path / "reddit" / touch).read_bytes() == b"the user's own"
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "../RC_2015-01", "RC_sub/RC_1"])
+def test_raw_files_stay_in_their_folder_and_pattern(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DatasetError, match="do not match"):
+        reddit(tmp_path).save({name: b""})
+    assert not (tmp_path / "reddit").exists()
+
+
+def test_a_role_is_made_from_its_class_and_never_saved() -> None:
+    dataset = RoleDataset(role="fractions.Fraction", args={"numerator": 1, "denominator": 2})
+    assert float(dataset.load()) == 0.5
+    assert dataset.exists()
+    with pytest.raises(DatasetError, match="nothing can be saved"):
+        dataset.save("a role")
+
+
+@pytest.mark.parametrize(
+    ("role", "args"),
+    [("sage_dialog.roles.nobody.Nobody", {}), ("fractions.Nothing", {}), ("fractions.Fraction", {"no_such": 1})],
+)
+def test_a_role_that_cannot_be_made_says_where_it_stands(role: str, args: dict[str, object]) -> None:
+    with pytest.raises(DatasetError, match=r"conf/\*/catalog_roles\.yml") as refusal:
+        RoleDataset(role=role, args=args).load()
+    assert role in str(refusal.value)
+
+
+def test_text_and_image_come_back(tmp_path: Path) -> None:
+    text = WholeText(filepath=str(tmp_path / "report.html"), version=LATEST)
+    text.save("<p>… é</p>")
+    assert text.load() == "<p>… é</p>"
+    image = WholeImage(filepath=str(tmp_path / "figure.png"), version=LATEST)
+    image.save(PNG)
+    assert image.load() == PNG
+
+
+def test_an_image_that_is_none_is_refused_and_named(tmp_path: Path) -> None:
+    image = WholeImage(filepath=str(tmp_path / "figure.png"))
+    with pytest.raises(DatasetError, match="no PNG"):
+        image.save(json.dumps({}).encode())
+    (tmp_path / "figure.png").write_bytes(b"<svg/>")
+    with pytest.raises(DatasetError, match=r"figure\.png is no PNG"):
+        image.load()

@@ -1,0 +1,111 @@
+"""The catalog refuses a table that is not of its schema, and no version is left of it."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from kedro.io import DataCatalog
+from kedro.validation import DataValidationError, ValidationConfigurationError
+
+from sage_dialog import schemas
+from sage_dialog.datasets.schema import TableSchema
+
+DIALOGUE = {
+    "dialogue_id": "d1",
+    "subreddit": "s",
+    "link_id": "t3_1",
+    "month": "2015-01",
+    "turns": [{"comment_id": "c1", "text": "hello"}],
+    "n_turns": 1,
+    "mean_words": 1.0,
+    "min_sentiment": 0.5,
+}
+
+
+def dialogues(*changes: dict[str, object]) -> pa.Table:
+    return pa.Table.from_pylist([{**DIALOGUE, **change} for change in changes or ({},)], schema=schemas.DIALOGUES)
+
+
+def catalog(tmp_path: Path, name: str = "dialogues", schema: str = "DIALOGUES") -> DataCatalog:
+    entry = {
+        "type": "sage_dialog.datasets.parquet.VersionedParquet",
+        "filepath": str(tmp_path / f"{name}.parquet"),
+        "versioned": True,
+        "validator": {"class": "sage_dialog.datasets.schema.TableSchema", "options": {"schema": schema}},
+    }
+    return DataCatalog.from_config({name: entry})
+
+
+def refusal(table: object) -> str:
+    with pytest.raises(DataValidationError) as refused:
+        TableSchema("DIALOGUES").validate(table)
+    return str(refused.value)
+
+
+def test_a_right_table_is_saved_and_loaded(tmp_path: Path) -> None:
+    catalog(tmp_path).save("dialogues", dialogues())
+    assert catalog(tmp_path).load("dialogues").to_pylist() == [DIALOGUE]
+
+
+@pytest.mark.parametrize("name", sorted(name for name, value in vars(schemas).items() if isinstance(value, pa.Schema)))
+def test_every_schema_takes_its_own_empty_table_through_parquet(tmp_path: Path, name: str) -> None:
+    schema = getattr(schemas, name)
+    catalog(tmp_path, "t", name).save("t", schema.empty_table())
+    assert catalog(tmp_path, "t", name).load("t").schema.equals(schema)
+
+
+def test_a_refused_save_names_table_and_column_and_leaves_no_version(tmp_path: Path) -> None:
+    wrong = dialogues().set_column(6, "mean_words", pa.array(["one"]))
+    kept = catalog(tmp_path)
+    with pytest.raises(DataValidationError) as refused:
+        kept.save("dialogues", wrong)
+    message = str(refused.value)
+    assert "dataset 'dialogues' on save" in message
+    assert "mean_words: expected type double, found string" in message
+    assert not kept.exists("dialogues")
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_table_of_another_kind_in_the_catalog_is_refused_on_load(tmp_path: Path) -> None:
+    entry = {
+        "type": "sage_dialog.datasets.parquet.VersionedParquet",
+        "filepath": str(tmp_path / "dialogues.parquet"),
+        "versioned": True,
+    }
+    DataCatalog.from_config({"dialogues": entry}).save("dialogues", pa.table({"n": [1]}))
+    with pytest.raises(DataValidationError, match="dataset 'dialogues' on load"):
+        catalog(tmp_path).load("dialogues")
+
+
+def test_missing_and_unknown_columns_are_named() -> None:
+    message = refusal(dialogues().drop_columns(["month"]).append_column("score", pa.array([1])))
+    assert "month: expected one column of type string, found none" in message
+    assert "score: no column of schema DIALOGUES" in message
+
+
+def test_columns_in_another_order_are_refused() -> None:
+    assert "in the order" in refusal(dialogues().select(list(reversed(schemas.DIALOGUES.names))))
+
+
+def test_nulls_in_required_columns_are_counted() -> None:
+    assert "link_id: required, but null — 2 cases" in refusal(dialogues({"link_id": None}, {}, {"link_id": None}))
+
+
+def test_nulls_in_nested_required_fields_are_found() -> None:
+    turns = [{"comment_id": "c", "text": "x"}, {"comment_id": "d", "text": None}]
+    assert "turns[].text: required, but null — 1 case" in refusal(dialogues({}, {"turns": turns}))
+
+
+def test_nulls_where_they_mean_something_pass() -> None:
+    row = {"situation_id": "s", "turn": 0, "candidate": 0, "text": "x", "valid": False, "chosen": False}
+    table = pa.Table.from_pylist([row], schema=schemas.CANDIDATES)
+    assert TableSchema("CANDIDATES").validate(table) is table
+
+
+def test_another_kind_of_data_is_named_by_its_type() -> None:
+    assert "found builtins.list" in refusal([DIALOGUE])
+
+
+def test_a_schema_that_does_not_exist_lists_those_that_do(tmp_path: Path) -> None:
+    with pytest.raises(ValidationConfigurationError, match=r"no schema 'DIALOGS'; it has .*DIALOGUES"):
+        catalog(tmp_path, schema="DIALOGS").save("dialogues", dialogues())

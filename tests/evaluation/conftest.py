@@ -1,0 +1,187 @@
+"""A made-up finished run: four policies on twelve situations, with a judge that prefers later policies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from sage_dialog import schemas
+from sage_dialog.evaluation.emotions import emotion_accuracy
+from sage_dialog.evaluation.figures import action_figure
+from sage_dialog.evaluation.replies import action_distribution, reply_statistics
+from sage_dialog.evaluation.report import Contents
+from sage_dialog.evaluation.votes import collect_votes, win_rates
+from sage_dialog.parameters import Evaluation
+from sage_dialog.roles.protocols import Comparison, Verdict
+from sage_dialog.sac import Chain, Intent, render
+from sage_dialog.seeds import generator
+
+EMOTIONS = ("afraid", "angry", "joyful", "lonely")
+POLICIES = {"sage_0": False, "sage_1": True, "sage_2": True, "sage_dpo": True}
+PAIRS = (("sage_0", "sage_1"), ("sage_1", "sage_2"), ("sage_0", "sage_dpo"))
+
+
+def _rollout_row(situation: str, turn: int, role: str, text: str, content: str | None = None) -> dict[str, Any]:
+    return {
+        "situation_id": situation, "turn": turn, "role": role, "text": text, "content": content or text,
+        "u_motivation": None, "u_emotion": None, "u_topics": None, "a_motivation": None, "a_emotion": None,
+        "a_topics": None, "outcome": "turn limit",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def rollouts_of() -> Callable[[dict[str, list[str]]], pa.Table]:
+    """From the agent's messages by situation, blocks included, to a table of TRAJECTORIES."""
+
+    def make(messages: dict[str, list[str]]) -> pa.Table:
+        from sage_dialog.sac import strip_blocks
+
+        rows = []
+        for situation, contents in messages.items():
+            rows.append(_rollout_row(situation, 0, "user", f"This is {situation}."))
+            for place, content in enumerate(contents):
+                rows.append(_rollout_row(situation, 2 * place + 1, "assistant", strip_blocks(content), content))
+                rows.append(_rollout_row(situation, 2 * place + 2, "user", f"Answer {place} in {situation}."))
+        # Rows in another order than they were said: readers sort by turn.
+        return pa.Table.from_pylist(rows[::-1], schema=schemas.TRAJECTORIES)
+
+    return make
+
+
+class PrefersLonger:
+    """A judge for tests: the dialogue with more words from the assistant; equal ones tie."""
+
+    name = "offline-test-judge"
+
+    def judge(self, comparisons: list[Comparison]) -> list[Verdict]:
+        verdicts = []
+        for pair in comparisons:
+            first, second = (
+                sum(len(said.text.split()) for said in side if said.role == "assistant")
+                for side in (pair.first, pair.second)
+            )
+            vote = "tie" if first == second else "first" if first > second else "second"
+            verdicts.append(Verdict(vote, f"{first} words against {second}"))
+        return verdicts
+
+
+@pytest.fixture
+def prefers_longer() -> PrefersLonger:
+    return PrefersLonger()
+
+
+@pytest.fixture
+def situations() -> pa.Table:
+    rows = [
+        {"situation_id": f"test/{index}", "split": "test", "emotion": EMOTIONS[index % 4], "text": f"Situation {index}."}
+        for index in range(12)
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.SITUATIONS)
+
+
+@pytest.fixture
+def dials() -> Evaluation:
+    sampling = {"temperature": 1.0, "top_k": 100}
+    return Evaluation(agent=sampling, user=sampling, pairs=PAIRS, exchanges=4)
+
+
+@pytest.fixture
+def rollouts(rollouts_of: Callable[[dict[str, list[str]]], pa.Table], situations: pa.Table) -> dict[str, pa.Table]:
+    """sage_0 writes no blocks; the others do, but for a few broken ones, and later ones say more."""
+    tables = {}
+    for rank, (policy, blocks) in enumerate(POLICIES.items()):
+        messages = {}
+        for situation in situations.to_pylist():
+            draw = generator(0, "made-up run", policy, situation["situation_id"])
+            messages[situation["situation_id"]] = [_message(draw, situation, rank, blocks, place) for place in range(4)]
+        tables[policy] = rollouts_of(messages)
+    return tables
+
+
+def _message(draw: Any, situation: dict[str, str], rank: int, blocks: bool, place: int) -> str:
+    said = " ".join(["That", "is", "quite", "a", "thing", str(place)][: 3 + int(draw.integers(0, 2 + rank))])
+    utterance = said + ("?" if draw.random() < 0.6 else ".")
+    if not blocks:
+        return utterance
+    if draw.random() < 0.08:
+        return "{u_motivation: sharing, broken " + utterance
+    read = situation["emotion"] if draw.random() < 0.7 else EMOTIONS[int(draw.integers(0, 4))]
+    means = ("comfort", "validation", "humor", "celebration")[int(draw.integers(0, 4))]
+    feels = ("supportive", "calm", "cheerful")[int(draw.integers(0, 3))]
+    return render(Chain(Intent("sharing", read, ("garden",)), Intent(means, feels, ("garden",)), utterance))
+
+
+@pytest.fixture
+def contents(dials: Evaluation, situations: pa.Table, rollouts: dict[str, pa.Table]) -> Contents:
+    with_blocks = [policy for policy, blocks in POLICIES.items() if blocks]
+    votes = collect_votes(rollouts, dials.pairs, PrefersLonger())
+    actions = action_distribution(rollouts, with_blocks, dials.confidence)
+    scores = [
+        {
+            "scorer": "world truth", "policy": policy, "situation_id": row["situation_id"], "statistic": statistic,
+            "exchange": exchange, "value": float(generator(1, policy, row["situation_id"], exchange).random() < 0.3 + 0.15 * rank),
+        }
+        for rank, policy in enumerate(POLICIES)
+        for row in situations.to_pylist()
+        for exchange in (1, 2)
+        for statistic in ("suitable", "on_topic")
+    ]  # fmt: skip
+    searched = rollouts["sage_dpo"].to_pylist()
+    candidates = [
+        {
+            "situation_id": row["situation_id"], "turn": row["turn"], "candidate": index,
+            "text": row["content"] if valid else "{u_motivation: broken", "utterance": f"Candidate {index} says this." if valid else None,
+            "u_motivation": "sharing", "u_emotion": "afraid", "u_topics": [], "a_motivation": "comfort" if valid else None,
+            "a_emotion": "calm" if valid else None, "a_topics": ["garden"] if valid else None, "valid": valid,
+            "invalid_reason": None if valid else "state block: expected another start", "chosen": index == 0,
+        }
+        for row in searched if row["role"] == "assistant"
+        for index, valid in enumerate((True, True, True, False))
+    ]  # fmt: skip
+    for row in searched:
+        if row["role"] == "assistant":
+            row |= {
+                "u_motivation": "sharing", "u_emotion": "afraid", "u_topics": ["garden"],
+                "a_motivation": "comfort", "a_emotion": "calm", "a_topics": ["garden"],
+            }  # fmt: skip
+    funnel = [
+        {"month": month, "step": step, "rule": rule, "unit": unit, "came_in": came_in, "removed": removed}
+        for month in ("2015-02", "2015-03")
+        for step, (rule, unit, came_in, removed) in enumerate(
+            [("not_json", "line", 5000, 12), ("lone_surrogate", "line", 4988, 0), ("deleted", "comment", 4988, 600), ("sentiment", "path", 2100, 1800)]
+        )
+    ]
+    cards = [
+        {
+            "policy": policy, "kind": "adapter" if blocks else "base", "blocks": blocks, "revision": "0123456789abcdef" * 4,
+            "base": "sage_0", "base_revision": "fedcba9876543210" * 4, "parent": "sage_0" if blocks else None,
+            "parent_revision": None,
+        }
+        for policy, blocks in POLICIES.items()
+    ]  # fmt: skip
+    return Contents(
+        dials=dials,
+        seed=3,
+        roles={"annotator": "offline-test-annotator", "selector": "offline-test-selector", "judge": "offline-test-judge"},
+        policies=pa.Table.from_pylist(cards, schema=schemas.POLICIES),
+        situations=situations,
+        judge_votes=pa.Table.from_pylist(votes, schema=schemas.JUDGE_VOTES),
+        win_rates=pa.Table.from_pylist(win_rates(votes, dials.confidence), schema=schemas.WIN_RATES),
+        emotion_accuracy=pa.Table.from_pylist(
+            emotion_accuracy(rollouts, with_blocks, situations, dials.confidence), schema=schemas.EMOTION_ACCURACY
+        ),
+        reply_statistics=pa.Table.from_pylist(
+            reply_statistics(rollouts, with_blocks, dials.confidence), schema=schemas.REPLY_STATISTICS
+        ),
+        action_figure=action_figure(actions),
+        filter_report=pa.Table.from_pylist(funnel, schema=schemas.FILTER_REPORT),
+        candidates=pa.Table.from_pylist(candidates, schema=schemas.CANDIDATES),
+        trajectories=pa.Table.from_pylist(searched, schema=schemas.TRAJECTORIES),
+        outside_scores=pa.Table.from_pylist(scores, schema=schemas.OUTSIDE_SCORES),
+        outside_win_rates=pa.Table.from_pylist(
+            [{**row, "judge": "world truth"} for row in win_rates(votes, dials.confidence)], schema=schemas.WIN_RATES
+        ),
+    )

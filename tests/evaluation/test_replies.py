@@ -1,0 +1,158 @@
+"""Emotion accuracy, action distributions and reply statistics on dialogues small enough to count by hand."""
+
+from collections.abc import Callable
+
+import pyarrow as pa
+import pytest
+
+from sage_dialog import schemas
+from sage_dialog.evaluation.emotions import emotion_accuracy, majority_share
+from sage_dialog.evaluation.figures import action_figure
+from sage_dialog.evaluation.outside import mean_scores
+from sage_dialog.evaluation.replies import action_distribution, reply_statistics
+from sage_dialog.evaluation.statistics import clustered_share, proportion_interval
+from sage_dialog.sac import Chain, Intent, render
+
+Rollouts = Callable[[dict[str, list[str]]], pa.Table]
+
+
+def reply(emotion: str | None, text: str = "Oh.", motivation: str | None = "comfort", feeling: str | None = "calm") -> str:
+    return render(Chain(Intent("sharing", emotion), Intent(motivation, feeling), text))
+
+
+BROKEN = "{u_motivation: sharing, u_emotion: afraid Oh."
+
+
+@pytest.fixture
+def labelled() -> pa.Table:
+    emotions = {"s1": "Afraid", "s2": "joyful", "s3": "joyful", "s4": "lonely"}
+    rows = [
+        {"situation_id": id_, "split": "train" if id_ == "s4" else "test", "emotion": emotion, "text": id_}
+        for id_, emotion in emotions.items()
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.SITUATIONS)
+
+
+def test_emotion_accuracy_by_hand(rollouts_of: Rollouts, labelled: pa.Table) -> None:
+    rollouts = {
+        "sage_1": rollouts_of(
+            {"s1": [reply("afraid"), reply("angry")], "s2": [reply("joyful")], "s3": [BROKEN, reply("joyful")]}
+        ),
+        "sage_0": rollouts_of({"s1": ["Oh."], "s2": ["Oh."], "s3": ["Oh."]}),
+    }
+    rows = emotion_accuracy(rollouts, ["sage_1"], labelled, 0.95)
+    # Labels are compared in lower case; a broken reply is wrong; s2 ended before exchange 2.
+    assert [(row["policy"], row["exchange"], row["n"], row["correct"]) for row in rows] == [
+        ("sage_1", 1, 3, 2),
+        ("sage_1", 2, 2, 1),
+    ]
+    assert rows[0]["accuracy"] == pytest.approx(2 / 3)
+    assert (rows[0]["low"], rows[0]["high"]) == pytest.approx(proportion_interval(2, 3, 0.95))
+    assert {row["chance"] for row in rows} == {1 / 3}
+    assert pa.Table.from_pylist(rows, schema=schemas.EMOTION_ACCURACY).num_rows == 2
+
+
+def test_a_played_situation_without_label_is_named(rollouts_of: Rollouts, labelled: pa.Table) -> None:
+    with pytest.raises(ValueError, match="sage_1 played situation 's9'"):
+        emotion_accuracy({"sage_1": rollouts_of({"s9": ["Oh."]})}, ["sage_1"], labelled, 0.95)
+
+
+def test_majority_share_is_of_the_split(labelled: pa.Table) -> None:
+    assert majority_share(labelled, "test") == pytest.approx(2 / 3)
+    assert majority_share(labelled, "train") == 1.0
+    with pytest.raises(ValueError, match="no valid situation"):
+        majority_share(labelled, "valid")
+
+
+def test_action_distribution_by_hand(rollouts_of: Rollouts) -> None:
+    rollouts = {
+        "sage_1": rollouts_of(
+            {
+                "s1": [reply("sad", motivation="humor"), reply("sad", motivation="comfort", feeling=None)],
+                "s2": [reply("sad", motivation="comfort"), BROKEN],
+            }
+        )
+    }
+    rows = action_distribution(rollouts, ["sage_1"], 0.95)
+    assert [(row["field"], row["value"], row["n"], row["count"]) for row in rows] == [
+        ("a_motivation", "comfort", 3, 2),
+        ("a_motivation", "humor", 3, 1),
+        ("a_emotion", "calm", 3, 2),
+        ("a_emotion", "null", 3, 1),
+    ]
+    expected = clustered_share([1, 1], [2, 1], 0.95)
+    assert [rows[0][key] for key in ("share", "low", "high")] == [expected.value, expected.low, expected.high]
+    assert pa.Table.from_pylist(rows, schema=schemas.ACTION_DISTRIBUTION).num_rows == 4
+
+
+def test_a_policy_whose_blocks_never_parse_has_no_actions(rollouts_of: Rollouts) -> None:
+    rollouts = {"sage_1": rollouts_of({"s1": [BROKEN]})}
+    assert action_distribution(rollouts, ["sage_1"], 0.95) == []
+    (valid,) = [row for row in reply_statistics(rollouts, ["sage_1"], 0.95) if row["statistic"] == "valid_blocks"]
+    assert (valid["value"], valid["n"]) == (0.0, 1)
+
+
+def test_reply_statistics_by_hand(rollouts_of: Rollouts) -> None:
+    rollouts = {
+        "sage_0": rollouts_of(
+            {
+                "s1": ["That is so hard. Why?", "That is so sad.", "That is so hard. Why?"],
+                "s2": ["Oh dear!", "Tell me more?  "],
+            }
+        ),
+        "sage_1": rollouts_of({"s1": [reply("sad", "Oh dear?")], "s2": [BROKEN]}),
+    }
+    rows = reply_statistics(rollouts, ["sage_1"], 0.95)
+    found = {(row["policy"], row["statistic"]): (row["value"], row["n"]) for row in rows}
+    assert found == {
+        ("sage_0", "replies_per_dialogue"): (2.5, 2),
+        ("sage_0", "mean_words"): ((5 + 4 + 5 + 2 + 3) / 5, 5),
+        ("sage_0", "question_share"): (3 / 5, 5),
+        ("sage_0", "repeated_openings"): (2 / 3, 3),
+        ("sage_0", "repeated_replies"): (1 / 3, 3),
+        ("sage_1", "replies_per_dialogue"): (1.0, 2),
+        # The words as heard: what is broken is heard as it was written.
+        ("sage_1", "mean_words"): ((2 + 5) / 2, 2),
+        ("sage_1", "question_share"): (1 / 2, 2),
+        ("sage_1", "valid_blocks"): (1 / 2, 2),
+    }
+    assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
+    assert pa.Table.from_pylist(rows, schema=schemas.REPLY_STATISTICS).num_rows == len(rows)
+
+
+def test_outside_scores_are_averaged_by_exchange_or_all(rollouts_of: Rollouts) -> None:
+    rows = [
+        {"scorer": "world", "policy": policy, "situation_id": id_, "statistic": "suitable", "exchange": exchange, "value": v}
+        for policy, id_, exchange, v in [
+            ("sage_0", "s1", 1, 0.0), ("sage_0", "s1", 2, 1.0), ("sage_0", "s2", 1, 1.0), ("sage_1", "s1", 1, 0.5),
+        ]
+    ]  # fmt: skip
+    table = pa.Table.from_pylist(rows, schema=schemas.OUTSIDE_SCORES)
+    first, every = mean_scores(table, 0.95, exchange=1)["suitable"], mean_scores(table, 0.95)["suitable"]
+    assert {policy: (mean.value, mean.n) for policy, mean in first.items()} == {"sage_0": (0.5, 2), "sage_1": (0.5, 1)}
+    assert {policy: (mean.value, mean.n) for policy, mean in every.items()} == {
+        "sage_0": (pytest.approx(2 / 3), 3),
+        "sage_1": (0.5, 1),
+    }
+
+
+def test_an_outside_score_beyond_one_is_named() -> None:
+    row = {"scorer": "w", "policy": "p", "situation_id": "s7", "statistic": "suitable", "exchange": 1, "value": 1.5}
+    with pytest.raises(ValueError, match=r"s7.*not between 0 and 1"):
+        mean_scores(pa.Table.from_pylist([row], schema=schemas.OUTSIDE_SCORES), 0.95)
+
+
+def test_the_figure_is_the_same_png_each_time(rollouts: dict[str, pa.Table]) -> None:
+    actions = action_distribution(rollouts, ["sage_1", "sage_dpo"], 0.95)
+    image = action_figure(actions)
+    assert image.startswith(b"\x89PNG\r\n\x1a\n") and image == action_figure(actions)
+    assert image != action_figure([row for row in actions if row["policy"] == "sage_1"])
+
+
+def test_the_figure_of_a_run_without_blocks_is_still_a_png() -> None:
+    assert action_figure([]).startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_labels_are_drawn_as_they_are() -> None:
+    row = {"policy": "p", "field": "a_motivation", "n": 1, "count": 1, "share": 1.0, "low": 0.2, "high": 1.0}
+    assert action_figure([{**row, "value": r"$\frac{broken"}]).startswith(b"\x89PNG")

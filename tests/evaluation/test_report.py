@@ -1,0 +1,146 @@
+"""The report stands alone, says what it must, and shows hostile text as text."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from sage_dialog import schemas
+from sage_dialog.evaluation.report import Contents, p_value, percent, render_report
+
+HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}'
+
+
+class Elements(HTMLParser):
+    """Tags with their attributes, and the text between them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in {"meta", "img"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+
+def spoiled(table: pa.Table, **columns: Any) -> pa.Table:
+    return pa.Table.from_pylist([{**row, **columns} for row in table.to_pylist()], schema=table.schema)
+
+
+def words_of(html: str) -> str:
+    return " ".join(Elements(html).text.replace("\N{NO-BREAK SPACE}", " ").split())
+
+
+def test_it_needs_nothing_beside_it(contents: Contents) -> None:
+    html = render_report(contents)
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", re.sub(r"base64,[A-Za-z0-9+/=]+", "", html))
+    page = Elements(html)
+    assert page.open == []  # every element is closed
+    for tag, attributes in page.tags:
+        assert tag not in {"script", "link", "iframe", "object", "base", "form"}
+        assert all(not name.startswith("on") for name in attributes)
+        assert attributes.get("src", "data:").startswith("data:")
+        assert "href" not in attributes
+
+
+def test_it_shows_what_was_measured(contents: Contents) -> None:
+    text = words_of(render_report(contents))
+    assert "4 policies on 12 test situations, up to 4 exchanges each, seed 3." in text
+    for row in contents.win_rates.to_pylist():
+        assert f"{row['policy_a']} {row['policy_b']} {row['n']} {row['wins_a']} {row['ties']} {row['wins_b']}" in text
+    assert "Chance, one over the number of labels, is 25.0 %" in text
+    assert "not json lines 10,000 24" in text and "lone surrogate" not in text
+    assert "Both orders agreed on 36 of 36 pairs of dialogues; 0 answers were unreadable." in text
+    assert "temperature 1.0, top-k 100" in text
+    assert "0123456789ab" in text
+
+
+def test_offline_roles_are_named_as_such(contents: Contents) -> None:
+    text = words_of(render_report(contents))
+    assert "Offline roles: annotator offline-test-annotator, selector offline-test-selector, judge offline-test-judge." in text
+    assert "Nothing they produce is evidence about language models." in text
+    only_judge = replace(contents, roles={"annotator": "big-model", "selector": "big-model", "judge": "offline-test-judge"})
+    assert "Offline roles: judge offline-test-judge." in words_of(render_report(only_judge))
+    none = replace(contents, roles=dict.fromkeys(("annotator", "selector", "judge"), "big-model"))
+    assert "evidence about language models" not in words_of(render_report(none))
+
+
+def test_the_truth_is_shown_apart_and_only_where_there_is_one(contents: Contents) -> None:
+    text = words_of(render_report(contents))
+    assert "Against the generated world's truth" in text and "Suitable replies at the first exchange" in text
+    without = words_of(render_report(replace(contents, outside_scores=None, outside_win_rates=None)))
+    assert "truth" not in without and "Suitable" not in without
+
+
+def test_one_whole_dialogue_with_its_rejected_candidates(contents: Contents) -> None:
+    html = render_report(contents)
+    text = words_of(html)
+    said = [row for row in contents.trajectories.sort_by("turn").to_pylist() if row["situation_id"] == "test/0"]
+    assert all(row["text"] in text for row in said)
+    turns = sum(row["role"] == "assistant" for row in said)
+    assert text.count("3 rejected") == turns == html.count("<details>")
+    assert text.count("Candidate 1 says this.") == turns  # valid and rejected
+    assert "Candidate 0 says this." not in text  # the chosen one is the turn itself
+    assert "not valid (state block: expected another start): {u_motivation: broken" in text
+    assert "state sharing · afraid · garden" in text and "action comfort · calm · garden" in text
+
+
+def test_hostile_text_is_shown_as_text(contents: Contents) -> None:
+    html = render_report(
+        replace(
+            contents,
+            trajectories=spoiled(
+                contents.trajectories, text=HOSTILE, outcome=HOSTILE, u_emotion=HOSTILE, a_topics=[HOSTILE]
+            ),
+            candidates=spoiled(
+                contents.candidates, utterance=HOSTILE, text=HOSTILE, a_motivation=HOSTILE, invalid_reason=HOSTILE
+            ),
+            win_rates=spoiled(contents.win_rates, policy_a=HOSTILE),
+            filter_report=spoiled(contents.filter_report, rule=HOSTILE),
+            policies=spoiled(contents.policies, policy=HOSTILE, base=HOSTILE, parent=None),
+            roles={"annotator": HOSTILE, "selector": HOSTILE, "judge": HOSTILE},
+        )
+    )
+    page = Elements(html)
+    assert not any(tag == "script" for tag, _ in page.tags)
+    assert [attributes["src"][:5] for tag, attributes in page.tags if tag == "img"] == ["data:"]
+    assert HOSTILE in page.text
+
+
+def test_an_empty_search_and_a_run_without_blocks_still_report(contents: Contents) -> None:
+    text = words_of(
+        render_report(
+            replace(
+                contents,
+                trajectories=schemas.TRAJECTORIES.empty_table(),
+                candidates=schemas.CANDIDATES.empty_table(),
+                emotion_accuracy=schemas.EMOTION_ACCURACY.empty_table(),
+            )
+        )
+    )
+    assert "The last search kept no dialogue." in text and "No policy of this run writes blocks." in text
+
+
+@pytest.mark.parametrize(
+    ("p", "shown"), [(1.0, "1"), (0.2719, "0.27"), (0.0015, "0.0015"), (0.00065, "6.5e-04"), (3e-44, "3.0e-44")]
+)
+def test_p_values_keep_two_digits(p: float, shown: str) -> None:
+    assert p_value(p) == shown
+
+
+def test_a_share_that_is_not_there_is_a_dash() -> None:
+    assert percent(None) == percent(float("inf")) == "–"

@@ -1,0 +1,129 @@
+"""Every pair is read in both orders, and only agreement counts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from sage_dialog import schemas
+from sage_dialog.evaluation.votes import collect_votes, outcomes, win_rates
+from sage_dialog.roles.protocols import Comparison, Verdict
+
+Rollouts = Callable[[dict[str, list[str]]], pa.Table]
+
+
+def votes_of(*by_order: tuple[str, str]) -> list[dict[str, Any]]:
+    """One situation for each (vote in order ab, vote in order ba)."""
+    return [
+        {"situation_id": f"s{place}", "policy_a": "old", "policy_b": "new", "order": order, "judge": "j", "vote": vote}
+        for place, pair in enumerate(by_order)
+        for order, vote in zip(("ab", "ba"), pair, strict=True)
+    ]
+
+
+class SaysFirst:
+    name = "says-first"
+
+    def judge(self, comparisons: list[Comparison]) -> list[Verdict]:
+        return [Verdict("first", "it came first") for _ in comparisons]
+
+
+def test_each_pair_is_read_in_both_orders(rollouts_of: Rollouts, prefers_longer: Any) -> None:
+    rollouts = {
+        "old": rollouts_of({"s1": ["a b c"], "s2": ["a"], "s3": ["a b"]}),
+        "new": rollouts_of({"s1": ["a"], "s2": ["a b c"], "s3": ["b a"]}),
+    }
+    votes = collect_votes(rollouts, [("old", "new")], prefers_longer)
+    assert [(vote["situation_id"], vote["order"], vote["vote"]) for vote in votes] == [
+        ("s1", "ab", "a"), ("s1", "ba", "a"), ("s2", "ab", "b"), ("s2", "ba", "b"), ("s3", "ab", "tie"), ("s3", "ba", "tie"),
+    ]  # fmt: skip
+    assert votes[0]["raw_reply"] == "3 words against 1" and votes[1]["raw_reply"] == "1 words against 3"
+    assert pa.Table.from_pylist(votes, schema=schemas.JUDGE_VOTES).num_rows == 6
+
+
+def test_a_judge_that_goes_by_position_decides_nothing(rollouts_of: Rollouts) -> None:
+    rollouts = {name: rollouts_of({"s1": [f"{name} says this"]}) for name in ("old", "new")}
+    votes = collect_votes(rollouts, [("old", "new")], SaysFirst())
+    assert [vote["vote"] for vote in votes] == ["a", "b"]
+    assert outcomes(votes)[("says-first", "old", "new")] == {"s1": "tie"}
+
+
+def test_the_judge_hears_no_blocks(rollouts_of: Rollouts) -> None:
+    block = "{u_motivation: sharing, u_emotion: sad, u_topic: []} {a_motivation: comfort, a_emotion: calm, a_topic: []} "
+    heard: list[Comparison] = []
+
+    class Listens(SaysFirst):
+        def judge(self, comparisons: list[Comparison]) -> list[Verdict]:
+            heard.extend(comparisons)
+            return super().judge(comparisons)
+
+    rollouts = {"old": rollouts_of({"s1": [block + "Oh no."]}), "new": rollouts_of({"s1": ["Oh no."]})}
+    collect_votes(rollouts, [("old", "new")], Listens())
+    assert heard[0].first == heard[0].second
+    assert [said.text for said in heard[0].first] == ["This is s1.", "Oh no.", "Answer 0 in s1."]
+
+
+@pytest.mark.parametrize(
+    ("ab", "ba", "outcome"),
+    [
+        ("a", "a", "a"),
+        ("b", "b", "b"),
+        ("a", "b", "tie"),
+        ("a", "tie", "tie"),
+        ("tie", "tie", "tie"),
+        ("unreadable", "b", "tie"),
+        ("unreadable", "unreadable", "tie"),
+    ],
+)
+def test_only_agreement_wins(ab: str, ba: str, outcome: str) -> None:
+    assert outcomes(votes_of((ab, ba))) == {("j", "old", "new"): {"s0": outcome}}
+
+
+def test_unreadable_answers_stay_in_the_votes(rollouts_of: Rollouts) -> None:
+    class Mumbles(SaysFirst):
+        def judge(self, comparisons: list[Comparison]) -> list[Verdict]:
+            return [Verdict("unreadable", "Dialog Q is better") for _ in comparisons]
+
+    rollouts = {name: rollouts_of({"s1": ["a"]}) for name in ("old", "new")}
+    votes = collect_votes(rollouts, [("old", "new")], Mumbles())
+    assert [(vote["vote"], vote["raw_reply"]) for vote in votes] == [("unreadable", "Dialog Q is better")] * 2
+
+
+def test_win_rates_by_hand() -> None:
+    rows = win_rates(votes_of(("b", "b"), ("b", "b"), ("b", "b"), ("a", "a"), ("a", "b"), ("tie", "tie")), 0.95)
+    (row,) = rows
+    assert (row["n"], row["wins_a"], row["ties"], row["wins_b"], row["win_rate_b"]) == (6, 1, 2, 3, 0.75)
+    # Of four flips, 3:1 or further from even: (1 + 4 + 4 + 1) / 16.
+    assert row["p_value"] == pytest.approx(10 / 16)
+    assert (row["low"], row["high"]) == pytest.approx((0.3006, 0.9544), abs=1e-4)  # Wilson, 3 of 4
+    assert pa.Table.from_pylist(rows, schema=schemas.WIN_RATES).num_rows == 1
+
+
+def test_nothing_decided_has_no_rate() -> None:
+    (row,) = win_rates(votes_of(("tie", "tie"), ("a", "b")), 0.95)
+    assert (row["win_rate_b"], row["low"], row["high"], row["p_value"]) == (None, None, None, 1.0)
+
+
+def test_a_situation_that_one_policy_did_not_play_is_named(rollouts_of: Rollouts, prefers_longer: Any) -> None:
+    rollouts = {"old": rollouts_of({"s1": ["a"], "s2": ["a"]}), "new": rollouts_of({"s1": ["a"]})}
+    with pytest.raises(ValueError, match=r"'s2' was played by old but not by new"):
+        collect_votes(rollouts, [("old", "new")], prefers_longer)
+    with pytest.raises(ValueError, match=r"'s2' was played by old but not by new"):
+        collect_votes(rollouts, [("new", "old")], prefers_longer)
+
+
+def test_a_policy_that_was_not_rolled_out_is_named(rollouts_of: Rollouts, prefers_longer: Any) -> None:
+    with pytest.raises(ValueError, match=r"'sage_7' is compared but was not rolled out.*may name old"):
+        collect_votes({"old": rollouts_of({"s1": ["a"]})}, [("old", "sage_7")], prefers_longer)
+
+
+def test_a_missing_order_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'s0' of old against new \(judge j\) was not judged in order ba"):
+        outcomes(votes_of(("a", "a"))[:1])
+
+
+def test_an_order_judged_twice_is_named() -> None:
+    votes = votes_of(("a", "a"))
+    with pytest.raises(ValueError, match=r"'s0' of old against new \(judge j\) was judged twice as ab"):
+        outcomes([*votes, votes[0]])

@@ -1,0 +1,131 @@
+"""What is wrong is said before anything runs: what, where, and what to do."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kedro.framework.session import KedroSession
+from omegaconf import OmegaConf
+
+from sage_dialog.hooks import RunRefused, check_parameters
+
+OpenSession = Callable[..., KedroSession]
+
+
+def nested(dotted: str, value: object) -> dict[str, Any]:
+    return OmegaConf.to_container(OmegaConf.from_dotlist([f"{dotted}={value}"]))
+
+
+def refusal(open_session: OpenSession, pipeline: str, parameters: dict[str, Any] | None = None, **run: Any) -> str:
+    with open_session(**(parameters or {})) as session, pytest.raises(RunRefused) as refused:
+        session.run(pipeline_names=[pipeline], **run)
+    return refused.value.message
+
+
+def test_missing_raw_data_names_the_files_and_the_command_that_makes_them(
+    open_session: OpenSession, tmp_path: Path
+) -> None:
+    message = refusal(open_session, "data_processing")
+    assert f"reddit_dumps: there is no RC_* and no RS_* in {tmp_path}/data/test/01_raw/reddit" in message
+    assert "empathetic_dialogues: there is no train.csv* and no valid.csv* and no test.csv*" in message
+    assert "`kedro run --pipelines microworld`" in message
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "dataset", "maker"),
+    [
+        ("sac_augmentation", "dialogues", "data_processing"),
+        ("sage_1", "sft_conversations", "sac_augmentation"),
+        ("sage_1", "sage_0", "microworld"),
+        ("sage_2", "sage_1", "sage_1"),
+        ("sage_3", "sage_2", "sage_2"),
+        ("preference", "trajectories_2", "sage_3"),
+        ("evaluation", "sage_dpo", "sage_dpo"),
+    ],
+)
+def test_a_missing_version_names_the_pipeline_that_makes_it(
+    open_session: OpenSession, pipeline: str, dataset: str, maker: str
+) -> None:
+    lines = refusal(open_session, pipeline).splitlines()
+    line = next(line for line in lines if line.startswith(f"  {dataset}:"))
+    assert f"`kedro run --pipelines {maker}`" in line
+
+
+def test_a_version_that_is_not_there_lists_those_that_are(open_session: OpenSession, tmp_path: Path) -> None:
+    folder = tmp_path / "data/test/02_intermediate/dialogues.parquet"
+    for version in ("2026-01-01", "2026-01-02"):
+        (folder / version).mkdir(parents=True)
+        (folder / version / "dialogues.parquet").touch()
+    message = refusal(open_session, "sac_augmentation", load_versions={"dialogues": "2025-12-31"})
+    assert "there is no version 2025-12-31" in message
+    assert "2026-01-02, 2026-01-01" in message
+
+
+@pytest.mark.parametrize(
+    ("dotted", "value", "said"),
+    [
+        ("sft.training.batchsize", 3, "sft.training.batchsize: unknown, did you mean batch_size? Known here: "),
+        ("nonsense", 1, "nonsense: unknown. Known here: data_processing, evaluation"),
+        ("evaluation.split", "train", "evaluation.split: Input should be 'valid' or 'test', found 'train'"),
+        ("self_play.candidates", 1, "self_play.candidates: Input should be greater than or equal to 2, found 1"),
+        ("seed", "abc", "seed: Input should be a valid integer"),
+        ("microworld.situations.tran", 3, "microworld.situations.tran: Input should be 'train', 'valid' or 'test'"),
+        ("preference", 3, "preference: Input should be a valid dictionary"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_by_name_before_anything_runs(
+    open_session: OpenSession, tmp_path: Path, dotted: str, value: object, said: str
+) -> None:
+    message = refusal(open_session, "microworld", nested(dotted, value))
+    assert said in message
+    assert "Given by --params." in message
+    assert not (tmp_path / "data").exists()
+
+
+def test_every_fault_of_the_parameters_is_told_at_once(configured: Path) -> None:
+    raw = OmegaConf.to_container(
+        OmegaConf.merge(*(OmegaConf.load(file) for file in sorted(configured.glob("conf/base/parameters_*.yml"))))
+    )
+    raw["sft"]["training"]["epochs"] = 0
+    raw["sac_augmentation"]["mix"][1]["sise"] = 3
+    del raw["preference"]["beta"]
+    del raw["preference"]["learning_rate"]
+    with pytest.raises(RunRefused) as refused:
+        check_parameters(raw, env="paper")
+    message = refused.value.message
+    assert "sft.training.epochs: Input should be greater than 0, found 0" in message
+    assert "See conf/base/parameters_sft.yml and conf/paper/parameters_sft.yml." in message
+    assert "sac_augmentation.mix.1.sise: unknown, did you mean size?" in message
+    assert "preference.learning_rate: missing" in message
+    assert "beta" not in message, "it has a default"
+
+
+def test_a_pin_on_what_the_run_writes_is_refused(open_session: OpenSession) -> None:
+    message = refusal(open_session, "self_play", load_versions={"sage_2": "2026-01-01", "sage_1": "2026-01-01"})
+    assert message.startswith("--load-versions pins sage_2, which this run writes itself")
+    assert "--from-inputs sage_2" in message
+
+
+def test_the_command_line_shows_the_message_without_a_traceback(configured: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(configured / "src"), "SAGE_DATA": str(tmp_path)}
+    command = [sys.executable, "-m", "kedro", "run", "--pipelines", "data_processing"]
+    done = subprocess.run(command, cwd=configured, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: This run reads what is not there, nothing was run:")
+    assert f"{tmp_path}/01_raw/reddit" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_scratch_lies_in_the_project_wherever_the_run_starts(
+    open_session: OpenSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    with open_session() as session:
+        catalog = session.load_context().catalog
+    assert catalog.load("params:scratch") == str(tmp_path / "data/test/scratch")

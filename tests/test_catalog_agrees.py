@@ -1,0 +1,163 @@
+"""Catalog, parameters, schemas and pipelines name the same things."""
+
+import inspect
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pyarrow as pa
+import pytest
+from kedro.config import OmegaConfigLoader
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from pydantic import BaseModel
+
+from sage_dialog import schemas, settings
+from sage_dialog.hooks import _models_in, check_parameters
+from sage_dialog.parameters import Parameters
+from sage_dialog.pipeline_registry import POLICIES, register_pipelines
+
+ENVIRONMENTS = ("base", "test")
+PARQUET = "sage_dialog.datasets.parquet.VersionedParquet"
+POLICY = "sage_dialog.datasets.policy.PolicyDirectory"
+
+
+def loader(project: Path, env: str) -> OmegaConfigLoader:
+    return OmegaConfigLoader(str(project / "conf"), env=env, **settings.CONFIG_LOADER_ARGS)
+
+
+@pytest.fixture(scope="module")
+def pipelines() -> dict[str, Pipeline]:
+    return register_pipelines()
+
+
+@pytest.fixture(scope="module")
+def everything(pipelines: dict[str, Pipeline]) -> set[str]:
+    """Every dataset and parameter that a pipeline names."""
+    return set().union(*(pipeline.datasets() for pipeline in pipelines.values()))
+
+
+@pytest.fixture(scope="module")
+def entries(configured: Path) -> dict[str, dict[str, Any]]:
+    return {name: entry for name, entry in loader(configured, "base")["catalog"].items() if not name.startswith("_")}
+
+
+@pytest.fixture(scope="module")
+def catalog(entries: dict[str, dict[str, Any]]) -> DataCatalog:
+    return DataCatalog.from_config(entries)
+
+
+def is_parameter(name: str) -> bool:
+    return name == "parameters" or name.startswith("params:")
+
+
+def test_every_dataset_of_a_pipeline_stands_in_the_catalog(everything: set[str], catalog: DataCatalog) -> None:
+    assert sorted(name for name in everything if not is_parameter(name) and name not in catalog) == []
+
+
+def test_every_catalog_entry_is_used(
+    everything: set[str], entries: dict[str, dict[str, Any]], catalog: DataCatalog
+) -> None:
+    resolver = catalog.config_resolver
+    used = {name for name in entries if name in everything}
+    used |= {pattern for name in everything - used if (pattern := resolver.match_dataset_pattern(name))}
+    assert sorted(set(entries) - used) == []
+
+
+def test_every_table_is_held_to_its_schema(entries: dict[str, dict[str, Any]]) -> None:
+    held = {
+        name: entry.get("validator", {}).get("options", {}).get("schema")
+        for name, entry in entries.items()
+        if entry["type"] == PARQUET
+    }
+    assert [name for name, schema in held.items() if schema is None] == []
+    assert set(held.values()) == {name for name, value in vars(schemas).items() if isinstance(value, pa.Schema)}
+
+
+def test_no_two_datasets_share_a_place(everything: set[str], catalog: DataCatalog) -> None:
+    places: dict[str, str] = {}
+    for name in sorted(everything):
+        dataset = None if is_parameter(name) else catalog.get(name)
+        if (filepath := getattr(dataset, "_filepath", None)) is not None:
+            assert places.setdefault(str(filepath), name) == name
+
+
+def test_every_policy_but_the_base_has_a_pipeline_of_its_name(
+    pipelines: dict[str, Pipeline], catalog: DataCatalog
+) -> None:
+    for policy in POLICIES:
+        assert catalog.get_type(policy) == POLICY
+        if policy != "sage_0":
+            assert policy in pipelines[policy].outputs()
+
+
+def test_one_iteration_runs_alone(pipelines: dict[str, Pipeline]) -> None:
+    assert "sage_2" in pipelines["sage_3"].inputs()
+    assert "sage_2" not in pipelines["sage_3"].all_outputs()
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS)
+def test_the_parameters_of_an_environment_are_valid(configured: Path, env: str) -> None:
+    check_parameters(loader(configured, env)["parameters"], env)
+
+
+def test_base_spells_out_every_dial(configured: Path) -> None:
+    raw = loader(configured, "base")["parameters"]
+    assert spelled(raw) == declared(Parameters)
+
+
+def test_every_parameter_is_used(everything: set[str]) -> None:
+    used = {name.removeprefix("params:").split(".")[0] for name in everything if name.startswith("params:")}
+    assert used == set(Parameters.model_fields)
+
+
+def test_nodes_take_their_stage_typed(pipelines: dict[str, Pipeline]) -> None:
+    """Kedro builds the model that the signature names; without a type a node would get a plain mapping."""
+    stages = {name: model for name, field in Parameters.model_fields.items() for model in _models_in(field.annotation)}
+    untyped = []
+    for node in set().union(*(pipeline.nodes for pipeline in pipelines.values())):
+        hints = get_type_hints(node.func)
+        for argument, name in named_inputs(node):
+            stage = name.removeprefix("params:")
+            if stage in stages and hints.get(argument) is not stages[stage]:
+                untyped.append(f"{node.name}({argument}) takes params:{stage}, typed {hints.get(argument)}")
+    assert untyped == []
+
+
+def named_inputs(node: Node) -> list[tuple[str, str]]:
+    """(argument, dataset) of a node, however its inputs were given; `*arguments` are left out."""
+    if isinstance(node._inputs, dict):
+        return list(node._inputs.items())
+    positional = [
+        argument.name
+        for argument in inspect.signature(node.func).parameters.values()
+        if argument.kind is argument.POSITIONAL_OR_KEYWORD
+    ]
+    return list(zip(positional, node.inputs, strict=False))
+
+
+def spelled(tree: Any, path: str = "") -> set[str]:
+    """Dotted names of the leaves of a configuration tree; a list counts as its first element."""
+    if isinstance(tree, list):
+        return spelled(tree[0], path) if tree else {path}
+    if isinstance(tree, dict):
+        return set().union(*(spelled(value, f"{path}.{key}".strip(".")) for key, value in tree.items()))
+    return {path}
+
+
+def declared(model: type[BaseModel], path: str = "") -> set[str]:
+    """Dotted names of the leaves of a parameter model; of a mapping, its keys."""
+    leaves: set[str] = set()
+    for name, field in model.model_fields.items():
+        inner = next(_models_in(field.annotation), None)
+        here = f"{path}.{name}".strip(".")
+        leaves |= (
+            declared(inner, here) if inner else {f"{here}.{key}".strip(".") for key in mapping_keys(field.annotation)}
+        )
+    return leaves
+
+
+def mapping_keys(annotation: Any) -> list[str]:
+    """The closed list of keys of a `dict[Literal[…], …]`; one empty key for anything else."""
+    origin, arguments = getattr(annotation, "__origin__", None), getattr(annotation, "__args__", ())
+    return list(arguments[0].__args__) if origin is dict else [""]
