@@ -47,10 +47,10 @@ def register_pipelines() -> dict[str, Pipeline]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="five repetitions")
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--quick", action="store_true", help="nine repetitions")
+    parser.add_argument("--repeats", type=int, default=25)
     options = parser.parse_args()
-    repeats = 5 if options.quick else options.repeats
+    repeats = 9 if options.quick else options.repeats
     with tempfile.TemporaryDirectory() as folder:
         empty = Path(folder)
         for name, content in EMPTY_PROJECT.items():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import click
@@ -14,14 +17,12 @@ if TYPE_CHECKING:
     from kedro.io import CatalogProtocol
     from rich.table import Table
 
-JUDGED = "Win rates by the offline judge"
-JUDGED_NOTE = "Rules on word lists decide here. They show that the recipe runs; they say nothing about language models."
-TRUTH = "Win rates by the world's truth"
-TRUTH_NOTE = "Scored by what the generated world knows of each situation, which no training stage reads."
+OFFLINE_NOTE = "Rules on word lists decide here: this shows that the recipe runs, nothing about language models."
+TRUTH_NOTE = "Scored by what is true in the generated world, which no training stage reads."
 NEXT = (
     ("kedro run --pipelines sage_2", "one self-play iteration again, alone"),
-    ("kedro viz", "the whole road as a graph, in the browser"),
-    ("jupyter lab notebooks/", "each table and figure of this run, through the catalog"),
+    ("kedro viz", "the pipelines as a graph, in the browser"),
+    ("make notebook", "each table and figure of this run"),
 )
 
 
@@ -45,40 +46,60 @@ def summary(metadata: ProjectMetadata, env: str | None) -> None:
 
     session = KedroSession.create(project_path=metadata.project_path, env=env, save_on_close=False)
     catalog = session.load_context().catalog
-    console = Console()
     if not catalog.exists("win_rates"):
         raise click.ClickException("No win rates yet. `kedro run --pipelines demo` makes them, from generated data.")
-    console.print(win_rate_table(catalog.load("win_rates"), f"{JUDGED} ({_version(catalog, 'win_rates')})"))
-    console.print(JUDGED_NOTE, style="dim")
-    if catalog.exists("truth_win_rates"):
-        title = f"{TRUTH} ({_version(catalog, 'truth_win_rates')})"
-        console.print(win_rate_table(catalog.load("truth_win_rates"), title))
-        console.print(TRUTH_NOTE, style="dim")
+    console = Console()
+    for name in ("win_rates", "truth_win_rates"):
+        if catalog.exists(name):
+            for table, note in win_rate_tables(catalog.load(name), _version(catalog, name), name == "truth_win_rates"):
+                console.print(table)
+                console.print(note, style="dim", soft_wrap=True)
     if catalog.exists("report"):
-        path = Path(catalog["report"]._get_load_path())
-        shown = path.relative_to(metadata.project_path) if path.is_relative_to(metadata.project_path) else path
-        console.print(f"\nReport: [bold]{shown}[/bold]", soft_wrap=True)
-    console.print("\nNext:")
+        console.print(f"\nReport: [bold]{_shown(catalog['report']._get_load_path())}[/bold]", soft_wrap=True)
+    console.print(f"\nNext{_activation()}:")
     for command, what in NEXT:
-        console.print(f"  [bold]{command:<30}[/bold] {what}", soft_wrap=True)
+        console.print(f"  [bold]{command:<30}[/bold]{what}", soft_wrap=True)
 
 
-def win_rate_table(rates: pa.Table, title: str) -> Table:
-    """A terminal table of a WIN_RATES table; names are shown as text, never as markup."""
+def win_rate_tables(rates: pa.Table, version: str, by_truth: bool) -> Iterator[tuple[Table, str]]:
+    """A terminal table for each judge of a WIN_RATES table, and what to think of it.
+
+    Names come from data and are shown as text, never as markup.
+    """
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for heading in ("a", "b", "judge"):
-        table.add_column(heading)
-    for heading in ("n", "a wins", "ties", "b wins", "b's share of the decided", "p"):
-        table.add_column(heading, justify="right")
-    for row in rates.to_pylist():
-        share = "–" if row["win_rate_b"] is None else f"{row['win_rate_b']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-        counts = (row["n"], row["wins_a"], row["ties"], row["wins_b"], share, f"{row['p_value']:.2g}")
-        table.add_row(*(Text(str(cell)) for cell in (row["policy_a"], row["policy_b"], row["judge"], *counts)))
-    return table
+    rows = rates.to_pylist()
+    for judge in dict.fromkeys(row["judge"] for row in rows):
+        title = Text(f"\nWin rates, {judge}, run {version}")
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        for heading in ("a", "b"):
+            table.add_column(heading, no_wrap=True)
+        for heading in ("n", "a wins", "ties", "b wins", "b's share", "p"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row in rows:
+            if row["judge"] == judge:
+                cells = (row["policy_a"], row["policy_b"], row["n"], row["wins_a"], row["ties"], row["wins_b"])
+                share = (
+                    f"{row['win_rate_b']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+                    if row["win_rate_b"] is not None
+                    else "–"
+                )
+                table.add_row(*(Text(str(cell)) for cell in (*cells, share, f"{row['p_value']:.2g}")))
+        note = "b's share is of the decided, with its interval; p is of the exact sign test."
+        apart = TRUTH_NOTE if by_truth else OFFLINE_NOTE if judge.startswith("offline") else ""
+        yield table, f"{note}\n{apart}".strip()
+
+
+def _shown(path: PurePath) -> PurePath:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _version(catalog: CatalogProtocol, name: str) -> str:
     return str(catalog[name].resolve_load_version())
+
+
+def _activation() -> str:
+    """How to put `kedro` on the PATH, for those who came by `make`."""
+    return "" if shutil.which("kedro") else f" (first: source {_shown(Path(sys.prefix))}/bin/activate)"

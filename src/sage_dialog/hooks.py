@@ -190,16 +190,19 @@ class ScratchPath:
 class Progress:
     """One line as a node starts and one as it ends, in place of Kedro's list of every input and output."""
 
+    def __init__(self) -> None:  # a worker process of a parallel run begins here and counts for itself
+        self._total, self._started = "?", 0
+        self._since: dict[str, float] = {}
+
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline) -> None:
-        self._total, self._started = len(pipeline.nodes), 0
-        self._since: dict[str, float] = {}
+        self._total, self._started = str(len(pipeline.nodes)), 0
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
         self._started += 1
         self._since[node.name] = time.monotonic()
-        logger.info("%d of %d: %s", self._started, self._total, node.name)
+        logger.info("%d of %s: %s", self._started, self._total, node.name)
 
     @hook_impl
     def after_node_run(self, node: Node) -> None:

@@ -208,3 +208,15 @@ POLICIES = pa.schema(
         pa.field("parent_revision", pa.string()),
     ]
 )
+
+BASE_CORPUS = pa.schema([_required("document", pa.string())])  # JSON: {"text"} or {"messages"}
+
+WORLD_TRUTH = pa.schema(
+    [
+        _required("situation_id", pa.string()),
+        _required("split", pa.string()),
+        _required("emotion", pa.string()),
+        _required("topic", pa.string()),
+        _required("suitable", pa.list_(pa.string())),  # motivations that suit the situation
+    ]
+)

@@ -7,6 +7,9 @@ from sage_dialog.hooks import InputsGate, ParameterGate, PinGate, Progress, Scra
 # No library reports home, and forked data workers do not trip over the tokenizers' threads.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Threads that wait for each other spin only briefly: as fast on an idle machine, and not many times slower
+# on a busy one.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 HOOKS = (ParameterGate(), PinGate(), InputsGate(), ScratchPath(), Progress())
 

@@ -32,11 +32,7 @@ def stream_compressed(compressor, data: bytes) -> bytes:
 COMPRESS = {".zst": zstd, ".bz2": bz2.compress, ".xz": lzma.compress, ".gz": gzip.compress, "": lambda data: data}
 
 
-@pytest.fixture(params=[".zst", ".bz2", ".xz", ".gz", ""])
-def suffix(request):
-    return request.param
-
-
+@pytest.mark.parametrize("suffix", COMPRESS)
 def test_every_format_reads_the_same(months, happy, suffix):
     months.thread()
     months.chain(happy * 3)
@@ -50,9 +46,8 @@ def test_every_format_reads_the_same(months, happy, suffix):
     assert len(plain[0]) == 1
 
 
+@pytest.mark.parametrize("suffix", [".zst", ".bz2", ".xz", ".gz"])
 def test_a_cut_archive_gives_what_stands_before_the_cut(months, happy, suffix):
-    if not suffix:
-        pytest.skip("a plain file has no end mark: its last line is broken JSON")
     months.thread()
     months.chain(happy)
     for number in range(40_000):

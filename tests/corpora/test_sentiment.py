@@ -60,6 +60,9 @@ def test_the_entries_in_which_the_lexicons_differ_are_nltks(no_nltk_data):
     assert score("heart") == score("hearts") == score("flawed") == 0.0
     assert score("badass") < 0
     assert score(":p") > 0
+    built = sentiment.packaged_lexicon()
+    assert len(built) == 7_502
+    assert not {":P", "heart", "hearts", "flawed"} & built.keys()
 
 
 def test_a_word_listed_twice_has_its_last_value():

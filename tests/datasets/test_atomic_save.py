@@ -17,33 +17,37 @@ from sage_dialog.datasets.policy import PolicyDirectory
 from sage_dialog.policies import Policy, PolicyCard
 
 SRC = Path(__file__).parents[2] / "src"
-KILLS = 12
+KILLS = 8
 
 SAVE_TABLES = """
-import sys, itertools
+import itertools, sys, time
 import numpy as np, pyarrow as pa
 from kedro.io import Version
 from sage_dialog.datasets.parquet import VersionedParquet
 table = pa.table({"n": np.random.default_rng(0).integers(0, 1 << 60, 400_000)})
-print("ready", flush=True)
 for n in itertools.count():
+    start = time.perf_counter()
     VersionedParquet(filepath=sys.argv[1], version=Version(None, f"{sys.argv[2]}-{n:06d}")).save(table)
+    if n == 0:
+        print(time.perf_counter() - start, flush=True)
 """
 
 SAVE_POLICIES = """
-import sys, itertools
+import itertools, sys, time
 from kedro.io import Version
 from sage_dialog.datasets.policy import PolicyDirectory
 from sage_dialog.policies import Policy
 policy = Policy.open(sys.argv[3])
-print("ready", flush=True)
 for n in itertools.count():
+    start = time.perf_counter()
     PolicyDirectory(filepath=sys.argv[1], version=Version(None, f"{sys.argv[2]}-{n:06d}")).save(policy)
+    if n == 0:
+        print(time.perf_counter() - start, flush=True)
 """
 
 
 def kill_at_random_moments(code: str, *arguments: str) -> None:
-    """Start a process that saves one version after another and SIGKILL it, several times over."""
+    """Start a process that saves one version after another and SIGKILL it within the next few, several times over."""
     moments = random.Random(7)
     for attempt in range(KILLS):
         first, *others = arguments
@@ -52,8 +56,8 @@ def kill_at_random_moments(code: str, *arguments: str) -> None:
             command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(SRC)}, cwd=SRC.parent
         )
         assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        time.sleep(moments.uniform(0.0, 0.15))
+        seconds_a_save = float(process.stdout.readline())
+        time.sleep(moments.uniform(0.0, 3 * seconds_a_save))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         process.stdout.close()

@@ -26,10 +26,19 @@ PAIRS = (("sage_0", "sage_1"), ("sage_1", "sage_2"), ("sage_0", "sage_dpo"))
 
 def _rollout_row(situation: str, turn: int, role: str, text: str, content: str | None = None) -> dict[str, Any]:
     return {
-        "situation_id": situation, "turn": turn, "role": role, "text": text, "content": content or text,
-        "u_motivation": None, "u_emotion": None, "u_topics": None, "a_motivation": None, "a_emotion": None,
-        "a_topics": None, "outcome": "turn limit",
-    }  # fmt: skip
+        "situation_id": situation,
+        "turn": turn,
+        "role": role,
+        "text": text,
+        "content": content or text,
+        "u_motivation": None,
+        "u_emotion": None,
+        "u_topics": None,
+        "a_motivation": None,
+        "a_emotion": None,
+        "a_topics": None,
+        "outcome": "turn limit",
+    }
 
 
 @pytest.fixture
@@ -76,7 +85,12 @@ def prefers_longer() -> PrefersLonger:
 @pytest.fixture
 def situations() -> pa.Table:
     rows = [
-        {"situation_id": f"test/{index}", "split": "test", "emotion": EMOTIONS[index % 4], "text": f"Situation {index}."}
+        {
+            "situation_id": f"test/{index}",
+            "split": "test",
+            "emotion": EMOTIONS[index % 4],
+            "text": f"Situation {index}.",
+        }
         for index in range(12)
     ]
     return pa.Table.from_pylist(rows, schema=schemas.SITUATIONS)
@@ -121,51 +135,91 @@ def contents(dials: Evaluation, situations: pa.Table, rollouts: dict[str, pa.Tab
     actions = action_distribution(rollouts, with_blocks, dials.confidence)
     scores = [
         {
-            "scorer": "world truth", "policy": policy, "situation_id": row["situation_id"], "statistic": statistic,
-            "exchange": exchange, "value": float(generator(1, policy, row["situation_id"], exchange).random() < 0.3 + 0.15 * rank),
+            "scorer": "world truth",
+            "policy": policy,
+            "situation_id": row["situation_id"],
+            "statistic": statistic,
+            "exchange": exchange,
+            "value": float(generator(1, policy, row["situation_id"], exchange).random() < 0.3 + 0.15 * rank),
         }
         for rank, policy in enumerate(POLICIES)
         for row in situations.to_pylist()
         for exchange in (1, 2)
-        for statistic in ("suitable", "on_topic")
-    ]  # fmt: skip
+        for statistic in (
+            "suitable",
+            "on topic",
+            "fresh",
+            "attuned",
+            "emotion read",
+            "plan suits own reading",
+            "said as planned",
+        )
+    ]
     searched = rollouts["sage_dpo"].to_pylist()
     candidates = [
         {
-            "situation_id": row["situation_id"], "turn": row["turn"], "candidate": index,
-            "text": row["content"] if valid else "{u_motivation: broken", "utterance": f"Candidate {index} says this." if valid else None,
-            "u_motivation": "sharing", "u_emotion": "afraid", "u_topics": [], "a_motivation": "comfort" if valid else None,
-            "a_emotion": "calm" if valid else None, "a_topics": ["garden"] if valid else None, "valid": valid,
-            "invalid_reason": None if valid else "state block: expected another start", "chosen": index == 0,
+            "situation_id": row["situation_id"],
+            "turn": row["turn"],
+            "candidate": index,
+            "text": row["content"] if valid else "{u_motivation: broken",
+            "utterance": f"Candidate {index} says this." if valid else None,
+            "u_motivation": "sharing",
+            "u_emotion": "afraid",
+            "u_topics": [],
+            "a_motivation": "comfort" if valid else None,
+            "a_emotion": "calm" if valid else None,
+            "a_topics": ["garden"] if valid else None,
+            "valid": valid,
+            "invalid_reason": None if valid else "state block: expected another start",
+            "chosen": index == 0,
         }
-        for row in searched if row["role"] == "assistant"
+        for row in searched
+        if row["role"] == "assistant"
         for index, valid in enumerate((True, True, True, False))
-    ]  # fmt: skip
+    ]
     for row in searched:
         if row["role"] == "assistant":
             row |= {
-                "u_motivation": "sharing", "u_emotion": "afraid", "u_topics": ["garden"],
-                "a_motivation": "comfort", "a_emotion": "calm", "a_topics": ["garden"],
-            }  # fmt: skip
+                "u_motivation": "sharing",
+                "u_emotion": "afraid",
+                "u_topics": ["garden"],
+                "a_motivation": "comfort",
+                "a_emotion": "calm",
+                "a_topics": ["garden"],
+            }
     funnel = [
         {"month": month, "step": step, "rule": rule, "unit": unit, "came_in": came_in, "removed": removed}
         for month in ("2015-02", "2015-03")
         for step, (rule, unit, came_in, removed) in enumerate(
-            [("not_json", "line", 5000, 12), ("lone_surrogate", "line", 4988, 0), ("deleted", "comment", 4988, 600), ("sentiment", "path", 2100, 1800)]
+            [
+                ("not_json", "line", 5000, 12),
+                ("lone_surrogate", "line", 4988, 0),
+                ("deleted", "comment", 4988, 600),
+                ("sentiment", "path", 2100, 1800),
+            ]
         )
     ]
     cards = [
         {
-            "policy": policy, "kind": "adapter" if blocks else "base", "blocks": blocks, "revision": "0123456789abcdef" * 4,
-            "base": "sage_0", "base_revision": "fedcba9876543210" * 4, "parent": "sage_0" if blocks else None,
+            "policy": policy,
+            "kind": "adapter" if blocks else "base",
+            "blocks": blocks,
+            "revision": "0123456789abcdef" * 4,
+            "base": "sage_0",
+            "base_revision": "fedcba9876543210" * 4,
+            "parent": "sage_0" if blocks else None,
             "parent_revision": None,
         }
         for policy, blocks in POLICIES.items()
-    ]  # fmt: skip
+    ]
     return Contents(
         dials=dials,
         seed=3,
-        roles={"annotator": "offline-test-annotator", "selector": "offline-test-selector", "judge": "offline-test-judge"},
+        roles={
+            "annotator": "offline-test-annotator",
+            "selector": "offline-test-selector",
+            "judge": "offline-test-judge",
+        },
         policies=pa.Table.from_pylist(cards, schema=schemas.POLICIES),
         situations=situations,
         judge_votes=pa.Table.from_pylist(votes, schema=schemas.JUDGE_VOTES),

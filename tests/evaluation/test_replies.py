@@ -16,7 +16,9 @@ from sage_dialog.sac import Chain, Intent, render
 Rollouts = Callable[[dict[str, list[str]]], pa.Table]
 
 
-def reply(emotion: str | None, text: str = "Oh.", motivation: str | None = "comfort", feeling: str | None = "calm") -> str:
+def reply(
+    emotion: str | None, text: str = "Oh.", motivation: str | None = "comfort", feeling: str | None = "calm"
+) -> str:
     return render(Chain(Intent("sharing", emotion), Intent(motivation, feeling), text))
 
 
@@ -122,11 +124,21 @@ def test_reply_statistics_by_hand(rollouts_of: Rollouts) -> None:
 
 def test_outside_scores_are_averaged_by_exchange_or_all(rollouts_of: Rollouts) -> None:
     rows = [
-        {"scorer": "world", "policy": policy, "situation_id": id_, "statistic": "suitable", "exchange": exchange, "value": v}
+        {
+            "scorer": "world",
+            "policy": policy,
+            "situation_id": id_,
+            "statistic": "suitable",
+            "exchange": exchange,
+            "value": v,
+        }
         for policy, id_, exchange, v in [
-            ("sage_0", "s1", 1, 0.0), ("sage_0", "s1", 2, 1.0), ("sage_0", "s2", 1, 1.0), ("sage_1", "s1", 1, 0.5),
+            ("sage_0", "s1", 1, 0.0),
+            ("sage_0", "s1", 2, 1.0),
+            ("sage_0", "s2", 1, 1.0),
+            ("sage_1", "s1", 1, 0.5),
         ]
-    ]  # fmt: skip
+    ]
     table = pa.Table.from_pylist(rows, schema=schemas.OUTSIDE_SCORES)
     first, every = mean_scores(table, 0.95, exchange=1)["suitable"], mean_scores(table, 0.95)["suitable"]
     assert {policy: (mean.value, mean.n) for policy, mean in first.items()} == {"sage_0": (0.5, 2), "sage_1": (0.5, 1)}

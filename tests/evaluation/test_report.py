@@ -31,6 +31,7 @@ class Elements(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+        self.text += " " if tag in {"td", "th"} else ""
 
     def handle_data(self, data: str) -> None:
         if "style" not in self.open:
@@ -71,9 +72,14 @@ def test_it_shows_what_was_measured(contents: Contents) -> None:
 
 def test_offline_roles_are_named_as_such(contents: Contents) -> None:
     text = words_of(render_report(contents))
-    assert "Offline roles: annotator offline-test-annotator, selector offline-test-selector, judge offline-test-judge." in text
+    assert (
+        "Offline roles: annotator offline-test-annotator, selector offline-test-selector, judge offline-test-judge."
+        in text
+    )
     assert "Nothing they produce is evidence about language models." in text
-    only_judge = replace(contents, roles={"annotator": "big-model", "selector": "big-model", "judge": "offline-test-judge"})
+    only_judge = replace(
+        contents, roles={"annotator": "big-model", "selector": "big-model", "judge": "offline-test-judge"}
+    )
     assert "Offline roles: judge offline-test-judge." in words_of(render_report(only_judge))
     none = replace(contents, roles=dict.fromkeys(("annotator", "selector", "judge"), "big-model"))
     assert "evidence about language models" not in words_of(render_report(none))

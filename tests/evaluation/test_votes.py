@@ -36,8 +36,13 @@ def test_each_pair_is_read_in_both_orders(rollouts_of: Rollouts, prefers_longer:
     }
     votes = collect_votes(rollouts, [("old", "new")], prefers_longer)
     assert [(vote["situation_id"], vote["order"], vote["vote"]) for vote in votes] == [
-        ("s1", "ab", "a"), ("s1", "ba", "a"), ("s2", "ab", "b"), ("s2", "ba", "b"), ("s3", "ab", "tie"), ("s3", "ba", "tie"),
-    ]  # fmt: skip
+        ("s1", "ab", "a"),
+        ("s1", "ba", "a"),
+        ("s2", "ab", "b"),
+        ("s2", "ba", "b"),
+        ("s3", "ab", "tie"),
+        ("s3", "ba", "tie"),
+    ]
     assert votes[0]["raw_reply"] == "3 words against 1" and votes[1]["raw_reply"] == "1 words against 3"
     assert pa.Table.from_pylist(votes, schema=schemas.JUDGE_VOTES).num_rows == 6
 
@@ -50,7 +55,9 @@ def test_a_judge_that_goes_by_position_decides_nothing(rollouts_of: Rollouts) ->
 
 
 def test_the_judge_hears_no_blocks(rollouts_of: Rollouts) -> None:
-    block = "{u_motivation: sharing, u_emotion: sad, u_topic: []} {a_motivation: comfort, a_emotion: calm, a_topic: []} "
+    block = (
+        "{u_motivation: sharing, u_emotion: sad, u_topic: []} {a_motivation: comfort, a_emotion: calm, a_topic: []} "
+    )
     heard: list[Comparison] = []
 
     class Listens(SaysFirst):

@@ -146,7 +146,7 @@ def test_policies_switch_exactly(base: Policy, adapters: tuple[Policy, Policy]) 
     from peft import PeftModel
 
     prompts = prompts_of(12, 30)
-    engine = TransformersEngine(base, [base, *adapters], seed=0, threads=1)
+    engine = TransformersEngine(base, [base, *adapters, adapters[0]], seed=0, threads=1)
     expected = {"sage_0": greedy_texts(plain_model(base), base, prompts)}
     for policy in adapters:
         adapted = PeftModel.from_pretrained(plain_model(base), policy.path).eval()
@@ -163,7 +163,7 @@ def test_an_adapter_of_another_base_is_refused(base: Policy, adapters: tuple[Pol
 
 
 def test_an_adapter_is_no_base(adapters: tuple[Policy, Policy]) -> None:
-    with pytest.raises(ValueError, match="'sage_1' .* is an adapter"):
+    with pytest.raises(ValueError, match=r"'sage_1' .* is an adapter"):
         TransformersEngine(adapters[0], [], seed=0, threads=1)
 
 

@@ -150,7 +150,25 @@ def test_normalised_labels_read_like_words():
 
 
 @pytest.mark.parametrize(
-    "label", ["", " ", " sad", "sad ", "null", "a,b", "a:b", "{", "}", "[", "]", "a\nb", "\u2028", "\ud800"]
+    "label",
+    [
+        "",
+        " ",
+        " sad",
+        "sad ",
+        "null",
+        "a,b",
+        "a:b",
+        "{",
+        "}",
+        "[",
+        "]",
+        "a\nb",
+        "a\u2028b",
+        "a\x85b",
+        "\u2028",
+        "\ud800",
+    ],
 )
 def test_a_label_that_the_form_cannot_hold_is_refused(label):
     for fields in ({"motivation": label}, {"emotion": label}, {"topics": ("fine", label)}):

@@ -25,13 +25,14 @@ def action_figure(distribution: Sequence[Mapping[str, Any]]) -> bytes:
         A PNG; where no policy wrote blocks it says so.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     policies = list(dict.fromkeys(row["policy"] for row in distribution))
-    figure = Figure(figsize=(9, 4.6), dpi=150, layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(9, 4.6), dpi=150, layout=layout, facecolor="white")
     if not policies:
         figure.text(0.5, 0.5, "No policy of this run wrote state and action blocks.", ha="center", color=INK)
         return _png(figure)
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
     last, first = policies[-1], policies[0]
     for axes, (field, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
         rows = [row for row in distribution if row["field"] == field]

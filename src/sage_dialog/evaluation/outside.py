@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sage_dialog.evaluation.statistics import Estimate, clustered_share
 
@@ -41,9 +41,3 @@ def mean_scores(
         }
         for statistic, by_policy in clusters.items()
     }
-
-
-def scorers(outside_scores: pa.Table) -> list[str]:
-    """Who gave the scores."""
-    names: list[Any] = outside_scores["scorer"].unique().to_pylist()
-    return names

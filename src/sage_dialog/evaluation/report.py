@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sage_dialog.evaluation.emotions import majority_share
-from sage_dialog.evaluation.outside import mean_scores, scorers
+from sage_dialog.evaluation.outside import mean_scores
 from sage_dialog.evaluation.statistics import holm
 from sage_dialog.evaluation.votes import outcomes
 from sage_dialog.parameters import Evaluation
@@ -125,7 +125,8 @@ def _agreement(votes: pa.Table) -> dict[str, int]:
 def _outside(scores: pa.Table, confidence: float) -> dict[str, Any]:
     first = mean_scores(scores, confidence, exchange=1)
     return {
-        "scorers": scorers(scores),
+        "scorers": scores["scorer"].unique().to_pylist(),
+        "policies": scores["policy"].unique().to_pylist(),
         "suitable": first.get(SUITABLE, {}),
         "first": first,
         "all": mean_scores(scores, confidence),

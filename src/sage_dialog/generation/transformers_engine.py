@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from sage_dialog.generation.decoding import decode
 from sage_dialog.generation.engine import Prompt, Sample
@@ -38,11 +39,16 @@ class TransformersEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         adapters = _adapters(base, policies)
+        disable_progress_bar()  # of the weights; self-play shows its own
         self._seed = seed
         self._base_name = base.name
         self._tokenizer = AutoTokenizer.from_pretrained(base.path)
         self._model = AutoModelForCausalLM.from_pretrained(
-            base.path, dtype=torch.float32, attn_implementation=IMPLEMENTATION, experts_implementation="eager"
+            base.path,
+            dtype=torch.float32,
+            attn_implementation=IMPLEMENTATION,
+            experts_implementation="eager",
+            use_safetensors=True,
         ).eval()
         self._window = _window(self._model.config)
         self._peft: PeftModel | None = None
@@ -71,7 +77,9 @@ class TransformersEngine:
                 self._model, [tokens[index] for index in batch], draws, sampling, self._tokenizer.eos_token_id
             )
             for index, rows in zip(batch, decoded, strict=True):
-                texts = self._tokenizer.batch_decode([row.tokens for row in rows], skip_special_tokens=True)
+                texts = self._tokenizer.batch_decode(
+                    [row.tokens for row in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
+                )
                 replies[index] = [
                     Sample(text, len(row.tokens), row.finished) for text, row in zip(texts, rows, strict=True)
                 ]

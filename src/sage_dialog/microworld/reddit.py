@@ -18,7 +18,7 @@ MONTHS = ("2012-01", "2012-02", "2012-03")
 MONTH_START = (1325376000, 1328054400, 1330560000, 1333238400)
 SUBREDDITS = ("CasualConversation", "offmychest", "happy", "self")
 # How listeners are: mostly they suit the feeling and stay on the topic, not always. Search has room to improve.
-SUITED_SHARE = 0.6
+SUITED_SHARE = 0.7
 ON_TOPIC_SHARE = 0.8
 ASKING_SHARE = 0.7
 

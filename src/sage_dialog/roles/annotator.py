@@ -14,6 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from sage_dialog.roles.feelings import cue_votes, found_phrases
 from sage_dialog.roles.protocols import Labelled, Rejected, Said
 from sage_dialog.sac import Intent
 
@@ -43,7 +44,7 @@ class OfflineAnnotator:
         for position, said in enumerate(dialogue):
             topics = self._topics(said.text) or (self._topics(dialogue[position - 1].text) if position else ())
             if said.role == "user":
-                feelings.update(self._cues(said.text))
+                feelings.update(cue_votes(said.text))
                 intent = Intent(self._sharers_motivation(said.text, position), _winner(feelings), topics)
             else:
                 motivation = _winner(_found(said.text, self._lexicon["motivations"]))
@@ -55,14 +56,6 @@ class OfflineAnnotator:
             labelled.append(Labelled(intent, text))
         return tuple(labelled)
 
-    def _cues(self, text: str) -> Counter[str]:
-        votes: Counter[str] = Counter()
-        for group in self._lexicon["feelings"]:
-            # One kind of cue counts once an utterance, however often it is said.
-            if _matches(text, tuple(group["cues"])):
-                votes.update(group["emotions"])
-        return votes
-
     def _topics(self, text: str) -> tuple[str, ...]:
         lists = {topic: [topic, *words] for topic, words in self._lexicon["topics"].items()}
         found = _found(text, lists)
@@ -73,7 +66,7 @@ class OfflineAnnotator:
             return "sharing"
         if text.rstrip().endswith("?"):
             return "asking"
-        return "gratitude" if _matches(text, tuple(self._lexicon["gratitude"])) else "elaborating"
+        return "gratitude" if found_phrases(text, tuple(self._lexicon["gratitude"])) else "elaborating"
 
 
 @cache
@@ -83,18 +76,9 @@ def _lexicon() -> dict[str, Any]:
     return dict(yaml.safe_load(files(__package__).joinpath("lexicons", "annotator.yml").read_text()))
 
 
-@cache
-def _pattern(phrases: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(rf"\b(?:{'|'.join(map(re.escape, phrases))})\b")
-
-
-def _matches(text: str, phrases: tuple[str, ...]) -> list[str]:
-    return _pattern(phrases).findall(text.lower())
-
-
 def _found(text: str, lists: dict[str, list[str]]) -> Counter[str]:
     """How many different phrases of each list a text holds; lists without any are left out."""
-    counts = Counter({name: len(set(_matches(text, tuple(phrases)))) for name, phrases in lists.items()})
+    counts = Counter({name: len(set(found_phrases(text, tuple(phrases)))) for name, phrases in lists.items()})
     return +counts
 
 

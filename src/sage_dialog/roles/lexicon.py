@@ -12,6 +12,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+Pattern = tuple[tuple[str, ...], ...]  # the alternatives of each place
+
 _WORD = re.compile(r"[a-z]+(?:['-][a-z]+)*")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _GAP = ".."
@@ -27,7 +29,8 @@ def words(text: str) -> list[str]:
 
 def content_words(tokens: Sequence[str]) -> set[str]:
     """What an utterance is about: its words without function words, plural and singular made one."""
-    return {_singular(token) for token in tokens if len(token) > 2 and _bare(token) not in function_words()}
+    bare = (token.removesuffix("n't").split("'")[0] for token in tokens)
+    return {_singular(token) for token in bare if len(token) > 2 and token not in function_words()}
 
 
 def sentences(text: str) -> list[str]:
@@ -38,12 +41,7 @@ def trigrams(tokens: Sequence[str]) -> set[tuple[str, ...]]:
     return {tuple(tokens[start : start + 3]) for start in range(len(tokens) - 2)}
 
 
-def _bare(token: str) -> str:
-    return token.split("'")[0]
-
-
 def _singular(token: str) -> str:
-    token = _bare(token)
     return token[:-1] if token.endswith("s") and not token.endswith("ss") and len(token) > 3 else token
 
 
@@ -75,7 +73,7 @@ class Phrases:
 
     def __init__(self, lists: Mapping[str, str]) -> None:
         self.names = tuple(lists)
-        self._by_start: dict[str, list[tuple[str, tuple[tuple[str, ...], ...]]]] = {}
+        self._by_start: dict[str, list[tuple[str, str, Pattern]]] = {}
         for name, text in lists.items():
             for phrase in sorted({" ".join(part.split()) for part in text.split(",")} - {""}):
                 pattern = tuple(tuple(slot.split("/")) for slot in phrase.split(" "))
@@ -83,24 +81,24 @@ class Phrases:
                     if word == _GAP or (word.endswith("*") and len(word) <= _STEM_CHARS):
                         raise ValueError(f"phrase {phrase!r} of list {name!r}: begin it with a word, or a longer stem")
                     start = f"{word[:_STEM_CHARS]}*" if word.endswith("*") else word
-                    self._by_start.setdefault(start, []).append((name, ((word,), *pattern[1:])))
+                    self._by_start.setdefault(start, []).append((name, phrase, ((word,), *pattern[1:])))
 
     def weights(self, tokens: Sequence[str]) -> dict[str, float]:
         """Found phrases a list, each distinct phrase once: 1 for a single word, 2 for a longer phrase.
 
         A single word right behind a negation ("not happy") does not count. Lists without a find are left out.
         """
-        found: dict[str, dict[tuple[tuple[str, ...], ...], float]] = {}
+        found: dict[str, dict[str, float]] = {}
         for start, token in enumerate(tokens):
             for key in (token, f"{token[:_STEM_CHARS]}*"):
-                for name, pattern in self._by_start.get(key, ()):
+                for name, phrase, pattern in self._by_start.get(key, ()):
                     if not _matches(pattern, tokens, start) or (len(pattern) == 1 and _negated(tokens, start)):
                         continue
-                    found.setdefault(name, {})[pattern] = 1.0 if len(pattern) == 1 else 2.0
+                    found.setdefault(name, {})[phrase] = 1.0 if len(pattern) == 1 else 2.0
         return {name: sum(phrases.values()) for name, phrases in found.items()}
 
 
-def _matches(pattern: tuple[tuple[str, ...], ...], tokens: Sequence[str], start: int) -> bool:
+def _matches(pattern: Pattern, tokens: Sequence[str], start: int) -> bool:
     if not pattern:
         return True
     if pattern[0] == (_GAP,):

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
+from sage_dialog.roles.feelings import shown_emotion, welcome_styles
 from sage_dialog.roles.lexicon import Phrases, content_words, read_tables, sentences, trigrams, words
 from sage_dialog.roles.protocols import Choice, Said
 from sage_dialog.seeds import derived_seed
@@ -30,6 +31,7 @@ OVERLONG = 0.04  # a word past LONG_WORDS
 MOST_WORDS = 120
 READABLE = 0.85  # share of letters and spaces
 
+OUT_OF_PLACE = -0.5
 # Where no cue tells the feeling, VADER tells its sign; below this it tells nothing.
 CLEAR_SENTIMENT = 0.2
 _DISTRESS: Fitting = {"comfort": 0.8, "validation": 0.7, "reassurance": 0.7, "celebration": -1.0, "lecture": -0.5}
@@ -123,9 +125,11 @@ def readable(text: str) -> bool:
 def fitting_styles(heard: tuple[str, ...]) -> Fitting:
     """How well each style answers the feelings in the user's messages, in [-1, 1].
 
-    The families of selector_feelings.toml, weighed by the cues found for each; VADER's sign where there
-    are none.
+    Where the cues of feelings.yml leave one emotion, what that emotion welcomes. Else the families of
+    selector_feelings.toml, weighed by the cues found for each; VADER's sign where there are none.
     """
+    if emotion := shown_emotion(heard):
+        return dict.fromkeys(_styles().names, OUT_OF_PLACE) | welcome_styles(emotion)
     families = read_tables("selector_feelings")
     found: Counter[str] = Counter()
     for message in heard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from sage_dialog.selfplay.tables import candidates_table, trajectories_table
 if TYPE_CHECKING:
     import pyarrow as pa
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Preambles = Mapping[Literal["listener", "sharer", "instructions"], str]
 """System messages: "listener" is the agent's, "sharer" the simulated user's, as in the training mix."""
@@ -40,7 +41,7 @@ Preambles = Mapping[Literal["listener", "sharer", "instructions"], str]
 USER_ATTEMPTS = 4
 """How often the simulated user may try before a reply nobody could hear ends the dialogue."""
 
-ROLLOUT_SHARD = 128
+ROLLOUT_SHARD = 256
 """Dialogues of an evaluation played in lock-step and kept together after a kill."""
 
 
@@ -57,6 +58,11 @@ class Game:
     seed: int
     candidates: int = 1
     selector: Selector | None = None
+
+    def item(self, *parts: object) -> tuple[object, ...]:
+        """The name that seeds a sample. A search is its policy's own; rollouts draw the same numbers for every
+        policy, so that two policies differ by what they are and not by luck."""
+        return (self.kind, *([] if self.selector is None else [self.agent.policy]), *parts)
 
 
 def search(
@@ -148,7 +154,7 @@ def _agent_samples(engine: Engine, game: Game, dialogues: Sequence[Dialogue]) ->
     prompts = [
         Prompt(
             agent_view(dialogue.messages, game.agent.preamble),
-            (game.kind, game.agent.policy, dialogue.situation_id, dialogue.turn),
+            game.item("agent", dialogue.situation_id, dialogue.turn),
         )
         for dialogue in dialogues
     ]
@@ -233,7 +239,7 @@ def _user_turn(engine: Engine, game: Game, dialogues: Sequence[Dialogue]) -> Non
         prompts = [
             Prompt(
                 user_view(dialogue.messages, game.user),
-                (game.kind, game.agent.policy, "user", dialogue.situation_id, dialogue.turn, attempt),
+                game.item("user", dialogue.situation_id, dialogue.turn, attempt),
             )
             for dialogue in waiting
         ]
@@ -302,22 +308,27 @@ def _play_shards(
         "shard_size": shard_size,
     }
     shards = Shards(Path(scratch) / game.kind / game.agent.policy / fingerprint(rules))
+    started, drawn = time.monotonic(), 0
     with tqdm(total=len(situations), desc=f"{game.kind} {game.agent.policy}", unit="dialogue", disable=None) as bar:
-        played = 0
         for number, start in enumerate(range(0, len(situations), shard_size)):
             part = situations[start : start + shard_size]
             if not shards.finished(number):
                 dialogues = play(engine, game, part)
-                shards.keep(number, candidates_table(dialogues), trajectories_table(dialogues))
-                played += sum(game.candidates * ((dialogue.turn + 1) // 2) for dialogue in dialogues)
-                elapsed = bar.format_dict["elapsed"]
-                bar.set_postfix_str(f"{played / max(elapsed, 1e-9):.0f} candidates/s", refresh=False)
+                candidates = candidates_table(dialogues)
+                shards.keep(number, candidates, trajectories_table(dialogues))
+                drawn += candidates.num_rows
+                if drawn:
+                    bar.set_postfix_str(f"{drawn / (time.monotonic() - started):.0f} candidates/s", refresh=False)
             bar.update(len(part))
     candidates, trajectories = shards.tables()
-    ended = Counter(
-        outcome
-        for outcome, turn in zip(trajectories["outcome"].to_pylist(), trajectories["turn"].to_pylist(), strict=True)
-        if turn == 0
-    )
-    log.info("%s %s: %s", game.kind, game.agent.policy, ", ".join(f"{n} {why}" for why, n in ended.most_common()))
+    logger.info("%s %s: %s", game.kind, game.agent.policy, _summary(candidates, trajectories))
     return candidates, trajectories
+
+
+def _summary(candidates: pa.Table, trajectories: pa.Table) -> str:
+    outcomes = zip(trajectories["outcome"].to_pylist(), trajectories["turn"].to_pylist(), strict=True)
+    ended = Counter(outcome for outcome, turn in outcomes if turn == 0)
+    said = f"{ended.total()} dialogues ended by {', '.join(f'{why} ({n})' for why, n in ended.most_common())}"
+    if not candidates.num_rows:
+        return said
+    return f"{said}; {sum(candidates['valid'].to_pylist())} of {candidates.num_rows} candidates valid"

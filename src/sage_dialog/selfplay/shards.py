@@ -27,8 +27,9 @@ def fingerprint(inputs: Mapping[str, object]) -> str:
     """A name for the inputs (anything JSON can write) under this very code."""
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
     package = Path(sage_dialog.__file__).parent
-    for source in sorted(package.rglob("*.py")):
-        digest.update(str(source.relative_to(package)).encode() + source.read_bytes())
+    for source in sorted(package.rglob("*")):  # code, and the word lists and templates beside it
+        if source.is_file() and source.suffix != ".pyc":
+            digest.update(str(source.relative_to(package)).encode() + source.read_bytes())
     return digest.hexdigest()[:20]
 
 

@@ -82,7 +82,7 @@ def trainable_adapter(model: PreTrainedModel, base: Policy, start: Policy | None
 def save_adapter(model: PeftModel, name: str, base: Policy, start: Policy | None, blocks: bool, out: Path) -> Policy:
     """Write the adapter alone, with its card; the base's path stays out of it, so the bytes do not depend on it."""
     model.peft_config["default"].base_model_name_or_path = base.card.base
-    model.save_pretrained(str(out), selected_adapters=["default"], safe_serialization=True)
+    model.save_pretrained(str(out), selected_adapters=["default"], save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     card = PolicyCard(
         name=name,

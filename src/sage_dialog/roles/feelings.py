@@ -1,0 +1,52 @@
+"""Which of the 32 emotions a person's words show, and what replies it welcomes, from `lexicons/feelings.yml`."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+
+def cue_votes(text: str) -> Counter[str]:
+    """One vote a kind of cue for each emotion it may show, however often it is said."""
+    votes: Counter[str] = Counter()
+    for group in _lexicon()["cues"]:
+        if found_phrases(text, tuple(group["phrases"])):
+            votes.update(group["emotions"])
+    return votes
+
+
+def shown_emotion(messages: Iterable[str]) -> str | None:
+    """The one emotion with most votes over all messages; None where none or several stand out alike."""
+    votes: Counter[str] = Counter()
+    for message in messages:
+        votes.update(cue_votes(message))
+    ranked = votes.most_common(2)
+    if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
+        return None
+    return ranked[0][0]
+
+
+def welcome_styles(emotion: str) -> dict[str, float]:
+    """How welcome each style of reply is to a person in that mood, in [0, 1]."""
+    return dict(_lexicon()["welcome"][emotion])
+
+
+def found_phrases(text: str, phrases: tuple[str, ...]) -> list[str]:
+    """The phrases a text holds as whole words, in its order."""
+    return _pattern(phrases).findall(text.lower())
+
+
+@cache
+def _lexicon() -> dict[str, Any]:
+    import yaml
+
+    return dict(yaml.safe_load(files(__package__).joinpath("lexicons", "feelings.yml").read_text("utf-8")))
+
+
+@cache
+def _pattern(phrases: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, phrases))})\b")

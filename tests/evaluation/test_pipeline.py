@@ -1,0 +1,142 @@
+"""The evaluation pipeline from rollouts to report, and the notebook that opens what it leaves."""
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pyarrow as pa
+import pytest
+from kedro.framework.session import KedroSession
+from nbclient import NotebookClient
+
+from sage_dialog import schemas
+from sage_dialog.evaluation.report import Contents
+from sage_dialog.parameters import Evaluation
+from sage_dialog.pipelines.evaluation import create_pipeline
+from sage_dialog.policies import Policy, PolicyCard
+from sage_dialog.roles.judge import OfflineJudge
+from sage_dialog.roles.selector import OfflineSelector
+
+POLICIES = ("sage_0", "sage_1", "sage_2", "sage_dpo")
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> dict[str, Policy]:
+    made = {}
+    for name in POLICIES:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_model.safetensors").write_bytes(name.encode())
+        kind, parent = ("base", None) if name == "sage_0" else ("adapter", "sage_0")
+        card = PolicyCard(name, kind, name != "sage_0", "sage_0", "base-revision", parent)
+        made[name] = Policy.write_card(tmp_path / name, card)
+    return made
+
+
+@pytest.fixture
+def finished(
+    contents: Contents, rollouts: dict[str, pa.Table], policies: dict[str, Policy], dials: Evaluation
+) -> dict[str, Any]:
+    """What a run of everything behind the rollouts saves."""
+    data: dict[str, Any] = {
+        **policies,
+        **{f"rollouts_{policy}": table for policy, table in rollouts.items()},
+        "situations": contents.situations,
+        "filter_report": contents.filter_report,
+        "candidates_3": contents.candidates,
+        "trajectories_3": contents.trajectories,
+        "annotator": OfflineSelector(),
+        "selector": OfflineSelector(),
+        "judge": OfflineJudge(),
+        "params:evaluation": dials,
+        "params:seed": 3,
+    }
+    given = set(data)
+    for node in create_pipeline(POLICIES, iterations=3).nodes:  # in the order in which they can run
+        if not node.name.startswith("rollout_"):
+            data |= node.run({name: data[name] for name in node.inputs})
+    return {name: data[name] for name in set(data) - given}
+
+
+def test_every_output_is_there_and_holds_its_schema(finished: dict[str, Any]) -> None:
+    tables = {
+        "policy_cards": schemas.POLICIES,
+        "judge_votes": schemas.JUDGE_VOTES,
+        "win_rates": schemas.WIN_RATES,
+        "emotion_accuracy": schemas.EMOTION_ACCURACY,
+        "action_distribution": schemas.ACTION_DISTRIBUTION,
+        "reply_statistics": schemas.REPLY_STATISTICS,
+    }
+    assert {name: finished[name].schema for name in tables} == tables
+    assert all(finished[name].num_rows for name in tables)
+    assert finished["action_figure"].startswith(b"\x89PNG")
+    assert finished["report"].startswith("<!doctype html>") and "offline-rules-judge" in finished["report"]
+
+
+def test_policies_without_blocks_predict_no_emotion(finished: dict[str, Any]) -> None:
+    assert set(finished["emotion_accuracy"]["policy"].to_pylist()) == {"sage_1", "sage_2", "sage_dpo"}
+    assert set(finished["reply_statistics"]["policy"].to_pylist()) == set(POLICIES)
+
+
+def test_the_cards_carry_the_revision_of_the_weights(finished: dict[str, Any], policies: dict[str, Policy]) -> None:
+    revisions = dict(zip(*(finished["policy_cards"][key].to_pylist() for key in ("policy", "revision")), strict=True))
+    assert revisions["sage_0"] == "base-revision"
+    assert revisions["sage_2"] == policies["sage_2"].revision() != revisions["sage_1"]
+
+
+def test_each_policy_is_played_against_the_same_user(contents: Contents) -> None:
+    pipeline = create_pipeline(POLICIES, iterations=3, outside_scores=True)
+    played = {node.outputs[0]: node.inputs[:3] for node in pipeline.nodes if node.name.startswith("rollout_")}
+    assert played == {f"rollouts_{policy}": ["sage_0", policy, "sage_1"] for policy in POLICIES}
+    assert {"truth_scores", "truth_win_rates", "candidates_3", "trajectories_3"} <= pipeline.inputs()
+    assert not {"truth_scores", "truth_win_rates"} & create_pipeline(POLICIES, iterations=3).inputs()
+
+
+def empty_tables(contents: Contents) -> dict[str, pa.Table]:
+    """The tables of the stages before, as a run that found nothing leaves them, and two iterations."""
+    return {
+        "situations": contents.situations,
+        "filter_report": contents.filter_report,
+        "dialogues": schemas.DIALOGUES.empty_table(),
+        "annotations": schemas.ANNOTATIONS.empty_table(),
+        "annotation_rejects": schemas.ANNOTATION_REJECTS.empty_table(),
+        "sft_conversations": schemas.SFT_CONVERSATIONS.empty_table(),
+        "dpo_pairs": schemas.DPO_PAIRS.empty_table(),
+        **{f"candidates_{k}": contents.candidates for k in (1, 2)},
+        **{f"trajectories_{k}": contents.trajectories for k in (1, 2)},
+    }
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_the_notebook_shows_a_finished_run(
+    truth: bool,
+    finished: dict[str, Any],
+    rollouts: dict[str, pa.Table],
+    contents: Contents,
+    configured: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SAGE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("SAGE_PROJECT", str(configured))
+    monkeypatch.setenv("SAGE_ENV", "test")
+    catalog = KedroSession.create(project_path=configured, env="test").load_context().catalog
+    saved = {**empty_tables(contents), **finished, "rollouts_sage_dpo": rollouts["sage_dpo"]}
+    if truth:
+        saved |= {"truth_scores": contents.outside_scores, "truth_win_rates": contents.outside_win_rates}
+    for name, data in saved.items():
+        catalog.save(name, data)
+
+    notebook = nbformat.read(configured / "notebooks" / "finished_run.ipynb", as_version=4)
+    assert all(not cell.get("outputs") for cell in notebook.cells), "the notebook is kept without outputs"
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = "".join(
+        output.get("data", {}).get("text/plain", "") + output.get("data", {}).get("text/markdown", "")
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+    )
+    assert "offline-rules-judge" in shown and "sage_dpo" in shown
+    assert ("no truth to compare with" in shown) is not truth
+    images = [
+        output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
+    ]
+    assert len(images) == 2

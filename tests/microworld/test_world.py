@@ -1,0 +1,136 @@
+"""The demo world: composed, new on every split, and readable back."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+
+from sage_dialog.corpora.empathetic import EMOTIONS
+from sage_dialog.microworld import files, reddit
+from sage_dialog.microworld.base_text import documents
+from sage_dialog.microworld.truth import scores, votes
+from sage_dialog.microworld.world import load_world
+from sage_dialog.seeds import generator
+
+
+@pytest.fixture(scope="module")
+def world():
+    return load_world()
+
+
+def test_the_world_has_the_32_emotions_and_knows_what_suits_each(world):
+    assert sorted(world.emotions) == sorted(EMOTIONS)
+    for emotion in world.emotions:
+        assert len(world.suitable(emotion)) == 2
+        assert set(world.suitable(emotion)) <= set(world.motivations)
+
+
+def test_one_cue_alone_never_tells_what_suits(world):
+    """No motivation suits more than half of the emotions that share a cue: both cues must be read."""
+    rows = list(world.parts["emotions"].values())
+    columns = [[row[modifier] for row in rows] for modifier in world.parts["modifiers"]]
+    for emotions in [list(row.values()) for row in rows] + columns:
+        suited = Counter(name for emotion in emotions for name in world.suitable(emotion))
+        assert max(suited.values()) <= len(emotions) / 2
+
+
+def test_no_utterance_names_a_feeling(world):
+    for number in range(300):
+        rng = generator(1, "test", number)
+        scene = world.scene(rng)
+        said = [scene.text, world.follow_up(rng, scene, True, scene.things[1])]
+        assert not set(" ".join(said).lower().split()) & set(world.emotions)
+
+
+def test_a_reply_is_read_back_as_what_it_carries(world):
+    for number in range(400):
+        rng = generator(2, "test", number)
+        scene = world.scene(rng)
+        motivation = world.motivations[number % len(world.motivations)]
+        reply = world.reply(rng, scene, motivation, scene.things[0])
+        assert world.motivation_of(reply) == motivation
+        assert world.topics_in(reply) <= {scene.topic}
+    assert world.motivation_of("There are several aspects of the garden that are relevant in this context.") is None
+
+
+def test_held_out_situations_are_new_text_and_the_same_seed_gives_the_same_files(world):
+    sizes = {"train": 300, "valid": 100, "test": 100}
+    written, truth = files.empathetic_dialogues(world, sizes, seed=3)
+    again, _ = files.empathetic_dialogues(world, sizes, seed=3)
+    other, _ = files.empathetic_dialogues(world, sizes, seed=4)
+    assert written == again
+    assert written != other
+    texts = {
+        split: {line.split(",")[3] for line in written[f"{split}.csv"].decode().splitlines()[1:]} for split in sizes
+    }
+    assert [len(texts[split]) for split in sizes] == [300, 100, 100]
+    assert not texts["test"] & (texts["train"] | texts["valid"])
+    assert len({row["situation_id"] for row in truth}) == 500
+
+
+def test_months_are_deterministic_and_dirty(world):
+    written = reddit.months(world, 120, seed=5)
+    assert written == reddit.months(world, 120, seed=5)
+    assert sorted(written) == sorted(
+        f"{kind}_{month}.{suffix}"
+        for kind in ("RC", "RS")
+        for month, suffix in zip(reddit.MONTHS, ("zst", "bz2", "zst"), strict=True)
+    )
+
+
+def test_documents_depend_on_their_number_alone(world):
+    assert documents(world, 40, seed=6)[:20] == documents(world, 20, seed=6)
+
+
+def test_multiple_choice_has_one_right_answer(world):
+    for line in files.multiple_choice(world, 50, seed=7)["topics.jsonl"].decode().splitlines():
+        task = json.loads(line)
+        right = [
+            choice
+            for choice in task["choices"]
+            if choice in next(things for topic, things in world.parts["topics"].items() if topic in task["question"])
+        ]
+        assert right == [task["choices"][task["answer"]]]
+
+
+def _rollout(world, scene, motivations, plan=None):
+    rng = generator(8, "rollout")
+    rows = [{"situation_id": "s", "turn": 0, "role": "user", "text": scene.text, "a_motivation": None}]
+    for number, motivation in enumerate(motivations):
+        text = world.reply(rng, scene, motivation, scene.things[0])
+        row = {"turn": 2 * number + 1, "role": "assistant", "text": text, "a_motivation": plan, "u_emotion": scene.emotion}
+        rows.append({"situation_id": "s"} | row)
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([{"u_emotion": None} | row for row in rows])
+
+
+def test_truth_scores_what_suits_and_votes_for_more_of_it(world):
+    import pyarrow as pa
+
+    scene = world.scene(generator(9, "scene"))
+    suitable = world.suitable(scene.emotion)
+    wrong = next(name for name in world.motivations if name not in suitable)
+    truth = pa.Table.from_pylist(
+        [{"situation_id": "s", "emotion": scene.emotion, "topic": scene.topic, "suitable": list(suitable)}]
+    )
+    table = scores(
+        world,
+        truth,
+        {
+            "good": _rollout(world, scene, [suitable[0], suitable[1]], plan=suitable[0]),
+            "poor": _rollout(world, scene, [suitable[0], wrong]),
+        },
+    )
+    values = {
+        (row["policy"], row["statistic"], row["exchange"]): row["value"] for row in table.to_pylist()
+    }
+    assert values["good", "suitable", 2] == 1.0
+    assert values["poor", "suitable", 2] == 0.0
+    assert values["good", "said as planned", 1] == 1.0
+    assert values["good", "said as planned", 2] == 0.0
+    assert ("poor", "said as planned", 1) not in values
+    ballots = votes(table, [("poor", "good")]).to_pylist()
+    assert [(ballot["order"], ballot["vote"]) for ballot in ballots] == [("ab", "b"), ("ba", "b")]

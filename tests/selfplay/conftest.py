@@ -1,0 +1,146 @@
+"""Scripted players: replies are functions of the prompt, so every rule of the game can be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from sage_dialog import schemas
+from sage_dialog.generation.engine import Prompt, Sample
+from sage_dialog.parameters import FineTuning, SamplingDials, SelfPlay
+from sage_dialog.policies import Policy, PolicyCard
+from sage_dialog.roles.protocols import Choice
+from sage_dialog.sac import Chain, Intent, render
+from sage_dialog.selfplay.dialogue import Speaker
+from sage_dialog.selfplay.play import Game
+
+Reply = Callable[[str, Prompt, int], "str | Sample | None"]
+
+
+def chained(text: str, reads: str = "sad", means: str = "empathy") -> str:
+    """A reply with its blocks."""
+    return render(Chain(Intent("sharing", reads, ("home",)), Intent(means, "supportive", ("home",)), text))
+
+
+@dataclass
+class ScriptedEngine:
+    """Sample j of a prompt is `reply(policy, prompt, j)`; None where the context is full."""
+
+    reply: Reply
+    asked: list[tuple[str, Prompt]] = field(default_factory=list)
+
+    def sample(
+        self, policy: str, prompts: Sequence[Prompt], sampling: SamplingDials, samples: int = 1
+    ) -> list[list[Sample]]:
+        self.asked.extend((policy, prompt) for prompt in prompts)
+        return [self._samples(policy, prompt, samples) for prompt in prompts]
+
+    def _samples(self, policy: str, prompt: Prompt, samples: int) -> list[Sample]:
+        replies = [self.reply(policy, prompt, j) for j in range(samples)]
+        return [
+            reply if isinstance(reply, Sample) else Sample(reply, len(reply.split()), True)
+            for reply in replies
+            if reply is not None
+        ]
+
+    def prompts(self, policy: str) -> list[tuple[dict[str, str], ...]]:
+        return [prompt.messages for asked, prompt in self.asked if asked == policy]
+
+
+@dataclass
+class ScriptedSelector:
+    """Takes the candidate that `wants` says it wants most, by default the longest; None where it says so."""
+
+    name: str = "longest"
+    rejects: Callable[[Choice], bool] = lambda choice: False
+    seen: list[Choice] = field(default_factory=list)
+
+    def select(self, choices: Sequence[Choice]) -> list[int | None]:
+        self.seen.extend(choices)
+        return [
+            None
+            if self.rejects(choice)
+            else max(range(len(choice.candidates)), key=lambda i: (len(choice.candidates[i]), choice.candidates[i]))
+            for choice in choices
+        ]
+
+
+SAMPLING = SamplingDials(max_new_tokens=50)
+
+
+@pytest.fixture
+def game() -> Callable[..., Game]:
+    """A game between "agent" and "user", both with blocks unless told otherwise."""
+
+    def make(
+        selector: ScriptedSelector | None = None,
+        candidates: int = 1,
+        max_turns: int = 6,
+        agent_blocks: bool = True,
+        user_blocks: bool = True,
+        seed: int = 0,
+    ) -> Game:
+        return Game(
+            kind="rollout" if selector is None else "search",
+            agent=Speaker("agent", agent_blocks, "You listen."),
+            user=Speaker("user", user_blocks, "You share."),
+            agent_sampling=SAMPLING,
+            user_sampling=SAMPLING,
+            max_turns=max_turns,
+            seed=seed,
+            candidates=candidates,
+            selector=selector,
+        )
+
+    return make
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> dict[str, Policy]:
+    return {
+        name: Policy(tmp_path / name, PolicyCard(name, "adapter", True, "sage_0", "base")) for name in ("agent", "user")
+    }
+
+
+@pytest.fixture
+def search_dials() -> SelfPlay:
+    return SelfPlay(
+        max_turns=6,
+        candidates=4,
+        agent=SAMPLING,
+        user=SAMPLING,
+        shard_size=3,
+        training=FineTuning(learning_rate=1e-3, batch_size=1),
+    )
+
+
+def situations_table(texts: Sequence[str], split: str = "train") -> pa.Table:
+    rows = [
+        {"situation_id": f"{split}-{number}", "split": split, "emotion": "sad", "text": text}
+        for number, text in enumerate(texts)
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.SITUATIONS)
+
+
+@pytest.fixture
+def situations() -> Callable[..., pa.Table]:
+    return situations_table
+
+
+@pytest.fixture
+def engine() -> type[ScriptedEngine]:
+    return ScriptedEngine
+
+
+@pytest.fixture
+def selector() -> type[ScriptedSelector]:
+    return ScriptedSelector
+
+
+@pytest.fixture
+def say() -> Callable[..., str]:
+    return chained

@@ -1,0 +1,181 @@
+"""The candidate search, the ways a dialogue ends, and that dialogues know nothing of each other."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from sage_dialog.generation.engine import Sample
+from sage_dialog.selfplay.dialogue import Outcome
+from sage_dialog.selfplay.play import USER_ATTEMPTS, play
+
+SITUATIONS = [("a", "I lost my keys."), ("b", "I won a race."), ("c", "My dog is ill.")]
+
+
+def one_of(samples: dict[int, object], say):
+    """The agent's candidates by index; the user always answers."""
+    return lambda policy, prompt, j: samples[j] if policy == "agent" else say("I see.")
+
+
+def test_candidates_that_nobody_may_say_are_kept_with_the_reason_and_never_shown(game, engine, selector, say) -> None:
+    samples = {
+        0: "no blocks at all",
+        1: say("Good words."),
+        2: say("   "),
+        3: Sample(say("A long answer that never"), 50, False),
+        4: say("Other good words."),
+    }
+    chooser = selector()
+    (dialogue,) = play(engine(one_of(samples, say)), game(selector=chooser, candidates=5, max_turns=2), SITUATIONS[:1])
+    assert set(chooser.seen[0].candidates) == {"Good words.", "Other good words."}
+    candidates, chosen = dialogue.candidates[1]
+    assert [candidate.valid for candidate in candidates] == [False, True, False, False, True]
+    assert candidates[0].reason is not None and candidates[0].reason.startswith("state block: ")
+    assert [candidates[2].reason, candidates[3].reason] == ["empty utterance", "cut at the token limit"]
+    assert chosen == 4
+    assert dialogue.messages[1].content == say("Other good words.")
+
+
+def test_the_same_words_are_shown_once_and_the_first_of_them_is_chosen(game, engine, selector, say) -> None:
+    samples = {
+        0: say("Hi."),
+        1: say("Hello there.", reads="glad"),
+        2: say("Hello there.", reads="sad"),
+        3: say("Hello there. "),
+    }
+    chooser = selector()
+    (dialogue,) = play(engine(one_of(samples, say)), game(selector=chooser, candidates=4, max_turns=2), SITUATIONS[:1])
+    assert sorted(chooser.seen[0].candidates) == ["Hello there.", "Hi."]
+    assert dialogue.candidates[1][1] == 1
+
+
+def test_the_selector_sees_words_alone_in_an_order_that_favours_no_candidate(game, engine, selector, say) -> None:
+    def orders(seed: int) -> list[tuple[str, ...]]:
+        chooser = selector()
+        scripted = engine(lambda policy, prompt, j: say(f"Answer {j}.") if policy == "agent" else say("I see."))
+        play(scripted, game(selector=chooser, candidates=4, seed=seed), [(f"s{n}", "Hello.") for n in range(40)])
+        assert all("{" not in said.text for choice in chooser.seen for said in choice.history)
+        return [choice.candidates for choice in chooser.seen]
+
+    first = orders(seed=1)
+    assert first == orders(seed=1)
+    assert first != orders(seed=2)
+    shown_first = [order[0] for order in first]
+    assert all(20 <= shown_first.count(f"Answer {j}.") <= 40 for j in range(4))  # of 120 turns, 30 expected
+
+
+def test_choices_are_named_by_policy_situation_and_turn(game, engine, selector, say) -> None:
+    chooser = selector()
+    play(engine(lambda *_: say("Yes.")), game(selector=chooser, candidates=2, max_turns=4), SITUATIONS[:2])
+    assert [choice.item for choice in chooser.seen] == ["agent/a/1", "agent/b/1", "agent/a/3", "agent/b/3"]
+
+
+def ended(game, scripted, **rules) -> tuple[Outcome | None, int]:
+    (dialogue,) = play(scripted, game(**rules), SITUATIONS[:1])
+    return dialogue.outcome, len(dialogue.messages)
+
+
+@pytest.mark.parametrize("max_turns", [2, 3, 6])
+def test_turns_count_messages_with_the_situation(game, engine, say, max_turns: int) -> None:
+    assert ended(game, engine(lambda *_: say("Yes.")), max_turns=max_turns) == (Outcome.TURN_LIMIT, max_turns)
+
+
+@pytest.mark.parametrize(
+    ("user_says", "outcome"),
+    [
+        ("blocks", Outcome.NO_VALID_USER_BLOCKS),
+        ("nothing", Outcome.EMPTY_USER_REPLY),
+        ("no end", Outcome.CUT_USER_REPLY),
+    ],
+)
+def test_a_user_whom_nobody_can_hear_ends_the_dialogue_after_some_attempts(
+    game, engine, say, user_says: str, outcome: Outcome
+) -> None:
+    replies = {"blocks": "{u_motivation", "nothing": say(""), "no end": Sample(say("and then"), 50, False)}
+    scripted = engine(lambda policy, prompt, j: say("Yes.") if policy == "agent" else replies[user_says])
+    assert ended(game, scripted) == (outcome, 2)
+    items = [prompt.item for policy, prompt in scripted.asked if policy == "user"]
+    assert len(items) == len(set(items)) == USER_ATTEMPTS
+
+
+def test_a_user_may_be_unheard_once_and_go_on(game, engine, say) -> None:
+    def reply(policy, prompt, j):
+        return "garbage" if policy == "user" and prompt.item[-1] == 0 else say("Yes.")
+
+    assert ended(game, engine(reply)) == (Outcome.TURN_LIMIT, 6)
+
+
+def test_a_farewell_ends_the_dialogue_with_the_users_words(game, engine, say) -> None:
+    scripted = engine(lambda policy, prompt, j: say("Yes." if policy == "agent" else "Thank you. Goodbye."))
+    assert ended(game, scripted) == (Outcome.FAREWELL, 3)
+
+
+def test_a_full_context_ends_the_dialogue_for_agent_and_user(game, engine, say) -> None:
+    def full_for(who: str):
+        return lambda policy, prompt, j: None if policy == who and len(prompt.messages) > 3 else say("Yes.")
+
+    assert ended(game, engine(full_for("agent"))) == (Outcome.CONTEXT_FULL, 3)
+    assert ended(game, engine(full_for("user"))) == (Outcome.CONTEXT_FULL, 4)
+
+
+def test_without_a_valid_or_a_good_candidate_the_dialogue_ends_and_keeps_them(game, engine, selector, say) -> None:
+    scripted = engine(lambda policy, prompt, j: "garbage")
+    (invalid,) = play(scripted, game(selector=selector(), candidates=3), SITUATIONS[:1])
+    assert (invalid.outcome, len(invalid.messages)) == (Outcome.NO_VALID_CANDIDATE, 1)
+    assert len(invalid.candidates[1][0]) == 3
+
+    picky = selector(rejects=lambda choice: len(choice.history) > 1)
+    (rejected,) = play(engine(lambda *_: say("Yes.")), game(selector=picky, candidates=3), SITUATIONS[:1])
+    assert (rejected.outcome, len(rejected.messages)) == (Outcome.NO_GOOD_CANDIDATE, 3)
+    assert rejected.candidates[3][1] is None
+
+
+def test_an_evaluated_reply_with_broken_blocks_is_heard_as_written(game, engine, say) -> None:
+    broken = "{u_motivation: x} I hear you."
+    scripted = engine(lambda policy, prompt, j: broken if policy == "agent" else say("I see."))
+    (dialogue,) = play(scripted, game(max_turns=4), SITUATIONS[:1])
+    assert dialogue.messages[1].text == dialogue.messages[1].content == broken
+    assert dialogue.messages[1].chain is None
+    assert scripted.prompts("user")[0][-1]["content"] == broken
+    assert dialogue.outcome == Outcome.TURN_LIMIT
+
+
+def test_an_evaluated_agent_that_says_nothing_ends_the_dialogue(game, engine, say) -> None:
+    assert ended(game, engine(lambda *_: say(" "))) == (Outcome.EMPTY_AGENT_REPLY, 2)
+
+
+def test_a_plain_agent_needs_no_blocks_to_be_valid(game, engine, selector, say) -> None:
+    scripted = engine(lambda policy, prompt, j: ("Hm.", "Plain words.")[j] if policy == "agent" else say("I see."))
+    (dialogue,) = play(
+        scripted, game(selector=selector(), candidates=2, max_turns=2, agent_blocks=False), SITUATIONS[:1]
+    )
+    assert dialogue.messages[1].text == dialogue.messages[1].content == "Plain words."
+
+
+def hashed(say):
+    """Replies that depend on everything a player can see; one in five is of no use."""
+
+    def reply(policy, prompt, j):
+        digest = hashlib.sha256(repr((policy, prompt, j)).encode()).hexdigest()
+        return "garbage" if int(digest[:4], 16) % 5 == 0 else say(f"{policy} {digest[:6]}.", reads=digest[6:9])
+
+    return reply
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [1, 2, 0]])
+def test_a_dialogue_is_the_same_alone_and_in_any_company(game, engine, selector, say, order: list[int]) -> None:
+    rules = game(selector=selector(), candidates=4, max_turns=8)
+    alone = {name: play(engine(hashed(say)), rules, [(name, text)])[0] for name, text in SITUATIONS}
+    together = play(engine(hashed(say)), rules, [SITUATIONS[place] for place in order])
+    assert {dialogue.situation_id: dialogue for dialogue in together} == alone
+
+
+def test_one_dialogue_ending_early_leaves_nothing_behind_in_the_others(game, engine, say) -> None:
+    def reply(policy, prompt, j):
+        opening = prompt.messages[1]["content"]
+        return "garbage" if policy == "user" and "keys" in opening else say("Yes.", reads=opening[-6:-1].strip())
+
+    first, second, _ = play(engine(reply), game(max_turns=6), SITUATIONS)
+    assert first.outcome == Outcome.NO_VALID_USER_BLOCKS
+    assert [message.chain.state.emotion for message in second.messages[1::2]] == ["race"] * 3

@@ -1,0 +1,234 @@
+"""Searches and rollouts as tables, shard by shard, with and without a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+
+import pytest
+
+from sage_dialog.parameters import Evaluation, SamplingDials
+from sage_dialog.schemas import CANDIDATES, TRAJECTORIES
+from sage_dialog.selfplay.play import rollout, search
+
+PREAMBLES = {"listener": "You listen.", "sharer": "You share."}
+TEXTS = [f"My friend got tickets to the big game and not me, for the {n}. time." for n in range(8)]
+
+
+def hashed(say):
+    def reply(policy, prompt, j):
+        digest = hashlib.sha256(repr((policy, prompt, j)).encode()).hexdigest()
+        return "garbage" if int(digest[:4], 16) % 5 == 0 else say(f"{policy} {digest[:6]}.", reads=digest[6:9])
+
+    return reply
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop() -> None:
+    raise StoppedError
+
+
+def until(replies: int, reply, end):
+    """Like `reply`, but after so many replies it comes to an end."""
+    given = 0
+
+    def ending(*prompt):
+        nonlocal given
+        given += 1
+        if given > replies:
+            end()
+        return reply(*prompt)
+
+    return ending
+
+
+@pytest.fixture
+def searched(policies, situations, search_dials, selector, tmp_path):
+    """Run a search over TEXTS."""
+
+    def run(engine, scratch="scratch", seed=0, chooser=None, dials=search_dials, preambles=PREAMBLES):
+        return search(
+            engine,
+            policies["agent"],
+            policies["user"],
+            situations(TEXTS),
+            dials,
+            preambles,
+            chooser or selector(),
+            seed,
+            tmp_path / scratch,
+        )
+
+    return run
+
+
+def test_tables_hold_every_candidate_and_every_message(searched, engine, say, search_dials) -> None:
+    candidates, trajectories = searched(engine(hashed(say)))
+    assert candidates.schema == CANDIDATES
+    assert trajectories.schema == TRAJECTORIES
+    messages = trajectories.to_pylist()
+    assert {row["situation_id"] for row in messages} == {f"train-{n}" for n in range(8)}
+    replies = [row for row in messages if row["role"] == "assistant"]
+    chosen = [row for row in candidates.to_pylist() if row["chosen"]]
+    assert [(row["situation_id"], row["turn"], row["content"]) for row in replies] == [
+        (row["situation_id"], row["turn"], row["text"]) for row in chosen
+    ]
+    assert all(row["u_emotion"] == chosen[n]["u_emotion"] is not None for n, row in enumerate(replies))
+    turns = {(row["situation_id"], row["turn"]) for row in candidates.to_pylist()}
+    assert candidates.num_rows == len(turns) * search_dials.candidates
+    assert {row["valid"] for row in candidates.to_pylist()} == {True, False}
+    assert all((row["invalid_reason"] is None) == row["valid"] for row in candidates.to_pylist())
+    openings = [row for row in messages if row["turn"] == 0]
+    assert {row["text"] for row in openings} == set(TEXTS)
+    assert all(row["a_motivation"] is None and row["content"] == row["text"] for row in openings)
+
+
+def test_situations_that_begin_alike_stay_apart(searched, engine, say) -> None:
+    def echo(policy, prompt, j):
+        return say(f"You said: {prompt.messages[1]['content']}" if policy == "agent" else "Yes.")
+
+    _, trajectories = searched(engine(echo))
+    first = {row["situation_id"]: row["text"] for row in trajectories.to_pylist() if row["turn"] == 1}
+    assert first == {f"train-{n}": f"You said: {text}" for n, text in enumerate(TEXTS)}
+
+
+def test_shards_do_not_change_the_rows(searched, engine, say, search_dials) -> None:
+    one = searched(engine(hashed(say)))
+    for size in (1, 8, 100):
+        dials = search_dials.model_copy(update={"shard_size": size})
+        assert searched(engine(hashed(say)), dials=dials) == one
+
+
+@pytest.mark.parametrize("replies", [0, 30, 70, 100])
+def test_a_stopped_search_goes_on_where_it_was(searched, engine, say, replies: int) -> None:
+    whole = searched(engine(hashed(say)), scratch="whole")
+    with pytest.raises(StoppedError):
+        searched(engine(until(replies, hashed(say), stop)), scratch="stopped")
+    assert searched(engine(hashed(say)), scratch="stopped") == whole
+    again = engine(hashed(say))
+    assert searched(again, scratch="stopped") == whole
+    assert again.asked == []
+
+
+def test_a_killed_search_leaves_only_whole_shards(searched, engine, say, tmp_path) -> None:
+    whole = engine(hashed(say))
+    expected = searched(whole, scratch="whole")
+    child = os.fork()
+    if child == 0:
+        try:
+            searched(engine(until(70, hashed(say), lambda: os.kill(os.getpid(), signal.SIGKILL))), scratch="killed")
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    kept = list((tmp_path / "killed").rglob("shard-*"))
+    assert 0 < len(kept) < 3
+    half_written = kept[0].with_name(".shard-00001.1")
+    half_written.mkdir()
+    (half_written / "candidates.parquet").write_bytes(b"PAR1")
+    resumed = engine(hashed(say))
+    assert searched(resumed, scratch="killed") == expected
+    assert 0 < len(resumed.asked) < len(whole.asked)
+
+
+def test_other_inputs_never_meet_the_shards_of_these(searched, engine, say, selector, search_dials) -> None:
+    searched(engine(hashed(say)))
+    warmer = search_dials.agent.model_copy(update={"temperature": 1.3})
+    for change in (
+        {"seed": 1},
+        {"chooser": selector(name="another")},
+        {"preambles": {**PREAMBLES, "listener": "You joke."}},
+        {"dials": search_dials.model_copy(update={"agent": warmer})},
+        {"dials": search_dials.model_copy(update={"max_turns": 4})},
+    ):
+        scripted = engine(hashed(say))
+        searched(scripted, **change)
+        assert scripted.asked, change
+
+
+def test_a_policy_trained_again_never_meets_the_shards_of_the_old_one(searched, engine, say, policies) -> None:
+    searched(engine(hashed(say)))
+    policies["user"].path.mkdir()
+    (policies["user"].path / "adapter_model.safetensors").write_bytes(b"other weights")
+    scripted = engine(hashed(say))
+    searched(scripted)
+    assert scripted.asked
+
+
+def test_training_dials_do_not_cost_the_played_dialogues(searched, engine, say, search_dials) -> None:
+    searched(engine(hashed(say)))
+    scripted = engine(hashed(say))
+    searched(scripted, dials=search_dials.model_copy(update={"replay_share": 0.9}))
+    assert scripted.asked == []
+
+
+def test_a_search_plays_train_situations_drawn_by_seed(
+    policies, situations, search_dials, selector, engine, say, tmp_path
+) -> None:
+    import pyarrow as pa
+
+    table = pa.concat_tables([situations(TEXTS), situations(TEXTS, split="valid")])
+    dials = search_dials.model_copy(update={"situations": 3})
+
+    def played(seed: int) -> set[str]:
+        _, trajectories = search(
+            engine(hashed(say)),
+            policies["agent"],
+            policies["user"],
+            table,
+            dials,
+            PREAMBLES,
+            selector(),
+            seed,
+            tmp_path,
+        )
+        return set(trajectories["situation_id"].to_pylist())
+
+    assert played(0) == played(0)
+    assert all(len(played(seed)) == 3 and played(seed) <= {f"train-{n}" for n in range(8)} for seed in range(3))
+    assert len({frozenset(played(seed)) for seed in range(3)}) > 1
+
+
+def test_a_table_without_train_situations_says_what_to_do(
+    policies, situations, search_dials, selector, engine, tmp_path
+) -> None:
+    with pytest.raises(ValueError, match=r"no train situation; run kedro run --pipelines data_processing"):
+        search(
+            engine(None),
+            policies["agent"],
+            policies["user"],
+            situations([]),
+            search_dials,
+            PREAMBLES,
+            selector(),
+            0,
+            tmp_path,
+        )
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    sampling = SamplingDials(max_new_tokens=50)
+    return Evaluation(split="test", situations=4, exchanges=3, agent=sampling, user=sampling, pairs=())
+
+
+def test_a_rollout_plays_the_same_held_out_situations_for_every_policy(
+    policies, situations, engine, say, evaluation, tmp_path
+) -> None:
+    def reply(policy, prompt, j):
+        return "broken {blocks" if policy == "agent" and prompt.item[-1] == 3 else say("Yes.")
+
+    def rows(agent):
+        return rollout(
+            engine(reply), agent, policies["user"], situations(TEXTS, split="test"), evaluation, PREAMBLES, 0, tmp_path
+        )
+
+    of_agent, of_user = rows(policies["agent"]), rows(policies["user"])
+    assert of_agent.schema == TRAJECTORIES
+    assert of_agent["situation_id"].unique() == of_user["situation_id"].unique()
+    assert of_agent.num_rows == 4 * 6
+    third = [row for row in of_agent.to_pylist() if row["turn"] == 3]
+    assert {(row["text"], row["u_emotion"]) for row in third} == {("broken {blocks", None)}

@@ -1,0 +1,121 @@
+"""What each of the two sees, and what of a reply is heard."""
+
+from __future__ import annotations
+
+import pytest
+
+from sage_dialog.sac import Chain, Intent, parse, render
+from sage_dialog.selfplay.dialogue import is_farewell, up_to_first_question
+from sage_dialog.selfplay.play import play
+
+SITUATION = "I lost my keys."
+
+
+def two_exchanges(policy, prompt, j):
+    """Agent and user count their turns."""
+    turn = prompt.item[-1] if policy == "agent" else prompt.item[-2]
+    state = Intent("sharing", "annoyed", ("keys",)) if policy == "agent" else Intent("asking", "caring")
+    return render(Chain(state, Intent("comfort", "calm", ("home",)), f"{policy} says {turn}."))
+
+
+def test_the_agent_sees_plain_user_turns_and_its_own_blocks(game, engine) -> None:
+    scripted = engine(two_exchanges)
+    play(scripted, game(max_turns=4), [("s", SITUATION)])
+    assert scripted.prompts("agent")[1] == (
+        {"role": "system", "content": "You listen."},
+        {"role": "user", "content": SITUATION},
+        {
+            "role": "assistant",
+            "content": "{u_motivation: sharing, u_emotion: annoyed, u_topic: [keys]} "
+            "{a_motivation: comfort, a_emotion: calm, a_topic: [home]} agent says 1.",
+        },
+        {"role": "user", "content": "user says 2."},
+    )
+
+
+def test_the_user_sees_roles_flipped_its_own_blocks_and_none_of_the_agents(game, engine) -> None:
+    scripted = engine(two_exchanges)
+    play(scripted, game(max_turns=5), [("s", SITUATION)])
+    assert scripted.prompts("user")[1] == (
+        {"role": "system", "content": "You share."},
+        {
+            "role": "assistant",  # the opening means what the agent read in it
+            "content": "{u_motivation: null, u_emotion: null, u_topic: []} "
+            "{a_motivation: sharing, a_emotion: annoyed, a_topic: [keys]} I lost my keys.",
+        },
+        {"role": "user", "content": "agent says 1."},
+        {
+            "role": "assistant",
+            "content": "{u_motivation: asking, u_emotion: caring, u_topic: []} "
+            "{a_motivation: comfort, a_emotion: calm, a_topic: [home]} user says 2.",
+        },
+        {"role": "user", "content": "agent says 3."},
+    )
+
+
+@pytest.mark.parametrize("first_reply", ["Plain words.", "{u_motivation: broken"])
+def test_an_opening_that_nobody_read_means_sharing(game, engine, say, first_reply: str) -> None:
+    scripted = engine(lambda policy, prompt, j: first_reply if policy == "agent" else say("Yes."))
+    play(scripted, game(max_turns=3, agent_blocks=not first_reply.startswith("Plain")), [("s", SITUATION)])
+    opening = parse(scripted.prompts("user")[0][1]["content"])
+    assert opening == Chain(Intent(), Intent("sharing"), SITUATION)
+
+
+def test_a_user_without_blocks_opens_with_the_bare_situation(game, engine) -> None:
+    scripted = engine(lambda policy, prompt, j: f"{policy} speaks.")
+    play(scripted, game(max_turns=5, agent_blocks=False, user_blocks=False), [("s", SITUATION)])
+    assert [message["content"] for message in scripted.prompts("user")[1]] == [
+        "You share.",
+        SITUATION,
+        "agent speaks.",
+        "user speaks.",
+        "agent speaks.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "heard"),
+    [
+        ("I'm sad. Why did she leave?", "I'm sad. Why did she leave?"),
+        ("I'm sad. Why did she leave? I loved her. Do you know?", "I'm sad. Why did she leave?"),
+        ("Why me?! It is unfair.", "Why me?!"),
+        ('She asked "why?" and left.', 'She asked "why?"'),
+        ("Nothing to ask here. Nothing at all.", "Nothing to ask here. Nothing at all."),
+        ("See a.com/?q=1 for it. Is it true? Yes.", "See a.com/?q=1 for it. Is it true?"),
+        ("Really?\nI did not know.", "Really?"),
+    ],
+)
+def test_a_reply_ends_after_its_first_question_and_keeps_it(reply: str, heard: str) -> None:
+    assert up_to_first_question(reply) == heard
+
+
+def test_a_trimmed_reply_is_trimmed_for_its_speaker_too(game, engine, say) -> None:
+    scripted = engine(lambda policy, prompt, j: say("Oh. Why? Tell me." if policy == "user" else "I see."))
+    (dialogue,) = play(scripted, game(max_turns=5), [("s", SITUATION)])
+    assert dialogue.messages[2].text == "Oh. Why?"
+    assert dialogue.messages[2].content == say("Oh. Why?")
+    assert scripted.prompts("user")[1][3]["content"] == say("Oh. Why?")
+
+
+@pytest.mark.parametrize(
+    ("text", "farewell"),
+    [
+        ("Thanks for listening. Goodbye!", True),
+        ("Take care.", True),
+        ("I have to go now, talk to you later", True),
+        ("She never said goodbye. It hurts.", False),
+        ("Should I say goodbye?", False),
+        ("I stood by the lake.", False),
+    ],
+)
+def test_a_farewell_is_in_the_last_sentence_and_asks_nothing(text: str, farewell: bool) -> None:
+    assert is_farewell(text) is farewell
+
+
+def test_line_breaks_braces_and_the_word_topic_survive_in_what_is_said(game, engine, say) -> None:
+    said = "First line.\nSecond {line}, topic: [x] {a_motivation: y}."
+    scripted = engine(lambda policy, prompt, j: say(said))
+    (dialogue,) = play(scripted, game(max_turns=4), [("s", "topic: {me}\nand you")])
+    assert [message.text for message in dialogue.messages] == ["topic: {me}\nand you", said, said, said]
+    assert scripted.prompts("agent")[1][-1]["content"] == said
+    assert scripted.prompts("user")[0][-1]["content"] == said

@@ -1,0 +1,49 @@
+"""A base of a few thousand parameters and conversations to train on."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from sage_dialog import schemas
+from sage_dialog.microworld.base_model import train_base
+from sage_dialog.microworld.base_text import documents
+from sage_dialog.microworld.world import load_world
+from sage_dialog.parameters import BaseModelDials
+
+TINY = BaseModelDials(
+    vocabulary=600, layers=1, hidden=32, heads=2, experts=2, expert_hidden=32, steps=4, batch_size=4
+)
+
+
+@pytest.fixture(scope="session")
+def make_base(tmp_path_factory):
+    def make(seed: int = 0):
+        out = tmp_path_factory.mktemp("base") / "sage_0"
+        return train_base(documents(load_world(), 100, seed), TINY, seed, out, threads=1)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def base(make_base):
+    return make_base()
+
+
+@pytest.fixture
+def conversations() -> pa.Table:
+    rows = [
+        {
+            "conversation_id": f"c{number}",
+            "source": "listener",
+            "messages": [
+                {"role": "system", "content": "Listen."},
+                {"role": "user", "content": f"My boss took the roses {number} times."},
+                {"role": "assistant", "content": "{u_motivation: sharing} You can do this."},
+                {"role": "user", "content": "Thanks, that really helps."},
+                {"role": "assistant", "content": "Keep going, step by step."},
+            ],
+        }
+        for number in range(6)
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS)
