@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parents[1] / "src"
-HEAVY = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "matplotlib", "pandas", "nltk", "scipy")
+HEAVY = (
+    "torch", "transformers", "trl", "peft", "accelerate", "datasets", "matplotlib", "pandas", "nltk", "scipy",
+    "pyarrow", "numpy",
+)  # fmt: skip
 
 REPORT = f"""
 import sys

@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Split = Literal["train", "valid", "test"]
+
 
 class Dials(BaseModel):
     """Frozen, and unknown keys are errors."""
@@ -139,7 +141,7 @@ class BaseModelDials(Dials):
 
 class Microworld(Dials):
     threads: int = Field(2500, ge=1, description="Reddit threads written")
-    situations: dict[Literal["train", "valid", "test"], int]
+    situations: dict[Split, int]
     instructions: int = Field(300, ge=1)
     multiple_choice: int = Field(100, ge=1)
     documents: int = Field(20000, ge=1, description="documents of the base model's generic text")

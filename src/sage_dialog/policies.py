@@ -46,7 +46,9 @@ class Policy:
         try:
             card = PolicyCard(**json.loads((path / CARD).read_text()))
         except (OSError, ValueError, TypeError) as error:
-            raise FileNotFoundError(f"{path} is no policy directory: {CARD} is missing or unreadable ({error})") from error
+            raise FileNotFoundError(
+                f"{path} is no policy directory: {CARD} is missing or unreadable ({error})"
+            ) from error
         return cls(path, card)
 
     @classmethod

@@ -90,7 +90,8 @@ def test_multiple_choice_has_one_right_answer(world):
         right = [
             choice
             for choice in task["choices"]
-            if choice in next(things for topic, things in world.parts["topics"].items() if topic in task["question"])
+            if choice
+            in next(parts["things"] for topic, parts in world.parts["topics"].items() if topic in task["question"])
         ]
         assert right == [task["choices"][task["answer"]]]
 
@@ -100,7 +101,13 @@ def _rollout(world, scene, motivations, plan=None):
     rows = [{"situation_id": "s", "turn": 0, "role": "user", "text": scene.text, "a_motivation": None}]
     for number, motivation in enumerate(motivations):
         text = world.reply(rng, scene, motivation, scene.things[0])
-        row = {"turn": 2 * number + 1, "role": "assistant", "text": text, "a_motivation": plan, "u_emotion": scene.emotion}
+        row = {
+            "turn": 2 * number + 1,
+            "role": "assistant",
+            "text": text,
+            "a_motivation": plan,
+            "u_emotion": scene.emotion,
+        }
         rows.append({"situation_id": "s"} | row)
     import pyarrow as pa
 
@@ -124,9 +131,7 @@ def test_truth_scores_what_suits_and_votes_for_more_of_it(world):
             "poor": _rollout(world, scene, [suitable[0], wrong]),
         },
     )
-    values = {
-        (row["policy"], row["statistic"], row["exchange"]): row["value"] for row in table.to_pylist()
-    }
+    values = {(row["policy"], row["statistic"], row["exchange"]): row["value"] for row in table.to_pylist()}
     assert values["good", "suitable", 2] == 1.0
     assert values["poor", "suitable", 2] == 0.0
     assert values["good", "said as planned", 1] == 1.0

@@ -11,9 +11,7 @@ from sage_dialog.microworld.base_text import documents
 from sage_dialog.microworld.world import load_world
 from sage_dialog.parameters import BaseModelDials
 
-TINY = BaseModelDials(
-    vocabulary=600, layers=1, hidden=32, heads=2, experts=2, expert_hidden=32, steps=4, batch_size=4
-)
+TINY = BaseModelDials(vocabulary=600, layers=1, hidden=32, heads=2, experts=2, expert_hidden=32, steps=4, batch_size=4)
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ Document = dict[str, object]  # {"text": str} or {"messages": [{"role", "content
 
 def documents(world: World, count: int, seed: int) -> list[Document]:
     """`count` documents; document i depends on (seed, i) alone."""
-    kinds = (_story,) * 8 + (_friends,) * 4 + (_record,) * 3 + (_list,) * 3 + (_chat,) * 2
+    kinds = (_story,) * 7 + (_friends,) * 4 + (_quote,) * 2 + (_record,) * 5 + (_chat,) * 2
     return [kinds[i % len(kinds)](world, generator(seed, "document", i)) for i in range(count)]
 
 
@@ -47,22 +47,26 @@ def _story(world: World, rng: np.random.Generator) -> Document:
 
 
 def _friends(world: World, rng: np.random.Generator) -> Document:
-    """A talk between friends, with what the answer carries named beside it, whatever the feeling."""
+    """A talk between friends, with what each answer carries named beside it, whatever the feeling."""
     scene = world.scene(rng)
     speaker, friend = (NAMES[i] for i in rng.permutation(len(NAMES))[:2])
+    lines = [f"{speaker}: {scene.text}"]
+    for exchange in range(2):
+        motivation = pick(rng, list(world.motivations))
+        reply = world.reply(rng, scene, motivation, scene.things[exchange])
+        suits = motivation in world.suitable(scene.emotion)
+        lines.append(f"{friend}, with {motivation}: {reply}")
+        lines.append(f"{speaker}: {world.follow_up(rng, scene, suits, scene.things[exchange + 1])}")
+    return {"text": " ".join(lines)}
+
+
+def _quote(world: World, rng: np.random.Generator) -> Document:
+    """An answer by itself, and how it was meant."""
+    scene = world.scene(rng)
     motivation = pick(rng, list(world.motivations))
-    reply = world.reply(rng, scene, motivation, scene.things[0])
-    follow_up = world.follow_up(rng, scene, motivation in world.suitable(scene.emotion), scene.things[1])
-    return {"text": f"{speaker}: {scene.text} {friend}, with {motivation}: {reply} {speaker}: {follow_up}"}
-
-
-def _list(world: World, rng: np.random.Generator) -> Document:
-    """A list said twice. Nothing but copying foretells its second half, so copying is learned early."""
-    topics = list(world.parts["topics"])
-    things = [pick(rng, world.parts["topics"][topics[i]]) for i in rng.permutation(len(topics))[:4]]
-    person = pick(rng, world.parts["persons"])
-    said = f"{', '.join(things[:-1])} and {things[-1]}"
-    return {"text": f"A list from {person}: {said}. So it was {said} for {person}."}
+    return {
+        "text": f"{world.reply(rng, scene, motivation, scene.things[0])} So said {pick(rng, list(NAMES))}, with {motivation}."
+    }
 
 
 def _chat(world: World, rng: np.random.Generator) -> Document:

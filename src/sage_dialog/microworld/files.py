@@ -10,12 +10,15 @@ from typing import Any
 
 from sage_dialog.microworld.base_text import ASSISTANT_PREAMBLE, suited_motivation
 from sage_dialog.microworld.world import World, pick
+from sage_dialog.parameters import Split
 from sage_dialog.seeds import generator
 
 COLUMNS = ("conv_id", "utterance_idx", "context", "prompt", "speaker_idx", "utterance", "selfeval", "tags")
 
 
-def empathetic_dialogues(world: World, sizes: Mapping[str, int], seed: int) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
+def empathetic_dialogues(
+    world: World, sizes: Mapping[Split, int], seed: int
+) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
     """`train.csv`, `valid.csv`, `test.csv` as the original writes them, and the truth of each situation.
 
     The truth rows hold situation_id, emotion, topic and the suitable motivations. Every text is new: no
@@ -63,7 +66,7 @@ def instructions(world: World, count: int, seed: int) -> dict[str, bytes]:
         scene = world.scene(rng)
         turns = [{"from": "system", "value": ASSISTANT_PREAMBLE}]
         for topic in (scene.topic, pick(rng, list(world.parts["topics"]))):
-            things = world.parts["topics"][topic]
+            things = world.parts["topics"][topic]["things"]
             chosen = [things[i] for i in rng.permutation(len(things))[:2]]
             turns += [
                 {"from": "human", "value": f"Name two things that go with the {topic}."},
@@ -80,7 +83,7 @@ def multiple_choice(world: World, count: int, seed: int) -> dict[str, bytes]:
     for number in range(count):
         rng = generator(seed, "multiple choice", number)
         order = rng.permutation(len(topics))[:4]
-        choices = [pick(rng, world.parts["topics"][topics[i]]) for i in order]
+        choices = [pick(rng, world.parts["topics"][topics[i]]["things"]) for i in order]
         answer = int(rng.integers(4))
         question = f"Name a thing that goes with the {topics[order[answer]]}."
         lines.append(json.dumps({"question": question, "choices": choices, "answer": answer}))

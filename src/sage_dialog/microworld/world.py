@@ -56,8 +56,9 @@ class World:
         appraisal = pick(rng, list(self.parts["appraisals"]))
         modifier = pick(rng, list(self.parts["modifiers"]))
         topic = pick(rng, list(self.parts["topics"]))
-        person = pick(rng, self.parts["persons"])
-        things = tuple(self.parts["topics"][topic][i] for i in rng.permutation(len(self.parts["topics"][topic])))
+        person = pick(rng, self.parts["topics"][topic]["persons"])
+        things = self.parts["topics"][topic]["things"]
+        things = tuple(things[i] for i in rng.permutation(len(things)))
         cues = [pick(rng, self.parts["appraisals"][appraisal]), pick(rng, self.parts["modifiers"][modifier])]
         if rng.random() < 0.5:
             cues.reverse()
@@ -114,14 +115,14 @@ class World:
         words = set(re.findall(r"[a-z]+", text.lower()))
         return frozenset(
             topic
-            for topic, things in self.parts["topics"].items()
-            if topic in words or any(thing.removeprefix("the ") in words for thing in things)
+            for topic, parts in self.parts["topics"].items()
+            if topic in words or any(thing.removeprefix("the ") in words for thing in parts["things"])
         )
 
     def other_thing(self, rng: np.random.Generator, scene: Scene) -> str:
         """A thing of another topic."""
         topic = pick(rng, [name for name in self.parts["topics"] if name != scene.topic])
-        return pick(rng, self.parts["topics"][topic])
+        return pick(rng, self.parts["topics"][topic]["things"])
 
 
 @cache

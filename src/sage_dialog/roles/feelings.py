@@ -1,4 +1,4 @@
-"""Which of the 32 emotions a person's words show, and what replies it welcomes, from `lexicons/feelings.yml`."""
+"""Which of the 32 emotions a person's words show, and what replies it welcomes, from `lexicons/feelings.toml`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
-from importlib.resources import files
-from typing import Any
+
+from sage_dialog.roles.lexicon import phrase_list, read_tables
 
 
 def cue_votes(text: str) -> Counter[str]:
     """One vote a kind of cue for each emotion it may show, however often it is said."""
     votes: Counter[str] = Counter()
-    for group in _lexicon()["cues"]:
-        if found_phrases(text, tuple(group["phrases"])):
+    for group in read_tables("feelings")["cues"]:
+        if found_phrases(text, group["phrases"]):
             votes.update(group["emotions"])
     return votes
 
@@ -32,21 +32,14 @@ def shown_emotion(messages: Iterable[str]) -> str | None:
 
 def welcome_styles(emotion: str) -> dict[str, float]:
     """How welcome each style of reply is to a person in that mood, in [0, 1]."""
-    return dict(_lexicon()["welcome"][emotion])
+    return dict(read_tables("feelings")["welcome"][emotion])
 
 
-def found_phrases(text: str, phrases: tuple[str, ...]) -> list[str]:
-    """The phrases a text holds as whole words, in its order."""
+def found_phrases(text: str, phrases: str) -> list[str]:
+    """Which phrases of a list a text holds as whole words, in the text's order."""
     return _pattern(phrases).findall(text.lower())
 
 
 @cache
-def _lexicon() -> dict[str, Any]:
-    import yaml
-
-    return dict(yaml.safe_load(files(__package__).joinpath("lexicons", "feelings.yml").read_text("utf-8")))
-
-
-@cache
-def _pattern(phrases: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(rf"\b(?:{'|'.join(map(re.escape, phrases))})\b")
+def _pattern(phrases: str) -> re.Pattern[str]:
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, phrase_list(phrases)))})\b")

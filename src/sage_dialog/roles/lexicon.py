@@ -61,6 +61,11 @@ def _lexicon_file(name: str) -> str:
     return (resources.files("sage_dialog.roles") / "lexicons" / name).read_text("utf-8")
 
 
+def phrase_list(text: str) -> list[str]:
+    """The phrases of a list, which commas set apart, each once and in their order."""
+    return list(dict.fromkeys(" ".join(part.split()) for part in text.split(",") if part.strip()))
+
+
 class Phrases:
     """Named lists of phrases, found in a sequence of words.
 
@@ -75,7 +80,7 @@ class Phrases:
         self.names = tuple(lists)
         self._by_start: dict[str, list[tuple[str, str, Pattern]]] = {}
         for name, text in lists.items():
-            for phrase in sorted({" ".join(part.split()) for part in text.split(",")} - {""}):
+            for phrase in sorted(phrase_list(text)):
                 pattern = tuple(tuple(slot.split("/")) for slot in phrase.split(" "))
                 for word in pattern[0]:
                     if word == _GAP or (word.endswith("*") and len(word) <= _STEM_CHARS):

@@ -125,7 +125,7 @@ def readable(text: str) -> bool:
 def fitting_styles(heard: tuple[str, ...]) -> Fitting:
     """How well each style answers the feelings in the user's messages, in [-1, 1].
 
-    Where the cues of feelings.yml leave one emotion, what that emotion welcomes. Else the families of
+    Where the cues of feelings.toml leave one emotion, what that emotion welcomes. Else the families of
     selector_feelings.toml, weighed by the cues found for each; VADER's sign where there are none.
     """
     if emotion := shown_emotion(heard):

@@ -61,7 +61,8 @@ class Game:
 
     def item(self, *parts: object) -> tuple[object, ...]:
         """The name that seeds a sample. A search is its policy's own; rollouts draw the same numbers for every
-        policy, so that two policies differ by what they are and not by luck."""
+        policy, so that two policies differ by what they are and not by luck.
+        """
         return (self.kind, *([] if self.selector is None else [self.agent.policy]), *parts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,14 @@ from sage_dialog.seeds import derived_seed
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 # What every Trainer of this project is told: one CPU process or GPU, nothing reported, saved or shipped.
 TRAINER_DEFAULTS: dict[str, Any] = {
     "report_to": "none",
     "save_strategy": "no",
-    "logging_steps": 50,
-    "disable_tqdm": False,
+    "logging_steps": 20,
+    "disable_tqdm": True,  # `LossBar` is the bar
     "dataloader_pin_memory": False,
     "gradient_checkpointing": False,
 }
@@ -96,11 +96,43 @@ def save_adapter(model: PeftModel, name: str, base: Policy, start: Policy | None
     return Policy.write_card(out, card)
 
 
+# Said on every run by the libraries of these versions, about nothing this project can or should change.
+_KNOWN_CHATTER = (
+    "The following (rank|alpha)_pattern keys did not match",  # PEFT names a Mixtral's experts, ours are not adapted
+    "`is_gradient_checkpointing` is deprecated",
+    ".*gradient_checkpointing.* is deprecated",
+)
+
+
 def quiet_libraries() -> None:
-    """Keep the bars, drop the chatter that a run's log does not need."""
+    """Drop the libraries' own bars and chatter, which a run's log does not need."""
     import datasets
     import transformers
 
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
+    for message in _KNOWN_CHATTER:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def show_progress(trainer: Trainer, name: str) -> None:
+    """One bar with the steps, the time left and the latest loss."""
+    from tqdm import tqdm
+    from transformers import PrinterCallback, TrainerCallback
+
+    class LossBar(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.bar = tqdm(total=state.max_steps, desc=f"training {name}", unit="step", mininterval=1.0)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.bar.update(state.global_step - self.bar.n)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+            if logs and "loss" in logs:
+                self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}", refresh=False)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.bar.close()
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(LossBar())

@@ -17,6 +17,7 @@ from sage_dialog.training.adapters import (
     quiet_libraries,
     save_adapter,
     seed_torch,
+    show_progress,
     trainable_adapter,
 )
 
@@ -50,9 +51,13 @@ def prefer(
     rows = _conversational(pairs, dials, seed)
     kept = [row for row in rows if _length(tokenizer, row) <= dials.max_length]
     if left_out := len(rows) - len(kept):
-        logger.warning("%s: %d of %d pairs exceed %d tokens and are left out", name, left_out, len(rows), dials.max_length)
+        logger.warning(
+            "%s: %d of %d pairs exceed %d tokens and are left out", name, left_out, len(rows), dials.max_length
+        )
     if not kept:
-        raise ValueError(f"{name}: no pair to learn from ({len(rows)} given, {left_out} over {dials.max_length} tokens)")
+        raise ValueError(
+            f"{name}: no pair to learn from ({len(rows)} given, {left_out} over {dials.max_length} tokens)"
+        )
     sft_term = dials.sft_weight > 0
     arguments = DPOConfig(
         output_dir=str(out / "trainer"),
@@ -73,6 +78,7 @@ def prefer(
     trainer = DPOTrainer(
         model=adapter, args=arguments, train_dataset=Dataset.from_list(kept), processing_class=tokenizer
     )
+    show_progress(trainer, name)
     trainer.train()
     return save_adapter(trainer.model, name, base, start, start.card.blocks, out)
 

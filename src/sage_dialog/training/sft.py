@@ -17,6 +17,7 @@ from sage_dialog.training.adapters import (
     quiet_libraries,
     save_adapter,
     seed_torch,
+    show_progress,
     trainable_adapter,
 )
 
@@ -71,6 +72,7 @@ def fine_tune(
     trainer = SFTTrainer(
         model=adapter, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     )
+    show_progress(trainer, name)
     trainer.train()
     return save_adapter(trainer.model, name, base, start, blocks, out)
 
@@ -82,7 +84,11 @@ def _fitting(
     lengths = [len(tokenizer.apply_chat_template(row["messages"], tokenize=True)["input_ids"]) for row in rows]
     kept = [row for row, length in zip(rows, lengths, strict=True) if length <= max_length]
     if left_out := len(rows) - len(kept):
-        logger.warning("%s: %d of %d conversations exceed %d tokens and are left out", name, left_out, len(rows), max_length)
+        logger.warning(
+            "%s: %d of %d conversations exceed %d tokens and are left out", name, left_out, len(rows), max_length
+        )
     if not kept:
-        raise ValueError(f"{name}: no conversation to train on ({len(rows)} given, {left_out} over {max_length} tokens)")
+        raise ValueError(
+            f"{name}: no conversation to train on ({len(rows)} given, {left_out} over {max_length} tokens)"
+        )
     return kept

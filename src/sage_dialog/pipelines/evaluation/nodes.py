@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
-
-from sage_dialog import schemas
 from sage_dialog.parameters import Evaluation, SacAugmentation
 from sage_dialog.policies import Policy
 from sage_dialog.roles.protocols import Annotator, Judge, Selector
+from sage_dialog.tables import Table, table
 
 
-def describe_policies(**policies: Policy) -> pa.Table:
+def describe_policies(**policies: Policy) -> Table:
     """The cards of the evaluated policies, as a table of `schemas.POLICIES`; weights are hashed, not loaded."""
+    from sage_dialog.schemas import POLICIES
+
     rows = [
         {
             "policy": name,
@@ -28,20 +28,20 @@ def describe_policies(**policies: Policy) -> pa.Table:
         }
         for name, policy in policies.items()
     ]
-    return pa.Table.from_pylist(rows, schema=schemas.POLICIES)
+    return table(rows, POLICIES)
 
 
 def play_rollouts(
     base: Policy,
     agent: Policy,
     user: Policy,
-    situations: pa.Table,
+    situations: Table,
     evaluation: Evaluation,
     sac_augmentation: SacAugmentation,
     seed: int,
     threads: int | None,
     scratch: str,
-) -> pa.Table:
+) -> Table:
     """Dialogues of one policy with the simulated user on held-out situations (paper §3.6).
 
     Returns:
@@ -54,33 +54,32 @@ def play_rollouts(
     return rollout(engine, agent, user, situations, evaluation, sac_augmentation.preambles, seed, Path(scratch))
 
 
-def judge_pairs(evaluation: Evaluation, judge: Judge, **rollouts: pa.Table) -> pa.Table:
+def judge_pairs(evaluation: Evaluation, judge: Judge, **rollouts: Table) -> Table:
     """The judge's votes on the configured pairs, in both orders, as a table of `schemas.JUDGE_VOTES`."""
     from sage_dialog.evaluation.votes import collect_votes
+    from sage_dialog.schemas import JUDGE_VOTES
 
-    return pa.Table.from_pylist(collect_votes(rollouts, evaluation.pairs, judge), schema=schemas.JUDGE_VOTES)
+    return table(collect_votes(rollouts, evaluation.pairs, judge), JUDGE_VOTES)
 
 
-def count_wins(votes: pa.Table, evaluation: Evaluation) -> pa.Table:
+def count_wins(votes: Table, evaluation: Evaluation) -> Table:
     """A table of `schemas.WIN_RATES` from one of `schemas.JUDGE_VOTES`."""
     from sage_dialog.evaluation.votes import win_rates
+    from sage_dialog.schemas import WIN_RATES
 
-    return pa.Table.from_pylist(win_rates(votes.to_pylist(), evaluation.confidence), schema=schemas.WIN_RATES)
+    return table(win_rates(votes.to_pylist(), evaluation.confidence), WIN_RATES)
 
 
-def score_emotions(
-    evaluation: Evaluation, situations: pa.Table, policy_cards: pa.Table, **rollouts: pa.Table
-) -> pa.Table:
+def score_emotions(evaluation: Evaluation, situations: Table, policy_cards: Table, **rollouts: Table) -> Table:
     """Predicted against labelled user emotion, as a table of `schemas.EMOTION_ACCURACY`."""
     from sage_dialog.evaluation.emotions import emotion_accuracy
+    from sage_dialog.schemas import EMOTION_ACCURACY
 
     rows = emotion_accuracy(rollouts, _with_blocks(policy_cards), situations, evaluation.confidence)
-    return pa.Table.from_pylist(rows, schema=schemas.EMOTION_ACCURACY)
+    return table(rows, EMOTION_ACCURACY)
 
 
-def describe_replies(
-    evaluation: Evaluation, policy_cards: pa.Table, **rollouts: pa.Table
-) -> tuple[pa.Table, bytes, pa.Table]:
+def describe_replies(evaluation: Evaluation, policy_cards: Table, **rollouts: Table) -> tuple[Table, bytes, Table]:
     """What the replies mean to do and what they look like (paper Figure 3).
 
     Returns:
@@ -88,15 +87,12 @@ def describe_replies(
     """
     from sage_dialog.evaluation.figures import action_figure
     from sage_dialog.evaluation.replies import action_distribution, reply_statistics
+    from sage_dialog.schemas import ACTION_DISTRIBUTION, REPLY_STATISTICS
 
     with_blocks = _with_blocks(policy_cards)
     actions = action_distribution(rollouts, with_blocks, evaluation.confidence)
     statistics = reply_statistics(rollouts, with_blocks, evaluation.confidence)
-    return (
-        pa.Table.from_pylist(actions, schema=schemas.ACTION_DISTRIBUTION),
-        action_figure(actions),
-        pa.Table.from_pylist(statistics, schema=schemas.REPLY_STATISTICS),
-    )
+    return table(actions, ACTION_DISTRIBUTION), action_figure(actions), table(statistics, REPLY_STATISTICS)
 
 
 def write_report(
@@ -105,18 +101,18 @@ def write_report(
     annotator: Annotator,
     selector: Selector,
     judge: Judge,
-    policy_cards: pa.Table,
-    situations: pa.Table,
-    judge_votes: pa.Table,
-    win_rates: pa.Table,
-    emotion_accuracy: pa.Table,
-    reply_statistics: pa.Table,
+    policy_cards: Table,
+    situations: Table,
+    judge_votes: Table,
+    win_rates: Table,
+    emotion_accuracy: Table,
+    reply_statistics: Table,
     action_figure: bytes,
-    filter_report: pa.Table,
-    candidates: pa.Table,
-    trajectories: pa.Table,
-    outside_scores: pa.Table | None = None,
-    outside_win_rates: pa.Table | None = None,
+    filter_report: Table,
+    candidates: Table,
+    trajectories: Table,
+    outside_scores: Table | None = None,
+    outside_win_rates: Table | None = None,
 ) -> str:
     """The HTML report; candidates and trajectories are those of the last self-play iteration."""
     from sage_dialog.evaluation.report import Contents, render_report
@@ -142,5 +138,5 @@ def write_report(
     )
 
 
-def _with_blocks(policy_cards: pa.Table) -> list[str]:
+def _with_blocks(policy_cards: Table) -> list[str]:
     return [row["policy"] for row in policy_cards.to_pylist() if row["blocks"]]

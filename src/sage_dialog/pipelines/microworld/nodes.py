@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 
-import pyarrow as pa
-
-from sage_dialog import schemas
-from sage_dialog.evaluation.votes import win_rates
-from sage_dialog.microworld.truth import scores, votes
 from sage_dialog.microworld.world import load_world
 from sage_dialog.parameters import Evaluation, Microworld
 from sage_dialog.policies import Policy, fresh_folder
+from sage_dialog.tables import Table, table
 
 
 def write_raw_data(
     microworld: Microworld, seed: int
-) -> tuple[dict[str, bytes], dict[str, bytes], dict[str, bytes], dict[str, bytes], pa.Table]:
+) -> tuple[dict[str, bytes], dict[str, bytes], dict[str, bytes], dict[str, bytes], Table]:
     """Reddit months, EmpatheticDialogues CSVs, instructions and multiple choice by file name; and the truth."""
     from sage_dialog.microworld import files, reddit
+    from sage_dialog.schemas import WORLD_TRUTH
 
     world = load_world()
     dialogues, truth = files.empathetic_dialogues(world, microworld.situations, seed)
@@ -27,21 +24,20 @@ def write_raw_data(
         dialogues,
         files.instructions(world, microworld.instructions, seed),
         files.multiple_choice(world, microworld.multiple_choice, seed),
-        pa.Table.from_pylist(truth),
+        table(truth, WORLD_TRUTH),
     )
 
 
-def write_base_corpus(microworld: Microworld, seed: int) -> pa.Table:
+def write_base_corpus(microworld: Microworld, seed: int) -> Table:
     """The generic text of the base model: a row is one document, as JSON ({"text"} or {"messages"})."""
     from sage_dialog.microworld.base_text import documents
+    from sage_dialog.schemas import BASE_CORPUS
 
     written = documents(load_world(), microworld.documents, seed)
-    return pa.table({"document": [json.dumps(document) for document in written]})
+    return table([{"document": json.dumps(document)} for document in written], BASE_CORPUS)
 
 
-def train_sage_0(
-    base_corpus: pa.Table, microworld: Microworld, seed: int, scratch: str, threads: int | None
-) -> Policy:
+def train_sage_0(base_corpus: Table, microworld: Microworld, seed: int, scratch: str, threads: int | None) -> Policy:
     """A tokenizer and a Mixtral of about a million parameters, from scratch."""
     from sage_dialog.microworld.base_model import train_base
 
@@ -49,16 +45,23 @@ def train_sage_0(
     return train_base(documents, microworld.base, seed, fresh_folder(scratch, "sage_0"), threads)
 
 
-def score_by_truth(world_truth: pa.Table, **rollouts: pa.Table) -> pa.Table:
+def score_by_truth(world_truth: Table, **rollouts: Table) -> Table:
     """What the world knows of each reply: does it suit the feeling, keep to the topic, say something new."""
+    from sage_dialog.microworld.truth import scores
+
     return scores(load_world(), world_truth, rollouts)
 
 
-def vote_by_truth(truth_scores: pa.Table, evaluation: Evaluation) -> pa.Table:
+def vote_by_truth(truth_scores: Table, evaluation: Evaluation) -> Table:
     """The better-scored dialogue of each pair on each situation (schemas.JUDGE_VOTES)."""
+    from sage_dialog.microworld.truth import votes
+
     return votes(truth_scores, evaluation.pairs)
 
 
-def count_truth_votes(truth_votes: pa.Table, evaluation: Evaluation) -> pa.Table:
+def count_truth_votes(truth_votes: Table, evaluation: Evaluation) -> Table:
     """Wins, ties and exact tests by the world's truth (schemas.WIN_RATES)."""
-    return pa.Table.from_pylist(win_rates(truth_votes.to_pylist(), evaluation.confidence), schema=schemas.WIN_RATES)
+    from sage_dialog.evaluation.votes import win_rates
+    from sage_dialog.schemas import WIN_RATES
+
+    return table(win_rates(truth_votes.to_pylist(), evaluation.confidence), WIN_RATES)

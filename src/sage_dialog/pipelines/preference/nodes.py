@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
-
 from sage_dialog.parameters import Preference, SacAugmentation
 from sage_dialog.policies import Policy
+from sage_dialog.tables import Table
 
 NAME = "sage_dpo"
 
 
-def make_pairs(candidates: pa.Table, trajectories: pa.Table, sac_augmentation: SacAugmentation, seed: int) -> pa.Table:
+def make_pairs(candidates: Table, trajectories: Table, sac_augmentation: SacAugmentation, seed: int) -> Table:
     """Chosen candidates against another at random.
 
     Args:
@@ -30,7 +29,7 @@ def make_pairs(candidates: pa.Table, trajectories: pa.Table, sac_augmentation: S
 def prefer(
     base: Policy,
     start: Policy,
-    dpo_pairs: pa.Table,
+    dpo_pairs: Table,
     preference: Preference,
     seed: int,
     threads: int | None,

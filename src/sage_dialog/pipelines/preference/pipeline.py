@@ -1,7 +1,9 @@
 """From the last search, K, to `sage_dpo`::
 
-candidates_{K}, trajectories_{K} ──> [make_pairs] ──> dpo_pairs ──┐
-sage_0, sage_{K+1} ───────────────────────────────────────────────┴─> [prefer] ──> sage_dpo
+    candidates_{K}, trajectories_{K} ──> [make_pairs] ──> dpo_pairs ──┐
+    sage_0, sage_{K+1} ───────────────────────────────────────────────┴─> [prefer] ──> sage_dpo
+
+`sage_{K+1}` is where training starts and what it is compared with.
 """
 
 from __future__ import annotations

@@ -7,31 +7,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from sage_dialog import schemas
-from sage_dialog.corpora.conversations import read_conversations
 from sage_dialog.parameters import SacAugmentation
 from sage_dialog.roles.protocols import Annotator, Labelled, Rejected, Said
-from sage_dialog.training.mix import training_mix
+from sage_dialog.tables import Table, table
 
 logger = logging.getLogger(__name__)
 
 DIALOGUES_A_CALL = 64
 
 
-def annotate_dialogues(dialogues: pa.Table, annotator: Annotator) -> tuple[pa.Table, pa.Table]:
+def annotate_dialogues(dialogues: Table, annotator: Annotator) -> tuple[Table, Table]:
     """Motivation, emotion and topics of every utterance (paper §3.2, appendix B).
 
     Returns:
         Tables of `schemas.ANNOTATIONS` and `schemas.ANNOTATION_REJECTS`; every dialogue is in one of them.
     """
+    from sage_dialog.schemas import ANNOTATION_REJECTS, ANNOTATIONS
+
     annotations, rejects = [], []
     for row, said, labels in _annotated(dialogues.to_pylist(), annotator):
         if isinstance(labels, Rejected):
-            rejects.append(
-                {"dialogue_id": row["dialogue_id"], "reason": labels.reason, "raw_reply": labels.raw_reply}
-            )
+            rejects.append({"dialogue_id": row["dialogue_id"], "reason": labels.reason, "raw_reply": labels.raw_reply})
             continue
         for turn, (utterance, label) in enumerate(zip(said, labels, strict=True)):
             annotations.append(
@@ -48,11 +44,10 @@ def annotate_dialogues(dialogues: pa.Table, annotator: Annotator) -> tuple[pa.Ta
                 }
             )
     if rejects:
-        logger.warning("%d of %d dialogues could not be annotated; see annotation_rejects", len(rejects), len(dialogues))
-    return (
-        pa.Table.from_pylist(annotations, schema=schemas.ANNOTATIONS),
-        pa.Table.from_pylist(rejects, schema=schemas.ANNOTATION_REJECTS),
-    )
+        logger.warning(
+            "%d of %d dialogues could not be annotated; see annotation_rejects", len(rejects), len(dialogues)
+        )
+    return table(annotations, ANNOTATIONS), table(rejects, ANNOTATION_REJECTS)
 
 
 def _annotated(
@@ -73,14 +68,21 @@ def _annotated(
 
 
 def mix_with_blocks(
-    annotations: pa.Table, instructions: dict[str, Path], sac_augmentation: SacAugmentation, seed: int
-) -> pa.Table:
+    annotations: Table, instructions: dict[str, Path], sac_augmentation: SacAugmentation, seed: int
+) -> Table:
     """The training mix with state and action blocks (schemas.SFT_CONVERSATIONS)."""
-    return training_mix(annotations, read_conversations(instructions)[0], sac_augmentation, seed, with_blocks=True)
+    return _mix(annotations, instructions, sac_augmentation, seed, with_blocks=True)
 
 
-def mix_plain(
-    annotations: pa.Table, instructions: dict[str, Path], sac_augmentation: SacAugmentation, seed: int
-) -> pa.Table:
+def mix_plain(annotations: Table, instructions: dict[str, Path], sac_augmentation: SacAugmentation, seed: int) -> Table:
     """The same dialogues without blocks: the ablation's mix (paper §3.3)."""
-    return training_mix(annotations, read_conversations(instructions)[0], sac_augmentation, seed, with_blocks=False)
+    return _mix(annotations, instructions, sac_augmentation, seed, with_blocks=False)
+
+
+def _mix(
+    annotations: Table, instructions: dict[str, Path], sac_augmentation: SacAugmentation, seed: int, with_blocks: bool
+) -> Table:
+    from sage_dialog.corpora.conversations import read_conversations
+    from sage_dialog.training.mix import training_mix
+
+    return training_mix(annotations, read_conversations(instructions)[0], sac_augmentation, seed, with_blocks)

@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
-
 from sage_dialog.parameters import SacAugmentation, SelfPlay, Sft
 from sage_dialog.policies import Policy
 from sage_dialog.roles.protocols import Selector
+from sage_dialog.tables import Table
 
 
 def search(
     base: Policy,
     agent: Policy,
     user: Policy,
-    situations: pa.Table,
+    situations: Table,
     selector: Selector,
     self_play: SelfPlay,
     sac_augmentation: SacAugmentation,
     seed: int,
     threads: int | None,
     scratch: str,
-) -> tuple[pa.Table, pa.Table]:
+) -> tuple[Table, Table]:
     """Play train situations and keep every candidate.
 
     Args:
@@ -53,8 +52,8 @@ def refine_into(name: str) -> Callable[..., Policy]:
     def refine(
         base: Policy,
         agent: Policy,
-        trajectories: pa.Table,
-        sft_conversations: pa.Table,
+        trajectories: Table,
+        sft_conversations: Table,
         self_play: SelfPlay,
         sft: Sft,
         sac_augmentation: SacAugmentation,

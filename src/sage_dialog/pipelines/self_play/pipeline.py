@@ -1,9 +1,11 @@
 """One iteration k, from `sage_{k}` to `sage_{k+1}`::
 
-sage_0, sage_{k} (agent), sage_1 (user) ──┐
-situations, selector ─────────────────────┴─> [search] ──> candidates_{k}
-                                                     └───> trajectories_{k} ──┐
-sage_0, sage_{k}, sft_conversations ──────────────────────────────────────────┴─> [refine] ──> sage_{k+1}
+    sage_0, sage_{k} (agent), sage_1 (user) ──┐
+    situations, selector ─────────────────────┴─> [search] ──> candidates_{k}
+                                                         └───> trajectories_{k} ──┐
+    sage_0, sage_{k}, sft_conversations ──────────────────────────────────────────┴─> [refine] ──> sage_{k+1}
+
+`sage_1` plays the user in every iteration.
 """
 
 from __future__ import annotations

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-
 from sage_dialog.parameters import Sft
 from sage_dialog.policies import Policy, fresh_folder
+from sage_dialog.tables import Table
 
 
 def train_sage_1(
-    sage_0: Policy, conversations: pa.Table, sft: Sft, seed: int, scratch: str, threads: int | None
+    sage_0: Policy, conversations: Table, sft: Sft, seed: int, scratch: str, threads: int | None
 ) -> Policy:
     """LoRA on the base with state and action blocks (paper §3.3)."""
     return _train("sage_1", sage_0, conversations, sft, seed, scratch, threads, blocks=True)
 
 
 def train_sage_1_plain(
-    sage_0: Policy, conversations: pa.Table, sft: Sft, seed: int, scratch: str, threads: int | None
+    sage_0: Policy, conversations: Table, sft: Sft, seed: int, scratch: str, threads: int | None
 ) -> Policy:
     """The same training without blocks: the paper's SAGE_1(-SAC)."""
     return _train("sage_1_plain", sage_0, conversations, sft, seed, scratch, threads, blocks=False)
 
 
 def _train(
-    name: str, base: Policy, conversations: pa.Table, sft: Sft, seed: int, scratch: str, threads: int | None, blocks: bool
+    name: str, base: Policy, conversations: Table, sft: Sft, seed: int, scratch: str, threads: int | None, blocks: bool
 ) -> Policy:
     from sage_dialog.training.sft import fine_tune
 

@@ -5,6 +5,8 @@
 
     sage_0 ──────────────────────> [train_sage_1_plain] ──> sage_1_plain
     sft_conversations_plain ────┘
+
+`sage_1_plain` shows what the blocks are worth.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ def create_pipeline() -> Pipeline:
     settings = ["params:sft", "params:seed", "params:scratch", "params:threads"]
     return pipeline(
         [
-            node(train_sage_1, inputs=["sage_0", "sft_conversations", *settings], outputs="sage_1", name="train_sage_1"),
+            node(
+                train_sage_1, inputs=["sage_0", "sft_conversations", *settings], outputs="sage_1", name="train_sage_1"
+            ),
             node(
                 train_sage_1_plain,
                 inputs=["sage_0", "sft_conversations_plain", *settings],
