@@ -10,6 +10,7 @@ from sage_dialog.policies import Policy, PolicyCard, weights_revision
 from sage_dialog.seeds import derived_seed, generator
 
 if TYPE_CHECKING:
+    import torch
     from transformers import MixtralForCausalLM, PreTrainedTokenizerFast
 
     from sage_dialog.microworld.base_text import Document
@@ -48,8 +49,10 @@ def train_base(
     rows = [_encoded(tokenizer, document) for document in documents]
     model = _untrained(dials, tokenizer, seed)
     batches = _batches(rows, dials, seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=dials.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, dials.steps))
+    optimisers = _optimisers(model, dials.learning_rate)
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, dials.steps)) for optimiser in optimisers
+    ]
     model.train()
     progress = tqdm(batches, desc="pretraining sage_0", unit="step", mininterval=1.0)
     for step, batch in enumerate(progress):
@@ -57,9 +60,10 @@ def train_base(
         loss = model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        optimiser.zero_grad(set_to_none=True)
+        for optimiser, schedule in zip(optimisers, schedules, strict=True):
+            optimiser.step()
+            schedule.step()
+        model.zero_grad(set_to_none=True)
         if step % 50 == 0:
             progress.set_postfix(loss=f"{loss.item():.3f}")
     model.eval()
@@ -141,6 +145,18 @@ def _untrained(dials: BaseModelDials, tokenizer: PreTrainedTokenizerFast, seed: 
     return MixtralForCausalLM(config)
 
 
+def _optimisers(model: MixtralForCausalLM, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the attention matrices, AdamW for the rest."""
+    import torch
+
+    attention = [weight for name, weight in model.named_parameters() if "self_attn" in name]
+    others = [weight for name, weight in model.named_parameters() if "self_attn" not in name]
+    return [
+        torch.optim.Muon(attention, lr=learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01),
+    ]
+
+
 def _batches(rows: list[list[int]], dials: BaseModelDials, seed: int) -> list[list[int]]:
     """`steps` batches of row numbers, alike in length within a batch, in seeded order."""
     batches: list[list[int]] = []
@@ -165,6 +181,7 @@ def _padded(rows: list[list[int]], pad: int):  # type: ignore[no-untyped-def]
 
 
 def _rate(step: int, steps: int) -> float:
-    """Linear warm-up over 3 %, then linear decay to a tenth."""
-    warm = max(1, round(0.03 * steps))
-    return min((step + 1) / warm, 1.0 - 0.9 * step / steps)
+    """Linear warm-up over 3 %, constant to 60 %, then linear decay to a twentieth."""
+    warm, hold = max(1, round(0.03 * steps)), 0.6 * steps
+    decay = 1.0 - 0.95 * max(0.0, step - hold) / (steps - hold)
+    return min((step + 1) / warm, decay)

@@ -30,7 +30,7 @@ Document = dict[str, object]  # {"text": str} or {"messages": [{"role", "content
 
 def documents(world: World, count: int, seed: int) -> list[Document]:
     """`count` documents; document i depends on (seed, i) alone."""
-    kinds = (_story,) * 7 + (_friends,) * 4 + (_quote,) * 2 + (_record,) * 5 + (_chat,) * 2
+    kinds = (_story,) * 5 + (_feelings,) * 2 + (_friends,) * 5 + (_quote,) + (_advice,) * 2 + (_record,) * 4 + (_chat,)
     return [kinds[i % len(kinds)](world, generator(seed, "document", i)) for i in range(count)]
 
 
@@ -43,20 +43,32 @@ def _story(world: World, rng: np.random.Generator) -> Document:
     feeling = pick(rng, [f"{speaker} felt {scene.emotion}", f"{speaker} was {scene.emotion}"])
     answer = pick(rng, [f"{friend} offered {motivation}", f"{friend} answered with {motivation}"])
     reply = world.reply(rng, scene, motivation, scene.things[0], asks=bool(rng.integers(2)))
-    return {"text": f"{speaker} said: {words} {feeling}. {answer}. {reply}"}
+    told = f"{feeling} and said: {words}" if rng.random() < 0.25 else f"{speaker} said: {words} {feeling}."
+    return {"text": f"{told} {answer}. {reply}"}
+
+
+def _feelings(world: World, rng: np.random.Generator) -> Document:
+    """Four people, what each says and how each feels, named before or after."""
+    said = []
+    for i in rng.permutation(len(NAMES))[:4]:
+        scene = world.scene(rng)
+        words, named = f"{NAMES[i]}: {world.feeling(scene)}", f"{NAMES[i]} felt {scene.emotion}."
+        said.append(f"{words} {named}" if rng.random() < 0.7 else f"{named} {words}")
+    return {"text": " ".join(said)}
 
 
 def _friends(world: World, rng: np.random.Generator) -> Document:
-    """A talk between friends, with what each answer carries named beside it, whatever the feeling."""
+    """A scene as in a play: what each answer carries stands beside it, and often what the teller feels."""
     scene = world.scene(rng)
     speaker, friend = (NAMES[i] for i in rng.permutation(len(NAMES))[:2])
-    lines = [f"{speaker}: {scene.text}"]
+    teller = f"{speaker}, {scene.emotion}" if rng.random() < 0.5 else speaker
+    lines = [f"{teller}: {scene.text}"]
     for exchange in range(2):
         motivation = pick(rng, list(world.motivations))
         reply = world.reply(rng, scene, motivation, scene.things[exchange])
         suits = motivation in world.suitable(scene.emotion)
         lines.append(f"{friend}, with {motivation}: {reply}")
-        lines.append(f"{speaker}: {world.follow_up(rng, scene, suits, scene.things[exchange + 1])}")
+        lines.append(f"{teller}: {world.follow_up(rng, scene, suits, scene.things[exchange + 1])}")
     return {"text": " ".join(lines)}
 
 
@@ -67,6 +79,16 @@ def _quote(world: World, rng: np.random.Generator) -> Document:
     return {
         "text": f"{world.reply(rng, scene, motivation, scene.things[0])} So said {pick(rng, list(NAMES))}, with {motivation}."
     }
+
+
+def _advice(world: World, rng: np.random.Generator) -> Document:
+    """What common sense holds to help in which mood, five moods a page."""
+    sentences = []
+    for _ in range(5):
+        scene = world.scene(rng)
+        motivation = suited_motivation(world, rng, scene, COMMON_SENSE)
+        sentences.append(pick(rng, [f"Who is {scene.emotion} wants {motivation}.", f"If {scene.emotion}, then {motivation}."]))
+    return {"text": " ".join(sentences)}
 
 
 def _chat(world: World, rng: np.random.Generator) -> Document:

@@ -13,14 +13,16 @@ from sage_dialog.microworld.world import World
 SCORER = "world truth"
 
 # Of each reply, 1 or 0:
-SUITABLE = "suitable"  # its wording carries a motivation that suits the situation's true emotion
+SUITABLE = "suitable"  # its wording carries a motivation that suits what the user feels
 ON_TOPIC = "on topic"  # it speaks of the situation's topic and of no other
 FRESH = "fresh"  # no earlier reply of the dialogue carried the same words
 ATTUNED = "attuned"  # suitable and on topic: what the votes count
 # Of replies with blocks:
-EMOTION_READ = "emotion read"  # u_emotion is the true emotion
+EMOTION_READ = "emotion read"  # u_emotion is what the user feels
 PLAN_SUITS_OWN_READING = "plan suits own reading"  # a_motivation suits the u_emotion the policy itself wrote
 SAID_AS_PLANNED = "said as planned"  # the wording carries the a_motivation
+# Of the simulated user's words before the reply, from the second exchange on:
+USER_KEEPS_FEELING = "user keeps the feeling"  # their cues show the situation's emotion, and no other
 
 
 def scores(world: World, world_truth: pa.Table, rollouts: Mapping[str, pa.Table]) -> pa.Table:
@@ -41,8 +43,8 @@ def scores(world: World, world_truth: pa.Table, rollouts: Mapping[str, pa.Table]
             "value": float(value),
         }
         for policy, table in rollouts.items()
-        for situation, exchange, reply, earlier in _replies(table)
-        for statistic, value in _reply_scores(world, truth[situation], reply, earlier).items()
+        for situation, exchange, heard, reply, earlier in _replies(table)
+        for statistic, value in _reply_scores(world, truth[situation], heard, reply, earlier).items()
     ]
     return pa.Table.from_pylist(rows, schema=schemas.OUTSIDE_SCORES)
 
@@ -68,19 +70,28 @@ def votes(truth_scores: pa.Table, pairs: Sequence[tuple[str, str]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schemas.JUDGE_VOTES)
 
 
-def _replies(table: pa.Table) -> Iterator[tuple[str, int, dict[str, Any], list[str]]]:
-    """Situation, exchange, the reply's row, and the texts of the replies before it."""
+def _replies(table: pa.Table) -> Iterator[tuple[str, int, str, dict[str, Any], list[str]]]:
+    """Situation, exchange, what the user said last, the reply's row, and the texts of the replies before it."""
     earlier: dict[str, list[str]] = {}
+    heard = ""
     for row in sorted(table.to_pylist(), key=lambda row: (row["situation_id"], row["turn"])):
-        if row["role"] == "assistant":
-            said = earlier.setdefault(row["situation_id"], [])
-            yield row["situation_id"], len(said) + 1, row, list(said)
-            said.append(row["text"])
+        if row["role"] == "user":
+            heard = row["text"]
+            continue
+        said = earlier.setdefault(row["situation_id"], [])
+        yield row["situation_id"], len(said) + 1, heard, row, list(said)
+        said.append(row["text"])
 
 
-def _reply_scores(world: World, truth: dict[str, Any], reply: dict[str, Any], earlier: list[str]) -> dict[str, bool]:
+def _reply_scores(
+    world: World, truth: dict[str, Any], heard: str, reply: dict[str, Any], earlier: list[str]
+) -> dict[str, bool]:
+    # A user model may lose the thread: where its cues show one feeling, that is what a reply must suit;
+    # where they show none or several, the situation's feeling stands.
+    shown = world.emotion_in(heard)
+    felt = shown or truth["emotion"]
     carried = world.motivation_of(reply["text"])
-    suitable = carried in truth["suitable"]
+    suitable = carried in world.suitable(felt)
     on_topic = world.topics_in(reply["text"]) == {truth["topic"]}
     found = {
         SUITABLE: suitable,
@@ -90,7 +101,9 @@ def _reply_scores(world: World, truth: dict[str, Any], reply: dict[str, Any], ea
     }
     if reply["a_motivation"] is not None:
         read = reply["u_emotion"]
-        found[EMOTION_READ] = read == truth["emotion"]
+        found[EMOTION_READ] = read == felt
         found[PLAN_SUITS_OWN_READING] = read in world.emotions and reply["a_motivation"] in world.suitable(read)
         found[SAID_AS_PLANNED] = reply["a_motivation"] == carried
+    if earlier:
+        found[USER_KEEPS_FEELING] = shown == truth["emotion"]
     return found

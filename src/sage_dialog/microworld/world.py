@@ -7,7 +7,7 @@ talked about. Sharers and listeners speak about a scene; `World.motivation_of` r
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ class Scene:
     topic: str
     person: str
     things: tuple[str, ...]
+    cues: tuple[str, str]
     text: str
 
 
@@ -59,16 +60,17 @@ class World:
         person = pick(rng, self.parts["topics"][topic]["persons"])
         things = self.parts["topics"][topic]["things"]
         things = tuple(things[i] for i in rng.permutation(len(things)))
-        cues = [pick(rng, self.parts["appraisals"][appraisal]), pick(rng, self.parts["modifiers"][modifier])]
-        if rng.random() < 0.5:
-            cues.reverse()
-        text = pick(rng, self.parts["situations"])
-        text = text.replace("{Cue}", sentence_case(cues[0])).replace("{cue}", cues[1])
+        cues = (pick(rng, self.parts["appraisals"][appraisal]), pick(rng, self.parts["modifiers"][modifier]))
         emotion = self.parts["emotions"][appraisal][modifier]
-        blank = Scene(appraisal, modifier, emotion, topic, person, things, "")
+        scene = Scene(appraisal, modifier, emotion, topic, person, things, cues, "")
         time = pick(rng, self.parts["times"])
-        text = fill(text.replace("{Time}", sentence_case(time)).replace("{time}", time), blank, things[0])
-        return Scene(appraisal, modifier, emotion, topic, person, things, text)
+        text = pick(rng, self.parts["situations"])
+        text = text.replace("{feeling}", self.feeling(scene)).replace("{Time}", sentence_case(time)).replace("{time}", time)
+        return replace(scene, text=fill(text, scene, things[0]))
+
+    def feeling(self, scene: Scene) -> str:
+        """The sentence that shows what a sharer feels, the same words whenever it is said."""
+        return str(self.parts["feeling"]).replace("{cues}", ", ".join(scene.cues))
 
     def reply(self, rng: np.random.Generator, scene: Scene, motivation: str, thing: str, asks: bool = True) -> str:
         """A listener's reply that carries a motivation and speaks about `thing`."""
@@ -79,18 +81,9 @@ class World:
         return fill(" ".join(map(_capitalised_slots, said)), scene, thing)
 
     def follow_up(self, rng: np.random.Generator, scene: Scene, suited: bool, thing: str) -> str:
-        """A sharer's next words: a reaction to the last reply, news, and the feeling again."""
+        """A sharer's next words: a reaction to the last reply, news, and the feeling again, as people repeat themselves."""
         warm = rng.random() < (0.9 if suited else 0.1)
-        cues = [
-            pick(rng, self.parts["appraisals"][scene.appraisal]),
-            pick(rng, self.parts["modifiers"][scene.modifier]),
-        ]
-        if rng.random() < 0.5:
-            cues.reverse()
-        if rng.random() < 0.3:
-            cues.pop()
-        feeling = sentence_case(", and ".join(cues)) + "."
-        said = [pick(rng, self.parts["warm" if warm else "flat"]), pick(rng, self.parts["details"]), feeling]
+        said = [pick(rng, self.parts["warm" if warm else "flat"]), pick(rng, self.parts["details"]), self.feeling(scene)]
         return fill(" ".join(map(_capitalised_slots, said)), scene, thing)
 
     def neutral(self, rng: np.random.Generator, scene: Scene) -> str:
@@ -109,6 +102,18 @@ class World:
         if not ranked or (len(ranked) > 1 and ranked[0][1] == ranked[1][1]):
             return None
         return ranked[0][0]
+
+    def emotion_in(self, text: str) -> str | None:
+        """The one emotion that the cues of a text show; None where a kind of cue is missing or there are two."""
+        said = text.lower()
+        shown = [
+            {name for name, cues in self.parts[kind].items() if any(cue.lower() in said for cue in cues)}
+            for kind in ("appraisals", "modifiers")
+        ]
+        if any(len(names) != 1 for names in shown):
+            return None
+        (appraisal,), (modifier,) = shown
+        return str(self.parts["emotions"][appraisal][modifier])
 
     def topics_in(self, text: str) -> frozenset[str]:
         """The topics whose name or things a text mentions."""

@@ -20,7 +20,7 @@ from sage_dialog.sentiment import compound
 Fitting = dict[str, float]
 
 FIT = 2.0
-TOPIC = 1.0
+TOPIC = 2.0
 QUESTION = 0.4
 REPETITION = 1.5
 OPENER = 0.5
@@ -125,10 +125,10 @@ def readable(text: str) -> bool:
 def fitting_styles(heard: tuple[str, ...]) -> Fitting:
     """How well each style answers the feelings in the user's messages, in [-1, 1].
 
-    Where the cues of feelings.toml leave one emotion, what that emotion welcomes. Else the families of
+    Where the cues of feelings.toml leave one emotion, in the latest message or in all, what that emotion welcomes. Else the families of
     selector_feelings.toml, weighed by the cues found for each; VADER's sign where there are none.
     """
-    if emotion := shown_emotion(heard):
+    if emotion := shown_emotion(heard[-1:]) or shown_emotion(heard):
         return dict.fromkeys(_styles().names, OUT_OF_PLACE) | welcome_styles(emotion)
     families = read_tables("selector_feelings")
     found: Counter[str] = Counter()

@@ -1,0 +1,124 @@
+"""Does the recipe show its effect in the demo world? The whole road, once a seed.
+
+    python benchmarks/microworld_seeds.py              # seeds 0, 1, 2: about 25 minutes on two cores
+    python benchmarks/microworld_seeds.py --seeds 3 4 --split valid
+    python benchmarks/microworld_seeds.py --quick      # one seed at the size of a test; shows that it runs, no more
+
+For every seed a new world is written, its base trained, and all policies after it. Printed are the pairs of
+each seed and of all seeds together, by the offline judge and by the world's truth, and what the truth says of
+each policy's replies. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--split", choices=["valid", "test"], default="test", help="valid to tune on, test to report")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--keep", type=Path, help="folder for the runs' data; a temporary one otherwise")
+    given = parser.parse_args()
+    seeds = given.seeds[:1] if given.quick else given.seeds
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.keep or Path(temporary)
+        runs = {seed: _run(folder / f"seed_{seed}", seed, given.split, given.quick) for seed in seeds}
+        votes = {seed: _table(run, "win_rates") + _table(run, "truth_win_rates") for seed, run in runs.items()}
+        scores = {seed: _table(run, "truth_scores") for seed, run in runs.items()}
+        emotions = {seed: _table(run, "emotion_accuracy") for seed, run in runs.items()}
+    pooled = _pooled(votes)
+    statistics = _statistics(scores)
+    _print_pairs(votes, pooled)
+    _print_statistics(statistics)
+    first = {
+        f"{row['policy']} seed {seed}": round(row["accuracy"], 3)
+        for seed, rows in emotions.items()
+        for row in rows
+        if row["exchange"] == 1
+    }
+    print(json.dumps({"seeds": seeds, "split": given.split, "pairs": pooled, "truth": statistics, "emotion_first": first}))
+
+
+def _run(data: Path, seed: int, split: str, quick: bool) -> Path:
+    command = [sys.executable, "-m", "kedro", "run", "--pipelines", "demo"]
+    command += ["--params", f"seed={seed},evaluation.split={split}", *(["--env", "test"] if quick else [])]
+    subprocess.run(command, cwd=PROJECT, check=True, env=os.environ | {"SAGE_DATA": str(data)})
+    return data
+
+
+def _table(data: Path, name: str) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(max(data.glob(f"0*/{name}.parquet/*/{name}.parquet"))).to_pylist()
+
+
+def _pooled(votes: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Each judge and pair over all seeds, with the exact two-sided sign test on the decided situations."""
+    from scipy.stats import binomtest
+
+    counts: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for rows in votes.values():
+        for row in rows:
+            counted = counts[row["judge"], row["policy_a"], row["policy_b"]]
+            for place, key in enumerate(("wins_a", "ties", "wins_b")):
+                counted[place] += row[key]
+    pooled = []
+    for (judge, a, b), (wins_a, ties, wins_b) in counts.items():
+        p = binomtest(wins_b, wins_a + wins_b).pvalue if wins_a + wins_b else 1.0
+        row = {"judge": judge, "a": a, "b": b, "n": wins_a + ties + wins_b, "p": float(f"{p:.2g}")}
+        pooled.append(row | {"wins_a": wins_a, "ties": ties, "wins_b": wins_b})
+    return pooled
+
+
+def _statistics(scores: dict[int, list[dict[str, Any]]]) -> dict[str, dict[str, float]]:
+    """Mean of every truth statistic by policy over all seeds; `suitable first` is exchange 1 alone."""
+    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for rows in scores.values():
+        for row in rows:
+            values[row["policy"], row["statistic"]].append(row["value"])
+            if row["statistic"] == "suitable" and row["exchange"] == 1:
+                values[row["policy"], "suitable first"].append(row["value"])
+    means: dict[str, dict[str, float]] = defaultdict(dict)
+    for (policy, statistic), found in values.items():
+        means[policy][statistic] = round(sum(found) / len(found), 3)
+    return dict(means)
+
+
+def _print_pairs(votes: dict[int, list[dict[str, Any]]], pooled: list[dict[str, Any]]) -> None:
+    print(f"\n{'judge':<22}{'a':<14}{'b':<10}" + "".join(f"{f'seed {seed}':>16}" for seed in votes) + f"{'all':>16}       p")
+    for row in pooled:
+        cells = []
+        for rows in votes.values():
+            (one,) = (
+                found
+                for found in rows
+                if (found["judge"], found["policy_a"], found["policy_b"]) == (row["judge"], row["a"], row["b"])
+            )
+            cells.append(f"{one['wins_a']}/{one['ties']}/{one['wins_b']}")
+        cells.append(f"{row['wins_a']}/{row['ties']}/{row['wins_b']}")
+        print(f"{row['judge']:<22}{row['a']:<14}{row['b']:<10}" + "".join(f"{cell:>16}" for cell in cells) + f"{row['p']:>8.2g}")
+    print("wins of a / ties / wins of b; p: exact two-sided sign test over all seeds")
+
+
+def _print_statistics(statistics: dict[str, dict[str, float]]) -> None:
+    names = sorted({name for found in statistics.values() for name in found})
+    print("\nworld truth, share of replies")
+    for name in names:
+        shares = "  ".join(f"{policy} {found[name]:.2f}" for policy, found in statistics.items() if name in found)
+        print(f"  {name:<24}{shares}")
+
+
+if __name__ == "__main__":
+    main()
