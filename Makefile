@@ -12,7 +12,7 @@ BIN := .venv/bin
 # pip's own output goes to .venv/install.log; the terminal shows how far it is.
 define install
 	@echo "$(1)"
-	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --no-input -e '$(2)' 2>&1 \
+	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --no-input --no-compile -e '$(2)' 2>&1 \
 		| tee .venv/install.log \
 		| awk '/^ *(Collecting|Processing) / { printf "\r  %d packages found", ++n; fflush() } \
 			/^Installing collected/ { printf "\n  installing them"; fflush() } END { print "" }' \

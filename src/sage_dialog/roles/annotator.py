@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from sage_dialog.roles.feelings import cue_votes, found_phrases
 from sage_dialog.roles.lexicon import read_tables
 from sage_dialog.roles.protocols import Labelled, Rejected, Said
+from sage_dialog.roles.topics import mentioned_topics
 from sage_dialog.sac import Intent
 
 MAX_TOPICS = 2
@@ -55,9 +56,8 @@ def _labelled(dialogue: Sequence[Said]) -> tuple[Labelled, ...] | Rejected:
 
 
 def _topics(text: str) -> tuple[str, ...]:
-    """The topics whose name or words a text mentions, those with most of them first."""
-    lists = {topic: f"{topic}, {things}" for topic, things in read_tables("annotator")["topics"].items()}
-    return tuple(topic for topic, _ in _found(text, lists).most_common(MAX_TOPICS))
+    """The topics a text mentions, those with most of their words first."""
+    return tuple(topic for topic, _ in mentioned_topics(text).most_common(MAX_TOPICS))
 
 
 def _sharers_motivation(text: str, position: int) -> str:

@@ -1,7 +1,7 @@
 """The offline selector: rules and word lists in place of the paper's selector LLM (paper §3.4).
 
 It reads the user's feeling in the user's words, tells what each candidate does by its phrases, and prefers
-a reply whose style fits the feeling, that stays on the user's topic, repeats nothing, is short, and hands
+a reply whose style fits the feeling, that stays on the user's topic and brings up no other, repeats nothing, is short, and hands
 the turn back with a question. Nothing it chooses is evidence about language models.
 """
 
@@ -14,13 +14,15 @@ from functools import lru_cache
 from sage_dialog.roles.feelings import shown_emotion, welcome_styles
 from sage_dialog.roles.lexicon import Phrases, content_words, read_tables, sentences, trigrams, words
 from sage_dialog.roles.protocols import Choice, Said
+from sage_dialog.roles.topics import mentioned_topics
 from sage_dialog.seeds import derived_seed
 from sage_dialog.sentiment import compound
 
 Fitting = dict[str, float]
 
 FIT = 2.0
-TOPIC = 2.0
+TOPIC = 1.0
+DRIFT = 1.5
 QUESTION = 0.4
 REPETITION = 1.5
 OPENER = 0.5
@@ -69,6 +71,7 @@ class _Reading:
     def __init__(self, history: Sequence[Said]) -> None:
         heard = [said.text for said in history if said.role == "user"]
         self.fitting = fitting_styles(tuple(heard))
+        self.topics = {topic for message in heard for topic in mentioned_topics(message)}
         self.latest = content_words(words(heard[-1])) if heard else set()
         self.situation = content_words(words(heard[0])) if heard else set()
         self.latest_trigrams = trigrams(words(heard[-1])) if heard else set()
@@ -82,6 +85,7 @@ class _Reading:
         return (
             FIT * self._fit(tokens)
             + TOPIC * self._topic(tokens)
+            - DRIFT * bool(mentioned_topics(candidate).keys() - self.topics)
             + QUESTION * candidate.rstrip().endswith("?")
             - REPETITION * self._repetition(tokens)
             - OPENER * ((tuple(tokens[:3]) in self.openers) + (tuple(words(sentences(candidate)[-1])) in self.endings))
