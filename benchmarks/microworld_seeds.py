@@ -48,7 +48,8 @@ def main() -> None:
         for row in rows
         if row["exchange"] == 1
     }
-    print(json.dumps({"seeds": seeds, "split": given.split, "pairs": pooled, "truth": statistics, "emotion_first": first}))
+    figures = {"seeds": seeds, "split": given.split, "pairs": pooled, "truth": statistics, "emotion_first": first}
+    print(json.dumps(figures))
 
 
 def _run(data: Path, seed: int, split: str, quick: bool) -> Path:
@@ -97,7 +98,8 @@ def _statistics(scores: dict[int, list[dict[str, Any]]]) -> dict[str, dict[str, 
 
 
 def _print_pairs(votes: dict[int, list[dict[str, Any]]], pooled: list[dict[str, Any]]) -> None:
-    print(f"\n{'judge':<22}{'a':<14}{'b':<10}" + "".join(f"{f'seed {seed}':>16}" for seed in votes) + f"{'all':>16}       p")
+    headings = "".join(f"{f'seed {seed}':>16}" for seed in votes)
+    print(f"\n{'judge':<22}{'a':<14}{'b':<10}{headings}{'all':>16}       p")
     for row in pooled:
         cells = []
         for rows in votes.values():
@@ -108,7 +110,8 @@ def _print_pairs(votes: dict[int, list[dict[str, Any]]], pooled: list[dict[str, 
             )
             cells.append(f"{one['wins_a']}/{one['ties']}/{one['wins_b']}")
         cells.append(f"{row['wins_a']}/{row['ties']}/{row['wins_b']}")
-        print(f"{row['judge']:<22}{row['a']:<14}{row['b']:<10}" + "".join(f"{cell:>16}" for cell in cells) + f"{row['p']:>8.2g}")
+        counts = "".join(f"{cell:>16}" for cell in cells)
+        print(f"{row['judge']:<22}{row['a']:<14}{row['b']:<10}{counts}{row['p']:>8.2g}")
     print("wins of a / ties / wins of b; p: exact two-sided sign test over all seeds")
 
 

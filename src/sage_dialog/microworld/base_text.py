@@ -76,9 +76,8 @@ def _quote(world: World, rng: np.random.Generator) -> Document:
     """An answer by itself, and how it was meant."""
     scene = world.scene(rng)
     motivation = pick(rng, list(world.motivations))
-    return {
-        "text": f"{world.reply(rng, scene, motivation, scene.things[0])} So said {pick(rng, list(NAMES))}, with {motivation}."
-    }
+    reply = world.reply(rng, scene, motivation, scene.things[0])
+    return {"text": f"{reply} So said {pick(rng, list(NAMES))}, with {motivation}."}
 
 
 def _advice(world: World, rng: np.random.Generator) -> Document:
@@ -87,7 +86,8 @@ def _advice(world: World, rng: np.random.Generator) -> Document:
     for _ in range(5):
         scene = world.scene(rng)
         motivation = suited_motivation(world, rng, scene, COMMON_SENSE)
-        sentences.append(pick(rng, [f"Who is {scene.emotion} wants {motivation}.", f"If {scene.emotion}, then {motivation}."]))
+        wordings = [f"Who is {scene.emotion} wants {motivation}.", f"If {scene.emotion}, then {motivation}."]
+        sentences.append(pick(rng, wordings))
     return {"text": " ".join(sentences)}
 
 

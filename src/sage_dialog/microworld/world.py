@@ -65,7 +65,8 @@ class World:
         scene = Scene(appraisal, modifier, emotion, topic, person, things, cues, "")
         time = pick(rng, self.parts["times"])
         text = pick(rng, self.parts["situations"])
-        text = text.replace("{feeling}", self.feeling(scene)).replace("{Time}", sentence_case(time)).replace("{time}", time)
+        text = text.replace("{Time}", sentence_case(time)).replace("{time}", time)
+        text = text.replace("{feeling}", self.feeling(scene))
         return replace(scene, text=fill(text, scene, things[0]))
 
     def feeling(self, scene: Scene) -> str:
@@ -81,9 +82,13 @@ class World:
         return fill(" ".join(map(_capitalised_slots, said)), scene, thing)
 
     def follow_up(self, rng: np.random.Generator, scene: Scene, suited: bool, thing: str) -> str:
-        """A sharer's next words: a reaction to the last reply, news, and the feeling again, as people repeat themselves."""
+        """A sharer's next words: a reaction to the last reply, news, and the feeling once more."""
         warm = rng.random() < (0.9 if suited else 0.1)
-        said = [pick(rng, self.parts["warm" if warm else "flat"]), pick(rng, self.parts["details"]), self.feeling(scene)]
+        said = [
+            pick(rng, self.parts["warm" if warm else "flat"]),
+            pick(rng, self.parts["details"]),
+            self.feeling(scene),
+        ]
         return fill(" ".join(map(_capitalised_slots, said)), scene, thing)
 
     def neutral(self, rng: np.random.Generator, scene: Scene) -> str:

@@ -1,8 +1,8 @@
 """The offline selector: rules and word lists in place of the paper's selector LLM (paper §3.4).
 
 It reads the user's feeling in the user's words, tells what each candidate does by its phrases, and prefers
-a reply whose style fits the feeling, that stays on the user's topic and brings up no other, repeats nothing, is short, and hands
-the turn back with a question. Nothing it chooses is evidence about language models.
+a reply whose style fits the feeling, that stays on the user's topic and brings up no other, repeats nothing,
+is short, and hands the turn back with a question. Nothing it chooses is evidence about language models.
 """
 
 from __future__ import annotations
@@ -129,8 +129,9 @@ def readable(text: str) -> bool:
 def fitting_styles(heard: tuple[str, ...]) -> Fitting:
     """How well each style answers the feelings in the user's messages, in [-1, 1].
 
-    Where the cues of feelings.toml leave one emotion, in the latest message or in all, what that emotion welcomes. Else the families of
-    selector_feelings.toml, weighed by the cues found for each; VADER's sign where there are none.
+    Where the cues of feelings.toml leave one emotion, in the latest message or in all, what that emotion
+    welcomes. Else the families of selector_feelings.toml, weighed by the cues found for each; VADER's sign
+    where there are none.
     """
     if emotion := shown_emotion(heard[-1:]) or shown_emotion(heard):
         return dict.fromkeys(_styles().names, OUT_OF_PLACE) | welcome_styles(emotion)
