@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--split", choices=["valid", "test"], default="test", help="valid to tune on, test to report")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--keep", type=Path, help="folder for the runs' data; a temporary one otherwise")
+    parser.add_argument("--keep", type=Path, help="folder for the runs' data; a seed finished there is not run again")
     given = parser.parse_args()
     seeds = given.seeds[:1] if given.quick else given.seeds
     with tempfile.TemporaryDirectory() as temporary:
@@ -53,6 +53,9 @@ def main() -> None:
 
 
 def _run(data: Path, seed: int, split: str, quick: bool) -> Path:
+    """The folder of the seed's finished run."""
+    if any(data.glob("08_reporting/truth_win_rates.parquet/*/truth_win_rates.parquet")):
+        return data
     command = [sys.executable, "-m", "kedro", "run", "--pipelines", "demo"]
     command += ["--params", f"seed={seed},evaluation.split={split}", *(["--env", "test"] if quick else [])]
     subprocess.run(command, cwd=PROJECT, check=True, env=os.environ | {"SAGE_DATA": str(data)})

@@ -2,7 +2,7 @@
 
 As a base model has read novels, advice, records and polite chats long before any dialogue training, this
 one has read what people in this world say, how narrators name their feelings, how friends answered, and
-bracketed records. It has never seen a record before a reply, and as an assistant it is wordy and neutral.
+bracketed records. As an assistant it makes no use of all that: it is wordy and neutral.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _feelings(world: World, rng: np.random.Generator) -> Document:
 
 
 def _friends(world: World, rng: np.random.Generator) -> Document:
-    """A scene as in a play: what each answer carries stands beside it, and often what the teller feels."""
+    """A scene as in a play: what each answer carries stands before it, in words or as a record; often the feeling too."""
     scene = world.scene(rng)
     speaker, friend = (NAMES[i] for i in rng.permutation(len(NAMES))[:2])
     teller = f"{speaker}, {scene.emotion}" if rng.random() < 0.5 else speaker
@@ -67,7 +67,9 @@ def _friends(world: World, rng: np.random.Generator) -> Document:
         motivation = pick(rng, list(world.motivations))
         reply = world.reply(rng, scene, motivation, scene.things[exchange])
         suits = motivation in world.suitable(scene.emotion)
-        lines.append(f"{friend}, with {motivation}: {reply}")
+        action = Intent(motivation, pick(rng, list(TONES)), (scene.topic,))
+        carries = f", with {motivation}:" if rng.random() < 0.5 else f" {render_block('a', action)}"
+        lines.append(f"{friend}{carries} {reply}")
         lines.append(f"{teller}: {world.follow_up(rng, scene, suits, scene.things[exchange + 1])}")
     return {"text": " ".join(lines)}
 
