@@ -58,7 +58,7 @@ def _feelings(world: World, rng: np.random.Generator) -> Document:
 
 
 def _friends(world: World, rng: np.random.Generator) -> Document:
-    """A scene as in a play: what each answer carries stands before it, in words or as a record; often the feeling too."""
+    """A scene as in a play: what an answer carries stands before it, in words or as a record; often the feeling."""
     scene = world.scene(rng)
     speaker, friend = (NAMES[i] for i in rng.permutation(len(NAMES))[:2])
     teller = f"{speaker}, {scene.emotion}" if rng.random() < 0.5 else speaker
