@@ -102,7 +102,7 @@ def _statistics(scores: dict[int, list[dict[str, Any]]]) -> dict[str, dict[str, 
 
 def _print_pairs(votes: dict[int, list[dict[str, Any]]], pooled: list[dict[str, Any]]) -> None:
     headings = "".join(f"{f'seed {seed}':>16}" for seed in votes)
-    print(f"\n{'judge':<22}{'a':<14}{'b':<10}{headings}{'all':>16}       p")
+    print(f"\n{'judge':<22}{'a':<14}{'b':<10}{headings}{'all':>16}         p")
     for row in pooled:
         cells = []
         for rows in votes.values():
@@ -114,7 +114,7 @@ def _print_pairs(votes: dict[int, list[dict[str, Any]]], pooled: list[dict[str, 
             cells.append(f"{one['wins_a']}/{one['ties']}/{one['wins_b']}")
         cells.append(f"{row['wins_a']}/{row['ties']}/{row['wins_b']}")
         counts = "".join(f"{cell:>16}" for cell in cells)
-        print(f"{row['judge']:<22}{row['a']:<14}{row['b']:<10}{counts}{row['p']:>8.2g}")
+        print(f"{row['judge']:<22}{row['a']:<14}{row['b']:<10}{counts}{row['p']:>10.2g}")
     print("wins of a / ties / wins of b; p: exact two-sided sign test over all seeds")
 
 
