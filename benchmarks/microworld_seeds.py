@@ -38,17 +38,27 @@ def main() -> None:
         votes = {seed: _table(run, "win_rates") + _table(run, "truth_win_rates") for seed, run in runs.items()}
         scores = {seed: _table(run, "truth_scores") for seed, run in runs.items()}
         emotions = {seed: _table(run, "emotion_accuracy") for seed, run in runs.items()}
+        replies = {seed: _table(run, "reply_statistics") for seed, run in runs.items()}
     pooled = _pooled(votes)
     statistics = _statistics(scores)
     _print_pairs(votes, pooled)
     _print_statistics(statistics)
     first = {
-        f"{row['policy']} seed {seed}": round(row["accuracy"], 3)
+        f"{row['policy']} seed {seed}": [round(row[key], 3) for key in ("accuracy", "low", "high")]
         for seed, rows in emotions.items()
         for row in rows
         if row["exchange"] == 1
     }
+    parsed = {
+        f"{row['policy']} seed {seed}": [round(row[key], 3) for key in ("value", "low", "high")]
+        for seed, rows in replies.items()
+        for row in rows
+        if row["statistic"] == "valid_blocks"
+    }
+    _print_shares("emotion read at the first exchange (share, low, high; chance 0.031)", first)
+    _print_shares("replies whose blocks parse (share, low, high)", parsed)
     figures = {"seeds": seeds, "split": given.split, "pairs": pooled, "truth": statistics, "emotion_first": first}
+    figures["blocks_parse"] = parsed
     print(json.dumps(figures))
 
 
@@ -124,6 +134,12 @@ def _print_statistics(statistics: dict[str, dict[str, float]]) -> None:
     for name in names:
         shares = "  ".join(f"{policy} {found[name]:.2f}" for policy, found in statistics.items() if name in found)
         print(f"  {name:<24}{shares}")
+
+
+def _print_shares(title: str, shares: dict[str, list[float]]) -> None:
+    print(f"\n{title}")
+    for name, (share, low, high) in shares.items():
+        print(f"  {name:<24}{share:.3f} [{low:.3f}, {high:.3f}]")
 
 
 if __name__ == "__main__":
