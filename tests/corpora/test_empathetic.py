@@ -1,10 +1,16 @@
 """EmpatheticDialogues files, with the dirt that the originals have."""
 
+import bz2
+import gzip
+import io
+import logging
 import lzma
+import tarfile
 from collections import Counter
 
 import pyarrow as pa
 import pytest
+import zstandard
 
 from sage_dialog import schemas
 from sage_dialog.corpora.empathetic import COLUMNS, EMOTIONS, Situation, read_situations
@@ -15,6 +21,31 @@ HEADER = ",".join(COLUMNS)
 
 def row(conv="hit:0_conv:0", index="1", emotion="sad", prompt="I lost my dog_comma_ again.", speaker="3", said="Oh."):
     return f"{conv},{index},{emotion},{prompt},{speaker},{said},5|5|5_5|5|5,"
+
+
+def csv_bytes(*rows):
+    return "\n".join([HEADER, *rows, ""]).encode()
+
+
+def tar_bytes(**members):
+    """An archive; keyword arguments name its members, in a folder, with `__` for a dot."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        folder = tarfile.TarInfo("empatheticdialogues")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for name, content in members.items():
+            member = tarfile.TarInfo(f"empatheticdialogues/{name.replace('__', '.')}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
+
+
+SPLITS_IN_TAR = {
+    "test__csv": csv_bytes(row("c", prompt="C.")),
+    "train__csv": csv_bytes(row("a", prompt="A."), "hit:0,1,sad,too few,3"),
+    "valid__csv": csv_bytes(row("b", prompt="B.")),
+}
 
 
 @pytest.fixture
@@ -162,6 +193,78 @@ def test_no_split_at_all_names_what_is_expected(tmp_path):
 def test_a_split_that_stands_there_twice_is_refused(tmp_path):
     with pytest.raises(ValueError, match="the same split"):
         read_situations({name: tmp_path / name for name in ("train.csv", "train.csv.xz")})
+
+
+@pytest.mark.parametrize(
+    ("ending", "compress"),
+    [
+        (".tar", bytes),
+        (".tar.gz", gzip.compress),
+        (".tgz", gzip.compress),
+        (".tar.bz2", bz2.compress),
+        (".tar.xz", lzma.compress),
+        (".tar.zst", zstandard.ZstdCompressor().compress),
+    ],
+)
+def test_the_published_archive_is_read_where_it_lies(tmp_path, ending, compress, caplog):
+    path = tmp_path / f"empatheticdialogues{ending}"
+    path.write_bytes(compress(tar_bytes(**SPLITS_IN_TAR)))
+    situations, set_aside = read_situations({path.name: path})
+    assert [(situation.situation_id, situation.split, situation.text) for situation in situations] == [
+        ("a", "train", "A."),
+        ("b", "valid", "B."),
+        ("c", "test", "C."),
+    ]
+    assert [(record.where, record.reason) for record in set_aside] == [("train.csv:3", "fewer than 8 columns")]
+    assert list(tmp_path.iterdir()) == [path]
+    assert "ignored" not in caplog.text
+
+
+def test_members_of_an_archive_may_be_compressed(tmp_path):
+    path = tmp_path / "empatheticdialogues.tar"
+    path.write_bytes(tar_bytes(train__csv__gz=gzip.compress(csv_bytes(row("a")))))
+    assert [situation.situation_id for situation in read_situations({path.name: path})[0]] == ["a"]
+
+
+def test_members_that_are_no_splits_are_ignored_by_name(tmp_path, caplog):
+    path = tmp_path / "empatheticdialogues.tar"
+    path.write_bytes(tar_bytes(README=b"read me", **{"._train__csv": b"a file manager's"}, **SPLITS_IN_TAR))
+    assert len(read_situations({path.name: path})[0]) == 3
+    for name in ("README", "._train.csv"):
+        assert f"{path} (empatheticdialogues/{name}) is no EmpatheticDialogues split" in caplog.text
+
+
+def test_a_split_that_is_not_there_is_told(tmp_path, caplog):
+    path = tmp_path / "train.csv"
+    path.write_bytes(csv_bytes(row("a")))
+    with caplog.at_level(logging.WARNING):
+        read_situations({path.name: path})
+    assert "no valid and no test split" in caplog.text
+
+
+def test_a_split_in_an_archive_and_beside_it_is_refused_by_both_names(tmp_path):
+    tar, plain = tmp_path / "empatheticdialogues.tar", tmp_path / "valid.csv.gz"
+    tar.write_bytes(tar_bytes(**SPLITS_IN_TAR))
+    plain.write_bytes(gzip.compress(csv_bytes(row("b"))))
+    with pytest.raises(ValueError, match="the same split") as refusal:
+        read_situations({path.name: path for path in (tar, plain)})
+    assert f"{tar} (empatheticdialogues/valid.csv) and {plain} " in str(refusal.value)
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+def test_an_archive_that_is_cut_is_refused_by_name(tmp_path, ending):
+    path = tmp_path / f"empatheticdialogues{ending}"
+    whole = tar_bytes(train__csv=csv_bytes(*(row(f"c{n}", prompt=f"{n}.") for n in range(5_000))))
+    path.write_bytes((gzip.compress(whole) if ending == ".tar.gz" else whole)[:20_000])
+    with pytest.raises(ValueError, match=f"empatheticdialogues{ending} cannot be read to its end"):
+        read_situations({path.name: path})
+
+
+def test_what_is_no_archive_is_refused_by_name(tmp_path):
+    path = tmp_path / "empatheticdialogues.tar"
+    path.write_bytes(b"<html>404</html>")
+    with pytest.raises(ValueError, match=r"empatheticdialogues\.tar cannot be read"):
+        read_situations({path.name: path})
 
 
 def test_the_real_splits(shared):

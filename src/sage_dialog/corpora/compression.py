@@ -1,98 +1,138 @@
-"""Lines of .zst, .bz2, .xz, .gz and plain files, streamed; a damaged or cut archive is noticed."""
+"""The text of .zst, .bz2, .xz, .gz and plain files, streamed; a damaged or cut archive is noticed."""
 
 from __future__ import annotations
 
 import bz2
-import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, Any, cast
+from collections.abc import Callable, Iterator
+from typing import IO, Any, Literal, NamedTuple, Protocol
 
 SUFFIXES = (".zst", ".bz2", ".xz", ".gz")
 
 # Pushshift compresses with `zstd --long=31`; a reader that allows less refuses the file.
 ZSTD_WINDOW = 2**31
-_CHUNK = 1 << 17
+_BLOCK = 1 << 20
+_READ = 1 << 18
+# Compressed bytes uncompressed at a time. Small, as those of a file that repeats itself can be ten thousand times as
+# much text, and as nothing is known of the piece in which a damage is met; larger ones are no faster.
+_PIECE = 1 << 12
 
 
 class DamagedFileError(Exception):
     """An archive that breaks off or holds what its format does not allow."""
 
 
-def read_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file, uncompressed by its suffix, each with its newline.
+class File(Protocol):
+    """What is read of a `pathlib.Path`; also a `UPath`, or what stands in an archive. `str()` names it in errors."""
+
+    @property
+    def suffix(self) -> str: ...
+
+    def open(self, mode: Literal["rb"], /) -> IO[bytes]: ...
+
+
+class _Format(NamedTuple):
+    """A file is one frame behind the other.
+
+    `start` makes the decompressor of one, with `decompress(bytes)`, `eof` and `unused_data`; `damage` is what it
+    raises; `padding` may stand between and behind frames.
+    """
+
+    start: Callable[[], Any]
+    damage: type[Exception]
+    padding: bytes = b""
+
+
+def read_blocks(path: File, size: int, progress: Callable[[int], object] | None = None) -> Iterator[bytes]:
+    """The text of a file, uncompressed by its suffix, in blocks that end where a line ends.
+
+    Args:
+        path: a local path, one of another file system (a `UPath`), or another `File`.
+        size: about how many bytes of text make a block. A line is never cut: a longer line makes a longer block.
+        progress: told how many more bytes of the file, as it lies there, have been read.
+
+    Yields:
+        Blocks that are not empty. Each ends in a newline; the last one as the file does.
 
     Raises:
-        DamagedFileError: naming the file, after the lines that could be read.
-        OSError: if the file is not there or may not be read.
+        DamagedFileError: naming the file, after the lines that are whole before the damage: of a file that was cut
+            off, all of them; of one with wrong bytes in it, those up to 4 KiB (compressed) before these are noticed.
+        OSError: or what else the file system raises, if the file is not there or may not be read.
     """
+    parts: list[bytes | memoryview] = []
+    held = 0
     try:
-        with _open(path) as file:
-            yield from file
-    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the system's, not the decompressor's
-        raise DamagedFileError(f"{path} breaks off: {error}") from error
+        for text in _text(path, progress):
+            parts.append(text)
+            held += len(text)
+            if held >= size and (cut := text.rfind(b"\n") + 1):
+                view = memoryview(text)
+                parts[-1] = view[:cut]
+                yield b"".join(parts)
+                parts, held = [view[cut:]], len(text) - cut
+    except DamagedFileError:
+        rest = b"".join(parts)
+        if cut := rest.rfind(b"\n") + 1:
+            yield rest[:cut]
+        raise
+    if held:
+        yield b"".join(parts)
 
 
-def _open(path: Path) -> IO[bytes]:
-    match path.suffix:
-        case ".zst":
-            return cast(IO[bytes], io.BufferedReader(_ZstdFile(path), buffer_size=_CHUNK))
-        case ".bz2":
-            return cast(IO[bytes], bz2.open(path, "rb"))
-        case ".xz":
-            return cast(IO[bytes], lzma.open(path, "rb"))
-        case ".gz":
-            return cast(IO[bytes], gzip.open(path, "rb"))
-        case _:
-            return path.open("rb")
+def read_lines(path: File) -> Iterator[bytes]:
+    """The lines of a file, uncompressed by its suffix, each with its newline; raises as `read_blocks` does."""
+    for block in read_blocks(path, _BLOCK):
+        yield from io.BytesIO(block)
 
 
-class _ZstdFile(io.RawIOBase):
-    """A .zst file of one or more frames.
+def _text(path: File, progress: Callable[[int], object] | None) -> Iterator[bytes]:
+    """Consecutive pieces of the text, up to the damage if there is one."""
+    form = _format(path.suffix)
+    with path.open("rb") as file:
+        raw = _raw(file, progress)
+        yield from raw if form is None else _uncompressed(path, raw, form)
 
-    zstandard's own stream reader takes a truncated frame for a whole one; this one raises EOFError.
-    """
 
-    def __init__(self, path: Path) -> None:
-        import zstandard
+def _raw(file: IO[bytes], progress: Callable[[int], object] | None) -> Iterator[bytes]:
+    while read := file.read(_READ):
+        if progress is not None:
+            progress(len(read))
+        yield read
 
-        self._file = path.open("rb")
-        self._damage = zstandard.ZstdError
-        self._decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
-        self._frame: Any = None
-        self._compressed = b""
-        self._text = memoryview(b"")
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._text:
-            if not self._compressed:
-                self._compressed = self._file.read(_CHUNK)
-            if not self._compressed:
-                if self._frame is not None:
-                    raise EOFError("the file ends inside a zstd frame")
-                return 0
-            if self._frame is None:
-                self._frame = self._decompressor.decompressobj()
+def _uncompressed(path: File, raw: Iterator[bytes], form: _Format) -> Iterator[bytes]:
+    frame, empty = None, True
+    for piece in (read[at : at + _PIECE] for read in raw for at in range(0, len(read), _PIECE)):
+        empty = False
+        rest = piece
+        while rest := rest if frame else rest.lstrip(form.padding):
+            frame = frame or form.start()
             try:
-                self._text = memoryview(self._frame.decompress(self._compressed))
-            except self._damage as error:
-                raise OSError(str(error)) from error
-            self._compressed = b""
-            if self._frame.eof:
-                self._compressed, self._frame = self._frame.unused_data, None
-        size = min(len(buffer), len(self._text))
-        buffer[:size] = self._text[:size]
-        self._text = self._text[size:]
-        return size
+                text = frame.decompress(rest)
+            except (form.damage, EOFError) as error:
+                raise DamagedFileError(f"{path} breaks off: {error}") from error
+            if text:
+                yield text
+            rest, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+    if frame or empty:
+        raise DamagedFileError(f"{path} breaks off: " + ("it is empty" if empty else "it ends inside a frame"))
 
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+
+def _format(suffix: str) -> _Format | None:
+    match suffix:
+        case ".zst":
+            import zstandard
+
+            # Its stream reader would take a frame that is cut for a whole one; a decompressor object knows.
+            zstd = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
+            return _Format(zstd.decompressobj, zstandard.ZstdError)
+        case ".bz2":
+            return _Format(bz2.BZ2Decompressor, OSError)
+        case ".xz":
+            return _Format(lzma.LZMADecompressor, lzma.LZMAError, padding=b"\0")
+        case ".gz" | ".tgz":
+            return _Format(lambda: zlib.decompressobj(wbits=31), zlib.error, padding=b"\0")
+        case _:
+            return None

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from sage_dialog.corpora.set_aside import SetAside, log_set_aside
@@ -45,7 +45,7 @@ def read_conversations(files: Mapping[str, Path]) -> tuple[list[Conversation], l
     """
     conversations: dict[str, Conversation] = {}
     set_aside: list[SetAside] = []
-    named = {name: Path(path) for name, path in sorted(files.items()) if Path(name).suffix in (".json", ".jsonl")}
+    named = {name: path for name, path in sorted(files.items()) if PurePath(name).suffix in (".json", ".jsonl")}
     if not named:
         raise FileNotFoundError(f"no conversations among {sorted(files) or 'no files'}: expected .json or .jsonl files")
     for name, path in named.items():

@@ -1,20 +1,24 @@
 """EmpatheticDialogues CSVs become situations: the prompts that open a played dialogue (paper §3.4, §4).
 
-The files are the original ones: eight columns, commas inside text written `_comma_`, one row an utterance.
-They are not quite CSV: some rows carry a ninth column of candidate replies, and some open a quote that is
-never closed, behind which a CSV reader swallows the rows that follow. So each line is read by itself.
+The files are the original ones, by themselves or in the archive in which they are published: eight columns,
+commas inside text written `_comma_`, one row an utterance. They are not quite CSV: some rows carry a ninth column
+of candidate replies, and some open a quote that is never closed, behind which a CSV reader swallows the rows that
+follow. So each line is read by itself.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import logging
+import re
+import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import IO, Literal, NamedTuple
 
-from sage_dialog.corpora.compression import SUFFIXES, DamagedFileError, read_lines
+from sage_dialog.corpora.compression import SUFFIXES, DamagedFileError, File, read_blocks, read_lines
 from sage_dialog.corpora.set_aside import SetAside, log_set_aside
 
 logger = logging.getLogger(__name__)
@@ -27,6 +31,7 @@ EMOTIONS = (
     "furious", "grateful", "guilty", "hopeful", "impressed", "jealous", "joyful", "lonely",
     "nostalgic", "prepared", "proud", "sad", "sentimental", "surprised", "terrified", "trusting",
 )  # fmt: skip
+_ARCHIVE = re.compile(r".+(?:\.tgz|\.tar(?:\.gz|\.xz|\.bz2|\.zst)?)")
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,29 @@ class Situation:
     split: str
     emotion: str
     text: str
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A file in an archive, as `read_lines` takes it: nothing is unpacked to the disk."""
+
+    archive: Path
+    place: str
+    content: bytes
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.place).name
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.place).suffix
+
+    def open(self, mode: Literal["rb"], /) -> IO[bytes]:
+        return io.BytesIO(self.content)
+
+    def __str__(self) -> str:
+        return f"{self.archive} ({self.place})"
 
 
 class _Row(NamedTuple):
@@ -56,12 +84,12 @@ def read_situations(files: Mapping[str, Path]) -> tuple[list[Situation], list[Se
     stands in `test` from `valid`, be it the text or the conversation id.
 
     Args:
-        files: `train.csv`, `valid.csv`, `test.csv` by name, plain or as .gz, .xz, .bz2, .zst; not all need
-            be there; other files are ignored.
+        files: by name, `train.csv`, `valid.csv`, `test.csv`, plain or as .gz, .xz, .bz2, .zst, or archives (.tar,
+            .tar.gz, …) that hold them in any folder; not all need be there; other files are ignored.
 
     Raises:
         FileNotFoundError: if no split is there.
-        ValueError: if a split is there twice, or a file has other columns.
+        ValueError: if a split is there twice, a file has other columns, or an archive cannot be read to its end.
     """
     taken_ids: dict[str, str] = {}
     taken_texts: dict[str, str] = {}
@@ -76,21 +104,46 @@ def read_situations(files: Mapping[str, Path]) -> tuple[list[Situation], list[Se
     return [situation for split in SPLITS for situation in situations.get(split, [])], set_aside
 
 
-def _find_splits(files: Mapping[str, Path]) -> dict[str, Path]:
+def _find_splits(files: Mapping[str, Path]) -> dict[str, Path | _Member]:
     names = {f"{split}.csv{suffix}": split for split in SPLITS for suffix in ("", *SUFFIXES)}
-    found: dict[str, Path] = {}
-    for name, path in sorted(files.items()):
+    found: dict[str, Path | _Member] = {}
+    for name, file in _with_members(files):
         if name not in names:
-            logger.warning("%s is no EmpatheticDialogues split (train.csv, valid.csv, test.csv); ignored", name)
+            logger.warning("%s is no EmpatheticDialogues split (train.csv, valid.csv, test.csv); ignored", file)
         elif names[name] in found:
-            raise ValueError(f"{found[names[name]]} and {path} are the same split; remove one of them")
+            raise ValueError(f"{found[names[name]]} and {file} are the same split; remove one of them")
         else:
-            found[names[name]] = Path(path)
+            found[names[name]] = file
     if not found:
         raise FileNotFoundError(
             f"no EmpatheticDialogues split among {sorted(files) or 'no files'}: expected train.csv, valid.csv, test.csv"
         )
+    if absent := [split for split in SPLITS if split not in found]:
+        logger.warning("EmpatheticDialogues has no %s split here", " and no ".join(absent))
     return found
+
+
+def _with_members(files: Mapping[str, Path]) -> Iterator[tuple[str, Path | _Member]]:
+    """Names and files; of an archive, those in it."""
+    for name, path in sorted(files.items()):
+        if _ARCHIVE.fullmatch(name):
+            yield from ((member.name, member) for member in _members(path))
+        else:
+            yield name, path
+
+
+def _members(archive: Path) -> Iterator[_Member]:
+    try:
+        text = io.BytesIO(b"".join(read_blocks(archive, 1 << 20)))
+        with tarfile.open(fileobj=text, mode="r:") as tar:
+            for member in tar:
+                if not member.isfile():
+                    level = logging.DEBUG if member.isdir() else logging.WARNING
+                    logger.log(level, "%s (%s) is no file; ignored", archive, member.name)
+                elif (content := tar.extractfile(member)) is not None:
+                    yield _Member(archive, member.name, content.read())
+    except (DamagedFileError, tarfile.TarError) as error:
+        raise ValueError(f"{archive} cannot be read to its end: {error}. Fetch it again.") from error
 
 
 def _new_situations(
@@ -115,7 +168,7 @@ def _new_situations(
             yield Situation(row.conv_id, split, row.emotion, row.text)
 
 
-def _rows(path: Path, set_aside: list[SetAside]) -> Iterator[_Row]:
+def _rows(path: Path | _Member, set_aside: list[SetAside]) -> Iterator[_Row]:
     number = 0
     try:
         for number, line in enumerate(read_lines(path), start=1):
@@ -133,7 +186,7 @@ def _rows(path: Path, set_aside: list[SetAside]) -> Iterator[_Row]:
         raise ValueError(f"{path} is no EmpatheticDialogues file: not one line of it can be read")
 
 
-def _check_header(path: Path, line: bytes) -> None:
+def _check_header(path: File, line: bytes) -> None:
     header = line.decode("utf-8-sig", "replace").strip()
     if header != ",".join(COLUMNS):
         raise ValueError(f"{path} is no EmpatheticDialogues file: its first line is {header[:120]!r}")

@@ -27,8 +27,8 @@ def whole_file(target: Path) -> Iterator[Path]:
 def whole_folder(target: Path) -> Iterator[Path]:
     """An empty folder beside `target` to fill; it replaces `target` when the block ends without an error.
 
-    A folder that is there already is moved aside first: killed between the two moves, there is no
-    `target` at all, never half of one.
+    A folder that is there already is moved aside first, and back where the second move fails: killed
+    between the two moves, there is no `target` at all, never half of one.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial, previous = (target.with_name(f".{target.name}.{suffix}") for suffix in ("partial", "previous"))
@@ -43,6 +43,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
             os.replace(target, previous)
         os.replace(partial, target)
     finally:
+        if previous.exists() and not target.exists():
+            os.replace(previous, target)
         for leftover in (partial, previous):
             shutil.rmtree(leftover, ignore_errors=True)
     _to_disk(target.parent)
