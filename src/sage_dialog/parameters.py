@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 Split = Literal["train", "valid", "test"]
 
@@ -19,28 +20,57 @@ class Dials(BaseModel):
 
 
 class RedditRules(Dials):
-    """Thresholds of the Reddit filters: the DialoGPT recipe and the paper's own (paper §3.1)."""
+    """What the Reddit filters ask: the DialoGPT recipe and the paper's own rules (paper §3.1).
 
+    The defaults follow the paper's intent: dialogues of more than four and up to ten turns.
+    """
+
+    # Which comments count.
+    blocked_subreddits: tuple[str, ...] = Field((), description="names, in any case; the recipe's list ships empty")
+    min_body_words: int = Field(2, ge=1, description="words; shorter comments are no part of any path")
     min_submission_comments: int = Field(
         2, ge=0, description="comments a thread's submission states at least; 0 reads threads without one too"
     )
-    min_body_words: int = Field(2, ge=1, description="words; shorter comments are no part of any path")
+    drop_over_18: bool = Field(False, description="leave out threads whose submission is marked over 18")
+    same_month: bool = Field(False, description="a path and its submission stand in one month's dumps (the recipe)")
+    # How a path climbs.
     max_comment_words: int = Field(100, ge=1, description="words; a path stops below a longer comment")
-    min_leaf_score: int = Field(1, description="Reddit score the last comment of a path needs")
     max_turns: int = Field(10, ge=2, description="comments in a path at most; older ones are cut")
+    # Which paths are dialogues.
+    min_leaf_score: int = Field(1, description="Reddit score the last comment of a path needs")
+    min_turns: int = Field(5, ge=2, description="comments in a dialogue at least (paper: more than four)")
+    two_authors: bool = Field(False, description="only paths in which two people, both known, take turns")
+    tokenised: bool = Field(False, description="keep tokens joined by spaces (the recipe), not text as written")
+    require_question: bool = Field(True, description="at least one utterance ends with a question mark")
+    max_capitals_run: int = Field(4, ge=0, description="capital letters in a row at most")
+    min_mean_words: float = Field(15.0, ge=0, description="mean words an utterance must exceed")
+    blocked_words: tuple[str, ...] = Field((), description="words or phrases, in any case; the recipe's list is empty")
+    min_common_words: int = Field(1, ge=0, description="of the most common English words, how many the leaf must hold")
     max_path_tokens: int = Field(1000, ge=1, description="TweetTokenizer tokens in a whole path at most")
     max_token_chars: int = Field(30, ge=1, description="characters in one token of the leaf at most")
     max_token_run: int = Field(2, ge=1, description="times the same token stands in a row in the leaf at most")
-    max_capitals_run: int = Field(4, ge=0, description="capital letters in a row at most")
-    min_turns: int = Field(5, ge=2, description="comments in a dialogue at least (paper: more than four)")
-    min_mean_words: float = Field(15.0, ge=0, description="mean words an utterance must exceed")
     min_sentiment: float = Field(0.4, ge=-1, le=1, description="VADER compound every utterance must exceed")
-    require_question: bool = Field(True, description="at least one utterance ends with a question mark")
-    max_reject_share: float = Field(0.05, ge=0, le=1, description="share of unreadable lines that stops the run")
+    disjoint: bool = Field(False, description="keep only paths that share no comment with another that is kept")
 
 
 class DataProcessing(Dials):
-    reddit: RedditRules = RedditRules()
+    rule_sets: dict[str, RedditRules] = {"paper": RedditRules()}
+    rules: str = Field("paper", description="the set of rules, one of the keys of rule_sets")
+    executor: Literal["processes", "spark"] = "processes"
+    workers: int | None = Field(None, ge=1, description="processes; null takes all cores")
+    max_reject_share: float = Field(0.05, ge=0, le=1, description="share of a dump's lines that may be unreadable")
+
+    @field_validator("rules")
+    @classmethod
+    def _are_known(cls, rules: str, info: ValidationInfo) -> str:
+        if rules not in (known := info.data.get("rule_sets", {rules})):
+            names = ", ".join(known)
+            raise PydanticCustomError("unknown_rules", "not in rule_sets, which has {known}", {"known": names})
+        return rules
+
+    @property
+    def reddit(self) -> RedditRules:
+        return self.rule_sets[self.rules]
 
 
 class Source(Dials):

@@ -19,7 +19,13 @@ def _required(name: str, kind: pa.DataType) -> pa.Field:
 
 MESSAGE = pa.struct([_required("role", pa.string()), _required("content", pa.string())])
 MESSAGES = pa.list_(MESSAGE)
-TURN = pa.struct([_required("comment_id", pa.string()), _required("text", pa.string())])
+TURN = pa.struct(
+    [
+        _required("comment_id", pa.string()),
+        pa.field("author", pa.string()),  # hashed; null where unknown
+        _required("text", pa.string()),
+    ]
+)
 
 DIALOGUES = pa.schema(
     [
@@ -42,6 +48,16 @@ FILTER_REPORT = pa.schema(
         _required("unit", pa.string()),  # "line", "comment" or "path"
         _required("came_in", pa.int64()),
         _required("removed", pa.int64()),
+    ]
+)
+
+REJECTED_LINES = pa.schema(
+    [
+        _required("month", pa.string()),
+        _required("file", pa.string()),
+        _required("line", pa.int64()),  # from 1
+        _required("reason", pa.string()),
+        _required("excerpt", pa.string()),
     ]
 )
 

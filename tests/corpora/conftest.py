@@ -1,22 +1,109 @@
-"""Hand-made Reddit months: threads written as short lists, dumped as Pushshift does."""
+"""Hand-made Reddit months, read twice: by the fast path and by the plain oracle, which have to agree."""
 
 import json
-from itertools import pairwise
+import tempfile
+from collections import Counter
+from itertools import pairwise, zip_longest
 from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
 
-import pyarrow as pa
 import pytest
+import reddit_oracle
 
 from sage_dialog import schemas
 from sage_dialog.corpora.reddit import read_dialogues
-from sage_dialog.corpora.reddit.funnel import Rule
 from sage_dialog.parameters import RedditRules
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
+REJECTS = ("damaged_archive", "not_json", "bad_field", "lone_surrogate", "duplicate_thread", "duplicate_comment")
 
 # Sixteen words, and happier than 0.4.
 HAPPY = "I really love this happy little garden and I am so glad that you enjoy it too."
 ASKING = "I really love this happy little garden and are you not so glad to enjoy it too?"
+
+
+class Outcome(NamedTuple):
+    """The rows of the three tables."""
+
+    dialogues: list[dict]
+    filter_report: list[dict]
+    rejected_lines: list[dict]
+
+    @property
+    def removed(self) -> dict[str, int]:
+        """What each rule took in all months; rules that took nothing are left out."""
+        counts = Counter()
+        for row in self.filter_report:
+            counts[row["rule"]] += row["removed"]
+        return {rule: count for rule, count in counts.items() if count}
+
+    @property
+    def paths(self) -> dict[str, list[str]]:
+        """The comments of each dialogue, by its id."""
+        return {row["dialogue_id"]: [turn["comment_id"] for turn in row["turns"]] for row in self.dialogues}
+
+    @classmethod
+    def of(cls, tables) -> "Outcome":
+        for name, table in zip(cls._fields, tables, strict=True):
+            assert table.schema == getattr(schemas, name.upper())
+            table.validate(full=True)
+        return cls(*(table.to_pylist() for table in tables))
+
+
+def read_fast(files, rules, workers=1, buckets=None, **options) -> Outcome:
+    # What is read here need not outlive the machine: no waiting for the disk.
+    with tempfile.TemporaryDirectory() as scratch, patch("os.fsync"):
+        return Outcome.of(
+            read_dialogues(files, rules, scratch=Path(scratch), workers=workers, buckets=buckets, **options)
+        )
+
+
+def check_same(fast: Outcome, plain: Outcome) -> None:
+    """Row for row. The order of dialogues with the same id (of two months, or of "t3_x" and "x") is left open."""
+
+    def in_order(rows):
+        return sorted(rows, key=lambda row: (row["dialogue_id"], row["month"], row["link_id"]))
+
+    ids = [row["dialogue_id"] for row in fast.dialogues]
+    assert ids == sorted(ids)
+    for name in Outcome._fields:
+        ours, theirs = getattr(fast, name), getattr(plain, name)
+        if name == "dialogues":
+            ours, theirs = in_order(ours), in_order(theirs)
+        differences = [pair for pair in zip_longest(ours, theirs) if pair[0] != pair[1]]
+        assert not differences, f"{name}: {len(differences)} differences (fast, oracle), the first: {differences[:3]}"
+
+
+def check_explained(outcome: Outcome) -> None:
+    """Nothing vanishes: each step takes in what the step before let through, and what passes the last is a dialogue."""
+    report = outcome.filter_report
+    assert report
+    for month in {row["month"] for row in report}:
+        rows = [row for row in report if row["month"] == month]
+        assert [row["rule"] for row in rows] == list(reddit_oracle.RULES)
+        assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+        units = [row["unit"] for row in rows]
+        assert units == sorted(units, key=["line", "comment", "path"].index)
+        for before, row in pairwise(rows):
+            assert row["came_in"] == before["came_in"] - before["removed"]
+        dialogues = sum(dialogue["month"] == month for dialogue in outcome.dialogues)
+        assert rows[-1]["came_in"] - rows[-1]["removed"] == dialogues
+        assert rows[0]["came_in"] == sum(row["removed"] for row in rows) + dialogues
+        assert all(row["came_in"] >= row["removed"] >= 0 for row in rows)
+        rejected = Counter(row["reason"] for row in outcome.rejected_lines if row["month"] == month)
+        assert rejected == {row["rule"]: row["removed"] for row in rows if row["rule"] in REJECTS and row["removed"]}
+    places = [(row["month"], row["file"], row["line"]) for row in outcome.rejected_lines]
+    assert places == sorted(set(places))
+    assert all(row["line"] > 0 and len(row["excerpt"]) <= 200 for row in outcome.rejected_lines)
+
+
+def read_both(files, rules, plain=None, **how) -> Outcome:
+    """What the fast path makes of the files, after it was found to be what the oracle makes of them."""
+    fast = read_fast(files, rules, **how)
+    check_explained(fast)
+    check_same(fast, plain or Outcome(*reddit_oracle.dialogues(files, rules)))
+    return fast
 
 
 class Months:
@@ -30,8 +117,8 @@ class Months:
         """`name` is a dump's file name; a string is written as it stands."""
         self.lines.setdefault(name, []).append(record if isinstance(record, str) else json.dumps(record))
 
-    def thread(self, name="t", month="2015-01", num_comments=9) -> None:
-        self.add(f"RS_{month}", {"id": name, "num_comments": num_comments})
+    def thread(self, name="t", month="2015-01", num_comments=9, **fields) -> None:
+        self.add(f"RS_{month}", {"id": name, "num_comments": num_comments} | fields)
 
     def comment(self, name, parent=None, body=HAPPY, month="2015-01", thread="t", score=1, **fields) -> None:
         record = {
@@ -55,19 +142,21 @@ class Months:
             (self.folder / name).write_text("".join(line + "\n" for line in lines))
         return {path.name: path for path in self.folder.iterdir()}
 
-    def read(self, **rules):
-        """Dialogues, and what each rule removed in all months: rules that removed nothing are left out."""
-        dialogues, report = read_dialogues(self.files(), RedditRules(**({"max_reject_share": 1} | rules)))
-        removed: dict[str, int] = {}
-        for row in report:
-            if row["removed"]:
-                removed[row["rule"]] = removed.get(row["rule"], 0) + row["removed"]
-        return dialogues, removed
+    def read(self, **rules) -> Outcome:
+        return read_both(self.files(), RedditRules(**rules), buckets=2)
+
+    def outcome(self, **rules) -> tuple[int, dict[str, int]]:
+        """How many dialogues, and what the rules removed besides submissions and inner comments."""
+        read = self.read(**rules)
+        usual = ("submission", "not_a_leaf")
+        return len(read.dialogues), {rule: count for rule, count in read.removed.items() if rule not in usual}
 
 
 @pytest.fixture
 def months(tmp_path):
-    return Months(tmp_path)
+    folder = tmp_path / "months"
+    folder.mkdir()
+    return Months(folder)
 
 
 @pytest.fixture
@@ -76,7 +165,19 @@ def happy():
     return [HAPPY] * 4 + [ASKING]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def read():
+    """`read(files, rules, **how)`: the Outcome of the fast path, equal to the oracle's."""
+    return read_both
+
+
+@pytest.fixture(scope="session")
+def fast():
+    """`fast(files, rules, **how)`: the Outcome of the fast path alone."""
+    return read_fast
+
+
+@pytest.fixture(scope="session")
 def shared():
     """The folder of real data beside the repository; tests that use it skip where it is missing."""
 
@@ -87,23 +188,3 @@ def shared():
         return path
 
     return folder
-
-
-@pytest.fixture
-def assert_explained():
-    def check(report, dialogues):
-        """Each step takes in what the step before let through, and what passes the last is a dialogue."""
-        assert report
-        for month in {row["month"] for row in report}:
-            rows = [row for row in report if row["month"] == month]
-            assert [row["rule"] for row in rows] == [rule.value for rule in Rule]
-            assert [row["step"] for row in rows] == list(range(1, len(Rule) + 1))
-            units = [row["unit"] for row in rows]
-            assert units == sorted(units, key=["line", "comment", "path"].index)
-            for before, row in pairwise(rows):
-                assert row["came_in"] == before["came_in"] - before["removed"] >= 0
-            survivors = rows[-1]["came_in"] - rows[-1]["removed"]
-            assert survivors == sum(dialogue["month"] == month for dialogue in dialogues)
-        pa.Table.from_pylist(report, schema=schemas.FILTER_REPORT).validate(full=True)
-
-    return check

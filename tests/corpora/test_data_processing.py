@@ -10,6 +10,13 @@ from sage_dialog.parameters import DataProcessing, RedditRules
 from sage_dialog.pipelines.data_processing import create_pipeline
 
 
+class Kept(MemoryDataset):
+    """Stays when its last reader is done."""
+
+    def _release(self) -> None:
+        pass
+
+
 @pytest.fixture
 def run(months, happy, tmp_path_factory):
     csv = tmp_path_factory.mktemp("situations") / "train.csv"
@@ -24,12 +31,13 @@ def run(months, happy, tmp_path_factory):
         raw = {
             "reddit_dumps": months.files(),
             "empathetic_dialogues": {"train.csv": csv},
-            "params:data_processing": DataProcessing(reddit=RedditRules(**rules)),
+            "params:data_processing": DataProcessing(rule_sets={"paper": RedditRules(**rules)}, workers=1),
+            "params:scratch": str(tmp_path_factory.mktemp("scratch")),
         }
-        outputs = ("dialogues", "filter_report", "situations")
+        outputs = ("dialogues", "filter_report", "rejected_lines", "filter_figure", "situations")
         catalog = DataCatalog({name: MemoryDataset(data) for name, data in raw.items()})
         for name in outputs:
-            catalog[name] = MemoryDataset()
+            catalog[name] = Kept()
         SequentialRunner().run(create_pipeline(), catalog)
         return {name: catalog.load(name) for name in outputs}
 
@@ -38,6 +46,8 @@ def run(months, happy, tmp_path_factory):
 
 def test_raw_folders_become_tables_of_their_schemas(run):
     tables = run()
+    assert tables.pop("filter_figure").startswith(b"\x89PNG")
+    assert tables.pop("rejected_lines").schema == schemas.REJECTED_LINES
     for name, table in tables.items():
         assert isinstance(table, pa.Table)
         assert table.schema == getattr(schemas, name.upper())

@@ -1,5 +1,5 @@
-"""Raw Reddit months become dialogues, and a report that explains every line, comment and path left out."""
+"""Raw Reddit months become dialogues, and tables that explain every line, comment and path left out."""
 
-from sage_dialog.corpora.reddit.dialogues import read_dialogues
+from sage_dialog.corpora.reddit.run import RedditTables, read_dialogues
 
-__all__ = ["read_dialogues"]
+__all__ = ["RedditTables", "read_dialogues"]

@@ -1,0 +1,402 @@
+"""What reading Reddit's months costs, done in three ways, and that all three find the same dialogues.
+
+    python benchmarks/reddit.py [--real DIR] [--keep DIR]    # about 15 minutes on two cores
+    python benchmarks/reddit.py --quick                      # under 50 seconds, on less data
+
+    every   the oracle of the tests: dictionaries, one comment at a time, NLTK on every comment that counts
+    lazy    `lazy` below: a plain script that asks the cheap rules first, and NLTK last
+    ours    `sage_dialog.corpora.reddit.read_dialogues`, with one worker
+
+They run in turn, each in a new process, with the default rules: on real months (`../shared/data/reddit_2015` or
+`--real`; left out where there are none) and on a generated month of a million comments (`reddit_month.py`). Ours
+also reads a generated month of five million, for memory.
+
+Before it is measured, a side reads a month of five comments, which brings in all that it imports. CPU seconds are
+user and system time from there on; "with start" they are those of the whole process. Peak memory is that of the
+process that does the work, imports included. Every runs once, the other two three times: medians.
+
+Goals: every/ours at least 8, lazy/ours at least 3, peak memory at most 600 MB at a million comments and at most
+10 % more at five. The exit status is 1 where dialogues differ. The last line is one JSON object; its ratios are
+the smaller ones of the two data sets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bz2
+import hashlib
+import html
+import io
+import json
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import zstandard
+
+if TYPE_CHECKING:
+    from sage_dialog.parameters import RedditRules
+
+PROJECT = Path(__file__).resolve().parents[1]
+REAL = PROJECT.parent / "shared" / "data" / "reddit_2015"
+ALL_COMMENTS = 3.3e9  # of Reddit, 2005 to 2017
+SIZES, QUICK_SIZES = (1_000_000, 5_000_000), (40_000, 150_000)
+REPEATS = {"every": 1, "lazy": 3, "ours": 3}
+
+Row = dict[str, Any]
+Files = Mapping[str, Path]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the first 40,000 comments of the smallest real month, "
+                        "generated months of 40,000 and 150,000")  # fmt: skip
+    parser.add_argument("--real", type=Path, default=REAL, help="folder of real dumps, .zst, .bz2 or plain")
+    parser.add_argument("--keep", type=Path, help="folder of the generated months; those that are there serve again")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)  # what a side's process is told
+    parser.add_argument("--files", type=Path, nargs="+", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    sys.path[:0] = [str(PROJECT / "src"), str(PROJECT / "tests" / "oracles")]
+    if given.side:
+        print(json.dumps(_work(given.side, {path.name: path for path in given.files})))
+        return
+    small, large = QUICK_SIZES if given.quick else SIZES
+    if given.quick:
+        print(f"The quick form: {small:,} comments of one real month, {small:,} and {large:,} generated ones, every "
+              "side once. Its figures are a hint, no more: what is done once weighs much on so little.")  # fmt: skip
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.keep or Path(temporary)
+        data = {}
+        if real := sorted(given.real.glob("R[CS]_*")):
+            data[given.real.name] = _part(real, Path(temporary), small) if given.quick else real
+        else:
+            print(f"No real months: {given.real} holds no RC_ dumps; --real DIR names another folder.")
+        data["generated"] = _generated(folder, small)
+        found = {name: _in_turn(name, files, given.quick) for name, files in data.items()}
+        _say("generated, large: ours")
+        ran = _run("ours", _generated(folder, large))
+        found["generated, large"] = {"comments": large, "ours": _figures([ran], large)}
+    print(json.dumps({"quick": given.quick, **_summary(found), "data": found}))
+
+
+def _summary(found: dict[str, Row]) -> dict[str, float]:
+    compared = [one for one in found.values() if "every" in one]
+    ratios = {
+        f"{key}{start}": round(min(_ratio(one, side, f"cpu_s{start}") for one in compared), 2)
+        for start in ("", "_with_start")
+        for key, side in (("cpu_ratio", "every"), ("cpu_ratio_lazy", "lazy"))
+    }
+    small, large = (found[name]["ours"]["peak_rss_mb"] for name in ("generated", "generated, large"))
+    growth = round(large / small - 1, 3)
+    sizes = [found[name]["comments"] for name in ("generated", "generated, large")]
+    print(f"\nsmaller ratios of the data sets: every/ours {ratios['cpu_ratio']}, lazy/ours {ratios['cpu_ratio_lazy']}")
+    print(f"peak memory of ours: {small:.0f} MB at {sizes[0]:,}, {large:.0f} MB at {sizes[1]:,} ({growth:+.1%})")
+    return {**ratios, "peak_rss_mb": small, "rss_growth": growth}
+
+
+def _part(dumps: list[Path], folder: Path, comments: int) -> list[Path]:
+    """The first comments of the smallest month, and its submissions."""
+    smallest = min((path for path in dumps if path.name.startswith("RC_")), key=lambda path: path.stat().st_size)
+    part = folder / smallest.name[:10]
+    part.write_bytes(b"".join(islice(_lines(smallest), comments)))
+    return [part, *(path for path in dumps if path.name.startswith("RS_" + smallest.name[3:10]))]
+
+
+def _generated(folder: Path, comments: int) -> list[Path]:
+    """The dumps of a generated month; another process writes them where they are not there yet."""
+    month = folder / f"{comments}"
+    if not any(month.glob("RC_*.zst")):
+        _say(f"generating {comments:,} comments")
+        script = Path(__file__).with_name("reddit_month.py")
+        command = [sys.executable, script, month, "--comments", str(comments)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return sorted(month.glob("R[CS]_*.zst"))
+
+
+def _in_turn(name: str, files: list[Path], quick: bool) -> Row:
+    """The figures of every side on the same dumps; the sides must find the same dialogues."""
+    comments = sum(1 for path in files if path.name.startswith("RC_") for _ in _lines(path))
+    runs: dict[str, list[Row]] = {side: [] for side in SIDES}
+    for repeat in range(1 if quick else max(REPEATS.values())):
+        for side, ran in runs.items():
+            if repeat < REPEATS[side]:
+                _say(f"{name}: {side}, {repeat + 1} of {1 if quick else REPEATS[side]}")
+                ran.append(_run(side, files))
+    dialogues = runs["every"][0]["dialogues"]
+    for side, ran in runs.items():
+        for run in ran:
+            _check_same(dialogues, run["dialogues"], f"{side} on {name}")
+    found = {side: _figures(ran, comments) for side, ran in runs.items()}
+    _print_table(f"{name}: {comments:,} comments; dialogues, the same on every side: {len(dialogues)}", found)
+    return {"comments": comments, "dialogues": len(dialogues), **found}
+
+
+def _figures(ran: list[Row], comments: int) -> Row:
+    """Medians over a side's runs. `core_hours` is the estimate for all comments of Reddit, 2005 to 2017."""
+    middle = {key: statistics.median(run[key] for run in ran) for key in ("cpu_s", "cpu_s_with_start", "wall_s")}
+    figures = {f"{key}_per_million": round(seconds / comments * 1e6, 2) for key, seconds in middle.items()}
+    peak = statistics.median(run["peak_rss_mb"] for run in ran)
+    hours = middle["cpu_s"] / comments * ALL_COMMENTS / 3600
+    return {**figures, "peak_rss_mb": round(peak, 1), "core_hours": round(hours, 1), "runs": len(ran)}
+
+
+def _print_table(title: str, found: dict[str, Row]) -> None:
+    """Seconds are those of a million comments."""
+    print(f"\n{title}\n{'':<8}{'CPU s/M':>9}{'with start':>12}{'wall s/M':>10}{'times ours':>12}{'with start':>12}"
+          f"{'peak MB':>9}{'core-hours for 3.3 billion':>28}")  # fmt: skip
+    for side, figures in found.items():
+        cpu, with_start = figures["cpu_s_per_million"], figures["cpu_s_with_start_per_million"]
+        ratio, ratio_with_start = _ratio(found, side, "cpu_s"), _ratio(found, side, "cpu_s_with_start")
+        print(f"{side:<8}{cpu:>9.2f}{with_start:>12.2f}{figures['wall_s_per_million']:>10.2f}{ratio:>12.2f}"
+              f"{ratio_with_start:>12.2f}{figures['peak_rss_mb']:>9.0f}{figures['core_hours']:>28,.1f}")  # fmt: skip
+
+
+def _ratio(found: dict[str, Row], side: str, seconds: str) -> float:
+    """How many times what ours takes."""
+    return found[side][f"{seconds}_per_million"] / found["ours"][f"{seconds}_per_million"]
+
+
+def _check_same(expected: list[Row], found: list[Row], who: str) -> None:
+    """Exits where they differ, naming the first dialogue that does."""
+    wanted, got = ({row["dialogue_id"]: row for row in rows} for rows in (expected, found))
+    different = sorted(name for name in wanted | got if wanted.get(name) != got.get(name))
+    if different or len(expected) != len(found):
+        first = different[0] if different else "the same ones, some of them twice"
+        sys.exit(
+            f"{who} found {len(found)} dialogues, every {len(expected)}; {len(different)} differ. The first: {first}\n"
+            f"  every: {json.dumps(wanted.get(first))}\n  found: {json.dumps(got.get(first))}"
+        )
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    from sage_dialog.corpora.compression import read_lines
+
+    return read_lines(path)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+# One side's process
+
+
+def _run(side: str, files: list[Path]) -> Row:
+    """What `_work` says in a process of its own, and the CPU seconds of that process from its start to its end."""
+    command = [sys.executable, __file__, "--side", side, "--files", *map(str, files)]
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=said, stderr=log, env={**os.environ, "TMPDIR": folder})
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        for stream in (said, log):
+            stream.seek(0)
+        if process.returncode:
+            sys.exit(f"{log.read().decode()}\nThe side {side!r} failed with exit status {process.returncode}.")
+        return json.loads(said.read().splitlines()[-1]) | {"cpu_s_with_start": usage.ru_utime + usage.ru_stime}
+
+
+def _work(side: str, files: Files) -> Row:
+    """The dialogues of the files, and what it took to find them once everything was imported."""
+    from sage_dialog.parameters import RedditRules
+
+    rules, read = RedditRules(), SIDES[side]
+    with tempfile.TemporaryDirectory() as folder:
+        if len(read(_little_month(Path(folder)), rules)) != 1:
+            raise RuntimeError(f"{side} does not find the dialogue of the little month that brings in its imports")
+    others = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu, wall = time.process_time(), time.perf_counter()
+    dialogues = read(files, rules)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    if resource.getrusage(resource.RUSAGE_CHILDREN)[:2] != others[:2]:
+        raise RuntimeError(f"{side} had other processes work, whose time and memory are not measured here")
+    return {"dialogues": dialogues, "cpu_s": cpu, "wall_s": wall, "peak_rss_mb": _peak_rss_mb()}
+
+
+def _peak_rss_mb() -> float:
+    """Of this process and this program: `ru_maxrss` begins with what the process held that started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
+
+
+def _little_month(folder: Path) -> Files:
+    """Five comments that are one dialogue, so that every part of a side is asked to work once."""
+    said = "I love how happy and glad you are here with all of these wonderful friends of ours, is it not great, number"
+    thread = {"id": "s", "num_comments": 5}
+    comments = [
+        {"id": f"c{turn}", "parent_id": f"t1_c{turn - 1}" if turn else "t3_s", "link_id": "t3_s", "subreddit": "all",
+         "body": f"{said} {turn}?", "author": f"u{turn % 2}", "score": 2} for turn in range(5)
+    ]  # fmt: skip
+    files = {"RS_2014-12": [thread], "RC_2014-12": comments}
+    for name, records in files.items():
+        (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records))
+    return {name: folder / name for name in files}
+
+
+def every(files: Files, rules: RedditRules) -> list[Row]:
+    from reddit_oracle import dialogues
+
+    return dialogues(files, rules, score_every_comment=True)[0]
+
+
+def ours(files: Files, rules: RedditRules) -> list[Row]:
+    from sage_dialog.corpora.reddit import read_dialogues
+
+    with tempfile.TemporaryDirectory() as scratch:
+        return read_dialogues(files, rules, scratch=Path(scratch), workers=1).dialogues.to_pylist()
+
+
+# The lazy script: what one would write in an afternoon, for whole dumps and the default rules
+
+
+def lazy(files: Files, rules: RedditRules) -> list[Row]:
+    """Reads line by line, keeps the comments that may count by thread, and asks of a path the cheap rules first."""
+    num_comments: dict[str, int] = {}
+    threads: defaultdict[str, dict[str, tuple[Any, ...]]] = defaultdict(dict)
+    for name in sorted(files):
+        if name.startswith("RS_"):
+            for submission in _records(files[name]):
+                num_comments.setdefault("t3_" + submission["id"], submission["num_comments"])
+    for name in sorted(files):
+        if name.startswith("RC_"):
+            for comment in _records(files[name]):
+                link_id, body = comment["link_id"], comment["body"]
+                if num_comments.get(link_id, -1) < rules.min_submission_comments or ">" in body or "&gt;" in body:
+                    continue
+                words = len(body.split())
+                if words < rules.min_body_words or body.strip() in DELETED:
+                    continue
+                kept = (comment["parent_id"], comment["score"], words, body, comment["author"], comment["subreddit"])
+                threads[link_id].setdefault(comment["id"], (*kept, name[3:10]))
+    speech = _Speech()
+    found = (row for link, thread in threads.items() for row in _thread_dialogues(link, thread, rules, speech))
+    return sorted(found, key=lambda row: row["dialogue_id"])
+
+
+def _records(path: Path) -> Iterator[Row]:
+    with bz2.open(path) if path.suffix == ".bz2" else path.open("rb") as file:
+        stream: Any = file
+        if path.suffix == ".zst":
+            stream = zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(file, read_across_frames=True)
+        for line in io.TextIOWrapper(stream, encoding="utf-8", newline="\n"):
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
+
+
+def _thread_dialogues(
+    link: str, thread: dict[str, tuple[Any, ...]], rules: RedditRules, speech: _Speech
+) -> Iterator[Row]:
+    if len(thread) < rules.min_turns:
+        return
+    answered = {parent for parent, *_ in thread.values()}
+    texts: dict[str, str | None] = {}
+    for leaf, (parent, score, words, *_) in thread.items():
+        if score < rules.min_leaf_score or words > rules.max_comment_words or "t1_" + leaf in answered:
+            continue
+        path = [leaf]
+        while len(path) < rules.max_turns and parent.startswith("t1_"):
+            above = parent[3:]
+            if above not in thread or thread[above][2] > rules.max_comment_words or above in path:
+                break
+            path.append(above)
+            parent = thread[above][0]
+        if len(path) < rules.min_turns:
+            continue
+        for name in path:
+            if name not in texts:
+                texts[name] = _plain_text(thread[name][3], rules)
+        said = [texts[name] for name in reversed(path)]
+        if not all(said) or not any(text.endswith("?") for text in said):
+            continue
+        mean_words = sum(len(text.split()) for text in said) / len(said)
+        known = sum(word.strip(":,.!?'").lower() in COMMON_WORDS for word in said[-1].split())
+        if mean_words <= rules.min_mean_words or known < rules.min_common_words:
+            continue
+        lowest = 1.0
+        for text in said:
+            lowest = min(lowest, speech.compound(text))
+            if lowest <= rules.min_sentiment:
+                break
+        if lowest <= rules.min_sentiment or _has_token_fault([speech.tokens(text) for text in said], rules):
+            continue
+        turns = [
+            {"comment_id": name, "author": _author(thread[name][4]), "text": texts[name]} for name in reversed(path)
+        ]
+        row = {"dialogue_id": f"{link[3:]}/{leaf}", "subreddit": thread[leaf][5], "link_id": link}
+        row |= {"month": thread[leaf][6], "turns": turns, "n_turns": len(turns)}
+        yield row | {"mean_words": mean_words, "min_sentiment": lowest}
+
+
+DELETED = ("[deleted]", "[removed]")
+COMMON = """\
+the be to of and a in that have i it for not on with he as you do at this but his by from they we say her she or an
+will my one all would there their what so up out if about who get which go me is are was
+"""
+COMMON_WORDS = set(COMMON.split())
+APOSTROPHES = str.maketrans({"\u2018": "'", "\u2019": "'"})
+SHORTHAND = {"b/c": "because", "j/k": "just kidding", "w/o": "without", "w/": "with "}
+SHORTHAND_PATTERN = re.compile(r"(?<![\w/])(?:b/c\b|j/k\b|w/o\b|w/)")
+NOT_ALLOWED = re.compile(r"[^A-Za-z0-9()\[\]:,.!?' ]")
+
+
+def _plain_text(body: str, rules: RedditRules) -> str | None:
+    """None where the comment spoils every path: for a link, a bracket, or capitals."""
+    words = [word for word in body.split() if word[0] != "#"]
+    if "http" in body.lower() and any("http" in word.lower() for word in words):
+        return None
+    words = [word for word in html.unescape(body).translate(APOSTROPHES).split() if word[0] != "#"]
+    text = " ".join(words).replace("\\", "")
+    text = SHORTHAND_PATTERN.sub(lambda found: SHORTHAND[found.group()], text)
+    text = " ".join(NOT_ALLOWED.sub(" ", text).split())
+    spoilt = re.search(rf"[()\[\]]|[A-Z]{{{rules.max_capitals_run + 1}}}", text)
+    return None if spoilt else text
+
+
+def _has_token_fault(tokens: list[list[str]], rules: RedditRules) -> bool:
+    leaf, run = tokens[-1], rules.max_token_run + 1
+    return (
+        sum(map(len, tokens)) > rules.max_path_tokens
+        or any(len(token) > rules.max_token_chars for token in leaf)
+        or any(len(set(leaf[place : place + run])) == 1 for place in range(len(leaf) - run + 1))
+    )
+
+
+def _author(name: Any) -> str | None:
+    if not isinstance(name, str) or name in ("", "[deleted]", "[removed]", "[unknown]"):
+        return None
+    return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+
+
+class _Speech:
+    """NLTK's analyser and tokenizer; a text is scored once."""
+
+    def __init__(self) -> None:
+        from nltk.sentiment.vader import SentimentIntensityAnalyzer, VaderConstants
+        from nltk.tokenize import TweetTokenizer
+
+        from sage_dialog.sentiment import packaged_lexicon
+
+        vader = SentimentIntensityAnalyzer.__new__(SentimentIntensityAnalyzer)  # its own lexicon is a download
+        vader.lexicon, vader.constants = packaged_lexicon(), VaderConstants()
+        self.compound = cache(lambda text: vader.polarity_scores(text)["compound"])
+        self.tokens = TweetTokenizer().tokenize
+
+
+SIDES: dict[str, Callable[[Files, RedditRules], list[Row]]] = {"every": every, "lazy": lazy, "ours": ours}
+
+if __name__ == "__main__":
+    main()

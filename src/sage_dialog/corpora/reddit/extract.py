@@ -1,0 +1,161 @@
+"""From one dump to batches keyed by thread: the first of the two functions that every executor carries out.
+
+A thread's comments and its submission fall into the same bucket whatever month they stand in, so that a bucket can
+be assembled by itself and chains across month boundaries stay whole. Comments that no path can hold stay behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sage_dialog.corpora.reddit.dumps import Dump
+from sage_dialog.corpora.reddit.reading import COMMENTS, LINE, SUBMISSIONS, Tally, read_records
+from sage_dialog.corpora.reddit.rules import Rule
+from sage_dialog.parameters import RedditRules
+
+KEYED_COMMENTS = COMMENTS.append(LINE)
+KEYED_SUBMISSIONS = SUBMISSIONS.append(LINE)
+# What is held in memory before it is dealt out to the buckets.
+_HELD_BYTES = 1 << 26
+
+
+class Keyed(NamedTuple):
+    """Comments (KEYED_COMMENTS) or submissions (KEYED_SUBMISSIONS) of one bucket, in the order of the dump."""
+
+    bucket: int
+    batch: pa.RecordBatch
+
+
+def extract(
+    dump: Dump, rules: RedditRules, buckets: int, tally: Tally, progress: Callable[[int, int], None] | None = None
+) -> Iterator[Keyed]:
+    """The comments of a dump that pass the rules on single comments, or its submissions.
+
+    Args:
+        dump: one month's comments or submissions.
+        rules: the thresholds.
+        buckets: into how many buckets threads are dealt.
+        tally: told of every line that goes no further, and why.
+        progress: told the compressed bytes and the lines read since it was last told.
+
+    Yields:
+        Round by round, one batch for every bucket that has something, by bucket.
+    """
+    told = 0
+
+    def tell(read: int) -> None:
+        nonlocal told
+        if progress is not None:
+            progress(read, tally.lines - told)
+            told = tally.lines
+
+    held: list[pa.Table] = []
+    for records in read_records(dump, tally, tell):
+        if dump.kind == "RC":
+            records = _without(records, _faults(records, rules), tally)
+        else:
+            tally.removed[Rule.SUBMISSION] += len(records)
+        held.append(records)
+        if sum(table.nbytes for table in held) > _HELD_BYTES:
+            yield from _dealt(held, buckets)
+            held = []
+    tell(0)
+    yield from _dealt(held, buckets)
+
+
+def _faults(comments: pa.Table, rules: RedditRules) -> Iterator[tuple[Rule, np.ndarray]]:
+    """Each rule on single comments with the rows it would take."""
+    body = _array(comments["body"])
+    if rules.blocked_subreddits:
+        blocked = {name.casefold() for name in rules.blocked_subreddits}
+        names = _array(comments["subreddit"]).dictionary_encode()
+        is_blocked = np.array([name.casefold() in blocked for name in names.dictionary.to_pylist()], bool)
+        yield Rule.BLOCKED_SUBREDDIT, is_blocked[names.indices.to_numpy()]
+    text = _Text(body)
+    yield Rule.DELETED, text.confirmed(text.rows_with(b"ed]"), lambda said: said.strip() in ("[deleted]", "[removed]"))
+    yield Rule.QUOTE, text.rows_with(b">") | text.rows_with(b"&gt;")
+    few = rules.min_body_words
+    yield Rule.SHORT_BODY, text.confirmed(~text.two_words() if few <= 2 else None, lambda said: _is_short(said, few))
+
+
+def _is_short(text: str, min_words: int) -> bool:
+    return len(text.split(None, min_words)) < min_words
+
+
+class _Text:
+    """One string column, searched as the bytes it is stored in."""
+
+    def __init__(self, values: pa.StringArray) -> None:
+        _, offsets, data = values.buffers()
+        self._values = values
+        self._offsets = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
+        self._data = data.to_pybytes() if data is not None else b""
+
+    def rows_with(self, needle: bytes) -> np.ndarray:
+        """The rows that hold some ASCII characters."""
+        found = []
+        at = self._data.find(needle)
+        while at >= 0:
+            found.append(at)
+            at = self._data.find(needle, at + 1)
+        places = np.array(found, np.int64)
+        rows = np.searchsorted(self._offsets, places, side="right") - 1
+        inside = (rows >= 0) & (rows < len(self._values))
+        rows, places = rows[inside], places[inside]
+        mask = np.zeros(len(self._values), bool)
+        mask[rows[places + len(needle) <= self._offsets[rows + 1]]] = True
+        return mask
+
+    def two_words(self) -> np.ndarray:
+        """Rows that surely hold two words: visible ASCII, then a space, then visible ASCII. Others may, too."""
+        space = pc.find_substring(self._values, " ").to_numpy().astype(np.int64)
+        start, end = self._offsets[:-1].astype(np.int64), self._offsets[1:]
+        data = np.frombuffer(self._data, np.uint8)
+        sure = (space > 0) & (start + space + 1 < end)
+        first, second = data[start[sure]], data[(start + space + 1)[sure]]
+        sure[sure] = (first > 32) & (first < 127) & (second > 32) & (second < 127)
+        return sure
+
+    def confirmed(self, rows: np.ndarray | None, holds: Callable[[str], bool]) -> np.ndarray:
+        """Of the given rows (None: all), those for which it holds."""
+        places = np.flatnonzero(rows) if rows is not None else np.arange(len(self._values))
+        mask = np.zeros(len(self._values), bool)
+        mask[places] = [holds(text) for text in self._values.take(pa.array(places)).to_pylist()]
+        return mask
+
+
+def _without(comments: pa.Table, faults: Iterator[tuple[Rule, np.ndarray]], tally: Tally) -> pa.Table:
+    kept = np.ones(len(comments), bool)
+    for rule, taken in faults:
+        tally.removed[rule] += int((kept & taken).sum())
+        kept &= ~taken
+    return comments.filter(pa.array(kept))
+
+
+def _dealt(held: list[pa.Table], buckets: int) -> Iterator[Keyed]:
+    if not sum(map(len, held)):
+        return
+    records = pa.concat_tables(held).combine_chunks()
+    threads = _array(records["link_id"] if "link_id" in records.column_names else records["id"]).dictionary_encode()
+    # Comments name their thread "t3_…", submissions leave that out.
+    names = [name.removeprefix("t3_").encode() for name in threads.dictionary.to_pylist()]
+    of_thread = np.array([crc32(name) % buckets for name in names], np.int32)
+    of_row = of_thread[threads.indices.to_numpy()]
+    order = np.argsort(of_row, kind="stable")
+    bounds = np.searchsorted(of_row[order], np.arange(buckets + 1))
+    records = records.take(pa.array(order)).combine_chunks()
+    (batch,) = records.to_batches()
+    for bucket in range(buckets):
+        if bounds[bucket] < bounds[bucket + 1]:
+            yield Keyed(bucket, batch.slice(bounds[bucket], bounds[bucket + 1] - bounds[bucket]))
+
+
+def _array(column: pa.ChunkedArray) -> pa.Array:
+    whole = column.combine_chunks()
+    return whole if isinstance(whole, pa.Array) else whole.chunk(0)

@@ -1,0 +1,242 @@
+"""The lines of one dump as columns; a line that cannot be read is set aside with its number and the reason.
+
+Blocks of lines go through Arrow's JSON reader, which makes no Python object. A block it refuses is halved until the
+lines at fault stand alone; those are read by Python's `json`, and what that cannot read either is set aside. So how
+lines fall into blocks decides nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+
+from sage_dialog.corpora.compression import DamagedFileError, read_blocks
+from sage_dialog.corpora.reddit.dumps import Dump
+from sage_dialog.corpora.reddit.rules import UNREADABLE, Rule
+
+BLOCK_BYTES = 1 << 22
+EXCERPT_CHARACTERS = 200
+_LINES_READ_ONE_BY_ONE = 8
+
+COMMENTS = pa.schema(
+    [(name, pa.string()) for name in ("id", "parent_id", "link_id", "subreddit", "body", "author")]
+    + [("score", pa.int64())]
+)
+SUBMISSIONS = pa.schema([("id", pa.string()), ("num_comments", pa.int64()), ("over_18", pa.bool_())])
+LINE = pa.field("line", pa.int64())
+_NOT_EMPTY = ("id", "parent_id", "link_id", "subreddit")
+
+
+@dataclass
+class Tally:
+    """What became of the lines of one dump so far."""
+
+    lines: int = 0
+    removed: Counter[Rule] = field(default_factory=Counter)
+    rejects: list[tuple[int, Rule, str]] = field(default_factory=list)  # line number, reason, excerpt
+
+    def reject(self, line: int, rule: Rule, excerpt: str) -> None:
+        self.removed[rule] += 1
+        self.rejects.append((line, rule, excerpt[:EXCERPT_CHARACTERS]))
+
+    @property
+    def unreadable(self) -> Counter[Rule]:
+        return Counter({rule: count for rule in UNREADABLE if (count := self.removed[rule])})
+
+
+def read_records(dump: Dump, tally: Tally, progress: Callable[[int], None] | None = None) -> Iterator[pa.Table]:
+    """The readable records of a dump, block by block, in the order of the file.
+
+    Args:
+        dump: comments or submissions.
+        tally: told of every line that is none of them.
+        progress: told the compressed bytes read since it was last told.
+
+    Yields:
+        Tables of COMMENTS or SUBMISSIONS with the line number beside.
+    """
+    schema = COMMENTS if dump.kind == "RC" else SUBMISSIONS
+    before = 0
+    try:
+        for block in read_blocks(dump.path, BLOCK_BYTES, progress):
+            yield from _read(_Lines.of(block, before + 1), schema, tally)
+            before += block.count(b"\n") + (not block.endswith(b"\n"))
+    except DamagedFileError as error:
+        tally.lines += 1
+        tally.reject(before + 1, Rule.DAMAGED_ARCHIVE, str(error))
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Consecutive lines: where each begins and ends in `block`, its newline left out, and the number of the first."""
+
+    block: bytes
+    starts: np.ndarray
+    ends: np.ndarray
+    first: int
+
+    @classmethod
+    def of(cls, block: bytes, first: int) -> _Lines:
+        newlines = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+        ends = newlines if block.endswith(b"\n") else np.append(newlines, len(block))
+        return cls(block, np.concatenate([[0], ends[:-1] + 1]), ends, first)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, part: slice) -> _Lines:
+        start, _, _ = part.indices(len(self))
+        return _Lines(self.block, self.starts[part], self.ends[part], self.first + start)
+
+    def line(self, position: int) -> bytes:
+        return self.block[self.starts[position] : self.ends[position]]
+
+    def bytes(self) -> bytes:
+        return (
+            self.block
+            if len(self.block) == self.ends[-1] + 1 and self.starts[0] == 0
+            else (self.block[self.starts[0] : self.ends[-1]] + b"\n")
+        )
+
+    def are_objects(self) -> bool:
+        """Whether each line begins and ends as an object does. Where Arrow then finds as many objects, each is one."""
+        data = np.frombuffer(self.block, np.uint8)
+        full = bool((self.ends > self.starts).all())
+        return full and bool((data[self.starts] == ord("{")).all() and (data[self.ends - 1] == ord("}")).all())
+
+
+def _read(lines: _Lines, schema: pa.Schema, tally: Tally) -> Iterator[pa.Table]:
+    table = _parsed(lines.bytes(), len(lines), schema) if lines.are_objects() else None
+    if table is not None:
+        tally.lines += len(lines)
+        numbers = np.arange(lines.first, lines.first + len(lines))
+        yield _without_bad_fields(table.append_column(LINE, pa.array(numbers)), lines, tally)
+    elif len(lines) > _LINES_READ_ONE_BY_ONE:
+        middle = len(lines) // 2
+        yield from _read(lines[:middle], schema, tally)
+        yield from _read(lines[middle:], schema, tally)
+    elif rows := list(_read_one_by_one(lines, schema, tally)):
+        yield pa.Table.from_pylist(rows, schema=schema.append(LINE))
+
+
+def _parsed(text: bytes, lines: int, schema: pa.Schema) -> pa.Table | None:
+    """As many rows as there are lines, missing fields null, other fields skipped; None where Arrow refuses."""
+    options = pj.ReadOptions(use_threads=False, block_size=len(text) + 1)
+    fields = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    try:
+        _check_utf8(text)  # the reader does not look at the fields it skips
+        table = pj.read_json(pa.BufferReader(text), read_options=options, parse_options=fields)
+    except pa.ArrowInvalid:
+        return None
+    return table if len(table) == lines else None
+
+
+def _check_utf8(text: bytes) -> None:
+    offsets = pa.py_buffer(np.array([0, len(text)], np.int64))
+    pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(text)]).validate(full=True)
+
+
+def _without_bad_fields(table: pa.Table, lines: _Lines, tally: Tally) -> pa.Table:
+    bad = np.zeros(len(table), bool)
+    for name in table.column_names:
+        if name in _NOT_EMPTY:
+            bad |= _numpy(pc.fill_null(pc.equal(pc.binary_length(table[name]), 0), True))
+        elif name in ("body", "num_comments"):
+            bad |= _numpy(pc.is_null(table[name]))
+    for position in np.flatnonzero(bad):
+        tally.reject(lines.first + int(position), Rule.BAD_FIELD, _excerpt(lines.line(int(position))))
+    if "score" in table.column_names:
+        score = table.schema.get_field_index("score")
+        table = table.set_column(score, "score", pc.fill_null(table["score"], 0))  # a hidden score is null
+    return table.filter(pa.array(~bad)) if bad.any() else table
+
+
+def _read_one_by_one(lines: _Lines, schema: pa.Schema, tally: Tally) -> Iterator[dict[str, Any]]:
+    for position in range(len(lines)):
+        line = lines.line(position)
+        if not line.strip():
+            continue
+        tally.lines += 1
+        record = _record(line, schema)
+        if isinstance(record, dict):
+            record = (_comment if schema is COMMENTS else _submission)(record)
+        if isinstance(record, dict):
+            yield record | {"line": lines.first + position}
+        else:
+            tally.reject(lines.first + position, record, _excerpt(line))
+
+
+def _record(line: bytes, schema: pa.Schema) -> dict[str, Any] | Rule:
+    try:
+        # Decoded here: json.loads would let surrogates written as raw bytes through.
+        record = json.loads(line.decode("utf-8"), parse_int=_parse_int)
+    except (ValueError, RecursionError):
+        # Arrow's reader has the last word, as it has over whole blocks: it nests deeper than Python does.
+        table = _parsed(line + b"\n", 1, schema) if line.startswith(b"{") and line.endswith(b"}") else None
+        return table.to_pylist()[0] if table is not None else Rule.NOT_JSON
+    return record if isinstance(record, dict) else Rule.NOT_JSON
+
+
+def _parse_int(digits: str) -> int | float:
+    """Python refuses integers of thousands of digits, JSON does not."""
+    return int(digits) if len(digits) < 30 else float("inf")
+
+
+def _comment(record: dict[str, Any]) -> dict[str, Any] | Rule:
+    texts = {name: record.get(name) for name in (*_NOT_EMPTY, "body")}
+    given = record.get("score")
+    score = 0 if given is None else _integer(given)  # a hidden score is null
+    if not all(isinstance(text, str) for text in texts.values()) or not all(texts[name] for name in _NOT_EMPTY):
+        return Rule.BAD_FIELD
+    if score is None:
+        return Rule.BAD_FIELD
+    author = record.get("author")
+    texts["author"] = author if isinstance(author, str) else None
+    if not all(map(_encodable, texts.values())):
+        return Rule.LONE_SURROGATE
+    return texts | {"score": score}
+
+
+def _submission(record: dict[str, Any]) -> dict[str, Any] | Rule:
+    name, num_comments = record.get("id"), _integer(record.get("num_comments"))
+    if not (isinstance(name, str) and name and num_comments is not None):
+        return Rule.BAD_FIELD
+    if not _encodable(name):
+        return Rule.LONE_SURROGATE
+    return {"id": name, "num_comments": num_comments, "over_18": record.get("over_18") is True}
+
+
+def _integer(value: Any) -> int | None:
+    """A whole number of 64 bits, also where it is written "12" or 12.0; None for anything else."""
+    if isinstance(value, str) and value.removeprefix("-").isdecimal() and value.isascii() and len(value) <= 20:
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_whole and -(2**63) <= value < 2**63 else None
+
+
+def _encodable(text: str | None) -> bool:
+    if text is None or text.isascii():
+        return True
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _excerpt(line: bytes) -> str:
+    return line.rstrip(b"\r").decode("utf-8", "backslashreplace")
+
+
+def _numpy(values: pa.ChunkedArray) -> np.ndarray:
+    return values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values.to_numpy()

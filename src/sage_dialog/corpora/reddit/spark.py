@@ -1,0 +1,164 @@
+"""The same two functions on Spark: `extract` by `mapInArrow`, `assemble` by `groupBy("bucket").applyInArrow`.
+
+Between them travel the very batches that a process pool writes to files, so the tables are the same to the byte.
+Buckets that are done are kept in the scratch folder as those of a process pool are; a run that is killed goes on with
+the others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from sage_dialog.atomic import whole_file
+from sage_dialog.corpora.reddit.assemble import Assembled, Part, assemble
+from sage_dialog.corpora.reddit.dumps import Dump, find_dumps
+from sage_dialog.corpora.reddit.extract import extract
+from sage_dialog.corpora.reddit.reading import Tally
+from sage_dialog.corpora.reddit.run import (
+    RedditTables,
+    Told,
+    Work,
+    bucket_folder,
+    buckets_for,
+    gather,
+    keep_assembled,
+    read_assembled,
+    removed_from_json,
+    removed_to_json,
+)
+from sage_dialog.parameters import RedditRules
+
+# A row is a batch of a dump; one of bucket -1 is what became of the dump's lines.
+_KEYED = "bucket int, dump int, number int, batch binary"
+_ASSEMBLED = "bucket int, dialogues binary, rejected binary, removed string"
+_TOLD = -1
+_TOLD_FILE = "told.json"
+
+
+def read_dialogues_on_spark(
+    files: Mapping[str, Path],
+    rules: RedditRules,
+    *,
+    scratch: Path,
+    buckets: int | None = None,
+    max_reject_share: float = 1.0,
+) -> RedditTables:
+    """What `run.read_dialogues` gives, carried out by the Spark that is configured, or by a local one.
+
+    On a cluster the dumps stand where every executor reaches them (`s3://…`), and sage-dialog is installed there.
+
+    Raises:
+        ModuleNotFoundError: if pyspark is not installed.
+        FileNotFoundError: if there is no month of comments.
+        ValueError: if too many lines of a dump cannot be read.
+    """
+    dumps = find_dumps(files)
+    work = Work(scratch / "reddit", rules, buckets or buckets_for(dumps))
+    folder = work.assembled_folder(dumps)
+    folders = [bucket_folder(folder, bucket) for bucket in range(work.buckets)]
+    if missing := [bucket for bucket, kept in enumerate(folders) if not kept.is_dir()]:
+        _assemble_on_spark(work, dumps, missing, max_reject_share)
+    told = [Told.from_json(text) for text in json.loads((folder / _TOLD_FILE).read_text())]
+    for dump in told:
+        dump.check(max_reject_share)
+    return gather(told, [read_assembled(folder) for folder in folders])
+
+
+def _assemble_on_spark(work: Work, dumps: Sequence[Dump], missing: Sequence[int], max_reject_share: float) -> None:
+    from pyspark import StorageLevel
+    from pyspark.sql import SparkSession
+
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # a local Spark would take any python3 it finds
+    spark = SparkSession.builder.appName("sage-dialog").getOrCreate()
+    folder = work.assembled_folder(dumps)
+    keyed = (
+        spark.range(len(dumps), numPartitions=len(dumps))
+        .mapInArrow(_Extractor(dumps, work, frozenset(missing)), _KEYED)
+        .persist(StorageLevel.DISK_ONLY)
+    )
+    told = [Told.from_json(bytes(row.batch).decode()) for row in keyed.where(f"bucket = {_TOLD}").collect()]
+    for dump in told:
+        dump.check(max_reject_share)
+    with whole_file(folder / _TOLD_FILE) as partial:
+        partial.write_text(json.dumps([dump.to_json() for dump in told]))
+
+    groups = keyed.where(f"bucket <> {_TOLD}").groupBy("bucket")
+    assembler = _Assembler(dumps, work.rules)
+    # Spark counts a function's arguments, and would count self.
+    assembled = groups.applyInArrow(lambda rows: assembler(rows), _ASSEMBLED)
+    empty = set(missing)
+    for row in tqdm(assembled.toLocalIterator(), total=len(missing), desc="Reddit threads", unit="bucket"):
+        counts = removed_from_json(row.removed)
+        keep_assembled(
+            Assembled(_table(row.dialogues), _table(row.rejected), counts), bucket_folder(folder, row.bucket)
+        )
+        empty.remove(row.bucket)
+    for bucket in empty:  # no thread fell into it
+        keep_assembled(assemble([], [], work.rules), bucket_folder(folder, bucket))
+    keyed.unpersist()
+
+
+@dataclass(frozen=True)
+class _Extractor:
+    """Dump numbers to rows of _KEYED."""
+
+    dumps: Sequence[Dump]
+    work: Work
+    buckets: frozenset[int]
+
+    def __call__(self, numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for which in (number for batch in numbers for number in batch.column(0).to_pylist()):
+            dump, tally = self.dumps[which], Tally()
+            for number, keyed in enumerate(extract(dump, self.work.rules, self.work.buckets, tally)):
+                if keyed.bucket in self.buckets:
+                    yield _keyed(keyed.bucket, which, number, _bytes(pa.Table.from_batches([keyed.batch])))
+            told = Told(dump.month, dump.path.name, tally).to_json()
+            yield _keyed(_TOLD, which, 0, told.encode())
+
+
+@dataclass(frozen=True)
+class _Assembler:
+    """The rows of a bucket to one row of _ASSEMBLED."""
+
+    dumps: Sequence[Dump]
+    rules: RedditRules
+
+    def __call__(self, keyed: pa.Table) -> pa.Table:
+        parts: dict[str, list[Part]] = {"RC": [], "RS": []}
+        for row in keyed.sort_by([("dump", "ascending"), ("number", "ascending")]).to_pylist():
+            dump = self.dumps[row["dump"]]
+            batches = _table(row["batch"]).to_batches()
+            parts[dump.kind] += [Part(dump.month, dump.path.name, batch) for batch in batches]
+        assembled = assemble(parts["RC"], parts["RS"], self.rules)
+        return pa.table(
+            {
+                "bucket": keyed["bucket"].slice(0, 1),
+                "dialogues": [_bytes(assembled.dialogues)],
+                "rejected": [_bytes(assembled.rejected)],
+                "removed": [removed_to_json(assembled.removed)],
+            }
+        )
+
+
+def _keyed(bucket: int, dump: int, number: int, batch: bytes) -> pa.RecordBatch:
+    numbers = [pa.array([value], pa.int32()) for value in (bucket, dump, number)]
+    return pa.RecordBatch.from_arrays([*numbers, pa.array([batch], pa.binary())], ["bucket", "dump", "number", "batch"])
+
+
+def _bytes(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def _table(content: bytes) -> pa.Table:
+    return pa.ipc.open_stream(pa.py_buffer(content)).read_all()

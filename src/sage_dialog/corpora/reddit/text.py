@@ -1,0 +1,128 @@
+"""What a comment says, as one line of plain text, and the properties of it that rules ask about.
+
+Rules that need NLTK's tokens first ask a cheap question that settles most texts; where it does not, the tokens
+are made. Tests hold both ways to the same answer.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import islice, pairwise
+from typing import Any
+
+from sage_dialog.nltk_modules import nltk_module
+
+# English function words, about the fifty most frequent words of any English text (DialoGPT's paper, §2, asks that a
+# response hold one of the fifty most frequent).
+COMMON_WORDS = frozenset({
+    "the", "be", "to", "of", "and", "a", "in", "that", "have", "i", "it", "for", "not", "on", "with", "he",
+    "as", "you", "do", "at", "this", "but", "his", "by", "from", "they", "we", "say", "her", "she", "or", "an",
+    "will", "my", "one", "all", "would", "there", "their", "what", "so", "up", "out", "if", "about", "who",
+    "get", "which", "go", "me", "is", "are", "was",
+})  # fmt: skip
+
+_APOSTROPHES = str.maketrans({"\u2018": "'", "\u2019": "'"})
+_SHORTHAND = {"b/c": "because", "j/k": "just kidding", "w/o": "without", "w/": "with "}
+_SHORTHAND_PATTERN = re.compile(r"(?<![\w/])(?:b/c\b|j/k\b|w/o\b|w/)")
+_ALLOWED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789()[]:,.!?' "
+_NOT_ALLOWED = re.compile(f"[^{re.escape(_ALLOWED)}]")
+_ASCII_ALLOWED = bytes(byte if chr(byte) in _ALLOWED else 32 for byte in range(256))
+_BRACKET = re.compile(r"[()\[\]]")
+_LETTERS_AND_SPACE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz "
+# Words of letters with at most one apostrophe inside and one mark behind: of these TweetTokenizer makes a token of the
+# word and one of the mark, whatever stands around them.
+_PLAIN_WORDS = re.compile(r"(?:[A-Za-z]+(?:'[A-Za-z]+)?(?:[,!?]|\.+)?(?: |$))*")
+
+
+def normalised(body: str) -> str:
+    """A comment as one line of plain text: the recipe's character set, hashtags dropped, shorthand spelled out.
+
+    The recipe stores NLTK's tokens joined by spaces (`tokenised`). Otherwise the words are kept as written ("sad."
+    and not "sad ."), since what is kept is what models learn to say. Typographic apostrophes and HTML entities,
+    which the recipe turns into spaces, are read as what they stand for.
+    """
+    if "&" in body:
+        body = html.unescape(body)
+    words = body.translate(_APOSTROPHES).split() if not body.isascii() else body.split()
+    if "#" in body:
+        words = [word for word in words if not word.startswith("#")]
+    text = " ".join(words)
+    if "\\" in text:
+        text = text.replace("\\", "")
+    if "/" in text:
+        text = _SHORTHAND_PATTERN.sub(lambda found: _SHORTHAND[found.group()], text)
+    text = text.encode().translate(_ASCII_ALLOWED).decode() if text.isascii() else _NOT_ALLOWED.sub(" ", text)
+    return " ".join(text.split())
+
+
+def has_link(body: str) -> bool:
+    lowered = body.lower()
+    if "http" not in lowered:
+        return False
+    return "#" not in body or any("http" in word.lower() for word in body.split() if not word.startswith("#"))
+
+
+def has_bracket(body: str) -> bool:
+    """Whether a bracket is left in the normalised text of a body."""
+    if "&" in body or "#" in body:  # an entity may become one, a hashtag takes its own away
+        return _BRACKET.search(normalised(body)) is not None
+    return "(" in body or ")" in body or "[" in body or "]" in body
+
+
+def asks(body: str) -> bool:
+    """Whether the normalised text of a body ends with a question mark."""
+    return ("?" in body or "&" in body) and normalised(body).endswith("?")
+
+
+def is_longer(text: str, max_words: int) -> bool:
+    """Whether a text has more than `max_words` words."""
+    return len(text) > 2 * max_words and len(text.split()) > max_words
+
+
+def holds_common_words(text: str, wanted: int) -> bool:
+    """Whether a normalised text holds that many of the most common English words; one said twice counts twice."""
+    common = (word for word in text.lower().split() if word.strip(":,.!?'") in COMMON_WORDS)
+    return sum(1 for _ in islice(common, wanted)) == wanted
+
+
+def tweet_tokens(text: str) -> tuple[str, ...]:
+    """NLTK's TweetTokenizer, case kept."""
+    return tuple(_tokenizer().tokenize(text))
+
+
+def tokens_at_most(text: str) -> int:
+    """At least as many as `tweet_tokens` finds in a normalised text.
+
+    A token ends within a run of letters only if it began before the run, so every token has a run of letters or
+    another character of its own to begin with.
+    """
+    others = len(text.encode().translate(None, _LETTERS_AND_SPACE))
+    return text.count(" ") + 1 + 2 * others
+
+
+def has_long_token(text: str, more_than: int, tokens: Callable[[], Sequence[str]]) -> bool:
+    """Whether a normalised text holds a token of more than so many characters; `tokens` makes them if need be."""
+    if _PLAIN_WORDS.fullmatch(text) and max(map(len, text.split()), default=0) <= more_than:
+        return False
+    return any(len(token) > more_than for token in tokens())
+
+
+def repeats_token(text: str, more_than: int, tokens: Callable[[], Sequence[str]]) -> bool:
+    """Whether a normalised text holds the same token more than so many times in a row."""
+    if _PLAIN_WORDS.fullmatch(text) and not any(
+        word == following.rstrip(",.!?") for word, following in pairwise(text.split())
+    ):
+        return False
+    longest = run = 1
+    for token, following in pairwise(tokens()):
+        run = run + 1 if token == following else 1
+        longest = max(longest, run)
+    return longest > more_than
+
+
+@cache
+def _tokenizer() -> Any:
+    return nltk_module("nltk.tokenize.casual").TweetTokenizer()
