@@ -35,6 +35,15 @@ def test_missing_raw_data_names_the_files_and_the_command_that_makes_them(
     assert "`kedro run --pipelines microworld`" in message
 
 
+def test_a_role_that_cannot_be_made_is_told_before_anything_runs(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("sage_dialog.roles.judge.OfflineJudge")
+    message = refusal(open_session, "evaluation")
+    assert "  judge: no role can be made from sage_dialog.roles.judge.OfflineJudge (no arguments): " in message
+    assert "  selector: " not in message
+
+
 @pytest.mark.parametrize(
     ("pipeline", "dataset", "maker"),
     [
@@ -92,6 +101,7 @@ def test_every_fault_of_the_parameters_is_told_at_once(configured: Path) -> None
     )
     raw["sft"]["training"]["epochs"] = 0
     raw["sac_augmentation"]["mix"][1]["sise"] = 3
+    raw["data_processing"]["rule_sets"] = {"paper": {"min_turn": 3}}
     del raw["preference"]["beta"]
     del raw["preference"]["learning_rate"]
     with pytest.raises(RunRefused) as refused:
@@ -100,8 +110,17 @@ def test_every_fault_of_the_parameters_is_told_at_once(configured: Path) -> None
     assert "sft.training.epochs: Input should be greater than 0, found 0" in message
     assert "See conf/base/parameters_sft.yml and conf/paper/parameters_sft.yml." in message
     assert "sac_augmentation.mix.1.sise: unknown, did you mean size?" in message
+    assert "data_processing.rule_sets.paper.min_turn: unknown, did you mean min_turns?" in message
     assert "preference.learning_rate: missing" in message
     assert "beta" not in message, "it has a default"
+
+
+def test_a_pair_that_nobody_can_judge_is_refused_before_anything_runs(open_session: OpenSession) -> None:
+    pairs = [["sage_0", "sage_1"], ["sage_1", "sage_9"], ["sage_0", "sage_1"]]
+    message = refusal(open_session, "microworld", {"evaluation": {"pairs": pairs}})
+    assert "evaluation.pairs.1: no policy is called 'sage_9', did you mean sage_" in message
+    assert "There are sage_0, sage_1, sage_1_plain, sage_2, sage_3, sage_dpo. " in message
+    assert "evaluation.pairs.2: sage_0 against sage_1 stands there twice. Given by --params." in message
 
 
 def test_a_pin_on_what_the_run_writes_is_refused(open_session: OpenSession) -> None:

@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from sage_dialog import schemas
+from sage_dialog.corpora.reddit.figure import MEANINGS
+from sage_dialog.corpora.reddit.rules import Rule, unit
 from sage_dialog.parameters import Parameters
 from sage_dialog.pipeline_registry import register_pipelines
 
@@ -41,6 +43,28 @@ def test_every_make_target_that_is_named_exists() -> None:
     commands = re.findall(r"(?:^|`)make ([a-z]+)", (PROJECT / "README.md").read_text(), re.MULTILINE)
     targets = set(re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE))
     assert {"demo", "test", "lint"} <= set(commands) <= targets
+
+
+def test_every_reddit_rule_is_documented_in_its_order_and_words() -> None:
+    section = (PROJECT / "docs/reddit.md").read_text().split("## The rules")[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in section.splitlines() if line.startswith("| `")]
+    told = [(rule.strip("`"), takes.replace("`", "")) for rule, takes in rows][: len(Rule)]
+    assert told == [(rule.value, f"{unit(rule)}s {MEANINGS[rule.value]}") for rule in Rule]
+
+
+def test_the_documented_values_of_reddit_rules_are_those_of_the_configuration() -> None:
+    sets = yaml.safe_load((PROJECT / "conf/base/parameters_data_processing.yml").read_text())["data_processing"]
+    paper, literal = sets["rule_sets"]["paper"], sets["rule_sets"]["literal"]
+    section = (PROJECT / "docs/reddit.md").read_text().split("## The rules")[1]
+    shown = 0
+    for line in section.splitlines():
+        if line.startswith("| `") and (named := [dial for dial in paper if f"`{dial}`" in line]):
+            values = [cell.strip() for cell in line.split("|")[3:5]]
+            default, other = (yaml.safe_load(value.replace("none", "[]")) for value in values)
+            assert default == paper[named[0]], line
+            assert (default if other is None else other) == literal.get(named[0], paper[named[0]]), line
+            shown += 1
+    assert shown >= len(paper) - 2  # how a path climbs is told in a sentence
 
 
 def test_every_table_is_documented_column_by_column() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import click
 from kedro.framework.cli.utils import env_option
+
+from sage_dialog.hooks import shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +44,7 @@ def summary(metadata: ProjectMetadata, env: str | None) -> None:
     """The latest win rates, where the report is, and what to try next."""
     from kedro.framework.session import KedroSession
     from rich.console import Console
+    from rich.markup import escape
 
     session = KedroSession.create(project_path=metadata.project_path, env=env, save_on_close=False)
     catalog = session.load_context().catalog
@@ -55,7 +57,8 @@ def summary(metadata: ProjectMetadata, env: str | None) -> None:
                 console.print(table)
                 console.print(note, style="dim", soft_wrap=True)
     if catalog.exists("report"):
-        console.print(f"\nReport: [bold]{_shown(catalog['report']._get_load_path())}[/bold]", soft_wrap=True)
+        report = escape(str(shown(catalog["report"]._get_load_path())))
+        console.print(f"\nReport: [bold]{report}[/bold]", soft_wrap=True)
     console.print(f"\nNext{_activation()}:")
     for command, what in NEXT:
         console.print(f"  [bold]{command:<30}[/bold]{what}", soft_wrap=True)
@@ -92,14 +95,10 @@ def win_rate_tables(rates: pa.Table, version: str, by_truth: bool) -> Iterator[t
         yield table, f"{note}\n{apart}".strip()
 
 
-def _shown(path: PurePath) -> PurePath:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
 def _version(catalog: CatalogProtocol, name: str) -> str:
     return str(catalog[name].resolve_load_version())
 
 
 def _activation() -> str:
     """How to put `kedro` on the PATH, for those who came by `make`."""
-    return "" if shutil.which("kedro") else f" (first: source {_shown(Path(sys.prefix))}/bin/activate)"
+    return "" if shutil.which("kedro") else f" (first: source {shown(sys.prefix)}/bin/activate)"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import click
 from kedro.framework.hooks import hook_impl
@@ -51,10 +51,29 @@ def check_parameters(
     from sage_dialog.parameters import Parameters
 
     try:
-        return Parameters.model_validate(raw)
+        parameters = Parameters.model_validate(raw)
     except ValidationError as error:
-        faults = "\n".join(f"  {_fault(details, env, given or {})}" for details in error.errors(include_url=False))
-        raise RunRefused(f"Parameters are not right, nothing was run:\n{faults}") from error
+        raise _refused([_fault(details, env, given or {}) for details in error.errors(include_url=False)]) from error
+    if faults := list(_pair_faults(parameters.evaluation.pairs)):
+        raise _refused([f"{_dotted(path)}: {what}. {_where(path, env, given or {})}" for path, what in faults])
+    return parameters
+
+
+def _refused(faults: Sequence[str]) -> RunRefused:
+    return RunRefused("Parameters are not right, nothing was run:\n" + "\n".join(f"  {fault}" for fault in faults))
+
+
+def _pair_faults(pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """What would else come to light when every policy has been trained: a pair that nobody can judge, and where."""
+    from sage_dialog.pipeline_registry import POLICIES
+
+    for place, pair in enumerate(pairs):
+        path = ("evaluation", "pairs", place)
+        for policy in pair:
+            if policy not in POLICIES:
+                yield path, f"no policy is called {policy!r}{_meant(policy, POLICIES)} There are {', '.join(POLICIES)}"
+        if pair in pairs[:place]:
+            yield path, f"{' against '.join(pair)} stands there twice"
 
 
 def _fault(details: ErrorDetails, env: str | None, given: Mapping[str, Any]) -> str:
@@ -63,20 +82,30 @@ def _fault(details: ErrorDetails, env: str | None, given: Mapping[str, Any]) -> 
         path = path[:-1]
     siblings = _fields_at(path[:-1])
     if details["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(path[-1]), siblings, n=1)
-        what = f"unknown{f', did you mean {near[0]}?' if near else '.'} Known here: {', '.join(sorted(siblings))}"
+        what = f"unknown{_meant(str(path[-1]), siblings)} Known here: {', '.join(sorted(siblings))}"
     elif details["type"] == "missing":
         what = "missing"
     else:
         what = f"{details['msg']}, found {details['input']!r}"
     field = siblings.get(str(path[-1]))
     meaning = f" ({field.description})" if field is not None and field.description else ""
-    return f"{'.'.join(map(str, path))}: {what}{meaning}. {_where(path, env, given)}"
+    return f"{_dotted(path)}: {what}{meaning}. {_where(path, env, given)}"
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f", did you mean {near[0]}?" if near else "."
+
+
+def _dotted(path: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, path))
 
 
 def _where(path: tuple[int | str, ...], env: str | None, given: Mapping[str, Any]) -> str:
     value: Any = given
     for part in path:
+        if isinstance(value, Sequence) and not isinstance(value, str):  # a list is given whole
+            break
         value = value.get(part) if isinstance(value, Mapping) else None
     if value is not None:
         return "Given by --params."
@@ -86,17 +115,19 @@ def _where(path: tuple[int | str, ...], env: str | None, given: Mapping[str, Any
 
 
 def _fields_at(path: tuple[int | str, ...]) -> dict[str, Any]:
-    """The fields known at a place in the parameter tree; positions in lists count as part of it."""
+    """The fields known at a place in the parameter tree, in which positions of lists and keys of mappings are steps."""
     from sage_dialog.parameters import Parameters
 
     model: type[BaseModel] | None = Parameters
+    at_key = False
     for part in path:
-        if model is None:
-            return {}
-        if not isinstance(part, int):
-            field = model.model_fields.get(part)
-            model = next(_models_in(field.annotation), None) if field else None
-    return dict(model.model_fields) if model else {}
+        if isinstance(part, int) or at_key:
+            at_key = False
+            continue
+        field = model.model_fields.get(part) if model else None
+        model = next(_models_in(field.annotation), None) if field else None
+        at_key = field is not None and get_origin(field.annotation) is dict
+    return dict(model.model_fields) if model and not at_key else {}
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -139,16 +170,17 @@ def _missing(name: str, catalog: DataCatalog) -> str:
     from kedro.io.core import VersionNotFoundError
 
     from sage_dialog.datasets.raw import RawFolder
+    from sage_dialog.datasets.roles import RoleDataset
 
     dataset = catalog.get(name)
-    if isinstance(dataset, RawFolder):
-        return dataset.missing()
+    if isinstance(dataset, RawFolder | RoleDataset):
+        return str(dataset.missing())
     if dataset is None:
         return "no catalog entry has this name; entries stand in conf/base/catalog_*.yml."
     made_by = _made_by(name)
     command = f"`kedro run --pipelines {made_by}` makes it" if made_by else "no pipeline makes it"
     if isinstance(dataset, AbstractVersionedDataset) and dataset._version:
-        folder = _shown(dataset._filepath)
+        folder = shown(dataset._filepath)
         try:
             versions = dataset.list_versions(full_path=False)
         except VersionNotFoundError:
@@ -169,7 +201,7 @@ def _made_by(name: str) -> str | None:
     return min(makers)[2] if makers else None
 
 
-def _shown(path: Any) -> Path:
+def shown(path: str | PurePath) -> Path:
     """A path as the person at the terminal would write it."""
     path = Path(path)
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

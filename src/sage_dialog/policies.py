@@ -27,6 +27,12 @@ class PolicyCard:
     parent: str | None = None
     parent_revision: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.kind not in ("base", "adapter") or not isinstance(self.blocks, bool):
+            raise ValueError(
+                f'kind is "base" or "adapter" and blocks is true or false; found {self.kind!r} and {self.blocks!r}'
+            )
+
 
 @dataclass(frozen=True)
 class Policy:

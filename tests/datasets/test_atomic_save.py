@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from kedro.io import Version
 
+from sage_dialog.atomic import whole_folder
 from sage_dialog.datasets.parquet import VersionedParquet
 from sage_dialog.datasets.policy import PolicyDirectory
 from sage_dialog.policies import Policy, PolicyCard
@@ -115,3 +116,22 @@ def test_a_save_that_fails_leaves_no_version(tmp_path: Path, monkeypatch: pytest
             dataset.save(pa.table({"n": [1]}))
     assert not dataset.exists()
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_folder_that_cannot_be_replaced_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "reddit"
+    with whole_folder(target) as partial:
+        (partial / "RC_2015-01").write_text("first")
+    move = os.replace
+
+    def refused(source: Path, to: Path) -> None:
+        if str(source).endswith(".partial"):
+            raise OSError(28, "No space left on device")
+        move(source, to)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.replace", refused)
+        with pytest.raises(OSError, match="No space left"), whole_folder(target) as partial:
+            (partial / "RC_2015-01").write_text("second")
+    assert (target / "RC_2015-01").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [target]

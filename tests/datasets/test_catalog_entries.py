@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -57,6 +58,18 @@ def test_a_table_is_kept_on_any_fsspec_file_system() -> None:
     assert latest.load()["n"].to_pylist() == [2]
 
 
+def test_a_save_that_fails_leaves_no_object_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(table: pa.Table, where: Any, **options: Any) -> None:
+        where.write(b"PAR1 and then")
+        raise MemoryError("no more")
+
+    dataset = VersionedParquet(filepath="memory://bucket/failing.parquet", version=Version(None, "1"))
+    monkeypatch.setattr("pyarrow.parquet.write_table", failing)
+    with pytest.raises(DatasetError, match="no more"):
+        dataset.save(pa.table({"n": [1]}))
+    assert not dataset.exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"PAR1 cut off", b"id,text\n1,hello\n"], ids=["empty", "truncated", "csv"])
 def test_an_unreadable_table_is_named_with_what_to_do(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "dialogues.parquet" / "2026-01-01" / "dialogues.parquet"
@@ -100,10 +113,18 @@ def test_a_policy_without_card_or_weights_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no weights") as refusal:
         dataset.load()
     assert str(folder) in str(refusal.value)
-    assert "kedro run --pipelines sage_1" in str(refusal.value)
+    assert f"Remove {folder.parent} and run again" in str(refusal.value)
     (whole.path / CARD).unlink()
     with pytest.raises(DatasetError, match=f"{CARD} is missing"):
         dataset.load()
+
+
+@pytest.mark.parametrize("wrong", [{"kind": "lora"}, {"blocks": "false"}])
+def test_a_card_that_says_what_no_policy_is_is_named(tmp_path: Path, wrong: dict[str, str]) -> None:
+    card = policy(tmp_path / "sage_0").path / CARD
+    card.write_text(json.dumps(json.loads(card.read_text()) | wrong))
+    with pytest.raises(FileNotFoundError, match=rf"sage_0 is no policy directory.*'{next(iter(wrong.values()))}'"):
+        Policy.open(tmp_path / "sage_0")
 
 
 @pytest.mark.parametrize("name", ["training_args.bin", "model.pt", "state.pkl", "modeling_custom.py", "sub/x.PKL"])
@@ -175,6 +196,14 @@ def test_a_role_that_cannot_be_made_says_where_it_stands(role: str, args: dict[s
     with pytest.raises(DatasetError, match=r"conf/\*/catalog_roles\.yml") as refusal:
         RoleDataset(role=role, args=args).load()
     assert role in str(refusal.value)
+    assert not RoleDataset(role=role, args=args).exists()
+
+
+def test_a_role_never_shows_the_values_it_is_made_with() -> None:
+    dataset = RoleDataset(role="fractions.Nothing", args={"api_key": "secret"})
+    with pytest.raises(DatasetError, match=r"fractions\.Nothing \(api_key\)") as refusal:
+        dataset.load()
+    assert "secret" not in f"{refusal.value} {dataset}"
 
 
 def test_text_and_image_come_back(tmp_path: Path) -> None:

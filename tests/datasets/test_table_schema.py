@@ -15,7 +15,7 @@ DIALOGUE = {
     "subreddit": "s",
     "link_id": "t3_1",
     "month": "2015-01",
-    "turns": [{"comment_id": "c1", "text": "hello"}],
+    "turns": [{"comment_id": "c1", "author": None, "text": "hello"}],
     "n_turns": 1,
     "mean_words": 1.0,
     "min_sentiment": 0.5,
@@ -81,6 +81,11 @@ def test_missing_and_unknown_columns_are_named() -> None:
     message = refusal(dialogues().drop_columns(["month"]).append_column("score", pa.array([1])))
     assert "month: expected one column of type string, found none" in message
     assert "score: no column of schema DIALOGUES" in message
+
+
+def test_a_column_that_stands_twice_is_counted() -> None:
+    message = refusal(dialogues().append_column("month", pa.array(["2015-02"])))
+    assert "month: expected one column of type string, found 2" in message
 
 
 def test_columns_in_another_order_are_refused() -> None:

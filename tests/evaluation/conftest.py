@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
+from sage_dialog.corpora.reddit.figure import funnel_figure
 from sage_dialog.evaluation.emotions import emotion_accuracy
 from sage_dialog.evaluation.figures import action_figure
 from sage_dialog.evaluation.replies import action_distribution, reply_statistics
@@ -195,8 +196,10 @@ def contents(dials: Evaluation, situations: pa.Table, rollouts: dict[str, pa.Tab
                 ("not_json", "line", 5000, 12),
                 ("lone_surrogate", "line", 4988, 0),
                 ("deleted", "comment", 4988, 600),
+                ("not_a_leaf", "comment", 4388, 2288),
                 ("sentiment", "path", 2100, 1800),
-            ]
+            ],
+            start=1,
         )
     ]
     cards = [
@@ -232,6 +235,7 @@ def contents(dials: Evaluation, situations: pa.Table, rollouts: dict[str, pa.Tab
         ),
         action_figure=action_figure(actions),
         filter_report=pa.Table.from_pylist(funnel, schema=schemas.FILTER_REPORT),
+        filter_figure=funnel_figure(funnel),
         candidates=pa.Table.from_pylist(candidates, schema=schemas.CANDIDATES),
         trajectories=pa.Table.from_pylist(searched, schema=schemas.TRAJECTORIES),
         outside_scores=pa.Table.from_pylist(scores, schema=schemas.OUTSIDE_SCORES),

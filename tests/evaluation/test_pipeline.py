@@ -42,6 +42,7 @@ def finished(
         **{f"rollouts_{policy}": table for policy, table in rollouts.items()},
         "situations": contents.situations,
         "filter_report": contents.filter_report,
+        "filter_figure": contents.filter_figure,
         "candidates_3": contents.candidates,
         "trajectories_3": contents.trajectories,
         "annotator": OfflineSelector(),
@@ -91,11 +92,12 @@ def test_each_policy_is_played_against_the_same_user(contents: Contents) -> None
     assert not {"truth_scores", "truth_win_rates"} & create_pipeline(POLICIES, iterations=3).inputs()
 
 
-def empty_tables(contents: Contents) -> dict[str, pa.Table]:
+def empty_tables(contents: Contents) -> dict[str, Any]:
     """The tables of the stages before, as a run that found nothing leaves them, and two iterations."""
     return {
         "situations": contents.situations,
         "filter_report": contents.filter_report,
+        "filter_figure": contents.filter_figure,
         "dialogues": schemas.DIALOGUES.empty_table(),
         "annotations": schemas.ANNOTATIONS.empty_table(),
         "annotation_rejects": schemas.ANNOTATION_REJECTS.empty_table(),
@@ -139,4 +141,4 @@ def test_the_notebook_shows_a_finished_run(
     images = [
         output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
     ]
-    assert len(images) == 2
+    assert len(images) == 3

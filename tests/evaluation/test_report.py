@@ -1,6 +1,7 @@
 """The report stands alone, says what it must, and shows hostile text as text."""
 
 import re
+from base64 import b64encode
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
+from sage_dialog.corpora.reddit.figure import funnel_figure
 from sage_dialog.evaluation.report import Contents, p_value, percent, render_report
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}'
@@ -64,7 +66,6 @@ def test_it_shows_what_was_measured(contents: Contents) -> None:
     for row in contents.win_rates.to_pylist():
         assert f"{row['policy_a']} {row['policy_b']} {row['n']} {row['wins_a']} {row['ties']} {row['wins_b']}" in text
     assert "Chance, one over the number of labels, is 25.0 %" in text
-    assert "not json lines 10,000 24" in text and "lone surrogate" not in text
     assert "Both orders agreed on 36 of 36 pairs of dialogues; 0 answers were unreadable." in text
     assert "temperature 1.0, top-k 100" in text
     assert "0123456789ab" in text
@@ -123,8 +124,34 @@ def test_hostile_text_is_shown_as_text(contents: Contents) -> None:
     )
     page = Elements(html)
     assert not any(tag == "script" for tag, _ in page.tags)
-    assert [attributes["src"][:5] for tag, attributes in page.tags if tag == "img"] == ["data:"]
+    assert [attributes["src"][:5] for tag, attributes in page.tags if tag == "img"] == ["data:"] * 2
     assert HOSTILE in page.text
+
+
+def test_the_funnel_is_shown_rule_by_rule_and_month_by_month(contents: Contents) -> None:
+    html = render_report(contents)
+    text = words_of(html)
+    assert b64encode(contents.filter_figure).decode() in html
+    assert "what no rule takes is a dialogue: 600 in all." in text
+    assert "not json lines that are no JSON object in UTF-8 10,000 24 0.2 %" in text
+    assert "sentiment paths with a comment whose VADER compound score is min_sentiment or lower 4,200 3,600" in text
+    assert "Rules that took nothing: lone surrogate." in text
+    assert "2015-02 5,000 4,988 2,100 300 2015-03 5,000 4,988 2,100 300" in text
+    assert '<details class="months" open>' in html
+
+
+def test_many_months_are_folded(contents: Contents) -> None:
+    months = [f"{year}-{month:02d}" for year in range(2005, 2018) for month in range(1, 13)]
+    rows = [{**row, "month": month} for month in months for row in contents.filter_report.to_pylist()[:5]]
+    html = render_report(replace(contents, filter_report=pa.Table.from_pylist(rows, schema=schemas.FILTER_REPORT)))
+    assert '<details class="months">' in html and "2005-01 5,000" in words_of(html)
+
+
+def test_a_funnel_of_no_lines_and_of_unknown_rules_is_shown(contents: Contents) -> None:
+    none = replace(contents, filter_report=schemas.FILTER_REPORT.empty_table(), filter_figure=funnel_figure([]))
+    assert "what no rule takes is a dialogue: 0 in all." in words_of(render_report(none))
+    other = replace(contents, filter_report=spoiled(contents.filter_report, rule="a_rule_of_before"))
+    assert "a rule of before lines 10,000 24" in words_of(render_report(other))
 
 
 def test_an_empty_search_and_a_run_without_blocks_still_report(contents: Contents) -> None:

@@ -54,6 +54,16 @@ def test_a_judge_that_goes_by_position_decides_nothing(rollouts_of: Rollouts) ->
     assert outcomes(votes)[("says-first", "old", "new")] == {"s1": "tie"}
 
 
+def test_a_judge_that_leaves_an_answer_out_is_an_error(rollouts_of: Rollouts) -> None:
+    class Forgets(SaysFirst):
+        def judge(self, comparisons: list[Comparison]) -> list[Verdict]:
+            return super().judge(comparisons)[1:]
+
+    rollouts = {name: rollouts_of({"s1": ["a"]}) for name in ("old", "new")}
+    with pytest.raises(ValueError, match="shorter"):
+        collect_votes(rollouts, [("old", "new")], Forgets())
+
+
 def test_the_judge_hears_no_blocks(rollouts_of: Rollouts) -> None:
     block = (
         "{u_motivation: sharing, u_emotion: sad, u_topic: []} {a_motivation: comfort, a_emotion: calm, a_topic: []} "

@@ -29,11 +29,13 @@ def expected_probabilities(logits, history: list[int], sampling: SamplingDials):
         SamplingDials(temperature=1.1, top_k=7, repetition_penalty=1.1),
         SamplingDials(temperature=0.6, top_k=25, repetition_penalty=1.7),
         SamplingDials(temperature=2.5, top_k=1, repetition_penalty=1.3),
+        SamplingDials(temperature=2.5, top_k=60, repetition_penalty=1.7),
     ],
 )
 def test_tokens_come_as_often_as_the_processors_say(sampling: SamplingDials) -> None:
     logits = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(4)) * 3
-    history = [3, 3, 17, 42]
+    history = [34, 3, 3, 17, 42]
+    assert logits[34] == logits.max() and logits[17] < 0 and logits[42] < 0  # the penalty takes from either sign
     seen = torch.zeros(VOCABULARY, dtype=torch.bool)
     seen[history] = True
     draws = 20_000

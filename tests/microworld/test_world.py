@@ -114,6 +114,63 @@ def _rollout(world, scene, motivations, plan=None):
     return pa.Table.from_pylist([{"u_emotion": None} | row for row in rows])
 
 
+def test_a_dialogue_without_any_reply_loses_and_is_not_left_out(world):
+    import pyarrow as pa
+
+    row = {"scorer": "w", "policy": "talks", "statistic": "attuned", "exchange": 1}
+    talks = [row | {"situation_id": name, "value": value} for name, value in (("s1", 1.0), ("s2", 1.0), ("s3", 0.0))]
+    silent = [row | {"policy": "silent", "situation_id": "s1", "value": 1.0}]
+    ballots = votes(pa.Table.from_pylist([*talks, *silent]), [("silent", "talks"), ("talks", "mute")]).to_pylist()
+    found = {(ballot["policy_b"], ballot["situation_id"]): ballot["vote"] for ballot in ballots}
+    assert found == {
+        **{("talks", "s1"): "tie", ("talks", "s2"): "b", ("talks", "s3"): "tie"},
+        **{("mute", "s1"): "a", ("mute", "s2"): "a", ("mute", "s3"): "tie"},
+    }
+
+
+def test_every_statistic_of_a_reply_by_hand(world):
+    """The user keeps their feeling, shows another, shows none, and shows the first again."""
+    import pyarrow as pa
+
+    rng = generator(10, "by hand")
+    scene = world.scene(rng)
+    suits = world.suitable(scene.emotion)[0]
+    grates = next(name for name in world.motivations if name not in world.suitable(scene.emotion))
+    other = next(shown for shown in iter(lambda: world.scene(rng), None) if suits not in world.suitable(shown.emotion))
+    thing = scene.things[0]
+    fits = world.reply(rng, scene, suits, thing)
+    strays = world.reply(rng, scene, grates, world.other_thing(rng, scene))
+    turns = [
+        (scene.text, fits, scene.emotion, suits),
+        (world.feeling(other), fits, scene.emotion, suits),
+        ("Yes, that it is.", strays, "hungry", suits),
+        (world.feeling(scene), world.reply(rng, scene, suits, thing), None, None),
+    ]
+    rows = []
+    for number, (heard, reply, read, plan) in enumerate(turns):
+        for offset, role, text in ((0, "user", heard), (1, "assistant", reply)):
+            rows.append({"situation_id": "s", "turn": 2 * number + offset, "role": role, "text": text})
+            rows[-1] |= (
+                {"u_emotion": read, "a_motivation": plan} if offset else {"u_emotion": None, "a_motivation": None}
+            )
+    truth = pa.Table.from_pylist(
+        [{"situation_id": "s", "emotion": scene.emotion, "topic": scene.topic, "suitable": []}]
+    )
+    found = {}
+    for row in scores(world, truth, {"sage_1": pa.Table.from_pylist(rows[::-1])}).to_pylist():
+        found.setdefault(row["statistic"], {})[row["exchange"]] = row["value"]
+    assert found == {
+        "suitable": {1: 1, 2: 0, 3: 0, 4: 1},
+        "on topic": {1: 1, 2: 1, 3: 0, 4: 1},
+        "fresh": {1: 1, 2: 0, 3: 1, 4: 1},
+        "attuned": {1: 1, 2: 0, 3: 0, 4: 1},
+        "emotion read": {1: 1, 2: 0, 3: 0},
+        "plan suits own reading": {1: 1, 2: 1, 3: 0},
+        "said as planned": {1: 1, 2: 1, 3: 0},
+        "user keeps the feeling": {2: 0, 3: 0, 4: 1},
+    }
+
+
 def test_truth_scores_what_suits_and_votes_for_more_of_it(world):
     import pyarrow as pa
 

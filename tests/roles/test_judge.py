@@ -113,6 +113,12 @@ def test_without_a_reaction_phrase_vader_tells_how_it_was_taken() -> None:
     assert pleased > 0.5 > hurt
 
 
+def test_only_the_users_own_words_tell_how_it_was_taken() -> None:
+    answer = "Hmm, not really."
+    said, thanked = (traits(dialogue(LONELY, text, answer))["welcomed"] for text in ("I see.", "Thanks, that helps."))
+    assert said == thanked < 0.5
+
+
 def test_an_assistant_that_says_nothing_scores_nothing() -> None:
     assert set(traits(dialogue(LONELY)).values()) == set(traits(dialogue(LONELY, "  ")).values()) == {0.0}
     assert vote(dialogue(LONELY), GOOD) == "second"

@@ -78,6 +78,21 @@ def test_it_stays_on_the_users_topic() -> None:
     )
 
 
+def test_it_comes_back_to_the_situation_where_the_last_words_say_nothing() -> None:
+    history = [AFRAID, "You will be okay. Who was there?", "Yes, it was."]
+    about, aside = "You are safe. How is the garden now?", "You are safe. How is everything now?"
+    assert chosen(history, aside, about) == chosen(history, about, aside) == about
+
+
+def test_it_neither_opens_nor_ends_as_it_did_before() -> None:
+    history = [AFRAID, "It will be okay. Who was there?", "She said the garden was dark."]
+    for stale, turned in (  # the same words, repeated as much
+        ("It will be fine, did you sleep?", "Did you sleep, it will be fine?"),
+        ("You are safe now. Who was there?", "Who was there, you are safe now?"),
+    ):
+        assert chosen(history, stale, turned) == chosen(history, turned, stale) == turned
+
+
 def test_it_says_nothing_twice() -> None:
     said = "You will be okay, the garden is safe. What did your sister say?"
     fresh = "Nothing to worry about in that garden, I promise. Did your sister sleep?"

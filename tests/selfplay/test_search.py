@@ -11,6 +11,7 @@ import pytest
 from sage_dialog.parameters import Evaluation, SamplingDials
 from sage_dialog.schemas import CANDIDATES, TRAJECTORIES
 from sage_dialog.selfplay.play import rollout, search
+from sage_dialog.selfplay.shards import Shards
 
 PREAMBLES = {"listener": "You listen.", "sharer": "You share."}
 TEXTS = [f"My friend got tickets to the big game and not me, for the {n}. time." for n in range(8)]
@@ -158,6 +159,21 @@ def test_a_policy_trained_again_never_meets_the_shards_of_the_old_one(searched, 
     assert scripted.asked
 
 
+def test_shards_of_other_library_versions_are_not_met(searched, engine, say, monkeypatch) -> None:
+    searched(engine(hashed(say)))
+    monkeypatch.setattr("sage_dialog.selfplay.play.version", lambda name: "another")
+    scripted = engine(hashed(say))
+    searched(scripted)
+    assert scripted.asked
+
+
+def test_the_slower_of_two_processes_keeps_the_shard_of_the_faster(tmp_path) -> None:
+    tables = CANDIDATES.empty_table(), TRAJECTORIES.empty_table()
+    for _ in range(2):
+        Shards(tmp_path / "scratch").keep(0, *tables)
+    assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["shard-00000"]
+
+
 def test_training_dials_do_not_cost_the_played_dialogues(searched, engine, say, search_dials) -> None:
     searched(engine(hashed(say)))
     scripted = engine(hashed(say))
@@ -213,6 +229,28 @@ def test_a_table_without_train_situations_says_what_to_do(
 def evaluation() -> Evaluation:
     sampling = SamplingDials(max_new_tokens=50)
     return Evaluation(split="test", situations=4, exchanges=3, agent=sampling, user=sampling, pairs=())
+
+
+def test_policies_draw_the_same_numbers_in_rollouts_and_their_own_in_searches(
+    policies, situations, engine, say, evaluation, search_dials, selector, tmp_path
+) -> None:
+    """Two policies that are compared differ by what they are and not by luck."""
+
+    def seeded(play_with) -> set[tuple[object, ...]]:
+        scripted = engine(lambda *_: say("Yes."))
+        play_with(scripted)
+        return {prompt.item for _, prompt in scripted.asked}
+
+    def rolled(agent):
+        user, table = policies["user"], situations(TEXTS, split="test")
+        return lambda scripted: rollout(scripted, agent, user, table, evaluation, PREAMBLES, 0, tmp_path)
+
+    def searched(agent):
+        user, table, dials = policies["user"], situations(TEXTS), search_dials
+        return lambda scripted: search(scripted, agent, user, table, dials, PREAMBLES, selector(), 0, tmp_path)
+
+    assert seeded(rolled(policies["agent"])) == seeded(rolled(policies["user"])) != set()
+    assert seeded(searched(policies["agent"])).isdisjoint(seeded(searched(policies["user"])))
 
 
 def test_a_rollout_plays_the_same_held_out_situations_for_every_policy(

@@ -23,7 +23,9 @@ def played(game, engine, selector, say):
             return "garbage"
         if policy == "user":
             return say("And you? Sorry.")
-        return ("garbage", say(f"Words {prompt.item}."), say(f"Words {prompt.item}!"), say("Short."))[j]
+        return ("garbage", say("Short."), say(f"Words {prompt.item}!"), say(f"Words {prompt.item}."))[
+            j
+        ]  # the last wins
 
     rules = game(selector=selector(), candidates=4, max_turns=5)
     dialogues = play(engine(reply), rules, SITUATIONS)
@@ -111,8 +113,9 @@ def test_the_rejected_one_is_drawn_and_not_the_first(played) -> None:
     assert rejected(0) == rejected(0)
     assert rejected(0) != rejected(1)
     draws = [text for seed in range(20) for text in rejected(seed)]
-    short = sum(text.endswith("Short.") for text in draws)
-    assert 0.35 < short / len(draws) < 0.65  # one of the two others
+    short = [text.endswith("Short.") for text in draws]
+    assert 0.35 < sum(short) / len(draws) < 0.65  # one of the two others
+    assert 0.35 < sum(one != other for one, other in zip(short[::2], short[1::2], strict=True)) / len(draws[::2]) < 0.65
 
 
 def test_a_turn_whose_candidates_all_say_the_same_gives_no_pair(game, engine, selector, say) -> None:

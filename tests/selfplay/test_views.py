@@ -106,6 +106,7 @@ def test_a_trimmed_reply_is_trimmed_for_its_speaker_too(game, engine, say) -> No
         ("She never said goodbye. It hurts.", False),
         ("Should I say goodbye?", False),
         ("I stood by the lake.", False),
+        ("It is a lot. I take care of my mother now.", False),
     ],
 )
 def test_a_farewell_is_in_the_last_sentence_and_asks_nothing(text: str, farewell: bool) -> None:

@@ -1,6 +1,9 @@
-"""Supervised fine-tuning: what the loss sees, what goes on, what is refused."""
+"""Fine-tuning and preference learning: what the loss sees, what goes on, what is refused."""
 
 from __future__ import annotations
+
+import json
+import math
 
 import pyarrow as pa
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from sage_dialog import schemas
 from sage_dialog.parameters import FineTuning, LoraDials, Preference
 from sage_dialog.policies import Policy
+from sage_dialog.training.adapters import fitting
 from sage_dialog.training.preference import prefer
 from sage_dialog.training.sft import fine_tune
 
@@ -42,7 +46,11 @@ def test_the_same_seed_gives_the_same_adapter_bytes(base, conversations, tmp_pat
     two = _train(base, conversations, tmp_path / "two")
     other = _train(base, conversations, tmp_path / "other", seed=1)
     assert one.revision() == two.revision() != other.revision()
-    assert str(tmp_path) not in (one.path / "adapter_config.json").read_text()
+    configuration = (one.path / "adapter_config.json").read_text()
+    assert configuration == (two.path / "adapter_config.json").read_text()
+    assert str(tmp_path) not in configuration
+    targets = [names for key, names in json.loads(configuration).items() if key.startswith("target_")]
+    assert targets == [sorted(names) for names in targets], "an order that changes with the hash seed of the process"
 
 
 def test_refinement_continues_the_adapter_it_starts_from(base, conversations, tmp_path):
@@ -64,21 +72,32 @@ def test_an_adapter_of_another_base_is_refused(base, make_base, conversations, t
         _train(make_base(1), conversations, tmp_path / "second", start=first)
 
 
+def test_a_base_cannot_go_on(base, conversations, tmp_path):
+    with pytest.raises(ValueError, match=r"sage_0 at .* is a base; only an adapter can go on"):
+        _train(base, conversations, tmp_path / "a", start=base)
+
+
+def test_a_policy_holds_its_weights_their_configuration_and_its_card(base, conversations, tmp_path):
+    files = {path.name for path in _train(base, conversations, tmp_path / "a").path.rglob("*")}
+    assert files == {"adapter_model.safetensors", "adapter_config.json", "sage_policy.json"}
+
+
 def test_long_conversations_are_left_out_and_counted(base, conversations, tmp_path, caplog):
     long = conversations.to_pylist()
     long[0]["messages"][1]["content"] *= 40
     table = pa.Table.from_pylist(long, schema=schemas.SFT_CONVERSATIONS)
     _train(base, table, tmp_path / "a")
     assert "1 of 6 conversations exceed 200 tokens" in caplog.text
-    with pytest.raises(ValueError, match="no conversation to train on"):
+    with pytest.raises(ValueError, match=r"no conversations to train on \(6 given, 6 over 16 tokens\)"):
         _train(base, table, tmp_path / "b", dials=DIALS.model_copy(update={"max_length": 16}))
 
 
-def test_dpo_moves_the_policy_towards_the_chosen_reply(base, conversations, tmp_path):
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def test_what_fits_just_so_is_kept(caplog):
+    assert fitting("sage_t", "words", ["a", "bb", "ccc"], len, 2) == ["a", "bb"]
+    assert "sage_t: 1 of 3 words exceed 2 tokens and are left out" in caplog.text
 
+
+def test_dpo_moves_the_policy_towards_the_chosen_reply(base, conversations, tmp_path):
     start = _train(base, conversations, tmp_path / "start")
     prompt = [{"role": "user", "content": "My boss took the roses."}]
     chosen, rejected = "You can do this.", "Plot twist of the year, lol."
@@ -93,20 +112,61 @@ def test_dpo_moves_the_policy_towards_the_chosen_reply(base, conversations, tmp_
     preferred = prefer("sage_dpo", base, start, pairs, dials, 0, tmp_path / "dpo", threads=1)
     again = prefer("sage_dpo", base, start, pairs, dials, 0, tmp_path / "again", threads=1)
     assert preferred.revision() == again.revision()
-    assert [file.name for file in preferred.path.iterdir() if file.is_dir()] in ([], ["trainer"])
-
-    tokenizer = AutoTokenizer.from_pretrained(base.path)
 
     def margin(policy: Policy) -> float:
-        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base.path), policy.path)
-        return _log_probability(model, tokenizer, prompt, chosen) - _log_probability(model, tokenizer, prompt, rejected)
+        return _log_probability(base, policy, prompt, chosen)[0] - _log_probability(base, policy, prompt, rejected)[0]
 
-    with torch.no_grad():
-        assert margin(preferred) > margin(start) + 1
+    assert margin(preferred) > margin(start) + 1
 
 
-def _log_probability(model, tokenizer, prompt, reply):
+@pytest.mark.parametrize("sft_weight", [0.0, 0.5])
+def test_dpo_compares_replies_and_their_end_with_the_starting_policy(
+    base, conversations, tmp_path, monkeypatch, sft_weight
+):
+    """Before the first step policy and reference agree: the loss is ln 2, the weighed SFT term on the chosen, and
+    two thousandths of balance between the experts.
+    """
+    import torch
+    import trl
+
+    seen = {}
+    genuine = trl.DPOTrainer.train
+
+    def watched(trainer):
+        batch = next(iter(trainer.get_train_dataloader()))
+        replies = zip(batch["input_ids"], batch["completion_mask"].bool(), strict=True)
+        seen["replies"] = [trainer.processing_class.decode(ids[mask]) for ids, mask in replies]
+        with torch.no_grad():
+            seen["loss"] = trainer.compute_loss(trainer.model, batch).item()
+        return genuine(trainer)
+
+    monkeypatch.setattr(trl.DPOTrainer, "train", watched)
+    start = _train(base, conversations, tmp_path / "start")
+    prompt = [
+        {"role": "user", "content": "Hm."},
+        {"role": "assistant", "content": "Oh."},
+        {"role": "user", "content": "I"},
+    ]
+    chosen = "You can do this."
+    row = {"situation_id": "s", "turn": 3, "prompt": prompt, "chosen": chosen, "rejected": "Plot twist."}
+    pairs = pa.Table.from_pylist([row], schema=schemas.DPO_PAIRS)
+    dials = Preference(learning_rate=1e-3, batch_size=1, sft_weight=sft_weight, beta=5.0)
+    prefer("sage_dpo", base, start, pairs, dials, 0, tmp_path / "dpo", threads=1)
+    assert seen["replies"] == ["You can do this.<|end|>", "Plot twist.<|end|>"]
+    log_probability, tokens = _log_probability(base, start, prompt, chosen)
+    assert seen["loss"] == pytest.approx(math.log(2) - sft_weight * log_probability / tokens + 0.002, abs=2e-4)
+
+
+def _log_probability(base, policy, prompt, reply):
+    """Of a reply with its end, and how many tokens it has."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base.path)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base.path), policy.path)
     told = tokenizer.apply_chat_template(prompt, add_generation_prompt=True)["input_ids"]
     ids = tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": reply}], return_tensors="pt")
-    logits = model(**ids).logits[0, len(told) - 1 : -1].log_softmax(-1)
-    return logits.gather(1, ids["input_ids"][0, len(told) :, None]).sum().item()
+    with torch.no_grad():
+        logits = model(**ids).logits[0, len(told) - 1 : -1].log_softmax(-1)
+    return logits.gather(1, ids["input_ids"][0, len(told) :, None]).sum().item(), len(logits)

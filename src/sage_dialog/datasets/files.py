@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path, PurePosixPath
-from typing import Any, NewType
+from typing import Any, NewType, TypeVar
 
 from kedro.io import AbstractVersionedDataset, DatasetError, Version
 
-from sage_dialog.datasets.atomic import whole_file
+from sage_dialog.atomic import whole_file
 
 # kedro-viz decides by the name of this type how it shows a preview.
 ImagePreview = NewType("ImagePreview", str)
 
+Content = TypeVar("Content")
 
-class WholeText(AbstractVersionedDataset[str, str]):
-    """A UTF-8 text file, such as the HTML report."""
+
+class _WholeFile(AbstractVersionedDataset[Content, Content]):
+    """One local file."""
 
     def __init__(
         self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
     ) -> None:
         super().__init__(PurePosixPath(filepath), version)
         self.metadata = metadata
+
+    def _exists(self) -> bool:
+        return Path(self._get_load_path()).is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "version": self._version}
+
+
+class WholeText(_WholeFile[str]):
+    """A UTF-8 text file, such as the HTML report."""
 
     def load(self) -> str:
         path = Path(self._get_load_path())
@@ -34,23 +46,11 @@ class WholeText(AbstractVersionedDataset[str, str]):
         with whole_file(Path(self._get_save_path())) as partial:
             partial.write_text(data, encoding="utf-8")
 
-    def _exists(self) -> bool:
-        return Path(self._get_load_path()).is_file()
 
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "version": self._version}
-
-
-class WholeImage(AbstractVersionedDataset[bytes, bytes]):
+class WholeImage(_WholeFile[bytes]):
     """The bytes of a PNG image."""
 
     SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-    def __init__(
-        self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
-    ) -> None:
-        super().__init__(PurePosixPath(filepath), version)
-        self.metadata = metadata
 
     def load(self) -> bytes:
         path = Path(self._get_load_path())
@@ -71,9 +71,3 @@ class WholeImage(AbstractVersionedDataset[bytes, bytes]):
     def preview(self) -> ImagePreview:
         """The image in base64, as kedro-viz shows it."""
         return ImagePreview(base64.b64encode(self.load()).decode("ascii"))
-
-    def _exists(self) -> bool:
-        return Path(self._get_load_path()).is_file()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "version": self._version}

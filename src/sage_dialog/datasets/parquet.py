@@ -10,7 +10,7 @@ import pyarrow as pa
 from kedro.io import AbstractVersionedDataset, DatasetError, Version
 from kedro.io.core import get_protocol_and_path
 
-from sage_dialog.datasets.atomic import whole_file
+from sage_dialog.atomic import whole_file
 
 # kedro-viz decides by the name of this type how it shows a preview.
 TablePreview = NewType("TablePreview", dict)
@@ -65,8 +65,9 @@ class VersionedParquet(AbstractVersionedDataset[pa.Table, pa.Table]):
             with whole_file(Path(path)) as partial:
                 pq.write_table(data, partial, compression="zstd")
         else:
-            with self._files.open(str(path), "wb") as file:
-                pq.write_table(data, file, compression="zstd")
+            whole = pa.BufferOutputStream()  # closing a remote file after an error would keep what was written so far
+            pq.write_table(data, whole, compression="zstd")
+            self._files.pipe_file(str(path), whole.getvalue().to_pybytes())
         self._files.invalidate_cache(str(self._filepath))
 
     def preview(self, nrows: int = 10) -> TablePreview:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kedro.io import AbstractVersionedDataset, DatasetError, Version
 
-from sage_dialog.datasets.atomic import whole_folder
+from sage_dialog.atomic import whole_folder
 from sage_dialog.policies import CARD, Policy
 
 # Formats that execute code when they are opened; weights travel as safetensors.
@@ -32,8 +32,8 @@ class PolicyDirectory(AbstractVersionedDataset[Policy, Policy]):
         path = Path(self._get_load_path())
         if fault := _fault(path):
             raise DatasetError(
-                f"{path} is no whole policy directory: {fault}. Remove {path.parent} and run the pipeline that makes "
-                f"it: kedro run --pipelines {self._filepath.name}"
+                f"{path} is no whole policy directory: {fault}. Remove {path.parent} and run again; where no other "
+                f"version of {self._filepath.name} is left, the run says which pipeline makes it."
             )
         return Policy.open(path)
 

@@ -28,15 +28,23 @@ class RoleDataset(AbstractDataset[NoReturn, Any]):
             return load_obj(self._role)(**self._args)
         except (ImportError, AttributeError, ValueError, TypeError) as error:
             raise DatasetError(
-                f"No role can be made from {self._role} with {self._args}: {error}. Look at `role:` and `args:` of "
-                "this entry in conf/*/catalog_roles.yml."
+                f"no role can be made from {self._role} ({', '.join(self._args) or 'no arguments'}): {error}. Look at "
+                "`role:` and `args:` of this entry in conf/*/catalog_roles.yml."
             ) from error
 
     def save(self, data: NoReturn) -> None:
         raise DatasetError(f"{self._role} is a role; nothing can be saved to it.")
 
+    def missing(self) -> str | None:
+        """What to tell the person whose role cannot be made; None where it can."""
+        try:
+            self.load()
+        except DatasetError as error:
+            return str(error)
+        return None
+
     def _exists(self) -> bool:
-        return True
+        return self.missing() is None
 
     def _describe(self) -> dict[str, Any]:
-        return {"role": self._role, "args": self._args}
+        return {"role": self._role, "args": list(self._args)}  # values may be secrets

@@ -42,8 +42,10 @@ class TableSchema:
     def _column_failures(self, data: pa.Table) -> list[CheckFailure]:
         failures = []
         for field in self.expected:
-            if data.column_names.count(field.name) != 1:
-                failures.append(_failure(field.name, f"expected one column of type {field.type}, found none"))
+            if (count := data.column_names.count(field.name)) != 1:
+                failures.append(
+                    _failure(field.name, f"expected one column of type {field.type}, found {count or 'none'}")
+                )
             elif (found := data.schema.field(field.name).type) != field.type:
                 failures.append(_failure(field.name, f"expected type {field.type}, found {found}"))
         unknown = [name for name in data.column_names if name not in self.expected.names]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sage_dialog.corpora.reddit.figure import MEANINGS, Step, months, steps
 from sage_dialog.evaluation.emotions import majority_share
 from sage_dialog.evaluation.outside import mean_scores
 from sage_dialog.evaluation.statistics import holm
@@ -45,6 +46,7 @@ class Contents:
     reply_statistics: pa.Table
     action_figure: bytes
     filter_report: pa.Table
+    filter_figure: bytes
     candidates: pa.Table
     trajectories: pa.Table
     outside_scores: pa.Table | None = None
@@ -78,7 +80,7 @@ def render_report(contents: Contents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "p": p_value, "number": number, "span": span}
+    environment.filters |= {"percent": percent, "p": p_value, "number": number, "span": span, "thousands": thousands}
     dials, labels = contents.dials, contents.situations
     shown = contents.trajectories.num_rows > 0
     return environment.get_template(TEMPLATE).render(
@@ -95,8 +97,10 @@ def render_report(contents: Contents) -> str:
         statistics=_by_policy(contents.reply_statistics.to_pylist(), "statistic"),
         statistic_names=REPLY_STATISTICS,
         counts=COUNTS,
-        action_figure=base64.b64encode(contents.action_figure).decode("ascii"),
+        action_figure=_inline(contents.action_figure),
+        filter_figure=_inline(contents.filter_figure),
         funnel=_funnel(contents.filter_report),
+        months=months(contents.filter_report.to_pylist()),
         dialogue=_annotated_dialogue(contents.trajectories, contents.candidates) if shown else None,
         emotions=dict(zip(labels["situation_id"].to_pylist(), labels["emotion"].to_pylist(), strict=True)),
     )
@@ -140,15 +144,23 @@ def _by_policy(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, dict[An
     return table
 
 
-def _funnel(filter_report: pa.Table) -> list[dict[str, Any]]:
-    """The rules in order, all months together; rules that removed nothing are left out."""
-    steps: dict[tuple[int, str, str], dict[str, Any]] = {}
-    for row in filter_report.to_pylist():
-        step = (row["step"], row["rule"], row["unit"])
-        total = steps.setdefault(step, {"rule": row["rule"], "unit": row["unit"], "came_in": 0, "removed": 0})
-        total["came_in"] += row["came_in"]
-        total["removed"] += row["removed"]
-    return [steps[step] for step in sorted(steps) if steps[step]["removed"]]
+def _inline(png: bytes) -> str:
+    return base64.b64encode(png).decode("ascii")
+
+
+def _funnel(filter_report: pa.Table) -> dict[str, Any]:
+    """The rules that took something, in order, all months together, each with what it takes; names of the others."""
+    chain = steps(filter_report.to_pylist())
+    return {
+        "taking": [(step, _meaning(step)) for step in chain if step.removed],
+        "idle": [step.rule.replace("_", " ") for step in chain if not step.removed],
+        "left": chain[-1].left if chain else 0,
+    }
+
+
+def _meaning(step: Step) -> str:
+    """Half a sentence; a report of other rules than today's shows their names alone."""
+    return f"{step.unit}s {MEANINGS[step.rule]}" if step.rule in MEANINGS else f"{step.unit}s"
 
 
 def _annotated_dialogue(trajectories: pa.Table, candidates: pa.Table) -> list[Turn]:
@@ -176,6 +188,10 @@ def percent(share: float | None, digits: int = 0) -> str:
 
 def number(value: float, digits: int = 1) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+
+
+def thousands(number: int) -> str:
+    return f"{number:,}"
 
 
 def p_value(p: float) -> str:

@@ -56,7 +56,7 @@ class _Months:
 def months(world: World, threads: int, seed: int) -> dict[str, bytes]:
     """File name to bytes: `RC_*` and `RS_*` of three months, two zstd with a 2 GiB window and one bz2.
 
-    Thread i depends on (seed, i) alone. Some threads run over the end of a month.
+    What is said in thread i depends on (seed, i) alone. Some threads run over the end of a month.
     """
     dump = _Months()
     for number in range(threads):

@@ -52,7 +52,7 @@ def scores(world: World, world_truth: pa.Table, rollouts: Mapping[str, pa.Table]
 def votes(truth_scores: pa.Table, pairs: Sequence[tuple[str, str]]) -> pa.Table:
     """On each situation, the policy with more attuned replies wins (schemas.JUDGE_VOTES, both orders alike).
 
-    A dialogue that ended early has fewer replies to score with.
+    A dialogue that ended early has fewer replies to score with, down to none.
     """
     attuned: dict[str, dict[str, float]] = {}
     for row in truth_scores.to_pylist():
@@ -61,8 +61,9 @@ def votes(truth_scores: pa.Table, pairs: Sequence[tuple[str, str]]) -> pa.Table:
             of_policy[row["situation_id"]] = of_policy.get(row["situation_id"], 0.0) + row["value"]
     rows = []
     for a, b in pairs:
-        for situation in sorted(attuned[a].keys() & attuned[b].keys()):
-            left, right = attuned[a][situation], attuned[b][situation]
+        of_a, of_b = attuned.get(a, {}), attuned.get(b, {})
+        for situation in sorted(of_a.keys() | of_b.keys()):
+            left, right = of_a.get(situation, 0.0), of_b.get(situation, 0.0)
             vote = "tie" if left == right else "a" if left > right else "b"
             common = {"situation_id": situation, "policy_a": a, "policy_b": b, "judge": SCORER, "vote": vote}
             said = f"attuned replies: {a} {left:.0f}, {b} {right:.0f}"

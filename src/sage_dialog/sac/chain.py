@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 STATE_PREFIX = "u"
 ACTION_PREFIX = "a"
-FIELDS = ("motivation", "emotion", "topic")
 
 _RESERVED_CHARACTERS = r"{}\[\],:\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff"
 _RESERVED = re.compile(rf"[{_RESERVED_CHARACTERS}]")

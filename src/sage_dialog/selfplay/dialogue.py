@@ -121,7 +121,8 @@ def _system(preamble: str | None) -> list[dict[str, str]]:
 
 _FIRST_QUESTION = re.compile(r"\?[?!]*[\"'”’)\]]*(?=\s|$)")
 _FAREWELL = re.compile(
-    r"\b(good ?bye|bye|see you (later|soon|around)|talk to you (later|soon)|take care|good night)\b", re.IGNORECASE
+    r"\b(good ?bye|bye|see you (later|soon|around)|talk to you (later|soon)|take care(?! of)|good night)\b",
+    re.IGNORECASE,
 )
 
 

@@ -49,10 +49,11 @@ def preference_pairs(candidates: pa.Table, trajectories: pa.Table, preamble: str
         )
     if not rows:
         raise ValueError(
-            f"no agent turn gives a preference pair: {alone} turns had a chosen candidate but no other valid one. "
-            "Raise self_play.candidates or self_play.agent.temperature and run the last iteration again"
+            f"no agent turn gives a preference pair: {alone} turns had a chosen candidate, but no other valid one that "
+            "says something else. Raise self_play.candidates or self_play.agent.temperature and run the last iteration "
+            "again"
         )
-    logger.info("%d pairs; %d turns had no second valid candidate", len(rows), alone)
+    logger.info("%d pairs; in %d turns no other valid candidate says something else", len(rows), alone)
     return pa.Table.from_pylist(rows, schema=DPO_PAIRS)
 
 

@@ -7,9 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from sage_dialog.fingerprint import fingerprint
 from sage_dialog.generation.engine import Engine, Prompt, Sample
 from sage_dialog.parameters import Evaluation, SamplingDials, SelfPlay
 from sage_dialog.policies import Policy
@@ -27,7 +29,7 @@ from sage_dialog.selfplay.dialogue import (
     up_to_first_question,
     user_view,
 )
-from sage_dialog.selfplay.shards import Shards, fingerprint
+from sage_dialog.selfplay.shards import Shards
 from sage_dialog.selfplay.tables import candidates_table, trajectories_table
 
 if TYPE_CHECKING:
@@ -40,6 +42,9 @@ Preambles = Mapping[Literal["listener", "sharer", "instructions"], str]
 
 USER_ATTEMPTS = 4
 """How often the simulated user may try before a reply nobody could hear ends the dialogue."""
+
+LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy", "nltk", "vaderSentiment")
+"""Code of others that decides a reply or a choice; another version may decide otherwise, so it plays anew."""
 
 ROLLOUT_SHARD = 256
 """Dialogues of an evaluation played in lock-step and kept together after a kill."""
@@ -307,6 +312,7 @@ def _play_shards(
         "situations": [list(situation) for situation in situations],
         "seed": game.seed,
         "shard_size": shard_size,
+        "libraries": {name: version(name) for name in LIBRARIES},
     }
     shards = Shards(Path(scratch) / game.kind / game.agent.policy / fingerprint(rules))
     started, drawn = time.monotonic(), 0

@@ -6,31 +6,16 @@ inputs never meet these shards. They stay until someone empties the scratch fold
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import sage_dialog
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 CANDIDATES_FILE = "candidates.parquet"
 TRAJECTORIES_FILE = "trajectories.parquet"
-
-
-def fingerprint(inputs: Mapping[str, object]) -> str:
-    """A name for the inputs (anything JSON can write) under this very code."""
-    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
-    package = Path(sage_dialog.__file__).parent
-    for source in sorted(package.rglob("*")):  # code, and the word lists and templates beside it
-        if source.is_file() and source.suffix != ".pyc":
-            digest.update(str(source.relative_to(package)).encode() + source.read_bytes())
-    return digest.hexdigest()[:20]
 
 
 class Shards:
@@ -43,6 +28,7 @@ class Shards:
         return self._path(number).is_dir()
 
     def keep(self, number: int, candidates: pa.Table, trajectories: pa.Table) -> None:
+        """Write a shard; where another process was faster, its shard, which is the same, stays."""
         import pyarrow.parquet as pq
 
         partial = self._folder / f".{self._path(number).name}.{os.getpid()}"
@@ -50,7 +36,12 @@ class Shards:
         partial.mkdir(parents=True)
         pq.write_table(candidates, partial / CANDIDATES_FILE)
         pq.write_table(trajectories, partial / TRAJECTORIES_FILE)
-        partial.rename(self._path(number))
+        try:
+            partial.rename(self._path(number))
+        except OSError:
+            shutil.rmtree(partial)
+            if not self.finished(number):
+                raise
 
     def tables(self) -> tuple[pa.Table, pa.Table]:
         """All candidates and all trajectories, shard after shard."""

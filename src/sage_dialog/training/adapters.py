@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sage_dialog.parameters import LoraDials
 from sage_dialog.policies import Policy, PolicyCard
@@ -13,6 +16,9 @@ from sage_dialog.seeds import derived_seed
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+
+logger = logging.getLogger(__name__)
+Row = TypeVar("Row")
 
 # What every Trainer of this project is told: one CPU process or GPU, nothing reported, saved or shipped.
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -52,25 +58,45 @@ def load_base(base: Policy) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return model, AutoTokenizer.from_pretrained(base.path)
 
 
-def trainable_adapter(model: PreTrainedModel, base: Policy, start: Policy | None, lora: LoraDials | None) -> PeftModel:
-    """A fresh adapter on the base, or the adapter of `start` going on. Its name is "default".
+def fitting(name: str, what: str, rows: list[Row], length: Callable[[Row], int], max_length: int) -> list[Row]:
+    """The rows of at most `max_length` tokens; the others are counted, never cut.
 
     Raises:
-        ValueError: if `start` was trained on another base than this one.
+        ValueError: if none is left to train `name` on.
     """
-    from peft import LoraConfig, PeftModel, get_peft_model
+    kept = [row for row in rows if length(row) <= max_length]
+    if left_out := len(rows) - len(kept):
+        logger.warning("%s: %d of %d %s exceed %d tokens and are left out", name, left_out, len(rows), what, max_length)
+    if not kept:
+        raise ValueError(f"{name}: no {what} to train on ({len(rows)} given, {left_out} over {max_length} tokens)")
+    return kept
 
-    if start is None or start.card.kind == "base":
-        assert lora is not None
-        config = LoraConfig(
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
-            target_parameters=list(lora.target_parameters) or None,
-            task_type="CAUSAL_LM",
-        )
-        return get_peft_model(model, config)
+
+def fresh_adapter(model: PreTrainedModel, lora: LoraDials) -> PeftModel:
+    """An adapter that changes nothing yet. Its name is "default"."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules),
+        target_parameters=list(lora.target_parameters) or None,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def continued_adapter(model: PreTrainedModel, base: Policy, start: Policy) -> PeftModel:
+    """The adapter of `start`, going on. Its name is "default".
+
+    Raises:
+        ValueError: if `start` is no adapter, or was trained on another base than this one.
+    """
+    from peft import PeftModel
+
+    if start.card.kind != "adapter":
+        raise ValueError(f"{start.name} at {start.path} is a base; only an adapter can go on")
     if start.card.base_revision != base.card.base_revision:
         raise ValueError(
             f"{start.name} at {start.path} is an adapter on {start.card.base} {start.card.base_revision[:12]}, but the "
@@ -80,10 +106,15 @@ def trainable_adapter(model: PreTrainedModel, base: Policy, start: Policy | None
 
 
 def save_adapter(model: PeftModel, name: str, base: Policy, start: Policy | None, blocks: bool, out: Path) -> Policy:
-    """Write the adapter alone, with its card; the base's path stays out of it, so the bytes do not depend on it."""
-    model.peft_config["default"].base_model_name_or_path = base.card.base
+    """Write the adapter alone, with its card; its bytes depend neither on the base's path nor on the order of a set."""
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = base.card.base
+    for field, value in vars(config).items():
+        if isinstance(value, set):
+            setattr(config, field, sorted(value))
     model.save_pretrained(str(out), selected_adapters=["default"], save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    shutil.rmtree(trainer_folder(out), ignore_errors=True)
     card = PolicyCard(
         name=name,
         kind="adapter",
@@ -96,9 +127,15 @@ def save_adapter(model: PeftModel, name: str, base: Policy, start: Policy | None
     return Policy.write_card(out, card)
 
 
+def trainer_folder(out: Path) -> Path:
+    """Where a Trainer that trains for `out` puts what is its own; no part of the policy."""
+    return out / "trainer"
+
+
 # Said on every run by the libraries of these versions, about nothing this project can or should change.
 _KNOWN_CHATTER = (
-    "The following (rank|alpha)_pattern keys did not match",  # PEFT names a Mixtral's experts, ours are not adapted
+    # PEFT looks for the pattern among modules; a Mixtral's fused experts are parameters, and get its rank.
+    "The following (rank|alpha)_pattern keys did not match",
     "`is_gradient_checkpointing` is deprecated",
     ".*gradient_checkpointing.* is deprecated",
 )

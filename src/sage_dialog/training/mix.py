@@ -57,7 +57,9 @@ def _dialogues(annotations: pa.Table) -> Iterator[tuple[str, list[Annotated]]]:
         yield (
             str(name),
             [
-                Annotated(row["speaker"], row["text"], Intent(row["motivation"], row["emotion"], tuple(row["topics"])))
+                Annotated(
+                    row["speaker"], row["text"], Intent(row["motivation"], row["emotion"], tuple(row["topics"] or ()))
+                )
                 for row in utterances
             ],
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,16 +11,16 @@ from sage_dialog.policies import Policy
 from sage_dialog.seeds import sample_ids
 from sage_dialog.training.adapters import (
     TRAINER_DEFAULTS,
+    continued_adapter,
     device_arguments,
+    fitting,
     load_base,
     quiet_libraries,
     save_adapter,
     seed_torch,
     show_progress,
-    trainable_adapter,
+    trainer_folder,
 )
-
-logger = logging.getLogger(__name__)
 
 
 def prefer(
@@ -40,7 +39,7 @@ def prefer(
     are left out and counted, never cut.
 
     Raises:
-        ValueError: if no pair is left, or `start` belongs to another base.
+        ValueError: if no pair is left, or `start` is no adapter on this base.
     """
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
@@ -48,19 +47,12 @@ def prefer(
     quiet_libraries()
     trainer_seed = seed_torch(seed, "dpo", name, threads)
     model, tokenizer = load_base(base)
-    rows = _conversational(pairs, dials, seed)
-    kept = [row for row in rows if _length(tokenizer, row) <= dials.max_length]
-    if left_out := len(rows) - len(kept):
-        logger.warning(
-            "%s: %d of %d pairs exceed %d tokens and are left out", name, left_out, len(rows), dials.max_length
-        )
-    if not kept:
-        raise ValueError(
-            f"{name}: no pair to learn from ({len(rows)} given, {left_out} over {dials.max_length} tokens)"
-        )
+    rows = fitting(
+        name, "pairs", _conversational(pairs, dials, seed), lambda row: _length(tokenizer, row), dials.max_length
+    )
     sft_term = dials.sft_weight > 0
     arguments = DPOConfig(
-        output_dir=str(out / "trainer"),
+        output_dir=str(trainer_folder(out)),
         learning_rate=dials.learning_rate,
         per_device_train_batch_size=dials.batch_size,
         num_train_epochs=dials.epochs,
@@ -74,9 +66,9 @@ def prefer(
         **TRAINER_DEFAULTS,
         **device_arguments(),
     )
-    adapter = trainable_adapter(model, base, start, None)
+    adapter = continued_adapter(model, base, start)
     trainer = DPOTrainer(
-        model=adapter, args=arguments, train_dataset=Dataset.from_list(kept), processing_class=tokenizer
+        model=adapter, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     )
     show_progress(trainer, name)
     trainer.train()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -12,19 +10,17 @@ from sage_dialog.parameters import FineTuning, LoraDials
 from sage_dialog.policies import Policy
 from sage_dialog.training.adapters import (
     TRAINER_DEFAULTS,
+    continued_adapter,
     device_arguments,
+    fitting,
+    fresh_adapter,
     load_base,
     quiet_libraries,
     save_adapter,
     seed_torch,
     show_progress,
-    trainable_adapter,
+    trainer_folder,
 )
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-logger = logging.getLogger(__name__)
 
 
 def fine_tune(
@@ -45,7 +41,7 @@ def fine_tune(
     longer than `max_length` tokens are left out and counted, never cut.
 
     Raises:
-        ValueError: if nothing is left to train on, or `start` belongs to another base.
+        ValueError: if nothing is left to train on, or `start` is no adapter on this base.
     """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -53,9 +49,15 @@ def fine_tune(
     quiet_libraries()
     trainer_seed = seed_torch(seed, "sft", name, threads)
     model, tokenizer = load_base(base)
-    rows = _fitting(name, conversations, tokenizer, dials.max_length)
+    rows = fitting(
+        name,
+        "conversations",
+        [{"messages": messages} for messages in conversations["messages"].to_pylist()],
+        lambda row: len(tokenizer.apply_chat_template(row["messages"], tokenize=True)["input_ids"]),
+        dials.max_length,
+    )
     arguments = SFTConfig(
-        output_dir=str(out / "trainer"),
+        output_dir=str(trainer_folder(out)),
         learning_rate=dials.learning_rate,
         per_device_train_batch_size=dials.batch_size,
         num_train_epochs=dials.epochs,
@@ -68,27 +70,10 @@ def fine_tune(
         **TRAINER_DEFAULTS,
         **device_arguments(),
     )
-    adapter = trainable_adapter(model, base, start, lora)
+    adapter = fresh_adapter(model, lora) if start is None else continued_adapter(model, base, start)
     trainer = SFTTrainer(
         model=adapter, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     )
     show_progress(trainer, name)
     trainer.train()
     return save_adapter(trainer.model, name, base, start, blocks, out)
-
-
-def _fitting(
-    name: str, conversations: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> list[dict[str, object]]:
-    rows = [{"messages": row} for row in conversations["messages"].to_pylist()]
-    lengths = [len(tokenizer.apply_chat_template(row["messages"], tokenize=True)["input_ids"]) for row in rows]
-    kept = [row for row, length in zip(rows, lengths, strict=True) if length <= max_length]
-    if left_out := len(rows) - len(kept):
-        logger.warning(
-            "%s: %d of %d conversations exceed %d tokens and are left out", name, left_out, len(rows), max_length
-        )
-    if not kept:
-        raise ValueError(
-            f"{name}: no conversation to train on ({len(rows)} given, {left_out} over {max_length} tokens)"
-        )
-    return kept

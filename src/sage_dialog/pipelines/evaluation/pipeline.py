@@ -6,7 +6,7 @@
                                                        ├─> [score_emotions]   ─> emotion_accuracy
     policies ─> [describe_policies] ─> policy_cards ───┴─> [describe_replies] ─> action_distribution, action_figure,
                                                                                  reply_statistics
-    all of these, filter_report, candidates_{K}, trajectories_{K} ─> [write_report] ─> report
+    all of these, filter_report, filter_figure, candidates_{K}, trajectories_{K} ─> [write_report] ─> report
 
 The report of a generated world takes in `truth_scores` and `truth_win_rates` too.
 """
@@ -100,7 +100,7 @@ def _rollout(policy: str) -> Node:
 def _report(iterations: int, outside_scores: bool) -> Node:
     same_name = (
         "annotator", "selector", "judge", "policy_cards", "situations", "judge_votes", "win_rates", "emotion_accuracy",
-        "reply_statistics", "action_figure", "filter_report",
+        "reply_statistics", "action_figure", "filter_report", "filter_figure",
     )  # fmt: skip
     outside = {"outside_scores": "truth_scores", "outside_win_rates": "truth_win_rates"} if outside_scores else {}
     return node(

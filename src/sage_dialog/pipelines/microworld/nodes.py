@@ -57,11 +57,3 @@ def vote_by_truth(truth_scores: Table, evaluation: Evaluation) -> Table:
     from sage_dialog.microworld.truth import votes
 
     return votes(truth_scores, evaluation.pairs)
-
-
-def count_truth_votes(truth_votes: Table, evaluation: Evaluation) -> Table:
-    """Wins, ties and exact tests by the world's truth (schemas.WIN_RATES)."""
-    from sage_dialog.evaluation.votes import win_rates
-    from sage_dialog.schemas import WIN_RATES
-
-    return table(win_rates(truth_votes.to_pylist(), evaluation.confidence), WIN_RATES)

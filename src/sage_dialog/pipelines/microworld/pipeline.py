@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 from kedro.pipeline import Pipeline, node, pipeline
 
+from sage_dialog.pipelines.evaluation.nodes import count_wins
 from sage_dialog.pipelines.microworld.nodes import (
-    count_truth_votes,
     score_by_truth,
     train_sage_0,
     vote_by_truth,
@@ -68,7 +68,7 @@ def create_truth_pipeline(policies: Sequence[str]) -> Pipeline:
                 name="vote_by_truth",
             ),
             node(
-                count_truth_votes,
+                count_wins,
                 inputs=["truth_votes", "params:evaluation"],
                 outputs="truth_win_rates",
                 name="count_truth_votes",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from sage_dialog.parameters import Preference, SacAugmentation
-from sage_dialog.policies import Policy
+from sage_dialog.policies import Policy, fresh_folder
 from sage_dialog.tables import Table
 
 NAME = "sage_dpo"
@@ -44,6 +42,5 @@ def prefer(
     """
     from sage_dialog.training import preference as training
 
-    return training.prefer(
-        NAME, base, start, dpo_pairs, preference, seed, Path(scratch) / "policies" / NAME, threads=threads
-    )
+    out = fresh_folder(scratch, NAME)
+    return training.prefer(NAME, base, start, dpo_pairs, preference, seed, out, threads)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sage_dialog.parameters import SacAugmentation, SelfPlay, Sft
-from sage_dialog.policies import Policy
+from sage_dialog.policies import Policy, fresh_folder
 from sage_dialog.roles.protocols import Selector
 from sage_dialog.tables import Table
 
@@ -83,7 +83,7 @@ def refine_into(name: str) -> Callable[..., Policy]:
             self_play.training,
             sft.lora,
             seed,
-            Path(scratch) / "policies" / name,
+            fresh_folder(scratch, name),
             blocks=agent.card.blocks,
             threads=threads,
         )
