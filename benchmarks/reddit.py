@@ -1,6 +1,6 @@
 """What reading Reddit's months costs, done in three ways, and that all three find the same dialogues.
 
-    python benchmarks/reddit.py [--real DIR] [--keep DIR]    # about 15 minutes on two cores
+    python benchmarks/reddit.py [--real DIR] [--keep DIR]    # about 12 minutes on two cores
     python benchmarks/reddit.py --quick                      # under 50 seconds, on less data
 
     every   the oracle of the tests: dictionaries, one comment at a time, NLTK on every comment that counts

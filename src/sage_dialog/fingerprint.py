@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from pathlib import Path
+import os
+from collections.abc import Iterator, Mapping
 
 import sage_dialog
 
@@ -16,9 +16,17 @@ def fingerprint(inputs: Mapping[str, object], *rooms: str) -> str:
     `rooms` are the files and folders of the package that do the work; none named means all of it.
     """
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
-    package = Path(sage_dialog.__file__).parent
-    within = [package / room for room in rooms] or [package]
-    for source in sorted(package.rglob("*")):  # code, and the word lists and templates beside it
-        if source.is_file() and source.suffix != ".pyc" and any(source.is_relative_to(room) for room in within):
-            digest.update(str(source.relative_to(package)).encode() + source.read_bytes())
+    package = os.path.dirname(sage_dialog.__file__)
+    for room in sorted(rooms) or ["."]:
+        path = os.path.join(package, room)
+        for source in sorted(_files(path)):
+            with open(source, "rb") as file:  # code, and the word lists and templates beside it
+                digest.update(os.path.relpath(source, package).encode() + file.read())
     return digest.hexdigest()[:20]
+
+
+def _files(room: str) -> Iterator[str]:
+    if os.path.isfile(room):
+        yield room
+    for path, _, names in os.walk(room):
+        yield from (os.path.join(path, name) for name in names if not name.endswith(".pyc"))

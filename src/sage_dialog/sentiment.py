@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import NamedTuple
 
@@ -60,6 +60,9 @@ def compound() -> Callable[[str], float]:
     vader = nltk_module("nltk.sentiment.vader")
     analyzer = object.__new__(vader.SentimentIntensityAnalyzer)  # its __init__ would load the resource
     analyzer.lexicon, analyzer.constants = lexicon(), vader.VaderConstants()
+    # Asked of one word at a time, three times for every word with a valence.
+    denies = lru_cache(1 << 14)(lambda word, ask=analyzer.constants.negated: ask([word]))
+    analyzer.constants.negated = lambda words: any(map(denies, words))
     valence, boosters = analyzer.lexicon, analyzer.constants.BOOSTER_DICT
     punctuation = frozenset(analyzer.constants.PUNC_LIST)
 

@@ -45,7 +45,7 @@ PIECES = (
     *("I love it.", "so happy", "the best of friends", "Is it great?", "thank you", "good good", "very very."),
     *("I hate it.", "awful and sad", "not good", "but it is kind of great", "LOVE it!!!", ":)", ":D", "<3", "XD"),
     *("http://a.com", "HtTp://A.com", "#http", "x#http", "\u2003#http\u2003x", "[", ")", "&#40;", "&gt;", ">", "&lt;"),
-    *("&quest;", "ok?", "? ", "?'", "[deleted]", "[removed]", "WOWWW", "WOWW", "W.OWWW", "=DOGGG", "\x1c", "\x85"),
+    *("&quest;", "&lpar;", "ok?", "?'", "[deleted]", "[removed]", "WOWWW", "WOWW", "W.OWWW", "=DOGGG", "\x1c", "\x85"),
     *("\xa0", "\u2003", "\u200b", "\x00", "\n\n", "\r", "don\u2019t", "\u2018so\u2019", "b/c", "w/o", "w/you", "a/w/"),
     *("j/k", "\\", "\\#tag", "#tag", "&#35;tag", "caf\u00e9", "\U0001f600", "\ufb01ne", "\u0130", "\u212a", "Das ist"),
     *("wunderbar", "a" * 12, "ha ha ha", "ha, ha", "....", ". . .", "!!!!!", "555 123 4567", "a_b", "*", "{}", '"'),
@@ -53,15 +53,9 @@ PIECES = (
 )
 # Bodies of which little or nothing is left.
 ODD_BODIES = (
-    *(
-        "* *",
-        "\u0421\u043f\u0430\u0441\u0438\u0431\u043e \u0431\u043e\u043b\u044c\u0448\u043e\u0435",
-        "#so #so",
-        "&nbsp; \\",
-        "[deleted]",
-    ),
-    *("\u2003[removed]\x1c", "[deleted] so", "", "love", "\x85love\u2003", "\x1f", "? ?", "http #http", "love you"),
-    USUAL_BODIES[0] * 8,
+    *("* *", "\u0421\u043f\u0430\u0441\u0438\u0431\u043e \u0431\u043e\u043b\u044c\u0448\u043e\u0435", "#so #so"),
+    *("&nbsp; \\", "[deleted]", "\u2003[removed]\x1c", "[deleted] so", "", "love", "\x85love\u2003", "\x1f", "? ?"),
+    *("http #http", "love you", USUAL_BODIES[0] * 8),
 )
 NEEDED = ("id", "parent_id", "link_id", "subreddit", "body")
 
@@ -260,7 +254,7 @@ def cuts(choose):
     return (
         choose([1, 2, 7]),
         patch.object(reading, "BLOCK_BYTES", choose([1, 300, 2_000, reading.BLOCK_BYTES])),
-        patch.object(extract, "_HELD_BYTES", choose([1, 1_000, extract._HELD_BYTES])),
+        patch.object(extract, "_BATCH_ROWS", choose([0, 2, extract._BATCH_ROWS])),
     )
 
 

@@ -119,6 +119,14 @@ def test_a_comment_that_looks_deleted_or_quoted_but_is_not_counts(months, body):
     assert months.outcome() == (0, {"few_turns": 1})
 
 
+def test_a_quote_stands_in_one_body(months):
+    """Not in the end of one and the beginning of the next."""
+    months.thread()
+    for position, body in enumerate(["love you &", "gt; love you", "love you &g", "t; love you"]):
+        months.comment(f"c{position}", body=body)
+    assert months.outcome() == (0, {"few_turns": 4})
+
+
 @pytest.mark.parametrize("space", ["\x1c", "\x85", "\xa0", "\u2003", "\u2028", "\u3000", "\x0b", "\n"])
 def test_two_words_are_two_whatever_space_is_between_them(months, space):
     months.thread()

@@ -20,12 +20,11 @@ import pyarrow.compute as pc
 from sage_dialog.corpora.reddit.extract import KEYED_COMMENTS, KEYED_SUBMISSIONS
 from sage_dialog.corpora.reddit.rules import Rule
 from sage_dialog.corpora.reddit.text import (
-    asks,
     has_bracket,
     has_link,
     has_long_token,
     holds_common_words,
-    is_longer,
+    may_ask,
     normalised,
     repeats_token,
     tokens_at_most,
@@ -213,7 +212,9 @@ def _paths(bucket: _Origins, counted: np.ndarray, parents: np.ndarray, rules: Re
     deep = _lengths(paths) >= rules.min_turns
     bucket.remove(Rule.FEW_TURNS, paths[~deep, 0])
     paths = paths[deep]
-    too_long = _of_comments(paths, bucket, lambda body: is_longer(body, rules.max_comment_words))
+    # So many words take twice as many bytes at least, but for the last space.
+    may_be_long = _numpy(pc.binary_length(bucket.column("body"))) > 2 * rules.max_comment_words
+    too_long = _of_comments(paths, bucket, lambda body: len(body.split()) > rules.max_comment_words, may_be_long)
     long_leaf = too_long[:, 0].copy()
     too_long[:, 0] = False
     paths[np.logical_or.accumulate(too_long, axis=1)] = _NONE
@@ -243,9 +244,13 @@ def _lengths(paths: np.ndarray) -> np.ndarray:
     return (paths >= 0).sum(axis=1)
 
 
-def _of_comments(paths: np.ndarray, bucket: _Origins, holds: Callable[[str], bool]) -> np.ndarray:
+def _of_comments(
+    paths: np.ndarray, bucket: _Origins, holds: Callable[[str], bool], may_hold: np.ndarray | None = None
+) -> np.ndarray:
     """For which comments of the paths something holds of the body, asked of each comment once; not behind a path."""
     comments = np.unique(paths[paths >= 0])
+    if may_hold is not None:
+        comments = comments[may_hold[comments]]
     of_row = np.zeros(len(bucket) + 1, bool)  # the last one stands for what is behind a path
     of_row[comments] = [holds(body) for body in bucket.bodies(comments)]
     return of_row[paths]
@@ -260,11 +265,13 @@ class _Dialogues:
         self._capitals = re.compile(rf"[A-Z]{{{rules.max_capitals_run + 1},}}")
         words = "|".join(re.escape(word) for word in rules.blocked_words)
         self._blocked = re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)
-        self._plain = cache(lambda row: normalised(bucket.body(row)))
+        normal = cache(normalised)
+        self._asks = lambda body: may_ask(body) and normal(body).endswith("?")
+        self._plain = cache(lambda row: normal(bucket.body(row)))
         self._tokens = cache(lambda row: tweet_tokens(self._plain(row)))
         self._text = cache(lambda row: " ".join(self._tokens(row))) if rules.tokenised else self._plain
-        self._shouts = cache(lambda row: self._capitals.search(self._text(row)) is not None)
         self._compound = cache(lambda row: compound()(self._text(row)))
+        self._unhappy: set[int] = set()
 
     def of(self, paths: np.ndarray) -> list[dict[str, Any]]:
         """Rows of `schemas.DIALOGUES` for the paths that no rule takes."""
@@ -274,7 +281,13 @@ class _Dialogues:
             paths = self._without(paths, Rule.MORE_THAN_TWO_AUTHORS, self._crowded(paths))
         paths = self._without(paths, Rule.BRACKET, self._any(paths, has_bracket))
         if rules.require_question:
-            paths = self._without(paths, Rule.NO_QUESTION, ~self._any(paths, asks))
+            paths = self._without(paths, Rule.NO_QUESTION, ~self._any(paths, self._asks))
+        words = self._of_rows(paths, lambda row: _words(self._text(row)))
+        paths = self._without(paths, Rule.EMPTY_UTTERANCE, ((words[paths] == 0) & (paths >= 0)).any(axis=1))
+        shouts = self._of_rows(paths, lambda row: self._capitals.search(self._text(row)) is not None)
+        paths = self._without(paths, Rule.CAPITALS, shouts[paths].any(axis=1))
+        few_words = words[paths].sum(axis=1) / _lengths(paths) <= rules.min_mean_words
+        paths = self._without(paths, Rule.MEAN_WORDS, few_words)
         kept, faults = [], defaultdict(list)
         for path, length in zip(paths.tolist(), _lengths(paths).tolist(), strict=True):
             rows = path[:length][::-1]
@@ -287,6 +300,13 @@ class _Dialogues:
         for fault, leaves in faults.items():
             self._bucket.remove(fault, np.array(leaves, np.int64))
         return [self._row(rows) for rows in kept]
+
+    def _of_rows(self, paths: np.ndarray, number: Callable[[int], int]) -> np.ndarray:
+        """A number for each comment of the paths, by its row; 0 for all others and, in the last place, for none."""
+        of_row = np.zeros(len(self._bucket) + 1, np.int64)
+        rows = np.unique(paths[paths >= 0])
+        of_row[rows] = [number(row) for row in rows.tolist()]
+        return of_row
 
     def _any(self, paths: np.ndarray, holds: Callable[[str], bool]) -> np.ndarray:
         return np.asarray(_of_comments(paths, self._bucket, holds).any(axis=1))
@@ -309,17 +329,10 @@ class _Dialogues:
 
     def _fault(self, rows: list[int]) -> Rule | None:
         rules = self._rules
-        texts = [self._text(row) for row in rows]
         leaf = self._plain(rows[-1])
-        if not all(texts):
-            return Rule.EMPTY_UTTERANCE
-        if any(map(self._shouts, rows)):
-            return Rule.CAPITALS
-        if _mean_words(texts) <= rules.min_mean_words:
-            return Rule.MEAN_WORDS
-        if rules.blocked_words and any(map(self._blocked.search, texts)):
+        if rules.blocked_words and any(self._blocked.search(self._text(row)) for row in rows):
             return Rule.BLOCKED_WORD
-        if not holds_common_words(texts[-1], rules.min_common_words):
+        if not holds_common_words(self._text(rows[-1]), rules.min_common_words):
             return Rule.LANGUAGE
         if sum(tokens_at_most(self._plain(row)) for row in rows) > rules.max_path_tokens and (
             sum(len(self._tokens(row)) for row in rows) > rules.max_path_tokens
@@ -329,11 +342,12 @@ class _Dialogues:
             return Rule.LONG_TOKEN
         if repeats_token(leaf, rules.max_token_run, partial(self._tokens, rows[-1])):
             return Rule.REPETITION
-        # The shortest first: it is the quickest to score, and has had the fewest words to be happy in.
-        if any(
-            self._compound(row) <= rules.min_sentiment for row in sorted(rows, key=lambda row: len(self._text(row)))
-        ):
+        if not self._unhappy.isdisjoint(rows):  # siblings share most of their path
             return Rule.SENTIMENT
+        for row in rows:
+            if self._compound(row) <= rules.min_sentiment:
+                self._unhappy.add(row)
+                return Rule.SENTIMENT
         return None
 
     def _disjoint(self, paths: list[list[int]], sharing: list[int]) -> list[list[int]]:
@@ -376,7 +390,11 @@ def hashed_author(name: str | None) -> str | None:
 
 
 def _mean_words(texts: Sequence[str]) -> float:
-    return sum(text.count(" ") + 1 for text in texts) / len(texts)
+    return sum(map(_words, texts)) / len(texts)
+
+
+def _words(text: str) -> int:
+    return text.count(" ") + 1 if text else 0
 
 
 def _numpy(values: pa.Array) -> np.ndarray:

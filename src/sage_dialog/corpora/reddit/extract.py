@@ -21,7 +21,9 @@ from sage_dialog.parameters import RedditRules
 
 KEYED_COMMENTS = COMMENTS.append(LINE)
 KEYED_SUBMISSIONS = SUBMISSIONS.append(LINE)
-# What is held in memory before it is dealt out to the buckets.
+_DELETED = ("[deleted]", "[removed]")
+# Records are dealt out to the buckets when they make batches of so many, or take so much memory.
+_BATCH_ROWS = 1000
 _HELD_BYTES = 1 << 26
 
 
@@ -55,18 +57,17 @@ def extract(
             progress(read, tally.lines - told)
             told = tally.lines
 
-    held: list[pa.Table] = []
+    held = _Held(buckets)
     for records in read_records(dump, tally, tell):
         if dump.kind == "RC":
-            records = _without(records, _faults(records, rules), tally)
+            held.add(records, _without(_faults(records, rules), len(records), tally))
         else:
             tally.removed[Rule.SUBMISSION] += len(records)
-        held.append(records)
-        if sum(table.nbytes for table in held) > _HELD_BYTES:
-            yield from _dealt(held, buckets)
-            held = []
+            held.add(records, np.ones(len(records), bool))
+        if held.is_full():
+            yield from held.dealt()
     tell(0)
-    yield from _dealt(held, buckets)
+    yield from held.dealt()
 
 
 def _faults(comments: pa.Table, rules: RedditRules) -> Iterator[tuple[Rule, np.ndarray]]:
@@ -78,7 +79,7 @@ def _faults(comments: pa.Table, rules: RedditRules) -> Iterator[tuple[Rule, np.n
         is_blocked = np.array([name.casefold() in blocked for name in names.dictionary.to_pylist()], bool)
         yield Rule.BLOCKED_SUBREDDIT, is_blocked[names.indices.to_numpy()]
     text = _Text(body)
-    yield Rule.DELETED, text.confirmed(text.rows_with(b"ed]"), lambda said: said.strip() in ("[deleted]", "[removed]"))
+    yield Rule.DELETED, text.confirmed(text.rows_with(b"ed]", 2), lambda said: said.strip() in _DELETED)
     yield Rule.QUOTE, text.rows_with(b">") | text.rows_with(b"&gt;")
     few = rules.min_body_words
     yield Rule.SHORT_BODY, text.confirmed(~text.two_words() if few <= 2 else None, lambda said: _is_short(said, few))
@@ -97,13 +98,14 @@ class _Text:
         self._offsets = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
         self._data = data.to_pybytes() if data is not None else b""
 
-    def rows_with(self, needle: bytes) -> np.ndarray:
-        """The rows that hold some ASCII characters."""
-        found = []
-        at = self._data.find(needle)
+    def rows_with(self, needle: bytes, rare: int = 0) -> np.ndarray:
+        """The rows that hold some ASCII characters; to look for the rarest one of them is ten times as fast."""
+        found, data, mark = [], self._data, needle[rare : rare + 1]
+        at = data.find(mark)
         while at >= 0:
-            found.append(at)
-            at = self._data.find(needle, at + 1)
+            if at >= rare and data.startswith(needle, at - rare):
+                found.append(at - rare)
+            at = data.find(mark, at + 1)
         places = np.array(found, np.int64)
         rows = np.searchsorted(self._offsets, places, side="right") - 1
         inside = (rows >= 0) & (rows < len(self._values))
@@ -130,32 +132,54 @@ class _Text:
         return mask
 
 
-def _without(comments: pa.Table, faults: Iterator[tuple[Rule, np.ndarray]], tally: Tally) -> pa.Table:
-    kept = np.ones(len(comments), bool)
+def _without(faults: Iterator[tuple[Rule, np.ndarray]], rows: int, tally: Tally) -> np.ndarray:
+    """Which rows no rule takes."""
+    kept = np.ones(rows, bool)
     for rule, taken in faults:
         tally.removed[rule] += int((kept & taken).sum())
         kept &= ~taken
-    return comments.filter(pa.array(kept))
+    return kept
 
 
-def _dealt(held: list[pa.Table], buckets: int) -> Iterator[Keyed]:
-    if not sum(map(len, held)):
-        return
-    records = pa.concat_tables(held).combine_chunks()
-    threads = _array(records["link_id"] if "link_id" in records.column_names else records["id"]).dictionary_encode()
-    # Comments name their thread "t3_…", submissions leave that out.
-    names = [name.removeprefix("t3_").encode() for name in threads.dictionary.to_pylist()]
-    of_thread = np.array([crc32(name) % buckets for name in names], np.int32)
-    of_row = of_thread[threads.indices.to_numpy()]
-    order = np.argsort(of_row, kind="stable")
-    bounds = np.searchsorted(of_row[order], np.arange(buckets + 1))
-    records = records.take(pa.array(order)).combine_chunks()
-    (batch,) = records.to_batches()
-    for bucket in range(buckets):
-        if bounds[bucket] < bounds[bucket + 1]:
-            yield Keyed(bucket, batch.slice(bounds[bucket], bounds[bucket + 1] - bounds[bucket]))
+class _Held:
+    """Records that are still to be dealt out, with those of their rows that are kept."""
+
+    def __init__(self, buckets: int) -> None:
+        self._buckets = buckets
+        self._clear()
+
+    def _clear(self) -> None:
+        self._tables: list[pa.Table] = []
+        self._kept: list[np.ndarray] = []
+
+    def add(self, records: pa.Table, kept: np.ndarray) -> None:
+        self._tables.append(records)
+        self._kept.append(kept)
+
+    def is_full(self) -> bool:
+        rows = sum(map(len, self._tables))
+        return rows >= _BATCH_ROWS * self._buckets or sum(table.nbytes for table in self._tables) > _HELD_BYTES
+
+    def dealt(self) -> Iterator[Keyed]:
+        rows = np.flatnonzero(np.concatenate(self._kept)) if self._kept else np.array([], np.int64)
+        if len(rows):
+            records = pa.concat_tables(self._tables).combine_chunks()
+            yield from self._by_bucket(records, rows)
+        self._clear()
+
+    def _by_bucket(self, records: pa.Table, rows: np.ndarray) -> Iterator[Keyed]:
+        threads = _array(records["link_id" if "link_id" in records.column_names else "id"]).dictionary_encode()
+        # Comments name their thread "t3_…", submissions leave that out.
+        names = [name.removeprefix("t3_").encode() for name in threads.dictionary.to_pylist()]
+        of_thread = np.array([crc32(name) % self._buckets for name in names], np.int32)
+        of_row = of_thread[threads.indices.to_numpy()][rows]
+        order = np.argsort(of_row, kind="stable")
+        bounds = np.searchsorted(of_row[order], np.arange(self._buckets + 1))
+        (batch,) = records.take(pa.array(rows[order])).combine_chunks().to_batches()
+        for bucket in range(self._buckets):
+            if bounds[bucket] < bounds[bucket + 1]:
+                yield Keyed(bucket, batch.slice(bounds[bucket], bounds[bucket + 1] - bounds[bucket]))
 
 
 def _array(column: pa.ChunkedArray) -> pa.Array:
-    whole = column.combine_chunks()
-    return whole if isinstance(whole, pa.Array) else whole.chunk(0)
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -22,9 +22,10 @@ from sage_dialog.corpora.compression import DamagedFileError, read_blocks
 from sage_dialog.corpora.reddit.dumps import Dump
 from sage_dialog.corpora.reddit.rules import UNREADABLE, Rule
 
-BLOCK_BYTES = 1 << 22
+BLOCK_BYTES = 1 << 23
 EXCERPT_CHARACTERS = 200
 _LINES_READ_ONE_BY_ONE = 8
+_CACHED_BYTES = 1 << 18  # what is looked at piece by piece stays in the processor's cache
 
 COMMENTS = pa.schema(
     [(name, pa.string()) for name in ("id", "parent_id", "link_id", "subreddit", "body", "author")]
@@ -32,6 +33,7 @@ COMMENTS = pa.schema(
 )
 SUBMISSIONS = pa.schema([("id", pa.string()), ("num_comments", pa.int64()), ("over_18", pa.bool_())])
 LINE = pa.field("line", pa.int64())
+_MAY_BE_MISSING = ("author", "score", "over_18")
 _NOT_EMPTY = ("id", "parent_id", "link_id", "subreddit")
 
 
@@ -67,8 +69,9 @@ def read_records(dump: Dump, tally: Tally, progress: Callable[[int], None] | Non
     before = 0
     try:
         for block in read_blocks(dump.path, BLOCK_BYTES, progress):
-            yield from _read(_Lines.of(block, before + 1), schema, tally)
-            before += block.count(b"\n") + (not block.endswith(b"\n"))
+            lines = _Lines.of(block, before + 1)
+            yield from _read(lines, schema, tally)
+            before += len(lines)
     except DamagedFileError as error:
         tally.lines += 1
         tally.reject(before + 1, Rule.DAMAGED_ARCHIVE, str(error))
@@ -85,7 +88,9 @@ class _Lines:
 
     @classmethod
     def of(cls, block: bytes, first: int) -> _Lines:
-        newlines = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+        data = np.frombuffer(block, np.uint8)
+        pieces = range(0, len(data), _CACHED_BYTES)
+        newlines = np.concatenate([np.flatnonzero(data[at : at + _CACHED_BYTES] == ord("\n")) + at for at in pieces])
         ends = newlines if block.endswith(b"\n") else np.append(newlines, len(block))
         return cls(block, np.concatenate([[0], ends[:-1] + 1]), ends, first)
 
@@ -133,7 +138,9 @@ def _parsed(text: bytes, lines: int, schema: pa.Schema) -> pa.Table | None:
     fields = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     try:
         _check_utf8(text)  # the reader does not look at the fields it skips
-        table = pj.read_json(pa.BufferReader(text), read_options=options, parse_options=fields)
+        # The system's pool keeps what is freed; the default one hands it back, to be asked for again by the next block.
+        pool = pa.system_memory_pool()
+        table = pj.read_json(pa.BufferReader(text), options, fields, memory_pool=pool)
     except pa.ArrowInvalid:
         return None
     return table if len(table) == lines else None
@@ -145,18 +152,23 @@ def _check_utf8(text: bytes) -> None:
 
 
 def _without_bad_fields(table: pa.Table, lines: _Lines, tally: Tally) -> pa.Table:
-    bad = np.zeros(len(table), bool)
-    for name in table.column_names:
-        if name in _NOT_EMPTY:
-            bad |= _numpy(pc.fill_null(pc.equal(pc.binary_length(table[name]), 0), True))
-        elif name in ("body", "num_comments"):
-            bad |= _numpy(pc.is_null(table[name]))
-    for position in np.flatnonzero(bad):
-        tally.reject(lines.first + int(position), Rule.BAD_FIELD, _excerpt(lines.line(int(position))))
-    if "score" in table.column_names:
+    empty = [name for name in _NOT_EMPTY if name in table.column_names and _shortest(table[name]) == 0]
+    missing = [name for name in table.column_names if name not in _MAY_BE_MISSING and table[name].null_count]
+    if empty or missing:  # hardly ever: then row by row
+        tests = [pc.fill_null(pc.equal(pc.binary_length(table[name]), 0), False) for name in empty]
+        tests += [pc.is_null(table[name]) for name in missing]
+        bad = np.logical_or.reduce([test.to_numpy() for test in tests])
+        for position in np.flatnonzero(bad):
+            tally.reject(lines.first + int(position), Rule.BAD_FIELD, _excerpt(lines.line(int(position))))
+        table = table.filter(pa.array(~bad))
+    if "score" in table.column_names and table["score"].null_count:  # a hidden score is null
         score = table.schema.get_field_index("score")
-        table = table.set_column(score, "score", pc.fill_null(table["score"], 0))  # a hidden score is null
-    return table.filter(pa.array(~bad)) if bad.any() else table
+        table = table.set_column(score, "score", pc.fill_null(table["score"], 0))
+    return table
+
+
+def _shortest(texts: pa.ChunkedArray) -> int | None:
+    return pc.min(pc.binary_length(texts)).as_py()
 
 
 def _read_one_by_one(lines: _Lines, schema: pa.Schema, tally: Tally) -> Iterator[dict[str, Any]]:
@@ -236,7 +248,3 @@ def _encodable(text: str | None) -> bool:
 
 def _excerpt(line: bytes) -> str:
     return line.rstrip(b"\r").decode("utf-8", "backslashreplace")
-
-
-def _numpy(values: pa.ChunkedArray) -> np.ndarray:
-    return values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values.to_numpy()

@@ -33,9 +33,10 @@ from sage_dialog.schemas import REJECTED_LINES
 
 logger = logging.getLogger(__name__)
 
-# Compressed bytes of dumps that make a bucket: some 150,000 comments, which assemble in well under 600 MB.
-_BUCKET_BYTES = 16 << 20
-_FEWEST_BUCKETS = 8
+# Compressed bytes of dumps that make a bucket: some 60,000 comments, which assemble in less than it takes to extract.
+# Of all of Reddit there are no more buckets than this, since batches of a few comments would be slow; they are larger.
+_BUCKET_BYTES = 8 << 20
+_FEWEST_BUCKETS, _MOST_BUCKETS = 8, 4096
 _CODE = ("corpora", "parameters.py", "schemas.py", "sentiment.py")
 
 
@@ -81,9 +82,10 @@ def read_dialogues(
 
 
 def buckets_for(dumps: Sequence[Dump]) -> int:
-    """A power of two, so that one more month seldom changes it."""
-    wanted = sum(dump.path.stat().st_size for dump in dumps) // _BUCKET_BYTES
-    return max(_FEWEST_BUCKETS, 1 << wanted.bit_length())
+    """As many as the size of the dumps asks for, rounded up to four binary digits: a month more seldom changes it."""
+    wanted = -(-sum(dump.path.stat().st_size for dump in dumps) // _BUCKET_BYTES)
+    step = 1 << max(0, wanted.bit_length() - 4)
+    return min(max(_FEWEST_BUCKETS, -(-wanted // step) * step), _MOST_BUCKETS)
 
 
 @dataclass(frozen=True)

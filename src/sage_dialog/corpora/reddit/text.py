@@ -33,8 +33,10 @@ _ASCII_ALLOWED = bytes(byte if chr(byte) in _ALLOWED else 32 for byte in range(2
 _BRACKET = re.compile(r"[()\[\]]")
 _LETTERS_AND_SPACE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz "
 # Words of letters with at most one apostrophe inside and one mark behind: of these TweetTokenizer makes a token of the
-# word and one of the mark, whatever stands around them.
-_PLAIN_WORDS = re.compile(r"(?:[A-Za-z]+(?:'[A-Za-z]+)?(?:[,!?]|\.+)?(?: |$))*")
+# word and one of the mark, whatever stands around them. So it does of short ones of digits that stand alone.
+_PLAIN_WORDS = re.compile(r"(?:(?:[A-Za-z]+(?:'[A-Za-z]+)?(?:[,!?:]|\.+)?|[0-9]{1,6}[,!?]?)(?: |$))*")
+# The tokens that have a space in them: numbers of telephones, and dots with spaces between.
+_TOKEN_WITH_SPACE = re.compile(r"\d[ .()]+\d|\. \.")
 
 
 def normalised(body: str) -> str:
@@ -72,14 +74,12 @@ def has_bracket(body: str) -> bool:
     return "(" in body or ")" in body or "[" in body or "]" in body
 
 
-def asks(body: str) -> bool:
-    """Whether the normalised text of a body ends with a question mark."""
-    return ("?" in body or "&" in body) and normalised(body).endswith("?")
-
-
-def is_longer(text: str, max_words: int) -> bool:
-    """Whether a text has more than `max_words` words."""
-    return len(text) > 2 * max_words and len(text.split()) > max_words
+def may_ask(body: str) -> bool:
+    """False only if the normalised text of a body does not end with a question mark."""
+    if "?" not in body:
+        return "&" in body  # an entity may become one
+    last = body.rstrip()[-1:]
+    return not (last.isascii() and (last.isalnum() or last in ".!,:'")) or "#" in body or "&" in body
 
 
 def holds_common_words(text: str, wanted: int) -> bool:
@@ -105,15 +105,17 @@ def tokens_at_most(text: str) -> int:
 
 def has_long_token(text: str, more_than: int, tokens: Callable[[], Sequence[str]]) -> bool:
     """Whether a normalised text holds a token of more than so many characters; `tokens` makes them if need be."""
-    if _PLAIN_WORDS.fullmatch(text) and max(map(len, text.split()), default=0) <= more_than:
+    if max(map(len, text.split()), default=0) <= more_than and not _TOKEN_WITH_SPACE.search(text):
         return False
     return any(len(token) > more_than for token in tokens())
 
 
 def repeats_token(text: str, more_than: int, tokens: Callable[[], Sequence[str]]) -> bool:
     """Whether a normalised text holds the same token more than so many times in a row."""
-    if _PLAIN_WORDS.fullmatch(text) and not any(
-        word == following.rstrip(",.!?") for word, following in pairwise(text.split())
+    if (
+        not _TOKEN_WITH_SPACE.search(text)
+        and _PLAIN_WORDS.fullmatch(text)
+        and not any(word == following.rstrip(",.!?:") for word, following in pairwise(text.split()))
     ):
         return False
     longest = run = 1
