@@ -288,13 +288,13 @@ def test_random_months_give_the_same_tables_and_trip_every_rule(read):
     assert sum(dialogues) > len(dialogues) * 0.8
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=70, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_months_that_hypothesis_thinks_of_give_the_same_tables(read, data):
     check(read, lambda options: data.draw(st.sampled_from(options)))
 
 
-@pytest.mark.parametrize("number", range(30))
+@pytest.mark.parametrize("number", range(20))
 def test_options_that_only_take_dialogues_away_keep_the_others(read, tmp_path, number):
     """`two_authors` keeps those in which two known people take turns, `disjoint` a largest set without overlap."""
     choose = random.Random(f"options {number}").choice

@@ -411,6 +411,7 @@ def test_a_long_token_above_the_leaf_is_no_matter(months, happy):
         ("so, very very, very", 2),
         ("... ! !", 2),
         ("very very very", 3),
+        ("D: D: D:", 3),
         ("very very very.", 3),
         ("? ? ?", 3),
         ("very very very very", 4),

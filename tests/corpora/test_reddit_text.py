@@ -1,5 +1,6 @@
 """The quick answers about a text are the ones that NLTK and a plain reading give."""
 
+import itertools
 import json
 
 import pytest
@@ -53,17 +54,21 @@ def check_body(body):
     assert may_ask(body) or not text.endswith("?")
 
 
-def check_text(text):
+def check_tokens(text):
     tokens = tokenizer.tokenize(text)
     assert list(tweet_tokens(text)) == tokens
     assert tokens_at_most(text) >= len(tokens)
     for limit in (1, 2, 3, 5, 30):
         assert has_long_token(text, limit, lambda: tokens) == any(len(token) > limit for token in tokens)
         assert repeats_token(text, limit, lambda: tokens) == (reddit_oracle.longest_run(tokens) > limit)
+
+
+def check_text(text):
+    check_tokens(text)
     for wanted in (0, 1, 2, 5):
         assert holds_common_words(text, wanted) == (reddit_oracle.common_words(text) >= wanted)
     assert compound()(text) == vader.polarity_scores(text)["compound"]
-    joined = " ".join(tokens)
+    joined = " ".join(tokenizer.tokenize(text))
     assert compound()(joined) == vader.polarity_scores(joined)["compound"]
 
 
@@ -77,6 +82,14 @@ def test_what_is_asked_of_a_body_is_what_its_text_says(body):
 @given(texts.map(reddit_oracle.normalised).filter(bool))
 def test_what_is_asked_of_a_text_is_what_its_tokens_and_nltk_say(text):
     check_text(text)
+
+
+@pytest.mark.parametrize("between", [" ", ". ", " so "])
+def test_what_is_asked_of_short_words_said_again_is_what_their_tokens_say(between):
+    """Of letters and marks that smileys, numbers and dots are made of, too."""
+    for length in (1, 2, 3):
+        for signs in itertools.product("adDop8:.,'?!", repeat=length):
+            check_tokens(between.join(["".join(signs)] * 3))
 
 
 def test_the_common_words_are_the_same():

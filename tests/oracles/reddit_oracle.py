@@ -124,7 +124,7 @@ def numbered_lines(dump):
             if line.strip():
                 yield number, line
     except DamagedFileError as error:
-        yield number + 1, str(error)
+        yield number + 1, str(error).replace(str(dump.path), dump.path.name)
 
 
 def parsed(line):

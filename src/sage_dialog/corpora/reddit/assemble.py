@@ -113,6 +113,8 @@ class _Origins:
 
     def column(self, name: str) -> pa.Array:
         column = self.table[name]
+        if column.num_chunks > 1:  # Arrow cannot put more than 2 GiB of text together
+            raise ValueError("a bucket of threads holds more than 2 GiB of text; deal them into more buckets")
         return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
     def bodies(self, rows: np.ndarray) -> list[str]:

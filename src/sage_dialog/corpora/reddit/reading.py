@@ -74,7 +74,7 @@ def read_records(dump: Dump, tally: Tally, progress: Callable[[int], None] | Non
             before += len(lines)
     except DamagedFileError as error:
         tally.lines += 1
-        tally.reject(before + 1, Rule.DAMAGED_ARCHIVE, str(error))
+        tally.reject(before + 1, Rule.DAMAGED_ARCHIVE, str(error).replace(str(dump.path), dump.path.name))
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from sage_dialog.corpora.reddit.rules import Rule
 from sage_dialog.fingerprint import fingerprint
 from sage_dialog.parameters import RedditRules
 from sage_dialog.schemas import REJECTED_LINES
+from sage_dialog.sentiment import lexicon
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 # Of all of Reddit there are no more buckets than this, since batches of a few comments would be slow; they are larger.
 _BUCKET_BYTES = 8 << 20
 _FEWEST_BUCKETS, _MOST_BUCKETS = 8, 4096
-_CODE = ("corpora", "parameters.py", "schemas.py", "sentiment.py")
+_CODE = ("corpora", "nltk_modules.py", "parameters.py", "schemas.py", "sentiment.py")
 
 
 class RedditTables(NamedTuple):
@@ -166,7 +167,11 @@ class Work:
         return self.scratch / "extracted" / f"{dump.kind}_{dump.month}-{fingerprint(decides, *_CODE)}"
 
     def assembled_folder(self, dumps: Sequence[Dump]) -> Path:
-        decides = {"extracted": [self.extracted_folder(dump).name for dump in dumps], "rules": self.rules.model_dump()}
+        decides = {
+            "extracted": [self.extracted_folder(dump).name for dump in dumps],
+            "rules": self.rules.model_dump(),
+            "lexicon": sorted(lexicon().items()),  # NLTK's own, where it is installed, may be another
+        }
         return self.scratch / "assembled" / fingerprint(decides, *_CODE)
 
 

@@ -34,7 +34,7 @@ _BRACKET = re.compile(r"[()\[\]]")
 _LETTERS_AND_SPACE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz "
 # Words of letters with at most one apostrophe inside and one mark behind: of these TweetTokenizer makes a token of the
 # word and one of the mark, whatever stands around them. So it does of short ones of digits that stand alone.
-_PLAIN_WORDS = re.compile(r"(?:(?:[A-Za-z]+(?:'[A-Za-z]+)?(?:[,!?:]|\.+)?|[0-9]{1,6}[,!?]?)(?: |$))*")
+_PLAIN_WORDS = re.compile(r"(?:(?:[A-Za-z]+(?:'[A-Za-z]+)?(?:[,!?]|\.+)?|[0-9]{1,6}[,!?]?)(?: |$))*")
 # The tokens that have a space in them: numbers of telephones, and dots with spaces between.
 _TOKEN_WITH_SPACE = re.compile(r"\d[ .()]+\d|\. \.")
 
@@ -115,7 +115,7 @@ def repeats_token(text: str, more_than: int, tokens: Callable[[], Sequence[str]]
     if (
         not _TOKEN_WITH_SPACE.search(text)
         and _PLAIN_WORDS.fullmatch(text)
-        and not any(word == following.rstrip(",.!?:") for word, following in pairwise(text.split()))
+        and not any(word == following.rstrip(",.!?") for word, following in pairwise(text.split()))
     ):
         return False
     longest = run = 1
