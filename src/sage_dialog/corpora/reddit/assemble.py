@@ -267,12 +267,14 @@ class _Dialogues:
         self._capitals = re.compile(rf"[A-Z]{{{rules.max_capitals_run + 1},}}")
         words = "|".join(re.escape(word) for word in rules.blocked_words)
         self._blocked = re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)
-        normal = cache(normalised)
+        # What is remembered of a text must not hold on to this object, or a bucket's memory would outlive it.
+        normal, score = cache(normalised), compound()
+        plain = cache(lambda row: normal(bucket.body(row)))
+        tokens = cache(lambda row: tweet_tokens(plain(row)))
+        text = cache(lambda row: " ".join(tokens(row))) if rules.tokenised else plain
         self._asks = lambda body: may_ask(body) and normal(body).endswith("?")
-        self._plain = cache(lambda row: normal(bucket.body(row)))
-        self._tokens = cache(lambda row: tweet_tokens(self._plain(row)))
-        self._text = cache(lambda row: " ".join(self._tokens(row))) if rules.tokenised else self._plain
-        self._compound = cache(lambda row: compound()(self._text(row)))
+        self._plain, self._tokens, self._text = plain, tokens, text
+        self._compound = cache(lambda row: score(text(row)))
         self._unhappy: set[int] = set()
 
     def of(self, paths: np.ndarray) -> list[dict[str, Any]]:

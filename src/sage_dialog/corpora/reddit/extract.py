@@ -22,9 +22,9 @@ from sage_dialog.parameters import RedditRules
 KEYED_COMMENTS = COMMENTS.append(LINE)
 KEYED_SUBMISSIONS = SUBMISSIONS.append(LINE)
 _DELETED = ("[deleted]", "[removed]")
-# Records are dealt out to the buckets when they make batches of so many, or take so much memory.
-_BATCH_ROWS = 1000
-_HELD_BYTES = 1 << 26
+# Records are dealt out when they are so many, or take so much memory; into thousands of buckets, when there is this
+# much for each.
+_HELD_ROWS, _HELD_BYTES, _BATCH_BYTES = 1 << 17, 1 << 24, 1 << 13
 
 
 class Keyed(NamedTuple):
@@ -157,8 +157,8 @@ class _Held:
         self._kept.append(kept)
 
     def is_full(self) -> bool:
-        rows = sum(map(len, self._tables))
-        return rows >= _BATCH_ROWS * self._buckets or sum(table.nbytes for table in self._tables) > _HELD_BYTES
+        held, rows = sum(table.nbytes for table in self._tables), sum(map(len, self._tables))
+        return rows > _HELD_ROWS or held > max(_HELD_BYTES, _BATCH_BYTES * self._buckets)
 
     def dealt(self) -> Iterator[Keyed]:
         rows = np.flatnonzero(np.concatenate(self._kept)) if self._kept else np.array([], np.int64)
