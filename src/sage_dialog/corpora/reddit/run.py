@@ -20,13 +20,14 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from sage_dialog.atomic import whole_folder
-from sage_dialog.corpora.reddit.assemble import Assembled, Part, assemble
+from sage_dialog.corpora.reddit.assemble import Assembled, assemble
 from sage_dialog.corpora.reddit.dumps import Dump, find_dumps
 from sage_dialog.corpora.reddit.extract import KEYED_COMMENTS, KEYED_SUBMISSIONS, extract
 from sage_dialog.corpora.reddit.funnel import filter_report
 from sage_dialog.corpora.reddit.processes import DumpsBar, carried_out
 from sage_dialog.corpora.reddit.reading import Tally
 from sage_dialog.corpora.reddit.rules import Rule
+from sage_dialog.corpora.reddit.threads import Part
 from sage_dialog.fingerprint import fingerprint
 from sage_dialog.parameters import RedditRules
 from sage_dialog.schemas import REJECTED_LINES

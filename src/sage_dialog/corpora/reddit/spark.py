@@ -18,7 +18,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from sage_dialog.atomic import whole_file
-from sage_dialog.corpora.reddit.assemble import Assembled, Part, assemble
+from sage_dialog.corpora.reddit.assemble import Assembled, assemble
 from sage_dialog.corpora.reddit.dumps import Dump, find_dumps
 from sage_dialog.corpora.reddit.extract import extract
 from sage_dialog.corpora.reddit.reading import Tally
@@ -34,6 +34,7 @@ from sage_dialog.corpora.reddit.run import (
     removed_from_json,
     removed_to_json,
 )
+from sage_dialog.corpora.reddit.threads import Part
 from sage_dialog.parameters import RedditRules
 
 # A row is a batch of a dump; one of bucket -1 is what became of the dump's lines.
