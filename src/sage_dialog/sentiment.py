@@ -69,6 +69,8 @@ def compound() -> Callable[[str], float]:
     def score(text: str) -> float:
         words = _words(text, punctuation)
         lowered = [word.lower() for word in words]
+        if valence.keys().isdisjoint(lowered):
+            return 0.0
         said = _Said(words, _some_are_capitals(words))
         sentiments: list[float] = []
         for word, lower in zip(words, lowered, strict=True):

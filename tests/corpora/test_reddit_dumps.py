@@ -374,7 +374,7 @@ def test_the_report_explains_every_line_comment_and_path(months, happy):
     months.comment("n", "c2", happy[4], score=-1)
     months.comment("q", thread="quiet")
     months.comment("o", thread="nowhere")
-    for number, body in enumerate(["[deleted]", "> no", "short", f"{happy[0]} see http://a.com then"]):
+    for number, body in enumerate(["[deleted]", "> no", "short", f"{happy[0]} see http://a.com then?"]):
         months.comment(f"b{number}", "c3", body)
     months.chain(happy, month="2015-02", prefix="d", thread="late")
     months.add("RC_2015-02", "{")

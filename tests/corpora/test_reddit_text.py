@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import pyarrow as pa
 import pytest
 import reddit_oracle
 from hypothesis import given, settings
@@ -10,17 +11,18 @@ from hypothesis import strategies as st
 from nltk.tokenize import TweetTokenizer
 
 from sage_dialog.corpora.compression import read_lines
+from sage_dialog.corpora.reddit.columns import TextColumn
 from sage_dialog.corpora.reddit.text import (
     COMMON_WORDS,
-    has_bracket,
-    has_link,
     has_long_token,
     holds_common_words,
-    may_ask,
     normalised,
     repeats_token,
     tokens_at_most,
     tweet_tokens,
+    with_bracket,
+    with_link,
+    with_question,
 )
 from sage_dialog.sentiment import compound, packaged_lexicon
 
@@ -49,9 +51,12 @@ tokenizer, vader = TweetTokenizer(), reddit_oracle.analyzer()
 def check_body(body):
     text = reddit_oracle.normalised(body)
     assert normalised(body) == text
-    assert has_link(body) == any("http" in word.lower() for word in body.split() if word[0] != "#")
-    assert has_bracket(body) == any(bracket in text for bracket in "()[]")
-    assert may_ask(body) or not text.endswith("?")
+    # Between two others, since columns are searched as one stretch of bytes.
+    column = TextColumn(pa.array(["(http #", "&?", body, "", "[http"]).slice(1, 4))
+    linked = any("http" in word.lower() for word in body.split() if word[0] != "#")
+    assert with_link(column).tolist() == [False, linked, False, True]
+    assert with_bracket(column).tolist() == [False, any(bracket in text for bracket in "()[]"), False, True]
+    assert with_question(column).tolist() == [True, text.endswith("?"), False, False]
 
 
 def check_tokens(text):

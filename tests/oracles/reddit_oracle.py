@@ -27,8 +27,8 @@ UNITS = {
     "line": "damaged_archive not_json bad_field lone_surrogate duplicate_thread submission",
     "comment": "blocked_subreddit deleted quote short_body duplicate_comment no_submission quiet_thread over_18 "
     "not_a_leaf",
-    "path": "leaf_score few_turns long_leaf link more_than_two_authors bracket no_question empty_utterance capitals "
-    "mean_words blocked_word language path_tokens long_token repetition sentiment shares_utterance",
+    "path": "leaf_score few_turns long_leaf more_than_two_authors no_question link bracket empty_utterance capitals "
+    "mean_words blocked_word language sentiment path_tokens long_token repetition shares_utterance",
 }
 RULES = {rule: unit for unit, rules in UNITS.items() for rule in rules.split()}
 
@@ -241,19 +241,19 @@ def path_fault(path, rules, speech):
         return "few_turns"
     if len(leaf["body"].split()) > rules.max_comment_words:
         return "long_leaf"
-    for comment in path:
-        for word in comment["body"].split():
-            if word[0] != "#" and "http" in word.lower():
-                return "link"
     if rules.two_authors:
         people = [author_hash(comment["author"]) for comment in path]
         if None in people or len(set(people[::2])) != 1 or len(set(people[1::2])) != 1 or people[0] == people[1]:
             return "more_than_two_authors"
     texts = [speech.text(comment["body"]) for comment in path]
-    if any(bracket in text for text in texts for bracket in "()[]"):
-        return "bracket"
     if rules.require_question and not any(text.endswith("?") for text in texts):
         return "no_question"
+    for comment in path:
+        for word in comment["body"].split():
+            if word[0] != "#" and "http" in word.lower():
+                return "link"
+    if any(bracket in text for text in texts for bracket in "()[]"):
+        return "bracket"
     if "" in texts:
         return "empty_utterance"
     capitals = [longest_run(["A" if "A" <= sign <= "Z" else None for sign in text]) for text in texts]
@@ -265,6 +265,8 @@ def path_fault(path, rules, speech):
         return "blocked_word"
     if common_words(texts[-1]) < rules.min_common_words:
         return "language"
+    if any(speech.score(comment["body"]) <= rules.min_sentiment for comment in path):
+        return "sentiment"
     if sum(len(speech.tokens(comment["body"])) for comment in path) > rules.max_path_tokens:
         return "path_tokens"
     leaf_tokens = speech.tokens(leaf["body"])
@@ -272,8 +274,6 @@ def path_fault(path, rules, speech):
         return "long_token"
     if longest_run(leaf_tokens) > rules.max_token_run:
         return "repetition"
-    if any(speech.score(comment["body"]) <= rules.min_sentiment for comment in path):
-        return "sentiment"
     return None
 
 

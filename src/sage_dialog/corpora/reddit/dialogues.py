@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -13,17 +13,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sage_dialog.corpora.reddit.columns import TextColumn
 from sage_dialog.corpora.reddit.rules import Rule
 from sage_dialog.corpora.reddit.text import (
-    has_bracket,
-    has_link,
     has_long_token,
     holds_common_words,
-    may_ask,
     normalised,
     repeats_token,
     tokens_at_most,
     tweet_tokens,
+    with_bracket,
+    with_link,
+    with_question,
 )
 from sage_dialog.corpora.reddit.threads import NONE, Records, lengths, of_comments
 from sage_dialog.parameters import RedditRules
@@ -38,31 +39,28 @@ class Dialogues:
     def __init__(self, bucket: Records, rules: RedditRules) -> None:
         self._bucket = bucket
         self._rules = rules
-        self._capitals = re.compile(rf"[A-Z]{{{rules.max_capitals_run + 1},}}")
         words = "|".join(re.escape(word) for word in rules.blocked_words)
         self._blocked = re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)
-        # What is remembered of a text must not hold on to this object, or a bucket's memory would outlive it.
-        normal, score = cache(normalised), compound()
-        plain = cache(lambda row: normal(bucket.body(row)))
-        tokens = cache(lambda row: tweet_tokens(plain(row)))
-        text = cache(lambda row: " ".join(tokens(row))) if rules.tokenised else plain
-        self._asks = lambda body: may_ask(body) and normal(body).endswith("?")
-        self._plain, self._tokens, self._text = plain, tokens, text
+        # By row. What is remembered must not hold on to this object, or a bucket's memory would outlive it.
+        plain, score = dict[int, str](), compound()
+        self._plain = plain
+        tokens = cache(lambda row: tweet_tokens(plain[row]))
+        text = cache(lambda row: " ".join(tokens(row))) if rules.tokenised else plain.__getitem__
+        self._tokens, self._text = tokens, text
         self._compound = cache(lambda row: score(text(row)))
         self._unhappy: set[int] = set()
 
     def of(self, paths: np.ndarray) -> list[dict[str, Any]]:
         """Rows of `schemas.DIALOGUES` for the paths that no rule takes."""
         rules = self._rules
-        paths = self._without(paths, Rule.LINK, self._any(paths, has_link))
         if rules.two_authors:
             paths = self._without(paths, Rule.MORE_THAN_TWO_AUTHORS, self._crowded(paths))
-        paths = self._without(paths, Rule.BRACKET, self._any(paths, has_bracket))
         if rules.require_question:
-            paths = self._without(paths, Rule.NO_QUESTION, ~self._any(paths, self._asks))
-        words = self._of_rows(paths, lambda row: _words(self._text(row)))
+            paths = self._without(paths, Rule.NO_QUESTION, ~self._any(paths, with_question))
+        paths = self._without(paths, Rule.LINK, self._any(paths, with_link))
+        paths = self._without(paths, Rule.BRACKET, self._any(paths, with_bracket))
+        words, shouts = self._read(paths)
         paths = self._without(paths, Rule.EMPTY_UTTERANCE, ((words[paths] == 0) & (paths >= 0)).any(axis=1))
-        shouts = self._of_rows(paths, lambda row: self._capitals.search(self._text(row)) is not None)
         paths = self._without(paths, Rule.CAPITALS, shouts[paths].any(axis=1))
         few_words = words[paths].sum(axis=1) / lengths(paths) <= rules.min_mean_words
         paths = self._without(paths, Rule.MEAN_WORDS, few_words)
@@ -79,19 +77,23 @@ class Dialogues:
             self._bucket.remove(fault, np.array(leaves, np.int64))
         return [self._row(rows) for rows in kept]
 
-    def _of_rows(self, paths: np.ndarray, number: Callable[[int], int]) -> np.ndarray:
-        """A number for each comment of the paths, by its row; 0 for all others and, in the last place, for none."""
-        of_row = np.zeros(len(self._bucket) + 1, np.int64)
-        rows = np.unique(paths[paths >= 0])
-        of_row[rows] = [number(row) for row in rows.tolist()]
-        return of_row
-
-    def _any(self, paths: np.ndarray, holds: Callable[[str], bool]) -> np.ndarray:
-        return np.asarray(of_comments(paths, self._bucket, holds).any(axis=1))
+    def _any(self, paths: np.ndarray, which: Callable[[TextColumn], np.ndarray]) -> np.ndarray:
+        return np.asarray(of_comments(paths, self._bucket, which).any(axis=1))
 
     def _without(self, paths: np.ndarray, rule: Rule, gone: np.ndarray) -> np.ndarray:
         self._bucket.remove(rule, paths[gone, 0])
         return paths[~gone]
+
+    def _read(self, paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How many words the comments of the paths have, and whether they shout, by row; 0 behind a path."""
+        comments = np.unique(paths[paths >= 0])
+        bodies = self._bucket.column("body").take(pa.array(comments)).to_pylist()
+        self._plain.update(zip(comments.tolist(), map(normalised, bodies), strict=True))
+        texts = pa.array(map(self._text, comments.tolist()), pa.string())
+        words, shouts = np.zeros((2, len(self._bucket) + 1), np.int64)
+        words[comments] = pc.count_substring(texts, " ").to_numpy() + (pc.binary_length(texts).to_numpy() > 0)
+        shouts[comments] = TextColumn(texts).matching(f"[A-Z]{{{self._rules.max_capitals_run + 1}}}")
+        return words, shouts
 
     def _crowded(self, paths: np.ndarray) -> np.ndarray:
         """Which paths are not of two known people who take turns."""
@@ -107,12 +109,18 @@ class Dialogues:
 
     def _fault(self, rows: list[int]) -> Rule | None:
         rules = self._rules
-        leaf = self._plain(rows[-1])
+        leaf = self._plain[rows[-1]]
         if rules.blocked_words and any(self._blocked.search(self._text(row)) for row in rows):
             return Rule.BLOCKED_WORD
         if not holds_common_words(self._text(rows[-1]), rules.min_common_words):
             return Rule.LANGUAGE
-        if sum(tokens_at_most(self._plain(row)) for row in rows) > rules.max_path_tokens and (
+        if not self._unhappy.isdisjoint(rows):  # siblings share most of their path
+            return Rule.SENTIMENT
+        for row in rows:
+            if self._compound(row) <= rules.min_sentiment:
+                self._unhappy.add(row)
+                return Rule.SENTIMENT
+        if sum(tokens_at_most(self._plain[row]) for row in rows) > rules.max_path_tokens and (
             sum(len(self._tokens(row)) for row in rows) > rules.max_path_tokens
         ):
             return Rule.PATH_TOKENS
@@ -120,12 +128,6 @@ class Dialogues:
             return Rule.LONG_TOKEN
         if repeats_token(leaf, rules.max_token_run, partial(self._tokens, rows[-1])):
             return Rule.REPETITION
-        if not self._unhappy.isdisjoint(rows):  # siblings share most of their path
-            return Rule.SENTIMENT
-        for row in rows:
-            if self._compound(row) <= rules.min_sentiment:
-                self._unhappy.add(row)
-                return Rule.SENTIMENT
         return None
 
     def _disjoint(self, paths: list[list[int]], sharing: list[int]) -> list[list[int]]:
@@ -155,7 +157,7 @@ class Dialogues:
                 for comment, text in zip(path, texts, strict=True)
             ],
             "n_turns": len(rows),
-            "mean_words": _mean_words(texts),
+            "mean_words": sum(len(text.split()) for text in texts) / len(texts),
             "min_sentiment": min(map(self._compound, rows)),
         }
 
@@ -165,11 +167,3 @@ def hashed_author(name: str | None) -> str | None:
     if name is None or name in NOBODY:
         return None
     return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
-
-
-def _mean_words(texts: Sequence[str]) -> float:
-    return sum(map(_words, texts)) / len(texts)
-
-
-def _words(text: str) -> int:
-    return text.count(" ") + 1 if text else 0

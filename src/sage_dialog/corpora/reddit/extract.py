@@ -12,8 +12,8 @@ from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from sage_dialog.corpora.reddit.columns import TextColumn
 from sage_dialog.corpora.reddit.dumps import Dump
 from sage_dialog.corpora.reddit.reading import COMMENTS, LINE, SUBMISSIONS, Tally, read_records
 from sage_dialog.corpora.reddit.rules import Rule
@@ -78,7 +78,7 @@ def _faults(comments: pa.Table, rules: RedditRules) -> Iterator[tuple[Rule, np.n
         names = _array(comments["subreddit"]).dictionary_encode()
         is_blocked = np.array([name.casefold() in blocked for name in names.dictionary.to_pylist()], bool)
         yield Rule.BLOCKED_SUBREDDIT, is_blocked[names.indices.to_numpy()]
-    text = _Text(body)
+    text = TextColumn(body)
     yield Rule.DELETED, text.confirmed(text.rows_with(b"ed]", 2), lambda said: said.strip() in _DELETED)
     yield Rule.QUOTE, text.rows_with(b">") | text.rows_with(b"&gt;")
     few = rules.min_body_words
@@ -87,49 +87,6 @@ def _faults(comments: pa.Table, rules: RedditRules) -> Iterator[tuple[Rule, np.n
 
 def _is_short(text: str, min_words: int) -> bool:
     return len(text.split(None, min_words)) < min_words
-
-
-class _Text:
-    """One string column, searched as the bytes it is stored in."""
-
-    def __init__(self, values: pa.StringArray) -> None:
-        _, offsets, data = values.buffers()
-        self._values = values
-        self._offsets = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
-        self._data = data.to_pybytes() if data is not None else b""
-
-    def rows_with(self, needle: bytes, rare: int = 0) -> np.ndarray:
-        """The rows that hold some ASCII characters; to look for the rarest one of them is ten times as fast."""
-        found, data, mark = [], self._data, needle[rare : rare + 1]
-        at = data.find(mark)
-        while at >= 0:
-            if at >= rare and data.startswith(needle, at - rare):
-                found.append(at - rare)
-            at = data.find(mark, at + 1)
-        places = np.array(found, np.int64)
-        rows = np.searchsorted(self._offsets, places, side="right") - 1
-        inside = (rows >= 0) & (rows < len(self._values))
-        rows, places = rows[inside], places[inside]
-        mask = np.zeros(len(self._values), bool)
-        mask[rows[places + len(needle) <= self._offsets[rows + 1]]] = True
-        return mask
-
-    def two_words(self) -> np.ndarray:
-        """Rows that surely hold two words: visible ASCII, then a space, then visible ASCII. Others may, too."""
-        space = pc.find_substring(self._values, " ").to_numpy().astype(np.int64)
-        start, end = self._offsets[:-1].astype(np.int64), self._offsets[1:]
-        data = np.frombuffer(self._data, np.uint8)
-        sure = (space > 0) & (start + space + 1 < end)
-        first, second = data[start[sure]], data[(start + space + 1)[sure]]
-        sure[sure] = (first > 32) & (first < 127) & (second > 32) & (second < 127)
-        return sure
-
-    def confirmed(self, rows: np.ndarray | None, holds: Callable[[str], bool]) -> np.ndarray:
-        """Of the given rows (None: all), those for which it holds."""
-        places = np.flatnonzero(rows) if rows is not None else np.arange(len(self._values))
-        mask = np.zeros(len(self._values), bool)
-        mask[places] = [holds(text) for text in self._values.take(pa.array(places)).to_pylist()]
-        return mask
 
 
 def _without(faults: Iterator[tuple[Rule, np.ndarray]], rows: int, tally: Tally) -> np.ndarray:

@@ -33,19 +33,19 @@ class Rule(StrEnum):
     LEAF_SCORE = "leaf_score"
     FEW_TURNS = "few_turns"
     LONG_LEAF = "long_leaf"
-    LINK = "link"
     MORE_THAN_TWO_AUTHORS = "more_than_two_authors"
-    BRACKET = "bracket"
     NO_QUESTION = "no_question"
+    LINK = "link"
+    BRACKET = "bracket"
     EMPTY_UTTERANCE = "empty_utterance"  # nothing is left of a comment once its text is normalised
     CAPITALS = "capitals"
     MEAN_WORDS = "mean_words"
     BLOCKED_WORD = "blocked_word"
     LANGUAGE = "language"
+    SENTIMENT = "sentiment"
     PATH_TOKENS = "path_tokens"
     LONG_TOKEN = "long_token"
     REPETITION = "repetition"
-    SENTIMENT = "sentiment"
     SHARES_UTTERANCE = "shares_utterance"
 
 

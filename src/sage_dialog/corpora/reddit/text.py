@@ -13,6 +13,9 @@ from functools import cache
 from itertools import islice, pairwise
 from typing import Any
 
+import numpy as np
+
+from sage_dialog.corpora.reddit.columns import TextColumn
 from sage_dialog.nltk_modules import nltk_module
 
 # English function words, about the fifty most frequent words of any English text (DialoGPT's paper, §2, asks that a
@@ -30,6 +33,7 @@ _SHORTHAND_PATTERN = re.compile(r"(?<![\w/])(?:b/c\b|j/k\b|w/o\b|w/)")
 _ALLOWED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789()[]:,.!?' "
 _NOT_ALLOWED = re.compile(f"[^{re.escape(_ALLOWED)}]")
 _ASCII_ALLOWED = bytes(byte if chr(byte) in _ALLOWED else 32 for byte in range(256))
+_STAY_LAST = np.frombuffer(_ALLOWED.rstrip().encode(), np.uint8)
 _BRACKET = re.compile(r"[()\[\]]")
 _LETTERS_AND_SPACE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz "
 # Words of letters with at most one apostrophe inside and one mark behind: of these TweetTokenizer makes a token of the
@@ -60,26 +64,31 @@ def normalised(body: str) -> str:
     return " ".join(text.split())
 
 
-def has_link(body: str) -> bool:
-    lowered = body.lower()
-    if "http" not in lowered:
-        return False
+def with_link(bodies: TextColumn) -> np.ndarray:
+    """Which bodies hold a link outside of a hashtag."""
+    return bodies.confirmed(bodies.matching("(?i)http"), _has_link)
+
+
+def _has_link(body: str) -> bool:
     return "#" not in body or any("http" in word.lower() for word in body.split() if not word.startswith("#"))
 
 
-def has_bracket(body: str) -> bool:
-    """Whether a bracket is left in the normalised text of a body."""
-    if "&" in body or "#" in body:  # an entity may become one, a hashtag takes its own away
-        return _BRACKET.search(normalised(body)) is not None
-    return "(" in body or ")" in body or "[" in body or "]" in body
+def with_bracket(bodies: TextColumn) -> np.ndarray:
+    """Which bodies hold a bracket in their normalised text."""
+    odd = bodies.rows_with(b"&") | bodies.rows_with(b"#")  # an entity may become one, a hashtag takes its own away
+    return bodies.matching(r"[()\[\]]") & ~odd | bodies.confirmed(
+        odd, lambda body: _BRACKET.search(normalised(body)) is not None
+    )
 
 
-def may_ask(body: str) -> bool:
-    """False only if the normalised text of a body does not end with a question mark."""
-    if "?" not in body:
-        return "&" in body  # an entity may become one
-    last = body.rstrip()[-1:]
-    return not (last.isascii() and (last.isalnum() or last in ".!,:'")) or "#" in body or "&" in body
+def with_question(bodies: TextColumn) -> np.ndarray:
+    """Which bodies end with a question mark in their normalised text."""
+    odd = bodies.rows_with(b"&") | bodies.rows_with(b"#")
+    last = bodies.last_bytes()
+    asks = (last == ord("?")) & ~odd
+    # Behind a sign that the normalised text leaves out, or an entity or hashtag, another may be the last one.
+    unsure = ~(asks | np.isin(last, _STAY_LAST)) | odd
+    return asks | bodies.confirmed(unsure, lambda body: ("?" in body or "&" in body) and normalised(body).endswith("?"))
 
 
 def holds_common_words(text: str, wanted: int) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sage_dialog.corpora.reddit.columns import TextColumn
 from sage_dialog.corpora.reddit.rules import Rule
 from sage_dialog.parameters import RedditRules
 
@@ -33,7 +35,6 @@ class Records:
         self._dump_of = np.repeat(np.arange(len(parts)), [len(part.batch) for part in parts])
         self.removed: Counter[tuple[str, Rule]] = Counter()
         self.rejected: list[dict[str, Any]] = []
-        self._bodies: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.table)
@@ -43,15 +44,6 @@ class Records:
         if column.num_chunks > 1:  # Arrow cannot put more than 2 GiB of text together
             raise ValueError("a bucket of threads holds more than 2 GiB of text; deal them into more buckets")
         return column.chunk(0) if column.num_chunks else pa.array([], column.type)
-
-    def bodies(self, rows: np.ndarray) -> list[str]:
-        new = [row for row in rows.tolist() if row not in self._bodies]
-        if new:
-            self._bodies.update(zip(new, self.column("body").take(pa.array(new)).to_pylist(), strict=True))
-        return [self._bodies[row] for row in rows.tolist()]
-
-    def body(self, row: int) -> str:
-        return self._bodies[row]
 
     def month(self, row: int) -> str:
         return self._dumps[self._dump_of[row]][0]
@@ -136,14 +128,14 @@ def long_paths(bucket: Records, counted: np.ndarray, parents: np.ndarray, rules:
     low = _numpy(bucket.column("score"))[leaves] < rules.min_leaf_score
     bucket.remove(Rule.LEAF_SCORE, leaves[low])
 
-    # Climbed first without a look at lengths: most paths are too short as it is.
-    paths = _climb(leaves[~low], parents, rules.max_turns)
-    deep = lengths(paths) >= rules.min_turns
-    bucket.remove(Rule.FEW_TURNS, paths[~deep, 0])
-    paths = paths[deep]
+    # Most paths are too short as it is: without a look at comments' lengths, and before whole paths are written down.
+    leaves = leaves[~low]
+    deep = _stands_deep(leaves, parents, rules.min_turns)
+    bucket.remove(Rule.FEW_TURNS, leaves[~deep])
+    paths = _climb(leaves[deep], parents, rules.max_turns)
     # So many words take twice as many bytes at least, but for the last space.
     may_be_long = _numpy(pc.binary_length(bucket.column("body"))) > 2 * rules.max_comment_words
-    too_long = of_comments(paths, bucket, lambda body: len(body.split()) > rules.max_comment_words, may_be_long)
+    too_long = of_comments(paths, bucket, partial(_with_more_words, rules.max_comment_words), may_be_long)
     long_leaf = too_long[:, 0].copy()
     too_long[:, 0] = False
     paths[np.logical_or.accumulate(too_long, axis=1)] = NONE
@@ -151,6 +143,20 @@ def long_paths(bucket: Records, counted: np.ndarray, parents: np.ndarray, rules:
     bucket.remove(Rule.FEW_TURNS, paths[short, 0])
     bucket.remove(Rule.LONG_LEAF, paths[~short & long_leaf, 0])
     return paths[~short & ~long_leaf]
+
+
+def _stands_deep(leaves: np.ndarray, parents: np.ndarray, turns: int) -> np.ndarray:
+    """For which leaves that many comments are found by climbing; in a circle, which a damaged dump may close, any."""
+    deep, at = np.ones(len(leaves), bool), leaves
+    for _ in range(1, turns):
+        at = parents[at]
+        deep[deep] = at >= 0
+        at = at[at >= 0]
+    return deep
+
+
+def _with_more_words(limit: int, bodies: TextColumn) -> np.ndarray:
+    return bodies.confirmed(bodies.gaps() >= limit, lambda body: len(body.split()) > limit)
 
 
 def _climb(leaves: np.ndarray, parents: np.ndarray, max_turns: int) -> np.ndarray:
@@ -174,14 +180,17 @@ def lengths(paths: np.ndarray) -> np.ndarray:
 
 
 def of_comments(
-    paths: np.ndarray, bucket: Records, holds: Callable[[str], bool], may_hold: np.ndarray | None = None
+    paths: np.ndarray,
+    bucket: Records,
+    which: Callable[[TextColumn], np.ndarray],
+    may_be: np.ndarray | None = None,
 ) -> np.ndarray:
-    """For which comments of the paths something holds of the body, asked of each comment once; not behind a path."""
+    """Which comments of the paths are among those that `which` finds by their bodies; nothing behind a path is."""
     comments = np.unique(paths[paths >= 0])
-    if may_hold is not None:
-        comments = comments[may_hold[comments]]
+    if may_be is not None:
+        comments = comments[may_be[comments]]
     of_row = np.zeros(len(bucket) + 1, bool)  # the last one stands for what is behind a path
-    of_row[comments] = [holds(body) for body in bucket.bodies(comments)]
+    of_row[comments] = which(TextColumn(bucket.column("body").take(pa.array(comments))))
     return of_row[paths]
 
 
