@@ -68,7 +68,7 @@ def compound() -> Callable[[str], float]:
 
     def score(text: str) -> float:
         words = _words(text, punctuation)
-        lowered = [word.lower() for word in words]
+        lowered = " ".join(words).lower().split(" ")
         if valence.keys().isdisjoint(lowered):
             return 0.0
         said = _Said(words, _some_are_capitals(words))

@@ -9,6 +9,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Literal, NamedTuple, Protocol
 
+import numpy as np
+
 SUFFIXES = (".zst", ".bz2", ".xz", ".gz")
 
 # Pushshift compresses with `zstd --long=31`; a reader that allows less refuses the file.
@@ -18,6 +20,7 @@ _READ = 1 << 18
 # Compressed bytes uncompressed at a time. Small, as those of a file that repeats itself can be ten thousand times as
 # much text, and as nothing is known of the piece in which a damage is met; larger ones are no faster.
 _PIECE = 1 << 12
+_PIECE_OF_TEXT = 1 << 20  # what a piece comes to, and hardly ever more
 
 
 class DamagedFileError(Exception):
@@ -45,7 +48,7 @@ class _Format(NamedTuple):
     padding: bytes = b""
 
 
-def read_blocks(path: File, size: int, progress: Callable[[int], object] | None = None) -> Iterator[bytes]:
+def read_blocks(path: File, size: int, progress: Callable[[int], object] | None = None) -> Iterator[memoryview]:
     """The text of a file, uncompressed by its suffix, in blocks that end where a line ends.
 
     Args:
@@ -61,24 +64,25 @@ def read_blocks(path: File, size: int, progress: Callable[[int], object] | None 
             off, all of them; of one with wrong bytes in it, those up to 4 KiB (compressed) before these are noticed.
         OSError: or what else the file system raises, if the file is not there or may not be read.
     """
-    parts: list[bytes | memoryview] = []
-    held = 0
+    block, end = np.empty(size + _PIECE_OF_TEXT, np.uint8), 0
     try:
         for text in _text(path, progress):
-            parts.append(text)
-            held += len(text)
-            if held >= size and (cut := text.rfind(b"\n") + 1):
-                view = memoryview(text)
-                parts[-1] = view[:cut]
-                yield b"".join(parts)
-                parts, held = [view[cut:]], len(text) - cut
+            start, end = end, end + len(text)
+            if end > len(block):
+                block = np.concatenate([block[:start], np.empty(len(text), np.uint8)])
+            block[start:end] = np.frombuffer(text, np.uint8)
+            if end >= size and (cut := text.rfind(b"\n") + 1):
+                yield block[: start + cut].data
+                rest = text[cut:]
+                end = len(rest)
+                block = np.empty(max(size, end) + _PIECE_OF_TEXT, np.uint8)  # the one before is its receiver's
+                block[:end] = np.frombuffer(rest, np.uint8)
     except DamagedFileError:
-        rest = b"".join(parts)
-        if cut := rest.rfind(b"\n") + 1:
-            yield rest[:cut]
+        if cut := block[:end].tobytes().rfind(b"\n") + 1:
+            yield block[:cut].data
         raise
-    if held:
-        yield b"".join(parts)
+    if end:
+        yield block[:end].data
 
 
 def read_lines(path: File) -> Iterator[bytes]:

@@ -26,7 +26,7 @@ from sage_dialog.corpora.reddit.text import (
     with_link,
     with_question,
 )
-from sage_dialog.corpora.reddit.threads import NONE, Records, lengths, of_comments
+from sage_dialog.corpora.reddit.threads import NONE, Records, lengths, of_comments, on_paths
 from sage_dialog.parameters import RedditRules
 from sage_dialog.sentiment import compound
 
@@ -86,7 +86,7 @@ class Dialogues:
 
     def _read(self, paths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How many words the comments of the paths have, and whether they shout, by row; 0 behind a path."""
-        comments = np.unique(paths[paths >= 0])
+        comments = on_paths(paths, len(self._bucket))
         bodies = self._bucket.column("body").take(pa.array(comments)).to_pylist()
         self._plain.update(zip(comments.tolist(), map(normalised, bodies), strict=True))
         texts = pa.array(map(self._text, comments.tolist()), pa.string())

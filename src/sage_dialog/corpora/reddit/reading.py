@@ -81,17 +81,17 @@ def read_records(dump: Dump, tally: Tally, progress: Callable[[int], None] | Non
 class _Lines:
     """Consecutive lines: where each begins and ends in `block`, its newline left out, and the number of the first."""
 
-    block: bytes
+    block: memoryview
     starts: np.ndarray
     ends: np.ndarray
     first: int
 
     @classmethod
-    def of(cls, block: bytes, first: int) -> _Lines:
+    def of(cls, block: memoryview, first: int) -> _Lines:
         data = np.frombuffer(block, np.uint8)
         pieces = range(0, len(data), _CACHED_BYTES)
         newlines = np.concatenate([np.flatnonzero(data[at : at + _CACHED_BYTES] == ord("\n")) + at for at in pieces])
-        ends = newlines if block.endswith(b"\n") else np.append(newlines, len(block))
+        ends = newlines if block[-1] == ord("\n") else np.append(newlines, len(block))
         return cls(block, np.concatenate([[0], ends[:-1] + 1]), ends, first)
 
     def __len__(self) -> int:
@@ -102,14 +102,11 @@ class _Lines:
         return _Lines(self.block, self.starts[part], self.ends[part], self.first + start)
 
     def line(self, position: int) -> bytes:
-        return self.block[self.starts[position] : self.ends[position]]
+        return bytes(self.block[self.starts[position] : self.ends[position]])
 
-    def bytes(self) -> bytes:
-        return (
-            self.block
-            if len(self.block) == self.ends[-1] + 1 and self.starts[0] == 0
-            else (self.block[self.starts[0] : self.ends[-1]] + b"\n")
-        )
+    def text(self) -> memoryview:
+        """All of the lines; the last one may lack its newline."""
+        return self.block[self.starts[0] : self.ends[-1] + 1]
 
     def are_objects(self) -> bool:
         """Whether each line begins and ends as an object does. Where Arrow then finds as many objects, each is one."""
@@ -119,7 +116,7 @@ class _Lines:
 
 
 def _read(lines: _Lines, schema: pa.Schema, tally: Tally) -> Iterator[pa.Table]:
-    table = _parsed(lines.bytes(), len(lines), schema) if lines.are_objects() else None
+    table = _parsed(lines.text(), len(lines), schema) if lines.are_objects() else None
     if table is not None:
         tally.lines += len(lines)
         numbers = np.arange(lines.first, lines.first + len(lines))
@@ -132,21 +129,19 @@ def _read(lines: _Lines, schema: pa.Schema, tally: Tally) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist(rows, schema=schema.append(LINE))
 
 
-def _parsed(text: bytes, lines: int, schema: pa.Schema) -> pa.Table | None:
+def _parsed(text: bytes | memoryview, lines: int, schema: pa.Schema) -> pa.Table | None:
     """As many rows as there are lines, missing fields null, other fields skipped; None where Arrow refuses."""
     options = pj.ReadOptions(use_threads=False, block_size=len(text) + 1)
     fields = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     try:
         _check_utf8(text)  # the reader does not look at the fields it skips
-        # The system's pool keeps what is freed; the default one hands it back, to be asked for again by the next block.
-        pool = pa.system_memory_pool()
-        table = pj.read_json(pa.BufferReader(text), options, fields, memory_pool=pool)
+        table = pj.read_json(pa.BufferReader(text), options, fields)
     except pa.ArrowInvalid:
         return None
     return table if len(table) == lines else None
 
 
-def _check_utf8(text: bytes) -> None:
+def _check_utf8(text: bytes | memoryview) -> None:
     offsets = pa.py_buffer(np.array([0, len(text)], np.int64))
     pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(text)]).validate(full=True)
 

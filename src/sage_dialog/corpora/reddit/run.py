@@ -24,7 +24,7 @@ from sage_dialog.corpora.reddit.assemble import Assembled, assemble
 from sage_dialog.corpora.reddit.dumps import Dump, find_dumps
 from sage_dialog.corpora.reddit.extract import KEYED_COMMENTS, KEYED_SUBMISSIONS, extract
 from sage_dialog.corpora.reddit.funnel import filter_report
-from sage_dialog.corpora.reddit.processes import DumpsBar, carried_out
+from sage_dialog.corpora.reddit.processes import DumpsBar, carried_out, system_memory
 from sage_dialog.corpora.reddit.reading import Tally
 from sage_dialog.corpora.reddit.rules import Rule
 from sage_dialog.corpora.reddit.threads import Part
@@ -191,6 +191,7 @@ def _extract_all(work: Work, dumps: Sequence[Dump], workers: int, max_reject_sha
     return extracted
 
 
+@system_memory()
 def extract_to(
     dump: Dump, rules: RedditRules, buckets: int, folder: Path, progress: Callable[[int, int], None]
 ) -> Told:
@@ -218,6 +219,7 @@ def _assemble_all(work: Work, extracted: Sequence[Extracted], workers: int) -> l
     return [read_assembled(folder) for folder in folders]
 
 
+@system_memory()
 def assemble_to(
     bucket: int, extracted: Sequence[Extracted], rules: RedditRules, folder: Path, progress: Callable[..., None]
 ) -> int:

@@ -50,18 +50,13 @@ def normalised(body: str) -> str:
     and not "sad ."), since what is kept is what models learn to say. Typographic apostrophes and HTML entities,
     which the recipe turns into spaces, are read as what they stand for.
     """
-    if "&" in body:
-        body = html.unescape(body)
-    words = body.translate(_APOSTROPHES).split() if not body.isascii() else body.split()
-    if "#" in body:
-        words = [word for word in words if not word.startswith("#")]
-    text = " ".join(words)
-    if "\\" in text:
-        text = text.replace("\\", "")
-    if "/" in text:
-        text = _SHORTHAND_PATTERN.sub(lambda found: _SHORTHAND[found.group()], text)
-    text = text.encode().translate(_ASCII_ALLOWED).decode() if text.isascii() else _NOT_ALLOWED.sub(" ", text)
-    return " ".join(text.split())
+    if body.isascii() and not ("&" in body or "#" in body or "/" in body):
+        return b" ".join(body.encode().translate(_ASCII_ALLOWED, b"\\").split()).decode()
+    body = html.unescape(body)
+    words = body.translate(_APOSTROPHES).split()
+    text = " ".join(word for word in words if not word.startswith("#")).replace("\\", "")
+    text = _SHORTHAND_PATTERN.sub(lambda found: _SHORTHAND[found.group()], text)
+    return " ".join(_NOT_ALLOWED.sub(" ", text).split())
 
 
 def with_link(bodies: TextColumn) -> np.ndarray:

@@ -69,7 +69,8 @@ def counted_comments(bucket: Records, threads: Records, rules: RedditRules) -> t
     link_of = _numpy(links.indices).astype(np.int64)
     keys = link_of * len(names.dictionary) + _numpy(names.indices)
     counted = np.zeros(len(bucket), bool)
-    counted[np.unique(keys, return_index=True)[1]] = True
+    ids_are_unique = len(names.dictionary) == len(bucket)  # as they are, unless a dump says things twice
+    counted[slice(None) if ids_are_unique else np.unique(keys, return_index=True)[1]] = True
     bucket.reject(Rule.DUPLICATE_COMMENT, np.flatnonzero(~counted), "t1")
     for rule, of_link in _thread_faults(links.dictionary, threads, rules):
         taken = counted & of_link[link_of]
@@ -81,12 +82,16 @@ def counted_comments(bucket: Records, threads: Records, rules: RedditRules) -> t
     above = pc.utf8_slice_codeunits(bucket.column("parent_id").take(pa.array(answers)), 3)
     codes = pc.fill_null(pc.index_in(above, value_set=names.dictionary), NONE).to_numpy()
     answers, codes = answers[codes >= 0], codes[codes >= 0]
-    rows = np.flatnonzero(counted)
-    rows = rows[np.argsort(keys[rows])]
-    wanted = link_of[answers] * len(names.dictionary) + codes
-    places = np.minimum(np.searchsorted(keys[rows], wanted), len(rows) - 1)
-    found = keys[rows[places]] == wanted
-    parents[answers[found]] = rows[places[found]]
+    if ids_are_unique:  # numbered as they come, so that the number is the row
+        found = counted[codes] & (link_of[codes] == link_of[answers])
+        parents[answers[found]] = codes[found]
+    else:
+        rows = np.flatnonzero(counted)
+        rows = rows[np.argsort(keys[rows])]
+        wanted = link_of[answers] * len(names.dictionary) + codes
+        places = np.minimum(np.searchsorted(keys[rows], wanted), len(rows) - 1)
+        found = keys[rows[places]] == wanted
+        parents[answers[found]] = rows[places[found]]
     return counted, parents
 
 
@@ -179,6 +184,13 @@ def lengths(paths: np.ndarray) -> np.ndarray:
     return (paths >= 0).sum(axis=1)
 
 
+def on_paths(paths: np.ndarray, rows: int) -> np.ndarray:
+    """The comments on the paths, by row."""
+    is_on = np.zeros(rows + 1, bool)
+    is_on[paths] = True
+    return np.flatnonzero(is_on[:-1])
+
+
 def of_comments(
     paths: np.ndarray,
     bucket: Records,
@@ -186,7 +198,7 @@ def of_comments(
     may_be: np.ndarray | None = None,
 ) -> np.ndarray:
     """Which comments of the paths are among those that `which` finds by their bodies; nothing behind a path is."""
-    comments = np.unique(paths[paths >= 0])
+    comments = on_paths(paths, len(bucket))
     if may_be is not None:
         comments = comments[may_be[comments]]
     of_row = np.zeros(len(bucket) + 1, bool)  # the last one stands for what is behind a path
