@@ -143,7 +143,7 @@ class Extracted:
     def parts(self, bucket: int) -> list[Part]:
         if bucket not in self.index:
             return []
-        with pa.memory_map(str(self.folder / "batches.arrow")) as source:
+        with pa.OSFile(str(self.folder / "batches.arrow")) as source:
             batches = pa.ipc.open_file(source)
             return [
                 Part(self.dump.month, self.dump.path.name, batches.get_batch(number)) for number in self.index[bucket]
