@@ -155,6 +155,31 @@ class Evaluation(Dials):
     confidence: float = Field(0.95, gt=0, lt=1)
 
 
+class Caps(Dials):
+    """What may be spent; null sets no limit. A run is one command, all its roles and models together."""
+
+    calls: int | None = Field(None, ge=0, description="requests sent to servers, those that fail included")
+    tokens: int | None = Field(None, ge=0, description="tokens of prompts and replies")
+    money: float | None = Field(None, ge=0, description="in the currency of llm.prices")
+
+
+class Price(Dials):
+    """What a model costs, by million tokens."""
+
+    prompt: float = Field(ge=0)
+    completion: float = Field(ge=0)
+    batch_share: float = Field(0.5, ge=0, le=1, description="share of the price that is asked in batch mode")
+
+
+class Llm(Dials):
+    """What roles behind a server may spend; how each is reached stands in conf/*/catalog_roles.yml."""
+
+    caps: Caps = Caps()
+    role_caps: dict[Literal["annotator", "selector", "judge"], Caps] = {}
+    prices: dict[str, Price] = Field({}, description="by model name; needed where money is capped")
+    max_failed_share: float = Field(0.05, ge=0, le=1, description="share of rows that may fail; more stop the run")
+
+
 class BaseModelDials(Dials):
     """The tiny Mixtral that the microworld trains from scratch."""
 
@@ -191,3 +216,4 @@ class Parameters(Dials):
     self_play: SelfPlay
     preference: Preference
     evaluation: Evaluation
+    llm: Llm = Llm()

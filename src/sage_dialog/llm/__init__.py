@@ -1,0 +1,1 @@
+"""Asking language models behind OpenAI-compatible servers: every reply kept once, nothing asked twice, spend capped."""

@@ -1,0 +1,138 @@
+"""Hard caps on calls, tokens and money, for the whole run and for each role, checked before each call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sage_dialog.llm.requests import Request
+from sage_dialog.parameters import Caps, Price
+
+RUN = "the run"
+_KINDS = ("calls", "tokens", "money")
+
+
+class CapReachedError(Exception):
+    """The next call would go over a cap."""
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """The most that one call can come to."""
+
+    role: str
+    model: str
+    tokens: int
+    money: float
+
+
+class Budget:
+    """What the run has spent, and what the calls on their way may come to.
+
+    A call is counted when it is sent. Tokens and money of a call are set aside at their most until its answer says
+    what they were; where only what is on its way stands against a call, the call waits.
+    """
+
+    def __init__(self, caps: Caps, role_caps: Mapping[str, Caps], prices: Mapping[str, Price]) -> None:
+        self._caps = {RUN: caps, **role_caps}
+        self._prices = prices
+        self._spent: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self._reserved: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self._settled = asyncio.Condition()
+
+    def cost(self, model: str, prompt_tokens: int, completion_tokens: int, *, half: bool = False) -> float | None:
+        """Money for a call, in the currency of the price table; None for a model without a price.
+
+        `half`: at the price of a batch.
+        """
+        price = self._prices.get(model)
+        if price is None:
+            return None
+        full = (prompt_tokens * price.prompt + completion_tokens * price.completion) / 1e6
+        return full * price.batch_share if half else full
+
+    def check(self, role: str, model: str, most_completion_tokens: int | None) -> None:
+        """Raises ValueError where a cap cannot be kept: no price, or no limit on a reply's tokens."""
+        for who in (RUN, role):
+            caps = self._caps.get(who, Caps())
+            where = "llm.caps" if who == RUN else f"llm.role_caps.{role}"
+            if caps.money is not None and model not in self._prices:
+                raise ValueError(
+                    f"{where}.money caps the cost of {model}, but llm.prices has no price for it; add one."
+                )
+            if (caps.money is not None or caps.tokens is not None) and most_completion_tokens is None:
+                raise ValueError(
+                    f"{where} caps tokens or money, but the {role}'s sampling sets no max_tokens, so that a call has "
+                    "no upper bound; set it."
+                )
+
+    async def reserve(self, request: Request, *, half: bool = False) -> Reservation:
+        """Counts a call and sets aside the most it can come to.
+
+        Raises:
+            CapReachedError: naming the cap, and how to go on.
+        """
+        prompt, completion = request.most_prompt_tokens, request.most_completion_tokens or 0
+        money = self.cost(request.model, prompt, completion, half=half) or 0.0
+        reservation = Reservation(request.role, request.model, prompt + completion, money)
+        async with self._settled:
+            while full := self._in_the_way(reservation):
+                who, kind = full
+                if not self._reserved[who, kind]:  # nothing on its way could make room
+                    raise CapReachedError(self._told(who, kind, reservation))
+                await self._settled.wait()
+            for who in (RUN, request.role):
+                self._spent[who, "calls"] += 1
+                self._reserved[who, "tokens"] += reservation.tokens
+                self._reserved[who, "money"] += reservation.money
+        return reservation
+
+    async def settle(self, reservation: Reservation, tokens: int, money: float | None) -> None:
+        """What the call came to in the end, in place of what was set aside for it."""
+        async with self._settled:
+            for who in (RUN, reservation.role):
+                self._reserved[who, "tokens"] -= reservation.tokens
+                self._reserved[who, "money"] -= reservation.money
+                if not self._in_flight(who):
+                    self._reserved[who, "money"] = 0.0  # what is left of sums of floats
+                self._spent[who, "tokens"] += tokens
+                self._spent[who, "money"] += money or 0.0
+            self._settled.notify_all()
+
+    def spent(self, role: str = RUN) -> dict[str, float]:
+        """Calls, tokens and money so far, in this process."""
+        return {kind: self._spent[role, kind] for kind in _KINDS}
+
+    def room(self, role: str, kind: str) -> float | None:
+        """How much of a cap is left to a role; None where nothing caps it."""
+        left = [
+            cap - self._spent[who, kind]
+            for who in (RUN, role)
+            if (cap := getattr(self._caps.get(who, Caps()), kind)) is not None
+        ]
+        return min(left, default=None)
+
+    def _in_flight(self, who: str) -> bool:
+        return self._reserved[who, "tokens"] > 0
+
+    def _in_the_way(self, reservation: Reservation) -> tuple[str, str] | None:
+        wanted = {"calls": 1, "tokens": reservation.tokens, "money": reservation.money}
+        for who in (RUN, reservation.role):
+            caps = self._caps.get(who, Caps())
+            for kind, amount in wanted.items():
+                cap = getattr(caps, kind)
+                if cap is not None and self._spent[who, kind] + self._reserved[who, kind] + amount > cap:
+                    return who, kind
+        return None
+
+    def _told(self, who: str, kind: str, reservation: Reservation) -> str:
+        name = f"llm.caps.{kind}" if who == RUN else f"llm.role_caps.{who}.{kind}"
+        cap, spent = getattr(self._caps[who], kind), self._spent[who, kind]
+        whose = who if who == RUN else f"the {who}"
+        return (
+            f"{name} = {cap:,} is reached: {whose} has spent {spent:,.6g}, and the next call to {reservation.model} may "
+            "go over it. Every reply is in the journal. The same command goes on from there, with as much to spend "
+            f"again; --params {name}=… or conf/*/parameters_llm.yml allows more at a time."
+        )

@@ -1,0 +1,70 @@
+"""One event loop for all calls of this process, in a thread of its own; nodes are plain functions and wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from functools import cache
+from itertools import islice
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="language models", daemon=True).start()
+    return loop
+
+
+def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """What a coroutine gives, from outside of the loop."""
+    return asyncio.run_coroutine_threadsafe(coroutine, _loop()).result()
+
+
+def in_order(
+    function: Callable[[Item], Awaitable[Result]],
+    items: Iterable[Item],
+    at_once: int,
+    drain: Callable[[], Coroutine[Any, Any, None]],
+) -> Iterator[Result]:
+    """The function's result for each item, in their order, with up to `at_once` begun and not yet given out.
+
+    Where one raises, or whoever takes the results stops, the others are cancelled, and `drain` is waited for.
+    """
+    begun: deque[asyncio.Task[Result]] = deque()
+    waiting = iter(items)
+    try:
+        while True:
+            if len(begun) <= at_once // 2 and (batch := list(islice(waiting, at_once - len(begun)))):
+                begun.extend(run(_begin(function, batch)))
+            if not begun:
+                return
+            result = begun[0].result() if begun[0].done() else run(_outcome(begun[0]))
+            begun.popleft()
+            yield result
+    finally:
+        if begun:
+            run(_stop(begun, drain))
+
+
+async def _begin(function: Callable[[Item], Awaitable[Result]], items: Iterable[Item]) -> list[asyncio.Task[Result]]:
+    async def begin(item: Item) -> Result:
+        return await function(item)
+
+    return [asyncio.create_task(begin(item)) for item in items]
+
+
+async def _outcome(task: asyncio.Task[Result]) -> Result:
+    return await asyncio.shield(task)
+
+
+async def _stop(tasks: Iterable[asyncio.Task[Any]], drain: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await drain()

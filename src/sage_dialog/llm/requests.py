@@ -1,0 +1,114 @@
+"""What is asked of a language model, what it replies, and the ways in which it may fail to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Request:
+    """One chat completion.
+
+    Args:
+        role: who asks ("annotator", …); costs are counted and capped by role.
+        messages: role and content, as the server takes them.
+        sampling: fields of the request's body that shape the reply: temperature, seed, a limit on its tokens, …
+        schema: JSON schema of the reply; None leaves its form open.
+        sample: tells requests apart that are otherwise the same, where several replies are wanted.
+    """
+
+    role: str
+    model: str
+    messages: tuple[Mapping[str, str], ...]
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    schema: Mapping[str, Any] | None = None
+    sample: int = 0
+
+    @cached_property
+    def key(self) -> str:
+        """The name of its reply: a hash of all that decides it. Who asks, and which server answers, do not."""
+        decides = {
+            "model": self.model,
+            "messages": [dict(message) for message in self.messages],
+            "sampling": dict(self.sampling),
+            "schema": self.schema,
+            "sample": self.sample,
+        }
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+    def body(self) -> dict[str, Any]:
+        """What is sent."""
+        body: dict[str, Any] = {"model": self.model, "messages": list(self.messages), **self.sampling}
+        if self.schema is not None:
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": self.role, "schema": self.schema, "strict": True},
+            }
+        return body
+
+    @property
+    def most_prompt_tokens(self) -> int:
+        """No tokenizer makes more: a byte is a token at most, and templates put a few around each message."""
+        return sum(len(message["content"].encode()) + 16 for message in self.messages) + 16
+
+    @property
+    def most_completion_tokens(self) -> int | None:
+        """What the request itself allows; None where it sets no limit."""
+        return self.sampling.get("max_completion_tokens", self.sampling.get("max_tokens"))
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model said, whole, and what it took. `seconds` is how long the server was at it."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float = 0.0
+
+
+class Reason(StrEnum):
+    """Why a request has no reply."""
+
+    TRUNCATED = "truncated"  # the limit on tokens was reached
+    EMPTY = "empty"
+    FILTERED = "filtered"  # by the server's content filter, before or after the model spoke
+    REFUSED = "refused"  # by the model, in the form that servers have for it
+    TOO_LONG = "too long for the model's context"
+    UNREACHABLE = "the server could not be reached"
+    TIMED_OUT = "the server did not answer in time"
+    BUSY = "the server turned the request away"  # 429
+    BROKEN = "the server failed"  # 5xx, or an answer that is none
+    EXPIRED = "expired in a batch"
+
+
+MAY_PASS = (Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.BUSY, Reason.BROKEN)
+"""The server may do better the next time."""
+
+PAID_IN_VAIN = (Reason.TRUNCATED, Reason.EMPTY, Reason.FILTERED, Reason.REFUSED)
+"""The server did answer, and what it said is of no use."""
+
+
+class NoReplyError(Exception):
+    """A request that has no reply. `said` is what came in place of one, `wait_s` how long the server asks to wait."""
+
+    def __init__(self, reason: Reason, detail: str = "", said: str | None = None, wait_s: float | None = None) -> None:
+        super().__init__(f"{reason}: {detail}" if detail else str(reason))
+        self.reason = reason
+        self.detail = detail
+        self.said = said
+        self.wait_s = wait_s
+
+
+class RefusedError(Exception):
+    """The server will take no request of this kind, however often it is asked: a wrong key, model or field."""
+
+
+class TooManyFailuresError(Exception):
+    """More rows failed than the parameters allow."""
