@@ -126,7 +126,7 @@ class Asker(ABC):
             room = self.budget.room(role, kind)
             if room is not None and amount is not None and amount > room:
                 logger.warning(
-                    "%s: this may take %s %s, and the caps leave %s; the run may end there, to go on when started again",
+                    "%s: this may take %s %s, and the caps leave %s; the run may end there and go on when started anew",
                     *(role, f"{amount:,.6g}", kind, f"{room:,.6g}"),
                 )
 

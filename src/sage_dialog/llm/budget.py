@@ -132,7 +132,7 @@ class Budget:
         cap, spent = getattr(self._caps[who], kind), self._spent[who, kind]
         whose = who if who == RUN else f"the {who}"
         return (
-            f"{name} = {cap:,} is reached: {whose} has spent {spent:,.6g}, and the next call to {reservation.model} may "
-            "go over it. Every reply is in the journal. The same command goes on from there, with as much to spend "
+            f"{name} = {cap:,} is reached: {whose} has spent {spent:,.6g}, and the next call to {reservation.model} "
+            "may go over it. Every reply is in the journal. The same command goes on from there, with as much to spend "
             f"again; --params {name}=… or conf/*/parameters_llm.yml allows more at a time."
         )

@@ -77,9 +77,10 @@ class Client(Asker):
             await asyncio.sleep(_POLL_S)
         try:
             return await self._attempts(request)
-        finally:
+        except BaseException:
             if request.key not in self._sent:  # else nobody waits any more, and the reply is still to come
                 await self.journal.give_back(request)
+            raise
 
     async def _attempts(self, request: Request) -> Reply:
         useless = 0
