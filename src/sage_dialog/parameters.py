@@ -128,6 +128,7 @@ class SelfPlay(Dials):
     situations: int | None = Field(None, ge=1, description="train situations an iteration plays; null plays all")
     max_turns: int = Field(12, ge=2, description="messages of a dialogue, the situation included (paper: 12)")
     candidates: int = Field(16, ge=2, description="candidates an agent turn (paper: 16)")
+    redraws: int = Field(1, ge=0, description="times a turn's candidates are drawn anew while none is good")
     agent: SamplingDials
     user: SamplingDials
     shard_size: int = Field(32, ge=1, description="dialogues played in lock-step and kept together after a kill")

@@ -78,6 +78,7 @@ ANNOTATIONS = pa.schema(
         *_intent_fields(""),
         _required("text", pa.string()),
         _required("original_text", pa.string()),
+        _required("kept_original", pa.bool_()),  # the annotator's wording said something else
         _required("annotator", pa.string()),
     ]
 )

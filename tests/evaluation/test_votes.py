@@ -57,7 +57,7 @@ def test_a_judge_that_goes_by_position_decides_nothing(rollouts_of: Rollouts) ->
 def test_a_judge_that_leaves_an_answer_out_is_an_error(rollouts_of: Rollouts) -> None:
     class Forgets(SaysFirst):
         def judge(self, comparisons: list[Comparison]) -> list[Verdict]:
-            return super().judge(comparisons)[1:]
+            return list(super().judge(comparisons))[1:]
 
     rollouts = {name: rollouts_of({"s1": ["a"]}) for name in ("old", "new")}
     with pytest.raises(ValueError, match="shorter"):

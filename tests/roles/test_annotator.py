@@ -67,7 +67,7 @@ def test_the_sharers_feeling_is_read_from_all_their_words_and_not_from_the_liste
 
 def test_a_dialogue_with_an_empty_utterance_is_rejected_and_the_others_are_not() -> None:
     whole, broken = dialogue("I won.", "Hooray!"), dialogue("I won.", " \n", "Hello?")
-    labels = OfflineAnnotator().annotate([whole, broken, whole])
+    labels = list(OfflineAnnotator().annotate([whole, broken, whole]))
     assert labels[1] == Rejected("utterance 1 is empty")
     assert labels[0] == labels[2] == labelled("I won.", "Hooray!")
 
@@ -75,11 +75,11 @@ def test_a_dialogue_with_an_empty_utterance_is_rejected_and_the_others_are_not()
 def test_dialogues_are_answered_in_their_order_and_the_same_every_time() -> None:
     texts = [f"{SCARED}.", f"{MOVED} at the wedding.", "Just a bit of {soup}.", "Why?"]
     batch = [dialogue(text, "I see.", "Yes.") for text in texts]
-    answers = OfflineAnnotator().annotate(batch)
+    answers = list(OfflineAnnotator().annotate(batch))
     assert answers == [labelled(text, "I see.", "Yes.") for text in texts]
-    assert answers == OfflineAnnotator().annotate(batch)
-    assert answers[::-1] == OfflineAnnotator().annotate(batch[::-1])
-    assert OfflineAnnotator().annotate([]) == []
+    assert answers == list(OfflineAnnotator().annotate(batch))
+    assert answers[::-1] == list(OfflineAnnotator().annotate(batch[::-1]))
+    assert list(OfflineAnnotator().annotate([])) == []
 
 
 def test_a_reply_that_asks_nothing_is_given_a_question_unless_it_is_the_last() -> None:

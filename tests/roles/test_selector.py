@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sage_dialog.roles.protocols import Choice, Said
+from sage_dialog.roles.protocols import Choice, Declined, Said
 from sage_dialog.roles.selector import OfflineSelector, fitting_styles, readable
 
 AFRAID = "My sister and I were at the garden last night, my stomach was in knots and it keeps coming back."
@@ -126,7 +126,7 @@ def test_garbled_replies_are_never_chosen(text: str) -> None:
 
 
 def test_no_candidate_no_choice() -> None:
-    assert OfflineSelector().select([Choice("s1/1", (Said("user", AFRAID),), ())]) == [None]
+    assert OfflineSelector().select([Choice("s1/1", (Said("user", AFRAID),), ())]) == [Declined.NONE_GOOD]
 
 
 def test_each_choice_is_answered_in_its_place() -> None:
@@ -136,7 +136,7 @@ def test_each_choice_is_answered_in_its_place() -> None:
         Choice("b", history, ("",)),
         Choice("c", history, (STYLES["reassurance"], STYLES["celebration"])),
     ]
-    assert OfflineSelector().select(choices) == [2, None, 0]
+    assert OfflineSelector().select(choices) == [2, Declined.NONE_GOOD, 0]
 
 
 TALK = st.lists(

@@ -13,7 +13,7 @@ from sage_dialog import schemas
 from sage_dialog.generation.engine import Prompt, Sample
 from sage_dialog.parameters import FineTuning, SamplingDials, SelfPlay
 from sage_dialog.policies import Policy, PolicyCard
-from sage_dialog.roles.protocols import Choice
+from sage_dialog.roles.protocols import Choice, Declined
 from sage_dialog.sac import Chain, Intent, render
 from sage_dialog.selfplay.dialogue import Speaker
 from sage_dialog.selfplay.play import Game
@@ -53,16 +53,21 @@ class ScriptedEngine:
 
 @dataclass
 class ScriptedSelector:
-    """Takes the candidate that `wants` says it wants most, by default the longest; None where it says so."""
+    """Takes the longest candidate; declines where it is told to."""
 
     name: str = "longest"
     rejects: Callable[[Choice], bool] = lambda choice: False
+    why: Declined = Declined.NONE_GOOD
     seen: list[Choice] = field(default_factory=list)
+    expected: int | None = None
 
-    def select(self, choices: Sequence[Choice]) -> list[int | None]:
+    def expect(self, choices: int) -> None:
+        self.expected = choices
+
+    def select(self, choices: Sequence[Choice]) -> list[int | Declined]:
         self.seen.extend(choices)
         return [
-            None
+            self.why
             if self.rejects(choice)
             else max(range(len(choice.candidates)), key=lambda i: (len(choice.candidates[i]), choice.candidates[i]))
             for choice in choices
@@ -83,6 +88,7 @@ def game() -> Callable[..., Game]:
         agent_blocks: bool = True,
         user_blocks: bool = True,
         seed: int = 0,
+        redraws: int = 0,
     ) -> Game:
         return Game(
             kind="rollout" if selector is None else "search",
@@ -93,6 +99,7 @@ def game() -> Callable[..., Game]:
             max_turns=max_turns,
             seed=seed,
             candidates=candidates,
+            redraws=redraws,
             selector=selector,
         )
 

@@ -7,6 +7,7 @@ import hashlib
 import pytest
 
 from sage_dialog.generation.engine import Sample
+from sage_dialog.roles.protocols import Declined
 from sage_dialog.selfplay.dialogue import Outcome
 from sage_dialog.selfplay.play import USER_ATTEMPTS, play
 
@@ -129,6 +130,26 @@ def test_without_a_valid_or_a_good_candidate_the_dialogue_ends_and_keeps_them(ga
     (rejected,) = play(engine(lambda *_: say("Yes.")), game(selector=picky, candidates=3), SITUATIONS[:1])
     assert (rejected.outcome, len(rejected.messages)) == (Outcome.NO_GOOD_CANDIDATE, 3)
     assert rejected.candidates[3][1] is None
+
+    unread = selector(rejects=lambda choice: True, why=Declined.UNREADABLE)
+    (dialogue,) = play(engine(lambda *_: say("Yes.")), game(selector=unread, candidates=3, redraws=2), SITUATIONS[:1])
+    assert (dialogue.outcome, len(unread.seen)) == (Outcome.UNREADABLE_CHOICE, 1)
+
+
+def test_where_no_candidate_is_good_others_are_drawn_and_all_are_kept(game, engine, selector, say) -> None:
+    def reply(policy, prompt, j):
+        redraw = prompt.item[5] if len(prompt.item) > 5 else 0
+        return say(f"Take {redraw}, reply {j}." if policy == "agent" else "I see.")
+
+    picky = selector(rejects=lambda choice: any("Take 0" in text for text in choice.candidates))
+    (dialogue,) = play(engine(reply), game(selector=picky, candidates=2, max_turns=2, redraws=1), SITUATIONS[:1])
+    assert dialogue.outcome == Outcome.TURN_LIMIT
+    candidates, chosen = dialogue.candidates[1]
+    replies = [f"Take {redraw}, reply {j}." for redraw in (0, 1) for j in (0, 1)]
+    assert [candidate.utterance for candidate in candidates] == replies
+    assert chosen in (2, 3) and dialogue.messages[1].text == candidates[chosen].utterance
+    assert [set(choice.candidates) for choice in picky.seen] == [set(replies[:2]), set(replies[2:])]
+    assert len({choice.item for choice in picky.seen}) == 2
 
 
 def test_an_evaluated_reply_with_broken_blocks_is_heard_as_written(game, engine, say) -> None:

@@ -31,6 +31,7 @@ def annotations(dialogues: int) -> pa.Table:
             "topics": list(intent.topics) or None,
             "text": f"{number}: {text}",
             "original_text": text,
+            "kept_original": False,
             "annotator": "by hand",
         }
         for number in range(dialogues)

@@ -34,6 +34,8 @@ def collect_votes(
     Raises:
         ValueError: naming a policy that is missing, or a situation that only one of a pair played.
     """
+    from tqdm import tqdm
+
     dialogues = {policy: whole_dialogues(table) for policy, table in rollouts.items()}
     asked: list[dict[str, Any]] = []
     comparisons: list[Comparison] = []
@@ -43,7 +45,7 @@ def collect_votes(
             for order in ORDERS:
                 asked.append({"situation_id": situation, "policy_a": policy_a, "policy_b": policy_b, "order": order})
                 comparisons.append(Comparison(a, b) if order == "ab" else Comparison(b, a))
-    verdicts = judge.judge(comparisons)
+    verdicts = tqdm(judge.judge(comparisons), f"judging with {judge.name}", total=len(comparisons), unit="comparison")
     return [
         {**row, "judge": judge.name, "vote": _VOTE_OF[row["order"]][verdict.vote], "raw_reply": verdict.raw_reply}
         for row, verdict in zip(asked, verdicts, strict=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sage_dialog.roles.feelings import cue_votes, found_phrases
 from sage_dialog.roles.lexicon import read_tables
@@ -29,9 +29,9 @@ class OfflineAnnotator:
 
     name = "offline-lexicon-annotator"
 
-    def annotate(self, dialogues: Sequence[Sequence[Said]]) -> list[tuple[Labelled, ...] | Rejected]:
+    def annotate(self, dialogues: Sequence[Sequence[Said]]) -> Iterator[tuple[Labelled, ...] | Rejected]:
         """See `protocols.Annotator`. A dialogue with an empty utterance is rejected."""
-        return [_labelled(dialogue) for dialogue in dialogues]
+        return map(_labelled, dialogues)
 
 
 def _labelled(dialogue: Sequence[Said]) -> tuple[Labelled, ...] | Rejected:

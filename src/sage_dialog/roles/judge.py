@@ -10,7 +10,7 @@ selector's. Nothing it says is evidence about language models.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from statistics import fmean
 
@@ -40,9 +40,9 @@ class OfflineJudge:
 
     name = "offline-rules-judge"
 
-    def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+    def judge(self, comparisons: Sequence[Comparison]) -> Iterator[Verdict]:
         """See `protocols.Judge`. Never unreadable; `raw_reply` gives the scores of both dialogues."""
-        return [_verdict(traits(pair.first), traits(pair.second)) for pair in comparisons]
+        return (_verdict(traits(pair.first), traits(pair.second)) for pair in comparisons)
 
 
 def _verdict(first: dict[str, float], second: dict[str, float]) -> Verdict:

@@ -1,13 +1,14 @@
 """What an annotator, a selector and a judge must do.
 
-Each takes a batch and answers in the same order, so that a version behind a server can keep many calls
+Each takes many items and answers in their order, so that a version behind a server can keep many calls
 in flight. Roles see utterances without blocks, never a policy's name or its training data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal, Protocol
 
 from sage_dialog.sac import Intent
@@ -23,10 +24,14 @@ class Said:
 
 @dataclass(frozen=True)
 class Labelled:
-    """An annotator's reading of one utterance; `text` is its more readable wording."""
+    """An annotator's reading of one utterance; `text` is its more readable wording.
+
+    `kept_original`: its wording said something else, so `text` is what was written.
+    """
 
     intent: Intent
     text: str
+    kept_original: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,13 @@ class Choice:
     candidates: tuple[str, ...]
 
 
+class Declined(StrEnum):
+    """Why a selector named no candidate."""
+
+    NONE_GOOD = "none good"
+    UNREADABLE = "unreadable"  # its answers named neither one candidate nor none
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Two whole dialogues on one situation, in the order in which the judge is to read them."""
@@ -66,22 +78,26 @@ class Verdict:
 class Annotator(Protocol):
     name: str
 
-    def annotate(self, dialogues: Sequence[Sequence[Said]]) -> list[tuple[Labelled, ...] | Rejected]:
-        """One label an utterance, or the reason why a dialogue has none (paper appendix B)."""
+    def annotate(self, dialogues: Sequence[Sequence[Said]]) -> Iterator[tuple[Labelled, ...] | Rejected]:
+        """One label an utterance, or the reason why a dialogue has none (paper appendix B); in order, as they come."""
         ...
 
 
 class Selector(Protocol):
     name: str
 
-    def select(self, choices: Sequence[Choice]) -> list[int | None]:
-        """The index of the best candidate of each choice; None where none will do (paper §3.4)."""
+    def expect(self, choices: int) -> None:
+        """Told, before the first choice, how many there may be at most."""
+        ...
+
+    def select(self, choices: Sequence[Choice]) -> list[int | Declined]:
+        """The index of the best candidate of each choice, or why there is none (paper §3.4)."""
         ...
 
 
 class Judge(Protocol):
     name: str
 
-    def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-        """Which dialogue's assistant is the better social chatbot (paper §3.6, appendix A)."""
+    def judge(self, comparisons: Sequence[Comparison]) -> Iterator[Verdict]:
+        """Which dialogue's assistant is the better social chatbot (paper §3.6, appendix A); in order, as they come."""
         ...

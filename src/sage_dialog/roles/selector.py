@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from sage_dialog.roles.feelings import shown_emotion, welcome_styles
 from sage_dialog.roles.lexicon import Phrases, content_words, read_tables, sentences, trigrams, words
-from sage_dialog.roles.protocols import Choice, Said
+from sage_dialog.roles.protocols import Choice, Declined, Said
 from sage_dialog.roles.topics import mentioned_topics
 from sage_dialog.seeds import derived_seed
 from sage_dialog.sentiment import compound
@@ -50,11 +50,14 @@ class OfflineSelector:
 
     name = "offline-rules-selector"
 
-    def select(self, choices: Sequence[Choice]) -> list[int | None]:
-        """See `protocols.Selector`. None where every candidate is empty, garbled or far too long."""
+    def expect(self, choices: int) -> None:
+        """See `protocols.Selector`; costs nothing here."""
+
+    def select(self, choices: Sequence[Choice]) -> list[int | Declined]:
+        """See `protocols.Selector`. None is good where every candidate is empty, garbled or far too long."""
         return [self._best(choice) for choice in choices]
 
-    def _best(self, choice: Choice) -> int | None:
+    def _best(self, choice: Choice) -> int | Declined:
         reading = _Reading(choice.history)
 
         def rank(index: int) -> tuple[float, int]:
@@ -62,7 +65,7 @@ class OfflineSelector:
             return round(reading.score(candidate), 6), derived_seed(0, "selector", choice.item, candidate)
 
         acceptable = [index for index, candidate in enumerate(choice.candidates) if readable(candidate)]
-        return max(acceptable, key=rank, default=None)
+        return max(acceptable, key=rank, default=Declined.NONE_GOOD)
 
 
 class _Reading:

@@ -22,6 +22,7 @@ class Outcome(StrEnum):
     CONTEXT_FULL = "context full"
     NO_VALID_CANDIDATE = "no valid candidate"
     NO_GOOD_CANDIDATE = "no good candidate"
+    UNREADABLE_CHOICE = "unreadable choice"
     EMPTY_AGENT_REPLY = "empty agent reply"
     EMPTY_USER_REPLY = "empty user reply"
     CUT_USER_REPLY = "cut user reply"

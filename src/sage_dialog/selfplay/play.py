@@ -15,7 +15,7 @@ from sage_dialog.fingerprint import fingerprint
 from sage_dialog.generation.engine import Engine, Prompt, Sample
 from sage_dialog.parameters import Evaluation, SamplingDials, SelfPlay
 from sage_dialog.policies import Policy
-from sage_dialog.roles.protocols import Choice, Selector
+from sage_dialog.roles.protocols import Choice, Declined, Selector
 from sage_dialog.sac import Chain, Unparsed, parse
 from sage_dialog.seeds import generator, sample_ids
 from sage_dialog.selfplay.dialogue import (
@@ -62,6 +62,7 @@ class Game:
     max_turns: int
     seed: int
     candidates: int = 1
+    redraws: int = 0
     selector: Selector | None = None
 
     def item(self, *parts: object) -> tuple[object, ...]:
@@ -100,6 +101,7 @@ def search(
         max_turns=dials.max_turns,
         seed=seed,
         candidates=dials.candidates,
+        redraws=dials.redraws,
         selector=selector,
     )
     return _play_shards(engine, game, opened, (agent, user), dials.shard_size, scratch)
@@ -155,12 +157,14 @@ def _within_limit(game: Game, dialogues: Sequence[Dialogue]) -> list[Dialogue]:
     return [dialogue for dialogue in dialogues if dialogue.outcome is None]
 
 
-def _agent_samples(engine: Engine, game: Game, dialogues: Sequence[Dialogue]) -> list[tuple[Dialogue, list[Sample]]]:
+def _agent_samples(
+    engine: Engine, game: Game, dialogues: Sequence[Dialogue], redraw: int = 0
+) -> list[tuple[Dialogue, list[Sample]]]:
     """The dialogues whose prompt fits the model's context, each with its samples; the others end."""
     prompts = [
         Prompt(
             agent_view(dialogue.messages, game.agent.preamble),
-            game.item("agent", dialogue.situation_id, dialogue.turn),
+            game.item("agent", dialogue.situation_id, dialogue.turn, *([redraw] if redraw else [])),
         )
         for dialogue in dialogues
     ]
@@ -189,28 +193,46 @@ def _listen(engine: Engine, game: Game, dialogues: Sequence[Dialogue]) -> None:
 
 
 def _search_turn(engine: Engine, game: Game, dialogues: Sequence[Dialogue]) -> None:
-    """An agent turn of a search: the selector picks among valid candidates with different utterances."""
+    """An agent turn of a search: the selector picks among valid candidates with different utterances.
+
+    Where it finds none good, candidates are drawn anew, `game.redraws` times; all of them are kept.
+    """
+    waiting = list(dialogues)
+    for redraw in range(game.redraws + 1):
+        waiting = _search(engine, game, waiting, redraw)
+    for dialogue in waiting:
+        dialogue.outcome = Outcome.NO_GOOD_CANDIDATE
+
+
+def _search(engine: Engine, game: Game, dialogues: Sequence[Dialogue], redraw: int) -> list[Dialogue]:
+    """One drawing for each of the dialogues; those for which no candidate was good."""
     asked: list[tuple[Dialogue, list[Candidate], list[int]]] = []
     choices: list[Choice] = []
-    for dialogue, samples in _agent_samples(engine, game, dialogues):
+    for dialogue, samples in _agent_samples(engine, game, dialogues, redraw):
+        before, _ = dialogue.candidates.get(dialogue.turn, ([], None))
         candidates = [read_candidate(sample, game.agent.blocks) for sample in samples]
-        shown = _shown(game, dialogue, candidates)
+        shown = [len(before) + index for index in _shown(game, dialogue, candidates)]
+        candidates = before + candidates
+        dialogue.candidates[dialogue.turn] = (candidates, None)
         if not shown:
-            dialogue.candidates[dialogue.turn] = (candidates, None)
             dialogue.outcome = Outcome.NO_VALID_CANDIDATE
             continue
         asked.append((dialogue, candidates, shown))
-        item = f"{game.agent.policy}/{dialogue.situation_id}/{dialogue.turn}"
+        item = f"{game.agent.policy}/{dialogue.situation_id}/{dialogue.turn}" + (f"/{redraw}" if redraw else "")
         choices.append(Choice(item, dialogue.said(), tuple(str(candidates[index].utterance) for index in shown)))
     assert game.selector is not None
+    none_good = []
     for (dialogue, candidates, shown), picked in zip(asked, game.selector.select(choices), strict=True):
-        chosen = None if picked is None else shown[picked]
-        dialogue.candidates[dialogue.turn] = (candidates, chosen)
-        if chosen is None:
-            dialogue.outcome = Outcome.NO_GOOD_CANDIDATE
+        if picked is Declined.NONE_GOOD:
+            none_good.append(dialogue)
+        elif picked is Declined.UNREADABLE:
+            dialogue.outcome = Outcome.UNREADABLE_CHOICE
         else:
+            chosen = shown[picked]
+            dialogue.candidates[dialogue.turn] = (candidates, chosen)
             said = candidates[chosen]
             dialogue.messages.append(Message("assistant", str(said.utterance), said.text, said.chain))
+    return none_good
 
 
 def read_candidate(sample: Sample, blocks: bool) -> Candidate:
@@ -304,7 +326,7 @@ def _play_shards(
 
     rules = {
         "game": [game.kind, game.agent_sampling.model_dump(), game.user_sampling.model_dump(), game.max_turns],
-        "search": [game.candidates, None if game.selector is None else game.selector.name],
+        "search": [game.candidates, game.redraws, None if game.selector is None else game.selector.name],
         "speakers": [
             [policy.name, policy.card.blocks, policy.card.base_revision, policy.revision()] for policy in policies
         ],
@@ -315,10 +337,13 @@ def _play_shards(
         "libraries": {name: version(name) for name in LIBRARIES},
     }
     shards = Shards(Path(scratch) / game.kind / game.agent.policy / fingerprint(rules))
+    parts = [situations[start : start + shard_size] for start in range(0, len(situations), shard_size)]
+    if game.selector is not None:
+        to_play = sum(len(part) for number, part in enumerate(parts) if not shards.finished(number))
+        game.selector.expect(to_play * (game.max_turns // 2) * (game.redraws + 1))
     started, drawn = time.monotonic(), 0
     with tqdm(total=len(situations), desc=f"{game.kind} {game.agent.policy}", unit="dialogue", disable=None) as bar:
-        for number, start in enumerate(range(0, len(situations), shard_size)):
-            part = situations[start : start + shard_size]
+        for number, part in enumerate(parts):
             if not shards.finished(number):
                 dialogues = play(engine, game, part)
                 candidates = candidates_table(dialogues)

@@ -13,8 +13,6 @@ from sage_dialog.tables import Table, table
 
 logger = logging.getLogger(__name__)
 
-DIALOGUES_A_CALL = 64
-
 
 def annotate_dialogues(dialogues: Table, annotator: Annotator) -> tuple[Table, Table]:
     """Motivation, emotion and topics of every utterance (paper §3.2, appendix B).
@@ -40,6 +38,7 @@ def annotate_dialogues(dialogues: Table, annotator: Annotator) -> tuple[Table, T
                     "topics": list(label.intent.topics),
                     "text": label.text,
                     "original_text": utterance.text,
+                    "kept_original": label.kept_original,
                     "annotator": annotator.name,
                 }
             )
@@ -56,15 +55,12 @@ def _annotated(
     """Each dialogue, its utterances with speakers in turn (paper §3.2), and what the annotator said of them."""
     from tqdm import tqdm
 
-    with tqdm(total=len(rows), desc=f"annotating with {annotator.name}", unit="dialogue") as progress:
-        for start in range(0, len(rows), DIALOGUES_A_CALL):
-            batch = rows[start : start + DIALOGUES_A_CALL]
-            said = [
-                [Said("assistant" if turn % 2 else "user", words["text"]) for turn, words in enumerate(row["turns"])]
-                for row in batch
-            ]
-            yield from zip(batch, said, annotator.annotate(said), strict=True)
-            progress.update(len(batch))
+    said = [
+        [Said("assistant" if turn % 2 else "user", words["text"]) for turn, words in enumerate(row["turns"])]
+        for row in rows
+    ]
+    answers = tqdm(annotator.annotate(said), f"annotating with {annotator.name}", total=len(rows), unit="dialogue")
+    yield from zip(rows, said, answers, strict=True)
 
 
 def mix_with_blocks(
