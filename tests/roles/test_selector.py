@@ -20,7 +20,7 @@ def chosen(history: list[str], *candidates: str) -> str | None:
     """What is chosen after the user's and the assistant's messages in turn."""
     said = tuple(Said("user" if place % 2 == 0 else "assistant", text) for place, text in enumerate(history))
     (picked,) = OfflineSelector().select([Choice("s1/1", said, candidates)])
-    return None if picked is None else candidates[picked]
+    return None if isinstance(picked, Declined) else candidates[picked]
 
 
 def test_a_worried_user_is_reassured_and_a_proud_one_is_praised() -> None:
