@@ -40,7 +40,7 @@ def test_a_role_that_cannot_be_made_is_told_before_anything_runs(
 ) -> None:
     monkeypatch.delattr("sage_dialog.roles.judge.OfflineJudge")
     message = refusal(open_session, "evaluation")
-    assert "  judge: no role can be made from sage_dialog.roles.judge.OfflineJudge (no arguments): " in message
+    assert "  judges: no role can be made from sage_dialog.roles.judge.OfflineJudge (no arguments): " in message
     assert "  selector: " not in message
 
 

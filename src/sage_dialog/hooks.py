@@ -170,10 +170,10 @@ def _missing(name: str, catalog: DataCatalog) -> str:
     from kedro.io.core import VersionNotFoundError
 
     from sage_dialog.datasets.raw import RawFolder
-    from sage_dialog.datasets.roles import RoleDataset
+    from sage_dialog.datasets.roles import RoleDataset, RolePanel
 
     dataset = catalog.get(name)
-    if isinstance(dataset, RawFolder | RoleDataset):
+    if isinstance(dataset, RawFolder | RoleDataset | RolePanel):
         return str(dataset.missing())
     if dataset is None:
         return "no catalog entry has this name; entries stand in conf/base/catalog_*.yml."
@@ -207,8 +207,8 @@ def shown(path: str | PurePath) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-class ScratchPath:
-    """A relative `scratch` is the project's, whatever folder the run was started from."""
+class ProjectPaths:
+    """A relative `scratch` or `llm.journal` is the project's, whatever folder the run was started from."""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -217,6 +217,30 @@ class ScratchPath:
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog, parameters: dict[str, Any]) -> None:
         catalog["params:scratch"].save(str(self._project_path / parameters["params:scratch"]))
+        if "params:llm" in parameters:
+            llm = parameters["params:llm"]
+            journal = str(self._project_path / llm.get("journal", "data/journal/replies.sqlite"))
+            catalog["params:llm"].save({**llm, "journal": journal})
+
+
+class SpendingLimit:
+    """All roles of a run share one budget, and end with what it came to."""
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        from sage_dialog.datasets.roles import RoleDataset, RolePanel
+
+        entries = [catalog.get(name) for name in sorted(pipeline.inputs()) if not name.startswith("params:")]
+        roles = [entry for entry in entries if isinstance(entry, RoleDataset | RolePanel)]
+        if not any(role.asks for role in roles):
+            return
+        from sage_dialog.llm.budget import Budget
+        from sage_dialog.parameters import Llm
+
+        llm = Llm.model_validate(catalog.load("params:llm"))
+        budget = Budget(llm.caps, llm.role_caps, llm.prices)
+        for role in roles:
+            role.equip(llm, budget)
 
 
 class Progress:

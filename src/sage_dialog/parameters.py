@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticCustomError
 
 Split = Literal["train", "valid", "test"]
+Role = Literal["annotator", "selector", "judge"]
 
 
 class Dials(BaseModel):
@@ -175,8 +176,9 @@ class Price(Dials):
 class Llm(Dials):
     """What roles behind a server may spend; how each is reached stands in conf/*/catalog_roles.yml."""
 
+    journal: str = Field("data/journal/replies.sqlite", description="where every reply is kept")
     caps: Caps = Caps()
-    role_caps: dict[Literal["annotator", "selector", "judge"], Caps] = {}
+    role_caps: dict[Role, Caps] = {}
     prices: dict[str, Price] = Field({}, description="by model name; needed where money is capped")
     max_failed_share: float = Field(0.05, ge=0, le=1, description="share of rows that may fail; more stop the run")
 

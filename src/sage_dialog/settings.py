@@ -2,7 +2,7 @@
 
 import os
 
-from sage_dialog.hooks import InputsGate, ParameterGate, PinGate, Progress, ScratchPath
+from sage_dialog.hooks import InputsGate, ParameterGate, PinGate, Progress, ProjectPaths, SpendingLimit
 
 # No library reports home, and forked data workers do not trip over the tokenizers' threads.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -11,7 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # on a busy one.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-HOOKS = (ParameterGate(), PinGate(), InputsGate(), ScratchPath(), Progress())
+HOOKS = (ParameterGate(), PinGate(), SpendingLimit(), InputsGate(), ProjectPaths(), Progress())
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

@@ -221,8 +221,8 @@ def contents(dials: Evaluation, situations: pa.Table, rollouts: dict[str, pa.Tab
         roles={
             "annotator": "offline-test-annotator",
             "selector": "offline-test-selector",
-            "judge": "offline-test-judge",
         },
+        judges=["offline-test-judge"],
         policies=pa.Table.from_pylist(cards, schema=schemas.POLICIES),
         situations=situations,
         judge_votes=pa.Table.from_pylist(votes, schema=schemas.JUDGE_VOTES),

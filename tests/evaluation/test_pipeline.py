@@ -47,7 +47,7 @@ def finished(
         "trajectories_3": contents.trajectories,
         "annotator": OfflineSelector(),
         "selector": OfflineSelector(),
-        "judge": OfflineJudge(),
+        "judges": [OfflineJudge()],
         "params:evaluation": dials,
         "params:seed": 3,
     }

@@ -78,12 +78,20 @@ def test_offline_roles_are_named_as_such(contents: Contents) -> None:
         in text
     )
     assert "Nothing they produce is evidence about language models." in text
-    only_judge = replace(
-        contents, roles={"annotator": "big-model", "selector": "big-model", "judge": "offline-test-judge"}
-    )
-    assert "Offline roles: judge offline-test-judge." in words_of(render_report(only_judge))
-    none = replace(contents, roles=dict.fromkeys(("annotator", "selector", "judge"), "big-model"))
+    big = dict.fromkeys(("annotator", "selector"), "big-model")
+    only_judge = words_of(render_report(replace(contents, roles=big, judges=["big-judge", "offline-test-judge"])))
+    assert "Offline roles: judge offline-test-judge." in only_judge
+    assert "Judged by big-judge, offline-test-judge" in only_judge
+    none = replace(contents, roles=big, judges=["big-model"])
     assert "evidence about language models" not in words_of(render_report(none))
+
+
+def test_each_judge_has_its_own_table(contents: Contents) -> None:
+    second = spoiled(contents.win_rates, judge="second-judge")
+    both = pa.concat_tables([contents.win_rates, second])
+    html = render_report(replace(contents, win_rates=both))
+    assert "<h3>second-judge</h3>" in html and "<h3>offline-test-judge</h3>" in html
+    assert "<h3>" not in render_report(contents).split("Judged by")[1].split("Both orders")[0]
 
 
 def test_the_truth_is_shown_apart_and_only_where_there_is_one(contents: Contents) -> None:
@@ -119,7 +127,8 @@ def test_hostile_text_is_shown_as_text(contents: Contents) -> None:
             win_rates=spoiled(contents.win_rates, policy_a=HOSTILE),
             filter_report=spoiled(contents.filter_report, rule=HOSTILE),
             policies=spoiled(contents.policies, policy=HOSTILE, base=HOSTILE, parent=None),
-            roles={"annotator": HOSTILE, "selector": HOSTILE, "judge": HOSTILE},
+            roles={"annotator": HOSTILE, "selector": HOSTILE},
+            judges=[HOSTILE],
         )
     )
     page = Elements(html)

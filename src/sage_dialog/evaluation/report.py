@@ -38,6 +38,7 @@ class Contents:
     dials: Evaluation
     seed: int
     roles: Mapping[str, str]
+    judges: Sequence[str]
     policies: pa.Table
     situations: pa.Table
     judge_votes: pa.Table
@@ -82,15 +83,17 @@ def render_report(contents: Contents) -> str:
     )
     environment.filters |= {"percent": percent, "p": p_value, "number": number, "span": span, "thousands": thousands}
     dials, labels = contents.dials, contents.situations
+    roles = [*contents.roles.items(), *(("judge", name) for name in contents.judges)]
     shown = contents.trajectories.num_rows > 0
     return environment.get_template(TEMPLATE).render(
         contents=contents,
-        offline=[f"{role} {name}" for role, name in contents.roles.items() if name.startswith("offline")],
+        roles=roles,
+        offline=[f"{role} {name}" for role, name in roles if name.startswith("offline")],
         played=contents.judge_votes["situation_id"].unique().to_pylist(),
-        pairs=_pairs(contents.win_rates),
+        judged=_by_judge(contents.win_rates),
         agreement=_agreement(contents.judge_votes),
         outside=None if contents.outside_scores is None else _outside(contents.outside_scores, dials.confidence),
-        outside_pairs=[] if contents.outside_win_rates is None else _pairs(contents.outside_win_rates),
+        outside_pairs=[] if contents.outside_win_rates is None else _pairs(contents.outside_win_rates.to_pylist()),
         accuracy=_by_policy(contents.emotion_accuracy.to_pylist(), "exchange"),
         chance=next(iter(contents.emotion_accuracy["chance"].to_pylist()), None),
         majority=majority_share(labels, dials.split),
@@ -106,8 +109,14 @@ def render_report(contents: Contents) -> str:
     )
 
 
-def _pairs(win_rates: pa.Table) -> list[Pair]:
-    rows = win_rates.to_pylist()
+def _by_judge(win_rates: pa.Table) -> dict[str, list[Pair]]:
+    judges: dict[str, list[dict[str, Any]]] = {}
+    for row in win_rates.to_pylist():
+        judges.setdefault(row["judge"], []).append(row)
+    return {judge: _pairs(rows) for judge, rows in judges.items()}
+
+
+def _pairs(rows: Sequence[Mapping[str, Any]]) -> list[Pair]:
     adjusted = holm([row["p_value"] for row in rows])
     return [Pair(row, p) for row, p in zip(rows, adjusted, strict=True)]
 

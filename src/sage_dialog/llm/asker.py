@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from sage_dialog.llm import loop
 from sage_dialog.llm.budget import Budget
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 class Endpoint(BaseModel):
     """A model and the servers that have it, as `conf/*/catalog_roles.yml` states them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     base_urls: tuple[str, ...] = Field(
         min_length=1, description="each as the SDK takes it, with /v1; all share the load"
@@ -38,6 +38,13 @@ class Endpoint(BaseModel):
     useless_replies: int = Field(3, ge=1, description="how often a reply may be cut, empty, filtered or refused")
     json_schema: bool = Field(True, description="the servers keep to a JSON schema; else it is asked for in words")
     sampling: Mapping[str, Any] = Field({}, description="fields of the request's body: temperature, max_tokens, …")
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, key: SecretStr) -> SecretStr:
+        if not all("!" <= letter <= "~" for letter in key.get_secret_value().strip()):
+            raise ValueError("holds spaces or letters that no key has; look at the environment variable it comes from")
+        return SecretStr(key.get_secret_value().strip())
 
 
 class Asker(ABC):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sage_dialog.llm.requests import Request
-from sage_dialog.parameters import Caps, Price
+from sage_dialog.parameters import Caps, Price, Role
 
 RUN = "the run"
 _KINDS = ("calls", "tokens", "money")
@@ -35,8 +35,8 @@ class Budget:
     what they were; where only what is on its way stands against a call, the call waits.
     """
 
-    def __init__(self, caps: Caps, role_caps: Mapping[str, Caps], prices: Mapping[str, Price]) -> None:
-        self._caps = {RUN: caps, **role_caps}
+    def __init__(self, caps: Caps, role_caps: Mapping[Role, Caps], prices: Mapping[str, Price]) -> None:
+        self._caps: dict[str, Caps] = {RUN: caps} | {str(role): own for role, own in role_caps.items()}
         self._prices = prices
         self._spent: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._reserved: defaultdict[tuple[str, str], float] = defaultdict(float)
@@ -74,19 +74,22 @@ class Budget:
         Raises:
             CapReachedError: naming the cap, and how to go on.
         """
-        prompt, completion = request.most_prompt_tokens, request.most_completion_tokens or 0
-        money = self.cost(request.model, prompt, completion, half=half) or 0.0
-        reservation = Reservation(request.role, request.model, prompt + completion, money)
+        reservation = self._most(request, half)
         async with self._settled:
             while full := self._in_the_way(reservation):
                 who, kind = full
                 if not self._reserved[who, kind]:  # nothing on its way could make room
                     raise CapReachedError(self._told(who, kind, reservation))
                 await self._settled.wait()
-            for who in (RUN, request.role):
-                self._spent[who, "calls"] += 1
-                self._reserved[who, "tokens"] += reservation.tokens
-                self._reserved[who, "money"] += reservation.money
+            self._set_aside(reservation)
+        return reservation
+
+    def reserve_now(self, request: Request, *, half: bool = False) -> Reservation | None:
+        """As `reserve`, but None where there is no room now, whether or not there may be some later."""
+        reservation = self._most(request, half)
+        if self._in_the_way(reservation):
+            return None
+        self._set_aside(reservation)
         return reservation
 
     async def settle(self, reservation: Reservation, tokens: int, money: float | None) -> None:
@@ -113,6 +116,17 @@ class Budget:
             if (cap := getattr(self._caps.get(who, Caps()), kind)) is not None
         ]
         return min(left, default=None)
+
+    def _most(self, request: Request, half: bool) -> Reservation:
+        prompt, completion = request.most_prompt_tokens, request.most_completion_tokens or 0
+        money = self.cost(request.model, prompt, completion, half=half) or 0.0
+        return Reservation(request.role, request.model, prompt + completion, money)
+
+    def _set_aside(self, reservation: Reservation) -> None:
+        for who in (RUN, reservation.role):
+            self._spent[who, "calls"] += 1
+            self._reserved[who, "tokens"] += reservation.tokens
+            self._reserved[who, "money"] += reservation.money
 
     def _in_flight(self, who: str) -> bool:
         return self._reserved[who, "tokens"] > 0

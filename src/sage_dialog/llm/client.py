@@ -6,17 +6,28 @@ import asyncio
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from sage_dialog.llm import loop
 from sage_dialog.llm.asker import Asker, Endpoint
 from sage_dialog.llm.budget import Budget, Reservation
 from sage_dialog.llm.journal import Journal
-from sage_dialog.llm.limits import AdaptiveLimit
-from sage_dialog.llm.requests import MAY_PASS, PAID_IN_VAIN, NoReplyError, Reason, RefusedError, Reply, Request
+from sage_dialog.llm.limits import AdaptiveLimit, Places
+from sage_dialog.llm.requests import (
+    MAY_PASS,
+    PAID_IN_VAIN,
+    PUSHES_BACK,
+    NoReplyError,
+    Reason,
+    RefusedError,
+    Reply,
+    Request,
+)
 
 if TYPE_CHECKING:
     import openai
@@ -26,7 +37,10 @@ logger = logging.getLogger(__name__)
 _POLL_S = 0.5  # how often a reply is looked for that another process asks for
 _FIRST_WAIT_S, _MOST_WAIT_S = 0.5, 60.0  # between attempts: growing, and drawn at random up to as much
 _MOST_ASKED_S = 600.0  # a server that asks to wait longer is asked again all the same
-_TOO_LONG = ("context_length_exceeded", "string_above_max_length")
+_TOO_LONG = (  # OpenAI, vLLM, llama.cpp
+    *("context_length_exceeded", "string_above_max_length", "maximum context length", "maximum model length"),
+    "exceed_context_size",
+)
 _FILTERED = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
 
 
@@ -39,48 +53,60 @@ class Client(Asker):
     def __init__(self, endpoint: Endpoint, journal: Journal, budget: Budget, max_failed_share: float = 1.0) -> None:
         super().__init__(endpoint, journal, budget, max_failed_share)
         self._servers = [_Server(endpoint, url) for url in endpoint.base_urls]
-        self._requests_a_minute = _pace(endpoint.requests_per_minute)
-        self._tokens_a_minute = _pace(endpoint.tokens_per_minute)
-        self._asked: dict[str, asyncio.Task[Reply]] = {}
-        self._sent: dict[str, asyncio.Task[Reply]] = {}
+        self._places = Places(self._servers)
+        self._pace = _Pace(endpoint.requests_per_minute), _Pace(endpoint.tokens_per_minute)
+        self._fetches: dict[str, asyncio.Task[Reply]] = {}
+        self._waiting: Counter[str] = Counter()
+        self._claimed: set[str] = set()
         self._warned: set[Reason] = set()
 
     async def ask(self, request: Request) -> Reply:
+        key = request.key
+        while (fetch := self._fetches.get(key)) and fetch.cancelling():
+            await asyncio.wait([fetch])  # nobody waited for it any more, but it may be on its way
         if reply := self.journal.reply_to(request):
             self.journal.note_hit(request)
             return reply
-        task = self._asked.get(request.key)
-        if task is None:  # the same request twice at once is one call
-            task = asyncio.create_task(self._fetch(request))
-            self._asked[request.key] = task
-            task.add_done_callback(lambda _: self._asked.pop(request.key, None))
+        if fetch is None:  # the same request twice at once is one call
+            fetch = self._fetches[key] = asyncio.create_task(self._fetch(request))
+            fetch.add_done_callback(lambda _: self._fetches.pop(key))
+        self._waiting[key] += 1
         try:
-            return await asyncio.shield(task)
+            return await asyncio.shield(fetch)
         except asyncio.CancelledError:
-            task.cancel()
+            if self._waiting[key] == 1:
+                fetch.cancel()
             raise
+        finally:
+            self._waiting[key] -= 1
+            if not self._waiting[key]:
+                del self._waiting[key]
 
     async def drain(self) -> None:
-        if self._sent:
-            logger.info("waiting for %d replies that are on their way; they are kept", len(self._sent))
-            await asyncio.gather(*self._sent.values(), return_exceptions=True)
+        if ending := [fetch for fetch in self._fetches.values() if fetch.cancelling()]:
+            if sent := sum(server.limit.in_flight for server in self._servers):
+                logger.info("waiting for up to %d replies that are on their way; they are kept", sent)
+            await asyncio.wait(ending)
 
     async def close(self) -> None:
         for server in self._servers:
             await server.close()
 
     async def _fetch(self, request: Request) -> Reply:
-        while not await self.journal.claim(request):
-            if reply := self.journal.reply_to(request):
-                self.journal.note_hit(request)
-                return reply
-            await asyncio.sleep(_POLL_S)
-        try:
-            return await self._attempts(request)
-        except BaseException:
-            if request.key not in self._sent:  # else nobody waits any more, and the reply is still to come
-                await self.journal.give_back(request)
-            raise
+        while True:
+            try:
+                return await self._attempts(request)
+            except _ElsewhereError:
+                if reply := self.journal.reply_to(request):
+                    self.journal.note_hit(request)
+                    return reply
+                await asyncio.sleep(_POLL_S)
+            except BaseException:
+                if request.key in self._claimed:
+                    await self.journal.give_back(request)
+                raise
+            finally:
+                self._claimed.discard(request.key)
 
     async def _attempts(self, request: Request) -> Reply:
         useless = 0
@@ -101,50 +127,68 @@ class Client(Asker):
         return await attempts(self._call, request)
 
     async def _call(self, request: Request) -> Reply:
-        if self._requests_a_minute:
-            await self._requests_a_minute.acquire()
-        if self._tokens_a_minute:
-            await self._tokens_a_minute.acquire(min(_likely_tokens(request), self._tokens_a_minute.max_rate))
-        server = min(self._servers, key=lambda server: (server.wait_s, server.limit.load))
-        while server.wait_s > 0:
-            await asyncio.sleep(server.wait_s)
-        number = await server.limit.enter()
+        server, number = await self._places.take(first=request.key in self._claimed)
         try:
+            self._claimed.add(request.key)
+            if not await self.journal.claim(request):
+                self._claimed.remove(request.key)
+                raise _ElsewhereError
+            for pace, amount in zip(self._pace, (1, _likely_tokens(request)), strict=True):
+                await pace.keep(amount)
+            while wait_s := server.limit.wait_s:
+                await asyncio.sleep(wait_s)
             reservation = await self.budget.reserve(request)
         except BaseException:
-            server.limit.leave()
+            self._places.leave(server)
             raise
         # From here on the call is paid for: whoever waits may be cancelled, the call is not.
-        task = asyncio.create_task(self._send(server, number, request, reservation))
-        self._sent[request.key] = task
-        task.add_done_callback(lambda _: self._sent.pop(request.key, None))
-        return await asyncio.shield(task)
+        call = asyncio.create_task(self._send(server, number, request, reservation))
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            await asyncio.wait([call])
+            raise
 
     async def _send(self, server: _Server, number: int, request: Request, reservation: Reservation) -> Reply:
         prompt_tokens = completion_tokens = 0
         cost = None
         try:
-            answer = await server.answer(request)
-            prompt_tokens, completion_tokens = _usage(answer, request)
-            cost = self.budget.cost(request.model, prompt_tokens, completion_tokens)
-            server.went_well()
-            reply = read_answer(answer, prompt_tokens, completion_tokens)
+            try:
+                answer = await server.answer(request)
+                prompt_tokens, completion_tokens = _usage(answer, request)
+                cost = self.budget.cost(request.model, prompt_tokens, completion_tokens)
+                server.went_well()
+                reply = read_answer(answer, prompt_tokens, completion_tokens)
+            finally:
+                await self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
+            await self.journal.keep(request, reply, cost)
         except NoReplyError as failure:
-            if failure.reason in MAY_PASS:
-                server.pushed_back(number, failure)
+            server.failed(number, failure)
             self._warn(server, failure)
             await self.journal.note_failure(request, failure, prompt_tokens, completion_tokens, cost)
             raise
         finally:
-            server.limit.leave()
-            await self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
-        await self.journal.keep(request, reply, cost)
+            # Only now: a process that is killed loses no more calls than may be on their way at once.
+            self._places.leave(server)
         return reply
 
     def _warn(self, server: _Server, failure: NoReplyError) -> None:
         level = logging.DEBUG if failure.reason in self._warned else logging.WARNING
         self._warned.add(failure.reason)
         logger.log(level, "%s: %s (said once; the journal counts them)", server.place, failure)
+
+
+def served_model(endpoint: Endpoint) -> str:
+    """The one model that the first of the endpoint's servers has.
+
+    Raises:
+        ValueError: if the server cannot be asked, or has several.
+    """
+    server = _Server(endpoint, endpoint.base_urls[0])
+    names = loop.run(server.models())
+    if len(names) != 1:
+        raise ValueError(f"{server.place} has {len(names)} models; say which in `model:`. They are {', '.join(names)}")
+    return names[0]
 
 
 class _Server:
@@ -157,26 +201,18 @@ class _Server:
         self._most = endpoint.concurrency
         self._client: openai.AsyncOpenAI | None = None
         self.limit = AdaptiveLimit(endpoint.concurrency)
-        self._resumes_at = 0.0
         self._lost = 0
-
-    @property
-    def wait_s(self) -> float:
-        """Seconds for which nothing is sent there."""
-        return max(0.0, self._resumes_at - time.monotonic())
 
     def went_well(self) -> None:
         self._lost = 0
         self.limit.went_well()
 
-    def pushed_back(self, number: int, failure: NoReplyError) -> None:
-        """Fewer calls at once; and none for as long as it asks, or, where it does not answer, longer each time."""
-        self.limit.pushed_back(number)
-        wait_s = min(failure.wait_s or 0.0, _MOST_ASKED_S)
-        if failure.reason is Reason.UNREACHABLE:
+    def failed(self, number: int, failure: NoReplyError) -> None:
+        """Fewer calls at once where it is too much; none for as long as it asks, or cannot be reached."""
+        self.limit.pause(min(failure.wait_s or 0.0, _MOST_ASKED_S))
+        if failure.reason in PUSHES_BACK and self.limit.pushed_back(number) and failure.reason is Reason.UNREACHABLE:
+            self.limit.pause(min(_FIRST_WAIT_S * 2 ** min(self._lost, 10), _MOST_WAIT_S))
             self._lost += 1
-            wait_s = min(_FIRST_WAIT_S * 2 ** min(self._lost, 10) / 4, _MOST_WAIT_S)
-        self._resumes_at = max(self._resumes_at, time.monotonic() + wait_s)
 
     async def answer(self, request: Request) -> dict[str, Any]:
         """The server's answer to one call, as it came; nothing is tried again here."""
@@ -184,21 +220,37 @@ class _Server:
         import openai
 
         began = time.monotonic()
+        failure: Exception
         try:
             # A plain response: the SDK's model objects cost more than the call.
             response = await self._sdk().post("/chat/completions", cast_to=httpx2.Response, body=request.body())
-            answer = json.loads(response.content)
-        except openai.APITimeoutError as error:
-            raise NoReplyError(Reason.TIMED_OUT, f"no answer within {self._timeout:g} s") from error
         except openai.APIConnectionError as error:
-            raise NoReplyError(Reason.UNREACHABLE, self._said(error.__cause__ or error)) from error
+            failure = self._unanswered(error)
         except openai.APIStatusError as error:
-            raise self._status(error) from error
-        except ValueError as error:
-            raise NoReplyError(Reason.BROKEN, "its answer is no JSON") from error
-        if not isinstance(answer, dict):
-            raise NoReplyError(Reason.BROKEN, "its answer is no JSON object")
-        return answer | {"seconds": time.monotonic() - began}
+            failure = self._status(error)
+        else:
+            return _read_json(response.content) | {"seconds": time.monotonic() - began}
+        raise failure  # and not from the SDK's error, whose request and text may hold the key
+
+    async def models(self) -> list[str]:
+        """The names of what it has.
+
+        Raises:
+            ValueError: if it does not say.
+        """
+        import httpx2
+        import openai
+
+        try:
+            response = await self._sdk().get("/models", cast_to=httpx2.Response)
+            return sorted(str(model["id"]) for model in json.loads(response.content)["data"])
+        except openai.OpenAIError as error:
+            said = self._said(error.__cause__ or error)
+        except (ValueError, KeyError, TypeError):
+            said = "its answer is no list of models"
+        finally:
+            await self.close()
+        raise ValueError(f"{self.place} does not say which model it has: {said}")
 
     async def close(self) -> None:
         if self._client is not None:
@@ -221,13 +273,23 @@ class _Server:
             )
         return self._client
 
+    def _unanswered(self, error: openai.APIConnectionError) -> NoReplyError:
+        import httpx2
+
+        cause = error.__cause__ or error
+        if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
+            return NoReplyError(Reason.UNREACHABLE, self._said(cause))
+        if isinstance(cause, httpx2.TimeoutException):
+            return NoReplyError(Reason.TIMED_OUT, f"no answer within {self._timeout:g} s")
+        return NoReplyError(Reason.BROKEN, f"it broke off: {self._said(cause)}")
+
     def _status(self, error: openai.APIStatusError) -> NoReplyError | RefusedError:
         status, said, code = error.status_code, self._said(error), str(getattr(error, "code", None))
-        if status == 400 and code in _TOO_LONG:
+        if status == 400 and any(sign in str(error) for sign in _TOO_LONG):
             return NoReplyError(Reason.TOO_LONG, said)
         if status == 400 and code in _FILTERED:
-            return NoReplyError(Reason.FILTERED, said)
-        if status == 429 and code != "insufficient_quota":
+            return NoReplyError(Reason.PROMPT_FILTERED, said)
+        if status in (429, 503, 529) and code != "insufficient_quota":
             return NoReplyError(Reason.BUSY, said, wait_s=_retry_after(error.response.headers))
         if status == 408:
             return NoReplyError(Reason.TIMED_OUT, said)
@@ -248,8 +310,8 @@ class _Server:
 
     def _said(self, error: BaseException) -> str:
         """What an error says, in one line, without the key, which a server may have repeated."""
-        said = " ".join(str(error).split()) or type(error).__name__
-        for secret in {self._key, self._key[:12], self._key[-8:]} if len(self._key) >= 16 else {self._key}:
+        said = _whole(" ".join(str(error).split())) or type(error).__name__
+        for secret in (self._key, self._key[:12], self._key[-8:]) if len(self._key) >= 16 else (self._key,):
             if len(secret) >= 6:
                 said = said.replace(secret, "[key]")
         return said[:500]
@@ -286,8 +348,10 @@ def read_answer(answer: Mapping[str, Any], prompt_tokens: int, completion_tokens
         raise NoReplyError(Reason.BROKEN, "its answer holds no message") from error
     if not isinstance(text, str | None):
         raise NoReplyError(Reason.BROKEN, "its message is no text")
+    if text is not None:
+        text = _whole(text)
     if refusal := message.get("refusal"):
-        raise NoReplyError(Reason.REFUSED, str(refusal)[:200], text)
+        raise NoReplyError(Reason.REFUSED, _whole(str(refusal)[:200]), text)
     if finished == "content_filter":
         raise NoReplyError(Reason.FILTERED, "after the model spoke", text)
     if finished == "length":
@@ -295,6 +359,11 @@ def read_answer(answer: Mapping[str, Any], prompt_tokens: int, completion_tokens
     if text is None or not text.strip():
         raise NoReplyError(Reason.EMPTY, "", text)
     return Reply(text, prompt_tokens, completion_tokens, round(float(answer.get("seconds", 0.0)), 3))
+
+
+def _whole(text: str) -> str:
+    """Without halves of surrogate pairs, which JSON may hold and no table takes."""
+    return text.encode(errors="replace").decode()
 
 
 def _usage(answer: Mapping[str, Any], request: Request) -> tuple[int, int]:
@@ -312,6 +381,33 @@ def _likely_tokens(request: Request) -> float:
     return request.most_prompt_tokens / 4 + (request.most_completion_tokens or 0) / 2
 
 
-def _pace(a_minute: float | None) -> AsyncLimiter | None:
-    """At most so many in any minute, evenly: a tenth of a minute's at once."""
-    return AsyncLimiter(max(1.0, a_minute / 10), 6.0) if a_minute else None
+class _ElsewhereError(Exception):
+    """Another process asks this, or has its reply already."""
+
+
+class _Pace:
+    """At most so much in a minute, evenly: a tenth of a minute's at once, first come, first served."""
+
+    def __init__(self, a_minute: float | None) -> None:
+        at_once = max(1.0, (a_minute or 0.0) / 10)
+        self._bucket = AsyncLimiter(at_once, 60 * at_once / a_minute) if a_minute else None
+        self._turn = asyncio.Lock()
+
+    async def keep(self, amount: float) -> None:
+        if self._bucket is None:
+            return
+        async with self._turn:
+            while amount > 0:
+                part = min(amount, self._bucket.max_rate)
+                await self._bucket.acquire(part)
+                amount -= part
+
+
+def _read_json(content: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(content)
+    except ValueError as error:
+        raise NoReplyError(Reason.BROKEN, "its answer is no JSON") from error
+    if not isinstance(answer, dict):
+        raise NoReplyError(Reason.BROKEN, "its answer is no JSON object")
+    return answer

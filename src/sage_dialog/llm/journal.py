@@ -2,7 +2,8 @@
 
 One SQLite file, which several processes may use at a time. A request that is on its way is claimed by the process
 that asks; the others wait for its reply. A process holds a lock for as long as it lives, so that the claims of one
-that was killed fall to the next.
+that was killed fall to the next. A batch outlives the process that submitted it: its requests stay taken until someone
+has collected it.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import threading
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +42,22 @@ CREATE TABLE IF NOT EXISTS hits (
     role TEXT NOT NULL, model TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (role, model));
 CREATE TABLE IF NOT EXISTS batches (
     name TEXT PRIMARY KEY, server TEXT NOT NULL, model TEXT NOT NULL, id TEXT, state TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS batch_requests (key TEXT PRIMARY KEY, name TEXT NOT NULL, asked BLOB NOT NULL);
 """
+_OPEN = "state IN ('submitting', 'submitted')"  # batches whose requests are in batch_requests
 _BUSY_S = 60  # another process may hold the file for as long
+_FORMAT = 0x53414A31  # SQLite's application_id of a journal in this form
 
+_BATCH = ("name", "server", "model", "id", "state", "at")
+_NOTE_FAILURE = "INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+_Kept = tuple[Request, Reply, float | None]  # with its cost
+_Failed = tuple[Request, NoReplyError, int, int, float | None]  # with tokens of prompt and reply, and their cost
 _Task = tuple[Callable[[sqlite3.Connection], Any], Future[Any]]
+
+
+class JournalError(ValueError):
+    """The journal cannot be read or written."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +78,19 @@ class Journal:
     """The replies of all runs that name this file.
 
     Reading is quick and done at once; writing is done by one thread, many replies to a commit. Use it from any thread.
+
+    Raises:
+        JournalError: if the file is damaged or something else, or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with closing(self._connect()) as connection:
+                _make_tables(connection)
+        except sqlite3.Error as error:
+            raise self._cannot(error) from error
         self._locks = path.with_name(f"{path.name}.owners")
         self._locks.mkdir(exist_ok=True)
         self._owner = uuid.uuid4().hex
@@ -79,14 +101,13 @@ class Journal:
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="reply journal", daemon=True)
         self._writer.start()
-        self._do(_make_tables).result()
         self._do(self._bury_the_dead).result()
         atexit.register(self.close)
 
     def close(self) -> None:
         """Writes what is left. Nothing may be asked of the journal after that."""
         if self._writer.is_alive():
-            self._do(self._count_hits).result()
+            self._count_hits()
             self._tasks.put(None)
             self._writer.join()
             self._lock.release()
@@ -96,13 +117,11 @@ class Journal:
 
     def reply_to(self, request: Request) -> Reply | None:
         """The reply that is there already."""
-        row = (
-            self._connection()
-            .execute(
-                "SELECT text, prompt_tokens, completion_tokens, seconds FROM replies WHERE key = ?", (request.key,)
-            )
-            .fetchone()
-        )
+        found = "SELECT text, prompt_tokens, completion_tokens, seconds FROM replies WHERE key = ?"
+        try:
+            row = self._connection().execute(found, (request.key,)).fetchone()
+        except sqlite3.Error as error:
+            raise self._cannot(error) from error
         return Reply(*row) if row else None
 
     def note_hit(self, request: Request) -> None:
@@ -122,13 +141,8 @@ class Journal:
         self, request: Request, failure: NoReplyError, prompt_tokens: int, completion_tokens: int, cost: float | None
     ) -> None:
         """Counts a failure; it is never served as a reply."""
-        row = (
-            *(request.key, request.role, request.model, failure.reason.value, failure.detail, failure.said),
-            *(prompt_tokens, completion_tokens, cost, time.time()),
-        )
-        await self._done(
-            lambda connection: connection.execute("INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-        )
+        row = _failure_row(request, failure, prompt_tokens, completion_tokens, cost)
+        await self._done(lambda connection: connection.execute(_NOTE_FAILURE, row))
 
     async def give_back(self, request: Request) -> None:
         """Ends a claim that led to no reply."""
@@ -140,30 +154,120 @@ class Journal:
 
     # Batches
 
-    async def note_batch(self, name: str, server: str, model: str, state: str, batch_id: str | None = None) -> None:
-        """Remembers how far a batch is. `name` is this project's, `batch_id` the server's."""
+    async def open_batch(self, name: str, server: str, model: str, requests: Sequence[Request]) -> list[Request]:
+        """Notes a batch that is to be submitted, of those of the requests that may be asked; these are returned.
+
+        They are taken until the batch is closed, whatever becomes of this process. `name` is this project's.
+        """
+        rows = await asyncio.to_thread(lambda: [(request.key, name, _pack(request)) for request in requests])
+
+        def begin(connection: sqlite3.Connection) -> list[Request]:
+            taken = [n for n, request in enumerate(requests) if self._claim(connection, request.key)]
+            connection.executemany("INSERT INTO batch_requests VALUES (?, ?, ?)", [rows[n] for n in taken])
+            connection.executemany("DELETE FROM claims WHERE key = ?", [(rows[n][0],) for n in taken])
+            if taken:
+                row = name, server, model, time.time()
+                connection.execute("INSERT INTO batches VALUES (?, ?, ?, NULL, 'submitting', ?)", row)
+                connection.execute("INSERT INTO claims VALUES (?, ?)", (name, self._owner))
+            return [requests[n] for n in taken]
+
+        opened: list[Request] = await self._done(begin)
+        return opened
+
+    async def leave_out(self, name: str, keys: Iterable[str]) -> None:
+        """Frees requests of a batch that is not submitted yet; without any, there is no batch."""
+
+        def free(connection: sqlite3.Connection) -> None:
+            connection.executemany("DELETE FROM batch_requests WHERE key = ?", [(key,) for key in keys])
+            if not connection.execute("SELECT 1 FROM batch_requests WHERE name = ?", (name,)).fetchone():
+                connection.execute("DELETE FROM batches WHERE name = ?", (name,))
+                connection.execute("DELETE FROM claims WHERE key = ?", (name,))
+
+        await self._done(free)
+
+    async def note_submitted(self, name: str, batch_id: str) -> None:
+        """Remembers under which id the server has a batch."""
         await self._done(
             lambda connection: connection.execute(
-                "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
-                "id = coalesce(excluded.id, id), state = excluded.state, at = excluded.at",
-                (name, server, model, batch_id, state, time.time()),
+                "UPDATE batches SET id = ?, state = 'submitted', at = ? WHERE name = ?", (batch_id, time.time(), name)
             )
         )
+
+    async def adopt_batches(self, server: str, model: str) -> list[tuple[str, str | None, dict[str, Request]]]:
+        """Takes over the open batches that nobody sees through: names, the server's ids, and requests by key.
+
+        The id is None where it is not known whether the server has the batch.
+        """
+
+        def adopt(connection: sqlite3.Connection) -> list[tuple[str, str | None, dict[str, Request]]]:
+            adopted = []
+            for batch in self._left_behind(connection):
+                if (batch["server"], batch["model"]) == (server, model):
+                    name = batch["name"]
+                    connection.execute("INSERT OR REPLACE INTO claims VALUES (?, ?)", (name, self._owner))
+                    rows = connection.execute("SELECT key, asked FROM batch_requests WHERE name = ?", (name,))
+                    adopted.append((name, batch["id"], {key: _unpack(asked) for key, asked in rows}))
+            return adopted
+
+        batches: list[tuple[str, str | None, dict[str, Request]]] = await self._done(adopt)
+        return batches
+
+    async def let_go(self, name: str) -> None:
+        """Leaves a batch to whoever adopts it."""
+        await self._done(
+            lambda connection: connection.execute(
+                "DELETE FROM claims WHERE key = ? AND owner = ?", (name, self._owner)
+            )
+        )
+
+    async def close_batch(
+        self, name: str, state: str, kept: Sequence[_Kept] = (), failed: Sequence[_Failed] = ()
+    ) -> None:
+        """Keeps all that a batch has brought, and frees its requests, in one commit. `state`: how it ended."""
+        failures = [_failure_row(*failure) for failure in failed]
+
+        def close(connection: sqlite3.Connection) -> None:
+            if not connection.execute(f"SELECT 1 FROM batches WHERE name = ? AND {_OPEN}", (name,)).fetchone():
+                return
+            for request, reply, cost in kept:
+                self._keep(connection, request, reply, cost)
+            connection.executemany(_NOTE_FAILURE, failures)
+            connection.execute("DELETE FROM batch_requests WHERE name = ?", (name,))
+            connection.execute("DELETE FROM claims WHERE key = ?", (name,))
+            connection.execute("UPDATE batches SET state = ?, at = ? WHERE name = ?", (state, time.time(), name))
+
+        await self._done(close)
+
+    async def left_behind(self, requests: Iterable[Request]) -> list[dict[str, Any]]:
+        """The open batches that nobody sees through and that hold any of these requests, as in `batches`."""
+
+        def look(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+            return [
+                batch
+                for batch in self._left_behind(connection)
+                if any(
+                    connection.execute(
+                        "SELECT 1 FROM batch_requests WHERE key = ? AND name = ?", (request.key, batch["name"])
+                    ).fetchone()
+                    for request in requests
+                )
+            ]
+
+        batches: list[dict[str, Any]] = await self._done(look)
+        return batches
 
     def batches(self, state: str | None = None) -> list[dict[str, Any]]:
         """All batches, or those in one state, the oldest first: name, server, model, id, state, at."""
         found = self._connection().execute(
-            "SELECT name, server, model, id, state, at FROM batches WHERE ? IS NULL OR state = ? ORDER BY at",
-            (state, state),
+            f"SELECT {', '.join(_BATCH)} FROM batches WHERE ? IS NULL OR state = ? ORDER BY at", (state, state)
         )
-        names = ("name", "server", "model", "id", "state", "at")
-        return [dict(zip(names, row, strict=True)) for row in found]
+        return [dict(zip(_BATCH, row, strict=True)) for row in found]
 
     # Looking after it
 
     def spent(self) -> list[Spent]:
         """What each model has cost each role, in all runs."""
-        self._do(self._count_hits).result()
+        self._count_hits()
         rows = self._connection().execute(
             """
             WITH calls AS (
@@ -198,19 +302,19 @@ class Journal:
         for key, who, by, asked, *rest in rows:
             yield dict(zip(names, (key, who, by, json.loads(zlib.decompress(asked)), *rest), strict=True))
 
+    def count(self, role: str | None = None, model: str | None = None, keys: Sequence[str] = ()) -> int:
+        """How many replies `drop` would forget."""
+        which, values = _which(role, model, keys)
+        (number,) = self._connection().execute(f"SELECT count(*) FROM replies WHERE {which}", values).fetchone()
+        return int(number)
+
     def drop(self, role: str | None = None, model: str | None = None, keys: Sequence[str] = ()) -> int:
         """Forgets replies, to ask again; how many. With no condition, all of them."""
 
-        def forget(connection: sqlite3.Connection) -> int:
-            condition, values = "(? IS NULL OR role = ?) AND (? IS NULL OR model = ?)", (role, role, model, model)
-            if not keys:
-                return connection.execute(f"DELETE FROM replies WHERE {condition}", values).rowcount
-            return sum(
-                connection.execute(f"DELETE FROM replies WHERE key = ? AND {condition}", (key, *values)).rowcount
-                for key in keys
-            )
-
-        dropped: int = self._do(forget).result()
+        which, values = _which(role, model, keys)
+        dropped: int = self._do(
+            lambda connection: connection.execute(f"DELETE FROM replies WHERE {which}", values).rowcount
+        ).result()
         with closing(self._connect()) as connection:
             connection.execute("VACUUM")
         return dropped
@@ -230,6 +334,8 @@ class Journal:
         return connection
 
     def _do(self, task: Callable[[sqlite3.Connection], Any]) -> Future[Any]:
+        if not self._writer.is_alive():
+            raise JournalError(f"the reply journal {self.path} is closed")
         future: Future[Any] = Future()
         self._tasks.put((task, future))
         return future
@@ -260,8 +366,11 @@ class Journal:
         except BaseException as error:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-            for _, future in tasks:
-                future.set_exception(error)
+            if len(tasks) > 1:  # one that cannot be done must not undo the others
+                for task in tasks:
+                    self._commit(connection, [task])
+            else:
+                tasks[0][1].set_exception(self._cannot(error) if isinstance(error, sqlite3.Error) else error)
             return
         for (_, future), result in zip(tasks, results, strict=True):
             future.set_result(result)
@@ -280,6 +389,8 @@ class Journal:
     def _claim(self, connection: sqlite3.Connection, key: str) -> bool:
         if connection.execute("SELECT 1 FROM replies WHERE key = ?", (key,)).fetchone():
             return False  # it came in the meantime
+        if connection.execute("SELECT 1 FROM batch_requests WHERE key = ?", (key,)).fetchone():
+            return False  # it is to come with a batch
         if connection.execute("INSERT OR IGNORE INTO claims VALUES (?, ?)", (key, self._owner)).rowcount:
             return True
         (owner,) = connection.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
@@ -288,16 +399,26 @@ class Journal:
             return True
         return False
 
+    def _left_behind(self, connection: sqlite3.Connection) -> list[dict[str, Any]]:
+        rows = connection.execute(
+            f"SELECT {', '.join(_BATCH)}, owner FROM batches LEFT JOIN claims ON claims.key = name WHERE {_OPEN} "
+            "ORDER BY at"
+        ).fetchall()
+        return [
+            dict(zip(_BATCH, batch, strict=True))
+            for *batch, owner in rows
+            if owner is None or not self._is_alive(owner)
+        ]
+
     def _is_alive(self, owner: str) -> bool:
         path = self._locks / owner
         if not path.exists():
             return False
         try:
             with FileLock(path, timeout=0):
-                pass
+                path.unlink(missing_ok=True)  # while it is held: its owner may only just be starting
         except Timeout:
             return True
-        path.unlink(missing_ok=True)
         return False
 
     def _bury_the_dead(self, connection: sqlite3.Connection) -> None:
@@ -306,15 +427,62 @@ class Journal:
             if owner not in alive:
                 connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
 
-    def _count_hits(self, connection: sqlite3.Connection) -> None:
+    def _count_hits(self) -> None:
         hits, self._hits = self._hits, {}
         for (role, model), n in hits.items():
-            connection.execute(
-                "INSERT INTO hits VALUES (?, ?, ?) ON CONFLICT (role, model) DO UPDATE SET n = n + excluded.n",
-                (role, model, n),
-            )
+            self._do(partial(_add_hits, role=role, model=model, n=n)).result()
+
+    def _cannot(self, error: sqlite3.Error) -> JournalError:
+        return JournalError(
+            f"the reply journal {self.path} cannot be used: {error}. If it is damaged or no journal, move it away with "
+            "the files beside it, or name another file as llm.journal; replies that are lost are asked for again."
+        )
+
+
+def _add_hits(connection: sqlite3.Connection, role: str, model: str, n: int) -> None:
+    connection.execute(
+        "INSERT INTO hits VALUES (?, ?, ?) ON CONFLICT (role, model) DO UPDATE SET n = n + excluded.n",
+        (role, model, n),
+    )
+
+
+def _failure_row(
+    request: Request, failure: NoReplyError, prompt_tokens: int, completion_tokens: int, cost: float | None
+) -> tuple[Any, ...]:
+    return (
+        *(request.key, request.role, request.model, failure.reason.value, failure.detail, failure.said),
+        *(prompt_tokens, completion_tokens, cost, time.time()),
+    )
+
+
+def _pack(request: Request) -> bytes:
+    return zlib.compress(json.dumps({part.name: getattr(request, part.name) for part in fields(Request)}).encode())
+
+
+def _unpack(packed: bytes) -> Request:
+    given = json.loads(zlib.decompress(packed))
+    return Request(**given | {"messages": tuple(given["messages"])})
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
+    """In a new file; in another, sees that it is a journal."""
+    connection.execute("BEGIN IMMEDIATE")
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    (form,) = connection.execute("PRAGMA application_id").fetchone()
+    if tables and form != _FORMAT:
+        raise sqlite3.DatabaseError("it holds other tables than a journal's")
     for statement in _TABLES.strip().split(";\n"):
         connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {_FORMAT}")
+    connection.execute("COMMIT")
+
+
+def _which(role: str | None, model: str | None, keys: Sequence[str]) -> tuple[str, list[str]]:
+    """The condition of a query on replies, and its values."""
+    given = {"role = ?": role, "model = ?": model}
+    conditions = [condition for condition, value in given.items() if value is not None]
+    values = [value for value in given.values() if value is not None]
+    if keys:
+        conditions.append("key IN (SELECT value FROM json_each(?))")
+        values.append(json.dumps(list(keys)))
+    return " AND ".join(conditions) or "TRUE", values

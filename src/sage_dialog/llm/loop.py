@@ -34,37 +34,55 @@ def in_order(
 ) -> Iterator[Result]:
     """The function's result for each item, in their order, with up to `at_once` begun and not yet given out.
 
-    Where one raises, or whoever takes the results stops, the others are cancelled, and `drain` is waited for.
+    As soon as one raises, whichever it is, or whoever takes the results stops, the others are cancelled, and `drain`
+    is waited for.
     """
     begun: deque[asyncio.Task[Result]] = deque()
     waiting = iter(items)
+    failure: asyncio.Future[None] = _loop().create_future()
     try:
         while True:
             if len(begun) <= at_once // 2 and (batch := list(islice(waiting, at_once - len(begun)))):
-                begun.extend(run(_begin(function, batch)))
+                begun.extend(run(_begin(function, batch, failure)))
             if not begun:
                 return
-            result = begun[0].result() if begun[0].done() else run(_outcome(begun[0]))
+            result = begun[0].result() if begun[0].done() else run(_outcome(begun[0], failure))
             begun.popleft()
             yield result
     finally:
         if begun:
-            run(_stop(begun, drain))
+            run(_stop(begun, failure, drain))
 
 
-async def _begin(function: Callable[[Item], Awaitable[Result]], items: Iterable[Item]) -> list[asyncio.Task[Result]]:
+async def _begin(
+    function: Callable[[Item], Awaitable[Result]], items: Iterable[Item], failure: asyncio.Future[None]
+) -> list[asyncio.Task[Result]]:
     async def begin(item: Item) -> Result:
-        return await function(item)
+        try:
+            return await function(item)
+        except Exception as error:
+            if not failure.done():
+                failure.set_exception(error)
+            raise
 
     return [asyncio.create_task(begin(item)) for item in items]
 
 
-async def _outcome(task: asyncio.Task[Result]) -> Result:
-    return await asyncio.shield(task)
+async def _outcome(task: asyncio.Task[Result], failure: asyncio.Future[None]) -> Result:
+    """The task's, or the error of another that came before."""
+    either: tuple[asyncio.Future[Any], ...] = (task, failure)
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if not task.done():
+        failure.result()
+    return task.result()
 
 
-async def _stop(tasks: Iterable[asyncio.Task[Any]], drain: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def _stop(
+    tasks: Iterable[asyncio.Task[Any]], failure: asyncio.Future[None], drain: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    if failure.done():
+        failure.exception()  # else asyncio complains that nobody looked at it
     await drain()

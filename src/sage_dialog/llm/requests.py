@@ -55,7 +55,8 @@ class Request:
     @property
     def most_prompt_tokens(self) -> int:
         """No tokenizer makes more: a byte is a token at most, and templates put a few around each message."""
-        return sum(len(message["content"].encode()) + 16 for message in self.messages) + 16
+        schema = json.dumps(self.schema) if self.schema is not None else ""  # servers put it before the messages
+        return sum(len(message["content"].encode()) + 16 for message in self.messages) + len(schema) + 16
 
     @property
     def most_completion_tokens(self) -> int | None:
@@ -78,18 +79,22 @@ class Reason(StrEnum):
 
     TRUNCATED = "truncated"  # the limit on tokens was reached
     EMPTY = "empty"
-    FILTERED = "filtered"  # by the server's content filter, before or after the model spoke
+    FILTERED = "filtered"  # by the server's content filter, after the model spoke
+    PROMPT_FILTERED = "the prompt was filtered"  # before it did
     REFUSED = "refused"  # by the model, in the form that servers have for it
     TOO_LONG = "too long for the model's context"
     UNREACHABLE = "the server could not be reached"
     TIMED_OUT = "the server did not answer in time"
-    BUSY = "the server turned the request away"  # 429
+    BUSY = "the server turned the request away"  # 429, 503
     BROKEN = "the server failed"  # 5xx, or an answer that is none
     EXPIRED = "expired in a batch"
 
 
 MAY_PASS = (Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.BUSY, Reason.BROKEN)
 """The server may do better the next time."""
+
+PUSHES_BACK = (Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.BUSY)
+"""The server has too much to do."""
 
 PAID_IN_VAIN = (Reason.TRUNCATED, Reason.EMPTY, Reason.FILTERED, Reason.REFUSED)
 """The server did answer, and what it said is of no use."""

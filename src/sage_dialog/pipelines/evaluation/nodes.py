@@ -54,12 +54,13 @@ def play_rollouts(
     return rollout(engine, agent, user, situations, evaluation, sac_augmentation.preambles, seed, Path(scratch))
 
 
-def judge_pairs(evaluation: Evaluation, judge: Judge, **rollouts: Table) -> Table:
-    """The judge's votes on the configured pairs, in both orders, as a table of `schemas.JUDGE_VOTES`."""
+def judge_pairs(evaluation: Evaluation, judges: list[Judge], **rollouts: Table) -> Table:
+    """The votes of every judge on the configured pairs, in both orders, as a table of `schemas.JUDGE_VOTES`."""
     from sage_dialog.evaluation.votes import collect_votes
     from sage_dialog.schemas import JUDGE_VOTES
 
-    return table(collect_votes(rollouts, evaluation.pairs, judge), JUDGE_VOTES)
+    votes = [vote for judge in judges for vote in collect_votes(rollouts, evaluation.pairs, judge)]
+    return table(votes, JUDGE_VOTES)
 
 
 def count_wins(votes: Table, evaluation: Evaluation) -> Table:
@@ -100,7 +101,7 @@ def write_report(
     seed: int,
     annotator: Annotator,
     selector: Selector,
-    judge: Judge,
+    judges: list[Judge],
     policy_cards: Table,
     situations: Table,
     judge_votes: Table,
@@ -122,7 +123,8 @@ def write_report(
         Contents(
             dials=evaluation,
             seed=seed,
-            roles={"annotator": annotator.name, "selector": selector.name, "judge": judge.name},
+            roles={"annotator": annotator.name, "selector": selector.name},
+            judges=[judge.name for judge in judges],
             policies=policy_cards,
             situations=situations,
             judge_votes=judge_votes,

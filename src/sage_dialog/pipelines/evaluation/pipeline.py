@@ -1,8 +1,8 @@
-"""Every policy talks to the user model on held-out situations, a judge compares the dialogues::
+"""Every policy talks to the user model on held-out situations, judges compare the dialogues::
 
     sage_0 ┐
     policy ┼─> [rollout_{policy}] ─> rollouts_{policy} ┬─> [judge_pairs] ─> judge_votes ─> [count_wins] ─> win_rates
-    sage_1 ┘                                judge ─────┤
+    sage_1 ┘                                judges ────┤
                                                        ├─> [score_emotions]   ─> emotion_accuracy
     policies ─> [describe_policies] ─> policy_cards ───┴─> [describe_replies] ─> action_distribution, action_figure,
                                                                                  reply_statistics
@@ -51,7 +51,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bo
             ),
             node(
                 judge_pairs,
-                inputs={"evaluation": "params:evaluation", "judge": "judge", **rollouts},
+                inputs={"evaluation": "params:evaluation", "judges": "judges", **rollouts},
                 outputs="judge_votes",
                 name="judge_pairs",
             ),
@@ -99,7 +99,7 @@ def _rollout(policy: str) -> Node:
 
 def _report(iterations: int, outside_scores: bool) -> Node:
     same_name = (
-        "annotator", "selector", "judge", "policy_cards", "situations", "judge_votes", "win_rates", "emotion_accuracy",
+        "annotator", "selector", "judges", "policy_cards", "situations", "judge_votes", "win_rates", "emotion_accuracy",
         "reply_statistics", "action_figure", "filter_report", "filter_figure",
     )  # fmt: skip
     outside = {"outside_scores": "truth_scores", "outside_win_rates": "truth_win_rates"} if outside_scores else {}

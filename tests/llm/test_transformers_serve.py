@@ -1,0 +1,110 @@
+"""Against a server that is not ours: `transformers serve` with a tiny random model."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from sage_dialog.llm.asker import Endpoint
+from sage_dialog.llm.budget import Budget
+from sage_dialog.llm.client import Client, served_model
+from sage_dialog.llm.journal import Journal
+from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError
+from sage_dialog.parameters import Caps
+
+START_S = 120
+WORDS = ["<end>", "system", "user", "assistant", *(f"w{number}" for number in range(40))]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of two layers that knows forty words; where it is sampled, one word in 44 is its last."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    path = tmp_path_factory.mktemp("model")
+    tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
+    fast.chat_template = (
+        "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} {% endfor %}"
+        "{% if add_generation_prompt %}assistant {% endif %}"
+    )
+    fast.save_pretrained(path)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(WORDS), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=128, bos_token_id=None, eos_token_id=0, pad_token_id=0,
+    )  # fmt: skip
+    llama = LlamaForCausalLM(config)
+    llama.generation_config.update(do_sample=True, top_k=0)
+    llama.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def url(model: Path) -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [Path(sys.executable).with_name("transformers"), "serve", str(model), "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--device", "cpu"]
+    alone = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    server = subprocess.Popen(command, env=os.environ | alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        until = time.monotonic() + START_S
+        while True:
+            try:
+                urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except (URLError, OSError):
+                if server.poll() is not None or time.monotonic() > until:
+                    server.kill()
+                    pytest.fail(f"transformers serve did not start:\n{server.communicate()[0].decode()[-3000:]}")
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_it_answers_once_and_then_the_journal_does(tmp_path: Path, url: str, model: Path) -> None:
+    journal = Journal(tmp_path / "replies.sqlite")
+    sampling = {"temperature": 1.5, "max_tokens": 100}
+    endpoint = Endpoint(base_urls=(url,), model=str(model), concurrency=4, sampling=sampling, useless_replies=5)
+    client = Client(endpoint, journal, Budget(Caps(calls=60), {}, {}))
+
+    async def said(number: int) -> str | Reason:
+        request = client.request("judge", [{"role": "user", "content": f"w1 w2 w{number}"}])
+        try:
+            return (await client.ask(request)).text
+        except NoReplyError as error:  # it went on talking, or said nothing, five times
+            return error.reason
+
+    numbers = range(3, 9)
+    first = dict(zip(numbers, client.in_order(said, numbers), strict=True))
+    replies = {number: text for number, text in first.items() if not isinstance(text, Reason)}
+    assert replies and set(" ".join(replies.values()).split()) <= set(WORDS)
+    assert set(first.values()) - set(replies.values()) <= {Reason.TRUNCATED, Reason.EMPTY}
+    (spent,) = journal.spent()
+    assert (spent.replies, spent.hits) == (len(replies), 0)
+    assert spent.completion_tokens >= sum(len(text.split()) for text in replies.values())
+
+    assert dict(zip(replies, client.in_order(said, replies), strict=True)) == replies
+    (again,) = journal.spent()
+    assert (again.replies, again.hits, again.failures) == (spent.replies, len(replies), spent.failures)
+
+
+def test_a_model_that_it_does_not_have_stops_the_run(tmp_path: Path, url: str) -> None:
+    client = Client(
+        Endpoint(base_urls=(url,), model="nobody/nothing"), Journal(tmp_path / "replies.sqlite"), Budget(Caps(), {}, {})
+    )
+    with pytest.raises(RefusedError, match="refused the request"):
+        list(client.in_order(client.ask, [client.request("judge", [{"role": "user", "content": "w1"}])]))
