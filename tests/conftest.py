@@ -1,5 +1,6 @@
 """The project's pipelines and configuration, with all data under a test's own folder."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
 PROJECT = Path(__file__).parents[1]
+os.environ["DO_NOT_TRACK"] = "1"  # sessions on a test's folder do not see the project's .telemetry
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,7 @@ def export(replies: Journal, file: str, role: str | None, model: str | None) -> 
         for entry in replies.entries(role, model):
             lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
             number += 1
-    click.echo(f"{number:,} replies written to {file}", err=True)
+    click.echo(f"replies written to {file}: {number:,}", err=True)
 
 
 @journal.command()
@@ -114,9 +114,9 @@ def drop(
     number = replies.count(role, model, keys)
     if number and not yes:
         click.confirm(
-            f"{number:,} replies will be forgotten and paid for again when they are needed. Go on?", abort=True
+            f"Replies that will be forgotten, and paid for again when they are needed: {number:,}. Go on?", abort=True
         )
-    click.echo(f"{replies.drop(role, model, keys):,} replies dropped")
+    click.echo(f"replies dropped: {replies.drop(role, model, keys):,}")
 
 
 def _journal(metadata: ProjectMetadata, env: str | None) -> Journal:
@@ -138,11 +138,11 @@ def journal_tables(replies: Journal) -> Iterator[Any]:
     from rich.text import Text
 
     def table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
-        made = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        made = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for heading in texts:
-            made.add_column(heading)
+            made.add_column(heading, no_wrap=True)
         for heading in numbers:
-            made.add_column(heading, justify="right")
+            made.add_column(heading, justify="right", no_wrap=True)
         return made
 
     def row(*cells: object) -> Iterator[Text]:
@@ -152,7 +152,7 @@ def journal_tables(replies: Journal) -> Iterator[Any]:
     costs = table(
         f"{shown(replies.path)}, {replies.size() / 1e6:,.1f} MB",
         ("role", "model"),
-        ("replies", "hits", "failures", "prompt tokens", "reply tokens", "cost"),
+        ("replies", "hits", "failures", "tokens in", "out", "cost"),
     )
     for one in spent:
         cost = "no price" if one.cost is None else f"{one.cost:,.2f}"

@@ -223,8 +223,24 @@ class ProjectPaths:
             catalog["params:llm"].save({**llm, "journal": journal})
 
 
+class RunStopped(click.ClickException):
+    """A run that ends before its time, with all it has kept; the command line shows the message alone."""
+
+
 class SpendingLimit:
-    """All roles of a run share one budget, and end with what it came to."""
+    """All roles of a run share one budget. Where it, or a server, ends the run, the message says how to go on."""
+
+    @hook_impl
+    def on_node_error(self, error: Exception, node: Node) -> None:
+        from sage_dialog.llm.requests import NoReplyError, StopsRunError
+
+        if isinstance(error, StopsRunError):
+            raise RunStopped(f"{node.name} stopped: {error}") from None
+        if isinstance(error, NoReplyError):
+            raise RunStopped(
+                f"{node.name} stopped: {error}. Every reply is in the journal: run the same command again when the "
+                "server is back."
+            ) from None
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:

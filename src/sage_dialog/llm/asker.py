@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from sage_dialog.llm import loop
 from sage_dialog.llm.budget import Budget
 from sage_dialog.llm.journal import Journal
-from sage_dialog.llm.requests import Reply, Request, TooManyFailuresError
+from sage_dialog.llm.requests import RefusedError, Reply, Request, TooManyFailuresError
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +143,23 @@ class Asker(ABC):
     def endpoint_limit(self) -> int | None:
         """Tokens of a reply at most, as the endpoint's sampling says."""
         return self.endpoint.sampling.get("max_completion_tokens", self.endpoint.sampling.get("max_tokens"))
+
+    async def refuse_left_behind(self, requests: Sequence[Request], collects: str = "") -> None:
+        """Sees that nobody waits for a batch that nobody collects.
+
+        Args:
+            collects: the server whose batches of this model this asker collects itself.
+
+        Raises:
+            RefusedError: if one of the requests is in such a batch of an earlier run.
+        """
+        for batch in await self.journal.left_behind(requests):
+            if batch["server"] != collects:
+                raise RefusedError(
+                    f"An earlier run put this into a batch ({batch['id'] or 'no id yet'}) of {batch['model']} at "
+                    f"{batch['server']}, and nobody has collected it. It is paid for: ask that server with `mode: "
+                    "batch` once; `kedro sage journal` lists the batches that are out."
+                )
 
     def rows(self, what: str, number: int) -> FailedRows:
         """Counts the rows of a table that fail; more than the parameters allow stop the run."""

@@ -7,14 +7,14 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sage_dialog.llm.requests import Request
+from sage_dialog.llm.requests import Request, StopsRunError
 from sage_dialog.parameters import Caps, Price, Role
 
 RUN = "the run"
 _KINDS = ("calls", "tokens", "money")
 
 
-class CapReachedError(Exception):
+class CapReachedError(StopsRunError):
     """The next call would go over a cap."""
 
 

@@ -39,7 +39,7 @@ _FIRST_WAIT_S, _MOST_WAIT_S = 0.5, 60.0  # between attempts: growing, and drawn 
 _MOST_ASKED_S = 600.0  # a server that asks to wait longer is asked again all the same
 _TOO_LONG = (  # OpenAI, vLLM, llama.cpp
     *("context_length_exceeded", "string_above_max_length", "maximum context length", "maximum model length"),
-    "exceed_context_size",
+    "available context size",
 )
 _FILTERED = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
 
@@ -52,7 +52,7 @@ class Client(Asker):
 
     def __init__(self, endpoint: Endpoint, journal: Journal, budget: Budget, max_failed_share: float = 1.0) -> None:
         super().__init__(endpoint, journal, budget, max_failed_share)
-        self._servers = [_Server(endpoint, url) for url in endpoint.base_urls]
+        self._servers = [Server(endpoint, url) for url in endpoint.base_urls]
         self._places = Places(self._servers)
         self._pace = _Pace(endpoint.requests_per_minute), _Pace(endpoint.tokens_per_minute)
         self._fetches: dict[str, asyncio.Task[Reply]] = {}
@@ -100,6 +100,7 @@ class Client(Asker):
                 if reply := self.journal.reply_to(request):
                     self.journal.note_hit(request)
                     return reply
+                await self.refuse_left_behind([request])
                 await asyncio.sleep(_POLL_S)
             except BaseException:
                 if request.key in self._claimed:
@@ -149,13 +150,13 @@ class Client(Asker):
             await asyncio.wait([call])
             raise
 
-    async def _send(self, server: _Server, number: int, request: Request, reservation: Reservation) -> Reply:
+    async def _send(self, server: Server, number: int, request: Request, reservation: Reservation) -> Reply:
         prompt_tokens = completion_tokens = 0
         cost = None
         try:
             try:
                 answer = await server.answer(request)
-                prompt_tokens, completion_tokens = _usage(answer, request)
+                prompt_tokens, completion_tokens = usage_of(answer, request)
                 cost = self.budget.cost(request.model, prompt_tokens, completion_tokens)
                 server.went_well()
                 reply = read_answer(answer, prompt_tokens, completion_tokens)
@@ -172,7 +173,7 @@ class Client(Asker):
             self._places.leave(server)
         return reply
 
-    def _warn(self, server: _Server, failure: NoReplyError) -> None:
+    def _warn(self, server: Server, failure: NoReplyError) -> None:
         level = logging.DEBUG if failure.reason in self._warned else logging.WARNING
         self._warned.add(failure.reason)
         logger.log(level, "%s: %s (said once; the journal counts them)", server.place, failure)
@@ -184,14 +185,14 @@ def served_model(endpoint: Endpoint) -> str:
     Raises:
         ValueError: if the server cannot be asked, or has several.
     """
-    server = _Server(endpoint, endpoint.base_urls[0])
+    server = Server(endpoint, endpoint.base_urls[0])
     names = loop.run(server.models())
     if len(names) != 1:
         raise ValueError(f"{server.place} has {len(names)} models; say which in `model:`. They are {', '.join(names)}")
     return names[0]
 
 
-class _Server:
+class Server:
     """One base URL."""
 
     def __init__(self, endpoint: Endpoint, url: str) -> None:
@@ -223,11 +224,9 @@ class _Server:
         failure: Exception
         try:
             # A plain response: the SDK's model objects cost more than the call.
-            response = await self._sdk().post("/chat/completions", cast_to=httpx2.Response, body=request.body())
-        except openai.APIConnectionError as error:
-            failure = self._unanswered(error)
-        except openai.APIStatusError as error:
-            failure = self._status(error)
+            response = await self.sdk().post("/chat/completions", cast_to=httpx2.Response, body=request.body())
+        except openai.APIError as error:
+            failure = self.failure(error)
         else:
             return _read_json(response.content) | {"seconds": time.monotonic() - began}
         raise failure  # and not from the SDK's error, whose request and text may hold the key
@@ -242,10 +241,10 @@ class _Server:
         import openai
 
         try:
-            response = await self._sdk().get("/models", cast_to=httpx2.Response)
+            response = await self.sdk().get("/models", cast_to=httpx2.Response)
             return sorted(str(model["id"]) for model in json.loads(response.content)["data"])
         except openai.OpenAIError as error:
-            said = self._said(error.__cause__ or error)
+            said = self.said(error.__cause__ or error)
         except (ValueError, KeyError, TypeError):
             said = "its answer is no list of models"
         finally:
@@ -257,7 +256,7 @@ class _Server:
             await self._client.close()
             self._client = None
 
-    def _sdk(self) -> openai.AsyncOpenAI:
+    def sdk(self) -> openai.AsyncOpenAI:
         if self._client is None:
             import httpx2
             import openai
@@ -278,23 +277,36 @@ class _Server:
 
         cause = error.__cause__ or error
         if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
-            return NoReplyError(Reason.UNREACHABLE, self._said(cause))
+            return NoReplyError(Reason.UNREACHABLE, self.said(cause))
         if isinstance(cause, httpx2.TimeoutException):
             return NoReplyError(Reason.TIMED_OUT, f"no answer within {self._timeout:g} s")
-        return NoReplyError(Reason.BROKEN, f"it broke off: {self._said(cause)}")
+        return NoReplyError(Reason.BROKEN, f"it broke off: {self.said(cause)}")
 
-    def _status(self, error: openai.APIStatusError) -> NoReplyError | RefusedError:
-        status, said, code = error.status_code, self._said(error), str(getattr(error, "code", None))
-        if status == 400 and any(sign in str(error) for sign in _TOO_LONG):
+    def failure(self, error: openai.APIError) -> NoReplyError | RefusedError:
+        """What an error of the SDK comes to. Raise it outside of `except`: the SDK's error may hold the key."""
+        import openai
+
+        if isinstance(error, openai.APIConnectionError):
+            return self._unanswered(error)
+        if isinstance(error, openai.APIStatusError):
+            return self.turned_down(error.status_code, str(error.code), str(error), error.response.headers)
+        return NoReplyError(Reason.BROKEN, self.said(error))
+
+    def turned_down(
+        self, status: int, code: str, text: str, headers: Mapping[str, str] | None = None
+    ) -> NoReplyError | RefusedError:
+        """What an answer with another status than 200 comes to."""
+        said, wait_s = self.said(text), _retry_after(headers or {})
+        if status == 400 and any(sign in f"{code} {text}" for sign in _TOO_LONG):
             return NoReplyError(Reason.TOO_LONG, said)
         if status == 400 and code in _FILTERED:
             return NoReplyError(Reason.PROMPT_FILTERED, said)
         if status in (429, 503, 529) and code != "insufficient_quota":
-            return NoReplyError(Reason.BUSY, said, wait_s=_retry_after(error.response.headers))
+            return NoReplyError(Reason.BUSY, said, wait_s=wait_s)
         if status == 408:
             return NoReplyError(Reason.TIMED_OUT, said)
         if status in (409, 425) or status >= 500:
-            return NoReplyError(Reason.BROKEN, said, wait_s=_retry_after(error.response.headers))
+            return NoReplyError(Reason.BROKEN, said, wait_s=wait_s)
         hint = {401: " Look at the key.", 403: " Look at the key.", 404: " Look at base_urls and model."}.get(
             status, ""
         )
@@ -308,7 +320,7 @@ class _Server:
         parts = urlsplit(self._url)
         return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
-    def _said(self, error: BaseException) -> str:
+    def said(self, error: BaseException | str) -> str:
         """What an error says, in one line, without the key, which a server may have repeated."""
         said = _whole(" ".join(str(error).split())) or type(error).__name__
         for secret in (self._key, self._key[:12], self._key[-8:]) if len(self._key) >= 16 else (self._key,):
@@ -366,7 +378,7 @@ def _whole(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _usage(answer: Mapping[str, Any], request: Request) -> tuple[int, int]:
+def usage_of(answer: Mapping[str, Any], request: Request) -> tuple[int, int]:
     """Tokens as the server counted them; at their most where it does not say."""
     usage = answer.get("usage")
     if isinstance(usage, Mapping):

@@ -157,7 +157,8 @@ class Journal:
     async def open_batch(self, name: str, server: str, model: str, requests: Sequence[Request]) -> list[Request]:
         """Notes a batch that is to be submitted, of those of the requests that may be asked; these are returned.
 
-        They are taken until the batch is closed, whatever becomes of this process. `name` is this project's.
+        They are taken until the batch is collected or forgotten, whatever becomes of this process. `name` is this
+        project's.
         """
         rows = await asyncio.to_thread(lambda: [(request.key, name, _pack(request)) for request in requests])
 
@@ -180,8 +181,7 @@ class Journal:
         def free(connection: sqlite3.Connection) -> None:
             connection.executemany("DELETE FROM batch_requests WHERE key = ?", [(key,) for key in keys])
             if not connection.execute("SELECT 1 FROM batch_requests WHERE name = ?", (name,)).fetchone():
-                connection.execute("DELETE FROM batches WHERE name = ?", (name,))
-                connection.execute("DELETE FROM claims WHERE key = ?", (name,))
+                _forget_batch(connection, name)
 
         await self._done(free)
 
@@ -215,18 +215,14 @@ class Journal:
     async def let_go(self, name: str) -> None:
         """Leaves a batch to whoever adopts it."""
         await self._done(
-            lambda connection: connection.execute(
-                "DELETE FROM claims WHERE key = ? AND owner = ?", (name, self._owner)
-            )
+            lambda connection: connection.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (name, self._owner))
         )
 
-    async def close_batch(
-        self, name: str, state: str, kept: Sequence[_Kept] = (), failed: Sequence[_Failed] = ()
-    ) -> None:
-        """Keeps all that a batch has brought, and frees its requests, in one commit. `state`: how it ended."""
+    async def collect_batch(self, name: str, kept: Sequence[_Kept], failed: Sequence[_Failed]) -> None:
+        """Keeps all that a batch has brought, and frees its requests, in one commit; once only."""
         failures = [_failure_row(*failure) for failure in failed]
 
-        def close(connection: sqlite3.Connection) -> None:
+        def collect(connection: sqlite3.Connection) -> None:
             if not connection.execute(f"SELECT 1 FROM batches WHERE name = ? AND {_OPEN}", (name,)).fetchone():
                 return
             for request, reply, cost in kept:
@@ -234,11 +230,15 @@ class Journal:
             connection.executemany(_NOTE_FAILURE, failures)
             connection.execute("DELETE FROM batch_requests WHERE name = ?", (name,))
             connection.execute("DELETE FROM claims WHERE key = ?", (name,))
-            connection.execute("UPDATE batches SET state = ?, at = ? WHERE name = ?", (state, time.time(), name))
+            connection.execute("UPDATE batches SET state = 'collected', at = ? WHERE name = ?", (time.time(), name))
 
-        await self._done(close)
+        await self._done(collect)
 
-    async def left_behind(self, requests: Iterable[Request]) -> list[dict[str, Any]]:
+    async def forget_batch(self, name: str) -> None:
+        """Frees the requests of a batch that will bring nothing."""
+        await self._done(lambda connection: _forget_batch(connection, name))
+
+    async def left_behind(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
         """The open batches that nobody sees through and that hold any of these requests, as in `batches`."""
 
         def look(connection: sqlite3.Connection) -> list[dict[str, Any]]:
@@ -407,7 +407,7 @@ class Journal:
         return [
             dict(zip(_BATCH, batch, strict=True))
             for *batch, owner in rows
-            if owner is None or not self._is_alive(owner)
+            if owner is None or (owner != self._owner and not self._is_alive(owner))
         ]
 
     def _is_alive(self, owner: str) -> bool:
@@ -444,6 +444,12 @@ def _add_hits(connection: sqlite3.Connection, role: str, model: str, n: int) -> 
         "INSERT INTO hits VALUES (?, ?, ?) ON CONFLICT (role, model) DO UPDATE SET n = n + excluded.n",
         (role, model, n),
     )
+
+
+def _forget_batch(connection: sqlite3.Connection, name: str) -> None:
+    connection.execute("DELETE FROM batch_requests WHERE name = ?", (name,))
+    connection.execute("DELETE FROM claims WHERE key = ?", (name,))
+    connection.execute("DELETE FROM batches WHERE name = ?", (name,))
 
 
 def _failure_row(

@@ -43,8 +43,10 @@ class Request:
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def body(self) -> dict[str, Any]:
-        """What is sent."""
+        """What is sent. Another sample has another seed, where one is set: else it would be the same reply."""
         body: dict[str, Any] = {"model": self.model, "messages": list(self.messages), **self.sampling}
+        if self.sample and isinstance(seed := body.get("seed"), int):
+            body["seed"] = seed + self.sample
         if self.schema is not None:
             body["response_format"] = {
                 "type": "json_schema",
@@ -111,9 +113,13 @@ class NoReplyError(Exception):
         self.wait_s = wait_s
 
 
-class RefusedError(Exception):
+class StopsRunError(Exception):
+    """The run cannot go on; every reply so far is kept."""
+
+
+class RefusedError(StopsRunError):
     """The server will take no request of this kind, however often it is asked: a wrong key, model or field."""
 
 
-class TooManyFailuresError(Exception):
+class TooManyFailuresError(StopsRunError):
     """More rows failed than the parameters allow."""

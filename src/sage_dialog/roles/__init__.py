@@ -1,1 +1,1 @@
-"""Annotator, selector and judge: a protocol each, and versions that need no server."""
+"""Annotator, selector and judge: a protocol each, a version that asks a language model and one that needs none."""

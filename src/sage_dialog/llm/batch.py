@@ -1,0 +1,549 @@
+"""Replies by a hosted batch API (`/v1/files`, `/v1/batches`): within a day, at a share of the price.
+
+A batch that was created is paid for, whatever becomes of the process that did it. So the journal knows its requests
+before the server does, and the server knows it by the journal's name for it (its metadata): a run that follows finds
+the batch, collects it, and asks only for what it did not bring.
+
+Not covered: a call that creates a batch, is on its way while its process is killed, and reaches the server only after
+the next run has looked for the batch. Files stay on the server until it deletes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from sage_dialog.llm.asker import Asker, Endpoint, Item, Result
+from sage_dialog.llm.budget import Budget, Reservation
+from sage_dialog.llm.client import Server, read_answer, usage_of
+from sage_dialog.llm.journal import Journal
+from sage_dialog.llm.requests import MAY_PASS, PAID_IN_VAIN, NoReplyError, Reason, RefusedError, Reply, Request
+
+if TYPE_CHECKING:
+    import openai
+    from openai.types import Batch
+
+logger = logging.getLogger(__name__)
+
+_PATH: Final = "/v1/chat/completions"  # as batches name it, whatever the base URL is
+_SDK_RETRIES = 5
+_FIRST_WAIT_S, _MOST_WAIT_S = 0.5, 60.0  # between attempts to create a batch
+_PATIENCE_S = 600.0  # for items that neither ask nor end: a batch is held up no longer
+_ENDED = ("completed", "failed", "expired", "cancelled")
+_QUEUE_FULL = "token_limit_exceeded"  # the account has as many tokens in batches as it may
+
+_item: ContextVar[object | None] = ContextVar("item", default=None)
+
+Answer = TypeVar("Answer")
+
+
+class BatchSettings(BaseModel):
+    """How batches are made, as `conf/*/catalog_roles.yml` states it. The defaults are the limits of the OpenAI API."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    poll_s: float = Field(60, gt=0, description="seconds between two looks at a batch")
+    most_requests: int = Field(50_000, ge=1, description="requests of one batch, and items under way at once")
+    most_bytes: int = Field(200_000_000, ge=1, description="bytes of one batch's file")
+    completion_window: str = Field("24h", description="in which the server does what it can; what is left expires")
+    rounds: int = Field(3, ge=1, description="batches that a request may be put into by one run")
+
+
+@dataclass
+class _Asked:
+    """A request without a reply yet, and the items that wait for it."""
+
+    request: Request
+    reply: asyncio.Future[Reply]
+    waiting: list[object | None] = field(default_factory=list)
+    rounds: int = 0
+    useless: int = 0
+
+
+@dataclass
+class _Batch:
+    """A batch that this process sees through. Without an id, the server may or may not have it."""
+
+    name: str
+    requests: dict[str, Request]  # by custom id
+    id: str | None = None
+    reservations: dict[str, Reservation] = field(default_factory=dict)
+    sending: asyncio.Task[None] | None = None
+    seeing_through: asyncio.Task[None] | None = None
+
+
+class BatchAsker(Asker):
+    """Asks in batches: one is submitted when no item under way can go on without a reply, or when it is full.
+
+    Requests that come up later, such as those that show a model its error, so become the next batch. Several batches
+    may be out at once. An item is to wait for nothing but `ask`; one that does holds its batch up for ten minutes.
+    The endpoint's concurrency and pace are for live calls; they do not matter here.
+
+    Where a cap leaves room for some of the requests only, these are submitted, and the others wait: what the batch
+    really took may leave room for more of them. `CapReachedError` comes when all that is out is collected.
+
+    Raises:
+        ValueError: if the endpoint has several base URLs; a batch is one server's.
+    """
+
+    in_batches = True
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        journal: Journal,
+        budget: Budget,
+        max_failed_share: float = 1.0,
+        settings: BatchSettings | None = None,
+    ) -> None:
+        super().__init__(endpoint, journal, budget, max_failed_share)
+        if len(endpoint.base_urls) != 1:
+            raise ValueError(f"a batch is one server's, but base_urls has {len(endpoint.base_urls)}; name one.")
+        self.settings = settings or BatchSettings()
+        self.at_once = self.settings.most_requests
+        self._server = Server(endpoint, endpoint.base_urls[0])
+        self._under_way = 0
+        self._asked: dict[str, _Asked] = {}
+        self._gathered: dict[str, _Asked] = {}  # of these, what the next batch is to have
+        self._held: dict[str, _Asked] = {}  # and what there is no room for until a batch is collected
+        self._out: dict[str, _Batch] = {}
+        self._submitting: asyncio.Task[None] | None = None
+        self._looking = False
+        self._patience: asyncio.TimerHandle | None = None
+
+    def in_order(self, function: Callable[[Item], Awaitable[Result]], items: Iterable[Item]) -> Iterator[Result]:
+        async def counted(item: Item) -> Result:
+            self._under_way += 1
+            _item.set(object())  # seen by all that is awaited from here
+            try:
+                return await function(item)
+            finally:
+                self._under_way -= 1
+                self._look_soon()
+
+        return super().in_order(counted, items)
+
+    async def ask(self, request: Request) -> Reply:
+        if reply := self.journal.reply_to(request):
+            self.journal.note_hit(request)
+            return reply
+        asked = self._asked.get(request.key)
+        if asked is None:
+            asked = self._asked[request.key] = _Asked(request, asyncio.get_running_loop().create_future())
+            self._gather([asked])
+        item = _item.get()
+        asked.waiting.append(item)
+        self._look_soon()
+        try:
+            return await asyncio.shield(asked.reply)
+        finally:
+            asked.waiting.remove(item)
+            if not asked.waiting and not asked.reply.done():  # nobody wants it any more
+                for where in (self._asked, self._gathered, self._held):
+                    where.pop(request.key, None)
+
+    async def drain(self) -> None:
+        """Waits until what is being submitted is known to the server; batches are left for the next run to collect."""
+        if self._submitting is not None:
+            await asyncio.wait([self._submitting])
+        if sending := [batch.sending for batch in self._out.values() if batch.sending is not None]:
+            await asyncio.wait(sending)
+        if out := [batch.seeing_through for batch in self._out.values() if batch.seeing_through is not None]:
+            logger.info("%d batches stay out at %s; the same command collects them", len(out), self._server.place)
+            for task in out:
+                task.cancel()
+            await asyncio.wait(out)
+
+    async def close(self) -> None:
+        await self.drain()
+        await self._server.close()
+
+    # Gathering
+
+    def _gather(self, asked: Iterable[_Asked]) -> None:
+        for one in asked:
+            if self._asked.get(one.request.key) is one:
+                self._gathered[one.request.key] = one
+        if self._gathered and self._patience is None:
+            self._patience = asyncio.get_running_loop().call_later(_PATIENCE_S, self._submit_soon)
+        self._look_soon()
+
+    def _look_soon(self) -> None:
+        """After all that is ready to run has run: items begun or answered together are heard together."""
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        if not self._gathered:
+            return
+        waiting = {item for asked in self._asked.values() for item in asked.waiting if item is not None}
+        if len(waiting) >= self._under_way or len(self._gathered) >= self.settings.most_requests:
+            self._submit_soon()
+
+    def _submit_soon(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        if self._submitting is None or self._submitting.done():
+            self._submitting = asyncio.create_task(self._submit())
+
+    async def _submit(self) -> None:
+        try:
+            for name, batch_id, requests in await self.journal.adopt_batches(self._server.place, self.endpoint.model):
+                logger.info("batch %s of an earlier run is taken over: %d requests", batch_id or name, len(requests))
+                self._see_through(_Batch(name, requests, batch_id))
+            for batch in self._out.values():
+                for request in batch.requests.values():
+                    self._gathered.pop(request.key, None)  # its reply comes with that batch
+            while self._gathered:
+                await self._make_batch()
+        except Exception as error:
+            self._gathered.clear()
+            self._held.clear()
+            for asked in list(self._asked.values()):
+                self._give(asked, error)
+        finally:
+            self._gather(())
+
+    async def _make_batch(self) -> None:
+        """Of what is gathered, as much as goes into one, may be asked here and now, and is within the caps."""
+        chosen: list[_Asked] = []
+        lines: dict[str, bytes] = {}
+        size = 0
+        for key, asked in self._gathered.items():
+            line = _line(asked.request)
+            if chosen and (len(chosen) >= self.settings.most_requests or size + len(line) > self.settings.most_bytes):
+                break
+            chosen.append(asked)
+            lines[key] = line
+            size += len(line)
+        for asked in chosen:
+            del self._gathered[asked.request.key]
+        name = uuid.uuid4().hex  # not its content's: the same may be asked again, after it expired
+        opened = await self.journal.open_batch(
+            name, self._server.place, self.endpoint.model, [asked.request for asked in chosen]
+        )
+        batch = _Batch(name, {request.key: request for request in opened})
+        await self._wait_for_others([asked for asked in chosen if asked.request.key not in batch.requests])
+        if opened:
+            await self._reserve(batch)
+        if batch.requests:
+            self._see_through(batch, b"".join(lines[key] for key in batch.requests))
+
+    async def _reserve(self, batch: _Batch) -> None:
+        """Takes out of a batch what the caps leave no room for."""
+        wanted = [request for key, request in batch.requests.items() if key in self._asked]
+        try:
+            for request in wanted:
+                reservation = self.budget.reserve_now(request, half=True)
+                if reservation is None and not batch.reservations and not self._out:
+                    # Nothing here is out that could make room; elsewhere there may be.
+                    reservation = await self.budget.reserve(request, half=True)
+                if reservation is None:
+                    break
+                batch.reservations[request.key] = reservation
+        finally:
+            if left_out := batch.requests.keys() - batch.reservations.keys():
+                await self.journal.leave_out(batch.name, left_out)
+                batch.requests = {key: request for key, request in batch.requests.items() if key not in left_out}
+        still = {key: self._asked[key] for key in left_out & self._asked.keys()}
+        if batch.requests or self._out:
+            self._held.update(still)
+        else:  # what was in the way has just been collected
+            self._gather(still.values())
+
+    async def _wait_for_others(self, elsewhere: Sequence[_Asked]) -> None:
+        """Requests that another asks, live or in a batch of its own, are looked at again with the next poll."""
+        waiting = []
+        for asked in elsewhere:
+            if reply := self.journal.reply_to(asked.request):
+                self.journal.note_hit(asked.request)
+                self._give(asked, reply)
+            else:
+                waiting.append(asked)
+        if waiting:
+            await self.refuse_left_behind([asked.request for asked in waiting], collects=self._server.place)
+            asyncio.get_running_loop().call_later(self.settings.poll_s, self._gather, waiting)
+
+    # One batch
+
+    def _see_through(self, batch: _Batch, content: bytes | None = None) -> None:
+        self._out[batch.name] = batch
+        if batch.id is None:
+            batch.sending = asyncio.create_task(self._send(batch, content))
+        batch.seeing_through = asyncio.create_task(self._seen_through(batch))
+
+    async def _seen_through(self, batch: _Batch) -> None:
+        """From its submission until its replies are in the journal and with those who wait."""
+        there_is_room = True
+        try:
+            if batch.sending is not None:
+                await asyncio.shield(batch.sending)
+            if batch.id is not None:
+                await self._collect(batch, *await self._ended(batch))
+        except _QueueFullError:
+            there_is_room = False
+        except Exception as error:
+            if isinstance(error, NoReplyError):  # of the batch, not of a request
+                error = RefusedError(
+                    f"{self._server.place}: {error}. What the batch brings is not lost: the same command goes on."
+                )
+            for asked in self._asked_of(batch):
+                self._give(asked, error)
+        finally:
+            del self._out[batch.name]
+            for reservation in batch.reservations.values():
+                await self.budget.settle(reservation, 0, None)
+            await self.journal.let_go(batch.name)
+            # What it did not bring is asked again, and there may be room for more now.
+            self._held.update({asked.request.key: asked for asked in self._asked_of(batch)})
+            if there_is_room or not self._out:
+                held, self._held = self._held, {}
+                self._gather(held.values())
+
+    async def _send(self, batch: _Batch, content: bytes | None) -> None:
+        """Has the server begin the batch, once; or, of an earlier run's, learns whether it did."""
+        if content is None:
+            if found := await self._call(self._find(batch.name)):
+                batch.id = found.id
+                await self.journal.note_submitted(batch.name, batch.id)
+            else:
+                await self.journal.forget_batch(batch.name)
+            return
+        try:
+            file = await self._call(self._sdk.files.create(file=(f"{batch.name}.jsonl", content), purpose="batch"))
+            del content
+            # Not by the SDK's retries: what it takes for failed may have been done.
+            attempts = AsyncRetrying(
+                stop=stop_after_attempt(self.endpoint.attempts),
+                retry=retry_if_exception(lambda error: isinstance(error, NoReplyError)),
+                wait=wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_MOST_WAIT_S),
+                reraise=True,
+            )
+            async for attempt in attempts:
+                with attempt:
+                    again = attempt.retry_state.attempt_number > 1
+                    batch.id = await self._begin(batch.name, file.id, again)
+        except RefusedError:
+            await self.journal.forget_batch(batch.name)
+            raise
+        assert batch.id is not None
+        await self.journal.note_submitted(batch.name, batch.id)
+        logger.info(
+            "batch %s: %d requests are with %s; if this run ends, the same command collects it",
+            *(batch.id, len(batch.requests), self._server.place),
+        )
+
+    async def _begin(self, name: str, file_id: str, again: bool) -> str:
+        """Creates a batch, unless that has been tried and was done after all."""
+        if again and (found := await self._call(self._find(name))):
+            return found.id
+        created = await self._call(
+            self._sdk.with_options(max_retries=0).batches.create(
+                input_file_id=file_id,
+                endpoint=_PATH,
+                completion_window=self.settings.completion_window,  # type: ignore[arg-type]
+                metadata={"sage": name},
+            )
+        )
+        return created.id
+
+    async def _find(self, name: str) -> Batch | None:
+        """A batch that the server may have."""
+        async for found in self._sdk.batches.list(limit=100):
+            if found.metadata and found.metadata.get("sage") == name:
+                return found
+        return None
+
+    async def _ended(self, batch: _Batch) -> tuple[Batch, list[bytes]]:
+        """The batch when the server is done with it, and the lines of its files."""
+        from tqdm import tqdm
+
+        assert batch.id is not None
+        failures = 0
+        with tqdm(total=len(batch.requests), desc=f"batch {batch.id}", unit="request") as bar:
+            while True:
+                try:
+                    state = await self._call(self._sdk.batches.retrieve(batch.id))
+                    if counts := state.request_counts:
+                        bar.update(counts.completed + counts.failed - bar.n)
+                        bar.set_postfix_str(f"{state.status}, {counts.failed} failed")
+                    if state.status in _ENDED:
+                        files = [file for file in (state.output_file_id, state.error_file_id) if file]
+                        return state, [line for file in files for line in await self._lines(file)]
+                    failures = 0
+                except NoReplyError as failure:
+                    failures += 1
+                    if failures >= self.endpoint.attempts:
+                        raise
+                    logger.warning("batch %s: %s; it is looked at again", batch.id, failure)
+                await asyncio.sleep(self.settings.poll_s)
+
+    async def _lines(self, file_id: str) -> list[bytes]:
+        content = await self._call(self._sdk.files.content(file_id))
+        return content.content.split(b"\n")
+
+    async def _collect(self, batch: _Batch, state: Batch, lines: Sequence[bytes]) -> None:
+        """Into the journal, all in one commit, and only then to those who wait, all at once."""
+        if state.status == "failed":
+            await self.journal.forget_batch(batch.name)
+            faults = (state.errors and state.errors.data) or []
+            queue_full = any(fault.code == _QUEUE_FULL for fault in faults)
+            if queue_full and len(self._out) > 1:
+                raise _QueueFullError
+            said = "; ".join(
+                f"{f'line {fault.line}: ' if fault.line else ''}{self._server.said(fault.message or str(fault.code))}"
+                for fault in faults[:5]
+            )
+            hint = " Lower most_requests." if queue_full else ""
+            raise RefusedError(f"{self._server.place} refused the batch {batch.id}: {said or 'no reason'}.{hint}")
+        answers = self._read(batch, lines)
+        outcomes: dict[str, Reply | NoReplyError | RefusedError] = {}
+        kept, failed = [], []
+        for key, request in batch.requests.items():
+            prompt_tokens = completion_tokens = 0
+            cost = None
+            try:
+                body = self._answer(batch, state, answers.get(key))
+                prompt_tokens, completion_tokens = usage_of(body, request)
+                cost = self.budget.cost(request.model, prompt_tokens, completion_tokens, half=True)
+                reply = outcomes[request.key] = read_answer(body, prompt_tokens, completion_tokens)
+                kept.append((request, reply, cost))
+            except NoReplyError as failure:
+                outcomes[request.key] = failure
+                failed.append((request, failure, prompt_tokens, completion_tokens, cost))
+            except RefusedError as refusal:
+                outcomes[request.key] = refusal
+            if reservation := batch.reservations.pop(key, None):
+                await self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
+        await self.journal.collect_batch(batch.name, kept, failed)
+        reasons = Counter(failure.reason.value for _, failure, *_ in failed)
+        logger.log(
+            logging.WARNING if len(kept) < len(outcomes) else logging.INFO,
+            "batch %s is %s: %d replies of %d%s",
+            *(batch.id, state.status, len(kept), len(outcomes)),
+            "".join(f"; {reason}: {number}" for reason, number in reasons.most_common()),
+        )
+        for asked in self._asked_of(batch):
+            self._give(asked, outcomes[asked.request.key])
+
+    def _read(self, batch: _Batch, lines: Sequence[bytes]) -> dict[str, Mapping[str, Any]]:
+        """The lines of its files by custom id."""
+        answers: dict[str, Mapping[str, Any]] = {}
+        wrong = 0
+        for line in filter(bytes.strip, lines):
+            try:
+                answer = json.loads(line)
+                new = answer["custom_id"] in batch.requests and answer["custom_id"] not in answers
+            except (ValueError, TypeError, KeyError):
+                new = False
+            if new:
+                answers[answer["custom_id"]] = answer
+            wrong += not new
+        if wrong:
+            logger.warning(
+                "batch %s: %d lines are left out: broken, repeated, or of no request that it had", batch.id, wrong
+            )
+        return answers
+
+    def _answer(self, batch: _Batch, state: Batch, line: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """The body of one request's answer.
+
+        Raises:
+            NoReplyError: if there is none.
+            RefusedError: if there will never be one, or somebody cancelled the batch.
+        """
+        line = line or {}
+        response, error = line.get("response"), line.get("error")
+        if isinstance(response, Mapping):
+            body, status = response.get("body"), response.get("status_code")
+            if status == 200 and isinstance(body, Mapping):
+                return body
+            if isinstance(status, int) and status != 200:
+                said = body.get("error") if isinstance(body, Mapping) else body
+                code = said.get("code") if isinstance(said, Mapping) else None
+                raise self._server.turned_down(status, str(code), json.dumps(said))
+            raise NoReplyError(Reason.BROKEN, "its line holds no answer")
+        code = error.get("code") if isinstance(error, Mapping) else None
+        if state.status == "cancelled":
+            raise RefusedError(
+                f"the batch {batch.id} was cancelled at {self._server.place}. What it brought is kept; the same "
+                "command asks for the rest."
+            )
+        if code == "batch_expired" or (error is None and state.status == "expired"):
+            raise NoReplyError(Reason.EXPIRED, f"not done within {self.settings.completion_window}")
+        if code == "request_timeout":
+            raise NoReplyError(Reason.TIMED_OUT, "in a batch")
+        raise NoReplyError(Reason.BROKEN, self._server.said(json.dumps(error)) if error else "the batch has no line")
+
+    # Those who wait
+
+    def _give(self, asked: _Asked, outcome: Reply | Exception) -> None:
+        """To those who wait, unless it is to be asked again."""
+        if isinstance(outcome, NoReplyError):
+            asked.rounds += 1
+            asked.useless += outcome.reason in PAID_IN_VAIN
+            again = outcome.reason in (*MAY_PASS, *PAID_IN_VAIN, Reason.EXPIRED)
+            if again and asked.rounds < self.settings.rounds and asked.useless < self.endpoint.useless_replies:
+                return
+        if self._asked.pop(asked.request.key, None) is None:
+            return
+        if isinstance(outcome, Reply):
+            asked.reply.set_result(outcome)
+        elif asked.waiting:
+            asked.reply.set_exception(outcome)
+
+    def _asked_of(self, batch: _Batch) -> list[_Asked]:
+        return [asked for request in batch.requests.values() if (asked := self._asked.get(request.key))]
+
+    # The server
+
+    @property
+    def _sdk(self) -> openai.AsyncOpenAI:
+        return self._server.sdk().with_options(max_retries=_SDK_RETRIES)
+
+    async def _call(self, call: Awaitable[Answer]) -> Answer:
+        """What the server answers to a call of the batch API.
+
+        Raises:
+            NoReplyError: if it may do better the next time.
+            RefusedError: if not.
+        """
+        import openai
+
+        try:
+            answer = await call
+        except openai.NotFoundError as error:
+            failure: Exception = RefusedError(
+                f"{self._server.place} has no such batch or file, or no batch API at all (404): "
+                f"{self._server.said(error)}. Look at base_urls and the key; a server without one takes `mode: live`."
+            )
+        except openai.APIError as error:
+            failure = self._server.failure(error)
+        else:
+            if not isinstance(answer, str):
+                return answer
+            failure = NoReplyError(Reason.BROKEN, "its answer is no JSON")
+        raise failure  # and not from the SDK's error, whose request and text may hold the key
+
+
+class _QueueFullError(Exception):
+    """The server takes no further batch until another is done."""
+
+
+def _line(request: Request) -> bytes:
+    """Of a batch's file."""
+    line = {"custom_id": request.key, "method": "POST", "url": _PATH, "body": request.body()}
+    return json.dumps(line).encode() + b"\n"

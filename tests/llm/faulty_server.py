@@ -1,0 +1,210 @@
+"""A server for tests that speaks /v1/chat/completions over real HTTP and fails as real ones do.
+
+What it replies is a function of the request alone; whether and how it fails is one of the request and of how often it
+was asked. So two runs against it can be compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from socket import SO_LINGER, SOL_SOCKET
+from typing import Any
+
+from aiohttp import web
+
+PASSING = ("429", "429 waits", "500", "reset", "half", "no json")
+"""Faults that a client tries again, and that cost nothing."""
+USELESS = ("refused", "truncated", "empty", "filtered")
+"""Replies that are whole, paid for and of no use."""
+WRONG_FORM = "Sure! Here you are: {"
+EVERY_FAULT = (*PASSING, *USELESS, "wrong form", "never")
+
+
+@dataclass
+class Call:
+    """One request as it came; `outcome` is "reply" where a whole and usable one was sent, else the fault."""
+
+    key: str
+    body: dict[str, Any]
+    headers: Mapping[str, str]
+    outcome: str = "on its way"
+    usage: int = 0
+
+
+@dataclass
+class FaultyServer:
+    """Runs in a thread of its own for as long as the `with` lasts.
+
+    Args:
+        reply: text for a request's body.
+        share: of the calls, those that fail.
+        faults: what may happen to them, drawn by `seed`, request and how often it was asked.
+        script: for each request, what happens to its first calls, whatever is drawn: a fault, or "" for a reply.
+        latency_s: until each answer.
+        retry_after: headers of a "429 waits".
+        status: status and JSON body that every call gets instead.
+        models: what it says it has.
+    """
+
+    reply: Callable[[dict[str, Any]], str] = lambda body: "echo " + body["messages"][-1]["content"]
+    share: float = 0.0
+    faults: Sequence[str] = PASSING
+    seed: int = 0
+    script: Sequence[str] = ()
+    latency_s: float = 0.0
+    retry_after: Mapping[str, str] = field(default_factory=lambda: {"retry-after-ms": "1"})
+    status: tuple[int, dict[str, Any]] | None = None
+    models: Sequence[str] = ("some-model",)
+    port: int = 0
+    calls: list[Call] = field(default_factory=list)
+    most_in_flight: int = 0
+    in_flight: int = 0
+
+    def __post_init__(self) -> None:
+        self._asked: Counter[str] = Counter()
+        self._open = threading.Event()
+        self._open.set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> FaultyServer:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def paid(self) -> Counter[str]:
+        """How many whole usable replies each request got."""
+        return Counter(call.key for call in self.calls if call.outcome == "reply")
+
+    def hold(self) -> None:
+        """Calls are taken, and answered only after `release`."""
+        self._open.clear()
+
+    def release(self) -> None:
+        self._open.set()
+
+    def wait_for(self, in_flight: int, timeout_s: float = 10) -> None:
+        """Until so many calls are held at once."""
+        deadline = time.monotonic() + timeout_s
+        while self.in_flight < in_flight:
+            assert time.monotonic() < deadline, f"{self.in_flight} calls came, not {in_flight}"
+            time.sleep(0.002)
+
+    async def _start(self) -> None:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self._answer)
+        app.router.add_get("/v1/models", self._list)
+        self._over = asyncio.Event()
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        self.port = self._runner.addresses[0][1]
+
+    async def _stop(self) -> None:
+        self._open.set()
+        self._over.set()
+        await self._runner.cleanup()
+
+    async def _list(self, _: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
+
+    async def _answer(self, asked: web.Request) -> web.StreamResponse:
+        body = await asked.json()
+        call = Call(key_of(body), body, asked.headers.copy())
+        self.calls.append(call)
+        self._asked[call.key] += 1
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        fault = self._drawn(call.key, self._asked[call.key])
+        try:
+            await asyncio.sleep(self.latency_s)
+            while not self._open.is_set():
+                await asyncio.sleep(0.002)
+        finally:
+            self.in_flight -= 1
+        return await self._respond(asked, call, fault)
+
+    def _drawn(self, key: str, attempt: int) -> str:
+        if attempt <= len(self.script):
+            return self.script[attempt - 1]
+        draw = random.Random(f"{self.seed}/{key}/{attempt}")
+        return draw.choice(self.faults) if draw.random() < self.share else ""
+
+    async def _respond(self, asked: web.Request, call: Call, fault: str) -> web.StreamResponse:
+        if self.status:
+            call.outcome = str(self.status[0])
+            echoed = json.dumps(self.status[1]).replace("AUTHORIZATION", call.headers.get("Authorization", ""))
+            return web.Response(status=self.status[0], text=echoed, content_type="application/json")
+        call.outcome = fault or "reply"
+        if fault == "429":
+            return web.json_response({"error": {"message": "slow down", "code": "rate_limit_exceeded"}}, status=429)
+        if fault == "429 waits":
+            return web.json_response({"error": {"message": "slow down"}}, status=429, headers=self.retry_after)
+        if fault == "500":
+            return web.json_response({"error": {"message": "out of order"}}, status=500)
+        if fault == "no json":
+            return web.Response(text='{"choices": [{"message": ', content_type="application/json")
+        if fault == "reset":
+            asked.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+            asked.transport.abort()
+            return web.Response()
+        if fault == "never":
+            await self._over.wait()
+        answer = self._completion(call, fault)
+        text = json.dumps(answer).encode()
+        if fault == "half":
+            response = web.StreamResponse(
+                headers={"Content-Length": str(len(text)), "Content-Type": "application/json"}
+            )
+            await response.prepare(asked)
+            await response.write(text[: len(text) // 2])
+            asked.transport.close()
+            return response
+        call.usage = sum(answer["usage"].values())
+        return web.Response(body=text, content_type="application/json")
+
+    def _completion(self, call: Call, fault: str) -> dict[str, Any]:
+        text: str | None = self.reply(call.body)
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        finished = "stop"
+        if fault == "refused":
+            message |= {"content": None, "refusal": "I would rather not."}
+        elif fault == "truncated":
+            message["content"], finished = text[: len(text) // 2], "length"
+        elif fault == "filtered":
+            message["content"], finished = text[:1], "content_filter"
+        elif fault == "empty":
+            message["content"] = " \n"
+        elif fault == "wrong form":
+            message["content"] = WRONG_FORM
+        spoken = sum(len(said["content"]) for said in call.body["messages"])
+        return {
+            "id": call.key[:8],
+            "object": "chat.completion",
+            "model": call.body["model"],
+            "choices": [{"index": 0, "message": message, "finish_reason": finished}],
+            "usage": {"prompt_tokens": spoken // 4 + 1, "completion_tokens": len(message["content"] or "") // 4 + 1},
+        }
+
+
+def key_of(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,450 @@
+"""Batches against a real HTTP server: gathered, submitted once whatever happens, collected, asked again.
+
+Run as a program, this asks in a process of its own, which a test may kill: python test_batch.py URL JOURNAL ITEMS
+"""
+
+import asyncio
+import logging
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asking import MODEL, reasons, request, texts
+from batch_server import KEY, BatchServer
+
+from sage_dialog.llm import batch as batch_module
+from sage_dialog.llm import loop
+from sage_dialog.llm.asker import Endpoint
+from sage_dialog.llm.batch import BatchAsker, BatchSettings
+from sage_dialog.llm.budget import Budget, CapReachedError
+from sage_dialog.llm.client import Client
+from sage_dialog.llm.journal import Journal
+from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError
+from sage_dialog.parameters import Caps, Price
+
+Serve = Callable[..., BatchServer]
+Make = Callable[..., BatchAsker]
+PRICES = {MODEL: Price(prompt=2.0, completion=4.0)}
+HALF = (10 * 2.0 + 5 * 4.0) / 1e6 / 2  # of one reply of the server's
+
+
+def asker(url: str, journal: Journal, budget: Budget | None = None, **fields: Any) -> BatchAsker:
+    own = {name: fields.pop(name) for name in BatchSettings.model_fields.keys() & fields.keys()}
+    endpoint = {"base_urls": (url,), "model": MODEL, "api_key": KEY, "sampling": {"max_tokens": 50}} | fields
+    return BatchAsker(
+        Endpoint.model_validate(endpoint),
+        journal,
+        budget or Budget(Caps(), {}, PRICES),
+        settings=BatchSettings.model_validate({"poll_s": 0.01} | own),
+    )
+
+
+def echoes(items: range) -> list[str]:
+    return [f"echo item {item}" for item in items]
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_module, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(batch_module, "_SDK_RETRIES", 0)
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    with ExitStack() as servers:
+        yield lambda **how: servers.enter_context(BatchServer(**how))
+
+
+@pytest.fixture
+def make(journal: Journal) -> Iterator[Make]:
+    made = []
+
+    def create(url: str, journal: Journal = journal, **fields: Any) -> BatchAsker:
+        made.append(asker(url, journal, **fields))
+        return made[-1]
+
+    yield create
+    for one in made:
+        loop.run(one.close())
+
+
+# Gathering
+
+
+def test_what_is_asked_at_once_is_one_batch_at_half_price(serve: Serve, make: Make, journal: Journal) -> None:
+    server = serve()
+    budget = Budget(Caps(), {}, PRICES)
+    assert list(texts(make(server.url, budget=budget), range(30))) == echoes(range(30))
+    assert server.asked() == [[f"item {item}" for item in range(30)]]
+    (spent,) = journal.spent()
+    assert (spent.replies, spent.prompt_tokens, spent.failures) == (30, 300, 0)
+    assert spent.cost == pytest.approx(30 * HALF)
+    assert budget.spent() == {"calls": 30, "tokens": 450, "money": pytest.approx(30 * HALF)}
+    assert [batch["state"] for batch in journal.batches()] == ["collected"]
+    assert _rows(journal, "claims") == _rows(journal, "batch_requests") == 0
+    assert list(texts(make(server.url), range(30))) == echoes(range(30))
+    assert len(server.batches) == 1  # all of it was in the journal
+
+
+def test_what_comes_up_later_is_the_next_batch(serve: Serve, make: Make) -> None:
+    """Items that are answered, that ask again, that never ask, and two that ask the same."""
+    server = serve()
+    asking = make(server.url)
+
+    async def ask(item: int) -> list[str]:
+        if item % 5 == 4:
+            return []
+        replies = [(await asking.ask(request(asking, min(item, 17)))).text]
+        if item % 3 == 0:
+            await asyncio.sleep(0)
+            replies += [(await asking.ask(request(asking, f"{item} mended"))).text]
+        return replies
+
+    results = list(asking.in_order(ask, range(19)))
+    assert results[3] == ["echo item 3", "echo item 3 mended"] and results[4] == []
+    assert results[17] == ["echo item 17"] and results[18] == ["echo item 17", "echo item 18 mended"]
+    first, second = server.asked()
+    assert len(first) == len(set(first)) == 15
+    assert second == [f"item {item} mended" for item in (0, 3, 6, 12, 15, 18)]
+
+
+def test_an_item_that_asks_twice_at_once_counts_once(serve: Serve, make: Make) -> None:
+    server = serve()
+    asking = make(server.url)
+
+    async def ask(item: int) -> list[str]:
+        if item % 2:  # comes to ask only after the others do
+            for _ in range(3):
+                await asyncio.sleep(0)
+        both = [asking.ask(request(asking, f"{item} {order}")) for order in "ab"]
+        return [reply.text for reply in await asyncio.gather(*both)]
+
+    assert list(asking.in_order(ask, range(4)))[3] == ["echo item 3 a", "echo item 3 b"]
+    assert len(server.asked()) == 1
+
+
+@pytest.mark.parametrize("limit", [{"most_requests": 4}, {"most_bytes": 900}])
+def test_a_batch_keeps_to_the_limits_of_the_server(serve: Serve, make: Make, limit: dict[str, int]) -> None:
+    server = serve()
+    assert list(texts(make(server.url, **limit), range(11))) == echoes(range(11))
+    sizes = [len(asked) for asked in server.asked()]
+    assert max(sizes) <= 4 and sum(sizes) == 11 and len(sizes) <= 5
+    assert max(len(server.files[batch["input_file_id"]]) for batch in server.batches.values()) <= 900
+
+
+def test_an_item_that_waits_for_something_else_holds_nobody_up_for_ever(
+    serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_module, "_PATIENCE_S", 0.02)
+    asking = make(serve().url)
+    replied = None
+
+    async def ask(item: int) -> str:
+        nonlocal replied
+        replied = replied or asyncio.Event()
+        if item:
+            await replied.wait()
+        text = (await asking.ask(request(asking, item))).text
+        replied.set()
+        return text
+
+    assert list(asking.in_order(ask, range(2))) == echoes(range(2))
+
+
+# Restarts
+
+
+@pytest.mark.parametrize("event", ["upload", "create", "look", "download"])
+def test_killed_at_any_moment_nothing_is_paid_twice(serve: Serve, make: Make, tmp_path: Path, event: str) -> None:
+    server = serve(kill_at=event)
+    for n in range(120):  # of other people, on more than one page
+        server.add(metadata={"project": f"{n}"}, input_file_id="none", endpoint="none", completion_window="24h")
+    server.victim = subprocess.Popen(
+        [sys.executable, __file__, server.url, str(tmp_path / "shared.sqlite"), "12"], stderr=subprocess.DEVNULL
+    )
+    assert server.victim.wait(60) == -9
+    with closing(Journal(tmp_path / "shared.sqlite")) as journal:
+        assert len(journal.batches("submitting" if event in ("upload", "create") else "submitted")) == 1
+        asking = make(server.url, journal)
+        assert list(texts(asking, range(20))) == echoes(range(20))
+        loop.run(asking.close())
+        assert server.paid == {f"item {item}": 1 for item in range(20)}
+        known = [[f"item {item}" for item in range(12)], [f"item {item}" for item in range(12, 20)]]
+        assert sorted(map(sorted, server.asked())) == (
+            sorted(map(sorted, known)) if event != "upload" else sorted(map(sorted, [sum(known, [])]))
+        ) or (event == "upload" and sorted(sum(server.asked(), [])) == sorted(sum(known, [])))
+        assert [batch["state"] for batch in journal.batches()] == ["collected"] * len(server.asked())
+
+
+def test_a_batch_that_was_made_although_the_server_says_500_is_found(serve: Serve, make: Make) -> None:
+    server = serve(failing=Counter(create=1, list=1))
+    assert list(texts(make(server.url), range(3))) == echoes(range(3))
+    assert len(server.batches) == 1
+
+
+def test_faults_that_pass_are_sat_out(
+    serve: Serve, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_module, "_SDK_RETRIES", 1)
+    server = serve(failing=Counter(upload=1, look=5, download=3))
+    assert list(texts(make(server.url), range(3))) == echoes(range(3))
+    assert len(server.batches) == 1 and "it is looked at again" in caplog.text
+
+
+def test_a_batch_whose_server_is_lost_is_collected_by_the_next_run(serve: Serve, make: Make) -> None:
+    server = serve(failing=Counter(look=3))
+    with pytest.raises(RefusedError, match="the server failed.*goes on"):
+        list(texts(make(server.url, attempts=2), range(3)))
+    assert list(texts(make(server.url), range(3))) == echoes(range(3))
+    assert len(server.batches) == 1
+
+
+def test_after_an_error_the_batch_is_left_to_the_next_run(serve: Serve, make: Make) -> None:
+    server = serve(looks=10**6)
+    asking = make(server.url)
+
+    async def ask(item: int) -> None:
+        if item == 2:
+            while not server.batches:
+                await asyncio.sleep(0.01)
+            raise ZeroDivisionError
+        await asking.ask(request(asking, item))
+
+    batch_module_patience, batch_module._PATIENCE_S = batch_module._PATIENCE_S, 0.01
+    try:
+        with pytest.raises(ZeroDivisionError):
+            list(asking.in_order(ask, range(3)))
+    finally:
+        batch_module._PATIENCE_S = batch_module_patience
+    server.looks = 1
+    for batch in server.batches.values():
+        batch["looks"] = 0
+    assert list(texts(asking, range(2))) == echoes(range(2))
+    assert len(server.batches) == 1
+
+
+def test_two_processes_ask_nothing_twice(serve: Serve, make: Make, journal: Journal) -> None:
+    """Each journal is an owner of its own, as one of another process is."""
+    server = serve(looks=5)
+    with closing(Journal(journal.path)) as other:
+        askers = [make(server.url, journal), make(server.url, other)]
+
+        async def ask(item: int) -> str:
+            one = askers[item % 2]
+            return (await one.ask(request(one, item // 4))).text
+
+        assert list(askers[0].in_order(ask, range(40))) == echoes(range(10))[:0] + [
+            f"echo item {item // 4}" for item in range(40)
+        ]
+        for one in askers:
+            loop.run(one.close())
+    assert server.paid == {f"item {item}": 1 for item in range(10)}
+
+
+def test_live_calls_wait_for_a_batch_or_say_that_nobody_collects_it(serve: Serve, make: Make, journal: Journal) -> None:
+    server = serve(looks=10**6)
+    asking = make(server.url)
+    live = Client(asking.endpoint, journal, asking.budget)
+
+    async def both() -> tuple[str, str]:
+        first = asyncio.create_task(asking.ask(request(asking, 1)))
+        while not server.batches:
+            await asyncio.sleep(0.01)
+        second = asyncio.create_task(live.ask(request(live, 1)))
+        await asyncio.sleep(0.05)
+        server.looks = server.batches["batch-0"]["looks"] + 1
+        return (await first).text, (await second).text
+
+    assert loop.run(both()) == ("echo item 1", "echo item 1")
+
+    with closing(Journal(journal.path)) as dead:
+        loop.run(dead.open_batch("left", "http://elsewhere/v1", MODEL, [request(live, 2)]))
+    for one in (live, asking):
+        with pytest.raises(RefusedError, match="nobody has collected it.*mode: batch"):
+            list(texts(one, [2]))
+    assert len(server.batches) == 1
+    loop.run(live.close())
+
+
+# What batches bring
+
+
+def test_what_expired_is_asked_again_and_the_rest_is_kept(serve: Serve, make: Make, journal: Journal) -> None:
+    server = serve(ends=["expired"])
+    assert list(texts(make(server.url), range(10))) == echoes(range(10))
+    assert server.asked()[1] == [f"item {item}" for item in range(5, 10)]
+    assert server.paid == {f"item {item}": 1 for item in range(10)}
+    assert reasons(journal) == {Reason.EXPIRED: 5}
+
+
+def test_what_expires_again_and_again_is_given_up(serve: Serve, make: Make, journal: Journal) -> None:
+    server = serve(ends=["expired"] * 9, done_share=0.0)
+    assert list(texts(make(server.url, rounds=2), range(3))) == [Reason.EXPIRED] * 3
+    assert len(server.batches) == 2 and reasons(journal) == {Reason.EXPIRED: 6}
+
+
+USELESS = {
+    "truncated": Reason.TRUNCATED,
+    "empty": Reason.EMPTY,
+    "refused": Reason.REFUSED,
+    "filtered": Reason.FILTERED,
+}
+
+
+@pytest.mark.parametrize(("outcome", "reason"), USELESS.items())
+def test_useless_replies_are_paid_noted_and_asked_again(
+    serve: Serve, make: Make, journal: Journal, outcome: str, reason: Reason
+) -> None:
+    server = serve(script={"0": [outcome], "1": [outcome] * 9})
+    asking = make(server.url, useless_replies=2, rounds=5)
+    assert list(texts(asking, range(3))) == ["echo item 0", reason, "echo item 2"]
+    assert list(map(sorted, server.asked())) == [["item 0", "item 1", "item 2"], ["item 0", "item 1"]]
+    assert reasons(journal) == {reason: 3}
+    (spent,) = journal.spent()
+    assert spent.cost == pytest.approx(5 * HALF) == asking.budget.spent()["money"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "paid"),
+    [
+        (500, Reason.BROKEN, 1),
+        (429, Reason.BUSY, 1),
+        ("request_timeout", Reason.TIMED_OUT, 1),
+        ("half a line", Reason.BROKEN, 2),
+        ("no line", Reason.BROKEN, 2),
+    ],
+)
+def test_a_request_that_failed_alone_is_asked_again_alone(
+    serve: Serve, make: Make, journal: Journal, outcome: str | int, reason: Reason, paid: int
+) -> None:
+    server = serve(script={"1": [outcome]})
+    assert list(texts(make(server.url), range(3))) == echoes(range(3))
+    assert server.asked()[1:] == [["item 1"]] and reasons(journal) == {reason: 1}
+    assert server.paid["item 1"] == paid
+
+
+def test_what_cannot_be_answered_is_not_asked_again(serve: Serve, make: Make) -> None:
+    server = serve(script={"1": ["context_length_exceeded"] * 9})
+    assert list(texts(make(server.url), range(3))) == ["echo item 0", Reason.TOO_LONG, "echo item 2"]
+    assert len(server.batches) == 1
+
+
+def test_a_request_of_a_wrong_form_stops_the_run_and_the_others_are_kept(
+    serve: Serve, make: Make, journal: Journal
+) -> None:
+    server = serve(script={"1": [400] * 9})
+    with pytest.raises(RefusedError, match="400.*not like this"):
+        list(texts(make(server.url), range(3)))
+    assert _rows(journal, "replies") == 2 and _rows(journal, "batch_requests") == 0
+
+
+def test_lines_of_nobody_and_second_lines_change_nothing(
+    serve: Serve, make: Make, journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(script={"1": ["twice"]})
+    assert list(texts(make(server.url), range(3))) == echoes(range(3))
+    assert len(server.batches) == 1 and _rows(journal, "replies") == 3 and "2 lines are left out" in caplog.text
+
+
+def test_a_batch_that_is_refused_says_why_and_frees_its_requests(serve: Serve, make: Make, journal: Journal) -> None:
+    server = serve(ends=["failed"], errors=[{"code": "invalid_field", "line": 2, "message": "no such field"}])
+    budget = Budget(Caps(tokens=10_000), {}, PRICES)
+    with pytest.raises(RefusedError, match="line 2: no such field"):
+        list(texts(make(server.url, budget=budget), range(3)))
+    assert budget.spent()["tokens"] == 0 and journal.batches() == []
+    assert list(texts(make(server.url), range(3))) == echoes(range(3))
+
+
+def test_a_batch_that_was_cancelled_is_not_made_again_by_the_same_run(
+    serve: Serve, make: Make, journal: Journal
+) -> None:
+    server = serve(ends=["cancelled"])
+    with pytest.raises(RefusedError, match="was cancelled"):
+        list(texts(make(server.url), range(4)))
+    assert len(server.batches) == 1 and _rows(journal, "replies") == 2
+    assert list(texts(make(server.url), range(4))) == echoes(range(4))
+    assert set(server.paid.values()) == {1}
+
+
+def test_a_full_queue_is_waited_for(serve: Serve, make: Make) -> None:
+    full = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}
+    server = serve(ends=["completed", "failed"], errors=[full])
+    asking = make(server.url, most_requests=3)
+    asking.at_once = 6
+    assert list(texts(asking, range(6))) == echoes(range(6))
+    assert len(server.batches) == 3 and set(server.paid.values()) == {1}
+    alone = serve(ends=["failed"], errors=[full])
+    with pytest.raises(RefusedError, match="Lower most_requests"):
+        list(texts(make(alone.url), range(6, 8)))
+
+
+# Limits
+
+
+def test_a_cap_of_calls_makes_exactly_as_many(serve: Serve, make: Make, journal: Journal) -> None:
+    server = serve()
+    with pytest.raises(CapReachedError, match=r"llm\.caps\.calls = 7"):
+        list(texts(make(server.url, budget=Budget(Caps(calls=7), {}, PRICES)), range(10)))
+    assert server.paid.total() == 7 == _rows(journal, "replies")
+    assert _rows(journal, "batch_requests") == _rows(journal, "claims") == 0
+    assert list(texts(make(server.url, budget=Budget(Caps(calls=3), {}, PRICES)), range(10))) == echoes(range(10))
+    assert set(server.paid.values()) == {1}
+
+
+def test_within_a_cap_of_money_what_replies_left_is_spent_again(serve: Serve, make: Make) -> None:
+    """A reply takes less than the most that is set aside for it."""
+    server = serve()
+    budget = Budget(Caps(money=12 * HALF), {}, PRICES)
+    with pytest.raises(CapReachedError, match="money"):
+        list(texts(make(server.url, budget=budget), range(20)))
+    assert len(server.batches) > 1 and len(server.asked()[0]) > 1
+    assert budget.spent()["money"] == pytest.approx(server.paid.total() * HALF)
+    most = make(server.url).budget.cost(MODEL, request(make(server.url), 19).most_prompt_tokens, 50, half=True)
+    assert 12 * HALF - most < budget.spent()["money"] <= 12 * HALF
+
+
+def test_a_wrong_key_is_said_and_not_shown(
+    serve: Serve, make: Make, journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    key = "sk-wrong-0123456789-wrong"
+    server = serve()
+    with pytest.raises(RefusedError, match="401.*Look at the key") as told:
+        list(texts(make(server.url, api_key=key), range(3)))
+    assert server.refused_keys == 1 and journal.batches() == []
+    chain: BaseException | None = told.value
+    while chain is not None:
+        assert key not in str(chain)
+        chain = chain.__cause__ or chain.__context__
+    assert key not in caplog.text
+    journal.close()
+    assert not any(
+        key.encode() in path.read_bytes() for path in journal.path.parent.glob("replies.sqlite*") if path.is_file()
+    )
+
+
+def test_a_server_without_batches_is_named(serve: Serve, make: Make) -> None:
+    with pytest.raises(RefusedError, match="no batch API.*mode: live"):
+        list(texts(make(serve(no_batches=True).url), range(3)))
+
+
+def test_a_batch_is_one_servers(journal: Journal) -> None:
+    with pytest.raises(ValueError, match="base_urls has 2"):
+        asker("http://a/v1", journal, base_urls=("http://a/v1", "http://b/v1"))
+
+
+def _rows(journal: Journal, table: str) -> int:
+    with closing(sqlite3.connect(journal.path)) as connection:
+        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+if __name__ == "__main__":
+    url, path, items = sys.argv[1:]
+    for text in texts(asker(url, Journal(Path(path))), range(int(items))):
+        print(text)

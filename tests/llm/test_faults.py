@@ -1,0 +1,218 @@
+"""Each way in which a server fails, alone and all together, over real HTTP."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+from asking import reasons, request, texts
+from faulty_server import EVERY_FAULT, PASSING, USELESS, FaultyServer
+
+from sage_dialog.llm import client as client_module
+from sage_dialog.llm import loop
+from sage_dialog.llm.client import Client
+from sage_dialog.llm.journal import Journal
+from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError
+
+Serve = Callable[..., FaultyServer]
+MakeClient = Callable[..., Client]
+
+PASSES = {
+    "429": Reason.BUSY,
+    "429 waits": Reason.BUSY,
+    "500": Reason.BROKEN,
+    "reset": Reason.BROKEN,
+    "half": Reason.BROKEN,
+    "no json": Reason.BROKEN,
+    "never": Reason.TIMED_OUT,
+}
+IS_USELESS = {
+    "refused": Reason.REFUSED,
+    "truncated": Reason.TRUNCATED,
+    "empty": Reason.EMPTY,
+    "filtered": Reason.FILTERED,
+}
+
+
+@pytest.mark.parametrize(("fault", "reason"), PASSES.items())
+def test_what_may_pass_is_asked_again(
+    serve: Serve, make_client: MakeClient, journal: Journal, fault: str, reason: Reason
+) -> None:
+    server = serve(script=[fault, fault])
+    client = make_client(server.url, timeout_s=0.2)
+    assert list(texts(client, [1])) == ["echo item 1"]
+    assert [call.outcome for call in server.calls][-1] == "reply" and len(server.calls) == 3
+    assert reasons(journal) == {reason: 2}
+
+
+@pytest.mark.parametrize(("fault", "reason"), (PASSES | IS_USELESS).items())
+def test_in_the_end_the_last_reason_is_given(
+    serve: Serve, make_client: MakeClient, journal: Journal, fault: str, reason: Reason
+) -> None:
+    server = serve(script=["429"] + [fault] * 9)
+    client = make_client(server.url, timeout_s=0.1, attempts=4, useless_replies=2)
+    assert list(texts(client, [1])) == [reason]
+    calls = 4 if fault in PASSES else 3  # of a useless reply two, after the busy server
+    assert len(server.calls) == calls
+    expected = {Reason.BUSY: 1, reason: calls - 1} if reason != Reason.BUSY else {reason: calls}
+    assert reasons(journal) == expected
+
+
+def test_a_failure_is_never_served_as_a_reply(serve: Serve, make_client: MakeClient, journal: Journal) -> None:
+    server = serve(script=["truncated"])
+    client = make_client(server.url, useless_replies=1)
+    assert list(texts(client, [1])) == [Reason.TRUNCATED]
+    assert journal.reply_to(request(client, 1)) is None
+    (spent,) = journal.spent()
+    assert (spent.replies, spent.failures) == (0, 1)
+    assert spent.completion_tokens > 0  # it was paid for
+    assert list(texts(client, [1])) == ["echo item 1"]
+
+
+def test_what_was_said_in_vain_is_kept_for_the_reject(serve: Serve, make_client: MakeClient) -> None:
+    client = make_client(serve(script=["truncated"]).url, useless_replies=1)
+    with pytest.raises(NoReplyError) as caught:
+        loop.run(client.ask(request(client, 1)))
+    assert caught.value.said == "echo "
+
+
+def test_a_server_that_is_not_there(make_client: MakeClient, journal: Journal) -> None:
+    client = make_client("http://127.0.0.1:9/v1", attempts=3)
+    assert list(texts(client, [1])) == [Reason.UNREACHABLE]
+    assert reasons(journal) == {Reason.UNREACHABLE: 3}
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
+def test_a_call_that_is_refused_is_not_repeated(serve: Serve, make_client: MakeClient, status: int) -> None:
+    server = serve(status=(status, {"error": {"message": "no such thing", "code": "wrong"}}))
+    client = make_client(server.url)
+    with pytest.raises(RefusedError, match=rf"127\.0\.0\.1:{server.port}/v1 refused the request \({status}\).*no such"):
+        loop.run(client.ask(request(client, 1)))
+    assert len(server.calls) == 1
+
+
+def test_a_refused_call_stops_the_run_though_others_still_wait(serve: Serve, make_client: MakeClient) -> None:
+    """The first item would wait for ever; that a later one is refused is said at once."""
+    held, refusing = serve(), serve(status=(401, {"error": {"message": "wrong key"}}))
+    held.hold()
+    first, others = make_client(held.url), make_client(refusing.url, concurrency=2)
+
+    async def ask(item: int) -> str:
+        client = others if item else first
+        return (await client.ask(request(client, item))).text
+
+    with pytest.raises(RefusedError, match="Look at the key"):
+        list(others.in_order(ask, range(1000)))
+    assert len(refusing.calls) <= 4
+    held.release()
+    loop.run(first.drain())
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"message": "too many", "code": "context_length_exceeded"}, Reason.TOO_LONG),
+        ({"message": "This model's maximum context length is 8 tokens.", "code": 400}, Reason.TOO_LONG),
+        ({"message": "the request exceeds the available context size, try more", "code": 400}, Reason.TOO_LONG),
+        ({"message": "no", "code": "content_filter"}, Reason.PROMPT_FILTERED),
+    ],
+)
+def test_a_request_that_does_not_fit_is_the_rows_fault(
+    serve: Serve, make_client: MakeClient, body: dict[str, Any], reason: Reason
+) -> None:
+    server = serve(status=(400, {"error": body}))
+    assert list(texts(make_client(server.url), [1])) == [reason]
+    assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 529])
+def test_statuses_that_pass(serve: Serve, make_client: MakeClient, status: int) -> None:
+    server = serve(status=(status, {"error": {"message": "later"}}))
+    assert len(list(texts(make_client(server.url, attempts=3), [1]))) == 1
+    assert len(server.calls) == 3
+
+
+def test_an_empty_account_is_no_busy_server(serve: Serve, make_client: MakeClient) -> None:
+    server = serve(status=(429, {"error": {"message": "pay", "code": "insufficient_quota"}}))
+    with pytest.raises(RefusedError, match="pay"):
+        list(texts(make_client(server.url), [1]))
+    assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after": "-3"}, 0),
+        ({"retry-after": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_how_long_a_server_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+    assert client_module._retry_after(headers) == seconds
+
+
+def test_a_date_to_wait_for() -> None:
+    wait_s = client_module._retry_after({"retry-after": formatdate(time.time() + 100, usegmt=True)})
+    assert wait_s == pytest.approx(100, abs=5)
+    assert client_module._retry_after({"retry-after": formatdate(time.time() - 100, usegmt=True)}) == 0
+
+
+def test_nothing_is_sent_while_a_server_asks_to_wait(serve: Serve, make_client: MakeClient) -> None:
+    server = serve(script=["429 waits"], retry_after={"retry-after": "60"})
+    client = make_client(server.url, concurrency=1)
+
+    async def ask() -> None:
+        asked = [asyncio.create_task(client.ask(request(client, item))) for item in range(5)]
+        while not client._servers[0].limit.wait_s:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.1)
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        await client.drain()
+
+    loop.run(ask())
+    assert len(server.calls) == 1
+    assert 55 < client._servers[0].limit.wait_s <= 60
+
+
+def test_half_a_surrogate_pair_is_no_obstacle(serve: Serve, make_client: MakeClient) -> None:
+    """JSON can hold one; neither the journal nor a table can."""
+    client = make_client(serve(reply=lambda body: "so \ud83d sad").url)
+    assert list(texts(client, [1])) == ["so ? sad"]
+
+
+def test_a_wrong_form_is_still_a_reply(serve: Serve, make_client: MakeClient) -> None:
+    """Whether it is of use is the role's to say."""
+    assert list(texts(make_client(serve(script=["wrong form"]).url), [1])) == ["Sure! Here you are: {"]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_thousand_items_with_faults_end_as_without(
+    serve: Serve, make_client: MakeClient, journal: Journal, seed: int
+) -> None:
+    server = serve(share=0.2, seed=seed, faults=(*PASSING, *USELESS))
+    client = make_client(server.url, attempts=30, useless_replies=30, concurrency=32)
+    assert list(texts(client, range(1000))) == [f"echo item {item}" for item in range(1000)]
+    assert len(server.paid) == 1000 and set(server.paid.values()) == {1}
+    assert sum(reasons(journal).values()) == len(server.calls) - 1000 > 100
+    assert {call.outcome for call in server.calls} == {"reply", *PASSING, *USELESS}
+    assert list(texts(client, range(1000))) == [f"echo item {item}" for item in range(1000)]
+    assert len(server.calls) == sum(reasons(journal).values()) + 1000  # the second time nothing was asked
+
+
+def test_every_item_is_answered_or_explained(serve: Serve, make_client: MakeClient) -> None:
+    server = serve(share=0.5, faults=[fault for fault in EVERY_FAULT if fault not in ("never", "wrong form")])
+    client = make_client(server.url, attempts=3, useless_replies=1, concurrency=32)
+    outcomes = list(texts(client, range(300)))
+    failed = [outcome for outcome in outcomes if isinstance(outcome, Reason)]
+    assert [o for o in outcomes if not isinstance(o, Reason)] == [
+        f"echo item {item}" for item, o in enumerate(outcomes) if not isinstance(o, Reason)
+    ]
+    assert len(outcomes) == 300 and 50 < len(failed) < 200
+    assert set(server.paid.values()) == {1} and sum(server.paid.values()) == 300 - len(failed)

@@ -1,0 +1,63 @@
+"""A model that says what a test wants, behind a real journal and budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sage_dialog.llm.asker import Asker, Endpoint
+from sage_dialog.llm.budget import Budget
+from sage_dialog.llm.journal import Journal
+from sage_dialog.llm.requests import Reply, Request
+from sage_dialog.parameters import Caps
+
+PROMPTS = Path(__file__).parents[2] / "conf" / "base" / "prompts"
+
+
+class Scripted(Asker):
+    """Replies with what `say` returns for a request, and raises it where it is an error."""
+
+    def __init__(self, say: Callable[[Request], str | Exception], *parts: Any) -> None:
+        super().__init__(*parts)
+        self.say = say
+        self.asked: list[Request] = []
+        self.announced: list[tuple[int, int | None]] = []
+
+    async def ask(self, request: Request) -> Reply:
+        self.asked.append(request)
+        said = self.say(request)
+        if isinstance(said, Exception):
+            raise said
+        return Reply(said, 1, 1)
+
+    async def drain(self) -> None:
+        pass
+
+    def announce(self, requests: Any, calls: int | None = None) -> None:
+        requests = list(requests)
+        assert not self.asked or self.announced, "calls were made before they were announced"
+        self.announced.append((len(requests), calls))
+        super().announce(requests, calls)
+
+
+@pytest.fixture
+def prompts() -> Path:
+    return PROMPTS
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> Any:
+    """Makes askers: a function from a request to what is said, fields of the endpoint, a share that may fail."""
+    journal = Journal(tmp_path / "replies.sqlite")
+
+    def make(say: Any = lambda request: "", *, max_failed_share: float = 1.0, **endpoint: Any) -> Scripted:
+        fields = {"base_urls": ["http://secret.example:8000/v1"], "model": "gpt-5-mini", "api_key": "sk-secret-key"}
+        return Scripted(
+            say, Endpoint.model_validate(fields | endpoint), journal, Budget(Caps(), {}, {}), max_failed_share
+        )
+
+    yield make
+    journal.close()

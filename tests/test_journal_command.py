@@ -1,0 +1,73 @@
+"""`kedro sage journal`: what it shows, exports and drops."""
+
+import asyncio
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from sage_dialog.cli import drop, export, journal_tables
+from sage_dialog.llm.journal import Journal
+from sage_dialog.llm.requests import NoReplyError, Reason, Reply, Request
+
+
+def request(role: str, words: str, model: str = "big[bold]") -> Request:
+    return Request(role, model, ({"role": "user", "content": words},), {"max_tokens": 5})
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path / "replies.sqlite")
+
+    async def fill() -> None:
+        for number in range(1200):
+            await journal.keep(request("judge", f"pair {number}"), Reply("A", 1000, 10), 0.01)
+        await journal.keep(request("annotator", "é", "small"), Reply("naïve", 7, 3), None)
+        await journal.note_failure(request("judge", "x"), NoReplyError(Reason.TRUNCATED, "after 5 tokens"), 9, 5, 0.5)
+
+    asyncio.run(fill())
+    journal.note_hit(request("judge", "pair 0"))
+    yield journal
+    journal.close()
+
+
+def shown(journal: Journal) -> str:
+    console = Console(file=io.StringIO(), width=150)
+    for part in journal_tables(journal):
+        console.print(part)
+    return " ".join(console.file.getvalue().split())
+
+
+def test_it_shows_what_each_model_cost_each_role(journal: Journal) -> None:
+    text = shown(journal)
+    assert "judge big[bold] 1,200 1 1 1,200,009 12,005 12.50" in text
+    assert "annotator small 1 0 0 7 3 no price" in text
+    assert "judge truncated 1" in text
+    assert "0.0 MB" not in text and " MB" in text
+
+
+def test_an_export_has_requests_and_replies(journal: Journal, tmp_path: Path) -> None:
+    result = CliRunner().invoke(export, [str(tmp_path / "out.jsonl"), "--role", "annotator"], obj=journal)
+    assert result.exit_code == 0 and "replies written to" in result.output
+    (line,) = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    entry = json.loads(line)
+    assert entry["reply"] == "naïve" and "é" in line
+    assert entry["request"]["messages"] == [{"role": "user", "content": "é"}]
+    assert entry["key"] == request("annotator", "é", "small").key
+
+
+def test_what_is_dropped_is_asked_again_and_nothing_else(journal: Journal) -> None:
+    run = CliRunner()
+    assert "Say which" in run.invoke(drop, [], obj=journal).output
+    refused = run.invoke(drop, ["--role", "judge"], input="n\n", obj=journal)
+    assert "paid for again when they are needed: 1,200" in refused.output and refused.exit_code == 1
+    assert journal.reply_to(request("judge", "pair 3")) is not None
+    key = request("judge", "pair 3").key
+    assert "dropped: 1\n" in run.invoke(drop, ["--key", key, "--yes"], obj=journal).output
+    assert journal.reply_to(request("judge", "pair 3")) is None
+    assert "dropped: 1,199" in run.invoke(drop, ["--model", "big[bold]"], input="y\n", obj=journal).output
+    assert journal.reply_to(request("annotator", "é", "small")) is not None

@@ -1,0 +1,138 @@
+"""The pipelines with `--env vllm` and `--env openai`, against a server on this machine."""
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faulty_server import FaultyServer
+from kedro.framework.session import KedroSession
+
+from sage_dialog import schemas
+from sage_dialog.hooks import RunRefused, RunStopped
+from sage_dialog.llm import client as client_module
+from sage_dialog.tables import table
+
+OpenSession = Callable[..., KedroSession]
+KEY = "sk-not-to-be-seen-0123456789"
+DIALOGUES = 12
+
+
+def annotated(body: dict[str, Any]) -> str:
+    """What a good annotator says of the dialogue in the last message."""
+    said = re.findall(r"^(\d+)\. (user|assistant): (.*)$", body["messages"][1]["content"], re.MULTILINE)
+    turns = [
+        {"turn": int(number), "speaker": speaker, "motivation": "Sharing", "emotion": None, "topics": ["dogs"],
+         "text": text, "question": None} for number, speaker, text in said
+    ]  # fmt: skip
+    return json.dumps({"turns": turns})
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
+    monkeypatch.setattr(client_module, "_FIRST_WAIT_S", 0.001)
+    with FaultyServer(reply=annotated, models=("served-model",)) as server:
+        monkeypatch.setenv("VLLM_URL", server.url)
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        yield server
+
+
+@pytest.fixture
+def project(open_session: OpenSession, configured: Path, tmp_path: Path) -> OpenSession:
+    """Sessions on a folder that holds the prompts and a table of dialogues."""
+    (tmp_path / "conf").symlink_to(configured / "conf")
+    rows = [
+        {"dialogue_id": f"d{number}", "subreddit": "s", "link_id": "t3_l", "month": "2015-01", "n_turns": 2,
+         "turns": [{"comment_id": f"c{number}{turn}", "text": f"My dog number {number} is fine, turn {turn}."}
+                   for turn in range(2)], "mean_words": 7.0, "min_sentiment": 0.5} for number in range(DIALOGUES)
+    ]  # fmt: skip
+    with open_session("vllm") as session:
+        catalog = session.load_context().catalog
+        catalog.save("dialogues", table(rows, schemas.DIALOGUES))
+    return open_session
+
+
+def annotate(open_session: OpenSession, env: str, **parameters: Any) -> list[dict[str, Any]]:
+    with open_session(env, **parameters) as session:
+        made = session.run(node_names=["annotate_dialogues"])
+    return made["annotations"].load().to_pylist()
+
+
+def test_a_url_is_enough(project: OpenSession, server: FaultyServer, tmp_path: Path) -> None:
+    rows = annotate(project, "vllm")
+    assert {row["dialogue_id"] for row in rows} == {f"d{number}" for number in range(DIALOGUES)}
+    assert {row["annotator"].split(" annotator ")[0] for row in rows} == {"served-model"}
+    assert {(row["motivation"], row["emotion"], tuple(row["topics"])) for row in rows} == {("sharing", None, ("dogs",))}
+    assert len(server.calls) == DIALOGUES
+    assert annotate(project, "vllm") == rows
+    assert len(server.calls) == DIALOGUES  # the journal answered
+    assert list((tmp_path / "data").rglob("journal/replies.sqlite"))
+
+
+def test_a_cap_ends_the_run_cleanly_and_the_next_goes_on(project: OpenSession, server: FaultyServer) -> None:
+    with pytest.raises(RunStopped, match=r"llm\.caps\.calls = 5 is reached.*same command"):
+        annotate(project, "vllm", llm={"caps": {"calls": 5}})
+    assert len(server.calls) == 5
+    with pytest.raises(RunStopped, match=r"llm\.role_caps\.annotator\.calls = 4 is reached"):
+        annotate(project, "vllm", llm={"role_caps": {"annotator": {"calls": 4}}})
+    assert len(server.calls) == 9
+    assert len(annotate(project, "vllm")) == 2 * DIALOGUES
+    assert len(server.calls) == DIALOGUES
+    assert max(server.paid.values()) == 1
+
+
+def test_too_many_failed_rows_end_the_run(project: OpenSession, server: FaultyServer) -> None:
+    server.reply = lambda body: "I would rather talk about the weather."
+    with pytest.raises(RunStopped, match=r"1 of 12 dialogues failed, more than llm\.max_failed_share = 0\.05"):
+        annotate(project, "vllm")
+    rows = None
+    with project("vllm", llm={"max_failed_share": 1.0}) as session:
+        rows = session.run(node_names=["annotate_dialogues"])["annotation_rejects"].load().to_pylist()
+    assert len(rows) == DIALOGUES
+    assert {row["raw_reply"] for row in rows} == {"I would rather talk about the weather."}
+
+
+def test_no_key_is_told_before_anything_runs(
+    project: OpenSession, server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(RunRefused, match="it has no key; set the environment variable"):
+        annotate(project, "openai")
+    assert not server.calls
+
+
+def test_a_server_that_is_not_there_is_told_before_anything_runs(
+    project: OpenSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_URL", "http://127.0.0.1:9/v1")
+    with pytest.raises(RunRefused, match=r"127\.0\.0\.1:9/v1 does not say which model it has"):
+        annotate(project, "vllm")
+
+
+def test_a_key_is_used_and_never_shown(
+    project: OpenSession,
+    server: FaultyServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    caplog.set_level(logging.DEBUG)
+    rows = annotate(project, "openai")
+    assert {row["annotator"].split(" annotator ")[0] for row in rows} == {"gpt-5.4-mini"}
+    assert {call.headers["Authorization"] for call in server.calls} == {f"Bearer {KEY}"}
+
+    server.status = (401, {"error": {"message": f"your key {KEY} is wrong"}})
+    server.reply = lambda body: ""
+    with project("openai", llm={"journal": "data/other.sqlite"}) as session:
+        catalog = session.load_context().catalog
+        with pytest.raises(RunStopped, match="Look at the key") as stopped:
+            session.run(node_names=["annotate_dialogues"])
+    shown = [caplog.text, str(stopped.value), repr(catalog), *(repr(catalog[role]) for role in ("annotator", "judges"))]
+    assert not any(KEY in text for text in shown)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(path.name == "other.sqlite" for path in files)
+    assert not any(KEY.encode() in path.read_bytes() for path in files)
