@@ -148,6 +148,7 @@ class Client(Asker):
             return await asyncio.shield(call)
         except asyncio.CancelledError:
             await asyncio.wait([call])
+            call.exception()  # noted in the journal, and of no more use
             raise
 
     async def _send(self, server: Server, number: int, request: Request, reservation: Reservation) -> Reply:
