@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from sage_dialog.cli import drop, export, journal_tables
+from sage_dialog.cli import drop, export, forget, journal_tables
 from sage_dialog.llm.journal import Journal
 from sage_dialog.llm.requests import NoReplyError, Reason, Reply, Request
 
@@ -71,3 +71,21 @@ def test_what_is_dropped_is_asked_again_and_nothing_else(journal: Journal) -> No
     assert journal.reply_to(request("judge", "pair 3")) is None
     assert "dropped: 1,199" in run.invoke(drop, ["--model", "big[bold]"], input="y\n", obj=journal).output
     assert journal.reply_to(request("annotator", "é", "small")) is not None
+
+
+def test_a_batch_that_is_lost_can_be_given_up(journal: Journal) -> None:
+    asked = [request("judge", "in a batch")]
+
+    async def submit() -> None:
+        await journal.open_batch("ours", "http://server/v1", "big", asked)
+        await journal.note_submitted("ours", "batch_17")
+
+    asyncio.run(submit())
+    assert "batch_17 big submitted" in shown(journal)
+    run = CliRunner()
+    assert "No batch batch_18" in run.invoke(forget, ["batch_18"], obj=journal).output
+    assert run.invoke(forget, ["batch_17"], input="n\n", obj=journal).exit_code == 1
+    assert not asyncio.run(journal.claim(asked[0]))
+    assert "is forgotten" in run.invoke(forget, ["batch_17", "--yes"], obj=journal).output
+    assert asyncio.run(journal.claim(asked[0]))
+    assert "batch_17" not in shown(journal)

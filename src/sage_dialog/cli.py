@@ -119,6 +119,23 @@ def drop(
     click.echo(f"replies dropped: {replies.drop(role, model, keys):,}")
 
 
+@journal.command()
+@click.argument("batch_id")
+@click.option("--yes", is_flag=True, help="do not ask")
+@click.pass_obj
+def forget(replies: Journal, batch_id: str, yes: bool) -> None:
+    """Gives up a batch that the server has lost: its requests are asked, and paid for, anew."""
+    from sage_dialog.llm import loop
+
+    names = [batch["name"] for batch in replies.batches() if batch["id"] == batch_id and batch["state"] != "collected"]
+    if not names:
+        raise click.ClickException(f"No batch {batch_id} is waiting to be collected; `kedro sage journal` lists them.")
+    if not yes:
+        click.confirm("What the server may still have of this batch will not be collected. Go on?", abort=True)
+    loop.run(replies.forget_batch(names[0]))
+    click.echo(f"batch {batch_id} is forgotten")
+
+
 def _journal(metadata: ProjectMetadata, env: str | None) -> Journal:
     from kedro.framework.session import KedroSession
 

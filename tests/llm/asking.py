@@ -38,6 +38,12 @@ def reasons(journal: Journal) -> dict[str, int]:
     return {reason: n for _, reason, n in journal.failures()}
 
 
+def claims(journal: Journal) -> int:
+    """How many there are, once all that was to be written is."""
+    found = journal._do(lambda connection: connection.execute("SELECT count(*) FROM claims").fetchone()[0])
+    return int(found.result())
+
+
 def main() -> None:
     url, journal, items, results, *concurrency = sys.argv[1:]
     fields = {"base_urls": (url,), "model": MODEL, "sampling": {"max_tokens": 50}}

@@ -33,8 +33,8 @@ class BatchServer:
         reply: text for a request's body.
         script: by a word of a request's message, what happens to it each time it is asked: "reply", "truncated",
             "filtered", "empty", "refused", a status such as 500, an error's code such as "request_timeout", "half a
-            line" or "no line". After the last of these it is a reply.
-        ends: how the first batches end; the others are completed.
+            line", "no line", or "twice": with two more lines, one of them of nobody. After the last of these, a reply.
+        ends: how the first batches end; the others are completed. "failed" takes `errors` for its reasons.
         done_share: of the requests of a batch that expires or is cancelled, those that were done by then.
         looks: how often a batch is looked at before it has ended.
         failing: by event, how often it is answered by 500 although it was done: "upload", "create", "look", "list",
@@ -229,7 +229,7 @@ class BatchServer:
         line = _result(request, {"status_code": 200, "request_id": "r", "body": body}, None)
         output.append(line[: len(line) // 2] + b"\n" if outcome == "half a line" else line)
         if outcome == "twice":
-            output.append(_result(request, {"status_code": 500, "request_id": "r", "body": {}}, None))
+            errors.append(_result(request, {"status_code": 500, "request_id": "r", "body": {}}, None))
             output.append(_result({"custom_id": "of nobody"}, {"status_code": 200, "body": body}, None))
 
 

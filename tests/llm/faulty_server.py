@@ -82,6 +82,8 @@ class FaultyServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self._thread.is_alive():  # a test has done it
+            return
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)

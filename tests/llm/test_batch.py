@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from sage_dialog.llm.batch import BatchAsker, BatchSettings
 from sage_dialog.llm.budget import Budget, CapReachedError
 from sage_dialog.llm.client import Client
 from sage_dialog.llm.journal import Journal
-from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError
+from sage_dialog.llm.requests import Reason, RefusedError
 from sage_dialog.parameters import Caps, Price
 
 Serve = Callable[..., BatchServer]
@@ -129,13 +130,21 @@ def test_an_item_that_asks_twice_at_once_counts_once(serve: Serve, make: Make) -
     assert len(server.asked()) == 1
 
 
-@pytest.mark.parametrize("limit", [{"most_requests": 4}, {"most_bytes": 900}])
-def test_a_batch_keeps_to_the_limits_of_the_server(serve: Serve, make: Make, limit: dict[str, int]) -> None:
+@pytest.mark.parametrize(("limit", "sizes"), [({"most_requests": 4}, [4, 4, 3]), ({"most_bytes": 900}, [3, 3, 3, 2])])
+def test_a_batch_keeps_to_the_limits_of_the_server(
+    serve: Serve, make: Make, limit: dict[str, int], sizes: list[int]
+) -> None:
     server = serve()
-    assert list(texts(make(server.url, **limit), range(11))) == echoes(range(11))
-    sizes = [len(asked) for asked in server.asked()]
-    assert max(sizes) <= 4 and sum(sizes) == 11 and len(sizes) <= 5
-    assert max(len(server.files[batch["input_file_id"]]) for batch in server.batches.values()) <= 900
+    asking = make(server.url, **limit)
+    asking.at_once = 100
+    assert list(texts(asking, range(11))) == echoes(range(11))
+    assert sorted(map(len, server.asked()), reverse=True) == sizes
+
+
+def test_more_items_than_may_be_under_way_are_asked_in_turn(serve: Serve, make: Make) -> None:
+    server = serve()
+    assert list(texts(make(server.url, most_requests=4), range(23))) == echoes(range(23))
+    assert max(map(len, server.asked())) <= 4 and set(server.paid.values()) == {1}
 
 
 def test_an_item_that_waits_for_something_else_holds_nobody_up_for_ever(
@@ -175,11 +184,10 @@ def test_killed_at_any_moment_nothing_is_paid_twice(serve: Serve, make: Make, tm
         assert list(texts(asking, range(20))) == echoes(range(20))
         loop.run(asking.close())
         assert server.paid == {f"item {item}": 1 for item in range(20)}
-        known = [[f"item {item}" for item in range(12)], [f"item {item}" for item in range(12, 20)]]
-        assert sorted(map(sorted, server.asked())) == (
-            sorted(map(sorted, known)) if event != "upload" else sorted(map(sorted, [sum(known, [])]))
-        ) or (event == "upload" and sorted(sum(server.asked(), [])) == sorted(sum(known, [])))
-        assert [batch["state"] for batch in journal.batches()] == ["collected"] * len(server.asked())
+        parts = [{f"item {item}" for item in range(12)}, {f"item {item}" for item in range(12, 20)}]
+        made = [set(asked) for asked in server.asked()]
+        assert len(made) == 2 and all(part in made for part in parts)
+        assert [batch["state"] for batch in journal.batches()] == ["collected"] * 2
 
 
 def test_a_batch_that_was_made_although_the_server_says_500_is_found(serve: Serve, make: Make) -> None:
@@ -188,24 +196,35 @@ def test_a_batch_that_was_made_although_the_server_says_500_is_found(serve: Serv
     assert len(server.batches) == 1
 
 
+def test_a_batch_that_nobody_knows_of_for_sure_is_looked_for_by_the_next_run(serve: Serve, make: Make) -> None:
+    server = serve(failing=Counter(create=1, list=1))
+    with pytest.raises(RefusedError, match="the same command goes on"):
+        list(texts(make(server.url, attempts=2), range(3)))
+    assert list(texts(make(server.url), range(3))) == echoes(range(3))
+    assert len(server.batches) == 1
+
+
 def test_faults_that_pass_are_sat_out(
     serve: Serve, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch_module, "_SDK_RETRIES", 1)
-    server = serve(failing=Counter(upload=1, look=5, download=3))
+    server = serve(failing=Counter(upload=1, look=2, download=1))
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
     assert len(server.batches) == 1 and "it is looked at again" in caplog.text
 
 
 def test_a_batch_whose_server_is_lost_is_collected_by_the_next_run(serve: Serve, make: Make) -> None:
     server = serve(failing=Counter(look=3))
-    with pytest.raises(RefusedError, match="the server failed.*goes on"):
+    with pytest.raises(RefusedError, match=r"the server failed.*goes on"):
         list(texts(make(server.url, attempts=2), range(3)))
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
     assert len(server.batches) == 1
 
 
-def test_after_an_error_the_batch_is_left_to_the_next_run(serve: Serve, make: Make) -> None:
+def test_after_an_error_the_batch_is_left_to_the_next_run(
+    serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_module, "_PATIENCE_S", 0.01)
     server = serve(looks=10**6)
     asking = make(server.url)
 
@@ -216,15 +235,9 @@ def test_after_an_error_the_batch_is_left_to_the_next_run(serve: Serve, make: Ma
             raise ZeroDivisionError
         await asking.ask(request(asking, item))
 
-    batch_module_patience, batch_module._PATIENCE_S = batch_module._PATIENCE_S, 0.01
-    try:
-        with pytest.raises(ZeroDivisionError):
-            list(asking.in_order(ask, range(3)))
-    finally:
-        batch_module._PATIENCE_S = batch_module_patience
-    server.looks = 1
-    for batch in server.batches.values():
-        batch["looks"] = 0
+    with pytest.raises(ZeroDivisionError):
+        list(asking.in_order(ask, range(3)))
+    server.looks = server.batches["batch-0"]["looks"] + 2
     assert list(texts(asking, range(2))) == echoes(range(2))
     assert len(server.batches) == 1
 
@@ -239,9 +252,7 @@ def test_two_processes_ask_nothing_twice(serve: Serve, make: Make, journal: Jour
             one = askers[item % 2]
             return (await one.ask(request(one, item // 4))).text
 
-        assert list(askers[0].in_order(ask, range(40))) == echoes(range(10))[:0] + [
-            f"echo item {item // 4}" for item in range(40)
-        ]
+        assert list(askers[0].in_order(ask, range(40))) == [f"echo item {item // 4}" for item in range(40)]
         for one in askers:
             loop.run(one.close())
     assert server.paid == {f"item {item}": 1 for item in range(10)}
@@ -266,9 +277,11 @@ def test_live_calls_wait_for_a_batch_or_say_that_nobody_collects_it(serve: Serve
     with closing(Journal(journal.path)) as dead:
         loop.run(dead.open_batch("left", "http://elsewhere/v1", MODEL, [request(live, 2)]))
     for one in (live, asking):
-        with pytest.raises(RefusedError, match="nobody has collected it.*mode: batch"):
-            list(texts(one, [2]))
-    assert len(server.batches) == 1
+        with pytest.raises(RefusedError, match=r"nobody has collected it.*mode: batch"):
+            list(texts(one, [2, 3] if one is asking else [2]))
+    assert len(server.batches) == 1 and len(journal.batches("submitting")) == 1
+    server.looks = 1
+    assert list(texts(asking, [3])) == ["echo item 3"]
     loop.run(live.close())
 
 
@@ -338,10 +351,13 @@ def test_what_cannot_be_answered_is_not_asked_again(serve: Serve, make: Make) ->
 def test_a_request_of_a_wrong_form_stops_the_run_and_the_others_are_kept(
     serve: Serve, make: Make, journal: Journal
 ) -> None:
-    server = serve(script={"1": [400] * 9})
-    with pytest.raises(RefusedError, match="400.*not like this"):
-        list(texts(make(server.url), range(3)))
-    assert _rows(journal, "replies") == 2 and _rows(journal, "batch_requests") == 0
+    server = serve(script={"1": [400] * 9, "2": ["truncated"] * 9})
+    asking = make(server.url, budget=Budget(Caps(money=25 * HALF), {}, PRICES))
+    with pytest.raises(RefusedError, match=r"400.*not like this"):
+        list(texts(asking, range(6)))
+    loop.run(asking.close())
+    assert server.asked() == [["item 0", "item 1", "item 2"]]  # neither what was useless nor what is left is asked
+    assert _rows(journal, "replies") == 1 and _rows(journal, "batch_requests") == 0
 
 
 def test_lines_of_nobody_and_second_lines_change_nothing(
@@ -359,6 +375,16 @@ def test_a_batch_that_is_refused_says_why_and_frees_its_requests(serve: Serve, m
         list(texts(make(server.url, budget=budget), range(3)))
     assert budget.spent()["tokens"] == 0 and journal.batches() == []
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
+
+
+def test_an_old_batch_that_is_refused_stops_nobody_else(
+    serve: Serve, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(failing=Counter(look=1), ends=["failed"], errors=[{"message": "no such field"}])
+    with pytest.raises(RefusedError):
+        list(texts(make(server.url, attempts=1), range(3)))
+    assert list(texts(make(server.url), range(5, 8))) == echoes(range(5, 8))
+    assert "no such field" in caplog.text
 
 
 def test_a_batch_that_was_cancelled_is_not_made_again_by_the_same_run(
@@ -387,11 +413,17 @@ def test_a_full_queue_is_waited_for(serve: Serve, make: Make) -> None:
 # Limits
 
 
-def test_a_cap_of_calls_makes_exactly_as_many(serve: Serve, make: Make, journal: Journal) -> None:
+def test_a_cap_of_calls_makes_exactly_as_many(
+    serve: Serve, make: Make, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = serve()
+    opened = []
+    open_batch = journal.open_batch
+    monkeypatch.setattr(journal, "open_batch", lambda *how: opened.append(how) or open_batch(*how))
     with pytest.raises(CapReachedError, match=r"llm\.caps\.calls = 7"):
         list(texts(make(server.url, budget=Budget(Caps(calls=7), {}, PRICES)), range(10)))
     assert server.paid.total() == 7 == _rows(journal, "replies")
+    assert len(opened) == 2  # what there was no room for is looked at again only when the batch is collected
     assert _rows(journal, "batch_requests") == _rows(journal, "claims") == 0
     assert list(texts(make(server.url, budget=Budget(Caps(calls=3), {}, PRICES)), range(10))) == echoes(range(10))
     assert set(server.paid.values()) == {1}
@@ -400,13 +432,15 @@ def test_a_cap_of_calls_makes_exactly_as_many(serve: Serve, make: Make, journal:
 def test_within_a_cap_of_money_what_replies_left_is_spent_again(serve: Serve, make: Make) -> None:
     """A reply takes less than the most that is set aside for it."""
     server = serve()
-    budget = Budget(Caps(money=12 * HALF), {}, PRICES)
+    budget = Budget(Caps(money=25 * HALF), {}, PRICES)
+    asking = make(server.url, budget=budget)
     with pytest.raises(CapReachedError, match="money"):
-        list(texts(make(server.url, budget=budget), range(20)))
+        list(texts(asking, range(40)))
     assert len(server.batches) > 1 and len(server.asked()[0]) > 1
+    assert list(chain(*server.asked())) == [f"item {item}" for item in range(server.paid.total())]
     assert budget.spent()["money"] == pytest.approx(server.paid.total() * HALF)
-    most = make(server.url).budget.cost(MODEL, request(make(server.url), 19).most_prompt_tokens, 50, half=True)
-    assert 12 * HALF - most < budget.spent()["money"] <= 12 * HALF
+    most = budget.cost(MODEL, request(asking, 19).most_prompt_tokens, 50, half=True)
+    assert 25 * HALF - most < budget.spent()["money"] <= 25 * HALF
 
 
 def test_a_wrong_key_is_said_and_not_shown(
@@ -415,7 +449,7 @@ def test_a_wrong_key_is_said_and_not_shown(
     caplog.set_level(logging.DEBUG)
     key = "sk-wrong-0123456789-wrong"
     server = serve()
-    with pytest.raises(RefusedError, match="401.*Look at the key") as told:
+    with pytest.raises(RefusedError, match=r"401.*Look at the key") as told:
         list(texts(make(server.url, api_key=key), range(3)))
     assert server.refused_keys == 1 and journal.batches() == []
     chain: BaseException | None = told.value
@@ -430,8 +464,14 @@ def test_a_wrong_key_is_said_and_not_shown(
 
 
 def test_a_server_without_batches_is_named(serve: Serve, make: Make) -> None:
-    with pytest.raises(RefusedError, match="no batch API.*mode: live"):
+    with pytest.raises(RefusedError, match=r"no batch API.*mode: live"):
         list(texts(make(serve(no_batches=True).url), range(3)))
+
+
+def test_a_server_that_is_not_there_is_named(make: Make, journal: Journal) -> None:
+    with pytest.raises(RefusedError, match=r"127\.0\.0\.1:9/v1: the server could not be reached"):
+        list(texts(make("http://127.0.0.1:9/v1"), range(3)))
+    assert journal.batches() == []
 
 
 def test_a_batch_is_one_servers(journal: Journal) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -46,7 +47,7 @@ def test_it_never_falls_below_one_and_recovers_to_the_maximum() -> None:
 def test_a_pause_lets_nobody_in_and_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         now = [0.0]
-        monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
+        monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: now[0]))
         server = Limited(AdaptiveLimit(2))
         places = Places([server])
         server.limit.pause(0.02)

@@ -13,7 +13,7 @@ import pytest
 
 from sage_dialog.llm.asker import Endpoint
 from sage_dialog.llm.budget import Budget
-from sage_dialog.llm.client import Client, served_model
+from sage_dialog.llm.client import Client
 from sage_dialog.llm.journal import Journal
 from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError
 from sage_dialog.parameters import Caps

@@ -71,6 +71,14 @@ class _Asked:
 
 
 @dataclass
+class _Stream:
+    """How many items one `in_order` has taken, in its thread, and how many of them have ended, in the loop's."""
+
+    taken: int = 0
+    ended: int = 0
+
+
+@dataclass
 class _Batch:
     """A batch that this process sees through. Without an id, the server may or may not have it."""
 
@@ -78,6 +86,7 @@ class _Batch:
     requests: dict[str, Request]  # by custom id
     id: str | None = None
     reservations: dict[str, Reservation] = field(default_factory=dict)
+    alone: bool = True  # no other of this asker's was out when it was submitted
     sending: asyncio.Task[None] | None = None
     seeing_through: asyncio.Task[None] | None = None
 
@@ -112,7 +121,8 @@ class BatchAsker(Asker):
         self.settings = settings or BatchSettings()
         self.at_once = self.settings.most_requests
         self._server = Server(endpoint, endpoint.base_urls[0])
-        self._under_way = 0
+        self._streams: list[_Stream] = []
+        self._waiting: Counter[object] = Counter()  # items, each with how many replies it waits for
         self._asked: dict[str, _Asked] = {}
         self._gathered: dict[str, _Asked] = {}  # of these, what the next batch is to have
         self._held: dict[str, _Asked] = {}  # and what there is no room for until a batch is collected
@@ -122,16 +132,26 @@ class BatchAsker(Asker):
         self._patience: asyncio.TimerHandle | None = None
 
     def in_order(self, function: Callable[[Item], Awaitable[Result]], items: Iterable[Item]) -> Iterator[Result]:
+        stream = _Stream()
+
+        def taken() -> Iterator[Item]:
+            for item in items:
+                stream.taken += 1
+                yield item
+
         async def counted(item: Item) -> Result:
-            self._under_way += 1
             _item.set(object())  # seen by all that is awaited from here
             try:
                 return await function(item)
             finally:
-                self._under_way -= 1
+                stream.ended += 1
                 self._look_soon()
 
-        return super().in_order(counted, items)
+        self._streams.append(stream)
+        try:
+            yield from super().in_order(counted, taken())
+        finally:
+            self._streams.remove(stream)
 
     async def ask(self, request: Request) -> Reply:
         if reply := self.journal.reply_to(request):
@@ -143,14 +163,16 @@ class BatchAsker(Asker):
             self._gather([asked])
         item = _item.get()
         asked.waiting.append(item)
+        self._waiting[item] += 1
         self._look_soon()
         try:
             return await asyncio.shield(asked.reply)
         finally:
-            asked.waiting.remove(item)
-            if not asked.waiting and not asked.reply.done():  # nobody wants it any more
-                for where in (self._asked, self._gathered, self._held):
-                    where.pop(request.key, None)
+            if not asked.reply.done():
+                asked.waiting.remove(item)
+                self._goes_on(item)
+                if not asked.waiting:  # nobody wants it any more
+                    self._dismiss(asked)
 
     async def drain(self) -> None:
         """Waits until what is being submitted is known to the server; batches are left for the next run to collect."""
@@ -179,17 +201,16 @@ class BatchAsker(Asker):
         self._look_soon()
 
     def _look_soon(self) -> None:
-        """After all that is ready to run has run: items begun or answered together are heard together."""
+        """After all that is ready to run has run, so that what is asked together is heard together."""
         if not self._looking:
             self._looking = True
             asyncio.get_running_loop().call_soon(self._look)
 
     def _look(self) -> None:
         self._looking = False
-        if not self._gathered:
-            return
-        waiting = {item for asked in self._asked.values() for item in asked.waiting if item is not None}
-        if len(waiting) >= self._under_way or len(self._gathered) >= self.settings.most_requests:
+        under_way = sum(stream.taken - stream.ended for stream in tuple(self._streams))
+        waiting = len(self._waiting) - (None in self._waiting)  # None: asked for outside of `in_order`
+        if self._gathered and (waiting >= under_way or len(self._gathered) >= self.settings.most_requests):
             self._submit_soon()
 
     def _submit_soon(self) -> None:
@@ -210,10 +231,7 @@ class BatchAsker(Asker):
             while self._gathered:
                 await self._make_batch()
         except Exception as error:
-            self._gathered.clear()
-            self._held.clear()
-            for asked in list(self._asked.values()):
-                self._give(asked, error)
+            self._give_all(error)
         finally:
             self._gather(())
 
@@ -236,29 +254,33 @@ class BatchAsker(Asker):
             name, self._server.place, self.endpoint.model, [asked.request for asked in chosen]
         )
         batch = _Batch(name, {request.key: request for request in opened})
-        await self._wait_for_others([asked for asked in chosen if asked.request.key not in batch.requests])
-        if opened:
+        try:
+            await self._wait_for_others([asked for asked in chosen if asked.request.key not in batch.requests])
             await self._reserve(batch)
+        except Exception:
+            await self.journal.forget_batch(name)
+            raise
         if batch.requests:
             self._see_through(batch, b"".join(lines[key] for key in batch.requests))
 
     async def _reserve(self, batch: _Batch) -> None:
         """Takes out of a batch what the caps leave no room for."""
-        wanted = [request for key, request in batch.requests.items() if key in self._asked]
-        try:
-            for request in wanted:
-                reservation = self.budget.reserve_now(request, half=True)
-                if reservation is None and not batch.reservations and not self._out:
-                    # Nothing here is out that could make room; elsewhere there may be.
-                    reservation = await self.budget.reserve(request, half=True)
-                if reservation is None:
-                    break
-                batch.reservations[request.key] = reservation
-        finally:
-            if left_out := batch.requests.keys() - batch.reservations.keys():
-                await self.journal.leave_out(batch.name, left_out)
-                batch.requests = {key: request for key, request in batch.requests.items() if key not in left_out}
-        still = {key: self._asked[key] for key in left_out & self._asked.keys()}
+        for key, request in batch.requests.items():
+            if key not in self._asked:
+                continue
+            reservation = self.budget.reserve_now(request, half=True)
+            if reservation is None and not batch.reservations and not self._out:
+                # Nothing of this asker's is out that could make room; of another's there may be.
+                reservation = await self.budget.reserve(request, half=True)
+            if reservation is None:
+                break
+            batch.reservations[key] = reservation
+        left_out = [key for key in batch.requests if key not in batch.reservations]
+        for key in left_out:
+            del batch.requests[key]
+        if left_out:
+            await self.journal.leave_out(batch.name, left_out)
+        still = {key: self._asked[key] for key in left_out if key in self._asked}
         if batch.requests or self._out:
             self._held.update(still)
         else:  # what was in the way has just been collected
@@ -268,6 +290,8 @@ class BatchAsker(Asker):
         """Requests that another asks, live or in a batch of its own, are looked at again with the next poll."""
         waiting = []
         for asked in elsewhere:
+            if self._asked.get(asked.request.key) is not asked:
+                continue
             if reply := self.journal.reply_to(asked.request):
                 self.journal.note_hit(asked.request)
                 self._give(asked, reply)
@@ -280,6 +304,7 @@ class BatchAsker(Asker):
     # One batch
 
     def _see_through(self, batch: _Batch, content: bytes | None = None) -> None:
+        batch.alone = not self._out
         self._out[batch.name] = batch
         if batch.id is None:
             batch.sending = asyncio.create_task(self._send(batch, content))
@@ -300,8 +325,10 @@ class BatchAsker(Asker):
                 error = RefusedError(
                     f"{self._server.place}: {error}. What the batch brings is not lost: the same command goes on."
                 )
-            for asked in self._asked_of(batch):
-                self._give(asked, error)
+            if self._asked_of(batch):
+                self._give_all(error)  # nothing more is sent
+            else:
+                logger.warning("batch %s, which nobody waits for here: %s", batch.id or batch.name, error)
         finally:
             del self._out[batch.name]
             for reservation in batch.reservations.values():
@@ -322,6 +349,7 @@ class BatchAsker(Asker):
             else:
                 await self.journal.forget_batch(batch.name)
             return
+        tries = 0
         try:
             file = await self._call(self._sdk.files.create(file=(f"{batch.name}.jsonl", content), purpose="batch"))
             del content
@@ -334,10 +362,11 @@ class BatchAsker(Asker):
             )
             async for attempt in attempts:
                 with attempt:
-                    again = attempt.retry_state.attempt_number > 1
-                    batch.id = await self._begin(batch.name, file.id, again)
-        except RefusedError:
-            await self.journal.forget_batch(batch.name)
+                    tries += 1
+                    batch.id = await self._begin(batch.name, file.id, again=tries > 1)
+        except (NoReplyError, RefusedError) as error:
+            if not tries or (tries == 1 and isinstance(error, RefusedError)):  # the server surely does not have it
+                await self.journal.forget_batch(batch.name)
             raise
         assert batch.id is not None
         await self.journal.note_submitted(batch.name, batch.id)
@@ -401,16 +430,17 @@ class BatchAsker(Asker):
             await self.journal.forget_batch(batch.name)
             faults = (state.errors and state.errors.data) or []
             queue_full = any(fault.code == _QUEUE_FULL for fault in faults)
-            if queue_full and len(self._out) > 1:
+            if queue_full and not batch.alone:
                 raise _QueueFullError
             said = "; ".join(
                 f"{f'line {fault.line}: ' if fault.line else ''}{self._server.said(fault.message or str(fault.code))}"
                 for fault in faults[:5]
             )
-            hint = " Lower most_requests." if queue_full else ""
+            hint = " Lower most_requests, or wait for other batches of the account." if queue_full else ""
             raise RefusedError(f"{self._server.place} refused the batch {batch.id}: {said or 'no reason'}.{hint}")
         answers = self._read(batch, lines)
-        outcomes: dict[str, Reply | NoReplyError | RefusedError] = {}
+        outcomes: dict[str, Reply | NoReplyError] = {}
+        refused: RefusedError | None = None
         kept, failed = [], []
         for key, request in batch.requests.items():
             prompt_tokens = completion_tokens = 0
@@ -425,19 +455,22 @@ class BatchAsker(Asker):
                 outcomes[request.key] = failure
                 failed.append((request, failure, prompt_tokens, completion_tokens, cost))
             except RefusedError as refusal:
-                outcomes[request.key] = refusal
+                refused = refusal
             if reservation := batch.reservations.pop(key, None):
                 await self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
         await self.journal.collect_batch(batch.name, kept, failed)
         reasons = Counter(failure.reason.value for _, failure, *_ in failed)
         logger.log(
-            logging.WARNING if len(kept) < len(outcomes) else logging.INFO,
+            logging.WARNING if len(kept) < len(batch.requests) else logging.INFO,
             "batch %s is %s: %d replies of %d%s",
-            *(batch.id, state.status, len(kept), len(outcomes)),
+            *(batch.id, state.status, len(kept), len(batch.requests)),
             "".join(f"; {reason}: {number}" for reason, number in reasons.most_common()),
         )
         for asked in self._asked_of(batch):
-            self._give(asked, outcomes[asked.request.key])
+            if outcome := outcomes.get(asked.request.key):
+                self._give(asked, outcome)
+        if refused is not None:
+            raise refused
 
     def _read(self, batch: _Batch, lines: Sequence[bytes]) -> dict[str, Mapping[str, Any]]:
         """The lines of its files by custom id."""
@@ -470,7 +503,7 @@ class BatchAsker(Asker):
         if isinstance(response, Mapping):
             body, status = response.get("body"), response.get("status_code")
             if status == 200 and isinstance(body, Mapping):
-                return body
+                return {**body, "seconds": 0.0}  # how long it took is not known
             if isinstance(status, int) and status != 200:
                 said = body.get("error") if isinstance(body, Mapping) else body
                 code = said.get("code") if isinstance(said, Mapping) else None
@@ -498,12 +531,26 @@ class BatchAsker(Asker):
             again = outcome.reason in (*MAY_PASS, *PAID_IN_VAIN, Reason.EXPIRED)
             if again and asked.rounds < self.settings.rounds and asked.useless < self.endpoint.useless_replies:
                 return
-        if self._asked.pop(asked.request.key, None) is None:
-            return
+        self._dismiss(asked)
         if isinstance(outcome, Reply):
             asked.reply.set_result(outcome)
         elif asked.waiting:
             asked.reply.set_exception(outcome)
+        for item in asked.waiting:
+            self._goes_on(item)
+
+    def _goes_on(self, item: object | None) -> None:
+        self._waiting[item] -= 1
+        if not self._waiting[item]:
+            del self._waiting[item]
+
+    def _give_all(self, error: Exception) -> None:
+        for asked in list(self._asked.values()):
+            self._give(asked, error)
+
+    def _dismiss(self, asked: _Asked) -> None:
+        for where in (self._asked, self._gathered, self._held):
+            where.pop(asked.request.key, None)
 
     def _asked_of(self, batch: _Batch) -> list[_Asked]:
         return [asked for request in batch.requests.values() if (asked := self._asked.get(request.key))]

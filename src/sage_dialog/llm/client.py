@@ -8,6 +8,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from aiolimiter import AsyncLimiter
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_S = 0.5  # how often a reply is looked for that another process asks for
 _FIRST_WAIT_S, _MOST_WAIT_S = 0.5, 60.0  # between attempts: growing, and drawn at random up to as much
+_CONNECTIONS = 8  # of each of the SDK's clients, about
 _MOST_ASKED_S = 600.0  # a server that asks to wait longer is asked again all the same
 _TOO_LONG = (  # OpenAI, vLLM, llama.cpp
     *("context_length_exceeded", "string_above_max_length", "maximum context length", "maximum model length"),
@@ -53,7 +55,11 @@ class Client(Asker):
     def __init__(self, endpoint: Endpoint, journal: Journal, budget: Budget, max_failed_share: float = 1.0) -> None:
         super().__init__(endpoint, journal, budget, max_failed_share)
         self._servers = [Server(endpoint, url) for url in endpoint.base_urls]
+        # Enough to go on with while one call is tried again for minutes.
+        self.at_once = max(1024, 4 * endpoint.concurrency * len(self._servers))
         self._places = Places(self._servers)
+        # Claims run ahead of the calls, so that no place waits for the disk; not far, for other processes ask too.
+        self._next = asyncio.Semaphore(endpoint.concurrency * len(self._servers))
         self._pace = _Pace(endpoint.requests_per_minute), _Pace(endpoint.tokens_per_minute)
         self._fetches: dict[str, asyncio.Task[Reply]] = {}
         self._waiting: Counter[str] = Counter()
@@ -104,7 +110,7 @@ class Client(Asker):
                 await asyncio.sleep(_POLL_S)
             except BaseException:
                 if request.key in self._claimed:
-                    await self.journal.give_back(request)
+                    self.journal.give_back(request)
                 raise
             finally:
                 self._claimed.discard(request.key)
@@ -128,12 +134,16 @@ class Client(Asker):
         return await attempts(self._call, request)
 
     async def _call(self, request: Request) -> Reply:
-        server, number = await self._places.take(first=request.key in self._claimed)
+        if request.key in self._claimed:  # it was sent before
+            server, number = await self._places.take(first=True)
+        else:
+            async with self._next:
+                self._claimed.add(request.key)
+                if not await self.journal.claim(request):
+                    self._claimed.remove(request.key)
+                    raise _ElsewhereError
+                server, number = await self._places.take()
         try:
-            self._claimed.add(request.key)
-            if not await self.journal.claim(request):
-                self._claimed.remove(request.key)
-                raise _ElsewhereError
             for pace, amount in zip(self._pace, (1, _likely_tokens(request)), strict=True):
                 await pace.keep(amount)
             while wait_s := server.limit.wait_s:
@@ -201,7 +211,8 @@ class Server:
         self._url = url
         self._timeout = endpoint.timeout_s
         self._most = endpoint.concurrency
-        self._client: openai.AsyncOpenAI | None = None
+        self._clients: list[openai.AsyncOpenAI] = []
+        self._turn = count()
         self.limit = AdaptiveLimit(endpoint.concurrency)
         self._lost = 0
 
@@ -253,25 +264,30 @@ class Server:
         raise ValueError(f"{self.place} does not say which model it has: {said}")
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
+        clients, self._clients = self._clients, []
+        for client in clients:
+            await client.close()
 
     def sdk(self) -> openai.AsyncOpenAI:
-        if self._client is None:
+        """A client of the SDK; several take turns, since each looks at all of its connections at every call."""
+        if not self._clients:
             import httpx2
             import openai
 
             # Connections for all that may be on their way, and none that waits for another.
             limits = httpx2.Limits(max_connections=None, max_keepalive_connections=self._most)
-            self._client = openai.AsyncOpenAI(
-                api_key=self._key,
-                base_url=self._url,
-                max_retries=0,
-                timeout=httpx2.Timeout(self._timeout, connect=min(10.0, self._timeout)),
-                http_client=openai.DefaultAsyncHttpxClient(limits=limits),
-            )
-        return self._client
+            tls = httpx2.create_ssl_context()
+            self._clients = [
+                openai.AsyncOpenAI(
+                    api_key=self._key,
+                    base_url=self._url,
+                    max_retries=0,
+                    timeout=httpx2.Timeout(self._timeout, connect=min(10.0, self._timeout)),
+                    http_client=openai.DefaultAsyncHttpxClient(limits=limits, verify=tls),
+                )
+                for _ in range(0, self._most, _CONNECTIONS)
+            ]
+        return self._clients[next(self._turn) % len(self._clients)]
 
     def _unanswered(self, error: openai.APIConnectionError) -> NoReplyError:
         import httpx2

@@ -144,13 +144,10 @@ class Journal:
         row = _failure_row(request, failure, prompt_tokens, completion_tokens, cost)
         await self._done(lambda connection: connection.execute(_NOTE_FAILURE, row))
 
-    async def give_back(self, request: Request) -> None:
-        """Ends a claim that led to no reply."""
-        await self._done(
-            lambda connection: connection.execute(
-                "DELETE FROM claims WHERE key = ? AND owner = ?", (request.key, self._owner)
-            )
-        )
+    def give_back(self, request: Request) -> None:
+        """Ends a claim that led to no reply; soon, nobody need wait for it."""
+        mine = request.key, self._owner
+        self._do(lambda connection: connection.execute("DELETE FROM claims WHERE key = ? AND owner = ?", mine))
 
     # Batches
 

@@ -23,7 +23,12 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
     """What a coroutine gives, from outside of the loop."""
-    return asyncio.run_coroutine_threadsafe(coroutine, _loop()).result()
+    future = asyncio.run_coroutine_threadsafe(coroutine, _loop())
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()  # where it was this thread that was interrupted
+        raise
 
 
 def in_order(
@@ -42,37 +47,49 @@ def in_order(
     failure: asyncio.Future[None] = _loop().create_future()
     try:
         while True:
-            if len(begun) <= at_once // 2 and (batch := list(islice(waiting, at_once - len(begun)))):
-                begun.extend(run(_begin(function, batch, failure)))
+            few = len(begun) <= at_once // 2 and not failure.done()
+            if few and (batch := list(islice(waiting, at_once - len(begun)))):
+                run(_begin(function, batch, begun, failure))
             if not begun:
                 return
-            result = begun[0].result() if begun[0].done() else run(_outcome(begun[0], failure))
+            task = begun[0]
+            result = task.result() if task.done() and not task.cancelled() else run(_outcome(task, failure))
             begun.popleft()
             yield result
     finally:
         if begun:
-            run(_stop(begun, failure, drain))
+            run(_stop(list(begun), failure, drain))
 
 
 async def _begin(
-    function: Callable[[Item], Awaitable[Result]], items: Iterable[Item], failure: asyncio.Future[None]
-) -> list[asyncio.Task[Result]]:
+    function: Callable[[Item], Awaitable[Result]],
+    items: Iterable[Item],
+    begun: deque[asyncio.Task[Result]],
+    failure: asyncio.Future[None],
+) -> None:
     async def begin(item: Item) -> Result:
         try:
             return await function(item)
         except Exception as error:
             if not failure.done():
                 failure.set_exception(error)
+                for task in list(begun):  # now, not when another thread hears of it
+                    if task is not asyncio.current_task():
+                        task.cancel()
             raise
 
-    return [asyncio.create_task(begin(item)) for item in items]
+    for item in items:
+        begun.append(asyncio.create_task(begin(item)))
+        await asyncio.sleep(0)  # what is on its way goes on in between
+        if failure.done():
+            return
 
 
 async def _outcome(task: asyncio.Task[Result], failure: asyncio.Future[None]) -> Result:
     """The task's, or the error of another that came before."""
     either: tuple[asyncio.Future[Any], ...] = (task, failure)
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    if not task.done():
+    if not task.done() or task.cancelled():
         failure.result()
     return task.result()
 

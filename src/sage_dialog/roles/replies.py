@@ -8,7 +8,7 @@ from typing import Any
 
 from sage_dialog.llm.requests import PAID_IN_VAIN, Reason
 
-NO_ANSWER = (*PAID_IN_VAIN, Reason.TOO_LONG)
+NO_ANSWER = (*PAID_IN_VAIN, Reason.PROMPT_FILTERED, Reason.TOO_LONG)
 """The server did its part, and there is still nothing to read. With any other reason it is the server that fails."""
 
 _JSON_START = re.compile(r"[{\[]")

@@ -1,0 +1,209 @@
+"""How busy the client of `sage_dialog.llm` keeps a server, and what it costs itself.
+
+    python benchmarks/llm_client.py    # about 2 minutes on two cores
+    python benchmarks/llm_client.py --quick
+
+Calls   2,000 calls at a concurrency of 64, to a server in another process that answers each after 200 ms. The bound
+        is 64/0.2 s = 320 calls a second. In turn, each in a new process: ours, with journal, claims, budget and
+        retries; and the openai SDK as one would use it in a script, with a semaphore and gather and nothing kept.
+        CPU is the user and system time of the client's process from the first call on, the journal's thread included.
+Memory  Replies of 400 bytes through client and journal from a server that answers at once within the process:
+        resident memory after 100,000 entries against that after 10,000.
+
+Goals: bound_share at least 0.9; flat memory. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[1]
+CONCURRENCY, LATENCY_S = 64, 0.2
+MODEL = "measured"
+ANSWER = {
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "word " * 80}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 300, "completion_tokens": 80},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="every side once; memory at 2,000 and 12,000 entries")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--calls", type=int, default=2000)
+    parser.add_argument("--side", choices=("server", *SIDES, "memory"), help=argparse.SUPPRESS)  # of a child process
+    parser.add_argument("--url", help=argparse.SUPPRESS)
+    parser.add_argument("--entries", type=int, nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    sys.path.insert(0, str(PROJECT / "src"))
+    if options.side == "server":
+        serve()
+    elif options.side == "memory":
+        print(json.dumps(memory(options.entries)))
+    elif options.side:
+        print(json.dumps(measured(options.side, options.url, options.calls)))
+    else:
+        compare(options.calls, 1 if options.quick else options.repeats, options.quick)
+
+
+def compare(calls: int, repeats: int, quick: bool) -> None:
+    runs: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    with subprocess.Popen([*COMMAND, "--side", "server"], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        for _ in range(repeats):
+            for side in SIDES:
+                runs[side].append(child("--side", side, "--url", url, "--calls", calls))
+        server.terminate()
+    bound = CONCURRENCY / LATENCY_S
+    found: dict[str, Any] = {}
+    for side, ran in runs.items():
+        share = statistics.median(calls / run["seconds"] / bound for run in ran)
+        cpu_ms = statistics.median(1000 * run["cpu_s"] / calls for run in ran)
+        found[side] = {"bound_share": round(share, 3), "cpu_ms_per_call": round(cpu_ms, 3)}
+        print(f"{side:<5} {share:6.1%} of {bound:.0f} calls/s, {cpu_ms:.2f} ms of CPU a call, {repeats} runs")
+    ratio = found["ours"]["cpu_ms_per_call"] / found["sdk"]["cpu_ms_per_call"]
+    print(f"CPU of ours to the SDK's own loop: {ratio:.2f}")
+    few, many = (2_000, 12_000) if quick else (10_000, 100_000)
+    if quick:
+        print(f"The quick form: every side once, and memory at {few:,} and {many:,} entries.")
+    grown = child("--side", "memory", "--entries", few, many)
+    growth = grown["rss_mb"][1] / grown["rss_mb"][0] - 1
+    print(
+        f"memory {grown['rss_mb'][0]:.1f} MB after {few:,} entries, {grown['rss_mb'][1]:.1f} MB after {many:,} "
+        f"({growth:+.1%}); {grown['seconds'] / many * 1000:.2f} ms an entry; journal of {grown['file_mb']:.0f} MB"
+    )
+    said = {**found["ours"], "rss_growth": round(growth, 4), "cpu_ratio_to_sdk": round(ratio, 3)}
+    print(json.dumps({**said, "sdk": found["sdk"], "entries": [few, many], "repeats": repeats, "quick": quick}))
+
+
+def serve() -> None:
+    """Answers every call alike, after a while. The port is said first."""
+    from aiohttp import web
+
+    answer = json.dumps(ANSWER).encode()
+
+    async def handle(request: web.BaseRequest) -> web.Response:
+        await request.read()
+        await asyncio.sleep(LATENCY_S)
+        return web.Response(body=answer, content_type="application/json")
+
+    async def run() -> None:
+        runner = web.ServerRunner(web.Server(handle))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+        print(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", flush=True)
+        await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+def measured(side: str, url: str, calls: int) -> dict[str, float]:
+    """Seconds of wall time and of CPU, once everything is imported and the first call is made."""
+    with tempfile.TemporaryDirectory() as folder:
+        steps = SIDES[side](url, calls, Path(folder))
+        next(steps)
+        started, cpu = time.perf_counter(), time.process_time()
+        replies = next(steps)
+        seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+    assert len(replies) == calls and set(replies) == {"word " * 80}
+    return {"seconds": seconds, "cpu_s": cpu_s}
+
+
+def messages(item: int) -> tuple[dict[str, str], ...]:
+    return (
+        {"role": "system", "content": "Say which is better. " * 20},
+        {"role": "user", "content": f"Case {item}. " * 60},
+    )
+
+
+def ours(url: str, calls: int, folder: Path) -> Iterator[list[str]]:
+    client = _client(url, folder)
+
+    async def ask(item: int) -> str:
+        return (await client.ask(client.request("judge", messages(item)))).text
+
+    yield list(client.in_order(ask, [-1]))
+    yield list(client.in_order(ask, range(calls)))
+
+
+def sdk(url: str, calls: int, folder: Path) -> Iterator[list[str]]:
+    from openai import AsyncOpenAI
+
+    loop = asyncio.new_event_loop()
+    client = AsyncOpenAI(api_key="none", base_url=url)
+    at_once = asyncio.Semaphore(CONCURRENCY)
+
+    async def ask(item: int) -> str:
+        async with at_once:
+            reply = await client.chat.completions.create(model=MODEL, messages=messages(item), max_tokens=100)
+        return reply.choices[0].message.content
+
+    async def ask_all(items: range) -> list[str]:
+        return await asyncio.gather(*map(ask, items))
+
+    yield loop.run_until_complete(ask_all(range(-1, 0)))
+    yield loop.run_until_complete(ask_all(range(calls)))
+
+
+def memory(entries: Sequence[int]) -> dict[str, Any]:
+    """Resident memory after so many entries, all of them from one run."""
+    import psutil
+
+    process, rss = psutil.Process(), []
+    with tempfile.TemporaryDirectory() as folder:
+        client = _client("http://127.0.0.1:9/v1", Path(folder))
+        [server] = client._servers
+
+        async def answer(request: Any) -> dict[str, Any]:
+            return ANSWER | {"seconds": 0.0}
+
+        server.answer = answer  # type: ignore[method-assign]
+
+        async def ask(item: int) -> int:
+            return len((await client.ask(client.request("judge", messages(item)))).text)
+
+        started = time.perf_counter()
+        for number, _ in enumerate(client.in_order(ask, range(max(entries))), 1):
+            if number in entries:
+                rss.append(process.memory_info().rss / 1e6)
+        seconds = time.perf_counter() - started
+        client.journal.close()
+        file_mb = client.journal.size() / 1e6
+    return {"rss_mb": rss, "seconds": seconds, "file_mb": file_mb}
+
+
+def _client(url: str, folder: Path) -> Any:
+    from sage_dialog.llm.asker import Endpoint
+    from sage_dialog.llm.budget import Budget
+    from sage_dialog.llm.client import Client
+    from sage_dialog.llm.journal import Journal
+    from sage_dialog.parameters import Caps, Price
+
+    endpoint = Endpoint(base_urls=(url,), model=MODEL, concurrency=CONCURRENCY, sampling={"max_tokens": 100})
+    budget = Budget(Caps(calls=10**9, tokens=10**12, money=1e6), {}, {MODEL: Price(prompt=0.1, completion=0.4)})
+    return Client(endpoint, Journal(folder / "replies.sqlite"), budget)
+
+
+def child(*arguments: object) -> dict[str, Any]:
+    """What a new process of this script says last."""
+    done = subprocess.run([*COMMAND, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+SIDES = {"ours": ours, "sdk": sdk}
+COMMAND = [sys.executable, __file__]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""One call for each request, whoever wants it; several servers; cancellation."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from asking import claims, reasons, request, texts
+from faulty_server import FaultyServer
+
+from sage_dialog.llm import client as client_module
+from sage_dialog.llm import loop
+from sage_dialog.llm.client import Client, _Pace
+from sage_dialog.llm.journal import Journal
+from sage_dialog.llm.requests import Reason, Request
+
+Serve = Callable[..., FaultyServer]
+MakeClient = Callable[..., Client]
+
+
+def test_concurrency_is_kept_to_and_used(serve: Serve, make_client: MakeClient) -> None:
+    server = serve(latency_s=0.02)
+    list(texts(make_client(server.url, concurrency=8), range(100)))
+    assert server.most_in_flight == 8
+
+
+def test_servers_share_the_load(serve: Serve, make_client: MakeClient) -> None:
+    servers = [serve(latency_s=0.03) for _ in range(3)]
+    client = make_client(*(server.url for server in servers), concurrency=4)
+    assert list(texts(client, range(120))) == [f"echo item {item}" for item in range(120)]
+    assert sum(len(server.calls) for server in servers) == 120
+    assert min(len(server.calls) for server in servers) >= 20
+    assert max(server.most_in_flight for server in servers) == 4
+
+
+def test_a_slow_server_holds_up_no_more_than_it_has(serve: Serve, make_client: MakeClient) -> None:
+    quick, slow = serve(), serve()
+    slow.hold()
+    client = make_client(quick.url, slow.url, concurrency=4)
+
+    async def ask_all() -> None:
+        tasks = [asyncio.create_task(client.ask(request(client, item))) for item in range(200)]
+        while len(quick.paid) < 196:
+            await asyncio.sleep(0.005)
+        assert len(slow.calls) == 4
+        slow.release()
+        await asyncio.gather(*tasks)
+
+    loop.run(asyncio.wait_for(ask_all(), 20))
+
+
+def test_a_dead_server_swallows_nothing(
+    serve: Serve, make_client: MakeClient, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr(client_module, "_MOST_WAIT_S", 60)
+    server = serve()
+    client = make_client("http://127.0.0.1:9/v1", server.url, concurrency=4, attempts=6)
+    assert list(texts(client, range(200))) == [f"echo item {item}" for item in range(200)]
+    assert 4 <= reasons(journal)[Reason.UNREACHABLE] < 20  # it was tried now and then
+
+
+def test_a_server_that_comes_back_is_used_again(serve: Serve, make_client: MakeClient) -> None:
+    server = serve()
+    port = server.port
+    client = make_client(server.url, attempts=50)
+    assert len(list(texts(client, range(10)))) == 10
+    server.__exit__()
+    lost = texts(client, range(10, 11))
+    other = FaultyServer(port=port)
+
+    async def start_later() -> None:
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(other.__enter__)
+
+    started = asyncio.run_coroutine_threadsafe(start_later(), loop._loop())
+    assert list(lost) == ["echo item 10"]
+    started.result()
+    assert client._servers[0].limit.limit >= 1 and len(other.calls) == 1
+    other.__exit__()
+
+
+def test_the_same_request_at_once_is_one_call(serve: Serve, make_client: MakeClient) -> None:
+    server = serve(latency_s=0.01)
+    assert list(texts(make_client(server.url), [1] * 50)) == ["echo item 1"] * 50
+    assert len(server.calls) == 1
+
+
+def test_samples_and_fields_make_requests_that_are_told_apart(serve: Serve, make_client: MakeClient) -> None:
+    server = serve()
+    client = make_client(server.url)
+    messages = [{"role": "user", "content": "hello"}]
+    asked = [
+        client.request("judge", messages),
+        client.request("judge", messages, sample=1),
+        client.request("judge", messages, schema={"type": "object"}),
+        client.request("judge", [{"role": "system", "content": "hello"}]),
+        make_client(server.url, model="another").request("judge", messages),
+        make_client(server.url, sampling={"max_tokens": 51}).request("judge", messages),
+    ]
+    assert len({one.key for one in asked}) == len(asked)
+    assert client.request("selector", messages).key == asked[0].key  # who asks does not matter
+    for one in asked:
+        loop.run(client.ask(one))
+    assert len(server.calls) == len(asked)
+
+
+def test_the_schema_is_sent_where_servers_keep_to_one(serve: Serve, make_client: MakeClient) -> None:
+    server = serve()
+    for json_schema in (True, False):
+        client = make_client(server.url, json_schema=json_schema)
+        loop.run(client.ask(client.request("judge", [{"role": "user", "content": "x"}], {"type": "object"})))
+    with_schema, without = (call.body for call in server.calls)
+    assert with_schema["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    assert "response_format" not in without
+    assert with_schema["max_tokens"] == 50
+
+
+def test_one_who_stops_waiting_does_not_take_the_reply_from_another(serve: Serve, make_client: MakeClient) -> None:
+    server = serve()
+    server.hold()
+    client = make_client(server.url)
+
+    async def run() -> str:
+        asked = request(client, 1)
+        one, other = asyncio.create_task(client.ask(asked)), asyncio.create_task(client.ask(asked))
+        while not server.in_flight:
+            await asyncio.sleep(0.001)
+        one.cancel()
+        await asyncio.sleep(0.01)
+        server.release()
+        return (await other).text
+
+    assert loop.run(run()) == "echo item 1"
+    assert len(server.calls) == 1
+
+
+def test_a_call_that_nobody_waits_for_is_kept_and_not_made_twice(
+    serve: Serve, make_client: MakeClient, journal: Journal
+) -> None:
+    server = serve()
+    server.hold()
+    client = make_client(server.url)
+
+    async def run() -> str:
+        asked = request(client, 1)
+        gone = asyncio.create_task(client.ask(asked))
+        while not server.in_flight:
+            await asyncio.sleep(0.001)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        again = asyncio.create_task(client.ask(asked))  # while the first call is on its way
+        await asyncio.sleep(0.02)
+        server.release()
+        return (await again).text
+
+    assert loop.run(run()) == "echo item 1"
+    assert len(server.calls) == 1
+
+
+def test_stopping_keeps_what_is_on_its_way_and_sends_no_more(
+    serve: Serve, make_client: MakeClient, journal: Journal
+) -> None:
+    server = serve(latency_s=0.02)
+    client = make_client(server.url, concurrency=4)
+    results = texts(client, range(100))
+    assert next(results) == "echo item 0"
+    results.close()
+    assert len(server.calls) < 12
+    assert len(list(journal.entries())) == len(server.calls) == len(server.paid)
+    assert not client._fetches and not client._claimed
+    assert claims(journal) == 0
+    assert len(list(texts(client, range(100)))) == 100  # and it goes on at once
+    assert len(server.calls) == 100
+
+
+def test_claims_of_cancelled_and_failed_calls_are_given_back(
+    serve: Serve, make_client: MakeClient, journal: Journal
+) -> None:
+    server = serve(script=["500"] * 9)
+    client = make_client(server.url, attempts=2)
+    list(texts(client, range(5)))
+    assert claims(journal) == 0
+
+
+@pytest.mark.parametrize(("a_minute", "burst"), [(600, 60), (5, 1)])
+def test_pace(a_minute: float, burst: int) -> None:
+    """A tenth of a minute's at once, and the rest as time goes by."""
+    pace = _Pace(a_minute)
+    assert pace._bucket is not None
+    assert pace._bucket.max_rate == burst
+    assert pace._bucket.max_rate / pace._bucket.time_period == pytest.approx(a_minute / 60)
+
+
+def test_what_is_more_than_the_bucket_holds_counts_in_full() -> None:
+    async def run() -> float:
+        pace = _Pace(60_000)  # 6,000 at once, a thousand a second
+        now = asyncio.get_running_loop().time
+        began = now()
+        await pace.keep(6_300)
+        return now() - began
+
+    assert loop.run(run()) > 0.25
+
+
+def test_tokens_have_an_upper_bound() -> None:
+    said = "ΑΒ" * 50
+    asked = Request("judge", "m", ({"role": "user", "content": said},), {"max_tokens": 7}, {"type": "object"})
+    assert asked.most_prompt_tokens >= len(said.encode()) + len('{"type": "object"}')
+    assert asked.most_completion_tokens == 7
+
+
+def test_the_retry_of_a_call_goes_before_new_ones(serve: Serve, make_client: MakeClient) -> None:
+    server = serve(script=["500"], latency_s=0.001)
+    client = make_client(server.url, concurrency=2)
+    list(texts(client, range(100)))
+    asked_first = [int(call.body["messages"][-1]["content"].split()[1]) for call in server.calls]
+    gaps: Counter[int] = Counter()
+    for item in range(100):
+        first, second = (place for place, one in enumerate(asked_first) if one == item)
+        gaps[second - first] += 1
+    assert max(gaps) < 100  # behind all that wait it would be about 100

@@ -1,0 +1,121 @@
+"""The key is in the Authorization header and nowhere else, even where servers repeat it."""
+
+import logging
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from asking import request, texts
+from faulty_server import FaultyServer
+from pydantic import ValidationError
+
+from sage_dialog.llm import loop
+from sage_dialog.llm.client import Client
+from sage_dialog.llm.journal import Journal
+from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError
+
+KEY = "sk-proj-Zebra7Quagga9Okapi3Tapir5Dugong1"
+PARTS = {KEY[place : place + 8] for place in range(0, len(KEY) - 8)}
+ECHO = {"error": {"message": "Incorrect API key provided: AUTHORIZATION, " + KEY, "code": "invalid_api_key"}}
+
+Serve = Callable[..., FaultyServer]
+MakeClient = Callable[..., Client]
+
+
+def holds_key(text: str | bytes) -> bool:
+    text = text.decode("latin-1") if isinstance(text, bytes) else text
+    return any(part in text for part in PARTS)
+
+
+def told(error: BaseException) -> str:
+    """All of an error that a log or a terminal could show, its causes as well."""
+    lines = traceback.TracebackException.from_exception(error, capture_locals=False).format(chain=True)
+    chain: list[BaseException] = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(before)
+    return "".join(lines) + "".join(repr(one) + str(one) + repr(vars(one)) for one in chain)
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    for name in ["", *logging.root.manager.loggerDict]:
+        caplog.set_level(logging.DEBUG, name or None)
+    for name in ("openai", "httpx2", "httpcore2", "httpx", "sage_dialog"):
+        caplog.set_level(logging.DEBUG, name)
+    return caplog
+
+
+def written(log: pytest.LogCaptureFixture) -> str:
+    return "\n".join(
+        f"{record.getMessage()} {record.__dict__} {record.exc_info and told(record.exc_info[1])}"
+        for record in log.records
+    )
+
+
+def test_the_key_is_sent(serve: Serve, make_client: MakeClient) -> None:
+    """So that the other tests look for what is there."""
+    server = serve()
+    list(texts(make_client(server.url, api_key=f"{KEY}\n"), [1]))  # as files and shells give it
+    assert server.calls[0].headers["Authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_a_refusal_that_repeats_the_key(
+    serve: Serve, make_client: MakeClient, log: pytest.LogCaptureFixture, status: int
+) -> None:
+    client = make_client(serve(status=(status, ECHO)).url, api_key=KEY)
+    with pytest.raises(RefusedError, match=r"\[key\]") as caught:
+        loop.run(client.ask(request(client, 1)))
+    assert not holds_key(told(caught.value))
+    assert not holds_key(written(log))
+
+
+@pytest.mark.parametrize("status", [429, 500])
+def test_a_failure_that_repeats_the_key(
+    serve: Serve,
+    make_client: MakeClient,
+    journal: Journal,
+    tmp_path: Path,
+    log: pytest.LogCaptureFixture,
+    status: int,
+) -> None:
+    client = make_client(serve(status=(status, ECHO)).url, api_key=KEY, attempts=3)
+    with pytest.raises(NoReplyError, match=r"\[key\]") as caught:
+        loop.run(client.ask(request(client, 1)))
+    assert not holds_key(told(caught.value))
+    assert not holds_key(written(log))
+    assert sum(n for _, _, n in journal.failures()) == 3
+    _no_file_holds_it(tmp_path)
+
+
+def test_good_and_broken_replies_leave_no_key_on_disk(
+    serve: Serve, make_client: MakeClient, journal: Journal, tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    server = serve(share=0.5)
+    assert Reason.BUSY not in list(texts(make_client(server.url, api_key=KEY, attempts=30), range(30)))
+    list(texts(make_client("http://127.0.0.1:9/v1", api_key=KEY, attempts=2), [99]))
+    _no_file_holds_it(tmp_path)
+    journal.close()
+    _no_file_holds_it(tmp_path)
+    assert log.records and not holds_key(written(log))
+
+
+def test_what_is_shown_of_an_endpoint(make_client: MakeClient) -> None:
+    client = make_client("http://127.0.0.1:9/v1", api_key=KEY)
+    endpoint = client.endpoint
+    for shown in (repr(endpoint), str(endpoint), endpoint.model_dump_json(), repr(endpoint.model_dump()), repr(client)):
+        assert not holds_key(shown)
+
+
+def test_a_key_that_no_header_takes_is_not_shown_either(make_client: MakeClient) -> None:
+    with pytest.raises(ValidationError, match="look at the environment variable") as caught:
+        make_client("http://127.0.0.1:9/v1", api_key=f"{KEY} {KEY}")
+    assert not holds_key(str(caught.value))
+
+
+def _no_file_holds_it(folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        assert not holds_key(path.read_bytes()), path.name
