@@ -2,7 +2,7 @@
 
 import inspect
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pyarrow as pa
 import pytest
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from sage_dialog import schemas, settings
 from sage_dialog.hooks import _models_in, check_parameters
-from sage_dialog.parameters import Parameters
+from sage_dialog.parameters import Blend, BlockField, Parameters
 from sage_dialog.pipeline_registry import POLICIES, register_pipelines
 
 ENVIRONMENTS = ("base", "test")
@@ -107,6 +107,10 @@ def test_base_spells_out_every_dial(configured: Path) -> None:
     raw["data_processing"]["rule_sets"] = rule_sets["paper"]  # another set names what differs from it
     llm = raw["llm"]
     llm["role_caps"], (llm["prices"],) = llm["caps"], llm["prices"].values()  # by names of the user's
+    raw["sac_augmentation"]["blend"] = dict.fromkeys(Blend.model_fields)  # a comment shows it
+    for stage in ("self_play", "evaluation"):
+        for dial in raw[stage]["steering"].values():
+            dial |= dict.fromkeys(get_args(BlockField))  # by fields that the user names
     assert spelled(raw) == declared(Parameters)
 
 

@@ -10,7 +10,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src"
 HEAVY = (
     "torch", "transformers", "trl", "peft", "accelerate", "datasets", "matplotlib", "pandas", "nltk", "scipy",
-    "pyarrow", "numpy",
+    "pyarrow", "numpy", "statsmodels", "openai", "httpx2", "aiohttp",
 )  # fmt: skip
 
 REPORT = f"""

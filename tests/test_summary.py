@@ -15,7 +15,8 @@ from sage_dialog.datasets.parquet import VersionedParquet
 
 def rates(judge: str, **changes: object) -> pa.Table:
     row = {"judge": judge, "policy_a": "sage_0", "policy_b": "sage_[bold]1", "n": 20, "wins_a": 3, "ties": 5}
-    row |= {"wins_b": 12, "win_rate_b": 0.8, "low": 0.55, "high": 0.93, "p_value": 0.035, **changes}
+    row |= {"wins_b": 12, "win_rate_b": 0.8, "low": 0.55, "high": 0.93, "p_value": 0.035, "p_adjusted": 0.07}
+    row |= {"rule": "agreement", "both_say_tie": 5, "inconsistent": 0, "unreadable": 0, **changes}
     return pa.Table.from_pylist([row], schema=schemas.WIN_RATES)
 
 

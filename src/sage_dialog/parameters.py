@@ -5,13 +5,20 @@ A key that no model knows, a value of the wrong type or outside its range is ref
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+import re
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
+
+from sage_dialog.sac.progress import Form, Value, is_list
 
 Split = Literal["train", "valid", "test"]
 Role = Literal["annotator", "selector", "judge"]
+BlockField = Literal["u_motivation", "u_emotion", "u_topic", "a_motivation", "a_emotion", "a_topic"]
+OutcomeRule = Literal["agreement", "half", "first_order"]
+SourceKind = Literal["listener", "sharer", "instructions", "trajectories"]
 
 
 class Dials(BaseModel):
@@ -75,20 +82,130 @@ class DataProcessing(Dials):
 
 
 class Source(Dials):
-    """One source of the training mix."""
+    """One source of the training mix: `size` conversations, or a `share` of the mix, or all there are."""
 
-    name: Literal["listener", "sharer", "instructions"] = Field(
+    name: str = Field(pattern=r"^[\w.-]+$", description="the source's own; it stands before its conversations' ids")
+    kind: SourceKind = Field(
         description="listener: Reddit dialogues with the second speaker as assistant; sharer: the same with the "
-        "first speaker as assistant (the simulated user learns from these); instructions: ShareGPT conversations"
+        "first speaker as assistant (the simulated user learns from these); instructions: conversations from files; "
+        "trajectories: dialogues of an earlier self-play. Left out where the name is one of these"
     )
-    size: int | None = Field(None, ge=0, description="conversations, sampled by seed; null takes all")
+    size: int | None = Field(None, ge=0, description="conversations, drawn by seed; fewer where there are fewer")
+    share: float | None = Field(None, gt=0, le=1, description="of the conversations of the whole mix, drawn by seed")
+    of: str | None = Field(
+        None,
+        validate_default=True,
+        description="instructions: file names such as sharegpt*.jsonl, null takes all; trajectories: trajectories_2, "
+        "or trajectories_2:VERSION where the latest will not do",
+    )
+    preamble: str | None = Field(
+        None, description="system message; null takes that of its kind in preambles, an empty one keeps each its own"
+    )
+    assistant_may_open: bool = Field(False, description="the assistant may speak first (in a sharer's it always does)")
+
+    @property
+    def assistant_opens(self) -> bool:
+        return self.assistant_may_open or self.kind == "sharer"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_name(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "kind" not in given and given.get("name") in get_args(SourceKind):
+            return {**given, "kind": given["name"]}
+        return given
+
+    @field_validator("share")
+    @classmethod
+    def _or_size(cls, share: float | None, info: ValidationInfo) -> float | None:
+        if share is not None and info.data.get("size") is not None:
+            raise PydanticCustomError("size_and_share", "size is given as well; leave out one of the two")
+        return share
+
+    @field_validator("of")
+    @classmethod
+    def _suits_the_kind(cls, of: str | None, info: ValidationInfo) -> str | None:
+        kind = info.data.get("kind")
+        if kind == "trajectories" and not re.fullmatch(r"trajectories_\d+(:[\w.-]+)?", of or ""):
+            raise PydanticCustomError("no_trajectories", "not trajectories_K or trajectories_K:VERSION")
+        if kind in ("listener", "sharer") and of is not None:
+            raise PydanticCustomError("of_nothing", "it is made of annotations; leave this out")
+        return of
+
+
+class Blend(Dials):
+    """Training conversations become longer: others of the same source follow a conversation."""
+
+    sources: tuple[str, ...] = Field(min_length=1, description="names of sources; in none may the assistant open")
+    others: int = Field(ge=1, description="conversations that follow one, at most")
+    max_tokens: int = Field(ge=1, description="tokens of the whole, counted as bytes_per_token says")
+    bytes_per_token: float = Field(
+        1.0, ge=1, description="bytes of UTF-8 counted as a token; 1 is more than any byte-level tokenizer needs"
+    )
 
 
 class SacAugmentation(Dials):
-    mix: tuple[Source, ...] = Field((Source(name="listener"), Source(name="sharer"), Source(name="instructions")))
-    preambles: dict[Literal["listener", "sharer", "instructions"], str] = Field(
-        description="system message of each source; listener and sharer are also the agent's and the user's in play"
+    mix: tuple[Source, ...] = Field(
+        (
+            Source(name="listener", kind="listener"),
+            Source(name="sharer", kind="sharer"),
+            Source(name="instructions", kind="instructions"),
+        )
     )
+    preambles: dict[Literal["listener", "sharer", "instructions"], str] = Field(
+        description="system message of each kind of source (trajectories have the listener's); listener and sharer are "
+        "also the agent's and the user's in play"
+    )
+    blend: Blend | None = Field(None, description="null leaves conversations as long as they are")
+
+    @field_validator("mix")
+    @classmethod
+    def _are_different(cls, mix: tuple[Source, ...]) -> tuple[Source, ...]:
+        for place, source in enumerate(mix):
+            for before in mix[:place]:
+                if source.name == before.name:
+                    raise PydanticCustomError(
+                        "source_twice", "{place}: {name} is there twice", {"place": place, "name": source.name}
+                    )
+                if (source.kind, source.of) == (before.kind, before.of):
+                    raise PydanticCustomError(
+                        "source_twice",
+                        "{place}: {name} holds the same conversations as {before}",
+                        {"place": place, "name": source.name, "before": before.name},
+                    )
+        return mix
+
+    @field_validator("mix")
+    @classmethod
+    def _shares_leave_room(cls, mix: tuple[Source, ...]) -> tuple[Source, ...]:
+        shares = math.fsum(source.share or 0 for source in mix)
+        if shares > 1 + 1e-9 or (shares > 1 - 1e-9 and not all(source.share for source in mix)):
+            rest = "more than 1" if shares > 1 + 1e-9 else "1, which leaves nothing to the sources without a share"
+            raise PydanticCustomError("shares", "the shares come to {rest}", {"rest": rest})
+        if 0 < shares < 1 - 1e-9 and all(source.share for source in mix):
+            raise PydanticCustomError("shares", "every source has a share, and they do not come to 1")
+        return mix
+
+    @field_validator("blend")
+    @classmethod
+    def _can_be_blended(cls, blend: Blend | None, info: ValidationInfo) -> Blend | None:
+        sources = {source.name: source for source in info.data.get("mix", ())}
+        for name in blend.sources if blend and sources else ():
+            if name not in sources:
+                known = {"name": name, "known": ", ".join(sources)}
+                raise PydanticCustomError("unknown_source", "{name} is no source of the mix, which has {known}", known)
+            if sources[name].assistant_opens:
+                raise PydanticCustomError(
+                    "assistant_opens",
+                    "in {name} the assistant may speak first: behind another conversation it would speak twice",
+                    {"name": name},
+                )
+        return blend
+
+    def preamble(self, source: Source) -> str | None:
+        """The system message of a source's conversations; None where each keeps its own."""
+        if source.preamble is not None:
+            return source.preamble or None
+        return self.preambles.get("listener" if source.kind == "trajectories" else source.kind) or None
 
 
 class LoraDials(Dials):
@@ -125,6 +242,36 @@ class SamplingDials(Dials):
     max_new_tokens: int = Field(96, ge=1)
 
 
+class Steering(Dials):
+    """What the agent is steered to while it writes its state and action blocks (paper §3.7)."""
+
+    boosts: dict[BlockField, dict[str, FiniteFloat]] = Field(
+        {}, description="by field and keyword, what is added to the log-odds of its tokens; temperature takes none off"
+    )
+    fixed: dict[BlockField, tuple[str, ...] | str | None] = Field(
+        {}, description="by field, the value written in any case: a label or null; for a topic field a list of labels"
+    )
+
+    @model_validator(mode="after")
+    def _can_be_written(self) -> Self:
+        values: list[dict[str, Value]] = [{field: value} for field, value in self.fixed.items()]
+        for field, keywords in self.boosts.items():
+            if field in self.fixed:
+                why = "is boosted and fixed; a fixed value is written whatever the boosts, so leave one of them out"
+                raise PydanticCustomError("boosted_and_fixed", "{field} {why}", {"field": field, "why": why})
+            values += [{field: (keyword,) if is_list(field) else keyword} for keyword in keywords]
+        for value in values:
+            try:
+                Form.given(value)
+            except ValueError as error:
+                raise PydanticCustomError("not_writable", "{why}", {"why": str(error)}) from error
+        return self
+
+    def __bool__(self) -> bool:
+        """Whether anything is steered."""
+        return any(self.boosts.values()) or bool(self.fixed)
+
+
 class SelfPlay(Dials):
     situations: int | None = Field(None, ge=1, description="train situations an iteration plays; null plays all")
     max_turns: int = Field(12, ge=2, description="messages of a dialogue, the situation included (paper: 12)")
@@ -132,6 +279,7 @@ class SelfPlay(Dials):
     redraws: int = Field(1, ge=0, description="times a turn's candidates are drawn anew while none is good")
     agent: SamplingDials
     user: SamplingDials
+    steering: Steering = Field(Steering(), description="of the agent")
     shard_size: int = Field(32, ge=1, description="dialogues played in lock-step and kept together after a kill")
     replay_share: float = Field(0.25, ge=0, description="SFT conversations mixed in, as a share of the trajectories")
     training: FineTuning
@@ -153,8 +301,19 @@ class Evaluation(Dials):
     exchanges: int = Field(8, ge=1, description="user-agent exchanges of a dialogue (paper: 8)")
     agent: SamplingDials
     user: SamplingDials
+    steering: Steering = Field(Steering(), description="of the agent, in every rollout")
     pairs: tuple[tuple[str, str], ...] = Field(description="policies compared, as (a, b)")
+    outcome_rule: OutcomeRule = Field(
+        "agreement",
+        description="which two answers are a win. agreement: both orders name it (paper); half: each order counts half "
+        "and more of it wins; first_order: the first order alone",
+    )
     confidence: float = Field(0.95, gt=0, lt=1)
+    replicates: int = Field(4000, ge=200, description="of the bootstrap over situations")
+    true_shares: tuple[Annotated[float, Field(ge=0.51, le=1)], ...] = Field(
+        (0.55, 0.6, 0.7), description="differences to see, as the better policy's true share of the decided"
+    )
+    power: float = Field(0.8, gt=0, lt=1, description="probability with which to see them")
 
 
 class Caps(Dials):

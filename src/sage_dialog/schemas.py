@@ -18,7 +18,7 @@ def _required(name: str, kind: pa.DataType) -> pa.Field:
 
 
 MESSAGE = pa.struct([_required("role", pa.string()), _required("content", pa.string())])
-MESSAGES = pa.list_(MESSAGE)
+MESSAGES = pa.list_(_required("element", MESSAGE))
 TURN = pa.struct(
     [
         _required("comment_id", pa.string()),
@@ -99,6 +99,14 @@ SFT_CONVERSATIONS = pa.schema(
     ]
 )
 
+MIX_REJECTS = pa.schema(
+    [
+        _required("source", pa.string()),
+        _required("record", pa.string()),  # a dialogue's or situation's id, or a file and the place in it
+        _required("reason", pa.string()),
+    ]
+)
+
 CANDIDATES = pa.schema(
     [
         _required("situation_id", pa.string()),
@@ -154,14 +162,111 @@ WIN_RATES = pa.schema(
         _required("judge", pa.string()),
         _required("policy_a", pa.string()),
         _required("policy_b", pa.string()),
+        _required("rule", pa.string()),  # which two answers are a win: "agreement", "half" or "first_order"
         _required("n", pa.int32()),
         _required("wins_a", pa.int32()),
         _required("ties", pa.int32()),
         _required("wins_b", pa.int32()),
+        _required("both_say_tie", pa.int32()),
+        _required("inconsistent", pa.int32()),  # the answer changed with the order
+        _required("unreadable", pa.int32()),  # situations with such an answer
         pa.field("win_rate_b", pa.float64()),  # of the decided; null where none was
         pa.field("low", pa.float64()),
         pa.field("high", pa.float64()),
         _required("p_value", pa.float64()),
+        _required("p_adjusted", pa.float64()),  # for all pairs of the judge
+    ]
+)
+
+RANKING = pa.schema(
+    [
+        _required("judge", pa.string()),
+        _required("group", pa.int32()),  # policies that comparisons link
+        _required("policy", pa.string()),
+        _required("n", pa.int32()),
+        _required("rank", pa.int32()),
+        _required("best_rank", pa.int32()),
+        _required("worst_rank", pa.int32()),
+        _required("score", pa.float64()),  # log-odds, mean 0 in a group
+        _required("low", pa.float64()),
+        _required("high", pa.float64()),
+    ]
+)
+
+JUDGE_CHECKS = pa.schema(
+    [
+        _required("judge", pa.string()),
+        _required("statistic", pa.string()),
+        _required("n", pa.int32()),
+        _required("value", pa.float64()),
+        _required("low", pa.float64()),
+        _required("high", pa.float64()),
+    ]
+)
+
+JUDGE_AGREEMENT = pa.schema(
+    [
+        _required("judge_a", pa.string()),
+        _required("judge_b", pa.string()),
+        _required("n", pa.int32()),
+        _required("agreement", pa.float64()),
+        _required("low", pa.float64()),
+        _required("high", pa.float64()),
+        pa.field("kappa", pa.float64()),
+        pa.field("kappa_low", pa.float64()),
+        pa.field("kappa_high", pa.float64()),
+        _required("decided", pa.int32()),  # by both
+        pa.field("same_winner", pa.float64()),  # of these
+        pa.field("same_low", pa.float64()),
+        pa.field("same_high", pa.float64()),
+    ]
+)
+
+LENGTH_CONTROL = pa.schema(
+    [
+        _required("judge", pa.string()),
+        _required("policy_a", pa.string()),
+        _required("policy_b", pa.string()),
+        _required("n", pa.int32()),  # decided situations; what follows the words is null where there is none
+        _required("words_a", pa.float64()),
+        _required("words_b", pa.float64()),
+        pa.field("b_says_more", pa.float64()),
+        pa.field("win_rate_b", pa.float64()),
+        pa.field("equal_length_rate_b", pa.float64()),
+        pa.field("low", pa.float64()),
+        pa.field("high", pa.float64()),
+        pa.field("odds_by_doubling", pa.float64()),
+        pa.field("odds_low", pa.float64()),
+        pa.field("odds_high", pa.float64()),
+    ]
+)
+
+SELF_PREFERENCE = pa.schema(
+    [
+        _required("judge", pa.string()),
+        _required("policy", pa.string()),  # the closer one
+        _required("relation", pa.string()),  # "same model" or "same base"
+        _required("other_policy", pa.string()),
+        _required("n", pa.int32()),
+        _required("share", pa.float64()),
+        pa.field("neutral_share", pa.float64()),  # null where no judge is neutral
+        pa.field("difference", pa.float64()),
+        pa.field("low", pa.float64()),
+        pa.field("high", pa.float64()),
+    ]
+)
+
+SAMPLE_SIZES = pa.schema(
+    [
+        _required("judge", pa.string()),
+        _required("pairs", pa.int32()),  # tested together
+        _required("level", pa.float64()),
+        _required("decided", pa.float64()),
+        _required("true_share", pa.float64()),
+        _required("n", pa.int32()),
+        _required("power", pa.float64()),
+        _required("wanted_power", pa.float64()),
+        pa.field("needed", pa.int32()),  # null where nothing was decided
     ]
 )
 

@@ -1,8 +1,12 @@
 """ShareGPT and messages files: what is a conversation to learn from, and what is set aside and why."""
 
+import gzip
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from sage_dialog.corpora.conversations import Conversation, Message, read_conversations
 
@@ -42,13 +46,14 @@ def test_sharegpt_and_messages_read_the_same(read):
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ([], "take turns"),
-        ([SYSTEM], "take turns"),
-        ([HUMAN], "take turns"),
-        ([GPT, HUMAN], "take turns"),
-        ([HUMAN, GPT, HUMAN], "take turns"),
-        ([HUMAN, HUMAN, GPT], "take turns"),
-        ([HUMAN, GPT, GPT], "take turns"),
+        ([], "no message of the assistant"),
+        ([SYSTEM], "no message of the assistant"),
+        ([HUMAN], "no message of the assistant"),
+        ([HUMAN, HUMAN], "no message of the assistant"),
+        ([GPT, HUMAN], "the assistant speaks first"),
+        ([SYSTEM, GPT], "the assistant speaks first"),
+        ([HUMAN, HUMAN, GPT], "two messages of the user in a row"),
+        ([HUMAN, GPT, GPT], "two messages of the assistant in a row"),
         ([HUMAN, SYSTEM, GPT], "a system message after the first"),
         ([SYSTEM, SYSTEM, HUMAN, GPT], "a system message after the first"),
         ([HUMAN, {"from": "tool", "value": "x"}], "a role that is none of"),
@@ -69,6 +74,80 @@ def test_what_is_no_conversation_to_learn_from_is_set_aside(read, said, reason):
     ((where, why),) = set_aside
     assert where == "a.json[0]"
     assert reason in why
+
+
+def test_a_last_word_of_the_user_stays(read):
+    conversations, set_aside = read(a=[{"id": "x", "conversations": [HUMAN, GPT, HUMAN]}])
+    assert [message.role for message in conversations[0].messages] == ["user", "assistant", "user"]
+    assert set_aside == []
+
+
+def test_the_assistant_speaks_first_only_where_it_may(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"conversations": [GPT, HUMAN, GPT]}, {"conversations": [HUMAN]}]))
+    conversations, set_aside = read_conversations({"a.json": path}, assistant_may_open=True)
+    assert [conversation.id for conversation in conversations] == ["a.json[0]"]
+    assert [record.reason for record in set_aside] == ["no message of the assistant"]
+
+
+def test_parquet_of_either_shape_reads_as_json_does(tmp_path):
+    """Records as data sets are published: more columns than ours, more fields than ours, nulls."""
+    sharegpt = [
+        {"id": f"s{number}", "conversations": [SYSTEM, HUMAN, GPT | {"weight": None}], "score": 0.5}
+        for number in range(2500)  # more than are read at a time
+    ]
+    sharegpt[7]["conversations"] = [GPT]
+    sharegpt[2400]["conversations"] = None
+    messages = [
+        {"id": number, "messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": text}]}
+        for number, text in enumerate(("Hello!", None))
+    ]
+    for name, rows in (("a.parquet", sharegpt), ("b.parquet", messages), ("c.parquet", [{"messages": []}])):
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / name)
+    conversations, set_aside = read_conversations({path.name: path for path in tmp_path.iterdir()})
+    assert [conversation.id for conversation in conversations] == [
+        *(f"s{number}" for number in range(2500) if number not in (7, 2400)),
+        "0",
+    ]
+    said = (Message("system", "Be kind."), Message("user", "Hi?"), Message("assistant", "Hello!"))
+    assert (conversations[0].messages, conversations[-1].messages) == (said, said[1:])
+    assert [(record.where, record.reason) for record in set_aside] == [
+        ("a.parquet[7]", "the assistant speaks first"),
+        ("a.parquet[2400]", "neither a list of conversations nor of messages"),
+        ("b.parquet[1]", "a message without text"),
+        ("c.parquet[0]", "no message of the assistant"),
+    ]
+
+
+def test_a_parquet_file_that_holds_something_else_is_refused_by_name(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"prompt": ["Hi?"], "answer": ["Hello!"]}), path)
+    with pytest.raises(ValueError, match=r"a\.parquet has neither a column .* it has prompt, answer"):
+        read_conversations({"a.parquet": path})
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ValueError, match=r"a\.parquet is no readable Parquet file"):
+        read_conversations({"a.parquet": path})
+
+
+def test_compressed_files_are_read_and_one_that_breaks_off_is_set_aside(tmp_path):
+    lines = b"".join(
+        json.dumps({"id": f"x{number}", "conversations": [HUMAN, GPT]}).encode() + b"\n" for number in "12"
+    )
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines))
+    (tmp_path / "b.json.zst").write_bytes(zstandard.compress(b'[{"messages": []}]'))
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(lines.replace(b"x", b"y"))[:-4])
+    conversations, set_aside = read_conversations({path.name: path for path in tmp_path.iterdir()})
+    assert [conversation.id for conversation in conversations] == ["x1", "x2", "y1", "y2"]
+    assert [record.where for record in set_aside] == ["b.json.zst[0]", "c.jsonl.gz"]
+    assert "breaks off" in set_aside[1].reason
+
+
+def test_other_files_are_left_alone_and_named(tmp_path, caplog):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"id": "x", "conversations": [HUMAN, GPT]}))
+    conversations, _ = read_conversations({"a.jsonl": path, "notes.txt": tmp_path / "notes.txt"})
+    assert [conversation.id for conversation in conversations] == ["x"]
+    assert caplog.messages == [f"{tmp_path}/notes.txt does not end in .json, .jsonl or .parquet; ignored"]
 
 
 def test_a_broken_line_is_set_aside_by_its_number(read):
@@ -106,7 +185,7 @@ def test_a_json_file_that_is_no_list_is_refused_by_name(tmp_path, content):
 
 
 def test_no_file_at_all_names_what_is_expected(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"\['a.txt'\]: expected .json or .jsonl"):
+    with pytest.raises(FileNotFoundError, match=r"\['a.txt'\]: expected .json, .jsonl or .parquet"):
         read_conversations({"a.txt": tmp_path / "a.txt"})
 
 

@@ -194,6 +194,15 @@ def test_every_reader_of_raw_files_reads_them_from_anywhere(memory: MemoryFileSy
     assert [record.where for record in set_aside] == ["talk.json[0]", "talk.jsonl:1"]
 
 
+def test_either_of_two_patterns_will_do(tmp_path: Path) -> None:
+    dataset = folder(str(tmp_path), ("*.json*|*.parquet",))
+    assert "there is no *.json* or *.parquet in" in dataset.missing()
+    for name in ("talk.parquet", "notes.txt", "talk.jsonl"):
+        (tmp_path / name).touch()
+        assert dataset.exists()
+    assert list(dataset.load()) == ["talk.jsonl", "talk.parquet"]
+
+
 @pytest.mark.parametrize("name", ["all.tar", "all.tar.gz", "all.tgz"])
 def test_an_archive_stands_for_the_files_it_may_hold(tmp_path: Path, name: str) -> None:
     dataset = folder(str(tmp_path), ("train.csv*", "test.csv*"), archives=["*.tar", "*.tar.*", "*.tgz"])

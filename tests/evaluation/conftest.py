@@ -10,10 +10,16 @@ import pytest
 
 from sage_dialog import schemas
 from sage_dialog.corpora.reddit.figure import funnel_figure
+from sage_dialog.evaluation.agreement import judge_agreement
 from sage_dialog.evaluation.emotions import emotion_accuracy
 from sage_dialog.evaluation.figures import action_figure
+from sage_dialog.evaluation.judges import judge_checks, self_preference
+from sage_dialog.evaluation.length import length_control, words_said
+from sage_dialog.evaluation.power import sample_sizes
+from sage_dialog.evaluation.ranking import ranking
 from sage_dialog.evaluation.replies import action_distribution, reply_statistics
 from sage_dialog.evaluation.report import Contents
+from sage_dialog.evaluation.resampling import Bootstrap
 from sage_dialog.evaluation.votes import collect_votes, win_rates
 from sage_dialog.parameters import Evaluation
 from sage_dialog.roles.protocols import Comparison, Verdict
@@ -130,7 +136,12 @@ def _message(draw: Any, situation: dict[str, str], rank: int, blocks: bool, plac
 
 
 @pytest.fixture
-def contents(dials: Evaluation, situations: pa.Table, rollouts: dict[str, pa.Table]) -> Contents:
+def bootstrap() -> Bootstrap:
+    return Bootstrap(confidence=0.95, replicates=2000, seed=0)
+
+
+@pytest.fixture
+def contents(bootstrap: Bootstrap, dials: Evaluation, situations: pa.Table, rollouts: dict[str, pa.Table]) -> Contents:
     with_blocks = [policy for policy, blocks in POLICIES.items() if blocks]
     votes = collect_votes(rollouts, dials.pairs, PrefersLonger())
     actions = action_distribution(rollouts, with_blocks, dials.confidence)
@@ -215,6 +226,9 @@ def contents(dials: Evaluation, situations: pa.Table, rollouts: dict[str, pa.Tab
         }
         for policy, blocks in POLICIES.items()
     ]
+    rates = win_rates(votes, bootstrap)
+    same = [{**vote, "judge": "offline-twin"} for vote in votes]
+    words = words_said(rollouts)
     return Contents(
         dials=dials,
         seed=3,
@@ -226,7 +240,15 @@ def contents(dials: Evaluation, situations: pa.Table, rollouts: dict[str, pa.Tab
         policies=pa.Table.from_pylist(cards, schema=schemas.POLICIES),
         situations=situations,
         judge_votes=pa.Table.from_pylist(votes, schema=schemas.JUDGE_VOTES),
-        win_rates=pa.Table.from_pylist(win_rates(votes, dials.confidence), schema=schemas.WIN_RATES),
+        win_rates=pa.Table.from_pylist(rates, schema=schemas.WIN_RATES),
+        ranking=pa.Table.from_pylist(ranking(votes, bootstrap), schema=schemas.RANKING),
+        judge_checks=pa.Table.from_pylist(judge_checks(votes, words, 0.95), schema=schemas.JUDGE_CHECKS),
+        length_control=pa.Table.from_pylist(length_control(votes, words, 0.95), schema=schemas.LENGTH_CONTROL),
+        judge_agreement=pa.Table.from_pylist(judge_agreement(votes + same, bootstrap), schema=schemas.JUDGE_AGREEMENT),
+        self_preference=pa.Table.from_pylist(self_preference(votes, cards, bootstrap), schema=schemas.SELF_PREFERENCE),
+        sample_sizes=pa.Table.from_pylist(
+            sample_sizes(rates, dials.true_shares, 0.95, dials.power), schema=schemas.SAMPLE_SIZES
+        ),
         emotion_accuracy=pa.Table.from_pylist(
             emotion_accuracy(rollouts, with_blocks, situations, dials.confidence), schema=schemas.EMOTION_ACCURACY
         ),
@@ -240,6 +262,6 @@ def contents(dials: Evaluation, situations: pa.Table, rollouts: dict[str, pa.Tab
         trajectories=pa.Table.from_pylist(searched, schema=schemas.TRAJECTORIES),
         outside_scores=pa.Table.from_pylist(scores, schema=schemas.OUTSIDE_SCORES),
         outside_win_rates=pa.Table.from_pylist(
-            [{**row, "judge": "world truth"} for row in win_rates(votes, dials.confidence)], schema=schemas.WIN_RATES
+            [{**row, "judge": "world truth"} for row in rates], schema=schemas.WIN_RATES
         ),
     )

@@ -13,6 +13,7 @@ from sage_dialog import schemas
 from sage_dialog.evaluation.report import Contents
 from sage_dialog.parameters import Evaluation
 from sage_dialog.pipelines.evaluation import create_pipeline
+from sage_dialog.pipelines.evaluation.nodes import check_judges, count_wins, rank_policies
 from sage_dialog.policies import Policy, PolicyCard
 from sage_dialog.roles.judge import OfflineJudge
 from sage_dialog.roles.selector import OfflineSelector
@@ -63,12 +64,20 @@ def test_every_output_is_there_and_holds_its_schema(finished: dict[str, Any]) ->
         "policy_cards": schemas.POLICIES,
         "judge_votes": schemas.JUDGE_VOTES,
         "win_rates": schemas.WIN_RATES,
+        "ranking": schemas.RANKING,
+        "judge_checks": schemas.JUDGE_CHECKS,
+        "length_control": schemas.LENGTH_CONTROL,
+        "judge_agreement": schemas.JUDGE_AGREEMENT,
+        "self_preference": schemas.SELF_PREFERENCE,
+        "sample_sizes": schemas.SAMPLE_SIZES,
         "emotion_accuracy": schemas.EMOTION_ACCURACY,
         "action_distribution": schemas.ACTION_DISTRIBUTION,
         "reply_statistics": schemas.REPLY_STATISTICS,
     }
     assert {name: finished[name].schema for name in tables} == tables
-    assert all(finished[name].num_rows for name in tables)
+    # With one judge, and no truth, there is nobody to agree with and no kin of anybody.
+    empty = {name for name in tables if not finished[name].num_rows}
+    assert empty == {"judge_agreement", "self_preference"}
     assert finished["action_figure"].startswith(b"\x89PNG")
     assert finished["report"].startswith("<!doctype html>") and "offline-rules-judge" in finished["report"]
 
@@ -88,8 +97,46 @@ def test_each_policy_is_played_against_the_same_user(contents: Contents) -> None
     pipeline = create_pipeline(POLICIES, iterations=3, outside_scores=True)
     played = {node.outputs[0]: node.inputs[:3] for node in pipeline.nodes if node.name.startswith("rollout_")}
     assert played == {f"rollouts_{policy}": ["sage_0", policy, "sage_1"] for policy in POLICIES}
-    assert {"truth_scores", "truth_win_rates", "candidates_3", "trajectories_3"} <= pipeline.inputs()
-    assert not {"truth_scores", "truth_win_rates"} & create_pipeline(POLICIES, iterations=3).inputs()
+    truth = {"truth_scores", "truth_votes", "truth_win_rates"}
+    assert truth | {"candidates_3", "trajectories_3"} <= pipeline.inputs()
+    assert not truth & create_pipeline(POLICIES, iterations=3).inputs()
+
+
+def test_the_truth_is_compared_with_the_judges(contents: Contents, rollouts: dict[str, pa.Table]) -> None:
+    votes = contents.judge_votes
+    truth = pa.Table.from_pylist(
+        [{**row, "judge": "world truth", "vote": "a"} for row in votes.to_pylist()], schema=schemas.JUDGE_VOTES
+    )
+    checks, lengths, agreement, kin = check_judges(
+        votes, contents.policies, contents.dials, seed=3, outside_votes=truth, **rollouts
+    )
+    assert [(row["judge_a"], row["judge_b"]) for row in agreement.to_pylist()] == [
+        ("offline-test-judge", "world truth")
+    ]
+    for table in (checks, lengths, kin):
+        assert "world truth" not in table["judge"].to_pylist()
+
+
+def test_every_table_goes_by_the_rule_of_the_parameters(contents: Contents, rollouts: dict[str, pa.Table]) -> None:
+    torn = [{**row, "vote": "b" if row["order"] == "ab" else "tie"} for row in contents.judge_votes.to_pylist()]
+    votes = pa.Table.from_pylist([*torn, *({**row, "judge": "k"} for row in torn)], schema=schemas.JUDGE_VOTES)
+    shown = {}
+    for rule in ("agreement", "half"):
+        dials = contents.dials.model_copy(update={"outcome_rule": rule})
+        _, lengths, agreement, _ = check_judges(votes, contents.policies, dials, seed=3, **rollouts)
+        shown[rule] = (
+            sum(count_wins(votes, dials, seed=3)["wins_b"].to_pylist()),
+            max(rank_policies(votes, dials, seed=3)["rank"].to_pylist()),
+            sum(lengths["n"].to_pylist()),
+            agreement["decided"].to_pylist(),
+        )
+    assert shown == {"agreement": (0, 1, 0, [0]), "half": (72, 4, 72, [36])}
+
+
+def test_the_same_votes_give_the_same_tables_and_another_seed_other_intervals(contents: Contents) -> None:
+    first, again, other = (count_wins(contents.judge_votes, contents.dials, seed) for seed in (3, 3, 4))
+    assert first.equals(again) and not first.equals(other)
+    assert first.drop_columns(["low", "high"]).equals(other.drop_columns(["low", "high"]))
 
 
 def empty_tables(contents: Contents) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from sage_dialog import schemas
 from sage_dialog.corpora.reddit.figure import funnel_figure
-from sage_dialog.evaluation.report import Contents, p_value, percent, render_report
+from sage_dialog.evaluation.report import Contents, p_value, percent, render_report, times
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}'
 
@@ -94,6 +94,99 @@ def test_each_judge_has_its_own_table(contents: Contents) -> None:
     assert "<h3>" not in render_report(contents).split("Judged by")[1].split("Both orders")[0]
 
 
+def test_kinds_of_ties_are_shown_where_some_are_no_ties(contents: Contents) -> None:
+    assert "order changes it" not in words_of(render_report(contents))
+    torn = spoiled(contents.win_rates, ties=7, both_say_tie=1, inconsistent=4, unreadable=2)
+    text = words_of(render_report(replace(contents, win_rates=torn)))
+    row = torn.to_pylist()[0]
+    assert f"{row['policy_b']} {row['n']} {row['wins_a']} 7 {row['wins_b']} 1 4 2" in text
+    assert "Both orders agreed on 18 of 36 pairs of dialogues" in text
+
+
+def test_the_adjusted_p_value_is_that_of_the_table(contents: Contents) -> None:
+    text = words_of(
+        render_report(replace(contents, win_rates=spoiled(contents.win_rates, p_value=0.012, p_adjusted=0.34)))
+    )
+    assert text.count(" 0.012 0.34 ") == contents.win_rates.num_rows
+
+
+def test_the_rule_is_told(contents: Contents) -> None:
+    assert "a policy wins where both orders name it" in words_of(render_report(contents))
+    half = contents.dials.model_copy(update={"outcome_rule": "half"})
+    assert "each order counts half" in words_of(render_report(replace(contents, dials=half)))
+
+
+def test_the_ranking_shows_judges_side_by_side(contents: Contents) -> None:
+    first = contents.ranking.to_pylist()
+    second = [{**row, "judge": "second-judge", "rank": 5 - row["rank"]} for row in first if row["policy"] != "sage_1"]
+    both = pa.Table.from_pylist([*first, *second], schema=schemas.RANKING)
+    text = words_of(render_report(replace(contents, ranking=both)))
+    assert "policy rank offline-test-judge rank second-judge" in text
+    for row in first:
+        shown = f"{row['policy']} {row['rank']} ({row['best_rank']} to {row['worst_rank']})"
+        assert shown in text or f"{row['policy']} {row['rank']} (alone)" in text
+    assert "– not compared" in text and "groups of their own" not in text
+    apart = words_of(render_report(replace(contents, ranking=pa.concat_tables([both, spoiled(both, group=2)]))))
+    assert "groups of their own" in apart
+
+
+def test_judges_are_shown_for_what_they_are(contents: Contents) -> None:
+    def check(judge: str, statistic: str, value: float) -> dict[str, Any]:
+        row = {"judge": judge, "statistic": statistic, "n": 2400, "value": value}
+        return row | {"low": max(0.0, value - 0.05), "high": min(1.0, value + 0.05)}
+
+    checks = [check("fair", "order_flips", 0.1), check("fair", "names_first", 0.52), check("fair", "names_longer", 0.3)]
+    checks += [check("biased", "order_flips", 0.93), check("biased", "names_first", 0.97)]
+    table = pa.Table.from_pylist(checks, schema=schemas.JUDGE_CHECKS)
+    text = words_of(render_report(replace(contents, judge_checks=table)))
+    assert "fair biased the answer changes with the order of the two 10 % 5 % to 15 %, n 2,400 93 %" in text
+    assert "52 % 47 % to 57 %, n 2,400 no leaning seen 97 % 92 % to 100 %, n 2,400 leans to the first place" in text
+    assert "30 % 25 % to 35 %, n 2,400 shorter dialogues win –" in text
+
+
+def test_length_agreement_kinship_and_sizes_are_shown(contents: Contents) -> None:
+    kin = {"judge": "big-judge", "policy": "sage_0", "relation": "same model", "other_policy": "sage_1", "n": 12}
+    kin |= {"share": 0.7, "neutral_share": 0.45, "difference": 0.25, "low": 0.1, "high": 0.4}
+    alone = {**kin, "judge": "lone-judge", "neutral_share": None, "difference": None, "low": None, "high": None}
+    text = words_of(
+        render_report(
+            replace(contents, self_preference=pa.Table.from_pylist([kin, alone], schema=schemas.SELF_PREFERENCE))
+        )
+    )
+    row = contents.length_control.to_pylist()[0]
+    assert f"{row['policy_a']} {row['policy_b']} {row['words_a']:.0f} {row['words_b']:.0f}" in text
+    assert "offline-test-judge offline-twin 36 100 %" in text
+    assert "big-judge sage_0 same model sage_1 12 70 % 45 % 25 % 10 % to 40 %" in text
+    assert "lone-judge sage_0 same model sage_1 12 70 % – no judge to compare with" in text
+    sizes = contents.sample_sizes.to_pylist()
+    needed = next(row["needed"] for row in sizes if row["true_share"] == 0.6 and row["pairs"] == 1)
+    assert f" {needed:,} " in text and "shows it with a probability of 80 %" in text
+
+
+def test_one_judge_and_nothing_decided_still_report(contents: Contents) -> None:
+    undecided = {"equal_length_rate_b": None, "win_rate_b": None, "b_says_more": None, "low": None, "high": None}
+    text = words_of(
+        render_report(
+            replace(
+                contents,
+                win_rates=spoiled(contents.win_rates, wins_a=0, wins_b=0, win_rate_b=None, low=None, high=None),
+                length_control=spoiled(contents.length_control, **undecided, odds_by_doubling=None),
+                judge_agreement=schemas.JUDGE_AGREEMENT.empty_table(),
+                self_preference=schemas.SELF_PREFERENCE.empty_table(),
+                sample_sizes=spoiled(contents.sample_sizes, decided=0.0, power=0.0, needed=None),
+            )
+        )
+    )
+    assert "There was one judge; nobody can say how far another would agree." in text
+    assert "By their names, no judge is closer to one policy of a pair than to the other." in text
+    assert text.count("none decided") == 6  # each pair, in the win rates and at equal length
+
+
+def test_a_kappa_that_is_not_there_is_a_dash(contents: Contents) -> None:
+    silent = spoiled(contents.judge_agreement, kappa=None, kappa_low=None, kappa_high=None, decided=0, same_winner=None)
+    assert "100 % 76 % to 100 % – 0 –" in words_of(render_report(replace(contents, judge_agreement=silent)))
+
+
 def test_the_truth_is_shown_apart_and_only_where_there_is_one(contents: Contents) -> None:
     text = words_of(render_report(contents))
     assert "Against the generated world's truth" in text and "Suitable replies at the first exchange" in text
@@ -125,6 +218,11 @@ def test_hostile_text_is_shown_as_text(contents: Contents) -> None:
                 contents.candidates, utterance=HOSTILE, text=HOSTILE, a_motivation=HOSTILE, invalid_reason=HOSTILE
             ),
             win_rates=spoiled(contents.win_rates, policy_a=HOSTILE),
+            ranking=spoiled(contents.ranking, judge=HOSTILE, policy=HOSTILE),
+            judge_checks=spoiled(contents.judge_checks, judge=HOSTILE),
+            length_control=spoiled(contents.length_control, judge=HOSTILE, policy_b=HOSTILE),
+            judge_agreement=spoiled(contents.judge_agreement, judge_a=HOSTILE, judge_b=HOSTILE),
+            sample_sizes=spoiled(contents.sample_sizes, judge=HOSTILE),
             filter_report=spoiled(contents.filter_report, rule=HOSTILE),
             policies=spoiled(contents.policies, policy=HOSTILE, base=HOSTILE, parent=None),
             roles={"annotator": HOSTILE, "selector": HOSTILE},
@@ -182,6 +280,13 @@ def test_an_empty_search_and_a_run_without_blocks_still_report(contents: Content
 )
 def test_p_values_keep_two_digits(p: float, shown: str) -> None:
     assert p_value(p) == shown
+
+
+@pytest.mark.parametrize(
+    ("factor", "shown"), [(0.00523, "×0.0052"), (1.84, "×1.8"), (24.4, "×24"), (1e18, "over ×1,000")]
+)
+def test_factors_keep_two_digits(factor: float, shown: str) -> None:
+    assert times(factor) == shown
 
 
 def test_a_share_that_is_not_there_is_a_dash() -> None:

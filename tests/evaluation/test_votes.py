@@ -5,9 +5,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from scipy.stats import beta
 
 from sage_dialog import schemas
-from sage_dialog.evaluation.votes import collect_votes, outcomes, win_rates
+from sage_dialog.evaluation.resampling import Bootstrap
+from sage_dialog.evaluation.votes import Answers, collect_votes, outcomes, win_rates
+from sage_dialog.parameters import OutcomeRule
 from sage_dialog.roles.protocols import Comparison, Verdict
 
 Rollouts = Callable[[dict[str, list[str]]], pa.Table]
@@ -97,6 +100,43 @@ def test_only_agreement_wins(ab: str, ba: str, outcome: str) -> None:
     assert outcomes(votes_of((ab, ba))) == {("j", "old", "new"): {"s0": outcome}}
 
 
+@pytest.mark.parametrize(
+    ("ab", "ba", "by_half", "by_first"),
+    [
+        ("a", "a", "a", "a"),
+        ("b", "b", "b", "b"),
+        ("a", "b", "tie", "a"),
+        ("a", "tie", "a", "a"),
+        ("tie", "b", "b", "tie"),
+        ("tie", "tie", "tie", "tie"),
+        ("unreadable", "b", "b", "tie"),
+        ("b", "unreadable", "b", "b"),
+        ("unreadable", "tie", "tie", "tie"),
+        ("unreadable", "unreadable", "tie", "tie"),
+    ],
+)
+def test_other_rules_decide_other_answers(ab: str, ba: str, by_half: str, by_first: str) -> None:
+    rules: tuple[OutcomeRule, ...] = ("half", "first_order")
+    found = [outcomes(votes_of((ab, ba)), rule)["j", "old", "new"]["s0"] for rule in rules]
+    assert found == [by_half, by_first]
+
+
+@pytest.mark.parametrize(
+    ("ab", "ba", "kind"),
+    [
+        ("a", "a", "win"),
+        ("b", "b", "win"),
+        ("tie", "tie", "tie"),
+        ("a", "b", "inconsistent"),
+        ("tie", "b", "inconsistent"),
+        ("unreadable", "b", "unreadable"),
+        ("unreadable", "unreadable", "unreadable"),
+    ],
+)
+def test_two_answers_are_of_one_kind(ab: str, ba: str, kind: str) -> None:
+    assert Answers(ab, ba).kind == Answers(ba, ab).kind == kind
+
+
 def test_unreadable_answers_stay_in_the_votes(rollouts_of: Rollouts) -> None:
     class Mumbles(SaysFirst):
         def judge(self, comparisons: list[Comparison]) -> list[Verdict]:
@@ -107,19 +147,43 @@ def test_unreadable_answers_stay_in_the_votes(rollouts_of: Rollouts) -> None:
     assert [(vote["vote"], vote["raw_reply"]) for vote in votes] == [("unreadable", "Dialog Q is better")] * 2
 
 
-def test_win_rates_by_hand() -> None:
-    rows = win_rates(votes_of(("b", "b"), ("b", "b"), ("b", "b"), ("a", "a"), ("a", "b"), ("tie", "tie")), 0.95)
-    (row,) = rows
-    assert (row["n"], row["wins_a"], row["ties"], row["wins_b"], row["win_rate_b"]) == (6, 1, 2, 3, 0.75)
+def test_win_rates_by_hand(bootstrap: Bootstrap) -> None:
+    votes = votes_of(("b", "b"), ("b", "b"), ("b", "b"), ("a", "a"), ("a", "b"), ("tie", "tie"), ("b", "unreadable"))
+    (row,) = win_rates(votes, bootstrap)
+    assert (row["n"], row["wins_a"], row["ties"], row["wins_b"], row["win_rate_b"]) == (7, 1, 3, 3, 0.75)
+    assert (row["both_say_tie"], row["inconsistent"], row["unreadable"]) == (1, 1, 1)
     # Of four flips, 3:1 or further from even: (1 + 4 + 4 + 1) / 16.
-    assert row["p_value"] == pytest.approx(10 / 16)
-    assert (row["low"], row["high"]) == pytest.approx((0.3006, 0.9544), abs=1e-4)  # Wilson, 3 of 4
-    assert pa.Table.from_pylist(rows, schema=schemas.WIN_RATES).num_rows == 1
+    assert row["p_value"] == row["p_adjusted"] == pytest.approx(10 / 16)
+    assert (row["low"], row["high"]) == pytest.approx(tuple(beta(3.5, 1.5).ppf([0.025, 0.975])), abs=0.02)
+    assert pa.Table.from_pylist([row], schema=schemas.WIN_RATES).num_rows == 1
 
 
-def test_nothing_decided_has_no_rate() -> None:
-    (row,) = win_rates(votes_of(("tie", "tie"), ("a", "b")), 0.95)
-    assert (row["win_rate_b"], row["low"], row["high"], row["p_value"]) == (None, None, None, 1.0)
+def test_another_rule_counts_other_wins_of_the_same_kinds(bootstrap: Bootstrap) -> None:
+    votes = votes_of(("b", "b"), ("b", "tie"), ("b", "unreadable"), ("b", "a"))
+    by_rule = {rule: win_rates(votes, bootstrap, rule)[0] for rule in ("agreement", "half", "first_order")}
+    assert {rule: (row["rule"], row["wins_b"]) for rule, row in by_rule.items()} == {
+        "agreement": ("agreement", 1),
+        "half": ("half", 3),
+        "first_order": ("first_order", 4),
+    }
+    assert {(row["both_say_tie"], row["inconsistent"], row["unreadable"]) for row in by_rule.values()} == {(0, 2, 1)}
+
+
+def test_a_judge_s_pairs_are_adjusted_together_and_apart_from_another_judge_s(bootstrap: Bootstrap) -> None:
+    strong, weak = votes_of(*[("b", "b")] * 6), votes_of(*[("b", "b")] * 5)
+    weak = [{**vote, "policy_b": "newer"} for vote in weak]
+    alone = [{**vote, "judge": "k"} for vote in strong]
+    rows = win_rates([*strong, *weak, *alone], bootstrap)
+    # 2 / 2^6 and 2 / 2^5; the smaller one of two times two.
+    assert [row["p_value"] for row in rows] == pytest.approx([2 / 64, 2 / 32, 2 / 64])
+    assert [row["p_adjusted"] for row in rows] == pytest.approx([4 / 64, 4 / 64, 2 / 64])
+
+
+@pytest.mark.parametrize("answers", [("tie", "tie"), ("a", "b"), ("unreadable", "unreadable")])
+def test_nothing_decided_has_no_rate(answers: tuple[str, str], bootstrap: Bootstrap) -> None:
+    (row,) = win_rates(votes_of(answers, answers), bootstrap)
+    assert (row["win_rate_b"], row["low"], row["high"], row["p_value"], row["p_adjusted"]) == (None, None, None, 1, 1)
+    assert row["ties"] == row["both_say_tie"] + row["inconsistent"] + row["unreadable"] == 2
 
 
 def test_a_situation_that_one_policy_did_not_play_is_named(rollouts_of: Rollouts, prefers_longer: Any) -> None:

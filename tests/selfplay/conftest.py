@@ -11,7 +11,7 @@ import pytest
 
 from sage_dialog import schemas
 from sage_dialog.generation.engine import Prompt, Sample
-from sage_dialog.parameters import FineTuning, SamplingDials, SelfPlay
+from sage_dialog.parameters import FineTuning, SamplingDials, SelfPlay, Steering
 from sage_dialog.policies import Policy, PolicyCard
 from sage_dialog.roles.protocols import Choice, Declined
 from sage_dialog.sac import Chain, Intent, render
@@ -32,11 +32,18 @@ class ScriptedEngine:
 
     reply: Reply
     asked: list[tuple[str, Prompt]] = field(default_factory=list)
+    steered: dict[str, list[Steering | None]] = field(default_factory=dict)
 
     def sample(
-        self, policy: str, prompts: Sequence[Prompt], sampling: SamplingDials, samples: int = 1
+        self,
+        policy: str,
+        prompts: Sequence[Prompt],
+        sampling: SamplingDials,
+        samples: int = 1,
+        steering: Steering | None = None,
     ) -> list[list[Sample]]:
         self.asked.extend((policy, prompt) for prompt in prompts)
+        self.steered.setdefault(policy, []).append(steering)
         return [self._samples(policy, prompt, samples) for prompt in prompts]
 
     def _samples(self, policy: str, prompt: Prompt, samples: int) -> list[Sample]:

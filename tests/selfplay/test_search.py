@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from sage_dialog.parameters import Evaluation, SamplingDials
+from sage_dialog.parameters import Evaluation, SamplingDials, Steering
 from sage_dialog.schemas import CANDIDATES, TRAJECTORIES
 from sage_dialog.selfplay.play import rollout, search
 from sage_dialog.selfplay.shards import Shards
@@ -144,6 +144,8 @@ def test_other_inputs_never_meet_the_shards_of_these(searched, engine, say, sele
         {"preambles": {**PREAMBLES, "listener": "You joke."}},
         {"dials": search_dials.model_copy(update={"agent": warmer})},
         {"dials": search_dials.model_copy(update={"max_turns": 4})},
+        {"dials": search_dials.model_copy(update={"steering": Steering(fixed={"a_topic": ("dogs",)})})},
+        {"dials": search_dials.model_copy(update={"steering": Steering(fixed={"a_topic": ("dogs", "cats")})})},
     ):
         scripted = engine(hashed(say))
         searched(scripted, **change)
@@ -229,6 +231,20 @@ def test_a_table_without_train_situations_says_what_to_do(
 def evaluation() -> Evaluation:
     sampling = SamplingDials(max_new_tokens=50)
     return Evaluation(split="test", situations=4, exchanges=3, agent=sampling, user=sampling, pairs=())
+
+
+def test_the_agent_is_steered_and_the_user_is_not(
+    policies, situations, searched, engine, say, evaluation, search_dials, tmp_path
+) -> None:
+    steering = Steering(boosts={"a_motivation": {"humor": 4.0}})
+    of_search, of_rollout = engine(hashed(say)), engine(lambda *_: say("Yes."))
+    searched(of_search, dials=search_dials.model_copy(update={"steering": steering}))
+    dials = evaluation.model_copy(update={"steering": steering})
+    held_out = situations(TEXTS, split="test")
+    rollout(of_rollout, policies["agent"], policies["user"], held_out, dials, PREAMBLES, 0, tmp_path)
+    for scripted in (of_search, of_rollout):
+        assert set(map(repr, scripted.steered["agent"])) == {repr(steering)}
+        assert not any(scripted.steered["user"])
 
 
 def test_policies_draw_the_same_numbers_in_rollouts_and_their_own_in_searches(

@@ -1,19 +1,24 @@
-"""Instruction data read from files: ShareGPT JSON and messages JSONL become conversations."""
+"""Instruction data read from files: ShareGPT and messages records in JSON, JSONL or Parquet become conversations."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, pairwise
 from pathlib import Path, PurePath
 from typing import Any
 
-from sage_dialog.corpora.set_aside import SetAside, log_set_aside
+from sage_dialog.corpora.compression import SUFFIXES, DamagedFileError, read_blocks, read_lines
+from sage_dialog.corpora.set_aside import SetAside
 
 logger = logging.getLogger(__name__)
 
+FORMS = (".json", ".jsonl", ".parquet")
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_SHAPES = (("conversations", "from", "value"), ("messages", "role", "content"))
+_ROWS = 1024  # of a Parquet file, at a time
 
 
 @dataclass(frozen=True)
@@ -26,52 +31,107 @@ class Message:
 
 @dataclass(frozen=True)
 class Conversation:
-    """An optional system message, then user and assistant in turn, from a user's to an assistant's."""
+    """An optional system message, then user and assistant in turn; at least one message is the assistant's."""
 
     id: str
     messages: tuple[Message, ...]
 
 
-def read_conversations(files: Mapping[str, Path]) -> tuple[list[Conversation], list[SetAside]]:
+def read_conversations(
+    files: Mapping[str, Path], assistant_may_open: bool = False
+) -> tuple[list[Conversation], list[SetAside]]:
     """Conversations of all files, by file name and in the order of each file; ids are unique.
 
     A record is `{"id", "conversations": [{"from": "human" | "gpt" | "system", "value"}]}` (ShareGPT) or
     `{"id", "messages": [{"role", "content"}]}`. A `.json` file is one list of records, a `.jsonl` file
-    holds one on each line. A record without an id is named by its file and position.
+    holds one on each line; both may be compressed (.gz, .zst, .bz2, .xz). A `.parquet` file has one in each row, its
+    columns named as above. A record without an id is named by its file and place: `a.json[0]` and `a.parquet[0]`
+    count from 0, `a.jsonl:1` counts lines.
+
+    Args:
+        files: by name; those that end otherwise are left alone, with a warning.
+        assistant_may_open: whether the assistant may speak first.
 
     Raises:
-        FileNotFoundError: if no .json or .jsonl file is among the files.
-        ValueError: if a .json file is not a JSON list.
+        FileNotFoundError: if no such file is among them.
+        ValueError: naming the file, if a .json file is no JSON list, or a .parquet file no Parquet or without such a
+            column.
     """
     conversations: dict[str, Conversation] = {}
     set_aside: list[SetAside] = []
-    named = {name: path for name, path in sorted(files.items()) if PurePath(name).suffix in (".json", ".jsonl")}
-    if not named:
-        raise FileNotFoundError(f"no conversations among {sorted(files) or 'no files'}: expected .json or .jsonl files")
-    for name, path in named.items():
-        for where, record in _records(name, path):
-            try:
-                conversation = _conversation(where, record)
-                if conversation.id in conversations:
-                    raise ValueError("an id that was there before")
-                conversations[conversation.id] = conversation
-            except ValueError as error:
-                set_aside.append(SetAside(where, str(error)))
-    log_set_aside(logger, "conversations", set_aside)
+    forms = {name: form for name in sorted(files) if (form := _form(name)) in FORMS}
+    if not forms:
+        raise FileNotFoundError(
+            f"no conversations among {sorted(files) or 'no files'}: expected .json, .jsonl or .parquet files"
+        )
+    for name in sorted(files.keys() - forms):
+        logger.warning("%s does not end in .json, .jsonl or .parquet; ignored", files[name])
+    for name, form in forms.items():
+        try:
+            for where, record in _records(name, files[name], form):
+                try:
+                    conversation = _conversation(where, record, assistant_may_open)
+                    if conversation.id in conversations:
+                        raise ValueError("an id that was there before")
+                    conversations[conversation.id] = conversation
+                except ValueError as error:
+                    set_aside.append(SetAside(where, str(error)))
+        except DamagedFileError as error:
+            set_aside.append(SetAside(name, str(error)))
     return list(conversations.values()), set_aside
 
 
-def _records(name: str, path: Path) -> Iterator[tuple[str, Any]]:
+def role_fault(roles: Sequence[str], assistant_may_open: bool) -> str | None:
+    """Why nobody can learn from messages of these roles, system message left out; None where somebody can."""
+    if unknown := sorted(set(roles) - {"user", "assistant"}):
+        return f"a role that is neither user nor assistant: {unknown[0]}"
+    if "assistant" not in roles:
+        return "no message of the assistant"
+    if roles[0] == "assistant" and not assistant_may_open:
+        return "the assistant speaks first"
+    for before, role in pairwise(roles):
+        if before == role:
+            return f"two messages of the {role} in a row"
+    return None
+
+
+def _form(name: str) -> str:
+    """The suffix that says what a file holds, whether it is compressed or not."""
+    path = PurePath(name)
+    return PurePath(path.stem).suffix if path.suffix in SUFFIXES else path.suffix
+
+
+def _records(name: str, path: Path, form: str) -> Iterator[tuple[str, Any]]:
     """Where a record stands and the record; a line that is no JSON comes as None."""
-    if path.suffix == ".jsonl":
-        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+    if form == ".parquet":
+        yield from _rows(name, path)
+    elif form == ".jsonl":
+        for number, line in enumerate(read_lines(path), start=1):
             if line.strip():
                 yield f"{name}:{number}", _json_or_none(line)
-        return
-    records = _json_or_none(path.read_bytes())
-    if not isinstance(records, list):
-        raise ValueError(f"{path} is not a JSON list of conversations; a file with one on each line ends in .jsonl")
-    yield from ((f"{name}[{index}]", record) for index, record in enumerate(records))
+    else:
+        records = _json_or_none(b"".join(read_blocks(path, 1 << 20)))
+        if not isinstance(records, list):
+            raise ValueError(f"{path} is not a JSON list of conversations; a file with one on each line ends in .jsonl")
+        yield from ((f"{name}[{index}]", record) for index, record in enumerate(records))
+
+
+def _rows(name: str, path: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with path.open("rb") as file:
+        try:
+            parquet = pq.ParquetFile(file)
+            found = parquet.schema_arrow.names
+            if not (lists := [key for key, *_ in _SHAPES if key in found]):
+                raise ValueError(f"{path} has neither a column conversations nor messages; it has {', '.join(found)}")
+            columns = [*lists, *(["id"] if "id" in found else [])]
+            places = count()
+            for batch in parquet.iter_batches(_ROWS, columns=columns):
+                yield from ((f"{name}[{next(places)}]", record) for record in batch.to_pylist())
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{path} is no readable Parquet file: {error}") from error
 
 
 def _json_or_none(text: bytes) -> Any:
@@ -81,22 +141,21 @@ def _json_or_none(text: bytes) -> Any:
         return None
 
 
-def _conversation(where: str, record: Any) -> Conversation:
+def _conversation(where: str, record: Any, assistant_may_open: bool) -> Conversation:
     """Raises ValueError with the reason where the record is no conversation to learn from."""
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
-    shapes = (("conversations", "from", "value"), ("messages", "role", "content"))
-    for key, role_key, content_key in shapes:
+    for key, role_key, content_key in _SHAPES:
         if isinstance(record.get(key), list):
             messages = tuple(_message(message, role_key, content_key) for message in record[key])
             break
     else:
         raise ValueError("neither a list of conversations nor of messages")
-    roles = [message.role for message in messages if message.role != "system"]
     if any(message.role == "system" for message in messages[1:]):
         raise ValueError("a system message after the first message")
-    if not roles or len(roles) % 2 or roles != ["user", "assistant"] * (len(roles) // 2):
-        raise ValueError("user and assistant do not take turns, from a user's message to an assistant's")
+    spoken = [message.role for message in messages if message.role != "system"]
+    if fault := role_fault(spoken, assistant_may_open):
+        raise ValueError(fault)
     name = record.get("id")
     if name is not None and not isinstance(name, str | int):
         raise ValueError("an id that is neither text nor a number")

@@ -26,7 +26,7 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
     Args:
         filepath: the folder: a path, or an address such as `s3://bucket/reddit`, `gs://…`, or the `https://…` of a
             page that links to the files.
-        patterns: file name patterns such as `RC_*`; each must match a file.
+        patterns: file name patterns such as `RC_*`; each must match a file. `*.json|*.parquet` is one of both.
         made_by: the command that fills a local folder with generated data.
         archives: file name patterns such as `*.tar.gz`; where one matches, `patterns` need not: it may hold them.
         credentials: keyword arguments of the fsspec file system that nobody is to see.
@@ -70,7 +70,7 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
                 "`filepath` of this catalog entry, or leave out the pipeline that writes it."
             )
         if unmatched := [name for name in data if PurePosixPath(name).name != name or not self._wanted(name)]:
-            raise DatasetError(f"File names {unmatched} do not match {' or '.join(self.patterns)}.")
+            raise DatasetError(f"File names {unmatched} do not match {_or(self.patterns)}.")
         if foreign := self._foreign():
             raise DatasetError(
                 f"{self.folder} holds files that this project did not write ({', '.join(foreign[:3])}"
@@ -92,8 +92,9 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
 
     def _missing(self, absent: list[str]) -> str:
         generate = f", or generate some: `{self.made_by}`" if self._local else ""
-        neither = f", and no archive ({' or '.join(self.archives)})" if self.archives else ""
-        return f"there is no {' and no '.join(absent)} in {self.folder}{neither}. Put your data there{generate}."
+        neither = f", and no archive ({_or(self.archives)})" if self.archives else ""
+        nothing = " and no ".join(absent).replace("|", " or ")
+        return f"there is no {nothing} in {self.folder}{neither}. Put your data there{generate}."
 
     def _absent(self, files: dict[str, Path]) -> list[str]:
         if any(_matches(name, self.archives) for name in files):
@@ -149,7 +150,11 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(PurePosixPath(name).match(pattern) for pattern in patterns)
+    return any(PurePosixPath(name).match(each) for pattern in patterns for each in pattern.split("|"))
+
+
+def _or(patterns: tuple[str, ...]) -> str:
+    return " or ".join(patterns).replace("|", " or ")
 
 
 def _remote(address: str, options: dict[str, Any]) -> Path:

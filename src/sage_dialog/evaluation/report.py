@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sage_dialog.corpora.reddit.figure import MEANINGS, Step, months, steps
 from sage_dialog.evaluation.emotions import majority_share
 from sage_dialog.evaluation.outside import mean_scores
-from sage_dialog.evaluation.statistics import holm
-from sage_dialog.evaluation.votes import outcomes
-from sage_dialog.parameters import Evaluation
+from sage_dialog.parameters import Evaluation, OutcomeRule
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +27,22 @@ REPLY_STATISTICS = {
     "replies_per_dialogue": "replies a dialogue",
 }
 COUNTS = {"mean_words", "replies_per_dialogue"}
+OUTCOME_RULES: dict[OutcomeRule, str] = {
+    "agreement": "a policy wins where both orders name it; all else is a tie",
+    "half": "each order counts half, and the policy with more of it wins; all else is a tie",
+    "first_order": "only the order in which a comes first counts here",
+}
+JUDGE_CHECKS = {
+    "order_flips": "the answer changes with the order of the two",
+    "names_first": "where one dialogue is named, it is the one read first",
+    "names_longer": "where both orders name a winner, it is the one that says more",
+    "says_tie": "the answer is a tie",
+    "unreadable": "the answer cannot be read",
+}
+LEANINGS = {  # below one half, above it
+    "names_first": ("leans to the second place", "leans to the first place"),
+    "names_longer": ("shorter dialogues win", "longer dialogues win"),
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,12 @@ class Contents:
     situations: pa.Table
     judge_votes: pa.Table
     win_rates: pa.Table
+    ranking: pa.Table
+    judge_checks: pa.Table
+    length_control: pa.Table
+    judge_agreement: pa.Table
+    self_preference: pa.Table
+    sample_sizes: pa.Table
     emotion_accuracy: pa.Table
     reply_statistics: pa.Table
     action_figure: bytes
@@ -52,14 +72,6 @@ class Contents:
     trajectories: pa.Table
     outside_scores: pa.Table | None = None
     outside_win_rates: pa.Table | None = None
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A row of `schemas.WIN_RATES`, and its p-value adjusted for all pairs of its table (Holm)."""
-
-    row: Mapping[str, Any]
-    adjusted: float
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,7 @@ def render_report(contents: Contents) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "p": p_value, "number": number, "span": span, "thousands": thousands}
+    environment.filters |= {"against_average": against_average, "leaning": leaning, "times": times}
     dials, labels = contents.dials, contents.situations
     roles = [*contents.roles.items(), *(("judge", name) for name in contents.judges)]
     shown = contents.trajectories.num_rows > 0
@@ -91,9 +104,16 @@ def render_report(contents: Contents) -> str:
         offline=[f"{role} {name}" for role, name in roles if name.startswith("offline")],
         played=contents.judge_votes["situation_id"].unique().to_pylist(),
         judged=_by_judge(contents.win_rates),
-        agreement=_agreement(contents.judge_votes),
+        rule=OUTCOME_RULES[dials.outcome_rule],
+        agreement=_agreement(contents.win_rates, contents.judge_votes),
+        ranked=_ranked(contents.ranking),
+        checks=_checks(contents.judge_checks),
+        lengths=_by_judge(contents.length_control),
+        between_judges=contents.judge_agreement.to_pylist(),
+        kinships=contents.self_preference.to_pylist(),
+        sizes=_sizes(contents.sample_sizes),
         outside=None if contents.outside_scores is None else _outside(contents.outside_scores, dials.confidence),
-        outside_pairs=[] if contents.outside_win_rates is None else _pairs(contents.outside_win_rates.to_pylist()),
+        outside_pairs=[] if contents.outside_win_rates is None else contents.outside_win_rates.to_pylist(),
         accuracy=_by_policy(contents.emotion_accuracy.to_pylist(), "exchange"),
         chance=next(iter(contents.emotion_accuracy["chance"].to_pylist()), None),
         majority=majority_share(labels, dials.split),
@@ -109,30 +129,50 @@ def render_report(contents: Contents) -> str:
     )
 
 
-def _by_judge(win_rates: pa.Table) -> dict[str, list[Pair]]:
+def _by_judge(rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
     judges: dict[str, list[dict[str, Any]]] = {}
-    for row in win_rates.to_pylist():
+    for row in rows.to_pylist():
         judges.setdefault(row["judge"], []).append(row)
-    return {judge: _pairs(rows) for judge, rows in judges.items()}
+    return judges
 
 
-def _pairs(rows: Sequence[Mapping[str, Any]]) -> list[Pair]:
-    adjusted = holm([row["p_value"] for row in rows])
-    return [Pair(row, p) for row, p in zip(rows, adjusted, strict=True)]
-
-
-def _agreement(votes: pa.Table) -> dict[str, int]:
+def _agreement(win_rates: pa.Table, votes: pa.Table) -> dict[str, int]:
     """How the two orders of all judged pairs of dialogues agreed."""
-    rows = votes.to_pylist()
-    heard: dict[tuple[str, ...], set[str]] = {}
-    for row in rows:
-        pair = (row["judge"], row["policy_a"], row["policy_b"], row["situation_id"])
-        heard.setdefault(pair, set()).add(row["vote"])
+    rows = win_rates.to_pylist()
     return {
-        "pairs": sum(len(by_situation) for by_situation in outcomes(rows).values()),
-        "agreed": sum(len(both) == 1 and "unreadable" not in both for both in heard.values()),
-        "unreadable": sum(row["vote"] == "unreadable" for row in rows),
+        "pairs": sum(row["n"] for row in rows),
+        "agreed": sum(row["n"] - row["inconsistent"] - row["unreadable"] for row in rows),
+        "unreadable": votes["vote"].to_pylist().count("unreadable"),
     }
+
+
+def _ranked(ranking: pa.Table) -> dict[str, Any]:
+    """Judges, and the row of each policy by judge, policies in the order of the first judge's ranking."""
+    by_policy: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in ranking.to_pylist():
+        by_policy.setdefault(row["policy"], {})[row["judge"]] = row
+    groups = len({(row["judge"], row["group"]) for row in ranking.to_pylist()})
+    judges = ranking["judge"].unique().to_pylist()
+    return {"judges": judges, "policies": by_policy, "several_groups": groups > len(judges)}
+
+
+def _checks(judge_checks: pa.Table) -> dict[str, Any]:
+    """Judges, and what each statistic is by judge, in the words of JUDGE_CHECKS."""
+    found = {(row["statistic"], row["judge"]): row for row in judge_checks.to_pylist()}
+    judges = judge_checks["judge"].unique().to_pylist()
+    rows = [
+        (statistic, meaning, {judge: found[statistic, judge] for judge in judges if (statistic, judge) in found})
+        for statistic, meaning in JUDGE_CHECKS.items()
+    ]
+    return {"judges": judges, "rows": rows}
+
+
+def _sizes(sample_sizes: pa.Table) -> list[dict[str, Any]]:
+    """For each judge and true share, the row of one pair tested alone and the row of all pairs tested together."""
+    by_share: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for row in sample_sizes.to_pylist():
+        by_share.setdefault((row["judge"], row["true_share"]), []).append(row)
+    return [{"alone": rows[0], "together": rows[-1]} for rows in by_share.values()]
 
 
 def _outside(scores: pa.Table, confidence: float) -> dict[str, Any]:
@@ -192,11 +232,11 @@ def _annotated_dialogue(trajectories: pa.Table, candidates: pa.Table) -> list[Tu
 
 
 def percent(share: float | None, digits: int = 0) -> str:
-    return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+    return "–" if share is None or not math.isfinite(share) else f"{100 * share:z.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def number(value: float, digits: int = 1) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+    return f"{value:z.{digits}f}" if math.isfinite(value) else "–"
 
 
 def thousands(number: int) -> str:
@@ -206,6 +246,24 @@ def thousands(number: int) -> str:
 def p_value(p: float) -> str:
     """Two significant digits: 0.27, 6.5e-04, 1."""
     return "1" if p > 0.995 else f"{p:.2g}" if p >= 1e-3 else f"{p:.1e}"
+
+
+def times(factor: float) -> str:
+    """Two significant digits: ×1.8, ×0.0052, ×24; more than a thousand is only that."""
+    return "over ×1,000" if factor > 1000 else f"×{factor:.2g}" if factor < 10 else f"×{factor:.0f}"
+
+
+def against_average(score: float) -> float:
+    """The share of points that a policy of this score (log-odds) takes from one of average score."""
+    return 1 / (1 + math.exp(-score))
+
+
+def leaning(row: Mapping[str, Any]) -> str:
+    """What a row of `schemas.JUDGE_CHECKS` shows where even is one half; nothing where another is right."""
+    if row["statistic"] not in LEANINGS:
+        return ""
+    below, above = LEANINGS[row["statistic"]]
+    return below if row["high"] < 0.5 else above if row["low"] > 0.5 else "no leaning seen"
 
 
 def span(interval: Sequence[float]) -> dict[str, float]:

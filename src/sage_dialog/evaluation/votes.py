@@ -1,23 +1,78 @@
-"""Judged pairs: every pair of dialogues is read in both orders, and only agreement counts (paper §3.6)."""
+"""Judged pairs: every pair of dialogues is read in both orders (paper §3.6)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from sage_dialog.evaluation.resampling import Bootstrap
 from sage_dialog.evaluation.rollouts import same_situations, whole_dialogues
-from sage_dialog.evaluation.statistics import proportion_interval, sign_test
+from sage_dialog.evaluation.statistics import holm, sign_test
+from sage_dialog.parameters import OutcomeRule
 from sage_dialog.roles.protocols import Comparison, Judge
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Outcome = Literal["a", "b", "tie"]
+Kind = Literal["win", "tie", "inconsistent", "unreadable"]
 
 ORDERS = ("ab", "ba")
 _VOTE_OF = {
     "ab": {"first": "a", "second": "b", "tie": "tie", "unreadable": "unreadable"},
     "ba": {"first": "b", "second": "a", "tie": "tie", "unreadable": "unreadable"},
+}
+
+
+class JudgedPair(NamedTuple):
+    """Two policies as one judge compares them."""
+
+    judge: str
+    policy_a: str
+    policy_b: str
+
+    def __str__(self) -> str:
+        return f"{self.policy_a} against {self.policy_b} (judge {self.judge})"
+
+
+class Answers(NamedTuple):
+    """One judge's answers to one pair of dialogues: "a", "b", "tie" or "unreadable" in each order."""
+
+    ab: str
+    ba: str
+
+    @property
+    def kind(self) -> Kind:
+        """What the two answers are together; a win is one on which both orders agree."""
+        if "unreadable" in self:
+            return "unreadable"
+        if self.ab != self.ba:
+            return "inconsistent"
+        return "tie" if self.ab == "tie" else "win"
+
+
+def _agreement(answers: Answers) -> Outcome:
+    return _named(answers.ab if answers.ab == answers.ba else "tie")
+
+
+def _half(answers: Answers) -> Outcome:
+    lead = answers.count("a") - answers.count("b")
+    return "a" if lead > 0 else "b" if lead < 0 else "tie"
+
+
+def _first_order(answers: Answers) -> Outcome:
+    return _named(answers.ab)
+
+
+def _named(answer: str) -> Outcome:
+    return "a" if answer == "a" else "b" if answer == "b" else "tie"
+
+
+_RULES: dict[OutcomeRule, Callable[[Answers], Outcome]] = {
+    "agreement": _agreement,
+    "half": _half,
+    "first_order": _first_order,
 }
 
 
@@ -52,68 +107,96 @@ def collect_votes(
     ]
 
 
-def outcomes(votes: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, str], dict[str, Outcome]]:
-    """By (judge, policy_a, policy_b), the outcome on every situation.
-
-    A policy wins where both orders name it; anything else, an unreadable answer included, is a tie.
+def both_orders(votes: Iterable[Mapping[str, Any]]) -> dict[JudgedPair, dict[str, Answers]]:
+    """By judge and pair, in order of appearance, the answers on every situation.
 
     Raises:
         ValueError: naming a situation that was not judged exactly once in each order.
     """
-    heard: dict[tuple[str, str, str], dict[str, dict[str, str]]] = {}
+    heard: dict[JudgedPair, dict[str, dict[str, str]]] = {}
     for vote in votes:
-        pair = (vote["judge"], vote["policy_a"], vote["policy_b"])
+        pair = JudgedPair(vote["judge"], vote["policy_a"], vote["policy_b"])
         both = heard.setdefault(pair, {}).setdefault(vote["situation_id"], {})
         if vote["order"] in both:
-            raise ValueError(
-                f"situation {vote['situation_id']!r} of {_named(pair)} was judged twice as {vote['order']}"
-            )
+            raise ValueError(f"situation {vote['situation_id']!r} of {pair} was judged twice as {vote['order']}")
         both[vote["order"]] = vote["vote"]
     for pair, situations in heard.items():
         for situation, both in situations.items():
             if missing := set(ORDERS) - set(both):
-                raise ValueError(f"situation {situation!r} of {_named(pair)} was not judged in order {missing.pop()}")
+                raise ValueError(f"situation {situation!r} of {pair} was not judged in order {missing.pop()}")
     return {
-        pair: {situation: _agreed(both["ab"], both["ba"]) for situation, both in situations.items()}
+        pair: {situation: Answers(both["ab"], both["ba"]) for situation, both in situations.items()}
         for pair, situations in heard.items()
     }
 
 
-def win_rates(votes: Iterable[Mapping[str, Any]], confidence: float) -> list[dict[str, Any]]:
+def outcomes(
+    votes: Iterable[Mapping[str, Any]], rule: OutcomeRule = "agreement"
+) -> dict[JudgedPair, dict[str, Outcome]]:
+    """By judge and pair, the outcome on every situation.
+
+    Args:
+        votes: rows of `schemas.JUDGE_VOTES`.
+        rule: "agreement", the paper's: a policy wins where both orders name it. "half": each order counts half, and
+            the policy with more of it wins, so that one clear answer decides beside a tie or an unreadable one.
+            "first_order": the order ab alone, as if nobody had asked twice. All else is a tie.
+
+    Raises:
+        ValueError: naming a situation that was not judged exactly once in each order.
+    """
+    decide = _RULES[rule]
+    return {
+        pair: {situation: decide(answers) for situation, answers in by_situation.items()}
+        for pair, by_situation in both_orders(votes).items()
+    }
+
+
+def win_rates(
+    votes: Iterable[Mapping[str, Any]], bootstrap: Bootstrap, rule: OutcomeRule = "agreement"
+) -> list[dict[str, Any]]:
     """Rows of `schemas.WIN_RATES`, in the order in which pairs first appear.
 
-    `win_rate_b` is b's share of the decided situations with its Wilson interval; the p-value is that of the
-    exact two-sided sign test on the decided.
+    `win_rate_b` is b's share of the decided situations, its interval a bootstrap over situations. The p-value is that
+    of the exact two-sided sign test on the decided, adjusted by Holm's method for all pairs of the same judge.
     """
     rows = []
-    for (judge, policy_a, policy_b), by_situation in outcomes(votes).items():
-        results = list(by_situation.values())
+    for pair, by_situation in both_orders(votes).items():
+        results = [_RULES[rule](answers) for answers in by_situation.values()]
+        kinds = Counter(answers.kind for answers in by_situation.values())
         wins_a, wins_b = results.count("a"), results.count("b")
-        decided = wins_a + wins_b
-        low, high = proportion_interval(wins_b, decided, confidence) if decided else (None, None)
+        rate, low, high = _share_of_decided(results, bootstrap, pair)
         rows.append(
             {
-                "judge": judge,
-                "policy_a": policy_a,
-                "policy_b": policy_b,
+                **pair._asdict(),
+                "rule": rule,
                 "n": len(results),
                 "wins_a": wins_a,
                 "ties": results.count("tie"),
                 "wins_b": wins_b,
-                "win_rate_b": wins_b / decided if decided else None,
+                "both_say_tie": kinds["tie"],
+                "inconsistent": kinds["inconsistent"],
+                "unreadable": kinds["unreadable"],
+                "win_rate_b": rate,
                 "low": low,
                 "high": high,
                 "p_value": sign_test(wins_a, wins_b),
             }
         )
+    for judge in dict.fromkeys(row["judge"] for row in rows):
+        asked = [row for row in rows if row["judge"] == judge]
+        for row, adjusted in zip(asked, holm([row["p_value"] for row in asked]), strict=True):
+            row["p_adjusted"] = adjusted
     return rows
 
 
-def _agreed(ab: str, ba: str) -> Outcome:
-    if ab != ba:
-        return "tie"
-    return "a" if ab == "a" else "b" if ab == "b" else "tie"
+def _share_of_decided(
+    results: Sequence[Outcome], bootstrap: Bootstrap, pair: JudgedPair
+) -> tuple[float, float, float] | tuple[None, None, None]:
+    import numpy as np
 
-
-def _named(pair: tuple[str, str, str]) -> str:
-    return f"{pair[1]} against {pair[2]} (judge {pair[0]})"
+    wins = np.array([(result == "a", result == "b") for result in results], dtype=int)
+    if not wins.sum():
+        return None, None, None
+    share = float(wins[:, 1].sum() / wins.sum())
+    totals = bootstrap.totals(wins, np.eye(2), 1 / 2, "win rate", *pair)
+    return share, *bootstrap.interval(totals[:, 1] / totals.sum(axis=1), share)

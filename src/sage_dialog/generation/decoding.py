@@ -12,6 +12,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
 from sage_dialog.generation.shared_prefix import SharedPrefix
+from sage_dialog.generation.steering import Guide, Place
 from sage_dialog.parameters import SamplingDials
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ def decode(
     draws: np.ndarray,
     sampling: SamplingDials,
     end: int,
+    guide: Guide | None = None,
 ) -> list[list[Decoded]]:
-    """Sample replies to a batch of prompts.
+    """Sample replies to a batch of prompts, steered where there is a guide.
 
     `draws` (prompts, samples, max_new_tokens) holds one uniform number in [0, 1) for every token that may
     come: row (i, j) is a function of prompt i and draws[i, j] alone, up to the rounding of matrix products
@@ -85,8 +87,11 @@ def decode(
     written = torch.full((len(rows), sampling.max_new_tokens), end)
     alive = torch.ones(len(rows), dtype=torch.bool)
     cache = Cache(layers=[ReservedLayer(sampling.max_new_tokens) for _ in prefix.layers])
+    places: list[Place | None] | None = None if guide is None else [guide.start] * len(rows)
     for step in range(sampling.max_new_tokens):
-        token = draw(logits, seen, uniform[rows, step], sampling)
+        token = draw(logits, seen, uniform[rows, step], sampling, places)
+        if guide is not None and places is not None:
+            places = [place and guide.after(place, drawn) for place, drawn in zip(places, token.tolist(), strict=True)]
         written[rows, step] = torch.where(alive, token, end)
         alive &= token != end
         going = int(alive.sum())
@@ -97,6 +102,9 @@ def decode(
             rows, token, positions, seen = rows[kept], token[kept], positions[kept], seen[kept]
             prefix, alive = prefix.keep(kept), alive[kept]
             cache.batch_select_indices(kept)
+            places = places and [places[row] for row in kept.tolist()]
+        if places is not None and not any(places):
+            places = None
         if sampling.repetition_penalty != 1.0:
             seen.scatter_(1, token[:, None], True)
         output = model(
@@ -107,16 +115,27 @@ def decode(
     return _replies(written.numpy(), samples, end)
 
 
-def draw(logits: torch.Tensor, seen: torch.Tensor, uniform: torch.Tensor, sampling: SamplingDials) -> torch.Tensor:
-    """One token a row by inverse CDF: repetition penalty, temperature, top-k (the order of `transformers`).
+def draw(
+    logits: torch.Tensor,
+    seen: torch.Tensor,
+    uniform: torch.Tensor,
+    sampling: SamplingDials,
+    places: Sequence[Place | None] | None = None,
+) -> torch.Tensor:
+    """One token a row by inverse CDF: repetition penalty, steering, temperature, top-k.
 
     logits: (rows, vocabulary); seen: the same shape, true for tokens of the prompt or the reply so far;
-    uniform: (rows,) in [0, 1). The kept tokens stand in the order of the vocabulary, not of their scores, so
-    that rounding cannot swap two of about equal score and with them the meaning of the drawn number.
+    uniform: (rows,) in [0, 1); places: for each row where its reply stands, None where nothing is steered.
+    But for steering the order is that of `transformers`.
+
+    The kept tokens stand in the order of the vocabulary, not of their scores, so that rounding cannot swap two
+    of about equal score and with them the meaning of the drawn number.
     """
     if sampling.repetition_penalty != 1.0:
         penalty = sampling.repetition_penalty
         logits = torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+    if places is not None:
+        logits = steered(logits, places, sampling.temperature)
     values, tokens = logits.topk(min(sampling.top_k, logits.shape[1]), dim=1)
     tokens, order = tokens.sort(dim=1)
     values = values.gather(1, order).double() / sampling.temperature
@@ -124,6 +143,25 @@ def draw(logits: torch.Tensor, seen: torch.Tensor, uniform: torch.Tensor, sampli
     target = uniform[:, None] * cumulative[:, -1:]
     place = torch.searchsorted(cumulative, target, right=True).clamp_(max=tokens.shape[1] - 1)
     return tokens.gather(1, place).squeeze(1)
+
+
+def steered(logits: torch.Tensor, places: Sequence[Place | None], temperature: float) -> torch.Tensor:
+    """Logits (rows, vocabulary) with boosts added, and minus infinity where a token may not come.
+
+    A boost is in log-odds of the drawn token, so it is multiplied by the temperature that divides it later.
+    """
+    boosted = [(row, place) for row, place in enumerate(places) if place is not None and place.tokens]
+    held = [(row, place.allowed) for row, place in enumerate(places) if place is not None and place.allowed is not None]
+    if boosted:
+        rows = torch.tensor([row for row, place in boosted for _ in place.tokens])
+        tokens = torch.tensor([token for _, place in boosted for token in place.tokens])
+        weights = torch.tensor([weight for _, place in boosted for weight in place.weights], dtype=logits.dtype)
+        logits = logits.index_put((rows, tokens), temperature * weights, accumulate=True)
+    if held:
+        rows = torch.tensor([row for row, _ in held])
+        allowed = torch.from_numpy(np.stack([mask for _, mask in held]))
+        logits = logits.index_copy(0, rows, logits[rows].masked_fill(~allowed, float("-inf")))
+    return logits
 
 
 def _prefill(

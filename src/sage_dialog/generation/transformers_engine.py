@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from transformers.utils.logging import disable_progress_bar
 from sage_dialog.generation.decoding import decode
 from sage_dialog.generation.engine import Prompt, Sample
 from sage_dialog.generation.shared_prefix import IMPLEMENTATION
-from sage_dialog.parameters import SamplingDials
+from sage_dialog.generation.steering import Guide, Vocabulary
+from sage_dialog.parameters import SamplingDials, Steering
 from sage_dialog.policies import Policy
 from sage_dialog.seeds import generator
 
@@ -41,6 +43,8 @@ class TransformersEngine:
         adapters = _adapters(base, policies)
         disable_progress_bar()  # of the weights; self-play shows its own
         self._seed = seed
+        self._blocks = {policy.name: policy.card.blocks for policy in (base, *policies)}
+        self._guided: tuple[Steering, Guide] | None = None
         self._base_name = base.name
         self._tokenizer = AutoTokenizer.from_pretrained(base.path)
         self._model = AutoModelForCausalLM.from_pretrained(
@@ -59,7 +63,12 @@ class TransformersEngine:
                 self._peft.load_adapter(policy.path, adapter_name=policy.name)
 
     def sample(
-        self, policy: str, prompts: Sequence[Prompt], sampling: SamplingDials, samples: int = 1
+        self,
+        policy: str,
+        prompts: Sequence[Prompt],
+        sampling: SamplingDials,
+        samples: int = 1,
+        steering: Steering | None = None,
     ) -> list[list[Sample]]:
         """See `Engine.sample`.
 
@@ -67,6 +76,7 @@ class TransformersEngine:
             KeyError: if no policy of that name was loaded.
         """
         self._switch(policy)
+        guide = self._guide(policy, steering) if steering else None
         tokens = [self._tokens(prompt) for prompt in prompts]
         room = self._window - sampling.max_new_tokens
         fitting = [index for index, prompt in enumerate(tokens) if len(prompt) <= room]
@@ -74,7 +84,7 @@ class TransformersEngine:
         for batch in _batches(fitting, [len(prompt) for prompt in tokens], samples):
             draws = np.stack([self._draws(prompts[index], samples, sampling.max_new_tokens) for index in batch])
             decoded = decode(
-                self._model, [tokens[index] for index in batch], draws, sampling, self._tokenizer.eos_token_id
+                self._model, [tokens[index] for index in batch], draws, sampling, self._tokenizer.eos_token_id, guide
             )
             for index, rows in zip(batch, decoded, strict=True):
                 texts = self._tokenizer.batch_decode(
@@ -93,6 +103,21 @@ class TransformersEngine:
 
     def _draws(self, prompt: Prompt, samples: int, length: int) -> np.ndarray:
         return np.stack([generator(self._seed, "sample", *prompt.item, j).random(length) for j in range(samples)])
+
+    def _guide(self, policy: str, steering: Steering) -> Guide:
+        if not self._blocks[policy]:
+            raise ValueError(
+                f"policy {policy!r} writes no state and action blocks, so there is nothing to steer; leave `steering` "
+                f"empty for it, or take a policy that was trained with blocks"
+            )
+        if self._guided is None or self._guided[0] != steering:
+            end, size = self._tokenizer.eos_token_id, self._model.config.vocab_size
+            self._guided = steering, Guide(self._vocabulary, steering, end, size)
+        return self._guided[1]
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(self._tokenizer)
 
     def _switch(self, policy: str) -> None:
         if self._peft is not None and policy in self._peft.peft_config:

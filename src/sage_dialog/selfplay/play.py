@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sage_dialog.fingerprint import fingerprint
 from sage_dialog.generation.engine import Engine, Prompt, Sample
-from sage_dialog.parameters import Evaluation, SamplingDials, SelfPlay
+from sage_dialog.parameters import Evaluation, SamplingDials, SelfPlay, Steering
 from sage_dialog.policies import Policy
 from sage_dialog.roles.protocols import Choice, Declined, Selector
 from sage_dialog.sac import Chain, Unparsed, parse
@@ -64,6 +64,7 @@ class Game:
     candidates: int = 1
     redraws: int = 0
     selector: Selector | None = None
+    steering: Steering = Steering()  # of the agent
 
     def item(self, *parts: object) -> tuple[object, ...]:
         """The name that seeds a sample. A search is its policy's own; rollouts draw the same numbers for every
@@ -98,6 +99,7 @@ def search(
         user=Speaker(user.name, user.card.blocks, preambles.get("sharer")),
         agent_sampling=dials.agent,
         user_sampling=dials.user,
+        steering=dials.steering,
         max_turns=dials.max_turns,
         seed=seed,
         candidates=dials.candidates,
@@ -132,6 +134,7 @@ def rollout(
         user=Speaker(user.name, user.card.blocks, preambles.get("sharer")),
         agent_sampling=dials.agent,
         user_sampling=dials.user,
+        steering=dials.steering,
         max_turns=2 * dials.exchanges,
         seed=seed,
     )
@@ -168,7 +171,7 @@ def _agent_samples(
         )
         for dialogue in dialogues
     ]
-    sampled = engine.sample(game.agent.policy, prompts, game.agent_sampling, game.candidates)
+    sampled = engine.sample(game.agent.policy, prompts, game.agent_sampling, game.candidates, game.steering)
     return _fitting(dialogues, sampled)
 
 
@@ -327,6 +330,7 @@ def _play_shards(
     rules = {
         "game": [game.kind, game.agent_sampling.model_dump(), game.user_sampling.model_dump(), game.max_turns],
         "search": [game.candidates, game.redraws, None if game.selector is None else game.selector.name],
+        "steering": game.steering.model_dump(),
         "speakers": [
             [policy.name, policy.card.blocks, policy.card.base_revision, policy.revision()] for policy in policies
         ],

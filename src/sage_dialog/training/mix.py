@@ -1,74 +1,93 @@
-"""The training mix: annotations and instructions become conversations, with blocks or without."""
+"""The training mix: conversations of several sources, with blocks or without (paper §3.2, §3.3)."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+import logging
+import math
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
 from sage_dialog import schemas
-from sage_dialog.corpora.conversations import Conversation
-from sage_dialog.parameters import SacAugmentation
-from sage_dialog.sac import Annotated, Intent, augment
+from sage_dialog.parameters import SacAugmentation, Source
 from sage_dialog.seeds import derived_seed, sample_ids
+from sage_dialog.training.blending import blended
+from sage_dialog.training.sources import Sources, Turn
 
-OTHER_ROLE = {"user": "assistant", "assistant": "user"}
+logger = logging.getLogger(__name__)
 
 
-def training_mix(
-    annotations: pa.Table,
-    instructions: Sequence[Conversation],
-    dials: SacAugmentation,
-    seed: int,
-    with_blocks: bool,
-) -> pa.Table:
-    """Conversations of every source of the mix (schemas.SFT_CONVERSATIONS), in seeded order.
+def training_mix(sources: Sources, dials: SacAugmentation, seed: int, with_blocks: bool) -> tuple[pa.Table, pa.Table]:
+    """Conversations of every source of the mix in seeded order, and what of the sources is no conversation.
 
-    Sizes are sampled by seed and id, so the plain mix holds the same dialogues as the augmented one.
+    Both are drawn, blended and judged as they are with blocks: the plain mix holds the same dialogues.
+
+    Returns:
+        Tables of `schemas.SFT_CONVERSATIONS` and `schemas.MIX_REJECTS`.
+
+    Raises:
+        ValueError: naming the source that cannot be read.
     """
-    dialogues = dict(_dialogues(annotations))
+    pools = {source.name: sources.pool(source) for source in dials.mix}
+    for name in sources.untaken:
+        logger.warning("%s is in no source of the mix", name)
+    sizes = mix_sizes(dials.mix, {name: len(pool.ids) for name, pool in pools.items()})
     rows = []
     for source in dials.mix:
-        if source.name == "instructions":
-            available = {
-                told.id: [{"role": message.role, "content": message.content} for message in told.messages]
-                for told in instructions
-            }
-        else:
-            available = {
-                name: _conversation(said, source.name == "sharer", with_blocks) for name, said in dialogues.items()
-            }
-        preamble = dials.preambles.get(source.name)
-        for name in sample_ids(sorted(available), source.size, seed, f"mix {source.name}"):
-            messages = available[name]
-            if preamble:
-                told = [message for message in messages if message["role"] != "system"]
-                messages = [{"role": "system", "content": preamble}, *told]
-            if any(message["role"] == "assistant" for message in messages):
-                rows.append({"conversation_id": f"{source.name}:{name}", "source": source.name, "messages": messages})
-    rows.sort(key=lambda row: derived_seed(seed, "mix order", row["conversation_id"]))
-    return pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS)
-
-
-def _dialogues(annotations: pa.Table) -> Iterator[tuple[str, list[Annotated]]]:
-    rows = sorted(annotations.to_pylist(), key=lambda row: (row["dialogue_id"], row["turn"]))
-    for name, utterances in itertools.groupby(rows, key=lambda row: row["dialogue_id"]):
-        yield (
-            str(name),
-            [
-                Annotated(
-                    row["speaker"], row["text"], Intent(row["motivation"], row["emotion"], tuple(row["topics"] or ()))
-                )
-                for row in utterances
-            ],
+        pool, preamble = pools[source.name], dials.preamble(source)
+        drawn = sample_ids(sorted(pool.ids), sizes[source.name], seed, f"mix {source.name}")
+        dialogues: dict[str, Sequence[Turn]] = {name: _under(preamble, pool.turns(name)) for name in drawn}
+        if dials.blend and source.name in dials.blend.sources:
+            dialogues = {**blended(dialogues, dials.blend, seed, source.name)}
+        for name, turns in dialogues.items():
+            messages = [{"role": turn.role, "content": turn.content if with_blocks else turn.text} for turn in turns]
+            rows.append({"conversation_id": f"{source.name}:{name}", "source": source.name, "messages": messages})
+        logger.info(
+            "%s: %d of %d conversations, %d rejected", source.name, len(drawn), len(pool.ids), len(pool.set_aside)
         )
+    rows.sort(key=lambda row: derived_seed(seed, "mix order", row["conversation_id"]))
+    rejects = [
+        {"source": name, "record": record.where, "reason": record.reason}
+        for name, pool in pools.items()
+        for record in pool.set_aside
+    ]
+    return (
+        pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS),
+        pa.Table.from_pylist(rejects, schema=schemas.MIX_REJECTS),
+    )
 
 
-def _conversation(utterances: Sequence[Annotated], sharer_speaks: bool, with_blocks: bool) -> list[dict[str, str]]:
-    """One dialogue as messages. The sharer's side is the same dialogue with the roles changed."""
-    if sharer_speaks:
-        utterances = [Annotated(OTHER_ROLE[said.role], said.text, said.intent) for said in utterances]
-    if with_blocks:
-        return augment(utterances)
-    return [{"role": said.role, "content": said.text} for said in utterances]
+def mix_sizes(mix: Sequence[Source], available: Mapping[str, int]) -> dict[str, int]:
+    """How many conversations each source gives, of those it has.
+
+    Sources without a share give their `size`, or all. They are what the shares leave of the mix, so they say how large
+    it is. If every source has a share, the mix is as large as the scarcest of them allows.
+    """
+    given = {
+        source.name: available[source.name] if source.size is None else min(source.size, available[source.name])
+        for source in mix
+        if source.share is None
+    }
+    shares = {source.name: source.share for source in mix if source.share is not None}
+    if given:
+        whole = sum(given.values()) / (1 - math.fsum(shares.values()))
+    else:
+        whole = min((available[name] / share for name, share in shares.items()), default=0.0)
+    for name, share in shares.items():
+        asked = round(share * whole)
+        given[name] = min(asked, available[name])
+        if asked > available[name]:
+            logger.warning(
+                "%s: its share of the mix would be %d conversations, and it has %d; all are taken",
+                name,
+                asked,
+                available[name],
+            )
+    return given
+
+
+def _under(preamble: str | None, turns: Sequence[Turn]) -> Sequence[Turn]:
+    """The dialogue under the source's system message, if it has one, in place of its own."""
+    if preamble is None:
+        return turns
+    return [Turn("system", preamble, preamble), *(turn for turn in turns if turn.role != "system")]

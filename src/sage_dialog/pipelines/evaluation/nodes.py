@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sage_dialog.parameters import Evaluation, SacAugmentation
 from sage_dialog.policies import Policy
 from sage_dialog.roles.protocols import Annotator, Judge, Selector
 from sage_dialog.tables import Table, table
+
+if TYPE_CHECKING:
+    from sage_dialog.evaluation.resampling import Bootstrap
 
 
 def describe_policies(**policies: Policy) -> Table:
@@ -63,12 +67,58 @@ def judge_pairs(evaluation: Evaluation, judges: list[Judge], **rollouts: Table) 
     return table(votes, JUDGE_VOTES)
 
 
-def count_wins(votes: Table, evaluation: Evaluation) -> Table:
+def count_wins(votes: Table, evaluation: Evaluation, seed: int) -> Table:
     """A table of `schemas.WIN_RATES` from one of `schemas.JUDGE_VOTES`."""
     from sage_dialog.evaluation.votes import win_rates
     from sage_dialog.schemas import WIN_RATES
 
-    return table(win_rates(votes.to_pylist(), evaluation.confidence), WIN_RATES)
+    return table(win_rates(_answers(votes), _bootstrap(evaluation, seed), evaluation.outcome_rule), WIN_RATES)
+
+
+def rank_policies(votes: Table, evaluation: Evaluation, seed: int) -> Table:
+    """One ranking a judge, from all its pairs, as a table of `schemas.RANKING`."""
+    from sage_dialog.evaluation.ranking import ranking
+    from sage_dialog.schemas import RANKING
+
+    return table(ranking(_answers(votes), _bootstrap(evaluation, seed), evaluation.outcome_rule), RANKING)
+
+
+def plan_situations(win_rates: Table, evaluation: Evaluation) -> Table:
+    """How many situations would show what, as a table of `schemas.SAMPLE_SIZES`."""
+    from sage_dialog.evaluation.power import sample_sizes
+    from sage_dialog.schemas import SAMPLE_SIZES
+
+    dials = (evaluation.true_shares, evaluation.confidence, evaluation.power)
+    return table(sample_sizes(win_rates.to_pylist(), *dials), SAMPLE_SIZES)
+
+
+def check_judges(
+    votes: Table,
+    policy_cards: Table,
+    evaluation: Evaluation,
+    seed: int,
+    outside_votes: Table | None = None,
+    **rollouts: Table,
+) -> tuple[Table, Table, Table, Table]:
+    """What kind of judges these are; `outside_votes`, such as a generated world's truth, are compared with theirs.
+
+    Returns:
+        Tables of `schemas.JUDGE_CHECKS`, `LENGTH_CONTROL`, `JUDGE_AGREEMENT`, `SELF_PREFERENCE`.
+    """
+    from sage_dialog import schemas
+    from sage_dialog.evaluation.agreement import judge_agreement
+    from sage_dialog.evaluation.judges import judge_checks, self_preference
+    from sage_dialog.evaluation.length import length_control, words_said
+
+    rule, bootstrap, words = evaluation.outcome_rule, _bootstrap(evaluation, seed), words_said(rollouts)
+    judged = _answers(votes)
+    compared = judged if outside_votes is None else judged + _answers(outside_votes)
+    return (
+        table(judge_checks(judged, words, evaluation.confidence), schemas.JUDGE_CHECKS),
+        table(length_control(judged, words, evaluation.confidence, rule), schemas.LENGTH_CONTROL),
+        table(judge_agreement(compared, bootstrap, rule), schemas.JUDGE_AGREEMENT),
+        table(self_preference(judged, policy_cards.to_pylist(), bootstrap, rule), schemas.SELF_PREFERENCE),
+    )
 
 
 def score_emotions(evaluation: Evaluation, situations: Table, policy_cards: Table, **rollouts: Table) -> Table:
@@ -106,6 +156,12 @@ def write_report(
     situations: Table,
     judge_votes: Table,
     win_rates: Table,
+    ranking: Table,
+    judge_checks: Table,
+    length_control: Table,
+    judge_agreement: Table,
+    self_preference: Table,
+    sample_sizes: Table,
     emotion_accuracy: Table,
     reply_statistics: Table,
     action_figure: bytes,
@@ -129,6 +185,12 @@ def write_report(
             situations=situations,
             judge_votes=judge_votes,
             win_rates=win_rates,
+            ranking=ranking,
+            judge_checks=judge_checks,
+            length_control=length_control,
+            judge_agreement=judge_agreement,
+            self_preference=self_preference,
+            sample_sizes=sample_sizes,
             emotion_accuracy=emotion_accuracy,
             reply_statistics=reply_statistics,
             action_figure=action_figure,
@@ -140,6 +202,17 @@ def write_report(
             outside_win_rates=outside_win_rates,
         )
     )
+
+
+def _answers(votes: Table) -> list[dict[str, Any]]:
+    """Votes without what the judge wrote, which may be long."""
+    return votes.drop_columns("raw_reply").to_pylist()
+
+
+def _bootstrap(evaluation: Evaluation, seed: int) -> Bootstrap:
+    from sage_dialog.evaluation.resampling import Bootstrap
+
+    return Bootstrap(evaluation.confidence, evaluation.replicates, seed)
 
 
 def _with_blocks(policy_cards: Table) -> list[str]:

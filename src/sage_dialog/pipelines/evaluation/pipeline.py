@@ -1,14 +1,21 @@
 """Every policy talks to the user model on held-out situations, judges compare the dialogues::
 
     sage_0 ┐
-    policy ┼─> [rollout_{policy}] ─> rollouts_{policy} ┬─> [judge_pairs] ─> judge_votes ─> [count_wins] ─> win_rates
+    policy ┼─> [rollout_{policy}] ─> rollouts_{policy} ┬─> [judge_pairs] ─> judge_votes
     sage_1 ┘                                judges ────┤
                                                        ├─> [score_emotions]   ─> emotion_accuracy
     policies ─> [describe_policies] ─> policy_cards ───┴─> [describe_replies] ─> action_distribution, action_figure,
                                                                                  reply_statistics
+
+    judge_votes ┬─> [count_wins] ────> win_rates ─> [plan_situations] ─> sample_sizes
+                ├─> [rank_policies] ─> ranking
+                └─> [check_judges] ──> judge_checks, length_control, judge_agreement, self_preference
+    rollouts_{policy}, policy_cards ┘
+
     all of these, filter_report, filter_figure, candidates_{K}, trajectories_{K} ─> [write_report] ─> report
 
-The report of a generated world takes in `truth_scores` and `truth_win_rates` too.
+With a generated world, `truth_votes` are compared with the judges', and `truth_scores` and `truth_win_rates` stand in
+the report too.
 """
 
 from __future__ import annotations
@@ -18,11 +25,14 @@ from collections.abc import Sequence
 from kedro.pipeline import Node, Pipeline, node, pipeline
 
 from sage_dialog.pipelines.evaluation.nodes import (
+    check_judges,
     count_wins,
     describe_policies,
     describe_replies,
     judge_pairs,
+    plan_situations,
     play_rollouts,
+    rank_policies,
     score_emotions,
     write_report,
 )
@@ -37,7 +47,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bo
     Args:
         policies: names of their datasets, in the order they are made.
         iterations: how many self-play iterations there are; the report shows a dialogue of the last.
-        outside_scores: whether `truth_scores` and `truth_win_rates` exist and belong into the report.
+        outside_scores: whether `truth_scores`, `truth_votes` and `truth_win_rates` exist and belong into the report.
     """
     rollouts = {policy: f"rollouts_{policy}" for policy in policies}
     return pipeline(
@@ -55,7 +65,37 @@ def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bo
                 outputs="judge_votes",
                 name="judge_pairs",
             ),
-            node(count_wins, inputs=["judge_votes", "params:evaluation"], outputs="win_rates", name="count_wins"),
+            node(
+                count_wins,
+                inputs=["judge_votes", "params:evaluation", "params:seed"],
+                outputs="win_rates",
+                name="count_wins",
+            ),
+            node(
+                rank_policies,
+                inputs=["judge_votes", "params:evaluation", "params:seed"],
+                outputs="ranking",
+                name="rank_policies",
+            ),
+            node(
+                plan_situations,
+                inputs=["win_rates", "params:evaluation"],
+                outputs="sample_sizes",
+                name="plan_situations",
+            ),
+            node(
+                check_judges,
+                inputs={
+                    "votes": "judge_votes",
+                    "policy_cards": "policy_cards",
+                    "evaluation": "params:evaluation",
+                    "seed": "params:seed",
+                    **({"outside_votes": "truth_votes"} if outside_scores else {}),
+                    **rollouts,
+                },
+                outputs=["judge_checks", "length_control", "judge_agreement", "self_preference"],
+                name="check_judges",
+            ),
             node(
                 score_emotions,
                 inputs={
@@ -99,7 +139,8 @@ def _rollout(policy: str) -> Node:
 
 def _report(iterations: int, outside_scores: bool) -> Node:
     same_name = (
-        "annotator", "selector", "judges", "policy_cards", "situations", "judge_votes", "win_rates", "emotion_accuracy",
+        "annotator", "selector", "judges", "policy_cards", "situations", "judge_votes", "win_rates", "ranking",
+        "judge_checks", "length_control", "judge_agreement", "self_preference", "sample_sizes", "emotion_accuracy",
         "reply_statistics", "action_figure", "filter_report", "filter_figure",
     )  # fmt: skip
     outside = {"outside_scores": "truth_scores", "outside_win_rates": "truth_win_rates"} if outside_scores else {}

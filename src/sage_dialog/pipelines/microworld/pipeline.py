@@ -69,7 +69,7 @@ def create_truth_pipeline(policies: Sequence[str]) -> Pipeline:
             ),
             node(
                 count_wins,
-                inputs=["truth_votes", "params:evaluation"],
+                inputs=["truth_votes", "params:evaluation", "params:seed"],
                 outputs="truth_win_rates",
                 name="count_truth_votes",
             ),

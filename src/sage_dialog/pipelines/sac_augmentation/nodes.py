@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,21 +64,43 @@ def _annotated(
 
 
 def mix_with_blocks(
-    annotations: Table, instructions: dict[str, Path], sac_augmentation: SacAugmentation, seed: int
-) -> Table:
-    """The training mix with state and action blocks (schemas.SFT_CONVERSATIONS)."""
-    return _mix(annotations, instructions, sac_augmentation, seed, with_blocks=True)
+    annotations: Table,
+    instructions: dict[str, Path],
+    earlier_trajectories: Callable[[str], Table],
+    sac_augmentation: SacAugmentation,
+    seed: int,
+) -> tuple[Table, Table]:
+    """The training mix with state and action blocks.
 
+    Args:
+        annotations: schemas.ANNOTATIONS.
+        instructions: files of conversations by name.
+        earlier_trajectories: opens what an earlier run played, by name, where the mix has such a source.
 
-def mix_plain(annotations: Table, instructions: dict[str, Path], sac_augmentation: SacAugmentation, seed: int) -> Table:
-    """The same dialogues without blocks: the ablation's mix (paper §3.3)."""
-    return _mix(annotations, instructions, sac_augmentation, seed, with_blocks=False)
-
-
-def _mix(
-    annotations: Table, instructions: dict[str, Path], sac_augmentation: SacAugmentation, seed: int, with_blocks: bool
-) -> Table:
-    from sage_dialog.corpora.conversations import read_conversations
+    Returns:
+        Tables of `schemas.SFT_CONVERSATIONS` and `schemas.MIX_REJECTS`.
+    """
     from sage_dialog.training.mix import training_mix
+    from sage_dialog.training.sources import Sources
 
-    return training_mix(annotations, read_conversations(instructions)[0], sac_augmentation, seed, with_blocks)
+    sources = Sources(annotations, instructions, earlier_trajectories)
+    mixed, rejects = training_mix(sources, sac_augmentation, seed, with_blocks=True)
+    if len(rejects):
+        logger.warning("%d conversations are left out of the mix; see mix_rejects", len(rejects))
+    return mixed, rejects
+
+
+def mix_plain(
+    annotations: Table,
+    instructions: dict[str, Path],
+    earlier_trajectories: Callable[[str], Table],
+    sac_augmentation: SacAugmentation,
+    seed: int,
+) -> Table:
+    """The same dialogues without blocks: the ablation's mix (paper §3.3)."""
+    from sage_dialog.training.mix import training_mix
+    from sage_dialog.training.sources import Sources
+
+    sources = Sources(annotations, instructions, earlier_trajectories)
+    mixed, _ = training_mix(sources, sac_augmentation, seed, with_blocks=False)
+    return mixed

@@ -3,9 +3,9 @@
     dialogues ──> [annotate_dialogues] ──> annotations ──> [mix_with_blocks] ──> sft_conversations
     annotator ──┘           │                   │          [mix_plain] ────────> sft_conversations_plain
                             └─> annotation_rejects               ^
-    instructions ────────────────────────────────────────────────┘
+    instructions, earlier_trajectories ──────────────────────────┘
 
-Both mixes hold the same dialogues, sampled by the same seed.
+Both mixes hold the same dialogues, drawn by the same seed; mix_rejects has what neither could hold.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sage_dialog.pipelines.sac_augmentation.nodes import annotate_dialogues, mix
 
 
 def create_pipeline() -> Pipeline:
-    mixed = ["annotations", "instructions", "params:sac_augmentation", "params:seed"]
+    mixed = ["annotations", "instructions", "earlier_trajectories", "params:sac_augmentation", "params:seed"]
     return pipeline(
         [
             node(
@@ -25,7 +25,7 @@ def create_pipeline() -> Pipeline:
                 outputs=["annotations", "annotation_rejects"],
                 name="annotate_dialogues",
             ),
-            node(mix_with_blocks, inputs=mixed, outputs="sft_conversations", name="mix_with_blocks"),
+            node(mix_with_blocks, inputs=mixed, outputs=["sft_conversations", "mix_rejects"], name="mix_with_blocks"),
             node(mix_plain, inputs=mixed, outputs="sft_conversations_plain", name="mix_plain"),
         ]
     )

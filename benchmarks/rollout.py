@@ -1,0 +1,188 @@
+"""How many candidates a second an agent turn costs: our engine against the published design, on the same model.
+
+    python benchmarks/rollout.py [--model mixtral|llama|both] [--threads 2]
+    python benchmarks/rollout.py --quick       # under 50 seconds: the Mixtral, fewer dialogues
+
+    sequential   one dialogue at a time, transformers' generate with num_return_sequences=16
+    ours         TransformersEngine: 16 dialogues in lock-step, each prompt's keys and values kept once
+    bare         the forward passes alone that ours needs at its best batch size, nothing drawn
+
+A random model of about 15 million parameters, prompts of 400 tokens, 48 new ones, 16 candidates, the paper's
+sampling (temperature 1.1, top-k 100, repetition penalty 1.1). The sides run in turn; figures are medians.
+Experts run one by one ("eager") on both sides, the fastest of transformers' ways on a CPU.
+
+Goals: on the Mixtral, ours at least 5 times sequential. The last line is one JSON object: `speedup_vs_sequential`,
+`share_of_bare_decode` (of the Mixtral where both are run) and what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+CANDIDATES, PROMPT, NEW = 16, 400, 48
+VOCABULARY = 8192
+WORDS = ["<end>", "user", "assistant", *(f"w{number}" for number in range(VOCABULARY - 3))]
+TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} {% endfor %}"
+    "{% if add_generation_prompt %}assistant {% endif %}"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the Mixtral alone, each side once or twice")
+    parser.add_argument("--model", choices=("mixtral", "llama", "both"), default="both")
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args()
+    names = ["mixtral"] if given.quick else ["mixtral", "llama"] if given.model == "both" else [given.model]
+    found = {name: measured(name, given.threads, given.quick) for name in names}
+    main_one = found.get("mixtral") or found[names[0]]
+    figures = {key: main_one[key] for key in ("speedup_vs_sequential", "share_of_bare_decode")}
+    print(json.dumps({"quick": given.quick, "threads": given.threads, **figures, "models": found}))
+
+
+def measured(name: str, threads: int, quick: bool) -> dict[str, Any]:
+    import torch
+
+    from sage_dialog.generation.engine import Prompt
+    from sage_dialog.generation.transformers_engine import TransformersEngine
+    from sage_dialog.parameters import SamplingDials
+    from sage_dialog.policies import Policy, PolicyCard, weights_revision
+
+    torch.set_num_threads(threads)
+    sampling = SamplingDials(temperature=1.1, top_k=100, repetition_penalty=1.1, max_new_tokens=NEW)
+    draw = random.Random(0)
+
+    def prompts(number: int) -> list[Prompt]:
+        texts = [" ".join(draw.choice(WORDS[3:]) for _ in range(PROMPT - 2)) for _ in range(number)]
+        return [Prompt(({"role": "user", "content": text},), ("benchmark", place)) for place, text in enumerate(texts)]
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        parameters = _save_model(name, path)
+        policy = Policy.write_card(path, PolicyCard("base", "base", False, "base", weights_revision(path)))
+        engine = TransformersEngine(policy, [], seed=0, threads=threads)
+        plain = _plain(path)
+        sizes = (1, 4, 16) if not quick else (16,)
+        sides: dict[str, Callable[[], int]] = {"sequential": lambda: _sequential(plain, path, prompts(1)[0], sampling)}
+        for size in sizes:
+            sides[f"ours, {size}"] = lambda size=size: _ours(engine, prompts(size), sampling)
+        sides["bare"] = lambda: _bare(engine, prompts(max(sizes)))
+        rates: dict[str, list[float]] = {side: [] for side in sides}
+        for repeat in range(1 if quick else 3):
+            for side, work in sides.items():
+                if repeat == 0:
+                    work()  # the first time pays for what is set up once
+                began = time.perf_counter()
+                candidates = work()
+                rates[side].append(candidates / (time.perf_counter() - began))
+    middle = {side: statistics.median(values) for side, values in rates.items()}
+    best = max(rate for side, rate in middle.items() if side.startswith("ours"))
+    print(f"\n{name}, {parameters / 1e6:.1f} M parameters, {threads} threads: candidates a second")
+    for side, rate in middle.items():
+        print(f"  {side:<12}{rate:8.1f}   {rate / middle['sequential']:5.2f} times sequential")
+    return {
+        "parameters": parameters,
+        "speedup_vs_sequential": round(middle[f"ours, {max(sizes)}"] / middle["sequential"], 2),
+        "share_of_bare_decode": round(best / middle["bare"], 3),
+        "candidates_per_s": {side: round(rate, 2) for side, rate in middle.items()},
+    }
+
+
+def _sequential(model: Any, path: Path, prompt: Any, sampling: Any) -> int:
+    import torch
+    from transformers import AutoTokenizer
+
+    ids = AutoTokenizer.from_pretrained(path).apply_chat_template(
+        list(prompt.messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    with torch.inference_mode():
+        out = model.generate(
+            **ids, do_sample=True, num_return_sequences=CANDIDATES, temperature=sampling.temperature,
+            top_k=sampling.top_k, repetition_penalty=sampling.repetition_penalty, max_new_tokens=NEW,
+            min_new_tokens=NEW,
+        )  # fmt: skip
+    assert out.shape[0] == CANDIDATES
+    return CANDIDATES
+
+
+def _ours(engine: Any, prompts: list[Any], sampling: Any) -> int:
+    replies = engine.sample("base", prompts, sampling, CANDIDATES)
+    assert all(len(samples) == CANDIDATES for samples in replies)
+    return len(prompts) * CANDIDATES
+
+
+def _bare(engine: Any, prompts: list[Any]) -> int:
+    """The prefill, and one forward pass a token for all rows, with our attention and cache, and nothing else."""
+    import torch
+    from transformers.cache_utils import Cache
+
+    from sage_dialog.generation.decoding import ReservedLayer, _prefill
+
+    with torch.inference_mode():
+        _, prefix, lengths = _prefill(engine._model, [engine._tokens(prompt) for prompt in prompts], CANDIDATES)
+        positions = lengths.repeat_interleave(CANDIDATES)[:, None]
+        token = torch.full((len(prompts) * CANDIDATES, 1), 5)
+        cache = Cache(layers=[ReservedLayer(NEW) for _ in prefix.layers])
+        for step in range(NEW - 1):
+            engine._model(
+                input_ids=token, position_ids=positions + step, past_key_values=cache, use_cache=True, prefix=prefix
+            )
+    return len(prompts) * CANDIDATES
+
+
+def _plain(path: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, experts_implementation="eager").eval()
+
+
+def _save_model(name: str, path: Path) -> int:
+    """A random model with a tokenizer of words; how many parameters it has."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        LlamaConfig,
+        LlamaForCausalLM,
+        MixtralConfig,
+        MixtralForCausalLM,
+        PreTrainedTokenizerFast,
+    )
+
+    words = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="w0"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", pad_token="<end>")
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(path)
+    shape = {
+        "vocab_size": VOCABULARY, "hidden_size": 256, "num_attention_heads": 8, "num_key_value_heads": 4,
+        "max_position_embeddings": 1024, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    if name == "mixtral":
+        config = MixtralConfig(
+            **shape, intermediate_size=512, num_hidden_layers=6, num_local_experts=4, num_experts_per_tok=2
+        )
+        model = MixtralForCausalLM(config)
+    else:
+        model = LlamaForCausalLM(LlamaConfig(**shape, intermediate_size=1536, num_hidden_layers=8))
+    with torch.no_grad():  # no reply ends before its last token, so that every side writes as many
+        model.lm_head.weight[0] = 0.0
+    model.save_pretrained(path)
+    return sum(weights.numel() for weights in model.parameters())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Tables that earlier runs wrote, for a stage that comes before the one that writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import pyarrow as pa
+from kedro.io import AbstractDataset, DatasetError, Version
+
+from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.datasets.schema import TableSchema
+
+
+class EarlierTables(AbstractDataset[NoReturn, Callable[[str], pa.Table]]):
+    """Versioned tables of one folder and schema, by name, each read when it is asked for.
+
+    As an input of their own name they would close a circle: the first policy learns from what later ones played.
+    Loading gives a function that opens `trajectories_2`, the latest version, or `trajectories_2:VERSION`.
+
+    Args:
+        folder: a path or an fsspec address; a table lies at `<folder>/<name>.parquet/<version>/<name>.parquet`.
+        schema: the name of a schema of `schemas.py`.
+        credentials: keyword arguments of the fsspec file system.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: str,
+        schema: str,
+        credentials: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._folder = folder.rstrip("/")
+        self._schema = schema
+        self._credentials = credentials
+        self.metadata = metadata
+
+    def load(self) -> Callable[[str], pa.Table]:
+        return self._open
+
+    def save(self, data: NoReturn) -> None:
+        raise DatasetError(f"{self} is only read: the stage that makes a table writes it.")
+
+    def _open(self, name: str) -> pa.Table:
+        name, _, version = name.partition(":")
+        dataset = VersionedParquet(
+            filepath=f"{self._folder}/{name}.parquet",
+            version=Version(version or None, None),
+            credentials=self._credentials,
+        )
+        if not dataset.exists():
+            there = f"no version {version} of {name}" if version else f"no {name}"
+            raise DatasetError(f"There is {there} in {self._folder}. Run the pipeline that makes it, or name another.")
+        return TableSchema(self._schema).validate(dataset.load())
+
+    def _exists(self) -> bool:
+        return True  # a table that is missing is missed when it is asked for
+
+    def _describe(self) -> dict[str, Any]:
+        return {"folder": self._folder, "schema": self._schema}
