@@ -132,8 +132,7 @@ def draw(
     of about equal score and with them the meaning of the drawn number.
     """
     if sampling.repetition_penalty != 1.0:
-        penalty = sampling.repetition_penalty
-        logits = torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+        logits = penalised(logits, seen, sampling.repetition_penalty)
     if places is not None:
         logits = steered(logits, places, sampling.temperature)
     values, tokens = logits.topk(min(sampling.top_k, logits.shape[1]), dim=1)
@@ -143,6 +142,18 @@ def draw(
     target = uniform[:, None] * cumulative[:, -1:]
     place = torch.searchsorted(cumulative, target, right=True).clamp_(max=tokens.shape[1] - 1)
     return tokens.gather(1, place).squeeze(1)
+
+
+def penalised(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
+    """Logits (rows, vocabulary) of the tokens seen divided by the penalty, negative ones multiplied.
+
+    Of thousands of tokens a row has seen hundreds: only those are worked on.
+    """
+    flat = logits.reshape(-1).clone()
+    at = seen.reshape(-1).nonzero().squeeze(1)
+    found = flat[at]
+    flat[at] = torch.where(found < 0, found * penalty, found / penalty)
+    return flat.view(logits.shape)
 
 
 def steered(logits: torch.Tensor, places: Sequence[Place | None], temperature: float) -> torch.Tensor:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -64,7 +64,7 @@ class Game:
     candidates: int = 1
     redraws: int = 0
     selector: Selector | None = None
-    steering: Steering = Steering()  # of the agent
+    steering: Steering = field(default_factory=Steering)  # of the agent
 
     def item(self, *parts: object) -> tuple[object, ...]:
         """The name that seeds a sample. A search is its policy's own; rollouts draw the same numbers for every

@@ -1,0 +1,260 @@
+"""Does steering steer, how strongly, and what does it cost?
+
+    python benchmarks/steering.py                      # on the policies of the finished demo in data/
+    python benchmarks/steering.py --data DIR --policy sage_dpo
+    python benchmarks/steering.py --quick              # within 50 seconds; without a demo, on a model trained here
+
+Situations are test situations, replies are sampled as in evaluation; intervals are 95 %, over situations. Printed
+are the rates of every field while `a_motivation` is boosted, how often given values are taken, how often the
+offline annotator finds in the reply what its action was set to, and the CPU time of steered against unsteered
+sampling of the same replies, in turn. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sage_dialog.evaluation.statistics import clustered_share
+from sage_dialog.generation.engine import Prompt
+from sage_dialog.microworld.world import load_world, pick
+from sage_dialog.parameters import BaseModelDials, SamplingDials, Steering
+from sage_dialog.policies import Policy
+from sage_dialog.roles.annotator import OfflineAnnotator
+from sage_dialog.roles.lexicon import read_tables
+from sage_dialog.roles.protocols import Rejected, Said
+from sage_dialog.sac import Chain, Intent, parse, render
+from sage_dialog.sac.progress import FIELDS
+from sage_dialog.seeds import generator, sample_ids
+
+PROJECT = Path(__file__).resolve().parents[1]
+KEYWORD = "humor"
+BOOSTS = (0.0, 2.0, 4.0, 8.0)
+SAMPLING = SamplingDials(temperature=1.0, top_k=8, max_new_tokens=96)  # as conf/base evaluates
+GIVEN: dict[str, dict[str, Any]] = {
+    "a_motivation humor": {"a_motivation": "humor"},
+    "a_motivation null": {"a_motivation": None},
+    "a_emotion never seen": {"a_emotion": "wistful"},
+    "u_emotion proud": {"u_emotion": "proud"},
+    "a_topic two": {"a_topic": ("garden", "concert")},
+    "a_topic none": {"a_topic": ()},
+    "all six": {
+        **{"u_motivation": "sharing", "u_emotion": "proud", "u_topic": ("garden",)},
+        **{"a_motivation": "humor", "a_emotion": "playful", "a_topic": ("garden",)},
+    },
+}
+
+Replies = list[list[Chain | None]]
+"""For each situation its replies, None where the blocks do not parse."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("SAGE_DATA", PROJECT / "data")))
+    parser.add_argument("--policy", default="sage_1")
+    parser.add_argument("--situations", type=int, default=200)
+    parser.add_argument("--samples", type=int, default=4, help="replies to a situation")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    situations, samples, repeats = (40, 2, 5) if given.quick else (given.situations, given.samples, 15)
+
+    from transformers.utils import logging
+
+    from sage_dialog.generation.transformers_engine import TransformersEngine
+
+    logging.set_verbosity_error()
+    with tempfile.TemporaryDirectory() as folder:
+        if found := sorted((given.data / "06_models" / given.policy).glob(f"*/{given.policy}")):
+            base = Policy.open(max((given.data / "06_models/sage_0").glob("*/sage_0")))
+            policies, texts, of = [Policy.open(found[-1])], _situations(given.data, situations), given.policy
+        elif given.quick:
+            base, texts = _trained_here(Path(folder), given.threads), _scenes(situations)
+            policies, of = [], f"{base.name} (trained here)"
+        else:
+            parser.error(f"{given.data} holds no policy {given.policy!r}; run `make demo`, or name a --data that does")
+        engine = TransformersEngine(base, policies, seed=0, threads=given.threads)
+    name = (policies or [base])[0].name
+    prompts = [Prompt(({"role": "user", "content": text},), ("steering", place)) for place, text in enumerate(texts)]
+
+    def replies(steering: Steering | None) -> Replies:
+        sampled = engine.sample(name, prompts, SAMPLING, samples, steering)
+        read = [[parse(sample.text) for sample in row] for row in sampled]
+        return [[chain if isinstance(chain, Chain) else None for chain in row] for row in read]
+
+    print(f"{of}: {len(texts)} situations, {samples} replies each; temperature {SAMPLING.temperature:g}")
+    figures = {
+        "policy": of,
+        "situations": len(texts),
+        "samples": samples,
+        "rates": _rates(replies),
+        "taken": _taken(replies),
+        "obedience": _obedience(replies, texts),
+        "cost": _cost(engine, name, prompts, repeats),
+    }
+    print(json.dumps(figures))
+
+
+def _rates(replies: Callable[[Steering | None], Replies]) -> dict[str, Any]:
+    """The rate of the keyword in a_motivation, and of each other field's most frequent value, at each boost."""
+    at = {boost: replies(Steering(boosts={"a_motivation": {KEYWORD: boost}})) for boost in BOOSTS}
+    usual = {
+        field: Counter(_value(chain, field) for row in at[0.0] for chain in row if chain).most_common(1)[0][0]
+        for field in FIELDS
+    } | {"a_motivation": KEYWORD}
+    rates = {
+        field: {
+            f"{boost:g}": _share(at[boost], lambda chain, field=field: _value(chain, field) == usual[field])
+            for boost in BOOSTS
+        }
+        for field in FIELDS
+    }
+    parsed = {f"{boost:g}": _share(at[boost], lambda chain: True, of_all=True) for boost in BOOSTS}
+    print(f"\nshare of replies, by boost of {KEYWORD!r} in a_motivation{''.join(f'{boost:>22g}' for boost in BOOSTS)}")
+    for field, shares in [*rates.items(), ("blocks parse", parsed)]:
+        what = f"{field}: {_shown(usual[field])}" if field in usual else field
+        print(f"  {what:<46}{''.join(f'{_interval(share):>22}' for share in shares.values())}")
+    return {**rates, "parse": parsed}
+
+
+def _taken(replies: Callable[[Steering | None], Replies]) -> dict[str, dict[str, list[float]]]:
+    """The replies that parse, of all, and those that hold the given values, of the ones that parse."""
+    taken = {}
+    print(f"\n{'given values':<48}{'blocks parse':>22}{'of these taken':>22}")
+    for what, given in {"none": {}, **GIVEN}.items():
+        steered = replies(Steering(fixed=given))
+        parsed = _share(steered, lambda chain: True, of_all=True)
+        held = _share(steered, lambda chain, g=given: all(_value(chain, field) == g[field] for field in g))
+        taken[what] = {"parse": parsed, "taken": held}
+        print(f"  {what:<46}{_interval(parsed):>22}{_interval(held):>22}")
+    return taken
+
+
+def _obedience(replies: Callable[[Steering | None], Replies], texts: Sequence[str]) -> dict[str, list[float]]:
+    """How often the offline annotator reads in the words what the action said; unsteered beside."""
+    lexicon = read_tables("annotator")
+    topics = list(read_tables("topics")["topics"])
+    plain, scores = replies(None), {}
+    for field, values in (("a_motivation", list(lexicon["motivations"])), ("a_topic", topics)):
+        hits: dict[str, list[list[bool]]] = {"given": [[] for _ in texts], "unsteered": [[] for _ in texts]}
+        for value in values:
+            steered = replies(Steering(fixed={field: (value,) if field == "a_topic" else value}))
+            for how, found in (("given", steered), ("unsteered", plain)):
+                for place, (text, row) in enumerate(zip(texts, found, strict=True)):
+                    hits[how][place] += [_carries(text, chain, field, value) for chain in row if chain]
+        for how, rows in hits.items():
+            share = clustered_share([sum(row) for row in rows], [len(row) for row in rows], 0.95)
+            scores[f"{field} {how}"] = [round(share.value, 4), round(share.low, 4), round(share.high, 4)]
+    print("\nreplies in which the offline annotator reads a given value, mean over all values")
+    for what, share in scores.items():
+        print(f"  {what:<46}{_interval(share):>22}")
+    return scores
+
+
+def _carries(situation: str, chain: Chain, field: str, value: str) -> bool:
+    (read,) = OfflineAnnotator().annotate([(Said("user", situation), Said("assistant", chain.utterance))])
+    if isinstance(read, Rejected):
+        return False
+    return value in read[1].intent.topics if field == "a_topic" else read[1].intent.motivation == value
+
+
+def _cost(engine: Any, name: str, prompts: Sequence[Prompt], repeats: int) -> dict[str, float]:
+    """Share of CPU time that steering adds while the same 256 replies are sampled, with and without it in turn.
+
+    The replies are the likeliest ones to one situation: they stay the same where their own values are given,
+    and under boosts of no weight.
+    """
+    greedy = SAMPLING.model_copy(update={"top_k": 1})
+    for prompt in prompts:
+        ((reply,),) = engine.sample(name, [prompt], greedy)
+        if isinstance(chain := parse(reply.text), Chain):
+            break
+    else:
+        raise SystemExit(f"{name} writes no blocks that parse")
+    batch = [Prompt(prompt.messages, ("cost", place)) for place in range(16)]
+    sides = {
+        "unsteered": None,
+        "boosts": Steering(boosts={"a_motivation": {KEYWORD: 0.0}, "a_topic": {"garden": 0.0}}),
+        "given": Steering(fixed={"a_emotion": chain.action.emotion}),
+    }
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for repeat in range(repeats + 1):
+        for side, steering in sides.items():
+            start = time.process_time()
+            rows = engine.sample(name, batch, greedy, 16, steering)
+            if repeat:  # the first round warms up
+                seconds[side].append(time.process_time() - start)
+            assert {sample.text for row in rows for sample in row} == {reply.text}
+    medians = {side: statistics.median(times) for side, times in seconds.items()}
+    cost = {side: round(medians[side] / medians["unsteered"] - 1, 4) for side in ("boosts", "given")}
+    print("\nCPU time against unsteered: " + ", ".join(f"{side} {share:+.1%}" for side, share in cost.items()))
+    return cost | {"repeats": repeats}
+
+
+def _value(chain: Chain, field: str) -> str | tuple[str, ...] | None:
+    intent = chain.state if field.startswith("u_") else chain.action
+    return {"motivation": intent.motivation, "emotion": intent.emotion, "topic": intent.topics}[field[2:]]
+
+
+def _share(replies: Replies, holds: Callable[[Chain], bool], of_all: bool = False) -> list[float]:
+    """Share with its interval, of the replies that parse or of all."""
+    rows = [[chain for chain in row if chain or of_all] for row in replies]
+    hits = [sum(chain is not None and holds(chain) for chain in row) for row in rows]
+    share = clustered_share(hits, [len(row) for row in rows], 0.95)
+    return [round(share.value, 4), round(share.low, 4), round(share.high, 4)]
+
+
+def _interval(share: Sequence[float]) -> str:
+    return f"{share[0]:.3f} [{share[1]:.3f}, {share[2]:.3f}]"
+
+
+def _shown(value: object) -> str:
+    return f"[{', '.join(value)}]" if isinstance(value, tuple) else str(value)
+
+
+def _situations(data: Path, count: int) -> list[str]:
+    import pyarrow.parquet as pq
+
+    table = max(data.glob("02_intermediate/situations.parquet/*/situations.parquet"))
+    texts = {row["situation_id"]: row["text"] for row in pq.read_table(table).to_pylist() if row["split"] == "test"}
+    return [texts[chosen] for chosen in sample_ids(list(texts), count, 0, "steering")]
+
+
+def _scenes(count: int) -> list[str]:
+    return [load_world().scene(generator(0, "held-out scene", place)).text for place in range(count)]
+
+
+def _trained_here(folder: Path, threads: int) -> Policy:
+    """A small model trained from scratch on one reply each to scenes of the demo's world, any motivation to any."""
+    from sage_dialog.microworld.base_model import train_base
+
+    world, tones = load_world(), read_tables("annotator")["tones"]
+
+    def dialogue(number: int) -> dict[str, object]:
+        rng = generator(0, "dialogue", number)
+        scene, motivation = world.scene(rng), pick(rng, list(world.motivations))
+        said = world.reply(rng, scene, motivation, scene.things[0])
+        state, action = (
+            Intent(*labels, (scene.topic,)) for labels in (("sharing", scene.emotion), (motivation, tones[motivation]))
+        )
+        content = render(Chain(state, action, said))
+        return {"messages": [{"role": "user", "content": scene.text}, {"role": "assistant", "content": content}]}
+
+    print("no finished demo: a small model is trained here, which takes about 15 seconds", file=sys.stderr)
+    dials = BaseModelDials(vocabulary=900, layers=2, hidden=64, experts=2, expert_hidden=64, steps=300, batch_size=16)
+    trained = train_base([dialogue(number) for number in range(4000)], dials, 0, folder, threads)
+    return dataclasses.replace(trained, card=dataclasses.replace(trained.card, blocks=True))
+
+
+if __name__ == "__main__":
+    main()
