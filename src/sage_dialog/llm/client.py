@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import errno
 import json
 import logging
@@ -266,7 +267,11 @@ class Server:
     async def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
+            atexit.unregister(self._close_at_exit)
             await client.close()
+
+    def _close_at_exit(self) -> None:
+        loop.run(self.close())
 
     def sdk(self) -> openai.AsyncOpenAI:
         if self._client is None:
@@ -282,6 +287,7 @@ class Server:
                 timeout=httpx2.Timeout(self._timeout, connect=min(10.0, self._timeout)),
                 http_client=transport(limits=httpx2.Limits(max_connections=self._most + 2)),  # two for batches
             )
+            atexit.register(self._close_at_exit)
         return self._client
 
     def _unanswered(self, error: openai.APIConnectionError) -> NoReplyError:
