@@ -36,6 +36,7 @@ from sage_dialog.roles.protocols import Rejected, Said
 from sage_dialog.sac import Chain, Intent, parse, render
 from sage_dialog.sac.progress import FIELDS
 from sage_dialog.seeds import generator, sample_ids
+from sage_dialog.selfplay.dialogue import Message, agent_view
 
 PROJECT = Path(__file__).resolve().parents[1]
 KEYWORD = "humor"
@@ -64,7 +65,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SAGE_DATA", PROJECT / "data")))
     parser.add_argument("--policy", default="sage_1")
     parser.add_argument("--situations", type=int, default=200)
-    parser.add_argument("--samples", type=int, default=4, help="replies to a situation")
+    parser.add_argument("--samples", type=int, default=4, help="replies to a situation where rates are measured")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     situations, samples, repeats = (40, 2, 5) if given.quick else (given.situations, given.samples, 15)
@@ -80,24 +81,28 @@ def main() -> None:
             policies, texts, of = [Policy.open(found[-1])], _situations(given.data, situations), given.policy
         elif given.quick:
             base, texts = _trained_here(Path(folder), given.threads), _scenes(situations)
-            policies, of = [], f"{base.name} (trained here)"
+            policies, of = [], "a model trained here"
         else:
             parser.error(f"{given.data} holds no policy {given.policy!r}; run `make demo`, or name a --data that does")
         engine = TransformersEngine(base, policies, seed=0, threads=given.threads)
     name = (policies or [base])[0].name
-    prompts = [Prompt(({"role": "user", "content": text},), ("steering", place)) for place, text in enumerate(texts)]
+    preamble = _preamble() if policies else None
+    prompts = [
+        Prompt(agent_view([Message("user", text, text)], preamble), ("steering", place))
+        for place, text in enumerate(texts)
+    ]
 
-    def replies(steering: Steering | None) -> Replies:
+    def replies(steering: Steering | None, samples: int = 1) -> Replies:
         sampled = engine.sample(name, prompts, SAMPLING, samples, steering)
         read = [[parse(sample.text) for sample in row] for row in sampled]
         return [[chain if isinstance(chain, Chain) else None for chain in row] for row in read]
 
-    print(f"{of}: {len(texts)} situations, {samples} replies each; temperature {SAMPLING.temperature:g}")
+    print(f"{of}: {len(texts)} situations; temperature {SAMPLING.temperature:g}, top-k {SAMPLING.top_k}")
     figures = {
         "policy": of,
         "situations": len(texts),
         "samples": samples,
-        "rates": _rates(replies),
+        "rates": _rates(lambda steering: replies(steering, samples)),
         "taken": _taken(replies),
         "obedience": _obedience(replies, texts),
         "cost": _cost(engine, name, prompts, repeats),
@@ -168,7 +173,7 @@ def _carries(situation: str, chain: Chain, field: str, value: str) -> bool:
     return value in read[1].intent.topics if field == "a_topic" else read[1].intent.motivation == value
 
 
-def _cost(engine: Any, name: str, prompts: Sequence[Prompt], repeats: int) -> dict[str, float]:
+def _cost(engine: Any, name: str, prompts: Sequence[Prompt], repeats: int) -> dict[str, Any]:
     """Share of CPU time that steering adds while the same 256 replies are sampled, with and without it in turn.
 
     The replies are the likeliest ones to one situation: they stay the same where their own values are given,
@@ -190,15 +195,20 @@ def _cost(engine: Any, name: str, prompts: Sequence[Prompt], repeats: int) -> di
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for repeat in range(repeats + 1):
         for side, steering in sides.items():
+            engine.sample(name, batch[:1], greedy, 1, steering)  # what is worked out once for all replies
             start = time.process_time()
             rows = engine.sample(name, batch, greedy, 16, steering)
             if repeat:  # the first round warms up
                 seconds[side].append(time.process_time() - start)
             assert {sample.text for row in rows for sample in row} == {reply.text}
-    medians = {side: statistics.median(times) for side, times in seconds.items()}
-    cost = {side: round(medians[side] / medians["unsteered"] - 1, 4) for side in ("boosts", "given")}
-    print("\nCPU time against unsteered: " + ", ".join(f"{side} {share:+.1%}" for side, share in cost.items()))
-    return cost | {"repeats": repeats}
+    cost: dict[str, list[float]] = {}
+    print()
+    for side in ("boosts", "given"):
+        added = [steered / plain - 1 for steered, plain in zip(seconds[side], seconds["unsteered"], strict=True)]
+        low, middle, high = statistics.quantiles(added, n=4)
+        cost[side] = [round(middle, 4), round(low, 4), round(high, 4)]
+        print(f"CPU time added by {side:<8}{middle:+.1%}, quartiles {low:+.1%} and {high:+.1%}")
+    return {**cost, "repeats": repeats}
 
 
 def _value(chain: Chain, field: str) -> str | tuple[str, ...] | None:
@@ -220,6 +230,13 @@ def _interval(share: Sequence[float]) -> str:
 
 def _shown(value: object) -> str:
     return f"[{', '.join(value)}]" if isinstance(value, tuple) else str(value)
+
+
+def _preamble() -> str:
+    import yaml
+
+    stage = yaml.safe_load((PROJECT / "conf/base/parameters_sac_augmentation.yml").read_text())["sac_augmentation"]
+    return str(stage["preambles"]["listener"])
 
 
 def _situations(data: Path, count: int) -> list[str]:

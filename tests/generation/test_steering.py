@@ -410,6 +410,20 @@ def test_a_boost_lifts_a_token_into_the_top_k(letters: Vocabulary) -> None:
     assert drawn[h] > 0.99
 
 
+def test_the_ends_of_the_unit_interval_draw_tokens_that_may_come(letters: Vocabulary) -> None:
+    """Also where the last of the vocabulary is barred, and fewer may come than top-k keeps."""
+    guide = guide_of(letters, fixed={"a_emotion": "calm"})
+    size = len(letters.tokens) + SPARE
+    place: Place | None = guide.start
+    for text in ("{", "u"):
+        assert place is not None
+        logits = torch.randn(2, size, generator=torch.Generator().manual_seed(1))
+        ends = torch.tensor([0.0, 1.0 - 2**-53], dtype=torch.float64)
+        drawn = decoding.draw(logits, torch.zeros(2, size, dtype=torch.bool), ends, SAMPLING, [place, place])
+        assert [letters.tokens[token].decode() for token in drawn.tolist()] == [text, text]
+        place = guide.after(place, int(drawn[0]))
+
+
 def rate(samples: list[Sample], field: str, wanted: str) -> float:
     chains = [chain for sample in samples if isinstance(chain := parse(sample.text), Chain)]
     assert len(chains) > 0.6 * len(samples)
@@ -505,8 +519,8 @@ def test_every_message_that_holds_what_is_given_can_still_be_written(
         place: Place | None = guide.start
         for token, _, _ in vocabulary.encode(Form.given({}).text(free, chain.utterance)):
             if place is not None:
-                assert place.allowed is not None
-                assert place.allowed[token], vocabulary.tokens[token]
+                assert place.barred is not None
+                assert place.barred[token] == 0, vocabulary.tokens[token]
                 place = guide.after(place, token)
 
 
@@ -519,9 +533,9 @@ def test_a_free_label_may_be_any_label(letters: Vocabulary) -> None:
             assert place is not None
             place = guide.after(place, token)
         assert place is not None
-        assert place.allowed is not None
-        end = "END" if place.allowed[END] else ""
-        return {letters.tokens[token].decode("latin-1") for token in place.allowed.nonzero()[0] if token} | {end} - {""}
+        assert place.barred is not None
+        tokens = (place.barred == 0).nonzero()[0].tolist()
+        return {"END" if token == END else letters.tokens[token].decode("latin-1") for token in tokens}
 
     bytes_of_labels = {chr(byte) for byte in range(32, 256) if byte != 127} - set("{}[],:")
     assert allowed("{u_motivation: ") == bytes_of_labels - {" "}

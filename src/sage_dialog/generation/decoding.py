@@ -162,16 +162,15 @@ def steered(logits: torch.Tensor, places: Sequence[Place | None], temperature: f
     A boost is in log-odds of the drawn token, so it is multiplied by the temperature that divides it later.
     """
     boosted = [(row, place) for row, place in enumerate(places) if place is not None and place.tokens]
-    held = [(row, place.allowed) for row, place in enumerate(places) if place is not None and place.allowed is not None]
     if boosted:
         rows = torch.tensor([row for row, place in boosted for _ in place.tokens])
         tokens = torch.tensor([token for _, place in boosted for token in place.tokens])
         weights = torch.tensor([weight for _, place in boosted for weight in place.weights], dtype=logits.dtype)
         logits = logits.index_put((rows, tokens), temperature * weights, accumulate=True)
-    if held:
-        rows = torch.tensor([row for row, _ in held])
-        allowed = torch.from_numpy(np.stack([mask for _, mask in held]))
-        logits = logits.index_copy(0, rows, logits[rows].masked_fill(~allowed, float("-inf")))
+    barred = [None if place is None else place.barred for place in places]
+    if any(bar is not None for bar in barred):
+        nothing = np.zeros(logits.shape[1], dtype=np.float32)
+        logits = logits + torch.from_numpy(np.stack([nothing if bar is None else bar for bar in barred]))
     return logits
 
 

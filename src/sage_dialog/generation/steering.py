@@ -7,11 +7,10 @@ may come at all, and where the reply stands after the token drawn; any engine th
 from __future__ import annotations
 
 import codecs
-import json
 import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -118,7 +117,7 @@ class Vocabulary:
 
 def _bytes_of(tokenizer: PreTrainedTokenizerFast) -> Callable[[str], bytes]:
     """How the pieces of a vocabulary are read."""
-    decoder = json.dumps(json.loads(tokenizer.backend_tokenizer.to_str())["decoder"], ensure_ascii=False)
+    decoder = str(tokenizer.backend_tokenizer.decoder)
     if "ByteLevel" in decoder:
         from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -135,14 +134,15 @@ def _bytes_of(tokenizer: PreTrainedTokenizerFast) -> Callable[[str], bytes]:
 class Place:
     """Where a reply stands, and what steering makes of its next token.
 
-    `tokens` get `weights` (log-odds); `allowed`, over the vocabulary, is None where every token may come.
+    `tokens` get `weights` (log-odds). `barred`, to be added to the logits, is minus infinity for tokens that may
+    not come and zero for the others; None where all may.
     """
 
     progress: Progress
     pending: bytes
     tokens: list[int]
     weights: list[float]
-    allowed: np.ndarray | None
+    barred: np.ndarray | None
     after: dict[int, Place | None] = field(default_factory=dict)
 
 
@@ -169,7 +169,7 @@ class Guide:
         self._keyword_tokens = self._tokens_of_keywords()
         self._form_tokens = self._tokens_of_form() if self._holds else {}
         self._places: dict[tuple[Progress, bytes], Place] = {}
-        self._allowed: dict[tuple[Progress, bytes], np.ndarray] = {}
+        self._barred: dict[tuple[Progress, bytes], np.ndarray] = {}
         self.start = self._place(self._form.start(), b"")
 
     def after(self, place: Place, token: int) -> Place | None:
@@ -191,8 +191,8 @@ class Guide:
         key = progress, pending
         if key not in self._places:
             boosts = self._boosted(progress, pending)
-            allowed = self._allowed_at(progress, pending) if self._holds else None
-            self._places[key] = Place(progress, pending, list(boosts), list(boosts.values()), allowed)
+            barred = self._barred_at(progress, pending) if self._holds else None
+            self._places[key] = Place(progress, pending, list(boosts), list(boosts.values()), barred)
         return self._places[key]
 
     def _boosted(self, progress: Progress, pending: bytes) -> dict[int, float]:
@@ -207,31 +207,33 @@ class Guide:
                     boosts[token] = max(weight, boosts.get(token, weight))
         return boosts
 
-    def _allowed_at(self, progress: Progress, pending: bytes) -> np.ndarray:
+    def _barred_at(self, progress: Progress, pending: bytes) -> np.ndarray:
         token = self._form_tokens.get((progress, pending))
-        key = (progress, pending) if token is not None else (progress.likeness(), pending)
-        if key not in self._allowed:
-            self._allowed[key] = self._agreeing(*key) if token is None else self._mask([token])
-        return self._allowed[key]
+        key = (progress if token is not None else progress.likeness(), pending)
+        if key not in self._barred:
+            allowed = np.zeros(self._size, dtype=bool)
+            allowed[self._agreeing(*key) if token is None else token] = True
+            self._barred[key] = np.where(allowed, np.float32(0), np.float32(-np.inf))
+        return self._barred[key]
 
-    def _agreeing(self, progress: Progress, pending: bytes) -> np.ndarray:
-        """The tokens after which the message may still parse with the given values in it."""
+    def _agreeing(self, progress: Progress, pending: bytes) -> list[int]:
+        """The tokens after which the message may still parse with the given values in it.
+
+        Raises:
+            ValueError: if there is none.
+        """
         due = progress.due.encode()[len(pending) :]
+        certain: list[int] = []
         if due:
-            allowed, doubtful = self._mask([]), list(self._vocabulary.beginnings(due))
+            doubtful = list(self._vocabulary.beginnings(due))
         else:
             inside, spaced, doubtful = self._vocabulary.of_labels
-            allowed = self._mask(np.flatnonzero(inside if progress.label or pending else inside & ~spaced))
-        allowed[[token for token in doubtful if self._step(progress, pending, token) is not None]] = True
-        allowed[self._end] = progress.may_end
-        if not allowed.any():
+            certain = np.flatnonzero(inside if progress.label or pending else inside & ~spaced).tolist()
+        certain += [token for token in doubtful if self._step(progress, pending, token) is not None]
+        certain += [self._end] * progress.may_end
+        if not certain:
             raise ValueError(f"the policy's tokenizer has no token that goes on with {progress.due!r}")
-        return allowed
-
-    def _mask(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
-        mask = np.zeros(self._size, dtype=bool)
-        mask[tokens] = True
-        return mask
+        return certain
 
     def _tokens_of_form(self) -> dict[tuple[Progress, bytes], int]:
         """Where a token of the form or of a given value is certain, that token.
