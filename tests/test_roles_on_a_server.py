@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from faulty_server import FaultyServer
 from kedro.framework.session import KedroSession
+from kedro.runner import ParallelRunner
 
 from sage_dialog import schemas
 from sage_dialog.hooks import RunRefused, RunStopped
@@ -93,6 +94,12 @@ def test_too_many_failed_rows_end_the_run(project: OpenSession, server: FaultySe
         rows = session.run(node_names=["annotate_dialogues"])["annotation_rejects"].load().to_pylist()
     assert len(rows) == DIALOGUES
     assert {row["raw_reply"] for row in rows} == {"I would rather talk about the weather."}
+
+
+def test_caps_hold_in_one_process_only(project: OpenSession, server: FaultyServer) -> None:
+    with project("vllm") as session, pytest.raises(RunRefused, match="ThreadRunner"):
+        session.run(node_names=["annotate_dialogues"], runner=ParallelRunner())
+    assert not server.calls
 
 
 def test_no_key_is_told_before_anything_runs(

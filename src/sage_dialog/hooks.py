@@ -243,13 +243,18 @@ class SpendingLimit:
             ) from None
 
     @hook_impl(tryfirst=True)
-    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         from sage_dialog.datasets.roles import RoleDataset, RolePanel
 
         entries = [catalog.get(name) for name in sorted(pipeline.inputs()) if not name.startswith("params:")]
         roles = [entry for entry in entries if isinstance(entry, RoleDataset | RolePanel)]
         if not any(role.asks for role in roles):
             return
+        if "ParallelRunner" in str(run_params.get("runner")):
+            raise RunRefused(
+                "Caps and pace hold within one process, and the parallel runner has several. Leave out --runner, or "
+                "take ThreadRunner: calls to language models overlap all the same."
+            )
         from sage_dialog.llm.budget import Budget
         from sage_dialog.parameters import Llm
 
