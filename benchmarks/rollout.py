@@ -74,7 +74,7 @@ def measured(name: str, threads: int, quick: bool) -> dict[str, Any]:
         policy = Policy.write_card(path, PolicyCard("base", "base", False, "base", weights_revision(path)))
         engine = TransformersEngine(policy, [], seed=0, threads=threads)
         plain = _plain(path)
-        sizes = (1, 4, 16) if not quick else (16,)
+        sizes = (1, 4, 16) if not quick else (8,)
         sides: dict[str, Callable[[], int]] = {"sequential": lambda: _sequential(plain, path, prompts(1)[0], sampling)}
         for size in sizes:
             sides[f"ours, {size}"] = lambda size=size: _ours(engine, prompts(size), sampling)
