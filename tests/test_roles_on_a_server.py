@@ -14,7 +14,7 @@ from kedro.runner import ParallelRunner
 
 from sage_dialog import schemas
 from sage_dialog.hooks import RunRefused, RunStopped
-from sage_dialog.llm import client as client_module
+from sage_dialog.llm import server as server_module
 from sage_dialog.tables import table
 
 OpenSession = Callable[..., KedroSession]
@@ -34,7 +34,7 @@ def annotated(body: dict[str, Any]) -> str:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    monkeypatch.setattr(client_module, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
     with FaultyServer(reply=annotated, models=("served-model",)) as server:
         monkeypatch.setenv("VLLM_URL", server.url)
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)

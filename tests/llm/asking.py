@@ -40,7 +40,7 @@ def reasons(journal: Journal) -> dict[str, int]:
 
 def claims(journal: Journal) -> int:
     """How many there are, once all that was to be written is."""
-    found = journal._do(lambda connection: connection.execute("SELECT count(*) FROM claims").fetchone()[0])
+    found = journal._file.do(lambda connection: connection.execute("SELECT count(*) FROM claims").fetchone()[0])
     return int(found.result())
 
 

@@ -11,6 +11,7 @@ from faulty_server import FaultyServer
 
 from sage_dialog.llm import client as client_module
 from sage_dialog.llm import loop
+from sage_dialog.llm import server as server_module
 from sage_dialog.llm.asker import Endpoint
 from sage_dialog.llm.budget import Budget
 from sage_dialog.llm.client import Client
@@ -20,8 +21,8 @@ from sage_dialog.parameters import Caps
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(client_module, "_MOST_WAIT_S", 0.01)
+    monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(server_module, "_MOST_WAIT_S", 0.01)
     monkeypatch.setattr(client_module, "_POLL_S", 0.01)
 
 

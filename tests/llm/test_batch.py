@@ -20,7 +20,9 @@ from asking import MODEL, reasons, request, texts
 from batch_server import KEY, BatchServer
 
 from sage_dialog.llm import batch as batch_module
+from sage_dialog.llm import batch_api as api_module
 from sage_dialog.llm import loop
+from sage_dialog.llm import server as server_module
 from sage_dialog.llm.asker import Endpoint
 from sage_dialog.llm.batch import BatchAsker, BatchSettings
 from sage_dialog.llm.budget import Budget, CapReachedError
@@ -52,8 +54,8 @@ def echoes(items: range) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_module, "_FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(batch_module, "_SDK_RETRIES", 0)
+    monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(api_module, "_SDK_RETRIES", 0)
 
 
 @pytest.fixture
@@ -207,7 +209,7 @@ def test_a_batch_that_nobody_knows_of_for_sure_is_looked_for_by_the_next_run(ser
 def test_faults_that_pass_are_sat_out(
     serve: Serve, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_module, "_SDK_RETRIES", 1)
+    monkeypatch.setattr(api_module, "_SDK_RETRIES", 1)
     server = serve(failing=Counter(upload=1, look=2, download=1))
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
     assert len(server.batches) == 1 and "it is looked at again" in caplog.text

@@ -8,8 +8,8 @@ import pytest
 from asking import claims, reasons, request, texts
 from faulty_server import FaultyServer
 
-from sage_dialog.llm import client as client_module
 from sage_dialog.llm import loop
+from sage_dialog.llm import server as server_module
 from sage_dialog.llm.client import Client, _Pace
 from sage_dialog.llm.journal import Journal
 from sage_dialog.llm.requests import Reason, Request
@@ -52,8 +52,8 @@ def test_a_slow_server_holds_up_no_more_than_it_has(serve: Serve, make_client: M
 def test_a_dead_server_swallows_nothing(
     serve: Serve, make_client: MakeClient, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "_FIRST_WAIT_S", 0.02)
-    monkeypatch.setattr(client_module, "_MOST_WAIT_S", 60)
+    monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr(server_module, "_MOST_WAIT_S", 60)
     server = serve()
     client = make_client("http://127.0.0.1:9/v1", server.url, concurrency=4, attempts=6)
     assert list(texts(client, range(200))) == [f"echo item {item}" for item in range(200)]

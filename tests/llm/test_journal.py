@@ -13,7 +13,8 @@ from faulty_server import FaultyServer
 
 from sage_dialog.llm import loop
 from sage_dialog.llm.client import Client
-from sage_dialog.llm.journal import Journal, JournalError
+from sage_dialog.llm.journal import Journal
+from sage_dialog.llm.journal_file import JournalError
 from sage_dialog.llm.requests import NoReplyError, Reason, Reply, Request
 
 Serve = Callable[..., FaultyServer]
@@ -45,7 +46,7 @@ def test_a_reply_is_there_for_everyone_once_it_is_kept(journal: Journal) -> None
 
 
 def test_commits_are_on_disk_when_they_return(journal: Journal) -> None:
-    connection = journal._connect()
+    connection = journal._file.connect()
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
@@ -80,28 +81,33 @@ def test_a_claim_is_one_processs_until_it_is_given_back(journal: Journal) -> Non
 def test_the_claims_of_one_that_is_gone_fall_to_the_next(journal: Journal) -> None:
     other = Journal(journal.path)
     loop.run(other.claim(asked(1)))
-    other._lock.release()  # as the kernel does when a process ends
+    other._file._lock.release()  # as the kernel does when a process ends
     assert loop.run(journal.claim(asked(1)))
     journal_of_next = Journal(journal.path)
     assert not loop.run(journal_of_next.claim(asked(1)))
     journal_of_next.close()
 
 
-def test_an_owner_that_is_starting_is_not_taken_for_dead(journal: Journal) -> None:
-    """Each start looks at all locks; none may lose its own to another's look."""
+@pytest.mark.parametrize("number", range(20))
+def test_many_start_at_once_and_none_is_taken_for_dead(number: int, tmp_path: Path) -> None:
+    """On a file that is not there yet; and each start looks at all locks: none may lose its own to another's look."""
     journals: list[Journal] = []
-    threads = [
-        threading.Thread(target=lambda: journals.append(Journal(journal.path)))  #
-        for _ in range(16)
-    ]
+    start = threading.Barrier(8)
+
+    def open_one() -> None:
+        start.wait()
+        journals.append(Journal(tmp_path / "new.sqlite"))
+
+    threads = [threading.Thread(target=open_one) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(one._is_alive(other._owner) for one in journals for other in journals)
+    assert len(journals) == 8
+    assert all(one._file.is_alive(other._file.owner) for one in journals for other in journals)
     for one in journals:
         one.close()
-    assert [path.name for path in journal._locks.iterdir()] == [journal._owner]
+    assert not list((tmp_path / "new.sqlite.owners").iterdir())
 
 
 def test_two_clients_on_one_journal_ask_each_request_once(
@@ -110,17 +116,20 @@ def test_two_clients_on_one_journal_ask_each_request_once(
     server = serve(latency_s=0.005)
     other = Journal(journal.path)
     clients = [make_client(server.url, journal=one, concurrency=8) for one in (journal, other)]
+    orders = range(200), range(199, -1, -1)  # from both ends: they meet in the middle
     outcomes: dict[int, list[object]] = {}
     threads = [
-        threading.Thread(target=lambda i=i: outcomes.update({i: list(texts(clients[i], range(200)))})) for i in (0, 1)
+        threading.Thread(target=lambda i=i: outcomes.update({i: list(texts(clients[i], orders[i]))})) for i in (0, 1)
     ]
+    server.hold()
     for thread in threads:
         thread.start()
+    server.wait_for(16)  # both are at work
+    server.release()
     for thread in threads:
         thread.join()
-    assert outcomes[0] == outcomes[1] == [f"echo item {item}" for item in range(200)]
+    assert outcomes == {i: [f"echo item {item}" for item in orders[i]] for i in (0, 1)}
     assert len(server.calls) == 200 and set(server.paid.values()) == {1}
-    assert server.most_in_flight > 8  # both were at work
     assert sum(spent.hits for spent in journal.spent()) + sum(other._hits.values()) == 200
     other.close()
 

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
+from annotating import annotated
 from faulty_server import FaultyServer
 
 from sage_dialog.llm.journal import Journal
@@ -18,11 +20,14 @@ SRC = TESTS.parents[1] / "src"
 Serve = Callable[..., FaultyServer]
 
 
-def start(server: FaultyServer, journal: Path, items: int, results: Path, concurrency: int = 16) -> subprocess.Popen:
-    arguments = [server.url, journal, items, results, concurrency]
+def start(
+    server: FaultyServer, journal: Path, items: int, results: Path, *more: object, script: str = "asking.py"
+) -> subprocess.Popen:
+    arguments = [server.url, journal, items, results, *more]
     return subprocess.Popen(
-        [sys.executable, TESTS / "asking.py", *map(str, arguments)],
+        [sys.executable, TESTS / script, *map(str, arguments)],
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # a progress bar
         text=True,
         env={**os.environ, "PYTHONPATH": str(SRC)},
     )
@@ -44,32 +49,40 @@ def test_a_result_that_was_given_out_is_on_disk(serve: Serve, tmp_path: Path) ->
 
 
 def test_killed_at_ten_moments_no_more_is_asked_again_than_was_on_its_way(serve: Serve, tmp_path: Path) -> None:
-    items, draw = 300, random.Random(11)
-    whole = serve(latency_s=0.02)
-    assert len(finish(start(whole, tmp_path / "whole.sqlite", items, tmp_path / "whole"))) == items
-    assert len(whole.calls) == items
+    number, draw = 300, random.Random(11)
 
-    server = serve(latency_s=0.02)
+    def annotating(server: FaultyServer, name: str) -> subprocess.Popen:
+        (tmp_path / name).mkdir(exist_ok=True)
+        return start(server, tmp_path / f"{name}.sqlite", number, tmp_path / name, script="annotating.py")
+
+    whole = serve(reply=annotated, latency_s=0.02)
+    finish(annotating(whole, "whole"))
+
+    server = serve(reply=annotated, latency_s=0.02)
     lost = 0
-    moments = sorted(draw.randrange(items) for _ in range(9))
+    moments = sorted(draw.randrange(number) for _ in range(9))
     for moment in [-1, *moments]:  # the first before anything is sent
         before = len(server.calls)
-        process = start(server, tmp_path / "j.sqlite", items, tmp_path / "results")
+        process = annotating(server, "killed")
         deadline = time.monotonic() + 30
         while len(server.paid) <= moment and time.monotonic() < deadline:
             time.sleep(0.0005)
         time.sleep(draw.random() * 0.03)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        kept = {entry["request"]["messages"][0]["content"] for entry in Journal(tmp_path / "j.sqlite").entries()}
+        assert list((tmp_path / "killed").iterdir()) == []
+        kept = [entry["request"]["messages"] for entry in Journal(tmp_path / "killed.sqlite").entries()]
         time.sleep(0.05)  # the server may still be taking what was sent
-        on_their_way = [call for call in server.calls[before:] if call.body["messages"][0]["content"] not in kept]
+        on_their_way = [call for call in server.calls[before:] if call.body["messages"] not in kept]
         assert len(on_their_way) <= 16
         lost += len(on_their_way)
-    assert len(finish(start(server, tmp_path / "j.sqlite", items, tmp_path / "results"))) == items
+    finish(annotating(server, "killed"))
     assert lost > 10
-    assert len(server.calls) == items + lost
-    assert (tmp_path / "results").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert len(server.calls) == len(whole.calls) + lost
+    for name in ("annotations", "rejects"):
+        assert len(pq.read_table(tmp_path / "whole" / f"{name}.parquet")) > 0
+        same = [(tmp_path / run / f"{name}.parquet").read_bytes() for run in ("whole", "killed")]
+        assert same[0] == same[1]
 
 
 def test_two_processes_ask_each_request_once(serve: Serve, tmp_path: Path) -> None:

@@ -18,7 +18,25 @@ if TYPE_CHECKING:
 _WHERE = "conf/*/catalog_roles.yml"
 
 
-class RoleDataset(AbstractDataset[NoReturn, Any]):
+class _Made(AbstractDataset[NoReturn, Any]):
+    """What is made at each load, and cannot be saved."""
+
+    def missing(self) -> str | None:
+        """What to tell the person whose role cannot be made; None where it can."""
+        try:
+            self.load()
+        except DatasetError as error:
+            return str(error)
+        return None
+
+    def save(self, data: NoReturn) -> None:
+        raise DatasetError("this entry makes roles; nothing can be saved to it.")
+
+    def _exists(self) -> bool:
+        return self.missing() is None
+
+
+class RoleDataset(_Made):
     """A role, made anew at each load.
 
     Args:
@@ -72,24 +90,14 @@ class RoleDataset(AbstractDataset[NoReturn, Any]):
                 f"Look at this entry in {_WHERE}."
             ) from None  # what led to it may hold a key
 
-    def save(self, data: NoReturn) -> None:
-        raise DatasetError(f"{self._role} is a role; nothing can be saved to it.")
-
-    def missing(self) -> str | None:
-        """What to tell the person whose role cannot be made; None where it can."""
-        try:
-            self.load()
-        except DatasetError as error:
-            return str(error)
-        return None
-
     def _asking(self) -> Asker:
         """One for the whole run, so that all its loads keep to the same pace."""
         if self._asker is None:
             from sage_dialog.llm.asker import Endpoint
             from sage_dialog.llm.batch import BatchAsker, BatchSettings
             from sage_dialog.llm.budget import Budget
-            from sage_dialog.llm.client import Client, served_model
+            from sage_dialog.llm.client import Client
+            from sage_dialog.llm.server import served_model
             from sage_dialog.parameters import Llm
 
             given = dict(self._endpoint or {})
@@ -112,14 +120,11 @@ class RoleDataset(AbstractDataset[NoReturn, Any]):
             )
         return self._asker
 
-    def _exists(self) -> bool:
-        return self.missing() is None
-
     def _describe(self) -> dict[str, Any]:
         return {"role": self._role, "args": list(self._args)}  # values may be secrets
 
 
-class RolePanel(AbstractDataset[NoReturn, list[Any]]):
+class RolePanel(_Made):
     """Several roles of one kind, such as judges, in their order.
 
     Args:
@@ -146,20 +151,6 @@ class RolePanel(AbstractDataset[NoReturn, list[Any]]):
         if twice := {name for name in names if names.count(name) > 1}:
             raise DatasetError(f"{', '.join(sorted(twice))} is here twice. Look at `roles:` of this entry in {_WHERE}.")
         return roles
-
-    def save(self, data: NoReturn) -> None:
-        raise DatasetError("these are roles; nothing can be saved to them.")
-
-    def missing(self) -> str | None:
-        """What to tell the person whose roles cannot be made; None where they can."""
-        try:
-            self.load()
-        except DatasetError as error:
-            return str(error)
-        return None
-
-    def _exists(self) -> bool:
-        return self.missing() is None
 
     def _describe(self) -> dict[str, Any]:
         return {name: role._describe() for name, role in self._roles.items()}

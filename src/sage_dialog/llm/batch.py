@@ -11,40 +11,31 @@ the next run has looked for the batch. Files stay on the server until it deletes
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from sage_dialog.llm.asker import Asker, Endpoint, Item, Result
+from sage_dialog.llm.batch_api import ENDED, BatchApi, line_of, queue_is_full
 from sage_dialog.llm.budget import Budget, Reservation
-from sage_dialog.llm.client import Server, read_answer, usage_of
 from sage_dialog.llm.journal import Journal
 from sage_dialog.llm.requests import MAY_PASS, PAID_IN_VAIN, NoReplyError, Reason, RefusedError, Reply, Request
+from sage_dialog.llm.server import Server, attempts, read_answer, usage_of
 
 if TYPE_CHECKING:
-    import openai
     from openai.types import Batch
 
 logger = logging.getLogger(__name__)
 
-_PATH: Final = "/v1/chat/completions"  # as batches name it, whatever the base URL is
-_SDK_RETRIES = 5
-_FIRST_WAIT_S, _MOST_WAIT_S = 0.5, 60.0  # between attempts to create a batch
 _PATIENCE_S = 600.0  # for items that neither ask nor end: a batch is held up no longer
-_ENDED = ("completed", "failed", "expired", "cancelled")
-_QUEUE_FULL = "token_limit_exceeded"  # the account has as many tokens in batches as it may
 
 _item: ContextVar[object | None] = ContextVar("item", default=None)
-
-Answer = TypeVar("Answer")
 
 
 class BatchSettings(BaseModel):
@@ -121,6 +112,7 @@ class BatchAsker(Asker):
         self.settings = settings or BatchSettings()
         self.at_once = self.settings.most_requests
         self._server = Server(endpoint, endpoint.base_urls[0])
+        self._api = BatchApi(self._server, self.settings.completion_window)
         self._streams: list[_Stream] = []
         self._waiting: Counter[object] = Counter()  # items, each with how many replies it waits for
         self._asked: dict[str, _Asked] = {}
@@ -241,7 +233,7 @@ class BatchAsker(Asker):
         lines: dict[str, bytes] = {}
         size = 0
         for key, asked in self._gathered.items():
-            line = _line(asked.request)
+            line = line_of(asked.request)
             if chosen and (len(chosen) >= self.settings.most_requests or size + len(line) > self.settings.most_bytes):
                 break
             chosen.append(asked)
@@ -343,7 +335,7 @@ class BatchAsker(Asker):
     async def _send(self, batch: _Batch, content: bytes | None) -> None:
         """Has the server begin the batch, once; or, of an earlier run's, learns whether it did."""
         if content is None:
-            if found := await self._call(self._find(batch.name)):
+            if found := await self._api.find(batch.name):
                 batch.id = found.id
                 await self.journal.note_submitted(batch.name, batch.id)
             else:
@@ -351,19 +343,13 @@ class BatchAsker(Asker):
             return
         tries = 0
         try:
-            file = await self._call(self._sdk.files.create(file=(f"{batch.name}.jsonl", content), purpose="batch"))
+            file_id = await self._api.upload(batch.name, content)
             del content
             # Not by the SDK's retries: what it takes for failed may have been done.
-            attempts = AsyncRetrying(
-                stop=stop_after_attempt(self.endpoint.attempts),
-                retry=retry_if_exception(lambda error: isinstance(error, NoReplyError)),
-                wait=wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_MOST_WAIT_S),
-                reraise=True,
-            )
-            async for attempt in attempts:
+            async for attempt in attempts(self.endpoint.attempts, lambda error: isinstance(error, NoReplyError)):
                 with attempt:
                     tries += 1
-                    batch.id = await self._begin(batch.name, file.id, again=tries > 1)
+                    batch.id = await self._api.begin(batch.name, file_id, again=tries > 1)
         except (NoReplyError, RefusedError) as error:
             if not tries or (tries == 1 and isinstance(error, RefusedError)):  # the server surely does not have it
                 await self.journal.forget_batch(batch.name)
@@ -375,27 +361,6 @@ class BatchAsker(Asker):
             *(batch.id, len(batch.requests), self._server.place),
         )
 
-    async def _begin(self, name: str, file_id: str, again: bool) -> str:
-        """Creates a batch, unless that has been tried and was done after all."""
-        if again and (found := await self._call(self._find(name))):
-            return found.id
-        created = await self._call(
-            self._sdk.with_options(max_retries=0).batches.create(
-                input_file_id=file_id,
-                endpoint=_PATH,
-                completion_window=self.settings.completion_window,  # type: ignore[arg-type]
-                metadata={"sage": name},
-            )
-        )
-        return created.id
-
-    async def _find(self, name: str) -> Batch | None:
-        """A batch that the server may have."""
-        async for found in self._sdk.batches.list(limit=100):
-            if found.metadata and found.metadata.get("sage") == name:
-                return found
-        return None
-
     async def _ended(self, batch: _Batch) -> tuple[Batch, list[bytes]]:
         """The batch when the server is done with it, and the lines of its files."""
         from tqdm import tqdm
@@ -405,13 +370,12 @@ class BatchAsker(Asker):
         with tqdm(total=len(batch.requests), desc=f"batch {batch.id}", unit="request") as bar:
             while True:
                 try:
-                    state = await self._call(self._sdk.batches.retrieve(batch.id))
+                    state = await self._api.retrieve(batch.id)
                     if counts := state.request_counts:
                         bar.update(counts.completed + counts.failed - bar.n)
                         bar.set_postfix_str(f"{state.status}, {counts.failed} failed")
-                    if state.status in _ENDED:
-                        files = [file for file in (state.output_file_id, state.error_file_id) if file]
-                        return state, [line for file in files for line in await self._lines(file)]
+                    if state.status in ENDED:
+                        return state, await self._api.lines(state)
                     failures = 0
                 except NoReplyError as failure:
                     failures += 1
@@ -420,25 +384,14 @@ class BatchAsker(Asker):
                     logger.warning("batch %s: %s; it is looked at again", batch.id, failure)
                 await asyncio.sleep(self.settings.poll_s)
 
-    async def _lines(self, file_id: str) -> list[bytes]:
-        content = await self._call(self._sdk.files.content(file_id))
-        return content.content.split(b"\n")
-
     async def _collect(self, batch: _Batch, state: Batch, lines: Sequence[bytes]) -> None:
         """Into the journal, all in one commit, and only then to those who wait, all at once."""
         if state.status == "failed":
             await self.journal.forget_batch(batch.name)
-            faults = (state.errors and state.errors.data) or []
-            queue_full = any(fault.code == _QUEUE_FULL for fault in faults)
-            if queue_full and not batch.alone:
+            if queue_is_full(state) and not batch.alone:
                 raise _QueueFullError
-            said = "; ".join(
-                f"{f'line {fault.line}: ' if fault.line else ''}{self._server.said(fault.message or str(fault.code))}"
-                for fault in faults[:5]
-            )
-            hint = " Lower most_requests, or wait for other batches of the account." if queue_full else ""
-            raise RefusedError(f"{self._server.place} refused the batch {batch.id}: {said or 'no reason'}.{hint}")
-        answers = self._read(batch, lines)
+            raise self._api.refusal(state)
+        answers = self._api.read(batch.id, batch.requests, lines)
         outcomes: dict[str, Reply | NoReplyError] = {}
         refused: RefusedError | None = None
         kept, failed = [], []
@@ -446,7 +399,7 @@ class BatchAsker(Asker):
             prompt_tokens = completion_tokens = 0
             cost = None
             try:
-                body = self._answer(batch, state, answers.get(key))
+                body = self._api.answer(state, answers.get(key))
                 prompt_tokens, completion_tokens = usage_of(body, request)
                 cost = self.budget.cost(request.model, prompt_tokens, completion_tokens, half=True)
                 reply = outcomes[request.key] = read_answer(body, prompt_tokens, completion_tokens)
@@ -471,55 +424,6 @@ class BatchAsker(Asker):
                 self._give(asked, outcome)
         if refused is not None:
             raise refused
-
-    def _read(self, batch: _Batch, lines: Sequence[bytes]) -> dict[str, Mapping[str, Any]]:
-        """The lines of its files by custom id."""
-        answers: dict[str, Mapping[str, Any]] = {}
-        wrong = 0
-        for line in filter(bytes.strip, lines):
-            try:
-                answer = json.loads(line)
-                new = answer["custom_id"] in batch.requests and answer["custom_id"] not in answers
-            except (ValueError, TypeError, KeyError):
-                new = False
-            if new:
-                answers[answer["custom_id"]] = answer
-            wrong += not new
-        if wrong:
-            logger.warning(
-                "batch %s: %d lines are left out: broken, repeated, or of no request that it had", batch.id, wrong
-            )
-        return answers
-
-    def _answer(self, batch: _Batch, state: Batch, line: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        """The body of one request's answer.
-
-        Raises:
-            NoReplyError: if there is none.
-            RefusedError: if there will never be one, or somebody cancelled the batch.
-        """
-        line = line or {}
-        response, error = line.get("response"), line.get("error")
-        if isinstance(response, Mapping):
-            body, status = response.get("body"), response.get("status_code")
-            if status == 200 and isinstance(body, Mapping):
-                return {**body, "seconds": 0.0}  # how long it took is not known
-            if isinstance(status, int) and status != 200:
-                said = body.get("error") if isinstance(body, Mapping) else body
-                code = said.get("code") if isinstance(said, Mapping) else None
-                raise self._server.turned_down(status, str(code), json.dumps(said))
-            raise NoReplyError(Reason.BROKEN, "its line holds no answer")
-        code = error.get("code") if isinstance(error, Mapping) else None
-        if state.status == "cancelled":
-            raise RefusedError(
-                f"the batch {batch.id} was cancelled at {self._server.place}. What it brought is kept; the same "
-                "command asks for the rest."
-            )
-        if code == "batch_expired" or (error is None and state.status == "expired"):
-            raise NoReplyError(Reason.EXPIRED, f"not done within {self.settings.completion_window}")
-        if code == "request_timeout":
-            raise NoReplyError(Reason.TIMED_OUT, "in a batch")
-        raise NoReplyError(Reason.BROKEN, self._server.said(json.dumps(error)) if error else "the batch has no line")
 
     # Those who wait
 
@@ -555,42 +459,6 @@ class BatchAsker(Asker):
     def _asked_of(self, batch: _Batch) -> list[_Asked]:
         return [asked for request in batch.requests.values() if (asked := self._asked.get(request.key))]
 
-    # The server
-
-    @property
-    def _sdk(self) -> openai.AsyncOpenAI:
-        return self._server.sdk().with_options(max_retries=_SDK_RETRIES)
-
-    async def _call(self, call: Awaitable[Answer]) -> Answer:
-        """What the server answers to a call of the batch API.
-
-        Raises:
-            NoReplyError: if it may do better the next time.
-            RefusedError: if not.
-        """
-        import openai
-
-        try:
-            answer = await call
-        except openai.NotFoundError as error:
-            failure: Exception = RefusedError(
-                f"{self._server.place} has no such batch or file, or no batch API at all (404): "
-                f"{self._server.said(error)}. Look at base_urls and the key; a server without one takes `mode: live`."
-            )
-        except openai.APIError as error:
-            failure = self._server.failure(error)
-        else:
-            if not isinstance(answer, str):
-                return answer
-            failure = NoReplyError(Reason.BROKEN, "its answer is no JSON")
-        raise failure  # and not from the SDK's error, whose request and text may hold the key
-
 
 class _QueueFullError(Exception):
     """The server takes no further batch until another is done."""
-
-
-def _line(request: Request) -> bytes:
-    """Of a batch's file."""
-    line = {"custom_id": request.key, "method": "POST", "url": _PATH, "body": request.body()}
-    return json.dumps(line).encode() + b"\n"

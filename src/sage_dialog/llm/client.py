@@ -3,49 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import errno
-import json
 import logging
-import time
 from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-from urllib.request import getproxies
 
 from aiolimiter import AsyncLimiter
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from sage_dialog.llm import loop
 from sage_dialog.llm.asker import Asker, Endpoint
 from sage_dialog.llm.budget import Budget, Reservation
 from sage_dialog.llm.journal import Journal
-from sage_dialog.llm.limits import AdaptiveLimit, Places
-from sage_dialog.llm.requests import (
-    MAY_PASS,
-    PAID_IN_VAIN,
-    PUSHES_BACK,
-    NoReplyError,
-    Reason,
-    RefusedError,
-    Reply,
-    Request,
-)
-
-if TYPE_CHECKING:
-    import openai
+from sage_dialog.llm.limits import Places
+from sage_dialog.llm.requests import MAY_PASS, PAID_IN_VAIN, NoReplyError, Reason, Reply, Request
+from sage_dialog.llm.server import Server, attempts, read_answer, usage_of
 
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.5  # how often a reply is looked for that another process asks for
-_FIRST_WAIT_S, _MOST_WAIT_S = 0.5, 60.0  # between attempts: growing, and drawn at random up to as much
-_BROKEN_OFF = (errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE)  # by which aiohttp means a connection that was there
-_MOST_ASKED_S = 600.0  # a server that asks to wait longer is asked again all the same
-_TOO_LONG = (  # OpenAI, vLLM, llama.cpp
-    *("context_length_exceeded", "string_above_max_length", "maximum context length", "maximum model length"),
-    "available context size",
-)
-_FILTERED = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
 
 
 class Client(Asker):
@@ -127,13 +99,7 @@ class Client(Asker):
                 return useless < self.endpoint.useless_replies
             return isinstance(error, NoReplyError) and error.reason in MAY_PASS
 
-        attempts = AsyncRetrying(
-            stop=stop_after_attempt(self.endpoint.attempts),
-            retry=retry_if_exception(may_pass),
-            wait=wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_MOST_WAIT_S),
-            reraise=True,
-        )
-        return await attempts(self._call, request)
+        return await attempts(self.endpoint.attempts, may_pass)(self._call, request)
 
     async def _call(self, request: Request) -> Reply:
         if request.key in self._claimed:  # it was sent before
@@ -192,221 +158,6 @@ class Client(Asker):
         logger.log(level, "%s: %s (said once; the journal counts them)", server.place, failure)
 
 
-def served_model(endpoint: Endpoint) -> str:
-    """The one model that the first of the endpoint's servers has.
-
-    Raises:
-        ValueError: if the server cannot be asked, or has several.
-    """
-    server = Server(endpoint, endpoint.base_urls[0])
-    names = loop.run(server.models())
-    if len(names) != 1:
-        raise ValueError(f"{server.place} has {len(names)} models; say which in `model:`. They are {', '.join(names)}")
-    return names[0]
-
-
-class Server:
-    """One base URL."""
-
-    def __init__(self, endpoint: Endpoint, url: str) -> None:
-        self._key = endpoint.api_key.get_secret_value()
-        self._url = url
-        self._timeout = endpoint.timeout_s
-        self._most = endpoint.concurrency
-        self._client: openai.AsyncOpenAI | None = None
-        self.limit = AdaptiveLimit(endpoint.concurrency)
-        self._lost = 0
-
-    def went_well(self) -> None:
-        self._lost = 0
-        self.limit.went_well()
-
-    def failed(self, number: int, failure: NoReplyError) -> None:
-        """Fewer calls at once where it is too much; none for as long as it asks, or cannot be reached."""
-        self.limit.pause(min(failure.wait_s or 0.0, _MOST_ASKED_S))
-        if failure.reason in PUSHES_BACK and self.limit.pushed_back(number) and failure.reason is Reason.UNREACHABLE:
-            self.limit.pause(min(_FIRST_WAIT_S * 2 ** min(self._lost, 10), _MOST_WAIT_S))
-            self._lost += 1
-
-    async def answer(self, request: Request) -> dict[str, Any]:
-        """The server's answer to one call, as it came; nothing is tried again here."""
-        import httpx2
-        import openai
-
-        began = time.monotonic()
-        failure: Exception
-        try:
-            # A plain response: the SDK's model objects cost more than the call.
-            response = await self.sdk().post("/chat/completions", cast_to=httpx2.Response, body=request.body())
-        except openai.APIError as error:
-            failure = self.failure(error)
-        else:
-            return _read_json(response.content) | {"seconds": time.monotonic() - began}
-        raise failure  # and not from the SDK's error, whose request and text may hold the key
-
-    async def models(self) -> list[str]:
-        """The names of what it has.
-
-        Raises:
-            ValueError: if it does not say.
-        """
-        import httpx2
-        import openai
-
-        try:
-            response = await self.sdk().get("/models", cast_to=httpx2.Response)
-            return sorted(str(model["id"]) for model in json.loads(response.content)["data"])
-        except openai.OpenAIError as error:
-            said = self.said(error.__cause__ or error)
-        except (ValueError, KeyError, TypeError):
-            said = "its answer is no list of models"
-        finally:
-            await self.close()
-        raise ValueError(f"{self.place} does not say which model it has: {said}")
-
-    async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            atexit.unregister(self._close_at_exit)
-            await client.close()
-
-    def _close_at_exit(self) -> None:
-        loop.run(self.close())
-
-    def sdk(self) -> openai.AsyncOpenAI:
-        if self._client is None:
-            import httpx2
-            import openai
-
-            # By aiohttp a call costs two thirds of what it does by the SDK's own transport; but it knows no proxies.
-            transport = openai.DefaultAsyncHttpxClient if getproxies() else openai.DefaultAioHttpClient
-            self._client = openai.AsyncOpenAI(
-                api_key=self._key,
-                base_url=self._url,
-                max_retries=0,
-                timeout=httpx2.Timeout(self._timeout, connect=min(10.0, self._timeout)),
-                http_client=transport(limits=httpx2.Limits(max_connections=self._most + 2)),  # two for batches
-            )
-            atexit.register(self._close_at_exit)
-        return self._client
-
-    def _unanswered(self, error: openai.APIConnectionError) -> NoReplyError:
-        import httpx2
-
-        cause = error.__cause__ or error
-        broke_off = getattr(cause.__cause__, "errno", None) in _BROKEN_OFF
-        if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout) and not broke_off:
-            return NoReplyError(Reason.UNREACHABLE, self.said(cause))
-        if isinstance(cause, httpx2.TimeoutException) and not broke_off:
-            return NoReplyError(Reason.TIMED_OUT, f"no answer within {self._timeout:g} s")
-        return NoReplyError(Reason.BROKEN, f"it broke off: {self.said(cause)}")
-
-    def failure(self, error: openai.APIError) -> NoReplyError | RefusedError:
-        """What an error of the SDK comes to. Raise it outside of `except`: the SDK's error may hold the key."""
-        import openai
-
-        if isinstance(error, openai.APIConnectionError):
-            return self._unanswered(error)
-        if isinstance(error, openai.APIStatusError):
-            return self.turned_down(error.status_code, str(error.code), str(error), error.response.headers)
-        return NoReplyError(Reason.BROKEN, self.said(error))
-
-    def turned_down(
-        self, status: int, code: str, text: str, headers: Mapping[str, str] | None = None
-    ) -> NoReplyError | RefusedError:
-        """What an answer with another status than 200 comes to."""
-        said, wait_s = self.said(text), _retry_after(headers or {})
-        if status == 400 and any(sign in f"{code} {text}" for sign in _TOO_LONG):
-            return NoReplyError(Reason.TOO_LONG, said)
-        if status == 400 and code in _FILTERED:
-            return NoReplyError(Reason.PROMPT_FILTERED, said)
-        if status in (429, 503, 529) and code != "insufficient_quota":
-            return NoReplyError(Reason.BUSY, said, wait_s=wait_s)
-        if status == 408:
-            return NoReplyError(Reason.TIMED_OUT, said)
-        if status in (409, 425) or status >= 500:
-            return NoReplyError(Reason.BROKEN, said, wait_s=wait_s)
-        hint = {401: " Look at the key.", 403: " Look at the key.", 404: " Look at base_urls and model."}.get(
-            status, ""
-        )
-        return RefusedError(f"{self.place} refused the request ({status}): {said}.{hint}")
-
-    @property
-    def place(self) -> str:
-        """The server's address without what may be secret in it."""
-        from urllib.parse import urlsplit
-
-        parts = urlsplit(self._url)
-        return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
-
-    def said(self, error: BaseException | str) -> str:
-        """What an error says, in one line, without the key, which a server may have repeated."""
-        said = _whole(" ".join(str(error).split())) or type(error).__name__
-        for secret in (self._key, self._key[:12], self._key[-8:]) if len(self._key) >= 16 else (self._key,):
-            if len(secret) >= 6:
-                said = said.replace(secret, "[key]")
-        return said[:500]
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait, however it says so."""
-    from email.utils import parsedate_to_datetime
-
-    try:
-        if (milliseconds := headers.get("retry-after-ms")) is not None:
-            return max(0.0, float(milliseconds) / 1000)
-        if (seconds := headers.get("retry-after")) is not None:
-            try:
-                return max(0.0, float(seconds))
-            except ValueError:
-                return max(0.0, parsedate_to_datetime(seconds).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return None
-    return None
-
-
-def read_answer(answer: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> Reply:
-    """The reply in a server's answer.
-
-    Raises:
-        NoReplyError: if it is cut, empty, filtered or refused, or not of the form that servers have agreed on.
-    """
-    try:
-        choice = answer["choices"][0]
-        message, finished = choice["message"], choice.get("finish_reason")
-        text = message.get("content")
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise NoReplyError(Reason.BROKEN, "its answer holds no message") from error
-    if not isinstance(text, str | None):
-        raise NoReplyError(Reason.BROKEN, "its message is no text")
-    if text is not None:
-        text = _whole(text)
-    if refusal := message.get("refusal"):
-        raise NoReplyError(Reason.REFUSED, _whole(str(refusal)[:200]), text)
-    if finished == "content_filter":
-        raise NoReplyError(Reason.FILTERED, "after the model spoke", text)
-    if finished == "length":
-        raise NoReplyError(Reason.TRUNCATED, f"after {completion_tokens} tokens", text)
-    if text is None or not text.strip():
-        raise NoReplyError(Reason.EMPTY, "", text)
-    return Reply(text, prompt_tokens, completion_tokens, round(float(answer.get("seconds", 0.0)), 3))
-
-
-def _whole(text: str) -> str:
-    """Without halves of surrogate pairs, which JSON may hold and no table takes."""
-    return text.encode(errors="replace").decode()
-
-
-def usage_of(answer: Mapping[str, Any], request: Request) -> tuple[int, int]:
-    """Tokens as the server counted them; at their most where it does not say."""
-    usage = answer.get("usage")
-    if isinstance(usage, Mapping):
-        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if isinstance(prompt, int) and isinstance(completion, int):
-            return prompt, completion
-    return request.most_prompt_tokens, request.most_completion_tokens or 0
-
-
 def _likely_tokens(request: Request) -> float:
     """Four bytes a token, and half of what the reply may have: for pacing only."""
     return request.most_prompt_tokens / 4 + (request.most_completion_tokens or 0) / 2
@@ -432,13 +183,3 @@ class _Pace:
                 part = min(amount, self._bucket.max_rate)
                 await self._bucket.acquire(part)
                 amount -= part
-
-
-def _read_json(content: bytes) -> dict[str, Any]:
-    try:
-        answer = json.loads(content)
-    except ValueError as error:
-        raise NoReplyError(Reason.BROKEN, "its answer is no JSON") from error
-    if not isinstance(answer, dict):
-        raise NoReplyError(Reason.BROKEN, "its answer is no JSON object")
-    return answer

@@ -11,53 +11,26 @@ from __future__ import annotations
 import asyncio
 import atexit
 import json
-import queue
 import sqlite3
-import threading
 import time
-import uuid
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from sage_dialog.llm.journal_file import JournalFile
 from sage_dialog.llm.requests import NoReplyError, Reply, Request
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS replies (
-    key TEXT PRIMARY KEY, role TEXT NOT NULL, model TEXT NOT NULL, asked BLOB NOT NULL, text TEXT NOT NULL,
-    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cost REAL, seconds REAL NOT NULL,
-    at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS failures (
-    key TEXT NOT NULL, role TEXT NOT NULL, model TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL,
-    said TEXT, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cost REAL, at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS hits (
-    role TEXT NOT NULL, model TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (role, model));
-CREATE TABLE IF NOT EXISTS batches (
-    name TEXT PRIMARY KEY, server TEXT NOT NULL, model TEXT NOT NULL, id TEXT, state TEXT NOT NULL, at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS batch_requests (key TEXT PRIMARY KEY, name TEXT NOT NULL, asked BLOB NOT NULL);
-"""
 _OPEN = "state IN ('submitting', 'submitted')"  # batches whose requests are in batch_requests
-_BUSY_S = 60  # another process may hold the file for as long
-_FORMAT = 0x53414A31  # SQLite's application_id of a journal in this form
 
 _BATCH = ("name", "server", "model", "id", "state", "at")
 _NOTE_FAILURE = "INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _Kept = tuple[Request, Reply, float | None]  # with its cost
 _Failed = tuple[Request, NoReplyError, int, int, float | None]  # with tokens of prompt and reply, and their cost
-_Task = tuple[Callable[[sqlite3.Connection], Any], Future[Any]]
-
-
-class JournalError(ValueError):
-    """The journal cannot be read or written."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +50,7 @@ class Spent:
 class Journal:
     """The replies of all runs that name this file.
 
-    Reading is quick and done at once; writing is done by one thread, many replies to a commit. Use it from any thread.
+    Reading is quick and done at once; many replies are written in one commit. Use it from any thread.
 
     Raises:
         JournalError: if the file is damaged or something else, or cannot be written.
@@ -85,33 +58,15 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with closing(self._connect()) as connection:
-                _make_tables(connection)
-        except sqlite3.Error as error:
-            raise self._cannot(error) from error
-        self._locks = path.with_name(f"{path.name}.owners")
-        self._locks.mkdir(exist_ok=True)
-        self._owner = uuid.uuid4().hex
-        self._lock = FileLock(self._locks / self._owner)
-        self._lock.acquire()
-        self._reading = threading.local()
+        self._file = JournalFile(path)
         self._hits: dict[tuple[str, str], int] = {}
-        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._write, name="reply journal", daemon=True)
-        self._writer.start()
-        self._do(self._bury_the_dead).result()
         atexit.register(self.close)
 
     def close(self) -> None:
         """Writes what is left. Nothing may be asked of the journal after that."""
-        if self._writer.is_alive():
+        if self._file.is_open:
             self._count_hits()
-            self._tasks.put(None)
-            self._writer.join()
-            self._lock.release()
-            (self._locks / self._owner).unlink(missing_ok=True)
+            self._file.close()
 
     # Asking
 
@@ -119,9 +74,9 @@ class Journal:
         """The reply that is there already."""
         found = "SELECT text, prompt_tokens, completion_tokens, seconds FROM replies WHERE key = ?"
         try:
-            row = self._connection().execute(found, (request.key,)).fetchone()
+            row = self._file.connection().execute(found, (request.key,)).fetchone()
         except sqlite3.Error as error:
-            raise self._cannot(error) from error
+            raise self._file.fault(error) from error
         return Reply(*row) if row else None
 
     def note_hit(self, request: Request) -> None:
@@ -131,23 +86,23 @@ class Journal:
 
     async def claim(self, request: Request) -> bool:
         """Whether this process may ask; else another one does, and its reply is to be waited for."""
-        return await self._done(lambda connection: self._claim(connection, request.key))
+        return await self._file.done(lambda connection: self._claim(connection, request.key))
 
     async def keep(self, request: Request, reply: Reply, cost: float | None) -> None:
         """Returns when the reply is on disk; its claim is given back with it."""
-        await self._done(lambda connection: self._keep(connection, request, reply, cost))
+        await self._file.done(lambda connection: self._keep(connection, request, reply, cost))
 
     async def note_failure(
         self, request: Request, failure: NoReplyError, prompt_tokens: int, completion_tokens: int, cost: float | None
     ) -> None:
         """Counts a failure; it is never served as a reply."""
         row = _failure_row(request, failure, prompt_tokens, completion_tokens, cost)
-        await self._done(lambda connection: connection.execute(_NOTE_FAILURE, row))
+        await self._file.done(lambda connection: connection.execute(_NOTE_FAILURE, row))
 
     def give_back(self, request: Request) -> None:
         """Ends a claim that led to no reply; soon, nobody need wait for it."""
-        mine = request.key, self._owner
-        self._do(lambda connection: connection.execute("DELETE FROM claims WHERE key = ? AND owner = ?", mine))
+        mine = request.key, self._file.owner
+        self._file.do(lambda connection: connection.execute("DELETE FROM claims WHERE key = ? AND owner = ?", mine))
 
     # Batches
 
@@ -166,10 +121,10 @@ class Journal:
             if taken:
                 row = name, server, model, time.time()
                 connection.execute("INSERT INTO batches VALUES (?, ?, ?, NULL, 'submitting', ?)", row)
-                connection.execute("INSERT INTO claims VALUES (?, ?)", (name, self._owner))
+                connection.execute("INSERT INTO claims VALUES (?, ?)", (name, self._file.owner))
             return [requests[n] for n in taken]
 
-        opened: list[Request] = await self._done(begin)
+        opened: list[Request] = await self._file.done(begin)
         return opened
 
     async def leave_out(self, name: str, keys: Iterable[str]) -> None:
@@ -180,11 +135,11 @@ class Journal:
             if not connection.execute("SELECT 1 FROM batch_requests WHERE name = ?", (name,)).fetchone():
                 _forget_batch(connection, name)
 
-        await self._done(free)
+        await self._file.done(free)
 
     async def note_submitted(self, name: str, batch_id: str) -> None:
         """Remembers under which id the server has a batch."""
-        await self._done(
+        await self._file.done(
             lambda connection: connection.execute(
                 "UPDATE batches SET id = ?, state = 'submitted', at = ? WHERE name = ?", (batch_id, time.time(), name)
             )
@@ -201,18 +156,19 @@ class Journal:
             for batch in self._left_behind(connection):
                 if (batch["server"], batch["model"]) == (server, model):
                     name = batch["name"]
-                    connection.execute("INSERT OR REPLACE INTO claims VALUES (?, ?)", (name, self._owner))
+                    connection.execute("INSERT OR REPLACE INTO claims VALUES (?, ?)", (name, self._file.owner))
                     rows = connection.execute("SELECT key, asked FROM batch_requests WHERE name = ?", (name,))
                     adopted.append((name, batch["id"], {key: _unpack(asked) for key, asked in rows}))
             return adopted
 
-        batches: list[tuple[str, str | None, dict[str, Request]]] = await self._done(adopt)
+        batches: list[tuple[str, str | None, dict[str, Request]]] = await self._file.done(adopt)
         return batches
 
     async def let_go(self, name: str) -> None:
         """Leaves a batch to whoever adopts it."""
-        await self._done(
-            lambda connection: connection.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (name, self._owner))
+        mine = name, self._file.owner
+        await self._file.done(
+            lambda connection: connection.execute("DELETE FROM claims WHERE key = ? AND owner = ?", mine)
         )
 
     async def collect_batch(self, name: str, kept: Sequence[_Kept], failed: Sequence[_Failed]) -> None:
@@ -229,11 +185,11 @@ class Journal:
             connection.execute("DELETE FROM claims WHERE key = ?", (name,))
             connection.execute("UPDATE batches SET state = 'collected', at = ? WHERE name = ?", (time.time(), name))
 
-        await self._done(collect)
+        await self._file.done(collect)
 
     async def forget_batch(self, name: str) -> None:
         """Frees the requests of a batch that will bring nothing."""
-        await self._done(lambda connection: _forget_batch(connection, name))
+        await self._file.done(lambda connection: _forget_batch(connection, name))
 
     async def left_behind(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
         """The open batches that nobody sees through and that hold any of these requests, as in `batches`."""
@@ -250,12 +206,12 @@ class Journal:
                 )
             ]
 
-        batches: list[dict[str, Any]] = await self._done(look)
+        batches: list[dict[str, Any]] = await self._file.done(look)
         return batches
 
     def batches(self, state: str | None = None) -> list[dict[str, Any]]:
         """All batches, or those in one state, the oldest first: name, server, model, id, state, at."""
-        found = self._connection().execute(
+        found = self._file.connection().execute(
             f"SELECT {', '.join(_BATCH)} FROM batches WHERE ? IS NULL OR state = ? ORDER BY at", (state, state)
         )
         return [dict(zip(_BATCH, row, strict=True)) for row in found]
@@ -265,7 +221,7 @@ class Journal:
     def spent(self) -> list[Spent]:
         """What each model has cost each role, in all runs."""
         self._count_hits()
-        rows = self._connection().execute(
+        rows = self._file.connection().execute(
             """
             WITH calls AS (
                 SELECT role, model, 1 AS reply, prompt_tokens, completion_tokens, cost FROM replies
@@ -281,7 +237,7 @@ class Journal:
     def failures(self) -> list[tuple[str, str, int]]:
         """How often each reason came up for each role."""
         query = "SELECT role, reason, count(*) FROM failures GROUP BY role, reason ORDER BY role, count(*) DESC"
-        return list(self._connection().execute(query))
+        return list(self._file.connection().execute(query))
 
     def size(self) -> int:
         """Bytes on disk."""
@@ -291,7 +247,7 @@ class Journal:
     def entries(self, role: str | None = None, model: str | None = None) -> Iterator[dict[str, Any]]:
         """The replies with their requests, the oldest first."""
         names = ("key", "role", "model", "request", "reply", "prompt_tokens", "completion_tokens", "cost", "at")
-        rows = self._connection().execute(
+        rows = self._file.connection().execute(
             "SELECT key, role, model, asked, text, prompt_tokens, completion_tokens, cost, at FROM replies "
             "WHERE (? IS NULL OR role = ?) AND (? IS NULL OR model = ?) ORDER BY at, key",
             (role, role, model, model),
@@ -302,75 +258,19 @@ class Journal:
     def count(self, role: str | None = None, model: str | None = None, keys: Sequence[str] = ()) -> int:
         """How many replies `drop` would forget."""
         which, values = _which(role, model, keys)
-        (number,) = self._connection().execute(f"SELECT count(*) FROM replies WHERE {which}", values).fetchone()
+        (number,) = self._file.connection().execute(f"SELECT count(*) FROM replies WHERE {which}", values).fetchone()
         return int(number)
 
     def drop(self, role: str | None = None, model: str | None = None, keys: Sequence[str] = ()) -> int:
         """Forgets replies, to ask again; how many. With no condition, all of them."""
 
         which, values = _which(role, model, keys)
-        dropped: int = self._do(
+        dropped: int = self._file.do(
             lambda connection: connection.execute(f"DELETE FROM replies WHERE {which}", values).rowcount
         ).result()
-        with closing(self._connect()) as connection:
+        with closing(self._file.connect()) as connection:
             connection.execute("VACUUM")
         return dropped
-
-    # The file
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")  # a commit is on disk when it returns
-        return connection
-
-    def _connection(self) -> sqlite3.Connection:
-        if not hasattr(self._reading, "connection"):
-            self._reading.connection = self._connect()
-        connection: sqlite3.Connection = self._reading.connection
-        return connection
-
-    def _do(self, task: Callable[[sqlite3.Connection], Any]) -> Future[Any]:
-        if not self._writer.is_alive():
-            raise JournalError(f"the reply journal {self.path} is closed")
-        future: Future[Any] = Future()
-        self._tasks.put((task, future))
-        return future
-
-    async def _done(self, task: Callable[[sqlite3.Connection], Any]) -> Any:
-        # Whoever waits may be cancelled; what was paid for is written all the same.
-        return await asyncio.shield(asyncio.wrap_future(self._do(task)))
-
-    def _write(self) -> None:
-        """Carries out what is queued, all of it in one commit, and only then says that it is done."""
-        with closing(self._connect()) as connection:
-            while True:
-                tasks = [self._tasks.get()]
-                with suppress(queue.Empty):
-                    while tasks[-1] is not None:
-                        tasks.append(self._tasks.get_nowait())
-                self._commit(connection, [task for task in tasks if task is not None])
-                if tasks[-1] is None:
-                    return
-
-    def _commit(self, connection: sqlite3.Connection, tasks: Sequence[_Task]) -> None:
-        if not tasks:
-            return
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            results = [task(connection) for task, _ in tasks]
-            connection.execute("COMMIT")
-        except BaseException as error:
-            with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            if len(tasks) > 1:  # one that cannot be done must not undo the others
-                for task in tasks:
-                    self._commit(connection, [task])
-            else:
-                tasks[0][1].set_exception(self._cannot(error) if isinstance(error, sqlite3.Error) else error)
-            return
-        for (_, future), result in zip(tasks, results, strict=True):
-            future.set_result(result)
 
     def _keep(self, connection: sqlite3.Connection, request: Request, reply: Reply, cost: float | None) -> None:
         asked = zlib.compress(json.dumps(request.body()).encode())
@@ -388,11 +288,11 @@ class Journal:
             return False  # it came in the meantime
         if connection.execute("SELECT 1 FROM batch_requests WHERE key = ?", (key,)).fetchone():
             return False  # it is to come with a batch
-        if connection.execute("INSERT OR IGNORE INTO claims VALUES (?, ?)", (key, self._owner)).rowcount:
+        if connection.execute("INSERT OR IGNORE INTO claims VALUES (?, ?)", (key, self._file.owner)).rowcount:
             return True
         (owner,) = connection.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
-        if owner == self._owner or not self._is_alive(owner):
-            connection.execute("UPDATE claims SET owner = ? WHERE key = ?", (self._owner, key))
+        if owner == self._file.owner or not self._file.is_alive(owner):
+            connection.execute("UPDATE claims SET owner = ? WHERE key = ?", (self._file.owner, key))
             return True
         return False
 
@@ -404,36 +304,13 @@ class Journal:
         return [
             dict(zip(_BATCH, batch, strict=True))
             for *batch, owner in rows
-            if owner is None or (owner != self._owner and not self._is_alive(owner))
+            if owner is None or (owner != self._file.owner and not self._file.is_alive(owner))
         ]
-
-    def _is_alive(self, owner: str) -> bool:
-        path = self._locks / owner
-        if not path.exists():
-            return False
-        try:
-            with FileLock(path, timeout=0):
-                path.unlink(missing_ok=True)  # while it is held: its owner may only just be starting
-        except Timeout:
-            return True
-        return False
-
-    def _bury_the_dead(self, connection: sqlite3.Connection) -> None:
-        alive = {self._owner} | {path.name for path in self._locks.iterdir() if self._is_alive(path.name)}
-        for (owner,) in connection.execute("SELECT DISTINCT owner FROM claims").fetchall():
-            if owner not in alive:
-                connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
 
     def _count_hits(self) -> None:
         hits, self._hits = self._hits, {}
         for (role, model), n in hits.items():
-            self._do(partial(_add_hits, role=role, model=model, n=n)).result()
-
-    def _cannot(self, error: sqlite3.Error) -> JournalError:
-        return JournalError(
-            f"the reply journal {self.path} cannot be used: {error}. If it is damaged or no journal, move it away with "
-            "the files beside it, or name another file as llm.journal; replies that are lost are asked for again."
-        )
+            self._file.do(partial(_add_hits, role=role, model=model, n=n)).result()
 
 
 def _add_hits(connection: sqlite3.Connection, role: str, model: str, n: int) -> None:
@@ -465,19 +342,6 @@ def _pack(request: Request) -> bytes:
 def _unpack(packed: bytes) -> Request:
     given = json.loads(zlib.decompress(packed))
     return Request(**given | {"messages": tuple(given["messages"])})
-
-
-def _make_tables(connection: sqlite3.Connection) -> None:
-    """In a new file; in another, sees that it is a journal."""
-    connection.execute("BEGIN IMMEDIATE")
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    (form,) = connection.execute("PRAGMA application_id").fetchone()
-    if tables and form != _FORMAT:
-        raise sqlite3.DatabaseError("it holds other tables than a journal's")
-    for statement in _TABLES.strip().split(";\n"):
-        connection.execute(statement)
-    connection.execute(f"PRAGMA application_id = {_FORMAT}")
-    connection.execute("COMMIT")
 
 
 def _which(role: str | None, model: str | None, keys: Sequence[str]) -> tuple[str, list[str]]:

@@ -123,3 +123,8 @@ class RefusedError(StopsRunError):
 
 class TooManyFailuresError(StopsRunError):
     """More rows failed than the parameters allow."""
+
+
+def whole_characters(text: str) -> str:
+    """The text without halves of surrogate pairs: JSON may hold them, no request, file or table can."""
+    return text.encode("utf-8", "ignore").decode("utf-8")

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sage_dialog.llm.asker import Asker
-from sage_dialog.llm.requests import NoReplyError, Request
-from sage_dialog.roles.prompts import Prompt, PromptFile, numbered, role_name, whole_characters
+from sage_dialog.llm.requests import NoReplyError, Request, whole_characters
+from sage_dialog.roles.prompts import Prompt, PromptFile, numbered, role_name
 from sage_dialog.roles.protocols import Labelled, Rejected, Said
 from sage_dialog.roles.replies import UnreadableError, json_fault, json_values, spoken
 from sage_dialog.sac import Intent, normalised_label

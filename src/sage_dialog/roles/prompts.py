@@ -19,6 +19,7 @@ from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import SandboxedEnvironment
 
 from sage_dialog.llm.asker import Endpoint
+from sage_dialog.llm.requests import whole_characters
 from sage_dialog.roles.protocols import Said
 
 PromptFile = Path | str | Mapping[str, str]
@@ -118,11 +119,6 @@ def numbered(dialogue: Sequence[Said]) -> list[dict[str, Any]]:
 def shown(text: str) -> str:
     """An utterance as a prompt shows it: its lines after the first are set in, so that none passes for a turn."""
     return "\n    ".join(line.strip() for line in whole_characters(text).splitlines() if line.strip())
-
-
-def whole_characters(text: str) -> str:
-    """The text without halves of surrogate pairs, which no request and no table can hold."""
-    return text.encode("utf-8", "ignore").decode("utf-8")
 
 
 def _listed(names: Mapping[str, Any] | set[str]) -> str:

@@ -80,11 +80,7 @@ def mix_with_blocks(
     Returns:
         Tables of `schemas.SFT_CONVERSATIONS` and `schemas.MIX_REJECTS`.
     """
-    from sage_dialog.training.mix import training_mix
-    from sage_dialog.training.sources import Sources
-
-    sources = Sources(annotations, instructions, earlier_trajectories)
-    mixed, rejects = training_mix(sources, sac_augmentation, seed, with_blocks=True)
+    mixed, rejects = _mixed(annotations, instructions, earlier_trajectories, sac_augmentation, seed, with_blocks=True)
     if len(rejects):
         logger.warning("%d conversations are left out of the mix; see mix_rejects", len(rejects))
     return mixed, rejects
@@ -98,9 +94,21 @@ def mix_plain(
     seed: int,
 ) -> Table:
     """The same dialogues without blocks: the ablation's mix (paper §3.3)."""
+    mixed, _ = _mixed(annotations, instructions, earlier_trajectories, sac_augmentation, seed, with_blocks=False)
+    return mixed
+
+
+def _mixed(
+    annotations: Table,
+    instructions: dict[str, Path],
+    earlier_trajectories: Callable[[str], Table],
+    sac_augmentation: SacAugmentation,
+    seed: int,
+    *,
+    with_blocks: bool,
+) -> tuple[Table, Table]:
     from sage_dialog.training.mix import training_mix
     from sage_dialog.training.sources import Sources
 
     sources = Sources(annotations, instructions, earlier_trajectories)
-    mixed, _ = training_mix(sources, sac_augmentation, seed, with_blocks=False)
-    return mixed
+    return training_mix(sources, sac_augmentation, seed, with_blocks=with_blocks)
