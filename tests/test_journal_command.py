@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from sage_dialog.cli import drop, export, forget, journal_tables
+from sage_dialog.commands.journal import drop, export, forget, journal_tables
 from sage_dialog.llm.journal import Journal
 from sage_dialog.llm.requests import NoReplyError, Reason, Reply, Request
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
-from sage_dialog.generation.engine import Prompt, Sample
+from sage_dialog.generation.engine import Finish, Prompt, Sample
 from sage_dialog.parameters import FineTuning, SamplingDials, SelfPlay, Steering
 from sage_dialog.policies import Policy, PolicyCard
 from sage_dialog.roles.protocols import Choice, Declined
@@ -34,6 +34,8 @@ class ScriptedEngine:
     asked: list[tuple[str, Prompt]] = field(default_factory=list)
     steered: dict[str, list[Steering | None]] = field(default_factory=dict)
 
+    decides: Mapping[str, object] = field(default_factory=dict)
+
     def sample(
         self,
         policy: str,
@@ -41,6 +43,7 @@ class ScriptedEngine:
         sampling: SamplingDials,
         samples: int = 1,
         steering: Steering | None = None,
+        heard: Callable[[str], None] | None = None,
     ) -> list[list[Sample]]:
         self.asked.extend((policy, prompt) for prompt in prompts)
         self.steered.setdefault(policy, []).append(steering)
@@ -49,7 +52,7 @@ class ScriptedEngine:
     def _samples(self, policy: str, prompt: Prompt, samples: int) -> list[Sample]:
         replies = [self.reply(policy, prompt, j) for j in range(samples)]
         return [
-            reply if isinstance(reply, Sample) else Sample(reply, len(reply.split()), True)
+            reply if isinstance(reply, Sample) else Sample(reply, len(reply.split()), Finish.STOP)
             for reply in replies
             if reply is not None
         ]

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from sage_dialog.generation.engine import Sample
+from sage_dialog.generation.engine import Finish, Sample
 from sage_dialog.roles.protocols import Declined
 from sage_dialog.selfplay.dialogue import Outcome
 from sage_dialog.selfplay.play import USER_ATTEMPTS, play
@@ -24,7 +24,7 @@ def test_candidates_that_nobody_may_say_are_kept_with_the_reason_and_never_shown
         0: "no blocks at all",
         1: say("Good words."),
         2: say("   "),
-        3: Sample(say("A long answer that never"), 50, False),
+        3: Sample(say("A long answer that never"), 50, Finish.LENGTH),
         4: say("Other good words."),
     }
     chooser = selector()
@@ -93,7 +93,7 @@ def test_turns_count_messages_with_the_situation(game, engine, say, max_turns: i
 def test_a_user_whom_nobody_can_hear_ends_the_dialogue_after_some_attempts(
     game, engine, say, user_says: str, outcome: Outcome
 ) -> None:
-    replies = {"blocks": "{u_motivation", "nothing": say(""), "no end": Sample(say("and then"), 50, False)}
+    replies = {"blocks": "{u_motivation", "nothing": say(""), "no end": Sample(say("and then"), 50, Finish.LENGTH)}
     scripted = engine(lambda policy, prompt, j: say("Yes.") if policy == "agent" else replies[user_says])
     assert ended(game, scripted) == (outcome, 2)
     items = [prompt.item for policy, prompt in scripted.asked if policy == "user"]

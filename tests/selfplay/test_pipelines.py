@@ -28,6 +28,7 @@ def test_an_iteration_takes_its_policy_and_gives_the_next(iteration: int) -> Non
         f"sage_{iteration}",
         "situations",
         "selector",
+        "engine",
         "sft_conversations",
     }
     assert made.all_outputs() == {f"candidates_{iteration}", f"trajectories_{iteration}", f"sage_{iteration + 1}"}

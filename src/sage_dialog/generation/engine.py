@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from sage_dialog.parameters import SamplingDials, Steering
+from sage_dialog.policies import Policy
 
 
 @dataclass(frozen=True)
@@ -17,16 +19,42 @@ class Prompt:
     item: tuple[object, ...]
 
 
+class Finish(StrEnum):
+    """Why a reply ends where it does."""
+
+    STOP = "stop"  # the policy ended it
+    LENGTH = "length"  # the limit on tokens cut it
+
+
 @dataclass(frozen=True)
 class Sample:
-    """One sampled reply. `finished` is false where the token limit cut it."""
+    """One sampled reply.
+
+    `log_probability` is the natural logarithm of the probability that the policy itself gives the tokens of the reply
+    and its end, where it came: at temperature 1, of the whole vocabulary, neither penalised nor steered. None where
+    a server does not tell.
+    """
 
     text: str
     tokens: int
-    finished: bool
+    finish: Finish
+    log_probability: float | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the policy ended the reply itself."""
+        return self.finish is Finish.STOP
 
 
 class Engine(Protocol):
+    @property
+    def decides(self) -> Mapping[str, object]:
+        """What decides its samples beside policies, prompts, sampling and seed, such as the versions of libraries.
+
+        Unfinished work is kept under a name that holds it, so that it is not mixed with that of another engine.
+        """
+        ...
+
     def sample(
         self,
         policy: str,
@@ -34,13 +62,22 @@ class Engine(Protocol):
         sampling: SamplingDials,
         samples: int = 1,
         steering: Steering | None = None,
+        heard: Callable[[str], None] | None = None,
     ) -> list[list[Sample]]:
         """`samples` replies to each prompt by the named policy.
 
         Sample j of a prompt is a function of (seed, item, j), whatever else is in the batch. A prompt that
         leaves no room for `max_new_tokens` in the model's context gets an empty list; nothing is truncated.
 
+        Args:
+            heard: called with each piece of text of the first sample of the first prompt, as it is written; the pieces
+                together are its text. An exception that it raises ends the sampling.
+
         Raises:
             ValueError: if the policy is to be steered and writes no blocks, or cannot write what `steering` asks.
         """
         ...
+
+
+OpenEngine = Callable[[Policy, Sequence[Policy], int, int | None], Engine]
+"""Opens an engine for (base, policies, seed, threads); null leaves the number of threads to the libraries."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -11,13 +12,15 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from sage_dialog.generation.decoding import decode
-from sage_dialog.generation.engine import Prompt, Sample
+from sage_dialog.generation.decoding import Decoded, decode
+from sage_dialog.generation.engine import Finish, Prompt, Sample
 from sage_dialog.generation.shared_prefix import IMPLEMENTATION
 from sage_dialog.generation.steering import Guide, Vocabulary
 from sage_dialog.parameters import SamplingDials, Steering
 from sage_dialog.policies import Policy
 from sage_dialog.seeds import generator
+
+LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy")
 
 MAX_ROWS = 512
 """Samples decoded together. On two cores, more rows a step gain nothing and cost memory."""
@@ -62,6 +65,11 @@ class TransformersEngine:
             else:
                 self._peft.load_adapter(policy.path, adapter_name=policy.name)
 
+    @property
+    def decides(self) -> Mapping[str, object]:
+        """See `Engine.decides`."""
+        return {"engine": "transformers", **{name: version(name) for name in LIBRARIES}}
+
     def sample(
         self,
         policy: str,
@@ -69,6 +77,7 @@ class TransformersEngine:
         sampling: SamplingDials,
         samples: int = 1,
         steering: Steering | None = None,
+        heard: Callable[[str], None] | None = None,
     ) -> list[list[Sample]]:
         """See `Engine.sample`.
 
@@ -90,9 +99,7 @@ class TransformersEngine:
                 texts = self._tokenizer.batch_decode(
                     [row.tokens for row in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
                 )
-                replies[index] = [
-                    Sample(text, len(row.tokens), row.finished) for text, row in zip(texts, rows, strict=True)
-                ]
+                replies[index] = [_sample(text, row) for text, row in zip(texts, rows, strict=True)]
         return replies
 
     def _tokens(self, prompt: Prompt) -> list[int]:
@@ -128,6 +135,10 @@ class TransformersEngine:
             raise KeyError(f"policy {policy!r} is not loaded; this engine holds {', '.join(loaded)}")
         elif self._peft is not None:
             self._peft.base_model.disable_adapter_layers()
+
+
+def _sample(text: str, row: Decoded) -> Sample:
+    return Sample(text, len(row.tokens), Finish.STOP if row.finished else Finish.LENGTH)
 
 
 def _adapters(base: Policy, policies: Sequence[Policy]) -> list[Policy]:

@@ -43,8 +43,8 @@ Preambles = Mapping[Literal["listener", "sharer", "instructions"], str]
 USER_ATTEMPTS = 4
 """How often the simulated user may try before a reply nobody could hear ends the dialogue."""
 
-LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy", "nltk", "vaderSentiment")
-"""Code of others that decides a reply or a choice; another version may decide otherwise, so it plays anew."""
+LIBRARIES = ("numpy", "nltk", "vaderSentiment")
+"""Code of others that decides a choice; another version may decide otherwise, so it plays anew."""
 
 ROLLOUT_SHARD = 256
 """Dialogues of an evaluation played in lock-step and kept together after a kill."""
@@ -339,6 +339,7 @@ def _play_shards(
         "seed": game.seed,
         "shard_size": shard_size,
         "libraries": {name: version(name) for name in LIBRARIES},
+        "engine": dict(engine.decides),
     }
     shards = Shards(Path(scratch) / game.kind / game.agent.policy / fingerprint(rules))
     parts = [situations[start : start + shard_size] for start in range(0, len(situations), shard_size)]

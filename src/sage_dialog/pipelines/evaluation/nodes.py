@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sage_dialog.generation.engine import OpenEngine
 from sage_dialog.parameters import Evaluation, SacAugmentation
 from sage_dialog.policies import Policy
 from sage_dialog.roles.protocols import Annotator, Judge, Selector
@@ -40,6 +41,7 @@ def play_rollouts(
     agent: Policy,
     user: Policy,
     situations: Table,
+    engine: OpenEngine,
     evaluation: Evaluation,
     sac_augmentation: SacAugmentation,
     seed: int,
@@ -51,11 +53,10 @@ def play_rollouts(
     Returns:
         A table of `schemas.TRAJECTORIES`.
     """
-    from sage_dialog.generation.transformers_engine import TransformersEngine
     from sage_dialog.selfplay.play import rollout
 
-    engine = TransformersEngine(base, [agent, user], seed, threads)
-    return rollout(engine, agent, user, situations, evaluation, sac_augmentation.preambles, seed, Path(scratch))
+    opened = engine(base, [agent, user], seed, threads)
+    return rollout(opened, agent, user, situations, evaluation, sac_augmentation.preambles, seed, Path(scratch))
 
 
 def judge_pairs(evaluation: Evaluation, judges: list[Judge], **rollouts: Table) -> Table:

@@ -126,6 +126,7 @@ def _rollout(policy: str) -> Node:
             "agent": policy,
             "user": USER,
             "situations": "situations",
+            "engine": "engine",
             "evaluation": "params:evaluation",
             "sac_augmentation": "params:sac_augmentation",
             "seed": "params:seed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from sage_dialog.generation.engine import OpenEngine
 from sage_dialog.parameters import SacAugmentation, SelfPlay, Sft
 from sage_dialog.policies import Policy, fresh_folder
 from sage_dialog.roles.protocols import Selector
@@ -17,6 +18,7 @@ def search(
     user: Policy,
     situations: Table,
     selector: Selector,
+    engine: OpenEngine,
     self_play: SelfPlay,
     sac_augmentation: SacAugmentation,
     seed: int,
@@ -31,19 +33,17 @@ def search(
         user: the policy that plays the user (`sage_1` in every iteration).
         situations: schemas.SITUATIONS.
         selector: picks the best candidate of each agent turn.
+        engine: opens what samples from the policies.
         sac_augmentation: its preambles "listener" and "sharer" are the agent's and the user's.
         scratch: finished shards are kept here, so that a killed run goes on.
 
     Returns:
         Tables of `schemas.CANDIDATES` and `schemas.TRAJECTORIES`.
     """
-    from sage_dialog.generation.transformers_engine import TransformersEngine
     from sage_dialog.selfplay import play
 
-    engine = TransformersEngine(base, [agent, user], seed, threads)
-    return play.search(
-        engine, agent, user, situations, self_play, sac_augmentation.preambles, selector, seed, Path(scratch)
-    )
+    opened, preambles = engine(base, [agent, user], seed, threads), sac_augmentation.preambles
+    return play.search(opened, agent, user, situations, self_play, preambles, selector, seed, Path(scratch))
 
 
 def refine_into(name: str) -> Callable[..., Policy]:

@@ -1,7 +1,7 @@
 """One iteration k, from `sage_{k}` to `sage_{k+1}`::
 
     sage_0, sage_{k} (agent), sage_1 (user) ──┐
-    situations, selector ─────────────────────┴─> [search] ──> candidates_{k}
+    situations, selector, engine ─────────────┴─> [search] ──> candidates_{k}
                                                          └───> trajectories_{k} ──┐
     sage_0, sage_{k}, sft_conversations ──────────────────────────────────────────┴─> [refine] ──> sage_{k+1}
 
@@ -29,6 +29,7 @@ def create_pipeline(iteration: int) -> Pipeline:
                     "user": "user",
                     "situations": "situations",
                     "selector": "selector",
+                    "engine": "engine",
                     **_parameters("self_play", "sac_augmentation", "seed", "threads", "scratch"),
                 },
                 outputs=["candidates", "trajectories"],
@@ -57,6 +58,7 @@ def create_pipeline(iteration: int) -> Pipeline:
             "user": "sage_1",
             "situations": "situations",
             "selector": "selector",
+            "engine": "engine",
             "sft_conversations": "sft_conversations",
         },
         outputs={

@@ -1,0 +1,1 @@
+"""What `kedro sage …` does, a module for each command."""
