@@ -2,14 +2,16 @@
 
     python benchmarks/rollout.py [--model mixtral|llama|both] [--threads 2]
     python benchmarks/rollout.py --quick       # under 50 seconds: the Mixtral, fewer dialogues
+    python benchmarks/rollout.py --device cuda --size 1b
 
     sequential   one dialogue at a time, transformers' generate with num_return_sequences=16
     ours         TransformersEngine: 16 dialogues in lock-step, each prompt's keys and values kept once
     bare         the forward passes alone that ours needs at its best batch size, nothing drawn
 
-A random model of about 15 million parameters, prompts of 400 tokens, 48 new ones, 16 candidates, the paper's
-sampling (temperature 1.1, top-k 100, repetition penalty 1.1). The sides run in turn; figures are medians.
-Experts run one by one ("eager") on both sides, the fastest of transformers' ways on a CPU.
+A random model of about 15 million parameters, or a thousand million, prompts of 400 tokens, 48 new ones, 16
+candidates, the paper's sampling (temperature 1.1, top-k 100, repetition penalty 1.1). The sides run in turn; figures
+are medians. On a CPU, both sides reckon in float32 and run experts one by one ("eager"), the fastest of
+transformers' ways there; on a GPU in bfloat16, with experts as transformers runs them, and up to 64 dialogues.
 
 Goals: on the Mixtral, ours at least 5 times sequential. The last line is one JSON object: `speedup_vs_sequential`,
 `share_of_bare_decode` (of the Mixtral where both are run) and what was measured.
@@ -31,8 +33,16 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 CANDIDATES, PROMPT, NEW = 16, 400, 48
-VOCABULARY = 8192
-WORDS = ["<end>", "user", "assistant", *(f"w{number}" for number in range(VOCABULARY - 3))]
+SHAPES: dict[tuple[str, str], dict[str, int]] = {
+    ("mixtral", "15m"): {"vocab_size": 8192, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 6,
+                         "num_attention_heads": 8, "num_key_value_heads": 4, "num_local_experts": 4},
+    ("llama", "15m"): {"vocab_size": 8192, "hidden_size": 256, "intermediate_size": 1536, "num_hidden_layers": 8,
+                       "num_attention_heads": 8, "num_key_value_heads": 4},
+    ("mixtral", "1b"): {"vocab_size": 32000, "hidden_size": 1024, "intermediate_size": 3584, "num_hidden_layers": 12,
+                        "num_attention_heads": 16, "num_key_value_heads": 8, "num_local_experts": 8},
+    ("llama", "1b"): {"vocab_size": 32000, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+                      "num_attention_heads": 32, "num_key_value_heads": 8},
+}  # fmt: skip
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} {% endfor %}"
     "{% if add_generation_prompt %}assistant {% endif %}"
@@ -44,15 +54,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the Mixtral alone, each side once or twice")
     parser.add_argument("--model", choices=("mixtral", "llama", "both"), default="both")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--size", choices=("15m", "1b"), default="15m", help="parameters of the model")
     given = parser.parse_args()
     names = ["mixtral"] if given.quick else ["mixtral", "llama"] if given.model == "both" else [given.model]
-    found = {name: measured(name, given.threads, given.quick) for name in names}
+    found = {name: measured(name, given.size, given.device, given.threads, given.quick) for name in names}
     main_one = found.get("mixtral") or found[names[0]]
     figures = {key: main_one[key] for key in ("speedup_vs_sequential", "share_of_bare_decode")}
-    print(json.dumps({"quick": given.quick, "threads": given.threads, **figures, "models": found}))
+    print(json.dumps({**vars(given), **figures, "models": found}))
 
 
-def measured(name: str, threads: int, quick: bool) -> dict[str, Any]:
+def measured(name: str, size: str, device: str, threads: int, quick: bool) -> dict[str, Any]:
     import torch
 
     from sage_dialog.generation.engine import Prompt
@@ -63,21 +75,22 @@ def measured(name: str, threads: int, quick: bool) -> dict[str, Any]:
     torch.set_num_threads(threads)
     sampling = SamplingDials(temperature=1.1, top_k=100, repetition_penalty=1.1, max_new_tokens=NEW)
     draw = random.Random(0)
+    words = [f"w{number}" for number in range(SHAPES[name, size]["vocab_size"] - 3)]
 
     def prompts(number: int) -> list[Prompt]:
-        texts = [" ".join(draw.choice(WORDS[3:]) for _ in range(PROMPT - 2)) for _ in range(number)]
+        texts = [" ".join(draw.choice(words) for _ in range(PROMPT - 2)) for _ in range(number)]
         return [Prompt(({"role": "user", "content": text},), ("benchmark", place)) for place, text in enumerate(texts)]
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        parameters = _save_model(name, path)
+        parameters = _save_model(name, SHAPES[name, size], words, torch.bfloat16 if device == "cuda" else None, path)
         policy = Policy.write_card(path, PolicyCard("base", "base", False, "base", weights_revision(path)))
-        engine = TransformersEngine(policy, [], seed=0, threads=threads)
-        plain = _plain(path)
-        sizes = (1, 4, 16) if not quick else (8,)
+        engine = TransformersEngine(policy, [], seed=0, threads=threads, device=device)
+        plain = _plain(path, device)
+        sizes = (8,) if quick else (1, 4, 16, 64) if device == "cuda" else (1, 4, 16)
         sides: dict[str, Callable[[], int]] = {"sequential": lambda: _sequential(plain, path, prompts(1)[0], sampling)}
-        for size in sizes:
-            sides[f"ours, {size}"] = lambda size=size: _ours(engine, prompts(size), sampling)
+        for number in sizes:
+            sides[f"ours, {number}"] = lambda number=number: _ours(engine, prompts(number), sampling)
         sides["bare"] = lambda: _bare(engine, prompts(max(sizes)))
         rates: dict[str, list[float]] = {side: [] for side in sides}
         for repeat in range(1 if quick else 3):
@@ -86,14 +99,18 @@ def measured(name: str, threads: int, quick: bool) -> dict[str, Any]:
                     work()  # the first time pays for what is set up once
                 began = time.perf_counter()
                 candidates = work()
+                if device == "cuda":
+                    torch.cuda.synchronize()
                 rates[side].append(candidates / (time.perf_counter() - began))
     middle = {side: statistics.median(values) for side, values in rates.items()}
     best = max(rate for side, rate in middle.items() if side.startswith("ours"))
-    print(f"\n{name}, {parameters / 1e6:.1f} M parameters, {threads} threads: candidates a second")
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{threads} threads"
+    print(f"\n{name}, {parameters / 1e6:.1f} M parameters, {where}: candidates a second")
     for side, rate in middle.items():
         print(f"  {side:<12}{rate:8.1f}   {rate / middle['sequential']:5.2f} times sequential")
     return {
         "parameters": parameters,
+        "where": where,
         "speedup_vs_sequential": round(middle[f"ours, {max(sizes)}"] / middle["sequential"], 2),
         "share_of_bare_decode": round(best / middle["bare"], 3),
         "candidates_per_s": {side: round(rate, 2) for side, rate in middle.items()},
@@ -104,8 +121,10 @@ def _sequential(model: Any, path: Path, prompt: Any, sampling: Any) -> int:
     import torch
     from transformers import AutoTokenizer
 
-    ids = AutoTokenizer.from_pretrained(path).apply_chat_template(
-        list(prompt.messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
+    ids = (
+        AutoTokenizer.from_pretrained(path)
+        .apply_chat_template(list(prompt.messages), add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        .to(model.device)
     )
     with torch.inference_mode():
         out = model.generate(
@@ -128,12 +147,15 @@ def _bare(engine: Any, prompts: list[Any]) -> int:
     import torch
     from transformers.cache_utils import Cache
 
-    from sage_dialog.generation.decoding import ReservedLayer, _prefill
+    from sage_dialog.generation.decoding import _prefill
+    from sage_dialog.generation.shared_prefix import ReservedLayer
 
     with torch.inference_mode():
-        _, prefix, lengths = _prefill(engine._model, [engine._tokens(prompt) for prompt in prompts], CANDIDATES)
+        _, prefix, lengths = _prefill(
+            engine._model, [engine._policies.tokens(prompt) for prompt in prompts], CANDIDATES
+        )
         positions = lengths.repeat_interleave(CANDIDATES)[:, None]
-        token = torch.full((len(prompts) * CANDIDATES, 1), 5)
+        token = torch.full((len(prompts) * CANDIDATES, 1), 5, device=positions.device)
         cache = Cache(layers=[ReservedLayer(NEW) for _ in prefix.layers])
         for step in range(NEW - 1):
             engine._model(
@@ -142,14 +164,16 @@ def _bare(engine: Any, prompts: list[Any]) -> int:
     return len(prompts) * CANDIDATES
 
 
-def _plain(path: Path) -> Any:
+def _plain(path: Path, device: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, experts_implementation="eager").eval()
+    on_cpu = {"dtype": torch.float32, "experts_implementation": "eager"}
+    ways = on_cpu if device == "cpu" else {"dtype": torch.bfloat16}
+    return AutoModelForCausalLM.from_pretrained(path, **ways).to(device).eval()
 
 
-def _save_model(name: str, path: Path) -> int:
+def _save_model(name: str, shape: dict[str, int], words: list[str], dtype: Any, path: Path) -> int:
     """A random model with a tokenizer of words; how many parameters it has."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -161,26 +185,21 @@ def _save_model(name: str, path: Path) -> int:
         PreTrainedTokenizerFast,
     )
 
-    words = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="w0"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", pad_token="<end>")
+    vocabulary = {word: place for place, word in enumerate(["<end>", "user", "assistant", *words])}
+    of_words = Tokenizer(models.WordLevel(vocabulary, unk_token="w0"))
+    of_words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=of_words, eos_token="<end>", pad_token="<end>")
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(path)
-    shape = {
-        "vocab_size": VOCABULARY, "hidden_size": 256, "num_attention_heads": 8, "num_key_value_heads": 4,
-        "max_position_embeddings": 1024, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0,
-    }  # fmt: skip
+    special = {"max_position_embeddings": 1024, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
     torch.manual_seed(0)
     if name == "mixtral":
-        config = MixtralConfig(
-            **shape, intermediate_size=512, num_hidden_layers=6, num_local_experts=4, num_experts_per_tok=2
-        )
-        model = MixtralForCausalLM(config)
+        model = MixtralForCausalLM(MixtralConfig(**shape, **special, num_experts_per_tok=2))
     else:
-        model = LlamaForCausalLM(LlamaConfig(**shape, intermediate_size=1536, num_hidden_layers=8))
+        model = LlamaForCausalLM(LlamaConfig(**shape, **special))
     with torch.no_grad():  # no reply ends before its last token, so that every side writes as many
         model.lm_head.weight[0] = 0.0
-    model.save_pretrained(path)
+    model.to(dtype or torch.float32).save_pretrained(path)
     return sum(weights.numel() for weights in model.parameters())
 
 

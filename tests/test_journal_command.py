@@ -12,11 +12,11 @@ from rich.console import Console
 
 from sage_dialog.commands.journal import drop, export, forget, journal_tables
 from sage_dialog.llm.journal import Journal
-from sage_dialog.llm.requests import NoReplyError, Reason, Reply, Request
+from sage_dialog.llm.requests import ChatRequest, NoReplyError, Reason, Reply
 
 
-def request(role: str, words: str, model: str = "big[bold]") -> Request:
-    return Request(role, model, ({"role": "user", "content": words},), {"max_tokens": 5})
+def request(role: str, words: str, model: str = "big[bold]") -> ChatRequest:
+    return ChatRequest(role, model, ({"role": "user", "content": words},), {"max_tokens": 5})
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from kedro.framework.hooks import hook_impl
 
 if TYPE_CHECKING:  # Kedro reads this file for every command; what only a run needs comes in with the run
     from kedro.framework.context import KedroContext
-    from kedro.io import DataCatalog
+    from kedro.io import CatalogProtocol, DataCatalog
     from kedro.pipeline import Pipeline
     from kedro.pipeline.node import Node
     from pydantic import BaseModel
@@ -34,8 +34,15 @@ class ParameterGate:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
+        from omegaconf.errors import InterpolationResolutionError
+
         loader = context.config_loader
-        check_parameters(loader["parameters"], context.env, loader.runtime_params)
+        try:
+            raw = loader["parameters"]
+        except InterpolationResolutionError as error:  # such as ${text:FILE} of a file that is not there
+            why = str(error).splitlines()[0].rpartition("interpolation: ")[2]
+            raise _refused([f"{error.full_key}: {why}"]) from error
+        check_parameters(raw, context.env, loader.runtime_params)
 
 
 def check_parameters(
@@ -160,20 +167,21 @@ class InputsGate:
         if run_params["only_missing_outputs"]:  # Kedro leaves out nodes of this pipeline, and with them inputs
             return
         names = sorted(name for name in pipeline.inputs() if not name.startswith("params:") and name != "parameters")
-        missing = [f"  {name}: {_missing(name, catalog)}" for name in names if not catalog.exists(name)]
+        missing = [f"  {name}: {why_missing(name, catalog)}" for name in names if not catalog.exists(name)]
         if missing:
             raise RunRefused("This run reads what is not there, nothing was run:\n" + "\n".join(missing))
 
 
-def _missing(name: str, catalog: DataCatalog) -> str:
+def why_missing(name: str, catalog: CatalogProtocol) -> str:
+    """What of a catalog entry is not there, and what makes it."""
     from kedro.io import AbstractVersionedDataset
     from kedro.io.core import VersionNotFoundError
 
+    from sage_dialog.datasets.asking import Made
     from sage_dialog.datasets.raw import RawFolder
-    from sage_dialog.datasets.roles import RoleDataset, RolePanel
 
     dataset = catalog.get(name)
-    if isinstance(dataset, RawFolder | RoleDataset | RolePanel):
+    if isinstance(dataset, RawFolder | Made):
         return str(dataset.missing())
     if dataset is None:
         return "no catalog entry has this name; entries stand in conf/base/catalog_*.yml."
@@ -228,7 +236,7 @@ class RunStopped(click.ClickException):
 
 
 class SpendingLimit:
-    """All roles of a run share one budget. Where it, or a server, ends the run, the message says how to go on."""
+    """All of a run share one budget. Where it, or a server, ends the run, the message says how to go on."""
 
     @hook_impl
     def on_node_error(self, error: Exception, node: Node) -> None:
@@ -244,11 +252,11 @@ class SpendingLimit:
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        from sage_dialog.datasets.roles import RoleDataset, RolePanel
+        from sage_dialog.datasets.asking import Made
 
         entries = [catalog.get(name) for name in sorted(pipeline.inputs()) if not name.startswith("params:")]
-        roles = [entry for entry in entries if isinstance(entry, RoleDataset | RolePanel)]
-        if not any(role.asks for role in roles):
+        asking = [entry for entry in entries if isinstance(entry, Made) and entry.asks]
+        if not asking:
             return
         if "ParallelRunner" in str(run_params.get("runner")):
             raise RunRefused(
@@ -260,8 +268,8 @@ class SpendingLimit:
 
         llm = Llm.model_validate(catalog.load("params:llm"))
         budget = Budget(llm.caps, llm.role_caps, llm.prices)
-        for role in roles:
-            role.equip(llm, budget)
+        for entry in asking:
+            entry.equip(llm, budget)
 
 
 class Progress:

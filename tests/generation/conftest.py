@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sage_dialog.llm import loop
+from sage_dialog.llm import server as server_module
+from sage_dialog.llm.asker import Endpoint
+from sage_dialog.llm.budget import Budget
+from sage_dialog.llm.client import Client
+from sage_dialog.llm.journal import Journal
+from sage_dialog.parameters import Caps
 from sage_dialog.policies import Policy, PolicyCard, weights_revision
 
 WORDS = [f"w{number}" for number in range(40)]
@@ -77,3 +87,48 @@ def adapters(base: Policy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Po
         card = PolicyCard(name, "adapter", True, "sage_0", base.card.base_revision, "sage_0", base.card.base_revision)
         made.append(Policy.write_card(path, card))
     return made[0], made[1]
+
+
+@pytest.fixture
+def serve(base: Policy) -> Iterator[Callable[..., Any]]:
+    """Start a server of the base, or of another policy; the arguments are those of `CompletionsServer`."""
+    from completions_server import CompletionsServer
+
+    from sage_dialog.generation.serving import served_name
+
+    with ExitStack() as servers:
+        yield lambda policy=base, name=None, **how: servers.enter_context(
+            CompletionsServer(policy, name or served_name(policy), **how)
+        )
+
+
+@pytest.fixture
+def open_engine(base: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """An engine over servers, on one journal; arguments are the policies, caps, the endpoint's and the engine's.
+
+    Waits between attempts are short.
+    """
+    from sage_dialog.generation.completions_engine import CompletionsEngine
+
+    monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(server_module, "_MOST_WAIT_S", 0.01)
+    with ExitStack() as stack:
+        own = Journal(tmp_path / "replies.sqlite")
+        stack.callback(own.close)
+
+        def made(
+            *urls: str,
+            journal: Journal = own,
+            base: Policy = base,
+            policies: tuple[Policy, ...] = (),
+            seed: int = 0,
+            caps: Caps | None = None,
+            endpoint: dict[str, Any] | None = None,
+            **of_engine: Any,
+        ) -> CompletionsEngine:
+            fields = {"base_urls": urls, "model": "policies", "concurrency": 8, "timeout_s": 20, **(endpoint or {})}
+            client = Client(Endpoint.model_validate(fields), journal, Budget(caps or Caps(), {}, {}))
+            stack.callback(lambda: loop.run(client.close()))
+            return CompletionsEngine(base, policies, seed, client=client, **of_engine)
+
+        yield made

@@ -1,24 +1,28 @@
-"""Steering on small models that have learnt the form, under three kinds of tokenizers.
-
-"words" splits at words, as most byte-level tokenizers do; in "merged" tokens run over every boundary, so that
-one may hold the end of a value and the beginning of the next; "pieces" is SentencePiece's way, in which a
-token brings its space along, and the first space of a reply is dropped.
-"""
+"""Steering on small models that have learnt the form, under three kinds of tokenizers."""
 
 from __future__ import annotations
 
-import json
 import math
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from block_writers import (
+    CHAINS,
+    END,
+    SPACED_TEMPLATE,
+    SPARE,
+    TEMPLATE,
+    TOKENIZERS,
+    block_writer,
+    composed,
+    sentence_pieces,
+)
 
 from sage_dialog.generation.engine import Prompt, Sample
 from sage_dialog.parameters import BlockField, SamplingDials, Steering
-from sage_dialog.policies import Policy, PolicyCard, weights_revision
+from sage_dialog.policies import Policy
 from sage_dialog.sac import Chain, Intent, parse, render
 from sage_dialog.sac.progress import FIELDS, Form
 
@@ -29,120 +33,12 @@ from sage_dialog.generation import decoding, transformers_engine  # noqa: E402
 from sage_dialog.generation.steering import Guide, Place, Vocabulary  # noqa: E402
 from sage_dialog.generation.transformers_engine import TransformersEngine  # noqa: E402
 
-MOTIVATIONS = ("humor", "humility", "comfort", "seeking advice")
-EMOTIONS = ("playful", "calm", "sad")
-TOPICS = ("music", "family dinner", "dogs", "cats")
-LEARNT = {"motivation": MOTIVATIONS, "emotion": EMOTIONS, "topic": TOPICS}
-TEMPLATE = (
-    "{% for message in messages %}{{ '<go>' + message['content'] + '<end>' }}{% endfor %}"
-    "{% if add_generation_prompt %}<go>{% endif %}"
-)
-SPACED_TEMPLATE = TEMPLATE.replace("'<go>'", "'<go> '")
-END, SPARE = 0, 7
-"""The end token; logits beyond the last token, as padded embeddings have."""
-
 SAMPLING = SamplingDials(temperature=1.0, top_k=1000, max_new_tokens=100)
-
-
-def composed(choices: random.Random) -> Chain:
-    def intent() -> Intent:
-        topics = choices.sample(TOPICS, choices.randrange(3))
-        return Intent(choices.choice([*MOTIVATIONS, None]), choices.choice([*EMOTIONS, None]), tuple(topics))
-
-    return Chain(intent(), intent(), choices.choice(["So it is. Why?", "Tell me more, friend.", "Yes: {you}!"]))
-
-
-CHAINS = [composed(random.Random(number)) for number in range(600)]
-
-
-def byte_level(split: bool) -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split)
-    made.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=340, special_tokens=["<end>", "<go>"], initial_alphabet=alphabet, show_progress=False
-    )
-    made.train_from_iterator(map(render, CHAINS), trainer)
-    return made
-
-
-def sentence_pieces() -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    metaspace = pre_tokenizers.Metaspace(prepend_scheme="first")
-    learnt = Tokenizer(models.BPE())
-    learnt.pre_tokenizer = metaspace
-    learnt.train_from_iterator(map(render, CHAINS), trainers.BpeTrainer(vocab_size=160, show_progress=False))
-    model = json.loads(learnt.to_str())["model"]
-    vocabulary = ["<end>", "<go>", *(f"<0x{byte:02X}>" for byte in range(256)), *model["vocab"]]
-    made = Tokenizer(
-        models.BPE(
-            {piece: token for token, piece in enumerate(dict.fromkeys(vocabulary))},
-            [tuple(merge) for merge in model["merges"]],
-            byte_fallback=True,
-        )
-    )
-    made.add_special_tokens(["<end>", "<go>"])
-    made.pre_tokenizer = metaspace
-    strip = decoders.Strip(" ", 1, 0)
-    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), strip])
-    return made
-
-
-TOKENIZERS: dict[str, Callable[[], Any]] = {
-    "words": lambda: byte_level(True),
-    "merged": lambda: byte_level(False),
-    "pieces": sentence_pieces,
-}
 
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
 def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    """A model of 50,000 parameters that writes chains which mostly parse."""
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=TOKENIZERS[request.param](),
-        eos_token="<end>",
-        pad_token="<end>",
-        chat_template=SPACED_TEMPLATE if request.param == "pieces" else TEMPLATE,
-    )
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer) + SPARE,
-            hidden_size=48,
-            intermediate_size=96,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=256,
-            bos_token_id=None,
-            eos_token_id=END,
-            pad_token_id=END,
-        )
-    )
-    asked = {"role": "user", "content": "x"}
-    rows = [
-        tokenizer.apply_chat_template([asked, {"role": "assistant", "content": render(chain)}])["input_ids"]
-        for chain in CHAINS
-    ]
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for step in range(110):
-        batch = [rows[(16 * step + place) % len(rows)] for place in range(16)]
-        width = max(map(len, batch))
-        ids = torch.tensor([row + [END] * (width - len(row)) for row in batch])
-        labels = torch.tensor([row + [-100] * (width - len(row)) for row in batch])
-        model(input_ids=ids, labels=labels).loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-    path: Path = tmp_path_factory.mktemp(request.param)
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return Policy.write_card(path, PolicyCard("sage_1", "base", True, "sage_1", weights_revision(path)))
+    return block_writer(request.param, tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +48,7 @@ def engine(policy: Policy) -> TransformersEngine:
 
 @pytest.fixture(scope="module")
 def vocabulary(engine: TransformersEngine) -> Vocabulary:
-    return engine._vocabulary
+    return engine._policies._vocabulary
 
 
 def prompts_of(count: int) -> list[Prompt]:
@@ -565,7 +461,7 @@ def test_a_steered_sample_depends_on_seed_item_and_its_index_alone(
     together = engine.sample("sage_1", prompts, SAMPLING, 3, BOTH)
     assert [engine.sample("sage_1", [prompt], SAMPLING, 3, BOTH)[0] for prompt in prompts[:4]] == together[:4]
     assert engine.sample("sage_1", prompts[4:8][::-1], SAMPLING, 3, BOTH)[::-1] == together[4:8]
-    monkeypatch.setattr(transformers_engine, "MAX_ROWS", 7)
+    monkeypatch.setattr(transformers_engine, "MEMORY_GB", 1e-9)
     assert engine.sample("sage_1", prompts, SAMPLING, 3, BOTH) == together
 
 

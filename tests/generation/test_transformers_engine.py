@@ -1,15 +1,13 @@
-"""The engine against plain transformers and PEFT: the same tokens, whatever the batch."""
+"""The engine in this process against plain transformers and PEFT; what all engines share is in `test_engines`."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from sage_dialog.generation.engine import Prompt, Sample
+from sage_dialog.generation.engine import Prompt
 from sage_dialog.parameters import SamplingDials
 from sage_dialog.policies import Policy
 
@@ -17,9 +15,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from sage_dialog.generation import decoding, transformers_engine  # noqa: E402
+from sage_dialog.generation.memory import Footprint  # noqa: E402
 from sage_dialog.generation.transformers_engine import TransformersEngine  # noqa: E402
 
-GREEDY = SamplingDials(top_k=1, max_new_tokens=24)
 FREE = SamplingDials(temperature=1.1, top_k=20, repetition_penalty=1.1, max_new_tokens=24)
 
 
@@ -37,40 +35,6 @@ def prompts_of(*lengths: int) -> list[Prompt]:
 
 def plain_model(base: Policy):
     return transformers.AutoModelForCausalLM.from_pretrained(base.path, attn_implementation="eager").eval()
-
-
-def greedy_texts(model, base: Policy, prompts: Sequence[Prompt], **generation) -> list[str]:
-    """Replies of transformers' own generate, one prompt at a time and so without padding."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(base.path)
-    texts = []
-    for prompt in prompts:
-        ids = tokenizer.apply_chat_template(
-            list(prompt.messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-        out = model.generate(**ids, do_sample=False, max_new_tokens=GREEDY.max_new_tokens, **generation)
-        texts.append(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
-    return texts
-
-
-def texts(replies: list[list[Sample]]) -> list[list[str]]:
-    return [[sample.text for sample in samples] for samples in replies]
-
-
-def test_top_1_is_greedy_generate_for_padded_prompts_of_unequal_length(base: Policy) -> None:
-    prompts = prompts_of(3, 40, 11, 1, 25)
-    replies = TransformersEngine(base, [], seed=0, threads=1).sample("sage_0", prompts, GREEDY, samples=3)
-    expected = greedy_texts(plain_model(base), base, prompts)
-    assert texts(replies) == [[text] * 3 for text in expected]
-    assert len({tuple(text.split()[:4]) for text in expected}) > 1  # the prompts matter
-
-
-def test_repetition_penalty_counts_the_prompt_and_never_the_padding(base: Policy) -> None:
-    prompts = prompts_of(3, 40, 11)
-    sampling = GREEDY.model_copy(update={"repetition_penalty": 1.8})
-    replies = TransformersEngine(base, [], seed=0, threads=1).sample("sage_0", prompts, sampling)
-    expected = greedy_texts(plain_model(base), base, prompts, repetition_penalty=1.8)
-    assert texts(replies) == [[text] for text in expected]
-    assert expected != greedy_texts(plain_model(base), base, prompts)
 
 
 def test_logits_of_every_step_equal_those_of_a_plain_forward(base: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,79 +65,165 @@ def test_logits_of_every_step_equal_those_of_a_plain_forward(base: Policy, monke
                 assert distance < 1e-5
 
 
-def test_a_sample_depends_on_seed_item_and_its_index_alone(base: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    prompts = prompts_of(3, 40, 11, 1, 25, 33, 8)
-    engine = TransformersEngine(base, [], seed=3, threads=1)
-    together = engine.sample("sage_0", prompts, FREE, samples=5)
-    backwards = engine.sample("sage_0", prompts[::-1], FREE, samples=5)[::-1]
-    alone = [engine.sample("sage_0", [prompt], FREE, samples=5)[0] for prompt in prompts]
-    fewer = engine.sample("sage_0", prompts, FREE, samples=2)
-    monkeypatch.setattr(transformers_engine, "MAX_ROWS", 7)
-    split = engine.sample("sage_0", prompts, FREE, samples=5)
-    assert together == backwards == alone == split
-    assert [samples[:2] for samples in together] == fewer
-    assert len({sample.text for samples in together for sample in samples}) > 30
+@pytest.mark.parametrize("size", [1, 4, 16])
+def test_adapters_write_the_same_in_batches_of_any_size_and_order(
+    base: Policy, adapters: tuple[Policy, Policy], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def counted(model, prompts, *rest):
+        sizes.append(len(prompts))
+        return decoding.decode(model, prompts, *rest)
+
+    monkeypatch.setattr(transformers_engine, "decode", counted)
+    prompts = prompts_of(*(3 + 5 * number % 31 for number in range(16)))
+    order = random.Random(size).sample(range(16), 16)
+    memory = Footprint.of(plain_model(base)).bytes(size, 33 + 3, 3, FREE.max_new_tokens) / 1e9
+    together = TransformersEngine(base, adapters, seed=3, threads=1)
+    apart = TransformersEngine(base, adapters, seed=3, threads=1, memory_gb=0 if size == 1 else memory)
+    for policy in ("sage_1", "sage_0", "sage_2"):
+        expected = together.sample(policy, prompts, FREE, samples=3)
+        sizes.clear()
+        found = apart.sample(policy, [prompts[number] for number in order], FREE, samples=3)
+        assert sizes[0] == size  # of the longest prompts
+        assert {number: row for number, row in zip(order, found, strict=True)} == dict(enumerate(expected))
 
 
-def test_another_seed_or_item_gives_other_samples(base: Policy) -> None:
-    (prompt,) = prompts_of(10)
-    first = TransformersEngine(base, [], seed=3, threads=1).sample("sage_0", [prompt], FREE, samples=4)
-    other_seed = TransformersEngine(base, [], seed=4, threads=1).sample("sage_0", [prompt], FREE, samples=4)
-    renamed = replace(prompt, item=("another",))
-    other_item = TransformersEngine(base, [], seed=3, threads=1).sample("sage_0", [renamed], FREE, samples=4)
-    assert first != other_seed
-    assert first != other_item
+# --- log-probabilities -------------------------------------------------------------------------------------
 
 
-def test_finished_says_whether_the_end_token_came(base: Policy) -> None:
-    samples = TransformersEngine(base, [], seed=0, threads=1).sample("sage_0", prompts_of(5, 20), FREE, samples=20)
-    cut = [sample for row in samples for sample in row if not sample.finished]
-    ended = [sample for row in samples for sample in row if sample.finished]
-    assert cut and ended
-    assert {sample.tokens for sample in cut} == {FREE.max_new_tokens}
-    assert all(sample.tokens < FREE.max_new_tokens for sample in ended)
-    assert all(len(sample.text.split()) == sample.tokens and "<end>" not in sample.text for sample in cut + ended)
-
-
-def test_a_prompt_without_room_gets_no_samples_and_the_others_theirs(base: Policy) -> None:
-    engine = TransformersEngine(base, [], seed=0, threads=1)
-    fits = 96 - 24 - 3  # the window, the new tokens, the template's own three words
-    replies = engine.sample("sage_0", prompts_of(fits, fits + 1, 5), FREE, samples=2)
-    assert [len(samples) for samples in replies] == [2, 0, 2]
-
-
-def test_policies_switch_exactly(base: Policy, adapters: tuple[Policy, Policy]) -> None:
+@pytest.mark.parametrize("policy", ["sage_0", "sage_1"])
+def test_log_probability_is_the_policys_own_of_the_reply_and_its_end(
+    base: Policy, adapters: tuple[Policy, Policy], policy: str
+) -> None:
+    """Whatever penalty, temperature and top-k made of it, and whether or not the reply came to its end."""
     from peft import PeftModel
 
+    sampling = SamplingDials(temperature=1.7, top_k=9, repetition_penalty=1.5, max_new_tokens=24)
+    prompts = prompts_of(30, 4, 17)
+    replies = TransformersEngine(base, adapters, seed=0, threads=1).sample(policy, prompts, sampling, samples=8)
+    plain = plain_model(base)
+    if policy == "sage_1":
+        plain = PeftModel.from_pretrained(plain, adapters[0].path).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base.path)
+    ends = set()
+    for prompt, samples in zip(prompts, replies, strict=True):
+        before = tokenizer.apply_chat_template(list(prompt.messages), add_generation_prompt=True)["input_ids"]
+        for sample in samples:
+            reply = tokenizer(sample.text)["input_ids"] + [tokenizer.eos_token_id] * sample.finished
+            with torch.inference_mode():
+                logits = plain(torch.tensor([before + reply])).logits[0, len(before) - 1 : -1].double()
+            expected = logits.log_softmax(dim=1).gather(1, torch.tensor(reply)[:, None]).sum()
+            assert sample.log_probability == pytest.approx(float(expected), abs=1e-3, rel=1e-5)
+            ends.add(sample.finished)
+    assert ends == {True, False}
+
+
+# --- hearing a reply as it is written ----------------------------------------------------------------------
+
+
+def test_the_first_sample_of_the_first_prompt_is_heard_as_it_is_written(base: Policy) -> None:
+    engine = TransformersEngine(base, [], seed=3, threads=1)
+    for lengths in ((12,), (3, 40, 11, 1, 25), (40, 3), (1, 30, 30)):
+        prompts = prompts_of(*lengths)
+        pieces: list[str] = []
+        replies = engine.sample("sage_0", prompts, FREE, samples=5, heard=pieces.append)
+        assert "".join(pieces) == replies[0][0].text
+        assert len(pieces) == replies[0][0].tokens > 1
+        assert replies == engine.sample("sage_0", prompts, FREE, samples=5)
+
+
+def test_the_reply_is_heard_in_whichever_batch_it_is_written(base: Policy) -> None:
+    engine = TransformersEngine(base, [], seed=3, threads=1, memory_gb=1e-9)
+    pieces: list[str] = []
+    replies = engine.sample("sage_0", prompts_of(3, 40, 11), FREE, samples=2, heard=pieces.append)
+    assert "".join(pieces) == replies[0][0].text
+
+
+def test_nothing_is_heard_of_a_first_prompt_without_room(base: Policy) -> None:
+    pieces: list[str] = []
+    engine = TransformersEngine(base, [], seed=3, threads=1)
+    assert [len(row) for row in engine.sample("sage_0", prompts_of(90, 5), FREE, heard=pieces.append)] == [0, 1]
+    assert pieces == []
+
+
+def test_whoever_listens_may_break_off(base: Policy, adapters: tuple[Policy, Policy]) -> None:
+    pieces: list[str] = []
+
+    def heard(piece: str) -> None:
+        pieces.append(piece)
+        if len(pieces) == 3:
+            raise KeyboardInterrupt
+
+    engine = TransformersEngine(base, adapters, seed=3, threads=1)
     prompts = prompts_of(12, 30)
-    engine = TransformersEngine(base, [base, *adapters, adapters[0]], seed=0, threads=1)
-    expected = {"sage_0": greedy_texts(plain_model(base), base, prompts)}
-    for policy in adapters:
-        adapted = PeftModel.from_pretrained(plain_model(base), policy.path).eval()
-        expected[policy.name] = greedy_texts(adapted, base, prompts)
-    assert len({tuple(replies) for replies in expected.values()}) == 3
-    for name in ("sage_2", "sage_0", "sage_1", "sage_2", "sage_1", "sage_0"):
-        assert texts(engine.sample(name, prompts, GREEDY)) == [[text] for text in expected[name]]
+    expected = engine.sample("sage_1", prompts, FREE, samples=2)
+    with pytest.raises(KeyboardInterrupt):
+        engine.sample("sage_1", prompts, FREE, samples=2, heard=heard)
+    assert "".join(pieces) and expected[0][0].text.startswith("".join(pieces))
+    assert engine.sample("sage_1", prompts, FREE, samples=2) == expected
 
 
-def test_an_adapter_of_another_base_is_refused(base: Policy, adapters: tuple[Policy, Policy]) -> None:
-    stranger = Policy(adapters[0].path, replace(adapters[0].card, base_revision="0123"))
-    with pytest.raises(ValueError, match=r"'sage_1' .* belongs to base revision 0123"):
-        TransformersEngine(base, [stranger], seed=0, threads=1)
+# --- after an exception ------------------------------------------------------------------------------------
 
 
-def test_an_adapter_is_no_base(adapters: tuple[Policy, Policy]) -> None:
-    with pytest.raises(ValueError, match=r"'sage_1' .* is an adapter"):
-        TransformersEngine(adapters[0], [], seed=0, threads=1)
+@pytest.mark.parametrize(("place", "call"), [("self_attn", 6), ("mlp.experts", 6), ("mlp.experts", 1)])
+def test_all_policies_write_on_exactly_after_an_exception_amid_a_forward_pass(
+    base: Policy, adapters: tuple[Policy, Policy], monkeypatch: pytest.MonkeyPatch, place: str, call: int
+) -> None:
+    prompts, sampling = prompts_of(12, 30), FREE.model_copy(update={"max_new_tokens": 10})
+    untouched = TransformersEngine(base, adapters, seed=3, threads=1)
+    expected = {name: untouched.sample(name, prompts, sampling, samples=2) for name in ("sage_0", "sage_1", "sage_2")}
+    assert len({row[0].text for rows in expected.values() for row in rows}) == 6
+    engine = TransformersEngine(base, adapters, seed=3, threads=1)
+    for broken in ("sage_1", "sage_0", "sage_2"):
+        (*_, module) = (module for name, module in engine._model.named_modules() if name.endswith(place))
+        while hasattr(module, "base_layer"):
+            module = module.base_layer
+        forward, calls = type(module).forward, []
+
+        def failing(self, *args, forward=forward, calls=calls, module=module, **kwargs):
+            calls.append(self)
+            if self is module and len(calls) >= call:
+                raise MemoryError
+            return forward(self, *args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(module), "forward", failing)
+            with pytest.raises(MemoryError):
+                engine.sample(broken, prompts, sampling, samples=2)
+        assert {name: engine.sample(name, prompts, sampling, samples=2) for name in expected} == expected
 
 
-def test_two_policies_of_one_name_are_refused(base: Policy, adapters: tuple[Policy, Policy]) -> None:
-    namesake = Policy(adapters[1].path, replace(adapters[1].card, name="sage_1"))
-    with pytest.raises(ValueError, match="two policies are named 'sage_1'"):
-        TransformersEngine(base, [adapters[0], namesake], seed=0, threads=1)
+def test_what_an_interrupted_adapter_leaves_on_the_base_is_cleared_away(
+    base: Policy, adapters: tuple[Policy, Policy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the interrupt comes amid PEFT's own clearing up (its issue 3475 is of this kind)."""
+    from peft.tuners.lora import ParamWrapper
+
+    def interrupted(self) -> None:
+        raise KeyboardInterrupt
+
+    prompts = prompts_of(12, 30)
+    engine = TransformersEngine(base, adapters, seed=3, threads=1)
+    expected = {name: engine.sample(name, prompts, FREE, samples=4) for name in ("sage_0", "sage_1", "sage_2")}
+    with monkeypatch.context() as patch:
+        patch.setattr(ParamWrapper, "_remove_parametrizations", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.sample("sage_1", prompts, FREE, samples=4)
+    for name in ("sage_2", "sage_0", "sage_1"):
+        assert engine.sample(name, prompts, FREE, samples=4) == expected[name]
 
 
-def test_an_unknown_policy_is_named_with_those_there(base: Policy, adapters: tuple[Policy, Policy]) -> None:
-    engine = TransformersEngine(base, adapters, seed=0, threads=1)
-    with pytest.raises(KeyError, match="'sage_9' is not loaded; this engine holds sage_0, sage_1, sage_2"):
-        engine.sample("sage_9", prompts_of(3), GREEDY)
+# --- the device --------------------------------------------------------------------------------------------
+
+
+def test_what_decides_names_device_and_dtype(base: Policy) -> None:
+    decides = TransformersEngine(base, [], seed=0, threads=1, device="cpu").decides
+    assert (decides["device"], decides["dtype"]) == ("cpu", "float32")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused(base: Policy) -> None:
+    with pytest.raises(ValueError, match=r"device is cuda, but torch .* finds no GPU"):
+        TransformersEngine(base, [], seed=0, device="cuda")

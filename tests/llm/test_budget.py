@@ -31,7 +31,7 @@ def test_a_cap_of_n_calls_makes_exactly_n_calls(
     with pytest.raises(CapReachedError, match=rf"llm\.caps\.calls = {cap} is reached.*The same command goes on"):
         list(texts(client := make_client(server.url, budget=budget(calls=cap), concurrency=16), range(200)))
     assert len(server.calls) == cap
-    assert client._servers[0].limit.in_flight == 0
+    assert client.servers[0].limit.in_flight == 0
     assert len(list(journal.entries())) == cap  # what was on its way is kept
 
 

@@ -12,7 +12,7 @@ from sage_dialog.llm import loop
 from sage_dialog.llm import server as server_module
 from sage_dialog.llm.client import Client, _Pace
 from sage_dialog.llm.journal import Journal
-from sage_dialog.llm.requests import Reason, Request
+from sage_dialog.llm.requests import ChatRequest, Reason
 
 Serve = Callable[..., FaultyServer]
 MakeClient = Callable[..., Client]
@@ -76,7 +76,7 @@ def test_a_server_that_comes_back_is_used_again(serve: Serve, make_client: MakeC
     started = asyncio.run_coroutine_threadsafe(start_later(), loop._loop())
     assert list(lost) == ["echo item 10"]
     started.result()
-    assert client._servers[0].limit.limit >= 1 and len(other.calls) == 1
+    assert client.servers[0].limit.limit >= 1 and len(other.calls) == 1
     other.__exit__()
 
 
@@ -205,7 +205,7 @@ def test_what_is_more_than_the_bucket_holds_counts_in_full() -> None:
 
 def test_tokens_have_an_upper_bound() -> None:
     said = "ΑΒ" * 50
-    asked = Request("judge", "m", ({"role": "user", "content": said},), {"max_tokens": 7}, {"type": "object"})
+    asked = ChatRequest("judge", "m", ({"role": "user", "content": said},), {"max_tokens": 7}, {"type": "object"})
     assert asked.most_prompt_tokens >= len(said.encode()) + len('{"type": "object"}')
     assert asked.most_completion_tokens == 7
 

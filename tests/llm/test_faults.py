@@ -168,7 +168,7 @@ def test_nothing_is_sent_while_a_server_asks_to_wait(serve: Serve, make_client: 
 
     async def ask() -> None:
         asked = [asyncio.create_task(client.ask(request(client, item))) for item in range(5)]
-        while not client._servers[0].limit.wait_s:
+        while not client.servers[0].limit.wait_s:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.1)
         for task in asked:
@@ -178,7 +178,7 @@ def test_nothing_is_sent_while_a_server_asks_to_wait(serve: Serve, make_client: 
 
     loop.run(ask())
     assert len(server.calls) == 1
-    assert 55 < client._servers[0].limit.wait_s <= 60
+    assert 55 < client.servers[0].limit.wait_s <= 60
 
 
 def test_half_a_surrogate_pair_is_no_obstacle(serve: Serve, make_client: MakeClient) -> None:

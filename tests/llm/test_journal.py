@@ -15,14 +15,14 @@ from sage_dialog.llm import loop
 from sage_dialog.llm.client import Client
 from sage_dialog.llm.journal import Journal
 from sage_dialog.llm.journal_file import JournalError
-from sage_dialog.llm.requests import NoReplyError, Reason, Reply, Request
+from sage_dialog.llm.requests import ChatRequest, NoReplyError, Reason, Reply
 
 Serve = Callable[..., FaultyServer]
 MakeClient = Callable[..., Client]
 
 
-def asked(item: int, role: str = "judge", model: str = "m") -> Request:
-    return Request(role, model, ({"role": "user", "content": f"{item} — ünï"},), {"temperature": 0.5})
+def asked(item: int, role: str = "judge", model: str = "m") -> ChatRequest:
+    return ChatRequest(role, model, ({"role": "user", "content": f"{item} — ünï"},), {"temperature": 0.5})
 
 
 async def filled(journal: Journal, items: range, role: str = "judge", cost: float | None = 0.5) -> None:
@@ -225,5 +225,5 @@ def test_a_closed_journal_says_so(tmp_path: Path) -> None:
 
 def test_a_request_has_the_same_name_for_ever() -> None:
     """What is kept today must be found tomorrow: a change of names asks for everything again."""
-    named = Request("judge", "m", ({"role": "user", "content": "ü"},), {"max_tokens": 5}, {"type": "object"}, 1)
+    named = ChatRequest("judge", "m", ({"role": "user", "content": "ü"},), {"max_tokens": 5}, {"type": "object"}, 1)
     assert named.key == "b4c41604678a820e22965f800b908e625455be0725bb92bc5b12b1e68a2319ca"

@@ -16,7 +16,8 @@ from sage_dialog.llm.budget import Budget
 from sage_dialog.llm.client import Client
 from sage_dialog.llm.journal import Journal
 from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError
-from sage_dialog.parameters import Caps
+from sage_dialog.parameters import Caps, SamplingDials
+from sage_dialog.policies import Policy, PolicyCard, weights_revision
 
 START_S = 120
 WORDS = ["<end>", "system", "user", "assistant", *(f"w{number}" for number in range(40))]
@@ -108,3 +109,34 @@ def test_a_model_that_it_does_not_have_stops_the_run(tmp_path: Path, url: str) -
     )
     with pytest.raises(RefusedError, match="refused the request"):
         list(client.in_order(client.ask, [client.request("judge", [{"role": "user", "content": "w1"}])]))
+
+
+def test_policies_are_sampled_from_it_as_text(tmp_path: Path, url: str, model: Path) -> None:
+    """It takes one sample at a time, and neither top-k nor a repetition penalty."""
+    from sage_dialog.generation.completions_engine import CompletionsEngine
+    from sage_dialog.generation.engine import Finish, Prompt
+
+    base = Policy.write_card(model, PolicyCard("sage_0", "base", False, "sage_0", weights_revision(model)))
+    journal = Journal(tmp_path / "replies.sqlite")
+    client = Client(Endpoint(base_urls=(url,), model="policies", concurrency=1), journal, Budget(Caps(), {}, {}))
+    none = {"top_k": None, "repetition_penalty": None, "logprobs": False}
+    takes = {"token_prompts": False, "token_ids": False, "n": False, **none}
+    engine = CompletionsEngine(base, [], 0, client=client, names={"sage_0": str(model)}, takes=takes)
+    prompts = [Prompt(({"role": "user", "content": f"w1 w2 w{number}"},), (number,)) for number in range(3)]
+    sampling, pieces = SamplingDials(temperature=1.5, max_new_tokens=30), []
+    replies = engine.sample("sage_0", prompts, sampling, samples=3, heard=pieces.append)
+    samples = [sample for row in replies for sample in row]
+    assert [len(row) for row in replies] == [3, 3, 3]
+    assert len({sample.text for sample in samples}) == 9
+    assert {word for sample in samples for word in sample.text.split()} <= {word for word in WORDS if word != "<end>"}
+    assert {sample.finish for sample in samples} == {Finish.STOP, Finish.LENGTH}
+    assert max(sample.tokens for sample in samples) == 30
+    assert "".join(pieces) == replies[0][0].text
+    assert engine.sample("sage_0", prompts, sampling, samples=3) == replies
+    assert journal.spent()[0].replies == 9
+    journal.drop()
+    assert engine.sample("sage_0", prompts, sampling, samples=3) == replies  # it keeps to its seed
+
+    wants_more = CompletionsEngine(base, [], 0, client=client, names={"sage_0": str(model)}, takes={**takes, "n": True})
+    with pytest.raises(RefusedError, match="1 of 3 samples"):
+        wants_more.sample("sage_0", prompts, sampling, samples=3)

@@ -3,43 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import DatasetError
 from kedro.utils import load_obj
+
+from sage_dialog.datasets.asking import Asking, told
 
 if TYPE_CHECKING:
     from sage_dialog.generation.engine import Engine, OpenEngine
+    from sage_dialog.llm.budget import Budget
+    from sage_dialog.llm.client import Client
+    from sage_dialog.parameters import Llm
     from sage_dialog.policies import Policy
 
+_WHERE = "conf/*/catalog_generation.yml"
 
-class EngineDataset(AbstractDataset[NoReturn, "OpenEngine"]):
+
+class EngineDataset(Asking):
     """What opens an engine for the policies of a node.
 
     Args:
         engine: dotted path of its class, which is imported when the first node opens it.
         args: keyword arguments of the class.
+        endpoint: for an engine over servers, the fields of `llm.asker.Endpoint` but `model`; the class gets a
+            `client` of these servers among its keyword arguments.
+        credentials: `api_key` of the endpoint.
     """
 
+    makes = "engines"
+
     def __init__(
-        self, *, engine: str, args: dict[str, Any] | None = None, metadata: dict[str, Any] | None = None
+        self,
+        *,
+        engine: str,
+        args: dict[str, Any] | None = None,
+        endpoint: dict[str, Any] | None = None,
+        credentials: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
     ) -> None:
+        super().__init__(endpoint, credentials)
         self._engine = engine
         self._args = args or {}
+        self._client: Client | None = None
         self.metadata = metadata
 
+    def equip(self, llm: Llm, budget: Budget) -> None:
+        """See `Made.equip`."""
+        super().equip(llm, budget)
+        self._client = None
+
     def load(self) -> OpenEngine:
+        try:
+            if self.asks:
+                self._endpoint(**self._no_model())
+        except ValueError as error:
+            raise DatasetError(self._fault(error)) from None  # what led to it may hold a key
         return self._open
 
-    def save(self, data: NoReturn) -> None:
-        raise DatasetError(f"{self._engine} is an engine; nothing can be saved to it.")
-
     def _open(self, base: Policy, policies: Sequence[Policy], seed: int, threads: int | None) -> Engine:
-        engine: Engine = load_obj(self._engine)(base, policies, seed, threads, **self._args)
+        from pydantic import ValidationError
+
+        try:
+            client = {"client": self._asking()} if self.asks else {}
+            engine: Engine = load_obj(self._engine)(base, policies, seed, threads, **client, **self._args)
+        except (ImportError, AttributeError, TypeError, ValidationError) as error:
+            raise DatasetError(self._fault(error)) from None
         return engine
 
-    def _exists(self) -> bool:
-        return True
+    def _asking(self) -> Client:
+        """One for the whole run, so that all its engines keep to the same pace."""
+        if self._client is None:
+            from sage_dialog.llm.client import Client
+
+            self._client = Client(self._endpoint(**self._no_model()), *self._means())
+        return self._client
+
+    def _no_model(self) -> dict[str, str]:
+        if "model" in (self._given or {}):
+            raise ValueError("model: policies are several models; their names on the servers go into args.names")
+        return {"model": "policies"}
+
+    def _fault(self, error: Exception) -> str:
+        return f"no engine can be made from {self._engine}: {told(error)}. Look at this entry in {_WHERE}."
 
     def _describe(self) -> dict[str, Any]:
         return {"engine": self._engine, "args": list(self._args)}

@@ -9,7 +9,7 @@ from typing import Any
 from kedro.io import AbstractVersionedDataset, DatasetError, Version
 
 from sage_dialog.atomic import whole_folder
-from sage_dialog.policies import CARD, Policy
+from sage_dialog.policies import CARD, Policy, TrainedPolicy
 
 # Formats that execute code when they are opened; weights travel as safetensors.
 CODE_SUFFIXES = frozenset({".bin", ".ckpt", ".h5", ".joblib", ".pickle", ".pkl", ".pt", ".pth", ".py"})
@@ -18,8 +18,8 @@ CODE_SUFFIXES = frozenset({".bin", ".ckpt", ".h5", ".joblib", ".pickle", ".pkl",
 class PolicyDirectory(AbstractVersionedDataset[Policy, Policy]):
     """A base model or an adapter at `<filepath>/<version>/<name>/`.
 
-    Saving copies the directory of the given policy; a version appears only when the copy is whole. Loading
-    opens the card and reads no weights.
+    Saving copies the directory of the given policy; a version appears only when the copy is whole, and then
+    a policy just trained leaves the scratch folder. Loading opens the card and reads no weights.
     """
 
     def __init__(
@@ -42,6 +42,8 @@ class PolicyDirectory(AbstractVersionedDataset[Policy, Policy]):
             raise DatasetError(f"{data.path} cannot be kept as a policy: {fault}.")
         with whole_folder(Path(self._get_save_path())) as partial:
             shutil.copytree(data.path, partial, dirs_exist_ok=True)
+        if isinstance(data, TrainedPolicy):
+            data.forget()
 
     def _exists(self) -> bool:
         return Path(self._get_load_path()).is_dir()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import DynamicCache
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 
-from sage_dialog.generation.shared_prefix import SharedPrefix
+from sage_dialog.generation.shared_prefix import ReservedLayer, SharedPrefix
 from sage_dialog.generation.steering import Guide, Place
 from sage_dialog.parameters import SamplingDials
 
@@ -24,42 +25,14 @@ COMPACT_BELOW = 0.75
 
 @dataclass(frozen=True)
 class Decoded:
-    """The new tokens of one row, the end token not among them. `finished` is false at the token limit."""
+    """The new tokens of one row, the end token not among them. `finished` is false at the token limit.
+
+    `log_probability` is that of the tokens and the end, where it came, in the model's own distribution.
+    """
 
     tokens: list[int]
     finished: bool
-
-
-class ReservedLayer(DynamicLayer):
-    """A cache layer whose memory is reserved once, so that no step copies what earlier steps stored.
-
-    Holds (rows, kv_heads, tokens so far, head_dim); takes one token a step, `length` at most.
-    """
-
-    def __init__(self, length: int) -> None:
-        super().__init__()
-        self._length = length
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        filled = self.get_seq_length()
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            rows, heads, _, dim = key_states.shape
-            self._reserved = key_states.new_empty(2, rows, heads, self._length, dim)
-        self._reserved[0, :, :, filled] = key_states[:, :, 0]
-        self._reserved[1, :, :, filled] = value_states[:, :, 0]
-        self.keys, self.values = self._reserved[:, :, :, : filled + 1]
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        if self.is_initialized:
-            filled = self.get_seq_length()
-            kept = self._reserved[:, indices, :, :filled]
-            self._reserved = kept.new_empty(*kept.shape[:3], self._length, kept.shape[4])
-            self._reserved[:, :, :, :filled] = kept
-            self.keys, self.values = self._reserved[:, :, :, :filled]
+    log_probability: float
 
 
 @torch.inference_mode()
@@ -70,22 +43,27 @@ def decode(
     sampling: SamplingDials,
     end: int,
     guide: Guide | None = None,
+    listener: tuple[int, Callable[[int], None]] | None = None,
 ) -> list[list[Decoded]]:
     """Sample replies to a batch of prompts, steered where there is a guide.
 
     `draws` (prompts, samples, max_new_tokens) holds one uniform number in [0, 1) for every token that may
     come: row (i, j) is a function of prompt i and draws[i, j] alone, up to the rounding of matrix products
     whose shape the batch decides. `model` must run the shared prefix attention.
+
+    A `listener` (i, hear) hears each token of row (i, 0) as it comes, the end token not among them.
     """
     samples = draws.shape[1]
     logits, prefix, lengths = _prefill(model, prompts, samples)
-    rows = torch.arange(len(prompts) * samples)
-    uniform = torch.from_numpy(draws.reshape(len(rows), -1))
+    device = logits.device
+    rows = torch.arange(len(prompts) * samples, device=device)
+    uniform = torch.from_numpy(draws.reshape(len(rows), -1)).to(device)
     logits = logits.repeat_interleave(samples, dim=0)
     positions = lengths.repeat_interleave(samples)[:, None]
-    seen = _tokens_seen(prompts, logits.shape[1]).repeat_interleave(samples, dim=0)
-    written = torch.full((len(rows), sampling.max_new_tokens), end)
-    alive = torch.ones(len(rows), dtype=torch.bool)
+    seen = _tokens_seen(prompts, logits.shape[1]).to(device).repeat_interleave(samples, dim=0)
+    written = torch.full((len(rows), sampling.max_new_tokens), end, device=device)
+    log_probabilities = torch.zeros(len(rows), dtype=torch.float64, device=device)
+    alive = torch.ones(len(rows), dtype=torch.bool, device=device)
     cache = Cache(layers=[ReservedLayer(sampling.max_new_tokens) for _ in prefix.layers])
     places: list[Place | None] | None = None if guide is None else [guide.start] * len(rows)
     for step in range(sampling.max_new_tokens):
@@ -93,7 +71,11 @@ def decode(
         if guide is not None and places is not None:
             places = [place and guide.after(place, drawn) for place, drawn in zip(places, token.tolist(), strict=True)]
         written[rows, step] = torch.where(alive, token, end)
+        log_probabilities[rows] -= cross_entropy(logits, token, reduction="none").where(alive, 0.0)
         alive &= token != end
+        if listener is not None:
+            for heard in token[alive & (rows == listener[0] * samples)].tolist():
+                listener[1](heard)
         going = int(alive.sum())
         if going == 0 or step + 1 == sampling.max_new_tokens:
             break
@@ -110,9 +92,9 @@ def decode(
         output = model(
             input_ids=token[:, None], position_ids=positions, past_key_values=cache, use_cache=True, prefix=prefix
         )
-        logits = output.logits[:, -1]
+        logits = output.logits[:, -1].float()
         positions = positions + 1
-    return _replies(written.numpy(), samples, end)
+    return _replies(written.numpy(force=True), log_probabilities.tolist(), samples, end)
 
 
 def draw(
@@ -162,28 +144,33 @@ def steered(logits: torch.Tensor, places: Sequence[Place | None], temperature: f
     A boost is in log-odds of the drawn token, so it is multiplied by the temperature that divides it later.
     """
     boosted = [(row, place) for row, place in enumerate(places) if place is not None and place.tokens]
+    device = logits.device
     if boosted:
-        rows = torch.tensor([row for row, place in boosted for _ in place.tokens])
-        tokens = torch.tensor([token for _, place in boosted for token in place.tokens])
-        weights = torch.tensor([weight for _, place in boosted for weight in place.weights], dtype=logits.dtype)
-        logits = logits.index_put((rows, tokens), temperature * weights, accumulate=True)
+        rows = torch.tensor([row for row, place in boosted for _ in place.tokens], device=device)
+        tokens = torch.tensor([token for _, place in boosted for token in place.tokens], device=device)
+        weights = [weight for _, place in boosted for weight in place.weights]
+        added = temperature * torch.tensor(weights, dtype=logits.dtype, device=device)
+        logits = logits.index_put((rows, tokens), added, accumulate=True)
     barred = [None if place is None else place.barred for place in places]
     if any(bar is not None for bar in barred):
-        nothing = np.zeros(logits.shape[1], dtype=np.float32)
-        logits = logits + torch.from_numpy(np.stack([nothing if bar is None else bar for bar in barred]))
+        bars = {id(bar): np.zeros(logits.shape[1], np.float32) if bar is None else bar for bar in barred}
+        numbers = {key: number for number, key in enumerate(bars)}
+        which = torch.tensor([numbers[id(bar)] for bar in barred], device=device)
+        logits = logits + torch.from_numpy(np.stack([*bars.values()])).to(logits)[which]
     return logits
 
 
 def _prefill(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], samples: int
 ) -> tuple[torch.Tensor, SharedPrefix, torch.Tensor]:
-    """Next-token logits (prompts, vocabulary), the prompts' keys and values, and their lengths (prompts,)."""
+    """Next-token logits (prompts, vocabulary) in float32, the prompts' keys and values, their lengths (prompts,)."""
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     longest = int(lengths.max())
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-    mask = torch.arange(longest)[None, :] >= longest - lengths[:, None]
+    ids, lengths = ids.to(model.device), lengths.to(model.device)
+    mask = torch.arange(longest, device=model.device)[None, :] >= longest - lengths[:, None]
     cache = DynamicCache()
     output = model(
         input_ids=ids,
@@ -193,11 +180,10 @@ def _prefill(
         use_cache=True,
         logits_to_keep=1,
     )
-    dtype = output.logits.dtype
-    padding = torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, float("-inf"))[:, None, None, :]
     layers = tuple((layer.keys, layer.values) for layer in cache.layers)
-    prefix = SharedPrefix(layers, padding, torch.arange(len(prompts) * samples), samples)
-    return output.logits[:, -1], prefix, lengths
+    padding = layers[0][0].new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))[:, None, None, :]
+    prefix = SharedPrefix(layers, padding, torch.arange(len(prompts) * samples, device=model.device), samples)
+    return output.logits[:, -1].float(), prefix, lengths
 
 
 def _tokens_seen(prompts: Sequence[Sequence[int]], vocabulary: int) -> torch.Tensor:
@@ -207,10 +193,10 @@ def _tokens_seen(prompts: Sequence[Sequence[int]], vocabulary: int) -> torch.Ten
     return seen
 
 
-def _replies(written: np.ndarray, samples: int, end: int) -> list[list[Decoded]]:
+def _replies(written: np.ndarray, log_probabilities: list[float], samples: int, end: int) -> list[list[Decoded]]:
     replies = []
-    for row in written:
+    for row, log_probability in zip(written, log_probabilities, strict=True):
         ends = np.flatnonzero(row == end)
         cut = int(ends[0]) if len(ends) else len(row)
-        replies.append(Decoded(row[:cut].tolist(), bool(len(ends))))
+        replies.append(Decoded(row[:cut].tolist(), bool(len(ends)), log_probability))
     return [replies[start : start + samples] for start in range(0, len(replies), samples)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -32,13 +32,13 @@ class Sample:
 
     `log_probability` is the natural logarithm of the probability that the policy itself gives the tokens of the reply
     and its end, where it came: at temperature 1, of the whole vocabulary, neither penalised nor steered. None where
-    a server does not tell.
+    a server does not tell. It is known up to rounding, which the batch decides, and so no part of equality.
     """
 
     text: str
     tokens: int
     finish: Finish
-    log_probability: float | None = None
+    log_probability: float | None = field(default=None, compare=False)
 
     @property
     def finished(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from transformers import AttentionInterface
+from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -65,6 +66,38 @@ class SharedPrefix:
             return kept
         layers = tuple((keys[alive], values[alive]) for keys, values in self.layers)
         return replace(kept, layers=layers, padding=self.padding[alive])
+
+
+class ReservedLayer(DynamicLayer):
+    """A cache layer whose memory is reserved once, so that no step copies what earlier steps stored.
+
+    Holds (rows, kv_heads, tokens so far, head_dim); takes one token a step, `length` at most.
+    """
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self._length = length
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        filled = self.get_seq_length()
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            rows, heads, _, dim = key_states.shape
+            self._reserved = key_states.new_empty(2, rows, heads, self._length, dim)
+        self._reserved[0, :, :, filled] = key_states[:, :, 0]
+        self._reserved[1, :, :, filled] = value_states[:, :, 0]
+        self.keys, self.values = self._reserved[:, :, :, : filled + 1]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        if self.is_initialized:
+            filled = self.get_seq_length()
+            kept = self._reserved[:, indices, :, :filled]
+            self._reserved = kept.new_empty(*kept.shape[:3], self._length, kept.shape[4])
+            self._reserved[:, :, :, :filled] = kept
+            self.keys, self.values = self._reserved[:, :, :, :filled]
 
 
 def shared_prefix_attention(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sage_dialog.parameters import Steering
-from sage_dialog.sac.progress import Form, Progress, is_label_text, is_list
+from sage_dialog.sac.progress import FIELDS, Form, Progress, is_label_text, is_list
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -145,6 +145,14 @@ class Place:
     barred: np.ndarray | None
     after: dict[int, Place | None] = field(default_factory=dict)
 
+    @cached_property
+    def only(self) -> int | None:
+        """The token that comes in any case, where there is one."""
+        if self.barred is None:
+            return None
+        allowed = np.flatnonzero(self.barred == 0)
+        return int(allowed[0]) if len(allowed) == 1 else None
+
 
 class Guide:
     """A steering, worked out for one tokenizer.
@@ -162,7 +170,7 @@ class Guide:
 
     def __init__(self, vocabulary: Vocabulary, steering: Steering, end: int, size: int) -> None:
         """`end` is the token that ends a reply, `size` how many logits the model gives (at times more than tokens)."""
-        self._vocabulary, self._end, self._size = vocabulary, end, size
+        self._vocabulary, self.end, self._size = vocabulary, end, size
         self._boosts: dict[str, dict[str, float]] = dict(steering.boosts.items())
         self._holds = bool(steering.fixed)
         self._form = Form.given(dict(steering.fixed.items()))
@@ -171,11 +179,15 @@ class Guide:
         self._places: dict[tuple[Progress, bytes], Place] = {}
         self._barred: dict[tuple[Progress, bytes], np.ndarray] = {}
         self.start = self._place(self._form.start(), b"")
+        self.markers = {
+            field: self._marker(field) for field in FIELDS if field in steering.fixed or self._weighs(field)
+        }
+        """By steered field, in their order, a text that stands before what is steered, for engines that stop there."""
 
     def after(self, place: Place, token: int) -> Place | None:
         """Where a reply stands after a token; None where nothing is left to steer."""
         if token not in place.after:
-            step = None if token == self._end else self._step(place.progress, place.pending, token)
+            step = None if token == self.end else self._step(place.progress, place.pending, token)
             place.after[token] = None if step is None or step[0].in_utterance else self._place(*step)
         return place.after[token]
 
@@ -230,7 +242,7 @@ class Guide:
             inside, spaced, doubtful = self._vocabulary.of_labels
             certain = np.flatnonzero(inside if progress.label or pending else inside & ~spaced).tolist()
         certain += [token for token in doubtful if self._step(progress, pending, token) is not None]
-        certain += [self._end] * progress.may_end
+        certain += [self.end] * progress.may_end
         if not certain:
             raise ValueError(f"the policy's tokenizer has no token that goes on with {progress.due!r}")
         return certain
@@ -253,6 +265,20 @@ class Guide:
                 break
             progress, pending = step
         return certain
+
+    def _weighs(self, field: str) -> bool:
+        return any(self._boosts.get(field, {}).values())
+
+    def _marker(self, field: str) -> str:
+        """The field's name, and what stands behind it as far as no token of a keyword takes it along."""
+        literal = Form.given({}).literals[FIELDS.index(field)]
+        opening = literal[literal.index(field) :]
+        taken = [
+            len(before)
+            for name, before, _ in self._keyword_tokens
+            if name == field and opening.encode().endswith(before)
+        ]
+        return opening[: max(len(opening) - max(taken), len(field))] if taken else f"{field}:"
 
     def _tokens_of_keywords(self) -> dict[tuple[str, bytes, bytes], list[tuple[int, str, float]]]:
         """By (field, what must be written before the label, what stands of it): tokens, with keyword and weight."""

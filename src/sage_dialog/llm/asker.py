@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from sage_dialog.llm import loop
 from sage_dialog.llm.budget import Budget
 from sage_dialog.llm.journal import Journal
-from sage_dialog.llm.requests import RefusedError, Reply, Request, TooManyFailuresError
+from sage_dialog.llm.requests import ChatRequest, RefusedError, Reply, Request, TooManyFailuresError
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +79,9 @@ class Asker(ABC):
         messages: Iterable[Mapping[str, str]],
         schema: Mapping[str, Any] | None = None,
         sample: int = 0,
-    ) -> Request:
+    ) -> ChatRequest:
         """A request to this endpoint, as it is configured; the schema is sent where its servers keep to one."""
-        return Request(
+        return ChatRequest(
             role,
             self.endpoint.model,
             tuple(messages),

@@ -26,7 +26,7 @@ from sage_dialog.llm.batch_api import ENDED, BatchApi, line_of, queue_is_full
 from sage_dialog.llm.budget import Budget, Reservation
 from sage_dialog.llm.journal import Journal
 from sage_dialog.llm.requests import MAY_PASS, PAID_IN_VAIN, NoReplyError, Reason, RefusedError, Reply, Request
-from sage_dialog.llm.server import Server, attempts, read_answer, usage_of
+from sage_dialog.llm.server import Server, attempts, usage_of
 
 if TYPE_CHECKING:
     from openai.types import Batch
@@ -402,7 +402,7 @@ class BatchAsker(Asker):
                 body = self._api.answer(state, answers.get(key))
                 prompt_tokens, completion_tokens = usage_of(body, request)
                 cost = self.budget.cost(request.model, prompt_tokens, completion_tokens, half=True)
-                reply = outcomes[request.key] = read_answer(body, prompt_tokens, completion_tokens)
+                reply = outcomes[request.key] = request.read(body, prompt_tokens, completion_tokens)
                 kept.append((request, reply, cost))
             except NoReplyError as failure:
                 outcomes[request.key] = failure

@@ -13,7 +13,7 @@ from sage_dialog.llm.budget import Budget, Reservation
 from sage_dialog.llm.journal import Journal
 from sage_dialog.llm.limits import Places
 from sage_dialog.llm.requests import MAY_PASS, PAID_IN_VAIN, NoReplyError, Reason, Reply, Request
-from sage_dialog.llm.server import Server, attempts, read_answer, usage_of
+from sage_dialog.llm.server import Server, attempts, usage_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +28,12 @@ class Client(Asker):
 
     def __init__(self, endpoint: Endpoint, journal: Journal, budget: Budget, max_failed_share: float = 1.0) -> None:
         super().__init__(endpoint, journal, budget, max_failed_share)
-        self._servers = [Server(endpoint, url) for url in endpoint.base_urls]
+        self.servers = tuple(Server(endpoint, url) for url in endpoint.base_urls)
         # Enough to go on with while one call is tried again for minutes.
-        self.at_once = max(1024, 4 * endpoint.concurrency * len(self._servers))
-        self._places = Places(self._servers)
+        self.at_once = max(1024, 4 * endpoint.concurrency * len(self.servers))
+        self._places = Places(self.servers)
         # Claims run ahead of the calls, so that no place waits for the disk; not far, for other processes ask too.
-        self._next = asyncio.Semaphore(endpoint.concurrency * len(self._servers))
+        self._next = asyncio.Semaphore(endpoint.concurrency * len(self.servers))
         self._pace = _Pace(endpoint.requests_per_minute), _Pace(endpoint.tokens_per_minute)
         self._fetches: dict[str, asyncio.Task[Reply]] = {}
         self._waiting: Counter[str] = Counter()
@@ -64,12 +64,12 @@ class Client(Asker):
 
     async def drain(self) -> None:
         if ending := [fetch for fetch in self._fetches.values() if fetch.cancelling()]:
-            if sent := sum(server.limit.in_flight for server in self._servers):
+            if sent := sum(server.limit.in_flight for server in self.servers):
                 logger.info("waiting for up to %d replies that are on their way; they are kept", sent)
             await asyncio.wait(ending)
 
     async def close(self) -> None:
-        for server in self._servers:
+        for server in self.servers:
             await server.close()
 
     async def _fetch(self, request: Request) -> Reply:
@@ -138,7 +138,7 @@ class Client(Asker):
                 prompt_tokens, completion_tokens = usage_of(answer, request)
                 cost = self.budget.cost(request.model, prompt_tokens, completion_tokens)
                 server.went_well()
-                reply = read_answer(answer, prompt_tokens, completion_tokens)
+                reply = request.read(answer, prompt_tokens, completion_tokens)
             finally:
                 await self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
             await self.journal.keep(request, reply, cost)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sage_dialog.llm.journal_file import JournalFile
-from sage_dialog.llm.requests import NoReplyError, Reply, Request
+from sage_dialog.llm.requests import ChatRequest, NoReplyError, Reply, Request
 
 _OPEN = "state IN ('submitting', 'submitted')"  # batches whose requests are in batch_requests
 
@@ -336,12 +336,12 @@ def _failure_row(
 
 
 def _pack(request: Request) -> bytes:
-    return zlib.compress(json.dumps({part.name: getattr(request, part.name) for part in fields(Request)}).encode())
+    return zlib.compress(json.dumps({part.name: getattr(request, part.name) for part in fields(ChatRequest)}).encode())
 
 
 def _unpack(packed: bytes) -> Request:
     given = json.loads(zlib.decompress(packed))
-    return Request(**given | {"messages": tuple(given["messages"])})
+    return ChatRequest(**given | {"messages": tuple(given["messages"])})
 
 
 def _which(role: str | None, model: str | None, keys: Sequence[str]) -> tuple[str, list[str]]:

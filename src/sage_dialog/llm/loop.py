@@ -14,8 +14,16 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@cache
+_starting = threading.Lock()
+
+
 def _loop() -> asyncio.AbstractEventLoop:
+    with _starting:
+        return _started_once()
+
+
+@cache
+def _started_once() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="language models", daemon=True).start()
     return loop

@@ -4,43 +4,97 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
+
+PutTogether = Callable[[dict[str, Any], Mapping[str, Any]], None]
+"""Adds a piece of a streamed answer to what has come of it."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """One chat completion.
+class Request(ABC):
+    """What a server is asked.
 
     Args:
         role: who asks ("annotator", …); costs are counted and capped by role.
+        model: as the servers know it.
+    """
+
+    role: str
+    model: str
+
+    path: ClassVar[str]
+    """Of the URL, behind the server's own."""
+
+    @cached_property
+    def key(self) -> str:
+        """The name of its reply: a hash of all that decides it. Who asks, and which server answers, do not."""
+        return hashlib.sha256(json.dumps(self.decides(), sort_keys=True).encode()).hexdigest()
+
+    @abstractmethod
+    def decides(self) -> dict[str, Any]:
+        """All that decides the reply."""
+
+    @abstractmethod
+    def body(self) -> dict[str, Any]:
+        """What is sent."""
+
+    @abstractmethod
+    def read(self, answer: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> Reply:
+        """The reply in a server's answer.
+
+        Raises:
+            NoReplyError: if there is none of use in it, or it is not of the form that servers have agreed on.
+            RefusedError: if the server does not do what it was asked.
+        """
+
+    @property
+    def put_together(self) -> PutTogether | None:
+        """What takes the pieces of its answer as they come; None where the answer may come whole."""
+        return None
+
+    @property
+    @abstractmethod
+    def most_prompt_tokens(self) -> int:
+        """No tokenizer makes more of it."""
+
+    @property
+    @abstractmethod
+    def most_completion_tokens(self) -> int | None:
+        """What the request itself allows; None where it sets no limit."""
+
+
+@dataclass(frozen=True)
+class ChatRequest(Request):
+    """One chat completion.
+
+    Args:
         messages: role and content, as the server takes them.
         sampling: fields of the request's body that shape the reply: temperature, seed, a limit on its tokens, …
         schema: JSON schema of the reply; None leaves its form open.
         sample: tells requests apart that are otherwise the same, where several replies are wanted.
     """
 
-    role: str
-    model: str
     messages: tuple[Mapping[str, str], ...]
     sampling: Mapping[str, Any] = field(default_factory=dict)
     schema: Mapping[str, Any] | None = None
     sample: int = 0
 
-    @cached_property
-    def key(self) -> str:
-        """The name of its reply: a hash of all that decides it. Who asks, and which server answers, do not."""
-        decides = {
+    path = "/chat/completions"
+
+    def decides(self) -> dict[str, Any]:
+        """See `Request.decides`."""
+        return {
             "model": self.model,
             "messages": [dict(message) for message in self.messages],
             "sampling": dict(self.sampling),
             "schema": self.schema,
             "sample": self.sample,
         }
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def body(self) -> dict[str, Any]:
         """What is sent. Another sample has another seed, where one is set: else it would be the same reply."""
@@ -53,6 +107,32 @@ class Request:
                 "json_schema": {"name": self.role, "schema": self.schema, "strict": True},
             }
         return body
+
+    def read(self, answer: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> Reply:
+        """The message in a server's answer.
+
+        Raises:
+            NoReplyError: if it is cut, empty, filtered or refused, or not of the form that servers have agreed on.
+        """
+        try:
+            choice = answer["choices"][0]
+            message, finished = choice["message"], choice.get("finish_reason")
+            text = message.get("content")
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise NoReplyError(Reason.BROKEN, "its answer holds no message") from error
+        if not isinstance(text, str | None):
+            raise NoReplyError(Reason.BROKEN, "its message is no text")
+        if text is not None:
+            text = whole_characters(text)
+        if refusal := message.get("refusal"):
+            raise NoReplyError(Reason.REFUSED, whole_characters(str(refusal)[:200]), text)
+        if finished == "content_filter":
+            raise NoReplyError(Reason.FILTERED, "after the model spoke", text)
+        if finished == "length":
+            raise NoReplyError(Reason.TRUNCATED, f"after {completion_tokens} tokens", text)
+        if text is None or not text.strip():
+            raise NoReplyError(Reason.EMPTY, "", text)
+        return Reply(text, prompt_tokens, completion_tokens, seconds_of(answer))
 
     @property
     def most_prompt_tokens(self) -> int:
@@ -128,3 +208,8 @@ class TooManyFailuresError(StopsRunError):
 def whole_characters(text: str) -> str:
     """The text without halves of surrogate pairs: JSON may hold them, no request, file or table can."""
     return text.encode("utf-8", "ignore").decode("utf-8")
+
+
+def seconds_of(answer: Mapping[str, Any]) -> float:
+    """How long the server was at an answer."""
+    return round(float(answer.get("seconds", 0.0)), 3)

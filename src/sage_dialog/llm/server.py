@@ -18,9 +18,9 @@ from sage_dialog.llm.limits import AdaptiveLimit
 from sage_dialog.llm.requests import (
     PUSHES_BACK,
     NoReplyError,
+    PutTogether,
     Reason,
     RefusedError,
-    Reply,
     Request,
     whole_characters,
 )
@@ -55,10 +55,17 @@ def served_model(endpoint: Endpoint) -> str:
         ValueError: if the server cannot be asked, or has several.
     """
     server = Server(endpoint, endpoint.base_urls[0])
-    names = loop.run(server.models())
+    names = loop.run(_names(server))
     if len(names) != 1:
         raise ValueError(f"{server.place} has {len(names)} models; say which in `model:`. They are {', '.join(names)}")
     return names[0]
+
+
+async def _names(server: Server) -> list[str]:
+    try:
+        return sorted(await server.models())
+    finally:
+        await server.close()
 
 
 class Server:
@@ -92,16 +99,41 @@ class Server:
         began = time.monotonic()
         failure: Exception
         try:
-            # A plain response: the SDK's model objects cost more than the call.
-            response = await self.sdk().post("/chat/completions", cast_to=httpx2.Response, body=request.body())
+            answer = await (self._streamed(request, put) if (put := request.put_together) else self._whole(request))
         except openai.APIError as error:
             failure = self.failure(error)
+        except httpx2.TransportError as error:  # in the middle of a stream
+            failure = self._unanswered(error)
         else:
-            return _read_json(response.content) | {"seconds": time.monotonic() - began}
+            return answer | {"seconds": time.monotonic() - began}
         raise failure  # and not from the SDK's error, whose request and text may hold the key
 
-    async def models(self) -> list[str]:
-        """The names of what it has.
+    async def _whole(self, request: Request) -> dict[str, Any]:
+        import httpx2
+
+        # A plain response: the SDK's model objects cost more than the call.
+        response = await self.sdk().post(request.path, cast_to=httpx2.Response, body=request.body())
+        return _read_json(response.content)
+
+    async def _streamed(self, request: Request, put_together: PutTogether) -> dict[str, Any]:
+        import openai
+
+        answer: dict[str, Any] = {}
+        body = request.body() | {"stream": True, "stream_options": {"include_usage": True}}
+        pieces = await self.sdk().post(
+            request.path, cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
+        )
+        async with pieces:
+            try:
+                async for piece in pieces:
+                    if isinstance(piece, dict):
+                        put_together(answer, piece)
+            except ValueError as error:
+                raise NoReplyError(Reason.BROKEN, "a piece of its answer is no JSON") from error
+        return answer
+
+    async def models(self) -> dict[str, dict[str, Any]]:
+        """What it has, by name, each with what the server says of it.
 
         Raises:
             ValueError: if it does not say.
@@ -111,14 +143,37 @@ class Server:
 
         try:
             response = await self.sdk().get("/models", cast_to=httpx2.Response)
-            return sorted(str(model["id"]) for model in json.loads(response.content)["data"])
+            return {str(model["id"]): dict(model) for model in json.loads(response.content)["data"]}
         except openai.OpenAIError as error:
             said = self.said(error.__cause__ or error)
         except (ValueError, KeyError, TypeError):
             said = "its answer is no list of models"
-        finally:
-            await self.close()
         raise ValueError(f"{self.place} does not say which model it has: {said}")
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        """Has vLLM load a LoRA adapter at run time; one that is there stays.
+
+        Args:
+            path: of the adapter's folder, as the server sees it.
+
+        Raises:
+            NoReplyError: if the server does not do it this time.
+            RefusedError: if it never would.
+        """
+        import httpx2
+        import openai
+
+        failure: Exception
+        body = {"lora_name": name, "lora_path": path}
+        try:
+            await self.sdk().post("/load_lora_adapter", cast_to=httpx2.Response, body=body)
+        except openai.APIError as error:
+            if "already been loaded" in str(error):  # by another process, in the meantime
+                return
+            failure = self.failure(error)
+        else:
+            return
+        raise failure
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -146,10 +201,9 @@ class Server:
             atexit.register(self._close_at_exit)
         return self._client
 
-    def _unanswered(self, error: openai.APIConnectionError) -> NoReplyError:
+    def _unanswered(self, cause: BaseException) -> NoReplyError:
         import httpx2
 
-        cause = error.__cause__ or error
         broke_off = getattr(cause.__cause__, "errno", None) in _BROKEN_OFF
         if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout) and not broke_off:
             return NoReplyError(Reason.UNREACHABLE, self.said(cause))
@@ -162,7 +216,7 @@ class Server:
         import openai
 
         if isinstance(error, openai.APIConnectionError):
-            return self._unanswered(error)
+            return self._unanswered(error.__cause__ or error)
         if isinstance(error, openai.APIStatusError):
             return self.turned_down(error.status_code, str(error.code), str(error), error.response.headers)
         return NoReplyError(Reason.BROKEN, self.said(error))
@@ -219,33 +273,6 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     except (ValueError, TypeError):
         return None
     return None
-
-
-def read_answer(answer: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> Reply:
-    """The reply in a server's answer.
-
-    Raises:
-        NoReplyError: if it is cut, empty, filtered or refused, or not of the form that servers have agreed on.
-    """
-    try:
-        choice = answer["choices"][0]
-        message, finished = choice["message"], choice.get("finish_reason")
-        text = message.get("content")
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise NoReplyError(Reason.BROKEN, "its answer holds no message") from error
-    if not isinstance(text, str | None):
-        raise NoReplyError(Reason.BROKEN, "its message is no text")
-    if text is not None:
-        text = whole_characters(text)
-    if refusal := message.get("refusal"):
-        raise NoReplyError(Reason.REFUSED, whole_characters(str(refusal)[:200]), text)
-    if finished == "content_filter":
-        raise NoReplyError(Reason.FILTERED, "after the model spoke", text)
-    if finished == "length":
-        raise NoReplyError(Reason.TRUNCATED, f"after {completion_tokens} tokens", text)
-    if text is None or not text.strip():
-        raise NoReplyError(Reason.EMPTY, "", text)
-    return Reply(text, prompt_tokens, completion_tokens, round(float(answer.get("seconds", 0.0)), 3))
 
 
 def usage_of(answer: Mapping[str, Any], request: Request) -> tuple[int, int]:

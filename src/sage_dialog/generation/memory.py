@@ -1,0 +1,110 @@
+"""How many prompts fit into a batch: an estimate, from above, of the bytes that decoding them takes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peft.tuners.lora import ParamWrapper
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+FLOAT, INDEX = 4, 8
+"""Bytes of what is reckoned in float32 whatever the model's dtype, such as logits, and of an index."""
+
+FIXED = 2**16
+"""Bytes for what does not grow with the batch."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What of a model decides the memory of a batch; the weights are not counted.
+
+    Attributes:
+        layers, hidden, heads, kv_heads, head_dim, vocabulary: of its configuration.
+        inner: width of a token's feed-forward layers.
+        experts: how many experts work on a token at once.
+        element: bytes of a number in the model's dtype.
+        merged: bytes of the weights that adapters on experts make for one layer at a time.
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    inner: int
+    experts: int
+    element: int
+    merged: int = 0
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Footprint:
+        config = model.config.get_text_config()
+        in_turn = getattr(config, "_experts_implementation", None) == "eager"
+        experts = 1 if in_turn else getattr(config, "num_experts_per_tok", None) or 1
+        inner = max(getattr(config, name, None) or 0 for name in ("intermediate_size", "moe_intermediate_size"))
+        heads = config.num_attention_heads
+        merged: dict[int, int] = defaultdict(int)
+        for module in model.modules():
+            if isinstance(module, ParamWrapper):
+                merged[id(module.get_base_layer())] += module.get_param().nbytes
+        return cls(
+            layers=config.num_hidden_layers,
+            hidden=config.hidden_size,
+            heads=heads,
+            kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            vocabulary=config.vocab_size,
+            inner=inner or 4 * config.hidden_size,
+            experts=experts,
+            element=model.dtype.itemsize,
+            merged=max(merged.values(), default=0),
+        )
+
+    def bytes(self, prompts: int, longest: int, samples: int, new: int) -> int:
+        """Bytes at the most crowded moment of `decode`: prompts padded to `longest` tokens, `new` ones at most."""
+        rows = prompts * samples
+        cache = 2 * self.layers * self.kv_heads * self.head_dim * self.element  # of a token
+        of_prompts = prompts * longest * cache
+        prefill = prompts * (longest * self._activations + longest**2 * self._mask + self.vocabulary * 2 * FLOAT)
+        kept = rows * (new * (cache + 2 * INDEX) + self.vocabulary * (self.element + FLOAT + 1))
+        scores = rows * self.heads * (longest + new) * (2 * self.element + 2 * FLOAT)
+        forward = rows * (self._activations + self.vocabulary * (self.element + FLOAT)) + scores
+        draw = rows * (3 * self.vocabulary * FLOAT + 3 * min(longest + new, self.vocabulary) * INDEX)
+        compaction = of_prompts + 2 * rows * new * cache // self.layers
+        return FIXED + self.merged + of_prompts + max(prefill, kept + max(forward, draw, compaction))
+
+    @property
+    def _activations(self) -> int:
+        """Bytes a token takes while it passes a layer, keys and values of the cache aside."""
+        query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        attention = 6 * query + 5 * key
+        feed_forward = self.experts * (4 * self.inner + 2 * self.hidden)
+        return self.element * (4 * self.hidden + max(attention, feed_forward)) + 2 * FLOAT * self.hidden
+
+    @property
+    def _mask(self) -> int:
+        """Bytes of the attention mask of a prompt, for each pair of its tokens: as truth values and as numbers."""
+        return 4 + FLOAT
+
+
+def batches(
+    lengths: Mapping[int, int], samples: int, new: int, footprint: Footprint, budget: int
+) -> Iterator[list[int]]:
+    """Prompts of like length together, longest first, as many as fit into `budget` bytes, and always one.
+
+    `lengths` holds the tokens of each prompt.
+    """
+    batch: list[int] = []
+    for index in sorted(lengths, key=lambda index: (-lengths[index], index)):
+        if batch and footprint.bytes(len(batch) + 1, lengths[batch[0]], samples, new) > budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
