@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from sage_dialog.sac.progress import Form, Value, is_list
 
 Split = Literal["train", "valid", "test"]
-Role = Literal["annotator", "selector", "judge"]
+Role = Literal["annotator", "selector", "judge", "policy"]
 BlockField = Literal["u_motivation", "u_emotion", "u_topic", "a_motivation", "a_emotion", "a_topic"]
 OutcomeRule = Literal["agreement", "half", "first_order"]
 SourceKind = Literal["listener", "sharer", "instructions", "trajectories"]
@@ -226,6 +226,8 @@ class FineTuning(Dials):
     warmup_share: float = Field(0.05, ge=0, lt=1)
     max_length: int = Field(512, ge=16, description="tokens; longer conversations are counted and left out")
     schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    group_by_length: bool = Field(False, description="batches of similar length: less padding, another order")
+    held_out: float = Field(0.0, ge=0, lt=1, description="share of the conversations measured on, not learned from")
 
 
 class Sft(Dials):
@@ -272,36 +274,55 @@ class Steering(Dials):
         return any(self.boosts.values()) or bool(self.fixed)
 
 
-class SelfPlay(Dials):
+class GameRules(Dials):
+    """How agent and simulated user talk, in self-play and evaluation alike."""
+
+    agent: SamplingDials
+    user: SamplingDials
+    steering: Steering = Field(Steering(), description="of the agent")
+    user_attempts: int = Field(
+        4, ge=1, description="times the user is sampled until a reply is whole, says something and its blocks parse"
+    )
+    one_question: bool = Field(True, description="what the user says behind its first question is cut off")
+    farewell_ends: bool = Field(True, description="a dialogue ends as the user takes leave")
+
+
+class SelfPlay(GameRules):
     situations: int | None = Field(None, ge=1, description="train situations an iteration plays; null plays all")
     max_turns: int = Field(12, ge=2, description="messages of a dialogue, the situation included (paper: 12)")
     candidates: int = Field(16, ge=2, description="candidates an agent turn (paper: 16)")
     redraws: int = Field(1, ge=0, description="times a turn's candidates are drawn anew while none is good")
-    agent: SamplingDials
-    user: SamplingDials
-    steering: Steering = Field(Steering(), description="of the agent")
     shard_size: int = Field(32, ge=1, description="dialogues played in lock-step and kept together after a kill")
+    shards_at_once: int = Field(
+        2, ge=1, description="shards under way: while the selector chooses for one, the next is sampled"
+    )
     replay_share: float = Field(0.25, ge=0, description="SFT conversations mixed in, as a share of the trajectories")
     training: FineTuning
 
 
 class Preference(Dials):
     pairs: int | None = Field(None, ge=1, description="pairs, sampled by seed; null takes all")
+    negatives: int | None = Field(
+        1, ge=1, description="candidates that a chosen one is paired with, drawn by seed; null pairs it with each"
+    )
     learning_rate: float = Field(gt=0)
     batch_size: int = Field(ge=1)
     epochs: float = Field(1.0, gt=0)
     beta: float = Field(0.1, gt=0)
-    sft_weight: float = Field(1.0, ge=0, description="weight of the SFT term on chosen (the paper's dpo_ftx 1.0)")
-    max_length: int = Field(512, ge=16)
+    loss_type: Literal["sigmoid", "sigmoid_norm", "hinge", "ipo", "apo_zero"] = Field(
+        "sigmoid", description="what TRL calls it; sigmoid is DPO as published"
+    )
+    sft_weight: float = Field(
+        1.0, ge=0, description="weight of the SFT term on chosen (the paper's dpo_ftx 1.0); the other loss weighs 1"
+    )
+    max_length: int = Field(512, ge=16, description="tokens; longer pairs are counted and left out")
+    held_out: float = Field(0.0, ge=0, lt=1, description="share of the situations measured on, not learned from")
 
 
-class Evaluation(Dials):
+class Evaluation(GameRules):
     split: Literal["valid", "test"] = Field("test", description="valid to tune on, test to report")
     situations: int | None = Field(None, ge=1, description="held-out situations, sampled by seed; null takes all")
     exchanges: int = Field(8, ge=1, description="user-agent exchanges of a dialogue (paper: 8)")
-    agent: SamplingDials
-    user: SamplingDials
-    steering: Steering = Field(Steering(), description="of the agent, in every rollout")
     pairs: tuple[tuple[str, str], ...] = Field(description="policies compared, as (a, b)")
     outcome_rule: OutcomeRule = Field(
         "agreement",

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
-from sage_dialog.generation.engine import Finish, Prompt, Sample
-from sage_dialog.parameters import FineTuning, SamplingDials, SelfPlay, Steering
+from sage_dialog.generation.engine import Engine, Finish, Prompt, Sample
+from sage_dialog.parameters import FineTuning, GameRules, SamplingDials, SelfPlay, Steering
 from sage_dialog.policies import Policy, PolicyCard
 from sage_dialog.roles.protocols import Choice, Declined
 from sage_dialog.sac import Chain, Intent, render
-from sage_dialog.selfplay.dialogue import Speaker
-from sage_dialog.selfplay.play import Game
+from sage_dialog.selfplay.dialogue import Dialogue, Speaker
+from sage_dialog.selfplay.game import Game, play
+from sage_dialog.selfplay.in_turn import in_turn
 
 Reply = Callable[[str, Prompt, int], "str | Sample | None"]
 
@@ -99,13 +102,13 @@ def game() -> Callable[..., Game]:
         user_blocks: bool = True,
         seed: int = 0,
         redraws: int = 0,
+        **rules: Any,
     ) -> Game:
         return Game(
             kind="rollout" if selector is None else "search",
             agent=Speaker("agent", agent_blocks, "You listen."),
             user=Speaker("user", user_blocks, "You share."),
-            agent_sampling=SAMPLING,
-            user_sampling=SAMPLING,
+            rules=GameRules(agent=SAMPLING, user=SAMPLING, **rules),
             max_turns=max_turns,
             seed=seed,
             candidates=candidates,
@@ -114,6 +117,18 @@ def game() -> Callable[..., Game]:
         )
 
     return make
+
+
+@pytest.fixture(name="play")
+def play_alone() -> Callable[[Engine, Game, Sequence[tuple[str, str]]], list[Dialogue]]:
+    """Plays (id, text) situations to their end, all of them in one game."""
+
+    def played(engine: Engine, rules: Game, situations: Sequence[tuple[str, str]]) -> list[Dialogue]:
+        dialogues = [Dialogue.opened(*situation) for situation in situations]
+        deque(in_turn([("all", play(engine, rules, dialogues))], rules.select, 1), maxlen=0)
+        return dialogues
+
+    return played
 
 
 @pytest.fixture

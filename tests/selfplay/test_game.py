@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from pathlib import Path
 
 import pytest
 
 from sage_dialog.generation.engine import Finish, Sample
 from sage_dialog.roles.protocols import Declined
 from sage_dialog.selfplay.dialogue import Outcome
-from sage_dialog.selfplay.play import USER_ATTEMPTS, play
 
+PROJECT = Path(__file__).parents[2]
 SITUATIONS = [("a", "I lost my keys."), ("b", "I won a race."), ("c", "My dog is ill.")]
 
 
@@ -19,7 +21,9 @@ def one_of(samples: dict[int, object], say):
     return lambda policy, prompt, j: samples[j] if policy == "agent" else say("I see.")
 
 
-def test_candidates_that_nobody_may_say_are_kept_with_the_reason_and_never_shown(game, engine, selector, say) -> None:
+def test_candidates_that_nobody_may_say_are_kept_with_the_reason_and_never_shown(
+    play, game, engine, selector, say
+) -> None:
     samples = {
         0: "no blocks at all",
         1: say("Good words."),
@@ -38,7 +42,7 @@ def test_candidates_that_nobody_may_say_are_kept_with_the_reason_and_never_shown
     assert dialogue.messages[1].content == say("Other good words.")
 
 
-def test_the_same_words_are_shown_once_and_the_first_of_them_is_chosen(game, engine, selector, say) -> None:
+def test_the_same_words_are_shown_once_and_the_first_of_them_is_chosen(play, game, engine, selector, say) -> None:
     samples = {
         0: say("Hi."),
         1: say("Hello there.", reads="glad"),
@@ -51,7 +55,7 @@ def test_the_same_words_are_shown_once_and_the_first_of_them_is_chosen(game, eng
     assert dialogue.candidates[1][1] == 1
 
 
-def test_the_selector_sees_words_alone_in_an_order_that_favours_no_candidate(game, engine, selector, say) -> None:
+def test_the_selector_sees_words_alone_in_an_order_that_favours_no_candidate(play, game, engine, selector, say) -> None:
     def orders(seed: int) -> list[tuple[str, ...]]:
         chooser = selector()
         scripted = engine(lambda policy, prompt, j: say(f"Answer {j}.") if policy == "agent" else say("I see."))
@@ -66,20 +70,20 @@ def test_the_selector_sees_words_alone_in_an_order_that_favours_no_candidate(gam
     assert all(20 <= shown_first.count(f"Answer {j}.") <= 40 for j in range(4))  # of 120 turns, 30 expected
 
 
-def test_choices_are_named_by_policy_situation_and_turn(game, engine, selector, say) -> None:
+def test_choices_are_named_by_policy_situation_and_turn(play, game, engine, selector, say) -> None:
     chooser = selector()
     play(engine(lambda *_: say("Yes.")), game(selector=chooser, candidates=2, max_turns=4), SITUATIONS[:2])
     assert [choice.item for choice in chooser.seen] == ["agent/a/1", "agent/b/1", "agent/a/3", "agent/b/3"]
 
 
-def ended(game, scripted, **rules) -> tuple[Outcome | None, int]:
+def ended(play, game, scripted, **rules) -> tuple[Outcome | None, int]:
     (dialogue,) = play(scripted, game(**rules), SITUATIONS[:1])
     return dialogue.outcome, len(dialogue.messages)
 
 
 @pytest.mark.parametrize("max_turns", [2, 3, 6])
-def test_turns_count_messages_with_the_situation(game, engine, say, max_turns: int) -> None:
-    assert ended(game, engine(lambda *_: say("Yes.")), max_turns=max_turns) == (Outcome.TURN_LIMIT, max_turns)
+def test_turns_count_messages_with_the_situation(play, game, engine, say, max_turns: int) -> None:
+    assert ended(play, game, engine(lambda *_: say("Yes.")), max_turns=max_turns) == (Outcome.TURN_LIMIT, max_turns)
 
 
 @pytest.mark.parametrize(
@@ -91,36 +95,44 @@ def test_turns_count_messages_with_the_situation(game, engine, say, max_turns: i
     ],
 )
 def test_a_user_whom_nobody_can_hear_ends_the_dialogue_after_some_attempts(
-    game, engine, say, user_says: str, outcome: Outcome
+    play, game, engine, say, user_says: str, outcome: Outcome
 ) -> None:
     replies = {"blocks": "{u_motivation", "nothing": say(""), "no end": Sample(say("and then"), 50, Finish.LENGTH)}
     scripted = engine(lambda policy, prompt, j: say("Yes.") if policy == "agent" else replies[user_says])
-    assert ended(game, scripted) == (outcome, 2)
+    assert ended(play, game, scripted, user_attempts=3) == (outcome, 2)
     items = [prompt.item for policy, prompt in scripted.asked if policy == "user"]
-    assert len(items) == len(set(items)) == USER_ATTEMPTS
+    assert len(items) == len(set(items)) == 3
 
 
-def test_a_user_may_be_unheard_once_and_go_on(game, engine, say) -> None:
+def test_a_user_may_be_unheard_once_and_go_on(play, game, engine, say) -> None:
     def reply(policy, prompt, j):
         return "garbage" if policy == "user" and prompt.item[-1] == 0 else say("Yes.")
 
-    assert ended(game, engine(reply)) == (Outcome.TURN_LIMIT, 6)
+    assert ended(play, game, engine(reply)) == (Outcome.TURN_LIMIT, 6)
 
 
-def test_a_farewell_ends_the_dialogue_with_the_users_words(game, engine, say) -> None:
+def test_a_farewell_ends_the_dialogue_with_the_users_words(play, game, engine, say) -> None:
     scripted = engine(lambda policy, prompt, j: say("Yes." if policy == "agent" else "Thank you. Goodbye."))
-    assert ended(game, scripted) == (Outcome.FAREWELL, 3)
+    assert ended(play, game, scripted) == (Outcome.FAREWELL, 3)
+    assert ended(play, game, scripted, farewell_ends=False) == (Outcome.TURN_LIMIT, 6)
 
 
-def test_a_full_context_ends_the_dialogue_for_agent_and_user(game, engine, say) -> None:
+def test_a_dialogue_goes_on_when_the_agent_takes_leave(play, game, engine, say) -> None:
+    scripted = engine(lambda policy, prompt, j: say("Goodbye, take care!" if policy == "agent" else "Wait."))
+    assert ended(play, game, scripted) == (Outcome.TURN_LIMIT, 6)
+
+
+def test_a_full_context_ends_the_dialogue_for_agent_and_user(play, game, engine, say) -> None:
     def full_for(who: str):
         return lambda policy, prompt, j: None if policy == who and len(prompt.messages) > 3 else say("Yes.")
 
-    assert ended(game, engine(full_for("agent"))) == (Outcome.CONTEXT_FULL, 3)
-    assert ended(game, engine(full_for("user"))) == (Outcome.CONTEXT_FULL, 4)
+    assert ended(play, game, engine(full_for("agent"))) == (Outcome.CONTEXT_FULL, 3)
+    assert ended(play, game, engine(full_for("user"))) == (Outcome.CONTEXT_FULL, 4)
 
 
-def test_without_a_valid_or_a_good_candidate_the_dialogue_ends_and_keeps_them(game, engine, selector, say) -> None:
+def test_without_a_valid_or_a_good_candidate_the_dialogue_ends_and_keeps_them(
+    play, game, engine, selector, say
+) -> None:
     scripted = engine(lambda policy, prompt, j: "garbage")
     (invalid,) = play(scripted, game(selector=selector(), candidates=3), SITUATIONS[:1])
     assert (invalid.outcome, len(invalid.messages)) == (Outcome.NO_VALID_CANDIDATE, 1)
@@ -136,7 +148,7 @@ def test_without_a_valid_or_a_good_candidate_the_dialogue_ends_and_keeps_them(ga
     assert (dialogue.outcome, len(unread.seen)) == (Outcome.UNREADABLE_CHOICE, 1)
 
 
-def test_where_no_candidate_is_good_others_are_drawn_and_all_are_kept(game, engine, selector, say) -> None:
+def test_where_no_candidate_is_good_others_are_drawn_and_all_are_kept(play, game, engine, selector, say) -> None:
     def reply(policy, prompt, j):
         redraw = prompt.item[5] if len(prompt.item) > 5 else 0
         return say(f"Take {redraw}, reply {j}." if policy == "agent" else "I see.")
@@ -152,7 +164,12 @@ def test_where_no_candidate_is_good_others_are_drawn_and_all_are_kept(game, engi
     assert len({choice.item for choice in picky.seen}) == 2
 
 
-def test_an_evaluated_reply_with_broken_blocks_is_heard_as_written(game, engine, say) -> None:
+def test_every_way_to_end_is_documented() -> None:
+    documented = re.findall(r"^\| `([^`]+)` \|", (PROJECT / "docs/self-play.md").read_text(), re.MULTILINE)
+    assert sorted(documented) == sorted(Outcome)
+
+
+def test_an_evaluated_reply_with_broken_blocks_is_heard_as_written(play, game, engine, say) -> None:
     broken = "{u_motivation: x} I hear you."
     scripted = engine(lambda policy, prompt, j: broken if policy == "agent" else say("I see."))
     (dialogue,) = play(scripted, game(max_turns=4), SITUATIONS[:1])
@@ -162,11 +179,11 @@ def test_an_evaluated_reply_with_broken_blocks_is_heard_as_written(game, engine,
     assert dialogue.outcome == Outcome.TURN_LIMIT
 
 
-def test_an_evaluated_agent_that_says_nothing_ends_the_dialogue(game, engine, say) -> None:
-    assert ended(game, engine(lambda *_: say(" "))) == (Outcome.EMPTY_AGENT_REPLY, 2)
+def test_an_evaluated_agent_that_says_nothing_ends_the_dialogue(play, game, engine, say) -> None:
+    assert ended(play, game, engine(lambda *_: say(" "))) == (Outcome.EMPTY_AGENT_REPLY, 2)
 
 
-def test_a_plain_agent_needs_no_blocks_to_be_valid(game, engine, selector, say) -> None:
+def test_a_plain_agent_needs_no_blocks_to_be_valid(play, game, engine, selector, say) -> None:
     scripted = engine(lambda policy, prompt, j: ("Hm.", "Plain words.")[j] if policy == "agent" else say("I see."))
     (dialogue,) = play(
         scripted, game(selector=selector(), candidates=2, max_turns=2, agent_blocks=False), SITUATIONS[:1]
@@ -185,14 +202,14 @@ def hashed(say):
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [1, 2, 0]])
-def test_a_dialogue_is_the_same_alone_and_in_any_company(game, engine, selector, say, order: list[int]) -> None:
+def test_a_dialogue_is_the_same_alone_and_in_any_company(play, game, engine, selector, say, order: list[int]) -> None:
     rules = game(selector=selector(), candidates=4, max_turns=8)
     alone = {name: play(engine(hashed(say)), rules, [(name, text)])[0] for name, text in SITUATIONS}
     together = play(engine(hashed(say)), rules, [SITUATIONS[place] for place in order])
     assert {dialogue.situation_id: dialogue for dialogue in together} == alone
 
 
-def test_one_dialogue_ending_early_leaves_nothing_behind_in_the_others(game, engine, say) -> None:
+def test_one_dialogue_ending_early_leaves_nothing_behind_in_the_others(play, game, engine, say) -> None:
     def reply(policy, prompt, j):
         opening = prompt.messages[1]["content"]
         return "garbage" if policy == "user" and "keys" in opening else say("Yes.", reads=opening[-6:-1].strip())

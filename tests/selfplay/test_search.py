@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import signal
 
@@ -99,9 +100,19 @@ def test_situations_that_begin_alike_stay_apart(searched, engine, say) -> None:
 
 def test_shards_do_not_change_the_rows(searched, engine, say, search_dials) -> None:
     one = searched(engine(hashed(say)))
-    for size in (1, 8, 100):
-        dials = search_dials.model_copy(update={"shard_size": size})
-        assert searched(engine(hashed(say)), dials=dials) == one
+    for size, at_once in itertools.product((1, 3, 8, 100), (1, 2, 3)):
+        dials = search_dials.model_copy(update={"shard_size": size, "shards_at_once": at_once})
+        assert searched(engine(hashed(say)), scratch=f"{size}/{at_once}", dials=dials) == one
+
+
+def test_shards_under_way_take_up_those_of_a_run_with_fewer(searched, engine, say, search_dials) -> None:
+    """How many take turns decides nothing, so it may be changed between a kill and the next run."""
+    with pytest.raises(StoppedError):
+        searched(engine(until(95, hashed(say), stop)))
+    resumed, whole = engine(hashed(say)), engine(hashed(say))
+    dials = search_dials.model_copy(update={"shards_at_once": 1})
+    assert searched(resumed, dials=dials) == searched(whole, scratch="whole")
+    assert 0 < len(resumed.asked) < len(whole.asked)
 
 
 @pytest.mark.parametrize("replies", [0, 30, 70, 100])
@@ -121,7 +132,7 @@ def test_a_killed_search_leaves_only_whole_shards(searched, engine, say, tmp_pat
     child = os.fork()
     if child == 0:
         try:
-            searched(engine(until(70, hashed(say), lambda: os.kill(os.getpid(), signal.SIGKILL))), scratch="killed")
+            searched(engine(until(95, hashed(say), lambda: os.kill(os.getpid(), signal.SIGKILL))), scratch="killed")
         finally:
             os._exit(1)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
@@ -144,6 +155,8 @@ def test_other_inputs_never_meet_the_shards_of_these(searched, engine, say, sele
         {"preambles": {**PREAMBLES, "listener": "You joke."}},
         {"dials": search_dials.model_copy(update={"agent": warmer})},
         {"dials": search_dials.model_copy(update={"max_turns": 4})},
+        {"dials": search_dials.model_copy(update={"user_attempts": 1})},
+        {"dials": search_dials.model_copy(update={"one_question": False})},
         {"dials": search_dials.model_copy(update={"steering": Steering(fixed={"a_topic": ("dogs",)})})},
         {"dials": search_dials.model_copy(update={"steering": Steering(fixed={"a_topic": ("dogs", "cats")})})},
     ):

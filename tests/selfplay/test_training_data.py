@@ -7,7 +7,6 @@ import pytest
 
 from sage_dialog import schemas
 from sage_dialog.selfplay.pairs import preference_pairs
-from sage_dialog.selfplay.play import play
 from sage_dialog.selfplay.refinement import refinement_mix
 from sage_dialog.selfplay.tables import candidates_table, trajectories_table
 
@@ -15,7 +14,7 @@ SITUATIONS = [(f"s{n}", f"Situation {n}.") for n in range(6)]
 
 
 @pytest.fixture
-def played(game, engine, selector, say):
+def played(play, game, engine, selector, say):
     """Six dialogues with four candidates a turn; in s5 the agent never finds words."""
 
     def reply(policy, prompt, j):
@@ -67,7 +66,7 @@ def test_the_replayed_share_is_drawn_by_seed_from_the_first_mix(played) -> None:
     assert len(replayed(0, share=100.0)) == 50
 
 
-def test_an_agent_that_never_spoke_is_an_error_that_says_what_to_do(game, engine, selector) -> None:
+def test_an_agent_that_never_spoke_is_an_error_that_says_what_to_do(play, game, engine, selector) -> None:
     dialogues = play(engine(lambda *_: "garbage"), game(selector=selector(), candidates=2), SITUATIONS)
     with pytest.raises(ValueError, match=r"spoke in none of 6 dialogues.*invalid_reason.*self_play.agent.temperature"):
         refinement_mix(trajectories_table(dialogues), sft_conversations(1), "You listen.", 0.5, seed=0)
@@ -118,7 +117,26 @@ def test_the_rejected_one_is_drawn_and_not_the_first(played) -> None:
     assert 0.35 < sum(one != other for one, other in zip(short[::2], short[1::2], strict=True)) / len(draws[::2]) < 0.65
 
 
-def test_a_turn_whose_candidates_all_say_the_same_gives_no_pair(game, engine, selector, say) -> None:
+def test_of_several_rejected_ones_no_two_say_the_same(play, game, engine, selector, say) -> None:
+    words = ("A word.", "B word.", "A word.", "C word.", "The longest of words.")
+
+    def reply(policy, prompt, j):
+        return say(words[j] if policy == "agent" else "And?", reads=f"mood {j}")
+
+    dialogues = play(engine(reply), game(selector=selector(), candidates=5, max_turns=4), SITUATIONS[:3])
+    tables = candidates_table(dialogues), trajectories_table(dialogues)
+
+    def rejected(negatives: int | None) -> list[list[str]]:
+        rows = preference_pairs(*tables, "You listen.", 0, negatives).to_pylist()
+        turns = sorted({(row["situation_id"], row["turn"]) for row in rows})
+        return [[row["rejected"][-7:] for row in rows if (row["situation_id"], row["turn"]) == turn] for turn in turns]
+
+    assert [sorted(turn) for turn in rejected(None)] == [["A word.", "B word.", "C word."]] * 6
+    assert rejected(3) == rejected(9) == rejected(None)
+    assert [turn[:2] for turn in rejected(3)] == rejected(2) and [turn[:1] for turn in rejected(2)] == rejected(1)
+
+
+def test_a_turn_whose_candidates_all_say_the_same_gives_no_pair(play, game, engine, selector, say) -> None:
     def reply(policy, prompt, j):
         same = say("Same.", reads=f"mood {j}")
         return same if policy == "user" or prompt.item[-1] == 1 else (same, say("Other."))[j]
@@ -128,7 +146,7 @@ def test_a_turn_whose_candidates_all_say_the_same_gives_no_pair(game, engine, se
     assert pairs["turn"].to_pylist() == [3, 3]
 
 
-def test_without_any_pair_the_error_says_what_to_turn(game, engine, selector, say) -> None:
+def test_without_any_pair_the_error_says_what_to_turn(play, game, engine, selector, say) -> None:
     dialogues = play(engine(lambda *_: say("Same.")), game(selector=selector(), candidates=2), SITUATIONS[:1])
     with pytest.raises(ValueError, match=r"no agent turn gives a preference pair: 3 turns .*self_play.candidates"):
         preference_pairs(candidates_table(dialogues), trajectories_table(dialogues), "You listen.", seed=0)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sage_dialog.sac import Chain, Intent, parse, render
 from sage_dialog.selfplay.dialogue import is_farewell, up_to_first_question
-from sage_dialog.selfplay.play import play
 
 SITUATION = "I lost my keys."
 
@@ -18,7 +19,7 @@ def two_exchanges(policy, prompt, j):
     return render(Chain(state, Intent("comfort", "calm", ("home",)), f"{policy} says {turn}."))
 
 
-def test_the_agent_sees_plain_user_turns_and_its_own_blocks(game, engine) -> None:
+def test_the_agent_sees_plain_user_turns_and_its_own_blocks(play, game, engine) -> None:
     scripted = engine(two_exchanges)
     play(scripted, game(max_turns=4), [("s", SITUATION)])
     assert scripted.prompts("agent")[1] == (
@@ -33,7 +34,7 @@ def test_the_agent_sees_plain_user_turns_and_its_own_blocks(game, engine) -> Non
     )
 
 
-def test_the_user_sees_roles_flipped_its_own_blocks_and_none_of_the_agents(game, engine) -> None:
+def test_the_user_sees_roles_flipped_its_own_blocks_and_none_of_the_agents(play, game, engine) -> None:
     scripted = engine(two_exchanges)
     play(scripted, game(max_turns=5), [("s", SITUATION)])
     assert scripted.prompts("user")[1] == (
@@ -54,14 +55,14 @@ def test_the_user_sees_roles_flipped_its_own_blocks_and_none_of_the_agents(game,
 
 
 @pytest.mark.parametrize("first_reply", ["Plain words.", "{u_motivation: broken"])
-def test_an_opening_that_nobody_read_means_sharing(game, engine, say, first_reply: str) -> None:
+def test_an_opening_that_nobody_read_means_sharing(play, game, engine, say, first_reply: str) -> None:
     scripted = engine(lambda policy, prompt, j: first_reply if policy == "agent" else say("Yes."))
     play(scripted, game(max_turns=3, agent_blocks=not first_reply.startswith("Plain")), [("s", SITUATION)])
     opening = parse(scripted.prompts("user")[0][1]["content"])
     assert opening == Chain(Intent(), Intent("sharing"), SITUATION)
 
 
-def test_a_user_without_blocks_opens_with_the_bare_situation(game, engine) -> None:
+def test_a_user_without_blocks_opens_with_the_bare_situation(play, game, engine) -> None:
     scripted = engine(lambda policy, prompt, j: f"{policy} speaks.")
     play(scripted, game(max_turns=5, agent_blocks=False, user_blocks=False), [("s", SITUATION)])
     assert [message["content"] for message in scripted.prompts("user")[1]] == [
@@ -79,7 +80,21 @@ def test_a_user_without_blocks_opens_with_the_bare_situation(game, engine) -> No
         ("I'm sad. Why did she leave?", "I'm sad. Why did she leave?"),
         ("I'm sad. Why did she leave? I loved her. Do you know?", "I'm sad. Why did she leave?"),
         ("Why me?! It is unfair.", "Why me?!"),
-        ('She asked "why?" and left.', 'She asked "why?"'),
+        ("He left!? And now...", "He left!?"),
+        ("Why?... I loved her. Do you know?", "Why?..."),
+        ("Why?… I loved her.", "Why?…"),
+        ("Why? (laughs) It is odd.", "Why?"),
+        ("I'm sad (can you tell?). Why did she leave? I know.", "I'm sad (can you tell?). Why did she leave?"),
+        (
+            "I'm sad (can you tell?) and tired. Why did she leave?",
+            "I'm sad (can you tell?) and tired. Why did she leave?",
+        ),
+        ("(Can you tell?) I'm sad.", "(Can you tell?)"),
+        ("Who?--I do not know. Do you?", "Who?"),
+        ('She asked "why?" and left.', 'She asked "why?" and left.'),
+        ('She asked "why?" What do I say? I am lost.', 'She asked "why?" What do I say?'),
+        ("She asked “why?” What do I say? I am lost.", "She asked “why?” What do I say?"),
+        ("See https://a.com/why? for it.", "See https://a.com/why? for it."),
         ("Nothing to ask here. Nothing at all.", "Nothing to ask here. Nothing at all."),
         ("See a.com/?q=1 for it. Is it true? Yes.", "See a.com/?q=1 for it. Is it true?"),
         ("Really?\nI did not know.", "Really?"),
@@ -89,12 +104,48 @@ def test_a_reply_ends_after_its_first_question_and_keeps_it(reply: str, heard: s
     assert up_to_first_question(reply) == heard
 
 
-def test_a_trimmed_reply_is_trimmed_for_its_speaker_too(game, engine, say) -> None:
+STATEMENT = st.sampled_from(
+    [
+        "I'm sad.",
+        "He left...",
+        "Well… ok.",
+        "It is (so to speak) over!",
+        "See https://a.com/?q=1 .",
+        "no end",
+        ":(",
+        "1?2",
+    ]
+) | st.sampled_from(
+    ["She asked 'why?' and left.", "She asked “why?” and left.", "“Go,” he said.", "(am I?) and so on."]
+)
+QUESTION = st.sampled_from(
+    ["Why?", "Is it?!", "Did he!?", "So what?...", "Am I wrong?…", "Did she say “no”?", "(Is it me?)", "Really??"]
+)
+
+
+@given(st.lists(STATEMENT, max_size=4), QUESTION, st.lists(STATEMENT | QUESTION, max_size=4), st.sampled_from(" \n"))
+def test_a_question_is_never_dropped_and_nothing_behind_it_is_kept(before, question, after, space: str) -> None:
+    kept = space.join([*before, question])
+    after = [text[0].upper() + text[1:] for text in after[:1]] + after[1:]  # a new sentence
+    assert up_to_first_question(space.join([*before, question, *after])) == kept
+
+
+@given(st.text(alphabet="aB ?!.…\"'”)]—\n", max_size=30))
+def test_what_is_kept_is_the_beginning_and_asks_where_anything_was_cut(text: str) -> None:
+    kept = up_to_first_question(text)
+    assert text.startswith(kept)
+    assert kept == text or "?" in kept
+    assert up_to_first_question(kept) == kept
+
+
+def test_a_trimmed_reply_is_trimmed_for_its_speaker_too(play, game, engine, say) -> None:
     scripted = engine(lambda policy, prompt, j: say("Oh. Why? Tell me." if policy == "user" else "I see."))
     (dialogue,) = play(scripted, game(max_turns=5), [("s", SITUATION)])
     assert dialogue.messages[2].text == "Oh. Why?"
     assert dialogue.messages[2].content == say("Oh. Why?")
     assert scripted.prompts("user")[1][3]["content"] == say("Oh. Why?")
+    (untrimmed,) = play(scripted, game(max_turns=3, one_question=False), [("s", SITUATION)])
+    assert untrimmed.messages[2].text == "Oh. Why? Tell me."
 
 
 @pytest.mark.parametrize(
@@ -106,6 +157,13 @@ def test_a_trimmed_reply_is_trimmed_for_its_speaker_too(game, engine, say) -> No
         ("She never said goodbye. It hurts.", False),
         ("Should I say goodbye?", False),
         ("I stood by the lake.", False),
+        ("It was so hard to say goodbye.", False),
+        ("We had our last good night of sleep in June.", False),
+        ("In the end it was a good night.", False),
+        ("Thank you, have a good night!", True),
+        ("Thanks, bye!", True),
+        ("Ok, I'll see you later then.", True),
+        ("Take care of yourself!", True),
         ("It is a lot. I take care of my mother now.", False),
     ],
 )
@@ -113,7 +171,7 @@ def test_a_farewell_is_in_the_last_sentence_and_asks_nothing(text: str, farewell
     assert is_farewell(text) is farewell
 
 
-def test_line_breaks_braces_and_the_word_topic_survive_in_what_is_said(game, engine, say) -> None:
+def test_line_breaks_braces_and_the_word_topic_survive_in_what_is_said(play, game, engine, say) -> None:
     said = "First line.\nSecond {line}, topic: [x] {a_motivation: y}."
     scripted = engine(lambda policy, prompt, j: say(said))
     (dialogue,) = play(scripted, game(max_turns=4), [("s", "topic: {me}\nand you")])

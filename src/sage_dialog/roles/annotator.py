@@ -29,6 +29,16 @@ class OfflineAnnotator:
 
     name = "offline-lexicon-annotator"
 
+    @property
+    def labels(self) -> dict[str, frozenset[str]]:
+        """Every label that it can give the second speaker, by "motivation", "emotion" and "topic"."""
+        lexicon = read_tables("annotator")
+        return {
+            "motivation": frozenset(lexicon["motivations"]),
+            "emotion": frozenset(lexicon["tones"].values()),
+            "topic": frozenset(read_tables("topics")["topics"]),
+        }
+
     def annotate(self, dialogues: Sequence[Sequence[Said]]) -> Iterator[tuple[Labelled, ...] | Rejected]:
         """See `protocols.Annotator`. A dialogue with an empty utterance is rejected."""
         return map(_labelled, dialogues)

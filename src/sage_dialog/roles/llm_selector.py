@@ -6,6 +6,7 @@ What "best" means, the mode (companion, humour), is the prompt file's to say.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,6 +45,7 @@ class LLMSelector:
         self._expected: int | None = None
         self._announced = False
         self._failed: FailedRows | None = None
+        self._counting = threading.Lock()
         self.name = role_name(asker.endpoint, self._prompt, _schema(2), attempts=attempts)
 
     def expect(self, choices: int) -> None:
@@ -58,13 +60,15 @@ class LLMSelector:
             NoReplyError: if the server fails; nothing can be played on without it.
             TooManyFailuresError: if more of the expected turns are unreadable than the parameters allow.
         """
-        if choices and not self._announced:
-            self._asker.announce((self._request(choice) for choice in choices), self._expected)
-            self._announced = True
+        with self._counting:
+            if choices and not self._announced:
+                self._asker.announce((self._request(choice) for choice in choices), self._expected)
+                self._announced = True
         picked = list(self._asker.in_order(self._picked, choices))
-        for answer in picked:
-            if answer is Declined.UNREADABLE and self._failed is not None:
-                self._failed.add("no answer to it named one candidate or none")
+        with self._counting:
+            for answer in picked:
+                if answer is Declined.UNREADABLE and self._failed is not None:
+                    self._failed.add("no answer to it named one candidate or none")
         return picked
 
     async def _picked(self, choice: Choice) -> int | Declined:

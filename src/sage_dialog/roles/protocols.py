@@ -91,7 +91,10 @@ class Selector(Protocol):
         ...
 
     def select(self, choices: Sequence[Choice]) -> list[int | Declined]:
-        """The index of the best candidate of each choice, or why there is none (paper §3.4)."""
+        """The index of the best candidate of each choice, or why there is none (paper §3.4).
+
+        Several threads may ask at a time.
+        """
         ...
 
 

@@ -120,24 +120,38 @@ def _system(preamble: str | None) -> list[dict[str, str]]:
     return [{"role": "system", "content": preamble}] if preamble else []
 
 
-_FIRST_QUESTION = re.compile(r"\?[?!]*[\"'”’)\]]*(?=\s|$)")
+_QUESTION = re.compile(r"\?[?!.…]*(?P<closed>[\"'”’»)\]*_]*)(?=\s|$|[—–]|--)(?P<goes_on>\s+[a-z])?")
+_LINK = re.compile(r"(?:https?://|www\.)\S*$")
+_QUOTED = frozenset("\"'”’»")
 _FAREWELL = re.compile(
-    r"\b(good ?bye|bye|see you (later|soon|around)|talk to you (later|soon)|take care(?! of)|good night)\b",
+    r"(?:(?P<before>\w+)\W+)?\b(?:good ?bye|bye|good night(?!['’]s| of)|see ya|take care(?! of (?!yourself))"
+    r"|see (?:you|ya) (?:later|soon|around|tomorrow)|talk to (?:you|ya) (?:later|soon)"
+    r"|have a (?:good|great|nice|lovely) (?:day|evening|night|weekend))\b",
     re.IGNORECASE,
+)
+# What it follows where it is only spoken of: "I never said goodbye", "a good night".
+_SPOKEN_OF = re.compile(
+    r"a|final|first|her|his|kiss(?:ed)?|last|my|never|no|of|our|said|say(?:ing|s)?|the|their|to|waved?", re.IGNORECASE
 )
 
 
 def up_to_first_question(text: str) -> str:
     """The text up to and with its first question: a user asks once and waits for the answer.
 
-    "I'm sad. Why did she leave? I loved her." keeps "I'm sad. Why did she leave?". A text that asks
-    nothing stays whole.
+    "I'm sad. Why did she leave? I loved her." keeps "I'm sad. Why did she leave?". A question that is quoted, or
+    stands in brackets within a sentence, is none of the user's; a text that asks nothing else stays whole.
     """
-    found = _FIRST_QUESTION.search(text)
-    return text[: found.end()] if found else text
+    for found in _QUESTION.finditer(text):
+        quoted = not _QUOTED.isdisjoint(found["closed"])
+        aside = found["closed"] and found["goes_on"]
+        if not quoted and not aside and not _LINK.search(text, 0, found.start()):
+            return text[: found.end("closed")]
+    return text
 
 
 def is_farewell(text: str) -> bool:
-    """Whether the last sentence takes leave."""
-    sentences = re.split(r"(?<=[.!?])\s+", text.strip())
-    return not text.rstrip().endswith("?") and _FAREWELL.search(sentences[-1]) is not None
+    """Whether the last sentence takes leave, and does not only speak of it ("I never said goodbye.")."""
+    if text.rstrip().endswith("?"):
+        return False
+    last = re.split(r"(?<=[.!?])\s+", text.strip())[-1]
+    return any(not _SPOKEN_OF.fullmatch(found["before"] or "") for found in _FAREWELL.finditer(last))

@@ -1,4 +1,4 @@
-"""Preference pairs from a search: what was chosen against one of the others at random (paper §3.5)."""
+"""Preference pairs from a search: what was chosen against others at random (paper §3.5)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from sage_dialog.selfplay.tables import dialogues_of
 logger = logging.getLogger(__name__)
 
 
-def preference_pairs(candidates: pa.Table, trajectories: pa.Table, preamble: str | None, seed: int) -> pa.Table:
-    """One pair an agent turn (schemas.DPO_PAIRS): prompt as the agent saw it, both replies with their blocks.
+def preference_pairs(
+    candidates: pa.Table, trajectories: pa.Table, preamble: str | None, seed: int, negatives: int | None = 1
+) -> pa.Table:
+    """Pairs of each agent turn (schemas.DPO_PAIRS): prompt as the agent saw it, both replies with their blocks.
 
-    The rejected reply is drawn by (seed, situation, turn) among the valid candidates that say something
-    else than the chosen one; a turn with no such candidate gives no pair.
+    Up to `negatives` rejected replies, or all where that is None, are drawn by (seed, situation, turn) among the
+    valid candidates that say something else than the chosen one and than each other; a turn with no such candidate
+    gives no pair.
 
     Raises:
         ValueError: if no turn gives a pair.
@@ -32,21 +35,21 @@ def preference_pairs(candidates: pa.Table, trajectories: pa.Table, preamble: str
         chosen = next((candidate for candidate in valid if candidate["chosen"]), None)
         if chosen is None:
             continue
-        said = chosen["utterance"].strip()
-        others = [candidate for candidate in valid if candidate["utterance"].strip() != said]
-        if not others:
-            alone += 1
-            continue
-        rejected = others[generator(seed, "rejected", situation_id, turn).integers(len(others))]
-        rows.append(
-            {
-                "situation_id": situation_id,
-                "turn": turn,
-                "prompt": list(agent_view(dialogues[situation_id][:turn], preamble)),
-                "chosen": chosen["text"],
-                "rejected": rejected["text"],
-            }
-        )
+        others = _unlike(chosen, valid)
+        alone += not others
+        rng, drawn = generator(seed, "rejected", situation_id, turn), 0
+        while others and drawn != negatives:
+            rejected = others[rng.integers(len(others))]
+            rows.append(
+                {
+                    "situation_id": situation_id,
+                    "turn": turn,
+                    "prompt": list(agent_view(dialogues[situation_id][:turn], preamble)),
+                    "chosen": chosen["text"],
+                    "rejected": rejected["text"],
+                }
+            )
+            others, drawn = _unlike(rejected, others), drawn + 1
     if not rows:
         raise ValueError(
             f"no agent turn gives a preference pair: {alone} turns had a chosen candidate, but no other valid one that "
@@ -55,6 +58,10 @@ def preference_pairs(candidates: pa.Table, trajectories: pa.Table, preamble: str
         )
     logger.info("%d pairs; in %d turns no other valid candidate says something else", len(rows), alone)
     return pa.Table.from_pylist(rows, schema=DPO_PAIRS)
+
+
+def _unlike(said: dict[str, Any], candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [other for other in candidates if other["utterance"].strip() != said["utterance"].strip()]
 
 
 def _turns(candidates: pa.Table) -> Iterator[tuple[tuple[str, int], list[dict[str, Any]]]]:

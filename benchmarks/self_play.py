@@ -1,0 +1,306 @@
+"""What a search by self-play costs, how it grows, and what it gains while the selector is waited for.
+
+    python benchmarks/self_play.py                     # on the policies of the finished demo in data/
+    python benchmarks/self_play.py --data DIR --situations 64 128 256
+    python benchmarks/self_play.py --rows              # are they the same in any shards, and after a kill?
+    python benchmarks/self_play.py --quick             # within 50 seconds; without a demo, on a random model
+
+    growth   whole searches of more and more situations: 12 turns, 16 candidates, the offline selector, shards of 32
+    overlap  the same search with one shard under way and with several, the selector answering after a fixed latency
+    offline  the same with the offline selector alone, which must not be slower for it
+    rows     32 situations in shards of 1, 4 and 16, one to three at once; one search is killed and goes on
+
+The agent is `sage_2`, the user `sage_1`, sampling as in conf/base. Every search begins in an empty folder and ends with
+its tables; memory is the process's highest so far. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT / "src"))
+
+from sage_dialog import schemas  # noqa: E402
+from sage_dialog.microworld.world import load_world  # noqa: E402
+from sage_dialog.parameters import BaseModelDials, SacAugmentation, SelfPlay  # noqa: E402
+from sage_dialog.policies import Policy, PolicyCard, weights_revision  # noqa: E402
+from sage_dialog.roles.protocols import Choice, Declined  # noqa: E402
+from sage_dialog.roles.selector import OfflineSelector  # noqa: E402
+from sage_dialog.seeds import generator  # noqa: E402
+from sage_dialog.selfplay.play import Preambles, search  # noqa: E402
+from sage_dialog.settings import CONFIG_LOADER_ARGS  # noqa: E402
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from sage_dialog.generation.engine import Engine
+
+Tables = tuple["pa.Table", "pa.Table"]
+
+
+class WaitingSelector(OfflineSelector):
+    """The offline selector, whose answers come after a while, as from a server."""
+
+    def __init__(self, latency_s: float) -> None:
+        self._latency_s = latency_s
+
+    def select(self, choices: Sequence[Choice]) -> list[int | Declined]:
+        time.sleep(self._latency_s)
+        return super().select(choices)
+
+
+class Table:
+    """What all searches have in common: who plays, which situations, with what dials."""
+
+    def __init__(self, engine: Engine, agent: Policy, user: Policy, situations: pa.Table, dials: SelfPlay) -> None:
+        import torch
+
+        self._play = engine, agent, user, situations
+        self.dials, self.agent, self.threads = dials, agent.name, torch.get_num_threads()
+        raw = _configured()["sac_augmentation"]
+        self._preambles: Preambles = SacAugmentation.model_validate(raw).preambles if agent.card.blocks else {}
+
+    def search(
+        self, selector: OfflineSelector | None = None, scratch: Path | None = None, **dials: Any
+    ) -> tuple[Tables, float]:
+        """The tables of one search, and its seconds."""
+        with tempfile.TemporaryDirectory() as empty:
+            began = time.perf_counter()
+            asked = self.dials.model_copy(update=dials), self._preambles, selector or OfflineSelector()
+            found = search(*self._play, *asked, 0, scratch or Path(empty))
+            return found, time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("SAGE_DATA", PROJECT / "data")))
+    parser.add_argument("--agent", default="sage_2")
+    parser.add_argument("--situations", type=int, nargs="+", default=[64, 128, 256])
+    parser.add_argument("--latency", type=float, default=4.0, help="seconds that the selector takes to answer")
+    parser.add_argument("--rows", action="store_true", help="count rows that differ, and nothing else")
+    parser.add_argument("--killed", type=Path, help=argparse.SUPPRESS)  # the scratch folder of a search to be killed
+    parser.add_argument("--threads", type=int, help="of torch; all cores where left out, one where quick")
+    given = parser.parse_args()
+    if given.quick and given.threads is None:  # small batches, on a machine that may have other things to do
+        given.threads = 1
+    raw = _configured()["self_play"]
+    turns, candidates = (4, 4) if given.quick else (12, 16)
+    size = {"max_turns": turns, "candidates": candidates, "shard_size": 32, "shards_at_once": 2}
+    dials = SelfPlay.model_validate(raw | size | {"situations": None})
+    with tempfile.TemporaryDirectory() as folder:
+        table = _table(given, dials, Path(folder), parser)
+        if given.killed:
+            table.search(scratch=given.killed, **KILLED)
+            return
+        figures: dict[str, Any] = {"agent": given.agent, "turns": turns, "candidates": candidates}
+        if given.rows:
+            figures["rows"] = _rows(table, given.data)
+        else:
+            table.search(situations=1)  # what is set up once
+            latency, counts = (0.5, [2, 4]) if given.quick else (given.latency, sorted(given.situations))
+            figures["growth"] = _growth(table, counts)
+            count = min(counts[-1], 64)
+            figures["overlap"] = _overlap(table, count, -(-count // 4), latency, (1, 2) if given.quick else (1, 2, 4))
+            if not given.quick:
+                figures["offline"] = _offline(table, -(-count // 2), -(-count // 4), repeats=3)
+    print(json.dumps({"quick": given.quick, "threads": given.threads, **figures}))
+
+
+def _growth(table: Table, counts: Sequence[int]) -> dict[str, Any]:
+    """Whole searches of more and more situations."""
+    found: dict[str, Any] = {}
+    print(f"{'situations':>10}{'seconds':>9}{'dialogues/min':>15}{'candidates/s':>14}{'valid':>8}{'peak MB':>9}")
+    for count in counts:
+        (candidates, trajectories), seconds = table.search(situations=count)
+        dialogues = len(trajectories["situation_id"].unique())
+        figures = {
+            "seconds": round(seconds, 1),
+            "dialogues_per_min": round(60 * dialogues / seconds, 2),
+            "candidates_per_s": round(candidates.num_rows / seconds, 2),
+            "valid": round(sum(candidates["valid"].to_pylist()) / candidates.num_rows, 4),
+            "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        }
+        found[str(count)] = figures
+        shown = zip(figures.values(), (9, 15, 14, 8, 9), strict=True)
+        print(f"{count:>10}{''.join(f'{figure:>{width}}' for figure, width in shown)}")
+    first, last = (found[str(count)]["seconds"] / count for count in (counts[0], counts[-1]))
+    print(f"seconds a situation, {counts[-1]} against {counts[0]}: {last / first:.2f} times")
+    return {"searches": found, "seconds_per_situation": round(last / first, 3)}
+
+
+def _overlap(table: Table, count: int, shard_size: int, latency: float, at_once: Sequence[int]) -> dict[str, Any]:
+    """The seconds of one search by how many shards are under way; the rows must be the same."""
+    print(f"\n{count} situations in shards of {shard_size}, a selector that answers after {latency:g} s")
+    rows, seconds = [], {}
+    for shards in at_once:
+        selector = WaitingSelector(latency)
+        found, taken = table.search(selector, situations=count, shard_size=shard_size, shards_at_once=shards)
+        rows.append(found)
+        seconds[str(shards)] = round(taken, 1)
+        print(f"  {shards} at once {taken:9.1f} s   {seconds[str(at_once[0])] / taken:5.2f} times as fast")
+    assert all(found == rows[0] for found in rows)
+    one = seconds[str(at_once[0])]
+    return {"latency_s": latency, "seconds": seconds, "speedup": {key: round(one / s, 2) for key, s in seconds.items()}}
+
+
+def _offline(table: Table, count: int, shard_size: int, repeats: int) -> dict[str, Any]:
+    """Two shards at once against one, in turn, where there is nothing to wait for: median ratio of seconds."""
+    taken: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(repeats):
+        for shards, seconds in taken.items():
+            seconds.append(table.search(situations=count, shard_size=shard_size, shards_at_once=shards)[1])
+    ratio = statistics.median(two / one for one, two in zip(taken[1], taken[2], strict=True))
+    print(f"\noffline selector, two shards at once: {ratio:.3f} times the seconds of one at a time")
+    return {"ratio": round(ratio, 3), "seconds": {key: [round(s, 1) for s in each] for key, each in taken.items()}}
+
+
+def _rows(table: Table, data: Path) -> dict[str, Any]:
+    """How many rows of a search differ where its shards are of other sizes, and after a kill.
+
+    Sums of a matrix product are rounded otherwise in a batch of another shape; where the drawn number lies that close
+    to the border between two tokens, the other is taken, and the dialogue goes on from there.
+    """
+    whole, _ = table.search(situations=32, shard_size=16, shards_at_once=1)
+    of = sum(each.num_rows for each in whole)
+    print(f"rows of 32 situations, candidates and trajectories ({of} in all), that differ from those in shards of 16")
+    found = {}
+    for size, at_once, killed in ((16, 2, False), (4, 1, False), (4, 3, False), (4, 2, True), (1, 3, False)):
+        how = f"shards of {size}, {at_once} at once{', killed' if killed else ''}"
+        with tempfile.TemporaryDirectory() as folder:
+            if killed:
+                _killed(table, Path(folder), data)
+            dials = {"situations": 32, "shard_size": size, "shards_at_once": at_once}
+            other, _ = table.search(scratch=Path(folder), **dials)
+        differ = [row for tables in zip(whole, other, strict=True) for row in _differing(*tables)]
+        dialogues = sorted({row["situation_id"] for row in differ})
+        found[how] = {"differ": len(differ), "of": of, "dialogues": len(dialogues)}
+        print(f"  {how:<32}{len(differ):>6} in {len(dialogues)} dialogues {' '.join(dialogues)}")
+        for name in dialogues:
+            first = next(row for row in differ if row["situation_id"] == name)
+            print(f"    from turn {first['turn']}, candidate {first.get('candidate', '-')}: {first['text'][-60:]!r}")
+    return found
+
+
+KILLED = {"situations": 32, "shard_size": 4, "shards_at_once": 2}
+
+
+def _killed(table: Table, scratch: Path, data: Path) -> None:
+    """A search in a process of its own that is killed as soon as it has kept a shard."""
+    command = [sys.executable, __file__, "--killed", str(scratch), "--data", str(data), "--agent", table.agent]
+    playing = subprocess.Popen([*command, "--threads", str(table.threads)], stderr=subprocess.DEVNULL)
+    while playing.poll() is None and not any(scratch.rglob("shard-*")):
+        time.sleep(0.2)
+    playing.kill()
+    print(f"    killed ({playing.wait()}) with {len(list(scratch.rglob('shard-*')))} shards kept")
+
+
+def _differing(one: pa.Table, other: pa.Table) -> list[dict[str, Any]]:
+    """The rows of the one that the other does not have, by situation, turn and candidate; and the other's own."""
+    mine, others = (
+        {(row["situation_id"], row["turn"], row.get("candidate")): row for row in table.to_pylist()}
+        for table in (one, other)
+    )
+    return [mine.get(key) or others[key] for key in {**mine, **others} if mine.get(key) != others.get(key)]
+
+
+def _configured() -> dict[str, Any]:
+    from kedro.config import OmegaConfigLoader
+
+    return dict(OmegaConfigLoader(str(PROJECT / "conf"), env="base", **CONFIG_LOADER_ARGS)["parameters"])
+
+
+def _table(given: Any, dials: SelfPlay, folder: Path, parser: argparse.ArgumentParser) -> Table:
+    """The demo's policies and situations; a random model and scenes of the demo's world where there is no demo."""
+    import pyarrow.parquet as pq
+    from transformers.utils import logging
+
+    from sage_dialog.generation.transformers_engine import TransformersEngine
+
+    logging.set_verbosity_error()
+    newest = {
+        name: max((given.data / "06_models" / name).glob(f"*/{name}"), default=None)
+        for name in ("sage_0", "sage_1", given.agent)
+    }
+    if all(newest.values()):
+        base, user, agent = (Policy.open(path) for path in newest.values() if path)
+        situations = pq.read_table(max(given.data.glob("02_intermediate/situations.parquet/*/situations.parquet")))
+    elif given.quick:
+        print("no finished demo: a random model talks without blocks", file=sys.stderr)
+        base = user = agent = _random_model(folder)
+        situations = _scenes(4)
+        short = {"max_new_tokens": 32}
+        dials = dials.model_copy(
+            update={"agent": dials.agent.model_copy(update=short), "user": dials.user.model_copy(update=short)}
+        )
+    else:
+        missing = ", ".join(name for name, path in newest.items() if path is None)
+        parser.error(f"{given.data} holds no policy {missing}; run `make demo`, or name a --data that does")
+    engine = TransformersEngine(base, [agent, user], seed=0, threads=given.threads)
+    return Table(engine, agent, user, situations, dials)
+
+
+def _scenes(count: int) -> pa.Table:
+    import pyarrow as pa
+
+    world = load_world()
+    rows = [
+        {
+            "situation_id": f"scene-{place}",
+            "split": "train",
+            "emotion": "sad",
+            "text": world.scene(generator(0, "scene", place)).text,
+        }
+        for place in range(count)
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.SITUATIONS)
+
+
+def _random_model(path: Path) -> Policy:
+    """As large as the demo's, with so few words that one in thirteen ends a reply."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerFast
+
+    words = ["<end>", "user", "assistant", "I", "you", "feel", "think", "hope", "home", "friend", "happy", "with", "so"]
+    vocabulary = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="so"))
+    vocabulary.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=vocabulary, eos_token="<end>", pad_token="<end>")
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} <end> {% endfor %}assistant"
+    )
+    tokenizer.save_pretrained(path)
+    size = BaseModelDials()
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=len(words),
+        hidden_size=size.hidden,
+        intermediate_size=size.expert_hidden,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.heads,
+        num_local_experts=size.experts,
+        num_experts_per_tok=2,
+        max_position_embeddings=1024,
+        bos_token_id=None,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    MixtralForCausalLM(config).save_pretrained(path)
+    return Policy.write_card(path, PolicyCard("sage_0", "base", False, "sage_0", weights_revision(path)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""A search whose selector is a language model on a server that fails: the same rows, every reply paid once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asking import MODEL
+from faulty_server import FaultyServer
+
+from sage_dialog.llm import loop
+from sage_dialog.llm import server as server_module
+from sage_dialog.llm.asker import Endpoint
+from sage_dialog.llm.budget import Budget, CapReachedError
+from sage_dialog.llm.client import Client
+from sage_dialog.llm.journal import Journal
+from sage_dialog.parameters import Caps
+from sage_dialog.roles.llm_selector import LLMSelector
+from sage_dialog.selfplay.play import search
+
+PROMPT = Path(__file__).parents[2] / "conf/base/prompts/selector_companion.txt"
+
+
+def answer(body: dict[str, Any]) -> str:
+    """One of the first two candidates, or none of them, as the request has it."""
+    return ("1", "2", "1", "2", "none")[int(hashlib.sha256(repr(body["messages"]).encode()).hexdigest()[:6], 16) % 5]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
+    monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(server_module, "_MOST_WAIT_S", 0.01)
+    with FaultyServer(reply=answer, share=0.2, latency_s=0.002) as running:
+        yield running
+
+
+@pytest.fixture
+def searched(policies, situations, search_dials, tmp_path, server) -> Callable[..., Any]:
+    def run(engine: Any, scratch: str, at_once: int = 3, caps: Caps | None = None) -> Any:
+        journal = Journal(tmp_path / scratch / "replies.sqlite")
+        endpoint = Endpoint(base_urls=(server.url,), model=MODEL, sampling={"max_tokens": 50}, timeout_s=10)
+        client = Client(endpoint, journal, Budget(caps or Caps(), {}, {}))
+        dials = search_dials.model_copy(update={"shard_size": 2, "shards_at_once": at_once, "redraws": 1})
+        table, players = (
+            situations([f"My bike was stolen, for the {n}. time." for n in range(8)]),
+            list(policies.values()),
+        )
+        try:
+            return search(engine, *players, table, dials, {}, LLMSelector(client, PROMPT), 0, tmp_path / scratch)
+        finally:
+            loop.run(client.close())
+            journal.close()
+
+    return run
+
+
+def talkative(say: Callable[..., str]) -> Callable[..., str]:
+    def reply(policy: str, prompt: Any, j: int) -> str:
+        return say(f"{policy} {hashlib.sha256(repr((prompt, j)).encode()).hexdigest()[:6]}.")
+
+    return reply
+
+
+def test_rows_do_not_depend_on_how_shards_take_turns(searched, engine, say, server) -> None:
+    one = searched(engine(talkative(say)), "one", at_once=1)
+    calls = server.paid
+    assert searched(engine(talkative(say)), "three", at_once=3) == one
+    assert set(server.paid) == set(calls) and set(server.paid.values()) == {2}
+    outcomes = set(one[1]["outcome"].to_pylist())
+    assert {"turn limit", "no good candidate"} <= outcomes
+
+
+def test_after_a_cap_or_an_error_of_the_engine_nothing_is_asked_twice(searched, engine, say, server) -> None:
+    whole = searched(engine(talkative(say)), "whole")
+    calls = set(server.paid)
+    server.calls.clear()
+
+    with pytest.raises(CapReachedError):
+        searched(engine(talkative(say)), "stopped", caps=Caps(calls=12))
+    asked = 0
+
+    def fails(policy: str, prompt: Any, j: int) -> str:
+        nonlocal asked
+        asked += 1
+        if asked > 60:
+            raise InterruptedError
+        return talkative(say)(policy, prompt, j)
+
+    with pytest.raises(InterruptedError):
+        searched(engine(fails), "stopped")
+    assert searched(engine(talkative(say)), "stopped") == whole
+    assert set(server.paid) == calls and set(server.paid.values()) == {1}
