@@ -25,14 +25,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sage_dialog.evaluation.statistics import clustered_share
+from sage_dialog.evaluation.obedience import UNSTEERED, Opening, Setting, obedience, play_grid, value_of
+from sage_dialog.evaluation.statistics import Estimate, clustered_share
 from sage_dialog.generation.engine import Prompt
 from sage_dialog.microworld.world import load_world, pick
-from sage_dialog.parameters import BaseModelDials, SamplingDials, Steering
+from sage_dialog.parameters import BaseModelDials, BlockField, SamplingDials, Steering
 from sage_dialog.policies import Policy
 from sage_dialog.roles.annotator import OfflineAnnotator
 from sage_dialog.roles.lexicon import read_tables
-from sage_dialog.roles.protocols import Rejected, Said
 from sage_dialog.sac import Chain, Intent, parse, render
 from sage_dialog.sac.progress import FIELDS
 from sage_dialog.seeds import generator, sample_ids
@@ -104,7 +104,7 @@ def main() -> None:
         "samples": samples,
         "rates": _rates(lambda steering: replies(steering, samples)),
         "taken": _taken(replies),
-        "obedience": _obedience(replies, texts),
+        "obedience": _obedience(engine, name, prompts, texts),
         "cost": _cost(engine, name, prompts, repeats),
     }
     print(json.dumps(figures))
@@ -114,12 +114,12 @@ def _rates(replies: Callable[[Steering | None], Replies]) -> dict[str, Any]:
     """The rate of the keyword in a_motivation, and of each other field's most frequent value, at each boost."""
     at = {boost: replies(Steering(boosts={"a_motivation": {KEYWORD: boost}})) for boost in BOOSTS}
     usual = {
-        field: Counter(_value(chain, field) for row in at[0.0] for chain in row if chain).most_common(1)[0][0]
+        field: Counter(value_of(chain, field) for row in at[0.0] for chain in row if chain).most_common(1)[0][0]
         for field in FIELDS
     } | {"a_motivation": KEYWORD}
     rates = {
         field: {
-            f"{boost:g}": _share(at[boost], lambda chain, field=field: _value(chain, field) == usual[field])
+            f"{boost:g}": _share(at[boost], lambda chain, field=field: value_of(chain, field) == usual[field])
             for boost in BOOSTS
         }
         for field in FIELDS
@@ -139,38 +139,30 @@ def _taken(replies: Callable[[Steering | None], Replies]) -> dict[str, dict[str,
     for what, given in {"none": {}, **GIVEN}.items():
         steered = replies(Steering(fixed=given))
         parsed = _share(steered, lambda chain: True, of_all=True)
-        held = _share(steered, lambda chain, g=given: all(_value(chain, field) == g[field] for field in g))
+        held = _share(steered, lambda chain, g=given: all(value_of(chain, field) == g[field] for field in g))
         taken[what] = {"parse": parsed, "taken": held}
         print(f"  {what:<46}{_interval(parsed):>22}{_interval(held):>22}")
     return taken
 
 
-def _obedience(replies: Callable[[Steering | None], Replies], texts: Sequence[str]) -> dict[str, list[float]]:
-    """How often the offline annotator reads in the words what the action said; unsteered beside."""
-    lexicon = read_tables("annotator")
-    topics = list(read_tables("topics")["topics"])
-    plain, scores = replies(None), {}
-    for field, values in (("a_motivation", list(lexicon["motivations"])), ("a_topic", topics)):
-        hits: dict[str, list[list[bool]]] = {"given": [[] for _ in texts], "unsteered": [[] for _ in texts]}
-        for value in values:
-            steered = replies(Steering(fixed={field: (value,) if field == "a_topic" else value}))
-            for how, found in (("given", steered), ("unsteered", plain)):
-                for place, (text, row) in enumerate(zip(texts, found, strict=True)):
-                    hits[how][place] += [_carries(text, chain, field, value) for chain in row if chain]
-        for how, rows in hits.items():
-            share = clustered_share([sum(row) for row in rows], [len(row) for row in rows], 0.95)
-            scores[f"{field} {how}"] = [round(share.value, 4), round(share.low, 4), round(share.high, 4)]
+def _obedience(engine: Any, name: str, prompts: Sequence[Prompt], texts: Sequence[str]) -> dict[str, list[float]]:
+    """How often the offline annotator reads in the words what the action was set to; unsteered beside."""
+    annotator = OfflineAnnotator()
+    openings = [
+        Opening(str(place), text, prompt) for place, (text, prompt) in enumerate(zip(texts, prompts, strict=True))
+    ]
+    fields: tuple[BlockField, ...] = ("a_motivation", "a_topic")
+    settings = [Setting(field, (label,)) for field in fields for label in sorted(annotator.labels[field[2:]])]
+    rows = play_grid(engine, name, openings, [UNSTEERED, *settings], SAMPLING, annotator)
+    scores = {}
+    for score in obedience(rows, 0.95):
+        if not score.labels:
+            scores[f"{score.field} given"] = _rounded(score.carried)
+            scores[f"{score.field} unsteered"] = _rounded(score.carried_unsteered)
     print("\nreplies in which the offline annotator reads a given value, mean over all values")
     for what, share in scores.items():
         print(f"  {what:<46}{_interval(share):>22}")
     return scores
-
-
-def _carries(situation: str, chain: Chain, field: str, value: str) -> bool:
-    (read,) = OfflineAnnotator().annotate([(Said("user", situation), Said("assistant", chain.utterance))])
-    if isinstance(read, Rejected):
-        return False
-    return value in read[1].intent.topics if field == "a_topic" else read[1].intent.motivation == value
 
 
 def _cost(engine: Any, name: str, prompts: Sequence[Prompt], repeats: int) -> dict[str, Any]:
@@ -211,16 +203,14 @@ def _cost(engine: Any, name: str, prompts: Sequence[Prompt], repeats: int) -> di
     return {**cost, "repeats": repeats}
 
 
-def _value(chain: Chain, field: str) -> str | tuple[str, ...] | None:
-    intent = chain.state if field.startswith("u_") else chain.action
-    return {"motivation": intent.motivation, "emotion": intent.emotion, "topic": intent.topics}[field[2:]]
-
-
 def _share(replies: Replies, holds: Callable[[Chain], bool], of_all: bool = False) -> list[float]:
     """Share with its interval, of the replies that parse or of all."""
     rows = [[chain for chain in row if chain or of_all] for row in replies]
     hits = [sum(chain is not None and holds(chain) for chain in row) for row in rows]
-    share = clustered_share(hits, [len(row) for row in rows], 0.95)
+    return _rounded(clustered_share(hits, [len(row) for row in rows], 0.95))
+
+
+def _rounded(share: Estimate) -> list[float]:
     return [round(share.value, 4), round(share.low, 4), round(share.high, 4)]
 
 
@@ -233,10 +223,7 @@ def _shown(value: object) -> str:
 
 
 def _preamble() -> str:
-    import yaml
-
-    stage = yaml.safe_load((PROJECT / "conf/base/parameters_sac_augmentation.yml").read_text())["sac_augmentation"]
-    return str(stage["preambles"]["listener"])
+    return (PROJECT / "conf/base/preambles/listener.txt").read_text().strip()
 
 
 def _situations(data: Path, count: int) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
+from sage_dialog.commands.chat import chat
 from sage_dialog.commands.journal import journal
+from sage_dialog.commands.steer import steer
 from sage_dialog.commands.summary import summary
 
 
@@ -18,5 +20,5 @@ def sage() -> None:
     """Look at what the pipelines made, and use it."""
 
 
-for command in (summary, journal):
+for command in (summary, journal, chat, steer):
     sage.add_command(command)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 OFFLINE_NOTE = "Rules on word lists decide here: this shows that the recipe runs, nothing about language models."
 TRUTH_NOTE = "Scored by what is true in the generated world, which no training stage reads."
 NEXT = (
+    ("kedro sage chat", "talk with sage_dpo, and steer it"),
     ("kedro run --pipelines sage_2", "one self-play iteration again, alone"),
     ("kedro viz", "the pipelines as a graph, in the browser"),
     ("make notebook", "each table and figure of this run"),

@@ -1,0 +1,107 @@
+"""`kedro sage chat`: talk with a policy in the terminal, and steer it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from kedro.framework.cli.utils import env_option
+
+from sage_dialog.commands.policies import BASE, Project
+
+if TYPE_CHECKING:
+    from kedro.framework.startup import ProjectMetadata
+
+    from sage_dialog.policies import Policy
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.command()
+@env_option
+@click.option("--policy", "name", help="One of the catalog's.  [default: sage_dpo]")
+@click.option("--base", type=_FOLDER, help="In place of --policy: a model directory from elsewhere.")
+@click.option("--adapter", type=_FOLDER, help="With --base: a LoRA adapter on it.")
+@click.option(
+    "--blocks/--no-blocks", default=None, help="With --base, where no card tells: whether it writes state and action."
+)
+@click.option("--seed", type=click.IntRange(min=0), help="The same seed and the same lines give the same replies.")
+@click.option("--temperature", type=click.FloatRange(min=0, min_open=True), help="[default: evaluation.agent's]")
+@click.option("--top-k", type=click.IntRange(min=1), help="[default: evaluation.agent's]")
+@click.pass_obj
+def chat(
+    metadata: ProjectMetadata,
+    env: str | None,
+    name: str | None,
+    base: Path | None,
+    adapter: Path | None,
+    blocks: bool | None,
+    seed: int | None,
+    temperature: float | None,
+    top_k: int | None,
+) -> None:
+    """Talk with a policy and steer it; /help lists what can be done, Ctrl-D leaves.
+
+    Its replies are streamed with what it reads in you and what it means to do before them. It is sampled and steered
+    as evaluation.agent and evaluation.steering say. Lines may also be piped in.
+    """
+    if base is None and (adapter is not None or blocks is not None):
+        raise click.UsageError("--adapter and --blocks go with --base.")
+    if base is not None and name is not None:
+        raise click.UsageError("--policy and --base exclude each other.")
+    project = Project.open(metadata, env)
+    under, policy = _outside(base, adapter, blocks) if base else _of_catalog(project, name or "sage_dpo")
+
+    from rich.console import Console
+
+    console, notes = Console(highlight=False), Console(stderr=True, highlight=False)
+    seed = project.parameters.seed if seed is None else seed
+    with notes.status("loading"):
+        engine = project.engine(under, [] if policy is under else [policy], seed)
+
+    from sage_dialog.chat import terminal
+    from sage_dialog.chat.conversation import Conversation
+    from sage_dialog.parameters import SamplingDials
+
+    dials = project.parameters.evaluation
+    given = {"temperature": temperature, "top_k": top_k}
+    sampling = SamplingDials(
+        **{**dials.agent.model_dump(), **{dial: value for dial, value in given.items() if value is not None}}
+    )
+    preamble = project.parameters.sac_augmentation.preambles.get("listener")
+    talk = Conversation(engine, policy.name, policy.card.blocks, sampling, preamble)
+    try:
+        talk.steer(dials.steering)
+    except ValueError as error:
+        raise click.ClickException(f"evaluation.steering: {error}") from error
+    known = _known_values(project)
+    screen = terminal.Terminal(talk, seed, project.parameters.self_play.candidates, known, console, notes)
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        history = Path(project.catalog.load("params:scratch")) / "chat_history"
+        screen.greet()
+        screen.run(terminal.ask_person(history, known), interactive=True)
+    elif screen.run(terminal.read_lines(terminal.piped_lines()), interactive=False):
+        raise SystemExit(1)
+
+
+def _of_catalog(project: Project, name: str) -> tuple[Policy, Policy]:
+    policy = project.policy(name)
+    return (policy, policy) if name == BASE else (project.policy(BASE), policy)
+
+
+def _outside(base: Path, adapter: Path | None, blocks: bool | None) -> tuple[Policy, Policy]:
+    from sage_dialog.chat.outside import outside_policies
+
+    try:
+        return outside_policies(base, adapter, blocks)
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _known_values(project: Project) -> dict[str, list[str]]:
+    """What annotated dialogues hold; nothing where there are none."""
+    from sage_dialog.chat.completion import known_values
+
+    return known_values(project.catalog.load("annotations")) if project.catalog.exists("annotations") else {}

@@ -1,0 +1,308 @@
+"""`kedro sage steer`: the grid of the paper's Tables 3 to 5, and how far a policy does as it is told."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+from kedro.framework.cli.utils import env_option
+
+from sage_dialog.commands.policies import BASE, Project
+from sage_dialog.commands.summary import OFFLINE_NOTE
+from sage_dialog.hooks import shown, why_missing
+
+if TYPE_CHECKING:
+    from kedro.framework.startup import ProjectMetadata
+    from rich.table import Table
+    from rich.text import Text
+
+    from sage_dialog.evaluation.obedience import Obedience, Opening, Row, Setting
+    from sage_dialog.evaluation.statistics import Estimate
+    from sage_dialog.parameters import BlockField
+    from sage_dialog.roles.protocols import Annotator
+
+GRID = "steering_grid"
+"""The catalog entry that a grid is written to."""
+
+FIELDS: dict[BlockField, str] = {"a_emotion": "emotions", "a_motivation": "motivations", "a_topic": "topics"}
+MOST_FREQUENT = 5
+"""Values of each field that are tried where none are named."""
+
+
+@click.command()
+@env_option
+@click.option("--policy", default="sage_dpo", show_default=True, help="One of the catalog's that writes blocks.")
+@click.option("--situation", help="What the user says, or the id of a situation.  [default: one drawn by seed]")
+@click.option(
+    "--situations", "number", type=click.IntRange(min=1), help="How many held-out situations to draw by seed."
+)
+@click.option("--emotions", help='Set apart by commas: "playful, pessimistic".')
+@click.option("--motivations", help='Set apart by commas: "humor, giving advice".')
+@click.option("--topics", help='Sets of topics, with semicolons between them: "music; sport, health".')
+@click.option("--boost", type=float, help="Boost each label by so much, in place of fixing the value.")
+@click.pass_obj
+def steer(
+    metadata: ProjectMetadata,
+    env: str | None,
+    policy: str,
+    situation: str | None,
+    number: int | None,
+    emotions: str | None,
+    motivations: str | None,
+    topics: str | None,
+    boost: float | None,
+) -> None:
+    """Steer a policy to one value after another and see what it says.
+
+    The first reply is not steered. Without lists, the most frequent emotions, motivations and topics of the training
+    data are tried. Labels are taken in lower case, as in training. Replies are sampled as evaluation.agent says.
+
+    Two things are scored: whether the action block takes the value, and whether the annotator reads it in the reply.
+    Everything is written to the table `steering_grid`.
+    """
+    if situation is not None and number is not None:
+        raise click.UsageError("--situation and --situations exclude each other.")
+    given: dict[BlockField, str | None] = {"a_emotion": emotions, "a_motivation": motivations, "a_topic": topics}
+    project = Project.open(metadata, env)
+    agent = project.policy(policy)
+    if not agent.card.blocks:
+        raise click.ClickException(f"{policy} writes no state and action blocks, so there is nothing to steer.")
+    settings = _settings(_named(given) or _most_frequent(project), boost)
+    openings = _openings(project, situation, number or 1)
+    annotator = _annotator(project)
+
+    from rich.console import Console
+
+    from sage_dialog.evaluation.obedience import obedience, play_grid
+    from sage_dialog.llm.requests import NoReplyError, StopsRunError
+    from sage_dialog.schemas import STEERING_GRID
+    from sage_dialog.tables import table
+
+    dials = project.parameters.evaluation
+    engine = project.engine(project.policy(BASE), [agent])
+    try:
+        rows = play_grid(engine, policy, openings, settings, dials.agent, annotator)
+    except (ValueError, NoReplyError, StopsRunError) as error:
+        raise click.ClickException(str(error)) from error
+    project.catalog.save(GRID, table(rows, STEERING_GRID))
+
+    console = Console(highlight=False)
+    console.print(_heading(rows[0], boost))
+    console.print(grid_table(rows[: len(settings)]))
+    scores = obedience(rows, dials.confidence)
+    console.print(score_table(scores, len(openings)))
+    for note in _notes(rows, len(openings), annotator.name):
+        console.print(note, style="dim", markup=False)
+    path = shown(project.catalog[GRID]._get_load_path())
+    console.print(f"Written to {path}", markup=False, soft_wrap=True)
+
+
+def _named(given: Mapping[BlockField, str | None]) -> list[tuple[BlockField, tuple[str, ...]]]:
+    """The values that the lists name, a tuple of labels each."""
+    named: list[tuple[BlockField, tuple[str, ...]]] = []
+    for field, text in given.items():
+        if text is None:
+            continue
+        values = [_labels(part) for part in text.split(";")]
+        if field != "a_topic":
+            values = [(label,) for value in values for label in value]
+        if not any(values):
+            raise click.UsageError(f"--{FIELDS[field]} names nothing.")
+        named += [(field, value) for value in dict.fromkeys(values) if value]
+    return named
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(label for part in text.split(",") if (label := " ".join(part.split()).lower())))
+
+
+def _most_frequent(project: Project) -> list[tuple[BlockField, tuple[str, ...]]]:
+    """Of each field the values that the annotations have most."""
+    from sage_dialog.chat.completion import known_values
+
+    if not project.catalog.exists("annotations"):
+        why = why_missing("annotations", project.catalog)
+        raise click.ClickException(
+            f"No annotations to take values from: {why} Or name values with --emotions, --motivations, --topics."
+        )
+    known = known_values(project.catalog.load("annotations"))
+    return [(field, (label,)) for field in FIELDS for label in known[field][:MOST_FREQUENT]]
+
+
+def _settings(values: Sequence[tuple[BlockField, tuple[str, ...]]], boost: float | None) -> list[Setting]:
+    """The settings of a grid, the first without steering; what blocks cannot hold is refused."""
+    from pydantic import ValidationError
+
+    from sage_dialog.evaluation.obedience import UNSTEERED, Setting
+
+    settings = [Setting(field, labels, boost) for field, labels in values]
+    faults = []
+    for setting in settings:
+        try:
+            _ = setting.steering
+        except ValidationError as error:
+            faults += [f"--{FIELDS[setting.field or 'a_topic']}: {details['msg']}" for details in error.errors()]
+    if faults:
+        raise click.UsageError("\n".join(dict.fromkeys(faults)))
+    return [UNSTEERED, *settings]
+
+
+def _openings(project: Project, situation: str | None, number: int) -> list[Opening]:
+    """The situation that was named, or held-out ones drawn by seed. What is said decides the draws of its replies."""
+    from sage_dialog.evaluation.obedience import Opening
+    from sage_dialog.generation.engine import Prompt
+    from sage_dialog.seeds import sample_ids
+    from sage_dialog.selfplay.dialogue import Message, agent_view
+
+    chosen: list[tuple[str | None, str]]
+    if situation is not None and len(situation.split()) > 1:
+        chosen = [(None, situation)]
+    else:
+        split = project.parameters.evaluation.split
+        if not project.catalog.exists("situations"):
+            why = why_missing("situations", project.catalog)
+            raise click.ClickException(
+                f'There are no situations: {why} Write one: --situation "My dog died last week."'
+            )
+        rows = project.catalog.load("situations").to_pylist()
+        texts = {row["situation_id"]: row["text"] for row in rows if situation or row["split"] == split}
+        if situation is not None and situation not in texts:
+            near = difflib.get_close_matches(situation, texts, n=1)
+            meant = f"did you mean {near[0]}?" if near else "a situation of your own has more than one word."
+            raise click.UsageError(f"--situation: no situation has the id {situation!r}; {meant}")
+        seed = project.parameters.seed
+        ids = [situation] if situation else sample_ids(list(texts), number, seed, "steering grid")
+        if len(ids) < number:
+            raise click.UsageError(f"--situations: there are {len(ids)} {split} situations, not {number}.")
+        chosen = [(id_, texts[id_]) for id_ in ids]
+    preamble = project.parameters.sac_augmentation.preambles.get("listener")
+    return [
+        Opening(id_, text, Prompt(agent_view([Message("user", text, text)], preamble), ("steering grid", text)))
+        for id_, text in chosen
+    ]
+
+
+def _annotator(project: Project) -> Annotator:
+    from kedro.io import DatasetError
+
+    from sage_dialog.datasets.roles import RoleDataset
+    from sage_dialog.llm.budget import Budget
+    from sage_dialog.parameters import Llm
+
+    entry = project.catalog.get("annotator")
+    if isinstance(entry, RoleDataset) and entry.asks:
+        # A reply without labels is a row without a score here, so one of a few replies does not stop the others.
+        llm = Llm.model_validate({**project.catalog.load("params:llm"), "max_failed_share": 1.0})
+        entry.equip(llm, Budget(llm.caps, llm.role_caps, llm.prices))
+    try:
+        annotator: Annotator = project.catalog.load("annotator")
+    except DatasetError as error:
+        raise click.ClickException(str(error)) from None
+    return annotator
+
+
+def _heading(row: Row, boost: float | None) -> Text:
+    from rich.text import Text
+
+    from sage_dialog.chat.display import visible
+
+    how = "values fixed" if boost is None else f"labels boosted by {boost:g}"
+    heading = Text(f"\n{row['policy']}, {how}", style="bold")
+    named = f" ({visible(row['situation_id'])})" if row["situation_id"] else ""
+    return heading.append(f"\n{visible(row['situation'])}{named}", style="not bold")
+
+
+def grid_table(rows: Sequence[Row]) -> Table:
+    """The replies to one situation, for the terminal. What a model or a person wrote is text, never markup."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from sage_dialog.chat.display import BLOCKS, FAULT, visible
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading, style in (("asked", "bold"), ("reads", BLOCKS), ("means to", BLOCKS), ("says", "")):
+        table.add_column(heading, style=style, overflow="fold")
+    for heading in ("taken", "carried"):
+        table.add_column(heading, no_wrap=True)
+    before = rows[0]["field"]
+    for row in rows:
+        if row["field"] != before:
+            table.add_section()
+            before = row["field"]
+        asked = Text("nothing", style="dim") if row["field"] is None else Text(visible(", ".join(row["asked"])))
+        if row["field"]:
+            asked.append(f"\n{row['field'].removeprefix('a_')}", style="not bold dim")
+        said = Text(visible(row["text"] or "" if row.get("utterance") is None else row["utterance"]))
+        if reason := row.get("invalid_reason"):
+            what = "blocks do not parse" if row["text"] and row.get("utterance") is None else reason
+            said.append(f" ({what})", style=FAULT)
+        table.add_row(asked, *(Text(visible(_intent(row, prefix))) for prefix in ("u_", "a_")), said, *_marks(row))
+    return table
+
+
+def _intent(row: Row, prefix: str) -> str:
+    if row.get(f"{prefix}topics") is None:
+        return "–"
+    labels = (row[f"{prefix}motivation"], row[f"{prefix}emotion"], ", ".join(row[f"{prefix}topics"]))
+    return "\n".join(label or "–" for label in labels)
+
+
+def _marks(row: Row) -> Iterator[Text]:
+    from rich.text import Text
+
+    for score in (row.get("taken"), row.get("carried")):
+        if row["field"] is None:
+            yield Text("")
+        elif score is None:
+            yield Text("–", style="dim")
+        elif score in (0.0, 1.0):
+            yield Text("yes" if score else "no", style="green" if score else "red")
+        else:
+            yield Text(f"{round(score * len(row['asked']))} of {len(row['asked'])}", style="yellow")
+
+
+def score_table(scores: Sequence[Obedience], situations: int) -> Table:
+    """The rates of a grid, for the terminal: of each value where there are several situations, and of each field."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from sage_dialog.chat.display import visible
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("obedience", overflow="fold")
+    for heading in ("n", "taken", "un-\nsteered", "n", "carried", "un-\nsteered"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    counted = {score.field: sum(other.field == score.field for other in scores) for score in scores}
+    for score in scores:
+        whole = not score.labels or counted[score.field] == 1
+        if situations > 1 or whole:
+            name = ", ".join(score.labels) if score.labels else f"all {FIELDS[score.field]}"
+            cells: list[str] = []
+            for given, plain in ((score.taken, score.taken_unsteered), (score.carried, score.carried_unsteered)):
+                cells += [str(given.n) if given else "0", _rate(given, situations > 1), _rate(plain, False)]
+            table.add_row(
+                Text(visible(name)), *cells, style="" if score.labels else "bold", end_section=whole and situations > 1
+            )
+    return table
+
+
+def _rate(share: Estimate | None, with_interval: bool) -> str:
+    if share is None:
+        return "–"
+    return f"{share.value:.2f}" + (f" [{share.low:.2f}, {share.high:.2f}]" if with_interval else "")
+
+
+def _notes(rows: Sequence[Row], situations: int, annotator: str) -> Iterator[str]:
+    if situations > 1:
+        yield f"The replies shown are those to the first of {situations} situations; the file has all."
+    if broken := sum(row.get("utterance") is None for row in rows):
+        yield f"Replies that cannot be read: {broken} of {len(rows)}. They take nothing; what they carry is not scored."
+    if unlabelled := sum(row.get("utterance") is not None and row.get("read_topics") is None for row in rows):
+        yield f"Replies that the annotator gave no labels: {unlabelled} of {len(rows)}. What they carry is not scored."
+    yield f"taken: by the action block. carried: read in the reply by {annotator}; – where it cannot tell."
+    if annotator.startswith("offline"):
+        yield OFFLINE_NOTE
