@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -67,6 +68,21 @@ class Policy:
     def revision(self) -> str:
         """sha256 over the names and bytes of the safetensors files."""
         return weights_revision(self.path)
+
+
+@dataclass(frozen=True)
+class TrainedPolicy(Policy):
+    """A policy that lies in the scratch folder still, with all that its training kept there."""
+
+    workplace: Path
+
+    def forget(self) -> None:
+        """Remove it from the scratch folder; a process killed meanwhile leaves nothing that looks whole."""
+        gone = self.workplace.with_name(f".{self.workplace.name}.gone")
+        self.workplace.rename(gone)
+        shutil.rmtree(gone)
+        with contextlib.suppress(OSError):  # another training of the policy is kept beside it
+            gone.parent.rmdir()
 
 
 def weights_revision(path: Path) -> str:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from kedro.config import OmegaConfigLoader
 from pydantic import ValidationError
 
 from sage_dialog import schemas
@@ -22,6 +23,7 @@ from sage_dialog.parameters import SacAugmentation, Source, SourceKind
 from sage_dialog.pipelines.sac_augmentation.nodes import annotate_dialogues, mix_plain, mix_with_blocks
 from sage_dialog.roles.protocols import Labelled, Rejected
 from sage_dialog.sac import Chain, Intent, parse, render, strip_blocks
+from sage_dialog.settings import CONFIG_LOADER_ARGS
 from sage_dialog.training.mix import mix_sizes, training_mix
 from sage_dialog.training.sources import Sources
 
@@ -29,7 +31,6 @@ PREAMBLES = {"listener": "You listen.", "sharer": "You share.", "instructions": 
 SAID = ("I lost my keys.", "Oh no! Where?", "At home: {under} the topic: sofa.")
 INTENTS = (Intent("sharing", "sad", ("keys",)), Intent("comfort", "calm", ("keys",)), Intent("elaborating", "sad"))
 PROJECT = Path(__file__).parents[2]
-CONFIGURED = PROJECT / "conf/base/parameters_sac_augmentation.yml"
 
 
 def annotation(dialogue: str, turn: int, speaker: str, text: str, intent: Intent) -> dict[str, Any]:
@@ -140,7 +141,8 @@ def mix(tmp_path: Path) -> Callable[..., Mixed]:
 
 def test_the_configured_mix_is_known_to_the_byte(tmp_path: Path) -> None:
     """Which conversations, in which order, with which words: a change here is another experiment."""
-    dials = SacAugmentation.model_validate(yaml.safe_load(CONFIGURED.read_text())["sac_augmentation"])
+    loader = OmegaConfigLoader(str(PROJECT / "conf"), env="base", **CONFIG_LOADER_ARGS)
+    dials = SacAugmentation.model_validate(loader["parameters"]["sac_augmentation"])
     records = [
         {
             "id": f"i{number}",

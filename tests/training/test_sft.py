@@ -20,6 +20,10 @@ LORA = LoraDials(r=4, alpha=8)
 
 
 def _train(base, conversations, out, start=None, dials=DIALS, seed=0):
+    return _trained(base, conversations, out, start, dials, seed).policy
+
+
+def _trained(base, conversations, out, start=None, dials=DIALS, seed=0):
     return fine_tune("sage_t", base, start, conversations, dials, LORA, seed, out, blocks=True, threads=1)
 
 
@@ -29,10 +33,10 @@ def test_the_loss_is_on_assistant_messages_and_their_end_alone(base, conversatio
     seen = {}
     genuine = trl.SFTTrainer.train
 
-    def watched(trainer):
+    def watched(trainer, **resumed):
         seen["batch"] = next(iter(trainer.get_train_dataloader()))
         seen["tokenizer"] = trainer.processing_class
-        return genuine(trainer)
+        return genuine(trainer, **resumed)
 
     monkeypatch.setattr(trl.SFTTrainer, "train", watched)
     _train(base, conversations, tmp_path / "a")
@@ -86,15 +90,21 @@ def test_long_conversations_are_left_out_and_counted(base, conversations, tmp_pa
     long = conversations.to_pylist()
     long[0]["messages"][1]["content"] *= 40
     table = pa.Table.from_pylist(long, schema=schemas.SFT_CONVERSATIONS)
-    _train(base, table, tmp_path / "a")
-    assert "1 of 6 conversations exceed 200 tokens" in caplog.text
+    left_out = _trained(base, table, tmp_path / "a").left_out
+    assert "1 of 6 conversations exceed 200 tokens and are left out; left_out_sage_t lists them" in caplog.text
+    assert left_out.schema == schemas.LEFT_OUT
+    ((row, tokens, limit),) = (tuple(row.values()) for row in left_out.to_pylist())
+    assert (row, limit) == ("c0", 200) and tokens > 200
     with pytest.raises(ValueError, match=r"no conversations to train on \(6 given, 6 over 16 tokens\)"):
         _train(base, table, tmp_path / "b", dials=DIALS.model_copy(update={"max_length": 16}))
 
 
 def test_what_fits_just_so_is_kept(caplog):
-    assert fitting("sage_t", "words", ["a", "bb", "ccc"], len, 2) == ["a", "bb"]
-    assert "sage_t: 1 of 3 words exceed 2 tokens and are left out" in caplog.text
+    words = [("1", "a"), ("2", "bb"), ("3", "ccc"), ("3", "dddd")]
+    kept, left_out = fitting("sage_t", "words", words, len, 2)
+    assert kept == words[:2]
+    assert left_out.to_pylist() == [{"row": "3", "tokens": n, "max_length": 2} for n in (3, 4)]
+    assert "sage_t: 2 of 4 words exceed 2 tokens and are left out" in caplog.text
 
 
 def test_dpo_moves_the_policy_towards_the_chosen_reply(base, conversations, tmp_path):
@@ -109,8 +119,8 @@ def test_dpo_moves_the_policy_towards_the_chosen_reply(base, conversations, tmp_
         schema=schemas.DPO_PAIRS,
     )
     dials = Preference(learning_rate=1e-2, batch_size=2, epochs=2.0, sft_weight=0.0)
-    preferred = prefer("sage_dpo", base, start, pairs, dials, 0, tmp_path / "dpo", threads=1)
-    again = prefer("sage_dpo", base, start, pairs, dials, 0, tmp_path / "again", threads=1)
+    preferred = prefer("sage_dpo", base, start, pairs, dials, 0, tmp_path / "dpo", threads=1).policy
+    again = prefer("sage_dpo", base, start, pairs, dials, 0, tmp_path / "again", threads=1).policy
     assert preferred.revision() == again.revision()
 
     def margin(policy: Policy) -> float:
@@ -132,13 +142,13 @@ def test_dpo_compares_replies_and_their_end_with_the_starting_policy(
     seen = {}
     genuine = trl.DPOTrainer.train
 
-    def watched(trainer):
+    def watched(trainer, **resumed):
         batch = next(iter(trainer.get_train_dataloader()))
         replies = zip(batch["input_ids"], batch["completion_mask"].bool(), strict=True)
         seen["replies"] = [trainer.processing_class.decode(ids[mask]) for ids, mask in replies]
         with torch.no_grad():
             seen["loss"] = trainer.compute_loss(trainer.model, batch).item()
-        return genuine(trainer)
+        return genuine(trainer, **resumed)
 
     monkeypatch.setattr(trl.DPOTrainer, "train", watched)
     start = _train(base, conversations, tmp_path / "start")

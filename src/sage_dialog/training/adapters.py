@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pyarrow as pa
+
 from sage_dialog.parameters import LoraDials
 from sage_dialog.policies import Policy, PolicyCard
-from sage_dialog.seeds import derived_seed
+from sage_dialog.schemas import LEFT_OUT
+from sage_dialog.seeds import derived_seed, sample_ids
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 Row = TypeVar("Row")
 
-# What every Trainer of this project is told: one CPU process or GPU, nothing reported, saved or shipped.
+# What every Trainer of this project is told: one CPU process or GPU, nothing reported or shipped.
 TRAINER_DEFAULTS: dict[str, Any] = {
     "report_to": "none",
-    "save_strategy": "no",
-    "logging_steps": 20,
-    "disable_tqdm": True,  # `LossBar` is the bar
+    "save_strategy": "no",  # `checkpoints.train_on` says when
+    "logging_steps": 0.01,  # of all steps
+    "include_num_input_tokens_seen": "non_padding",
+    "disable_tqdm": True,  # `watching.watch` has a bar
     "dataloader_pin_memory": False,
     "gradient_checkpointing": False,
 }
@@ -58,18 +61,59 @@ def load_base(base: Policy) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return model, AutoTokenizer.from_pretrained(base.path)
 
 
-def fitting(name: str, what: str, rows: list[Row], length: Callable[[Row], int], max_length: int) -> list[Row]:
-    """The rows of at most `max_length` tokens; the others are counted, never cut.
+def fitting(
+    name: str, what: str, rows: Sequence[tuple[str, Row]], length: Callable[[Row], int], max_length: int
+) -> tuple[list[tuple[str, Row]], pa.Table]:
+    """The rows, each with its id, of at most `max_length` tokens; and the others (schemas.LEFT_OUT), never cut.
 
     Raises:
         ValueError: if none is left to train `name` on.
     """
-    kept = [row for row in rows if length(row) <= max_length]
-    if left_out := len(rows) - len(kept):
-        logger.warning("%s: %d of %d %s exceed %d tokens and are left out", name, left_out, len(rows), what, max_length)
+    lengths = [length(row) for _, row in rows]
+    kept = [row for row, tokens in zip(rows, lengths, strict=True) if tokens <= max_length]
+    left_out = [
+        {"row": row, "tokens": tokens, "max_length": max_length}
+        for (row, _), tokens in zip(rows, lengths, strict=True)
+        if tokens > max_length
+    ]
+    if left_out:
+        logger.warning(
+            "%s: %d of %d %s exceed %d tokens and are left out; left_out_%s lists them",
+            *(name, len(left_out), len(rows), what, max_length, name),
+        )
     if not kept:
-        raise ValueError(f"{name}: no {what} to train on ({len(rows)} given, {left_out} over {max_length} tokens)")
-    return kept
+        raise ValueError(f"{name}: no {what} to train on ({len(rows)} given, {len(left_out)} over {max_length} tokens)")
+    return kept, pa.Table.from_pylist(left_out, schema=LEFT_OUT)
+
+
+def apart(
+    name: str, rows: Sequence[tuple[str, Row]], groups: Sequence[str], share: float, seed: int
+) -> tuple[list[Row], list[Row]]:
+    """Rows to learn from, and rows held out to measure on: a `share` of the groups, drawn by seed.
+
+    Args:
+        groups: of each row; what belongs together is on one side.
+
+    Raises:
+        ValueError: if a share is asked for and one of the sides would be empty.
+    """
+    names = sorted(set(groups))
+    drawn = set(sample_ids(names, round(share * len(names)), seed, f"held out {name}")) if share else set()
+    if share and not 0 < len(drawn) < len(names):
+        raise ValueError(
+            f"{name}: held_out {share} of {len(names)} leaves nothing to {'learn from' if drawn else 'measure on'}"
+        )
+    sides: tuple[list[Row], list[Row]] = ([], [])
+    for (_, row), group in zip(rows, groups, strict=True):
+        sides[group in drawn].append(row)
+    return sides
+
+
+def measuring(held_out: Sequence[object], batch_size: int) -> dict[str, Any]:
+    """What a Trainer is told of measuring on rows held out: ten times, and at the end."""
+    if not held_out:
+        return {}
+    return {"eval_strategy": "steps", "eval_steps": 0.1, "per_device_eval_batch_size": batch_size}
 
 
 def fresh_adapter(model: PreTrainedModel, lora: LoraDials) -> PeftModel:
@@ -102,7 +146,9 @@ def continued_adapter(model: PreTrainedModel, base: Policy, start: Policy) -> Pe
             f"{start.name} at {start.path} is an adapter on {start.card.base} {start.card.base_revision[:12]}, but the "
             f"base at {base.path} is {base.card.base_revision[:12]}; train {start.name} again on this base"
         )
-    return PeftModel.from_pretrained(model, str(start.path), is_trainable=True)
+    adapter = PeftModel.from_pretrained(model, str(start.path), is_trainable=True)
+    adapter.peft_config["default"].base_model_name_or_path = str(base.path)  # checkpoints look there, not on a hub
+    return adapter
 
 
 def save_adapter(model: PeftModel, name: str, base: Policy, start: Policy | None, blocks: bool, out: Path) -> Policy:
@@ -114,7 +160,6 @@ def save_adapter(model: PeftModel, name: str, base: Policy, start: Policy | None
             setattr(config, field, sorted(value))
     model.save_pretrained(str(out), selected_adapters=["default"], save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-    shutil.rmtree(trainer_folder(out), ignore_errors=True)
     card = PolicyCard(
         name=name,
         kind="adapter",
@@ -125,11 +170,6 @@ def save_adapter(model: PeftModel, name: str, base: Policy, start: Policy | None
         parent_revision=(start or base).revision(),
     )
     return Policy.write_card(out, card)
-
-
-def trainer_folder(out: Path) -> Path:
-    """Where a Trainer that trains for `out` puts what is its own; no part of the policy."""
-    return out / "trainer"
 
 
 # Said on every run by the libraries of these versions, about nothing this project can or should change.
@@ -150,27 +190,3 @@ def quiet_libraries() -> None:
     transformers.logging.set_verbosity_error()
     for message in _KNOWN_CHATTER:
         warnings.filterwarnings("ignore", message=message)
-
-
-def show_progress(trainer: Trainer, name: str) -> None:
-    """One bar with the steps, the time left and the latest loss."""
-    from tqdm import tqdm
-    from transformers import PrinterCallback, TrainerCallback
-
-    class LossBar(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.bar = tqdm(total=state.max_steps, desc=f"training {name}", unit="step", mininterval=1.0)
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.bar.update(state.global_step - self.bar.n)
-
-        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            logs = kwargs.get("logs") or {}
-            if "loss" in logs:
-                self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}", refresh=False)
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.bar.close()
-
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(LossBar())

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from sage_dialog.parameters import FineTuning, LoraDials
 from sage_dialog.policies import Policy
+from sage_dialog.seeds import derived_seed
 from sage_dialog.training.adapters import (
     TRAINER_DEFAULTS,
+    apart,
     continued_adapter,
     device_arguments,
     fitting,
     fresh_adapter,
     load_base,
+    measuring,
     quiet_libraries,
     save_adapter,
     seed_torch,
-    show_progress,
-    trainer_folder,
 )
+from sage_dialog.training.checkpoints import Trained, identity, table_digest, train_on, workplace
+from sage_dialog.training.watching import training_log, watch
+
+if TYPE_CHECKING:
+    from trl import SFTTrainer
 
 
 def fine_tune(
@@ -31,49 +38,100 @@ def fine_tune(
     dials: FineTuning,
     lora: LoraDials,
     seed: int,
-    out: Path,
+    scratch: Path,
     blocks: bool,
     threads: int | None = None,
-) -> Policy:
-    """Train `name` on `conversations` (schemas.SFT_CONVERSATIONS) and write it to `out`.
+) -> Trained:
+    """Train `name` on `conversations` (schemas.SFT_CONVERSATIONS); killed and called again, it goes on.
 
     A fresh adapter on the base where `start` is None, else the adapter of `start` goes on. Conversations
-    longer than `max_length` tokens are left out and counted, never cut.
+    longer than `max_length` tokens are left out and listed, never cut.
 
     Raises:
         ValueError: if nothing is left to train on, or `start` is no adapter on this base.
     """
     from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig
 
     quiet_libraries()
     trainer_seed = seed_torch(seed, "sft", name, threads)
-    model, tokenizer = load_base(base)
-    rows = fitting(
-        name,
-        "conversations",
-        [{"messages": messages} for messages in conversations["messages"].to_pylist()],
-        lambda row: len(tokenizer.apply_chat_template(row["messages"], tokenize=True)["input_ids"]),
-        dials.max_length,
-    )
-    arguments = SFTConfig(
-        output_dir=str(trainer_folder(out)),
-        learning_rate=dials.learning_rate,
-        per_device_train_batch_size=dials.batch_size,
-        num_train_epochs=dials.epochs,
-        max_steps=dials.max_steps or -1,
-        warmup_steps=dials.warmup_share,
-        lr_scheduler_type=dials.schedule,
-        max_length=None,
-        assistant_only_loss=True,
-        seed=trainer_seed,
-        **TRAINER_DEFAULTS,
-        **device_arguments(),
-    )
-    adapter = fresh_adapter(model, lora) if start is None else continued_adapter(model, base, start)
-    trainer = SFTTrainer(
-        model=adapter, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
-    )
-    show_progress(trainer, name)
-    trainer.train()
-    return save_adapter(trainer.model, name, base, start, blocks, out)
+    decides = {
+        "training": ["sft", name, blocks, seed],
+        "policies": [identity(base), identity(start)],
+        "conversations": table_digest(conversations),
+        "dials": [dials.model_dump(), lora.model_dump()],
+    }
+    with workplace(scratch, name, decides) as place:
+        if trained := place.earlier():
+            return trained
+        model, tokenizer = load_base(base)
+        rows, left_out = fitting(
+            name,
+            "conversations",
+            [
+                (row["conversation_id"], {"messages": row["messages"]})
+                for row in conversations.select(["conversation_id", "messages"]).to_pylist()
+            ],
+            lambda row: len(tokenizer.apply_chat_template(row["messages"], tokenize=True)["input_ids"]),
+            dials.max_length,
+        )
+        learnt, measured = apart(name, rows, [row for row, _ in rows], dials.held_out, seed)
+        arguments = SFTConfig(
+            output_dir=str(place.trainer),
+            learning_rate=dials.learning_rate,
+            per_device_train_batch_size=dials.batch_size,
+            num_train_epochs=dials.epochs,
+            max_steps=dials.max_steps or -1,
+            warmup_steps=dials.warmup_share,
+            lr_scheduler_type=dials.schedule,
+            max_length=None,
+            assistant_only_loss=True,
+            seed=trainer_seed,
+            **TRAINER_DEFAULTS,
+            **measuring(measured, dials.batch_size),
+            **device_arguments(),
+        )
+        trainer = _trainer(dials.group_by_length, seed, name)(
+            model=fresh_adapter(model, lora) if start is None else continued_adapter(model, base, start),
+            args=arguments,
+            train_dataset=Dataset.from_list(learnt),
+            eval_dataset=Dataset.from_list(measured) if measured else None,
+            processing_class=tokenizer,
+        )
+        watch(trainer, name)
+        train_on(trainer, name, place)
+        return place.finish(
+            training_log(trainer.state.log_history),
+            left_out,
+            lambda out: save_adapter(trainer.model, name, base, start, blocks, out),
+        )
+
+
+def _trainer(group_by_length: bool, seed: int, name: str) -> type[SFTTrainer]:
+    """TRL's trainer; where asked with batches of similar length, drawn by seed and epoch.
+
+    The library groups by length too, but by a random state that a checkpoint does not bring back.
+    """
+    import torch
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+    from trl import SFTTrainer
+
+    if not group_by_length:
+        return SFTTrainer
+
+    class Sampler(LengthGroupedSampler):
+        def __init__(self, trainer: SFTTrainer, lengths: list[int]) -> None:
+            super().__init__(trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps, lengths=lengths)
+            self._trainer = trainer
+
+        def __iter__(self) -> Any:
+            epoch = int(self._trainer.state.epoch or 0)
+            self.generator = torch.Generator().manual_seed(derived_seed(seed, "batches", name, epoch) % 2**63)
+            return super().__iter__()
+
+    class Grouped(SFTTrainer):
+        def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+            rows = self.train_dataset if train_dataset is None else train_dataset
+            return Sampler(self, [len(ids) for ids in rows["input_ids"]])
+
+    return Grouped

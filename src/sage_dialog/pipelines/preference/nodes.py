@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sage_dialog.parameters import Preference, SacAugmentation
-from sage_dialog.policies import Policy, fresh_folder
+from sage_dialog.policies import Policy
 from sage_dialog.tables import Table
 
 NAME = "sage_dpo"
 
 
-def make_pairs(candidates: Table, trajectories: Table, sac_augmentation: SacAugmentation, seed: int) -> Table:
-    """Chosen candidates against another at random.
+def make_pairs(
+    candidates: Table, trajectories: Table, sac_augmentation: SacAugmentation, preference: Preference, seed: int
+) -> Table:
+    """Chosen candidates against others at random.
 
     Args:
         candidates: schemas.CANDIDATES of the last iteration.
@@ -21,7 +25,8 @@ def make_pairs(candidates: Table, trajectories: Table, sac_augmentation: SacAugm
     """
     from sage_dialog.selfplay.pairs import preference_pairs
 
-    return preference_pairs(candidates, trajectories, sac_augmentation.preambles.get("listener"), seed)
+    preamble = sac_augmentation.preambles.get("listener")
+    return preference_pairs(candidates, trajectories, preamble, seed, preference.negatives)
 
 
 def prefer(
@@ -32,15 +37,17 @@ def prefer(
     seed: int,
     threads: int | None,
     scratch: str,
-) -> Policy:
+) -> tuple[Table, Table, Policy]:
     """Continue the adapter of `start` by DPO; `start` is also the reference.
 
     Args:
         base: the base model.
         start: the last iteration's policy.
         dpo_pairs: schemas.DPO_PAIRS.
+
+    Returns:
+        Tables of `schemas.TRAINING_LOG` and `schemas.LEFT_OUT`, and the policy.
     """
     from sage_dialog.training import preference as training
 
-    out = fresh_folder(scratch, NAME)
-    return training.prefer(NAME, base, start, dpo_pairs, preference, seed, out, threads)
+    return training.prefer(NAME, base, start, dpo_pairs, preference, seed, Path(scratch), threads)

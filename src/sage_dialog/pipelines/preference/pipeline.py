@@ -3,7 +3,8 @@
     candidates_{K}, trajectories_{K} ──> [make_pairs] ──> dpo_pairs ──┐
     sage_0, sage_{K+1} ───────────────────────────────────────────────┴─> [prefer] ──> sage_dpo
 
-`sage_{K+1}` is where training starts and what it is compared with.
+`sage_{K+1}` is where training starts and what it is compared with. Beside the policy come its tables,
+`training_log_sage_dpo` and `left_out_sage_dpo`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ def create_pipeline(iterations: int) -> Pipeline:
                     "candidates": f"candidates_{iterations}",
                     "trajectories": f"trajectories_{iterations}",
                     "sac_augmentation": "params:sac_augmentation",
+                    "preference": "params:preference",
                     "seed": "params:seed",
                 },
                 outputs="dpo_pairs",
@@ -39,7 +41,7 @@ def create_pipeline(iterations: int) -> Pipeline:
                     "threads": "params:threads",
                     "scratch": "params:scratch",
                 },
-                outputs=NAME,
+                outputs=[f"training_log_{NAME}", f"left_out_{NAME}", NAME],
                 name="prefer",
             ),
         ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sage_dialog.generation.engine import OpenEngine
 from sage_dialog.parameters import SacAugmentation, SelfPlay, Sft
-from sage_dialog.policies import Policy, fresh_folder
+from sage_dialog.policies import Policy
 from sage_dialog.roles.protocols import Selector
 from sage_dialog.tables import Table
 
@@ -46,7 +46,7 @@ def search(
     return play.search(opened, agent, user, situations, self_play, preambles, selector, seed, Path(scratch))
 
 
-def refine_into(name: str) -> Callable[..., Policy]:
+def refine_into(name: str) -> Callable[..., tuple[Table, Table, Policy]]:
     """The node function that trains the policy called `name`."""
 
     def refine(
@@ -60,7 +60,7 @@ def refine_into(name: str) -> Callable[..., Policy]:
         seed: int,
         threads: int | None,
         scratch: str,
-    ) -> Policy:
+    ) -> tuple[Table, Table, Policy]:
         """Continue the agent's adapter on the trajectories it was chosen for, user turns masked.
 
         Args:
@@ -68,6 +68,9 @@ def refine_into(name: str) -> Callable[..., Policy]:
             agent: the policy that played.
             trajectories: schemas.TRAJECTORIES of the search.
             sft_conversations: schemas.SFT_CONVERSATIONS, of which `self_play.replay_share` is mixed in.
+
+        Returns:
+            Tables of `schemas.TRAINING_LOG` and `schemas.LEFT_OUT`, and the policy.
         """
         from sage_dialog.selfplay.refinement import refinement_mix
         from sage_dialog.training.sft import fine_tune
@@ -83,7 +86,7 @@ def refine_into(name: str) -> Callable[..., Policy]:
             self_play.training,
             sft.lora,
             seed,
-            fresh_folder(scratch, name),
+            Path(scratch),
             blocks=agent.card.blocks,
             threads=threads,
         )

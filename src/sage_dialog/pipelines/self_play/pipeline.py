@@ -5,7 +5,8 @@
                                                          └───> trajectories_{k} ──┐
     sage_0, sage_{k}, sft_conversations ──────────────────────────────────────────┴─> [refine] ──> sage_{k+1}
 
-`sage_1` plays the user in every iteration.
+`sage_1` plays the user in every iteration. Beside the refined policy come `training_log_sage_{k+1}` and
+`left_out_sage_{k+1}`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def create_pipeline(iteration: int) -> Pipeline:
                     "sft_conversations": "sft_conversations",
                     **_parameters(*SHARED_PARAMETERS),
                 },
-                outputs="refined",
+                outputs=["training_log", "left_out", "refined"],
                 name="refine",
             ),
         ]
@@ -64,6 +65,8 @@ def create_pipeline(iteration: int) -> Pipeline:
         outputs={
             "candidates": f"candidates_{iteration}",
             "trajectories": f"trajectories_{iteration}",
+            "training_log": f"training_log_{refined}",
+            "left_out": f"left_out_{refined}",
             "refined": refined,
         },
         parameters={f"params:{name}" for name in SHARED_PARAMETERS},

@@ -6,7 +6,8 @@
     sage_0 ──────────────────────> [train_sage_1_plain] ──> sage_1_plain
     sft_conversations_plain ────┘
 
-`sage_1_plain` shows what the blocks are worth.
+`sage_1_plain` shows what the blocks are worth. Beside each policy come its tables, `training_log_…` and `left_out_…`;
+the policy is the last output of its node, since with it goes what the training kept in the scratch folder.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ def create_pipeline() -> Pipeline:
     return pipeline(
         [
             node(
-                train_sage_1, inputs=["sage_0", "sft_conversations", *settings], outputs="sage_1", name="train_sage_1"
+                train_sage_1,
+                inputs=["sage_0", "sft_conversations", *settings],
+                outputs=["training_log_sage_1", "left_out_sage_1", "sage_1"],
+                name="train_sage_1",
             ),
             node(
                 train_sage_1_plain,
                 inputs=["sage_0", "sft_conversations_plain", *settings],
-                outputs="sage_1_plain",
+                outputs=["training_log_sage_1_plain", "left_out_sage_1_plain", "sage_1_plain"],
                 name="train_sage_1_plain",
             ),
         ]

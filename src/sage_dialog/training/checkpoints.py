@@ -1,0 +1,218 @@
+"""Trainings that survive being killed: where they work, what they keep there, and how they go on.
+
+A training works in `<scratch>/training/<policy>/<fingerprint>`, a folder named by everything that decides its weights::
+
+    lock            held while a process trains here
+    trainer/        what the Trainer is writing, perhaps half
+    step-00000120/  the latest checkpoint, there only when whole
+    trained/        the policy and its tables, there only when whole
+
+Other inputs never meet this folder; the catalog removes it once it has the policy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sage_dialog.atomic import whole_folder
+from sage_dialog.fingerprint import fingerprint
+from sage_dialog.policies import Policy, TrainedPolicy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from transformers import Trainer
+
+logger = logging.getLogger(__name__)
+
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "safetensors")
+"""Code of others that decides the weights; another version trains anew."""
+
+CODE = ("training", "seeds.py")
+"""Our own that does."""
+
+EVERY_S = 60.0
+"""Seconds of training between two checkpoints, at least."""
+
+COST = 0.05
+"""Share of the time that checkpoints may take; where they are slow, there are fewer."""
+
+POLICY, LOG, LEFT_OUT = "policy", "log.parquet", "left_out.parquet"
+
+
+class Trained(NamedTuple):
+    """What a training gives, in the order in which the catalog shall save it.
+
+    The policy is last: with it the folder of the training goes, and the tables must be safe by then.
+    """
+
+    log: pa.Table
+    """schemas.TRAINING_LOG"""
+    left_out: pa.Table
+    """schemas.LEFT_OUT"""
+    policy: Policy
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """The folder of one training."""
+
+    folder: Path
+
+    @property
+    def trainer(self) -> Path:
+        """For the Trainer; what is found here at the start is half written."""
+        return self.folder / "trainer"
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The latest whole one."""
+        return max(self.folder.glob("step-*"), default=None)
+
+    def earlier(self) -> Trained | None:
+        """What an earlier run trained to the end; it was killed before the catalog had all of it."""
+        if not (whole := self.folder / "trained").is_dir():
+            return None
+        trained = self._opened(whole)
+        logger.info("%s was trained by an earlier run; it is taken from %s", trained.policy.name, whole)
+        return trained
+
+    def _opened(self, whole: Path) -> Trained:
+        import pyarrow.parquet as pq
+
+        policy = Policy.open(whole / POLICY)
+        kept = TrainedPolicy(policy.path, policy.card, self.folder)
+        return Trained(pq.read_table(whole / LOG), pq.read_table(whole / LEFT_OUT), kept)
+
+    def keep(self, written: Path, step: int) -> None:
+        """A checkpoint that the Trainer has written to its end; it takes the place of the one before."""
+        (written / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nothing reads
+        before = self.checkpoint
+        with whole_folder(self.folder / f"step-{step:08d}") as partial:
+            for path in written.iterdir():
+                path.rename(partial / path.name)
+        written.rmdir()
+        if before is not None:
+            shutil.rmtree(before)
+
+    def finish(self, log: pa.Table, left_out: pa.Table, save: Callable[[Path], Policy]) -> Trained:
+        """Keep what came out; `save` writes the policy to the folder it is given."""
+        import pyarrow.parquet as pq
+
+        whole = self.folder / "trained"
+        with whole_folder(whole) as partial:
+            save(partial / POLICY)
+            pq.write_table(log, partial / LOG)
+            pq.write_table(left_out, partial / LEFT_OUT)
+        return self._opened(whole)
+
+    def tidy(self) -> None:
+        """Remove what a killed process left half written or half removed."""
+        for gone in self.folder.parent.glob(".*.gone"):
+            shutil.rmtree(gone, ignore_errors=True)
+        needed = {self.checkpoint, self.folder / "trained", self.folder / "lock"}
+        for path in self.folder.iterdir():
+            if path not in needed:
+                shutil.rmtree(path)
+
+
+@contextmanager
+def workplace(scratch: Path, name: str, decides: Mapping[str, object]) -> Iterator[Workplace]:
+    """The place to train `name` at, for one process at a time.
+
+    Args:
+        decides: everything that decides the weights but code, libraries and machine; what JSON can write.
+
+    Raises:
+        ValueError: if another process is at it.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = Path(scratch) / "training" / name / fingerprint({**decides, "machine": _machine()}, *CODE)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        held = FileLock(folder / "lock").acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(
+            f"another process is training {name} on the same data with the same parameters, in {folder}; "
+            "wait for it, or give this run a scratch folder of its own"
+        ) from error
+    with held:
+        place = Workplace(folder)
+        place.tidy()
+        yield place
+
+
+def _machine() -> dict[str, object]:
+    import torch
+
+    return {
+        "libraries": {library: version(library) for library in LIBRARIES},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def table_digest(table: pa.Table) -> str:
+    """sha256 of the rows; how they are split into chunks makes no difference."""
+    digest = hashlib.sha256()
+    for batch in table.to_batches(max_chunksize=1024):
+        for row in batch.to_pylist():
+            digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def identity(policy: Policy | None) -> dict[str, object] | None:
+    """Which policy it is, tokenizer and chat template included."""
+    if policy is None:
+        return None
+    beside = sorted(path for path in policy.path.rglob("*") if path.is_file() and path.suffix != ".safetensors")
+    return {
+        "card": asdict(policy.card),
+        "weights": policy.card.base_revision if policy.card.kind == "base" else policy.revision(),
+        "files": {str(path.relative_to(policy.path)): hashlib.sha256(path.read_bytes()).hexdigest() for path in beside},
+    }
+
+
+def train_on(trainer: Trainer, name: str, place: Workplace) -> None:
+    """Train to the end, from the latest checkpoint where there is one, and keep checkpoints on the way.
+
+    A checkpoint is taken only where the log has just been written, the sums behind its means being empty then: that
+    is what makes the log of a training that was interrupted the same as of one that was not.
+    """
+    from accelerate.utils import broadcast_object_list
+    from transformers import TrainerCallback
+
+    class Checkpoints(TrainerCallback):
+        def __init__(self) -> None:
+            self._last = self._asked = time.monotonic()
+            self._cost = 0.0
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if "loss" not in (logs or {}) or state.global_step >= state.max_steps:
+                return
+            self._asked = time.monotonic()
+            due = self._asked - self._last >= max(EVERY_S, self._cost / COST)
+            control.should_save = broadcast_object_list([due])[0]  # of many processes the first one's clock counts
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            trainer.accelerator.wait_for_everyone()  # each writes its share
+            if state.is_world_process_zero:
+                place.keep(place.trainer / f"checkpoint-{state.global_step}", state.global_step)
+            trainer.accelerator.wait_for_everyone()
+            self._last = time.monotonic()
+            self._cost = self._last - self._asked
+
+    trainer.add_callback(Checkpoints())
+    if checkpoint := place.checkpoint:
+        logger.info("%s goes on from %s, where an earlier run was interrupted", name, checkpoint)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
