@@ -14,7 +14,7 @@ from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from types import ModuleType
 
-_PACKAGES = ("nltk", "nltk.sentiment", "nltk.tokenize")
+_PACKAGES = ("nltk", "nltk.sentiment", "nltk.tokenize", "nltk.translate")
 _kept: dict[str, ModuleType] = {}
 
 

@@ -145,6 +145,29 @@ DPO_PAIRS = pa.schema(
     ]
 )
 
+LEFT_OUT = pa.schema(
+    [
+        _required("row", pa.string()),  # a conversation's id; of a pair its situation and turn
+        _required("tokens", pa.int32()),
+        _required("max_length", pa.int32()),
+    ]
+)
+
+TRAINING_LOG = pa.schema(
+    [
+        _required("step", pa.int32()),  # updates so far
+        _required("split", pa.string()),  # "train": the mean since the row before; "held out": all of it
+        _required("epoch", pa.float64()),
+        _required("tokens", pa.int64()),  # trained on so far, without padding
+        _required("loss", pa.float64()),
+        pa.field("learning_rate", pa.float64()),  # null where nothing is trained
+        pa.field("gradient_norm", pa.float64()),
+        pa.field("token_accuracy", pa.float64()),
+        pa.field("preference_accuracy", pa.float64()),  # these two of preference learning alone
+        pa.field("preference_margin", pa.float64()),
+    ]
+)
+
 JUDGE_VOTES = pa.schema(
     [
         _required("situation_id", pa.string()),
@@ -283,6 +306,61 @@ EMOTION_ACCURACY = pa.schema(
     ]
 )
 
+MAPPED_EMOTIONS = pa.schema(
+    [
+        _required("policy", pa.string()),
+        _required("exchange", pa.int32()),
+        _required("mapping", pa.int32()),  # version of evaluation/emotion_words.toml
+        _required("n", pa.int32()),
+        _required("named", pa.int32()),
+        _required("mapped", pa.int32()),
+        pa.field("coverage", pa.float64()),  # null, as its interval, where no reply names an emotion
+        pa.field("coverage_low", pa.float64()),
+        pa.field("coverage_high", pa.float64()),
+        _required("correct", pa.int32()),
+        _required("accuracy", pa.float64()),
+        _required("low", pa.float64()),
+        _required("high", pa.float64()),
+    ]
+)
+
+UNMAPPED_EMOTIONS = pa.schema(
+    [
+        _required("policy", pa.string()),
+        _required("emotion", pa.string()),
+        _required("n", pa.int32()),
+        _required("count", pa.int32()),
+    ]
+)
+
+EMOTION_CONFUSION = pa.schema(
+    [
+        _required("policy", pa.string()),
+        _required("label", pa.string()),
+        _required("predicted", pa.string()),  # a label, "(unmapped)" or "(none)"
+        _required("n", pa.int32()),
+        _required("count", pa.int32()),
+        _required("share", pa.float64()),
+        _required("low", pa.float64()),
+        _required("high", pa.float64()),
+    ]
+)
+
+EMOTION_TOP_K = pa.schema(
+    [
+        _required("policy", pa.string()),
+        _required("searched_before", pa.bool_()),  # an earlier iteration searched these situations
+        _required("k", pa.int32()),
+        _required("n", pa.int32()),
+        _required("candidates", pa.float64()),
+        _required("emotions", pa.float64()),
+        _required("accuracy", pa.float64()),
+        _required("low", pa.float64()),
+        _required("high", pa.float64()),
+        _required("chance", pa.float64()),
+    ]
+)
+
 ACTION_DISTRIBUTION = pa.schema(
     [
         _required("policy", pa.string()),
@@ -304,6 +382,77 @@ REPLY_STATISTICS = pa.schema(
         _required("value", pa.float64()),
         _required("low", pa.float64()),
         _required("high", pa.float64()),
+    ]
+)
+
+ACTION_TRANSITIONS = pa.schema(
+    [
+        _required("policy", pa.string()),
+        _required("field", pa.string()),  # "a_motivation" or "a_emotion"
+        pa.field("before", pa.string()),  # null: the reply is the first
+        _required("after", pa.string()),
+        _required("n", pa.int32()),
+        _required("count", pa.int32()),
+        _required("share", pa.float64()),
+        _required("low", pa.float64()),
+        _required("high", pa.float64()),
+        pa.field("expected", pa.float64()),
+    ]
+)
+
+DIVERSITY = pa.schema(
+    [
+        _required("policy", pa.string()),
+        _required("of", pa.string()),  # "replies" or "actions"
+        _required("statistic", pa.string()),
+        _required("n", pa.int32()),
+        _required("value", pa.float64()),
+        _required("low", pa.float64()),
+        _required("high", pa.float64()),
+    ]
+)
+
+FAILURE_MODES = pa.schema(
+    [
+        _required("policy", pa.string()),
+        _required("failure", pa.string()),
+        _required("rules", pa.int32()),  # version of evaluation/human_claims.toml
+        _required("n", pa.int32()),
+        _required("count", pa.int32()),
+        _required("share", pa.float64()),
+        _required("low", pa.float64()),
+        _required("high", pa.float64()),
+    ]
+)
+
+FAILURE_EXAMPLES = pa.schema(
+    [
+        _required("policy", pa.string()),
+        _required("failure", pa.string()),
+        _required("situation_id", pa.string()),
+        _required("exchange", pa.int32()),
+        _required("why", pa.string()),
+        _required("text", pa.string()),  # what the user hears
+    ]
+)
+
+STEERING_GRID = pa.schema(
+    [
+        _required("policy", pa.string()),
+        pa.field("situation_id", pa.string()),  # null where the situation was typed in
+        _required("situation", pa.string()),
+        pa.field("field", pa.string()),  # null, as the next two, in a reply without steering
+        pa.field("asked", pa.list_(pa.string())),  # one label; of "a_topic" one or more
+        pa.field("boost", pa.float64()),  # of each label; null where the value is fixed
+        pa.field("text", pa.string()),  # as sampled, blocks included; null where the prompt left no room
+        pa.field("utterance", pa.string()),  # null where the text is no chain
+        pa.field("invalid_reason", pa.string()),
+        *_intent_fields("u_"),
+        *_intent_fields("a_"),
+        _required("annotator", pa.string()),
+        *_intent_fields("read_"),  # by the annotator, in the utterance
+        pa.field("taken", pa.float64()),  # share of the asked labels that stand in the action block
+        pa.field("carried", pa.float64()),  # that the annotator reads; null where it cannot tell
     ]
 )
 

@@ -1,6 +1,7 @@
 """What Kedro reads when the project starts: its hooks and how configuration is merged."""
 
 import os
+from pathlib import Path
 
 from sage_dialog.hooks import InputsGate, ParameterGate, PinGate, Progress, ProjectPaths, SpendingLimit
 
@@ -13,11 +14,23 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 HOOKS = (ParameterGate(), PinGate(), SpendingLimit(), InputsGate(), ProjectPaths(), Progress())
 
+_PROJECT = Path(__file__).resolve().parents[2]
+
+
+def text_of(file: str) -> str:
+    """The words in a text file of the project, without space around them."""
+    try:
+        return (_PROJECT / file).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the text file {file} cannot be read: {error}") from error
+
+
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
     # An environment names the parameters it changes; their siblings stay as base has them.
     "merge_strategy": {"parameters": "soft"},
-    # ${env:NAME, default} in catalogs and globals. (OmegaConf's own oc.env is kept for credentials.)
-    "custom_resolvers": {"env": lambda name, default=None: os.environ.get(name, default)},
+    # ${env:NAME, default} in catalogs and globals (OmegaConf's own oc.env is kept for credentials), ${text:FILE} in
+    # parameters.
+    "custom_resolvers": {"env": lambda name, default=None: os.environ.get(name, default), "text": text_of},
 }

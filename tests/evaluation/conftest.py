@@ -11,13 +11,21 @@ import pytest
 from sage_dialog import schemas
 from sage_dialog.corpora.reddit.figure import funnel_figure
 from sage_dialog.evaluation.agreement import judge_agreement
-from sage_dialog.evaluation.emotions import emotion_accuracy
-from sage_dialog.evaluation.figures import action_figure
+from sage_dialog.evaluation.diversity import diversity
+from sage_dialog.evaluation.emotions import (
+    emotion_accuracy,
+    emotion_confusion,
+    emotion_top_k,
+    mapped_emotions,
+    read_emotions,
+    unmapped_emotions,
+)
+from sage_dialog.evaluation.failures import failure_modes
 from sage_dialog.evaluation.judges import judge_checks, self_preference
 from sage_dialog.evaluation.length import length_control, words_said
 from sage_dialog.evaluation.power import sample_sizes
 from sage_dialog.evaluation.ranking import ranking
-from sage_dialog.evaluation.replies import action_distribution, reply_statistics
+from sage_dialog.evaluation.replies import reply_statistics
 from sage_dialog.evaluation.report import Contents
 from sage_dialog.evaluation.resampling import Bootstrap
 from sage_dialog.evaluation.votes import collect_votes, win_rates
@@ -144,7 +152,6 @@ def bootstrap() -> Bootstrap:
 def contents(bootstrap: Bootstrap, dials: Evaluation, situations: pa.Table, rollouts: dict[str, pa.Table]) -> Contents:
     with_blocks = [policy for policy, blocks in POLICIES.items() if blocks]
     votes = collect_votes(rollouts, dials.pairs, PrefersLonger())
-    actions = action_distribution(rollouts, with_blocks, dials.confidence)
     scores = [
         {
             "scorer": "world truth",
@@ -227,6 +234,10 @@ def contents(bootstrap: Bootstrap, dials: Evaluation, situations: pa.Table, roll
         for policy, blocks in POLICIES.items()
     ]
     rates = win_rates(votes, bootstrap)
+    readings = read_emotions(rollouts, with_blocks, situations)
+    confusion = emotion_confusion(readings, 0.95)
+    searched_for = pa.Table.from_pylist(candidates, schema=schemas.CANDIDATES)
+    failures, examples = failure_modes(rollouts, with_blocks, 0.95, seed=3)
     same = [{**vote, "judge": "offline-twin"} for vote in votes]
     words = words_said(rollouts)
     return Contents(
@@ -252,13 +263,24 @@ def contents(bootstrap: Bootstrap, dials: Evaluation, situations: pa.Table, roll
         emotion_accuracy=pa.Table.from_pylist(
             emotion_accuracy(rollouts, with_blocks, situations, dials.confidence), schema=schemas.EMOTION_ACCURACY
         ),
+        mapped_emotions=pa.Table.from_pylist(mapped_emotions(readings, 0.95), schema=schemas.MAPPED_EMOTIONS),
+        unmapped_emotions=pa.Table.from_pylist(unmapped_emotions(readings), schema=schemas.UNMAPPED_EMOTIONS),
+        emotion_confusion=pa.Table.from_pylist(confusion, schema=schemas.EMOTION_CONFUSION),
+        confusion_figure=b"\x89PNG of what is taken for what",
+        emotion_top_k=pa.Table.from_pylist(
+            emotion_top_k({"sage_2": searched_for}, situations, 0.95), schema=schemas.EMOTION_TOP_K
+        ),
         reply_statistics=pa.Table.from_pylist(
             reply_statistics(rollouts, with_blocks, dials.confidence), schema=schemas.REPLY_STATISTICS
         ),
-        action_figure=action_figure(actions),
+        action_figure=b"\x89PNG of actions",
+        transition_figure=b"\x89PNG of what follows what",
+        diversity=pa.Table.from_pylist(diversity(rollouts, with_blocks, 0.95, seed=3), schema=schemas.DIVERSITY),
+        failure_modes=pa.Table.from_pylist(failures, schema=schemas.FAILURE_MODES),
+        failure_examples=pa.Table.from_pylist(examples, schema=schemas.FAILURE_EXAMPLES),
         filter_report=pa.Table.from_pylist(funnel, schema=schemas.FILTER_REPORT),
         filter_figure=funnel_figure(funnel),
-        candidates=pa.Table.from_pylist(candidates, schema=schemas.CANDIDATES),
+        candidates=searched_for,
         trajectories=pa.Table.from_pylist(searched, schema=schemas.TRAJECTORIES),
         outside_scores=pa.Table.from_pylist(scores, schema=schemas.OUTSIDE_SCORES),
         outside_win_rates=pa.Table.from_pylist(

@@ -44,7 +44,7 @@ def finished(
         "situations": contents.situations,
         "filter_report": contents.filter_report,
         "filter_figure": contents.filter_figure,
-        "candidates_3": contents.candidates,
+        **{f"candidates_{k}": contents.candidates for k in (1, 2, 3)},
         "trajectories_3": contents.trajectories,
         "annotator": OfflineSelector(),
         "selector": OfflineSelector(),
@@ -71,13 +71,22 @@ def test_every_output_is_there_and_holds_its_schema(finished: dict[str, Any]) ->
         "self_preference": schemas.SELF_PREFERENCE,
         "sample_sizes": schemas.SAMPLE_SIZES,
         "emotion_accuracy": schemas.EMOTION_ACCURACY,
+        "mapped_emotions": schemas.MAPPED_EMOTIONS,
+        "unmapped_emotions": schemas.UNMAPPED_EMOTIONS,
+        "emotion_confusion": schemas.EMOTION_CONFUSION,
+        "emotion_top_k": schemas.EMOTION_TOP_K,
+        "action_transitions": schemas.ACTION_TRANSITIONS,
+        "diversity": schemas.DIVERSITY,
+        "failure_modes": schemas.FAILURE_MODES,
+        "failure_examples": schemas.FAILURE_EXAMPLES,
         "action_distribution": schemas.ACTION_DISTRIBUTION,
         "reply_statistics": schemas.REPLY_STATISTICS,
     }
     assert {name: finished[name].schema for name in tables} == tables
-    # With one judge, and no truth, there is nobody to agree with and no kin of anybody.
+    # With one judge, and no truth, there is nobody to agree with and no kin of anybody. All emotions are labels, and
+    # twelve situations make one group, which has no interval.
     empty = {name for name in tables if not finished[name].num_rows}
-    assert empty == {"judge_agreement", "self_preference"}
+    assert empty == {"judge_agreement", "self_preference", "unmapped_emotions", "diversity"}
     assert finished["action_figure"].startswith(b"\x89PNG")
     assert finished["report"].startswith("<!doctype html>") and "offline-rules-judge" in finished["report"]
 

@@ -7,9 +7,10 @@ import pytest
 
 from sage_dialog import schemas
 from sage_dialog.evaluation.emotions import emotion_accuracy, majority_share
-from sage_dialog.evaluation.figures import action_figure
+from sage_dialog.evaluation.figures import action_figure, confusion_figure, transition_figure
 from sage_dialog.evaluation.outside import mean_scores
-from sage_dialog.evaluation.replies import action_distribution, reply_statistics
+from sage_dialog.evaluation.replies import action_distribution, action_transitions, reply_statistics
+from sage_dialog.evaluation.report import Contents
 from sage_dialog.evaluation.statistics import clustered_share, proportion_interval
 from sage_dialog.sac import Chain, Intent, render
 
@@ -98,8 +99,8 @@ def test_reply_statistics_by_hand(rollouts_of: Rollouts) -> None:
     rollouts = {
         "sage_0": rollouts_of(
             {
-                "s1": ["That is so hard. Why?", "That is so sad.", "That is so hard. Why?"],
-                "s2": ["Oh dear!", "Tell me more?  "],
+                "s1": ["That is so hard. Why?", "That is so sad? Oh.", "That is so hard. Why?"],
+                "s2": ["Oh dear!", "Tell me?? more?  "],
             }
         ),
         "sage_1": rollouts_of({"s1": [reply("sad", "Oh dear?")], "s2": [BROKEN]}),
@@ -108,18 +109,80 @@ def test_reply_statistics_by_hand(rollouts_of: Rollouts) -> None:
     found = {(row["policy"], row["statistic"]): (row["value"], row["n"]) for row in rows}
     assert found == {
         ("sage_0", "replies_per_dialogue"): (2.5, 2),
-        ("sage_0", "mean_words"): ((5 + 4 + 5 + 2 + 3) / 5, 5),
+        ("sage_0", "mean_words"): ((5 + 5 + 5 + 2 + 3) / 5, 5),
         ("sage_0", "question_share"): (3 / 5, 5),
+        ("sage_0", "questions_per_reply"): (5 / 5, 5),  # also inside a reply; marks in a row are one
         ("sage_0", "repeated_openings"): (2 / 3, 3),
         ("sage_0", "repeated_replies"): (1 / 3, 3),
         ("sage_1", "replies_per_dialogue"): (1.0, 2),
         # The words as heard: what is broken is heard as it was written.
         ("sage_1", "mean_words"): ((2 + 5) / 2, 2),
         ("sage_1", "question_share"): (1 / 2, 2),
+        ("sage_1", "questions_per_reply"): (1 / 2, 2),
         ("sage_1", "valid_blocks"): (1 / 2, 2),
     }
     assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
     assert pa.Table.from_pylist(rows, schema=schemas.REPLY_STATISTICS).num_rows == len(rows)
+
+
+def test_transitions_by_hand(rollouts_of: Rollouts) -> None:
+    one, two = reply("sad", motivation="comfort"), reply("sad", motivation="humor")
+    rollouts = {
+        "p": rollouts_of({"s1": [one, one, two, one], "s2": [one, BROKEN, two, two], "s3": [two, one], "s4": [BROKEN]})
+    }
+    rows = [row for row in action_transitions(rollouts, ["p"], 0.95) if row["field"] == "a_motivation"]
+    # What is broken is neither reached nor left; s4 has no first reply that counts.
+    assert [(row["before"], row["after"], row["count"], row["n"]) for row in rows] == [
+        (None, "comfort", 2, 3),
+        (None, "humor", 1, 3),
+        ("humor", "comfort", 2, 3),
+        ("humor", "humor", 1, 3),
+        ("comfort", "comfort", 1, 2),
+        ("comfort", "humor", 1, 2),
+    ]
+    assert [row["expected"] for row in rows] == [None, None, 3 / 5, 2 / 5, 3 / 5, 2 / 5]
+    for row, (taking, steps) in zip(rows[2:], [([1, 0, 1], [1, 1, 1]), ([0, 1, 0], [1, 1, 1])], strict=False):
+        share = clustered_share(taking, steps, 0.95)
+        assert (row["share"], row["low"], row["high"]) == (share.value, share.low, share.high)
+    assert pa.Table.from_pylist(rows, schema=schemas.ACTION_TRANSITIONS).num_rows == 6
+
+
+def test_steps_of_one_dialogue_are_one_cluster(rollouts_of: Rollouts) -> None:
+    one, two = reply("sad", motivation="comfort"), reply("sad", motivation="humor")
+    dialogues = {"s1": [one] * 9, "s2": [one] * 3 + [two], "s3": [one, two, one, two], "s4": [two, two]}
+    rows = action_transitions({"p": rollouts_of(dialogues)}, ["p"], 0.95)
+    found = {(row["before"], row["after"]): row for row in rows if row["field"] == "a_motivation"}
+    share = clustered_share([8, 2, 0, 0], [8, 3, 2, 0], 0.95)
+    stays = found["comfort", "comfort"]
+    assert [stays[key] for key in ("n", "share", "low", "high")] == [13, share.value, share.low, share.high]
+
+
+def test_the_figures_of_emotions_and_steps_are_the_same_png_each_time(contents: Contents) -> None:
+    confusion = contents.emotion_confusion.to_pylist()
+    for figure, rows in ((confusion_figure, confusion), (transition_figure, steps_of(["comfort", r"$\frac{a"]))):
+        image = figure(rows)
+        assert image.startswith(b"\x89PNG\r\n\x1a\n") and image == figure(rows) != figure([])
+        assert figure([]).startswith(b"\x89PNG")
+
+
+def test_steps_that_differ_from_all_steps_are_framed_and_rare_ones_left_out() -> None:
+    steps = steps_of(["comfort", "humor"])
+    plain = transition_figure([{**row, "expected": row["expected"] and 0.5} for row in steps])
+    assert transition_figure([{**row, "low": 0.2} for row in steps]) != transition_figure(steps) != plain
+    rare = [{**row, "n": 9} if row["before"] == "humor" else row for row in steps]
+    assert transition_figure(rare) != transition_figure(steps)
+    assert transition_figure(rare) == transition_figure(
+        [{**row, "share": 0.4} if row["n"] == 9 else row for row in rare]
+    )
+
+
+def steps_of(labels: list[str]) -> list[dict[str, object]]:
+    row = {"policy": "p", "field": "a_motivation", "n": 12, "count": 6, "share": 0.5, "low": 0.4, "high": 0.6}
+    return [
+        {**row, "before": before, "after": after, "expected": None if before is None else 0.3}
+        for before in (None, *labels)
+        for after in labels
+    ]
 
 
 def test_outside_scores_are_averaged_by_exchange_or_all(rollouts_of: Rollouts) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from sage_dialog import schemas
 from sage_dialog.corpora.reddit.figure import funnel_figure
+from sage_dialog.evaluation.failures import FAILURES
 from sage_dialog.evaluation.report import Contents, p_value, percent, render_report, times
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}'
@@ -68,6 +69,8 @@ def test_it_shows_what_was_measured(contents: Contents) -> None:
     assert "Chance, one over the number of labels, is 25.0 %" in text
     assert "Both orders agreed on 36 of 36 pairs of dialogues; 0 answers were unreadable." in text
     assert "temperature 1.0, top-k 100" in text
+    for figure in (contents.action_figure, contents.transition_figure, contents.confusion_figure):
+        assert b64encode(figure).decode() in render_report(contents)
     assert "0123456789ab" in text
 
 
@@ -224,6 +227,9 @@ def test_hostile_text_is_shown_as_text(contents: Contents) -> None:
             judge_agreement=spoiled(contents.judge_agreement, judge_a=HOSTILE, judge_b=HOSTILE),
             sample_sizes=spoiled(contents.sample_sizes, judge=HOSTILE),
             filter_report=spoiled(contents.filter_report, rule=HOSTILE),
+            emotion_confusion=spoiled(contents.emotion_confusion, predicted=HOSTILE),
+            unmapped_emotions=pa.Table.from_pylist([{"policy": HOSTILE, "emotion": HOSTILE, "n": 1, "count": 1}]),
+            failure_examples=spoiled(contents.failure_examples, why=HOSTILE, text=HOSTILE, situation_id=HOSTILE),
             policies=spoiled(contents.policies, policy=HOSTILE, base=HOSTILE, parent=None),
             roles={"annotator": HOSTILE, "selector": HOSTILE},
             judges=[HOSTILE],
@@ -231,7 +237,7 @@ def test_hostile_text_is_shown_as_text(contents: Contents) -> None:
     )
     page = Elements(html)
     assert not any(tag == "script" for tag, _ in page.tags)
-    assert [attributes["src"][:5] for tag, attributes in page.tags if tag == "img"] == ["data:"] * 2
+    assert [attributes["src"][:5] for tag, attributes in page.tags if tag == "img"] == ["data:"] * 4
     assert HOSTILE in page.text
 
 
@@ -259,6 +265,60 @@ def test_a_funnel_of_no_lines_and_of_unknown_rules_is_shown(contents: Contents) 
     assert "what no rule takes is a dialogue: 0 in all." in words_of(render_report(none))
     other = replace(contents, filter_report=spoiled(contents.filter_report, rule="a_rule_of_before"))
     assert "a rule of before lines 10,000 24" in words_of(render_report(other))
+
+
+def test_emotions_are_shown_by_word_and_by_meaning(contents: Contents) -> None:
+    meant = spoiled(contents.mapped_emotions, mapping=41, coverage=0.8125, coverage_low=0.61, coverage_high=0.93)
+    outside = [{"policy": "sage_1", "emotion": f"word {place}", "n": 4800, "count": 1200 - place} for place in range(9)]
+    table = pa.Table.from_pylist(outside, schema=schemas.UNMAPPED_EMOTIONS)
+    text = words_of(render_report(replace(contents, mapped_emotions=meant, unmapped_emotions=table)))
+    assert "stands in lists, version 41;" in text and " 81 % 61 % to 93 % " in text
+    assert "Words outside the lists, with how often: sage_1: word 0 (1,200), word 1 (1,199)," in text
+    assert "word 7 (1,193) and 1 more." in text and "word 8" not in text
+    silent = spoiled(contents.mapped_emotions, coverage=None, coverage_low=None, coverage_high=None)
+    assert "Words outside" not in words_of(render_report(replace(contents, mapped_emotions=silent)))
+
+
+def test_the_most_frequent_errors_are_those_of_the_last_policy(contents: Contents) -> None:
+    wrong = [row for row in contents.emotion_confusion.to_pylist() if row["policy"] == "sage_dpo"]
+    wrong = sorted((row for row in wrong if row["label"] != row["predicted"]), key=lambda row: -row["count"])
+    text = words_of(render_report(contents)).split("The most frequent errors of sage_dpo")[1].split("In k guesses")[0]
+    assert wrong and f"{wrong[0]['count']} of {wrong[0]['n']}" in text
+    assert all(f"{row['label']} {row['predicted']} {row['count']} of {row['n']}" in text for row in wrong[:8])
+
+
+def test_guesses_in_k_are_shown_apart_where_situations_were_searched_before(contents: Contents) -> None:
+    row = {"policy": "sage_2", "n": 1068, "candidates": 16.0, "emotions": 2.5, "low": 0.5, "high": 0.7, "chance": 0.03}
+    rows = [
+        {**row, "k": k, "searched_before": before, "accuracy": accuracy}
+        for before, accuracy in ((False, 0.61), (True, 0.69))
+        for k in (1, 3)
+    ]
+    table = pa.Table.from_pylist(rows, schema=schemas.EMOTION_TOP_K)
+    text = words_of(render_report(replace(contents, emotion_top_k=table)))
+    assert "sage_2 new to it 1,068 16.0 2.5 61 % 50 % to 70 % 3 % 61 %" in text
+    assert "sage_2 searched before 1,068 16.0 2.5 69 %" in text
+
+
+def test_diversity_is_shown_by_policy_and_its_absence_is_told(contents: Contents) -> None:
+    row = {"policy": "sage_1", "of": "replies", "n": 20, "low": 0.5, "high": 0.7}
+    rows = [{**row, "statistic": "distinct_1", "value": 0.65}, {**row, "statistic": "self_bleu", "value": 0.31}]
+    text = words_of(render_report(replace(contents, diversity=pa.Table.from_pylist(rows, schema=schemas.DIVERSITY))))
+    assert "sage_1 65 % 50 % to 70 % – – 31 % 50 % to 70 % – – –" in text
+    none = words_of(render_report(replace(contents, diversity=schemas.DIVERSITY.empty_table())))
+    assert "There are too few situations to say: it takes twenty." in none
+
+
+def test_failures_are_shown_with_their_rules_and_examples(contents: Contents) -> None:
+    modes = spoiled(contents.failure_modes, share=0.0125, low=0.006, high=0.026)
+    example = {"policy": "sage_2", "failure": "poses_as_human", "situation_id": "test/7", "exchange": 2}
+    example |= {"why": "my wife", "text": "So did my wife!"}
+    table = pa.Table.from_pylist([example], schema=schemas.FAILURE_EXAMPLES)
+    text = words_of(render_report(replace(contents, failure_modes=modes, failure_examples=table)))
+    assert all(f"{failure.replace('_', ' ')}: {rule}" in text for failure, rule in FAILURES.items())
+    assert "sage_1 1.2 % 0.6 % to 2.6 %" in text
+    assert "poses as human: examples sage_2, exchange 2 on test/7, my wife: So did my wife!" in text
+    assert "stock opening: examples" not in text
 
 
 def test_an_empty_search_and_a_run_without_blocks_still_report(contents: Contents) -> None:

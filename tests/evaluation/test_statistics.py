@@ -8,7 +8,14 @@ import pytest
 from scipy.stats import binomtest, ttest_1samp
 from statsmodels.stats.multitest import multipletests
 
-from sage_dialog.evaluation.statistics import clustered_mean, clustered_share, holm, proportion_interval, sign_test
+from sage_dialog.evaluation.statistics import (
+    clustered_mean,
+    clustered_share,
+    counted_share,
+    holm,
+    proportion_interval,
+    sign_test,
+)
 
 
 def test_sign_test_by_hand() -> None:
@@ -75,6 +82,12 @@ def test_a_share_without_variance_counts_clusters(successes: int) -> None:
     share = clustered_share([successes] * 10, [8] * 10, 0.95)
     assert (share.low, share.high) == pytest.approx(proportion_interval(10 * successes / 8, 10, 0.95))
     assert share.high - share.low > 0.2
+
+
+def test_clusters_can_be_counted() -> None:
+    clusters = {(0, 4): 30, (1, 4): 11, (4, 4): 2, (0.3, 3): 3, (0, 0): 5}
+    listed = [cluster for cluster, number in clusters.items() for _ in range(number)]
+    assert counted_share(clusters, 0.95) == clustered_share(*zip(*listed, strict=True), 0.95)
 
 
 def test_clustered_share_covers_the_truth_as_often_as_it_says() -> None:

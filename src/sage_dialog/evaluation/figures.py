@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 MOST_VALUES = 10
 FEWEST_SLOTS = 6
+FEWEST_STEPS = 10
+NO_BLOCKS = "No policy of this run wrote state and action blocks."
 PANELS = {"a_motivation": "What it means to do", "a_emotion": "The feeling it answers with"}
 INK, FAINT, BAR, EARLIER = "#1d2733", "#8a94a0", "#2f6f8f", "#c4581f"
 
@@ -31,7 +33,7 @@ def action_figure(distribution: Sequence[Mapping[str, Any]]) -> bytes:
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
     figure = Figure(figsize=(9, 4.6), dpi=150, layout=layout, facecolor="white")
     if not policies:
-        figure.text(0.5, 0.5, "No policy of this run wrote state and action blocks.", ha="center", color=INK)
+        figure.text(0.5, 0.5, NO_BLOCKS, ha="center", color=INK)
         return _png(figure)
     last, first = policies[-1], policies[0]
     for axes, (field, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
@@ -68,6 +70,111 @@ def _panel(axes: Axes, last: Sequence[Mapping[str, Any]], first: Sequence[Mappin
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(FAINT)
+
+
+def confusion_figure(confusion: Sequence[Mapping[str, Any]]) -> bytes:
+    """What the last policy reads at the first exchange, by label: a row is a label, dark where most replies fall.
+
+    Args:
+        confusion: rows of `schemas.EMOTION_CONFUSION`, policies in the order they were made.
+
+    Returns:
+        A PNG; where no policy wrote blocks it says so.
+    """
+    rows = _of_last(confusion)
+    labels = list(dict.fromkeys(row["label"] for row in rows))
+    others = sorted({row["predicted"] for row in rows} - set(labels))
+    shares = {(row["label"], row["predicted"]): row["share"] for row in rows}
+    names = [f"{label} ({n})" for label, n in {row["label"]: row["n"] for row in rows}.items()]
+    title = f"{rows[0]['policy']}: emotion read at the first exchange, by label (replies)" if rows else ""
+    return _grid(names, [*labels, *others], [[shares.get((label, read), 0.0) for read in (*labels, *others)]
+                                             for label in labels], title)  # fmt: skip
+
+
+def transition_figure(transitions: Sequence[Mapping[str, Any]]) -> bytes:
+    """What the last policy means to do after what: a row is the motivation before, with its frequent successors.
+
+    The first row is of first replies, the last of all steps; a motivation that fewer than ten steps leave has none. A
+    frame marks a share whose interval leaves out that of all steps: the reply before makes a difference there.
+
+    Args:
+        transitions: rows of `schemas.ACTION_TRANSITIONS`, policies in the order they were made.
+
+    Returns:
+        A PNG; where no policy wrote blocks in two replies running it says so.
+    """
+    rows = [row for row in _of_last(transitions) if row["field"] == "a_motivation"]
+    steps = {(row["before"], row["after"]): row for row in rows}
+    everywhere = {row["after"]: row["expected"] for row in rows if row["before"] is not None}
+    often = sorted(everywhere, key=lambda label: (-everywhere[label], label))[:MOST_VALUES]
+    sizes = {row["before"]: row["n"] for row in rows}
+    befores = [before for before in (None, *often) if sizes.get(before, 0) >= FEWEST_STEPS]
+    names = [f"{'first reply' if before is None else before} ({sizes[before]})" for before in befores]
+    cells = [
+        [steps[before, after]["share"] if (before, after) in steps else 0.0 for after in often] for before in befores
+    ]
+    framed = {
+        (y, x)
+        for y, before in enumerate(befores)
+        for x, after in enumerate(often)
+        if (row := steps.get((before, after)))
+        and before is not None
+        and not row["low"] <= row["expected"] <= row["high"]
+    }
+    if often:
+        names, cells = [*names, "all steps"], [*cells, [everywhere[after] for after in often]]
+    title = f"{rows[0]['policy']}: motivation, by the one before (replies)" if rows else ""
+    return _grid(
+        names, often, cells, title, framed, nothing="No policy of this run wrote blocks in two replies running."
+    )
+
+
+def _of_last(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [row for row in rows if row["policy"] == rows[-1]["policy"]]
+
+
+def _grid(
+    names: Sequence[str],
+    columns: Sequence[str],
+    shares: Sequence[Sequence[float]],
+    title: str,
+    framed: Collection[tuple[int, int]] = (),
+    nothing: str = NO_BLOCKS,
+) -> bytes:
+    """Shares of rows as shades, with the percentage where it rounds to one; framed cells as (row, column)."""
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.patches import Rectangle
+
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    if not columns:
+        figure = Figure(figsize=(9, 1.5), dpi=150, layout=layout, facecolor="white")
+        figure.text(0.5, 0.5, nothing, ha="center", color=INK)
+        return _png(figure)
+    cell = 0.3 if len(columns) > 2 * MOST_VALUES else 0.6
+    size = (max(5.5, 1.8 + cell * len(columns)), max(3.5, 1.6 + min(cell, 0.38) * len(names)))
+    figure = Figure(figsize=size, dpi=150, layout=layout, facecolor="white")
+    axes = figure.subplots()
+    shades = LinearSegmentedColormap.from_list("shares", ["white", BAR])
+    most = max(map(max, shares))
+    axes.imshow(shares, cmap=shades, vmin=0, vmax=most, aspect="auto")
+    for y, row in enumerate(shares):
+        for x, share in enumerate(row):
+            if share >= 0.005:
+                axes.text(
+                    x, y, f"{100 * share:.0f}", ha="center", va="center", fontsize=6 if cell < 0.5 else 8,
+                    color="white" if share > 0.7 * most else INK,
+                )  # fmt: skip
+    for y, x in framed:
+        axes.add_patch(Rectangle((x - 0.46, y - 0.44), 0.92, 0.88, fill=False, edgecolor=EARLIER, linewidth=1.2))
+    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8, parse_math=False)
+    axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
+    axes.tick_params(length=0, labelcolor=INK)
+    axes.set_title(f"{title}, in %", loc="left", fontsize=10, color=INK)
+    for spine in axes.spines.values():
+        spine.set_color(FAINT)
+    return _png(figure)
 
 
 def _png(figure: Any) -> bytes:

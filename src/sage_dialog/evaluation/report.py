@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_dialog.corpora.reddit.figure import MEANINGS, Step, months, steps
 from sage_dialog.evaluation.emotions import majority_share
+from sage_dialog.evaluation.failures import FAILURES
 from sage_dialog.evaluation.outside import mean_scores
 from sage_dialog.parameters import Evaluation, OutcomeRule
 
@@ -21,12 +22,23 @@ SUITABLE = "suitable"
 REPLY_STATISTICS = {
     "mean_words": "words a reply",
     "question_share": "replies that end in a question",
+    "questions_per_reply": "questions a reply",
     "valid_blocks": "replies whose blocks parse",
     "repeated_openings": "replies that open like an earlier one of the dialogue",
     "repeated_replies": "replies said before in the dialogue",
     "replies_per_dialogue": "replies a dialogue",
 }
-COUNTS = {"mean_words", "replies_per_dialogue"}
+COUNTS = {"mean_words": 1, "questions_per_reply": 2, "replies_per_dialogue": 1}  # and the digits they are shown with
+DIVERSITY = {
+    "distinct_1": "different words of 100",
+    "distinct_2": "different pairs",
+    "distinct_3": "different triples",
+    "self_bleu": "self-BLEU",
+    "different_motivations": "other motivation",
+    "different_emotions": "other emotion",
+    "different_actions": "either other",
+}
+MOST_MIXED_UP = 8
 OUTCOME_RULES: dict[OutcomeRule, str] = {
     "agreement": "a policy wins where both orders name it; all else is a tie",
     "half": "each order counts half, and the policy with more of it wins; all else is a tie",
@@ -64,8 +76,17 @@ class Contents:
     self_preference: pa.Table
     sample_sizes: pa.Table
     emotion_accuracy: pa.Table
+    mapped_emotions: pa.Table
+    unmapped_emotions: pa.Table
+    emotion_confusion: pa.Table
+    confusion_figure: bytes
+    emotion_top_k: pa.Table
     reply_statistics: pa.Table
     action_figure: bytes
+    transition_figure: bytes
+    diversity: pa.Table
+    failure_modes: pa.Table
+    failure_examples: pa.Table
     filter_report: pa.Table
     filter_figure: bytes
     candidates: pa.Table
@@ -103,12 +124,12 @@ def render_report(contents: Contents) -> str:
         roles=roles,
         offline=[f"{role} {name}" for role, name in roles if name.startswith("offline")],
         played=contents.judge_votes["situation_id"].unique().to_pylist(),
-        judged=_by_judge(contents.win_rates),
+        judged=_grouped(contents.win_rates, "judge"),
         rule=OUTCOME_RULES[dials.outcome_rule],
         agreement=_agreement(contents.win_rates, contents.judge_votes),
         ranked=_ranked(contents.ranking),
         checks=_checks(contents.judge_checks),
-        lengths=_by_judge(contents.length_control),
+        lengths=_grouped(contents.length_control, "judge"),
         between_judges=contents.judge_agreement.to_pylist(),
         kinships=contents.self_preference.to_pylist(),
         sizes=_sizes(contents.sample_sizes),
@@ -117,10 +138,22 @@ def render_report(contents: Contents) -> str:
         accuracy=_by_policy(contents.emotion_accuracy.to_pylist(), "exchange"),
         chance=next(iter(contents.emotion_accuracy["chance"].to_pylist()), None),
         majority=majority_share(labels, dials.split),
+        mapping=next(iter(contents.mapped_emotions["mapping"].to_pylist()), None),
+        mapped=_by_policy(contents.mapped_emotions.to_pylist(), "exchange"),
+        unmapped=_grouped(contents.unmapped_emotions, "policy"),
+        mixed_up=_mixed_up(contents.emotion_confusion.to_pylist()),
+        guesses=_guesses(contents.emotion_top_k.to_pylist()),
+        varied=_by_policy(contents.diversity.to_pylist(), "statistic"),
+        varied_names=DIVERSITY,
+        failures=_by_policy(contents.failure_modes.to_pylist(), "failure"),
+        failure_rules=FAILURES,
+        failure_examples=_grouped(contents.failure_examples, "failure"),
         statistics=_by_policy(contents.reply_statistics.to_pylist(), "statistic"),
         statistic_names=REPLY_STATISTICS,
         counts=COUNTS,
         action_figure=_inline(contents.action_figure),
+        transition_figure=_inline(contents.transition_figure),
+        confusion_figure=_inline(contents.confusion_figure),
         filter_figure=_inline(contents.filter_figure),
         funnel=_funnel(contents.filter_report),
         months=months(contents.filter_report.to_pylist()),
@@ -129,11 +162,11 @@ def render_report(contents: Contents) -> str:
     )
 
 
-def _by_judge(rows: pa.Table) -> dict[str, list[dict[str, Any]]]:
-    judges: dict[str, list[dict[str, Any]]] = {}
+def _grouped(rows: pa.Table, column: str) -> dict[str, list[dict[str, Any]]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows.to_pylist():
-        judges.setdefault(row["judge"], []).append(row)
-    return judges
+        groups.setdefault(row[column], []).append(row)
+    return groups
 
 
 def _agreement(win_rates: pa.Table, votes: pa.Table) -> dict[str, int]:
@@ -190,6 +223,20 @@ def _by_policy(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, dict[An
     table: dict[str, dict[Any, Mapping[str, Any]]] = {}
     for row in rows:
         table.setdefault(row["policy"], {})[row[key]] = row
+    return table
+
+
+def _mixed_up(confusion: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The last policy's most frequent errors."""
+    wrong = [row for row in confusion if row["label"] != row["predicted"] and row["policy"] == confusion[-1]["policy"]]
+    return sorted(wrong, key=lambda row: (-row["count"], -row["share"]))[:MOST_MIXED_UP]
+
+
+def _guesses(top_k: Sequence[Mapping[str, Any]]) -> dict[tuple[str, bool], dict[int, Mapping[str, Any]]]:
+    """By policy and whether the situations were searched before, the row of each k."""
+    table: dict[tuple[str, bool], dict[int, Mapping[str, Any]]] = {}
+    for row in top_k:
+        table.setdefault((row["policy"], row["searched_before"]), {})[row["k"]] = row
     return table
 
 

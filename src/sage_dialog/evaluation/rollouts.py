@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sage_dialog.roles.protocols import Said
@@ -15,15 +16,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reply:
-    """One message of the agent.
+    """One message of the agent: `text` is what the user hears, `content` what was written.
 
-    Exchange 1 is the reply to the situation itself; `chain` is None where the message has no blocks that parse.
+    Exchange 1 is the reply to the situation itself.
     """
 
     situation_id: str
     exchange: int
     text: str
-    chain: Chain | None
+    content: str
+
+    @cached_property
+    def chain(self) -> Chain | None:
+        """None where the message has no blocks that parse."""
+        chain = parse(self.content)
+        return chain if isinstance(chain, Chain) else None
 
 
 def whole_dialogues(rollouts: pa.Table) -> dict[str, tuple[Said, ...]]:
@@ -40,10 +47,7 @@ def replies_by_dialogue(rollouts: pa.Table) -> dict[str, list[Reply]]:
     for row in rollouts.select(["situation_id", "turn", "role", "text", "content"]).sort_by("turn").to_pylist():
         dialogue = replies.setdefault(row["situation_id"], [])
         if row["role"] == "assistant":
-            chain = parse(row["content"])
-            dialogue.append(
-                Reply(row["situation_id"], len(dialogue) + 1, row["text"], chain if isinstance(chain, Chain) else None)
-            )
+            dialogue.append(Reply(row["situation_id"], len(dialogue) + 1, row["text"], row["content"]))
     return {situation: replies[situation] for situation in sorted(replies)}
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain, repeat
 
 
 @dataclass(frozen=True)
@@ -41,15 +44,20 @@ def proportion_interval(successes: float, n: float, confidence: float) -> tuple[
     Raises:
         ValueError: if n is not positive or successes are not between 0 and n.
     """
-    from scipy.stats import norm
-
     if not 0 <= successes <= n or n <= 0:
         raise ValueError(f"{successes} successes of {n}: give 0 <= successes <= n and n > 0")
-    z = float(norm.ppf(0.5 + confidence / 2))
+    z = _normal_quantile(0.5 + confidence / 2)
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return (0.0 if successes == 0 else max(0.0, centre - half), 1.0 if successes == n else min(1.0, centre + half))
+
+
+@cache
+def _normal_quantile(share: float) -> float:
+    from scipy.stats import norm
+
+    return float(norm.ppf(share))
 
 
 def clustered_share(successes: Sequence[float], sizes: Sequence[int], confidence: float) -> Estimate:
@@ -67,9 +75,14 @@ def clustered_share(successes: Sequence[float], sizes: Sequence[int], confidence
     Raises:
         ValueError: if no cluster holds an observation.
     """
-    share, variance, n, clusters = _ratio(successes, sizes)
-    if clusters == 1 or share in (0.0, 1.0):
-        effective = float(clusters)
+    return counted_share(Counter(zip(successes, sizes, strict=True)), confidence)
+
+
+def counted_share(clusters: Mapping[tuple[float, int], int], confidence: float) -> Estimate:
+    """`clustered_share` of clusters that are counted: how many of them have how many (successes, observations)."""
+    share, variance, n, number = _ratio(clusters)
+    if number == 1 or share in (0.0, 1.0):
+        effective = float(number)
     else:
         independent = share * (1 - share) / n
         # Never more than n: clusters that happen to be alike are no extra evidence.
@@ -85,19 +98,24 @@ def clustered_mean(totals: Sequence[float], sizes: Sequence[int], confidence: fl
     """
     from scipy.stats import t
 
-    mean, variance, n, clusters = _ratio(totals, sizes)
+    mean, variance, n, clusters = _ratio(Counter(zip(totals, sizes, strict=True)))
     half = math.inf if clusters == 1 else float(t.ppf(0.5 + confidence / 2, clusters - 1)) * math.sqrt(variance)
     return Estimate(mean, mean - half, mean + half, n)
 
 
-def _ratio(totals: Sequence[float], sizes: Sequence[int]) -> tuple[float, float, int, int]:
+def _ratio(clusters: Mapping[tuple[float, int], int]) -> tuple[float, float, int, int]:
     """(ratio, its linearised variance over clusters, observations, clusters)."""
-    filled = [(total, size) for total, size in zip(totals, sizes, strict=True) if size]
+    filled = [(total, size, number) for (total, size), number in clusters.items() if size]
     if not filled:
         raise ValueError("there is no observation to average; no dialogue holds a reply")
-    n, clusters = sum(size for _, size in filled), len(filled)
-    ratio = math.fsum(total for total, _ in filled) / n
-    if clusters == 1:
-        return ratio, 0.0, n, clusters
-    squares = math.fsum((total - ratio * size) ** 2 for total, size in filled)
-    return ratio, clusters / (clusters - 1) * squares / n**2, n, clusters
+    n, found = sum(size * number for _, size, number in filled), sum(number for _, _, number in filled)
+    ratio = _exact_sum((total, number) for total, _, number in filled) / n
+    if found == 1:
+        return ratio, 0.0, n, found
+    squares = _exact_sum(((total - ratio * size) ** 2, number) for total, size, number in filled)
+    return ratio, found / (found - 1) * squares / n**2, n, found
+
+
+def _exact_sum(values: Iterable[tuple[float, int]]) -> float:
+    """The sum of values that occur so many times, rounded once: it depends on no order."""
+    return math.fsum(chain.from_iterable(repeat(value, number) for value, number in values))

@@ -131,6 +131,39 @@ def score_emotions(evaluation: Evaluation, situations: Table, policy_cards: Tabl
     return table(rows, EMOTION_ACCURACY)
 
 
+def map_emotions(
+    evaluation: Evaluation, situations: Table, policy_cards: Table, **rollouts: Table
+) -> tuple[Table, Table, Table, bytes]:
+    """What the policies' free emotion words mean, against the label.
+
+    Returns:
+        Tables of `schemas.MAPPED_EMOTIONS`, `UNMAPPED_EMOTIONS`, `EMOTION_CONFUSION`, and the last one's figure as PNG.
+    """
+    from sage_dialog import schemas
+    from sage_dialog.evaluation.emotions import emotion_confusion, mapped_emotions, read_emotions, unmapped_emotions
+    from sage_dialog.evaluation.figures import confusion_figure
+
+    readings = read_emotions(rollouts, _with_blocks(policy_cards), situations)
+    confusion = emotion_confusion(readings, evaluation.confidence)
+    return (
+        table(mapped_emotions(readings, evaluation.confidence), schemas.MAPPED_EMOTIONS),
+        table(unmapped_emotions(readings), schemas.UNMAPPED_EMOTIONS),
+        table(confusion, schemas.EMOTION_CONFUSION),
+        confusion_figure(confusion),
+    )
+
+
+def count_guesses(evaluation: Evaluation, situations: Table, **candidates: Table) -> Table:
+    """Whether the label is among the emotions that a policy's candidates name most, as `schemas.EMOTION_TOP_K`.
+
+    `candidates` are given by the policy that they were drawn from.
+    """
+    from sage_dialog.evaluation.emotions import emotion_top_k
+    from sage_dialog.schemas import EMOTION_TOP_K
+
+    return table(emotion_top_k(candidates, situations, evaluation.confidence), EMOTION_TOP_K)
+
+
 def describe_replies(evaluation: Evaluation, policy_cards: Table, **rollouts: Table) -> tuple[Table, bytes, Table]:
     """What the replies mean to do and what they look like (paper Figure 3).
 
@@ -145,6 +178,33 @@ def describe_replies(evaluation: Evaluation, policy_cards: Table, **rollouts: Ta
     actions = action_distribution(rollouts, with_blocks, evaluation.confidence)
     statistics = reply_statistics(rollouts, with_blocks, evaluation.confidence)
     return table(actions, ACTION_DISTRIBUTION), action_figure(actions), table(statistics, REPLY_STATISTICS)
+
+
+def follow_actions(evaluation: Evaluation, policy_cards: Table, **rollouts: Table) -> tuple[Table, bytes]:
+    """What follows what along a dialogue: a table of `schemas.ACTION_TRANSITIONS` and its figure as PNG."""
+    from sage_dialog.evaluation.figures import transition_figure
+    from sage_dialog.evaluation.replies import action_transitions
+    from sage_dialog.schemas import ACTION_TRANSITIONS
+
+    steps = action_transitions(rollouts, _with_blocks(policy_cards), evaluation.confidence)
+    return table(steps, ACTION_TRANSITIONS), transition_figure(steps)
+
+
+def measure_diversity(evaluation: Evaluation, seed: int, policy_cards: Table, **rollouts: Table) -> Table:
+    """How much a policy varies what it does and says, as a table of `schemas.DIVERSITY`."""
+    from sage_dialog.evaluation.diversity import diversity
+    from sage_dialog.schemas import DIVERSITY
+
+    return table(diversity(rollouts, _with_blocks(policy_cards), evaluation.confidence, seed), DIVERSITY)
+
+
+def find_failures(evaluation: Evaluation, seed: int, policy_cards: Table, **rollouts: Table) -> tuple[Table, Table]:
+    """How policies fail, with examples: tables of `schemas.FAILURE_MODES` and `schemas.FAILURE_EXAMPLES`."""
+    from sage_dialog.evaluation.failures import failure_modes
+    from sage_dialog.schemas import FAILURE_EXAMPLES, FAILURE_MODES
+
+    modes, examples = failure_modes(rollouts, _with_blocks(policy_cards), evaluation.confidence, seed)
+    return table(modes, FAILURE_MODES), table(examples, FAILURE_EXAMPLES)
 
 
 def write_report(
@@ -164,8 +224,17 @@ def write_report(
     self_preference: Table,
     sample_sizes: Table,
     emotion_accuracy: Table,
+    mapped_emotions: Table,
+    unmapped_emotions: Table,
+    emotion_confusion: Table,
+    confusion_figure: bytes,
+    emotion_top_k: Table,
     reply_statistics: Table,
     action_figure: bytes,
+    transition_figure: bytes,
+    diversity: Table,
+    failure_modes: Table,
+    failure_examples: Table,
     filter_report: Table,
     filter_figure: bytes,
     candidates: Table,
@@ -193,8 +262,17 @@ def write_report(
             self_preference=self_preference,
             sample_sizes=sample_sizes,
             emotion_accuracy=emotion_accuracy,
+            mapped_emotions=mapped_emotions,
+            unmapped_emotions=unmapped_emotions,
+            emotion_confusion=emotion_confusion,
+            confusion_figure=confusion_figure,
+            emotion_top_k=emotion_top_k,
             reply_statistics=reply_statistics,
             action_figure=action_figure,
+            transition_figure=transition_figure,
+            diversity=diversity,
+            failure_modes=failure_modes,
+            failure_examples=failure_examples,
             filter_report=filter_report,
             filter_figure=filter_figure,
             candidates=candidates,

@@ -3,9 +3,16 @@
     sage_0 ┐
     policy ┼─> [rollout_{policy}] ─> rollouts_{policy} ┬─> [judge_pairs] ─> judge_votes
     sage_1 ┘                                judges ────┤
-                                                       ├─> [score_emotions]   ─> emotion_accuracy
-    policies ─> [describe_policies] ─> policy_cards ───┴─> [describe_replies] ─> action_distribution, action_figure,
-                                                                                 reply_statistics
+                                                       ├─> [score_emotions]    ─> emotion_accuracy
+                                                       ├─> [map_emotions]      ─> mapped_emotions, unmapped_emotions,
+                                                       │                          emotion_confusion, confusion_figure
+                                                       ├─> [describe_replies]  ─> action_distribution, action_figure,
+                                                       │                          reply_statistics
+                                                       ├─> [follow_actions]    ─> action_transitions, transition_figure
+                                                       ├─> [measure_diversity] ─> diversity
+    policies ─> [describe_policies] ─> policy_cards ───┴─> [find_failures]     ─> failure_modes, failure_examples
+
+    candidates_{k} ─> [count_guesses] ─> emotion_top_k
 
     judge_votes ┬─> [count_wins] ────> win_rates ─> [plan_situations] ─> sample_sizes
                 ├─> [rank_policies] ─> ranking
@@ -26,10 +33,15 @@ from kedro.pipeline import Node, Pipeline, node, pipeline
 
 from sage_dialog.pipelines.evaluation.nodes import (
     check_judges,
+    count_guesses,
     count_wins,
     describe_policies,
     describe_replies,
+    find_failures,
+    follow_actions,
     judge_pairs,
+    map_emotions,
+    measure_diversity,
     plan_situations,
     play_rollouts,
     rank_policies,
@@ -46,7 +58,8 @@ def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bo
 
     Args:
         policies: names of their datasets, in the order they are made.
-        iterations: how many self-play iterations there are; the report shows a dialogue of the last.
+        iterations: how many self-play iterations there are; guesses are counted over the candidates of
+            each, and the report shows a dialogue of the last.
         outside_scores: whether `truth_scores`, `truth_votes` and `truth_win_rates` exist and belong into the report.
     """
     rollouts = {policy: f"rollouts_{policy}" for policy in policies}
@@ -113,6 +126,55 @@ def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bo
                 outputs=["action_distribution", "action_figure", "reply_statistics"],
                 name="describe_replies",
             ),
+            node(
+                map_emotions,
+                inputs={
+                    "evaluation": "params:evaluation",
+                    "situations": "situations",
+                    "policy_cards": "policy_cards",
+                    **rollouts,
+                },
+                outputs=["mapped_emotions", "unmapped_emotions", "emotion_confusion", "confusion_figure"],
+                name="map_emotions",
+            ),
+            node(
+                count_guesses,
+                inputs={
+                    "evaluation": "params:evaluation",
+                    "situations": "situations",
+                    **{f"sage_{k}": f"candidates_{k}" for k in range(1, iterations + 1)},
+                },
+                outputs="emotion_top_k",
+                name="count_guesses",
+            ),
+            node(
+                follow_actions,
+                inputs={"evaluation": "params:evaluation", "policy_cards": "policy_cards", **rollouts},
+                outputs=["action_transitions", "transition_figure"],
+                name="follow_actions",
+            ),
+            node(
+                measure_diversity,
+                inputs={
+                    "evaluation": "params:evaluation",
+                    "seed": "params:seed",
+                    "policy_cards": "policy_cards",
+                    **rollouts,
+                },
+                outputs="diversity",
+                name="measure_diversity",
+            ),
+            node(
+                find_failures,
+                inputs={
+                    "evaluation": "params:evaluation",
+                    "seed": "params:seed",
+                    "policy_cards": "policy_cards",
+                    **rollouts,
+                },
+                outputs=["failure_modes", "failure_examples"],
+                name="find_failures",
+            ),
             _report(iterations, outside_scores),
         ]
     )
@@ -142,7 +204,9 @@ def _report(iterations: int, outside_scores: bool) -> Node:
     same_name = (
         "annotator", "selector", "judges", "policy_cards", "situations", "judge_votes", "win_rates", "ranking",
         "judge_checks", "length_control", "judge_agreement", "self_preference", "sample_sizes", "emotion_accuracy",
-        "reply_statistics", "action_figure", "filter_report", "filter_figure",
+        "mapped_emotions", "unmapped_emotions", "emotion_confusion", "confusion_figure", "emotion_top_k",
+        "reply_statistics", "action_figure", "transition_figure", "diversity", "failure_modes", "failure_examples",
+        "filter_report", "filter_figure",
     )  # fmt: skip
     outside = {"outside_scores": "truth_scores", "outside_win_rates": "truth_win_rates"} if outside_scores else {}
     return node(

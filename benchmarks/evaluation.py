@@ -1,0 +1,215 @@
+"""How long the evaluation's tables take, from votes and rollouts, and how that grows.
+
+    python benchmarks/evaluation.py    # about a minute on two cores
+    python benchmarks/evaluation.py --quick
+
+Made-up rollouts and votes, by seed: five policies on 2,500 situations, eight exchanges each, replies of 10 to 40 words
+with labels from a long tail; every pair of policies by two judges in both orders, which is 100,000 votes. Through the
+nodes of the evaluation pipeline they become every table and figure but the report. Once with a tenth of the situations
+and once with all of them, each in a process of its own. Making the data and importing libraries is not timed, but
+counts in the process's peak memory.
+
+Goals: under 60 s and 1 GB at 100,000 votes. The last line is one JSON object; growth_10x is how many times longer ten
+times the votes take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[1]
+POLICIES = ("sage_0", "sage_1", "sage_2", "sage_3", "sage_dpo")
+JUDGES = ("judge one", "judge two")
+PAIRS = tuple(combinations(POLICIES, 2))
+EXCHANGES, CANDIDATES, LABELS, WORDS = 8, 16, 200, 5000
+VOTES_A_SITUATION = 2 * len(JUDGES) * len(PAIRS)
+SKIPPED = ("describe_policies", "judge_pairs", "write_report")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="1,000 and 10,000 votes")
+    parser.add_argument("--votes", type=int, help=argparse.SUPPRESS)  # of a child process
+    options = parser.parse_args()
+    sys.path.insert(0, str(PROJECT / "src"))
+    if options.votes:
+        print(json.dumps(measured(options.votes)))
+        return
+    sizes = (1_000, 10_000) if options.quick else (10_000, 100_000)
+    few, many = (child(votes) for votes in sizes)
+    for votes, run in zip(sizes, (few, many), strict=True):
+        slowest = sorted(run["nodes"].items(), key=lambda node: -node[1])[:4]
+        named = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in slowest)
+        used = f"{run['seconds']:.1f} s ({run['cpu_seconds']:.1f} s of CPU), {run['peak_rss_mb']:.0f} MB at most"
+        print(f"{votes:>7,} votes: {used}; {named}")
+    print(
+        json.dumps(
+            {
+                "seconds": round(many["seconds"], 2),
+                "peak_rss_mb": round(many["peak_rss_mb"], 1),
+                "growth_10x": round(many["seconds"] / few["seconds"], 2),
+                "cpu_seconds": round(many["cpu_seconds"], 2),
+                "votes": sizes[1],
+                "nodes": {name: round(seconds, 2) for name, seconds in many["nodes"].items()},
+                "quick": options.quick,
+            }
+        )
+    )
+
+
+def child(votes: int) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--votes", str(votes)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def measured(votes: int) -> dict[str, Any]:
+    """Seconds of each node on so many votes, all together, and the peak memory of the process."""
+    # What the nodes import is the same for any number of votes: it would hide how they grow.
+    import matplotlib.figure  # noqa: F401
+    import scipy.stats  # noqa: F401
+    import statsmodels.genmod.generalized_linear_model  # noqa: F401
+
+    from sage_dialog.pipelines.evaluation import create_pipeline
+
+    data = made_up(votes // VOTES_A_SITUATION)
+    taken: dict[str, float] = {}
+    cpu = time.process_time()
+    for node in create_pipeline(POLICIES, iterations=1).nodes:
+        if node.name not in SKIPPED and not node.name.startswith("rollout_"):
+            start = time.perf_counter()
+            data |= node.run({name: data[name] for name in node.inputs})
+            taken[node.name] = time.perf_counter() - start
+    return {
+        "seconds": sum(taken.values()),
+        "cpu_seconds": time.process_time() - cpu,
+        "nodes": taken,
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def made_up(situations: int) -> dict[str, Any]:
+    """The inputs of the nodes, by name; a row of a table at a time, so that Python's copies stay small."""
+    import pyarrow as pa
+
+    from sage_dialog import schemas
+    from sage_dialog.corpora.empathetic import EMOTIONS
+    from sage_dialog.parameters import Evaluation
+    from sage_dialog.seeds import generator
+
+    ids = [f"hit:{index}_conv:{index}" for index in range(situations)]
+    drawn = generator(0, "emotions of situations").integers(0, len(EMOTIONS), situations)
+    emotions = {situation: EMOTIONS[place] for situation, place in zip(ids, drawn, strict=True)}
+    sampling = {"temperature": 1.0, "top_k": 100}
+    held_out = [{"situation_id": id_, "split": "test", "emotion": emotions[id_], "text": id_} for id_ in ids]
+    cards = [
+        {"policy": policy, "kind": "adapter" if rank else "base", "blocks": rank > 0, "revision": str(rank),
+         "base": "sage_0", "base_revision": "0", "parent": None, "parent_revision": None}
+        for rank, policy in enumerate(POLICIES)
+    ]  # fmt: skip
+    candidates = pa.concat_tables(searched(id_, emotions[id_]) for id_ in ids)
+    return {
+        "params:evaluation": Evaluation(agent=sampling, user=sampling, pairs=PAIRS, exchanges=EXCHANGES),
+        "params:seed": 0,
+        "situations": pa.Table.from_pylist(held_out, schema=schemas.SITUATIONS),
+        "policy_cards": pa.Table.from_pylist(cards, schema=schemas.POLICIES),
+        "candidates_1": candidates,
+        "judge_votes": votes_on(ids),
+        **{
+            f"rollouts_{policy}": pa.concat_tables(dialogue(policy, rank, id_, emotions[id_]) for id_ in ids)
+            for rank, policy in enumerate(POLICIES)
+        },
+    }
+
+
+def dialogue(policy: str, rank: int, situation: str, emotion: str) -> Any:
+    """One dialogue, as rows of `schemas.TRAJECTORIES`; later policies read emotions better and repeat openings more."""
+    import pyarrow as pa
+
+    from sage_dialog import schemas
+    from sage_dialog.sac import Chain, Intent, render
+    from sage_dialog.seeds import generator
+
+    draw = generator(0, "dialogue", policy, situation)
+    lengths = draw.integers(10, 41, EXCHANGES)
+    words = draw.integers(0, WORDS, int(lengths.sum()))
+    labels = draw.zipf(1.4, (EXCHANGES, 3)) % LABELS
+    right, opens = draw.random(EXCHANGES) < 0.3 + 0.1 * rank, draw.random(EXCHANGES) < 0.1 * rank
+    rows, start = [row(situation, 0, "user", f"This is what happened in {situation}.")], 0
+    for place, length in enumerate(lengths):
+        said = " ".join(f"word{number}" for number in words[start : start + length])
+        start += length
+        text = ("Oh dear, that is " if opens[place] else "") + said + "?"
+        read = emotion if right[place] else f"feeling {labels[place, 0]}"
+        action = Intent(f"motivation {labels[place, 1]}", f"mood {labels[place, 2]}", ("topic",))
+        content = render(Chain(Intent("sharing", read, ("topic",)), action, text)) if rank else text
+        rows += [row(situation, 2 * place + 1, "assistant", text, content), row(situation, 2 * place + 2, "user", said)]
+    return pa.Table.from_pylist(rows[:-1], schema=schemas.TRAJECTORIES)
+
+
+def row(situation: str, turn: int, role: str, text: str, content: str | None = None) -> dict[str, Any]:
+    said = {"situation_id": situation, "turn": turn, "role": role, "text": text, "content": content or text}
+    return {**said, "outcome": "turn limit"}
+
+
+def searched(situation: str, emotion: str) -> Any:
+    """The candidates of one situation's first two turns, as rows of `schemas.CANDIDATES`."""
+    import pyarrow as pa
+
+    from sage_dialog import schemas
+    from sage_dialog.seeds import generator
+
+    read = generator(0, "candidates", situation).random((2, CANDIDATES)) < 0.4
+    rows = [
+        {
+            "situation_id": situation,
+            "turn": 2 * place + 1,
+            "candidate": index,
+            "text": "A candidate " * 20,
+            "u_emotion": emotion if read[place, index] else f"feeling {index % 5}",
+            "valid": True,
+            "chosen": index == 0,
+        }
+        for place in (0, 1)
+        for index in range(CANDIDATES)
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.CANDIDATES)
+
+
+def votes_on(situations: list[str]) -> Any:
+    """Rows of `schemas.JUDGE_VOTES`: later policies win more often; answers change with the order now and then."""
+    import pyarrow as pa
+
+    from sage_dialog import schemas
+    from sage_dialog.seeds import generator
+
+    tables = []
+    for judge in JUDGES:
+        for policy_a, policy_b in PAIRS:
+            lead = 0.08 * (POLICIES.index(policy_b) - POLICIES.index(policy_a))
+            draw = generator(0, "votes", judge, policy_a, policy_b).random((len(situations), 3))
+            of = {
+                "policy_a": policy_a,
+                "policy_b": policy_b,
+                "judge": judge,
+                "raw_reply": "The reason, in a sentence. " * 4,
+            }
+            rows = []
+            for situation, (skill, flip, tie) in zip(situations, draw.tolist(), strict=True):
+                vote = "tie" if tie < 0.3 else "b" if skill < 0.5 + lead else "a"
+                other = "a" if vote == "b" else "b"
+                for order, answer in (("ab", vote), ("ba", other if flip < 0.15 else vote)):
+                    rows.append({"situation_id": situation, "order": order, "vote": answer, **of})
+            tables.append(pa.Table.from_pylist(rows, schema=schemas.JUDGE_VOTES))
+    return pa.concat_tables(tables)
+
+
+if __name__ == "__main__":
+    main()
