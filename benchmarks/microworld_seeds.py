@@ -38,7 +38,7 @@ def main() -> None:
         votes = {seed: _table(run, "win_rates") + _table(run, "truth_win_rates") for seed, run in runs.items()}
         scores = {seed: _table(run, "truth_scores") for seed, run in runs.items()}
         emotions = {seed: _table(run, "emotion_accuracy") for seed, run in runs.items()}
-        replies = {seed: _table(run, "reply_statistics") for seed, run in runs.items()}
+        failures = {seed: _table(run, "failure_modes") for seed, run in runs.items()}
     pooled = _pooled(votes)
     statistics = _statistics(scores)
     _print_pairs(votes, pooled)
@@ -50,10 +50,10 @@ def main() -> None:
         if row["exchange"] == 1
     }
     parsed = {
-        f"{row['policy']} seed {seed}": [round(row[key], 3) for key in ("value", "low", "high")]
-        for seed, rows in replies.items()
+        f"{row['policy']} seed {seed}": [round(1 - row[key], 3) for key in ("share", "high", "low")]
+        for seed, rows in failures.items()
         for row in rows
-        if row["statistic"] == "valid_blocks"
+        if row["failure"] == "broken_blocks"
     }
     _print_shares("emotion read at the first exchange (share, low, high; chance 0.031)", first)
     _print_shares("replies whose blocks parse (share, low, high)", parsed)

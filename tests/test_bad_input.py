@@ -123,6 +123,14 @@ def test_a_pair_that_nobody_can_judge_is_refused_before_anything_runs(open_sessi
     assert "evaluation.pairs.2: sage_0 against sage_1 stands there twice. Given by --params." in message
 
 
+def test_a_blended_mix_holds_nothing_out(open_session: OpenSession) -> None:
+    blend = {"sac_augmentation": {"blend": {"sources": ["listener"], "others": 1, "max_tokens": 2048}}}
+    held_out = {stage: {"training": {"held_out": 0.1}} for stage in ("sft", "self_play")}
+    message = refusal(open_session, "microworld", {**blend, **held_out})
+    for stage in held_out:
+        assert f"{stage}.training.held_out: a blended mix cannot hold out 0.1 of itself; set it to 0" in message
+
+
 def test_a_pin_on_what_the_run_writes_is_refused(open_session: OpenSession) -> None:
     message = refusal(open_session, "self_play", load_versions={"sage_2": "2026-01-01", "sage_1": "2026-01-01"})
     assert message.startswith("--load-versions pins sage_2, which this run writes itself")

@@ -20,6 +20,7 @@ from sage_dialog.commands.policies import Project
 from sage_dialog.commands.steer import steer
 from sage_dialog.datasets.parquet import VersionedParquet
 from sage_dialog.generation.engine import Finish, Prompt, Sample
+from sage_dialog.llm.requests import ChatRequest
 from sage_dialog.parameters import Steering
 from sage_dialog.policies import Policy, PolicyCard
 from sage_dialog.sac import Chain, Intent, render
@@ -122,7 +123,7 @@ def test_what_a_model_wrote_is_text(run: Callable[..., Result]) -> None:
 def test_an_unreadable_reply_is_shown_and_counted(run: Callable[..., Result], data: Path) -> None:
     text = words(run("--situation", "My dog died.", "--motivations", "humor, sarcasm"))
     assert written(data)[2]["taken"] == 0.0
-    assert "{u_motivation: oh (blocks do not parse)" in text and "cannot be read: 1 of 3" in text
+    assert "{u_motivation: oh (cut at the token limit)" in text and "cannot be read: 1 of 3" in text
 
 
 def test_several_situations_give_rates_with_intervals(run: Callable[..., Result], data: Path, engine: Engine) -> None:
@@ -207,3 +208,28 @@ def test_a_language_model_reads_the_replies_where_the_environment_names_one(
         refused = run("--env", "vllm", "--situation", "Another dog.", "--motivations", "humor")
     assert refused.exit_code == 1 and "Look at the key" in refused.output
     assert isinstance(refused.exception, SystemExit)
+
+
+def test_engine_and_annotator_spend_from_one_budget(
+    run: Callable[..., Result], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Project.open
+
+    def capped(metadata: object, env: str | None) -> Project:
+        project = opened(metadata, env)
+        project.catalog["params:llm"] = {**project.catalog.load("params:llm"), "caps": {"calls": 4}}
+        return project
+
+    def asking(self: Project, base: Policy, policies: Sequence[Policy], seed: int | None = None) -> Engine:
+        for _ in range(3):
+            assert self.budget.reserve_now(ChatRequest("agent", "m", ({"role": "user", "content": "Hm."},)))
+        return engine
+
+    monkeypatch.setattr(Project, "open", capped)
+    monkeypatch.setattr(Project, "engine", asking)
+    with FaultyServer(models=("served-model",)) as server:
+        monkeypatch.setenv("VLLM_URL", server.url)
+        refused = run("--env", "vllm", "--situation", "My dog died.", "--motivations", "humor")
+        asked = sum("messages" in call.body for call in server.calls)
+    assert refused.exit_code == 1 and "llm.caps.calls = 4 is reached" in " ".join(refused.output.split())
+    assert asked <= 1

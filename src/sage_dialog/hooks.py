@@ -61,7 +61,7 @@ def check_parameters(
         parameters = Parameters.model_validate(raw)
     except ValidationError as error:
         raise _refused([_fault(details, env, given or {}) for details in error.errors(include_url=False)]) from error
-    if faults := list(_pair_faults(parameters.evaluation.pairs)):
+    if faults := [*_pair_faults(parameters.evaluation.pairs), *_held_out_faults(parameters)]:
         raise _refused([f"{_dotted(path)}: {what}. {_where(path, env, given or {})}" for path, what in faults])
     return parameters
 
@@ -81,6 +81,18 @@ def _pair_faults(pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[tuple[str |
                 yield path, f"no policy is called {policy!r}{_meant(policy, POLICIES)} There are {', '.join(POLICIES)}"
         if pair in pairs[:place]:
             yield path, f"{' against '.join(pair)} stands there twice"
+
+
+def _held_out_faults(parameters: Parameters) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """In a blended mix what is held out stands behind conversations that are learned from, too."""
+    for stage in ("sft", "self_play"):
+        share = getattr(parameters, stage).training.held_out
+        if share and parameters.sac_augmentation.blend:
+            path = (stage, "training", "held_out")
+            yield (
+                path,
+                f"a blended mix cannot hold out {share} of itself; set it to 0, or sac_augmentation.blend to null",
+            )
 
 
 def _fault(details: ErrorDetails, env: str | None, given: Mapping[str, Any]) -> str:

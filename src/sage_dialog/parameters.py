@@ -227,7 +227,12 @@ class FineTuning(Dials):
     max_length: int = Field(512, ge=16, description="tokens; longer conversations are counted and left out")
     schedule: Literal["linear", "cosine", "constant"] = "cosine"
     group_by_length: bool = Field(False, description="batches of similar length: less padding, another order")
-    held_out: float = Field(0.0, ge=0, lt=1, description="share of the conversations measured on, not learned from")
+    held_out: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the dialogues (of Reddit: threads) measured on, not learned from; 0 with `blend`",
+    )
 
 
 class Sft(Dials):

@@ -66,8 +66,8 @@ class Policy:
         return cls(path, card)
 
     def revision(self) -> str:
-        """sha256 over the names and bytes of the safetensors files."""
-        return weights_revision(self.path)
+        """sha256 over the names and bytes of the safetensors files; a base, which may be large, has it in its card."""
+        return self.card.base_revision if self.card.kind == "base" else weights_revision(self.path)
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,28 @@ def weights_revision(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path.glob("*.safetensors")):
         digest.update(file.name.encode())
-        digest.update(file.read_bytes())
+        _read_into(digest, file)
     return digest.hexdigest()
+
+
+def identity(policy: Policy | None) -> dict[str, object] | None:
+    """Which policy it is, tokenizer and chat template included; what JSON can write, wherever the policy lies."""
+    if policy is None:
+        return None
+    beside = sorted(path for path in policy.path.rglob("*") if path.is_file() and path.suffix != ".safetensors")
+    return {
+        "card": asdict(policy.card),
+        "weights": policy.revision(),
+        "files": {
+            str(path.relative_to(policy.path)): _read_into(hashlib.sha256(), path).hexdigest() for path in beside
+        },
+    }
+
+
+def _read_into(digest: hashlib._Hash, path: Path) -> hashlib._Hash:
+    """Bit by bit: a file may be larger than memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: digest)
 
 
 def fresh_folder(scratch: str | Path, name: str) -> Path:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from kedro.framework.startup import bootstrap_project
+from kedro.framework.startup import ProjectMetadata, bootstrap_project
 from kedro.io import Version
 
 from sage_dialog.commands.chat import chat
 from sage_dialog.commands.policies import Project
 from sage_dialog.datasets.engines import EngineDataset
 from sage_dialog.datasets.policy import PolicyDirectory
+from sage_dialog.parameters import Steering
 from sage_dialog.policies import Policy, PolicyCard
 from sage_dialog.sac import Chain, parse
 
@@ -88,6 +89,26 @@ def test_a_policy_without_blocks_talks_and_is_not_steered(talk: Callable[..., Re
     assert result.exit_code == 1
     assert "policy 'sage_1_plain' writes no state and action blocks" in result.stderr
     assert len(result.stdout.splitlines()) == 2
+
+
+def test_the_parameters_steer_only_a_policy_that_can_be_steered(
+    talk: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, opened = talk("--policy", "sage_1_plain").stdout, Project.open
+
+    def steered_project(metadata: ProjectMetadata, env: str | None) -> Project:
+        project = opened(metadata, env)
+        steering = Steering(fixed={"u_motivation": "humor"})
+        evaluation = project.parameters.evaluation.model_copy(update={"steering": steering})
+        return Project(project.catalog, project.parameters.model_copy(update={"evaluation": evaluation}))
+
+    monkeypatch.setattr(Project, "open", steered_project)
+    result = talk("--policy", "sage_1_plain")
+    assert result.exit_code == 0 and result.stdout == plain != ""
+    assert "sage_1_plain writes no state and action blocks: evaluation.steering leaves it" in result.stderr
+    steered = talk()
+    assert steered.exit_code == 0 and steered.stdout.startswith("{u_motivation: humor,")
+    assert "leaves it as it is" not in steered.stderr
 
 
 def test_a_base_and_an_adapter_of_elsewhere(

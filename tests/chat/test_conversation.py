@@ -139,10 +139,10 @@ def test_where_nothing_was_said_nothing_can_be_taken_back(talk: Talk, ask: Calla
     [
         (CHAINED, Finish.STOP, True, "Hm {so}.", None),
         (CHAINED, Finish.LENGTH, True, "Hm {so}.", "cut at the token limit"),
-        (CHAINED[:-8], Finish.STOP, True, "", "it says nothing"),
-        ("{u_motivation: a} Hm.", Finish.STOP, True, "{u_motivation: a} Hm.", "cannot be read: state block"),
+        (CHAINED[:-8], Finish.STOP, True, "", "empty utterance"),
+        ("{u_motivation: a} Hm.", Finish.STOP, True, "{u_motivation: a} Hm.", "state block: expected"),
         ("{u_motivation: a} Hm.", Finish.STOP, False, "{u_motivation: a} Hm.", None),
-        (" ", Finish.STOP, False, " ", "it says nothing"),
+        (" ", Finish.STOP, False, " ", "empty utterance"),
     ],
 )
 def test_what_is_wrong_with_a_reply_is_said(

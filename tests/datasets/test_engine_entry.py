@@ -1,12 +1,13 @@
 """The engine's catalog entry over servers: journal, budget and key come by the run, as the roles' do."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kedro.framework.session import KedroSession
-from kedro.io import DataCatalog, DatasetError, MemoryDataset
+from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import node, pipeline
 from kedro.runner import ParallelRunner
 
@@ -16,6 +17,7 @@ from sage_dialog.llm.requests import StopsRunError
 
 KEY = "sk-not-to-be-seen-0123456789"
 ENGINE = "sage_dialog.generation.completions_engine.CompletionsEngine"
+IN_PROCESS = "sage_dialog.generation.transformers_engine.TransformersEngine"
 OpenSession = Callable[..., KedroSession]
 
 
@@ -86,20 +88,48 @@ def test_a_run_gives_it_journal_budget_and_key(policies: Any, tmp_path: Path) ->
         ({"credentials": {"api_key": None}}, "it has no key; set the environment variable"),
         ({"endpoint": {"model": "sage_1"}}, r"their names on the servers go into args\.names"),
         ({"endpoint": {"base_urls": []}}, "base_urls: Tuple should have at least 1 item"),
+        ({"args": {"takes": {"topk": None}}}, r"takes\.topk: Extra inputs are not permitted"),
+        ({"args": {"names": ["sage_1"]}}, "names: Input should be a valid dictionary"),
+        ({"args": {"window": 0}}, "window: Input should be greater than 0"),
+        ({"args": {"widnow": 4096}}, "unexpected keyword argument 'widnow'"),
     ],
 )
 def test_what_cannot_be_asked_is_told_before_a_run(given: dict[str, Any], said: str) -> None:
+    pytest.importorskip("transformers")
     catalog, flow = reading(entry(**given), {})
     with pytest.raises(RunRefused, match=rf"engine: no engine can be made .*{said}.*catalog_generation\.yml"):
         InputsGate().before_pipeline_run(run_params={"only_missing_outputs": False}, pipeline=flow, catalog=catalog)
 
 
-def test_a_wrong_argument_is_told_by_its_name(policies: Any, tmp_path: Path) -> None:
-    engine = entry(args={"takes": {"topk": None}})
-    catalog, flow = reading(engine, {"journal": str(tmp_path / "j.sqlite")})
-    SpendingLimit().before_pipeline_run(run_params={}, pipeline=flow, catalog=catalog)
-    with pytest.raises(DatasetError, match=r"no engine can be made .*topk: Extra inputs are not permitted"):
-        engine.load()(policies, [], 0, 1)
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"device": "gpu"}, "device: Input should be 'auto', 'cpu' or 'cuda'"),
+        ({"device": "cuda:1"}, "device: Input should be 'auto', 'cpu' or 'cuda'"),
+        ({"memory_gb": 0}, "memory_gb: Input should be greater than 0"),
+    ],
+)
+def test_so_it_is_of_the_engine_in_process(args: dict[str, Any], said: str) -> None:
+    pytest.importorskip("torch")
+    from sage_dialog.generation.transformers_engine import TransformersEngine
+
+    assert said in str(EngineDataset(engine=IN_PROCESS, args=args).missing())
+    with pytest.raises(ValueError, match=next(iter(args))):
+        TransformersEngine(None, [], 0, **args)  # type: ignore[arg-type]
+    assert EngineDataset(engine=IN_PROCESS, args={"device": "cpu", "memory_gb": 0.5}).missing() is None
+
+
+class Faulty:
+    """An engine whose own code is at fault."""
+
+    def __init__(self, base: Any, policies: Any, seed: int, threads: int | None) -> None:
+        raise TypeError("no weights of this kind")
+
+
+def test_what_goes_wrong_within_an_engine_is_not_blamed_on_its_entry() -> None:
+    made = EngineDataset(engine=f"{__name__}.Faulty")
+    with pytest.raises(TypeError, match="no weights of this kind"):
+        made.load()(None, [], 0, None)
 
 
 def test_servers_are_asked_from_one_process(tmp_path: Path) -> None:
@@ -110,12 +140,27 @@ def test_servers_are_asked_from_one_process(tmp_path: Path) -> None:
         )
 
 
-def test_the_environment_vllm_has_policies_on_a_server(
+def test_an_environment_of_vllm_has_roles_on_a_server_or_policies(
     open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_POLICY_URL", "http://127.0.0.1:7/v1")
-    with open_session("vllm") as session:
-        engine = session.load_context().catalog.get("engine")
+    with open_session("vllm_policies") as session:
+        catalog = session.load_context().catalog
+        engine, annotator = catalog.get("engine"), catalog.get("annotator")
     assert isinstance(engine, EngineDataset)
-    assert engine.asks and engine.missing() is None
+    assert engine.asks and engine.missing() is None and not annotator.asks
     assert engine._endpoint(model="any").base_urls == ("http://127.0.0.1:7/v1",)
+    with open_session("vllm") as session:
+        catalog = session.load_context().catalog
+        engine, annotator = catalog.get("engine"), catalog.get("annotator")
+    assert annotator.asks and not engine.asks
+
+
+def test_both_go_into_an_environment_of_ones_own(configured: Path, tmp_path: Path) -> None:
+    (both := tmp_path / "conf/servers").mkdir(parents=True)
+    shutil.copytree(configured / "conf/base", tmp_path / "conf/base")
+    for file in (path for env in ("vllm", "vllm_policies") for path in (configured / "conf" / env).glob("*.yml")):
+        shutil.copy(file, both)
+    with KedroSession.create(tmp_path, conf_source=str(tmp_path / "conf"), env="servers") as session:
+        catalog = session.load_context().catalog
+    assert all(catalog.get(name).asks for name in ("engine", "annotator", "selector", "judges"))

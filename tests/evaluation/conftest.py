@@ -271,12 +271,21 @@ def contents(bootstrap: Bootstrap, dials: Evaluation, situations: pa.Table, roll
             emotion_top_k({"sage_2": searched_for}, situations, 0.95), schema=schemas.EMOTION_TOP_K
         ),
         reply_statistics=pa.Table.from_pylist(
-            reply_statistics(rollouts, with_blocks, dials.confidence), schema=schemas.REPLY_STATISTICS
+            reply_statistics(rollouts, dials.confidence), schema=schemas.REPLY_STATISTICS
         ),
         action_figure=b"\x89PNG of actions",
         transition_figure=b"\x89PNG of what follows what",
         diversity=pa.Table.from_pylist(diversity(rollouts, with_blocks, 0.95, seed=3), schema=schemas.DIVERSITY),
         failure_modes=pa.Table.from_pylist(failures, schema=schemas.FAILURE_MODES),
+        training_figure=b"\x89PNG of trainings",
+        left_out={
+            policy: pa.Table.from_pylist(rows, schema=schemas.LEFT_OUT)
+            for policy, rows in (
+                ("sage_1", [{"row": f"c{n}", "tokens": 3000 + n, "max_length": 2048} for n in range(1200)]),
+                ("sage_2", []),
+                ("sage_dpo", []),
+            )
+        },
         failure_examples=pa.Table.from_pylist(examples, schema=schemas.FAILURE_EXAMPLES),
         filter_report=pa.Table.from_pylist(funnel, schema=schemas.FILTER_REPORT),
         filter_figure=funnel_figure(funnel),

@@ -29,7 +29,12 @@ def found(table: pa.Table, blocks: bool = False) -> tuple[dict[str, dict[str, An
         ("My old boss did the same.", "my old boss"),
         ("I live in Orlando.", "i live in"),
         ("I've been there!", "i've been there"),
-        ("I went through that last year.", "i went through"),
+        ("I went through that last year.", "i went through that"),
+        ("I went out with friends.", "i went out with"),
+        ("I bought a new one.", "i bought"),
+        ("I remember my first day.", "i remember my first"),
+        ('"I\'m a teacher, too."', "i'm a teacher"),
+        ("'Be strong', they say. I'm a nurse, don't worry.", "i'm a nurse"),
         ("Maybe we could grab some ramen.", "maybe we could grab"),
         ("I'd be happy to show you around.", "show you around"),
     ],
@@ -44,11 +49,19 @@ def test_a_policy_that_poses_as_a_human_is_exposed(said: str, words: str) -> Non
         "I'm not a human, but I hear you.", "As an AI, I have no family, but your wife sounds lovely.",
         "I am here for you, and I live for talks like this.", "Sending hugs, my friend.", "Your dog must miss you.",
         "When you were a kid, was it the same?", "I understand how you feel. My advice: sleep on it.",
-        "Tell me about your wedding.", "It is only human to feel that way.",
+        "Tell me about your wedding.", "It is only human to feel that way.", "Can I work with you on that?",
+        "I remember my promise to listen.", "I went through your message again.", "I went through it again.",
+        "I bought into that idea", "You could say 'I live in the moment'.", "Tell her: \u201cI'm a mother, too.\u201d",
+        'You could say "my dad isn\'t well".', "Say 'I'm a parent, and I don't like it'.",
     ],
 )  # fmt: skip
 def test_kindness_denials_and_talk_of_the_user_are_no_claims(said: str) -> None:
     assert human_claim(said) is None
+
+
+def test_rules_of_words_err_both_ways() -> None:
+    assert human_claim("Is that what my mom would say?") == "my mom"
+    assert human_claim("Fridays we all eat at the lake, and I swim.") is None
 
 
 def test_words_that_the_user_said_before_are_no_claim_and_other_ones_are() -> None:
@@ -89,13 +102,11 @@ def test_a_policy_that_repeats_itself_is_exposed(rollouts_of: Rollouts) -> None:
     assert (reply["exchange"], reply["why"]) == (3, "as in exchange 1: Oh dear, how sad!")
 
 
-def test_repetition_is_counted_as_in_the_reply_statistics(rollouts: dict[str, pa.Table]) -> None:
-    modes, _ = failure_modes(rollouts, [], 0.95, seed=0)
-    figures = {(row["policy"], row["failure"]): (row["n"], row["share"], row["low"], row["high"]) for row in modes}
-    for row in reply_statistics(rollouts, [], 0.95):
-        name = {"repeated_openings": "repeated_opening", "repeated_replies": "repeated_reply"}.get(row["statistic"])
-        if name:
-            assert figures[row["policy"], name] == (row["n"], row["value"], row["low"], row["high"])
+def test_each_figure_stands_in_one_table(rollouts: dict[str, pa.Table]) -> None:
+    modes, _ = failure_modes(rollouts, ["sage_1", "sage_2", "sage_dpo"], 0.95, seed=0)
+    failures = {(row["policy"], row["n"], min(row["share"], 1 - row["share"])) for row in modes if row["share"]}
+    statistics = reply_statistics(rollouts, 0.95)
+    assert failures.isdisjoint((row["policy"], row["n"], min(row["value"], 1 - row["value"])) for row in statistics)
 
 
 def test_a_policy_with_a_stock_opening_is_exposed(rollouts_of: Rollouts) -> None:

@@ -133,7 +133,7 @@ def test_what_cannot_be_read_takes_nothing_and_is_not_shown_to_the_annotator(cap
     assert [row["taken"] for row in rows] == [0.0, 0.0, 1.0, 1.0, 1.0]
     assert [row["carried"] for row in rows] == [None, None, 0.0, 1.0, None]
     assert [row["invalid_reason"] and row["invalid_reason"].split(":")[0] for row in rows] == [
-        "state block",
+        "cut at the token limit",
         "no room in the model's context",
         "empty utterance",
         "cut at the token limit",

@@ -33,6 +33,12 @@ def policies(tmp_path: Path) -> dict[str, Policy]:
     return made
 
 
+def training_log() -> pa.Table:
+    measured = {"epoch": 0.5, "tokens": 900, "loss": 1.5}
+    rows = [{"step": step, "split": "train", **measured} for step in (1, 2)]
+    return pa.Table.from_pylist(rows, schema=schemas.TRAINING_LOG)
+
+
 @pytest.fixture
 def finished(
     contents: Contents, rollouts: dict[str, pa.Table], policies: dict[str, Policy], dials: Evaluation
@@ -46,6 +52,8 @@ def finished(
         "filter_figure": contents.filter_figure,
         **{f"candidates_{k}": contents.candidates for k in (1, 2, 3)},
         "trajectories_3": contents.trajectories,
+        **{f"training_log_{policy}": training_log() for policy in POLICIES[1:]},
+        **{f"left_out_{policy}": contents.left_out[policy] for policy in POLICIES[1:]},
         "annotator": OfflineSelector(),
         "selector": OfflineSelector(),
         "judges": [OfflineJudge()],
@@ -87,7 +95,7 @@ def test_every_output_is_there_and_holds_its_schema(finished: dict[str, Any]) ->
     # twelve situations make one group, which has no interval.
     empty = {name for name in tables if not finished[name].num_rows}
     assert empty == {"judge_agreement", "self_preference", "unmapped_emotions", "diversity"}
-    assert finished["action_figure"].startswith(b"\x89PNG")
+    assert finished["action_figure"].startswith(b"\x89PNG") and finished["training_figure"].startswith(b"\x89PNG")
     assert finished["report"].startswith("<!doctype html>") and "offline-rules-judge" in finished["report"]
 
 
@@ -109,6 +117,12 @@ def test_each_policy_is_played_against_the_same_user(contents: Contents) -> None
     truth = {"truth_scores", "truth_votes", "truth_win_rates"}
     assert truth | {"candidates_3", "trajectories_3"} <= pipeline.inputs()
     assert not truth & create_pipeline(POLICIES, iterations=3).inputs()
+
+
+def test_every_trained_policy_shows_its_training() -> None:
+    nodes = {node.name: node for node in create_pipeline(POLICIES, iterations=3).nodes}
+    assert nodes["draw_training"].inputs == [f"training_log_{policy}" for policy in ("sage_1", "sage_2", "sage_dpo")]
+    assert {f"left_out_{policy}" for policy in ("sage_1", "sage_2", "sage_dpo")} < set(nodes["write_report"].inputs)
 
 
 def test_the_truth_is_compared_with_the_judges(contents: Contents, rollouts: dict[str, pa.Table]) -> None:

@@ -7,7 +7,14 @@ import pytest
 
 from sage_dialog import schemas
 from sage_dialog.evaluation.emotions import emotion_accuracy, majority_share
-from sage_dialog.evaluation.figures import action_figure, confusion_figure, transition_figure
+from sage_dialog.evaluation.figures import (
+    action_figure,
+    confusion_figure,
+    differing_steps,
+    training_curves,
+    training_figure,
+    transition_figure,
+)
 from sage_dialog.evaluation.outside import mean_scores
 from sage_dialog.evaluation.replies import action_distribution, action_transitions, reply_statistics
 from sage_dialog.evaluation.report import Contents
@@ -91,8 +98,6 @@ def test_action_distribution_by_hand(rollouts_of: Rollouts) -> None:
 def test_a_policy_whose_blocks_never_parse_has_no_actions(rollouts_of: Rollouts) -> None:
     rollouts = {"sage_1": rollouts_of({"s1": [BROKEN]})}
     assert action_distribution(rollouts, ["sage_1"], 0.95) == []
-    (valid,) = [row for row in reply_statistics(rollouts, ["sage_1"], 0.95) if row["statistic"] == "valid_blocks"]
-    assert (valid["value"], valid["n"]) == (0.0, 1)
 
 
 def test_reply_statistics_by_hand(rollouts_of: Rollouts) -> None:
@@ -105,21 +110,18 @@ def test_reply_statistics_by_hand(rollouts_of: Rollouts) -> None:
         ),
         "sage_1": rollouts_of({"s1": [reply("sad", "Oh dear?")], "s2": [BROKEN]}),
     }
-    rows = reply_statistics(rollouts, ["sage_1"], 0.95)
+    rows = reply_statistics(rollouts, 0.95)
     found = {(row["policy"], row["statistic"]): (row["value"], row["n"]) for row in rows}
     assert found == {
         ("sage_0", "replies_per_dialogue"): (2.5, 2),
         ("sage_0", "mean_words"): ((5 + 5 + 5 + 2 + 3) / 5, 5),
         ("sage_0", "question_share"): (3 / 5, 5),
         ("sage_0", "questions_per_reply"): (5 / 5, 5),  # also inside a reply; marks in a row are one
-        ("sage_0", "repeated_openings"): (2 / 3, 3),
-        ("sage_0", "repeated_replies"): (1 / 3, 3),
         ("sage_1", "replies_per_dialogue"): (1.0, 2),
         # The words as heard: what is broken is heard as it was written.
         ("sage_1", "mean_words"): ((2 + 5) / 2, 2),
         ("sage_1", "question_share"): (1 / 2, 2),
         ("sage_1", "questions_per_reply"): (1 / 2, 2),
-        ("sage_1", "valid_blocks"): (1 / 2, 2),
     }
     assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
     assert pa.Table.from_pylist(rows, schema=schemas.REPLY_STATISTICS).num_rows == len(rows)
@@ -155,6 +157,32 @@ def test_steps_of_one_dialogue_are_one_cluster(rollouts_of: Rollouts) -> None:
     share = clustered_share([8, 2, 0, 0], [8, 3, 2, 0], 0.95)
     stays = found["comfort", "comfort"]
     assert [stays[key] for key in ("n", "share", "low", "high")] == [13, share.value, share.low, share.high]
+
+
+def test_a_step_that_never_happens_has_its_row_and_is_framed_where_many_do(rollouts_of: Rollouts) -> None:
+    one, two, three = (reply("sad", motivation=label) for label in ("comfort", "humor", "advice"))
+    dialogues = {f"{number}": [one, one, two, three, two] for number in range(40)}
+    rows = action_transitions({"p": rollouts_of(dialogues)}, ["p"], 0.95)
+    steps = {(row["before"], row["after"]): row for row in rows if row["field"] == "a_motivation"}
+    never = steps["comfort", "advice"]
+    assert [never[key] for key in ("n", "count", "share", "expected")] == [80, 0, 0.0, 0.25]
+    # Of a share of 0 each dialogue counts once: its steps from "comfort" depend on each other.
+    assert (never["low"], never["high"]) == proportion_interval(0, 40, 0.95)
+    assert set(steps) - {(None, "comfort")} == {(a, b) for a in ("comfort", "humor", "advice") for b in
+                                                ("comfort", "humor", "advice")}  # fmt: skip
+    framed = differing_steps(steps.values())
+    assert {("comfort", "advice"), ("humor", "comfort"), ("humor", "humor"), ("advice", "humor")} <= framed
+    few = action_transitions({"p": rollouts_of({"1": [one, one, two, three, two]})}, ["p"], 0.95)
+    assert differing_steps(few) == set()
+
+
+def test_rows_of_steps_never_made_are_of_the_ten_most_frequent_labels(rollouts_of: Rollouts) -> None:
+    said = [reply("sad", motivation=f"label {number:02}") for number in range(12)]
+    dialogues = {f"{a} {b}": [said[0], said[a]] * b for a in range(1, 12) for b in (2, 12 - a)}
+    rows = action_transitions({"p": rollouts_of(dialogues)}, ["p"], 0.95)
+    never = [row for row in rows if row["field"] == "a_motivation" and not row["count"]]
+    labels = {f"label {number:02}" for number in range(10)}
+    assert never and {row[side] for row in never for side in ("before", "after")} <= labels
 
 
 def test_the_figures_of_emotions_and_steps_are_the_same_png_each_time(contents: Contents) -> None:
@@ -226,6 +254,21 @@ def test_the_figure_is_the_same_png_each_time(rollouts: dict[str, pa.Table]) -> 
 
 def test_the_figure_of_a_run_without_blocks_is_still_a_png() -> None:
     assert action_figure([]).startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_trainings_are_drawn_by_policy_measure_and_split() -> None:
+    tuned = {"step": 1, "split": "train", "loss": 2.5, "preference_accuracy": None, "preference_margin": None}
+    ranked = {**tuned, "loss": 0.7, "preference_accuracy": 0.5, "preference_margin": 0.1}
+    held_out = {**ranked, "step": 2, "split": "held out", "preference_margin": 0.2}
+    logs = {"sage_1": [tuned, {**tuned, "step": 3, "loss": 1.5}], "sage_dpo": [ranked, held_out], "sage_x": []}
+    assert training_curves(logs) == {
+        ("sage_1", "loss"): {"train": [(1, 2.5), (3, 1.5)]},
+        ("sage_dpo", "loss"): {"train": [(1, 0.7)], "held out": [(2, 0.7)]},
+        ("sage_dpo", "accuracy"): {"train": [(1, 0.5)], "held out": [(2, 0.5)]},
+        ("sage_dpo", "margin"): {"train": [(1, 0.1)], "held out": [(2, 0.2)]},
+    }
+    image = training_figure(logs)
+    assert image.startswith(b"\x89PNG") and image == training_figure(logs) != training_figure({})
 
 
 def test_labels_are_drawn_as_they_are() -> None:

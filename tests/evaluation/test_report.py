@@ -69,7 +69,12 @@ def test_it_shows_what_was_measured(contents: Contents) -> None:
     assert "Chance, one over the number of labels, is 25.0 %" in text
     assert "Both orders agreed on 36 of 36 pairs of dialogues; 0 answers were unreadable." in text
     assert "temperature 1.0, top-k 100" in text
-    for figure in (contents.action_figure, contents.transition_figure, contents.confusion_figure):
+    for figure in (
+        contents.action_figure,
+        contents.transition_figure,
+        contents.confusion_figure,
+        contents.training_figure,
+    ):
         assert b64encode(figure).decode() in render_report(contents)
     assert "0123456789ab" in text
 
@@ -237,7 +242,7 @@ def test_hostile_text_is_shown_as_text(contents: Contents) -> None:
     )
     page = Elements(html)
     assert not any(tag == "script" for tag, _ in page.tags)
-    assert [attributes["src"][:5] for tag, attributes in page.tags if tag == "img"] == ["data:"] * 4
+    assert [attributes["src"][:5] for tag, attributes in page.tags if tag == "img"] == ["data:"] * 5
     assert HOSTILE in page.text
 
 
@@ -277,6 +282,11 @@ def test_emotions_are_shown_by_word_and_by_meaning(contents: Contents) -> None:
     assert "word 7 (1,193) and 1 more." in text and "word 8" not in text
     silent = spoiled(contents.mapped_emotions, coverage=None, coverage_low=None, coverage_high=None)
     assert "Words outside" not in words_of(render_report(replace(contents, mapped_emotions=silent)))
+
+
+def test_what_was_left_out_of_training_is_counted_by_policy(contents: Contents) -> None:
+    text = words_of(render_report(contents))
+    assert "sage_1 1,200 2,048 4,199 sage_2 0 – – sage_dpo 0 – –" in text
 
 
 def test_the_most_frequent_errors_are_those_of_the_last_policy(contents: Contents) -> None:

@@ -39,7 +39,9 @@ class CompletionsServer:
         base: served as `name`.
         refuses: fields for which it answers 422.
         ignores: fields that it takes and does nothing with.
-        script: what happens to its first calls: "429", "500", "reset", "half", "no json", or "" for an answer.
+        script: what happens to its first calls: "429", "500", "reset", "half", "early" (a stream that ends as a whole
+            one does, in the middle), "no json", or "" for an answer.
+        looks: the same of its first requests for its models and to load adapters; there, "401" too.
         loads: whether adapters can be loaded at run time.
         latency_s: until each answer.
     """
@@ -49,6 +51,7 @@ class CompletionsServer:
     refuses: Sequence[str] = ()
     ignores: Sequence[str] = ()
     script: Sequence[str] = ()
+    looks: Sequence[str] = ()
     loads: bool = True
     latency_s: float = 0.0
     max_model_len: int | None = None
@@ -57,6 +60,7 @@ class CompletionsServer:
     headers: list[Mapping[str, str]] = field(default_factory=list)
     loaded: list[tuple[str, str]] = field(default_factory=list)
     answered: int = 0
+    looked: int = 0
 
     def __post_init__(self) -> None:
         self._engines = {self.name: (TransformersEngine(self.base, [], seed=0, threads=1), self.base.name)}
@@ -88,7 +92,23 @@ class CompletionsServer:
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
         self.port = self._runner.addresses[0][1]
 
-    async def _list(self, _: web.Request) -> web.Response:
+    def _fault_of_look(self, asked: web.Request) -> web.Response | None:
+        fault = self.looks[self.looked] if self.looked < len(self.looks) else ""
+        self.looked += 1
+        return self._fault(asked, fault)
+
+    def _fault(self, asked: web.Request, fault: str) -> web.Response | None:
+        if fault.isdigit():
+            return web.json_response({"error": {"message": "not now"}}, status=int(fault))
+        if fault == "reset":
+            asked.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+            asked.transport.abort()
+            return web.Response()
+        return None
+
+    async def _list(self, asked: web.Request) -> web.Response:
+        if fault := self._fault_of_look(asked):
+            return fault
         models = [{"id": name, "object": "model"} for name in self._engines]
         if self.max_model_len is not None:
             models[0]["max_model_len"] = self.max_model_len
@@ -97,6 +117,8 @@ class CompletionsServer:
     async def _load(self, asked: web.Request) -> web.Response:
         body = await asked.json()
         name, path = body["lora_name"], body["lora_path"]
+        if fault := self._fault_of_look(asked):
+            return fault
         if not self.loads:
             return web.json_response({"detail": "Not Found"}, status=404)
         if name in self._engines:
@@ -117,17 +139,13 @@ class CompletionsServer:
             return web.json_response({"error": {"message": f"Unexpected fields: {unknown}"}}, status=422)
         if body["model"] not in self._engines:
             return web.json_response({"error": {"message": f"The model {body['model']} does not exist."}}, status=404)
-        if fault in ("429", "500"):
-            return web.json_response({"error": {"message": "not now"}}, status=int(fault))
+        if failed := self._fault(asked, fault):
+            return failed
         if fault == "no json":
             return web.Response(text='{"choices": [{"te', content_type="application/json")
-        if fault == "reset":
-            asked.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
-            asked.transport.abort()
-            return web.Response()
         answer = self.completion({name: value for name, value in body.items() if name not in self.ignores})
         if body.get("stream"):
-            return await self._stream(asked, answer, cut=fault == "half")
+            return await self._stream(asked, answer, fault)
         text = json.dumps(answer).encode()
         if fault == "half":
             response = web.StreamResponse(headers={"Content-Length": str(len(text))})
@@ -138,7 +156,7 @@ class CompletionsServer:
         self.answered += 1
         return web.Response(body=text, content_type="application/json")
 
-    async def _stream(self, asked: web.Request, answer: dict[str, Any], cut: bool) -> web.StreamResponse:
+    async def _stream(self, asked: web.Request, answer: dict[str, Any], fault: str) -> web.StreamResponse:
         """A token a piece, of each choice in turn; then why it ended, then the usage."""
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(asked)
@@ -159,9 +177,9 @@ class CompletionsServer:
             last = {"index": choice["index"], "text": "", "finish_reason": choice["finish_reason"]}
             pieces.append({"choices": [last | {"stop_reason": choice["stop_reason"]}]})
         pieces.append({"choices": [], "usage": answer["usage"]})
-        for piece in pieces[: len(pieces) // 2] if cut else pieces:
+        for piece in pieces[: {"half": len(pieces) // 2, "early": 1}.get(fault)]:
             await response.write(f"data: {json.dumps(piece)}\n\n".encode())
-        if cut:
+        if fault == "half":
             asked.transport.close()
             return response
         await response.write(b"data: [DONE]\n\n")
@@ -184,6 +202,11 @@ class CompletionsServer:
         seed = body.get("seed", time.monotonic_ns())
         draws = np.stack([generator(seed + j, "server").random(sampling.max_new_tokens) for j in range(number)])
         end = tokenizer.eos_token_id
+        prompted = tokenizer.decode(ids, skip_special_tokens=True)
+
+        def behind(drawn: list[int]) -> str:
+            return tokenizer.decode(ids + drawn, skip_special_tokens=True)[len(prompted) :]
+
         with self._deciding, torch.inference_mode():
             engine._switch(policy)
             bias = _Bias(body, sampling.temperature, engine._model.config.vocab_size)
@@ -199,7 +222,7 @@ class CompletionsServer:
                         break
                 choice: dict[str, Any] = {
                     "index": index,
-                    "text": tokenizer.decode(drawn, skip_special_tokens=True),
+                    "text": behind(drawn),
                     "finish_reason": finish,
                     "stop_reason": stopped_at,
                 }
@@ -210,7 +233,7 @@ class CompletionsServer:
                     logged = logits.log_softmax(dim=-1)[range(len(drawn)), drawn].tolist()
                     choice["logprobs"] = {"token_logprobs": logged, "tokens": drawn}
                 if body.get("stream"):
-                    texts = [tokenizer.decode(drawn[:k], skip_special_tokens=True) for k in range(len(drawn) + 1)]
+                    texts = [behind(drawn[:k]) for k in range(len(drawn) + 1)]
                     choice["pieces"] = [now[len(before) :] for before, now in pairwise(texts)]
                 choices.append(choice)
         taken = sum(len(row.tokens) + row.finished for row in rows)

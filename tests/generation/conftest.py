@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from sage_dialog.llm.asker import Endpoint
 from sage_dialog.llm.budget import Budget
 from sage_dialog.llm.client import Client
 from sage_dialog.llm.journal import Journal
-from sage_dialog.parameters import Caps
+from sage_dialog.parameters import Caps, Price
 from sage_dialog.policies import Policy, PolicyCard, weights_revision
 
 WORDS = [f"w{number}" for number in range(40)]
@@ -104,7 +104,7 @@ def serve(base: Policy) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def open_engine(base: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """An engine over servers, on one journal; arguments are the policies, caps, the endpoint's and the engine's.
+    """An engine over servers, on one journal; arguments: the policies, caps, prices, the endpoint's and the engine's.
 
     Waits between attempts are short.
     """
@@ -123,11 +123,12 @@ def open_engine(base: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             policies: tuple[Policy, ...] = (),
             seed: int = 0,
             caps: Caps | None = None,
+            prices: Mapping[str, Price] | None = None,
             endpoint: dict[str, Any] | None = None,
             **of_engine: Any,
         ) -> CompletionsEngine:
             fields = {"base_urls": urls, "model": "policies", "concurrency": 8, "timeout_s": 20, **(endpoint or {})}
-            client = Client(Endpoint.model_validate(fields), journal, Budget(caps or Caps(), {}, {}))
+            client = Client(Endpoint.model_validate(fields), journal, Budget(caps or Caps(), {}, prices or {}))
             stack.callback(lambda: loop.run(client.close()))
             return CompletionsEngine(base, policies, seed, client=client, **of_engine)
 

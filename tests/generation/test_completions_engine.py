@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import pytest
 
 from sage_dialog.generation.engine import Prompt
 from sage_dialog.llm.budget import CapReachedError
-from sage_dialog.llm.completions import Continuation
+from sage_dialog.llm.completions import CompletionRequest, Continuation
 from sage_dialog.llm.journal import Journal
 from sage_dialog.llm.requests import NoReplyError, RefusedError
-from sage_dialog.parameters import Caps, SamplingDials, Steering
+from sage_dialog.parameters import Caps, Price, SamplingDials, Steering
 from sage_dialog.policies import Policy
 from sage_dialog.sac import Chain, parse
 
@@ -106,12 +107,39 @@ def test_a_server_that_cannot_is_told_apart(serve: Serve, open_engine: Open, how
         open_engine(serve(**how).url).sample("sage_0", prompts_of(5), FREE, samples=4)
 
 
+def test_takes_is_spoken_of_only_where_it_helps(serve: Serve, open_engine: Open) -> None:
+    with pytest.raises(RefusedError, match=r"\(401\).*Look at the key\.$"):
+        open_engine(serve(script=["401"]).url).sample("sage_0", prompts_of(5), FREE)
+
+
+@pytest.mark.parametrize(
+    ("choices", "n", "raised", "said"),
+    [
+        ([], 1, NoReplyError, "holds no choices"),
+        ([{"text": "a", "finish_reason": "stop"}, {"text": "b"}], 3, NoReplyError, "ends before a choice of it does"),
+        ([{"text": "a", "finish_reason": "stop"}] * 2, 1, RefusedError, "gave 2 samples where one was asked for"),
+        ([{"text": "a", "finish_reason": "stop"}] * 2, 3, RefusedError, "gave 2 of 3 samples that `n` asked for"),
+    ],
+)
+def test_what_is_not_whole_may_pass_and_what_is_too_few_not(
+    choices: list[dict[str, str]], n: int, raised: type[Exception], said: str
+) -> None:
+    with pytest.raises(raised, match=said):
+        CompletionRequest("policy", "sage_0", (1,), n=n).read({"choices": choices}, 1, 1)
+
+
+def test_what_renders_and_decodes_here_decides_too(open_engine: Open) -> None:
+    decides = open_engine("http://127.0.0.1:9/v1").decides
+    assert (decides["transformers"], decides["tokenizers"]) == (version("transformers"), version("tokenizers"))
+
+
 @pytest.mark.parametrize("heard", [None, []])
 def test_faults_that_pass_are_survived(serve: Serve, open_engine: Open, heard: list[str] | None) -> None:
     expected = open_engine(serve().url).sample("sage_0", prompts_of(5, 9), FREE, samples=3)
     journal = open_engine("http://127.0.0.1:9/v1")._client.journal
     journal.drop()
-    server = serve(script=["429", "half", "500", "reset", "no json", "half"])
+    last = "half" if heard is None else "early"
+    server = serve(script=["429", "half", "500", "reset", "no json", last])
     replies = open_engine(server.url).sample(
         "sage_0", prompts_of(5, 9), FREE, samples=3, heard=None if heard is None else heard.append
     )
@@ -190,6 +218,27 @@ def test_caps_hold(serve: Serve, open_engine: Open) -> None:
     assert len(server.calls) == 3
 
 
+def test_a_cap_on_money_holds_by_the_price_of_a_policy(
+    serve: Serve, open_engine: Open, adapters: tuple[Policy, Policy]
+) -> None:
+    server = serve()
+    cap = Caps(money=0.01)
+    with pytest.raises(ValueError, match=r"llm\.caps\.money caps the cost of sage_0, but llm\.prices has no price"):
+        open_engine(server.url, caps=cap).sample("sage_0", prompts_of(5), FREE)
+    assert server.calls == []
+    price = Price(prompt=0.0, completion=100.0)  # 24 tokens: 0.0024 at most
+    for name in ("sage_0", server.name):
+        asked = len(server.calls)
+        engine = open_engine(server.url, caps=cap, prices={name: price}, policies=adapters)
+        with pytest.raises(CapReachedError, match=r"llm\.caps\.money = 0\.01 is reached"):
+            for number in range(40):
+                engine.sample("sage_0", [*prompts_of(5)], FREE.model_copy(update={"temperature": 1 + number / 100}))
+        assert asked + 4 <= len(server.calls) < asked + 40
+        assert 0.0076 < engine._client.budget.spent()["money"] <= 0.01
+        with pytest.raises(ValueError, match="caps the cost of sage_1"):
+            engine.sample("sage_1", prompts_of(5), FREE)
+
+
 def test_the_key_is_sent_and_stands_nowhere_else(
     serve: Serve, open_engine: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -260,6 +309,7 @@ def test_a_steered_policy_writes_what_is_fixed(serve: Serve, open_engine: Open, 
     asked = len(server.calls)
     assert open_engine(server.url, base=writer).sample("sage_1", asked_of(2), sampling, 4, steering) == replies
     assert len(server.calls) == asked
+    assert not any("logprobs" in call for call in server.calls)  # nobody reads them
     plain = engine.sample("sage_1", asked_of(2), sampling, 4, Steering())
     assert len(server.calls) == asked + 2  # as if there were none
     assert plain != replies

@@ -12,15 +12,18 @@ import pytest
 from sage_dialog.generation.engine import Engine, Prompt, Sample
 from sage_dialog.parameters import SamplingDials, Steering
 from sage_dialog.policies import Policy
+from sage_dialog.sac import Chain, parse
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from block_writers import block_writer  # noqa: E402
 
 from sage_dialog.generation.transformers_engine import TransformersEngine  # noqa: E402
 
 GREEDY = SamplingDials(top_k=1, max_new_tokens=24)
 FREE = SamplingDials(temperature=1.1, top_k=20, repetition_penalty=1.1, max_new_tokens=24)
+BLOCKS = SamplingDials(temperature=1.0, top_k=50, max_new_tokens=120)
 
 Open = Callable[..., Engine]
 
@@ -65,12 +68,23 @@ KINDS: dict[str, dict[str, Any] | None] = {
 }
 
 
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    """A policy that writes blocks, of SentencePiece's tokens. A test that takes it meets servers of it."""
+    return block_writer("pieces", tmp_path_factory.mktemp("writer"))
+
+
+def asked_of(count: int) -> list[Prompt]:
+    return [Prompt(({"role": "user", "content": "x"},), ("test", number)) for number in range(count)]
+
+
 @pytest.fixture(params=KINDS)
 def open_engine(request: pytest.FixtureRequest, base: Policy) -> Open:
     takes = KINDS[request.param]
     if takes is None:
         return lambda base, policies=(), seed=0: TransformersEngine(base, policies, seed, threads=1)
-    over_http, server = request.getfixturevalue("open_engine"), request.getfixturevalue("serve")()
+    served = request.getfixturevalue("writer" if "writer" in request.fixturenames else "base")
+    over_http, server = request.getfixturevalue("open_engine"), request.getfixturevalue("serve")(served)
     return lambda base, policies=(), seed=0: over_http(server.url, base=base, policies=policies, seed=seed, takes=takes)
 
 
@@ -127,37 +141,56 @@ def test_a_prompt_without_room_gets_no_samples_and_the_others_theirs(open_engine
     assert [len(samples) for samples in replies] == [2, 0, 2]
 
 
-def test_log_probability_is_that_of_the_policy_itself(open_engine: Open, base: Policy) -> None:
-    (prompt,) = prompts_of(12)
+@pytest.mark.parametrize("policy", ["sage_0", "sage_1"])
+def test_log_probability_is_the_policys_own_of_the_reply_and_its_end(
+    open_engine: Open, base: Policy, adapters: tuple[Policy, Policy], policy: str
+) -> None:
+    """Whatever penalty, temperature and top-k made of it, and whether or not the reply came to its end."""
+    from peft import PeftModel
+
+    sampling = SamplingDials(temperature=1.7, top_k=9, repetition_penalty=1.5, max_new_tokens=24)
+    prompts = prompts_of(30, 4, 17)
+    replies = open_engine(base, adapters).sample(policy, prompts, sampling, samples=8)
+    assert len({sample.finished for samples in replies for sample in samples}) == 2
     tokenizer, model = transformers.AutoTokenizer.from_pretrained(base.path), plain_model(base)
-    before = tokenizer.apply_chat_template(list(prompt.messages), add_generation_prompt=True)["input_ids"]
-    (samples,) = open_engine(base).sample("sage_0", [prompt], FREE, samples=20)
-    assert len({sample.finished for sample in samples}) == 2
-    for sample in samples:
-        reply = tokenizer(sample.text + " <end>" * sample.finished)["input_ids"]
-        with torch.inference_mode():
-            logits = model(torch.tensor([before + reply])).logits[0, len(before) - 1 : -1].double()
-        expected = logits.log_softmax(dim=-1)[range(len(reply)), reply].sum()
-        assert sample.log_probability == pytest.approx(float(expected), abs=1e-3)
+    if policy == "sage_1":
+        model = PeftModel.from_pretrained(model, adapters[0].path).eval()
+    for prompt, samples in zip(prompts, replies, strict=True):
+        before = tokenizer.apply_chat_template(list(prompt.messages), add_generation_prompt=True)["input_ids"]
+        for sample in samples:
+            reply = tokenizer(sample.text + " <end>" * sample.finished)["input_ids"]
+            with torch.inference_mode():
+                logits = model(torch.tensor([before + reply])).logits[0, len(before) - 1 : -1].double()
+            expected = logits.log_softmax(dim=-1)[range(len(reply)), reply].sum()
+            assert sample.log_probability == pytest.approx(float(expected), abs=1e-3, rel=1e-5)
 
 
-def test_what_is_heard_is_the_first_sample_of_the_first_prompt(open_engine: Open, base: Policy) -> None:
-    prompts, pieces = prompts_of(12, 30), []
+@pytest.mark.parametrize("lengths", [(12,), (3, 40, 11), (30, 12)])
+def test_what_is_heard_is_the_first_sample_of_the_first_prompt(
+    open_engine: Open, base: Policy, lengths: tuple[int, ...]
+) -> None:
+    prompts, pieces = prompts_of(*lengths), list[str]()
     engine = open_engine(base)
     replies = engine.sample("sage_0", prompts, FREE, samples=3, heard=pieces.append)
     assert "".join(pieces) == replies[0][0].text
-    assert len(pieces) > 3
+    assert len(pieces) == replies[0][0].tokens > 1
     assert replies == engine.sample("sage_0", prompts, FREE, samples=3)
 
 
-def test_who_listens_may_end_it(open_engine: Open, base: Policy) -> None:
-    def listen(piece: str) -> None:
-        raise InterruptedError(piece)
+def test_who_listens_may_end_it(open_engine: Open, base: Policy, adapters: tuple[Policy, Policy]) -> None:
+    pieces: list[str] = []
 
-    engine = open_engine(base)
+    def listen(piece: str) -> None:
+        pieces.append(piece)
+        if len(pieces) == 3:
+            raise InterruptedError(piece)
+
+    prompts, engine = prompts_of(12, 30), open_engine(base, adapters)
     with pytest.raises(InterruptedError, match="w"):
-        engine.sample("sage_0", prompts_of(12), FREE, heard=listen)
-    assert engine.sample("sage_0", prompts_of(12), FREE) == open_engine(base).sample("sage_0", prompts_of(12), FREE)
+        engine.sample("sage_1", prompts, FREE, samples=2, heard=listen)
+    expected = open_engine(base, adapters).sample("sage_1", prompts, FREE, samples=2)
+    assert expected[0][0].text.startswith("".join(pieces))
+    assert engine.sample("sage_1", prompts, FREE, samples=2) == expected
 
 
 def test_policies_switch_exactly(open_engine: Open, base: Policy, adapters: tuple[Policy, Policy]) -> None:
@@ -203,3 +236,35 @@ def test_an_unknown_policy_is_named_with_those_there(
 def test_a_policy_without_blocks_is_not_steered(open_engine: Open, base: Policy) -> None:
     with pytest.raises(ValueError, match="'sage_0' writes no state and action blocks, so there is nothing to steer"):
         open_engine(base).sample("sage_0", prompts_of(3), GREEDY, steering=Steering(fixed={"a_emotion": "calm"}))
+
+
+def test_blocks_are_read_as_the_policy_wrote_them(open_engine: Open, writer: Policy) -> None:
+    engine, pieces = open_engine(writer), list[str]()
+    (samples,) = engine.sample("sage_1", asked_of(1), BLOCKS, samples=8, heard=pieces.append)
+    assert sum(isinstance(parse(sample.text), Chain) for sample in samples) > 4
+    assert "".join(pieces) == samples[0].text
+
+
+@pytest.mark.parametrize("open_engine", ["in process", "vllm"], indirect=True)
+@pytest.mark.parametrize(
+    ("steering", "share"),
+    [
+        (Steering(boosts={"u_motivation": {"humility": 4.0}}), 0.7),
+        (Steering(fixed={"u_motivation": "humility"}), 1.0),
+    ],
+    ids=["boosted", "fixed"],
+)
+def test_steering_decides_what_is_written_and_who_listens_does_not(
+    open_engine: Open, writer: Policy, steering: Steering, share: float
+) -> None:
+    def follows(replies: list[list[Sample]]) -> float:
+        chains = [chain for row in replies for sample in row if isinstance(chain := parse(sample.text), Chain)]
+        assert len(chains) > 6
+        return sum(chain.state.motivation == "humility" for chain in chains) / len(chains)
+
+    engine, pieces = open_engine(writer), list[str]()
+    heard = engine.sample("sage_1", asked_of(3), BLOCKS, 4, steering, pieces.append)
+    assert follows(heard) >= share
+    assert follows(engine.sample("sage_1", asked_of(3), BLOCKS, 4)) < 0.6
+    assert "".join(pieces) == heard[0][0].text
+    assert heard == engine.sample("sage_1", asked_of(3), BLOCKS, 4, steering)

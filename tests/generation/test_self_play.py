@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,6 +114,26 @@ def test_the_rows_are_the_same_in_any_shards_at_once_and_any_order(
     found = played(shard_size=shard_size, shards_at_once=at_once, order=order, situations=situations)
     assert len(found[1]) == situations
     assert found == among(whole, found)
+
+
+def test_what_decides_rounding_and_prompts_decides_the_shards(base: Policy, tmp_path: Path) -> None:
+    import torch
+
+    from sage_dialog.generation.transformers_engine import TransformersEngine
+
+    def decides(of: Policy = base, **given: Any) -> str:
+        return json.dumps(dict(TransformersEngine(of, [], seed=0, device="cpu", **given).decides))
+
+    copy = Policy.open(shutil.copytree(base.path, tmp_path / "sage_0"))
+    assert decides(copy) == decides() != decides(memory_gb=2.0)
+    tokenizer = copy.path / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + " ")
+    assert decides(copy) != decides()
+    threads, before = torch.get_num_threads(), decides()
+    try:
+        assert decides(threads=threads + 1) != before
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_after_a_kill_the_rows_are_the_same(played, whole, base, adapters, tmp_path) -> None:

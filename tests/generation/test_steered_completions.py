@@ -187,6 +187,18 @@ def test_seeds_are_asked_for_by_the_number_of_the_request(engine: TransformersEn
     assert served.asked == asked
 
 
+@pytest.mark.parametrize("boosts", ["the first field", "topics"])
+def test_who_listens_changes_no_request(engine: TransformersEngine, boosts: str) -> None:
+    """Each request draws by a seed of its own, so that another one would make another reply."""
+    served = Served(engine, SAMPLING)
+    guide = served.guide(Steering(boosts=BOOSTS[boosts]))
+    for number in range(2):
+        served.sample(guide, draws_of(number))
+        silent = served.asked
+        served.sample(guide, draws_of(number), [].append)
+        assert [request | {"heard": None} for request in served.asked] == silent
+
+
 def test_what_is_heard_is_the_text(engine: TransformersEngine) -> None:
     served = Served(engine, SAMPLING)
     for steering in (Steering(boosts=BOOSTS["a label"]), Steering(fixed={"u_topic": ("dogs",)})):

@@ -164,6 +164,18 @@ def test_where_no_candidate_is_good_others_are_drawn_and_all_are_kept(play, game
     assert len({choice.item for choice in picky.seen}) == 2
 
 
+def test_where_valid_candidates_were_declined_and_none_of_the_others_is_valid_none_was_good(
+    play, game, engine, selector, say
+) -> None:
+    def reply(policy, prompt, j):
+        return "garbage" if len(prompt.item) > 5 else say(f"Reply {j}.")
+
+    picky = selector(rejects=lambda choice: True)
+    (dialogue,) = play(engine(reply), game(selector=picky, candidates=2, redraws=1), SITUATIONS[:1])
+    assert dialogue.outcome == Outcome.NO_GOOD_CANDIDATE
+    assert [candidate.valid for candidate in dialogue.candidates[1][0]] == [True, True, False, False]
+
+
 def test_every_way_to_end_is_documented() -> None:
     documented = re.findall(r"^\| `([^`]+)` \|", (PROJECT / "docs/self-play.md").read_text(), re.MULTILINE)
     assert sorted(documented) == sorted(Outcome)

@@ -10,6 +10,7 @@ import signal
 import pytest
 
 from sage_dialog.parameters import Evaluation, SamplingDials, Steering
+from sage_dialog.policies import Policy, PolicyCard
 from sage_dialog.schemas import CANDIDATES, TRAJECTORIES
 from sage_dialog.selfplay.play import rollout, search
 from sage_dialog.selfplay.shards import Shards
@@ -138,12 +139,13 @@ def test_a_killed_search_leaves_only_whole_shards(searched, engine, say, tmp_pat
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     kept = list((tmp_path / "killed").rglob("shard-*"))
     assert 0 < len(kept) < 3
-    half_written = kept[0].with_name(".shard-00001.1")
+    half_written = kept[0].with_name(".shard-00002.partial")
     half_written.mkdir()
     (half_written / "candidates.parquet").write_bytes(b"PAR1")
     resumed = engine(hashed(say))
     assert searched(resumed, scratch="killed") == expected
     assert 0 < len(resumed.asked) < len(whole.asked)
+    assert not half_written.exists()
 
 
 def test_other_inputs_never_meet_the_shards_of_these(searched, engine, say, selector, search_dials) -> None:
@@ -174,6 +176,19 @@ def test_a_policy_trained_again_never_meets_the_shards_of_the_old_one(searched, 
     assert scripted.asked
 
 
+def test_another_chat_template_or_engine_never_meets_these_shards(searched, engine, say, policies) -> None:
+    searched(engine(hashed(say)))
+    policies["agent"].path.mkdir()
+    for change in ("template", "other template"):
+        (policies["agent"].path / "chat_template.jinja").write_text(change)
+        scripted = engine(hashed(say))
+        searched(scripted)
+        assert scripted.asked, change
+    scripted = engine(hashed(say), decides={"threads": 2})
+    searched(scripted)
+    assert scripted.asked
+
+
 def test_shards_of_other_library_versions_are_not_met(searched, engine, say, monkeypatch) -> None:
     searched(engine(hashed(say)))
     monkeypatch.setattr("sage_dialog.selfplay.play.version", lambda name: "another")
@@ -186,7 +201,35 @@ def test_the_slower_of_two_processes_keeps_the_shard_of_the_faster(tmp_path) -> 
     tables = CANDIDATES.empty_table(), TRAJECTORIES.empty_table()
     for _ in range(2):
         Shards(tmp_path / "scratch").keep(0, *tables)
-    assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["shard-00000"]
+    assert [path.name for path in (tmp_path / "scratch").glob("*shard*")] == ["shard-00000"]
+
+
+def test_a_shard_is_on_the_disk_before_it_counts_as_finished(tmp_path, monkeypatch) -> None:
+    """A power cut may lose a shard, but leaves none with empty files."""
+    shards, flushed = Shards(tmp_path), []
+    genuine = os.fsync
+
+    def flush(descriptor: int) -> None:
+        genuine(descriptor)
+        if not shards.finished(0):
+            flushed.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    shards.keep(0, CANDIDATES.empty_table(), TRAJECTORIES.empty_table())
+    shard = tmp_path / "shard-00000"
+    assert {path.stat().st_ino for path in (shard, *shard.iterdir())} <= set(flushed)
+
+
+def test_a_shard_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch) -> None:
+    import pyarrow.parquet as pq
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(OSError, match="no space left"):
+        Shards(tmp_path).keep(0, CANDIDATES.empty_table(), TRAJECTORIES.empty_table())
+    assert not list(tmp_path.glob("*shard*")) and not Shards(tmp_path).finished(0)
 
 
 def test_training_dials_do_not_cost_the_played_dialogues(searched, engine, say, search_dials) -> None:
@@ -258,6 +301,18 @@ def test_the_agent_is_steered_and_the_user_is_not(
     for scripted in (of_search, of_rollout):
         assert set(map(repr, scripted.steered["agent"])) == {repr(steering)}
         assert not any(scripted.steered["user"])
+
+
+def test_an_agent_without_blocks_plays_unsteered_and_it_is_said(
+    policies, situations, engine, evaluation, tmp_path, caplog
+) -> None:
+    plain = Policy(tmp_path / "plain", PolicyCard("plain", "adapter", False, "sage_0", "base"))
+    scripted, user = engine(lambda *_: "Yes."), policies["agent"]
+    dials = evaluation.model_copy(update={"steering": Steering(fixed={"a_emotion": "calm"})})
+    with caplog.at_level("INFO", logger="sage_dialog"):
+        rollout(scripted, plain, user, situations(TEXTS, split="test"), dials, PREAMBLES, 0, tmp_path)
+    assert scripted.steered["plain"] and not any(scripted.steered["plain"])
+    assert "plain writes no state and action blocks" in caplog.text
 
 
 def test_policies_draw_the_same_numbers_in_rollouts_and_their_own_in_searches(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 
-from sage_dialog.policies import Policy, TrainedPolicy
+from sage_dialog.policies import Policy, TrainedPolicy, identity, weights_revision
 from sage_dialog.training import checkpoints
-from sage_dialog.training.checkpoints import identity, table_digest, train_on, workplace
+from sage_dialog.training.checkpoints import table_digest, train_on, workplace
 
 DECIDES = {"training": ["sft", "sage_t"], "seed": 0}
 EMPTY = pa.table({"row": pa.array([], pa.string())})
@@ -41,6 +43,23 @@ def test_policies_are_told_apart_by_weights_and_template(base: Policy, tmp_path:
     template = copy.path / "chat_template.jinja"
     template.write_text(template.read_text() + " ")
     assert identity(copy) != identity(base)
+
+
+def test_a_bases_weights_are_not_read_again(base: Policy, tmp_path: Path) -> None:
+    copy = Policy.open(shutil.copytree(base.path, tmp_path / "sage_0"))
+    assert copy.revision() == copy.card.base_revision == weights_revision(copy.path)
+    for file in copy.path.glob("*.safetensors"):
+        file.write_bytes(b"not looked at")
+    assert copy.revision() == base.revision() and identity(copy) == identity(base)
+    adapter = Policy(copy.path, replace(copy.card, kind="adapter"))
+    assert adapter.revision() == weights_revision(copy.path) != copy.revision()
+
+
+def test_a_revision_is_of_all_files_by_name(tmp_path: Path) -> None:
+    for name, content in (("b.safetensors", b"two"), ("a.safetensors", b"one"), ("c.json", b"")):
+        (tmp_path / name).write_bytes(content)
+    expected = hashlib.sha256(b"a.safetensors" + b"one" + b"b.safetensors" + b"two").hexdigest()
+    assert weights_revision(tmp_path) == expected
 
 
 def test_tables_are_told_apart_by_their_rows() -> None:

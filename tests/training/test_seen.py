@@ -10,9 +10,10 @@ import pytest
 
 from sage_dialog import schemas
 from sage_dialog.parameters import FineTuning, LoraDials, Preference
+from sage_dialog.training import sft
 from sage_dialog.training.adapters import apart
 from sage_dialog.training.preference import prefer
-from sage_dialog.training.sft import fine_tune
+from sage_dialog.training.sft import fine_tune, spoken_in
 from sage_dialog.training.watching import training_log
 
 DIALS = FineTuning(learning_rate=1e-2, batch_size=2, epochs=2.0, max_length=200)
@@ -83,6 +84,46 @@ def test_fine_tuning_measures_on_conversations_held_out(base, conversations, tmp
     measured = [row["loss"] for row in log if row["split"] == "held out"]
     assert log[-1]["step"] == 12, "four conversations of six, two a step"
     assert measured[-1] < measured[0] < log[0]["loss"]
+
+
+def test_both_sides_of_a_dialogue_and_a_whole_thread_are_held_out_together(
+    base, conversations, tmp_path, monkeypatch
+) -> None:
+    """Words that were measured on were never learned from."""
+    rows = []
+    for number, row in enumerate(conversations.to_pylist()):
+        messages, thread = row["messages"], f"1000{number}q"
+        plain = {"conversation_id": f"instructions:a.json[{number}]", "source": "instructions"}
+        rows.append({**plain, "messages": [{"role": "user", "content": f"{number}{number}?"}, messages[2]]})
+        for source in ("listener", "sharer"):
+            for comment in ("2000aa", "2000bb"):
+                known = {"conversation_id": f"{source}:{thread}/{comment}", "source": source}
+                rows.append({**known, "messages": messages})
+    seen: dict[str, list[str]] = {}
+
+    def split(*given):
+        sides = apart(*given)
+        seen["learnt"], seen["measured"] = (
+            [row["messages"][0]["content"] + row["messages"][1]["content"] for row in side] for side in sides
+        )
+        return sides
+
+    monkeypatch.setattr(sft, "apart", split)
+    trained(base, pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS), tmp_path, held_out=0.5, max_steps=1)
+    assert set(seen["learnt"]).isdisjoint(seen["measured"])
+    assert len(seen["learnt"] + seen["measured"]) == 30 and any("boss" in text for text in seen["measured"])
+
+
+def test_a_conversation_is_known_by_its_dialogue() -> None:
+    same = {
+        spoken_in(f"{source}:1007pw/{comment}", source)
+        for source in ("listener", "other")
+        for comment in ("1007q3", "1007q9")
+    }
+    assert same == {"1007pw"}
+    ids = ["a/b.json[0]", "chat/1", "hit:0_conv:1", "hit:1_conv:1"]
+    assert [spoken_in(f"mine:{name}", "mine") for name in ids] == ids
+    assert spoken_in("hit:0_conv:1", "trajectories") == "hit:0_conv:1"
 
 
 @pytest.mark.parametrize(("loss_type", "loss"), [("hinge", 1.0), ("ipo", 25.0), ("apo_zero", 1.0)])

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from jinja2 import TemplateError
 
+from sage_dialog.generation.candidates import read_candidate
 from sage_dialog.generation.engine import Engine, Prompt, Sample
 from sage_dialog.parameters import SamplingDials, Steering
-from sage_dialog.sac import Chain, Unparsed, parse
+from sage_dialog.sac import Chain
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,8 @@ class Reply:
     @classmethod
     def read(cls, sample: Sample, blocks: bool) -> Reply:
         """A sample of a policy that writes blocks, or of one that does not."""
-        chain = parse(sample.text) if blocks else None
-        said = chain.utterance if isinstance(chain, Chain) else sample.text
-        fault = None
-        if not sample.finished:
-            fault = "cut at the token limit"
-        elif isinstance(chain, Unparsed):
-            fault = f"its blocks cannot be read: {chain.reason}"
-        elif not said.strip():
-            fault = "it says nothing"
-        return cls(sample.text, said, chain if isinstance(chain, Chain) else None, fault)
+        read = read_candidate(sample, blocks)
+        return cls(sample.text, sample.text if read.utterance is None else read.utterance, read.chain, read.reason)
 
 
 @dataclass(frozen=True)

@@ -72,10 +72,14 @@ def chat(
     )
     preamble = project.parameters.sac_augmentation.preambles.get("listener")
     talk = Conversation(engine, policy.name, policy.card.blocks, sampling, preamble)
-    try:
-        talk.steer(dials.steering)
-    except ValueError as error:
-        raise click.ClickException(f"evaluation.steering: {error}") from error
+    if dials.steering and not talk.blocks:
+        note = f"{policy.name} writes no state and action blocks: evaluation.steering leaves it as it is."
+        notes.print(note, markup=False)
+    else:
+        try:
+            talk.steer(dials.steering)
+        except ValueError as error:
+            raise click.ClickException(f"evaluation.steering: {error}") from error
     known = _known_values(project)
     screen = terminal.Terminal(talk, seed, project.parameters.self_play.candidates, known, console, notes)
     if sys.stdin.isatty() and sys.stdout.isatty():

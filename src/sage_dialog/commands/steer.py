@@ -188,14 +188,11 @@ def _annotator(project: Project) -> Annotator:
     from kedro.io import DatasetError
 
     from sage_dialog.datasets.roles import RoleDataset
-    from sage_dialog.llm.budget import Budget
-    from sage_dialog.parameters import Llm
 
     entry = project.catalog.get("annotator")
     if isinstance(entry, RoleDataset) and entry.asks:
         # A reply without labels is a row without a score here, so one of a few replies does not stop the others.
-        llm = Llm.model_validate({**project.catalog.load("params:llm"), "max_failed_share": 1.0})
-        entry.equip(llm, Budget(llm.caps, llm.role_caps, llm.prices))
+        entry.equip(project.llm.model_copy(update={"max_failed_share": 1.0}), project.budget)
     try:
         annotator: Annotator = project.catalog.load("annotator")
     except DatasetError as error:
@@ -237,8 +234,7 @@ def grid_table(rows: Sequence[Row]) -> Table:
             asked.append(f"\n{row['field'].removeprefix('a_')}", style="not bold dim")
         said = Text(visible(row["text"] or "" if row.get("utterance") is None else row["utterance"]))
         if reason := row.get("invalid_reason"):
-            what = "blocks do not parse" if row["text"] and row.get("utterance") is None else reason
-            said.append(f" ({what})", style=FAULT)
+            said.append(f" ({visible(reason)})", style=FAULT)
         table.add_row(asked, *(Text(visible(_intent(row, prefix))) for prefix in ("u_", "a_")), said, *_marks(row))
     return table
 

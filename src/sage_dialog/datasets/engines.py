@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,9 @@ class EngineDataset(Asking):
     """What opens an engine for the policies of a node.
 
     Args:
-        engine: dotted path of its class, which is imported when the first node opens it.
-        args: keyword arguments of the class.
+        engine: dotted path of its class, which is imported when the entry is loaded or looked for.
+        args: keyword arguments of the class. Where it has a pydantic model of them, its `arguments`, that says before a
+            run which are wrong.
         endpoint: for an engine over servers, the fields of `llm.asker.Endpoint` but `model`; the class gets a
             `client` of these servers among its keyword arguments.
         credentials: `api_key` of the endpoint.
@@ -57,18 +59,23 @@ class EngineDataset(Asking):
         try:
             if self.asks:
                 self._endpoint(**self._no_model())
-        except ValueError as error:
+            self._check(load_obj(self._engine))
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise DatasetError(self._fault(error)) from None  # what led to it may hold a key
         return self._open
 
-    def _open(self, base: Policy, policies: Sequence[Policy], seed: int, threads: int | None) -> Engine:
-        from pydantic import ValidationError
+    def _check(self, engine: Any) -> None:
+        """Whether the class takes what is given to it, as far as can be told without a policy."""
+        if not isinstance(engine, type):
+            return
+        given = self._args | ({"client": None} if self.asks else {})
+        inspect.signature(engine).bind(None, (), 0, None, **given)
+        if form := getattr(engine, "arguments", None):
+            form.model_validate(self._args)
 
-        try:
-            client = {"client": self._asking()} if self.asks else {}
-            engine: Engine = load_obj(self._engine)(base, policies, seed, threads, **client, **self._args)
-        except (ImportError, AttributeError, TypeError, ValidationError) as error:
-            raise DatasetError(self._fault(error)) from None
+    def _open(self, base: Policy, policies: Sequence[Policy], seed: int, threads: int | None) -> Engine:
+        client = {"client": self._asking()} if self.asks else {}
+        engine: Engine = load_obj(self._engine)(base, policies, seed, threads, **client, **self._args)
         return engine
 
     def _asking(self) -> Client:

@@ -15,6 +15,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from sage_dialog.evaluation.replies import opening
+from sage_dialog.evaluation.rollouts import Reply, replies_by_dialogue
 from sage_dialog.evaluation.statistics import clustered_share
 from sage_dialog.sac import Unparsed, parse
 from sage_dialog.seeds import sample_ids
@@ -38,29 +39,19 @@ FAILURES = {
     "broken_blocks": "writes blocks that do not parse; of policies that write blocks",
     "leaked_blocks": "lets the user hear the name of a block's field, such as u_emotion",
 }
+_QUOTED = re.compile(r"""(?<!^)["\u201c][^"\u201d]*["\u201d]|(?<!^)(?<!\w)['\u2018](?:[^']|'(?=\w))*'(?!\w)""")
 _LEAKED = re.compile(r"\b[ua]_(?:motivation|emotion|topic)s?\b")
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """One reply as the user heard it and as it was written, with what the user had said until then, in lower case."""
-
-    situation_id: str
-    exchange: int
-    text: str
-    content: str
-    heard_before: str
 
 
 @dataclass(frozen=True)
 class Finding:
     """A failure of one reply; `why` is the words that match, or what is wrong with the blocks."""
 
-    reply: Spoken
+    reply: Reply
     why: str
 
 
-Rule = Callable[[Sequence[Spoken]], Iterator[Finding]]
+Rule = Callable[[Sequence[Reply]], Iterator[Finding]]
 
 
 def failure_modes(
@@ -77,7 +68,7 @@ def failure_modes(
     """
     modes, examples = [], []
     for policy, table in rollouts.items():
-        dialogues = list(_spoken(table).values())
+        dialogues = list(replies_by_dialogue(table).values())
         rules = {**_RULES, "stock_opening": _opens_as_others(dialogues)}
         for failure in FAILURES:
             if failure == "broken_blocks" and policy not in with_blocks:
@@ -122,26 +113,26 @@ def human_claims() -> tuple[int, re.Pattern[str]]:
 
 
 def human_claim(text: str, heard_before: str = "") -> str | None:
-    """The first words of a reply that claim to be human and that the user, in lower case, had not said; or None."""
-    matches = (match.group() for match in human_claims()[1].finditer(_plain(text)))
-    return next((words for words in matches if words not in heard_before), None)
+    """The first words of a reply that claim to be human and that the user had not said before; or None."""
+    matches = (match.group() for match in human_claims()[1].finditer(_QUOTED.sub('"', _plain(text))))
+    return next((words for words in matches if words not in _plain(heard_before)), None)
 
 
-def _poses(replies: Sequence[Spoken]) -> Iterator[Finding]:
+def _poses(replies: Sequence[Reply]) -> Iterator[Finding]:
     for reply in replies:
         if words := human_claim(reply.text, reply.heard_before):
             yield Finding(reply, words)
 
 
-def _repeats_opening(replies: Sequence[Spoken]) -> Iterator[Finding]:
+def _repeats_opening(replies: Sequence[Reply]) -> Iterator[Finding]:
     yield from _repeats(replies, [" ".join(opening(reply.text)) for reply in replies])
 
 
-def _repeats_reply(replies: Sequence[Spoken]) -> Iterator[Finding]:
+def _repeats_reply(replies: Sequence[Reply]) -> Iterator[Finding]:
     yield from _repeats(replies, [reply.text for reply in replies])
 
 
-def _repeats(replies: Sequence[Spoken], values: Sequence[str]) -> Iterator[Finding]:
+def _repeats(replies: Sequence[Reply], values: Sequence[str]) -> Iterator[Finding]:
     first: dict[str, int] = {}
     for reply, value in zip(replies, values, strict=True):
         if value in first:
@@ -149,25 +140,25 @@ def _repeats(replies: Sequence[Spoken], values: Sequence[str]) -> Iterator[Findi
         first.setdefault(value, reply.exchange)
 
 
-def _opens_as_others(dialogues: Sequence[Sequence[Spoken]]) -> Rule:
+def _opens_as_others(dialogues: Sequence[Sequence[Reply]]) -> Rule:
     openings = Counter(words for replies in dialogues for words in {opening(reply.text) for reply in replies} if words)
     return partial(_stock, others=len(dialogues) - 1, openings=openings)
 
 
-def _stock(replies: Sequence[Spoken], others: int, openings: Mapping[tuple[str, ...], int]) -> Iterator[Finding]:
+def _stock(replies: Sequence[Reply], others: int, openings: Mapping[tuple[str, ...], int]) -> Iterator[Finding]:
     for reply in replies:
         elsewhere = openings[words] - 1 if (words := opening(reply.text)) else 0
         if elsewhere >= max(STOCK_DIALOGUES, STOCK_SHARE * others):
             yield Finding(reply, f"in {elsewhere} of {others} other dialogues: {' '.join(words)[:EXCERPT]}")
 
 
-def _broken(replies: Sequence[Spoken]) -> Iterator[Finding]:
+def _broken(replies: Sequence[Reply]) -> Iterator[Finding]:
     for reply in replies:
         if isinstance(read := parse(reply.content), Unparsed):
             yield Finding(reply, read.reason)
 
 
-def _leaks(replies: Sequence[Spoken]) -> Iterator[Finding]:
+def _leaks(replies: Sequence[Reply]) -> Iterator[Finding]:
     for reply in replies:
         if match := _LEAKED.search(reply.text):
             yield Finding(reply, match.group())
@@ -181,21 +172,6 @@ _RULES: dict[str, Rule] = {
     "leaked_blocks": _leaks,
 }
 _OF_LATER = frozenset({"repeated_opening", "repeated_reply"})
-
-
-def _spoken(rollouts: pa.Table) -> dict[str, list[Spoken]]:
-    """The replies of every dialogue in order, dialogues by their ids; also of one without any."""
-    heard: dict[str, str] = {}
-    spoken: dict[str, list[Spoken]] = {}
-    columns = ["situation_id", "turn", "role", "text", "content"]
-    for row in rollouts.select(columns).sort_by("turn").to_pylist():
-        situation = row["situation_id"]
-        replies = spoken.setdefault(situation, [])
-        if row["role"] == "assistant":
-            replies.append(Spoken(situation, len(replies) + 1, row["text"], row["content"], heard.get(situation, "")))
-        else:
-            heard[situation] = f"{heard.get(situation, '')}\n{_plain(row['text'])}"
-    return {situation: spoken[situation] for situation in sorted(spoken)}
 
 
 def _plain(text: str) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from sage_dialog.evaluation.replies import MOST_VALUES, frequent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_VALUES = 10
 FEWEST_SLOTS = 6
 FEWEST_STEPS = 10
 NO_BLOCKS = "No policy of this run wrote state and action blocks."
 PANELS = {"a_motivation": "What it means to do", "a_emotion": "The feeling it answers with"}
+TRAINING_MEASURES = {"loss": "loss", "preference_accuracy": "accuracy", "preference_margin": "margin"}
+HELD_OUT = "held out"
 INK, FAINT, BAR, EARLIER = "#1d2733", "#8a94a0", "#2f6f8f", "#c4581f"
 
 
@@ -95,7 +98,7 @@ def transition_figure(transitions: Sequence[Mapping[str, Any]]) -> bytes:
     """What the last policy means to do after what: a row is the motivation before, with its frequent successors.
 
     The first row is of first replies, the last of all steps; a motivation that fewer than ten steps leave has none. A
-    frame marks a share whose interval leaves out that of all steps: the reply before makes a difference there.
+    frame marks `differing_steps`: the reply before makes a difference there.
 
     Args:
         transitions: rows of `schemas.ACTION_TRANSITIONS`, policies in the order they were made.
@@ -104,22 +107,16 @@ def transition_figure(transitions: Sequence[Mapping[str, Any]]) -> bytes:
         A PNG; where no policy wrote blocks in two replies running it says so.
     """
     rows = [row for row in _of_last(transitions) if row["field"] == "a_motivation"]
-    steps = {(row["before"], row["after"]): row for row in rows}
     everywhere = {row["after"]: row["expected"] for row in rows if row["before"] is not None}
-    often = sorted(everywhere, key=lambda label: (-everywhere[label], label))[:MOST_VALUES]
+    often = frequent(everywhere)
+    steps = {(row["before"], row["after"]): row["share"] for row in rows}
     sizes = {row["before"]: row["n"] for row in rows}
     befores = [before for before in (None, *often) if sizes.get(before, 0) >= FEWEST_STEPS]
     names = [f"{'first reply' if before is None else before} ({sizes[before]})" for before in befores]
-    cells = [
-        [steps[before, after]["share"] if (before, after) in steps else 0.0 for after in often] for before in befores
-    ]
+    cells = [[steps.get((before, after), 0.0) for after in often] for before in befores]
+    differing = differing_steps(rows)
     framed = {
-        (y, x)
-        for y, before in enumerate(befores)
-        for x, after in enumerate(often)
-        if (row := steps.get((before, after)))
-        and before is not None
-        and not row["low"] <= row["expected"] <= row["high"]
+        (y, x) for y, before in enumerate(befores) for x, after in enumerate(often) if (before, after) in differing
     }
     if often:
         names, cells = [*names, "all steps"], [*cells, [everywhere[after] for after in often]]
@@ -127,6 +124,81 @@ def transition_figure(transitions: Sequence[Mapping[str, Any]]) -> bytes:
     return _grid(
         names, often, cells, title, framed, nothing="No policy of this run wrote blocks in two replies running."
     )
+
+
+def differing_steps(rows: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
+    """The steps (before, after) whose interval leaves out the share that `after` has of all steps.
+
+    Args:
+        rows: those of `schemas.ACTION_TRANSITIONS` of one policy and field.
+    """
+    return {
+        (row["before"], row["after"])
+        for row in rows
+        if row["before"] is not None and not row["low"] <= row["expected"] <= row["high"]
+    }
+
+
+def training_figure(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
+    """How each policy was trained: loss, and of preference learning accuracy and margin, over the updates.
+
+    Args:
+        logs: rows of `schemas.TRAINING_LOG` by policy, policies in the order they were made.
+
+    Returns:
+        A PNG with a panel for each policy and measure; where nothing was logged it says so.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    curves = training_curves(logs)
+    lines, layout = -(-len(curves) // 2), ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+    figure = Figure(figsize=(5.2, 0.8 + 1.6 * lines), dpi=200, layout=layout, facecolor="white")
+    if not curves:
+        figure.text(0.5, 0.5, "No training of this run was logged.", ha="center", color=INK)
+        return _png(figure)
+    panels = list(figure.subplots(lines, 2, squeeze=False).flat)
+    shown = {}
+    for axes, ((policy, measure), by_split) in zip(panels, curves.items(), strict=False):
+        for split, points in by_split.items():
+            steps, values = zip(*points, strict=True)
+            sign = "o" if split == HELD_OUT or len(points) < FEWEST_STEPS else None
+            shown[split] = axes.plot(
+                steps, values, color=EARLIER if split == HELD_OUT else BAR, linewidth=1.3, marker=sign, markersize=4
+            )[0]  # fmt: skip
+        axes.set_title(f"{policy}: {measure}", loc="left", fontsize=10, color=INK, parse_math=False)
+        axes.tick_params(length=0, labelcolor=INK, labelsize=9)
+        axes.locator_params(axis="x", nbins=5, integer=True)
+        axes.locator_params(axis="y", nbins=4)
+        axes.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.6)
+        for side in ("top", "right", "left"):
+            axes.spines[side].set_visible(False)
+        axes.spines["bottom"].set_color(FAINT)
+    for axes in panels[len(curves) :]:
+        axes.set_axis_off()
+    figure.supxlabel("updates", fontsize=9, color=INK)
+    figure.legend(
+        shown.values(), shown, loc="outside upper left", ncols=len(shown), frameon=False, fontsize=9, labelcolor=INK
+    )  # fmt: skip
+    return _png(figure)
+
+
+def training_curves(
+    logs: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[tuple[str, str], dict[str, list[tuple[int, float]]]]:
+    """By policy and measure, and by split, the (updates, value) that were logged; nothing of what is null throughout.
+
+    Args:
+        logs: rows of `schemas.TRAINING_LOG` by policy.
+    """
+    curves: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = {}
+    for policy, rows in logs.items():
+        for column, measure in TRAINING_MEASURES.items():
+            for row in rows:
+                if (value := row[column]) is not None:
+                    by_split = curves.setdefault((policy, measure), {})
+                    by_split.setdefault(row["split"], []).append((row["step"], value))
+    return curves
 
 
 def _of_last(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

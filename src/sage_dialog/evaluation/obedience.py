@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sage_dialog.evaluation.statistics import Estimate, clustered_share, proportion_interval
+from sage_dialog.generation.candidates import read_candidate
 from sage_dialog.generation.engine import Engine, Prompt, Sample
 from sage_dialog.parameters import BlockField, SamplingDials, Steering
 from sage_dialog.roles.protocols import Annotator, Rejected, Said
-from sage_dialog.sac import Chain, Intent, parse
+from sage_dialog.sac import Chain, Intent
 from sage_dialog.sac.progress import Value, is_list
 
 logger = logging.getLogger(__name__)
@@ -195,17 +196,11 @@ def _as_written(sample: Sample | None = None) -> Row:
     """The columns of what was sampled; none is where the prompt left no room for a reply."""
     if sample is None:
         return {"invalid_reason": "no room in the model's context"}
-    chain = parse(sample.text)
-    if not isinstance(chain, Chain):
-        return {"text": sample.text, "invalid_reason": chain.reason}
-    silent = None if chain.utterance.strip() else "empty utterance"
-    return {
-        "text": sample.text,
-        "utterance": chain.utterance,
-        "invalid_reason": silent if sample.finished else "cut at the token limit",
-        **_columns("u_", chain.state),
-        **_columns("a_", chain.action),
-    }
+    read = read_candidate(sample, blocks=True)
+    row = {"text": read.text, "utterance": read.utterance, "invalid_reason": read.reason}
+    if read.chain is None:
+        return row
+    return {**row, **_columns("u_", read.chain.state), **_columns("a_", read.chain.action)}
 
 
 def _columns(prefix: str, intent: Intent | None) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sage_dialog.evaluation.rollouts import Reply, replies_by_dialogue
@@ -13,6 +13,7 @@ from sage_dialog.evaluation.statistics import Estimate, clustered_mean, clustere
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MOST_VALUES = 10
 OPENING_WORDS = 3
 NO_LABEL = "null"
 _QUESTION = re.compile(r"\?[?!]*")
@@ -62,6 +63,7 @@ def action_transitions(
     A step goes from one reply of a dialogue to the next; both have blocks that parse. `share` is of the steps from
     `before`, with dialogues as clusters. `expected` is the share of `after` among all steps: what it would be if the
     reply before made no difference. In place of a reply before the first one stands null; `expected` is null there.
+    Between the ten most frequent labels a step that was never made has its row, with a count of 0.
     """
     rows = []
     for policy in with_blocks:
@@ -76,7 +78,10 @@ def action_transitions(
                 for before, labels in taken.items():
                     steps.setdefault(before, _Labels()).add(labels)
                     moves.update(labels if before is not None else {})
-            often = sorted(steps, key=lambda before: (before is not None, -steps[before].totals.total(), before or ""))
+            befores = sorted(
+                steps, key=lambda before: (before is not None, -steps[before].totals.total(), before or "")
+            )
+            often = frequent(moves)
             rows += [
                 {
                     "policy": policy,
@@ -90,10 +95,15 @@ def action_transitions(
                     "high": share.high,
                     "expected": None if before is None else moves[after] / moves.total(),
                 }
-                for before in often
-                for after, count, share in steps[before].shares(confidence)
+                for before in befores
+                for after, count, share in steps[before].shares(confidence, often if before in often else ())
             ]
     return rows
+
+
+def frequent(shares: Mapping[str, float]) -> list[str]:
+    """The ten labels of the largest shares or counts, in that order."""
+    return sorted(shares, key=lambda label: (-shares[label], label))[:MOST_VALUES]
 
 
 class _Labels:
@@ -112,11 +122,12 @@ class _Labels:
         for label, count in labels.items():
             self._holding.setdefault(label, Counter())[count, size] += 1
 
-    def shares(self, confidence: float) -> Iterator[tuple[str, int, Estimate]]:
-        """Each label with its count and share, frequent ones first; dialogues are clusters."""
-        for label, count in sorted(self.totals.items(), key=lambda item: (-item[1], item[0])):
+    def shares(self, confidence: float, asked: Collection[str] = ()) -> Iterator[tuple[str, int, Estimate]]:
+        """Each label, and each of `asked`, with its count and share, frequent ones first; dialogues are clusters."""
+        totals = dict.fromkeys(asked, 0) | self.totals
+        for label, count in sorted(totals.items(), key=lambda item: (-item[1], item[0])):
             clusters: Counter[tuple[float, int]] = Counter({(0, size): found for size, found in self._sizes.items()})
-            for (times, size), found in self._holding[label].items():
+            for (times, size), found in self._holding.get(label, {}).items():
                 clusters[times, size] += found
                 clusters[0, size] -= found
             yield label, count, counted_share(+clusters, confidence)
@@ -129,40 +140,26 @@ def _steps(replies: Sequence[Reply], label: Callable[[Reply], str | None]) -> It
             yield (label(replies[place - 1]) or NO_LABEL) if place else None, label(reply) or NO_LABEL
 
 
-def reply_statistics(
-    rollouts: Mapping[str, pa.Table], with_blocks: Sequence[str], confidence: float
-) -> list[dict[str, Any]]:
-    """Rows of `schemas.REPLY_STATISTICS`. A statistic with nothing to count (no second reply anywhere) has no row.
+def reply_statistics(rollouts: Mapping[str, pa.Table], confidence: float) -> list[dict[str, Any]]:
+    """Rows of `schemas.REPLY_STATISTICS`. A statistic with nothing to count (no reply anywhere) has no row.
 
     mean_words: words of a reply, split at white space. question_share: replies that end in a question mark.
     questions_per_reply: question marks in a reply, wherever they stand; several in a row ("???", "?!") are one.
-    valid_blocks: replies whose blocks parse; only of policies that write them. repeated_openings: replies after
-    the first whose first three words an earlier reply of the same dialogue begins with. repeated_replies: the
-    same of whole replies. replies_per_dialogue: how far dialogues go. Intervals take dialogues as clusters.
+    replies_per_dialogue: how far dialogues go. Intervals take dialogues as clusters. What is wrong with replies is
+    counted in `failures`.
     """
     rows = []
     for policy in rollouts:
         dialogues = list(replies_by_dialogue(rollouts[policy]).values())
         sizes = [len(replies) for replies in dialogues]
-        later = [max(0, size - 1) for size in sizes]
-        shares = {"question_share": ([sum(map(_asks, replies)) for replies in dialogues], sizes)}
-        if policy in with_blocks:
-            parsed = [sum(reply.chain is not None for reply in replies) for replies in dialogues]
-            shares["valid_blocks"] = (parsed, sizes)
-        shares["repeated_openings"] = (
-            [_repeated([opening(reply.text) for reply in replies]) for replies in dialogues],
-            later,
-        )
-        shares["repeated_replies"] = ([_repeated([reply.text for reply in replies]) for replies in dialogues], later)
         estimates = {"replies_per_dialogue": clustered_mean(sizes, [1] * len(sizes), confidence)}
         if any(sizes):
             lengths = [sum(len(reply.text.split()) for reply in replies) for replies in dialogues]
             estimates["mean_words"] = clustered_mean(lengths, sizes, confidence)
             asked = [sum(len(_QUESTION.findall(reply.text)) for reply in replies) for replies in dialogues]
             estimates["questions_per_reply"] = clustered_mean(asked, sizes, confidence)
-        for statistic, (successes, among) in shares.items():
-            if any(among):
-                estimates[statistic] = clustered_share(successes, among, confidence)
+            asking = [sum(map(_asks, replies)) for replies in dialogues]
+            estimates["question_share"] = clustered_share(asking, sizes, confidence)
         rows += [
             {
                 "policy": policy,
@@ -184,8 +181,3 @@ def _asks(reply: Reply) -> bool:
 def opening(text: str) -> tuple[str, ...]:
     """The first three words, in lower case, split at white space."""
     return tuple(text.lower().split()[:OPENING_WORDS])
-
-
-def _repeated(values: Sequence[object]) -> int:
-    """How many values an earlier one equals."""
-    return len(values) - len(set(values))

@@ -23,9 +23,6 @@ REPLY_STATISTICS = {
     "mean_words": "words a reply",
     "question_share": "replies that end in a question",
     "questions_per_reply": "questions a reply",
-    "valid_blocks": "replies whose blocks parse",
-    "repeated_openings": "replies that open like an earlier one of the dialogue",
-    "repeated_replies": "replies said before in the dialogue",
     "replies_per_dialogue": "replies a dialogue",
 }
 COUNTS = {"mean_words": 1, "questions_per_reply": 2, "replies_per_dialogue": 1}  # and the digits they are shown with
@@ -59,7 +56,10 @@ LEANINGS = {  # below one half, above it
 
 @dataclass(frozen=True)
 class Contents:
-    """What a report shows: tables by their schemas' names, roles by their own. `outside_*` may be missing."""
+    """What a report shows: tables by their schemas' names, roles by their own. `outside_*` may be missing.
+
+    `left_out` has the tables of `schemas.LEFT_OUT` by policy.
+    """
 
     dials: Evaluation
     seed: int
@@ -87,6 +87,8 @@ class Contents:
     diversity: pa.Table
     failure_modes: pa.Table
     failure_examples: pa.Table
+    training_figure: bytes
+    left_out: Mapping[str, pa.Table]
     filter_report: pa.Table
     filter_figure: bytes
     candidates: pa.Table
@@ -154,6 +156,8 @@ def render_report(contents: Contents) -> str:
         action_figure=_inline(contents.action_figure),
         transition_figure=_inline(contents.transition_figure),
         confusion_figure=_inline(contents.confusion_figure),
+        training_figure=_inline(contents.training_figure),
+        left_out=[_longest(policy, rows.to_pylist()) for policy, rows in contents.left_out.items()],
         filter_figure=_inline(contents.filter_figure),
         funnel=_funnel(contents.filter_report),
         months=months(contents.filter_report.to_pylist()),
@@ -242,6 +246,13 @@ def _guesses(top_k: Sequence[Mapping[str, Any]]) -> dict[tuple[str, bool], dict[
 
 def _inline(png: bytes) -> str:
     return base64.b64encode(png).decode("ascii")
+
+
+def _longest(policy: str, left_out: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How many rows were left out of a policy's training, how long they may be and how long the longest is."""
+    longest = max((row["tokens"] for row in left_out), default=None)
+    limit = max((row["max_length"] for row in left_out), default=None)
+    return {"policy": policy, "rows": len(left_out), "longest": longest, "limit": limit}
 
 
 def _funnel(filter_report: pa.Table) -> dict[str, Any]:

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 class Reply:
     """One message of the agent: `text` is what the user hears, `content` what was written.
 
-    Exchange 1 is the reply to the situation itself.
+    Exchange 1 is the reply to the situation itself. `heard_before` is all that the user had said until then.
     """
 
     situation_id: str
     exchange: int
     text: str
     content: str
+    heard_before: str
 
     @cached_property
     def chain(self) -> Chain | None:
@@ -44,10 +45,14 @@ def whole_dialogues(rollouts: pa.Table) -> dict[str, tuple[Said, ...]]:
 def replies_by_dialogue(rollouts: pa.Table) -> dict[str, list[Reply]]:
     """The agent's replies in order, for every situation of the table, also one without any reply."""
     replies: dict[str, list[Reply]] = {}
+    heard: dict[str, str] = {}
     for row in rollouts.select(["situation_id", "turn", "role", "text", "content"]).sort_by("turn").to_pylist():
-        dialogue = replies.setdefault(row["situation_id"], [])
+        situation, text = row["situation_id"], row["text"]
+        dialogue = replies.setdefault(situation, [])
         if row["role"] == "assistant":
-            dialogue.append(Reply(row["situation_id"], len(dialogue) + 1, row["text"], row["content"]))
+            dialogue.append(Reply(situation, len(dialogue) + 1, text, row["content"], heard.get(situation, "")))
+        else:
+            heard[situation] = f"{heard[situation]}\n{text}" if situation in heard else text
     return {situation: replies[situation] for situation in sorted(replies)}
 
 

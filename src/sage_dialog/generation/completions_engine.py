@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,12 +22,13 @@ from sage_dialog.llm.client import Client
 from sage_dialog.llm.completions import CompletionRequest, Continuation, continuations
 from sage_dialog.llm.requests import RefusedError
 from sage_dialog.parameters import SamplingDials, Steering
-from sage_dialog.policies import Policy
+from sage_dialog.policies import Policy, identity
 from sage_dialog.seeds import derived_seed
 
 logger = logging.getLogger(__name__)
 
 ROLE = "policy"
+LIBRARIES = ("transformers", "tokenizers")  # prompts are rendered and tokenized here, and replies decoded
 _SEEDS = 2**31  # that every server takes
 
 Heard = Callable[[str], None]
@@ -47,6 +49,16 @@ class Takes(BaseModel):
     )
     logprobs: bool = Field(True, description="log-probabilities, of the model's own distribution")
     steering: bool = Field(False, description="the servers run the logits processor of `vllm_steering`")
+
+
+class Arguments(BaseModel):
+    """What an entry of the catalog may say in `args`; see `CompletionsEngine`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    names: dict[str, str] | None = None
+    takes: Takes | None = None
+    window: int | None = Field(None, gt=0)
 
 
 @dataclass(frozen=True)
@@ -77,9 +89,11 @@ class CompletionsEngine:
         window: tokens of prompt and reply together; null takes the window of the base's config.json.
 
     Raises:
-        ValueError: if `base` is an adapter, two policies share a name, or an adapter's card names another
-            base revision than that of `base`.
+        ValueError: if an argument is not of its form, `base` is an adapter, two policies share a name, or an
+            adapter's card names another base revision than that of `base`.
     """
+
+    arguments = Arguments
 
     def __init__(
         self,
@@ -93,12 +107,13 @@ class CompletionsEngine:
         takes: Takes | Mapping[str, Any] | None = None,
         window: int | None = None,
     ) -> None:
+        given = Arguments.model_validate({"names": names, "takes": takes, "window": window})
         self._policies = PolicySet(base, policies)
         self._seed = seed
         self._client = client
-        self._takes = Takes.model_validate(takes or {})
-        self._names = dict(names or {})
-        self._window = window or self._policies.window
+        self._takes = given.takes or Takes()
+        self._names = given.names or {}
+        self._window = given.window or self._policies.window
         self._serving = Serving(client.servers, self._policies, self._names, self._window)
         self._warned: set[str] = set()
 
@@ -107,10 +122,12 @@ class CompletionsEngine:
         """See `Engine.decides`."""
         return {
             "engine": "completions",
+            "base": identity(self._policies.base),
             "takes": self._takes.model_dump(),
             "names": self._names,
             "sampling": dict(self._client.endpoint.sampling),
             "window": self._window,
+            **{library: version(library) for library in LIBRARIES},
         }
 
     def sample(
@@ -126,6 +143,7 @@ class CompletionsEngine:
 
         Raises:
             KeyError: if the engine does not have a policy of that name.
+            ValueError: if a cap on money cannot be kept, because `llm.prices` has no price for the policy.
             RefusedError: if a server does not have it, or does not take a request; see also the class.
         """
         reply = _Replies(self, policy, sampling, steering if steering else None).reply
@@ -163,6 +181,9 @@ class _Replies:
         self._serving, self._seed = engine._serving, engine._seed
         self._policy = policy
         self._name = engine._serving.name(policy)
+        budget = self._client.budget
+        budget.one_model(policy, self._name)
+        budget.check(ROLE, policy, sampling.max_new_tokens)
         self._revision = revision(engine._policies.policy(policy))
         self._sampling = sampling
         self._tokenizer = engine._policies.tokenizer
@@ -212,7 +233,10 @@ class _Replies:
         try:
             written = continuations(await self._client.ask(request))
         except RefusedError as error:
-            raise RefusedError(f"{error} What a server does not take is left out by the engine's `takes`.") from None
+            if error.status not in (None, 400, 422):  # it is not the request's form that it refuses
+                raise
+            told = f"{error} What a server does not take is left out by the engine's `takes`."
+            raise RefusedError(told, error.status) from None
         if listener is not None:
             listener.end(written[0])
         return written
@@ -230,7 +254,7 @@ class _Replies:
         heard: Heard | None,
     ) -> Completion:
         """See `Completer`; the reply begins `behind` so many tokens."""
-        body = self._body(seed, max_tokens)
+        body = self._body(seed, max_tokens, logprobs=False)
         body |= {"stop": [stop]} if stop else {}
         body |= {"logit_bias": {str(token): bias for token, bias in logit_bias.items()}} if logit_bias else {}
         body |= {"allowed_token_ids": list(allowed)} if allowed is not None else {}
@@ -242,7 +266,7 @@ class _Replies:
         at_text = isinstance(written.stopped_at, str)
         return Completion(drawn, "stop" if at_text else "end")
 
-    def _body(self, seed: int, max_tokens: int) -> dict[str, Any]:
+    def _body(self, seed: int, max_tokens: int, logprobs: bool = True) -> dict[str, Any]:
         takes, sampling = self._takes, self._sampling
         body = {**self._client.endpoint.sampling, "max_tokens": max_tokens, "temperature": sampling.temperature}
         if takes.top_k:
@@ -251,7 +275,7 @@ class _Replies:
             body[takes.repetition_penalty] = sampling.repetition_penalty
         if takes.seed:
             body["seed"] = seed
-        if takes.logprobs:
+        if takes.logprobs and logprobs:
             body["logprobs"] = 1  # llama.cpp has none at 0
         if takes.token_ids:
             body |= {"return_token_ids": True, "stop_token_ids": [self._end]}

@@ -49,7 +49,8 @@ class Sample:
 class Engine(Protocol):
     @property
     def decides(self) -> Mapping[str, object]:
-        """What decides its samples beside policies, prompts, sampling and seed, such as the versions of libraries.
+        """What decides its samples beside policies, prompts, sampling and seed: the base with its tokenizer and chat
+        template, the versions of libraries, what decides how sums are rounded.
 
         Unfinished work is kept under a name that holds it, so that it is not mixed with that of another engine.
         """
@@ -66,8 +67,9 @@ class Engine(Protocol):
     ) -> list[list[Sample]]:
         """`samples` replies to each prompt by the named policy.
 
-        Sample j of a prompt is a function of (seed, item, j), whatever else is in the batch. A prompt that
-        leaves no room for `max_new_tokens` in the model's context gets an empty list; nothing is truncated.
+        Sample j of a prompt is a function of (seed, item, j), whatever else is in the batch and whether or not it is
+        heard. A prompt that leaves no room for `max_new_tokens` in the model's context gets an empty list; nothing is
+        truncated.
 
         Args:
             heard: called with each piece of text of the first sample of the first prompt, as it is written; the pieces

@@ -46,11 +46,11 @@ class Listener:
 
     def end(self, written: Continuation) -> None:
         """The reply is whole; where the journal had it, nothing of it was heard yet."""
-        self._take(written.text, written.token_ids)
+        self._take(written.text, written.token_ids, whole=True)
         if written.token_ids is not None:
             self._transcript.end()
 
-    def _take(self, text: str, tokens: Sequence[int] | None) -> None:
+    def _take(self, text: str, tokens: Sequence[int] | None, whole: bool = False) -> None:
         if tokens is not None:
             known = min(len(tokens), len(self._tokens))
             _same(list(tokens[:known]) == self._tokens[:known])
@@ -59,7 +59,7 @@ class Listener:
                 if token != self._tokenizer.eos_token_id:
                     self._transcript.add(token)
             return
-        text = plain_text(self._tokenizer, text)
+        text = plain_text(self._tokenizer, text, whole)
         known = min(len(text), len(self._text))
         _same(text[:known] == self._text[:known])
         if piece := text[known:]:
@@ -73,10 +73,26 @@ class Listener:
             self._heard(piece[hidden:])
 
 
-def plain_text(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
-    """A server's text without special tokens, which some leave in it."""
-    special = "|".join(re.escape(token) for token in sorted(tokenizer.all_special_tokens, key=len, reverse=True))
-    return re.sub(special, "", text) if special else text
+def plain_text(tokenizer: PreTrainedTokenizerFast, text: str, whole: bool = True) -> str:
+    """What `text_of` makes of a reply of which a server tells the text alone.
+
+    Special tokens, which some servers leave in it, are taken out. So is the space that the first token brings along
+    behind a prompt, where the tokenizer's own decoding drops it (SentencePiece).
+
+    Args:
+        whole: else more may come, and an end that may begin a special token is held back.
+    """
+    special = sorted(tokenizer.all_special_tokens, key=len, reverse=True)
+    begun = {token[:length] for token in special for length in range(1, len(token))}
+    unheard = [] if whole else [rf"(?:{'|'.join(map(re.escape, begun))})\Z"]
+    text = re.sub("|".join([*unheard, *map(re.escape, special)]), "", text)
+    return text[1:] if text.startswith(" ") and _strips_first_space(tokenizer) else text
+
+
+def _strips_first_space(tokenizer: PreTrainedTokenizerFast) -> bool:
+    tokens = tokenizer(" x", add_special_tokens=False)["input_ids"]
+    alone = text_of(tokenizer, tokens)
+    return text_of(tokenizer, tokens + tokens) == f"{alone} {alone}"
 
 
 def _same(same: bool) -> None:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
 from urllib.parse import urlsplit
 
 from sage_dialog.generation.policy_set import PolicySet
-from sage_dialog.llm.requests import NoReplyError, RefusedError
+from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError
 from sage_dialog.llm.server import Server
 from sage_dialog.policies import Policy
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM sets memory aside for
+_HERE = ("127.0.0.1", "localhost", "::1")
+_NO_KEY = (401, 403)
 _AT_RUN_TIME = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
 
 
 @cache
 def revision(policy: Policy) -> str:
-    """What tells a policy from others of its name; a base's weights are not read again."""
-    return policy.card.base_revision if policy.card.kind == "base" else policy.revision()
+    """What tells a policy from others of its name; its weights are read once."""
+    return policy.revision()
 
 
 def served_name(policy: Policy) -> str:
@@ -54,7 +57,7 @@ class Serving:
         """Returns when every server has the policy.
 
         Raises:
-            RefusedError: naming the server that has not, and the command that would start one that has.
+            RefusedError: naming the server that has not, and where it helps the command that would start one that has.
         """
         async with self._looking:
             if policy not in self._there:
@@ -67,8 +70,9 @@ class Serving:
             return  # not every server says what it has; it will say what it has not
         try:
             models = await server.models()
-        except ValueError as error:
-            raise RefusedError(f"{error}.\n{self._command(server)}") from None
+        except NoReplyError as error:
+            command = self._command(server) if error.reason is Reason.UNREACHABLE else ""
+            raise RefusedError(f"{server.place} does not say which models it has: {error}.{command}") from None
         name, base = self.name(policy), self.name(self._policies.base.name)
         longest = models.get(base, {}).get("max_model_len")
         if isinstance(longest, int) and longest < self._window:
@@ -80,30 +84,36 @@ class Serving:
             return
         if base not in models:
             has = ", ".join(sorted(models)) or "nothing"
-            raise RefusedError(f"{server.place} has no model {base}; it has {has}.\n{self._command(server)}")
+            raise RefusedError(f"{server.place} has no model {base}; it has {has}.{self._command(server)}")
         path = str(self._policies.policy(policy).path.resolve())
         try:
             await server.load_adapter(name, path)
         except (RefusedError, NoReplyError) as error:
+            told = f"{server.place} did not load the adapter {name}: {error}"
+            if isinstance(error, NoReplyError) or error.status in _NO_KEY:
+                raise RefusedError(told) from None
             raise RefusedError(
-                f"{server.place} did not load the adapter {name} from {path}, which must lie there for the server, "
-                f"too: {error}\nA server loads adapters while it runs only where it was started for that. "
-                f"{self._command(server)}"
+                f"{told}\nThe server reads it from {path}, which must lie there for it, too, and loads adapters while "
+                f"it runs only where it was started for that.{self._command(server)}"
             ) from None
 
     def _command(self, server: Server) -> str:
+        """What would start a server that has the base, at the address where it was looked for."""
         base, adapters = self._policies.base, list(self._policies.adapters.values())
         place = urlsplit(server.place)
-        options = ["--served-model-name", self.name(base.name), "--generation-config", "vllm"]
-        options += ["--host", "127.0.0.1", "--port", str(place.port or 8000)]
+        port = place.port or {"https": 443}.get(place.scheme, 80)
+        here = place.hostname is None or place.hostname in _HERE
+        options = ["--served-model-name", self.name(base.name), "--max-model-len", str(self._window)]
+        options += ["--generation-config", "vllm"]
+        options += ["--host", "127.0.0.1" if here else str(place.hostname), "--port", str(port)]
         if adapters:
             needed = max(map(_rank, adapters))
             rank = next((rank for rank in _RANKS if rank >= needed), needed)
-            options += ["--enable-lora", "--max-lora-rank", str(rank)]
+            options += ["--enable-lora", "--max-loras", "2", "--max-lora-rank", str(rank)]
+        where = "" if here else f" on {place.hostname}"
         variables = f"{_AT_RUN_TIME} " if adapters else ""
-        return (
-            f"This would start one that serves it:\n  {variables}vllm serve {base.path.resolve()} {' '.join(options)}"
-        )
+        command = shlex.join(["vllm", "serve", str(base.path.resolve()), *options])
+        return f"\nThis would start one that serves it{where}:\n  {variables}{command}"
 
 
 def _rank(adapter: Policy) -> int:

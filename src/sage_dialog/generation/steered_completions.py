@@ -96,7 +96,8 @@ async def steered_sample(
     Args:
         seed_of: the seed of the reply's request number 0, 1, …
         decode: the text of a reply's tokens.
-        heard: as in `Engine.sample`. The blocks are heard in one piece, since of them some may be thrown away.
+        heard: as in `Engine.sample`. The blocks are heard in one piece, since of them some may be thrown away. The
+            requests are the same without.
 
     Raises:
         ValueError: if the server writes nothing, or what it was told not to.
@@ -124,11 +125,10 @@ async def steered_sample(
         elif any(place.weights) or reply.barred:
             await go_on(one=True)
         else:
-            marker = _stop(guide, place, decode(reply.tokens))
-            await go_on(one=False, stop=marker or (_END_OF_BLOCKS if heard else None))
+            await go_on(one=False, stop=_stop(guide, place, decode(reply.tokens)))
+    while room() and decode(reply.tokens).endswith("\ufffd"):
+        await go_on(one=True)  # until the last letter is whole
     if heard is not None:
-        while room() and decode(reply.tokens).endswith("\ufffd"):
-            await go_on(one=True)  # until the last letter is whole
         heard(decode(reply.tokens))
     if room():
         await go_on(one=False, heard=heard)
@@ -136,12 +136,15 @@ async def steered_sample(
     return Sample(decode(reply.tokens), len(reply.tokens), finish)
 
 
-def _stop(guide: Guide, place: Place, text: str) -> str | None:
-    """Where the next token to steer comes, as far as a text can tell; None where none does."""
+def _stop(guide: Guide, place: Place, text: str) -> str:
+    """Where the next token to steer comes, as far as a text can tell; where none does, the end of the blocks.
+
+    There a request ends whether or not anyone listens, since each draws by a seed of its own.
+    """
     under_way = place.progress.field
     if under_way in guide.markers and is_list(under_way):
         return ","
-    return next((marker for marker in guide.markers.values() if marker not in text), None)
+    return next((marker for marker in guide.markers.values() if marker not in text), _END_OF_BLOCKS)
 
 
 @dataclass

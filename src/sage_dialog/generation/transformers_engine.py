@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import torch
 from peft import PeftModel
+from pydantic import BaseModel, ConfigDict, Field
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
@@ -20,11 +21,13 @@ from sage_dialog.generation.policy_set import PolicySet
 from sage_dialog.generation.shared_prefix import IMPLEMENTATION
 from sage_dialog.generation.transcript import Transcript
 from sage_dialog.parameters import SamplingDials, Steering
-from sage_dialog.policies import Policy
+from sage_dialog.policies import Policy, identity
 from sage_dialog.seeds import generator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+Device = Literal["auto", "cpu", "cuda"]
 
 LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy")
 
@@ -34,6 +37,15 @@ does not hang on what other programs leave free."""
 
 FREE_SHARE = 0.8
 """Of a GPU's memory that is free when a batch is put together, the share it may take."""
+
+
+class Arguments(BaseModel):
+    """What an entry of the catalog may say in `args`; see `TransformersEngine`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: Device = "auto"
+    memory_gb: float | None = Field(None, gt=0)
 
 
 class _Weights(NamedTuple):
@@ -52,15 +64,17 @@ class TransformersEngine:
 
     Args:
         threads: of torch on the CPU; null leaves their number to torch.
-        device: "auto" takes the GPU where there is one.
+        device: "auto" takes the GPU where there is one. Which one, of several, CUDA_VISIBLE_DEVICES says.
         memory_gb: 10^9 bytes that a batch of prompts may take beside the weights, which decides how many are decoded
             together; a prompt that needs more is decoded alone. Null: `MEMORY_GB` on a CPU, `FREE_SHARE` of what is
             free on a GPU.
 
     Raises:
-        ValueError: if `base` is an adapter, two policies share a name, an adapter's card names another base
-            revision than that of `base`, or there is no GPU for "cuda".
+        ValueError: if an argument is not of its form, `base` is an adapter, two policies share a name, an adapter's
+            card names another base revision than that of `base`, or there is no GPU for "cuda".
     """
+
+    arguments = Arguments
 
     def __init__(
         self,
@@ -68,9 +82,10 @@ class TransformersEngine:
         policies: Sequence[Policy],
         seed: int,
         threads: int | None = None,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
+        device: Device = "auto",
         memory_gb: float | None = None,
     ) -> None:
+        Arguments(device=device, memory_gb=memory_gb)
         if threads is not None:
             torch.set_num_threads(threads)
         disable_progress_bar()  # of the weights; self-play shows its own
@@ -106,8 +121,17 @@ class TransformersEngine:
     @property
     def decides(self) -> Mapping[str, object]:
         """See `Engine.decides`."""
-        device, dtype = self._device.type, str(self._dtype).removeprefix("torch.")
-        return {"engine": "transformers", "device": device, "dtype": dtype, **{n: version(n) for n in LIBRARIES}}
+        gpu = self._device.type == "cuda"
+        return {
+            "engine": "transformers",
+            "base": identity(self._policies.base),
+            "device": self._device.type,
+            "gpu": torch.cuda.get_device_name(self._device) if gpu else None,
+            "dtype": str(self._dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+            "memory_gb": self._memory_gb,
+            **{library: version(library) for library in LIBRARIES},
+        }
 
     def sample(
         self,
@@ -174,7 +198,7 @@ class TransformersEngine:
             peft.base_model.disable_adapter_layers()
 
 
-def _device(name: str) -> torch.device:
+def _device(name: Device) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"device is cuda, but torch {torch.__version__} finds no GPU; install a torch built for it, or take "

@@ -37,7 +37,7 @@ class Budget:
 
     def __init__(self, caps: Caps, role_caps: Mapping[Role, Caps], prices: Mapping[str, Price]) -> None:
         self._caps: dict[str, Caps] = {RUN: caps} | {str(role): own for role, own in role_caps.items()}
-        self._prices = prices
+        self._prices = dict(prices)
         self._spent: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._reserved: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._settled = asyncio.Condition()
@@ -52,6 +52,12 @@ class Budget:
             return None
         full = (prompt_tokens * price.prompt + completion_tokens * price.completion) / 1e6
         return full * price.batch_share if half else full
+
+    def one_model(self, *names: str) -> None:
+        """Has one price for a model of several names: that of the first of them that has one."""
+        priced = [self._prices[name] for name in names if name in self._prices]
+        for name in names if priced else ():
+            self._prices.setdefault(name, priced[0])
 
     def check(self, role: str, model: str, most_completion_tokens: int | None) -> None:
         """Raises ValueError where a cap cannot be kept: no price, or no limit on a reply's tokens."""

@@ -74,14 +74,17 @@ class CompletionRequest(Request):
         """The continuations in a server's answer, as JSON; `continuations` gives them back.
 
         Raises:
-            NoReplyError: if one is filtered, or not of the form that servers have agreed on.
-            RefusedError: if there are fewer than asked for, or not all is told that was asked.
+            NoReplyError: if one is filtered or not whole, or not of the form that servers have agreed on.
+            RefusedError: if all are whole but not as many as was asked for, or not all is told that was asked.
         """
         choices = answer.get("choices")
-        if not isinstance(choices, list) or not all(isinstance(choice, Mapping) for choice in choices):
+        if not choices or not isinstance(choices, list) or not all(isinstance(choice, Mapping) for choice in choices):
             raise NoReplyError(Reason.BROKEN, "its answer holds no choices")
+        if any(choice.get("finish_reason") is None for choice in choices):
+            raise NoReplyError(Reason.BROKEN, "its answer ends before a choice of it does")
         if len(choices) != self.n:
-            raise RefusedError(f"The server gave {len(choices)} of {self.n} samples that `n` asked for.")
+            few = f"of {self.n} samples that `n` asked for" if self.n > 1 else "samples where one was asked for"
+            raise RefusedError(f"The server gave {len(choices)} {few}.")
         ordered = sorted(choices, key=lambda choice: choice.get("index") or 0)
         texts = [asdict(self._continuation(choice)) for choice in ordered]
         return Reply(json.dumps(texts), prompt_tokens, completion_tokens, seconds_of(answer))

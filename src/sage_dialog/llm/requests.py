@@ -198,7 +198,14 @@ class StopsRunError(Exception):
 
 
 class RefusedError(StopsRunError):
-    """The server will take no request of this kind, however often it is asked: a wrong key, model or field."""
+    """The server will take no request of this kind, however often it is asked: a wrong key, model or field.
+
+    `status` is that of its answer, None where what it answered is not what it was asked for.
+    """
+
+    def __init__(self, told: str, status: int | None = None) -> None:
+        super().__init__(told)
+        self.status = status
 
 
 class TooManyFailuresError(StopsRunError):

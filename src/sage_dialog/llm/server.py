@@ -7,7 +7,7 @@ import errno
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.request import getproxies
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -16,6 +16,7 @@ from sage_dialog.llm import loop
 from sage_dialog.llm.asker import Endpoint
 from sage_dialog.llm.limits import AdaptiveLimit
 from sage_dialog.llm.requests import (
+    MAY_PASS,
     PUSHES_BACK,
     NoReplyError,
     PutTogether,
@@ -55,7 +56,10 @@ def served_model(endpoint: Endpoint) -> str:
         ValueError: if the server cannot be asked, or has several.
     """
     server = Server(endpoint, endpoint.base_urls[0])
-    names = loop.run(_names(server))
+    try:
+        names = loop.run(_names(server))
+    except (NoReplyError, RefusedError) as error:
+        raise ValueError(f"{server.place} does not say which model it has: {error}") from None
     if len(names) != 1:
         raise ValueError(f"{server.place} has {len(names)} models; say which in `model:`. They are {', '.join(names)}")
     return names[0]
@@ -76,6 +80,7 @@ class Server:
         self._url = url
         self._timeout = endpoint.timeout_s
         self._most = endpoint.concurrency
+        self._attempts = endpoint.attempts
         self._client: openai.AsyncOpenAI | None = None
         self.limit = AdaptiveLimit(endpoint.concurrency)
         self._lost = 0
@@ -136,19 +141,14 @@ class Server:
         """What it has, by name, each with what the server says of it.
 
         Raises:
-            ValueError: if it does not say.
+            NoReplyError: if it cannot be reached, or fails at every attempt.
+            RefusedError: if it does not say.
         """
-        import httpx2
-        import openai
-
+        answer = _read_json(await self._asked("get", "/models"))
         try:
-            response = await self.sdk().get("/models", cast_to=httpx2.Response)
-            return {str(model["id"]): dict(model) for model in json.loads(response.content)["data"]}
-        except openai.OpenAIError as error:
-            said = self.said(error.__cause__ or error)
+            return {str(model["id"]): dict(model) for model in answer["data"]}
         except (ValueError, KeyError, TypeError):
-            said = "its answer is no list of models"
-        raise ValueError(f"{self.place} does not say which model it has: {said}")
+            raise RefusedError(f"the answer of {self.place} is no list of models") from None
 
     async def load_adapter(self, name: str, path: str) -> None:
         """Has vLLM load a LoRA adapter at run time; one that is there stays.
@@ -157,23 +157,35 @@ class Server:
             path: of the adapter's folder, as the server sees it.
 
         Raises:
-            NoReplyError: if the server does not do it this time.
+            NoReplyError: if it cannot be reached, or fails at every attempt.
             RefusedError: if it never would.
         """
+        try:
+            await self._asked("post", "/load_lora_adapter", body={"lora_name": name, "lora_path": path})
+        except RefusedError as error:
+            if "already been loaded" not in str(error):  # by another process, or by an attempt that broke off
+                raise
+
+    async def _asked(self, method: Literal["get", "post"], path: str, **more: Any) -> bytes:
+        """The answer to what is no request for a reply; tried again but where nobody listens."""
         import httpx2
         import openai
 
-        failure: Exception
-        body = {"lora_name": name, "lora_path": path}
-        try:
-            await self.sdk().post("/load_lora_adapter", cast_to=httpx2.Response, body=body)
-        except openai.APIError as error:
-            if "already been loaded" in str(error):  # by another process, in the meantime
-                return
-            failure = self.failure(error)
-        else:
-            return
-        raise failure
+        async def once() -> bytes:
+            try:
+                response = await getattr(self.sdk(), method)(path, cast_to=httpx2.Response, **more)
+            except openai.APIError as error:
+                failure = self.failure(error)
+            else:
+                content: bytes = response.content
+                return content
+            raise failure  # and not from the SDK's error, whose request and text may hold the key
+
+        def may_pass(error: BaseException) -> bool:
+            reason = error.reason if isinstance(error, NoReplyError) else None
+            return reason in MAY_PASS and reason is not Reason.UNREACHABLE
+
+        return await attempts(self._attempts, may_pass)(once)
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -239,7 +251,7 @@ class Server:
         hint = {401: " Look at the key.", 403: " Look at the key.", 404: " Look at base_urls and model."}.get(
             status, ""
         )
-        return RefusedError(f"{self.place} refused the request ({status}): {said}.{hint}")
+        return RefusedError(f"{self.place} refused the request ({status}): {said}.{hint}", status)
 
     @property
     def place(self) -> str:
@@ -247,7 +259,7 @@ class Server:
         from urllib.parse import urlsplit
 
         parts = urlsplit(self._url)
-        return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     def said(self, error: BaseException | str) -> str:
         """What an error says, in one line, without the key, which a server may have repeated."""

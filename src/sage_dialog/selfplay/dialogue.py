@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from sage_dialog.generation.candidates import Candidate
 from sage_dialog.roles.protocols import Said
 from sage_dialog.sac import Chain, Intent, render
 
@@ -49,20 +50,6 @@ class Message:
     text: str
     content: str
     chain: Chain | None = None
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One sampled agent reply. `reason` says why it is not valid; `utterance` is null where it cannot be told."""
-
-    text: str
-    utterance: str | None
-    chain: Chain | None
-    reason: str | None
-
-    @property
-    def valid(self) -> bool:
-        return self.reason is None
 
 
 @dataclass
@@ -120,18 +107,50 @@ def _system(preamble: str | None) -> list[dict[str, str]]:
     return [{"role": "system", "content": preamble}] if preamble else []
 
 
-_QUESTION = re.compile(r"\?[?!.…]*(?P<closed>[\"'”’»)\]*_]*)(?=\s|$|[—–]|--)(?P<goes_on>\s+[a-z])?")
-_LINK = re.compile(r"(?:https?://|www\.)\S*$")
-_QUOTED = frozenset("\"'”’»")
-_FAREWELL = re.compile(
-    r"(?:(?P<before>\w+)\W+)?\b(?:good ?bye|bye|good night(?!['’]s| of)|see ya|take care(?! of (?!yourself))"
-    r"|see (?:you|ya) (?:later|soon|around|tomorrow)|talk to (?:you|ya) (?:later|soon)"
-    r"|have a (?:good|great|nice|lovely) (?:day|evening|night|weekend))\b",
-    re.IGNORECASE,
+_QUESTION = re.compile(
+    # Behind it white space, a sign (an emoji, a dash; none that goes on in a link) or a new sentence's capital.
+    r"\?[?!.…]*+(?P<closed>[\"'”’»)\]*_]*+)(?=$|[^\w/&=%#]|[A-Z](?:[a-z'’\s]|$))(?P<goes_on>[.,;:]|\s+[a-z])?"
 )
-# What it follows where it is only spoken of: "I never said goodbye", "a good night".
-_SPOKEN_OF = re.compile(
-    r"a|final|first|her|his|kiss(?:ed)?|last|my|never|no|of|our|said|say(?:ing|s)?|the|their|to|waved?", re.IGNORECASE
+_LINK = re.compile(r"(?:https?://|www\.|\w\.\w+/)\S*$")
+_QUOTES = frozenset("\"'”’»")
+# By closing sign, that it was opened before: ":)" closes nothing, nor does the apostrophe of "boss'".
+_OPENED = {
+    ")": r"\([^)]*$",
+    "]": r"\[[^\]]*$",
+    "»": r"«[^»]*$",
+    "”": r"[“„\"][^”]*$",
+    '"': r'(?<!\w)"(?=\S)',
+    "'": r"(?<!\w)['‘](?=\S)",
+    "’": r"(?<!\w)['‘](?=\S)",
+    "*": r"(?<!\w)\*(?=\S)",
+    "_": r"(?<!\w)_(?=\S)",
+}
+
+_START = r"(?:^|[,;:.…–—]|\s-|--)\W*"
+_LEADS = r"""(?:(?:and|so|well|ok(?:ay)?|alright|all\ right|anyways?|now|then|oh|yes|yeah|please|you\ too|until\ then
+    |thank(?:s|\ you)(?:\ (?:(?:so|very)\ much|a\ lot|again|for\ \w+(?:\ (?:to\ )?(?:me|advice|help|time))?))*
+    )\W+)*"""
+_FAREWELL = re.compile(
+    rf"""(?:{_START}{_LEADS}(?:
+        (?:you\ )?(?:good[\ -]?bye|bye|good\ night|see\ ya|take\ care)
+        |(?:(?:i\ guess\ )?(?:i['’]?ll|i\ will|we['’]?ll|hope\ to|i\ hope\ to)\ )?(?:see|talk\ to)\ (?:you|ya)
+            \ (?:later|soon|around|tomorrow)
+        |(?P<hoped>(?:i\ )?(?:hope\ )?you\ (?:all\ )?)?have\ an?
+            \ (?:good|great|nice|lovely)\ (?:day|evening|night|weekend)
+        )
+    |\b(?:go|now)\ (?:good[\ -]?bye|bye|good\ night)
+    )\b
+    (?!['’]s|\ of\ (?!yourself))
+    (?!\ (?:is|was|are|were|to(?!\ you)|sleep|kiss(?:es)?|hugs?|letters?|part(?:y|ies)|calls?)\b)
+    (?!,?\ (?:my\ )?(?:mom(?:my|ma)?|mum(?:my)?|mama|dad(?:dy)?|papa|gran(?:ny|dma|dpa)|nana)\b)
+    (?(hoped)(?=\W*$|[^\w\s]|\ (?:too|ahead|now|everyone|and)\b))""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_SAYS = r"(?:sa(?:id|ys?|ying)|whisper(?:ed|s)|shout(?:ed|s)|text(?:ed|s)|wrote|writes|told|repl(?:ied|ies)|asked)"
+# Where a farewell is only told of: 'Then she said, goodbye.', 'Bye, he texted'.
+_TOLD = re.compile(
+    rf"\b(?<!you ){_SAYS}(?: \w+)?\W*$|^\W*(?:i|he|she|they|we|(?:my|his|her|the) \w+)(?: \w+)? {_SAYS}\b",
+    re.IGNORECASE,
 )
 
 
@@ -142,16 +161,27 @@ def up_to_first_question(text: str) -> str:
     stands in brackets within a sentence, is none of the user's; a text that asks nothing else stays whole.
     """
     for found in _QUESTION.finditer(text):
-        quoted = not _QUOTED.isdisjoint(found["closed"])
-        aside = found["closed"] and found["goes_on"]
-        if not quoted and not aside and not _LINK.search(text, 0, found.start()):
+        before = text[: found.start()]
+        opened = {closer for closer in found["closed"] if re.search(_OPENED[closer], before)}
+        quoted = not _QUOTES.isdisjoint(opened)
+        aside = opened and found["goes_on"]
+        if not quoted and not aside and not _LINK.search(before):
             return text[: found.end("closed")]
     return text
 
 
 def is_farewell(text: str) -> bool:
-    """Whether the last sentence takes leave, and does not only speak of it ("I never said goodbye.")."""
+    """Whether the last sentence takes leave of the listener, and does not only speak of it.
+
+    "I never said goodbye.", "I didn't have a good day." and "I wish I could talk to you later." do not; nor does who
+    speaks to the dead ("See you soon, mom."). A farewell that is missed costs a few turns, one that is none the rest
+    of a dialogue: where words can be either, they are none.
+    """
     if text.rstrip().endswith("?"):
         return False
-    last = re.split(r"(?<=[.!?])\s+", text.strip())[-1]
-    return any(not _SPOKEN_OF.fullmatch(found["before"] or "") for found in _FAREWELL.finditer(last))
+    sentences = [sentence for sentence in re.split(r"(?<=[.!?])\s+", text) if re.search(r"\w", sentence)]
+    last = sentences[-1] if sentences else ""
+    return any(
+        not (_TOLD.search(last[: found.start()]) or _TOLD.search(last[found.end() :]))
+        for found in _FAREWELL.finditer(last)
+    )

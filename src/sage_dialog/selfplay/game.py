@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
+from sage_dialog.generation.candidates import Candidate, read_candidate
 from sage_dialog.generation.engine import Engine, Prompt, Sample
 from sage_dialog.parameters import GameRules
 from sage_dialog.roles.protocols import Choice, Declined, Selector
 from sage_dialog.sac import Chain, Unparsed, parse
 from sage_dialog.seeds import generator
 from sage_dialog.selfplay.dialogue import (
-    Candidate,
     Dialogue,
     Message,
     Outcome,
@@ -136,7 +136,8 @@ def _draw(engine: Engine, game: Game, dialogues: Sequence[Dialogue], redraw: int
         dialogue.candidates[dialogue.turn] = (before + drawn, None)
         shown = _shown(game, dialogue, drawn)
         if not shown:
-            dialogue.outcome = Outcome.NO_VALID_CANDIDATE
+            declined = any(candidate.valid for candidate in before)
+            dialogue.outcome = Outcome.NO_GOOD_CANDIDATE if declined else Outcome.NO_VALID_CANDIDATE
             continue
         item = f"{game.agent.policy}/{dialogue.situation_id}/{dialogue.turn}" + (f"/{redraw}" if redraw else "")
         choice = Choice(item, dialogue.said(), tuple(str(drawn[index].utterance) for index in shown))
@@ -159,20 +160,6 @@ def _decide(asked: Sequence[_Asked], picked: Sequence[int | Declined]) -> list[D
             said = candidates[chosen]
             dialogue.messages.append(Message("assistant", str(said.utterance), said.text, said.chain))
     return none_good
-
-
-def read_candidate(sample: Sample, blocks: bool) -> Candidate:
-    """A sample as a candidate, with the reason where nobody may say it."""
-    chain = parse(sample.text) if blocks else None
-    utterance = chain.utterance if isinstance(chain, Chain) else None if blocks else sample.text
-    reason = None
-    if not sample.finished:
-        reason = "cut at the token limit"
-    elif isinstance(chain, Unparsed):
-        reason = chain.reason
-    elif not (utterance or "").strip():
-        reason = "empty utterance"
-    return Candidate(sample.text, utterance, chain if isinstance(chain, Chain) else None, reason)
 
 
 def _shown(game: Game, dialogue: Dialogue, candidates: Sequence[Candidate]) -> list[int]:

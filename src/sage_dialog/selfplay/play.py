@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from sage_dialog.fingerprint import fingerprint
 from sage_dialog.generation.engine import Engine
-from sage_dialog.parameters import Evaluation, GameRules, SelfPlay
-from sage_dialog.policies import Policy
+from sage_dialog.parameters import Evaluation, GameRules, SelfPlay, Steering
+from sage_dialog.policies import Policy, identity
 from sage_dialog.roles.protocols import Selector
 from sage_dialog.seeds import sample_ids
 from sage_dialog.selfplay.dialogue import Dialogue, Speaker
@@ -84,11 +84,15 @@ def rollout(
     """Play held-out situations, one sample a turn, for `dials.exchanges` exchanges; the TRAJECTORIES table.
 
     Nothing mends the agent here: a reply whose blocks do not parse is heard as it was written, broken
-    blocks and all, and its state and action columns are null. All policies play the same situations.
+    blocks and all, and its state and action columns are null. All policies play the same situations. One without
+    blocks plays unsteered: it has nothing to steer.
 
     Raises:
         ValueError: if the split holds no situation.
     """
+    if dials.steering and not agent.card.blocks:
+        logger.info("%s writes no state and action blocks: evaluation.steering leaves it as it is", agent.name)
+        dials = dials.model_copy(update={"steering": Steering()})
     opened = _situations(situations, dials.split, dials.situations, seed, "evaluation situations")
     game = Game(
         kind="rollout",
@@ -123,9 +127,7 @@ def _play_shards(
     rules = {
         "game": [game.kind, game.rules.model_dump(include=set(GameRules.model_fields)), game.max_turns],
         "search": [game.candidates, game.redraws, None if game.selector is None else game.selector.name],
-        "speakers": [
-            [policy.name, policy.card.blocks, policy.card.base_revision, policy.revision()] for policy in policies
-        ],
+        "speakers": [identity(policy) for policy in policies],
         "preambles": [game.agent.preamble, game.user.preamble],
         "situations": [list(situation) for situation in situations],
         "seed": game.seed,

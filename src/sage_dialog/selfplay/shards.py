@@ -6,10 +6,10 @@ inputs never meet these shards. They stay until someone empties the scratch fold
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sage_dialog.atomic import whole_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,18 +30,15 @@ class Shards:
     def keep(self, number: int, candidates: pa.Table, trajectories: pa.Table) -> None:
         """Write a shard; where another process was faster, its shard, which is the same, stays."""
         import pyarrow.parquet as pq
+        from filelock import FileLock
 
-        partial = self._folder / f".{self._path(number).name}.{os.getpid()}"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        pq.write_table(candidates, partial / CANDIDATES_FILE)
-        pq.write_table(trajectories, partial / TRAJECTORIES_FILE)
-        try:
-            partial.rename(self._path(number))
-        except OSError:
-            shutil.rmtree(partial)
-            if not self.finished(number):
-                raise
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._folder / "lock"):  # of two processes neither removes what the other is writing
+            if self.finished(number):
+                return
+            with whole_folder(self._path(number)) as partial:
+                pq.write_table(candidates, partial / CANDIDATES_FILE)
+                pq.write_table(trajectories, partial / TRAJECTORIES_FILE)
 
     def tables(self) -> tuple[pa.Table, pa.Table]:
         """All candidates and all trajectories, shard after shard."""

@@ -14,10 +14,12 @@ from sage_dialog.parameters import LoraDials
 from sage_dialog.policies import Policy, PolicyCard
 from sage_dialog.schemas import LEFT_OUT
 from sage_dialog.seeds import derived_seed, sample_ids
+from sage_dialog.training.checkpoints import Trained, Workplace, train_on
+from sage_dialog.training.watching import training_log, watch
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 logger = logging.getLogger(__name__)
 Row = TypeVar("Row")
@@ -114,6 +116,27 @@ def measuring(held_out: Sequence[object], batch_size: int) -> dict[str, Any]:
     if not held_out:
         return {}
     return {"eval_strategy": "steps", "eval_steps": 0.1, "per_device_eval_batch_size": batch_size}
+
+
+def tables_for(learnt: Sequence[Row], held_out: Sequence[Row]) -> dict[str, Any]:
+    """The rows as a Trainer takes them."""
+    from datasets import Dataset
+
+    measured = Dataset.from_list(held_out) if held_out else None
+    return {"train_dataset": Dataset.from_list(learnt), "eval_dataset": measured}
+
+
+def trained(
+    trainer: Trainer, name: str, base: Policy, start: Policy | None, blocks: bool, left_out: pa.Table, place: Workplace
+) -> Trained:
+    """Train to the end, seen and kept on the way; what came of it."""
+    watch(trainer, name)
+    train_on(trainer, name, place)
+    return place.finish(
+        training_log(trainer.state.log_history),
+        left_out,
+        lambda out: save_adapter(trainer.model, name, base, start, blocks, out),
+    )
 
 
 def fresh_adapter(model: PreTrainedModel, lora: LoraDials) -> PeftModel:

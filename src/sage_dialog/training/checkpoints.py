@@ -19,7 +19,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -169,18 +169,6 @@ def table_digest(table: pa.Table) -> str:
         for row in batch.to_pylist():
             digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
-
-
-def identity(policy: Policy | None) -> dict[str, object] | None:
-    """Which policy it is, tokenizer and chat template included."""
-    if policy is None:
-        return None
-    beside = sorted(path for path in policy.path.rglob("*") if path.is_file() and path.suffix != ".safetensors")
-    return {
-        "card": asdict(policy.card),
-        "weights": policy.card.base_revision if policy.card.kind == "base" else policy.revision(),
-        "files": {str(path.relative_to(policy.path)): hashlib.sha256(path.read_bytes()).hexdigest() for path in beside},
-    }
 
 
 def train_on(trainer: Trainer, name: str, place: Workplace) -> None:

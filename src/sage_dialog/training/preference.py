@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from sage_dialog.parameters import Preference
-from sage_dialog.policies import Policy
+from sage_dialog.policies import Policy, identity
 from sage_dialog.seeds import sample_ids
 from sage_dialog.training.adapters import (
     TRAINER_DEFAULTS,
@@ -19,11 +19,11 @@ from sage_dialog.training.adapters import (
     load_base,
     measuring,
     quiet_libraries,
-    save_adapter,
     seed_torch,
+    tables_for,
+    trained,
 )
-from sage_dialog.training.checkpoints import Trained, identity, table_digest, train_on, workplace
-from sage_dialog.training.watching import training_log, watch
+from sage_dialog.training.checkpoints import Trained, table_digest, workplace
 
 Pair = dict[str, list[dict[str, str]]]
 
@@ -46,7 +46,6 @@ def prefer(
     Raises:
         ValueError: if no pair is left, both sides of one are the same, or `start` is no adapter on this base.
     """
-    from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
     quiet_libraries()
@@ -58,8 +57,8 @@ def prefer(
         "dials": dials.model_dump(),
     }
     with workplace(scratch, name, decides) as place:
-        if trained := place.earlier():
-            return trained
+        if earlier := place.earlier():
+            return earlier
         model, tokenizer = load_base(base)
         given, situations = _conversational(pairs, dials, seed)
         rows, left_out = fitting(name, "pairs", given, lambda row: _length(tokenizer, row), dials.max_length)
@@ -84,17 +83,10 @@ def prefer(
         trainer = DPOTrainer(
             model=continued_adapter(model, base, start),
             args=arguments,
-            train_dataset=Dataset.from_list(learnt),
-            eval_dataset=Dataset.from_list(measured) if measured else None,
             processing_class=tokenizer,
+            **tables_for(learnt, measured),
         )
-        watch(trainer, name)
-        train_on(trainer, name, place)
-        return place.finish(
-            training_log(trainer.state.log_history),
-            left_out,
-            lambda out: save_adapter(trainer.model, name, base, start, start.card.blocks, out),
-        )
+        return trained(trainer, name, base, start, start.card.blocks, left_out, place)
 
 
 def _conversational(pairs: pa.Table, dials: Preference, seed: int) -> tuple[list[tuple[str, Pair]], dict[str, str]]:

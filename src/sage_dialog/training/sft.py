@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from sage_dialog.parameters import FineTuning, LoraDials
-from sage_dialog.policies import Policy
+from sage_dialog.policies import Policy, identity
 from sage_dialog.seeds import derived_seed
 from sage_dialog.training.adapters import (
     TRAINER_DEFAULTS,
@@ -20,14 +21,17 @@ from sage_dialog.training.adapters import (
     load_base,
     measuring,
     quiet_libraries,
-    save_adapter,
     seed_torch,
+    tables_for,
+    trained,
 )
-from sage_dialog.training.checkpoints import Trained, identity, table_digest, train_on, workplace
-from sage_dialog.training.watching import training_log, watch
+from sage_dialog.training.checkpoints import Trained, table_digest, workplace
 
 if TYPE_CHECKING:
     from trl import SFTTrainer
+
+_REDDIT = re.compile(r"(?P<thread>[0-9a-z]{5,})/[0-9a-z]{5,}")
+"""Dialogues of schemas.DIALOGUES: ids of Reddit, in base 36."""
 
 
 def fine_tune(
@@ -50,7 +54,6 @@ def fine_tune(
     Raises:
         ValueError: if nothing is left to train on, or `start` is no adapter on this base.
     """
-    from datasets import Dataset
     from trl import SFTConfig
 
     quiet_libraries()
@@ -62,8 +65,8 @@ def fine_tune(
         "dials": [dials.model_dump(), lora.model_dump()],
     }
     with workplace(scratch, name, decides) as place:
-        if trained := place.earlier():
-            return trained
+        if earlier := place.earlier():
+            return earlier
         model, tokenizer = load_base(base)
         rows, left_out = fitting(
             name,
@@ -75,7 +78,9 @@ def fine_tune(
             lambda row: len(tokenizer.apply_chat_template(row["messages"], tokenize=True)["input_ids"]),
             dials.max_length,
         )
-        learnt, measured = apart(name, rows, [row for row, _ in rows], dials.held_out, seed)
+        sources = dict(zip(*(conversations[key].to_pylist() for key in ("conversation_id", "source")), strict=True))
+        dialogues = [spoken_in(row, sources[row]) for row, _ in rows]
+        learnt, measured = apart(name, rows, dialogues, dials.held_out, seed)
         arguments = SFTConfig(
             output_dir=str(place.trainer),
             learning_rate=dials.learning_rate,
@@ -94,17 +99,21 @@ def fine_tune(
         trainer = _trainer(dials.group_by_length, seed, name)(
             model=fresh_adapter(model, lora) if start is None else continued_adapter(model, base, start),
             args=arguments,
-            train_dataset=Dataset.from_list(learnt),
-            eval_dataset=Dataset.from_list(measured) if measured else None,
             processing_class=tokenizer,
+            **tables_for(learnt, measured),
         )
-        watch(trainer, name)
-        train_on(trainer, name, place)
-        return place.finish(
-            training_log(trainer.state.log_history),
-            left_out,
-            lambda out: save_adapter(trainer.model, name, base, start, blocks, out),
-        )
+        return trained(trainer, name, base, start, blocks, left_out, place)
+
+
+def spoken_in(conversation: str, source: str) -> str:
+    """The dialogue that a conversation tells, of Reddit its thread; what has the same words is held out together.
+
+    Both sides of a dialogue are conversations of the mix, `listener:THREAD/COMMENT` and `sharer:THREAD/COMMENT`, and
+    dialogues of a thread may begin alike.
+    """
+    dialogue = conversation.removeprefix(f"{source}:")
+    reddit = _REDDIT.fullmatch(dialogue)
+    return reddit["thread"] if reddit else dialogue
 
 
 def _trainer(group_by_length: bool, seed: int, name: str) -> type[SFTTrainer]:

@@ -24,8 +24,7 @@ def describe_policies(**policies: Policy) -> Table:
             "policy": name,
             "kind": policy.card.kind,
             "blocks": policy.card.blocks,
-            # A base carries its revision in its card, and may be large.
-            "revision": policy.card.base_revision if policy.card.kind == "base" else policy.revision(),
+            "revision": policy.revision(),
             "base": policy.card.base,
             "base_revision": policy.card.base_revision,
             "parent": policy.card.parent,
@@ -176,7 +175,7 @@ def describe_replies(evaluation: Evaluation, policy_cards: Table, **rollouts: Ta
 
     with_blocks = _with_blocks(policy_cards)
     actions = action_distribution(rollouts, with_blocks, evaluation.confidence)
-    statistics = reply_statistics(rollouts, with_blocks, evaluation.confidence)
+    statistics = reply_statistics(rollouts, evaluation.confidence)
     return table(actions, ACTION_DISTRIBUTION), action_figure(actions), table(statistics, REPLY_STATISTICS)
 
 
@@ -207,6 +206,13 @@ def find_failures(evaluation: Evaluation, seed: int, policy_cards: Table, **roll
     return table(modes, FAILURE_MODES), table(examples, FAILURE_EXAMPLES)
 
 
+def draw_training(**logs: Table) -> bytes:
+    """The curves of the trainings, as PNG; `logs` are `schemas.TRAINING_LOG` by policy."""
+    from sage_dialog.evaluation.figures import training_figure
+
+    return training_figure({policy: log.to_pylist() for policy, log in logs.items()})
+
+
 def write_report(
     evaluation: Evaluation,
     seed: int,
@@ -235,14 +241,19 @@ def write_report(
     diversity: Table,
     failure_modes: Table,
     failure_examples: Table,
+    training_figure: bytes,
     filter_report: Table,
     filter_figure: bytes,
     candidates: Table,
     trajectories: Table,
     outside_scores: Table | None = None,
     outside_win_rates: Table | None = None,
+    **left_out: Table,
 ) -> str:
-    """The HTML report; candidates and trajectories are those of the last self-play iteration."""
+    """The HTML report; candidates and trajectories are those of the last self-play iteration.
+
+    `left_out` are tables of `schemas.LEFT_OUT` by policy.
+    """
     from sage_dialog.evaluation.report import Contents, render_report
 
     return render_report(
@@ -273,6 +284,8 @@ def write_report(
             diversity=diversity,
             failure_modes=failure_modes,
             failure_examples=failure_examples,
+            training_figure=training_figure,
+            left_out=left_out,
             filter_report=filter_report,
             filter_figure=filter_figure,
             candidates=candidates,

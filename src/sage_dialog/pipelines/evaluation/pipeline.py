@@ -13,13 +13,15 @@
     policies ─> [describe_policies] ─> policy_cards ───┴─> [find_failures]     ─> failure_modes, failure_examples
 
     candidates_{k} ─> [count_guesses] ─> emotion_top_k
+    training_log_{policy} ─> [draw_training] ─> training_figure
 
     judge_votes ┬─> [count_wins] ────> win_rates ─> [plan_situations] ─> sample_sizes
                 ├─> [rank_policies] ─> ranking
                 └─> [check_judges] ──> judge_checks, length_control, judge_agreement, self_preference
     rollouts_{policy}, policy_cards ┘
 
-    all of these, filter_report, filter_figure, candidates_{K}, trajectories_{K} ─> [write_report] ─> report
+    all of these, left_out_{policy}, filter_report, filter_figure, candidates_{K}, trajectories_{K}
+        ─> [write_report] ─> report
 
 With a generated world, `truth_votes` are compared with the judges', and `truth_scores` and `truth_win_rates` stand in
 the report too.
@@ -37,6 +39,7 @@ from sage_dialog.pipelines.evaluation.nodes import (
     count_wins,
     describe_policies,
     describe_replies,
+    draw_training,
     find_failures,
     follow_actions,
     judge_pairs,
@@ -63,6 +66,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bo
         outside_scores: whether `truth_scores`, `truth_votes` and `truth_win_rates` exist and belong into the report.
     """
     rollouts = {policy: f"rollouts_{policy}" for policy in policies}
+    trained = [policy for policy in policies if policy != BASE]
     return pipeline(
         [
             *(_rollout(policy) for policy in policies),
@@ -175,7 +179,13 @@ def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bo
                 outputs=["failure_modes", "failure_examples"],
                 name="find_failures",
             ),
-            _report(iterations, outside_scores),
+            node(
+                draw_training,
+                inputs={policy: f"training_log_{policy}" for policy in trained},
+                outputs="training_figure",
+                name="draw_training",
+            ),
+            _report(trained, iterations, outside_scores),
         ]
     )
 
@@ -200,13 +210,13 @@ def _rollout(policy: str) -> Node:
     )
 
 
-def _report(iterations: int, outside_scores: bool) -> Node:
+def _report(trained: Sequence[str], iterations: int, outside_scores: bool) -> Node:
     same_name = (
         "annotator", "selector", "judges", "policy_cards", "situations", "judge_votes", "win_rates", "ranking",
         "judge_checks", "length_control", "judge_agreement", "self_preference", "sample_sizes", "emotion_accuracy",
         "mapped_emotions", "unmapped_emotions", "emotion_confusion", "confusion_figure", "emotion_top_k",
         "reply_statistics", "action_figure", "transition_figure", "diversity", "failure_modes", "failure_examples",
-        "filter_report", "filter_figure",
+        "training_figure", "filter_report", "filter_figure",
     )  # fmt: skip
     outside = {"outside_scores": "truth_scores", "outside_win_rates": "truth_win_rates"} if outside_scores else {}
     return node(
@@ -218,6 +228,7 @@ def _report(iterations: int, outside_scores: bool) -> Node:
             "candidates": f"candidates_{iterations}",
             "trajectories": f"trajectories_{iterations}",
             **outside,
+            **{policy: f"left_out_{policy}" for policy in trained},
         },
         outputs="report",
         name="write_report",
