@@ -1,7 +1,7 @@
 """How many candidates a second an agent turn costs: our engine against the published design, on the same model.
 
     python benchmarks/rollout.py [--model mixtral|llama|both] [--threads 2]
-    python benchmarks/rollout.py --quick       # under 50 seconds: the Mixtral, fewer dialogues
+    python benchmarks/rollout.py --quick       # under 50 seconds: the Mixtral, 8 dialogues
     python benchmarks/rollout.py --device cuda --size 1b
 
     sequential   one dialogue at a time, transformers' generate with num_return_sequences=16
@@ -56,7 +56,7 @@ TEMPLATE = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the Mixtral alone, each side once")
+    parser.add_argument("--quick", action="store_true", help="the Mixtral alone, 8 dialogues")
     parser.add_argument("--model", choices=("mixtral", "llama", "both"), default="both")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -111,7 +111,7 @@ def measured(name: str, size: str, device: str, threads: int, quick: bool) -> di
                 torch.cuda.synchronize()
             return candidates / (time.perf_counter() - began)
 
-        for repeat in range(1 if quick else 3):
+        for repeat in range(3):
             for side, work in sides.items():
                 if repeat == 0 and not quick:
                     timed(work)  # the first time pays for what is set up once
