@@ -27,8 +27,8 @@ demo: .venv/.installed ## generate the demo world, run every stage, show the win
 	$(BIN)/kedro run --pipelines demo
 	$(BIN)/kedro sage summary
 
-test: .venv/.installed-dev ## the whole test suite
-	$(BIN)/python -m pytest -q
+test: .venv/.installed-dev ## the whole test suite, two tests at a time
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: .venv/.installed-dev ## style, types, and the rules of the house
 	$(BIN)/ruff check .
