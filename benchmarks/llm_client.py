@@ -172,7 +172,7 @@ def memory(entries: Sequence[int]) -> dict[str, Any]:
     process, rss = psutil.Process(), []
     with tempfile.TemporaryDirectory() as folder:
         client = _client("http://127.0.0.1:9/v1", Path(folder))
-        [server] = client._servers
+        [server] = client.servers
 
         async def answer(request: Any) -> dict[str, Any]:
             return ANSWER | {"seconds": 0.0}
