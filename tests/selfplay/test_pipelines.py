@@ -43,7 +43,7 @@ def test_the_last_iteration_feeds_the_preference_stage() -> None:
     told = {
         f"{table}_{policy}" for table in ("training_log", "left_out") for policy in ("sage_2", "sage_3", "sage_dpo")
     }
-    assert made.outputs() == {"candidates_1", "sage_dpo", *told}
+    assert made.outputs() == {"sage_dpo", *told}
     assert "sage_2" in made.all_outputs() and "sage_2" not in made.inputs()
 
 

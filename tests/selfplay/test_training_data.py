@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
+from sage_dialog.selfplay.choices import Choices
 from sage_dialog.selfplay.pairs import preference_pairs
 from sage_dialog.selfplay.refinement import refinement_mix
 from sage_dialog.selfplay.tables import candidates_table, trajectories_table
@@ -150,3 +151,105 @@ def test_without_any_pair_the_error_says_what_to_turn(play, game, engine, select
     dialogues = play(engine(lambda *_: say("Same.")), game(selector=selector(), candidates=2), SITUATIONS[:1])
     with pytest.raises(ValueError, match=r"no agent turn gives a preference pair: 3 turns .*self_play.candidates"):
         preference_pairs(candidates_table(dialogues), trajectories_table(dialogues), "You listen.", seed=0)
+
+
+def choices_of(*turns: tuple[str, int, list[tuple[str, str | None, bool, bool]]]) -> pa.Table:
+    """CANDIDATES: of each turn its situation, its number, and what candidates say, do, are (valid, chosen)."""
+    rows = [
+        {
+            **dict.fromkeys(schemas.CANDIDATES.names),
+            **{"situation_id": situation, "turn": turn, "candidate": at, "text": f"{{{action}}} {words}"},
+            **{"utterance": words, "a_motivation": action, "a_emotion": action and "calm"},
+            **{"valid": valid, "chosen": chosen},
+        }
+        for situation, turn, candidates in turns
+        for at, (words, action, valid, chosen) in enumerate(candidates)
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.CANDIDATES)
+
+
+def test_what_is_liked_is_chosen_more_often_than_by_chance() -> None:
+    joke, comfort, broken = ("Lol.", "humor"), ("There.", "comfort"), ("Hm", "humor", False, False)
+    turns = [(f"s{n}", 1, [(*joke, True, n == 9), (*comfort, True, n != 9), broken]) for n in range(10)]
+    choices = Choices(choices_of(*turns, ("s10", 1, [(*joke, True, False)] * 9)))  # where none was chosen
+    row = {"a_emotion": "calm"}
+    assert choices.liking({**row, "a_motivation": "comfort"}) == pytest.approx((9 + 1) / (5 + 1) * 11 / 11)
+    assert choices.liking({**row, "a_motivation": "humor"}) == pytest.approx((1 + 1) / (5 + 1))
+    assert choices.liking({**row, "a_motivation": "never shown"}) == 1
+    assert choices.liking({"a_motivation": None, "a_emotion": None}) == 1
+
+
+def test_candidates_that_say_the_same_were_shown_once() -> None:
+    turn = [("Lol.", "humor", True, False)] * 3 + [("There.", "comfort", True, True)]
+    liking = Choices(choices_of(("s0", 1, turn))).liking
+    assert liking({"a_motivation": "humor", "a_emotion": None}) == pytest.approx(1 / 1.5)
+    assert liking({"a_motivation": "comfort", "a_emotion": None}) == pytest.approx(2 / 1.5)
+
+
+def judged() -> tuple[pa.Table, pa.Table]:
+    """Four dialogues of an exchange: in s0 others had to be drawn, s1 and s3 have the action chosen most often."""
+    likes = {"s0": "comfort", "s1": "comfort", "s2": "humor", "s3": "comfort"}
+    turns = []
+    for situation, action in likes.items():
+        other = "humor" if action == "comfort" else "comfort"
+        drawn = [("Good.", action, True, True), ("Bad.", other, True, False)]
+        turns.append((situation, 1, [("Dull.", "advice", True, False)] * 2 + drawn if situation == "s0" else drawn))
+    rows = [
+        {
+            **dict.fromkeys(schemas.TRAJECTORIES.names),
+            **{"situation_id": situation, "turn": turn, "role": role, "text": "Good.", "content": "Good."},
+            "outcome": "turn limit",
+        }
+        for situation in likes
+        for turn, role in enumerate(("user", "assistant"))
+    ]
+    return choices_of(*turns), pa.Table.from_pylist(rows, schema=schemas.TRAJECTORIES)
+
+
+@pytest.mark.parametrize(
+    ("share", "best"), [(0.5, {"s1", "s3"}), (0.75, {"s1", "s2", "s3"}), (1.0, {"s0", "s1", "s2", "s3"})]
+)
+def test_the_dialogues_judged_best_are_learned_from(share: float, best: set[str]) -> None:
+    candidates, trajectories = judged()
+    mix = refinement_mix(trajectories, sft_conversations(8), None, 1.0, 0, candidates, share)
+    played = [row["conversation_id"] for row in mix.to_pylist() if row["source"] == "trajectories"]
+    assert played == sorted(best)  # in the order of the table
+    assert mix.num_rows == 2 * len(best)  # as many of the first mix as are learned from
+
+
+def test_among_equals_the_seed_decides_and_one_is_always_left() -> None:
+    candidates, trajectories = judged()
+
+    def best(seed: int) -> list[str]:
+        mix = refinement_mix(trajectories, sft_conversations(1), None, 0.0, seed, candidates, 0.01)
+        return mix["conversation_id"].to_pylist()
+
+    assert best(0) == best(0) and {tuple(best(seed)) for seed in range(12)} == {("s1",), ("s3",)}
+    with pytest.raises(ValueError, match="best_share ranks dialogues by the choices among their candidates"):
+        refinement_mix(trajectories, sft_conversations(1), None, 0.0, 0, best_share=0.5)
+
+
+def test_the_worst_are_those_whose_actions_the_selector_chose_least() -> None:
+    good, joke, advice = ("Good.", "comfort"), ("Lol.", "humor"), ("Try it.", "advice")
+    turns = [(f"s{n}", 1, [(*advice, True, n == 3), (*joke, True, False), (*good, True, n != 3)]) for n in range(4)]
+    turns[0][2].append(("Hm.", "humor", False, False))  # not valid, so no reply at all
+    candidates = choices_of(*turns)
+    _, trajectories = judged()
+
+    def rejected(negatives: int | None, kind: str = "worst") -> list[list[str]]:
+        rows = preference_pairs(candidates, trajectories, None, 0, negatives, kind).to_pylist()
+        return [[row["rejected"] for row in rows if row["situation_id"] == f"s{n}"] for n in range(4)]
+
+    said = {"humor": "{humor} Lol.", "advice": "{advice} Try it.", "comfort": "{comfort} Good."}
+    assert rejected(1) == [[said["humor"]]] * 4
+    assert rejected(2) == [[said["humor"], said["advice"]]] * 3 + [[said["humor"], said["comfort"]]]
+    assert rejected(None) == rejected(2) != rejected(1, "random")
+
+
+def test_among_equally_bad_ones_the_seed_decides() -> None:
+    turn = [("Good.", None, True, True), *((f"Bad {n}.", None, True, False) for n in range(4))]
+    candidates, trajectories = choices_of(("s0", 1, turn)), judged()[1]
+    drawn = {
+        preference_pairs(candidates, trajectories, None, seed, 1, "worst")["rejected"][0].as_py() for seed in range(20)
+    }
+    assert len(drawn) == 4

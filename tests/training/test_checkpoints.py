@@ -72,14 +72,15 @@ def test_tables_are_told_apart_by_their_rows() -> None:
 
 def test_what_is_half_written_is_no_checkpoint(tmp_path: Path) -> None:
     where = folder(tmp_path)
-    for half in ("trainer/checkpoint-9", ".step-00000009.partial", "step-00000002", "step-00000005"):
+    (where / "log").write_text("what processes wrote")
+    for half in ("trainer/checkpoint-9", "job", ".step-00000009.partial", "step-00000002", "step-00000005"):
         (where / half).mkdir(parents=True)
         (where / half / "adapter_model.safetensors").write_text(half)
     (where / ".trained.partial/policy").mkdir(parents=True)
     with workplace(tmp_path, "sage_t", DECIDES) as place:
         assert place.folder == where
         assert place.checkpoint == where / "step-00000005" and place.earlier() is None
-        assert {path.name for path in where.iterdir()} == {"lock", "step-00000005"}
+        assert {path.name for path in where.iterdir()} == {"lock", "log", "step-00000005"}
 
 
 def test_a_checkpoint_takes_the_place_of_the_one_before(tmp_path: Path) -> None:

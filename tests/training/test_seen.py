@@ -10,7 +10,7 @@ import pytest
 
 from sage_dialog import schemas
 from sage_dialog.parameters import FineTuning, LoraDials, Preference
-from sage_dialog.training import sft
+from sage_dialog.training import preference, sft
 from sage_dialog.training.adapters import apart
 from sage_dialog.training.preference import prefer
 from sage_dialog.training.sft import fine_tune, spoken_in
@@ -67,16 +67,25 @@ def test_the_last_step_is_in_the_log_of_a_long_training_too() -> None:
     assert [(row["split"], row["loss"]) for row in log.to_pylist()] == [("train", 1.0), ("held out", 2.0)]
 
 
-def test_preference_learning_measures_on_situations_held_out(base, conversations, tmp_path) -> None:
+def test_preference_learning_measures_on_situations_held_out(base, conversations, tmp_path, monkeypatch) -> None:
     start = trained(base, conversations, tmp_path / "start").policy
     given = pairs(*((f"s{n}", turn) for n in range(5) for turn in (1, 3)))
     dials = Preference(learning_rate=1e-2, batch_size=2, epochs=3.0, held_out=0.2)
+    sides: list[list[str]] = []
+
+    def split(*told):
+        sides.extend([row["rejected"][0]["content"] for row in side] for side in apart(*told))
+        return apart(*told)
+
+    monkeypatch.setattr(preference, "apart", split)
     log = prefer("sage_dpo", base, start, given, dials, 0, tmp_path, threads=1).log.to_pylist()
     measured = [row for row in log if row["split"] == "held out"]
     assert measured[-1]["step"] == log[-1]["step"] == 12, "four situations of five, two pairs each, two a step"
     assert measured[-1]["preference_margin"] > measured[0]["preference_margin"]
     assert measured[-1]["preference_accuracy"] == 1.0 and measured[-1]["learning_rate"] is None
     assert log[0]["preference_margin"] == pytest.approx(0), "the reference is the starting policy"
+    first, second = (int(said.split()[1][:-1]) for said in sides[1])
+    assert len(sides[0]) == 8 and second == first + 1 and first % 2 == 0, "both pairs of a situation"
 
 
 def test_fine_tuning_measures_on_conversations_held_out(base, conversations, tmp_path) -> None:
@@ -90,6 +99,8 @@ def test_both_sides_of_a_dialogue_and_a_whole_thread_are_held_out_together(
     base, conversations, tmp_path, monkeypatch
 ) -> None:
     """Words that were measured on were never learned from."""
+    from transformers import AutoTokenizer
+
     rows = []
     for number, row in enumerate(conversations.to_pylist()):
         messages, thread = row["messages"], f"1000{number}q"
@@ -100,12 +111,11 @@ def test_both_sides_of_a_dialogue_and_a_whole_thread_are_held_out_together(
                 known = {"conversation_id": f"{source}:{thread}/{comment}", "source": source}
                 rows.append({**known, "messages": messages})
     seen: dict[str, list[str]] = {}
+    tokenizer = AutoTokenizer.from_pretrained(base.path)
 
     def split(*given):
         sides = apart(*given)
-        seen["learnt"], seen["measured"] = (
-            [row["messages"][0]["content"] + row["messages"][1]["content"] for row in side] for side in sides
-        )
+        seen["learnt"], seen["measured"] = ([tokenizer.decode(row["input_ids"]) for row in side] for side in sides)
         return sides
 
     monkeypatch.setattr(sft, "apart", split)
@@ -140,7 +150,7 @@ def test_what_belongs_together_is_held_out_together() -> None:
     learnt, measured = apart("sage_t", rows, [group for _, (group, _) in rows], 0.3, 0)
     assert len(measured) == 9 and {group for group, _ in learnt}.isdisjoint(group for group, _ in measured)
     assert sorted(learnt + measured) == sorted(row for _, row in rows)
-    assert apart("sage_t", rows, [group for _, (group, _) in rows], 0.3, 0) == (learnt, measured)
+    assert apart("of another name", rows, [group for _, (group, _) in rows], 0.3, 0) == (learnt, measured)
     others = {tuple(apart("sage_t", rows, [row for row, _ in rows], 0.3, seed)[1]) for seed in range(5)}
     assert len(others) == 5
     assert apart("sage_t", rows, [row for row, _ in rows], 0.0, 0) == ([row for _, row in rows], [])
@@ -179,10 +189,12 @@ def test_batches_hold_rows_of_similar_length_where_asked(base, conversations, tm
         row["messages"] = [*row["messages"][:-1], {"role": "assistant", "content": "Keep going." * (1 + n % 8)}]
     table = pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS)
     seen: list[int] = []
+    batches: list[int] = []
     genuine = trl.SFTTrainer.training_step
 
     def watched(trainer, model, inputs, *more):
         seen.append(int((inputs["attention_mask"] == 0).sum()))
+        batches.append(int(inputs["input_ids"].sum()))
         return genuine(trainer, model, inputs, *more)
 
     monkeypatch.setattr(trl.SFTTrainer, "training_step", watched)
@@ -192,4 +204,5 @@ def test_batches_hold_rows_of_similar_length_where_asked(base, conversations, tm
         padding.append(sum(seen))
         seen.clear()
     assert padding[1] * 2 < padding[0]
+    assert batches[-24:] != batches[-48:-24], "another epoch, other batches"
     assert policies[1].revision() == policies[2].revision() != policies[0].revision()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 
 from transformers import AutoConfig, AutoTokenizer
 
+from sage_dialog.generation.chat_format import ChatFormat
 from sage_dialog.generation.engine import Prompt
 from sage_dialog.generation.steering import Guide, Vocabulary
 from sage_dialog.generation.transcript import text_of
@@ -19,13 +21,14 @@ class PolicySet:
 
     Raises:
         ValueError: if `base` is an adapter, two policies share a name, or an adapter's card names another
-            base revision than that of `base`.
+            base revision than that of `base`, or some hold all weights (`sft.lora: null`) and others do not.
     """
 
     def __init__(self, base: Policy, policies: Sequence[Policy]) -> None:
         self.base = base
         self.adapters = {policy.name: policy for policy in _adapters(base, policies)}
         self.tokenizer = AutoTokenizer.from_pretrained(base.path)
+        self._chat = ChatFormat(self.tokenizer)
         self._config = AutoConfig.from_pretrained(base.path)
         self._guided: tuple[Steering, Guide] | None = None
 
@@ -47,10 +50,7 @@ class PolicySet:
 
     def tokens(self, prompt: Prompt) -> list[int]:
         """A prompt by the base's chat template, up to where the reply begins."""
-        rendered = self.tokenizer.apply_chat_template(
-            list(prompt.messages), add_generation_prompt=True, tokenize=True, return_dict=True
-        )
-        return list(rendered["input_ids"])
+        return self._chat.tokens(prompt.messages, reply_follows=True)
 
     def as_text(self, prompt: Prompt) -> str:
         """A prompt as text for a server that tokenizes by itself, special tokens written out.
@@ -60,9 +60,7 @@ class PolicySet:
         Raises:
             ValueError: if the server would make other tokens of it than `tokens`.
         """
-        text: str = self.tokenizer.apply_chat_template(
-            list(prompt.messages), add_generation_prompt=True, tokenize=False
-        )
+        text = self._chat.text(prompt.messages, reply_follows=True)
         for sent in (text, text.removeprefix(self.tokenizer.bos_token or "")):
             if self.tokenizer(sent)["input_ids"] == self.tokens(prompt):
                 return sent
@@ -110,4 +108,17 @@ def _adapters(base: Policy, policies: Sequence[Policy]) -> list[Policy]:
             )
         if by_name.setdefault(policy.name, policy).path != policy.path:
             raise ValueError(f"two policies are named {policy.name!r}: {by_name[policy.name].path} and {policy.path}")
-    return [policy for policy in by_name.values() if policy.card.kind == "adapter"]
+    adapters = [policy for policy in by_name.values() if policy.card.kind == "adapter"]
+    whole = [policy for policy in adapters if holds_all_weights(policy)]
+    if whole and (lora := [policy for policy in adapters if policy not in whole]):
+        raise ValueError(
+            f"policy {whole[0].name!r} at {whole[0].path} holds all weights, {lora[0].name!r} at {lora[0].path} those "
+            f"of LoRA, and one engine cannot hold both; train them alike (`sft.lora`)"
+        )
+    return adapters
+
+
+def holds_all_weights(policy: Policy) -> bool:
+    """Whether an adapter has every weight of its base anew (`sft.lora: null`)."""
+    config = policy.path / "adapter_config.json"
+    return config.exists() and bool(json.loads(config.read_text()).get("modules_to_save"))

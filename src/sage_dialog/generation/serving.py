@@ -107,13 +107,17 @@ class Serving:
         options += ["--generation-config", "vllm"]
         options += ["--host", "127.0.0.1" if here else str(place.hostname), "--port", str(port)]
         if adapters:
-            needed = max(map(_rank, adapters))
-            rank = next((rank for rank in _RANKS if rank >= needed), needed)
+            rank = lora_rank(max(map(_rank, adapters)))
             options += ["--enable-lora", "--max-loras", "2", "--max-lora-rank", str(rank)]
         where = "" if here else f" on {place.hostname}"
         variables = f"{_AT_RUN_TIME} " if adapters else ""
         command = shlex.join(["vllm", "serve", str(base.path.resolve()), *options])
         return f"\nThis would start one that serves it{where}:\n  {variables}{command}"
+
+
+def lora_rank(needed: int) -> int:
+    """What to tell vLLM of adapters of this rank: the least it takes that is no lower."""
+    return next((rank for rank in _RANKS if rank >= needed), needed)
 
 
 def _rank(adapter: Policy) -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sage_dialog.generation.chat_format import ChatFormat
 from sage_dialog.parameters import Steering
 from sage_dialog.sac.progress import FIELDS, Form, Progress, is_label_text, is_list
 
@@ -70,13 +71,11 @@ class Vocabulary:
     def _reply(self, text: str) -> list[int]:
         """What stands behind the prompt where a whole dialogue is tokenised at once."""
         messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": text}]
-        render, tokenise = self._tokenizer.apply_chat_template, self._tokenizer
-        whole: list[int] = tokenise(render(messages, tokenize=False), add_special_tokens=False)["input_ids"]
-        prompt = render(messages[:1], tokenize=False, add_generation_prompt=True)
-        before = tokenise(prompt, add_special_tokens=False)["input_ids"]
+        chat = ChatFormat(self._tokenizer)
+        whole, before = chat.tokens(messages), chat.tokens(messages[:1], reply_follows=True)
         if whole[: len(before)] == before:
             return whole[len(before) :]
-        return tokenise(text, add_special_tokens=False)["input_ids"]
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def written(self, token: int, first: bool = False) -> bytes:
         """What a token writes, at the beginning of a reply or later."""

@@ -22,6 +22,7 @@ from sage_dialog.generation.shared_prefix import IMPLEMENTATION
 from sage_dialog.generation.transcript import Transcript
 from sage_dialog.parameters import SamplingDials, Steering
 from sage_dialog.policies import Policy, identity
+from sage_dialog.quiet import quiet_warnings
 from sage_dialog.seeds import generator
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class TransformersEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         disable_progress_bar()  # of the weights; self-play shows its own
+        quiet_warnings()
         self._policies = PolicySet(base, policies)
         self._seed = seed
         self._device = _device(device)

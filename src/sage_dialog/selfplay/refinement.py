@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from sage_dialog.schemas import SFT_CONVERSATIONS
-from sage_dialog.seeds import sample_ids
+from sage_dialog.seeds import derived_seed, sample_ids
+from sage_dialog.selfplay.choices import Choices
 from sage_dialog.selfplay.dialogue import Message, agent_view
 from sage_dialog.selfplay.tables import dialogues_of
 
@@ -16,13 +17,24 @@ logger = logging.getLogger(__name__)
 
 
 def refinement_mix(
-    trajectories: pa.Table, sft_conversations: pa.Table, preamble: str | None, replay_share: float, seed: int
+    trajectories: pa.Table,
+    sft_conversations: pa.Table,
+    preamble: str | None,
+    replay_share: float,
+    seed: int,
+    candidates: pa.Table | None = None,
+    best_share: float = 1.0,
 ) -> pa.Table:
     """Training conversations (schemas.SFT_CONVERSATIONS) from played dialogues.
 
     A dialogue counts up to the agent's last message; one in which the agent never spoke is left out.
     `replay_share` times as many conversations of the first mix, drawn by seed, keep the agent in the habit
     of its blocks: the selector that picked the trajectories never saw them.
+
+    Args:
+        candidates: schemas.CANDIDATES of the same search; needed where `best_share` is less than 1.
+        best_share: of the dialogues in which the agent spoke, those that the selector judged best
+            (`Choices.standing`); among equals the seed decides.
 
     Raises:
         ValueError: if the agent spoke in no dialogue.
@@ -44,12 +56,29 @@ def refinement_mix(
         )
     if silent:
         logger.info("%d of %d dialogues hold no reply of the agent and are left out", silent, silent + len(rows))
+    if best_share < 1:
+        if candidates is None:
+            raise ValueError("best_share ranks dialogues by the choices among their candidates; give the candidates")
+        best = _best([str(row["conversation_id"]) for row in rows], Choices(candidates), best_share, seed)
+        logger.info("%d of %d dialogues, those judged best, are learned from", len(best), len(rows))
+        rows = [row for row in rows if row["conversation_id"] in best]
     return pa.concat_tables(
         [
             pa.Table.from_pylist(rows, schema=SFT_CONVERSATIONS),
             _replay(sft_conversations, round(replay_share * len(rows)), seed),
         ]
     )
+
+
+def _best(situations: Sequence[str], choices: Choices, share: float, seed: int) -> set[str]:
+    ranked = sorted(
+        situations,
+        key=lambda name: (
+            *(-number for number in choices.standing(name)),
+            derived_seed(seed, "best trajectories", name),
+        ),
+    )
+    return set(ranked[: max(1, round(share * len(ranked)))])
 
 
 def _up_to_last_reply(messages: Sequence[Message]) -> Sequence[Message]:

@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from sage_dialog.parameters import LoraDials
+from sage_dialog.parameters import Launcher, LoraDials, Training
 from sage_dialog.policies import Policy, PolicyCard
 from sage_dialog.schemas import LEFT_OUT
 from sage_dialog.seeds import derived_seed, sample_ids
-from sage_dialog.training.checkpoints import Trained, Workplace, train_on
+from sage_dialog.training.checkpoints import Trained, Workplace, train_on, whole_weights
+from sage_dialog.training.full import full_adapter, is_full, trainable
+from sage_dialog.training.quantized import loading, quantize_experts
+from sage_dialog.training.stopping import stop_early
 from sage_dialog.training.watching import training_log, watch
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 logger = logging.getLogger(__name__)
 Row = TypeVar("Row")
-
-# What every Trainer of this project is told: one CPU process or GPU, nothing reported or shipped.
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "report_to": "none",
-    "save_strategy": "no",  # `checkpoints.train_on` says when
-    "logging_steps": 0.01,  # of all steps
-    "include_num_input_tokens_seen": "non_padding",
-    "disable_tqdm": True,  # `watching.watch` has a bar
-    "dataloader_pin_memory": False,
-    "gradient_checkpointing": False,
-}
 
 
 def seed_torch(seed: int, purpose: str, name: str, threads: int | None) -> int:
@@ -48,19 +40,60 @@ def seed_torch(seed: int, purpose: str, name: str, threads: int | None) -> int:
     return trainer_seed
 
 
-def device_arguments() -> dict[str, Any]:
-    """bf16 where a GPU has it, plain fp32 on the CPU."""
+def arguments_of(
+    dials: Training, launcher: Launcher, seed: int, held_out: Sequence[object], place: Workplace
+) -> dict[str, Any]:
+    """What every Trainer of this project is told: bf16 where a GPU has it, plain fp32 on the CPU, nothing shipped.
+
+    Args:
+        held_out: rows to measure on, ten times and at the end; none, and nothing is measured.
+    """
     import torch
 
-    cuda = torch.cuda.is_available()
-    return {"use_cpu": not cuda, "bf16": cuda and torch.cuda.is_bf16_supported()}
+    cuda, rows = torch.cuda.is_available(), launcher.rows_at_once(dials.batch_size)
+    measuring = {"eval_strategy": "steps", "eval_steps": 0.1, "per_device_eval_batch_size": rows} if held_out else {}
+    return {
+        "output_dir": str(place.trainer),
+        "seed": seed,
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": launcher.accumulation,
+        "num_train_epochs": dials.epochs,
+        "max_steps": dials.max_steps or -1,
+        "learning_rate": dials.learning_rate,
+        "warmup_steps": dials.warmup_share,
+        "lr_scheduler_type": dials.schedule,
+        "weight_decay": dials.weight_decay,
+        "max_grad_norm": dials.max_gradient_norm,
+        "gradient_checkpointing": dials.gradient_checkpointing,
+        "max_length": None,  # `fitting` has seen to it
+        "use_cpu": not cuda,
+        "bf16": cuda and torch.cuda.is_bf16_supported(),
+        "report_to": "none",
+        "save_strategy": "no",  # `checkpoints.train_on` says when
+        "logging_steps": 0.01,  # of all steps
+        "include_num_input_tokens_seen": "non_padding",
+        "disable_tqdm": True,  # `watching.watch` has a bar
+        "dataloader_pin_memory": False,
+        "ddp_find_unused_parameters": False,  # a step uses every weight that is trained
+        **measuring,
+    }
 
 
-def load_base(base: Policy) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def load_tokenizer(base: Policy) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(base.path, dtype="auto", use_safetensors=True)
-    return model, AutoTokenizer.from_pretrained(base.path)
+    return AutoTokenizer.from_pretrained(base.path)
+
+
+def load_model(base: Policy, quantize: str | None) -> PreTrainedModel:
+    """The base in its own precision, or in that of `quantize`."""
+    from transformers import AutoModelForCausalLM
+
+    how = loading(quantize) if quantize else {}
+    model = AutoModelForCausalLM.from_pretrained(base.path, dtype="auto", use_safetensors=True, **how)
+    if quantize:
+        quantize_experts(model, quantize)
+    return model
 
 
 def fitting(
@@ -93,6 +126,9 @@ def apart(
 ) -> tuple[list[Row], list[Row]]:
     """Rows to learn from, and rows held out to measure on: a `share` of the groups, drawn by seed.
 
+    The name has no part in it: `sage_1` and its ablation learn from the same dialogues, and what is held out of a
+    training was mostly held out, too, of those that it goes on from.
+
     Args:
         groups: of each row; what belongs together is on one side.
 
@@ -100,7 +136,7 @@ def apart(
         ValueError: if a share is asked for and one of the sides would be empty.
     """
     names = sorted(set(groups))
-    drawn = set(sample_ids(names, round(share * len(names)), seed, f"held out {name}")) if share else set()
+    drawn = set(sample_ids(names, round(share * len(names)), seed, "held out")) if share else set()
     if share and not 0 < len(drawn) < len(names):
         raise ValueError(
             f"{name}: held_out {share} of {len(names)} leaves nothing to {'learn from' if drawn else 'measure on'}"
@@ -109,13 +145,6 @@ def apart(
     for (_, row), group in zip(rows, groups, strict=True):
         sides[group in drawn].append(row)
     return sides
-
-
-def measuring(held_out: Sequence[object], batch_size: int) -> dict[str, Any]:
-    """What a Trainer is told of measuring on rows held out: ten times, and at the end."""
-    if not held_out:
-        return {}
-    return {"eval_strategy": "steps", "eval_steps": 0.1, "per_device_eval_batch_size": batch_size}
 
 
 def tables_for(learnt: Sequence[Row], held_out: Sequence[Row]) -> dict[str, Any]:
@@ -127,22 +156,44 @@ def tables_for(learnt: Sequence[Row], held_out: Sequence[Row]) -> dict[str, Any]
 
 
 def trained(
-    trainer: Trainer, name: str, base: Policy, start: Policy | None, blocks: bool, left_out: pa.Table, place: Workplace
+    trainer: Trainer,
+    name: str,
+    base: Policy,
+    start: Policy | None,
+    blocks: bool,
+    patience: int | None,
+    left_out: pa.Table,
+    place: Workplace,
 ) -> Trained:
-    """Train to the end, seen and kept on the way; what came of it."""
+    """Train to the end, seen and kept on the way; what came of it. Of several processes the first keeps it.
+
+    Raises:
+        ValueError: if all weights are trained under FSDP, which cannot take them as an adapter.
+    """
+    if trainer.is_fsdp_enabled and is_full(trainer.model):
+        raise ValueError(f"{name}: all weights (sft.lora: null) are trained by DDP or ZeRO-3, not by FSDP")
     watch(trainer, name)
+    if patience is not None:
+        stop_early(trainer, name, patience, place)
     train_on(trainer, name, place)
-    return place.finish(
-        training_log(trainer.state.log_history),
-        left_out,
-        lambda out: save_adapter(trainer.model, name, base, start, blocks, out),
-    )
+    weights = whole_weights(trainer.model, first=trainer.is_world_process_zero())
+    if trainer.is_world_process_zero():
+        log = training_log(trainer.state.log_history)
+        place.finish(log, left_out, lambda out: save_adapter(trainer.model, weights, name, base, start, blocks, out))
+    trainer.accelerator.wait_for_everyone()
+    return place.trained()
 
 
-def fresh_adapter(model: PreTrainedModel, lora: LoraDials) -> PeftModel:
-    """An adapter that changes nothing yet. Its name is "default"."""
+def fresh_adapter(model: PreTrainedModel, lora: LoraDials | None) -> PeftModel:
+    """An adapter that changes nothing yet: of all weights where there are no dials. Its name is "default".
+
+    Raises:
+        ValueError: if it would have the experts of a base in 4 bits, which PEFT passes over.
+    """
     from peft import LoraConfig, get_peft_model
 
+    if lora is None:
+        return full_adapter(model)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
@@ -151,7 +202,13 @@ def fresh_adapter(model: PreTrainedModel, lora: LoraDials) -> PeftModel:
         target_parameters=list(lora.target_parameters) or None,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    adapter = get_peft_model(model, config)
+    if getattr(model, "is_quantized", False) and (fused := adapter.peft_config["default"].target_parameters):
+        raise ValueError(
+            f"sft.lora.target_modules {lora.target_modules} means {', '.join(sorted(fused))}, too, which quantize "
+            "packs in 4 bits; name the layers, such as [q_proj, v_proj]"
+        )
+    return adapter
 
 
 def continued_adapter(model: PreTrainedModel, base: Policy, start: Policy) -> PeftModel:
@@ -171,17 +228,29 @@ def continued_adapter(model: PreTrainedModel, base: Policy, start: Policy) -> Pe
         )
     adapter = PeftModel.from_pretrained(model, str(start.path), is_trainable=True)
     adapter.peft_config["default"].base_model_name_or_path = str(base.path)  # checkpoints look there, not on a hub
-    return adapter
+    return trainable(adapter)
 
 
-def save_adapter(model: PeftModel, name: str, base: Policy, start: Policy | None, blocks: bool, out: Path) -> Policy:
-    """Write the adapter alone, with its card; its bytes depend neither on the base's path nor on the order of a set."""
+def save_adapter(
+    model: PeftModel,
+    weights: Mapping[str, torch.Tensor],
+    name: str,
+    base: Policy,
+    start: Policy | None,
+    blocks: bool,
+    out: Path,
+) -> Policy:
+    """Write the adapter alone, with its card; its bytes depend neither on the base's path nor on the order of a set.
+
+    Args:
+        weights: of the adapter, by the model's own names (`whole_weights`).
+    """
     config = model.peft_config["default"]
     config.base_model_name_or_path = base.card.base
     for field, value in vars(config).items():
         if isinstance(value, set):
             setattr(config, field, sorted(value))
-    model.save_pretrained(str(out), selected_adapters=["default"], save_embedding_layers=False)
+    model.save_pretrained(str(out), state_dict=weights, selected_adapters=["default"], save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     card = PolicyCard(
         name=name,
@@ -193,23 +262,3 @@ def save_adapter(model: PeftModel, name: str, base: Policy, start: Policy | None
         parent_revision=(start or base).revision(),
     )
     return Policy.write_card(out, card)
-
-
-# Said on every run by the libraries of these versions, about nothing this project can or should change.
-_KNOWN_CHATTER = (
-    # PEFT looks for the pattern among modules; a Mixtral's fused experts are parameters, and get its rank.
-    "The following (rank|alpha)_pattern keys did not match",
-    "`is_gradient_checkpointing` is deprecated",
-    ".*gradient_checkpointing.* is deprecated",
-)
-
-
-def quiet_libraries() -> None:
-    """Drop the libraries' own bars and chatter, which a run's log does not need."""
-    import datasets
-    import transformers
-
-    datasets.disable_progress_bars()
-    transformers.logging.set_verbosity_error()
-    for message in _KNOWN_CHATTER:
-        warnings.filterwarnings("ignore", message=message)

@@ -2,7 +2,8 @@
 
 A training works in `<scratch>/training/<policy>/<fingerprint>`, a folder named by everything that decides its weights::
 
-    lock            held while a process trains here
+    lock            held while a run trains here
+    job/, log       of a training in processes of its own: what they are told, and all they wrote to the terminal
     trainer/        what the Trainer is writing, perhaps half
     step-00000120/  the latest checkpoint, there only when whole
     trained/        the policy and its tables, there only when whole
@@ -30,6 +31,7 @@ from sage_dialog.policies import Policy, TrainedPolicy
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import torch
     from transformers import Trainer
 
 logger = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ logger = logging.getLogger(__name__)
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "safetensors")
 """Code of others that decides the weights; another version trains anew."""
 
-CODE = ("training", "seeds.py")
+CODE = ("training", "generation/chat_format.py", "seeds.py")
 """Our own that does."""
 
 EVERY_S = 60.0
@@ -78,20 +80,36 @@ class Workplace:
         """The latest whole one."""
         return max(self.folder.glob("step-*"), default=None)
 
+    @property
+    def job(self) -> Path:
+        """What the processes of a training are told."""
+        return self.folder / "job"
+
+    @property
+    def log(self) -> Path:
+        """What they wrote to the terminal, in all runs."""
+        return self.folder / "log"
+
+    @property
+    def whole(self) -> Path:
+        """What came out; there when it is whole."""
+        return self.folder / "trained"
+
     def earlier(self) -> Trained | None:
         """What an earlier run trained to the end; it was killed before the catalog had all of it."""
-        if not (whole := self.folder / "trained").is_dir():
+        if not self.whole.is_dir():
             return None
-        trained = self._opened(whole)
-        logger.info("%s was trained by an earlier run; it is taken from %s", trained.policy.name, whole)
+        trained = self.trained()
+        logger.info("%s was trained by an earlier run; it is taken from %s", trained.policy.name, self.whole)
         return trained
 
-    def _opened(self, whole: Path) -> Trained:
+    def trained(self) -> Trained:
+        """What came out, opened."""
         import pyarrow.parquet as pq
 
-        policy = Policy.open(whole / POLICY)
+        policy = Policy.open(self.whole / POLICY)
         kept = TrainedPolicy(policy.path, policy.card, self.folder)
-        return Trained(pq.read_table(whole / LOG), pq.read_table(whole / LEFT_OUT), kept)
+        return Trained(pq.read_table(self.whole / LOG), pq.read_table(self.whole / LEFT_OUT), kept)
 
     def keep(self, written: Path, step: int) -> None:
         """A checkpoint that the Trainer has written to its end; it takes the place of the one before."""
@@ -108,18 +126,17 @@ class Workplace:
         """Keep what came out; `save` writes the policy to the folder it is given."""
         import pyarrow.parquet as pq
 
-        whole = self.folder / "trained"
-        with whole_folder(whole) as partial:
+        with whole_folder(self.whole) as partial:
             save(partial / POLICY)
             pq.write_table(log, partial / LOG)
             pq.write_table(left_out, partial / LEFT_OUT)
-        return self._opened(whole)
+        return self.trained()
 
     def tidy(self) -> None:
         """Remove what a killed process left half written or half removed."""
         for gone in self.folder.parent.glob(".*.gone"):
             shutil.rmtree(gone, ignore_errors=True)
-        needed = {self.checkpoint, self.folder / "trained", self.folder / "lock"}
+        needed = {self.checkpoint, self.whole, self.log, self.folder / "lock"}
         for path in self.folder.iterdir():
             if path not in needed:
                 shutil.rmtree(path)
@@ -204,3 +221,27 @@ def train_on(trainer: Trainer, name: str, place: Workplace) -> None:
     if checkpoint := place.checkpoint:
         logger.info("%s goes on from %s, where an earlier run was interrupted", name, checkpoint)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+
+def whole_weights(model: torch.nn.Module, first: bool) -> dict[str, torch.Tensor]:
+    """What was trained, whole, by its names in the model; every process must ask, and the first alone is told.
+
+    Where processes share a model, each holds a part of every weight. They are put together one by one, so that the
+    memory of a GPU holds one of them at a time.
+    """
+    weights = {}
+    for name, weight in model.named_parameters(remove_duplicate=False):  # tied ones are saved under both names
+        if not weight.requires_grad:
+            continue
+        if hasattr(weight, "full_tensor"):  # FSDP
+            whole = weight.detach().full_tensor().cpu()
+        elif hasattr(weight, "ds_id"):  # ZeRO-3
+            from deepspeed import zero
+
+            with zero.GatheredParameters([weight]):
+                whole = weight.detach().to("cpu", copy=True)
+        else:
+            whole = weight.detach()
+        if first:
+            weights[name] = whole
+    return weights

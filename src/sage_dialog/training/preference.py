@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from sage_dialog.parameters import Preference
-from sage_dialog.policies import Policy, identity
+from sage_dialog.generation.chat_format import ARGUMENTS, ChatFormat
+from sage_dialog.parameters import Launcher, Preference
+from sage_dialog.policies import Policy
+from sage_dialog.quiet import quiet_libraries
 from sage_dialog.seeds import sample_ids
 from sage_dialog.training.adapters import (
-    TRAINER_DEFAULTS,
     apart,
+    arguments_of,
     continued_adapter,
-    device_arguments,
     fitting,
-    load_base,
-    measuring,
-    quiet_libraries,
+    load_model,
+    load_tokenizer,
     seed_torch,
     tables_for,
     trained,
 )
-from sage_dialog.training.checkpoints import Trained, table_digest, workplace
+from sage_dialog.training.checkpoints import Trained, Workplace
+from sage_dialog.training.full import whole_reference
+from sage_dialog.training.launch import IN_PROCESS, trained_by
 
-Pair = dict[str, list[dict[str, str]]]
+Pair = dict[str, Any]
+"""`prompt`, `chosen` and `rejected`: messages; and what the chat template is told."""
 
 
 def prefer(
@@ -37,6 +41,7 @@ def prefer(
     seed: int,
     scratch: Path,
     threads: int | None = None,
+    launcher: Launcher = IN_PROCESS,
 ) -> Trained:
     """Continue the adapter of `start` by DPO on `pairs` (schemas.DPO_PAIRS); killed and called again, it goes on.
 
@@ -46,50 +51,52 @@ def prefer(
     Raises:
         ValueError: if no pair is left, both sides of one are the same, or `start` is no adapter on this base.
     """
+    told = {"base": base, "start": start, "pairs": pairs, "dials": dials, "seed": seed}
+    return trained_by(launcher, "dpo", scratch, name, threads, told)
+
+
+def train_at(
+    place: Workplace,
+    launcher: Launcher,
+    name: str,
+    threads: int | None,
+    base: Policy,
+    start: Policy,
+    pairs: pa.Table,
+    dials: Preference,
+    seed: int,
+) -> Trained:
+    """`prefer` at its place, in each of the launcher's processes."""
     from trl import DPOConfig, DPOTrainer
 
     quiet_libraries()
     trainer_seed = seed_torch(seed, "dpo", name, threads)
-    decides = {
-        "training": ["dpo", name, seed],
-        "policies": [identity(base), identity(start)],
-        "pairs": table_digest(pairs),
-        "dials": dials.model_dump(),
-    }
-    with workplace(scratch, name, decides) as place:
-        if earlier := place.earlier():
-            return earlier
-        model, tokenizer = load_base(base)
-        given, situations = _conversational(pairs, dials, seed)
-        rows, left_out = fitting(name, "pairs", given, lambda row: _length(tokenizer, row), dials.max_length)
-        learnt, measured = apart(name, rows, [situations[pair] for pair, _ in rows], dials.held_out, seed)
-        sft_term = dials.sft_weight > 0
-        arguments = DPOConfig(
-            output_dir=str(place.trainer),
-            learning_rate=dials.learning_rate,
-            per_device_train_batch_size=dials.batch_size,
-            num_train_epochs=dials.epochs,
-            beta=dials.beta,
-            loss_type=[dials.loss_type, "sft"] if sft_term else [dials.loss_type],
-            loss_weights=[1.0, dials.sft_weight] if sft_term else None,
-            max_length=None,
-            warmup_steps=0.1,
-            lr_scheduler_type="cosine",
-            seed=trainer_seed,
-            **TRAINER_DEFAULTS,
-            **measuring(measured, dials.batch_size),
-            **device_arguments(),
-        )
-        trainer = DPOTrainer(
-            model=continued_adapter(model, base, start),
-            args=arguments,
-            processing_class=tokenizer,
-            **tables_for(learnt, measured),
-        )
-        return trained(trainer, name, base, start, start.card.blocks, left_out, place)
+    tokenizer = load_tokenizer(base)
+    chat = ChatFormat(tokenizer)
+    given, situations = _conversational(chat, pairs, dials, seed)
+    rows, left_out = fitting(name, "pairs", given, lambda row: _length(chat, row), dials.max_length)
+    learnt, measured = apart(name, rows, [situations[pair] for pair, _ in rows], dials.held_out, seed)
+    sft_term = dials.sft_weight > 0
+    arguments = DPOConfig(
+        beta=dials.beta,
+        loss_type=[dials.loss_type, "sft"] if sft_term else [dials.loss_type],
+        loss_weights=[1.0, dials.sft_weight] if sft_term else None,
+        **arguments_of(dials, launcher, trainer_seed, measured, place),
+    )
+    model = load_model(base, dials.quantize)  # once the arguments are there: the processes may share it among them
+    trainer = DPOTrainer(
+        model=continued_adapter(model, base, start),
+        args=arguments,
+        processing_class=tokenizer,
+        **tables_for(learnt, measured),
+    )
+    whole_reference(trainer.model)
+    return trained(trainer, name, base, start, start.card.blocks, dials.patience, left_out, place)
 
 
-def _conversational(pairs: pa.Table, dials: Preference, seed: int) -> tuple[list[tuple[str, Pair]], dict[str, str]]:
+def _conversational(
+    chat: ChatFormat, pairs: pa.Table, dials: Preference, seed: int
+) -> tuple[list[tuple[str, Pair]], dict[str, str]]:
     """Pairs by situation and turn, a further one of the same turn by its number too; and the situation of each."""
     rows = {}
     met: Counter[str] = Counter()
@@ -103,9 +110,10 @@ def _conversational(pairs: pa.Table, dials: Preference, seed: int) -> tuple[list
         (
             key,
             {
-                "prompt": rows[key]["prompt"],
+                "prompt": chat.placed(rows[key]["prompt"]),
                 "chosen": [{"role": "assistant", "content": rows[key]["chosen"]}],
                 "rejected": [{"role": "assistant", "content": rows[key]["rejected"]}],
+                "chat_template_kwargs": {**ARGUMENTS},
             },
         )
         for key in sample_ids(list(rows), dials.pairs, seed, "dpo pairs")
@@ -113,9 +121,6 @@ def _conversational(pairs: pa.Table, dials: Preference, seed: int) -> tuple[list
     return drawn, {key: rows[key]["situation_id"] for key, _ in drawn}
 
 
-def _length(tokenizer, pair: Pair) -> int:  # type: ignore[no-untyped-def]
+def _length(chat: ChatFormat, pair: Pair) -> int:
     """Tokens of the longer of the two sides, prompt included."""
-    return max(
-        len(tokenizer.apply_chat_template(pair["prompt"] + pair[side], tokenize=True)["input_ids"])
-        for side in ("chosen", "rejected")
-    )
+    return max(len(chat.tokens(pair["prompt"] + pair[side])) for side in ("chosen", "rejected"))

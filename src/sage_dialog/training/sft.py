@@ -1,4 +1,4 @@
-"""Supervised fine-tuning with LoRA (paper §3.3, §3.4): loss on assistant messages only."""
+"""Supervised fine-tuning, by LoRA or of all weights (paper §3.3, §3.4): loss on assistant messages only."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from sage_dialog.parameters import FineTuning, LoraDials
-from sage_dialog.policies import Policy, identity
+from sage_dialog.generation.chat_format import ChatFormat
+from sage_dialog.parameters import FineTuning, Launcher, LoraDials
+from sage_dialog.policies import Policy
+from sage_dialog.quiet import quiet_libraries
 from sage_dialog.seeds import derived_seed
 from sage_dialog.training.adapters import (
-    TRAINER_DEFAULTS,
     apart,
+    arguments_of,
     continued_adapter,
-    device_arguments,
     fitting,
     fresh_adapter,
-    load_base,
-    measuring,
-    quiet_libraries,
+    load_model,
+    load_tokenizer,
     seed_torch,
     tables_for,
     trained,
 )
-from sage_dialog.training.checkpoints import Trained, table_digest, workplace
+from sage_dialog.training.checkpoints import Trained, Workplace
+from sage_dialog.training.launch import IN_PROCESS, trained_by
+from sage_dialog.training.templates import encoded, training_template
 
 if TYPE_CHECKING:
     from trl import SFTTrainer
@@ -40,69 +42,80 @@ def fine_tune(
     start: Policy | None,
     conversations: pa.Table,
     dials: FineTuning,
-    lora: LoraDials,
+    lora: LoraDials | None,
     seed: int,
     scratch: Path,
     blocks: bool,
     threads: int | None = None,
+    launcher: Launcher = IN_PROCESS,
 ) -> Trained:
     """Train `name` on `conversations` (schemas.SFT_CONVERSATIONS); killed and called again, it goes on.
 
-    A fresh adapter on the base where `start` is None, else the adapter of `start` goes on. Conversations
-    longer than `max_length` tokens are left out and listed, never cut.
+    A fresh adapter on the base where `start` is None (of all weights where `lora` is), else the adapter of `start`
+    goes on. Conversations longer than `max_length` tokens are left out and listed, never cut.
 
     Raises:
-        ValueError: if nothing is left to train on, or `start` is no adapter on this base.
+        ValueError: if nothing is left to train on, `start` is no adapter on this base, or the base's chat template
+            cannot be trained with (`templates.training_template`) or refuses a conversation.
     """
+    told = {"base": base, "start": start, "conversations": conversations, "dials": dials, "lora": lora}
+    return trained_by(launcher, "sft", scratch, name, threads, {**told, "seed": seed, "blocks": blocks})
+
+
+def train_at(
+    place: Workplace,
+    launcher: Launcher,
+    name: str,
+    threads: int | None,
+    base: Policy,
+    start: Policy | None,
+    conversations: pa.Table,
+    dials: FineTuning,
+    lora: LoraDials | None,
+    seed: int,
+    blocks: bool,
+) -> Trained:
+    """`fine_tune` at its place, in each of the launcher's processes."""
     from trl import SFTConfig
 
     quiet_libraries()
     trainer_seed = seed_torch(seed, "sft", name, threads)
-    decides = {
-        "training": ["sft", name, blocks, seed],
-        "policies": [identity(base), identity(start)],
-        "conversations": table_digest(conversations),
-        "dials": [dials.model_dump(), lora.model_dump()],
-    }
-    with workplace(scratch, name, decides) as place:
-        if earlier := place.earlier():
-            return earlier
-        model, tokenizer = load_base(base)
-        rows, left_out = fitting(
-            name,
-            "conversations",
-            [
-                (row["conversation_id"], {"messages": row["messages"]})
-                for row in conversations.select(["conversation_id", "messages"]).to_pylist()
-            ],
-            lambda row: len(tokenizer.apply_chat_template(row["messages"], tokenize=True)["input_ids"]),
-            dials.max_length,
-        )
-        sources = dict(zip(*(conversations[key].to_pylist() for key in ("conversation_id", "source")), strict=True))
-        dialogues = [spoken_in(row, sources[row]) for row, _ in rows]
-        learnt, measured = apart(name, rows, dialogues, dials.held_out, seed)
-        arguments = SFTConfig(
-            output_dir=str(place.trainer),
-            learning_rate=dials.learning_rate,
-            per_device_train_batch_size=dials.batch_size,
-            num_train_epochs=dials.epochs,
-            max_steps=dials.max_steps or -1,
-            warmup_steps=dials.warmup_share,
-            lr_scheduler_type=dials.schedule,
-            max_length=None,
-            assistant_only_loss=True,
-            seed=trainer_seed,
-            **TRAINER_DEFAULTS,
-            **measuring(measured, dials.batch_size),
-            **device_arguments(),
-        )
-        trainer = _trainer(dials.group_by_length, seed, name)(
-            model=fresh_adapter(model, lora) if start is None else continued_adapter(model, base, start),
-            args=arguments,
-            processing_class=tokenizer,
-            **tables_for(learnt, measured),
-        )
-        return trained(trainer, name, base, start, blocks, left_out, place)
+    tokenizer = load_tokenizer(base)
+    chat = ChatFormat(tokenizer, training_template(tokenizer))
+    lessons, told_in = _lessons(name, chat, conversations)
+    rows, left_out = fitting(name, "conversations", lessons, lambda row: len(row["input_ids"]), dials.max_length)
+    learnt, measured = apart(name, rows, [told_in[row] for row, _ in rows], dials.held_out, seed)
+    arguments = SFTConfig(**arguments_of(dials, launcher, trainer_seed, measured, place))
+    model = load_model(base, dials.quantize)  # once the arguments are there: the processes may share it among them
+    trainer = _trainer(dials.group_by_length, seed, name)(
+        model=fresh_adapter(model, lora) if start is None else continued_adapter(model, base, start),
+        args=arguments,
+        processing_class=tokenizer,
+        **tables_for(learnt, measured),
+    )
+    return trained(trainer, name, base, start, blocks, dials.patience, left_out, place)
+
+
+def _lessons(
+    name: str, chat: ChatFormat, conversations: pa.Table
+) -> tuple[list[tuple[str, dict[str, list[int]]]], dict[str, str]]:
+    """What is learned from, by conversation (by conversation and reply where each is a row); and the dialogue of each.
+
+    Raises:
+        ValueError: naming the conversation that the base's template refuses.
+    """
+    lessons, told_in = [], {}
+    for row in conversations.select(["conversation_id", "source", "messages"]).to_pylist():
+        key = row["conversation_id"]
+        try:
+            encoded_here = [*encoded(chat, row["messages"])]
+        except ValueError as error:
+            raise ValueError(f"{name}: conversation {key} of source {row['source']!r}: {error}") from error
+        for number, lesson in enumerate(encoded_here, 1):
+            own = key if chat.grows else f"{key} reply {number}"
+            lessons.append((own, lesson))
+            told_in[own] = spoken_in(key, row["source"])
+    return lessons, told_in
 
 
 def spoken_in(conversation: str, source: str) -> str:
@@ -130,7 +143,9 @@ def _trainer(group_by_length: bool, seed: int, name: str) -> type[SFTTrainer]:
 
     class Sampler(LengthGroupedSampler):
         def __init__(self, trainer: SFTTrainer, lengths: list[int]) -> None:
-            super().__init__(trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps, lengths=lengths)
+            args = trainer.args
+            update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            super().__init__(update, lengths=lengths)
             self._trainer = trainer
 
         def __iter__(self) -> Any:

@@ -35,9 +35,11 @@ def watch(trainer: Trainer, name: str) -> None:
     """Show a bar with the steps, the time left and the latest loss; at the end a line with totals.
 
     The last step is logged and measured too. Seconds and memory are in that line alone: in the table they would make
-    two runs of one training differ.
+    two runs of one training differ. Of several processes the first shows it; tokens are those of all, and memory is
+    that of the one which had most.
     """
     import torch
+    from accelerate.utils import gather_object
     from tqdm import tqdm
     from transformers import PrinterCallback, TrainerCallback
 
@@ -49,6 +51,7 @@ def watch(trainer: Trainer, name: str) -> None:
                 desc=f"training {name}",
                 unit="step",
                 mininterval=1.0,
+                disable=not state.is_world_process_zero,
             )
             self.began = (time.monotonic(), state.global_step, state.num_input_tokens_seen)
             if torch.cuda.is_available():
@@ -69,10 +72,11 @@ def watch(trainer: Trainer, name: str) -> None:
             self.bar.close()
             began, first, tokens = self.began
             seconds, tokens = time.monotonic() - began, state.num_input_tokens_seen - tokens
+            peaks = gather_object([_peak_memory()])
             logger.info(
-                "%s: %d of %d steps, %d tokens in %.1f s (%.0f a second), peak memory %.0f MB",
+                "%s: %d of %d steps, %d tokens in %.1f s (%.0f a second), peak memory %.0f MB%s",
                 *(name, state.global_step - first, state.max_steps, tokens, seconds, tokens / max(seconds, 1e-9)),
-                _peak_memory() / 1e6,
+                *(max(peaks) / 1e6, f" in the largest of {len(peaks)} processes" if len(peaks) > 1 else ""),
             )
 
     trainer.remove_callback(PrinterCallback)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sage_dialog.parameters import Preference, SacAugmentation
+from sage_dialog.parameters import Launcher, Preference, SacAugmentation
 from sage_dialog.policies import Policy
 from sage_dialog.tables import Table
 
@@ -14,7 +14,7 @@ NAME = "sage_dpo"
 def make_pairs(
     candidates: Table, trajectories: Table, sac_augmentation: SacAugmentation, preference: Preference, seed: int
 ) -> Table:
-    """Chosen candidates against others at random.
+    """Chosen candidates against others of the same turn.
 
     Args:
         candidates: schemas.CANDIDATES of the last iteration.
@@ -26,7 +26,7 @@ def make_pairs(
     from sage_dialog.selfplay.pairs import preference_pairs
 
     preamble = sac_augmentation.preambles.get("listener")
-    return preference_pairs(candidates, trajectories, preamble, seed, preference.negatives)
+    return preference_pairs(candidates, trajectories, preamble, seed, preference.negatives, preference.rejected)
 
 
 def prefer(
@@ -37,6 +37,7 @@ def prefer(
     seed: int,
     threads: int | None,
     scratch: str,
+    launcher: Launcher,
 ) -> tuple[Table, Table, Policy]:
     """Continue the adapter of `start` by DPO; `start` is also the reference.
 
@@ -50,4 +51,4 @@ def prefer(
     """
     from sage_dialog.training import preference as training
 
-    return training.prefer(NAME, base, start, dpo_pairs, preference, seed, Path(scratch), threads)
+    return training.prefer(NAME, base, start, dpo_pairs, preference, seed, Path(scratch), threads, launcher)

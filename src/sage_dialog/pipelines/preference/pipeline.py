@@ -40,6 +40,7 @@ def create_pipeline(iterations: int) -> Pipeline:
                     "seed": "params:seed",
                     "threads": "params:threads",
                     "scratch": "params:scratch",
+                    "launcher": "params:launcher",
                 },
                 outputs=[f"training_log_{NAME}", f"left_out_{NAME}", NAME],
                 name="prefer",

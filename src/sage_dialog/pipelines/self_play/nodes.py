@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sage_dialog.generation.engine import OpenEngine
-from sage_dialog.parameters import SacAugmentation, SelfPlay, Sft
+from sage_dialog.parameters import Launcher, SacAugmentation, SelfPlay, Sft
 from sage_dialog.policies import Policy
 from sage_dialog.roles.protocols import Selector
 from sage_dialog.tables import Table
@@ -52,6 +52,7 @@ def refine_into(name: str) -> Callable[..., tuple[Table, Table, Policy]]:
     def refine(
         base: Policy,
         agent: Policy,
+        candidates: Table,
         trajectories: Table,
         sft_conversations: Table,
         self_play: SelfPlay,
@@ -60,12 +61,14 @@ def refine_into(name: str) -> Callable[..., tuple[Table, Table, Policy]]:
         seed: int,
         threads: int | None,
         scratch: str,
+        launcher: Launcher,
     ) -> tuple[Table, Table, Policy]:
         """Continue the agent's adapter on the trajectories it was chosen for, user turns masked.
 
         Args:
             base: the base model.
             agent: the policy that played.
+            candidates: schemas.CANDIDATES of the search, by which `self_play.best_share` tells dialogues judged well.
             trajectories: schemas.TRAJECTORIES of the search.
             sft_conversations: schemas.SFT_CONVERSATIONS, of which `self_play.replay_share` is mixed in.
 
@@ -76,7 +79,13 @@ def refine_into(name: str) -> Callable[..., tuple[Table, Table, Policy]]:
         from sage_dialog.training.sft import fine_tune
 
         conversations = refinement_mix(
-            trajectories, sft_conversations, sac_augmentation.preambles.get("listener"), self_play.replay_share, seed
+            trajectories,
+            sft_conversations,
+            sac_augmentation.preambles.get("listener"),
+            self_play.replay_share,
+            seed,
+            candidates,
+            self_play.best_share,
         )
         return fine_tune(
             name,
@@ -89,6 +98,7 @@ def refine_into(name: str) -> Callable[..., tuple[Table, Table, Policy]]:
             Path(scratch),
             blocks=agent.card.blocks,
             threads=threads,
+            launcher=launcher,
         )
 
     return refine

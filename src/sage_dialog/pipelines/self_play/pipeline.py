@@ -15,7 +15,7 @@ from kedro.pipeline import Pipeline, node, pipeline
 
 from sage_dialog.pipelines.self_play.nodes import refine_into, search
 
-SHARED_PARAMETERS = ("self_play", "sft", "sac_augmentation", "seed", "threads", "scratch")
+SHARED_PARAMETERS = ("self_play", "sft", "sac_augmentation", "seed", "threads", "scratch", "launcher")
 
 
 def create_pipeline(iteration: int) -> Pipeline:
@@ -41,6 +41,7 @@ def create_pipeline(iteration: int) -> Pipeline:
                 inputs={
                     "base": "base",
                     "agent": "agent",
+                    "candidates": "candidates",
                     "trajectories": "trajectories",
                     "sft_conversations": "sft_conversations",
                     **_parameters(*SHARED_PARAMETERS),

@@ -18,7 +18,7 @@ from sage_dialog.pipelines.sft.nodes import train_sage_1, train_sage_1_plain
 
 
 def create_pipeline() -> Pipeline:
-    settings = ["params:sft", "params:seed", "params:scratch", "params:threads"]
+    settings = ["params:sft", "params:seed", "params:scratch", "params:threads", "params:launcher"]
     return pipeline(
         [
             node(

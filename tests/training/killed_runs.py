@@ -1,0 +1,158 @@
+"""A whole run in a process of its own, which kills itself at a chosen moment of its work on disk."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import itertools
+import logging
+import os
+import random
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sage_dialog.generation.engine import Finish, Prompt, Sample
+from sage_dialog.parameters import SamplingDials, Steering
+from sage_dialog.policies import Policy, PolicyCard, weights_revision
+from sage_dialog.sac import Chain, Intent, render
+
+PROJECT = Path(__file__).parents[2]
+EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
+TEMPLATE = (
+    "{% for message in messages %}{{ '<go>' }}{% if message['role'] == 'assistant' %}{% generation %}"
+    "{{ message['content'] + '<end>' }}{% endgeneration %}{% else %}{{ message['content'] + '<end>' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<go>' }}{% endif %}"
+)
+WORDS = ("that", "must", "be", "hard", "tell", "me", "more", "of", "dogs", "and", "the", "roses")
+PIPELINES = ["data_processing", "sac_augmentation", "sft", "self_play", "preference"]
+SMALL: dict[str, Any] = {
+    "threads": 1,
+    "data_processing": {"workers": 1},
+    "microworld": {"threads": 90},
+    "sft": {"lora": {"r": 2, "alpha": 4}, "training": {"max_steps": 2}},
+    "self_play": {
+        "situations": 3, "max_turns": 3, "candidates": 2, "shard_size": 1, "training": {"max_steps": 2},
+    },
+    "preference": {"pairs": 4},
+}  # fmt: skip
+"""A road to the last policy, which takes seconds: nothing is learnt, and what is said is thought up."""
+
+
+class Writer:
+    """An engine without a model: what a policy says follows from its weights, the prompt and the sample's number."""
+
+    def __init__(self, base: Policy, policies: Sequence[Policy], seed: int, threads: int | None) -> None:
+        self._weights = {policy.name: policy.revision() for policy in (base, *policies)}
+        self._seed = seed
+        self.decides: Mapping[str, object] = {"weights": self._weights}
+
+    def sample(
+        self,
+        policy: str,
+        prompts: Sequence[Prompt],
+        sampling: SamplingDials,
+        samples: int = 1,
+        steering: Steering | None = None,
+        heard: Callable[[str], None] | None = None,
+    ) -> list[list[Sample]]:
+        """See `Engine.sample`."""
+        return [[self._said(policy, prompt, number) for number in range(samples)] for prompt in prompts]
+
+    def _said(self, policy: str, prompt: Prompt, number: int) -> Sample:
+        choices = random.Random(repr((self._weights[policy], self._seed, prompt, number)))
+
+        def intent() -> Intent:
+            emotions, topics = ("calm", "sad", "playful"), ("music", "dogs", "family dinner")
+            return Intent(choices.choice(("comfort", "sharing")), choices.choice(emotions), (choices.choice(topics),))
+
+        text = " ".join(choices.choices(WORDS, k=9))
+        return Sample(render(Chain(intent(), intent(), f"{text.capitalize()}.")), 30, Finish.STOP)
+
+
+def write_world(folder: Path) -> None:
+    """Raw data and a base, `folder/data`, as a run of long ago would have left them, and the configuration."""
+    import torch
+    from block_writers import byte_level
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    shutil.copytree(PROJECT / "conf", folder / "conf")
+    engine = "engine: {type: sage_dialog.datasets.engines.EngineDataset, engine: killed_runs.Writer}\n"
+    (folder / "conf/test/catalog.yml").write_text(engine)
+    begin(folder)
+    session_run(folder, ["microworld"], node_names=[_node("microworld", "write_raw_data")])
+    path = folder / "data/06_models/sage_0/2026-01-01T00.00.00.000Z/sage_0"
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=byte_level(True), eos_token="<end>", pad_token="<end>", chat_template=TEMPLATE
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        bos_token_id=None, eos_token_id=0, pad_token_id=0,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    Policy.write_card(path, PolicyCard("sage_0", "base", True, "sage_0", weights_revision(path)))
+
+
+def run(folder: Path, kill_at: int | None) -> None:
+    """Run the road on `folder/data`; what it says goes to `folder/log`.
+
+    Dies at event `kill_at` of the file system below `folder/data`; else says in `folder/events` how many there were.
+    """
+    begin(folder)
+    count, below = itertools.count(), str(folder / "data")
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in EVENTS and str(arguments[0]).startswith(below) and next(count) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with (folder / "log").open("a", buffering=1) as log:
+        sys.stdout = sys.stderr = log
+        sys.addaudithook(watch)
+        try:
+            session_run(folder, PIPELINES, to_outputs=["sage_dpo"])
+        finally:
+            sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    (folder / "events").write_text(str(next(count)))
+
+
+def begin(folder: Path) -> None:
+    """The project in this process, with data and configuration of its own."""
+    import torch
+    from kedro.framework.startup import bootstrap_project
+
+    gc.freeze()  # what was imported beforehand is not looked through again and again
+    os.environ["SAGE_DATA"] = str(folder / "data")
+    torch.set_num_threads(1)
+    bootstrap_project(PROJECT)
+    logging.disable(logging.INFO)
+
+
+def session_run(folder: Path, pipelines: list[str], **selection: Any) -> None:
+    """As `kedro run --env test --pipelines …`."""
+    from kedro.framework.session import KedroSession
+
+    with KedroSession.create(
+        project_path=folder, conf_source=str(folder / "conf"), env="test", runtime_params=SMALL
+    ) as session:
+        session.run(pipeline_names=pipelines, **selection)
+
+
+def made(folder: Path) -> dict[str, str]:
+    """What the latest versions of all tables and policies hold, as sha256 by file."""
+    found = {}
+    for entry in sorted((folder / "data").glob("0[2-7]*/*")):
+        latest = max(path for path in entry.iterdir() if not path.name.startswith("."))
+        for file in sorted(path for path in latest.rglob("*") if path.is_file()):
+            found[f"{entry.name}/{file.relative_to(latest)}"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
+
+
+def _node(pipeline: str, suffix: str) -> str:
+    from kedro.framework.project import pipelines
+
+    return next(node.name for node in pipelines[pipeline].nodes if node.name.endswith(suffix))

@@ -1,0 +1,62 @@
+"""Processes of a training as tests want them; `LAUNCHED` in the environment says what they do."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from sage_dialog.parameters import Launcher
+from sage_dialog.training import checkpoints, launch, worker
+from sage_dialog.training.checkpoints import Workplace
+
+PROJECT = Path(__file__).parents[2]
+TWO = Launcher(config=str(PROJECT / "conf/accelerate/ddp.yaml"), processes=2)
+
+
+def train(job: Path) -> None:
+    """The real thing with a checkpoint at each step; the first process kills itself at rename `KILL_AT` in scratch."""
+    checkpoints.EVERY_S, checkpoints.COST = 0.0, float("inf")
+    count, kill_at = itertools.count(), int(os.environ.get("KILL_AT", "-1"))
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.rename" and str(arguments[0]).startswith(str(job.parent)) and next(count) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if os.environ["RANK"] == "0":
+        sys.addaudithook(watch)
+    launch.work(job)
+
+
+def idle(job: Path) -> None:
+    """Tell who is there, and wait."""
+    pids = job.parent / f".{os.environ['RANK']}"
+    pids.write_text(f"{os.getpid()} {os.getppid()}")
+    pids.rename(job.parent / f"rank-{os.environ['RANK']}")
+    time.sleep(300)
+
+
+def fail(job: Path) -> None:
+    print("\rstep 1\rstep 2", file=sys.stderr)
+    if os.environ["RANK"] == "1":
+        raise ValueError("the rows are of no use")
+    time.sleep(300)
+
+
+def start(folder: Path) -> None:
+    """What a node does for a training in two processes."""
+    (folder / "job").mkdir(parents=True)
+    launch.WORKER = "launched"
+    launch._launch(TWO, 1, "sage_t", Workplace(folder))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "start":
+        start(Path(sys.argv[2]))
+    else:
+        worker.work = {"train": train, "idle": idle, "fail": fail}[os.environ["LAUNCHED"]]
+        worker.main(Path(sys.argv[1]))

@@ -1,0 +1,150 @@
+"""Training in several processes: the same policy, one failure for all, nothing left behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import killed_training
+import launched
+import psutil
+import pyarrow as pa
+import pytest
+
+from sage_dialog import schemas
+from sage_dialog.parameters import FineTuning, Launcher, LoraDials, Preference
+from sage_dialog.policies import Policy
+from sage_dialog.training import launch
+from sage_dialog.training.launch import TrainingFailedError
+from sage_dialog.training.preference import prefer
+from sage_dialog.training.sft import fine_tune
+
+HERE = Path(__file__).parent
+TWO = launched.TWO
+LORA = LoraDials(r=4, alpha=8, target_modules=("q_proj", "v_proj"))
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch):
+    """Say what the processes do."""
+    monkeypatch.setattr(launch, "WORKER", "launched")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+
+    def does(what: str, **more: str) -> None:
+        for name, value in {"LAUNCHED": what, **more}.items():
+            monkeypatch.setenv(name, value)
+
+    return does
+
+
+def rows(count: int) -> pa.Table:
+    table = killed_training.conversations().to_pylist()[:5]
+    numbered = [{**table[n % 5], "conversation_id": f"c{n}"} for n in range(count)]
+    for n, row in enumerate(numbered):
+        row["messages"] = [{"role": "user", "content": "Hm." * n}, row["messages"][1]]
+    numbered[7]["messages"][0]["content"] *= 80  # too long
+    return pa.Table.from_pylist(numbered, schema=schemas.SFT_CONVERSATIONS)
+
+
+def test_two_processes_go_on_after_a_kill_and_give_the_curve_of_one(
+    base: Policy, tmp_path: Path, worker, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.INFO, "sage_dialog")
+    dials = FineTuning(learning_rate=1e-2, batch_size=4, epochs=2.0, max_length=200, group_by_length=True)
+
+    def tuned(where: str, launcher: Launcher = launch.IN_PROCESS):
+        return fine_tune("sage_t", base, None, rows(13), dials, LORA, 0, tmp_path / where, True, 1, launcher)
+
+    one, halves = tuned("one"), tuned("halves", Launcher(accumulation=2))
+    worker("train", KILL_AT="28")
+    with pytest.raises(TrainingFailedError, match="sage_t: process 0 was killed by signal 9, which ends its training"):
+        tuned("two", TWO)
+    (place,) = (tmp_path / "two/training/sage_t").iterdir()
+    assert list(place.glob("step-*")) and not (place / "trained").exists()
+    capfd.readouterr()
+    worker("train", KILL_AT="-1")
+    two = tuned("two", TWO)
+    assert "goes on from" in (place / "log").read_text(), "it began again from nothing"
+    told = capfd.readouterr().err
+    assert told.count(" of 6 steps, ") == 1 and "in the largest of 2 processes" in told
+    assert told.count("1 of 13 conversations exceed") == 1 and "loss=" in told
+    assert two.policy.revision() == halves.policy.revision(), "the same sums, at once or one after the other"
+    assert two.log["loss"].to_pylist() == pytest.approx(one.log["loss"].to_pylist(), abs=1e-3)
+    for column in ("step", "epoch", "tokens", "split", "learning_rate"):
+        assert two.log[column].to_pylist() == one.log[column].to_pylist(), column
+    assert two.left_out.equals(one.left_out) and two.left_out.num_rows == 1
+    assert tuned("two", TWO).policy == two.policy, "it was trained by an earlier run"
+    two.policy.forget()  # type: ignore[attr-defined]
+    assert list((tmp_path / "two/training").iterdir()) == []
+
+
+def test_two_processes_prefer_as_one(base: Policy, tmp_path: Path, worker) -> None:
+    start = killed_training.started("dpo", base, tmp_path / "start")
+    assert start is not None
+    pairs = killed_training.pairs().slice(0, 12)
+    dials = Preference(learning_rate=1e-2, batch_size=4, epochs=2.0, max_length=200)
+    one = prefer("sage_t", base, start, pairs, dials, 0, tmp_path / "one", 1)
+    worker("train")
+    two = prefer("sage_t", base, start, pairs, dials, 0, tmp_path / "two", 1, TWO)
+    for column in ("loss", "preference_accuracy", "preference_margin"):
+        assert two.log[column].to_pylist() == pytest.approx(one.log[column].to_pylist(), abs=1e-3), column
+    assert two.log["tokens"].to_pylist() == one.log["tokens"].to_pylist()
+    assert two.policy.card == one.policy.card
+
+
+def test_the_failure_of_one_process_is_that_of_the_training(tmp_path: Path, worker) -> None:
+    worker("fail")
+    with pytest.raises(TrainingFailedError) as failure:
+        launched.start(tmp_path / "place")
+    lines = str(failure.value).splitlines()
+    assert (
+        lines[0].startswith("sage_t: process 1 failed, which ends its training.")
+        and str(tmp_path / "place/log") in lines[0]
+    )
+    assert lines[-1] == "  ValueError: the rows are of no use"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_nothing_goes_on_without_the_run(how: signal.Signals, tmp_path: Path, worker) -> None:
+    worker("idle")
+    run = subprocess.Popen([sys.executable, str(HERE / "launched.py"), "start", str(tmp_path)], stderr=subprocess.PIPE)
+    ranks = processes_of(tmp_path)
+    run.send_signal(how)
+    assert run.communicate(timeout=60) and run.returncode != 0
+    assert gone(ranks)
+
+
+def test_one_process_killed_ends_the_others(tmp_path: Path, worker) -> None:
+    worker("idle")
+    run = subprocess.Popen([sys.executable, str(HERE / "launched.py"), "start", str(tmp_path)], stderr=subprocess.PIPE)
+    ranks = processes_of(tmp_path)
+    os.kill(ranks[1], signal.SIGKILL)
+    told = run.communicate(timeout=60)[1].decode()
+    assert run.returncode == 1 and "sage_t: process 1 was killed by signal 9, which ends its training" in told
+    assert gone(ranks)
+
+
+def processes_of(place: Path) -> list[int]:
+    """Both ranks, and the launcher above them, when they are there."""
+    files = [place / "rank-0", place / "rank-1"]
+    until = time.monotonic() + 120
+    while not all(file.exists() for file in files):
+        assert time.monotonic() < until, "the processes did not start"
+        time.sleep(0.1)
+    (first, parent), (second, _) = (map(int, file.read_text().split()) for file in files)
+    return [first, second, parent]
+
+
+def gone(processes: list[int]) -> bool:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        left = [pid for pid in processes if psutil.pid_exists(pid)]
+        if all(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE for pid in left):
+            return True
+        time.sleep(0.1)
+    return False

@@ -1,0 +1,213 @@
+"""The launcher's dials and config files: what is refused before a process starts, what the processes are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import killed_training
+import pytest
+import yaml
+from kedro.config import OmegaConfigLoader
+from pydantic import ValidationError
+
+from sage_dialog import settings
+from sage_dialog.hooks import RunRefused, check_parameters
+from sage_dialog.parameters import FineTuning, Launcher, LoraDials
+from sage_dialog.policies import Policy
+from sage_dialog.training import launch
+from sage_dialog.training.adapters import trained
+from sage_dialog.training.checkpoints import Workplace, whole_weights
+from sage_dialog.training.launch import configuration
+from sage_dialog.training.sft import fine_tune
+
+PROJECT = Path(__file__).parents[2]
+CONFIGS = PROJECT / "conf/accelerate"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ddp", {"multi_gpu": True}),
+        ("fsdp", {"use_fsdp": True, "fsdp_version": "2", "fsdp_state_dict_type": "SHARDED_STATE_DICT"}),
+        ("zero3", {"use_deepspeed": True, "zero_stage": 3, "gradient_accumulation_steps": "auto"}),
+    ],
+)
+def test_accelerate_understands_every_line_of_our_configs(name: str, expected: dict[str, Any]) -> None:
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    file = str(CONFIGS / f"{name}.yaml")
+    given = ["--config_file", file, "--num_processes", "2", "--num_machines", "1", "--module", "worker"]
+    parsed = launch_command_parser().parse_args(given)
+    config = configuration(file)
+    for section in ("fsdp_config", "deepspeed_config"):
+        assert set(config.get(section, {})) <= set(vars(parsed)), "accelerate would pass over what it does not know"
+    merged = vars(_validate_launch_command(parsed)[0])
+    assert {key: str(merged[key]) for key in expected} == {key: str(value) for key, value in expected.items()}
+    assert [key for key in ("multi_gpu", "use_fsdp", "use_deepspeed") if merged[key]] == [next(iter(expected))]
+    assert merged["num_processes"] == 2 and merged["mixed_precision"] == "no", "the project says what it trains in"
+
+
+def test_there_is_a_config_for_each_way() -> None:
+    assert {path.name for path in CONFIGS.iterdir()} == {"ddp.yaml", "fsdp.yaml", "zero3.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "accelerate cannot read it: The passed configuration file"),
+        ("distributed_type: MULTI_GPU\nprocesses: 2\n", r"unknown keys \(\['processes'\]\)"),
+        ("num_machines: 1\n", "`distributed_type` must be specified"),
+        ("a list: [", "accelerate cannot read it: while parsing"),
+        ("just a line\n", "accelerate cannot read it"),
+        ("distributed_type: MULTI_GPU\nnum_machines: 2\n", "num_machines is 2, and a run has one machine"),
+    ],
+)
+def test_a_config_that_is_not_right_is_refused(content: str | None, why: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ValueError, match=rf"(?s)launcher.config {file}: .*{why}"):
+        configuration(str(file))
+
+
+def test_what_the_machine_lacks_is_said_before_anything_starts(
+    base: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    for config, gpus, why in (
+        ("fsdp", 0, "needs GPUs, and there is none here"),
+        ("zero3", 0, "needs GPUs, and there is none here"),
+        ("ddp", 1, "launcher.processes is 2, and there are 1 GPUs here"),
+        ("zero3", 2, r"needs DeepSpeed; pip install 'sage-dialog\[deepspeed\]'"),
+    ):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(ValueError, match=why):
+            tuned(base, tmp_path, Launcher(config=str(CONFIGS / f"{config}.yaml"), processes=2))
+
+
+def test_a_batch_is_dealt_out_evenly_or_refused(base: Policy, tmp_path: Path) -> None:
+    launcher = Launcher(config="ddp.yaml", processes=4, accumulation=2)
+    assert [launcher.rows_at_once(size) for size in (8, 24)] == [1, 3]
+    for size in (4, 12):
+        with pytest.raises(ValueError, match=f"a batch of {size} cannot be dealt out evenly .* a multiple of 8"):
+            launcher.rows_at_once(size)
+    with pytest.raises(ValueError, match="sage_t: a batch of 4 cannot be dealt out"):
+        tuned(base, tmp_path, Launcher(accumulation=3))
+    with pytest.raises(ValidationError, match="2 processes need a config"):
+        Launcher(processes=2)
+
+
+def test_a_run_whose_batches_cannot_be_dealt_out_does_not_start() -> None:
+    raw = OmegaConfigLoader(str(PROJECT / "conf"), env="test", **settings.CONFIG_LOADER_ARGS)["parameters"]
+    sizes = [raw["sft"]["training"], raw["self_play"]["training"], raw["preference"]]
+    raw["launcher"] = {"config": "conf/accelerate/ddp.yaml", "processes": 7}
+    with pytest.raises(RunRefused) as refused:
+        check_parameters(raw, "test")
+    faults = str(refused.value).splitlines()[1:]
+    for fault, path, dials in zip(faults, ("sft.training", "self_play.training", "preference"), sizes, strict=True):
+        assert fault.startswith(f"  {path}.batch_size: a batch of {dials['batch_size']} cannot be dealt out evenly")
+
+
+def tuned(base: Policy, scratch: Path, launcher: Launcher, threads: int | None = 1) -> None:
+    dials, lora = FineTuning(learning_rate=1e-2, batch_size=4), LoraDials(r=4)
+    fine_tune("sage_t", base, None, killed_training.conversations(), dials, lora, 0, scratch, True, threads, launcher)
+
+
+class NotStartedError(Exception):
+    pass
+
+
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch) -> list[Workplace]:
+    """Where processes would have been started."""
+    met: list[Workplace] = []
+
+    def launched(launcher: Launcher, threads: int, name: str, place: Workplace) -> None:
+        met.append(place)
+        raise NotStartedError
+
+    monkeypatch.setattr(launch, "_launch", launched)
+    return met
+
+
+def test_how_it_is_launched_decides_where_it_trains(base: Policy, tmp_path: Path, places: list[Workplace]) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text((CONFIGS / "ddp.yaml").read_text())
+
+    def place(launcher: Launcher, threads: int | None = 1) -> Path:
+        with pytest.raises(NotStartedError):
+            tuned(base, tmp_path, launcher, threads)
+        return places[-1].folder
+
+    ours = place(Launcher(config=str(CONFIGS / "ddp.yaml"), processes=2))
+    assert place(Launcher(config=str(config), processes=2)) == ours, "what it says counts, not where it lies"
+    config.write_text("# a remark\n" + config.read_text())
+    assert place(Launcher(config=str(config), processes=2)) == ours
+    others = {
+        place(Launcher(config=str(config), processes=4)),
+        place(Launcher(config=str(config), processes=2, accumulation=2)),
+        place(Launcher(config=str(config), processes=2), threads=2),
+    }
+    config.write_text(config.read_text() + "main_training_function: main\n")
+    others.add(place(Launcher(config=str(config), processes=2)))
+    assert len(others | {ours}) == 5
+
+
+def test_processes_are_told_by_files_that_hold_no_code(base: Policy, tmp_path: Path, places: list[Workplace]) -> None:
+    launcher = Launcher(config=str(CONFIGS / "ddp.yaml"), processes=2)
+    with pytest.raises(NotStartedError):
+        tuned(base, tmp_path, launcher)
+    job = places[-1].job
+    assert {path.name for path in job.iterdir()} == {"job.json", "conversations.arrow"}
+    told = launch._read(job)
+    assert told.pop("conversations").equals(killed_training.conversations())
+    assert told == {
+        "kind": "sft",
+        "name": "sage_t",
+        "threads": 1,
+        "launcher": launcher,
+        "base": Policy.open(base.path.resolve()),
+        "start": None,
+        "dials": FineTuning(learning_rate=1e-2, batch_size=4),
+        "lora": LoraDials(r=4),
+        "seed": 0,
+        "blocks": True,
+    }
+
+
+def test_weights_that_processes_share_are_put_together() -> None:
+    """FSDP on one process: its parameters are parts that know the whole."""
+    import torch
+    from torch import distributed
+    from torch.distributed.fsdp import fully_shard
+
+    model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2, bias=False))
+    model[0].requires_grad_(False)
+    expected = model[1].weight.detach().clone()
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = distributed.device_mesh.init_device_mesh("cpu", (1,))
+        weights = whole_weights(fully_shard(model, mesh=mesh), first=True)
+        assert whole_weights(model, first=False) == {}
+    finally:
+        distributed.destroy_process_group()
+    assert list(weights) == ["1.weight"] and type(weights["1.weight"]) is torch.Tensor
+    assert weights["1.weight"].equal(expected)
+
+
+def test_all_weights_are_not_trained_by_fsdp(base: Policy, tmp_path: Path) -> None:
+    full = SimpleNamespace(peft_config={"default": SimpleNamespace(modules_to_save=["lm_head"])})
+    trainer = SimpleNamespace(is_fsdp_enabled=True, model=full)
+    with pytest.raises(ValueError, match=r"sage_t: all weights .* by DDP or ZeRO-3, not by FSDP"):
+        trained(trainer, "sage_t", base, None, True, None, killed_training.pairs(), Workplace(tmp_path))
+
+
+def test_the_parameters_of_the_project_name_a_config_that_is_there() -> None:
+    for file in (PROJECT / "conf").glob("*/parameters.yml"):
+        launcher = (yaml.safe_load(file.read_text()) or {}).get("launcher")
+        if launcher and launcher.get("config"):
+            assert (PROJECT / launcher["config"]).is_file(), file
