@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sage_dialog.bases import BASE
 from sage_dialog.hooks import why_missing
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from sage_dialog.llm.budget import Budget
     from sage_dialog.parameters import Llm, Parameters
     from sage_dialog.policies import Policy
-
-BASE = "sage_0"
-"""The catalog entry on which every other policy is an adapter."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +49,10 @@ class Project:
         """
         from kedro.io import DatasetError
 
+        from sage_dialog.datasets.hub_base import HubBase
         from sage_dialog.datasets.policy import PolicyDirectory
 
-        is_policy = isinstance(self.catalog.get(name), PolicyDirectory)
+        is_policy = isinstance(self.catalog.get(name), PolicyDirectory | HubBase)
         if not is_policy or not self.catalog.exists(name):
             why = why_missing(name, self.catalog) if is_policy else "no catalog entry of a policy has this name."
             there = f" Policies that are there: {', '.join(found)}." if (found := self._there()) else ""

@@ -1,0 +1,202 @@
+"""conf/paper and conf/small: every entry and dial is right, shown without weights, servers or network."""
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.utils import filter_repo_objects
+from kedro.framework.session import KedroSession
+from kedro.io import AbstractDataset, CatalogProtocol, DatasetError
+
+from sage_dialog import bases
+from sage_dialog.datasets.asking import Made
+from sage_dialog.datasets.hub_base import HubBase
+from sage_dialog.hooks import check_parameters
+from sage_dialog.llm.budget import Budget
+from sage_dialog.parameters import Llm, Parameters
+from sage_dialog.pipeline_registry import register_pipelines
+
+RECIPES = ("paper", "small")
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+MIXTRAL = [  # names of files as the hub has them
+    ".gitattributes", "README.md", "config.json", "consolidated.00.pt", "generation_config.json",
+    "model-00001-of-00019.safetensors", "model-00019-of-00019.safetensors", "model.safetensors.index.json",
+    "special_tokens_map.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "modeling_own.py",
+    "pytorch_model.bin", "original/model.safetensors",
+]  # fmt: skip
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The hub's cache of this test; a connection anywhere is an error."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the network was asked"))
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def recipe(
+    open_session: Callable[..., KedroSession],
+    configured: Path,
+    tmp_path: Path,
+    offline: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[str], tuple[CatalogProtocol, Parameters]]:
+    """The catalog and the checked parameters of an environment, with made-up keys."""
+    for name in ("SAGE_DATA", "SAGE_BASE", "VLLM_URL", "VLLM_MODEL", "OPENAI_MODEL", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "not-a-key")
+    (tmp_path / "conf").symlink_to(configured / "conf")
+
+    def opened(env: str) -> tuple[CatalogProtocol, Parameters]:
+        with open_session(env) as session:
+            context = session.load_context()
+            return context.catalog, check_parameters(context.params, env)
+
+    return opened
+
+
+def folder_of(path: Path, without: str = "") -> Path:
+    """What a base consists of, in a few bytes and two shards."""
+    path.mkdir(parents=True)
+    shards = {f"layer.{number}": f"model-0000{number}-of-00002.safetensors" for number in (1, 2)}
+    files = {name: "" for name in shards.values()} | {"tokenizer_config.json": "{}", "config.json": "{}"}
+    files[bases.INDEX] = json.dumps({"weight_map": shards})
+    for name, text in files.items():
+        if name != without:
+            (path / name).write_text(text)
+    return path
+
+
+def cached(hub: Path, without: str = "") -> Path:
+    return folder_of(hub / "models--org--tiny" / "snapshots" / COMMIT, without)
+
+
+@pytest.mark.parametrize("env", RECIPES)
+def test_every_dataset_of_the_pipelines_can_be_made(recipe: Callable[[str], Any], env: str) -> None:
+    catalog, parameters = recipe(env)
+    names = set().union(*(pipeline.datasets() for pipeline in register_pipelines().values()))
+    for name in sorted(names):
+        assert isinstance(catalog.get(name), AbstractDataset), name
+    assert isinstance(catalog.get("sage_0"), HubBase)
+    assert f"data/{env}/06_models" in catalog.get("sage_1")._filepath.as_posix()  # never among the generated world's
+    assert parameters.scratch.startswith(f"data/{env}")
+
+
+@pytest.mark.parametrize("env", RECIPES)
+def test_roles_and_engine_can_be_made_of_what_is_configured(
+    recipe: Callable[[str], Any], env: str, tmp_path: Path
+) -> None:
+    catalog, _ = recipe(env)
+    llm = Llm(journal=str(tmp_path / "replies.sqlite"))
+    for name in ("annotator", "selector", "judges", "engine"):
+        entry = catalog.get(name)
+        assert isinstance(entry, Made)
+        entry.equip(llm, Budget(llm.caps, llm.role_caps, llm.prices))
+        assert entry.missing() is None
+    judges = {"paper": ["gpt-3.5-turbo", "mistralai/Mixtral-8x7B-Instruct-v0.1"], "small": ["gpt-5.4-mini"]}
+    assert [judge.name.split(" judge ")[0] for judge in catalog.load("judges")] == judges[env]
+
+
+@pytest.mark.parametrize("env", RECIPES)
+def test_each_batch_can_be_dealt_out(recipe: Callable[[str], Any], env: str, configured: Path) -> None:
+    _, parameters = recipe(env)
+    launcher = parameters.launcher
+    assert launcher.config is None or (configured / launcher.config).is_file()
+    for training in (parameters.sft.training, parameters.self_play.training, parameters.preference):
+        assert launcher.rows_at_once(training.batch_size) >= 1
+
+
+def test_the_paper_says_so(recipe: Callable[[str], Any]) -> None:
+    _, told = recipe("paper")
+    assert (told.sft.training.epochs, told.sft.lora.target_modules) == (5, ("q_proj", "v_proj"))
+    assert (told.self_play.candidates, told.self_play.max_turns, told.self_play.situations) == (16, 12, None)
+    for sampled in (told.self_play.agent, told.self_play.user, told.evaluation.agent, told.evaluation.user):
+        assert (sampled.temperature, sampled.top_k, sampled.repetition_penalty) == (1.1, 100, 1.1)
+    tuned, refined, preferred = told.sft.training, told.self_play.training, told.preference
+    rows = [(dials.learning_rate, dials.batch_size, dials.epochs) for dials in (tuned, refined, preferred)]
+    assert rows == [(5e-5, 256, 5), (5e-5, 256, 3), (1e-5, 64, 3)]
+    assert [dials.max_length for dials in (tuned, refined, preferred)] == [2048, 2048, 4096]
+    assert {dials.schedule for dials in (tuned, refined, preferred)} == {"cosine"}
+    pairs = 6 * 19533 * (1 - preferred.held_out)
+    assert round(preferred.warmup_share * preferred.epochs * pairs / preferred.batch_size) in range(20, 24)
+    assert (tuned.warmup_share, refined.warmup_share, preferred.beta, preferred.loss_type) == (0, 0, 0.1, "sigmoid")
+    assert (told.sft.lora.r, told.sft.lora.alpha, told.launcher.processes) == (8, 16, 8)
+    assert (told.evaluation.split, told.evaluation.exchanges, told.evaluation.situations) == ("test", 8, None)
+    assert (told.preference.rejected, told.preference.negatives, told.preference.sft_weight) == ("random", 1, 1.0)
+    assert told.data_processing.reddit.min_sentiment == 0.4
+    assert [source.size for source in told.sac_augmentation.mix] == [None, None]
+
+
+def test_a_base_in_the_cache_is_a_policy(offline: Path) -> None:
+    path = cached(offline)
+    entry = HubBase(repo="org/tiny", revision=COMMIT)
+    policy = entry.load()
+    assert policy.path == path
+    assert (policy.name, policy.card.kind, policy.card.base) == ("sage_0", "base", "org/tiny")
+    assert policy.revision() == policy.card.base_revision == COMMIT
+    assert entry.missing() is None
+    with pytest.raises(DatasetError, match="nothing can be saved"):
+        entry.save(policy)
+
+
+@pytest.mark.parametrize("without", ["config.json", "model-00002-of-00002.safetensors", "tokenizer_config.json"])
+def test_half_a_base_is_none(offline: Path, without: str, tmp_path: Path) -> None:
+    cached(offline, without)
+    with pytest.raises(DatasetError, match=r"org/tiny cannot be had"):
+        HubBase(repo="org/tiny", revision=COMMIT).load()
+    named = folder_of(tmp_path / "copied", without)
+    with pytest.raises(DatasetError, match=r"copied does not hold org/tiny: .*(config|missing, such as model-00002)"):
+        HubBase(repo="org/tiny", revision=COMMIT, folder=str(named)).load()
+
+
+def test_a_folder_takes_the_place_of_the_hub(
+    recipe: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGE_BASE", str(folder_of(tmp_path / "copied")))
+    catalog, _ = recipe("paper")
+    assert catalog.exists("sage_0")
+    card = catalog.load("sage_0").card
+    assert (card.base, len(card.base_revision)) == ("mistralai/Mixtral-8x7B-Instruct-v0.1", 40)
+    assert bases.is_on_hub(card)
+
+
+@pytest.mark.parametrize("revision", [None, "main", COMMIT[:12], COMMIT.upper()])
+def test_what_is_no_commit_is_refused(offline: Path, revision: str | None) -> None:
+    entry = HubBase(repo="org/tiny", revision=revision)
+    assert "40 hexadecimal digits" in (entry.missing() or "")
+    with pytest.raises(DatasetError, match=r"huggingface\.co/org/tiny/commits"):
+        entry.load()
+
+
+def test_without_cache_and_network_it_says_what_to_do(offline: Path) -> None:
+    told = HubBase(repo="org/tiny", revision=COMMIT).missing() or ""
+    assert "org/tiny cannot be had" in told
+    assert "folder:" in told
+
+
+def test_nothing_that_can_run_code_is_fetched(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(repo: str, *, local_files_only: bool = False, **how: Any) -> str:
+        if local_files_only:
+            raise LocalEntryNotFoundError("not there")
+        asked.append(how)
+        return str(cached(offline))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    HubBase(repo="org/tiny", revision=COMMIT).load()
+    assert [how["revision"] for how in asked] == [COMMIT]
+    fetched = filter_repo_objects(
+        MIXTRAL, allow_patterns=asked[0]["allow_patterns"], ignore_patterns=asked[0]["ignore_patterns"]
+    )
+    assert sorted(set(MIXTRAL) - set(fetched)) == [
+        ".gitattributes", "README.md", "consolidated.00.pt", "modeling_own.py", "original/model.safetensors",
+        "pytorch_model.bin",
+    ]  # fmt: skip
