@@ -5,9 +5,9 @@
 
 Made-up rollouts and votes, by seed: five policies on 2,500 situations, eight exchanges each, replies of 10 to 40 words
 with labels from a long tail; every pair of policies by two judges in both orders, which is 100,000 votes. Through the
-nodes of the evaluation pipeline they become every table and figure that is made of them. Once with a tenth of the
-situations and once with all of them, each in a process of its own. Making the data and importing libraries is not
-timed, but counts in the process's peak memory.
+nodes of the evaluation pipeline they become every table and figure that is made of them, and the report. Once with a
+tenth of the situations and once with all of them, each in a process of its own. Making the data and importing libraries
+is not timed, but counts in the process's peak memory.
 
 Goals: under 60 s and 1 GB at 100,000 votes. The last line is one JSON object; growth_10x is how many times longer ten
 times the votes take.
@@ -31,7 +31,7 @@ JUDGES = ("judge one", "judge two")
 PAIRS = tuple(combinations(POLICIES, 2))
 EXCHANGES, CANDIDATES, LABELS, WORDS = 8, 16, 200, 5000
 VOTES_A_SITUATION = 2 * len(JUDGES) * len(PAIRS)
-SKIPPED = ("describe_policies", "judge_pairs", "draw_training", "write_report")
+SKIPPED = ("describe_policies", "judge_pairs", "gather_votes", "draw_training", "score_benchmarks")
 
 
 def main() -> None:
@@ -115,6 +115,10 @@ def made_up(situations: int) -> dict[str, Any]:
         for rank, policy in enumerate(POLICIES)
     ]  # fmt: skip
     candidates = pa.concat_tables(searched(id_, emotions[id_]) for id_ in ids)
+    rollouts = {
+        f"rollouts_{policy}": pa.concat_tables(dialogue(policy, rank, id_, emotions[id_]) for id_ in ids)
+        for rank, policy in enumerate(POLICIES)
+    }
     return {
         "params:evaluation": Evaluation(agent=sampling, user=sampling, pairs=PAIRS, exchanges=EXCHANGES),
         "params:seed": 0,
@@ -122,10 +126,28 @@ def made_up(situations: int) -> dict[str, Any]:
         "policy_cards": pa.Table.from_pylist(cards, schema=schemas.POLICIES),
         "candidates_1": candidates,
         "judge_votes": votes_on(ids),
-        **{
-            f"rollouts_{policy}": pa.concat_tables(dialogue(policy, rank, id_, emotions[id_]) for id_ in ids)
-            for rank, policy in enumerate(POLICIES)
-        },
+        "outside_rollouts": schemas.OUTSIDE_ROLLOUTS.empty_table(),
+        **beside_the_votes(),
+        "trajectories_1": rollouts["rollouts_sage_1"],  # as if the search had played them
+        **rollouts,
+    }
+
+
+def beside_the_votes() -> dict[str, Any]:
+    """What the report shows besides, as a run has it that trained and read nothing."""
+    from types import SimpleNamespace
+
+    from sage_dialog import schemas
+
+    roles = {role: SimpleNamespace(name=f"offline {role}") for role in ("annotator", "selector")}
+    return {
+        **roles,
+        "judges": [SimpleNamespace(name=judge) for judge in JUDGES],
+        "training_figure": b"",
+        "filter_figure": b"",
+        "filter_report": schemas.FILTER_REPORT.empty_table(),
+        "benchmark_scores": schemas.BENCHMARK_SCORES.empty_table(),
+        **{f"left_out_{policy}": schemas.LEFT_OUT.empty_table() for policy in POLICIES[1:]},
     }
 
 
@@ -173,6 +195,7 @@ def searched(situation: str, emotion: str) -> Any:
             "turn": 2 * place + 1,
             "candidate": index,
             "text": "A candidate " * 20,
+            "utterance": "A candidate " * 10,
             "u_emotion": emotion if read[place, index] else f"feeling {index % 5}",
             "valid": True,
             "chosen": index == 0,

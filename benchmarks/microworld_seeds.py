@@ -34,12 +34,12 @@ def main() -> None:
     seeds = given.seeds[:1] if given.quick else given.seeds
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.keep or Path(temporary)
-        runs = {seed: _run(folder / f"seed_{seed}", seed, given.split, given.quick) for seed in seeds}
-        votes = {seed: _table(run, "win_rates") + _table(run, "truth_win_rates") for seed, run in runs.items()}
-        scores = {seed: _table(run, "truth_scores") for seed, run in runs.items()}
-        emotions = {seed: _table(run, "emotion_accuracy") for seed, run in runs.items()}
-        failures = {seed: _table(run, "failure_modes") for seed, run in runs.items()}
-    pooled = _pooled(votes)
+        runs = {seed: whole_road(folder / f"seed_{seed}", seed, given.split, given.quick) for seed in seeds}
+        votes = {seed: latest(run, "win_rates") + latest(run, "truth_win_rates") for seed, run in runs.items()}
+        scores = {seed: latest(run, "truth_scores") for seed, run in runs.items()}
+        emotions = {seed: latest(run, "emotion_accuracy") for seed, run in runs.items()}
+        failures = {seed: latest(run, "failure_modes") for seed, run in runs.items()}
+    pooled = pool(votes)
     statistics = _statistics(scores)
     _print_pairs(votes, pooled)
     _print_statistics(statistics)
@@ -62,7 +62,7 @@ def main() -> None:
     print(json.dumps(figures))
 
 
-def _run(data: Path, seed: int, split: str, quick: bool) -> Path:
+def whole_road(data: Path, seed: int, split: str, quick: bool) -> Path:
     """The folder of the seed's finished run."""
     if any(data.glob("08_reporting/truth_win_rates.parquet/*/truth_win_rates.parquet")):
         return data
@@ -72,13 +72,13 @@ def _run(data: Path, seed: int, split: str, quick: bool) -> Path:
     return data
 
 
-def _table(data: Path, name: str) -> list[dict[str, Any]]:
+def latest(data: Path, name: str) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     return pq.read_table(max(data.glob(f"0*/{name}.parquet/*/{name}.parquet"))).to_pylist()
 
 
-def _pooled(votes: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def pool(votes: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Each judge and pair over all seeds, with the exact two-sided sign test on the decided situations."""
     from scipy.stats import binomtest
 

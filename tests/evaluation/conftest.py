@@ -11,6 +11,7 @@ import pytest
 from sage_dialog import schemas
 from sage_dialog.corpora.reddit.figure import funnel_figure
 from sage_dialog.evaluation.agreement import judge_agreement
+from sage_dialog.evaluation.benchmark_scores import Score, benchmark_scores
 from sage_dialog.evaluation.diversity import diversity
 from sage_dialog.evaluation.emotions import (
     emotion_accuracy,
@@ -148,6 +149,16 @@ def bootstrap() -> Bootstrap:
     return Bootstrap(confidence=0.95, replicates=2000, seed=0)
 
 
+def _benchmarks() -> dict[str, list[Score]]:
+    """Ten questions; the last policy has forgotten the last four."""
+
+    def score(right: int) -> Score:
+        items = tuple(float(item < right) for item in range(10))
+        return Score("<b>quiz</b>", None, "acc", right / 10, 0.15, 10, 0, True, items)
+
+    return {"sage_0": [score(9)], "sage_dpo": [score(5)]}
+
+
 @pytest.fixture
 def contents(bootstrap: Bootstrap, dials: Evaluation, situations: pa.Table, rollouts: dict[str, pa.Table]) -> Contents:
     with_blocks = [policy for policy, blocks in POLICIES.items() if blocks]
@@ -250,6 +261,7 @@ def contents(bootstrap: Bootstrap, dials: Evaluation, situations: pa.Table, roll
         judges=["offline-test-judge"],
         policies=pa.Table.from_pylist(cards, schema=schemas.POLICIES),
         situations=situations,
+        rollouts=rollouts,
         judge_votes=pa.Table.from_pylist(votes, schema=schemas.JUDGE_VOTES),
         win_rates=pa.Table.from_pylist(rates, schema=schemas.WIN_RATES),
         ranking=pa.Table.from_pylist(ranking(votes, bootstrap), schema=schemas.RANKING),
@@ -278,6 +290,9 @@ def contents(bootstrap: Bootstrap, dials: Evaluation, situations: pa.Table, roll
         diversity=pa.Table.from_pylist(diversity(rollouts, with_blocks, 0.95, seed=3), schema=schemas.DIVERSITY),
         failure_modes=pa.Table.from_pylist(failures, schema=schemas.FAILURE_MODES),
         training_figure=b"\x89PNG of trainings",
+        benchmark_scores=pa.Table.from_pylist(
+            benchmark_scores(_benchmarks(), bootstrap), schema=schemas.BENCHMARK_SCORES
+        ),
         left_out={
             policy: pa.Table.from_pylist(rows, schema=schemas.LEFT_OUT)
             for policy, rows in (
@@ -294,5 +309,8 @@ def contents(bootstrap: Bootstrap, dials: Evaluation, situations: pa.Table, roll
         outside_scores=pa.Table.from_pylist(scores, schema=schemas.OUTSIDE_SCORES),
         outside_win_rates=pa.Table.from_pylist(
             [{**row, "judge": "world truth"} for row in rates], schema=schemas.WIN_RATES
+        ),
+        outside_votes=pa.Table.from_pylist(
+            [{**vote, "judge": "world truth"} for vote in votes], schema=schemas.JUDGE_VOTES
         ),
     )

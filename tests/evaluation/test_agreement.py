@@ -33,7 +33,31 @@ def test_a_table_by_hand(bootstrap: Bootstrap) -> None:
     assert row["kappa_low"] < row["kappa"] < row["kappa_high"]
     # Both decide on the first seven; they name the same winner on five of these.
     assert (row["decided"], row["same_winner"]) == (7, pytest.approx(5 / 7))
+    # Of the seven j names a in four and k names a in four: 4/7 * 4/7 + 3/7 * 3/7.
+    assert row["same_by_lot"] == pytest.approx(25 / 49)
     assert pa.Table.from_pylist([row], schema=schemas.JUDGE_AGREEMENT).num_rows == 1
+
+
+def test_by_lot_is_what_shuffling_each_pair_s_winners_gives(bootstrap: Bootstrap) -> None:
+    """Judges who know which policy is better, and nothing of the situations, agree as often as they do by lot."""
+    draw = np.random.default_rng(8)
+    pairs = {("bad", "good"): 0.97, ("good", "better"): 0.6}
+    said = {
+        (pair, judge): draw.choice(list("abt"), size=400, p=[0.8 * (1 - share), 0.8 * share, 0.2])
+        for pair, share in pairs.items()
+        for judge in "jk"
+    }
+    rows = [vote for (pair, judge), letters in said.items() for vote in votes(judge, "".join(letters), pair)]
+    (row,) = judge_agreement(rows, bootstrap)
+    decided = {pair: (said[pair, "j"] != "t") & (said[pair, "k"] != "t") for pair in pairs}
+    by_lot = [
+        np.concatenate(
+            [said[pair, "j"][both] == draw.permutation(said[pair, "k"][both]) for pair, both in decided.items()]
+        )
+        for _ in range(2000)
+    ]
+    assert row["same_by_lot"] == pytest.approx(np.mean(by_lot), abs=0.002)
+    assert row["same_winner"] > 0.7 and row["same_low"] < row["same_by_lot"] < row["same_high"]
 
 
 def test_kappa_and_its_interval_are_those_of_statsmodels_where_there_is_much_to_go_by(bootstrap: Bootstrap) -> None:

@@ -1,6 +1,8 @@
 """The evaluation pipeline from rollouts to report, and the notebook that opens what it leaves."""
 
+from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -54,11 +56,16 @@ def finished(
         "trajectories_3": contents.trajectories,
         **{f"training_log_{policy}": training_log() for policy in POLICIES[1:]},
         **{f"left_out_{policy}": contents.left_out[policy] for policy in POLICIES[1:]},
+        "outside_models": {},
+        "human_votes": {},
+        "outside_rollouts": pa.Table.from_pylist([], schema=schemas.OUTSIDE_ROLLOUTS),
         "annotator": OfflineSelector(),
         "selector": OfflineSelector(),
         "judges": [OfflineJudge()],
         "params:evaluation": dials,
         "params:seed": 3,
+        "params:threads": 1,
+        "benchmark_files": {},
     }
     given = set(data)
     for node in create_pipeline(POLICIES, iterations=3).nodes:  # in the order in which they can run
@@ -70,7 +77,9 @@ def finished(
 def test_every_output_is_there_and_holds_its_schema(finished: dict[str, Any]) -> None:
     tables = {
         "policy_cards": schemas.POLICIES,
+        "model_votes": schemas.JUDGE_VOTES,
         "judge_votes": schemas.JUDGE_VOTES,
+        "vote_rejects": schemas.VOTE_REJECTS,
         "win_rates": schemas.WIN_RATES,
         "ranking": schemas.RANKING,
         "judge_checks": schemas.JUDGE_CHECKS,
@@ -89,12 +98,15 @@ def test_every_output_is_there_and_holds_its_schema(finished: dict[str, Any]) ->
         "failure_examples": schemas.FAILURE_EXAMPLES,
         "action_distribution": schemas.ACTION_DISTRIBUTION,
         "reply_statistics": schemas.REPLY_STATISTICS,
+        "benchmark_scores": schemas.BENCHMARK_SCORES,
     }
     assert {name: finished[name].schema for name in tables} == tables
     # With one judge, and no truth, there is nobody to agree with and no kin of anybody. All emotions are labels, and
-    # twelve situations make one group, which has no interval.
+    # twelve situations make one group, which has no interval. There are no benchmark files.
     empty = {name for name in tables if not finished[name].num_rows}
-    assert empty == {"judge_agreement", "self_preference", "unmapped_emotions", "diversity"}
+    assert empty == {
+        "vote_rejects", "judge_agreement", "self_preference", "unmapped_emotions", "diversity", "benchmark_scores",
+    }  # fmt: skip
     assert finished["action_figure"].startswith(b"\x89PNG") and finished["training_figure"].startswith(b"\x89PNG")
     assert finished["report"].startswith("<!doctype html>") and "offline-rules-judge" in finished["report"]
 
@@ -113,10 +125,38 @@ def test_the_cards_carry_the_revision_of_the_weights(finished: dict[str, Any], p
 def test_each_policy_is_played_against_the_same_user(contents: Contents) -> None:
     pipeline = create_pipeline(POLICIES, iterations=3, outside_scores=True)
     played = {node.outputs[0]: node.inputs[:3] for node in pipeline.nodes if node.name.startswith("rollout_")}
-    assert played == {f"rollouts_{policy}": ["sage_0", policy, "sage_1"] for policy in POLICIES}
+    ours = {f"rollouts_{policy}": ["sage_0", policy, "sage_1"] for policy in POLICIES}
+    assert played == ours | {"outside_rollouts": ["sage_0", "sage_1", "situations"]}
     truth = {"truth_scores", "truth_votes", "truth_win_rates"}
     assert truth | {"candidates_3", "trajectories_3"} <= pipeline.inputs()
     assert not truth & create_pipeline(POLICIES, iterations=3).inputs()
+
+
+def test_each_part_of_the_report_is_the_table_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = create_pipeline(POLICIES, iterations=3, outside_scores=True)
+    (node,) = (node for node in pipeline.nodes if node.name == "write_report")
+    written: list[Contents] = []
+    monkeypatch.setattr("sage_dialog.evaluation.report.render_report", lambda shown: written.append(shown) or "html")
+    role = SimpleNamespace(name="some role")
+    given = {"annotator": role, "selector": role, "judges": [role]}
+    given |= {"outside_rollouts": schemas.OUTSIDE_ROLLOUTS.empty_table()}
+    node.run({name: name for name in node.inputs} | given)
+    (contents,) = written
+    trained = POLICIES[1:]
+    renamed = {
+        "dials": "params:evaluation",
+        "seed": "params:seed",
+        "roles": dict.fromkeys(("annotator", "selector"), "some role"),
+        "judges": ["some role"],
+        "policies": "policy_cards",
+        "rollouts": {policy: f"rollouts_{policy}" for policy in POLICIES},
+        "left_out": {policy: f"left_out_{policy}" for policy in trained},
+        "candidates": "candidates_3",
+        "trajectories": "trajectories_3",
+        **{f"outside_{table}": f"truth_{table}" for table in ("scores", "win_rates", "votes")},
+    }
+    shown = {field.name: getattr(contents, field.name) for field in fields(contents)}
+    assert shown == {name: name for name in shown} | renamed
 
 
 def test_every_trained_policy_shows_its_training() -> None:

@@ -9,7 +9,7 @@ import pytest
 import statsmodels.api as sm
 
 from sage_dialog import schemas
-from sage_dialog.evaluation.ranking import ranking
+from sage_dialog.evaluation.ranking import bradley_terry, ranking
 from sage_dialog.evaluation.resampling import Bootstrap
 
 
@@ -57,6 +57,40 @@ def test_scores_are_those_of_a_regression_by_statsmodels(bootstrap: Bootstrap) -
     fitted = sm.GLM(np.array(won_lost), np.array([*terms, *np.eye(4)]), family=sm.families.Binomial()).fit().params
     found = scores(ranking(votes(*results), bootstrap))
     assert [found[name] for name in names] == pytest.approx(list(fitted - fitted.mean()), abs=1e-6)
+
+
+def test_scores_and_intervals_of_a_published_example() -> None:
+    # American League baseball 1987, 13 games a pair (Agresti, Categorical Data Analysis, table 10.10), the row's wins.
+    # The abilities against Baltimore, and their standard errors, are those that R's BradleyTerry2 gives for it.
+    wins = {
+        "Milwaukee": (0, 7, 9, 7, 7, 9, 11),
+        "Detroit": (6, 0, 7, 5, 11, 9, 9),
+        "Toronto": (4, 6, 0, 7, 7, 8, 12),
+        "New York": (6, 8, 6, 0, 6, 7, 10),
+        "Boston": (6, 2, 6, 7, 0, 7, 12),
+        "Cleveland": (4, 4, 5, 6, 6, 0, 6),
+        "Baltimore": (2, 4, 1, 3, 1, 7, 0),
+    }
+    published = {
+        "Milwaukee": (1.5814, 0.3433), "Detroit": (1.4364, 0.3396), "Toronto": (1.2945, 0.3367),
+        "New York": (1.2476, 0.3359), "Boston": (1.1077, 0.3339), "Cleveland": (0.6839, 0.3319),
+    }  # fmt: skip
+    teams, pairs = list(wins), list(combinations(range(7), 2))
+    columns = np.eye(2 * len(pairs) + 2 * 7)  # see bradley_terry
+    games = np.array(
+        [columns[place] for place, (a, b) in enumerate(pairs) for _ in range(wins[teams[a]][b])]
+        + [columns[len(pairs) + place] for place, (a, b) in enumerate(pairs) for _ in range(wins[teams[b]][a])]
+    )
+    made_up, ends = columns[2 * len(pairs) :], np.array(pairs)
+    assert len(games) == 13 * len(pairs)
+    (found,) = bradley_terry(ends, (games.sum(axis=0) + 1e-6 * made_up.sum(axis=0))[None])
+    resampling = Bootstrap(confidence=0.95, replicates=4000, seed=0)
+    replicates = bradley_terry(ends, resampling.totals(games, made_up, 1e-3, "baseball"))
+    for team, (ability, error) in published.items():
+        place, last = teams.index(team), teams.index("Baltimore")
+        assert found[place] - found[last] == pytest.approx(ability, abs=6e-4)
+        low, high = resampling.interval(replicates[:, place] - replicates[:, last], ability)
+        assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.15)
 
 
 @pytest.mark.parametrize("n", [1, 20, 2000])

@@ -127,6 +127,11 @@ def test_reply_statistics_by_hand(rollouts_of: Rollouts) -> None:
     assert pa.Table.from_pylist(rows, schema=schemas.REPLY_STATISTICS).num_rows == len(rows)
 
 
+def test_a_policy_that_played_nothing_has_no_statistics(rollouts_of: Rollouts) -> None:
+    rollouts = {"sage_0": rollouts_of({"s1": ["Oh?"]}), "sage_1": rollouts_of({"s1": ["Oh?"]}).slice(0, 0)}
+    assert {row["policy"] for row in reply_statistics(rollouts, 0.95)} == {"sage_0"}
+
+
 def test_transitions_by_hand(rollouts_of: Rollouts) -> None:
     one, two = reply("sad", motivation="comfort"), reply("sad", motivation="humor")
     rollouts = {

@@ -1,52 +1,23 @@
 """The report stands alone, says what it must, and shows hostile text as text."""
 
+import hashlib
 import re
 from base64 import b64encode
 from dataclasses import replace
-from html.parser import HTMLParser
-from typing import Any
+from platform import python_version
 
 import pyarrow as pa
 import pytest
+import scipy
+from report_page import Elements, data_of, spoiled, words_of
 
-from sage_dialog import schemas
+from sage_dialog import __version__, schemas
 from sage_dialog.corpora.reddit.figure import funnel_figure
 from sage_dialog.evaluation.failures import FAILURES
-from sage_dialog.evaluation.report import Contents, p_value, percent, render_report, times
+from sage_dialog.evaluation.report import Contents, render_report
+from sage_dialog.evaluation.report_format import p_value, percent, times
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}'
-
-
-class Elements(HTMLParser):
-    """Tags with their attributes, and the text between them."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "img"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-        self.text += " " if tag in {"td", "th"} else ""
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
-
-
-def spoiled(table: pa.Table, **columns: Any) -> pa.Table:
-    return pa.Table.from_pylist([{**row, **columns} for row in table.to_pylist()], schema=table.schema)
-
-
-def words_of(html: str) -> str:
-    return " ".join(Elements(html).text.replace("\N{NO-BREAK SPACE}", " ").split())
 
 
 def test_it_needs_nothing_beside_it(contents: Contents) -> None:
@@ -55,10 +26,25 @@ def test_it_needs_nothing_beside_it(contents: Contents) -> None:
     page = Elements(html)
     assert page.open == []  # every element is closed
     for tag, attributes in page.tags:
-        assert tag not in {"script", "link", "iframe", "object", "base", "form"}
-        assert all(not name.startswith("on") for name in attributes)
+        assert tag not in {"link", "iframe", "object", "base", "form"}
+        assert all(not name.startswith("on") and name != "style" for name in attributes)
         assert attributes.get("src", "data:").startswith("data:")
         assert "href" not in attributes
+
+
+def test_only_its_own_style_and_script_are_allowed(contents: Contents) -> None:
+    html = render_report(contents)
+    (rules,) = (tag["content"] for _, tag in Elements(html).tags if "http-equiv" in tag)
+    allowed = {}
+    for element in ("style", "script"):
+        (source,) = re.findall(f"<{element}>(.*?)</{element}>", html, re.DOTALL)
+        allowed[element] = b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    assert rules == (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{allowed['style']}'; "
+        f"script-src 'sha256-{allowed['script']}'; base-uri 'none'; form-action 'none'"
+    )
+    kinds = [attributes.get("type") for tag, attributes in Elements(html).tags if tag == "script"]
+    assert kinds == ["application/json", "application/json", None]
 
 
 def test_it_shows_what_was_measured(contents: Contents) -> None:
@@ -87,132 +73,48 @@ def test_offline_roles_are_named_as_such(contents: Contents) -> None:
     )
     assert "Nothing they produce is evidence about language models." in text
     big = dict.fromkeys(("annotator", "selector"), "big-model")
-    only_judge = words_of(render_report(replace(contents, roles=big, judges=["big-judge", "offline-test-judge"])))
-    assert "Offline roles: judge offline-test-judge." in only_judge
+    only_judge = words_of(render_report(replace(contents, roles=big, judges=["big-judge"])))
+    assert "Offline roles: judge offline-test-judge." in only_judge  # it voted
     assert "Judged by big-judge, offline-test-judge" in only_judge
-    none = replace(contents, roles=big, judges=["big-model"])
+    assert "judge: big-judge" in only_judge and "judge: offline-test-judge, offline rules" in only_judge
+    assert "judge: big-judge, offline" not in only_judge
+    none = replace(contents, roles=big, judges=["big-model"], judge_votes=spoiled(contents.judge_votes, judge="big"))
     assert "evidence about language models" not in words_of(render_report(none))
 
 
-def test_each_judge_has_its_own_table(contents: Contents) -> None:
-    second = spoiled(contents.win_rates, judge="second-judge")
-    both = pa.concat_tables([contents.win_rates, second])
-    html = render_report(replace(contents, win_rates=both))
-    assert "<h3>second-judge</h3>" in html and "<h3>offline-test-judge</h3>" in html
-    assert "<h3>" not in render_report(contents).split("Judged by")[1].split("Both orders")[0]
+def test_what_ran_is_told_with_versions_and_revisions(contents: Contents) -> None:
+    cards = [{**row, "parent_revision": "abcdef0123456789"} for row in contents.policies.to_pylist()]
+    policies = pa.Table.from_pylist(cards, schema=schemas.POLICIES)
+    text = words_of(render_report(replace(contents, policies=policies)))
+    assert f"installed when this page was written: sage-dialog {__version__}, Python {python_version()}, kedro" in text
+    assert f"pyarrow {pa.__version__}" in text and f"scipy {scipy.__version__}" in text
+    assert "sage_1 adapter yes 0123456789ab sage_0 abcdef012345 fedcba987654" in text
 
 
-def test_kinds_of_ties_are_shown_where_some_are_no_ties(contents: Contents) -> None:
-    assert "order changes it" not in words_of(render_report(contents))
-    torn = spoiled(contents.win_rates, ties=7, both_say_tie=1, inconsistent=4, unreadable=2)
-    text = words_of(render_report(replace(contents, win_rates=torn)))
-    row = torn.to_pylist()[0]
-    assert f"{row['policy_b']} {row['n']} {row['wins_a']} 7 {row['wins_b']} 1 4 2" in text
-    assert "Both orders agreed on 18 of 36 pairs of dialogues" in text
+def test_the_weights_behind_a_hosted_name_are_not_known(contents: Contents) -> None:
+    name = "maker/a-model-with-a-long-name"
+    cards = [*contents.policies.to_pylist()[:1]]
+    cards[0] |= {"policy": "theirs", "kind": "outside", "base": name, "revision": name, "base_revision": "not known"}
+    cards[0] |= {"parent": None, "parent_revision": None}
+    policies = pa.Table.from_pylist(cards, schema=schemas.POLICIES)
+    text = words_of(render_report(replace(contents, policies=policies)))
+    assert f"theirs outside no not known {name} not known" in text
 
 
-def test_the_adjusted_p_value_is_that_of_the_table(contents: Contents) -> None:
-    text = words_of(
-        render_report(replace(contents, win_rates=spoiled(contents.win_rates, p_value=0.012, p_adjusted=0.34)))
-    )
-    assert text.count(" 0.012 0.34 ") == contents.win_rates.num_rows
-
-
-def test_the_rule_is_told(contents: Contents) -> None:
-    assert "a policy wins where both orders name it" in words_of(render_report(contents))
-    half = contents.dials.model_copy(update={"outcome_rule": "half"})
-    assert "each order counts half" in words_of(render_report(replace(contents, dials=half)))
-
-
-def test_the_ranking_shows_judges_side_by_side(contents: Contents) -> None:
-    first = contents.ranking.to_pylist()
-    second = [{**row, "judge": "second-judge", "rank": 5 - row["rank"]} for row in first if row["policy"] != "sage_1"]
-    both = pa.Table.from_pylist([*first, *second], schema=schemas.RANKING)
-    text = words_of(render_report(replace(contents, ranking=both)))
-    assert "policy rank offline-test-judge rank second-judge" in text
-    for row in first:
-        shown = f"{row['policy']} {row['rank']} ({row['best_rank']} to {row['worst_rank']})"
-        assert shown in text or f"{row['policy']} {row['rank']} (alone)" in text
-    assert "– not compared" in text and "groups of their own" not in text
-    apart = words_of(render_report(replace(contents, ranking=pa.concat_tables([both, spoiled(both, group=2)]))))
-    assert "groups of their own" in apart
-
-
-def test_judges_are_shown_for_what_they_are(contents: Contents) -> None:
-    def check(judge: str, statistic: str, value: float) -> dict[str, Any]:
-        row = {"judge": judge, "statistic": statistic, "n": 2400, "value": value}
-        return row | {"low": max(0.0, value - 0.05), "high": min(1.0, value + 0.05)}
-
-    checks = [check("fair", "order_flips", 0.1), check("fair", "names_first", 0.52), check("fair", "names_longer", 0.3)]
-    checks += [check("biased", "order_flips", 0.93), check("biased", "names_first", 0.97)]
-    table = pa.Table.from_pylist(checks, schema=schemas.JUDGE_CHECKS)
-    text = words_of(render_report(replace(contents, judge_checks=table)))
-    assert "fair biased the answer changes with the order of the two 10 % 5 % to 15 %, n 2,400 93 %" in text
-    assert "52 % 47 % to 57 %, n 2,400 no leaning seen 97 % 92 % to 100 %, n 2,400 leans to the first place" in text
-    assert "30 % 25 % to 35 %, n 2,400 shorter dialogues win –" in text
-
-
-def test_length_agreement_kinship_and_sizes_are_shown(contents: Contents) -> None:
-    kin = {"judge": "big-judge", "policy": "sage_0", "relation": "same model", "other_policy": "sage_1", "n": 12}
-    kin |= {"share": 0.7, "neutral_share": 0.45, "difference": 0.25, "low": 0.1, "high": 0.4}
-    alone = {**kin, "judge": "lone-judge", "neutral_share": None, "difference": None, "low": None, "high": None}
-    text = words_of(
-        render_report(
-            replace(contents, self_preference=pa.Table.from_pylist([kin, alone], schema=schemas.SELF_PREFERENCE))
-        )
-    )
-    row = contents.length_control.to_pylist()[0]
-    assert f"{row['policy_a']} {row['policy_b']} {row['words_a']:.0f} {row['words_b']:.0f}" in text
-    assert "offline-test-judge offline-twin 36 100 %" in text
-    assert "big-judge sage_0 same model sage_1 12 70 % 45 % 25 % 10 % to 40 %" in text
-    assert "lone-judge sage_0 same model sage_1 12 70 % – no judge to compare with" in text
-    sizes = contents.sample_sizes.to_pylist()
-    needed = next(row["needed"] for row in sizes if row["true_share"] == 0.6 and row["pairs"] == 1)
-    assert f" {needed:,} " in text and "shows it with a probability of 80 %" in text
-
-
-def test_one_judge_and_nothing_decided_still_report(contents: Contents) -> None:
-    undecided = {"equal_length_rate_b": None, "win_rate_b": None, "b_says_more": None, "low": None, "high": None}
-    text = words_of(
-        render_report(
-            replace(
-                contents,
-                win_rates=spoiled(contents.win_rates, wins_a=0, wins_b=0, win_rate_b=None, low=None, high=None),
-                length_control=spoiled(contents.length_control, **undecided, odds_by_doubling=None),
-                judge_agreement=schemas.JUDGE_AGREEMENT.empty_table(),
-                self_preference=schemas.SELF_PREFERENCE.empty_table(),
-                sample_sizes=spoiled(contents.sample_sizes, decided=0.0, power=0.0, needed=None),
-            )
-        )
-    )
-    assert "There was one judge; nobody can say how far another would agree." in text
-    assert "By their names, no judge is closer to one policy of a pair than to the other." in text
-    assert text.count("none decided") == 6  # each pair, in the win rates and at equal length
-
-
-def test_a_kappa_that_is_not_there_is_a_dash(contents: Contents) -> None:
-    silent = spoiled(contents.judge_agreement, kappa=None, kappa_low=None, kappa_high=None, decided=0, same_winner=None)
-    assert "100 % 76 % to 100 % – 0 –" in words_of(render_report(replace(contents, judge_agreement=silent)))
-
-
-def test_the_truth_is_shown_apart_and_only_where_there_is_one(contents: Contents) -> None:
-    text = words_of(render_report(contents))
-    assert "Against the generated world's truth" in text and "Suitable replies at the first exchange" in text
-    without = words_of(render_report(replace(contents, outside_scores=None, outside_win_rates=None)))
-    assert "truth" not in without and "Suitable" not in without
-
-
-def test_one_whole_dialogue_with_its_rejected_candidates(contents: Contents) -> None:
+def test_without_scripts_some_dialogues_and_a_search_stand_there(contents: Contents) -> None:
     html = render_report(contents)
     text = words_of(html)
-    said = [row for row in contents.trajectories.sort_by("turn").to_pylist() if row["situation_id"] == "test/0"]
-    assert all(row["text"] in text for row in said)
-    turns = sum(row["role"] == "assistant" for row in said)
-    assert text.count("3 rejected") == turns == html.count("<details>")
-    assert text.count("Candidate 1 says this.") == turns  # valid and rejected
-    assert "Candidate 0 says this." not in text  # the chosen one is the turn itself
-    assert "not valid (state block: expected another start): {u_motivation: broken" in text
-    assert "state sharing · afraid · garden" in text and "action comfort · calm · garden" in text
+    shown = [row for row in data_of(html, "dialogues")["rows"][:2]]
+    for row in shown:
+        for policy in contents.rollouts:
+            said = [line for line in contents.rollouts[policy].to_pylist() if line["situation_id"] == row["id"]]
+            assert len(said) == 9 and all(line["text"] in text for line in said)
+    assert "12 of 12 situations stand here." in text and "12 of 12 searched situations of the last iteration" in text
+    turns = text.split("The last search")[1]
+    assert turns.count("4 candidates") == turns.count("chosen Candidate 0 says this.") == 4
+    assert turns.count("not valid (state block: expected another start): {u_motivation: broken") == 4
+    assert "state sharing · afraid · garden action comfort · calm · garden" in turns
+    assert html.count('<li class="chosen">') == 4
 
 
 def test_hostile_text_is_shown_as_text(contents: Contents) -> None:
@@ -225,7 +127,9 @@ def test_hostile_text_is_shown_as_text(contents: Contents) -> None:
             candidates=spoiled(
                 contents.candidates, utterance=HOSTILE, text=HOSTILE, a_motivation=HOSTILE, invalid_reason=HOSTILE
             ),
-            win_rates=spoiled(contents.win_rates, policy_a=HOSTILE),
+            rollouts={HOSTILE: spoiled(contents.rollouts["sage_1"], text=HOSTILE, outcome=HOSTILE, u_topics=[HOSTILE])},
+            judge_votes=spoiled(contents.judge_votes, judge=HOSTILE, policy_a=HOSTILE, raw_reply=HOSTILE),
+            win_rates=spoiled(contents.win_rates, policy_a=HOSTILE, judge=HOSTILE),
             ranking=spoiled(contents.ranking, judge=HOSTILE, policy=HOSTILE),
             judge_checks=spoiled(contents.judge_checks, judge=HOSTILE),
             length_control=spoiled(contents.length_control, judge=HOSTILE, policy_b=HOSTILE),
@@ -241,9 +145,13 @@ def test_hostile_text_is_shown_as_text(contents: Contents) -> None:
         )
     )
     page = Elements(html)
-    assert not any(tag == "script" for tag, _ in page.tags)
+    assert [attributes.get("type") for tag, attributes in page.tags if tag == "script"] == ["application/json"] * 2 + [
+        None
+    ]
     assert [attributes["src"][:5] for tag, attributes in page.tags if tag == "img"] == ["data:"] * 5
     assert HOSTILE in page.text
+    assert data_of(html, "dialogues")["rows"][0]["dialogues"][HOSTILE]["turns"][0]["text"] == HOSTILE
+    assert HOSTILE not in html and "alert(1)</script>" not in html
 
 
 def test_the_funnel_is_shown_rule_by_rule_and_month_by_month(contents: Contents) -> None:
@@ -346,7 +254,8 @@ def test_an_empty_search_and_a_run_without_blocks_still_report(contents: Content
 
 
 @pytest.mark.parametrize(
-    ("p", "shown"), [(1.0, "1"), (0.2719, "0.27"), (0.0015, "0.0015"), (0.00065, "6.5e-04"), (3e-44, "3.0e-44")]
+    ("p", "shown"),
+    [(1.0, "1"), (0.2719, "0.27"), (0.0015, "0.0015"), (0.00065, "6.5e-04"), (3e-44, "3.0e-44"), (0.0, "<2e-308")],
 )
 def test_p_values_keep_two_digits(p: float, shown: str) -> None:
     assert p_value(p) == shown

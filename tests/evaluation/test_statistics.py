@@ -1,6 +1,7 @@
 """Statistics against published numbers, hand-worked cases and independent computations."""
 
 import math
+from fractions import Fraction
 from functools import cache
 
 import numpy as np
@@ -23,6 +24,13 @@ def test_sign_test_by_hand() -> None:
     assert sign_test(5, 0) == pytest.approx(2 / 32)
     assert sign_test(0, 0) == 1.0
     assert sign_test(3, 9) == sign_test(9, 3)
+
+
+@pytest.mark.parametrize(("wins_a", "wins_b"), [(1, 7), (40, 79), (44, 63), (500, 612), (1127, 1417)])
+def test_sign_test_is_what_counting_in_whole_numbers_gives(wins_a: int, wins_b: int) -> None:
+    decided, fewer = wins_a + wins_b, min(wins_a, wins_b)
+    tail = sum(math.comb(decided, wins) for wins in range(fewer + 1))
+    assert sign_test(wins_a, wins_b) == pytest.approx(float(Fraction(2 * tail, 2**decided)), rel=1e-9)
 
 
 def test_holm_by_hand() -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from sage_dialog.corpora.empathetic import EMOTIONS
-from sage_dialog.microworld import files, reddit
+from sage_dialog.microworld import files, questions, reddit
 from sage_dialog.microworld.base_text import documents
 from sage_dialog.microworld.truth import scores, votes
 from sage_dialog.microworld.world import load_world
@@ -85,15 +85,33 @@ def test_documents_depend_on_their_number_alone(world):
 
 
 def test_multiple_choice_has_one_right_answer(world):
-    for line in files.multiple_choice(world, 50, seed=7)["topics.jsonl"].decode().splitlines():
-        task = json.loads(line)
-        right = [
-            choice
-            for choice in task["choices"]
-            if choice
-            in next(parts["things"] for topic, parts in world.parts["topics"].items() if topic in task["question"])
-        ]
-        assert right == [task["choices"][task["answer"]]]
+    """Found anew from the words of the question."""
+    parts = world.parts
+    things = {thing: topic for topic, about in parts["topics"].items() for thing in about["things"]}
+
+    def right(kind, question, choice):
+        emotion = next((word for word in question.split() if word in world.emotions), world.emotion_in(question))
+        found = {
+            "topics": lambda: things[choice] in question,
+            "feelings": lambda: choice == world.emotion_in(question),
+            "advice": lambda: choice in world.suitable(emotion),
+            "replies": lambda: choice == world.motivation_of(question),
+            "offers": lambda: choice in world.suitable(world.emotion_in(question)),
+        }
+        return found[kind]()
+
+    written = questions.multiple_choice(world, 60, seed=7)
+    assert written == questions.multiple_choice(world, 60, seed=7)
+    assert set(written) == {f"{kind}.jsonl" for kind in ("topics", "feelings", "advice", "replies", "offers")}
+    for name, lines in written.items():
+        rows = [json.loads(line) for line in lines.decode().splitlines()]
+        assert len(rows) == 60
+        for row in rows:
+            kind = name.removesuffix(".jsonl")
+            assert len(set(row["choices"])) == 4
+            good = [place for place, one in enumerate(row["choices"]) if right(kind, row["question"], one)]
+            assert good == [row["answer"]], (kind, row)
+        assert set(Counter(row["answer"] for row in rows)) == {0, 1, 2, 3}
 
 
 def _rollout(world, scene, motivations, plan=None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -24,15 +25,21 @@ def judge_agreement(
 
     `agreement` is of the outcomes a, b and tie, over all pairs together; `kappa` is Cohen's, agreement beyond what
     the two judges' shares of a, b and tie would give by chance (1 is full, 0 is chance; null where both always say
-    the same one thing). `same_winner` is of those that both decide. Intervals take situations as clusters. Judges
-    that share no situation have no row.
+    the same one thing). `same_winner` is of those that both decide; `same_by_lot` what it would be if, pair by pair,
+    each judge named each policy as often as it does, on situations drawn by lot: what two agree on that only know
+    which policy is better. Intervals take situations as clusters. Judges that share no situation have no row.
     """
     judged: dict[str, dict[tuple[str, str, str], Outcome]] = {}
     for pair, by_situation in outcomes(votes, rule).items():
         heard = judged.setdefault(pair.judge, {})
         heard |= {(situation, pair.policy_a, pair.policy_b): outcome for situation, outcome in by_situation.items()}
     return [
-        {"judge_a": judge_a, "judge_b": judge_b, **_compared(cells, bootstrap, judge_a, judge_b)}
+        {
+            "judge_a": judge_a,
+            "judge_b": judge_b,
+            **_compared(cells, bootstrap, judge_a, judge_b),
+            "same_by_lot": _same_by_lot(judged[judge_a], judged[judge_b]),
+        }
         for judge_a, judge_b in combinations(judged, 2)
         if len(cells := _cells(judged[judge_a], judged[judge_b]))
     ]
@@ -48,6 +55,22 @@ def _cells(of_a: Mapping[tuple[str, str, str], Outcome], of_b: Mapping[tuple[str
     for key in both:
         cells[situations[key[0]], PLACE[of_a[key]], PLACE[of_b[key]]] += 1
     return cells
+
+
+def _same_by_lot(
+    of_a: Mapping[tuple[str, str, str], Outcome], of_b: Mapping[tuple[str, str, str], Outcome]
+) -> float | None:
+    """Wins of each policy by judge a times those by judge b, over the situations of the pair that both decide."""
+    tables: dict[tuple[str, str], Counter[tuple[Outcome, Outcome]]] = defaultdict(Counter)
+    for key in of_a:
+        if key in of_b and "tie" not in (of_a[key], of_b[key]):
+            tables[key[1:]][of_a[key], of_b[key]] += 1
+    decided = sum(table.total() for table in tables.values())
+    expected = 0.0
+    for table in tables.values():
+        wins_a, wins_b = table["a", "a"] + table["a", "b"], table["a", "a"] + table["b", "a"]
+        expected += (wins_a * wins_b + (table.total() - wins_a) * (table.total() - wins_b)) / table.total()
+    return expected / decided if decided else None
 
 
 def _compared(cells: np.ndarray, bootstrap: Bootstrap, judge_a: str, judge_b: str) -> dict[str, Any]:

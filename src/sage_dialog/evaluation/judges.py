@@ -27,7 +27,8 @@ def judge_checks(
     order_flips: pairs of dialogues, both answers readable, on which the answer changes with the order. names_first:
     answers that name a dialogue and name the one read first; even is one half. names_longer: wins on which both orders
     agree that go to the dialogue with more words from the assistant; equal ones are left out. says_tie: readable
-    answers that name none. unreadable: of all answers. Intervals take situations as clusters.
+    answers that name none. unreadable: of all answers. Intervals take situations as clusters. Of a judge that was
+    asked once, an answer is a win and nothing can flip; its order was drawn by lot, so that even is one half, too.
 
     Args:
         votes: rows of `schemas.JUDGE_VOTES`.
@@ -65,16 +66,16 @@ def judge_checks(
 
 def _counts(answers: Answers, longer: int) -> dict[str, tuple[int, int]]:
     """(how many, among how many) of one pair of dialogues; `longer`: the words that b's has more than a's."""
-    readable = [answer for answer in answers if answer != "unreadable"]
+    readable = [answer for answer in answers.given if answer != "unreadable"]
     first = (answers.ab == "a") + (answers.ba == "b")
     second = (answers.ab == "b") + (answers.ba == "a")
     won = answers.kind == "win" and longer != 0
     return {
-        "order_flips": (answers.kind == "inconsistent", answers.kind != "unreadable"),
+        "order_flips": (answers.kind == "inconsistent", len(answers.given) == 2 and answers.kind != "unreadable"),
         "names_first": (first, first + second),
-        "names_longer": (won and (answers.ab == "b") == (longer > 0), won),
+        "names_longer": (won and ("b" in answers) == (longer > 0), won),
         "says_tie": (readable.count("tie"), len(readable)),
-        "unreadable": (2 - len(readable), 2),
+        "unreadable": (len(answers.given) - len(readable), len(answers.given)),
     }
 
 
@@ -92,7 +93,8 @@ def self_preference(
     case. A pair has a row where one of its policies is closer to the judge than the other. A tie is half a win.
 
     A judge that names its kin more often may be right. So it is compared with the judges to which neither policy is
-    closer, on the situations that all of them judged; the interval of the difference is a bootstrap over these.
+    closer, on the situations that any of them judged (some, such as people, judge only a few), with the mean of those
+    that did; the interval of the difference is a bootstrap over these.
     Where there is no such judge, the difference is null: preference and quality cannot be told apart.
 
     Args:
@@ -136,7 +138,7 @@ def self_preference(
 
 def _relation(judge: str, card: Mapping[str, Any]) -> Relation | None:
     model, base = _last_part(judge.split()[0] if judge.split() else ""), _last_part(card["base"])
-    if model == _last_part(card["policy"]) or (card["kind"] == "base" and model == base):
+    if model == _last_part(card["policy"]) or (card["kind"] in ("base", "outside") and model == base):
         return "same model"
     return "same base" if model == base else None
 
@@ -159,13 +161,17 @@ def _favour(
         of_b = POINTS[judges[judge][situation]]
         return of_b if b_is_kin else 1 - of_b
 
-    common = [situation for situation in judges[pair.judge] if all(situation in judges[other] for other in neutral)]
-    if not neutral or not common:
+    common = [situation for situation in judges[pair.judge] if any(situation in judges[other] for other in neutral)]
+    if not common:
         own = [points(pair.judge, situation) for situation in judges[pair.judge]]
         return {"n": len(own), "share": fmean(own)}
     given = np.array(
         [
-            (points(pair.judge, situation), fmean(points(other, situation) for other in neutral), 1.0)
+            (
+                points(pair.judge, situation),
+                fmean(points(other, situation) for other in neutral if situation in judges[other]),
+                1.0,
+            )
             for situation in common
         ]
     )

@@ -152,7 +152,7 @@ def reply_statistics(rollouts: Mapping[str, pa.Table], confidence: float) -> lis
     for policy in rollouts:
         dialogues = list(replies_by_dialogue(rollouts[policy]).values())
         sizes = [len(replies) for replies in dialogues]
-        estimates = {"replies_per_dialogue": clustered_mean(sizes, [1] * len(sizes), confidence)}
+        estimates = {"replies_per_dialogue": clustered_mean(sizes, [1] * len(sizes), confidence)} if sizes else {}
         if any(sizes):
             lengths = [sum(len(reply.text.split()) for reply in replies) for replies in dialogues]
             estimates["mean_words"] = clustered_mean(lengths, sizes, confidence)

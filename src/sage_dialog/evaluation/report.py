@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import base64
-import math
+import hashlib
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from sage_dialog import __version__
 from sage_dialog.corpora.reddit.figure import MEANINGS, Step, months, steps
+from sage_dialog.evaluation import report_format, report_judges
+from sage_dialog.evaluation.benchmark_scores import as_shown
 from sage_dialog.evaluation.emotions import majority_share
 from sage_dialog.evaluation.failures import FAILURES
 from sage_dialog.evaluation.outside import mean_scores
+from sage_dialog.evaluation.report_dialogues import EXAMPLES, as_json, dialogues_of_situations, searches
+from sage_dialog.evaluation.votes import PERSON
 from sage_dialog.parameters import Evaluation, OutcomeRule
 
 if TYPE_CHECKING:
@@ -41,24 +49,26 @@ OUTCOME_RULES: dict[OutcomeRule, str] = {
     "half": "each order counts half, and the policy with more of it wins; all else is a tie",
     "first_order": "only the order in which a comes first counts here",
 }
-JUDGE_CHECKS = {
-    "order_flips": "the answer changes with the order of the two",
-    "names_first": "where one dialogue is named, it is the one read first",
-    "names_longer": "where both orders name a winner, it is the one that says more",
-    "says_tie": "the answer is a tie",
-    "unreadable": "the answer cannot be read",
-}
-LEANINGS = {  # below one half, above it
-    "names_first": ("leans to the second place", "leans to the first place"),
-    "names_longer": ("shorter dialogues win", "longer dialogues win"),
-}
+LIBRARIES = (
+    "kedro",
+    "pyarrow",
+    "numpy",
+    "scipy",
+    "statsmodels",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "openai",
+    "lm-eval",
+)
 
 
 @dataclass(frozen=True)
 class Contents:
     """What a report shows: tables by their schemas' names, roles by their own. `outside_*` may be missing.
 
-    `left_out` has the tables of `schemas.LEFT_OUT` by policy.
+    `rollouts` has the tables of `schemas.TRAJECTORIES` by policy, `left_out` those of `schemas.LEFT_OUT`.
     """
 
     dials: Evaluation
@@ -67,6 +77,7 @@ class Contents:
     judges: Sequence[str]
     policies: pa.Table
     situations: pa.Table
+    rollouts: Mapping[str, pa.Table]
     judge_votes: pa.Table
     win_rates: pa.Table
     ranking: pa.Table
@@ -88,6 +99,7 @@ class Contents:
     failure_modes: pa.Table
     failure_examples: pa.Table
     training_figure: bytes
+    benchmark_scores: pa.Table
     left_out: Mapping[str, pa.Table]
     filter_report: pa.Table
     filter_figure: bytes
@@ -95,19 +107,13 @@ class Contents:
     trajectories: pa.Table
     outside_scores: pa.Table | None = None
     outside_win_rates: pa.Table | None = None
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One message of the shown dialogue with the candidates that were not chosen, valid ones first."""
-
-    message: Mapping[str, Any]
-    rejected: tuple[Mapping[str, Any], ...] = ()
+    outside_votes: pa.Table | None = None
 
 
 def render_report(contents: Contents) -> str:
     """The whole report as HTML; every text of a model, a user or a file is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("sage_dialog.evaluation", "."),
@@ -116,23 +122,43 @@ def render_report(contents: Contents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "p": p_value, "number": number, "span": span, "thousands": thousands}
-    environment.filters |= {"against_average": against_average, "leaning": leaning, "times": times}
+    shown = ("percent", "number", "thousands", "times", "against_average", "span", "shares")
+    environment.filters |= {name: getattr(report_format, name) for name in shown}
+    environment.filters |= {"p": report_format.p_value, "leaning": report_judges.leaning, "source_hash": source_hash}
     dials, labels = contents.dials, contents.situations
-    roles = [*contents.roles.items(), *(("judge", name) for name in contents.judges)]
-    shown = contents.trajectories.num_rows > 0
+    judges = list(dict.fromkeys([*contents.judges, *contents.judge_votes["judge"].unique().to_pylist()]))
+    roles = [*contents.roles.items(), *(("judge", name) for name in judges)]
+    truths = [] if contents.outside_win_rates is None else contents.outside_win_rates["judge"].unique().to_pylist()
     return environment.get_template(TEMPLATE).render(
+        style=Markup(_source("report.css")),
+        script=Markup(_source("report.js")),
+        judges=judges,
+        people=any(judge.startswith(PERSON) for judge in judges),
+        truths=truths,
+        in_words=report_judges.in_words(
+            contents.judge_checks,
+            contents.win_rates,
+            contents.length_control,
+            contents.judge_agreement,
+            contents.self_preference,
+            truths,
+            dials.confidence,
+        ),
+        at_a_glance=report_judges.at_a_glance(
+            _all_win_rates(contents), contents.judge_agreement, truths, dials.confidence
+        ),
+        browser=_browser(contents),
+        versions=_versions(),
         contents=contents,
         roles=roles,
         offline=[f"{role} {name}" for role, name in roles if name.startswith("offline")],
-        played=contents.judge_votes["situation_id"].unique().to_pylist(),
         judged=_grouped(contents.win_rates, "judge"),
         rule=OUTCOME_RULES[dials.outcome_rule],
         agreement=_agreement(contents.win_rates, contents.judge_votes),
         ranked=_ranked(contents.ranking),
-        checks=_checks(contents.judge_checks),
+        checks=report_judges.figures(contents.judge_checks),
         lengths=_grouped(contents.length_control, "judge"),
-        between_judges=contents.judge_agreement.to_pylist(),
+        between_judges=_with_truth_first(contents.judge_agreement.to_pylist(), truths),
         kinships=contents.self_preference.to_pylist(),
         sizes=_sizes(contents.sample_sizes),
         outside=None if contents.outside_scores is None else _outside(contents.outside_scores, dials.confidence),
@@ -157,13 +183,65 @@ def render_report(contents: Contents) -> str:
         transition_figure=_inline(contents.transition_figure),
         confusion_figure=_inline(contents.confusion_figure),
         training_figure=_inline(contents.training_figure),
+        benchmarks=as_shown(contents.benchmark_scores),
         left_out=[_longest(policy, rows.to_pylist()) for policy, rows in contents.left_out.items()],
         filter_figure=_inline(contents.filter_figure),
         funnel=_funnel(contents.filter_report),
         months=months(contents.filter_report.to_pylist()),
-        dialogue=_annotated_dialogue(contents.trajectories, contents.candidates) if shown else None,
-        emotions=dict(zip(labels["situation_id"].to_pylist(), labels["emotion"].to_pylist(), strict=True)),
     )
+
+
+def source_hash(source: str) -> str:
+    """What the page's own rules (Content-Security-Policy) know an inline style or script by: no other one runs."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode("ascii")
+
+
+def _source(name: str) -> str:
+    return resources.files("sage_dialog.evaluation").joinpath(name).read_text(encoding="utf-8")
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "sage-dialog": __version__,
+        "Python": platform.python_version(),
+        **{library: version(library) for library in LIBRARIES},
+    }
+
+
+def _browser(contents: Contents) -> dict[str, Any]:
+    """What the browsers of dialogues and searches hold, as rows and as JSON."""
+    from markupsafe import Markup
+
+    emotions = dict(zip(*(contents.situations[key].to_pylist() for key in ("situation_id", "emotion")), strict=True))
+    votes = [table for table in (contents.judge_votes, contents.outside_votes) if table is not None]
+    dialogues = dialogues_of_situations(contents.rollouts, votes, emotions, contents.dials.outcome_rule, contents.seed)
+    trees = searches(contents.trajectories, contents.candidates, emotions, contents.seed)
+    policies = list(contents.rollouts)
+    last_pair = [policy for policy in contents.dials.pairs[-1] if policy in policies] if contents.dials.pairs else []
+    held = {"policies": policies, "ticked": last_pair or policies[:2], "rows": dialogues}
+    return {
+        "dialogues": dialogues,
+        "dialogues_json": Markup(as_json(held)),
+        "played": len(
+            {id_ for table in contents.rollouts.values() for id_ in table["situation_id"].unique().to_pylist()}
+        ),
+        "searches": trees,
+        "searches_json": Markup(as_json({"rows": trees})),
+        "searched": len(contents.trajectories["situation_id"].unique()),
+        "examples": EXAMPLES,
+    }
+
+
+def _all_win_rates(contents: Contents) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.concat_tables(
+        [contents.win_rates, *([] if contents.outside_win_rates is None else [contents.outside_win_rates])]
+    )
+
+
+def _with_truth_first(agreement: list[dict[str, Any]], truths: Sequence[str]) -> list[dict[str, Any]]:
+    return sorted(agreement, key=lambda row: row["judge_a"] not in truths and row["judge_b"] not in truths)
 
 
 def _grouped(rows: pa.Table, column: str) -> dict[str, list[dict[str, Any]]]:
@@ -174,8 +252,8 @@ def _grouped(rows: pa.Table, column: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def _agreement(win_rates: pa.Table, votes: pa.Table) -> dict[str, int]:
-    """How the two orders of all judged pairs of dialogues agreed."""
-    rows = win_rates.to_pylist()
+    """How the two orders of all pairs of dialogues agreed that were judged in both, as people do not."""
+    rows = [row for row in win_rates.to_pylist() if not row["judge"].startswith(PERSON)]
     return {
         "pairs": sum(row["n"] for row in rows),
         "agreed": sum(row["n"] - row["inconsistent"] - row["unreadable"] for row in rows),
@@ -191,17 +269,6 @@ def _ranked(ranking: pa.Table) -> dict[str, Any]:
     groups = len({(row["judge"], row["group"]) for row in ranking.to_pylist()})
     judges = ranking["judge"].unique().to_pylist()
     return {"judges": judges, "policies": by_policy, "several_groups": groups > len(judges)}
-
-
-def _checks(judge_checks: pa.Table) -> dict[str, Any]:
-    """Judges, and what each statistic is by judge, in the words of JUDGE_CHECKS."""
-    found = {(row["statistic"], row["judge"]): row for row in judge_checks.to_pylist()}
-    judges = judge_checks["judge"].unique().to_pylist()
-    rows = [
-        (statistic, meaning, {judge: found[statistic, judge] for judge in judges if (statistic, judge) in found})
-        for statistic, meaning in JUDGE_CHECKS.items()
-    ]
-    return {"judges": judges, "rows": rows}
 
 
 def _sizes(sample_sizes: pa.Table) -> list[dict[str, Any]]:
@@ -268,63 +335,3 @@ def _funnel(filter_report: pa.Table) -> dict[str, Any]:
 def _meaning(step: Step) -> str:
     """Half a sentence; a report of other rules than today's shows their names alone."""
     return f"{step.unit}s {MEANINGS[step.rule]}" if step.rule in MEANINGS else f"{step.unit}s"
-
-
-def _annotated_dialogue(trajectories: pa.Table, candidates: pa.Table) -> list[Turn]:
-    """The longest dialogue of the last search, the first by id among those; a whole one, not a pretty one."""
-    messages: dict[str, list[dict[str, Any]]] = {}
-    for row in trajectories.sort_by("turn").to_pylist():
-        messages.setdefault(row["situation_id"], []).append(row)
-    situation = min(messages, key=lambda id_: (-len(messages[id_]), id_))
-    rejected: dict[int, list[dict[str, Any]]] = {}
-    for row in candidates.to_pylist():
-        if row["situation_id"] == situation and not row["chosen"]:
-            rejected.setdefault(row["turn"], []).append(row)
-    return [
-        Turn(
-            message,
-            tuple(sorted(rejected.get(message["turn"], ()), key=lambda row: (not row["valid"], row["candidate"]))),
-        )
-        for message in messages[situation]
-    ]
-
-
-def percent(share: float | None, digits: int = 0) -> str:
-    return "–" if share is None or not math.isfinite(share) else f"{100 * share:z.{digits}f}\N{NO-BREAK SPACE}%"
-
-
-def number(value: float, digits: int = 1) -> str:
-    return f"{value:z.{digits}f}" if math.isfinite(value) else "–"
-
-
-def thousands(number: int) -> str:
-    return f"{number:,}"
-
-
-def p_value(p: float) -> str:
-    """Two significant digits: 0.27, 6.5e-04, 1."""
-    return "1" if p > 0.995 else f"{p:.2g}" if p >= 1e-3 else f"{p:.1e}"
-
-
-def times(factor: float) -> str:
-    """Two significant digits: ×1.8, ×0.0052, ×24; more than a thousand is only that."""
-    return "over ×1,000" if factor > 1000 else f"×{factor:.2g}" if factor < 10 else f"×{factor:.0f}"
-
-
-def against_average(score: float) -> float:
-    """The share of points that a policy of this score (log-odds) takes from one of average score."""
-    return 1 / (1 + math.exp(-score))
-
-
-def leaning(row: Mapping[str, Any]) -> str:
-    """What a row of `schemas.JUDGE_CHECKS` shows where even is one half; nothing where another is right."""
-    if row["statistic"] not in LEANINGS:
-        return ""
-    below, above = LEANINGS[row["statistic"]]
-    return below if row["high"] < 0.5 else above if row["low"] > 0.5 else "no leaning seen"
-
-
-def span(interval: Sequence[float]) -> dict[str, float]:
-    """Where low, value and high stand on a line from 0 to 1, in percent, for the style sheet."""
-    low, value, high = (100 * min(1.0, max(0.0, place)) for place in interval)
-    return {"left": round(low, 2), "width": round(high - low, 2), "value": round(value, 2)}

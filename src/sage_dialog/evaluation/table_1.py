@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from sage_dialog.evaluation.power import sample_sizes
 from sage_dialog.evaluation.ranking import ranking
-from sage_dialog.evaluation.report import p_value, percent, thousands
+from sage_dialog.evaluation.report_format import p_value, percent, thousands
 from sage_dialog.evaluation.resampling import Bootstrap
 from sage_dialog.evaluation.votes import ORDERS, JudgedPair, win_rates
 

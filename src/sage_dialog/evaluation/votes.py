@@ -19,6 +19,8 @@ Outcome = Literal["a", "b", "tie"]
 Kind = Literal["win", "tie", "inconsistent", "unreadable"]
 
 ORDERS = ("ab", "ba")
+PERSON = "human:"
+"""How the name of a judge begins that is a person: one who reads a pair of dialogues once, in an order drawn by lot."""
 _VOTE_OF = {
     "ab": {"first": "a", "second": "b", "tie": "tie", "unreadable": "unreadable"},
     "ba": {"first": "b", "second": "a", "tie": "tie", "unreadable": "unreadable"},
@@ -37,23 +39,31 @@ class JudgedPair(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """One judge's answers to one pair of dialogues: "a", "b", "tie" or "unreadable" in each order."""
+    """One judge's answers to one pair of dialogues: "a", "b", "tie" or "unreadable" in each order.
 
-    ab: str
-    ba: str
+    One of the two is None where the judge was asked once, as people are.
+    """
+
+    ab: str | None
+    ba: str | None
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The one or two answers."""
+        return tuple(answer for answer in self if answer is not None)
 
     @property
     def kind(self) -> Kind:
-        """What the two answers are together; a win is one on which both orders agree."""
+        """What the answers are together; a win is one that all of them name."""
         if "unreadable" in self:
             return "unreadable"
-        if self.ab != self.ba:
+        if len(set(self.given)) > 1:
             return "inconsistent"
-        return "tie" if self.ab == "tie" else "win"
+        return "tie" if "tie" in self else "win"
 
 
 def _agreement(answers: Answers) -> Outcome:
-    return _named(answers.ab if answers.ab == answers.ba else "tie")
+    return _named(answers.given[0] if answers.kind == "win" else "tie")
 
 
 def _half(answers: Answers) -> Outcome:
@@ -62,7 +72,7 @@ def _half(answers: Answers) -> Outcome:
 
 
 def _first_order(answers: Answers) -> Outcome:
-    return _named(answers.ab)
+    return _named(answers.given[0])
 
 
 def _named(answer: str) -> Outcome:
@@ -108,7 +118,7 @@ def collect_votes(
 
 
 def both_orders(votes: Iterable[Mapping[str, Any]]) -> dict[JudgedPair, dict[str, Answers]]:
-    """By judge and pair, in order of appearance, the answers on every situation.
+    """By judge and pair, in order of appearance, the answers on every situation; a person's may be one.
 
     Raises:
         ValueError: naming a situation that was not judged exactly once in each order.
@@ -121,11 +131,13 @@ def both_orders(votes: Iterable[Mapping[str, Any]]) -> dict[JudgedPair, dict[str
             raise ValueError(f"situation {vote['situation_id']!r} of {pair} was judged twice as {vote['order']}")
         both[vote["order"]] = vote["vote"]
     for pair, situations in heard.items():
+        if pair.judge.startswith(PERSON):
+            continue
         for situation, both in situations.items():
             if missing := set(ORDERS) - set(both):
                 raise ValueError(f"situation {situation!r} of {pair} was not judged in order {missing.pop()}")
     return {
-        pair: {situation: Answers(both["ab"], both["ba"]) for situation, both in situations.items()}
+        pair: {situation: Answers(both.get("ab"), both.get("ba")) for situation, both in situations.items()}
         for pair, situations in heard.items()
     }
 
@@ -139,7 +151,8 @@ def outcomes(
         votes: rows of `schemas.JUDGE_VOTES`.
         rule: "agreement", the paper's: a policy wins where both orders name it. "half": each order counts half, and
             the policy with more of it wins, so that one clear answer decides beside a tie or an unreadable one.
-            "first_order": the order ab alone, as if nobody had asked twice. All else is a tie.
+            "first_order": the order ab alone, as if nobody had asked twice. All else is a tie. Under each of them the
+            one answer of a judge that was asked once is the outcome.
 
     Raises:
         ValueError: naming a situation that was not judged exactly once in each order.

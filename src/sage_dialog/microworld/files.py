@@ -1,4 +1,4 @@
-"""The demo world's other raw files: EmpatheticDialogues CSVs, instructions, multiple choice, and the truth."""
+"""The demo world's other raw files: EmpatheticDialogues CSVs, instructions, and the truth."""
 
 from __future__ import annotations
 
@@ -74,17 +74,3 @@ def instructions(world: World, count: int, seed: int) -> dict[str, bytes]:
             ]
         conversations.append({"id": f"instruction-{number}", "conversations": turns})
     return {"sharegpt.json": json.dumps(conversations, indent=1).encode()}
-
-
-def multiple_choice(world: World, count: int, seed: int) -> dict[str, bytes]:
-    """`topics.jsonl`: which of four things goes with a topic; `answer` is the index of the right one."""
-    lines = []
-    topics = list(world.parts["topics"])
-    for number in range(count):
-        rng = generator(seed, "multiple choice", number)
-        order = rng.permutation(len(topics))[:4]
-        choices = [pick(rng, world.parts["topics"][topics[i]]["things"]) for i in order]
-        answer = int(rng.integers(4))
-        question = f"Name a thing that goes with the {topics[order[answer]]}."
-        lines.append(json.dumps({"question": question, "choices": choices, "answer": answer}))
-    return {"topics.jsonl": ("\n".join(lines) + "\n").encode()}

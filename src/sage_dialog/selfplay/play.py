@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sage_dialog.fingerprint import fingerprint
 from sage_dialog.generation.engine import Engine
+from sage_dialog.generation.outside_models import OutsideModel
 from sage_dialog.parameters import Evaluation, GameRules, SelfPlay, Steering
 from sage_dialog.policies import Policy, identity
 from sage_dialog.roles.protocols import Selector
@@ -59,7 +60,7 @@ def search(
     opened = _situations(situations, "train", dials.situations, seed, f"situations of {agent.name}")
     game = Game(
         kind="search",
-        agent=Speaker(agent.name, agent.card.blocks, preambles.get("listener")),
+        agent=_speaker(agent, preambles),
         user=Speaker(user.name, user.card.blocks, preambles.get("sharer")),
         rules=dials,
         max_turns=dials.max_turns,
@@ -73,7 +74,7 @@ def search(
 
 def rollout(
     engine: Engine,
-    agent: Policy,
+    agent: Policy | OutsideModel,
     user: Policy,
     situations: pa.Table,
     dials: Evaluation,
@@ -84,25 +85,33 @@ def rollout(
     """Play held-out situations, one sample a turn, for `dials.exchanges` exchanges; the TRAJECTORIES table.
 
     Nothing mends the agent here: a reply whose blocks do not parse is heard as it was written, broken
-    blocks and all, and its state and action columns are null. All policies play the same situations. One without
-    blocks plays unsteered: it has nothing to steer.
+    blocks and all, and its state and action columns are null. All policies and outside models play the same
+    situations. One without blocks plays unsteered: it has nothing to steer.
 
     Raises:
         ValueError: if the split holds no situation.
     """
-    if dials.steering and not agent.card.blocks:
+    speaker = _speaker(agent, preambles)
+    if dials.steering and not speaker.blocks:
         logger.info("%s writes no state and action blocks: evaluation.steering leaves it as it is", agent.name)
         dials = dials.model_copy(update={"steering": Steering()})
     opened = _situations(situations, dials.split, dials.situations, seed, "evaluation situations")
     game = Game(
         kind="rollout",
-        agent=Speaker(agent.name, agent.card.blocks, preambles.get("listener")),
+        agent=speaker,
         user=Speaker(user.name, user.card.blocks, preambles.get("sharer")),
         rules=dials,
         max_turns=2 * dials.exchanges,
         seed=seed,
     )
     return _play_shards(engine, game, opened, (agent, user), ROLLOUT_SHARD, 1, scratch)[1]
+
+
+def _speaker(agent: Policy | OutsideModel, preambles: Preambles) -> Speaker:
+    if isinstance(agent, OutsideModel):
+        preamble = preambles.get("listener") if agent.preamble is None else agent.preamble
+        return Speaker(agent.name, False, preamble or None)
+    return Speaker(agent.name, agent.card.blocks, preambles.get("listener"))
 
 
 def _situations(table: pa.Table, split: str, size: int | None, seed: int, purpose: str) -> list[tuple[str, str]]:
@@ -118,7 +127,7 @@ def _play_shards(
     engine: Engine,
     game: Game,
     situations: Sequence[tuple[str, str]],
-    policies: tuple[Policy, Policy],
+    speakers: tuple[Policy | OutsideModel, Policy],
     shard_size: int,
     at_once: int,
     scratch: Path,
@@ -127,7 +136,9 @@ def _play_shards(
     rules = {
         "game": [game.kind, game.rules.model_dump(include=set(GameRules.model_fields)), game.max_turns],
         "search": [game.candidates, game.redraws, None if game.selector is None else game.selector.name],
-        "speakers": [identity(policy) for policy in policies],
+        "speakers": [
+            speaker.identity() if isinstance(speaker, OutsideModel) else identity(speaker) for speaker in speakers
+        ],
         "preambles": [game.agent.preamble, game.user.preamble],
         "situations": [list(situation) for situation in situations],
         "seed": game.seed,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sage_dialog.arena.vote_file import HumanVote
 from sage_dialog.generation.engine import OpenEngine
+from sage_dialog.generation.outside_models import OutsideModel
 from sage_dialog.parameters import Evaluation, SacAugmentation
 from sage_dialog.policies import Policy
 from sage_dialog.roles.protocols import Annotator, Judge, Selector
@@ -14,9 +17,11 @@ from sage_dialog.tables import Table, table
 if TYPE_CHECKING:
     from sage_dialog.evaluation.resampling import Bootstrap
 
+logger = logging.getLogger(__name__)
 
-def describe_policies(**policies: Policy) -> Table:
-    """The cards of the evaluated policies, as a table of `schemas.POLICIES`; weights are hashed, not loaded."""
+
+def describe_policies(outside_models: dict[str, OutsideModel], **policies: Policy) -> Table:
+    """The cards of all that is evaluated, as a table of `schemas.POLICIES`; weights are hashed, not loaded."""
     from sage_dialog.schemas import POLICIES
 
     rows = [
@@ -31,6 +36,17 @@ def describe_policies(**policies: Policy) -> Table:
             "parent_revision": policy.card.parent_revision,
         }
         for name, policy in policies.items()
+    ]
+    rows += [
+        {
+            "policy": name,
+            "kind": "outside",
+            "blocks": False,
+            "revision": model.model,
+            "base": model.model,
+            "base_revision": "not known",
+        }
+        for name, model in outside_models.items()
     ]
     return table(rows, POLICIES)
 
@@ -58,13 +74,62 @@ def play_rollouts(
     return rollout(opened, agent, user, situations, evaluation, sac_augmentation.preambles, seed, Path(scratch))
 
 
+def play_outside_models(
+    base: Policy,
+    user: Policy,
+    situations: Table,
+    engine: OpenEngine,
+    outside_models: dict[str, OutsideModel],
+    evaluation: Evaluation,
+    sac_augmentation: SacAugmentation,
+    seed: int,
+    threads: int | None,
+    scratch: str,
+) -> Table:
+    """Dialogues of models of others with the same simulated user on the same situations.
+
+    Returns:
+        A table of `schemas.OUTSIDE_ROLLOUTS`, without rows where there are no such models.
+    """
+    from sage_dialog.generation.outside_models import OutsideEngine
+    from sage_dialog.schemas import OUTSIDE_ROLLOUTS
+    from sage_dialog.selfplay.play import rollout
+
+    rows = []
+    for name, model in outside_models.items():
+        opened = OutsideEngine(model, engine(base, [user], seed, threads), seed)
+        played = rollout(opened, model, user, situations, evaluation, sac_augmentation.preambles, seed, Path(scratch))
+        rows += [{"model": name, **row} for row in played.to_pylist()]
+    return table(rows, OUTSIDE_ROLLOUTS)
+
+
 def judge_pairs(evaluation: Evaluation, judges: list[Judge], **rollouts: Table) -> Table:
-    """The votes of every judge on the configured pairs, in both orders, as a table of `schemas.JUDGE_VOTES`."""
+    """The votes of every configured judge on the configured pairs, in both orders: a table of `schemas.JUDGE_VOTES`."""
     from sage_dialog.evaluation.votes import collect_votes
     from sage_dialog.schemas import JUDGE_VOTES
 
-    votes = [vote for judge in judges for vote in collect_votes(rollouts, evaluation.pairs, judge)]
+    votes = [vote for judge in judges for vote in collect_votes(by_policy(rollouts), evaluation.pairs, judge)]
     return table(votes, JUDGE_VOTES)
+
+
+def gather_votes(
+    model_votes: Table, human_votes: dict[str, list[HumanVote]], evaluation: Evaluation, **rollouts: Table
+) -> tuple[Table, Table]:
+    """The configured judges' votes, and people's behind them.
+
+    Returns:
+        Tables of `schemas.JUDGE_VOTES` and, of people's votes that do not hold, `schemas.VOTE_REJECTS`.
+    """
+    import pyarrow as pa
+
+    from sage_dialog.arena.counting import count_votes
+    from sage_dialog.schemas import JUDGE_VOTES, VOTE_REJECTS
+
+    counted, set_aside = count_votes(human_votes, by_policy(rollouts), evaluation.pairs)
+    if human_votes:
+        raters, away = ", ".join(human_votes), len(set_aside)
+        logger.info("%d votes of people (%s), %d more set aside: see vote_rejects", len(counted), raters, away)
+    return pa.concat_tables([model_votes, table(counted, JUDGE_VOTES)]), table(set_aside, VOTE_REJECTS)
 
 
 def count_wins(votes: Table, evaluation: Evaluation, seed: int) -> Table:
@@ -110,7 +175,7 @@ def check_judges(
     from sage_dialog.evaluation.judges import judge_checks, self_preference
     from sage_dialog.evaluation.length import length_control, words_said
 
-    rule, bootstrap, words = evaluation.outcome_rule, _bootstrap(evaluation, seed), words_said(rollouts)
+    rule, bootstrap, words = evaluation.outcome_rule, _bootstrap(evaluation, seed), words_said(by_policy(rollouts))
     judged = _answers(votes)
     compared = judged if outside_votes is None else judged + _answers(outside_votes)
     return (
@@ -126,7 +191,7 @@ def score_emotions(evaluation: Evaluation, situations: Table, policy_cards: Tabl
     from sage_dialog.evaluation.emotions import emotion_accuracy
     from sage_dialog.schemas import EMOTION_ACCURACY
 
-    rows = emotion_accuracy(rollouts, _with_blocks(policy_cards), situations, evaluation.confidence)
+    rows = emotion_accuracy(by_policy(rollouts), _with_blocks(policy_cards), situations, evaluation.confidence)
     return table(rows, EMOTION_ACCURACY)
 
 
@@ -142,7 +207,7 @@ def map_emotions(
     from sage_dialog.evaluation.emotions import emotion_confusion, mapped_emotions, read_emotions, unmapped_emotions
     from sage_dialog.evaluation.figures import confusion_figure
 
-    readings = read_emotions(rollouts, _with_blocks(policy_cards), situations)
+    readings = read_emotions(by_policy(rollouts), _with_blocks(policy_cards), situations)
     confusion = emotion_confusion(readings, evaluation.confidence)
     return (
         table(mapped_emotions(readings, evaluation.confidence), schemas.MAPPED_EMOTIONS),
@@ -174,8 +239,8 @@ def describe_replies(evaluation: Evaluation, policy_cards: Table, **rollouts: Ta
     from sage_dialog.schemas import ACTION_DISTRIBUTION, REPLY_STATISTICS
 
     with_blocks = _with_blocks(policy_cards)
-    actions = action_distribution(rollouts, with_blocks, evaluation.confidence)
-    statistics = reply_statistics(rollouts, evaluation.confidence)
+    actions = action_distribution(by_policy(rollouts), with_blocks, evaluation.confidence)
+    statistics = reply_statistics(by_policy(rollouts), evaluation.confidence)
     return table(actions, ACTION_DISTRIBUTION), action_figure(actions), table(statistics, REPLY_STATISTICS)
 
 
@@ -185,7 +250,7 @@ def follow_actions(evaluation: Evaluation, policy_cards: Table, **rollouts: Tabl
     from sage_dialog.evaluation.replies import action_transitions
     from sage_dialog.schemas import ACTION_TRANSITIONS
 
-    steps = action_transitions(rollouts, _with_blocks(policy_cards), evaluation.confidence)
+    steps = action_transitions(by_policy(rollouts), _with_blocks(policy_cards), evaluation.confidence)
     return table(steps, ACTION_TRANSITIONS), transition_figure(steps)
 
 
@@ -194,7 +259,7 @@ def measure_diversity(evaluation: Evaluation, seed: int, policy_cards: Table, **
     from sage_dialog.evaluation.diversity import diversity
     from sage_dialog.schemas import DIVERSITY
 
-    return table(diversity(rollouts, _with_blocks(policy_cards), evaluation.confidence, seed), DIVERSITY)
+    return table(diversity(by_policy(rollouts), _with_blocks(policy_cards), evaluation.confidence, seed), DIVERSITY)
 
 
 def find_failures(evaluation: Evaluation, seed: int, policy_cards: Table, **rollouts: Table) -> tuple[Table, Table]:
@@ -202,8 +267,25 @@ def find_failures(evaluation: Evaluation, seed: int, policy_cards: Table, **roll
     from sage_dialog.evaluation.failures import failure_modes
     from sage_dialog.schemas import FAILURE_EXAMPLES, FAILURE_MODES
 
-    modes, examples = failure_modes(rollouts, _with_blocks(policy_cards), evaluation.confidence, seed)
+    modes, examples = failure_modes(by_policy(rollouts), _with_blocks(policy_cards), evaluation.confidence, seed)
     return table(modes, FAILURE_MODES), table(examples, FAILURE_EXAMPLES)
+
+
+def score_benchmarks(
+    base: Policy,
+    benchmark_files: dict[str, Path],
+    evaluation: Evaluation,
+    seed: int,
+    threads: int | None,
+    **policies: Policy,
+) -> Table:
+    """Standard benchmarks before and after training (paper Table 2), as a table of `schemas.BENCHMARK_SCORES`."""
+    from sage_dialog.evaluation.benchmark_scores import benchmark_scores
+    from sage_dialog.evaluation.benchmarks import score_policies
+    from sage_dialog.schemas import BENCHMARK_SCORES
+
+    scores = score_policies(base, policies, benchmark_files, evaluation.benchmarks, seed, threads)
+    return table(benchmark_scores(scores, _bootstrap(evaluation, seed)), BENCHMARK_SCORES)
 
 
 def draw_training(**logs: Table) -> bytes:
@@ -214,84 +296,30 @@ def draw_training(**logs: Table) -> bytes:
 
 
 def write_report(
-    evaluation: Evaluation,
-    seed: int,
-    annotator: Annotator,
-    selector: Selector,
-    judges: list[Judge],
-    policy_cards: Table,
-    situations: Table,
-    judge_votes: Table,
-    win_rates: Table,
-    ranking: Table,
-    judge_checks: Table,
-    length_control: Table,
-    judge_agreement: Table,
-    self_preference: Table,
-    sample_sizes: Table,
-    emotion_accuracy: Table,
-    mapped_emotions: Table,
-    unmapped_emotions: Table,
-    emotion_confusion: Table,
-    confusion_figure: bytes,
-    emotion_top_k: Table,
-    reply_statistics: Table,
-    action_figure: bytes,
-    transition_figure: bytes,
-    diversity: Table,
-    failure_modes: Table,
-    failure_examples: Table,
-    training_figure: bytes,
-    filter_report: Table,
-    filter_figure: bytes,
-    candidates: Table,
-    trajectories: Table,
-    outside_scores: Table | None = None,
-    outside_win_rates: Table | None = None,
-    **left_out: Table,
+    evaluation: Evaluation, seed: int, annotator: Annotator, selector: Selector, judges: list[Judge], **shown: Any
 ) -> str:
-    """The HTML report; candidates and trajectories are those of the last self-play iteration.
+    """The HTML report.
 
-    `left_out` are tables of `schemas.LEFT_OUT` by policy.
+    `shown` are the other fields of `report.Contents`, of which candidates and trajectories are those of the last
+    self-play iteration; `left_out_{policy}`, tables of `schemas.LEFT_OUT`; and rollouts as the other nodes take them.
     """
+    from dataclasses import fields
+
     from sage_dialog.evaluation.report import Contents, render_report
 
+    prefix = "left_out_"
+    left_out = {name.removeprefix(prefix): rows for name, rows in shown.items() if name.startswith(prefix)}
+    contents = {field.name: shown[field.name] for field in fields(Contents) if field.name in shown}
+    rollouts = {name: rows for name, rows in shown.items() if name not in contents and not name.startswith(prefix)}
     return render_report(
         Contents(
             dials=evaluation,
             seed=seed,
             roles={"annotator": annotator.name, "selector": selector.name},
             judges=[judge.name for judge in judges],
-            policies=policy_cards,
-            situations=situations,
-            judge_votes=judge_votes,
-            win_rates=win_rates,
-            ranking=ranking,
-            judge_checks=judge_checks,
-            length_control=length_control,
-            judge_agreement=judge_agreement,
-            self_preference=self_preference,
-            sample_sizes=sample_sizes,
-            emotion_accuracy=emotion_accuracy,
-            mapped_emotions=mapped_emotions,
-            unmapped_emotions=unmapped_emotions,
-            emotion_confusion=emotion_confusion,
-            confusion_figure=confusion_figure,
-            emotion_top_k=emotion_top_k,
-            reply_statistics=reply_statistics,
-            action_figure=action_figure,
-            transition_figure=transition_figure,
-            diversity=diversity,
-            failure_modes=failure_modes,
-            failure_examples=failure_examples,
-            training_figure=training_figure,
+            rollouts=by_policy(rollouts),
             left_out=left_out,
-            filter_report=filter_report,
-            filter_figure=filter_figure,
-            candidates=candidates,
-            trajectories=trajectories,
-            outside_scores=outside_scores,
-            outside_win_rates=outside_win_rates,
+            **contents,
         )
     )
 
@@ -305,6 +333,21 @@ def _bootstrap(evaluation: Evaluation, seed: int) -> Bootstrap:
     from sage_dialog.evaluation.resampling import Bootstrap
 
     return Bootstrap(evaluation.confidence, evaluation.replicates, seed)
+
+
+def by_policy(rollouts: dict[str, Table]) -> dict[str, Table]:
+    """Rollouts by policy, those of outside models among them; a node gets the latter's in one table."""
+    from sage_dialog.schemas import TRAJECTORIES
+
+    tables = {policy: played for policy, played in rollouts.items() if policy != "outside_rollouts"}
+    outside = rollouts.get("outside_rollouts")
+    if outside is None or not outside.num_rows:
+        return tables
+    import pyarrow.compute as pc
+
+    for name in pc.unique(outside["model"]).to_pylist():
+        tables[name] = outside.filter(pc.equal(outside["model"], name)).select(TRAJECTORIES.names)
+    return tables
 
 
 def _with_blocks(policy_cards: Table) -> list[str]:

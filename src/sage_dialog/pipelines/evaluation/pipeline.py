@@ -1,8 +1,10 @@
 """Every policy talks to the user model on held-out situations, judges compare the dialogues::
 
     sage_0 ┐
-    policy ┼─> [rollout_{policy}] ─> rollouts_{policy} ┬─> [judge_pairs] ─> judge_votes
+    policy ┼─> [rollout_{policy}] ─> rollouts_{policy} ┬─> [judge_pairs] ─> model_votes
     sage_1 ┘                                judges ────┤
+    outside_models ─> [rollout_outside_models] ────────┤
+     (as a policy; sage_0, sage_1)  outside_rollouts   │
                                                        ├─> [score_emotions]    ─> emotion_accuracy
                                                        ├─> [map_emotions]      ─> mapped_emotions, unmapped_emotions,
                                                        │                          emotion_confusion, confusion_figure
@@ -14,13 +16,16 @@
 
     candidates_{k} ─> [count_guesses] ─> emotion_top_k
     training_log_{policy} ─> [draw_training] ─> training_figure
+    policies, benchmark_files ─> [score_benchmarks] ─> benchmark_scores
+
+    model_votes, human_votes, rollouts_{policy} ─> [gather_votes] ─> judge_votes, vote_rejects
 
     judge_votes ┬─> [count_wins] ────> win_rates ─> [plan_situations] ─> sample_sizes
                 ├─> [rank_policies] ─> ranking
                 └─> [check_judges] ──> judge_checks, length_control, judge_agreement, self_preference
     rollouts_{policy}, policy_cards ┘
 
-    all of these, left_out_{policy}, filter_report, filter_figure, candidates_{K}, trajectories_{K}
+    all of these, rollouts_{policy}, left_out_{policy}, filter_report, filter_figure, candidates_{K}, trajectories_{K}
         ─> [write_report] ─> report
 
 With a generated world, `truth_votes` are compared with the judges', and `truth_scores` and `truth_win_rates` stand in
@@ -29,7 +34,7 @@ the report too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kedro.pipeline import Node, Pipeline, node, pipeline
 
@@ -42,18 +47,33 @@ from sage_dialog.pipelines.evaluation.nodes import (
     draw_training,
     find_failures,
     follow_actions,
+    gather_votes,
     judge_pairs,
     map_emotions,
     measure_diversity,
     plan_situations,
+    play_outside_models,
     play_rollouts,
     rank_policies,
+    score_benchmarks,
     score_emotions,
     write_report,
 )
 
 BASE = "sage_0"
 USER = "sage_1"
+
+_PLAYED_WITH = {
+    "base": BASE,
+    "user": USER,
+    "situations": "situations",
+    "engine": "engine",
+    "evaluation": "params:evaluation",
+    "sac_augmentation": "params:sac_augmentation",
+    "seed": "params:seed",
+    "threads": "params:threads",
+    "scratch": "params:scratch",
+}
 
 
 def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bool = False) -> Pipeline:
@@ -65,22 +85,39 @@ def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bo
             each, and the report shows a dialogue of the last.
         outside_scores: whether `truth_scores`, `truth_votes` and `truth_win_rates` exist and belong into the report.
     """
-    rollouts = {policy: f"rollouts_{policy}" for policy in policies}
+    rollouts = {policy: f"rollouts_{policy}" for policy in policies} | {"outside_rollouts": "outside_rollouts"}
     trained = [policy for policy in policies if policy != BASE]
     return pipeline(
         [
             *(_rollout(policy) for policy in policies),
             node(
+                play_outside_models,
+                inputs={"outside_models": "outside_models", **_PLAYED_WITH},
+                outputs="outside_rollouts",
+                name="rollout_outside_models",
+            ),
+            node(
                 describe_policies,
-                inputs={policy: policy for policy in policies},
+                inputs={"outside_models": "outside_models", **{policy: policy for policy in policies}},
                 outputs="policy_cards",
                 name="describe_policies",
             ),
             node(
                 judge_pairs,
                 inputs={"evaluation": "params:evaluation", "judges": "judges", **rollouts},
-                outputs="judge_votes",
+                outputs="model_votes",
                 name="judge_pairs",
+            ),
+            node(
+                gather_votes,
+                inputs={
+                    "model_votes": "model_votes",
+                    "human_votes": "human_votes",
+                    "evaluation": "params:evaluation",
+                    **rollouts,
+                },
+                outputs=["judge_votes", "vote_rejects"],
+                name="gather_votes",
             ),
             node(
                 count_wins,
@@ -185,7 +222,20 @@ def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bo
                 outputs="training_figure",
                 name="draw_training",
             ),
-            _report(trained, iterations, outside_scores),
+            node(
+                score_benchmarks,
+                inputs={
+                    "base": BASE,
+                    "benchmark_files": "benchmark_files",
+                    "evaluation": "params:evaluation",
+                    "seed": "params:seed",
+                    "threads": "params:threads",
+                    **{policy: policy for policy in policies},
+                },
+                outputs="benchmark_scores",
+                name="score_benchmarks",
+            ),
+            _report(rollouts, trained, iterations, outside_scores),
         ]
     )
 
@@ -193,42 +243,33 @@ def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bo
 def _rollout(policy: str) -> Node:
     return node(
         play_rollouts,
-        inputs={
-            "base": BASE,
-            "agent": policy,
-            "user": USER,
-            "situations": "situations",
-            "engine": "engine",
-            "evaluation": "params:evaluation",
-            "sac_augmentation": "params:sac_augmentation",
-            "seed": "params:seed",
-            "threads": "params:threads",
-            "scratch": "params:scratch",
-        },
+        inputs={"agent": policy, **_PLAYED_WITH},
         outputs=f"rollouts_{policy}",
         name=f"rollout_{policy}",
     )
 
 
-def _report(trained: Sequence[str], iterations: int, outside_scores: bool) -> Node:
+def _report(rollouts: Mapping[str, str], trained: Sequence[str], iterations: int, outside_scores: bool) -> Node:
     same_name = (
-        "annotator", "selector", "judges", "policy_cards", "situations", "judge_votes", "win_rates", "ranking",
+        "annotator", "selector", "judges", "situations", "judge_votes", "win_rates", "ranking",
         "judge_checks", "length_control", "judge_agreement", "self_preference", "sample_sizes", "emotion_accuracy",
         "mapped_emotions", "unmapped_emotions", "emotion_confusion", "confusion_figure", "emotion_top_k",
         "reply_statistics", "action_figure", "transition_figure", "diversity", "failure_modes", "failure_examples",
-        "training_figure", "filter_report", "filter_figure",
+        "training_figure", "benchmark_scores", "filter_report", "filter_figure",
     )  # fmt: skip
-    outside = {"outside_scores": "truth_scores", "outside_win_rates": "truth_win_rates"} if outside_scores else {}
+    truth = {f"outside_{table}": f"truth_{table}" for table in ("scores", "votes", "win_rates")}
     return node(
         write_report,
         inputs={
             "evaluation": "params:evaluation",
             "seed": "params:seed",
+            "policies": "policy_cards",
             **{name: name for name in same_name},
             "candidates": f"candidates_{iterations}",
             "trajectories": f"trajectories_{iterations}",
-            **outside,
-            **{policy: f"left_out_{policy}" for policy in trained},
+            **(truth if outside_scores else {}),
+            **rollouts,
+            **{f"left_out_{policy}": f"left_out_{policy}" for policy in trained},
         },
         outputs="report",
         name="write_report",

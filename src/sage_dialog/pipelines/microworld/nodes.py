@@ -14,7 +14,7 @@ def write_raw_data(
     microworld: Microworld, seed: int
 ) -> tuple[dict[str, bytes], dict[str, bytes], dict[str, bytes], dict[str, bytes], Table]:
     """Reddit months, EmpatheticDialogues CSVs, instructions and multiple choice by file name; and the truth."""
-    from sage_dialog.microworld import files, reddit
+    from sage_dialog.microworld import files, questions, reddit
     from sage_dialog.schemas import WORLD_TRUTH
 
     world = load_world()
@@ -23,7 +23,7 @@ def write_raw_data(
         reddit.months(world, microworld.threads, seed),
         dialogues,
         files.instructions(world, microworld.instructions, seed),
-        files.multiple_choice(world, microworld.multiple_choice, seed),
+        questions.multiple_choice(world, microworld.multiple_choice, seed),
         table(truth, WORLD_TRUTH),
     )
 

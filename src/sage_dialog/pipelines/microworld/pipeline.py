@@ -1,6 +1,6 @@
 """The demo world is written, its base model trained; later its truth scores what policies said::
 
-    [write_raw_data] ──> reddit_dumps, empathetic_dialogues, instructions, multiple_choice, world_truth
+    [write_raw_data] ──> reddit_dumps, empathetic_dialogues, instructions, benchmark_files, world_truth
     [write_base_corpus] ──> base_corpus ──> [train_sage_0] ──> sage_0
 
     rollouts_{policy} … ──> [score_by_truth] ──> truth_scores ──> [vote_by_truth] ──> truth_votes
@@ -31,7 +31,7 @@ def create_pipeline() -> Pipeline:
             node(
                 write_raw_data,
                 inputs=["params:microworld", "params:seed"],
-                outputs=["reddit_dumps", "empathetic_dialogues", "instructions", "multiple_choice", "world_truth"],
+                outputs=["reddit_dumps", "empathetic_dialogues", "instructions", "benchmark_files", "world_truth"],
                 name="write_raw_data",
             ),
             node(

@@ -1,0 +1,209 @@
+"""What each part of the recipe does in the demo's world, with and without it, by exact tests.
+
+    python benchmarks/effects.py --runs data           # of a finished demo: about 10 minutes on two cores
+    python benchmarks/effects.py --runs a b c          # of several, pooled; each a data folder
+    python benchmarks/effects.py                       # carries out a demo first: 10 minutes more
+    python benchmarks/effects.py --quick               # under 50 seconds; shows that it runs, no more
+
+    chain          sage_1_plain against sage_1      dialogues of the run, by the offline judge and by the world's truth
+    refinement     sage_1 against sage_2, sage_3
+    DPO            sage_3 against sage_dpo
+    instructions   sage_1 trained anew, with the mix's instructions and without them: as many steps on the same other
+                   rows, from the same random numbers, once for each of `--trainings` seeds a run; asked the world's
+                   multiple choice, which none of the rows answers
+
+p of the first three is the exact two-sided sign test on the situations decided, of all runs together. Of instructions
+it is that test on the questions that one side answers right in more trainings than the other: trainings share their
+questions, so they are not counted as if each had asked new ones. It speaks of these trainings; how much trainings
+differ is to be seen in their scores, printed one by one. Holm's adjustment is over all rows of the table.
+`--quick` without a run has no dialogues, and shows instructions alone. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from microworld_seeds import latest, pool, whole_road
+
+from sage_dialog.evaluation.benchmark_scores import Score, benchmark_scores
+from sage_dialog.evaluation.resampling import Bootstrap
+from sage_dialog.evaluation.statistics import holm, proportion_interval, sign_test
+from sage_dialog.microworld.questions import multiple_choice
+from sage_dialog.microworld.world import load_world
+from sage_dialog.parameters import Benchmarks, Sft
+from sage_dialog.policies import Policy
+
+PROJECT = Path(__file__).resolve().parents[1]
+PAIRS = {
+    ("sage_1_plain", "sage_1"): "chain",
+    ("sage_1", "sage_2"): "refinement, once",
+    ("sage_2", "sage_3"): "refinement, again",
+    ("sage_3", "sage_dpo"): "DPO",
+}
+CONFIDENCE, REPLICATES = 0.95, 4000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, nargs="+", help="data folders of finished demos")
+    parser.add_argument("--trainings", type=int, default=3, help="seeds a run and side")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--keep", type=Path, help="folder for what is trained; what is finished there is not done again"
+    )
+    parser.add_argument("--quick", action="store_true")
+    given = parser.parse_args()
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.keep or Path(temporary)
+        runs = given.runs or [_a_run(folder / "data", given.quick)]
+        pairs = _pairs(runs)
+        questions = _questions(Path(temporary), 40 if given.quick else 400)
+        dials = _training(given.quick)
+        trained = [
+            _sides(run, seed, questions, dials, given.threads, folder / f"run_{place}_seed_{seed}")
+            for place, run in enumerate(runs)
+            for seed in range(1 if given.quick else given.trainings)
+        ]
+    rows = _instructions(trained)
+    for row, adjusted in zip([*pairs, *rows], holm([row["p"] for row in [*pairs, *rows]]), strict=True):
+        row["p_adjusted"] = adjusted
+    _print(pairs, rows)
+    print(json.dumps({"pairs": pairs, "instructions": rows, "seconds": time.monotonic() - begun}))
+
+
+def _a_run(data: Path, quick: bool) -> Path:
+    """A demo of its own; of a quick one no more than what is trained on."""
+    if not quick:
+        return whole_road(data, 0, "test", quick=False)
+    command = [sys.executable, "-m", "kedro", "run", "--env", "test", "--pipelines", "demo"]
+    command += ["--to-outputs", "sage_0,sft_conversations"]
+    env = os.environ | {"SAGE_DATA": str(data), "PYTHONPATH": str(PROJECT / "src")}
+    subprocess.run(command, cwd=PROJECT, check=True, env=env, stdout=subprocess.DEVNULL)
+    return data
+
+
+def _training(quick: bool) -> Sft:
+    import yaml
+
+    dials = Sft.model_validate(yaml.safe_load((PROJECT / "conf/base/parameters_sft.yml").read_text())["sft"])
+    return (
+        dials.model_copy(update={"training": dials.training.model_copy(update={"max_steps": 30})}) if quick else dials
+    )
+
+
+def _pairs(runs: list[Path]) -> list[dict[str, Any]]:
+    """Wins of the policy with a part of the recipe over the one without it."""
+    votes = {
+        place: [row for name in ("win_rates", "truth_win_rates") for row in latest(run, name)]
+        for place, run in enumerate(runs)
+        if any(run.glob("08_reporting/truth_win_rates.parquet"))
+    }
+    rows = []
+    for row in pool(votes):
+        if effect := PAIRS.get((row["a"], row["b"])):
+            decided = row["wins_a"] + row["wins_b"]
+            low, high = proportion_interval(row["wins_b"], decided, CONFIDENCE) if decided else (0.0, 1.0)
+            share = row["wins_b"] / decided if decided else None
+            p = sign_test(row["wins_a"], row["wins_b"])
+            rows.append({"effect": effect, **row, "p": p, "share": share, "low": low, "high": high})
+    return sorted(rows, key=lambda row: list(PAIRS.values()).index(row["effect"]))
+
+
+def _questions(folder: Path, count: int) -> dict[str, Path]:
+    files = {}
+    for name, content in multiple_choice(load_world(), count, seed=0).items():
+        files[name] = folder / name
+        files[name].write_bytes(content)
+    return files
+
+
+def _sides(
+    run: Path, seed: int, questions: dict[str, Path], dials: Sft, threads: int, scratch: Path
+) -> dict[str, list[Score]]:
+    """What the base and both sides of one training answer."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from sage_dialog.evaluation.benchmarks import score_policies
+    from sage_dialog.training.sft import fine_tune
+
+    base = Policy.open(max((run / "06_models/sage_0").glob("*/sage_0")))
+    mix = pq.read_table(max((run / "05_model_input/sft_conversations.parquet").glob("*/*.parquet")))
+    sides = {"without": mix.filter(pc.not_equal(mix["source"], "instructions")), "with": mix}
+    if sides["without"].num_rows == mix.num_rows:
+        raise SystemExit(f"{run}: its mix holds no instructions, so there is nothing to compare")
+    found: dict[str, list[Score]] = {}
+    steps = dials.training.max_steps or int(dials.training.epochs * -(-mix.num_rows // dials.training.batch_size))
+    training = dials.training.model_copy(update={"max_steps": steps})
+    for side, rows in sides.items():
+        *_, policy = fine_tune("sage_1", base, None, rows, training, dials.lora, seed, scratch / side, True, threads)
+        policies = {"sage_0": base, "sage_1": policy}
+        asked = Benchmarks(policies=("sage_0", "sage_1") if side == "with" else ("sage_1",))
+        scores = score_policies(base, policies, questions, asked, seed, threads)
+        found |= {side: scores["sage_1"], **({"base": scores["sage_0"]} if side == "with" else {})}
+        print(
+            seed, side, {score.task: round(score.score, 3) for score in scores["sage_1"]}, file=sys.stderr, flush=True
+        )
+    return found
+
+
+def _instructions(trained: list[dict[str, list[Score]]]) -> list[dict[str, Any]]:
+    """By task, the share answered right with instructions and without, over all trainings."""
+    rows = []
+    for place, score in enumerate(trained[0]["base"]):
+        means = {side: _mean([sides[side][place] for sides in trained]) for side in ("base", "without", "with")}
+        bootstrap = Bootstrap(CONFIDENCE, REPLICATES, 0)
+        _, compared = benchmark_scores({side: [means[side]] for side in ("without", "with")}, bootstrap)
+        pairs = list(zip(means["without"].items or (), means["with"].items or (), strict=True))
+        lost, won = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+        rows.append(
+            {"effect": "instructions", "task": score.task, "n": score.n, "trainings": len(trained)}
+            | {side: mean.score for side, mean in means.items()}
+            | {key: compared.get(key) for key in ("relative", "low", "high")}
+            | {"lost": lost, "won": won, "p": sign_test(lost, won)}
+            | {"each": [(sides["without"][place].score, sides["with"][place].score) for sides in trained]}
+        )
+    return rows
+
+
+def _mean(scores: list[Score]) -> Score:
+    """One score whose items are how often each was answered right."""
+    items = tuple(sum(values) / len(scores) for values in zip(*(score.items or () for score in scores), strict=True))
+    return replace(scores[0], items=items, score=sum(items) / len(items))
+
+
+def _print(pairs: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+    if pairs:
+        print(f"\n{'effect':<20}{'judge':<22}{'without':<14}{'with':<10}{'n':>5}{'wins':>14}   share of the decided")
+    for row in pairs:
+        wins = f"{row['wins_a']}/{row['ties']}/{row['wins_b']}"
+        share = "–" if row["share"] is None else f"{row['share']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        print(
+            f"{row['effect']:<20}{row['judge']:<22}{row['a']:<14}{row['b']:<10}{row['n']:>5}{wins:>14}   {share:<20}"
+            f"p {row['p']:.2g}, adjusted {row['p_adjusted']:.2g}"
+        )
+    print("\ninstructions, share answered right" + 14 * " " + "base  without   with   with relative to without")
+    for row in rows:
+        each = "; ".join(f"{without:.3f} {with_:.3f}" for without, with_ in row["each"])
+        ratio = "–" if row["low"] is None else f"{row['relative']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}]"
+        print(
+            f"  {row['task']:<12}{row['n']:>5} questions, {row['trainings']} trainings {row['base']:>8.3f} "
+            f"{row['without']:>8.3f} {row['with']:>6.3f}   {ratio:<28}lost {row['lost']} won {row['won']}  "
+            f"p {row['p']:.2g}, adjusted {row['p_adjusted']:.2g}  each training, without and with: {each}"
+        )
+
+
+if __name__ == "__main__":
+    main()
