@@ -98,8 +98,10 @@ def test_killed_policy_saves_leave_only_whole_versions(tmp_path: Path) -> None:
 
 def test_latest_passes_over_a_version_that_was_cut_off(tmp_path: Path) -> None:
     filepath = tmp_path / "n.parquet"
-    VersionedParquet(filepath=str(filepath), version=Version(None, "2026-01-01")).save(pa.table({"n": [1]}))
-    cut_off = filepath / "2026-01-02"
+    VersionedParquet(filepath=str(filepath), version=Version(None, "2026-01-01T00.00.00.000Z")).save(
+        pa.table({"n": [1]})
+    )
+    cut_off = filepath / "2026-01-02T00.00.00.000Z"
     cut_off.mkdir()
     (cut_off / ".n.parquet.partial").write_bytes(b"PAR1")
     assert VersionedParquet(filepath=str(filepath), version=Version(None, None)).load()["n"].to_pylist() == [1]

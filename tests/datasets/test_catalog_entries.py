@@ -16,7 +16,8 @@ from sage_dialog.datasets.roles import RoleDataset
 from sage_dialog.policies import CARD, Policy, PolicyCard
 
 LATEST = Version(None, None)
-PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 20
+RUN = "2026-01-01T00.00.00.000Z"
+PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 20 + b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def table_dataset(tmp_path: Path, version: Version = LATEST) -> VersionedParquet:
@@ -50,9 +51,9 @@ def test_equal_tables_make_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_a_table_is_kept_on_any_fsspec_file_system() -> None:
-    for version in ("1", "2"):
+    for n, version in enumerate((RUN, RUN.replace("2026", "2027")), 1):
         dataset = VersionedParquet(filepath="memory://bucket/n.parquet", version=Version(None, version))
-        dataset.save(pa.table({"n": [int(version)]}))
+        dataset.save(pa.table({"n": [n]}))
     latest = VersionedParquet(filepath="memory://bucket/n.parquet", version=LATEST)
     assert latest.exists()
     assert latest.load()["n"].to_pylist() == [2]
@@ -72,7 +73,7 @@ def test_a_save_that_fails_leaves_no_object_behind(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 cut off", b"id,text\n1,hello\n"], ids=["empty", "truncated", "csv"])
 def test_an_unreadable_table_is_named_with_what_to_do(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "dialogues.parquet" / "2026-01-01" / "dialogues.parquet"
+    path = tmp_path / "dialogues.parquet" / RUN / "dialogues.parquet"
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     with pytest.raises(DatasetError) as refusal:
@@ -82,11 +83,11 @@ def test_an_unreadable_table_is_named_with_what_to_do(tmp_path: Path, content: b
 
 
 def test_a_table_cut_in_the_middle_is_named(tmp_path: Path) -> None:
-    dataset = table_dataset(tmp_path, Version(None, "1"))
+    dataset = table_dataset(tmp_path, Version(None, RUN))
     dataset.save(pa.table({"n": list(range(5000))}))
-    path = tmp_path / "dialogues.parquet" / "1" / "dialogues.parquet"
+    path = tmp_path / "dialogues.parquet" / RUN / "dialogues.parquet"
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(DatasetError, match=r"dialogues\.parquet is no readable Parquet file"):
+    with pytest.raises(DatasetError, match=r"dialogues\.parquet is no .* no readable Parquet file"):
         table_dataset(tmp_path).load()
 
 
@@ -98,22 +99,22 @@ def test_a_preview_holds_the_first_rows(tmp_path: Path) -> None:
 
 def test_a_policy_comes_back_with_its_card(tmp_path: Path) -> None:
     saved = policy(tmp_path / "trained")
-    PolicyDirectory(filepath=str(tmp_path / "sage_1"), version=Version(None, "1")).save(saved)
+    PolicyDirectory(filepath=str(tmp_path / "sage_1"), version=Version(None, RUN)).save(saved)
     loaded = PolicyDirectory(filepath=str(tmp_path / "sage_1"), version=LATEST).load()
     assert loaded.card == saved.card
     assert loaded.revision() == saved.revision()
-    assert loaded.path == tmp_path / "sage_1" / "1" / "sage_1"
+    assert loaded.path == tmp_path / "sage_1" / RUN / "sage_1"
 
 
 def test_a_policy_without_card_or_weights_is_named(tmp_path: Path) -> None:
-    folder = tmp_path / "sage_1" / "2026-01-01" / "sage_1"
+    folder = tmp_path / "sage_1" / RUN / "sage_1"
     whole = policy(folder)
     dataset = PolicyDirectory(filepath=str(tmp_path / "sage_1"), version=LATEST)
     (folder / "adapter_model.safetensors").unlink()
     with pytest.raises(DatasetError, match="no weights") as refusal:
         dataset.load()
     assert str(folder) in str(refusal.value)
-    assert f"Remove {folder.parent} and run again" in str(refusal.value)
+    assert f"Remove {folder.parent} and run the pipeline" in str(refusal.value)
     (whole.path / CARD).unlink()
     with pytest.raises(DatasetError, match=f"{CARD} is missing"):
         dataset.load()

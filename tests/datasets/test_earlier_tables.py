@@ -19,18 +19,18 @@ def reject(source: str) -> pa.Table:
 
 @pytest.fixture
 def open_table(tmp_path: Path) -> Any:
-    for version in ("2026-01-01", "2026-01-02"):
+    for version in ("2026-01-01T00.00.00.000Z", "2026-01-02T00.00.00.000Z"):
         path = str(tmp_path / "trajectories_2.parquet")
         VersionedParquet(filepath=path, version=Version(None, version)).save(reject(version))
     path = str(tmp_path / "other.parquet")
-    VersionedParquet(filepath=path, version=Version(None, "1")).save(pa.table({"n": [1]}))
+    VersionedParquet(filepath=path, version=Version(None, "2026-01-01T00.00.00.000Z")).save(pa.table({"n": [1]}))
     entry = {"type": "sage_dialog.datasets.earlier.EarlierTables", "folder": f"{tmp_path}/", "schema": "MIX_REJECTS"}
     return DataCatalog.from_config({"earlier": entry}).load("earlier")
 
 
 def test_a_table_is_opened_by_name_and_version(open_table: Any) -> None:
-    assert open_table("trajectories_2")["source"].to_pylist() == ["2026-01-02"]
-    assert open_table("trajectories_2:2026-01-01")["source"].to_pylist() == ["2026-01-01"]
+    assert open_table("trajectories_2")["source"].to_pylist() == ["2026-01-02T00.00.00.000Z"]
+    assert open_table("trajectories_2:2026-01-01T00.00.00.000Z")["source"].to_pylist() == ["2026-01-01T00.00.00.000Z"]
 
 
 @pytest.mark.parametrize(

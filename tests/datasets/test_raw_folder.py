@@ -212,3 +212,14 @@ def test_an_archive_stands_for_the_files_it_may_hold(tmp_path: Path, name: str) 
     assert not dataset.exists()
     (tmp_path / name).touch()
     assert list(dataset.load()) == sorted([name, "train.csv"])
+
+
+def test_an_optional_folder_may_be_empty_or_not_there(tmp_path: Path) -> None:
+    folder = {"filepath": str(tmp_path / "benchmarks"), "patterns": ["*.jsonl|*.yml"], "made_by": "kedro run"}
+    optional = RawFolder(**folder, optional=True)
+    assert optional.exists() and optional.load() == {}
+    assert not RawFolder(**folder).exists()
+    optional.save({"quiz.jsonl": b"{}"})
+    assert list(optional.load()) == ["quiz.jsonl"]
+    with pytest.raises(DatasetError, match="do not match"):
+        optional.save({"quiz.csv": b""})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +21,14 @@ if TYPE_CHECKING:
 
 @click.group(invoke_without_command=True)
 @env_option
+@click.option("--json", "as_json", is_flag=True, help="the same as JSON; a cost without a price is null")
 @click.pass_context
-def journal(context: click.Context, env: str | None) -> None:
+def journal(context: click.Context, env: str | None, as_json: bool) -> None:
     """What language models were asked in all runs: size, hits, and cost by role. Replies can be exported or dropped."""
     context.obj = _journal(context.obj, env)
-    if context.invoked_subcommand is None:
+    if context.invoked_subcommand is None and as_json:
+        click.echo(json.dumps(journal_summary(context.obj)))
+    elif context.invoked_subcommand is None:
         from rich.console import Console
 
         console = Console()
@@ -38,8 +43,6 @@ def journal(context: click.Context, env: str | None) -> None:
 @click.pass_obj
 def export(replies: Journal, file: str, role: str | None, model: str | None) -> None:
     """Writes requests with their replies to FILE, a line of JSON each; - is the terminal."""
-    import json
-
     with click.open_file(file, "w", encoding="utf-8", atomic=file != "-") as lines:
         number = 0
         for entry in replies.entries(role, model):
@@ -96,6 +99,17 @@ def _journal(metadata: ProjectMetadata, env: str | None) -> Journal:
     from sage_dialog.llm.journal import Journal
 
     return Journal(path)
+
+
+def journal_summary(replies: Journal) -> dict[str, Any]:
+    """What `journal_tables` shows, as JSON can write it; sizes in bytes."""
+    return {
+        "path": str(shown(replies.path)),
+        "bytes": replies.size(),
+        "spent": [asdict(one) for one in replies.spent()],
+        "failures": [list(failure) for failure in replies.failures()],
+        "batches": [dict(batch) for batch in replies.batches() if batch["state"] != "collected"],
+    }
 
 
 def journal_tables(replies: Journal) -> Iterator[Any]:

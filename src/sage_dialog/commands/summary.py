@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ OFFLINE_NOTE = "Rules on word lists decide here: this shows that the recipe runs
 TRUTH_NOTE = "Scored by what is true in the generated world, which no training stage reads."
 NEXT = (
     ("kedro sage chat", "talk with sage_dpo, and steer it"),
+    ("kedro sage arena --rater NAME", "judge pairs of dialogues yourself, blind"),
     ("kedro run --pipelines sage_2", "one self-play iteration again, alone"),
     ("kedro viz", "the pipelines as a graph, in the browser"),
     ("make notebook", "each table and figure of this run"),
@@ -30,8 +32,9 @@ NEXT = (
 
 @click.command()
 @env_option
+@click.option("--json", "as_json", is_flag=True, help="rows of the tables, and the report's path, as JSON")
 @click.pass_obj
-def summary(metadata: ProjectMetadata, env: str | None) -> None:
+def summary(metadata: ProjectMetadata, env: str | None, as_json: bool) -> None:
     """The latest win rates, where the report is, and what to try next."""
     from kedro.framework.session import KedroSession
     from rich.console import Console
@@ -41,15 +44,19 @@ def summary(metadata: ProjectMetadata, env: str | None) -> None:
     catalog = session.load_context().catalog
     if not catalog.exists("win_rates"):
         raise click.ClickException("No win rates yet. `kedro run --pipelines demo` makes them, from generated data.")
+    report = shown(catalog["report"]._get_load_path()) if catalog.exists("report") else None
+    tables = [name for name in ("win_rates", "truth_win_rates") if catalog.exists(name)]
+    if as_json:
+        told = {name: {"version": _version(catalog, name), "rows": catalog.load(name).to_pylist()} for name in tables}
+        click.echo(json.dumps({**told, "report": None if report is None else str(report)}))
+        return
     console = Console()
-    for name in ("win_rates", "truth_win_rates"):
-        if catalog.exists(name):
-            for table, note in win_rate_tables(catalog.load(name), _version(catalog, name), name == "truth_win_rates"):
-                console.print(table)
-                console.print(note, style="dim", soft_wrap=True)
-    if catalog.exists("report"):
-        report = escape(str(shown(catalog["report"]._get_load_path())))
-        console.print(f"\nReport: [bold]{report}[/bold]", soft_wrap=True)
+    for name in tables:
+        for table, note in win_rate_tables(catalog.load(name), _version(catalog, name), name == "truth_win_rates"):
+            console.print(table)
+            console.print(note, style="dim", soft_wrap=True)
+    if report is not None:
+        console.print(f"\nReport: [bold]{escape(str(report))}[/bold]", soft_wrap=True)
     console.print(f"\nNext{_activation()}:")
     for command, what in NEXT:
         console.print(f"  [bold]{command:<30}[/bold]{what}", soft_wrap=True)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
 
 from kedro.io import AbstractDataset, DatasetError
+
+from sage_dialog.lineage.content import content_of
+from sage_dialog.lineage.masking import masked, of_environment, texts_in
 
 if TYPE_CHECKING:
     from sage_dialog.llm.asker import Endpoint
     from sage_dialog.llm.budget import Budget
     from sage_dialog.llm.journal import Journal
     from sage_dialog.parameters import Llm
+
+
+DECIDES = ("model", "sampling", "json_schema")
+"""Fields of an endpoint that another reply may follow from."""
 
 
 class Made(AbstractDataset[NoReturn, Any]):
@@ -27,6 +36,20 @@ class Made(AbstractDataset[NoReturn, Any]):
 
     def equip(self, llm: Llm, budget: Budget) -> None:
         """Told by a hook, before a run, what it may spend; all that ask in a run share one budget."""
+
+    def revision(self) -> dict[str, Any]:
+        """What decides how it works, as far as its catalog entry says: as JSON has it, without any secret.
+
+        Of an endpoint that is what decides a reply, and the hosts of its servers.
+        """
+        given: dict[str, Any] = self._init_args  # type: ignore[attr-defined]  # of the entry, as Kedro keeps them
+        secrets = {*_credentials_in(given), *of_environment()}
+        revision: dict[str, Any] = masked({"type": _dotted(type(self))} | _deciding(given), secrets)
+        return revision
+
+    def classes(self) -> list[str]:
+        """Dotted paths of what does the work behind this entry."""
+        return [_dotted(type(self)), *_named_in(self._init_args, ("role", "engine"))]  # type: ignore[attr-defined]
 
     def missing(self) -> str | None:
         """What to tell the person whose entry makes nothing; None where it does."""
@@ -90,6 +113,37 @@ class Asking(Made):
 
         llm = self._llm or Llm()
         return _journal(llm.journal), self._budget or Budget(llm.caps, llm.role_caps, llm.prices), llm.max_failed_share
+
+
+def _deciding(given: Any) -> Any:
+    """An entry's arguments without what only says how, or by whose leave, servers are reached."""
+    if isinstance(given, list | tuple):
+        return [_deciding(inner) for inner in given]
+    if not isinstance(given, Mapping):
+        return given
+    kept = {name: _deciding(inner) for name, inner in given.items() if name not in ("credentials", "metadata", "batch")}
+    if isinstance(path := given.get("filepath"), str) and Path(path).is_file():  # such as a prompt: its words decide
+        return {"file": Path(path).name, "sha256": content_of(Path(path)).sha256}
+    if endpoint := given.get("endpoint"):
+        hosts = sorted({str(urlsplit(url).hostname) for url in endpoint.get("base_urls", ())})
+        kept["endpoint"] = {name: endpoint[name] for name in DECIDES if name in endpoint} | {"hosts": hosts}
+    return kept
+
+
+def _credentials_in(given: Any) -> Iterator[str]:
+    for name, inner in given.items() if isinstance(given, Mapping) else ():
+        yield from texts_in(inner) if name == "credentials" else _credentials_in(inner)
+
+
+def _named_in(given: Any, names: tuple[str, ...]) -> Iterator[str]:
+    for name, inner in given.items() if isinstance(given, Mapping) else ():
+        if name in names and isinstance(inner, str):
+            yield inner
+        yield from _named_in(inner, names)
+
+
+def _dotted(of: type) -> str:
+    return f"{of.__module__}.{of.__qualname__}"
 
 
 @cache

@@ -35,6 +35,8 @@ class EarlierTables(AbstractDataset[NoReturn, Callable[[str], pa.Table]]):
         self._folder = folder.rstrip("/")
         self._schema = schema
         self._credentials = credentials
+        self.opened: dict[str, str] = {}
+        """The version of each table that was asked for."""
         self.metadata = metadata
 
     def load(self) -> Callable[[str], pa.Table]:
@@ -43,16 +45,27 @@ class EarlierTables(AbstractDataset[NoReturn, Callable[[str], pa.Table]]):
     def save(self, data: NoReturn) -> None:
         raise DatasetError(f"{self} is only read: the stage that makes a table writes it.")
 
-    def _open(self, name: str) -> pa.Table:
-        name, _, version = name.partition(":")
-        dataset = VersionedParquet(
-            filepath=f"{self._folder}/{name}.parquet",
+    def missing(self, name: str) -> str | None:
+        """What to tell whoever names a table that is not there; None where it is."""
+        if self._dataset(name).exists():
+            return None
+        table, _, version = name.partition(":")
+        there = f"no version {version} of {table}" if version else f"no {table}"
+        return f"There is {there} in {self._folder}. Run the pipeline that makes it, or name another."
+
+    def _dataset(self, name: str) -> VersionedParquet:
+        table, _, version = name.partition(":")
+        return VersionedParquet(
+            filepath=f"{self._folder}/{table}.parquet",
             version=Version(version or None, None),
             credentials=self._credentials,
         )
-        if not dataset.exists():
-            there = f"no version {version} of {name}" if version else f"no {name}"
-            raise DatasetError(f"There is {there} in {self._folder}. Run the pipeline that makes it, or name another.")
+
+    def _open(self, name: str) -> pa.Table:
+        if told := self.missing(name):
+            raise DatasetError(told)
+        name, dataset = name.partition(":")[0], self._dataset(name)
+        self.opened[name] = str(dataset.resolve_load_version())
         return TableSchema(self._schema).validate(dataset.load())
 
     def _exists(self) -> bool:

@@ -6,9 +6,10 @@ import base64
 from pathlib import Path, PurePosixPath
 from typing import Any, NewType, TypeVar
 
-from kedro.io import AbstractVersionedDataset, DatasetError, Version
+from kedro.io import DatasetError, Version
 
 from sage_dialog.atomic import whole_file
+from sage_dialog.datasets.versions import PNG_BEGINS, WholeVersions, png_fault
 
 # kedro-viz decides by the name of this type how it shows a preview.
 ImagePreview = NewType("ImagePreview", str)
@@ -16,7 +17,7 @@ ImagePreview = NewType("ImagePreview", str)
 Content = TypeVar("Content")
 
 
-class _WholeFile(AbstractVersionedDataset[Content, Content]):
+class _WholeFile(WholeVersions[Content]):
     """One local file."""
 
     def __init__(
@@ -35,6 +36,10 @@ class _WholeFile(AbstractVersionedDataset[Content, Content]):
 class WholeText(_WholeFile[str]):
     """A UTF-8 text file, such as the HTML report."""
 
+    def fault(self, path: str) -> str | None:
+        """See `WholeVersions.fault`."""
+        return None if Path(path).stat().st_size else "it is empty"
+
     def load(self) -> str:
         path = Path(self._get_load_path())
         try:
@@ -50,7 +55,9 @@ class WholeText(_WholeFile[str]):
 class WholeImage(_WholeFile[bytes]):
     """The bytes of a PNG image."""
 
-    SIGNATURE = b"\x89PNG\r\n\x1a\n"
+    def fault(self, path: str) -> str | None:
+        """See `WholeVersions.fault`."""
+        return png_fault(Path(path))
 
     def load(self) -> bytes:
         path = Path(self._get_load_path())
@@ -58,12 +65,12 @@ class WholeImage(_WholeFile[bytes]):
             image = path.read_bytes()
         except OSError as error:
             raise DatasetError(f"{path} is no readable file: {error}") from error
-        if not image.startswith(self.SIGNATURE):
+        if not image.startswith(PNG_BEGINS):
             raise DatasetError(f"{path} is no PNG image; remove {path.parent} and draw it again.")
         return image
 
     def save(self, data: bytes) -> None:
-        if not data.startswith(self.SIGNATURE):
+        if not data.startswith(PNG_BEGINS):
             raise DatasetError("These bytes are no PNG image.")
         with whole_file(Path(self._get_save_path())) as partial:
             partial.write_bytes(data)

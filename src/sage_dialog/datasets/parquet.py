@@ -7,16 +7,18 @@ from typing import Any, NewType
 
 import fsspec
 import pyarrow as pa
-from kedro.io import AbstractVersionedDataset, DatasetError, Version
+from kedro.io import DatasetError, Version
 from kedro.io.core import get_protocol_and_path
 
 from sage_dialog.atomic import whole_file
+from sage_dialog.datasets.versions import WholeVersions, parquet_fault
+from sage_dialog.lineage.content import Content, of_stream
 
 # kedro-viz decides by the name of this type how it shows a preview.
 TablePreview = NewType("TablePreview", dict)
 
 
-class VersionedParquet(AbstractVersionedDataset[pa.Table, pa.Table]):
+class VersionedParquet(WholeVersions[pa.Table]):
     """A `pyarrow.Table` in one zstd-compressed Parquet file.
 
     With `versioned: true` a table lies at `<filepath>/<version>/<name of filepath>`. On a local disk a save
@@ -69,6 +71,22 @@ class VersionedParquet(AbstractVersionedDataset[pa.Table, pa.Table]):
             pq.write_table(data, whole, compression="zstd")
             self._files.pipe_file(str(path), whole.getvalue().to_pybytes())
         self._files.invalidate_cache(str(self._filepath))
+
+    def fault(self, path: str) -> str | None:
+        """See `WholeVersions.fault`."""
+        try:
+            with self._files.open(path, "rb") as file:
+                return parquet_fault(file, self._files.size(path))
+        except OSError as error:
+            return f"it cannot be read: {error}"
+
+    def content(self, version: str) -> Content:
+        """See `WholeVersions.content`."""
+        if self._local:
+            return super().content(version)
+        path = str(self._get_versioned_path(version))
+        with self._files.open(path, "rb") as file:
+            return Content(int(self._files.size(path)), 0, of_stream(file))
 
     def preview(self, nrows: int = 10) -> TablePreview:
         """The first rows, as kedro-viz shows them."""

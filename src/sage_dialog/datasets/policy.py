@@ -6,16 +6,17 @@ import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from kedro.io import AbstractVersionedDataset, DatasetError, Version
+from kedro.io import DatasetError, Version
 
 from sage_dialog.atomic import whole_folder
+from sage_dialog.datasets.versions import WholeVersions, weights_fault
 from sage_dialog.policies import CARD, Policy, TrainedPolicy
 
 # Formats that execute code when they are opened; weights travel as safetensors.
 CODE_SUFFIXES = frozenset({".bin", ".ckpt", ".h5", ".joblib", ".pickle", ".pkl", ".pt", ".pth", ".py"})
 
 
-class PolicyDirectory(AbstractVersionedDataset[Policy, Policy]):
+class PolicyDirectory(WholeVersions[Policy]):
     """A base model or an adapter at `<filepath>/<version>/<name>/`.
 
     Saving copies the directory of the given policy; a version appears only when the copy is whole, and then
@@ -36,6 +37,10 @@ class PolicyDirectory(AbstractVersionedDataset[Policy, Policy]):
                 f"version of {self._filepath.name} is left, the run says which pipeline makes it."
             )
         return Policy.open(path)
+
+    def fault(self, path: str) -> str | None:
+        """See `WholeVersions.fault`."""
+        return _fault(Path(path)) or weights_fault(Path(path))
 
     def save(self, data: Policy) -> None:
         if fault := _fault(data.path):

@@ -29,6 +29,7 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
         patterns: file name patterns such as `RC_*`; each must match a file. `*.json|*.parquet` is one of both.
         made_by: the command that fills a local folder with generated data.
         archives: file name patterns such as `*.tar.gz`; where one matches, `patterns` need not: it may hold them.
+        optional: there need be no files at all.
         credentials: keyword arguments of the fsspec file system that nobody is to see.
         fs_args: other keyword arguments of it.
     """
@@ -40,6 +41,7 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
         patterns: list[str],
         made_by: str,
         archives: list[str] | None = None,
+        optional: bool = False,
         credentials: dict[str, Any] | None = None,
         fs_args: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
@@ -54,6 +56,7 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
         self.folder = Path(path) if self._local else _remote(filepath, {**(fs_args or {}), **(credentials or {})})
         self.patterns = tuple(patterns)
         self.archives = tuple(archives or ())
+        self._optional = optional
         self.made_by = made_by
         self.metadata = metadata
 
@@ -97,7 +100,7 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
         return f"there is no {nothing} in {self.folder}{neither}. Put your data there{generate}."
 
     def _absent(self, files: dict[str, Path]) -> list[str]:
-        if any(_matches(name, self.archives) for name in files):
+        if self._optional or any(_matches(name, self.archives) for name in files):
             return []
         return [pattern for pattern in self.patterns if not any(_matches(name, (pattern,)) for name in files)]
 

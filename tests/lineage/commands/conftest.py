@@ -1,0 +1,65 @@
+"""A small project with its own data and configuration, in which the stages before any training have been run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from kedro.framework.session import KedroSession
+
+from sage_dialog.lineage.records import RunFolder
+
+
+@dataclass
+class SmallProject:
+    """A folder with `conf` and `data`."""
+
+    path: Path
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data"
+
+    @property
+    def runs(self) -> RunFolder:
+        return RunFolder(self.data / "runs")
+
+    @property
+    def metadata(self) -> SimpleNamespace:
+        """What commands are given."""
+        return SimpleNamespace(project_path=self.path)
+
+    def run(self, pipelines: list[str], node: str | None = None) -> None:
+        """As `kedro run --env test --pipelines …`, of one node where one is named."""
+        from kedro.framework.project import pipelines as registered
+
+        found = [one.name for name in pipelines for one in registered[name].nodes if node and one.name.endswith(node)]
+        with KedroSession.create(project_path=self.path, env="test") as session:
+            session.run(pipeline_names=pipelines, node_names=found)
+
+
+@pytest.fixture(scope="session")
+def small_project(configured: Path, tmp_path_factory: pytest.TempPathFactory) -> SmallProject:
+    """Not to be changed; `project` is a copy."""
+    project = SmallProject(tmp_path_factory.mktemp("project"))
+    shutil.copytree(configured / "conf", project.path / "conf")
+    sizes = project.path / "conf/test/parameters_microworld.yml"
+    sizes.write_text(sizes.read_text().replace("threads: 400", "threads: 120"))
+    (project.path / "conf/test/parameters_data_processing.yml").write_text("data_processing: {workers: 1}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAGE_DATA", str(project.data))
+        project.run(["microworld"], "write_raw_data")
+        project.run(["data_processing", "sac_augmentation"])
+    return project
+
+
+@pytest.fixture
+def project(small_project: SmallProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallProject]:
+    """A copy of one's own; files keep their times, by which they are known."""
+    shutil.copytree(small_project.path, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv("SAGE_DATA", str(tmp_path / "data"))
+    yield SmallProject(tmp_path)

@@ -1,0 +1,239 @@
+"""What a node's code can reach: followed definition by definition, so that only what a change decides is stale."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import sage_dialog
+from sage_dialog.lineage.code import DATA, Code, digest, named, reached
+from sage_dialog.pipeline_registry import register_pipelines
+
+SRC = Path(sage_dialog.__file__).parent
+ROLES = (
+    "sage_dialog.roles.annotator:OfflineAnnotator",
+    "sage_dialog.roles.selector:OfflineSelector",
+    "sage_dialog.roles.judge:OfflineJudge",
+)
+
+
+class Package:
+    """A package on disk, `pack`, whose files are given by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "pack"
+
+    def write(self, **files: str) -> Package:
+        for name, text in {"__init__.py": "", **files}.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return self
+
+    def reached(self, place: str = "pack.main:start") -> dict[str, str]:
+        return Code({"pack": self.folder}).reached(*place.split(":"))
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Package:
+    return Package(tmp_path)
+
+
+def names(package: Package, **files: str) -> set[str]:
+    return set(package.write(**files).reached())
+
+
+def test_definitions_are_followed_and_their_neighbours_are_not(package: Package) -> None:
+    files = {
+        "main.py": "from pack.other import used, spare\n\ndef start():\n    return used() + here\n\n"
+        "here = there\nthere = 1\n\ndef beside():\n    return spare()\n",
+        "other.py": "def used():\n    return 1\n\ndef spare():\n    return 2\n",
+    }
+    assert names(package, **files) == {"pack.main:start", "pack.main:here", "pack.main:there", "pack.other:used"}
+
+
+@pytest.mark.parametrize(
+    ("start", "found"),
+    [
+        ("from pack import other\ndef start(): other.used()", "pack.other:used"),
+        ("import pack.other\ndef start(): pack.other.used()", "pack.other:used"),
+        ("import pack.other as near\ndef start(): near.used().x", "pack.other:used"),
+        ("from .other import used as mine\ndef start(): mine()", "pack.other:used"),
+        ("from . import other\ndef start(): other.used()", "pack.other:used"),
+        ("def start():\n    from pack.other import used\n    used()", "pack.other:used"),
+        ("def start():\n    import pack.other\n    pack.other.used()", "pack.other:used"),
+        ("from pack.front import used\ndef start(): used()", "pack.other:used"),
+        ("from pack.star import used\ndef start(): used()", "pack.other:used"),
+        ("import pack.other\n@pack.other.used\ndef start(): pass", "pack.other:used"),
+        ("from pack.other import used\ndef start(x=used): pass", "pack.other:used"),
+        ("from pack.other import used\ndef start(x: used): pass", "pack.other:used"),
+        ("from pack.other import used\ndef start() -> 'list[used]': pass", "pack.other:used"),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pack.other import used\n"
+         "def start(x: used): pass", "pack.other:used"),
+        ("from pack.other import used\ndef start():\n    def inner():\n        used()\n    inner()", "pack.other:used"),
+        ("from pack.other import used\nclass start(used): pass", "pack.other:used"),
+        ("try:\n    from pack.other import used\nexcept ImportError:\n    used = None\ndef start(): used",
+         "pack.other:used"),
+        ("import importlib\ndef start(): importlib.import_module('pack.other')", "pack.other:used"),
+        ("def start(): load_obj('pack.other.used')", "pack.other:used"),
+    ],
+)  # fmt: skip
+def test_every_way_to_a_definition_is_seen(package: Package, start: str, found: str) -> None:
+    files = {
+        "main.py": start,
+        "other.py": "def used(): pass\ndef spare(): pass\n",
+        "front.py": "from pack.other import used, spare\n",
+        "star.py": "from pack.other import *\n",
+    }
+    seen = names(package, **files)
+    assert found in seen
+    if "import_module" not in start and "star" not in start:
+        assert "pack.other:spare" not in seen
+
+
+@pytest.mark.parametrize("use", ["getattr(other, name)", "other.made_up", "other"])
+def test_what_cannot_be_followed_is_the_whole_module(package: Package, use: str) -> None:
+    files = {
+        "main.py": f"from pack import other\ndef start(name): {use}",
+        "other.py": "def used(): pass\ndef spare(): pass\n",
+    }
+    assert {"pack.other:used", "pack.other:spare"} <= names(package, **files)
+
+
+def test_circles_end(package: Package) -> None:
+    files = {
+        "main.py": "from pack.other import back\ndef start(): back()\n",
+        "other.py": "from pack.main import start, lost\ndef back(): start(), lost()\n",
+    }
+    assert names(package, **files) == {"pack.main:start", "pack.other:back"}
+
+
+def test_what_a_module_does_as_it_is_imported_counts(package: Package) -> None:
+    files = {
+        "__init__.py": "import os\nos.environ['A'] = '1'\n",
+        "main.py": "import pack.quiet\nfrom pack.other import used\ndef start(): used()\n",
+        "other.py": "def used(): return LIST\nLIST = []\nLIST.append(1)\n",
+        "quiet.py": "import warnings\nwarnings.simplefilter('ignore')\n",
+    }
+    assert {"pack:(module)", "pack.other:(module)", "pack.quiet:(module)"} <= names(package, **files)
+
+
+def test_wording_changes_nothing_and_a_number_does(package: Package) -> None:
+    before = package.write(
+        **{"main.py": 'X = 1\n"""What it is."""\ndef start():\n    """A."""\n    return X\n'}
+    ).reached()
+    other = '"""Now told."""\nX = 1  # one\n"""Else."""\n\n\ndef start():\n    """B."""\n    # so\n    return (X)\n'
+    assert package.write(**{"main.py": other}).reached() == before
+    after = package.write(**{"main.py": "X = 2\ndef start():\n    return X\n"}).reached()
+    assert {name for name in after if after[name] != before[name]} == {"pack.main:X"}
+    assert digest(after) != digest(before)
+
+
+def test_data_files_count_where_they_are_named(package: Package) -> None:
+    files = {
+        "main.py": "def start(): read('words'), open('page.html.j2'), {'topics': 1}\ndef other(): read('spare')",
+        "lists/words.toml": "",
+        "lists/spare.toml": "",
+        "lists/topics.toml": "",
+        "page.html.j2": "{% include 'part.html.j2' %}",
+        "part.html.j2": "",
+        "room/__init__.py": "FOLDER = 'forms'\nFORMS = {'one': 'two'}\ndef read(): FOLDER, FORMS, {'words': 1}",
+        "room/forms/one.jinja": "",
+        "room/words.toml": "",
+    }
+    found = {name for name in names(package, **files) if "/" in name}
+    assert found == {"pack/lists/words.toml", "pack/page.html.j2", "pack/part.html.j2", "pack/room/words.toml"}
+    assert [name for name in package.reached("pack.room:read") if "/" in name] == ["pack/room/forms/one.jinja"]
+
+
+def test_nodes_that_are_no_plain_functions(package: Package, monkeypatch) -> None:
+    source = "import functools\ndef make(x):\n    def inner(): return BASE\n    return inner\nBASE = 1\n"
+    source += "class Tool:\n    def __call__(self): return BASE\n"
+    package.write(**{"main.py": source})
+    monkeypatch.syspath_prepend(package.folder.parent)
+    main = importlib.import_module("pack.main")
+    try:
+        for target in (main.make(1), functools.partial(main.make, 1), functools.wraps(main.make)(lambda: 1)):
+            assert set(reached(target)) == {"pack.main:make", "pack.main:BASE"}
+        assert set(reached(main.Tool())) == {"pack.main:Tool", "pack.main:BASE"}
+        assert named("pack.main.Tool") == reached(main.Tool())
+        assert reached(len) == named("len") == named("no_such.thing") == {}
+        assert set(named("pack.main.nothing.at_all")) == {"pack.main:make", "pack.main:BASE", "pack.main:Tool"}, (
+            "all of it"
+        )
+    finally:
+        for name in ("pack", "pack.main"):
+            sys.modules.pop(name)
+
+
+@pytest.fixture(scope="module")
+def targets() -> dict[str, tuple[str, str]]:
+    """Where the functions of the demo's nodes stand, by name."""
+    functions = [node.func for node in register_pipelines()["demo"].nodes]
+    names = {(function.__module__, function.__qualname__.partition(".")[0]) for function in functions}
+    return {name: (module, name) for module, name in names}
+
+
+@pytest.fixture
+def changed(tmp_path: Path, targets):
+    """The functions of the demo's nodes whose code is another after an edit of the project."""
+    before = Code({"sage_dialog": SRC})
+    shutil.copytree(SRC, tmp_path / "sage_dialog", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def nodes(file: str, old: str, new: str) -> set[str]:
+        path = tmp_path / "sage_dialog" / file
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        after = Code({"sage_dialog": tmp_path / "sage_dialog"})
+        return {name for name, place in targets.items() if before.reached(*place) != after.reached(*place)}
+
+    return nodes
+
+
+def test_a_template_makes_the_report_stale_and_nothing_else(changed) -> None:
+    assert changed("evaluation/report.html.j2", "</body>", "<p></p></body>") == {"write_report"}
+
+
+def test_the_game_decides_what_is_played_and_nothing_else(changed) -> None:
+    found = changed("selfplay/game.py", "def play(", "def play(*, unheard_of=1, ")
+    assert {"search", "play_rollouts"} <= found
+    assert not found & {"train_sage_1", "refine_into", "prefer", "make_dialogues", "annotate_dialogues", "judge_pairs"}
+
+
+def test_a_schema_and_a_dial_touch_only_what_uses_them(changed) -> None:
+    assert changed("schemas.py", "WIN_RATES = ", "WIN_RATES = 0 or ") == {"count_wins"}
+    found = changed("parameters.py", "class Preference(", "class Unheard: ...\n\n\nclass Preference(Unheard, ")
+    assert found >= {"prefer", "make_pairs"} and not found & {"search", "write_raw_data", "make_dialogues"}
+
+
+def test_every_data_file_of_the_package_is_reached(targets) -> None:
+    code = Code({"sage_dialog": SRC})
+    modules = [".".join(("sage_dialog", *path.relative_to(SRC).with_suffix("").parts)) for path in SRC.rglob("*.py")]
+    found = {
+        name for module in modules for name in code.reached(module.removesuffix(".__init__"), "nothing") if "/" in name
+    }
+    assert found == {
+        f"sage_dialog/{path.relative_to(SRC).as_posix()}" for path in SRC.rglob("*") if path.suffix in DATA
+    }
+
+
+def test_nodes_and_roles_reach_the_words_they_work_with(targets) -> None:
+    code = Code({"sage_dialog": SRC})
+
+    def files(place: tuple[str, ...]) -> set[str]:
+        return {Path(name).name for name in code.reached(*place) if "/" in name}
+
+    annotator, selector, judge = (files(tuple(role.split(":"))) for role in ROLES)
+    assert annotator == {"annotator.toml", "feelings.toml", "topics.toml"}
+    assert judge == {"function_words.txt", "judge_moves.toml", "judge_plights.toml"}
+    assert {"selector_feelings.toml", "selector_styles.toml"} <= selector
+    assert {"report.html.j2", "report_replies.html.j2"} <= files(targets["write_report"])
+    assert files(targets["write_raw_data"]) == {"world.yml"}
+    assert files(targets["find_failures"]) == {"human_claims.toml"}
+    assert files(targets["search"]) == set()

@@ -1,0 +1,80 @@
+"""Two runs of one project at the same time: each has its own versions and record, and the journal has all replies."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from faulty_server import FaultyServer
+from kedro.io import Version
+
+from sage_dialog import schemas
+from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.lineage.content import content_of
+from sage_dialog.lineage.records import RunFolder
+from sage_dialog.tables import table
+
+PROJECT = Path(__file__).parents[2]
+DIALOGUES = 16
+OLD = "2026-03-01T12.00.00.000Z"
+
+
+def annotated(body: dict[str, Any]) -> str:
+    said = re.findall(r"^(\d+)\. (user|assistant): (.*)$", body["messages"][1]["content"], re.MULTILINE)
+    turns = [
+        {"turn": int(number), "speaker": speaker, "motivation": "Sharing", "emotion": None, "topics": ["dogs"],
+         "text": text, "question": None} for number, speaker, text in said
+    ]  # fmt: skip
+    return json.dumps({"turns": turns})
+
+
+def test_each_ends_with_its_own_versions_and_record_and_nothing_is_asked_twice(tmp_path: Path) -> None:
+    rows = [
+        {"dialogue_id": f"d{number}", "subreddit": "s", "link_id": "t3_l", "month": "2015-01", "n_turns": 2,
+         "turns": [{"comment_id": f"c{number}{turn}", "text": f"My dog number {number} is fine, turn {turn}."}
+                   for turn in range(2)], "mean_words": 7.0, "min_sentiment": 0.5} for number in range(DIALOGUES)
+    ]  # fmt: skip
+    VersionedParquet(filepath=str(tmp_path / "02_intermediate/dialogues.parquet"), version=Version(None, OLD)).save(
+        table(rows, schemas.DIALOGUES)
+    )
+    with FaultyServer(reply=annotated, models=("served-model",), latency_s=0.05) as server:
+        environment = os.environ | {"SAGE_DATA": str(tmp_path), "VLLM_URL": server.url}
+        command = [
+            sys.executable,
+            "-m",
+            "kedro",
+            "run",
+            "--env",
+            "vllm",
+            "--nodes",
+            "sac_augmentation.annotate_dialogues",
+        ]
+        both = [
+            subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            for _ in range(2)
+        ]
+        said = [run.communicate()[0].decode() for run in both]
+    assert [run.returncode for run in both] == [0, 0], said
+    records = list(RunFolder(tmp_path / "runs").records())
+    assert len(records) == 2 and {record.fate for record in records} == {"done"}
+    assert len({record.process.pid for record in records}) == 2
+    for record in records:
+        assert set(record.writes) == {"annotations", "annotation_rejects"}
+        for name, written in record.writes.items():
+            path = tmp_path / f"03_primary/{name}.parquet" / record.run / f"{name}.parquet"
+            assert written.version == record.run and written.sha256 == content_of(path).sha256
+        assert record.reads["dialogues"].version == OLD and record.reads["annotator"].made["endpoint"]["hosts"]
+    assert len({record.writes["annotations"].sha256 for record in records}) == 1
+    (journal,) = (tmp_path / "journal").glob("*.sqlite")
+    with sqlite3.connect(journal) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert connection.execute("SELECT count(*) FROM replies").fetchone() == (DIALOGUES,)
+        assert connection.execute("SELECT count(*) FROM claims").fetchone() == (0,)
+    assert sum(record.spent["the run"].calls for record in records if record.spent) == DIALOGUES
+    assert {name for record in records for name in record.answered} == {"annotator"}
