@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format viz notebook bench clean
+.PHONY: help demo test lint format viz docs notebook bench clean
 
 # The first of these that is Python 3.11 or newer; another one: make PYTHON=/path/to/python demo
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -40,8 +40,12 @@ format: .venv/.installed-dev ## bring the code into the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-viz: .venv/.installed ## the pipelines as a graph, in the browser
-	$(BIN)/kedro viz
+viz: .venv/.installed ## the lineage as a static site in build/, with tables and figures of the latest runs
+	$(BIN)/kedro viz build --include-previews
+	@echo "To look at it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build 4141, then http://127.0.0.1:4141"
+
+docs: .venv/.installed-docs ## the documentation as a static site in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 notebook: .venv/.installed-notebook ## the notebooks, in the browser
 	$(BIN)/jupyter lab notebooks
@@ -50,7 +54,7 @@ bench: .venv/.installed-dev ## every benchmark, in its quick form
 	@for benchmark in benchmarks/*.py; do echo "$$benchmark"; $(BIN)/python $$benchmark --quick; done
 
 clean: ## remove the virtual environment and the tools' caches; data stays
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build site
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.created:
@@ -68,6 +72,9 @@ clean: ## remove the virtual environment and the tools' caches; data stays
 
 .venv/.installed-dev: .venv/.installed
 	$(call install,Installing what the tests need,.[dev])
+
+.venv/.installed-docs: .venv/.installed
+	$(call install,Installing what the documentation needs,.[docs])
 
 .venv/.installed-notebook: .venv/.installed
 	$(call install,Installing Jupyter,.[notebook])

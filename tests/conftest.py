@@ -11,6 +11,7 @@ from kedro.framework.startup import bootstrap_project
 
 PROJECT = Path(__file__).parents[1]
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is compared to the letter is reckoned on the CPU
+os.environ.pop("SAGE_DATA", None)  # nobody's own data: tests write, and prune
 os.environ["DO_NOT_TRACK"] = "1"  # sessions on a test's folder do not see the project's .telemetry
 
 

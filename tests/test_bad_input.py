@@ -123,12 +123,43 @@ def test_a_pair_that_nobody_can_judge_is_refused_before_anything_runs(open_sessi
     assert "evaluation.pairs.2: sage_0 against sage_1 stands there twice. Given by --params." in message
 
 
+def test_a_policy_that_no_benchmark_can_ask_is_refused_before_anything_runs(open_session: OpenSession) -> None:
+    benchmarks = {"policies": ["sage_0", "sage_dp0", "sage_0"]}
+    message = refusal(open_session, "microworld", {"evaluation": {"benchmarks": benchmarks}})
+    assert "benchmarks.policies.1: no policy is called 'sage_dp0', did you mean sage_dpo? There are sage_0," in message
+    assert "evaluation.benchmarks.policies.2: sage_0 stands there twice. Given by --params." in message
+
+
 def test_a_blended_mix_holds_nothing_out(open_session: OpenSession) -> None:
     blend = {"sac_augmentation": {"blend": {"sources": ["listener"], "others": 1, "max_tokens": 2048}}}
     held_out = {stage: {"training": {"held_out": 0.1}} for stage in ("sft", "self_play")}
     message = refusal(open_session, "microworld", {**blend, **held_out})
     for stage in held_out:
         assert f"{stage}.training.held_out: a blended mix cannot hold out 0.1 of itself; set it to 0" in message
+
+
+def test_weights_in_4_bits_are_not_trained(open_session: OpenSession) -> None:
+    stages = {"self_play": {"training": {"quantize": "nf4"}}, "preference": {"quantize": "nf4"}}
+    message = refusal(open_session, "microworld", {"sft": {"lora": None}, **stages})
+    for place in ("self_play.training", "preference"):
+        assert f"{place}.quantize: sft.lora is null: all weights are trained, and in 4 bits (nf4) they" in message
+    message = refusal(open_session, "microworld", {"sft": {"lora": None, "training": {"quantize": "nf4"}}})
+    assert "sft: weights in 4 bits cannot be trained; with quantize nf4 give lora its dials" in message
+    experts = {"sft": {"lora": {"target_parameters": ["experts.down_proj"]}}}
+    message = refusal(open_session, "microworld", {**experts, **stages})
+    for place in ("self_play.training", "preference"):
+        assert f"{place}.quantize: nf4 packs sft.lora.target_parameters in 4 bits" in message
+
+
+def test_patience_measures_on_something(open_session: OpenSession) -> None:
+    message = refusal(open_session, "microworld", {"sft": {"training": {"patience": 2}}})
+    assert "sft.training: patience measures on what is held out; set held_out, such as to 0.05" in message
+
+
+def test_trajectories_that_the_mix_names_are_there_before_anything_runs(open_session: OpenSession) -> None:
+    mix = [{"name": "listener"}, {"name": "played", "kind": "trajectories", "of": "trajectories_7"}]
+    message = refusal(open_session, "sac_augmentation", {"sac_augmentation": {"mix": mix}})
+    assert "  sac_augmentation.mix, source 'played': There is no trajectories_7 in " in message
 
 
 def test_a_pin_on_what_the_run_writes_is_refused(open_session: OpenSession) -> None:

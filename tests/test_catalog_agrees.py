@@ -109,6 +109,7 @@ def test_base_spells_out_every_dial(configured: Path) -> None:
     raw["data_processing"]["rule_sets"] = rule_sets["paper"]  # another set names what differs from it
     llm = raw["llm"]
     llm["role_caps"], (llm["prices"],) = llm["caps"], llm["prices"].values()  # by names of the user's
+    raw["evaluation"]["benchmarks"]["few_shot"] = None  # by tasks of the user's
     raw["sac_augmentation"]["blend"] = dict.fromkeys(Blend.model_fields)  # a comment shows it
     for stage in ("self_play", "evaluation"):
         for dial in raw[stage]["steering"].values():
@@ -118,7 +119,7 @@ def test_base_spells_out_every_dial(configured: Path) -> None:
 
 def test_every_parameter_is_used(everything: set[str]) -> None:
     used = {name.removeprefix("params:").split(".")[0] for name in everything if name.startswith("params:")}
-    assert used | {"llm"} == set(Parameters.model_fields)  # a hook tells roles of that one
+    assert used | {"llm", "mix_versions"} == set(Parameters.model_fields)  # which hooks take
 
 
 def test_nodes_take_their_stage_typed(pipelines: dict[str, Pipeline]) -> None:
@@ -170,4 +171,4 @@ def declared(model: type[BaseModel], path: str = "") -> set[str]:
 def mapping_keys(annotation: Any) -> list[str]:
     """The closed list of keys of a `dict[Literal[…], …]`; one empty key for anything else."""
     origin, arguments = getattr(annotation, "__origin__", None), getattr(annotation, "__args__", ())
-    return list(arguments[0].__args__) if origin is dict else [""]
+    return list(getattr(arguments[0], "__args__", [""])) if origin is dict else [""]

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from sage_dialog.commands.journal import drop, export, forget, journal_tables
+from sage_dialog.commands.journal import drop, export, forget, journal_summary, journal_tables
 from sage_dialog.llm.journal import Journal
 from sage_dialog.llm.requests import ChatRequest, NoReplyError, Reason, Reply
 
@@ -89,3 +89,12 @@ def test_a_batch_that_is_lost_can_be_given_up(journal: Journal) -> None:
     assert "is forgotten" in run.invoke(forget, ["batch_17", "--yes"], obj=journal).output
     assert asyncio.run(journal.claim(asked[0]))
     assert "batch_17" not in shown(journal)
+
+
+def test_a_script_gets_what_the_terminal_shows(journal: Journal) -> None:
+    told = json.loads(json.dumps(journal_summary(journal)))
+    spent = {(one["role"], one["model"]): one for one in told["spent"]}
+    assert spent["judge", "big[bold]"]["replies"] == 1200
+    assert spent["annotator", "small"]["cost"] is None
+    assert told["failures"] == [["judge", "truncated", 1]] and told["batches"] == []
+    assert told["bytes"] > 0

@@ -58,7 +58,7 @@ def project(open_session: OpenSession, configured: Path, tmp_path: Path) -> Open
 
 def annotate(open_session: OpenSession, env: str, **parameters: Any) -> list[dict[str, Any]]:
     with open_session(env, **parameters) as session:
-        made = session.run(node_names=["annotate_dialogues"])
+        made = session.run(node_names=["sac_augmentation.annotate_dialogues"])
     return made["annotations"].load().to_pylist()
 
 
@@ -91,14 +91,14 @@ def test_too_many_failed_rows_end_the_run(project: OpenSession, server: FaultySe
         annotate(project, "vllm")
     rows = None
     with project("vllm", llm={"max_failed_share": 1.0}) as session:
-        rows = session.run(node_names=["annotate_dialogues"])["annotation_rejects"].load().to_pylist()
+        rows = session.run(node_names=["sac_augmentation.annotate_dialogues"])["annotation_rejects"].load().to_pylist()
     assert len(rows) == DIALOGUES
     assert {row["raw_reply"] for row in rows} == {"I would rather talk about the weather."}
 
 
 def test_caps_hold_in_one_process_only(project: OpenSession, server: FaultyServer) -> None:
     with project("vllm") as session, pytest.raises(RunRefused, match="ThreadRunner"):
-        session.run(node_names=["annotate_dialogues"], runner=ParallelRunner())
+        session.run(node_names=["sac_augmentation.annotate_dialogues"], runner=ParallelRunner())
     assert not server.calls
 
 
@@ -137,7 +137,7 @@ def test_a_key_is_used_and_never_shown(
     with project("openai", llm={"journal": "data/other.sqlite"}) as session:
         catalog = session.load_context().catalog
         with pytest.raises(RunStopped, match="Look at the key") as stopped:
-            session.run(node_names=["annotate_dialogues"])
+            session.run(node_names=["sac_augmentation.annotate_dialogues"])
     shown = [caplog.text, str(stopped.value), repr(catalog), *(repr(catalog[role]) for role in ("annotator", "judges"))]
     assert not any(KEY in text for text in shown)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]

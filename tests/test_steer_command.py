@@ -52,12 +52,12 @@ class Engine:
 
 
 def keep(data: Path, name: str, rows: list[dict[str, object]], schema: pa.Schema) -> None:
-    entry = VersionedParquet(filepath=str(data / f"{name}.parquet"), version=Version(None, "2026-01-01"))
+    entry = VersionedParquet(filepath=str(data / f"{name}.parquet"), version=Version(None, "2026-01-01T00.00.00.000Z"))
     entry.save(pa.Table.from_pylist(rows, schema=schema))
 
 
 def policy(data: Path, name: str, blocks: bool) -> None:
-    folder = data / "06_models" / name / "2026-01-01" / name
+    folder = data / "06_models" / name / "2026-01-01T00.00.00.000Z" / name
     folder.mkdir(parents=True)
     (folder / "weights.safetensors").write_bytes(b"w")
     Policy.write_card(folder, PolicyCard(name, "base" if name == "sage_0" else "adapter", blocks, "sage_0", "r"))

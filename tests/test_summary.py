@@ -1,5 +1,6 @@
 """`kedro sage summary` shows the latest results, the judge's and the world's truth apart."""
 
+import json
 import os
 import subprocess
 import sys
@@ -25,28 +26,44 @@ def keep(data: Path, name: str, table: pa.Table, version: str) -> None:
     VersionedParquet(filepath=filepath, version=Version(None, version)).save(table)
 
 
-def summary(project: Path, data: Path) -> subprocess.CompletedProcess[str]:
+def summary(project: Path, data: Path, *more: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(project / "src"), "SAGE_DATA": str(data), "COLUMNS": "100"}
-    command = [sys.executable, "-m", "kedro", "sage", "summary"]
+    command = [sys.executable, "-m", "kedro", "sage", "summary", *more]
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
 
 
 def test_the_latest_results_are_shown_by_judge(configured: Path, tmp_path: Path) -> None:
-    keep(tmp_path, "win_rates", rates("offline-old"), "2026-01-01")
-    keep(tmp_path, "win_rates", rates("offline-rules-judge"), "2026-01-02")
-    keep(tmp_path, "truth_win_rates", rates("world truth", win_rate_b=None, low=None, high=None), "2026-01-02")
-    WholeText(filepath=str(tmp_path / "08_reporting/report.html"), version=Version(None, "2026-01-02")).save("<p>")
+    keep(tmp_path, "win_rates", rates("offline-old"), "2026-01-01T00.00.00.000Z")
+    keep(tmp_path, "win_rates", rates("offline-rules-judge"), "2026-01-02T00.00.00.000Z")
+    keep(
+        tmp_path,
+        "truth_win_rates",
+        rates("world truth", win_rate_b=None, low=None, high=None),
+        "2026-01-02T00.00.00.000Z",
+    )
+    WholeText(
+        filepath=str(tmp_path / "08_reporting/report.html"), version=Version(None, "2026-01-02T00.00.00.000Z")
+    ).save("<p>")
     done = summary(configured, tmp_path)
     assert done.returncode == 0, done.stderr
-    judged, truth = done.stdout.split("Win rates, world truth, run 2026-01-02")
-    assert "Win rates, offline-rules-judge, run 2026-01-02" in judged
+    judged, truth = done.stdout.split("Win rates, world truth, run 2026-01-02T00.00.00.000Z")
+    assert "Win rates, offline-rules-judge, run 2026-01-02T00.00.00.000Z" in judged
     assert "offline-old" not in judged
     assert judged.split("sage_[bold]1")[1].split()[:8] == ["20", "3", "5", "12", "0.80", "[0.55,", "0.93]", "0.035"]
     assert "nothing about language models" in judged
     assert truth.split("sage_[bold]1")[1].split()[:6] == ["20", "3", "5", "12", "–", "0.035"]
     assert "nothing about language models" not in truth
-    assert f"Report: {tmp_path}/08_reporting/report.html/2026-01-02/report.html" in done.stdout
+    assert f"Report: {tmp_path}/08_reporting/report.html/2026-01-02T00.00.00.000Z/report.html" in done.stdout
     assert "kedro run --pipelines sage_2" in done.stdout
+
+
+def test_a_script_gets_the_rows(configured: Path, tmp_path: Path) -> None:
+    keep(tmp_path, "win_rates", rates("offline-rules-judge"), "2026-01-02T00.00.00.000Z")
+    told = json.loads(summary(configured, tmp_path, "--json").stdout)
+    assert told == {
+        "win_rates": {"version": "2026-01-02T00.00.00.000Z", "rows": rates("offline-rules-judge").to_pylist()},
+        "report": None,
+    }
 
 
 def test_without_results_it_says_how_to_make_them(configured: Path, tmp_path: Path) -> None:

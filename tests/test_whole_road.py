@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +43,7 @@ def test_plain_pandas_opens_every_table(road):
         "dialogues", "filter_report", "situations", "annotations", "sft_conversations", "sft_conversations_plain",
         "candidates_1", "trajectories_1", "candidates_2", "trajectories_2", "dpo_pairs", "judge_votes", "win_rates",
         "emotion_accuracy", "action_distribution", "reply_statistics", "truth_scores", "truth_win_rates",
+        "benchmark_scores",
     }  # fmt: skip
     assert {f"{name}.parquet" for name in expected} <= set(tables)
     for name in expected:
@@ -82,12 +85,27 @@ def test_the_report_names_the_offline_roles_for_what_they_are(road):
 
 
 def test_the_same_seed_gives_the_same_trajectories_and_adapter(road, tmp_path):
-    _kedro(tmp_path, "--pipelines", "demo", "--to-nodes", "iteration_1.search")
+    _kedro(tmp_path, "--pipelines", "demo", "--to-nodes", "self_play.iteration_1.search")
     for name in ("candidates_1.parquet", "trajectories_1.parquet"):
         assert _file(road, name).read_bytes() == _file(tmp_path, name).read_bytes()
     for policy in ("sage_0", "sage_1"):
         ours, theirs = (sorted(_file(data, policy).glob("*.safetensors")) for data in (road, tmp_path))
         assert [path.read_bytes() for path in ours] == [path.read_bytes() for path in theirs]
+
+
+def test_one_iteration_again_is_the_same_to_the_byte(road, tmp_path):
+    shutil.copytree(road, tmp_path / "data")
+    command = [sys.executable, "-m", "kedro", "sage", "replay", "latest", "--env", "test", "--yes", "--json"]
+    found = subprocess.run(
+        [*command, "--node", "iteration_1"],
+        cwd=PROJECT,
+        env=os.environ | {"SAGE_DATA": str(tmp_path / "data")},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr[-3000:]
+    outputs = {one["dataset"] for one in json.loads(found.stdout)["outputs"] if one["identical"]}
+    assert outputs == {"candidates_1", "trajectories_1", "sage_2", "training_log_sage_2", "left_out_sage_2"}
 
 
 def test_the_notebook_shows_a_finished_run(road):

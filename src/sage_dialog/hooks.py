@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # Kedro reads this file for every command; what only a run ne
     from pydantic import BaseModel
     from pydantic_core import ErrorDetails
 
+    from sage_dialog.llm.budget import Budget
     from sage_dialog.parameters import Parameters
 
 logger = logging.getLogger(__name__)
@@ -42,13 +43,21 @@ class ParameterGate:
         except InterpolationResolutionError as error:  # such as ${text:FILE} of a file that is not there
             why = str(error).splitlines()[0].rpartition("interpolation: ")[2]
             raise _refused([f"{error.full_key}: {why}"]) from error
-        check_parameters(raw, context.env, loader.runtime_params)
+        catalog = loader["catalog"]
+        outside = (catalog.get("outside_models") or {}).get("models") or {}
+        check_parameters(raw, context.env, loader.runtime_params, tuple(outside))
 
 
 def check_parameters(
-    raw: Mapping[str, Any], env: str | None = None, given: Mapping[str, Any] | None = None
+    raw: Mapping[str, Any],
+    env: str | None = None,
+    given: Mapping[str, Any] | None = None,
+    outside_models: Sequence[str] = (),
 ) -> Parameters:
     """The typed tree of `raw`, which is `conf/base`, then `conf/<env>`, then `given` on the command line.
+
+    Args:
+        outside_models: their names in the catalog, which pairs may name beside policies.
 
     Raises:
         RunRefused: naming every key that is unknown, missing or out of range, and where it stands.
@@ -61,7 +70,13 @@ def check_parameters(
         parameters = Parameters.model_validate(raw)
     except ValidationError as error:
         raise _refused([_fault(details, env, given or {}) for details in error.errors(include_url=False)]) from error
-    if faults := [*_pair_faults(parameters.evaluation.pairs), *_held_out_faults(parameters)]:
+    if faults := [
+        *_pair_faults(parameters.evaluation.pairs, outside_models),
+        *_benchmark_faults(parameters.evaluation.benchmarks.policies),
+        *_held_out_faults(parameters),
+        *_quantize_faults(parameters),
+        *_batch_faults(parameters),
+    ]:
         raise _refused([f"{_dotted(path)}: {what}. {_where(path, env, given or {})}" for path, what in faults])
     return parameters
 
@@ -70,17 +85,34 @@ def _refused(faults: Sequence[str]) -> RunRefused:
     return RunRefused("Parameters are not right, nothing was run:\n" + "\n".join(f"  {fault}" for fault in faults))
 
 
-def _pair_faults(pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _pair_faults(
+    pairs: Sequence[tuple[str, str]], outside_models: Sequence[str]
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """What would else come to light when every policy has been trained: a pair that nobody can judge, and where."""
     from sage_dialog.pipeline_registry import POLICIES
 
+    if taken := sorted(set(outside_models) & set(POLICIES)):
+        yield ("evaluation", "pairs"), f"{taken[0]} is a policy, and an outside model of the catalog has the same name"
+    known = (*POLICIES, *outside_models)
     for place, pair in enumerate(pairs):
         path = ("evaluation", "pairs", place)
         for policy in pair:
-            if policy not in POLICIES:
-                yield path, f"no policy is called {policy!r}{_meant(policy, POLICIES)} There are {', '.join(POLICIES)}"
+            if policy not in known:
+                yield path, f"no policy is called {policy!r}{_meant(policy, known)} There are {', '.join(known)}"
         if pair in pairs[:place]:
             yield path, f"{' against '.join(pair)} stands there twice"
+
+
+def _benchmark_faults(policies: Sequence[str]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """As of pairs; outside models are not asked, since their servers do not say how probable a choice is."""
+    from sage_dialog.pipeline_registry import POLICIES
+
+    for place, policy in enumerate(policies):
+        path = ("evaluation", "benchmarks", "policies", place)
+        if policy not in POLICIES:
+            yield path, f"no policy is called {policy!r}{_meant(policy, POLICIES)} There are {', '.join(POLICIES)}"
+        if policy in policies[:place]:
+            yield path, f"{policy} stands there twice"
 
 
 def _held_out_faults(parameters: Parameters) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -93,6 +125,31 @@ def _held_out_faults(parameters: Parameters) -> Iterator[tuple[tuple[str | int, 
                 path,
                 f"a blended mix cannot hold out {share} of itself; set it to 0, or sac_augmentation.blend to null",
             )
+
+
+def _batch_faults(parameters: Parameters) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Batches that the launcher cannot deal out to its processes."""
+    for path, dials in (
+        (("sft", "training"), parameters.sft.training),
+        (("self_play", "training"), parameters.self_play.training),
+        (("preference",), parameters.preference),
+    ):
+        try:
+            parameters.launcher.rows_at_once(dials.batch_size)
+        except ValueError as error:
+            yield (*path, "batch_size"), str(error)
+
+
+def _quantize_faults(parameters: Parameters) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """All policies go on from the first; where that one trained all weights, so do they."""
+    trainings = {("self_play", "training"): parameters.self_play.training, ("preference",): parameters.preference}
+    for path, training in trainings.items():
+        if parameters.sft.lora is None and training.quantize:
+            what = f"sft.lora is null: all weights are trained, and in 4 bits ({training.quantize}) they cannot be"
+            yield (*path, "quantize"), f"{what}; set this to null, or give sft.lora its dials"
+        elif parameters.sft.lora and parameters.sft.lora.target_parameters and training.quantize:
+            what = f"{training.quantize} packs sft.lora.target_parameters in 4 bits"
+            yield (*path, "quantize"), f"{what}; set this to null, or leave those empty"
 
 
 def _fault(details: ErrorDetails, env: str | None, given: Mapping[str, Any]) -> str:
@@ -180,8 +237,21 @@ class InputsGate:
             return
         names = sorted(name for name in pipeline.inputs() if not name.startswith("params:") and name != "parameters")
         missing = [f"  {name}: {why_missing(name, catalog)}" for name in names if not catalog.exists(name)]
+        missing += _missing_in_mix(names, catalog)
         if missing:
             raise RunRefused("This run reads what is not there, nothing was run:\n" + "\n".join(missing))
+
+
+def _missing_in_mix(names: Sequence[str], catalog: CatalogProtocol) -> Iterator[str]:
+    """Earlier trajectories that the mix names; the run reads them by no name of its inputs."""
+    from sage_dialog.datasets.earlier import EarlierTables
+    from sage_dialog.parameters import SacAugmentation
+
+    for name in names:
+        if isinstance(tables := catalog.get(name), EarlierTables):
+            for source in SacAugmentation.model_validate(catalog.load("params:sac_augmentation")).mix:
+                if source.kind == "trajectories" and source.of and (told := tables.missing(source.of)):
+                    yield f"  sac_augmentation.mix, source {source.name!r}: {told}"
 
 
 def why_missing(name: str, catalog: CatalogProtocol) -> str:
@@ -207,7 +277,7 @@ def why_missing(name: str, catalog: CatalogProtocol) -> str:
             versions = []
         if dataset._version.load and versions:
             return f"there is no version {dataset._version.load} in {folder}; there are {', '.join(versions)}."
-        return f"there is no version of {folder}; {command}."
+        return f"there is no {'whole ' if versions else ''}version of {folder}; {command}."
     return f"{dataset} does not exist; {command}."
 
 
@@ -228,7 +298,7 @@ def shown(path: str | PurePath) -> Path:
 
 
 class ProjectPaths:
-    """A relative `scratch` or `llm.journal` is the project's, whatever folder the run was started from."""
+    """Relative `scratch`, `llm.journal` and `launcher.config` are the project's, wherever the run was started."""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -237,6 +307,12 @@ class ProjectPaths:
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog, parameters: dict[str, Any]) -> None:
         catalog["params:scratch"].save(str(self._project_path / parameters["params:scratch"]))
+        if "params:launcher" in parameters:
+            from sage_dialog.parameters import Launcher
+
+            launcher = Launcher.model_validate(parameters["params:launcher"])  # typed already where a node takes it
+            config = launcher.config and str(self._project_path / launcher.config)
+            catalog["params:launcher"].save(launcher.model_copy(update={"config": config}))
         if "params:llm" in parameters:
             llm = parameters["params:llm"]
             journal = str(self._project_path / llm.get("journal", "data/journal/replies.sqlite"))
@@ -249,6 +325,10 @@ class RunStopped(click.ClickException):
 
 class SpendingLimit:
     """All of a run share one budget. Where it, or a server, ends the run, the message says how to go on."""
+
+    def __init__(self) -> None:
+        self.budget: Budget | None = None
+        """That of the run under way; None where it asks no server."""
 
     @hook_impl
     def on_node_error(self, error: Exception, node: Node) -> None:
@@ -266,6 +346,7 @@ class SpendingLimit:
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         from sage_dialog.datasets.asking import Made
 
+        self.budget = None
         entries = [catalog.get(name) for name in sorted(pipeline.inputs()) if not name.startswith("params:")]
         asking = [entry for entry in entries if isinstance(entry, Made) and entry.asks]
         if not asking:
@@ -279,9 +360,9 @@ class SpendingLimit:
         from sage_dialog.parameters import Llm
 
         llm = Llm.model_validate(catalog.load("params:llm"))
-        budget = Budget(llm.caps, llm.role_caps, llm.prices)
+        self.budget = Budget(llm.caps, llm.role_caps, llm.prices)
         for entry in asking:
-            entry.equip(llm, budget)
+            entry.equip(llm, self.budget)
 
 
 class Progress:

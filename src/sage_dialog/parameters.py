@@ -64,7 +64,7 @@ class RedditRules(Dials):
 class DataProcessing(Dials):
     rule_sets: dict[str, RedditRules] = {"paper": RedditRules()}
     rules: str = Field("paper", description="the set of rules, one of the keys of rule_sets")
-    executor: Literal["processes", "spark"] = "processes"
+    executor: Literal["processes", "spark"] = Field("processes", description="processes of this machine, or Spark")
     workers: int | None = Field(None, ge=1, description="processes; null takes all cores")
     max_reject_share: float = Field(0.05, ge=0, le=1, description="share of a dump's lines that may be unreadable")
 
@@ -149,7 +149,8 @@ class SacAugmentation(Dials):
             Source(name="listener", kind="listener"),
             Source(name="sharer", kind="sharer"),
             Source(name="instructions", kind="instructions"),
-        )
+        ),
+        description="its sources: where conversations come from, and how many",
     )
     preambles: dict[Literal["listener", "sharer", "instructions"], str] = Field(
         description="system message of each kind of source (trajectories have the listener's); listener and sharer are "
@@ -209,23 +210,52 @@ class SacAugmentation(Dials):
 
 
 class LoraDials(Dials):
-    r: int = Field(32, ge=1)
-    alpha: int = Field(64, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    r: int = Field(32, ge=1, description="rank of an adapter's matrices")
+    alpha: int = Field(64, ge=1, description="an adapter's output is scaled by alpha / r")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of an adapter's inputs left out while it trains")
+    target_modules: tuple[str, ...] | Literal["all-linear"] = Field(
+        "all-linear", description="names of the layers that get an adapter, such as [q_proj, v_proj]"
+    )
     target_parameters: tuple[str, ...] = Field((), description="fused weights, such as the experts of a Mixtral")
 
 
-class FineTuning(Dials):
-    """One supervised run with TRL; a step is one optimiser update."""
+class Training(Dials):
+    """One run of a trainer; a step is one update of the weights."""
 
-    learning_rate: float = Field(gt=0)
-    batch_size: int = Field(ge=1)
-    epochs: float = Field(1.0, gt=0)
+    learning_rate: float = Field(gt=0, description="at its highest")
+    batch_size: int = Field(ge=1, description="rows of an update, of all processes together")
+    epochs: float = Field(1.0, gt=0, description="times each row is learned from")
     max_steps: int | None = Field(None, ge=1, description="updates; null trains for `epochs`")
-    warmup_share: float = Field(0.05, ge=0, lt=1)
-    max_length: int = Field(512, ge=16, description="tokens; longer conversations are counted and left out")
-    schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    warmup_share: float = Field(0.05, ge=0, lt=1, description="of the steps, with a learning rate that rises from 0")
+    schedule: Literal["linear", "cosine", "constant"] = Field("cosine", description="of the learning rate behind that")
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
+    max_gradient_norm: float = Field(1.0, gt=0, description="a longer gradient is shortened to it")
+    max_length: int = Field(512, ge=16, description="tokens; longer rows are counted and left out")
+    held_out: float = Field(0.0, ge=0, lt=1, description="share of the dialogues measured on, not learned from")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="measurements on the held out in a row without a lower loss that end the training; the policy is "
+        "the one with the lowest. Null trains to the end",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="compute the forward pass twice instead of keeping it in memory"
+    )
+    quantize: Literal["nf4"] | None = Field(
+        None, description="nf4: the base in 4 bits while it is trained on, for little memory (pip install '.[nf4]')"
+    )
+
+    @model_validator(mode="after")
+    def _patience_needs_measurements(self) -> Self:
+        if self.patience is not None and not self.held_out:
+            why = "patience measures on what is held out; set held_out, such as to 0.05"
+            raise PydanticCustomError("nothing_held_out", "{why}", {"why": why})
+        return self
+
+
+class FineTuning(Training):
+    """One supervised run with TRL."""
+
     group_by_length: bool = Field(False, description="batches of similar length: less padding, another order")
     held_out: float = Field(
         0.0,
@@ -236,17 +266,27 @@ class FineTuning(Dials):
 
 
 class Sft(Dials):
-    lora: LoraDials = LoraDials()
+    lora: LoraDials | None = Field(LoraDials(), description="null trains all weights of the base")
     training: FineTuning
+
+    @model_validator(mode="after")
+    def _whole_weights_are_trained(self) -> Self:
+        if self.lora is None and self.training.quantize:
+            why = f"weights in 4 bits cannot be trained; with quantize {self.training.quantize} give lora its dials"
+            raise PydanticCustomError("quantized", "{why}", {"why": why})
+        if self.lora is not None and self.lora.target_parameters and self.training.quantize:
+            why = f"quantize {self.training.quantize} packs target_parameters of lora in 4 bits; leave them empty"
+            raise PydanticCustomError("quantized", "{why}", {"why": why})
+        return self
 
 
 class SamplingDials(Dials):
     """How a policy is sampled; the paper's search uses 1.1 / 100 / 1.1 (paper §3.4)."""
 
-    temperature: float = Field(1.0, gt=0)
-    top_k: int = Field(100, ge=1)
-    repetition_penalty: float = Field(1.0, ge=1)
-    max_new_tokens: int = Field(96, ge=1)
+    temperature: float = Field(1.0, gt=0, description="what log-odds are divided by: lower is less varied")
+    top_k: int = Field(100, ge=1, description="most probable tokens that one is drawn from")
+    repetition_penalty: float = Field(1.0, ge=1, description="of tokens that stood before, prompt included; 1 is none")
+    max_new_tokens: int = Field(96, ge=1, description="tokens of a reply at most, blocks included")
 
 
 class Steering(Dials):
@@ -301,27 +341,50 @@ class SelfPlay(GameRules):
     shards_at_once: int = Field(
         2, ge=1, description="shards under way: while the selector chooses for one, the next is sampled"
     )
+    best_share: float = Field(
+        1.0, gt=0, le=1, description="share of the trajectories learned from, those that the selector judged best"
+    )
     replay_share: float = Field(0.25, ge=0, description="SFT conversations mixed in, as a share of the trajectories")
     training: FineTuning
 
 
-class Preference(Dials):
+class Preference(Training):
+    """One run of preference learning with TRL."""
+
     pairs: int | None = Field(None, ge=1, description="pairs, sampled by seed; null takes all")
     negatives: int | None = Field(
-        1, ge=1, description="candidates that a chosen one is paired with, drawn by seed; null pairs it with each"
+        1, ge=1, description="candidates that a chosen one is paired with; null pairs it with each"
     )
-    learning_rate: float = Field(gt=0)
-    batch_size: int = Field(ge=1)
-    epochs: float = Field(1.0, gt=0)
-    beta: float = Field(0.1, gt=0)
+    rejected: Literal["random", "worst"] = Field(
+        "random", description="which those are: drawn by seed, or those whose actions the selector chose least"
+    )
+    beta: float = Field(0.1, gt=0, description="how closely the policy is held to where it started")
     loss_type: Literal["sigmoid", "sigmoid_norm", "hinge", "ipo", "apo_zero"] = Field(
         "sigmoid", description="what TRL calls it; sigmoid is DPO as published"
     )
     sft_weight: float = Field(
         1.0, ge=0, description="weight of the SFT term on chosen (the paper's dpo_ftx 1.0); the other loss weighs 1"
     )
-    max_length: int = Field(512, ge=16, description="tokens; longer pairs are counted and left out")
+    warmup_share: float = Field(0.1, ge=0, lt=1, description="of the steps, with a learning rate that rises from 0")
     held_out: float = Field(0.0, ge=0, lt=1, description="share of the situations measured on, not learned from")
+
+
+class Benchmarks(Dials):
+    """Standard benchmarks, run by lm-eval (paper Table 2)."""
+
+    tasks: tuple[str, ...] | None = Field(
+        None,
+        description="names of benchmark files or, of what is not there, of lm-eval's tasks; null takes all the files",
+    )
+    policies: tuple[str, ...] = Field(
+        ("sage_0", "sage_dpo"), min_length=1, description="the first is what the others are compared with"
+    )
+    few_shot: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        {}, description="by task, worked examples before a question; of others as the task says, else none"
+    )
+    chat_template: bool = Field(False, description="ask in the form of a chat, not as text to go on with")
+    limit: int | None = Field(None, ge=1, description="items a task at most, the first ones; null takes all")
+    batch_size: int = Field(32, ge=1, description="continuations read at once")
 
 
 class Evaluation(GameRules):
@@ -334,12 +397,13 @@ class Evaluation(GameRules):
         description="which two answers are a win. agreement: both orders name it (paper); half: each order counts half "
         "and more of it wins; first_order: the first order alone",
     )
-    confidence: float = Field(0.95, gt=0, lt=1)
+    confidence: float = Field(0.95, gt=0, lt=1, description="of every interval")
     replicates: int = Field(4000, ge=200, description="of the bootstrap over situations")
     true_shares: tuple[Annotated[float, Field(ge=0.51, le=1)], ...] = Field(
         (0.55, 0.6, 0.7), description="differences to see, as the better policy's true share of the decided"
     )
     power: float = Field(0.8, gt=0, lt=1, description="probability with which to see them")
+    benchmarks: Benchmarks = Benchmarks()
 
 
 class Caps(Dials):
@@ -353,8 +417,8 @@ class Caps(Dials):
 class Price(Dials):
     """What a model costs, by million tokens."""
 
-    prompt: float = Field(ge=0)
-    completion: float = Field(ge=0)
+    prompt: float = Field(ge=0, description="for a million tokens of prompts, in a currency of your choice")
+    completion: float = Field(ge=0, description="for a million tokens of replies")
     batch_share: float = Field(0.5, ge=0, le=1, description="share of the price that is asked in batch mode")
 
 
@@ -363,7 +427,7 @@ class Llm(Dials):
 
     journal: str = Field("data/journal/replies.sqlite", description="where every reply is kept")
     caps: Caps = Caps()
-    role_caps: dict[Role, Caps] = {}
+    role_caps: dict[Role, Caps] = Field({}, description="by role, what it may spend of a run's caps")
     prices: dict[str, Price] = Field({}, description="by model name; needed where money is capped")
     max_failed_share: float = Field(0.05, ge=0, le=1, description="share of rows that may fail; more stop the run")
 
@@ -371,22 +435,53 @@ class Llm(Dials):
 class BaseModelDials(Dials):
     """The tiny Mixtral that the microworld trains from scratch."""
 
-    vocabulary: int = Field(2000, ge=300)
-    layers: int = Field(3, ge=1)
-    hidden: int = Field(128, ge=16)
-    heads: int = Field(4, ge=1)
-    experts: int = Field(4, ge=2)
-    expert_hidden: int = Field(128, ge=16)
-    steps: int = Field(900, ge=1)
-    batch_size: int = Field(24, ge=1)
-    learning_rate: float = Field(4e-3, gt=0)
+    vocabulary: int = Field(2000, ge=300, description="tokens at most")
+    layers: int = Field(3, ge=1, description="of the transformer")
+    hidden: int = Field(128, ge=16, description="width of a layer")
+    heads: int = Field(4, ge=1, description="of attention")
+    experts: int = Field(4, ge=2, description="of each layer; two work on a token")
+    expert_hidden: int = Field(128, ge=16, description="width of an expert")
+    steps: int = Field(900, ge=1, description="updates of its training")
+    batch_size: int = Field(24, ge=1, description="documents of an update")
+    learning_rate: float = Field(4e-3, gt=0, description="at its highest")
+
+
+class Launcher(Dials):
+    """In which processes a policy is trained; the batch of an update is the same in any."""
+
+    config: str | None = Field(
+        None, description="file of `accelerate launch`, as in conf/accelerate; null trains in the run's own process"
+    )
+    processes: int = Field(1, ge=1, description="one a GPU")
+    accumulation: int = Field(1, ge=1, description="parts that a process works off one by one before an update")
+
+    @model_validator(mode="after")
+    def _one_process_is_the_runs_own(self) -> Self:
+        if self.config is None and self.processes > 1:
+            why = f"{self.processes} processes need a config, such as conf/accelerate/ddp.yaml; null is for one"
+            raise PydanticCustomError("no_config", "{why}", {"why": why})
+        return self
+
+    def rows_at_once(self, batch_size: int) -> int:
+        """Rows of a batch that a process reads together.
+
+        Raises:
+            ValueError: if the batch cannot be dealt out evenly.
+        """
+        rows, left = divmod(batch_size, self.processes * self.accumulation)
+        if left or not rows:
+            raise ValueError(
+                f"a batch of {batch_size} cannot be dealt out evenly to launcher.processes {self.processes} times "
+                f"launcher.accumulation {self.accumulation}; make it a multiple of {self.processes * self.accumulation}"
+            )
+        return rows
 
 
 class Microworld(Dials):
     threads: int = Field(2500, ge=1, description="Reddit threads written")
-    situations: dict[Split, int]
-    instructions: int = Field(300, ge=1)
-    multiple_choice: int = Field(100, ge=1)
+    situations: dict[Split, int] = Field(description="by split, how many")
+    instructions: int = Field(300, ge=1, description="conversations of questions and answers")
+    multiple_choice: int = Field(100, ge=1, description="questions of each kind")
     documents: int = Field(20000, ge=1, description="documents of the base model's generic text")
     base: BaseModelDials = BaseModelDials()
 
@@ -397,6 +492,7 @@ class Parameters(Dials):
     seed: int = Field(0, ge=0, description="every random choice derives from it")
     threads: int | None = Field(None, ge=1, description="torch threads; null takes all cores")
     scratch: str = Field("data/scratch", description="where unfinished work is kept until it is whole")
+    launcher: Launcher = Launcher()
     microworld: Microworld
     data_processing: DataProcessing
     sac_augmentation: SacAugmentation
@@ -404,4 +500,7 @@ class Parameters(Dials):
     self_play: SelfPlay
     preference: Preference
     evaluation: Evaluation
+    mix_versions: bool = Field(
+        False, description="run also where one dataset stands behind the inputs in two contents (docs/runs.md)"
+    )
     llm: Llm = Llm()

@@ -12,7 +12,7 @@ that run everything::
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline
+from kedro.pipeline import Pipeline, pipeline
 
 from sage_dialog.pipelines import (
     data_processing,
@@ -37,15 +37,20 @@ POLICIES = (
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Every pipeline of the project; `kedro run --pipelines NAME` runs one of them."""
-    fine_tuning = sft.create_pipeline()
-    iterations = {f"sage_{k + 1}": self_play.create_pipeline(k) for k in range(1, ITERATIONS + 1)}
+    """Every pipeline of the project; `kedro run --pipelines NAME` runs one of them.
+
+    Nodes are named by their stage, such as `self_play.iteration_1.search`: kedro-viz folds stages by it.
+    """
+    fine_tuning = _of_stage("sft", sft.create_pipeline())
+    iterations = {
+        f"sage_{k + 1}": _of_stage("self_play", self_play.create_pipeline(k)) for k in range(1, ITERATIONS + 1)
+    }
     stages = {
-        "data_processing": data_processing.create_pipeline(),
-        "sac_augmentation": sac_augmentation.create_pipeline(),
+        "data_processing": _of_stage("data_processing", data_processing.create_pipeline()),
+        "sac_augmentation": _of_stage("sac_augmentation", sac_augmentation.create_pipeline()),
         "sft": fine_tuning,
         "self_play": sum(iterations.values(), Pipeline([])),
-        "preference": preference.create_pipeline(ITERATIONS),
+        "preference": _of_stage("preference", preference.create_pipeline(ITERATIONS)),
     }
     policies = {
         "sage_1": fine_tuning.to_outputs("sage_1"),
@@ -54,8 +59,11 @@ def register_pipelines() -> dict[str, Pipeline]:
         "sage_dpo": stages["preference"],
     }
     training = sum(stages.values(), Pipeline([]))
-    evaluated = evaluation.create_pipeline(POLICIES, ITERATIONS)
-    world = microworld.create_pipeline()
+    evaluated = _of_stage("evaluation", evaluation.create_pipeline(POLICIES, ITERATIONS))
+    evaluated_with_truth = _of_stage(
+        "evaluation", evaluation.create_pipeline(POLICIES, ITERATIONS, outside_scores=True)
+    )
+    world = _of_stage("microworld", microworld.create_pipeline())
     return {
         **stages,
         "evaluation": evaluated,
@@ -63,7 +71,14 @@ def register_pipelines() -> dict[str, Pipeline]:
         "microworld": world,
         "demo": world
         + training
-        + evaluation.create_pipeline(POLICIES, ITERATIONS, outside_scores=True)
-        + microworld.create_truth_pipeline(POLICIES),
+        + evaluated_with_truth
+        + _of_stage("evaluation.truth", microworld.create_truth_pipeline(POLICIES)),
         "__default__": training + evaluated,
     }
+
+
+def _of_stage(stage: str, flow: Pipeline) -> Pipeline:
+    """The same nodes under the stage's name. Data and parameters, which stages share, keep theirs."""
+    given = flow.inputs()
+    parameters = {name for name in given if name.startswith("params:")}
+    return pipeline(flow, namespace=stage, inputs=given - parameters, outputs=flow.all_outputs(), parameters=parameters)

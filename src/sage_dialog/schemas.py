@@ -135,6 +135,8 @@ TRAJECTORIES = pa.schema(
     ]
 )
 
+OUTSIDE_ROLLOUTS = pa.schema([_required("model", pa.string()), *TRAJECTORIES])  # "model": its name in the catalog
+
 DPO_PAIRS = pa.schema(
     [
         _required("situation_id", pa.string()),
@@ -179,6 +181,8 @@ JUDGE_VOTES = pa.schema(
         pa.field("raw_reply", pa.string()),
     ]
 )
+
+VOTE_REJECTS = pa.schema([*JUDGE_VOTES, _required("reason", pa.string())])  # of people
 
 WIN_RATES = pa.schema(
     [
@@ -242,6 +246,7 @@ JUDGE_AGREEMENT = pa.schema(
         pa.field("same_winner", pa.float64()),  # of these
         pa.field("same_low", pa.float64()),
         pa.field("same_high", pa.float64()),
+        pa.field("same_by_lot", pa.float64()),
     ]
 )
 
@@ -436,6 +441,29 @@ FAILURE_EXAMPLES = pa.schema(
     ]
 )
 
+BENCHMARK_SCORES = pa.schema(
+    [
+        _required("task", pa.string()),
+        pa.field("part_of", pa.string()),  # the group of tasks that was asked; null of what was itself asked
+        _required("policy", pa.string()),
+        _required("metric", pa.string()),
+        _required("n", pa.int32()),
+        _required("few_shot", pa.int32()),  # worked examples shown before a question
+        _required("higher_is_better", pa.bool_()),
+        _required("score", pa.float64()),
+        pa.field("standard_error", pa.float64()),
+        pa.field("against", pa.string()),  # null, as all below, of the policy that others are compared with
+        pa.field("difference", pa.float64()),
+        pa.field("relative", pa.float64()),  # null where the other score is 0
+        pa.field("low", pa.float64()),
+        pa.field("high", pa.float64()),
+        pa.field("lost", pa.int32()),  # items that only the other gets right; null where items are not right or wrong
+        pa.field("won", pa.int32()),
+        pa.field("p_value", pa.float64()),
+        pa.field("p_adjusted", pa.float64()),  # for what was asked of the policy
+    ]
+)
+
 STEERING_GRID = pa.schema(
     [
         _required("policy", pa.string()),
@@ -470,9 +498,9 @@ OUTSIDE_SCORES = pa.schema(
 POLICIES = pa.schema(
     [
         _required("policy", pa.string()),
-        _required("kind", pa.string()),  # "base" or "adapter"
+        _required("kind", pa.string()),  # "base", "adapter", or "outside" behind a chat API
         _required("blocks", pa.bool_()),
-        _required("revision", pa.string()),  # of its own weights
+        _required("revision", pa.string()),  # of its own weights; of an outside model its name on the servers
         _required("base", pa.string()),
         _required("base_revision", pa.string()),
         pa.field("parent", pa.string()),

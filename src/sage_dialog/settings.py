@@ -4,15 +4,30 @@ import os
 from pathlib import Path
 
 from sage_dialog.hooks import InputsGate, ParameterGate, PinGate, Progress, ProjectPaths, SpendingLimit
+from sage_dialog.recording import Recorder
+from sage_dialog.tracking import Tracking
 
 # No library reports home, and forked data workers do not trip over the tokenizers' threads.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Threads that wait for each other spin only briefly: as fast on an idle machine, and not many times slower
 # on a busy one.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-HOOKS = (ParameterGate(), PinGate(), SpendingLimit(), InputsGate(), ProjectPaths(), Progress())
+_SPENDING = SpendingLimit()
+HOOKS = (
+    ParameterGate(),
+    PinGate(),
+    _SPENDING,
+    InputsGate(),
+    ProjectPaths(),
+    Progress(),
+    Recorder(_SPENDING),
+    Tracking(),
+)
+# Its hook would track every run wherever it is installed; `Tracking` has it do so where an mlflow.yml asks for it.
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")
 
 _PROJECT = Path(__file__).resolve().parents[2]
 
@@ -26,6 +41,7 @@ def text_of(file: str) -> str:
 
 
 CONFIG_LOADER_ARGS = {
+    "config_patterns": {"mlflow": ["mlflow*"]},
     "base_env": "base",
     "default_run_env": "local",
     # An environment names the parameters it changes; their siblings stay as base has them.

@@ -51,9 +51,9 @@ def talk(
 ) -> Callable[..., Result]:
     """Runs the command on lines; the policies are those of the catalog."""
     for name, policy in policies.items():
-        PolicyDirectory(filepath=str(tmp_path / "data/06_models" / name), version=Version(None, "2026-01-01")).save(
-            policy
-        )
+        PolicyDirectory(
+            filepath=str(tmp_path / "data/06_models" / name), version=Version(None, "2026-01-01T00.00.00.000Z")
+        ).save(policy)
     monkeypatch.setenv("SAGE_DATA", str(tmp_path / "data"))
     metadata = bootstrap_project(configured)
 

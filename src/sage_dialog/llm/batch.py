@@ -400,6 +400,7 @@ class BatchAsker(Asker):
             cost = None
             try:
                 body = self._api.answer(state, answers.get(key))
+                self.budget.note(request.role, body)
                 prompt_tokens, completion_tokens = usage_of(body, request)
                 cost = self.budget.cost(request.model, prompt_tokens, completion_tokens, half=True)
                 reply = outcomes[request.key] = request.read(body, prompt_tokens, completion_tokens)

@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sage_dialog.llm.requests import Request, StopsRunError
 from sage_dialog.parameters import Caps, Price, Role
@@ -41,6 +42,8 @@ class Budget:
         self._spent: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._reserved: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._settled = asyncio.Condition()
+        self.answered: defaultdict[str, set[str]] = defaultdict(set)
+        """By role, the models that replied, as servers name them."""
 
     def cost(self, model: str, prompt_tokens: int, completion_tokens: int, *, half: bool = False) -> float | None:
         """Money for a call, in the currency of the price table; None for a model without a price.
@@ -113,6 +116,15 @@ class Budget:
     def spent(self, role: str = RUN) -> dict[str, float]:
         """Calls, tokens and money so far, in this process."""
         return {kind: self._spent[role, kind] for kind in _KINDS}
+
+    def spenders(self) -> list[str]:
+        """Roles that have made a call, and `RUN` where one has."""
+        return sorted({who for (who, kind), amount in self._spent.items() if kind == "calls" and amount})
+
+    def note(self, role: str, answer: Mapping[str, Any]) -> None:
+        """Remembers what a server's answer says of the model behind it, which a name does not settle."""
+        if said := " ".join(str(answer[field]) for field in ("model", "system_fingerprint") if answer.get(field)):
+            self.answered[role].add(said[:200])
 
     def room(self, role: str, kind: str) -> float | None:
         """How much of a cap is left to a role; None where nothing caps it."""

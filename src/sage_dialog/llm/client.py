@@ -135,6 +135,7 @@ class Client(Asker):
         try:
             try:
                 answer = await server.answer(request)
+                self.budget.note(request.role, answer)
                 prompt_tokens, completion_tokens = usage_of(answer, request)
                 cost = self.budget.cost(request.model, prompt_tokens, completion_tokens)
                 server.went_well()

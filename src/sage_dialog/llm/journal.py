@@ -261,6 +261,11 @@ class Journal:
         (number,) = self._file.connection().execute(f"SELECT count(*) FROM replies WHERE {which}", values).fetchone()
         return int(number)
 
+    def older(self, days: float) -> list[str]:
+        """The keys of replies that came more than so many days ago; that they were used since is not noted."""
+        rows = self._file.connection().execute("SELECT key FROM replies WHERE at < ?", (time.time() - days * 86400,))
+        return [key for (key,) in rows]
+
     def drop(self, role: str | None = None, model: str | None = None, keys: Sequence[str] = ()) -> int:
         """Forgets replies, to ask again; how many. With no condition, all of them."""
 
