@@ -107,7 +107,8 @@ def test_every_output_is_there_and_holds_its_schema(finished: dict[str, Any]) ->
     assert empty == {
         "vote_rejects", "judge_agreement", "self_preference", "unmapped_emotions", "diversity", "benchmark_scores",
     }  # fmt: skip
-    assert finished["action_figure"].startswith(b"\x89PNG") and finished["training_figure"].startswith(b"\x89PNG")
+    assert finished["win_rate_figure"].startswith(b"\x89PNG") and finished["action_figure"].startswith(b"\x89PNG")
+    assert finished["training_figure"].startswith(b"\x89PNG")
     assert finished["report"].startswith("<!doctype html>") and "offline-rules-judge" in finished["report"]
 
 

@@ -14,6 +14,7 @@ from sage_dialog.evaluation.figures import (
     training_curves,
     training_figure,
     transition_figure,
+    win_rate_figure,
 )
 from sage_dialog.evaluation.outside import mean_scores
 from sage_dialog.evaluation.replies import action_distribution, action_transitions, reply_statistics
@@ -196,6 +197,23 @@ def test_the_figures_of_emotions_and_steps_are_the_same_png_each_time(contents: 
         image = figure(rows)
         assert image.startswith(b"\x89PNG\r\n\x1a\n") and image == figure(rows) != figure([])
         assert figure([]).startswith(b"\x89PNG")
+
+
+def test_the_figure_of_win_rates_is_of_every_pair_and_of_one_that_nobody_decided(contents: Contents) -> None:
+    rates = contents.win_rates.to_pylist()
+    image = win_rate_figure(rates, 0.95)
+    assert image.startswith(b"\x89PNG\r\n\x1a\n") and image == win_rate_figure(rates, 0.95) != win_rate_figure([], 0.95)
+    assert win_rate_figure([{**row, "low": 0.01} if row is rates[0] else row for row in rates], 0.95) != image
+    undecided = {
+        **rates[0],
+        "judge": r"$\frac{a",
+        "wins_a": 0,
+        "wins_b": 0,
+        "win_rate_b": None,
+        "low": None,
+        "high": None,
+    }
+    assert win_rate_figure([*rates, undecided], 0.95) != image
 
 
 def test_steps_that_differ_from_all_steps_are_framed_and_rare_ones_left_out() -> None:

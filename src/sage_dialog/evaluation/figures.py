@@ -20,6 +20,54 @@ HELD_OUT = "held out"
 INK, FAINT, BAR, EARLIER = "#1d2733", "#8a94a0", "#2f6f8f", "#c4581f"
 
 
+def win_rate_figure(rates: Sequence[Mapping[str, Any]], confidence: float) -> bytes:
+    """Each pair's win rate with its interval, a panel for each judge.
+
+    Args:
+        rates: rows of `schemas.WIN_RATES`; a pair of which nothing was decided has a line without a mark.
+        confidence: of the intervals, such as 0.95.
+
+    Returns:
+        A PNG; where nobody judged it says so.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    judges = list(dict.fromkeys(row["judge"] for row in rates))
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(8, 0.9 + 0.5 * max(1, len(judges)) + 0.34 * len(rates)), dpi=150, layout=layout)
+    figure.set_facecolor("white")
+    if not judges:
+        figure.text(0.5, 0.5, "Nobody judged.", ha="center", color=INK)
+        return _png(figure)
+    heights = [1.5 + sum(row["judge"] == judge for row in rates) for judge in judges]
+    panels = figure.subplots(len(judges), 1, sharex=True, squeeze=False, height_ratios=heights).flat
+    for axes, judge in zip(panels, judges, strict=True):
+        rows = [row for row in rates if row["judge"] == judge]
+        decided = [(line, row) for line, row in enumerate(rows) if row["win_rate_b"] is not None]
+        lines, shares = [line for line, _ in decided], [100 * row["win_rate_b"] for _, row in decided]
+        reach = [[100 * abs(row["win_rate_b"] - row[end]) for _, row in decided] for end in ("low", "high")]
+        axes.axvline(50, color=FAINT, linewidth=1, linestyle=":")
+        axes.errorbar(
+            shares, lines, xerr=reach, fmt="o", color=BAR, ecolor=INK, elinewidth=1.2, capsize=3, clip_on=False
+        )
+        names = [
+            f"{row['policy_b']} over {row['policy_a']}  ({row['wins_a'] + row['wins_b']} of {row['n']})" for row in rows
+        ]
+        axes.set_yticks(range(len(rows)), names, fontsize=9, color=INK, parse_math=False)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_xlim(0, 100)
+        axes.set_title(judge, loc="left", fontsize=10, color=INK, parse_math=False)
+        axes.tick_params(length=0, colors=FAINT, labelsize=8)
+        axes.tick_params(axis="y", labelcolor=INK, labelsize=9)
+        for side in ("top", "right", "left"):
+            axes.spines[side].set_visible(False)
+    axes.set_xlabel(
+        f"% of the decided (their number of all), with intervals at {confidence:.0%}", fontsize=9, color=FAINT
+    )
+    return _png(figure)
+
+
 def action_figure(distribution: Sequence[Mapping[str, Any]]) -> bytes:
     """The paper's Figure 3: motivations and emotions of the last policy, beside the first one that has blocks.
 

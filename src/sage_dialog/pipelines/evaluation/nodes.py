@@ -288,6 +288,13 @@ def score_benchmarks(
     return table(benchmark_scores(scores, _bootstrap(evaluation, seed)), BENCHMARK_SCORES)
 
 
+def draw_win_rates(win_rates: Table, evaluation: Evaluation) -> bytes:
+    """Every judge's win rates with their intervals, as PNG."""
+    from sage_dialog.evaluation.figures import win_rate_figure
+
+    return win_rate_figure(win_rates.to_pylist(), evaluation.confidence)
+
+
 def draw_training(**logs: Table) -> bytes:
     """The curves of the trainings, as PNG; `logs` are `schemas.TRAINING_LOG` by policy."""
     from sage_dialog.evaluation.figures import training_figure

@@ -20,7 +20,8 @@
 
     model_votes, human_votes, rollouts_{policy} ─> [gather_votes] ─> judge_votes, vote_rejects
 
-    judge_votes ┬─> [count_wins] ────> win_rates ─> [plan_situations] ─> sample_sizes
+    judge_votes ┬─> [count_wins] ────> win_rates ┬> [plan_situations] ─> sample_sizes
+                │                              └> [draw_win_rates] ──> win_rate_figure
                 ├─> [rank_policies] ─> ranking
                 └─> [check_judges] ──> judge_checks, length_control, judge_agreement, self_preference
     rollouts_{policy}, policy_cards ┘
@@ -45,6 +46,7 @@ from sage_dialog.pipelines.evaluation.nodes import (
     describe_policies,
     describe_replies,
     draw_training,
+    draw_win_rates,
     find_failures,
     follow_actions,
     gather_votes,
@@ -215,6 +217,12 @@ def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bo
                 },
                 outputs=["failure_modes", "failure_examples"],
                 name="find_failures",
+            ),
+            node(
+                draw_win_rates,
+                inputs=["win_rates", "params:evaluation"],
+                outputs="win_rate_figure",
+                name="draw_win_rates",
             ),
             node(
                 draw_training,
