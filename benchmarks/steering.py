@@ -75,16 +75,16 @@ def main() -> None:
     from sage_dialog.generation.transformers_engine import TransformersEngine
 
     logging.set_verbosity_error()
-    with tempfile.TemporaryDirectory() as folder:
-        if found := sorted((given.data / "06_models" / given.policy).glob(f"*/{given.policy}")):
-            base = Policy.open(max((given.data / "06_models/sage_0").glob("*/sage_0")))
-            policies, texts, of = [Policy.open(found[-1])], _situations(given.data, situations), given.policy
-        elif given.quick:
-            base, texts = _trained_here(Path(folder), given.threads), _scenes(situations)
-            policies, of = [], "a model trained here"
-        else:
-            parser.error(f"{given.data} holds no policy {given.policy!r}; run `make demo`, or name a --data that does")
-        engine = TransformersEngine(base, policies, seed=0, threads=given.threads)
+    folder = tempfile.TemporaryDirectory()  # until the end: weights are read when the first reply is sampled
+    if found := sorted((given.data / "06_models" / given.policy).glob(f"*/{given.policy}")):
+        base = Policy.open(max((given.data / "06_models/sage_0").glob("*/sage_0")))
+        policies, texts, of = [Policy.open(found[-1])], _situations(given.data, situations), given.policy
+    elif given.quick:
+        base, texts = _trained_here(Path(folder.name), given.threads), _scenes(situations)
+        policies, of = [], "a model trained here"
+    else:
+        parser.error(f"{given.data} holds no policy {given.policy!r}; run `make demo`, or name a --data that does")
+    engine = TransformersEngine(base, policies, seed=0, threads=given.threads)
     name = (policies or [base])[0].name
     preamble = _preamble() if policies else None
     prompts = [
