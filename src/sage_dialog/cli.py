@@ -23,7 +23,17 @@ def cli() -> None:
 
 @cli.group()
 def sage() -> None:
-    """Look at what the pipelines made, and use it."""
+    """Look at what the pipelines made, use it, and make it again.
+
+    \b
+    what came out    summary, arena, journal
+    use it           chat, steer, export
+    what was run     runs, show, diff, tag
+    run it again     status and refresh (what is stale), replay (the very same)
+    make room        prune
+
+    Stages themselves are run by `kedro run --pipelines NAME`; `kedro registry list` names them.
+    """
 
 
 for command in (summary, journal, chat, steer, export, arena, runs, show, diff, status, refresh, replay, tag, prune):
