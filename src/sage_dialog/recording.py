@@ -363,17 +363,9 @@ def _raw_files(dataset: Any, digests: Digests) -> dict[str, Any]:
     if dataset._local:
         return digests.files(paths)
     return {
-        name: File(bytes=path.stat().st_size, modified_ns=_changed_ns(path), sha256=None)
+        name: File(bytes=path.stat().st_size, modified_ns=int(path.stat().st_mtime * 1e9), sha256=None)
         for name, path in paths.items()
     }
-
-
-def _changed_ns(path: Any) -> int:
-    """Of a remote file, as far as its server tells."""
-    try:
-        return int(path.stat().st_mtime * 1e9)
-    except (AttributeError, TypeError, ValueError, OSError, NotImplementedError):
-        return 0
 
 
 def _of_earlier(read: Read, opened: Mapping[str, str]) -> Read:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pytest
 from rich.console import Console
+from scripted_engine import ScriptedEngine
 
 from sage_dialog.chat.conversation import Conversation
 from sage_dialog.chat.terminal import Terminal
-from sage_dialog.generation.engine import Finish, Prompt, Sample
-from sage_dialog.parameters import SamplingDials, Steering
+from sage_dialog.generation.engine import Prompt, Sample
+from sage_dialog.parameters import SamplingDials
 from sage_dialog.sac import Chain, Intent, render
 
 Script = Callable[[Prompt, int], "str | Sample | None"]
@@ -28,45 +29,12 @@ def numbered(prompt: Prompt, sample: int) -> str:
     return chained(f"turn {prompt.item[1]} draw {prompt.item[2]} sample {sample}")
 
 
-@dataclass
-class ScriptedEngine:
-    """Sample j of a prompt is `script(prompt, j)`; None where the context is full. It is heard in two pieces."""
-
-    script: Script = numbered
-    refuses: str | None = None  # to be steered, and why
-    asked: list[tuple[Prompt, Steering | None]] = field(default_factory=list)
-    decides: Mapping[str, object] = field(default_factory=dict)
-
-    def sample(
-        self,
-        policy: str,
-        prompts: Sequence[Prompt],
-        sampling: SamplingDials,
-        samples: int = 1,
-        steering: Steering | None = None,
-        heard: Callable[[str], None] | None = None,
-    ) -> list[list[Sample]]:
-        if steering and self.refuses:
-            raise ValueError(self.refuses)
-        self.asked += [(prompt, steering) for prompt in prompts]
-        replies = [[self._sample(prompt, j) for j in range(samples)] for prompt in prompts]
-        if heard is not None:
-            text = replies[0][0].text if replies[0][0] else ""
-            heard(text[:20])
-            heard(text[20:])
-        return [[each for each in drawn if each is not None] for drawn in replies]
-
-    def _sample(self, prompt: Prompt, j: int) -> Sample | None:
-        said = self.script(prompt, j)
-        return Sample(said, len(said.split()), Finish.STOP) if isinstance(said, str) else said
-
-
 @pytest.fixture
 def talk() -> Callable[..., Conversation]:
     """A conversation with a policy that writes blocks unless told otherwise, and listens."""
 
     def make(script: Script = numbered, blocks: bool = True, refuses: str | None = None) -> Conversation:
-        engine = ScriptedEngine(script, refuses)
+        engine = ScriptedEngine(lambda policy, prompt, sample: script(prompt, sample), refuses)
         return Conversation(engine, "sage_7", blocks, SamplingDials(max_new_tokens=50), "You listen.")
 
     return make

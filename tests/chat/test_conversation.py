@@ -21,7 +21,7 @@ def test_the_policy_sees_its_preamble_the_persons_words_and_its_own_blocks(talk:
     first = with_policy.say("I moved.")
     assert first.said == "turn 0 draw 0 sample 0" and first.text.startswith("{u_motivation: sharing, ")
     with_policy.say("It is cold here.")
-    prompt, _ = with_policy.engine.asked[-1]
+    _, prompt, _ = with_policy.engine.asked[-1]
     assert prompt.messages == (
         {"role": "system", "content": "You listen."},
         {"role": "user", "content": "I moved."},
@@ -39,9 +39,9 @@ def test_every_drawing_of_a_turn_has_a_name_of_its_own(talk: Talk) -> None:
     assert [reply.said for reply in with_policy.draw_candidates(3)] == [f"turn 1 draw 2 sample {j}" for j in range(3)]
     assert with_policy.retry().said == "turn 1 draw 3 sample 0"
     assert len(with_policy.exchanges) == 2
-    items = [prompt.item for prompt, _ in with_policy.engine.asked]
+    items = [prompt.item for _, prompt, _ in with_policy.engine.asked]
     assert len(set(items)) == len(items) == 5
-    assert all(prompt.messages[-1]["content"] == "Two." for prompt, _ in with_policy.engine.asked[1:])
+    assert all(prompt.messages[-1]["content"] == "Two." for _, prompt, _ in with_policy.engine.asked[1:])
 
 
 def test_the_same_lines_draw_the_same_whatever_was_taken_back(talk: Talk) -> None:
@@ -83,7 +83,7 @@ def test_replies_are_drawn_under_the_steering_of_the_moment(talk: Talk) -> None:
     playful = Steering(fixed={"a_emotion": "playful"})
     with_policy.steer(playful)
     with_policy.retry()
-    assert [steering for _, steering in with_policy.engine.asked] == [Steering(), playful]
+    assert [steering for _, _, steering in with_policy.engine.asked] == [Steering(), playful]
     assert with_policy.last.steering == playful
 
 

@@ -11,10 +11,11 @@ import pytest
 from asking import MODEL
 from faulty_server import FaultyServer
 from kedro.io import DatasetError
+from scripted_engine import ScriptedEngine
 
 from sage_dialog import schemas
 from sage_dialog.datasets.outside_models import OutsideModels
-from sage_dialog.generation.engine import Finish, Sample
+from sage_dialog.generation.engine import Prompt
 from sage_dialog.hooks import RunRefused, check_parameters
 from sage_dialog.llm import server as server_module
 from sage_dialog.llm.budget import Budget
@@ -41,19 +42,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
         yield running
 
 
-class User:
-    """The engine of the policies: the simulated user, who says where it is in the dialogue."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-        self.decides: dict[str, object] = {}
-
-    def sample(self, policy: str, prompts: Any, *_: Any, **__: Any) -> list[list[Sample]]:
-        assert policy == "sage_1"
-        self.asked += len(prompts)
-        text = "Then {} followed."
-        chains = [Chain(Intent(), Intent("sharing"), text.format(len(prompt.messages))) for prompt in prompts]
-        return [[Sample(render(chain), 5, Finish.STOP)] for chain in chains]
+def shares(policy: str, prompt: Prompt, sample: int) -> str:
+    """The simulated user, who says where it is in the dialogue."""
+    assert policy == "sage_1"
+    return render(Chain(Intent(), Intent("sharing"), f"Then {len(prompt.messages)} followed."))
 
 
 @pytest.fixture
@@ -82,9 +74,11 @@ def outside(server: FaultyServer, tmp_path: Path, caps: Caps | None = None, **mo
     return entry
 
 
-def played(entry: OutsideModels, players: dict[str, Policy], scratch: Path, user: User | None = None) -> pa.Table:
+def played(
+    entry: OutsideModels, players: dict[str, Policy], scratch: Path, user: ScriptedEngine | None = None
+) -> pa.Table:
     mix = SacAugmentation(preambles={"listener": "Listen.", "sharer": "Share."})
-    opened = user or User()
+    opened = user or ScriptedEngine(shares)
     return play_outside_models(
         *(players["sage_0"], players["sage_1"], situations(), lambda *_: opened, entry.load(), DIALS, mix, 0, None),
         str(scratch),
@@ -119,12 +113,12 @@ def test_its_system_message_is_the_policies_unless_it_has_its_own(server, player
 
 def test_dialogues_once_finished_are_not_played_again_and_another_model_is(server, players, tmp_path) -> None:
     first = played(outside(server, tmp_path), players, tmp_path / "scratch")
-    user = User()
+    user = ScriptedEngine(shares)
     assert played(outside(server, tmp_path), players, tmp_path / "scratch", user).equals(first)
-    assert user.asked == 0
+    assert user.asked == []
     entry = outside(server, tmp_path, preamble="Be brief.")
     played(entry, players, tmp_path / "scratch", user)
-    assert user.asked == 12
+    assert len(user.asked) == 12
 
 
 def test_a_cap_holds_for_it(server, players, tmp_path) -> None:

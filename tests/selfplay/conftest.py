@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from scripted_engine import ScriptedEngine
 
 from sage_dialog import schemas
-from sage_dialog.generation.engine import Engine, Finish, Prompt, Sample
-from sage_dialog.parameters import FineTuning, GameRules, SamplingDials, SelfPlay, Steering
+from sage_dialog.generation.engine import Engine
+from sage_dialog.parameters import FineTuning, GameRules, SamplingDials, SelfPlay
 from sage_dialog.policies import Policy, PolicyCard
 from sage_dialog.roles.protocols import Choice, Declined
 from sage_dialog.sac import Chain, Intent, render
@@ -21,47 +22,10 @@ from sage_dialog.selfplay.dialogue import Dialogue, Speaker
 from sage_dialog.selfplay.game import Game, play
 from sage_dialog.selfplay.in_turn import in_turn
 
-Reply = Callable[[str, Prompt, int], "str | Sample | None"]
-
 
 def chained(text: str, reads: str = "sad", means: str = "empathy") -> str:
     """A reply with its blocks."""
     return render(Chain(Intent("sharing", reads, ("home",)), Intent(means, "supportive", ("home",)), text))
-
-
-@dataclass
-class ScriptedEngine:
-    """Sample j of a prompt is `reply(policy, prompt, j)`; None where the context is full."""
-
-    reply: Reply
-    asked: list[tuple[str, Prompt]] = field(default_factory=list)
-    steered: dict[str, list[Steering | None]] = field(default_factory=dict)
-
-    decides: Mapping[str, object] = field(default_factory=dict)
-
-    def sample(
-        self,
-        policy: str,
-        prompts: Sequence[Prompt],
-        sampling: SamplingDials,
-        samples: int = 1,
-        steering: Steering | None = None,
-        heard: Callable[[str], None] | None = None,
-    ) -> list[list[Sample]]:
-        self.asked.extend((policy, prompt) for prompt in prompts)
-        self.steered.setdefault(policy, []).append(steering)
-        return [self._samples(policy, prompt, samples) for prompt in prompts]
-
-    def _samples(self, policy: str, prompt: Prompt, samples: int) -> list[Sample]:
-        replies = [self.reply(policy, prompt, j) for j in range(samples)]
-        return [
-            reply if isinstance(reply, Sample) else Sample(reply, len(reply.split()), Finish.STOP)
-            for reply in replies
-            if reply is not None
-        ]
-
-    def prompts(self, policy: str) -> list[tuple[dict[str, str], ...]]:
-        return [prompt.messages for asked, prompt in self.asked if asked == policy]
 
 
 @dataclass

@@ -100,7 +100,7 @@ def test_a_user_whom_nobody_can_hear_ends_the_dialogue_after_some_attempts(
     replies = {"blocks": "{u_motivation", "nothing": say(""), "no end": Sample(say("and then"), 50, Finish.LENGTH)}
     scripted = engine(lambda policy, prompt, j: say("Yes.") if policy == "agent" else replies[user_says])
     assert ended(play, game, scripted, user_attempts=3) == (outcome, 2)
-    items = [prompt.item for policy, prompt in scripted.asked if policy == "user"]
+    items = [prompt.item for policy, prompt, _ in scripted.asked if policy == "user"]
     assert len(items) == len(set(items)) == 3
 
 

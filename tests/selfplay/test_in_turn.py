@@ -103,7 +103,7 @@ def test_a_selector_that_fails_ends_the_run_and_what_is_finished_stays(searched,
         searched(engine(lambda *_: say("Yes.")), selector(rejects=fails))
     again = engine(lambda *_: say("Yes."))
     _, trajectories = searched(again, selector())
-    assert "train-4" in (played := {prompt.item[-2] for policy, prompt in again.asked if policy == "agent"})
+    assert "train-4" in (played := {prompt.item[-2] for policy, prompt, _ in again.asked if policy == "agent"})
     assert not {"train-0", "train-1"} & played
     assert trajectories.num_rows == len(TEXTS) * 6
 

@@ -299,8 +299,8 @@ def test_the_agent_is_steered_and_the_user_is_not(
     held_out = situations(TEXTS, split="test")
     rollout(of_rollout, policies["agent"], policies["user"], held_out, dials, PREAMBLES, 0, tmp_path)
     for scripted in (of_search, of_rollout):
-        assert set(map(repr, scripted.steered["agent"])) == {repr(steering)}
-        assert not any(scripted.steered["user"])
+        assert set(map(repr, scripted.steered("agent"))) == {repr(steering)}
+        assert not any(scripted.steered("user"))
 
 
 def test_an_agent_without_blocks_plays_unsteered_and_it_is_said(
@@ -311,7 +311,7 @@ def test_an_agent_without_blocks_plays_unsteered_and_it_is_said(
     dials = evaluation.model_copy(update={"steering": Steering(fixed={"a_emotion": "calm"})})
     with caplog.at_level("INFO", logger="sage_dialog"):
         rollout(scripted, plain, user, situations(TEXTS, split="test"), dials, PREAMBLES, 0, tmp_path)
-    assert scripted.steered["plain"] and not any(scripted.steered["plain"])
+    assert scripted.steered("plain") and not any(scripted.steered("plain"))
     assert "plain writes no state and action blocks" in caplog.text
 
 
@@ -323,7 +323,7 @@ def test_policies_draw_the_same_numbers_in_rollouts_and_their_own_in_searches(
     def seeded(play_with) -> set[tuple[object, ...]]:
         scripted = engine(lambda *_: say("Yes."))
         play_with(scripted)
-        return {prompt.item for _, prompt in scripted.asked}
+        return {prompt.item for _, prompt, _ in scripted.asked}
 
     def rolled(agent):
         user, table = policies["user"], situations(TEXTS, split="test")

@@ -11,12 +11,13 @@ import random
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from scripted_engine import ScriptedEngine
+
 from sage_dialog.generation.engine import Finish, Prompt, Sample
-from sage_dialog.parameters import SamplingDials, Steering
 from sage_dialog.policies import Policy, PolicyCard, weights_revision
 from sage_dialog.sac import Chain, Intent, render
 
@@ -42,25 +43,13 @@ SMALL: dict[str, Any] = {
 """A road to the last policy, which takes seconds: nothing is learnt, and what is said is thought up."""
 
 
-class Writer:
-    """An engine without a model: what a policy says follows from its weights, the prompt and the sample's number."""
+class Writer(ScriptedEngine):
+    """What a policy says follows from its weights, the prompt and the sample's number."""
 
     def __init__(self, base: Policy, policies: Sequence[Policy], seed: int, threads: int | None) -> None:
         self._weights = {policy.name: policy.revision() for policy in (base, *policies)}
         self._seed = seed
-        self.decides: Mapping[str, object] = {"weights": self._weights}
-
-    def sample(
-        self,
-        policy: str,
-        prompts: Sequence[Prompt],
-        sampling: SamplingDials,
-        samples: int = 1,
-        steering: Steering | None = None,
-        heard: Callable[[str], None] | None = None,
-    ) -> list[list[Sample]]:
-        """See `Engine.sample`."""
-        return [[self._said(policy, prompt, number) for number in range(samples)] for prompt in prompts]
+        super().__init__(self._said, decides={"weights": self._weights})
 
     def _said(self, policy: str, prompt: Prompt, number: int) -> Sample:
         choices = random.Random(repr((self._weights[policy], self._seed, prompt, number)))
