@@ -98,7 +98,7 @@ def _pair_faults(
         path = ("evaluation", "pairs", place)
         for policy in pair:
             if policy not in known:
-                yield path, f"no policy is called {policy!r}{_meant(policy, known)} There are {', '.join(known)}"
+                yield path, _no_policy(policy, known)
         if pair in pairs[:place]:
             yield path, f"{' against '.join(pair)} stands there twice"
 
@@ -110,9 +110,13 @@ def _benchmark_faults(policies: Sequence[str]) -> Iterator[tuple[tuple[str | int
     for place, policy in enumerate(policies):
         path = ("evaluation", "benchmarks", "policies", place)
         if policy not in POLICIES:
-            yield path, f"no policy is called {policy!r}{_meant(policy, POLICIES)} There are {', '.join(POLICIES)}"
+            yield path, _no_policy(policy, POLICIES)
         if policy in policies[:place]:
             yield path, f"{policy} stands there twice"
+
+
+def _no_policy(name: str, known: Sequence[str]) -> str:
+    return f"no policy is called {name!r}{_meant(name, known)} There are {', '.join(known)}"
 
 
 def _held_out_faults(parameters: Parameters) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_dialog.arena.vote_file import HumanVote
 from sage_dialog.generation.engine import OpenEngine
-from sage_dialog.generation.outside_models import OutsideModel
+from sage_dialog.generation.outside_models import OutsideEngine, OutsideModel
 from sage_dialog.parameters import Evaluation, SacAugmentation
 from sage_dialog.policies import Policy
 from sage_dialog.roles.protocols import Annotator, Judge, Selector
@@ -91,7 +91,6 @@ def play_outside_models(
     Returns:
         A table of `schemas.OUTSIDE_ROLLOUTS`, without rows where there are no such models.
     """
-    from sage_dialog.generation.outside_models import OutsideEngine
     from sage_dialog.schemas import OUTSIDE_ROLLOUTS
     from sage_dialog.selfplay.play import rollout
 
