@@ -36,13 +36,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from microworld_seeds import latest, pool, whole_road
 
-from sage_dialog.evaluation.benchmark_scores import Score, benchmark_scores
-from sage_dialog.evaluation.resampling import Bootstrap
+from sage_dialog.config import Benchmarks, Sft
+from sage_dialog.core.policies import Policy
+from sage_dialog.evaluation.benchmarks.scores import Score, benchmark_scores
+from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.statistics import holm, proportion_interval, sign_test
 from sage_dialog.microworld.questions import multiple_choice
 from sage_dialog.microworld.world import load_world
-from sage_dialog.parameters import Benchmarks, Sft
-from sage_dialog.policies import Policy
 
 PROJECT = Path(__file__).resolve().parents[1]
 PAIRS = {
@@ -70,9 +70,9 @@ def main() -> None:
         runs = given.runs or [_a_run(folder / "data", given.quick)]
         pairs = _pairs(runs)
         questions = _questions(Path(temporary), 40 if given.quick else 400)
-        dials = _training(given.quick)
+        config = _training(given.quick)
         trained = [
-            _sides(run, seed, questions, dials, given.threads, folder / f"run_{place}_seed_{seed}")
+            _sides(run, seed, questions, config, given.threads, folder / f"run_{place}_seed_{seed}")
             for place, run in enumerate(runs)
             for seed in range(1 if given.quick else given.trainings)
         ]
@@ -97,9 +97,11 @@ def _a_run(data: Path, quick: bool) -> Path:
 def _training(quick: bool) -> Sft:
     import yaml
 
-    dials = Sft.model_validate(yaml.safe_load((PROJECT / "conf/base/parameters_sft.yml").read_text())["sft"])
+    config = Sft.model_validate(yaml.safe_load((PROJECT / "conf/base/parameters_sft.yml").read_text())["sft"])
     return (
-        dials.model_copy(update={"training": dials.training.model_copy(update={"max_steps": 30})}) if quick else dials
+        config.model_copy(update={"training": config.training.model_copy(update={"max_steps": 30})})
+        if quick
+        else config
     )
 
 
@@ -130,13 +132,13 @@ def _questions(folder: Path, count: int) -> dict[str, Path]:
 
 
 def _sides(
-    run: Path, seed: int, questions: dict[str, Path], dials: Sft, threads: int, scratch: Path
+    run: Path, seed: int, questions: dict[str, Path], config: Sft, threads: int, scratch: Path
 ) -> dict[str, list[Score]]:
     """What the base and both sides of one training answer."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from sage_dialog.evaluation.benchmarks import score_policies
+    from sage_dialog.evaluation.benchmarks.scoring import score_policies
     from sage_dialog.training.sft import fine_tune
 
     base = Policy.open(max((run / "06_models/sage_0").glob("*/sage_0")))
@@ -145,10 +147,10 @@ def _sides(
     if sides["without"].num_rows == mix.num_rows:
         raise SystemExit(f"{run}: its mix holds no instructions, so there is nothing to compare")
     found: dict[str, list[Score]] = {}
-    steps = dials.training.max_steps or int(dials.training.epochs * -(-mix.num_rows // dials.training.batch_size))
-    training = dials.training.model_copy(update={"max_steps": steps})
+    steps = config.training.max_steps or int(config.training.epochs * -(-mix.num_rows // config.training.batch_size))
+    training = config.training.model_copy(update={"max_steps": steps})
     for side, rows in sides.items():
-        *_, policy = fine_tune("sage_1", base, None, rows, training, dials.lora, seed, scratch / side, True, threads)
+        *_, policy = fine_tune("sage_1", base, None, rows, training, config.lora, seed, scratch / side, True, threads)
         policies = {"sage_0": base, "sage_1": policy}
         asked = Benchmarks(policies=("sage_0", "sage_1") if side == "with" else ("sage_1",))
         scores = score_policies(base, policies, questions, asked, seed, threads)

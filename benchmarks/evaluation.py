@@ -79,7 +79,7 @@ def measured(votes: int) -> dict[str, Any]:
 
     from sage_dialog.pipelines.evaluation import create_pipeline
 
-    data = made_up(votes // VOTES_A_SITUATION)
+    data = pseudo_counts(votes // VOTES_A_SITUATION)
     taken: dict[str, float] = {}
     cpu = time.process_time()
     for node in create_pipeline(POLICIES, iterations=1).nodes:
@@ -95,14 +95,14 @@ def measured(votes: int) -> dict[str, Any]:
     }
 
 
-def made_up(situations: int) -> dict[str, Any]:
+def pseudo_counts(situations: int) -> dict[str, Any]:
     """The inputs of the nodes, by name; a row of a table at a time, so that Python's copies stay small."""
     import pyarrow as pa
 
     from sage_dialog import schemas
+    from sage_dialog.config import Evaluation
+    from sage_dialog.core.seeds import generator
     from sage_dialog.corpora.empathetic import EMOTIONS
-    from sage_dialog.parameters import Evaluation
-    from sage_dialog.seeds import generator
 
     ids = [f"hit:{index}_conv:{index}" for index in range(situations)]
     drawn = generator(0, "emotions of situations").integers(0, len(EMOTIONS), situations)
@@ -126,7 +126,7 @@ def made_up(situations: int) -> dict[str, Any]:
         "policy_cards": pa.Table.from_pylist(cards, schema=schemas.POLICIES),
         "candidates_1": candidates,
         "judge_votes": votes_on(ids),
-        "outside_rollouts": schemas.OUTSIDE_ROLLOUTS.empty_table(),
+        "external_rollouts": schemas.EXTERNAL_ROLLOUTS.empty_table(),
         **beside_the_votes(),
         "trajectories_1": rollouts["rollouts_sage_1"],  # as if the search had played them
         **rollouts,
@@ -147,7 +147,7 @@ def beside_the_votes() -> dict[str, Any]:
         "filter_figure": b"",
         "filter_report": schemas.FILTER_REPORT.empty_table(),
         "benchmark_scores": schemas.BENCHMARK_SCORES.empty_table(),
-        **{f"left_out_{policy}": schemas.LEFT_OUT.empty_table() for policy in POLICIES[1:]},
+        **{f"training_rejects_{policy}": schemas.TRAINING_REJECTS.empty_table() for policy in POLICIES[1:]},
     }
 
 
@@ -156,8 +156,8 @@ def dialogue(policy: str, rank: int, situation: str, emotion: str) -> Any:
     import pyarrow as pa
 
     from sage_dialog import schemas
+    from sage_dialog.core.seeds import generator
     from sage_dialog.sac import Chain, Intent, render
-    from sage_dialog.seeds import generator
 
     draw = generator(0, "dialogue", policy, situation)
     lengths = draw.integers(10, 41, EXCHANGES)
@@ -186,7 +186,7 @@ def searched(situation: str, emotion: str) -> Any:
     import pyarrow as pa
 
     from sage_dialog import schemas
-    from sage_dialog.seeds import generator
+    from sage_dialog.core.seeds import generator
 
     read = generator(0, "candidates", situation).random((2, CANDIDATES)) < 0.4
     rows = [
@@ -211,7 +211,7 @@ def votes_on(situations: list[str]) -> Any:
     import pyarrow as pa
 
     from sage_dialog import schemas
-    from sage_dialog.seeds import generator
+    from sage_dialog.core.seeds import generator
 
     tables = []
     for judge in JUDGES:
@@ -222,7 +222,7 @@ def votes_on(situations: list[str]) -> Any:
                 "policy_a": policy_a,
                 "policy_b": policy_b,
                 "judge": judge,
-                "raw_reply": "The reason, in a sentence. " * 4,
+                "raw_response": "The reason, in a sentence. " * 4,
             }
             rows = []
             for situation, (skill, flip, tie) in zip(situations, draw.tolist(), strict=True):

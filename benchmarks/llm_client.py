@@ -4,10 +4,10 @@
     python benchmarks/llm_client.py --quick
 
 Calls   2,000 calls at a concurrency of 64, to a server in another process that answers each after 200 ms. The bound
-        is 64/0.2 s = 320 calls a second. In turn, each in a new process: ours, with journal, claims, budget and
+        is 64/0.2 s = 320 calls a second. In turn, each in a new process: ours, with response cache, claims, budget and
         retries; and the openai SDK as one would use it in a script, with a semaphore and gather and nothing kept.
-        CPU is the user and system time of the client's process from the first call on, the journal's thread included.
-Memory  Replies of 400 bytes through client and journal from a server that answers at once within the process:
+        CPU is the user and system time of the client's process from the first call on, the response_cache's thread included.
+Memory  Replies of 400 bytes through client and response cache from a server that answers at once within the process:
         resident memory after 100,000 entries against that after 10,000.
 
 Goals: bound_share at least 0.9; flat memory. The last line is one JSON object.
@@ -82,7 +82,7 @@ def compare(calls: int, repeats: int, quick: bool) -> None:
     growth = grown["rss_mb"][1] / grown["rss_mb"][0] - 1
     print(
         f"memory {grown['rss_mb'][0]:.1f} MB after {few:,} entries, {grown['rss_mb'][1]:.1f} MB after {many:,} "
-        f"({growth:+.1%}); {grown['seconds'] / many * 1000:.2f} ms an entry; journal of {grown['file_mb']:.0f} MB"
+        f"({growth:+.1%}); {grown['seconds'] / many * 1000:.2f} ms an entry; response cache of {grown['file_mb']:.0f} MB"
     )
     said = {**found["ours"], "rss_growth": round(growth, 4), "cpu_ratio_to_sdk": round(ratio, 3)}
     print(json.dumps({**said, "sdk": found["sdk"], "entries": [few, many], "repeats": repeats, "quick": quick}))
@@ -187,21 +187,21 @@ def memory(entries: Sequence[int]) -> dict[str, Any]:
             if number in entries:
                 rss.append(process.memory_info().rss / 1e6)
         seconds = time.perf_counter() - started
-        client.journal.close()
-        file_mb = client.journal.size() / 1e6
+        client.response_cache.close()
+        file_mb = client.response_cache.size() / 1e6
     return {"rss_mb": rss, "seconds": seconds, "file_mb": file_mb}
 
 
 def _client(url: str, folder: Path) -> Any:
-    from sage_dialog.llm.asker import Endpoint
+    from sage_dialog.config import Caps, Price
     from sage_dialog.llm.budget import Budget
     from sage_dialog.llm.client import Client
-    from sage_dialog.llm.journal import Journal
-    from sage_dialog.parameters import Caps, Price
+    from sage_dialog.llm.endpoint import Endpoint
+    from sage_dialog.llm.response_cache import ResponseCache
 
     endpoint = Endpoint(base_urls=(url,), model=MODEL, concurrency=CONCURRENCY, sampling={"max_tokens": 100})
     budget = Budget(Caps(calls=10**9, tokens=10**12, money=1e6), {}, {MODEL: Price(prompt=0.1, completion=0.4)})
-    return Client(endpoint, Journal(folder / "replies.sqlite"), budget)
+    return Client(endpoint, ResponseCache(folder / "replies.sqlite"), budget)
 
 
 def child(*arguments: object) -> dict[str, Any]:

@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING, Any
 import zstandard
 
 if TYPE_CHECKING:
-    from sage_dialog.parameters import RedditRules
+    from sage_dialog.config import RedditRules
 
 PROJECT = Path(__file__).resolve().parents[1]
 REAL = PROJECT.parent / "shared" / "data" / "reddit_2015"
@@ -224,7 +224,7 @@ def _run(side: str, files: list[Path]) -> Row:
 
 def _work(side: str, files: Files) -> Row:
     """The dialogues of the files, and what it took to find them once everything was imported."""
-    from sage_dialog.parameters import RedditRules
+    from sage_dialog.config import RedditRules
 
     rules, read = RedditRules(), SIDES[side]
     with tempfile.TemporaryDirectory() as folder:
@@ -404,7 +404,7 @@ class _Speech:
         from nltk.sentiment.vader import SentimentIntensityAnalyzer, VaderConstants
         from nltk.tokenize import TweetTokenizer
 
-        from sage_dialog.sentiment import packaged_lexicon
+        from sage_dialog.core.sentiment import packaged_lexicon
 
         vader = SentimentIntensityAnalyzer.__new__(SentimentIntensityAnalyzer)  # its own lexicon is a download
         vader.lexicon, vader.constants = packaged_lexicon(), VaderConstants()

@@ -73,13 +73,13 @@ def measured(name: str, size: str, device: str, threads: int, quick: bool) -> di
     import torch
     from transformers import AutoTokenizer
 
-    from sage_dialog.generation.engine import Prompt
-    from sage_dialog.generation.transformers_engine import TransformersEngine
-    from sage_dialog.parameters import SamplingDials
-    from sage_dialog.policies import Policy, PolicyCard, weights_revision
+    from sage_dialog.config import SamplingConfig
+    from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
+    from sage_dialog.inference.engine import Prompt
+    from sage_dialog.inference.transformers.engine import TransformersEngine
 
     torch.set_num_threads(threads)
-    sampling = SamplingDials(temperature=1.1, top_k=100, repetition_penalty=1.1, max_new_tokens=NEW)
+    sampling = SamplingConfig(temperature=1.1, top_k=100, repetition_penalty=1.1, max_new_tokens=NEW)
     draw = random.Random(0)
     words = [f"w{number}" for number in range(SHAPES[name, size]["vocab_size"] - 3)]
 
@@ -162,8 +162,8 @@ def _bare(model: Any, prompts: list[list[int]]) -> int:
     import torch
     from transformers.cache_utils import Cache
 
-    from sage_dialog.generation.decoding import _prefill
-    from sage_dialog.generation.shared_prefix import ReservedLayer
+    from sage_dialog.inference.transformers.decoding import _prefill
+    from sage_dialog.inference.transformers.shared_prefix import ReservedLayer
 
     with torch.inference_mode():
         _, prefix, lengths = _prefill(model, prompts, CANDIDATES)

@@ -33,19 +33,19 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "src"))
 
 from sage_dialog import schemas  # noqa: E402
+from sage_dialog.config import BaseModelConfig, SacAugmentation, SelfPlay  # noqa: E402
+from sage_dialog.core.policies import Policy, PolicyCard, weights_revision  # noqa: E402
+from sage_dialog.core.seeds import generator  # noqa: E402
 from sage_dialog.microworld.world import load_world  # noqa: E402
-from sage_dialog.parameters import BaseModelDials, SacAugmentation, SelfPlay  # noqa: E402
-from sage_dialog.policies import Policy, PolicyCard, weights_revision  # noqa: E402
+from sage_dialog.roles.offline.selector import OfflineSelector  # noqa: E402
 from sage_dialog.roles.protocols import Choice, Declined  # noqa: E402
-from sage_dialog.roles.selector import OfflineSelector  # noqa: E402
-from sage_dialog.seeds import generator  # noqa: E402
-from sage_dialog.selfplay.play import Preambles, search  # noqa: E402
+from sage_dialog.selfplay.search import SystemPrompts, search  # noqa: E402
 from sage_dialog.settings import CONFIG_LOADER_ARGS  # noqa: E402
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from sage_dialog.generation.engine import Engine
+    from sage_dialog.inference.engine import Engine
 
 Tables = tuple["pa.Table", "pa.Table"]
 
@@ -62,23 +62,23 @@ class WaitingSelector(OfflineSelector):
 
 
 class Table:
-    """What all searches have in common: who plays, which situations, with what dials."""
+    """What all searches have in common: who plays, which situations, with what parameters."""
 
-    def __init__(self, engine: Engine, agent: Policy, user: Policy, situations: pa.Table, dials: SelfPlay) -> None:
+    def __init__(self, engine: Engine, agent: Policy, user: Policy, situations: pa.Table, config: SelfPlay) -> None:
         import torch
 
         self._play = engine, agent, user, situations
-        self.dials, self.agent, self.threads = dials, agent.name, torch.get_num_threads()
+        self.config, self.agent, self.threads = config, agent.name, torch.get_num_threads()
         raw = _configured()["sac_augmentation"]
-        self._preambles: Preambles = SacAugmentation.model_validate(raw).preambles if agent.card.blocks else {}
+        self._preambles: SystemPrompts = SacAugmentation.model_validate(raw).system_prompts if agent.card.blocks else {}
 
     def search(
-        self, selector: OfflineSelector | None = None, scratch: Path | None = None, **dials: Any
+        self, selector: OfflineSelector | None = None, scratch: Path | None = None, **config: Any
     ) -> tuple[Tables, float]:
         """The tables of one search, and its seconds."""
         with tempfile.TemporaryDirectory() as empty:
             began = time.perf_counter()
-            asked = self.dials.model_copy(update=dials), self._preambles, selector or OfflineSelector()
+            asked = self.config.model_copy(update=config), self._preambles, selector or OfflineSelector()
             found = search(*self._play, *asked, 0, scratch or Path(empty))
             return found, time.perf_counter() - began
 
@@ -99,9 +99,9 @@ def main() -> None:
     raw = _configured()["self_play"]
     turns, candidates = (4, 4) if given.quick else (12, 16)
     size = {"max_turns": turns, "candidates": candidates, "shard_size": 32, "shards_at_once": 2}
-    dials = SelfPlay.model_validate(raw | size | {"situations": None})
+    config = SelfPlay.model_validate(raw | size | {"situations": None})
     with tempfile.TemporaryDirectory() as folder:
-        table = _table(given, dials, Path(folder), parser)
+        table = _table(given, config, Path(folder), parser)
         if given.killed:
             table.search(scratch=given.killed, **KILLED)
             return
@@ -182,8 +182,8 @@ def _rows(table: Table, data: Path) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             if killed:
                 _killed(table, Path(folder), data)
-            dials = {"situations": 32, "shard_size": size, "shards_at_once": at_once}
-            other, _ = table.search(scratch=Path(folder), **dials)
+            config = {"situations": 32, "shard_size": size, "shards_at_once": at_once}
+            other, _ = table.search(scratch=Path(folder), **config)
         differ = [row for tables in zip(whole, other, strict=True) for row in _differing(*tables)]
         dialogues = sorted({row["situation_id"] for row in differ})
         found[how] = {"differ": len(differ), "of": of, "dialogues": len(dialogues)}
@@ -222,12 +222,12 @@ def _configured() -> dict[str, Any]:
     return dict(OmegaConfigLoader(str(PROJECT / "conf"), env="base", **CONFIG_LOADER_ARGS)["parameters"])
 
 
-def _table(given: Any, dials: SelfPlay, folder: Path, parser: argparse.ArgumentParser) -> Table:
+def _table(given: Any, config: SelfPlay, folder: Path, parser: argparse.ArgumentParser) -> Table:
     """The demo's policies and situations; a random model and scenes of the demo's world where there is no demo."""
     import pyarrow.parquet as pq
     from transformers.utils import logging
 
-    from sage_dialog.generation.transformers_engine import TransformersEngine
+    from sage_dialog.inference.transformers.engine import TransformersEngine
 
     logging.set_verbosity_error()
     newest = {
@@ -242,14 +242,14 @@ def _table(given: Any, dials: SelfPlay, folder: Path, parser: argparse.ArgumentP
         base = user = agent = _random_model(folder)
         situations = _scenes(4)
         short = {"max_new_tokens": 32}
-        dials = dials.model_copy(
-            update={"agent": dials.agent.model_copy(update=short), "user": dials.user.model_copy(update=short)}
+        config = config.model_copy(
+            update={"agent": config.agent.model_copy(update=short), "user": config.user.model_copy(update=short)}
         )
     else:
         missing = ", ".join(name for name, path in newest.items() if path is None)
         parser.error(f"{given.data} holds no policy {missing}; run `make demo`, or name a --data that does")
     engine = TransformersEngine(base, [agent, user], seed=0, threads=given.threads)
-    return Table(engine, agent, user, situations, dials)
+    return Table(engine, agent, user, situations, config)
 
 
 def _scenes(count: int) -> pa.Table:
@@ -282,7 +282,7 @@ def _random_model(path: Path) -> Policy:
         "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} <end> {% endfor %}assistant"
     )
     tokenizer.save_pretrained(path)
-    size = BaseModelDials()
+    size = BaseModelConfig()
     torch.manual_seed(0)
     config = MixtralConfig(
         vocab_size=len(words),

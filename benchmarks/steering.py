@@ -25,23 +25,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sage_dialog.evaluation.obedience import UNSTEERED, Opening, Setting, obedience, play_grid, value_of
+from sage_dialog.config import BaseModelConfig, BlockField, SamplingConfig, Steering
+from sage_dialog.core.policies import Policy
+from sage_dialog.core.seeds import generator, sample_ids
+from sage_dialog.dialogue import Message, agent_view
+from sage_dialog.evaluation.replies.steering_eval import UNSTEERED, Opening, Setting, play_grid, steering_eval, value_of
 from sage_dialog.evaluation.statistics import Estimate, clustered_share
-from sage_dialog.generation.engine import Prompt
+from sage_dialog.inference.engine import Prompt
 from sage_dialog.microworld.world import load_world, pick
-from sage_dialog.parameters import BaseModelDials, BlockField, SamplingDials, Steering
-from sage_dialog.policies import Policy
-from sage_dialog.roles.annotator import OfflineAnnotator
-from sage_dialog.roles.lexicon import read_tables
+from sage_dialog.roles.offline.annotator import OfflineAnnotator
+from sage_dialog.roles.offline.lexicon import read_tables
 from sage_dialog.sac import Chain, Intent, parse, render
-from sage_dialog.sac.progress import FIELDS
-from sage_dialog.seeds import generator, sample_ids
-from sage_dialog.selfplay.dialogue import Message, agent_view
+from sage_dialog.sac.grammar import FIELDS
 
 PROJECT = Path(__file__).resolve().parents[1]
 KEYWORD = "humor"
 BOOSTS = (0.0, 2.0, 4.0, 8.0)
-SAMPLING = SamplingDials(temperature=1.0, top_k=8, max_new_tokens=96)  # as conf/base evaluates
+SAMPLING = SamplingConfig(temperature=1.0, top_k=8, max_new_tokens=96)  # as conf/base evaluates
 GIVEN: dict[str, dict[str, Any]] = {
     "a_motivation humor": {"a_motivation": "humor"},
     "a_motivation null": {"a_motivation": None},
@@ -72,7 +72,7 @@ def main() -> None:
 
     from transformers.utils import logging
 
-    from sage_dialog.generation.transformers_engine import TransformersEngine
+    from sage_dialog.inference.transformers.engine import TransformersEngine
 
     logging.set_verbosity_error()
     folder = tempfile.TemporaryDirectory()  # until the end: weights are read when the first reply is sampled
@@ -86,9 +86,9 @@ def main() -> None:
         parser.error(f"{given.data} holds no policy {given.policy!r}; run `make demo`, or name a --data that does")
     engine = TransformersEngine(base, policies, seed=0, threads=given.threads)
     name = (policies or [base])[0].name
-    preamble = _preamble() if policies else None
+    system_prompt = _preamble() if policies else None
     prompts = [
-        Prompt(agent_view([Message("user", text, text)], preamble), ("steering", place))
+        Prompt(agent_view([Message("user", text)], system_prompt), ("steering", place))
         for place, text in enumerate(texts)
     ]
 
@@ -104,7 +104,7 @@ def main() -> None:
         "samples": samples,
         "rates": _rates(lambda steering: replies(steering, samples)),
         "taken": _taken(replies),
-        "obedience": _obedience(engine, name, prompts, texts),
+        "steering_eval": _obedience(engine, name, prompts, texts),
         "cost": _cost(engine, name, prompts, repeats),
     }
     print(json.dumps(figures))
@@ -155,7 +155,7 @@ def _obedience(engine: Any, name: str, prompts: Sequence[Prompt], texts: Sequenc
     settings = [Setting(field, (label,)) for field in fields for label in sorted(annotator.labels[field[2:]])]
     rows = play_grid(engine, name, openings, [UNSTEERED, *settings], SAMPLING, annotator)
     scores = {}
-    for score in obedience(rows, 0.95):
+    for score in steering_eval(rows, 0.95):
         if not score.labels:
             scores[f"{score.field} given"] = _rounded(score.carried)
             scores[f"{score.field} unsteered"] = _rounded(score.carried_unsteered)
@@ -223,7 +223,7 @@ def _shown(value: object) -> str:
 
 
 def _preamble() -> str:
-    return (PROJECT / "conf/base/preambles/listener.txt").read_text().strip()
+    return (PROJECT / "conf/base/system_prompts/listener.txt").read_text().strip()
 
 
 def _situations(data: Path, count: int) -> list[str]:
@@ -255,8 +255,8 @@ def _trained_here(folder: Path, threads: int) -> Policy:
         return {"messages": [{"role": "user", "content": scene.text}, {"role": "assistant", "content": content}]}
 
     print("no finished demo: a small model is trained here, which takes about 15 seconds", file=sys.stderr)
-    dials = BaseModelDials(vocabulary=900, layers=2, hidden=64, experts=2, expert_hidden=64, steps=300, batch_size=16)
-    trained = train_base([dialogue(number) for number in range(4000)], dials, 0, folder, threads)
+    config = BaseModelConfig(vocabulary=900, layers=2, hidden=64, experts=2, expert_hidden=64, steps=300, batch_size=16)
+    trained = train_base([dialogue(number) for number in range(4000)], config, 0, folder, threads)
     return dataclasses.replace(trained, card=dataclasses.replace(trained.card, blocks=True))
 
 

@@ -32,12 +32,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from sage_dialog.parameters import BaseModelDials, FineTuning, LoraDials
-from sage_dialog.seeds import generator
+from sage_dialog.config import BaseModelConfig, FineTuning, LoraSettings
+from sage_dialog.core.seeds import generator
 
 MEAN, SIGMA, WORDS_A_MESSAGE = 120, 0.6, 20
 DIALS = FineTuning(learning_rate=1e-3, batch_size=8, max_length=1000, group_by_length=True)
-LORA = LoraDials(r=16, alpha=32)
+LORA = LoraSettings(r=16, alpha=32)
 SIDES, KINDS = ("plain", "ours"), ("even", "skewed")
 
 
@@ -75,7 +75,7 @@ def write_base(folder: str, threads: int) -> None:
     from sage_dialog.microworld.world import load_world
 
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    train_base(documents(load_world(), 400, 0), BaseModelDials(steps=1), 0, Path(folder) / "base", threads)
+    train_base(documents(load_world(), 400, 0), BaseModelConfig(steps=1), 0, Path(folder) / "base", threads)
 
 
 def train(folder: str, kind: str, side: str, rows: int, threads: int) -> dict[str, float]:
@@ -83,7 +83,7 @@ def train(folder: str, kind: str, side: str, rows: int, threads: int) -> dict[st
     import torch
     from trl import SFTTrainer
 
-    from sage_dialog.policies import Policy
+    from sage_dialog.core.policies import Policy
 
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     torch.set_num_threads(threads)
@@ -126,7 +126,7 @@ def plain(base: Any, told: list[dict[str, Any]], scratch: Path, threads: int) ->
 
     arguments = SFTConfig(
         output_dir=str(scratch), learning_rate=DIALS.learning_rate, per_device_train_batch_size=DIALS.batch_size,
-        num_train_epochs=DIALS.epochs, warmup_steps=DIALS.warmup_share, lr_scheduler_type=DIALS.schedule,
+        num_train_epochs=DIALS.epochs, warmup_steps=DIALS.warmup_ratio, lr_scheduler_type=DIALS.schedule,
         max_length=None, assistant_only_loss=True, use_cpu=True, bf16=False, gradient_checkpointing=False,
         save_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
     )  # fmt: skip

@@ -38,9 +38,9 @@ def test_missing_raw_data_names_the_files_and_the_command_that_makes_them(
 def test_a_role_that_cannot_be_made_is_told_before_anything_runs(
     open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("sage_dialog.roles.judge.OfflineJudge")
+    monkeypatch.delattr("sage_dialog.roles.offline.judge.OfflineJudge")
     message = refusal(open_session, "evaluation")
-    assert "  judges: no role can be made from sage_dialog.roles.judge.OfflineJudge (no arguments): " in message
+    assert "  judges: no role can be made from sage_dialog.roles.offline.judge.OfflineJudge (no arguments): " in message
     assert "  selector: " not in message
 
 
@@ -144,7 +144,7 @@ def test_weights_in_4_bits_are_not_trained(open_session: OpenSession) -> None:
     for place in ("self_play.training", "preference"):
         assert f"{place}.quantize: sft.lora is null: all weights are trained, and in 4 bits (nf4) they" in message
     message = refusal(open_session, "microworld", {"sft": {"lora": None, "training": {"quantize": "nf4"}}})
-    assert "sft: weights in 4 bits cannot be trained; with quantize nf4 give lora its dials" in message
+    assert "sft: weights in 4 bits cannot be trained; with quantize nf4 give lora its parameters" in message
     experts = {"sft": {"lora": {"target_parameters": ["experts.down_proj"]}}}
     message = refusal(open_session, "microworld", {**experts, **stages})
     for place in ("self_play.training", "preference"):

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 
 from sage_dialog import schemas, settings
 from sage_dialog.commands.steer import GRID
+from sage_dialog.config import Blend, BlockField, Parameters
 from sage_dialog.hooks import _models_in, check_parameters
-from sage_dialog.parameters import Blend, BlockField, Parameters
 from sage_dialog.pipeline_registry import POLICIES, register_pipelines
 
 ENVIRONMENTS = ("base", "test")

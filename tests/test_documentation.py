@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from sage_dialog import schemas
-from sage_dialog.corpora.reddit.figure import MEANINGS
+from sage_dialog.config import Parameters
+from sage_dialog.corpora.reddit.funnel_figure import MEANINGS
 from sage_dialog.corpora.reddit.rules import Rule, unit
-from sage_dialog.parameters import Parameters
 from sage_dialog.pipeline_registry import register_pipelines
 
 PROJECT = Path(__file__).parents[1]
@@ -20,10 +20,10 @@ TEXTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 def test_the_paper_map_names_modules_and_dials_that_exist() -> None:
     rows = [line for line in (PROJECT / "docs/paper-map.md").read_text().splitlines() if line.startswith("| §")]
     places = [place for row in rows for place in re.findall(r"`([a-z_/]+(?:/[a-z_]*|\.py))`", row)]
-    dials = [dial for row in rows for dial in re.findall(r"`([a-z_.]+)`", row.split("|")[3]) if "/" not in dial]
+    config = [dial for row in rows for dial in re.findall(r"`([a-z_.]+)`", row.split("|")[3]) if "/" not in dial]
     assert len(places) > 10
     assert [place for place in places if not (PROJECT / "src/sage_dialog" / place).exists()] == []
-    assert [dial for dial in dials if dial.split(".")[0] not in Parameters.model_fields] == []
+    assert [dial for dial in config if dial.split(".")[0] not in Parameters.model_fields] == []
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)

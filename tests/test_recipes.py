@@ -13,12 +13,12 @@ from huggingface_hub.utils import filter_repo_objects
 from kedro.framework.session import KedroSession
 from kedro.io import AbstractDataset, CatalogProtocol, DatasetError
 
-from sage_dialog import bases
-from sage_dialog.datasets.asking import Made
-from sage_dialog.datasets.hub_base import HubBase
+from sage_dialog.config import Llm, Parameters
+from sage_dialog.core import hub_models as bases
+from sage_dialog.datasets.endpoint import Made
+from sage_dialog.datasets.hub_model import HubBase
 from sage_dialog.hooks import check_parameters
 from sage_dialog.llm.budget import Budget
-from sage_dialog.parameters import Llm, Parameters
 from sage_dialog.pipeline_registry import register_pipelines
 
 RECIPES = ("paper", "small")
@@ -94,11 +94,11 @@ def test_roles_and_engine_can_be_made_of_what_is_configured(
     recipe: Callable[[str], Any], env: str, tmp_path: Path
 ) -> None:
     catalog, _ = recipe(env)
-    llm = Llm(journal=str(tmp_path / "replies.sqlite"))
+    llm = Llm(response_cache=str(tmp_path / "replies.sqlite"))
     for name in ("annotator", "selector", "judges", "engine"):
         entry = catalog.get(name)
         assert isinstance(entry, Made)
-        entry.equip(llm, Budget(llm.caps, llm.role_caps, llm.prices))
+        entry.bind_budget(llm, Budget(llm.caps, llm.role_caps, llm.prices))
         assert entry.missing() is None
     judges = {"paper": ["gpt-3.5-turbo", "mistralai/Mixtral-8x7B-Instruct-v0.1"], "small": ["gpt-5.4-mini"]}
     assert [judge.name.split(" judge ")[0] for judge in catalog.load("judges")] == judges[env]
@@ -120,13 +120,13 @@ def test_the_paper_says_so(recipe: Callable[[str], Any]) -> None:
     for sampled in (told.self_play.agent, told.self_play.user, told.evaluation.agent, told.evaluation.user):
         assert (sampled.temperature, sampled.top_k, sampled.repetition_penalty) == (1.1, 100, 1.1)
     tuned, refined, preferred = told.sft.training, told.self_play.training, told.preference
-    rows = [(dials.learning_rate, dials.batch_size, dials.epochs) for dials in (tuned, refined, preferred)]
+    rows = [(config.learning_rate, config.batch_size, config.epochs) for config in (tuned, refined, preferred)]
     assert rows == [(5e-5, 256, 5), (5e-5, 256, 3), (1e-5, 64, 3)]
-    assert [dials.max_length for dials in (tuned, refined, preferred)] == [2048, 2048, 4096]
-    assert {dials.schedule for dials in (tuned, refined, preferred)} == {"cosine"}
+    assert [config.max_length for config in (tuned, refined, preferred)] == [2048, 2048, 4096]
+    assert {config.schedule for config in (tuned, refined, preferred)} == {"cosine"}
     pairs = 6 * 19533 * (1 - preferred.held_out)
-    assert round(preferred.warmup_share * preferred.epochs * pairs / preferred.batch_size) in range(20, 24)
-    assert (tuned.warmup_share, refined.warmup_share, preferred.beta, preferred.loss_type) == (0, 0, 0.1, "sigmoid")
+    assert round(preferred.warmup_ratio * preferred.epochs * pairs / preferred.batch_size) in range(20, 24)
+    assert (tuned.warmup_ratio, refined.warmup_ratio, preferred.beta, preferred.loss_type) == (0, 0, 0.1, "sigmoid")
     assert (told.sft.lora.r, told.sft.lora.alpha, told.launcher.processes) == (8, 16, 8)
     assert (told.evaluation.split, told.evaluation.exchanges, told.evaluation.situations) == ("test", 8, None)
     assert (told.preference.rejected, told.preference.negatives, told.preference.sft_weight) == ("random", 1, 1.0)

@@ -13,9 +13,9 @@ from kedro.framework.session import KedroSession
 from kedro.runner import ParallelRunner
 
 from sage_dialog import schemas
+from sage_dialog.core.tables import table
 from sage_dialog.hooks import RunRefused, RunStopped
 from sage_dialog.llm import server as server_module
-from sage_dialog.tables import table
 
 OpenSession = Callable[..., KedroSession]
 KEY = "sk-not-to-be-seen-0123456789"
@@ -69,8 +69,8 @@ def test_a_url_is_enough(project: OpenSession, server: FaultyServer, tmp_path: P
     assert {(row["motivation"], row["emotion"], tuple(row["topics"])) for row in rows} == {("sharing", None, ("dogs",))}
     assert len(server.calls) == DIALOGUES
     assert annotate(project, "vllm") == rows
-    assert len(server.calls) == DIALOGUES  # the journal answered
-    assert list((tmp_path / "data").rglob("journal/replies.sqlite"))
+    assert len(server.calls) == DIALOGUES  # the response cache answered
+    assert list((tmp_path / "data").rglob("response_cache/replies.sqlite"))
 
 
 def test_a_cap_ends_the_run_cleanly_and_the_next_goes_on(project: OpenSession, server: FaultyServer) -> None:
@@ -93,7 +93,7 @@ def test_too_many_failed_rows_end_the_run(project: OpenSession, server: FaultySe
     with project("vllm", llm={"max_failed_share": 1.0}) as session:
         rows = session.run(node_names=["sac_augmentation.annotate_dialogues"])["annotation_rejects"].load().to_pylist()
     assert len(rows) == DIALOGUES
-    assert {row["raw_reply"] for row in rows} == {"I would rather talk about the weather."}
+    assert {row["raw_response"] for row in rows} == {"I would rather talk about the weather."}
 
 
 def test_caps_hold_in_one_process_only(project: OpenSession, server: FaultyServer) -> None:
@@ -134,7 +134,7 @@ def test_a_key_is_used_and_never_shown(
 
     server.status = (401, {"error": {"message": f"your key {KEY} is wrong"}})
     server.reply = lambda body: ""
-    with project("openai", llm={"journal": "data/other.sqlite"}) as session:
+    with project("openai", llm={"response_cache": "data/other.sqlite"}) as session:
         catalog = session.load_context().catalog
         with pytest.raises(RunStopped, match="Look at the key") as stopped:
             session.run(node_names=["sac_augmentation.annotate_dialogues"])

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from sage_dialog.parameters import Parameters
+from sage_dialog.config import Parameters
 
 PROJECT = Path(__file__).parents[1]
 
@@ -32,7 +32,7 @@ def rows() -> dict[str, list[str]]:
 
 
 def leaves(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str | None]]:
-    """Every dial of a model that holds no further dials, and what it is said to be."""
+    """Every dial of a model that holds no further parameters, and what it is said to be."""
     for name, field in model.model_fields.items():
         inner = next(
             (part for part in (field.annotation, *get_args(field.annotation)) if isinstance(part, type)

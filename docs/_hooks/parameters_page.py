@@ -11,7 +11,7 @@ from mkdocs.structure.files import File
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from sage_dialog.parameters import Parameters
+from sage_dialog.config import Parameters
 from sage_dialog.settings import CONFIG_LOADER_ARGS
 
 PROJECT = Path(__file__).parents[2]

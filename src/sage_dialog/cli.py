@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from sage_dialog.commands.arena import arena
+from sage_dialog.commands.cache import response_cache
 from sage_dialog.commands.chat import chat
 from sage_dialog.commands.export import export
-from sage_dialog.commands.journal import journal
 from sage_dialog.commands.prune import prune, tag
 from sage_dialog.commands.replay import replay
 from sage_dialog.commands.runs import diff, runs, show
@@ -26,7 +26,7 @@ def sage() -> None:
     """Look at what the pipelines made, use it, and make it again.
 
     \b
-    what came out    summary, arena, journal
+    what came out    summary, arena, response cache
     use it           chat, steer, export
     what was run     runs, show, diff, tag
     run it again     status and refresh (what is stale), replay (the very same)
@@ -36,5 +36,20 @@ def sage() -> None:
     """
 
 
-for command in (summary, journal, chat, steer, export, arena, runs, show, diff, status, refresh, replay, tag, prune):
+for command in (
+    summary,
+    response_cache,
+    chat,
+    steer,
+    export,
+    arena,
+    runs,
+    show,
+    diff,
+    status,
+    refresh,
+    replay,
+    tag,
+    prune,
+):
     sage.add_command(command)

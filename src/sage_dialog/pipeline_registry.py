@@ -61,7 +61,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     training = sum(stages.values(), Pipeline([]))
     evaluated = _of_stage("evaluation", evaluation.create_pipeline(POLICIES, ITERATIONS))
     evaluated_with_truth = _of_stage(
-        "evaluation", evaluation.create_pipeline(POLICIES, ITERATIONS, outside_scores=True)
+        "evaluation", evaluation.create_pipeline(POLICIES, ITERATIONS, external_scores=True)
     )
     world = _of_stage("microworld", microworld.create_pipeline())
     return {

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from sage_dialog.hooks import InputsGate, ParameterGate, PinGate, Progress, ProjectPaths, SpendingLimit
-from sage_dialog.recording import Recorder
-from sage_dialog.tracking import Tracking
+from sage_dialog.hooks.mlflow import Tracking
+from sage_dialog.hooks.run_record import Recorder
 
 # No library reports home, and forked data workers do not trip over the tokenizers' threads.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -12,8 +12,8 @@ import pytest
 import reddit_oracle
 
 from sage_dialog import schemas
+from sage_dialog.config import RedditRules
 from sage_dialog.corpora.reddit import read_dialogues
-from sage_dialog.parameters import RedditRules
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 REJECTS = ("damaged_archive", "not_json", "bad_field", "lone_surrogate", "duplicate_thread", "duplicate_comment")

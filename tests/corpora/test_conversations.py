@@ -23,8 +23,8 @@ def read(tmp_path):
             lines = isinstance(content, str)
             path = tmp_path / f"{name}.{'jsonl' if lines else 'json'}"
             path.write_text(content if lines else json.dumps(content))
-        conversations, set_aside = read_conversations({path.name: path for path in tmp_path.iterdir()})
-        return conversations, [(record.where, record.reason) for record in set_aside]
+        conversations, rejects = read_conversations({path.name: path for path in tmp_path.iterdir()})
+        return conversations, [(record.where, record.reason) for record in rejects]
 
     return read_files
 
@@ -35,12 +35,12 @@ def test_sharegpt_and_messages_read_the_same(read):
         {"role": "user", "content": "Hi?"},
         {"role": "assistant", "content": "Hello!"},
     ]
-    conversations, set_aside = read(
+    conversations, rejects = read(
         a=[{"id": "one", "conversations": [SYSTEM, HUMAN, GPT]}], b=json.dumps({"id": "two", "messages": messages})
     )
     said = (Message("system", "Be kind."), Message("user", "Hi?"), Message("assistant", "Hello!"))
     assert conversations == [Conversation("one", said), Conversation("two", said)]
-    assert set_aside == []
+    assert rejects == []
 
 
 @pytest.mark.parametrize(
@@ -69,25 +69,25 @@ def test_sharegpt_and_messages_read_the_same(read):
 )
 def test_what_is_no_conversation_to_learn_from_is_set_aside(read, said, reason):
     good = {"id": "good", "conversations": [HUMAN, GPT, HUMAN, GPT]}
-    conversations, set_aside = read(a=[{"id": "bad", "conversations": said}, good])
+    conversations, rejects = read(a=[{"id": "bad", "conversations": said}, good])
     assert [conversation.id for conversation in conversations] == ["good"]
-    ((where, why),) = set_aside
+    ((where, why),) = rejects
     assert where == "a.json[0]"
     assert reason in why
 
 
 def test_a_last_word_of_the_user_stays(read):
-    conversations, set_aside = read(a=[{"id": "x", "conversations": [HUMAN, GPT, HUMAN]}])
+    conversations, rejects = read(a=[{"id": "x", "conversations": [HUMAN, GPT, HUMAN]}])
     assert [message.role for message in conversations[0].messages] == ["user", "assistant", "user"]
-    assert set_aside == []
+    assert rejects == []
 
 
 def test_the_assistant_speaks_first_only_where_it_may(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps([{"conversations": [GPT, HUMAN, GPT]}, {"conversations": [HUMAN]}]))
-    conversations, set_aside = read_conversations({"a.json": path}, assistant_may_open=True)
+    conversations, rejects = read_conversations({"a.json": path}, assistant_may_open=True)
     assert [conversation.id for conversation in conversations] == ["a.json[0]"]
-    assert [record.reason for record in set_aside] == ["no message of the assistant"]
+    assert [record.reason for record in rejects] == ["no message of the assistant"]
 
 
 def test_parquet_of_either_shape_reads_as_json_does(tmp_path):
@@ -104,14 +104,14 @@ def test_parquet_of_either_shape_reads_as_json_does(tmp_path):
     ]
     for name, rows in (("a.parquet", sharegpt), ("b.parquet", messages), ("c.parquet", [{"messages": []}])):
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / name)
-    conversations, set_aside = read_conversations({path.name: path for path in tmp_path.iterdir()})
+    conversations, rejects = read_conversations({path.name: path for path in tmp_path.iterdir()})
     assert [conversation.id for conversation in conversations] == [
         *(f"s{number}" for number in range(2500) if number not in (7, 2400)),
         "0",
     ]
     said = (Message("system", "Be kind."), Message("user", "Hi?"), Message("assistant", "Hello!"))
     assert (conversations[0].messages, conversations[-1].messages) == (said, said[1:])
-    assert [(record.where, record.reason) for record in set_aside] == [
+    assert [(record.where, record.reason) for record in rejects] == [
         ("a.parquet[7]", "the assistant speaks first"),
         ("a.parquet[2400]", "neither a list of conversations nor of messages"),
         ("b.parquet[1]", "a message without text"),
@@ -136,10 +136,10 @@ def test_compressed_files_are_read_and_one_that_breaks_off_is_set_aside(tmp_path
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines))
     (tmp_path / "b.json.zst").write_bytes(zstandard.compress(b'[{"messages": []}]'))
     (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(lines.replace(b"x", b"y"))[:-4])
-    conversations, set_aside = read_conversations({path.name: path for path in tmp_path.iterdir()})
+    conversations, rejects = read_conversations({path.name: path for path in tmp_path.iterdir()})
     assert [conversation.id for conversation in conversations] == ["x1", "x2", "y1", "y2"]
-    assert [record.where for record in set_aside] == ["b.json.zst[0]", "c.jsonl.gz"]
-    assert "breaks off" in set_aside[1].reason
+    assert [record.where for record in rejects] == ["b.json.zst[0]", "c.jsonl.gz"]
+    assert "breaks off" in rejects[1].reason
 
 
 def test_other_files_are_left_alone_and_named(tmp_path, caplog):
@@ -152,19 +152,19 @@ def test_other_files_are_left_alone_and_named(tmp_path, caplog):
 
 def test_a_broken_line_is_set_aside_by_its_number(read):
     line = json.dumps({"id": "x", "conversations": [HUMAN, GPT]})
-    conversations, set_aside = read(a=f"{{\n\n{line}\nnull\n")
+    conversations, rejects = read(a=f"{{\n\n{line}\nnull\n")
     assert [conversation.id for conversation in conversations] == ["x"]
-    assert set_aside == [("a.jsonl:1", "not a JSON object"), ("a.jsonl:4", "not a JSON object")]
+    assert rejects == [("a.jsonl:1", "not a JSON object"), ("a.jsonl:4", "not a JSON object")]
 
 
 def test_ids_are_unique_and_made_where_there_is_none(read):
     said = [HUMAN, GPT]
-    conversations, set_aside = read(
+    conversations, rejects = read(
         a=[{"id": "x", "conversations": said}, {"conversations": said}, {"id": 7, "conversations": said}],
         b=[{"id": "x", "conversations": said}, {"id": ["y"], "conversations": said}],
     )
     assert [conversation.id for conversation in conversations] == ["x", "a.json[1]", "7"]
-    assert set_aside == [
+    assert rejects == [
         ("b.json[0]", "an id that was there before"),
         ("b.json[1]", "an id that is neither text nor a number"),
     ]
@@ -191,5 +191,5 @@ def test_no_file_at_all_names_what_is_expected(tmp_path):
 
 def test_a_real_sharegpt_file(shared):
     path = shared("mt_bench") / "dummy_conversation.json"
-    conversations, set_aside = read_conversations({path.name: path})
-    assert (len(conversations), set_aside) == (500, [])
+    conversations, rejects = read_conversations({path.name: path})
+    assert (len(conversations), rejects) == (500, [])

@@ -6,7 +6,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 
 from sage_dialog import schemas
-from sage_dialog.parameters import DataProcessing, RedditRules
+from sage_dialog.config import DataProcessing, RedditRules
 from sage_dialog.pipelines.data_processing import create_pipeline
 
 

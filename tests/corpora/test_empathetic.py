@@ -14,7 +14,7 @@ import zstandard
 
 from sage_dialog import schemas
 from sage_dialog.corpora.empathetic import COLUMNS, EMOTIONS, Situation, read_situations
-from sage_dialog.corpora.set_aside import count_reasons
+from sage_dialog.corpora.rejects import count_reasons
 
 HEADER = ",".join(COLUMNS)
 
@@ -55,20 +55,20 @@ def read(tmp_path):
     def read_rows(ending="\n", **splits):
         for split, rows in splits.items():
             (tmp_path / f"{split}.csv").write_bytes((ending.join([HEADER, *rows]) + ending).encode())
-        situations, set_aside = read_situations({path.name: path for path in tmp_path.iterdir()})
-        return situations, [(record.where, record.reason) for record in set_aside]
+        situations, rejects = read_situations({path.name: path for path in tmp_path.iterdir()})
+        return situations, [(record.where, record.reason) for record in rejects]
 
     return read_rows
 
 
 def test_a_conversation_is_one_situation(read):
     rows = [row(), row(index="2", speaker="4"), row("hit:0_conv:1", emotion="proud", prompt=" My son won! ")]
-    situations, set_aside = read(train=rows)
+    situations, rejects = read(train=rows)
     assert situations == [
         Situation("hit:0_conv:0", "train", "sad", "I lost my dog, again."),
         Situation("hit:0_conv:1", "train", "proud", "My son won!"),
     ]
-    assert set_aside == []
+    assert rejects == []
 
 
 def test_splits_come_in_order_and_need_not_all_be_there(read):
@@ -94,9 +94,9 @@ def test_windows_line_ends_are_line_ends(read):
     ],
 )
 def test_a_malformed_line_is_set_aside_by_place_and_reason(read, line, reason):
-    situations, set_aside = read(train=[row("good"), line])
+    situations, rejects = read(train=[row("good"), line])
     assert [situation.situation_id for situation in situations] == ["good"]
-    ((where, why),) = set_aside
+    ((where, why),) = rejects
     assert where == "train.csv:3"
     assert reason in why
 
@@ -104,55 +104,55 @@ def test_a_malformed_line_is_set_aside_by_place_and_reason(read, line, reason):
 def test_bytes_that_are_no_utf8_are_set_aside(tmp_path):
     path = tmp_path / "train.csv"
     path.write_bytes(f"{HEADER}\n{row('good')}\n".encode() + b"hit:1,1,sad,caf\xe9,3,a,b,c\n")
-    situations, set_aside = read_situations({"train.csv": path})
+    situations, rejects = read_situations({"train.csv": path})
     assert len(situations) == 1
-    assert [(record.where, record.reason) for record in set_aside] == [("train.csv:3", "not UTF-8")]
+    assert [(record.where, record.reason) for record in rejects] == [("train.csv:3", "not UTF-8")]
 
 
 def test_a_conversation_with_one_good_row_is_kept(read):
-    situations, set_aside = read(train=["hit:0_conv:0,1,sad", row(index="2")])
+    situations, rejects = read(train=["hit:0_conv:0,1,sad", row(index="2")])
     assert [situation.situation_id for situation in situations] == ["hit:0_conv:0"]
-    assert len(set_aside) == 1
+    assert len(rejects) == 1
 
 
 def test_an_open_quote_does_not_swallow_the_next_line(read):
     rows = [row("a", prompt="A.", said='"Oh'), row("b", prompt='"He said ""no""_comma_ twice."'), row("c", prompt="C.")]
-    situations, set_aside = read(valid=rows)
+    situations, rejects = read(valid=rows)
     assert [situation.text for situation in situations] == ["A.", 'He said "no", twice.', "C."]
-    assert set_aside == []
+    assert rejects == []
 
 
 def test_a_ninth_column_of_candidate_replies_is_no_matter(read):
-    situations, set_aside = read(valid=[row() + ",Oh no!|What, really?"])
+    situations, rejects = read(valid=[row() + ",Oh no!|What, really?"])
     assert len(situations) == 1
-    assert set_aside == []
+    assert rejects == []
 
 
 @pytest.mark.parametrize("change", [{"emotion": "proud"}, {"prompt": "I found my dog."}])
 def test_rows_that_contradict_the_first_of_their_conversation_are_set_aside(read, change):
-    situations, set_aside = read(train=[row(), row(index="2", **change)])
+    situations, rejects = read(train=[row(), row(index="2", **change)])
     assert situations == [Situation("hit:0_conv:0", "train", "sad", "I lost my dog, again.")]
-    assert set_aside == [("train.csv:3", "another emotion or prompt than its conversation's first row")]
+    assert rejects == [("train.csv:3", "another emotion or prompt than its conversation's first row")]
 
 
 @pytest.mark.parametrize("emotion", ["sad", "lonely"])
 def test_of_situations_with_the_same_text_the_first_stays(read, emotion):
     again = row("b", emotion=emotion, prompt=" i LOST my  dog_comma_ again.")
-    situations, set_aside = read(train=[row("a"), again])
+    situations, rejects = read(train=[row("a"), again])
     assert [situation.situation_id for situation in situations] == ["a"]
-    assert set_aside == [("train.csv:3", "train situation with the text of an earlier one in train")]
+    assert rejects == [("train.csv:3", "train situation with the text of an earlier one in train")]
 
 
 def test_a_held_out_text_is_not_trained_on(read):
-    situations, set_aside = read(train=[row("a")], valid=[row("b")], test=[row("c")])
+    situations, rejects = read(train=[row("a")], valid=[row("b")], test=[row("c")])
     assert [(situation.situation_id, situation.split) for situation in situations] == [("c", "test")]
-    assert len(set_aside) == 2
+    assert len(rejects) == 2
 
 
 def test_situation_ids_never_collide(read):
-    situations, set_aside = read(train=[row("a", prompt="One.")], test=[row("a", prompt="Two.")])
+    situations, rejects = read(train=[row("a", prompt="One.")], test=[row("a", prompt="Two.")])
     assert [(situation.split, situation.text) for situation in situations] == [("test", "Two.")]
-    assert set_aside == [("train.csv:2", "train conversation with the id of an earlier one in test")]
+    assert rejects == [("train.csv:2", "train conversation with the id of an earlier one in test")]
 
 
 def test_counts_are_logged_by_reason(read, caplog):
@@ -180,9 +180,9 @@ def test_a_cut_archive_gives_what_stands_before_the_cut(tmp_path):
     whole = lzma.compress(text.encode())
     path = tmp_path / "train.csv.xz"
     path.write_bytes(whole[: len(whole) // 2])
-    situations, set_aside = read_situations({path.name: path})
+    situations, rejects = read_situations({path.name: path})
     assert 1_000 < len(situations) < 40_000
-    assert "breaks off" in set_aside[-1].reason
+    assert "breaks off" in rejects[-1].reason
 
 
 def test_no_split_at_all_names_what_is_expected(tmp_path):
@@ -209,13 +209,13 @@ def test_a_split_that_stands_there_twice_is_refused(tmp_path):
 def test_the_published_archive_is_read_where_it_lies(tmp_path, ending, compress, caplog):
     path = tmp_path / f"empatheticdialogues{ending}"
     path.write_bytes(compress(tar_bytes(**SPLITS_IN_TAR)))
-    situations, set_aside = read_situations({path.name: path})
+    situations, rejects = read_situations({path.name: path})
     assert [(situation.situation_id, situation.split, situation.text) for situation in situations] == [
         ("a", "train", "A."),
         ("b", "valid", "B."),
         ("c", "test", "C."),
     ]
-    assert [(record.where, record.reason) for record in set_aside] == [("train.csv:3", "fewer than 8 columns")]
+    assert [(record.where, record.reason) for record in rejects] == [("train.csv:3", "fewer than 8 columns")]
     assert list(tmp_path.iterdir()) == [path]
     assert "ignored" not in caplog.text
 
@@ -269,14 +269,14 @@ def test_what_is_no_archive_is_refused_by_name(tmp_path):
 
 def test_the_real_splits(shared):
     folder = shared("empathetic_dialogues")
-    situations, set_aside = read_situations({path.name: path for path in folder.iterdir()})
+    situations, rejects = read_situations({path.name: path for path in folder.iterdir()})
     table = pa.Table.from_pylist([vars(situation) for situation in situations], schema=schemas.SITUATIONS)
     table.validate(full=True)
     assert len(set(table["situation_id"].to_pylist())) == table.num_rows
     assert set(table["emotion"].to_pylist()) == set(EMOTIONS)
     assert len(EMOTIONS) == 32
     splits = Counter(situation.split for situation in situations)
-    reasons = count_reasons(set_aside)
+    reasons = count_reasons(rejects)
     # The validation file has 2,770 conversations; a CSV reader finds 2,763, as open quotes swallow some.
     assert splits["valid"] + sum(count for reason, count in reasons.items() if reason.startswith("valid ")) == 2_770
     assert splits["train"] + sum(count for reason, count in reasons.items() if reason.startswith("train ")) == 19_544

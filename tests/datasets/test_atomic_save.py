@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 from kedro.io import Version
 
-from sage_dialog.atomic import whole_folder
+from sage_dialog.core.atomic_files import atomic_folder
+from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.datasets.parquet import VersionedParquet
 from sage_dialog.datasets.policy import PolicyDirectory
-from sage_dialog.policies import Policy, PolicyCard
 
 SRC = Path(__file__).parents[2] / "src"
 KILLS = 8
@@ -37,7 +37,7 @@ SAVE_POLICIES = """
 import itertools, sys, time
 from kedro.io import Version
 from sage_dialog.datasets.policy import PolicyDirectory
-from sage_dialog.policies import Policy
+from sage_dialog.core.policies import Policy
 policy = Policy.open(sys.argv[3])
 for n in itertools.count():
     start = time.perf_counter()
@@ -122,7 +122,7 @@ def test_a_save_that_fails_leaves_no_version(tmp_path: Path, monkeypatch: pytest
 
 def test_a_folder_that_cannot_be_replaced_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "reddit"
-    with whole_folder(target) as partial:
+    with atomic_folder(target) as partial:
         (partial / "RC_2015-01").write_text("first")
     move = os.replace
 
@@ -133,7 +133,7 @@ def test_a_folder_that_cannot_be_replaced_stays_as_it_was(tmp_path: Path, monkey
 
     with monkeypatch.context() as patched:
         patched.setattr("os.replace", refused)
-        with pytest.raises(OSError, match="No space left"), whole_folder(target) as partial:
+        with pytest.raises(OSError, match="No space left"), atomic_folder(target) as partial:
             (partial / "RC_2015-01").write_text("second")
     assert (target / "RC_2015-01").read_text() == "first"
     assert list(tmp_path.iterdir()) == [target]

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pytest
 from kedro.io import DatasetError, Version
 
+from sage_dialog.core.policies import CARD, Policy, PolicyCard
 from sage_dialog.datasets.files import WholeImage, WholeText
 from sage_dialog.datasets.parquet import VersionedParquet
 from sage_dialog.datasets.policy import PolicyDirectory
-from sage_dialog.datasets.raw import RawFolder
+from sage_dialog.datasets.raw_folder import RawFolder
 from sage_dialog.datasets.roles import RoleDataset
-from sage_dialog.policies import CARD, Policy, PolicyCard
 
 LATEST = Version(None, None)
 RUN = "2026-01-01T00.00.00.000Z"

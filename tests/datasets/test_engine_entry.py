@@ -1,4 +1,4 @@
-"""The engine's catalog entry over servers: journal, budget and key come by the run, as the roles' do."""
+"""The engine's catalog entry over servers: response cache, budget and key come by the run, as the roles' do."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,8 +16,8 @@ from sage_dialog.hooks import InputsGate, RunRefused, RunStopped, SpendingLimit
 from sage_dialog.llm.requests import StopsRunError
 
 KEY = "sk-not-to-be-seen-0123456789"
-ENGINE = "sage_dialog.generation.completions_engine.CompletionsEngine"
-IN_PROCESS = "sage_dialog.generation.transformers_engine.TransformersEngine"
+ENGINE = "sage_dialog.inference.vllm.completions_engine.CompletionsEngine"
+IN_PROCESS = "sage_dialog.inference.transformers.engine.TransformersEngine"
 OpenSession = Callable[..., KedroSession]
 
 
@@ -37,7 +37,7 @@ def policies(tmp_path: Path) -> Iterator[Any]:
     from block_writers import byte_level
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from sage_dialog.policies import Policy, PolicyCard, weights_revision
+    from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
 
     path = tmp_path / "sage_0"
     template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -56,15 +56,15 @@ def policies(tmp_path: Path) -> Iterator[Any]:
 def test_a_run_gives_it_journal_budget_and_key(policies: Any, tmp_path: Path) -> None:
     from completions_server import CompletionsServer
 
-    from sage_dialog.generation.engine import Prompt
-    from sage_dialog.generation.serving import served_name
-    from sage_dialog.parameters import SamplingDials
+    from sage_dialog.config import SamplingConfig
+    from sage_dialog.inference.engine import Prompt
+    from sage_dialog.inference.vllm.served_policies import served_name
 
     prompts = [Prompt(({"role": "user", "content": f"x{number}"},), (number,)) for number in range(5)]
-    sampling = SamplingDials(max_new_tokens=4)
+    sampling = SamplingConfig(max_new_tokens=4)
     with CompletionsServer(policies, served_name(policies)) as server:
         engine = entry(endpoint={"base_urls": [server.url]}, credentials={"api_key": KEY})
-        llm = {"journal": str(tmp_path / "j.sqlite"), "role_caps": {"policy": {"calls": 3}}}
+        llm = {"response_cache": str(tmp_path / "j.sqlite"), "role_caps": {"policy": {"calls": 3}}}
         catalog, flow = reading(engine, llm)
         SpendingLimit().before_pipeline_run(run_params={}, pipeline=flow, catalog=catalog)
         opened = engine.load()(policies, [], 0, 1)
@@ -111,7 +111,7 @@ def test_what_cannot_be_asked_is_told_before_a_run(given: dict[str, Any], said: 
 )
 def test_so_it_is_of_the_engine_in_process(args: dict[str, Any], said: str) -> None:
     pytest.importorskip("torch")
-    from sage_dialog.generation.transformers_engine import TransformersEngine
+    from sage_dialog.inference.transformers.engine import TransformersEngine
 
     assert said in str(EngineDataset(engine=IN_PROCESS, args=args).missing())
     with pytest.raises(ValueError, match=next(iter(args))):
@@ -133,7 +133,7 @@ def test_what_goes_wrong_within_an_engine_is_not_blamed_on_its_entry() -> None:
 
 
 def test_servers_are_asked_from_one_process(tmp_path: Path) -> None:
-    catalog, flow = reading(entry(), {"journal": str(tmp_path / "j.sqlite")})
+    catalog, flow = reading(entry(), {"response_cache": str(tmp_path / "j.sqlite")})
     with pytest.raises(RunRefused, match="ThreadRunner"):
         SpendingLimit().before_pipeline_run(
             run_params={"runner": ParallelRunner.__name__}, pipeline=flow, catalog=catalog

@@ -21,7 +21,7 @@ from kedro.io import DataCatalog, DatasetError
 from sage_dialog.corpora.compression import read_lines
 from sage_dialog.corpora.conversations import read_conversations
 from sage_dialog.corpora.empathetic import COLUMNS, read_situations
-from sage_dialog.datasets.raw import RawFolder
+from sage_dialog.datasets.raw_folder import RawFolder
 
 LINES = [json.dumps({"id": f"c{number}"}).encode() + b"\n" for number in range(1_000)]
 DUMP = zstandard.ZstdCompressor().compress(b"".join(LINES))
@@ -148,7 +148,7 @@ def test_a_pickled_path_keeps_what_it_is_opened_with() -> None:
 def test_credentials_come_from_their_own_file_and_are_shown_nowhere() -> None:
     fsspec.register_implementation("locked", Locked, clobber=True)
     entry = {
-        "type": "sage_dialog.datasets.raw.RawFolder",
+        "type": "sage_dialog.datasets.raw_folder.RawFolder",
         "filepath": "locked://bucket/reddit",
         "patterns": ["RC_*"],
         "made_by": "nobody",
@@ -190,8 +190,8 @@ def test_every_reader_of_raw_files_reads_them_from_anywhere(memory: MemoryFileSy
     memory.pipe_file("/raw/talk.jsonl", b'{"messages": []}\n')
     situations, _ = read_situations(folder("memory://raw", ("*.csv*",)).load())
     assert [situation.text for situation in situations] == ["I lost my dog."]
-    _, set_aside = read_conversations(folder("memory://raw", ("*.json", "*.jsonl")).load())
-    assert [record.where for record in set_aside] == ["talk.json[0]", "talk.jsonl:1"]
+    _, rejects = read_conversations(folder("memory://raw", ("*.json", "*.jsonl")).load())
+    assert [record.where for record in rejects] == ["talk.json[0]", "talk.jsonl:1"]
 
 
 def test_either_of_two_patterns_will_do(tmp_path: Path) -> None:

@@ -9,11 +9,19 @@ import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
-from sage_dialog.corpora.reddit.figure import funnel_figure
-from sage_dialog.evaluation.agreement import judge_agreement
-from sage_dialog.evaluation.benchmark_scores import Score, benchmark_scores
-from sage_dialog.evaluation.diversity import diversity
-from sage_dialog.evaluation.emotions import (
+from sage_dialog.config import Evaluation
+from sage_dialog.core.seeds import generator
+from sage_dialog.corpora.reddit.funnel_figure import funnel_figure
+from sage_dialog.evaluation.benchmarks.scores import Score, benchmark_scores
+from sage_dialog.evaluation.bootstrap import Bootstrap
+from sage_dialog.evaluation.judging.agreement import judge_agreement
+from sage_dialog.evaluation.judging.judge_bias import judge_checks, self_preference
+from sage_dialog.evaluation.judging.length import length_control, words_said
+from sage_dialog.evaluation.judging.power import sample_sizes
+from sage_dialog.evaluation.judging.ranking import ranking
+from sage_dialog.evaluation.judging.votes import collect_votes, win_rates
+from sage_dialog.evaluation.replies.diversity import diversity
+from sage_dialog.evaluation.replies.emotions import (
     emotion_accuracy,
     emotion_confusion,
     emotion_top_k,
@@ -21,19 +29,11 @@ from sage_dialog.evaluation.emotions import (
     read_emotions,
     unmapped_emotions,
 )
-from sage_dialog.evaluation.failures import failure_modes
-from sage_dialog.evaluation.judges import judge_checks, self_preference
-from sage_dialog.evaluation.length import length_control, words_said
-from sage_dialog.evaluation.power import sample_sizes
-from sage_dialog.evaluation.ranking import ranking
-from sage_dialog.evaluation.replies import reply_statistics
-from sage_dialog.evaluation.report import Contents
-from sage_dialog.evaluation.resampling import Bootstrap
-from sage_dialog.evaluation.votes import collect_votes, win_rates
-from sage_dialog.parameters import Evaluation
+from sage_dialog.evaluation.replies.failures import failure_modes
+from sage_dialog.evaluation.replies.replies import reply_statistics
+from sage_dialog.evaluation.report.report import Contents
 from sage_dialog.roles.protocols import Comparison, Verdict
 from sage_dialog.sac import Chain, Intent, render
-from sage_dialog.seeds import generator
 
 EMOTIONS = ("afraid", "angry", "joyful", "lonely")
 POLICIES = {"sage_0": False, "sage_1": True, "sage_2": True, "sage_dpo": True}
@@ -113,7 +113,7 @@ def situations() -> pa.Table:
 
 
 @pytest.fixture
-def dials() -> Evaluation:
+def config() -> Evaluation:
     sampling = {"temperature": 1.0, "top_k": 100}
     return Evaluation(agent=sampling, user=sampling, pairs=PAIRS, exchanges=4)
 
@@ -160,9 +160,9 @@ def _benchmarks() -> dict[str, list[Score]]:
 
 
 @pytest.fixture
-def contents(bootstrap: Bootstrap, dials: Evaluation, situations: pa.Table, rollouts: dict[str, pa.Table]) -> Contents:
+def contents(bootstrap: Bootstrap, config: Evaluation, situations: pa.Table, rollouts: dict[str, pa.Table]) -> Contents:
     with_blocks = [policy for policy, blocks in POLICIES.items() if blocks]
-    votes = collect_votes(rollouts, dials.pairs, PrefersLonger())
+    votes = collect_votes(rollouts, config.pairs, PrefersLonger())
     scores = [
         {
             "scorer": "world truth",
@@ -252,7 +252,7 @@ def contents(bootstrap: Bootstrap, dials: Evaluation, situations: pa.Table, roll
     same = [{**vote, "judge": "offline-twin"} for vote in votes]
     words = words_said(rollouts)
     return Contents(
-        dials=dials,
+        config=config,
         seed=3,
         roles={
             "annotator": "offline-test-annotator",
@@ -270,10 +270,10 @@ def contents(bootstrap: Bootstrap, dials: Evaluation, situations: pa.Table, roll
         judge_agreement=pa.Table.from_pylist(judge_agreement(votes + same, bootstrap), schema=schemas.JUDGE_AGREEMENT),
         self_preference=pa.Table.from_pylist(self_preference(votes, cards, bootstrap), schema=schemas.SELF_PREFERENCE),
         sample_sizes=pa.Table.from_pylist(
-            sample_sizes(rates, dials.true_shares, 0.95, dials.power), schema=schemas.SAMPLE_SIZES
+            sample_sizes(rates, config.true_shares, 0.95, config.power), schema=schemas.SAMPLE_SIZES
         ),
         emotion_accuracy=pa.Table.from_pylist(
-            emotion_accuracy(rollouts, with_blocks, situations, dials.confidence), schema=schemas.EMOTION_ACCURACY
+            emotion_accuracy(rollouts, with_blocks, situations, config.confidence), schema=schemas.EMOTION_ACCURACY
         ),
         mapped_emotions=pa.Table.from_pylist(mapped_emotions(readings, 0.95), schema=schemas.MAPPED_EMOTIONS),
         unmapped_emotions=pa.Table.from_pylist(unmapped_emotions(readings), schema=schemas.UNMAPPED_EMOTIONS),
@@ -283,7 +283,7 @@ def contents(bootstrap: Bootstrap, dials: Evaluation, situations: pa.Table, roll
             emotion_top_k({"sage_2": searched_for}, situations, 0.95), schema=schemas.EMOTION_TOP_K
         ),
         reply_statistics=pa.Table.from_pylist(
-            reply_statistics(rollouts, dials.confidence), schema=schemas.REPLY_STATISTICS
+            reply_statistics(rollouts, config.confidence), schema=schemas.REPLY_STATISTICS
         ),
         action_figure=b"\x89PNG of actions",
         transition_figure=b"\x89PNG of what follows what",
@@ -293,8 +293,8 @@ def contents(bootstrap: Bootstrap, dials: Evaluation, situations: pa.Table, roll
         benchmark_scores=pa.Table.from_pylist(
             benchmark_scores(_benchmarks(), bootstrap), schema=schemas.BENCHMARK_SCORES
         ),
-        left_out={
-            policy: pa.Table.from_pylist(rows, schema=schemas.LEFT_OUT)
+        training_rejects={
+            policy: pa.Table.from_pylist(rows, schema=schemas.TRAINING_REJECTS)
             for policy, rows in (
                 ("sage_1", [{"row": f"c{n}", "tokens": 3000 + n, "max_length": 2048} for n in range(1200)]),
                 ("sage_2", []),
@@ -306,11 +306,11 @@ def contents(bootstrap: Bootstrap, dials: Evaluation, situations: pa.Table, roll
         filter_figure=funnel_figure(funnel),
         candidates=searched_for,
         trajectories=pa.Table.from_pylist(searched, schema=schemas.TRAJECTORIES),
-        outside_scores=pa.Table.from_pylist(scores, schema=schemas.OUTSIDE_SCORES),
-        outside_win_rates=pa.Table.from_pylist(
+        external_scores=pa.Table.from_pylist(scores, schema=schemas.EXTERNAL_SCORES),
+        external_win_rates=pa.Table.from_pylist(
             [{**row, "judge": "world truth"} for row in rates], schema=schemas.WIN_RATES
         ),
-        outside_votes=pa.Table.from_pylist(
+        external_votes=pa.Table.from_pylist(
             [{**vote, "judge": "world truth"} for vote in votes], schema=schemas.JUDGE_VOTES
         ),
     )

@@ -12,13 +12,13 @@ from kedro.framework.session import KedroSession
 from nbclient import NotebookClient
 
 from sage_dialog import schemas
-from sage_dialog.evaluation.report import Contents
-from sage_dialog.parameters import Evaluation
+from sage_dialog.config import Evaluation
+from sage_dialog.core.policies import Policy, PolicyCard
+from sage_dialog.evaluation.report.report import Contents
 from sage_dialog.pipelines.evaluation import create_pipeline
 from sage_dialog.pipelines.evaluation.nodes import check_judges, count_wins, rank_policies
-from sage_dialog.policies import Policy, PolicyCard
-from sage_dialog.roles.judge import OfflineJudge
-from sage_dialog.roles.selector import OfflineSelector
+from sage_dialog.roles.offline.judge import OfflineJudge
+from sage_dialog.roles.offline.selector import OfflineSelector
 
 POLICIES = ("sage_0", "sage_1", "sage_2", "sage_dpo")
 
@@ -43,7 +43,7 @@ def training_log() -> pa.Table:
 
 @pytest.fixture
 def finished(
-    contents: Contents, rollouts: dict[str, pa.Table], policies: dict[str, Policy], dials: Evaluation
+    contents: Contents, rollouts: dict[str, pa.Table], policies: dict[str, Policy], config: Evaluation
 ) -> dict[str, Any]:
     """What a run of everything behind the rollouts saves."""
     data: dict[str, Any] = {
@@ -55,14 +55,14 @@ def finished(
         **{f"candidates_{k}": contents.candidates for k in (1, 2, 3)},
         "trajectories_3": contents.trajectories,
         **{f"training_log_{policy}": training_log() for policy in POLICIES[1:]},
-        **{f"left_out_{policy}": contents.left_out[policy] for policy in POLICIES[1:]},
-        "outside_models": {},
+        **{f"training_rejects_{policy}": contents.training_rejects[policy] for policy in POLICIES[1:]},
+        "external_models": {},
         "human_votes": {},
-        "outside_rollouts": pa.Table.from_pylist([], schema=schemas.OUTSIDE_ROLLOUTS),
+        "external_rollouts": pa.Table.from_pylist([], schema=schemas.EXTERNAL_ROLLOUTS),
         "annotator": OfflineSelector(),
         "selector": OfflineSelector(),
         "judges": [OfflineJudge()],
-        "params:evaluation": dials,
+        "params:evaluation": config,
         "params:seed": 3,
         "params:threads": 1,
         "benchmark_files": {},
@@ -124,34 +124,36 @@ def test_the_cards_carry_the_revision_of_the_weights(finished: dict[str, Any], p
 
 
 def test_each_policy_is_played_against_the_same_user(contents: Contents) -> None:
-    pipeline = create_pipeline(POLICIES, iterations=3, outside_scores=True)
+    pipeline = create_pipeline(POLICIES, iterations=3, external_scores=True)
     played = {node.outputs[0]: node.inputs[:3] for node in pipeline.nodes if node.name.startswith("rollout_")}
     ours = {f"rollouts_{policy}": ["sage_0", policy, "sage_1"] for policy in POLICIES}
-    assert played == ours | {"outside_rollouts": ["sage_0", "sage_1", "situations"]}
+    assert played == ours | {"external_rollouts": ["sage_0", "sage_1", "situations"]}
     truth = {"truth_scores", "truth_votes", "truth_win_rates"}
     assert truth | {"candidates_3", "trajectories_3"} <= pipeline.inputs()
     assert not truth & create_pipeline(POLICIES, iterations=3).inputs()
 
 
 def test_each_part_of_the_report_is_the_table_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline = create_pipeline(POLICIES, iterations=3, outside_scores=True)
+    pipeline = create_pipeline(POLICIES, iterations=3, external_scores=True)
     (node,) = (node for node in pipeline.nodes if node.name == "write_report")
     written: list[Contents] = []
-    monkeypatch.setattr("sage_dialog.evaluation.report.render_report", lambda shown: written.append(shown) or "html")
+    monkeypatch.setattr(
+        "sage_dialog.evaluation.report.report.render_report", lambda shown: written.append(shown) or "html"
+    )
     role = SimpleNamespace(name="some role")
     given = {"annotator": role, "selector": role, "judges": [role]}
-    given |= {"outside_rollouts": schemas.OUTSIDE_ROLLOUTS.empty_table()}
+    given |= {"external_rollouts": schemas.EXTERNAL_ROLLOUTS.empty_table()}
     node.run({name: name for name in node.inputs} | given)
     (contents,) = written
     trained = POLICIES[1:]
     renamed = {
-        "dials": "params:evaluation",
+        "config": "params:evaluation",
         "seed": "params:seed",
         "roles": dict.fromkeys(("annotator", "selector"), "some role"),
         "judges": ["some role"],
         "policies": "policy_cards",
         "rollouts": {policy: f"rollouts_{policy}" for policy in POLICIES},
-        "left_out": {policy: f"left_out_{policy}" for policy in trained},
+        "training_rejects": {policy: f"training_rejects_{policy}" for policy in trained},
         "candidates": "candidates_3",
         "trajectories": "trajectories_3",
         **{f"outside_{table}": f"truth_{table}" for table in ("scores", "win_rates", "votes")},
@@ -163,7 +165,9 @@ def test_each_part_of_the_report_is_the_table_of_its_name(monkeypatch: pytest.Mo
 def test_every_trained_policy_shows_its_training() -> None:
     nodes = {node.name: node for node in create_pipeline(POLICIES, iterations=3).nodes}
     assert nodes["draw_training"].inputs == [f"training_log_{policy}" for policy in ("sage_1", "sage_2", "sage_dpo")]
-    assert {f"left_out_{policy}" for policy in ("sage_1", "sage_2", "sage_dpo")} < set(nodes["write_report"].inputs)
+    assert {f"training_rejects_{policy}" for policy in ("sage_1", "sage_2", "sage_dpo")} < set(
+        nodes["write_report"].inputs
+    )
 
 
 def test_the_truth_is_compared_with_the_judges(contents: Contents, rollouts: dict[str, pa.Table]) -> None:
@@ -172,7 +176,7 @@ def test_the_truth_is_compared_with_the_judges(contents: Contents, rollouts: dic
         [{**row, "judge": "world truth", "vote": "a"} for row in votes.to_pylist()], schema=schemas.JUDGE_VOTES
     )
     checks, lengths, agreement, kin = check_judges(
-        votes, contents.policies, contents.dials, seed=3, outside_votes=truth, **rollouts
+        votes, contents.policies, contents.config, seed=3, external_votes=truth, **rollouts
     )
     assert [(row["judge_a"], row["judge_b"]) for row in agreement.to_pylist()] == [
         ("offline-test-judge", "world truth")
@@ -186,11 +190,11 @@ def test_every_table_goes_by_the_rule_of_the_parameters(contents: Contents, roll
     votes = pa.Table.from_pylist([*torn, *({**row, "judge": "k"} for row in torn)], schema=schemas.JUDGE_VOTES)
     shown = {}
     for rule in ("agreement", "half"):
-        dials = contents.dials.model_copy(update={"outcome_rule": rule})
-        _, lengths, agreement, _ = check_judges(votes, contents.policies, dials, seed=3, **rollouts)
+        config = contents.config.model_copy(update={"outcome_rule": rule})
+        _, lengths, agreement, _ = check_judges(votes, contents.policies, config, seed=3, **rollouts)
         shown[rule] = (
-            sum(count_wins(votes, dials, seed=3)["wins_b"].to_pylist()),
-            max(rank_policies(votes, dials, seed=3)["rank"].to_pylist()),
+            sum(count_wins(votes, config, seed=3)["wins_b"].to_pylist()),
+            max(rank_policies(votes, config, seed=3)["rank"].to_pylist()),
             sum(lengths["n"].to_pylist()),
             agreement["decided"].to_pylist(),
         )
@@ -198,7 +202,7 @@ def test_every_table_goes_by_the_rule_of_the_parameters(contents: Contents, roll
 
 
 def test_the_same_votes_give_the_same_tables_and_another_seed_other_intervals(contents: Contents) -> None:
-    first, again, other = (count_wins(contents.judge_votes, contents.dials, seed) for seed in (3, 3, 4))
+    first, again, other = (count_wins(contents.judge_votes, contents.config, seed) for seed in (3, 3, 4))
     assert first.equals(again) and not first.equals(other)
     assert first.drop_columns(["low", "high"]).equals(other.drop_columns(["low", "high"]))
 
@@ -235,7 +239,7 @@ def test_the_notebook_shows_a_finished_run(
     catalog = KedroSession.create(project_path=configured, env="test").load_context().catalog
     saved = {**empty_tables(contents), **finished, "rollouts_sage_dpo": rollouts["sage_dpo"]}
     if truth:
-        saved |= {"truth_scores": contents.outside_scores, "truth_win_rates": contents.outside_win_rates}
+        saved |= {"truth_scores": contents.external_scores, "truth_win_rates": contents.external_win_rates}
     for name, data in saved.items():
         catalog.save(name, data)
 

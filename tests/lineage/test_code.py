@@ -16,9 +16,9 @@ from sage_dialog.pipeline_registry import register_pipelines
 
 SRC = Path(sage_dialog.__file__).parent
 ROLES = (
-    "sage_dialog.roles.annotator:OfflineAnnotator",
-    "sage_dialog.roles.selector:OfflineSelector",
-    "sage_dialog.roles.judge:OfflineJudge",
+    "sage_dialog.roles.offline.annotator:OfflineAnnotator",
+    "sage_dialog.roles.offline.selector:OfflineSelector",
+    "sage_dialog.roles.offline.judge:OfflineJudge",
 )
 
 
@@ -96,7 +96,7 @@ def test_every_way_to_a_definition_is_seen(package: Package, start: str, found: 
         assert "pack.other:spare" not in seen
 
 
-@pytest.mark.parametrize("use", ["getattr(other, name)", "other.made_up", "other"])
+@pytest.mark.parametrize("use", ["getattr(other, name)", "other.pseudo_counts", "other"])
 def test_what_cannot_be_followed_is_the_whole_module(package: Package, use: str) -> None:
     files = {
         "main.py": f"from pack import other\ndef start(name): {use}",
@@ -231,7 +231,7 @@ def test_nodes_and_roles_reach_the_words_they_work_with(targets) -> None:
 
     annotator, selector, judge = (files(tuple(role.split(":"))) for role in ROLES)
     assert annotator == {"annotator.toml", "feelings.toml", "topics.toml"}
-    assert judge == {"function_words.txt", "judge_moves.toml", "judge_plights.toml"}
+    assert judge == {"function_words.txt", "judge_moves.toml", "judge_user_needs.toml"}
     assert {"selector_feelings.toml", "selector_styles.toml"} <= selector
     assert {"report.html.j2", "report_replies.html.j2"} <= files(targets["write_report"])
     assert files(targets["write_raw_data"]) == {"world.yml"}

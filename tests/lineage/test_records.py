@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from sage_dialog.lineage.content import Digests, content_of, of_files, state_of
+from sage_dialog.lineage.environment import git_of
 from sage_dialog.lineage.masking import masked, named, without
 from sage_dialog.lineage.records import NoSuchRunError, Process
-from sage_dialog.lineage.surroundings import git_of
 
 SECRET = "sk-not-to-be-seen-0123456789"
 

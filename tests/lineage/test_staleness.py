@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from sage_dialog.lineage.again import CannotReplayError, again, surroundings
 from sage_dialog.lineage.code import digest
 from sage_dialog.lineage.content import Content
 from sage_dialog.lineage.records import (
@@ -23,6 +22,7 @@ from sage_dialog.lineage.records import (
     Selection,
     Written,
 )
+from sage_dialog.lineage.replay_plan import CannotReplayError, again, surroundings
 from sage_dialog.lineage.staleness import NodeNow, Standing, differences, plan, standings
 
 FIRST, SECOND, THIRD = (f"2026-11-20T0{hour}.00.00.000Z" for hour in (1, 2, 3))

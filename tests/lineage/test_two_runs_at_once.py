@@ -1,4 +1,4 @@
-"""Two runs of one project at the same time: each has its own versions and record, and the journal has all replies."""
+"""Two runs of one project at the same time: each has its own versions and record, and the response cache has all replies."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from faulty_server import FaultyServer
 from kedro.io import Version
 
 from sage_dialog import schemas
+from sage_dialog.core.tables import table
 from sage_dialog.datasets.parquet import VersionedParquet
 from sage_dialog.lineage.content import content_of
 from sage_dialog.lineage.records import RunFolder
-from sage_dialog.tables import table
 
 PROJECT = Path(__file__).parents[2]
 DIALOGUES = 16
@@ -71,8 +71,8 @@ def test_each_ends_with_its_own_versions_and_record_and_nothing_is_asked_twice(t
             assert written.version == record.run and written.sha256 == content_of(path).sha256
         assert record.reads["dialogues"].version == OLD and record.reads["annotator"].made["endpoint"]["hosts"]
     assert len({record.writes["annotations"].sha256 for record in records}) == 1
-    (journal,) = (tmp_path / "journal").glob("*.sqlite")
-    with sqlite3.connect(journal) as connection:
+    (response_cache,) = (tmp_path / "response_cache").glob("*.sqlite")
+    with sqlite3.connect(response_cache) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert connection.execute("SELECT count(*) FROM replies").fetchone() == (DIALOGUES,)
         assert connection.execute("SELECT count(*) FROM claims").fetchone() == (0,)

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 from kedro.io import DatasetError, Version
 
+from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.datasets import versions
 from sage_dialog.datasets.files import WholeImage, WholeText
 from sage_dialog.datasets.parquet import VersionedParquet
 from sage_dialog.datasets.policy import PolicyDirectory
-from sage_dialog.policies import Policy, PolicyCard
 
 OLD, NEW, NEWER, EMPTY = (f"2026-03-0{day}T12.00.00.000Z" for day in (1, 2, 3, 4))
 LATEST = Version(None, None)

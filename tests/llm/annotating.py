@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 from faulty_server import WRONG_FORM
 
 from sage_dialog import schemas
-from sage_dialog.llm.asker import Endpoint
+from sage_dialog.config import Caps
+from sage_dialog.core.tables import table
 from sage_dialog.llm.budget import Budget
 from sage_dialog.llm.client import Client
-from sage_dialog.llm.journal import Journal
-from sage_dialog.parameters import Caps
+from sage_dialog.llm.endpoint import Endpoint
+from sage_dialog.llm.response_cache import ResponseCache
 from sage_dialog.pipelines.sac_augmentation.nodes import annotate_dialogues
-from sage_dialog.roles.llm_annotator import LLMAnnotator
-from sage_dialog.tables import table
+from sage_dialog.roles.llm.annotator import LLMAnnotator
 
 PROMPT = Path(__file__).parents[2] / "conf" / "base" / "prompts" / "annotator.txt"
 FEELINGS = ("Glad", "sad ", "null", "A bit worried")
@@ -70,9 +70,9 @@ def dialogues(number: int) -> pa.Table:
 
 
 def main() -> None:
-    url, journal, number, folder = sys.argv[1:]
+    url, response_cache, number, folder = sys.argv[1:]
     endpoint = Endpoint(base_urls=(url,), model="some-model", concurrency=16)
-    client = Client(endpoint, Journal(Path(journal)), Budget(Caps(), {}, {}))
+    client = Client(endpoint, ResponseCache(Path(response_cache)), Budget(Caps(), {}, {}))
     tables = annotate_dialogues(dialogues(int(number)), LLMAnnotator(client, PROMPT))
     for name, rows in zip(("annotations", "rejects"), tables, strict=True):
         pq.write_table(rows, Path(folder) / f"{name}.parquet")

@@ -9,14 +9,14 @@ import pytest
 from asking import MODEL
 from faulty_server import FaultyServer
 
+from sage_dialog.config import Caps
 from sage_dialog.llm import client as client_module
-from sage_dialog.llm import loop
+from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm import server as server_module
-from sage_dialog.llm.asker import Endpoint
 from sage_dialog.llm.budget import Budget
 from sage_dialog.llm.client import Client
-from sage_dialog.llm.journal import Journal
-from sage_dialog.parameters import Caps
+from sage_dialog.llm.endpoint import Endpoint
+from sage_dialog.llm.response_cache import ResponseCache
 
 
 @pytest.fixture(autouse=True)
@@ -34,20 +34,22 @@ def serve() -> Iterator[Callable[..., FaultyServer]]:
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal(tmp_path / "replies.sqlite")
-    yield journal
-    journal.close()
+def response_cache(tmp_path: Path) -> Iterator[ResponseCache]:
+    response_cache = ResponseCache(tmp_path / "replies.sqlite")
+    yield response_cache
+    response_cache.close()
 
 
 @pytest.fixture
-def make_client(journal: Journal) -> Iterator[Callable[..., Client]]:
-    """A client of one or more servers, on the test's journal; further arguments are those of `Endpoint`."""
+def make_client(response_cache: ResponseCache) -> Iterator[Callable[..., Client]]:
+    """A client of one or more servers, on the test's response cache; further arguments are those of `Endpoint`."""
     made = []
 
-    def create(*urls: str, budget: Budget | None = None, journal: Journal = journal, **endpoint: Any) -> Client:
+    def create(
+        *urls: str, budget: Budget | None = None, response_cache: ResponseCache = response_cache, **endpoint: Any
+    ) -> Client:
         fields = {"base_urls": urls, "model": MODEL, "sampling": {"max_tokens": 50}, "timeout_s": 10} | endpoint
-        client = Client(Endpoint.model_validate(fields), journal, budget or Budget(Caps(), {}, {}))
+        client = Client(Endpoint.model_validate(fields), response_cache, budget or Budget(Caps(), {}, {}))
         made.append(client)
         return client
 

@@ -19,30 +19,30 @@ import pytest
 from asking import MODEL, reasons, request, texts
 from batch_server import KEY, BatchServer
 
+from sage_dialog.config import Caps, Price
 from sage_dialog.llm import batch as batch_module
 from sage_dialog.llm import batch_api as api_module
-from sage_dialog.llm import loop
+from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm import server as server_module
-from sage_dialog.llm.asker import Endpoint
-from sage_dialog.llm.batch import BatchAsker, BatchSettings
+from sage_dialog.llm.batch import BatchLLMClient, BatchSettings
 from sage_dialog.llm.budget import Budget, CapReachedError
 from sage_dialog.llm.client import Client
-from sage_dialog.llm.journal import Journal
+from sage_dialog.llm.endpoint import Endpoint
 from sage_dialog.llm.requests import Reason, RefusedError
-from sage_dialog.parameters import Caps, Price
+from sage_dialog.llm.response_cache import ResponseCache
 
 Serve = Callable[..., BatchServer]
-Make = Callable[..., BatchAsker]
+Make = Callable[..., BatchLLMClient]
 PRICES = {MODEL: Price(prompt=2.0, completion=4.0)}
 HALF = (10 * 2.0 + 5 * 4.0) / 1e6 / 2  # of one reply of the server's
 
 
-def asker(url: str, journal: Journal, budget: Budget | None = None, **fields: Any) -> BatchAsker:
+def client(url: str, response_cache: ResponseCache, budget: Budget | None = None, **fields: Any) -> BatchLLMClient:
     own = {name: fields.pop(name) for name in BatchSettings.model_fields.keys() & fields.keys()}
     endpoint = {"base_urls": (url,), "model": MODEL, "api_key": KEY, "sampling": {"max_tokens": 50}} | fields
-    return BatchAsker(
+    return BatchLLMClient(
         Endpoint.model_validate(endpoint),
-        journal,
+        response_cache,
         budget or Budget(Caps(), {}, PRICES),
         settings=BatchSettings.model_validate({"poll_s": 0.01} | own),
     )
@@ -65,11 +65,11 @@ def serve() -> Iterator[Serve]:
 
 
 @pytest.fixture
-def make(journal: Journal) -> Iterator[Make]:
+def make(response_cache: ResponseCache) -> Iterator[Make]:
     made = []
 
-    def create(url: str, journal: Journal = journal, **fields: Any) -> BatchAsker:
-        made.append(asker(url, journal, **fields))
+    def create(url: str, response_cache: ResponseCache = response_cache, **fields: Any) -> BatchLLMClient:
+        made.append(client(url, response_cache, **fields))
         return made[-1]
 
     yield create
@@ -80,19 +80,21 @@ def make(journal: Journal) -> Iterator[Make]:
 # Gathering
 
 
-def test_what_is_asked_at_once_is_one_batch_at_half_price(serve: Serve, make: Make, journal: Journal) -> None:
+def test_what_is_asked_at_once_is_one_batch_at_half_price(
+    serve: Serve, make: Make, response_cache: ResponseCache
+) -> None:
     server = serve()
     budget = Budget(Caps(), {}, PRICES)
     assert list(texts(make(server.url, budget=budget), range(30))) == echoes(range(30))
     assert server.asked() == [[f"item {item}" for item in range(30)]]
-    (spent,) = journal.spent()
+    (spent,) = response_cache.spent()
     assert (spent.replies, spent.prompt_tokens, spent.failures) == (30, 300, 0)
     assert spent.cost == pytest.approx(30 * HALF)
     assert budget.spent() == {"calls": 30, "tokens": 450, "money": pytest.approx(30 * HALF)}
-    assert [batch["state"] for batch in journal.batches()] == ["collected"]
-    assert _rows(journal, "claims") == _rows(journal, "batch_requests") == 0
+    assert [batch["state"] for batch in response_cache.batches()] == ["collected"]
+    assert _rows(response_cache, "claims") == _rows(response_cache, "batch_requests") == 0
     assert list(texts(make(server.url), range(30))) == echoes(range(30))
-    assert len(server.batches) == 1  # all of it was in the journal
+    assert len(server.batches) == 1  # all of it was in the response cache
 
 
 def test_what_comes_up_later_is_the_next_batch(serve: Serve, make: Make) -> None:
@@ -180,16 +182,16 @@ def test_killed_at_any_moment_nothing_is_paid_twice(serve: Serve, make: Make, tm
         [sys.executable, __file__, server.url, str(tmp_path / "shared.sqlite"), "12"], stderr=subprocess.DEVNULL
     )
     assert server.victim.wait(60) == -9
-    with closing(Journal(tmp_path / "shared.sqlite")) as journal:
-        assert len(journal.batches("submitting" if event in ("upload", "create") else "submitted")) == 1
-        asking = make(server.url, journal)
+    with closing(ResponseCache(tmp_path / "shared.sqlite")) as response_cache:
+        assert len(response_cache.batches("submitting" if event in ("upload", "create") else "submitted")) == 1
+        asking = make(server.url, response_cache)
         assert list(texts(asking, range(20))) == echoes(range(20))
         loop.run(asking.close())
         assert server.paid == {f"item {item}": 1 for item in range(20)}
         parts = [{f"item {item}" for item in range(12)}, {f"item {item}" for item in range(12, 20)}]
         made = [set(asked) for asked in server.asked()]
         assert len(made) == 2 and all(part in made for part in parts)
-        assert [batch["state"] for batch in journal.batches()] == ["collected"] * 2
+        assert [batch["state"] for batch in response_cache.batches()] == ["collected"] * 2
 
 
 def test_a_batch_that_was_made_although_the_server_says_500_is_found(serve: Serve, make: Make) -> None:
@@ -244,26 +246,28 @@ def test_after_an_error_the_batch_is_left_to_the_next_run(
     assert len(server.batches) == 1
 
 
-def test_two_processes_ask_nothing_twice(serve: Serve, make: Make, journal: Journal) -> None:
-    """Each journal is an owner of its own, as one of another process is."""
+def test_two_processes_ask_nothing_twice(serve: Serve, make: Make, response_cache: ResponseCache) -> None:
+    """Each response cache is an owner of its own, as one of another process is."""
     server = serve(looks=5)
-    with closing(Journal(journal.path)) as other:
-        askers = [make(server.url, journal), make(server.url, other)]
+    with closing(ResponseCache(response_cache.path)) as other:
+        clients = [make(server.url, response_cache), make(server.url, other)]
 
         async def ask(item: int) -> str:
-            one = askers[item % 2]
+            one = clients[item % 2]
             return (await one.ask(request(one, item // 4))).text
 
-        assert list(askers[0].in_order(ask, range(40))) == [f"echo item {item // 4}" for item in range(40)]
-        for one in askers:
+        assert list(clients[0].in_order(ask, range(40))) == [f"echo item {item // 4}" for item in range(40)]
+        for one in clients:
             loop.run(one.close())
     assert server.paid == {f"item {item}": 1 for item in range(10)}
 
 
-def test_live_calls_wait_for_a_batch_or_say_that_nobody_collects_it(serve: Serve, make: Make, journal: Journal) -> None:
+def test_live_calls_wait_for_a_batch_or_say_that_nobody_collects_it(
+    serve: Serve, make: Make, response_cache: ResponseCache
+) -> None:
     server = serve(looks=10**6)
     asking = make(server.url)
-    live = Client(asking.endpoint, journal, asking.budget)
+    live = Client(asking.endpoint, response_cache, asking.budget)
 
     async def both() -> tuple[str, str]:
         first = asyncio.create_task(asking.ask(request(asking, 1)))
@@ -276,12 +280,12 @@ def test_live_calls_wait_for_a_batch_or_say_that_nobody_collects_it(serve: Serve
 
     assert loop.run(both()) == ("echo item 1", "echo item 1")
 
-    with closing(Journal(journal.path)) as dead:
+    with closing(ResponseCache(response_cache.path)) as dead:
         loop.run(dead.open_batch("left", "http://elsewhere/v1", MODEL, [request(live, 2)]))
     for one in (live, asking):
         with pytest.raises(RefusedError, match=r"nobody has collected it.*mode: batch"):
             list(texts(one, [2, 3] if one is asking else [2]))
-    assert len(server.batches) == 1 and len(journal.batches("submitting")) == 1
+    assert len(server.batches) == 1 and len(response_cache.batches("submitting")) == 1
     server.looks = 1
     assert list(texts(asking, [3])) == ["echo item 3"]
     loop.run(live.close())
@@ -290,18 +294,20 @@ def test_live_calls_wait_for_a_batch_or_say_that_nobody_collects_it(serve: Serve
 # What batches bring
 
 
-def test_what_expired_is_asked_again_and_the_rest_is_kept(serve: Serve, make: Make, journal: Journal) -> None:
+def test_what_expired_is_asked_again_and_the_rest_is_kept(
+    serve: Serve, make: Make, response_cache: ResponseCache
+) -> None:
     server = serve(ends=["expired"])
     assert list(texts(make(server.url), range(10))) == echoes(range(10))
     assert server.asked()[1] == [f"item {item}" for item in range(5, 10)]
     assert server.paid == {f"item {item}": 1 for item in range(10)}
-    assert reasons(journal) == {Reason.EXPIRED: 5}
+    assert reasons(response_cache) == {Reason.EXPIRED: 5}
 
 
-def test_what_expires_again_and_again_is_given_up(serve: Serve, make: Make, journal: Journal) -> None:
+def test_what_expires_again_and_again_is_given_up(serve: Serve, make: Make, response_cache: ResponseCache) -> None:
     server = serve(ends=["expired"] * 9, done_share=0.0)
     assert list(texts(make(server.url, rounds=2), range(3))) == [Reason.EXPIRED] * 3
-    assert len(server.batches) == 2 and reasons(journal) == {Reason.EXPIRED: 6}
+    assert len(server.batches) == 2 and reasons(response_cache) == {Reason.EXPIRED: 6}
 
 
 USELESS = {
@@ -314,14 +320,14 @@ USELESS = {
 
 @pytest.mark.parametrize(("outcome", "reason"), USELESS.items())
 def test_useless_replies_are_paid_noted_and_asked_again(
-    serve: Serve, make: Make, journal: Journal, outcome: str, reason: Reason
+    serve: Serve, make: Make, response_cache: ResponseCache, outcome: str, reason: Reason
 ) -> None:
     server = serve(script={"0": [outcome], "1": [outcome] * 9})
-    asking = make(server.url, useless_replies=2, rounds=5)
+    asking = make(server.url, max_invalid_responses=2, rounds=5)
     assert list(texts(asking, range(3))) == ["echo item 0", reason, "echo item 2"]
     assert list(map(sorted, server.asked())) == [["item 0", "item 1", "item 2"], ["item 0", "item 1"]]
-    assert reasons(journal) == {reason: 3}
-    (spent,) = journal.spent()
+    assert reasons(response_cache) == {reason: 3}
+    (spent,) = response_cache.spent()
     assert spent.cost == pytest.approx(5 * HALF) == asking.budget.spent()["money"]
 
 
@@ -336,11 +342,11 @@ def test_useless_replies_are_paid_noted_and_asked_again(
     ],
 )
 def test_a_request_that_failed_alone_is_asked_again_alone(
-    serve: Serve, make: Make, journal: Journal, outcome: str | int, reason: Reason, paid: int
+    serve: Serve, make: Make, response_cache: ResponseCache, outcome: str | int, reason: Reason, paid: int
 ) -> None:
     server = serve(script={"1": [outcome]})
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
-    assert server.asked()[1:] == [["item 1"]] and reasons(journal) == {reason: 1}
+    assert server.asked()[1:] == [["item 1"]] and reasons(response_cache) == {reason: 1}
     assert server.paid["item 1"] == paid
 
 
@@ -351,7 +357,7 @@ def test_what_cannot_be_answered_is_not_asked_again(serve: Serve, make: Make) ->
 
 
 def test_a_request_of_a_wrong_form_stops_the_run_and_the_others_are_kept(
-    serve: Serve, make: Make, journal: Journal
+    serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
     server = serve(script={"1": [400] * 9, "2": ["truncated"] * 9})
     asking = make(server.url, budget=Budget(Caps(money=25 * HALF), {}, PRICES))
@@ -359,23 +365,25 @@ def test_a_request_of_a_wrong_form_stops_the_run_and_the_others_are_kept(
         list(texts(asking, range(6)))
     loop.run(asking.close())
     assert server.asked() == [["item 0", "item 1", "item 2"]]  # neither what was useless nor what is left is asked
-    assert _rows(journal, "replies") == 1 and _rows(journal, "batch_requests") == 0
+    assert _rows(response_cache, "replies") == 1 and _rows(response_cache, "batch_requests") == 0
 
 
 def test_lines_of_nobody_and_second_lines_change_nothing(
-    serve: Serve, make: Make, journal: Journal, caplog: pytest.LogCaptureFixture
+    serve: Serve, make: Make, response_cache: ResponseCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve(script={"1": ["twice"]})
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
-    assert len(server.batches) == 1 and _rows(journal, "replies") == 3 and "2 lines are left out" in caplog.text
+    assert len(server.batches) == 1 and _rows(response_cache, "replies") == 3 and "2 lines are left out" in caplog.text
 
 
-def test_a_batch_that_is_refused_says_why_and_frees_its_requests(serve: Serve, make: Make, journal: Journal) -> None:
+def test_a_batch_that_is_refused_says_why_and_frees_its_requests(
+    serve: Serve, make: Make, response_cache: ResponseCache
+) -> None:
     server = serve(ends=["failed"], errors=[{"code": "invalid_field", "line": 2, "message": "no such field"}])
     budget = Budget(Caps(tokens=10_000), {}, PRICES)
     with pytest.raises(RefusedError, match="line 2: no such field"):
         list(texts(make(server.url, budget=budget), range(3)))
-    assert budget.spent()["tokens"] == 0 and journal.batches() == []
+    assert budget.spent()["tokens"] == 0 and response_cache.batches() == []
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
 
 
@@ -390,12 +398,12 @@ def test_an_old_batch_that_is_refused_stops_nobody_else(
 
 
 def test_a_batch_that_was_cancelled_is_not_made_again_by_the_same_run(
-    serve: Serve, make: Make, journal: Journal
+    serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
     server = serve(ends=["cancelled"])
     with pytest.raises(RefusedError, match="was cancelled"):
         list(texts(make(server.url), range(4)))
-    assert len(server.batches) == 1 and _rows(journal, "replies") == 2
+    assert len(server.batches) == 1 and _rows(response_cache, "replies") == 2
     assert list(texts(make(server.url), range(4))) == echoes(range(4))
     assert set(server.paid.values()) == {1}
 
@@ -416,17 +424,17 @@ def test_a_full_queue_is_waited_for(serve: Serve, make: Make) -> None:
 
 
 def test_a_cap_of_calls_makes_exactly_as_many(
-    serve: Serve, make: Make, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, make: Make, response_cache: ResponseCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve()
     opened = []
-    open_batch = journal.open_batch
-    monkeypatch.setattr(journal, "open_batch", lambda *how: opened.append(how) or open_batch(*how))
+    open_batch = response_cache.open_batch
+    monkeypatch.setattr(response_cache, "open_batch", lambda *how: opened.append(how) or open_batch(*how))
     with pytest.raises(CapReachedError, match=r"llm\.caps\.calls = 7"):
         list(texts(make(server.url, budget=Budget(Caps(calls=7), {}, PRICES)), range(10)))
-    assert server.paid.total() == 7 == _rows(journal, "replies")
+    assert server.paid.total() == 7 == _rows(response_cache, "replies")
     assert len(opened) == 2  # what there was no room for is looked at again only when the batch is collected
-    assert _rows(journal, "batch_requests") == _rows(journal, "claims") == 0
+    assert _rows(response_cache, "batch_requests") == _rows(response_cache, "claims") == 0
     assert list(texts(make(server.url, budget=Budget(Caps(calls=3), {}, PRICES)), range(10))) == echoes(range(10))
     assert set(server.paid.values()) == {1}
 
@@ -446,22 +454,24 @@ def test_within_a_cap_of_money_what_replies_left_is_spent_again(serve: Serve, ma
 
 
 def test_a_wrong_key_is_said_and_not_shown(
-    serve: Serve, make: Make, journal: Journal, caplog: pytest.LogCaptureFixture
+    serve: Serve, make: Make, response_cache: ResponseCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     key = "sk-wrong-0123456789-wrong"
     server = serve()
     with pytest.raises(RefusedError, match=r"401.*Look at the key") as told:
         list(texts(make(server.url, api_key=key), range(3)))
-    assert server.refused_keys == 1 and journal.batches() == []
+    assert server.refused_keys == 1 and response_cache.batches() == []
     chain: BaseException | None = told.value
     while chain is not None:
         assert key not in str(chain)
         chain = chain.__cause__ or chain.__context__
     assert key not in caplog.text
-    journal.close()
+    response_cache.close()
     assert not any(
-        key.encode() in path.read_bytes() for path in journal.path.parent.glob("replies.sqlite*") if path.is_file()
+        key.encode() in path.read_bytes()
+        for path in response_cache.path.parent.glob("replies.sqlite*")
+        if path.is_file()
     )
 
 
@@ -470,23 +480,23 @@ def test_a_server_without_batches_is_named(serve: Serve, make: Make) -> None:
         list(texts(make(serve(no_batches=True).url), range(3)))
 
 
-def test_a_server_that_is_not_there_is_named(make: Make, journal: Journal) -> None:
+def test_a_server_that_is_not_there_is_named(make: Make, response_cache: ResponseCache) -> None:
     with pytest.raises(RefusedError, match=r"127\.0\.0\.1:9/v1: the server could not be reached"):
         list(texts(make("http://127.0.0.1:9/v1"), range(3)))
-    assert journal.batches() == []
+    assert response_cache.batches() == []
 
 
-def test_a_batch_is_one_servers(journal: Journal) -> None:
+def test_a_batch_is_one_servers(response_cache: ResponseCache) -> None:
     with pytest.raises(ValueError, match="base_urls has 2"):
-        asker("http://a/v1", journal, base_urls=("http://a/v1", "http://b/v1"))
+        client("http://a/v1", response_cache, base_urls=("http://a/v1", "http://b/v1"))
 
 
-def _rows(journal: Journal, table: str) -> int:
-    with closing(sqlite3.connect(journal.path)) as connection:
+def _rows(response_cache: ResponseCache, table: str) -> int:
+    with closing(sqlite3.connect(response_cache.path)) as connection:
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
 if __name__ == "__main__":
     url, path, items = sys.argv[1:]
-    for text in texts(asker(url, Journal(Path(path))), range(int(items))):
+    for text in texts(client(url, ResponseCache(Path(path))), range(int(items))):
         print(text)

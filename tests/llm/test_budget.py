@@ -7,11 +7,11 @@ import pytest
 from asking import MODEL, request, texts
 from faulty_server import FaultyServer
 
-from sage_dialog.llm import loop
+from sage_dialog.config import Caps, Price
+from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm.budget import Budget, CapReachedError
 from sage_dialog.llm.client import Client
-from sage_dialog.llm.journal import Journal
-from sage_dialog.parameters import Caps, Price
+from sage_dialog.llm.response_cache import ResponseCache
 
 Serve = Callable[..., FaultyServer]
 MakeClient = Callable[..., Client]
@@ -25,22 +25,22 @@ def budget(role_caps: dict[str, Caps] | None = None, **caps: float) -> Budget:
 
 @pytest.mark.parametrize("cap", [0, 1, 37])
 def test_a_cap_of_n_calls_makes_exactly_n_calls(
-    serve: Serve, make_client: MakeClient, journal: Journal, cap: int
+    serve: Serve, make_client: MakeClient, response_cache: ResponseCache, cap: int
 ) -> None:
     server = serve(latency_s=0.002)
     with pytest.raises(CapReachedError, match=rf"llm\.caps\.calls = {cap} is reached.*The same command goes on"):
         list(texts(client := make_client(server.url, budget=budget(calls=cap), concurrency=16), range(200)))
     assert len(server.calls) == cap
     assert client.servers[0].limit.in_flight == 0
-    assert len(list(journal.entries())) == cap  # what was on its way is kept
+    assert len(list(response_cache.entries())) == cap  # what was on its way is kept
 
 
-def test_failed_calls_count(serve: Serve, make_client: MakeClient, journal: Journal) -> None:
+def test_failed_calls_count(serve: Serve, make_client: MakeClient, response_cache: ResponseCache) -> None:
     server = serve(share=0.3)
     with pytest.raises(CapReachedError):
         list(texts(make_client(server.url, budget=budget(calls=50), attempts=30), range(200)))
     assert len(server.calls) == 50
-    assert len(list(journal.entries())) == len(server.paid) < 50
+    assert len(list(response_cache.entries())) == len(server.paid) < 50
 
 
 def test_the_next_run_asks_only_for_what_is_missing(serve: Serve, make_client: MakeClient) -> None:

@@ -8,11 +8,11 @@ import pytest
 from asking import claims, reasons, request, texts
 from faulty_server import FaultyServer
 
-from sage_dialog.llm import loop
+from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm import server as server_module
 from sage_dialog.llm.client import Client, _Pace
-from sage_dialog.llm.journal import Journal
 from sage_dialog.llm.requests import ChatRequest, Reason
+from sage_dialog.llm.response_cache import ResponseCache
 
 Serve = Callable[..., FaultyServer]
 MakeClient = Callable[..., Client]
@@ -50,14 +50,14 @@ def test_a_slow_server_holds_up_no_more_than_it_has(serve: Serve, make_client: M
 
 
 def test_a_dead_server_swallows_nothing(
-    serve: Serve, make_client: MakeClient, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, make_client: MakeClient, response_cache: ResponseCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.02)
     monkeypatch.setattr(server_module, "_MOST_WAIT_S", 60)
     server = serve()
     client = make_client("http://127.0.0.1:9/v1", server.url, concurrency=4, attempts=6)
     assert list(texts(client, range(200))) == [f"echo item {item}" for item in range(200)]
-    assert 4 <= reasons(journal)[Reason.UNREACHABLE] < 20  # it was tried now and then
+    assert 4 <= reasons(response_cache)[Reason.UNREACHABLE] < 20  # it was tried now and then
 
 
 def test_a_server_that_comes_back_is_used_again(serve: Serve, make_client: MakeClient) -> None:
@@ -136,7 +136,7 @@ def test_one_who_stops_waiting_does_not_take_the_reply_from_another(serve: Serve
 
 
 def test_a_call_that_nobody_waits_for_is_kept_and_not_made_twice(
-    serve: Serve, make_client: MakeClient, journal: Journal
+    serve: Serve, make_client: MakeClient, response_cache: ResponseCache
 ) -> None:
     server = serve()
     server.hold()
@@ -159,7 +159,7 @@ def test_a_call_that_nobody_waits_for_is_kept_and_not_made_twice(
 
 
 def test_stopping_keeps_what_is_on_its_way_and_sends_no_more(
-    serve: Serve, make_client: MakeClient, journal: Journal
+    serve: Serve, make_client: MakeClient, response_cache: ResponseCache
 ) -> None:
     server = serve(latency_s=0.02)
     client = make_client(server.url, concurrency=4)
@@ -167,20 +167,20 @@ def test_stopping_keeps_what_is_on_its_way_and_sends_no_more(
     assert next(results) == "echo item 0"
     results.close()
     assert len(server.calls) < 12
-    assert len(list(journal.entries())) == len(server.calls) == len(server.paid)
+    assert len(list(response_cache.entries())) == len(server.calls) == len(server.paid)
     assert not client._fetches and not client._claimed
-    assert claims(journal) == 0
+    assert claims(response_cache) == 0
     assert len(list(texts(client, range(100)))) == 100  # and it goes on at once
     assert len(server.calls) == 100
 
 
 def test_claims_of_cancelled_and_failed_calls_are_given_back(
-    serve: Serve, make_client: MakeClient, journal: Journal
+    serve: Serve, make_client: MakeClient, response_cache: ResponseCache
 ) -> None:
     server = serve(script=["500"] * 9)
     client = make_client(server.url, attempts=2)
     list(texts(client, range(5)))
-    assert claims(journal) == 0
+    assert claims(response_cache) == 0
 
 
 @pytest.mark.parametrize(("a_minute", "burst"), [(600, 60), (5, 1)])

@@ -10,11 +10,11 @@ import pytest
 from asking import reasons, request, texts
 from faulty_server import EVERY_FAULT, PASSING, USELESS, FaultyServer
 
-from sage_dialog.llm import loop
+from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm import server as server_module
 from sage_dialog.llm.client import Client
-from sage_dialog.llm.journal import Journal
 from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError
+from sage_dialog.llm.response_cache import ResponseCache
 
 Serve = Callable[..., FaultyServer]
 MakeClient = Callable[..., Client]
@@ -38,50 +38,52 @@ IS_USELESS = {
 
 @pytest.mark.parametrize(("fault", "reason"), PASSES.items())
 def test_what_may_pass_is_asked_again(
-    serve: Serve, make_client: MakeClient, journal: Journal, fault: str, reason: Reason
+    serve: Serve, make_client: MakeClient, response_cache: ResponseCache, fault: str, reason: Reason
 ) -> None:
     server = serve(script=[fault, fault])
     client = make_client(server.url, timeout_s=0.2)
     assert list(texts(client, [1])) == ["echo item 1"]
     assert [call.outcome for call in server.calls][-1] == "reply" and len(server.calls) == 3
-    assert reasons(journal) == {reason: 2}
+    assert reasons(response_cache) == {reason: 2}
 
 
 @pytest.mark.parametrize(("fault", "reason"), (PASSES | IS_USELESS).items())
 def test_in_the_end_the_last_reason_is_given(
-    serve: Serve, make_client: MakeClient, journal: Journal, fault: str, reason: Reason
+    serve: Serve, make_client: MakeClient, response_cache: ResponseCache, fault: str, reason: Reason
 ) -> None:
     server = serve(script=["429"] + [fault] * 9)
-    client = make_client(server.url, timeout_s=0.1, attempts=4, useless_replies=2)
+    client = make_client(server.url, timeout_s=0.1, attempts=4, max_invalid_responses=2)
     assert list(texts(client, [1])) == [reason]
     calls = 4 if fault in PASSES else 3  # of a useless reply two, after the busy server
     assert len(server.calls) == calls
     expected = {Reason.BUSY: 1, reason: calls - 1} if reason != Reason.BUSY else {reason: calls}
-    assert reasons(journal) == expected
+    assert reasons(response_cache) == expected
 
 
-def test_a_failure_is_never_served_as_a_reply(serve: Serve, make_client: MakeClient, journal: Journal) -> None:
+def test_a_failure_is_never_served_as_a_reply(
+    serve: Serve, make_client: MakeClient, response_cache: ResponseCache
+) -> None:
     server = serve(script=["truncated"])
-    client = make_client(server.url, useless_replies=1)
+    client = make_client(server.url, max_invalid_responses=1)
     assert list(texts(client, [1])) == [Reason.TRUNCATED]
-    assert journal.reply_to(request(client, 1)) is None
-    (spent,) = journal.spent()
+    assert response_cache.reply_to(request(client, 1)) is None
+    (spent,) = response_cache.spent()
     assert (spent.replies, spent.failures) == (0, 1)
     assert spent.completion_tokens > 0  # it was paid for
     assert list(texts(client, [1])) == ["echo item 1"]
 
 
 def test_what_was_said_in_vain_is_kept_for_the_reject(serve: Serve, make_client: MakeClient) -> None:
-    client = make_client(serve(script=["truncated"]).url, useless_replies=1)
+    client = make_client(serve(script=["truncated"]).url, max_invalid_responses=1)
     with pytest.raises(NoReplyError) as caught:
         loop.run(client.ask(request(client, 1)))
     assert caught.value.said == "echo "
 
 
-def test_a_server_that_is_not_there(make_client: MakeClient, journal: Journal) -> None:
+def test_a_server_that_is_not_there(make_client: MakeClient, response_cache: ResponseCache) -> None:
     client = make_client("http://127.0.0.1:9/v1", attempts=3)
     assert list(texts(client, [1])) == [Reason.UNREACHABLE]
-    assert reasons(journal) == {Reason.UNREACHABLE: 3}
+    assert reasons(response_cache) == {Reason.UNREACHABLE: 3}
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
@@ -182,7 +184,7 @@ def test_nothing_is_sent_while_a_server_asks_to_wait(serve: Serve, make_client: 
 
 
 def test_half_a_surrogate_pair_is_no_obstacle(serve: Serve, make_client: MakeClient) -> None:
-    """JSON can hold one; neither the journal nor a table can."""
+    """JSON can hold one; neither the response cache nor a table can."""
     client = make_client(serve(reply=lambda body: "so \ud83d sad").url)
     assert list(texts(client, [1])) == ["so  sad"]
 
@@ -194,21 +196,21 @@ def test_a_wrong_form_is_still_a_reply(serve: Serve, make_client: MakeClient) ->
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_thousand_items_with_faults_end_as_without(
-    serve: Serve, make_client: MakeClient, journal: Journal, seed: int
+    serve: Serve, make_client: MakeClient, response_cache: ResponseCache, seed: int
 ) -> None:
     server = serve(share=0.2, seed=seed, faults=(*PASSING, *USELESS))
-    client = make_client(server.url, attempts=30, useless_replies=30, concurrency=32)
+    client = make_client(server.url, attempts=30, max_invalid_responses=30, concurrency=32)
     assert list(texts(client, range(1000))) == [f"echo item {item}" for item in range(1000)]
     assert len(server.paid) == 1000 and set(server.paid.values()) == {1}
-    assert sum(reasons(journal).values()) == len(server.calls) - 1000 > 100
+    assert sum(reasons(response_cache).values()) == len(server.calls) - 1000 > 100
     assert {call.outcome for call in server.calls} == {"reply", *PASSING, *USELESS}
     assert list(texts(client, range(1000))) == [f"echo item {item}" for item in range(1000)]
-    assert len(server.calls) == sum(reasons(journal).values()) + 1000  # the second time nothing was asked
+    assert len(server.calls) == sum(reasons(response_cache).values()) + 1000  # the second time nothing was asked
 
 
 def test_every_item_is_answered_or_explained(serve: Serve, make_client: MakeClient) -> None:
     server = serve(share=0.5, faults=[fault for fault in EVERY_FAULT if fault not in ("never", "wrong form")])
-    client = make_client(server.url, attempts=3, useless_replies=1, concurrency=32)
+    client = make_client(server.url, attempts=3, max_invalid_responses=1, concurrency=32)
     outcomes = list(texts(client, range(300)))
     failed = [outcome for outcome in outcomes if isinstance(outcome, Reason)]
     assert [o for o in outcomes if not isinstance(o, Reason)] == [

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from annotating import annotated
 from faulty_server import FaultyServer
 
-from sage_dialog.llm.journal import Journal
+from sage_dialog.llm.response_cache import ResponseCache
 
 TESTS = Path(__file__).parent
 SRC = TESTS.parents[1] / "src"
@@ -21,9 +21,9 @@ Serve = Callable[..., FaultyServer]
 
 
 def start(
-    server: FaultyServer, journal: Path, items: int, results: Path, *more: object, script: str = "asking.py"
+    server: FaultyServer, response_cache: Path, items: int, results: Path, *more: object, script: str = "asking.py"
 ) -> subprocess.Popen:
-    arguments = [server.url, journal, items, results, *more]
+    arguments = [server.url, response_cache, items, results, *more]
     return subprocess.Popen(
         [sys.executable, TESTS / script, *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -45,7 +45,7 @@ def test_a_result_that_was_given_out_is_on_disk(serve: Serve, tmp_path: Path) ->
     given = process.stdout.readline().strip()
     process.kill()
     process.wait()
-    assert given in [entry["reply"] for entry in Journal(tmp_path / "j.sqlite").entries()]
+    assert given in [entry["reply"] for entry in ResponseCache(tmp_path / "j.sqlite").entries()]
 
 
 def test_killed_at_ten_moments_no_more_is_asked_again_than_was_on_its_way(serve: Serve, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_killed_at_ten_moments_no_more_is_asked_again_than_was_on_its_way(serve:
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert list((tmp_path / "killed").iterdir()) == []
-        kept = [entry["request"]["messages"] for entry in Journal(tmp_path / "killed.sqlite").entries()]
+        kept = [entry["request"]["messages"] for entry in ResponseCache(tmp_path / "killed.sqlite").entries()]
         time.sleep(0.05)  # the server may still be taking what was sent
         on_their_way = [call for call in server.calls[before:] if call.body["messages"] not in kept]
         assert len(on_their_way) <= 16

@@ -10,10 +10,10 @@ from asking import request, texts
 from faulty_server import FaultyServer
 from pydantic import ValidationError
 
-from sage_dialog.llm import loop
+from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm.client import Client
-from sage_dialog.llm.journal import Journal
 from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError
+from sage_dialog.llm.response_cache import ResponseCache
 
 KEY = "sk-proj-Zebra7Quagga9Okapi3Tapir5Dugong1"
 PARTS = {KEY[place : place + 8] for place in range(0, len(KEY) - 8)}
@@ -75,7 +75,7 @@ def test_a_refusal_that_repeats_the_key(
 def test_a_failure_that_repeats_the_key(
     serve: Serve,
     make_client: MakeClient,
-    journal: Journal,
+    response_cache: ResponseCache,
     tmp_path: Path,
     log: pytest.LogCaptureFixture,
     status: int,
@@ -85,18 +85,18 @@ def test_a_failure_that_repeats_the_key(
         loop.run(client.ask(request(client, 1)))
     assert not holds_key(told(caught.value))
     assert not holds_key(written(log))
-    assert sum(n for _, _, n in journal.failures()) == 3
+    assert sum(n for _, _, n in response_cache.failures()) == 3
     _no_file_holds_it(tmp_path)
 
 
 def test_good_and_broken_replies_leave_no_key_on_disk(
-    serve: Serve, make_client: MakeClient, journal: Journal, tmp_path: Path, log: pytest.LogCaptureFixture
+    serve: Serve, make_client: MakeClient, response_cache: ResponseCache, tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     server = serve(share=0.5)
     assert Reason.BUSY not in list(texts(make_client(server.url, api_key=KEY, attempts=30), range(30)))
     list(texts(make_client("http://127.0.0.1:9/v1", api_key=KEY, attempts=2), [99]))
     _no_file_holds_it(tmp_path)
-    journal.close()
+    response_cache.close()
     _no_file_holds_it(tmp_path)
     assert log.records and not holds_key(written(log))
 

@@ -11,13 +11,13 @@ from urllib.request import urlopen
 
 import pytest
 
-from sage_dialog.llm.asker import Endpoint
+from sage_dialog.config import Caps, SamplingConfig
+from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
 from sage_dialog.llm.budget import Budget
 from sage_dialog.llm.client import Client
-from sage_dialog.llm.journal import Journal
+from sage_dialog.llm.endpoint import Endpoint
 from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError
-from sage_dialog.parameters import Caps, SamplingDials
-from sage_dialog.policies import Policy, PolicyCard, weights_revision
+from sage_dialog.llm.response_cache import ResponseCache
 
 START_S = 120
 WORDS = ["<end>", "system", "user", "assistant", *(f"w{number}" for number in range(40))]
@@ -77,10 +77,10 @@ def url(model: Path) -> str:
 
 
 def test_it_answers_once_and_then_the_journal_does(tmp_path: Path, url: str, model: Path) -> None:
-    journal = Journal(tmp_path / "replies.sqlite")
+    response_cache = ResponseCache(tmp_path / "replies.sqlite")
     sampling = {"temperature": 1.5, "max_tokens": 100}
-    endpoint = Endpoint(base_urls=(url,), model=str(model), concurrency=4, sampling=sampling, useless_replies=5)
-    client = Client(endpoint, journal, Budget(Caps(calls=60), {}, {}))
+    endpoint = Endpoint(base_urls=(url,), model=str(model), concurrency=4, sampling=sampling, max_invalid_responses=5)
+    client = Client(endpoint, response_cache, Budget(Caps(calls=60), {}, {}))
 
     async def said(number: int) -> str | Reason:
         request = client.request("judge", [{"role": "user", "content": f"w1 w2 w{number}"}])
@@ -94,18 +94,20 @@ def test_it_answers_once_and_then_the_journal_does(tmp_path: Path, url: str, mod
     replies = {number: text for number, text in first.items() if not isinstance(text, Reason)}
     assert replies and set(" ".join(replies.values()).split()) <= set(WORDS)
     assert set(first.values()) - set(replies.values()) <= {Reason.TRUNCATED, Reason.EMPTY}
-    (spent,) = journal.spent()
+    (spent,) = response_cache.spent()
     assert (spent.replies, spent.hits) == (len(replies), 0)
     assert spent.completion_tokens >= sum(len(text.split()) for text in replies.values())
 
     assert dict(zip(replies, client.in_order(said, replies), strict=True)) == replies
-    (again,) = journal.spent()
+    (again,) = response_cache.spent()
     assert (again.replies, again.hits, again.failures) == (spent.replies, len(replies), spent.failures)
 
 
 def test_a_model_that_it_does_not_have_stops_the_run(tmp_path: Path, url: str) -> None:
     client = Client(
-        Endpoint(base_urls=(url,), model="nobody/nothing"), Journal(tmp_path / "replies.sqlite"), Budget(Caps(), {}, {})
+        Endpoint(base_urls=(url,), model="nobody/nothing"),
+        ResponseCache(tmp_path / "replies.sqlite"),
+        Budget(Caps(), {}, {}),
     )
     with pytest.raises(RefusedError, match="refused the request"):
         list(client.in_order(client.ask, [client.request("judge", [{"role": "user", "content": "w1"}])]))
@@ -113,17 +115,17 @@ def test_a_model_that_it_does_not_have_stops_the_run(tmp_path: Path, url: str) -
 
 def test_policies_are_sampled_from_it_as_text(tmp_path: Path, url: str, model: Path) -> None:
     """It takes one sample at a time, and neither top-k nor a repetition penalty."""
-    from sage_dialog.generation.completions_engine import CompletionsEngine
-    from sage_dialog.generation.engine import Finish, Prompt
+    from sage_dialog.inference.engine import Finish, Prompt
+    from sage_dialog.inference.vllm.completions_engine import CompletionsEngine
 
     base = Policy.write_card(model, PolicyCard("sage_0", "base", False, "sage_0", weights_revision(model)))
-    journal = Journal(tmp_path / "replies.sqlite")
-    client = Client(Endpoint(base_urls=(url,), model="policies", concurrency=1), journal, Budget(Caps(), {}, {}))
+    response_cache = ResponseCache(tmp_path / "replies.sqlite")
+    client = Client(Endpoint(base_urls=(url,), model="policies", concurrency=1), response_cache, Budget(Caps(), {}, {}))
     none = {"top_k": None, "repetition_penalty": None, "logprobs": False}
     takes = {"token_prompts": False, "token_ids": False, "n": False, **none}
     engine = CompletionsEngine(base, [], 0, client=client, names={"sage_0": str(model)}, takes=takes)
     prompts = [Prompt(({"role": "user", "content": f"w1 w2 w{number}"},), (number,)) for number in range(3)]
-    sampling, pieces = SamplingDials(temperature=1.5, max_new_tokens=30), []
+    sampling, pieces = SamplingConfig(temperature=1.5, max_new_tokens=30), []
     replies = engine.sample("sage_0", prompts, sampling, samples=3, heard=pieces.append)
     samples = [sample for row in replies for sample in row]
     assert [len(row) for row in replies] == [3, 3, 3]
@@ -133,8 +135,8 @@ def test_policies_are_sampled_from_it_as_text(tmp_path: Path, url: str, model: P
     assert max(sample.tokens for sample in samples) == 30
     assert "".join(pieces) == replies[0][0].text
     assert engine.sample("sage_0", prompts, sampling, samples=3) == replies
-    assert journal.spent()[0].replies == 9
-    journal.drop()
+    assert response_cache.spent()[0].replies == 9
+    response_cache.drop()
     assert engine.sample("sage_0", prompts, sampling, samples=3) == replies  # it keeps to its seed
 
     wants_more = CompletionsEngine(base, [], 0, client=client, names={"sage_0": str(model)}, takes={**takes, "n": True})

@@ -7,12 +7,12 @@ from collections import Counter
 
 import pytest
 
+from sage_dialog.core.seeds import generator
 from sage_dialog.corpora.empathetic import EMOTIONS
 from sage_dialog.microworld import files, questions, reddit
 from sage_dialog.microworld.base_text import documents
 from sage_dialog.microworld.truth import scores, votes
 from sage_dialog.microworld.world import load_world
-from sage_dialog.seeds import generator
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
 
+from sage_dialog.config import RedditRules
+from sage_dialog.core.sentiment import packaged_lexicon
 from sage_dialog.corpora.compression import DamagedFileError, read_lines
 from sage_dialog.corpora.reddit.dumps import find_dumps
-from sage_dialog.parameters import RedditRules
-from sage_dialog.sentiment import packaged_lexicon
 
 NLTK_DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "vader" / "nltk_data"
 

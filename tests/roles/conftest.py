@@ -1,4 +1,4 @@
-"""A model that says what a test wants, behind a real journal and budget."""
+"""A model that says what a test wants, behind a real response cache and budget."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from sage_dialog.llm.asker import Asker, Endpoint
+from sage_dialog.config import Caps
 from sage_dialog.llm.budget import Budget
-from sage_dialog.llm.journal import Journal
+from sage_dialog.llm.endpoint import Endpoint, LLMClient
 from sage_dialog.llm.requests import Reply, Request
-from sage_dialog.parameters import Caps
+from sage_dialog.llm.response_cache import ResponseCache
 
 PROMPTS = Path(__file__).parents[2] / "conf" / "base" / "prompts"
 
 
-class Scripted(Asker):
+class Scripted(LLMClient):
     """Replies with what `say` returns for a request, and raises it where it is an error."""
 
     def __init__(self, say: Callable[[Request], str | Exception], *parts: Any) -> None:
@@ -50,14 +50,14 @@ def prompts() -> Path:
 
 @pytest.fixture
 def scripted(tmp_path: Path) -> Any:
-    """Makes askers: a function from a request to what is said, fields of the endpoint, a share that may fail."""
-    journal = Journal(tmp_path / "replies.sqlite")
+    """Makes clients: a function from a request to what is said, fields of the endpoint, a share that may fail."""
+    response_cache = ResponseCache(tmp_path / "replies.sqlite")
 
     def make(say: Any = lambda request: "", *, max_failed_share: float = 1.0, **endpoint: Any) -> Scripted:
         fields = {"base_urls": ["http://secret.example:8000/v1"], "model": "gpt-5-mini", "api_key": "sk-secret-key"}
         return Scripted(
-            say, Endpoint.model_validate(fields | endpoint), journal, Budget(Caps(), {}, {}), max_failed_share
+            say, Endpoint.model_validate(fields | endpoint), response_cache, Budget(Caps(), {}, {}), max_failed_share
         )
 
     yield make
-    journal.close()
+    response_cache.close()

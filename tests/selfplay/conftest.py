@@ -13,14 +13,14 @@ import pytest
 from scripted_engine import ScriptedEngine
 
 from sage_dialog import schemas
-from sage_dialog.generation.engine import Engine
-from sage_dialog.parameters import FineTuning, GameRules, SamplingDials, SelfPlay
-from sage_dialog.policies import Policy, PolicyCard
+from sage_dialog.config import FineTuning, GameRules, SamplingConfig, SelfPlay
+from sage_dialog.core.policies import Policy, PolicyCard
+from sage_dialog.inference.engine import Engine
 from sage_dialog.roles.protocols import Choice, Declined
 from sage_dialog.sac import Chain, Intent, render
-from sage_dialog.selfplay.dialogue import Dialogue, Speaker
 from sage_dialog.selfplay.game import Game, play
-from sage_dialog.selfplay.in_turn import in_turn
+from sage_dialog.selfplay.interleave import in_turn
+from sage_dialog.selfplay.views import Dialogue, Speaker
 
 
 def chained(text: str, reads: str = "sad", means: str = "empathy") -> str:
@@ -51,7 +51,7 @@ class ScriptedSelector:
         ]
 
 
-SAMPLING = SamplingDials(max_new_tokens=50)
+SAMPLING = SamplingConfig(max_new_tokens=50)
 
 
 @pytest.fixture

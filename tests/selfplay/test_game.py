@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sage_dialog.generation.engine import Finish, Sample
+from sage_dialog.inference.engine import Finish, Sample
 from sage_dialog.roles.protocols import Declined
-from sage_dialog.selfplay.dialogue import Outcome
+from sage_dialog.selfplay.views import Outcome
 
 PROJECT = Path(__file__).parents[2]
 SITUATIONS = [("a", "I lost my keys."), ("b", "I won a race."), ("c", "My dog is ill.")]

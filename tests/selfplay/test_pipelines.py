@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sage_dialog.parameters import FineTuning, Preference, SacAugmentation, SamplingDials, SelfPlay, Sft
+from sage_dialog.config import FineTuning, Preference, SacAugmentation, SamplingConfig, SelfPlay, Sft
 from sage_dialog.pipeline_registry import register_pipelines
 from sage_dialog.pipelines import preference, self_play
 from sage_dialog.training.checkpoints import Trained
@@ -12,9 +12,9 @@ from sage_dialog.training.checkpoints import Trained
 TRAINING = FineTuning(learning_rate=1e-3, batch_size=1)
 DIALS = {
     "sft": Sft(training=TRAINING),
-    "self_play": SelfPlay(agent=SamplingDials(), user=SamplingDials(), training=TRAINING),
+    "self_play": SelfPlay(agent=SamplingConfig(), user=SamplingConfig(), training=TRAINING),
     "preference": Preference(learning_rate=1e-3, batch_size=1),
-    "sac_augmentation": SacAugmentation(preambles={"listener": "You listen."}),
+    "sac_augmentation": SacAugmentation(system_prompts={"listener": "You listen."}),
 }
 
 
@@ -33,7 +33,7 @@ def test_an_iteration_takes_its_policy_and_gives_the_next(iteration: int) -> Non
     refined = f"sage_{iteration + 1}"
     assert made.all_outputs() == {
         *(f"candidates_{iteration}", f"trajectories_{iteration}"),
-        *(refined, f"training_log_{refined}", f"left_out_{refined}"),
+        *(refined, f"training_log_{refined}", f"training_rejects_{refined}"),
     }
     assert all(node.namespace == f"iteration_{iteration}" for node in made.nodes)
 
@@ -41,7 +41,9 @@ def test_an_iteration_takes_its_policy_and_gives_the_next(iteration: int) -> Non
 def test_the_last_iteration_feeds_the_preference_stage() -> None:
     made = self_play.create_pipeline(1) + self_play.create_pipeline(2) + preference.create_pipeline(2)
     told = {
-        f"{table}_{policy}" for table in ("training_log", "left_out") for policy in ("sage_2", "sage_3", "sage_dpo")
+        f"{table}_{policy}"
+        for table in ("training_log", "training_rejects")
+        for policy in ("sage_2", "sage_3", "sage_dpo")
     }
     assert made.outputs() == {"sage_dpo", *told}
     assert "sage_2" in made.all_outputs() and "sage_2" not in made.inputs()
@@ -55,12 +57,12 @@ def test_the_catalog_has_a_training_s_tables_before_its_policy(
     made = Trained("log", "left out", policies["agent"])
     for trainer in ("sft.fine_tune", "preference.prefer"):
         monkeypatch.setattr(f"sage_dialog.training.{trainer}", lambda *_, **named: made)
-    monkeypatch.setattr("sage_dialog.selfplay.refinement.refinement_mix", lambda *_: None)
+    monkeypatch.setattr("sage_dialog.training_data.refinement.refinement_mix", lambda *_: None)
     (node,) = (node for node in register_pipelines()[policy].nodes if policy in node.outputs)
     inputs = {name: policies["agent"] for name in node.inputs}
-    inputs |= {f"params:{stage}": dials for stage, dials in DIALS.items()}
+    inputs |= {f"params:{stage}": config for stage, config in DIALS.items()}
     inputs |= {"params:scratch": str(tmp_path), "params:seed": 0, "params:threads": 1}
     outputs = node.run({name: inputs[name] for name in node.inputs})
     assert list(outputs.items()) == list(
-        zip((f"training_log_{policy}", f"left_out_{policy}", policy), made, strict=True)
+        zip((f"training_log_{policy}", f"training_rejects_{policy}", policy), made, strict=True)
     )

@@ -6,9 +6,10 @@ import logging
 import re
 from contextlib import suppress
 
+from sage_dialog.dialogue import Message
 from sage_dialog.selfplay import progress
-from sage_dialog.selfplay.dialogue import Dialogue, Message, Outcome
-from sage_dialog.selfplay.play import search
+from sage_dialog.selfplay.search import search
+from sage_dialog.selfplay.views import Dialogue, Outcome
 
 
 def test_it_moves_by_replies_and_a_dialogue_that_ended_early_is_whole(monkeypatch, caplog) -> None:
@@ -18,7 +19,7 @@ def test_it_moves_by_replies_and_a_dialogue_that_ended_early_is_whole(monkeypatc
     dialogues = [Dialogue.opened(str(number), "Hello.") for number in range(4)]
     with progress.Progress("search agent", dialogues=20, finished=8, max_turns=12) as shown:
         for dialogue in dialogues:
-            dialogue.messages.extend([Message("assistant", "Hi.", "Hi.")] * 5)
+            dialogue.messages.extend([Message("assistant", "Hi.")] * 5)
             dialogue.candidates[1] = ([None] * 50, None)  # type: ignore[list-item]
         dialogues[0].outcome = Outcome.FAREWELL
         shown.update(0, dialogues)  # 11 + 3 * 5 of 132 replies
@@ -36,13 +37,13 @@ def test_what_an_earlier_run_has_played_is_played(
 ) -> None:
     monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
     caplog.set_level(logging.INFO, "sage_dialog.selfplay.progress")
-    dials = search_dials.model_copy(update={"shards_at_once": 1})
+    config = search_dials.model_copy(update={"shards_at_once": 1})
 
     def told(reply) -> list[int]:
         caplog.clear()
         table, players = situations([f"Situation {n}." for n in range(6)]), (policies["agent"], policies["user"])
         with suppress(InterruptedError):
-            search(engine(reply), *players, table, dials, {}, selector(), 0, tmp_path)
+            search(engine(reply), *players, table, config, {}, selector(), 0, tmp_path)
         lines = [record.getMessage() for record in caplog.records]
         return [int(found[1]) for line in lines if (found := re.match(r"search agent: (\d+) of 6 dialogues", line))]
 

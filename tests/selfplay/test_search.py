@@ -9,13 +9,13 @@ import signal
 
 import pytest
 
-from sage_dialog.parameters import Evaluation, SamplingDials, Steering
-from sage_dialog.policies import Policy, PolicyCard
+from sage_dialog.config import Evaluation, SamplingConfig, Steering
+from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.schemas import CANDIDATES, TRAJECTORIES
-from sage_dialog.selfplay.play import rollout, search
+from sage_dialog.selfplay.search import rollout, search
 from sage_dialog.selfplay.shards import Shards
 
-PREAMBLES = {"listener": "You listen.", "sharer": "You share."}
+PREAMBLES = {"listener": "You listen.", "speaker": "You share."}
 TEXTS = [f"My friend got tickets to the big game and not me, for the {n}. time." for n in range(8)]
 
 
@@ -53,14 +53,14 @@ def until(replies: int, reply, end):
 def searched(policies, situations, search_dials, selector, tmp_path):
     """Run a search over TEXTS."""
 
-    def run(engine, scratch="scratch", seed=0, chooser=None, dials=search_dials, preambles=PREAMBLES):
+    def run(engine, scratch="scratch", seed=0, chooser=None, config=search_dials, system_prompts=PREAMBLES):
         return search(
             engine,
             policies["agent"],
             policies["user"],
             situations(TEXTS),
-            dials,
-            preambles,
+            config,
+            system_prompts,
             chooser or selector(),
             seed,
             tmp_path / scratch,
@@ -102,8 +102,8 @@ def test_situations_that_begin_alike_stay_apart(searched, engine, say) -> None:
 def test_shards_do_not_change_the_rows(searched, engine, say, search_dials) -> None:
     one = searched(engine(hashed(say)))
     for size, at_once in itertools.product((1, 3, 8, 100), (1, 2, 3)):
-        dials = search_dials.model_copy(update={"shard_size": size, "shards_at_once": at_once})
-        assert searched(engine(hashed(say)), scratch=f"{size}/{at_once}", dials=dials) == one
+        config = search_dials.model_copy(update={"shard_size": size, "shards_at_once": at_once})
+        assert searched(engine(hashed(say)), scratch=f"{size}/{at_once}", config=config) == one
 
 
 def test_shards_under_way_take_up_those_of_a_run_with_fewer(searched, engine, say, search_dials) -> None:
@@ -111,8 +111,8 @@ def test_shards_under_way_take_up_those_of_a_run_with_fewer(searched, engine, sa
     with pytest.raises(StoppedError):
         searched(engine(until(95, hashed(say), stop)))
     resumed, whole = engine(hashed(say)), engine(hashed(say))
-    dials = search_dials.model_copy(update={"shards_at_once": 1})
-    assert searched(resumed, dials=dials) == searched(whole, scratch="whole")
+    config = search_dials.model_copy(update={"shards_at_once": 1})
+    assert searched(resumed, config=config) == searched(whole, scratch="whole")
     assert 0 < len(resumed.asked) < len(whole.asked)
 
 
@@ -154,13 +154,13 @@ def test_other_inputs_never_meet_the_shards_of_these(searched, engine, say, sele
     for change in (
         {"seed": 1},
         {"chooser": selector(name="another")},
-        {"preambles": {**PREAMBLES, "listener": "You joke."}},
-        {"dials": search_dials.model_copy(update={"agent": warmer})},
-        {"dials": search_dials.model_copy(update={"max_turns": 4})},
-        {"dials": search_dials.model_copy(update={"user_attempts": 1})},
-        {"dials": search_dials.model_copy(update={"one_question": False})},
-        {"dials": search_dials.model_copy(update={"steering": Steering(fixed={"a_topic": ("dogs",)})})},
-        {"dials": search_dials.model_copy(update={"steering": Steering(fixed={"a_topic": ("dogs", "cats")})})},
+        {"system_prompts": {**PREAMBLES, "listener": "You joke."}},
+        {"config": search_dials.model_copy(update={"agent": warmer})},
+        {"config": search_dials.model_copy(update={"max_turns": 4})},
+        {"config": search_dials.model_copy(update={"user_attempts": 1})},
+        {"config": search_dials.model_copy(update={"one_question": False})},
+        {"config": search_dials.model_copy(update={"steering": Steering(fixed={"a_topic": ("dogs",)})})},
+        {"config": search_dials.model_copy(update={"steering": Steering(fixed={"a_topic": ("dogs", "cats")})})},
     ):
         scripted = engine(hashed(say))
         searched(scripted, **change)
@@ -184,14 +184,14 @@ def test_another_chat_template_or_engine_never_meets_these_shards(searched, engi
         scripted = engine(hashed(say))
         searched(scripted)
         assert scripted.asked, change
-    scripted = engine(hashed(say), decides={"threads": 2})
+    scripted = engine(hashed(say), fingerprint_inputs={"threads": 2})
     searched(scripted)
     assert scripted.asked
 
 
 def test_shards_of_other_library_versions_are_not_met(searched, engine, say, monkeypatch) -> None:
     searched(engine(hashed(say)))
-    monkeypatch.setattr("sage_dialog.selfplay.play.version", lambda name: "another")
+    monkeypatch.setattr("sage_dialog.selfplay.search.version", lambda name: "another")
     scripted = engine(hashed(say))
     searched(scripted)
     assert scripted.asked
@@ -235,7 +235,7 @@ def test_a_shard_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch) ->
 def test_training_dials_do_not_cost_the_played_dialogues(searched, engine, say, search_dials) -> None:
     searched(engine(hashed(say)))
     scripted = engine(hashed(say))
-    searched(scripted, dials=search_dials.model_copy(update={"replay_share": 0.9}))
+    searched(scripted, config=search_dials.model_copy(update={"replay_share": 0.9}))
     assert scripted.asked == []
 
 
@@ -245,7 +245,7 @@ def test_a_search_plays_train_situations_drawn_by_seed(
     import pyarrow as pa
 
     table = pa.concat_tables([situations(TEXTS), situations(TEXTS, split="valid")])
-    dials = search_dials.model_copy(update={"situations": 3})
+    config = search_dials.model_copy(update={"situations": 3})
 
     def played(seed: int) -> set[str]:
         _, trajectories = search(
@@ -253,7 +253,7 @@ def test_a_search_plays_train_situations_drawn_by_seed(
             policies["agent"],
             policies["user"],
             table,
-            dials,
+            config,
             PREAMBLES,
             selector(),
             seed,
@@ -285,7 +285,7 @@ def test_a_table_without_train_situations_says_what_to_do(
 
 @pytest.fixture
 def evaluation() -> Evaluation:
-    sampling = SamplingDials(max_new_tokens=50)
+    sampling = SamplingConfig(max_new_tokens=50)
     return Evaluation(split="test", situations=4, exchanges=3, agent=sampling, user=sampling, pairs=())
 
 
@@ -294,10 +294,10 @@ def test_the_agent_is_steered_and_the_user_is_not(
 ) -> None:
     steering = Steering(boosts={"a_motivation": {"humor": 4.0}})
     of_search, of_rollout = engine(hashed(say)), engine(lambda *_: say("Yes."))
-    searched(of_search, dials=search_dials.model_copy(update={"steering": steering}))
-    dials = evaluation.model_copy(update={"steering": steering})
+    searched(of_search, config=search_dials.model_copy(update={"steering": steering}))
+    config = evaluation.model_copy(update={"steering": steering})
     held_out = situations(TEXTS, split="test")
-    rollout(of_rollout, policies["agent"], policies["user"], held_out, dials, PREAMBLES, 0, tmp_path)
+    rollout(of_rollout, policies["agent"], policies["user"], held_out, config, PREAMBLES, 0, tmp_path)
     for scripted in (of_search, of_rollout):
         assert set(map(repr, scripted.steered("agent"))) == {repr(steering)}
         assert not any(scripted.steered("user"))
@@ -308,9 +308,9 @@ def test_an_agent_without_blocks_plays_unsteered_and_it_is_said(
 ) -> None:
     plain = Policy(tmp_path / "plain", PolicyCard("plain", "adapter", False, "sage_0", "base"))
     scripted, user = engine(lambda *_: "Yes."), policies["agent"]
-    dials = evaluation.model_copy(update={"steering": Steering(fixed={"a_emotion": "calm"})})
+    config = evaluation.model_copy(update={"steering": Steering(fixed={"a_emotion": "calm"})})
     with caplog.at_level("INFO", logger="sage_dialog"):
-        rollout(scripted, plain, user, situations(TEXTS, split="test"), dials, PREAMBLES, 0, tmp_path)
+        rollout(scripted, plain, user, situations(TEXTS, split="test"), config, PREAMBLES, 0, tmp_path)
     assert scripted.steered("plain") and not any(scripted.steered("plain"))
     assert "plain writes no state and action blocks" in caplog.text
 
@@ -330,8 +330,8 @@ def test_policies_draw_the_same_numbers_in_rollouts_and_their_own_in_searches(
         return lambda scripted: rollout(scripted, agent, user, table, evaluation, PREAMBLES, 0, tmp_path)
 
     def searched(agent):
-        user, table, dials = policies["user"], situations(TEXTS), search_dials
-        return lambda scripted: search(scripted, agent, user, table, dials, PREAMBLES, selector(), 0, tmp_path)
+        user, table, config = policies["user"], situations(TEXTS), search_dials
+        return lambda scripted: search(scripted, agent, user, table, config, PREAMBLES, selector(), 0, tmp_path)
 
     assert seeded(rolled(policies["agent"])) == seeded(rolled(policies["user"])) != set()
     assert seeded(searched(policies["agent"])).isdisjoint(seeded(searched(policies["user"])))

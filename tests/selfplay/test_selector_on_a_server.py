@@ -11,15 +11,15 @@ import pytest
 from asking import MODEL
 from faulty_server import FaultyServer
 
-from sage_dialog.llm import loop
+from sage_dialog.config import Caps
+from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm import server as server_module
-from sage_dialog.llm.asker import Endpoint
 from sage_dialog.llm.budget import Budget, CapReachedError
 from sage_dialog.llm.client import Client
-from sage_dialog.llm.journal import Journal
-from sage_dialog.parameters import Caps
-from sage_dialog.roles.llm_selector import LLMSelector
-from sage_dialog.selfplay.play import search
+from sage_dialog.llm.endpoint import Endpoint
+from sage_dialog.llm.response_cache import ResponseCache
+from sage_dialog.roles.llm.selector import LLMSelector
+from sage_dialog.selfplay.search import search
 
 PROMPT = Path(__file__).parents[2] / "conf/base/prompts/selector_companion.txt"
 
@@ -40,19 +40,19 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
 @pytest.fixture
 def searched(policies, situations, search_dials, tmp_path, server) -> Callable[..., Any]:
     def run(engine: Any, scratch: str, at_once: int = 3, caps: Caps | None = None) -> Any:
-        journal = Journal(tmp_path / scratch / "replies.sqlite")
+        response_cache = ResponseCache(tmp_path / scratch / "replies.sqlite")
         endpoint = Endpoint(base_urls=(server.url,), model=MODEL, sampling={"max_tokens": 50}, timeout_s=10)
-        client = Client(endpoint, journal, Budget(caps or Caps(), {}, {}))
-        dials = search_dials.model_copy(update={"shard_size": 2, "shards_at_once": at_once, "redraws": 1})
+        client = Client(endpoint, response_cache, Budget(caps or Caps(), {}, {}))
+        config = search_dials.model_copy(update={"shard_size": 2, "shards_at_once": at_once, "redraws": 1})
         table, players = (
             situations([f"My bike was stolen, for the {n}. time." for n in range(8)]),
             list(policies.values()),
         )
         try:
-            return search(engine, *players, table, dials, {}, LLMSelector(client, PROMPT), 0, tmp_path / scratch)
+            return search(engine, *players, table, config, {}, LLMSelector(client, PROMPT), 0, tmp_path / scratch)
         finally:
             loop.run(client.close())
-            journal.close()
+            response_cache.close()
 
     return run
 

@@ -6,12 +6,12 @@ import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
+from sage_dialog.config import BaseModelConfig
 from sage_dialog.microworld.base_model import train_base
 from sage_dialog.microworld.base_text import documents
 from sage_dialog.microworld.world import load_world
-from sage_dialog.parameters import BaseModelDials
 
-TINY = BaseModelDials(vocabulary=600, layers=1, hidden=32, heads=2, experts=2, expert_hidden=32, steps=4, batch_size=4)
+TINY = BaseModelConfig(vocabulary=600, layers=1, hidden=32, heads=2, experts=2, expert_hidden=32, steps=4, batch_size=4)
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ from typing import Any
 
 from scripted_engine import ScriptedEngine
 
-from sage_dialog.generation.engine import Finish, Prompt, Sample
-from sage_dialog.policies import Policy, PolicyCard, weights_revision
+from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
+from sage_dialog.inference.engine import Finish, Prompt, Sample
 from sage_dialog.sac import Chain, Intent, render
 
 PROJECT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ class Writer(ScriptedEngine):
     def __init__(self, base: Policy, policies: Sequence[Policy], seed: int, threads: int | None) -> None:
         self._weights = {policy.name: policy.revision() for policy in (base, *policies)}
         self._seed = seed
-        super().__init__(self._said, decides={"weights": self._weights})
+        super().__init__(self._said, fingerprint_inputs={"weights": self._weights})
 
     def _said(self, policy: str, prompt: Prompt, number: int) -> Sample:
         choices = random.Random(repr((self._weights[policy], self._seed, prompt, number)))

@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 
 from sage_dialog import schemas
-from sage_dialog.parameters import FineTuning, LoraDials, Preference
-from sage_dialog.policies import Policy
+from sage_dialog.config import FineTuning, LoraSettings, Preference
+from sage_dialog.core.policies import Policy
 
 DIALS = FineTuning(learning_rate=1e-2, batch_size=2, epochs=2.0, max_length=200)
-LORA = LoraDials(r=4, alpha=8, dropout=0.1, target_modules=("q_proj", "v_proj"))  # random numbers in each step
+LORA = LoraSettings(r=4, alpha=8, dropout=0.1, target_modules=("q_proj", "v_proj"))  # random numbers in each step
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 
 
@@ -48,13 +48,13 @@ def pairs() -> pa.Table:
 
 
 def train(kind: str, base: Policy, start: Policy | None, scratch: Path) -> Any:
-    from sage_dialog.training.preference import prefer
+    from sage_dialog.training.dpo import prefer
     from sage_dialog.training.sft import fine_tune
 
     if kind == "dpo":
         assert start is not None
-        dials = Preference(learning_rate=1e-2, batch_size=2, epochs=2.0, held_out=0.2)
-        return prefer("sage_t", base, start, pairs(), dials, 0, scratch, threads=1)
+        config = Preference(learning_rate=1e-2, batch_size=2, epochs=2.0, held_out=0.2)
+        return prefer("sage_t", base, start, pairs(), config, 0, scratch, threads=1)
     tuning = DIALS.model_copy(update={"group_by_length": kind == "refinement"})
     return fine_tune("sage_t", base, start, conversations(), tuning, LORA, 0, scratch, blocks=True, threads=1)
 
@@ -81,7 +81,7 @@ def run(kind: str, base: Policy, start: Policy | None, folder: Path, kill_at: in
         sys.addaudithook(watch)
         trained = train(kind, base, start, scratch)
     pq.write_table(trained.log, folder / "log.parquet")
-    pq.write_table(trained.left_out, folder / "left_out.parquet")
+    pq.write_table(trained.training_rejects, folder / "training_rejects.parquet")
     PolicyDirectory(filepath=str(folder / "data")).save(trained.policy)
     (folder / "events").write_text(str(next(count)))
 

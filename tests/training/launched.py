@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sage_dialog.parameters import Launcher
+from sage_dialog.config import Launcher
 from sage_dialog.training import checkpoints, launch, worker
-from sage_dialog.training.checkpoints import Workplace
+from sage_dialog.training.checkpoints import TrainingRunDir
 
 PROJECT = Path(__file__).parents[2]
 TWO = Launcher(config=str(PROJECT / "conf/accelerate/ddp.yaml"), processes=2)
@@ -51,7 +51,7 @@ def start(folder: Path) -> None:
     """What a node does for a training in two processes."""
     (folder / "job").mkdir(parents=True)
     launch.WORKER = "launched"
-    launch._launch(TWO, 1, "sage_t", Workplace(folder))
+    launch._launch(TWO, 1, "sage_t", TrainingRunDir(folder))
 
 
 if __name__ == "__main__":

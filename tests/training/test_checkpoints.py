@@ -11,16 +11,16 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from sage_dialog.policies import Policy, TrainedPolicy, identity, weights_revision
+from sage_dialog.core.policies import Policy, TrainedPolicy, identity, weights_revision
 from sage_dialog.training import checkpoints
-from sage_dialog.training.checkpoints import table_digest, train_on, workplace
+from sage_dialog.training.checkpoints import run_dir, table_digest, train_on
 
 DECIDES = {"training": ["sft", "sage_t"], "seed": 0}
 EMPTY = pa.table({"row": pa.array([], pa.string())})
 
 
 def folder(scratch: Path, **changed: object) -> Path:
-    with workplace(scratch, "sage_t", {**DECIDES, **changed}) as place:
+    with run_dir(scratch, "sage_t", {**DECIDES, **changed}) as place:
         return place.folder
 
 
@@ -77,14 +77,14 @@ def test_what_is_half_written_is_no_checkpoint(tmp_path: Path) -> None:
         (where / half).mkdir(parents=True)
         (where / half / "adapter_model.safetensors").write_text(half)
     (where / ".trained.partial/policy").mkdir(parents=True)
-    with workplace(tmp_path, "sage_t", DECIDES) as place:
+    with run_dir(tmp_path, "sage_t", DECIDES) as place:
         assert place.folder == where
         assert place.checkpoint == where / "step-00000005" and place.earlier() is None
         assert {path.name for path in where.iterdir()} == {"lock", "log", "step-00000005"}
 
 
 def test_a_checkpoint_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
-    with workplace(tmp_path, "sage_t", DECIDES) as place:
+    with run_dir(tmp_path, "sage_t", DECIDES) as place:
         for step in (9, 10):
             written = place.trainer / f"checkpoint-{step}"
             (written / "ref").mkdir(parents=True)
@@ -98,7 +98,7 @@ def test_a_checkpoint_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
 
 
 def test_two_processes_do_not_train_the_same_at_once(tmp_path: Path) -> None:
-    with workplace(tmp_path, "sage_t", DECIDES):
+    with run_dir(tmp_path, "sage_t", DECIDES):
         with pytest.raises(ValueError, match=r"another process is training sage_t .* wait for it"):
             folder(tmp_path)
         folder(tmp_path, seed=1)
@@ -109,14 +109,14 @@ def test_what_is_half_removed_is_not_trained(tmp_path: Path, monkeypatch: pytest
     def save(out: Path) -> Policy:
         return Policy.open(shutil.copytree(base.path, out))
 
-    with workplace(tmp_path, "sage_t", DECIDES) as place:
+    with run_dir(tmp_path, "sage_t", DECIDES) as place:
         trained = place.finish(EMPTY, EMPTY, save)
         assert place.earlier() == trained and isinstance(trained.policy, TrainedPolicy)
     with monkeypatch.context() as killed:
         killed.setattr(shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(InterruptedError))
         with pytest.raises(InterruptedError):
             trained.policy.forget()
-    with workplace(tmp_path, "sage_t", DECIDES) as place:
+    with run_dir(tmp_path, "sage_t", DECIDES) as place:
         assert place.earlier() is None
         assert [path.name for path in place.folder.parent.iterdir()] == [place.folder.name]
         place.finish(EMPTY, EMPTY, save).policy.forget()  # type: ignore[attr-defined]
@@ -151,6 +151,6 @@ def test_checkpoints_are_a_minute_apart_and_cost_a_twentieth_at_most(
                     saved.append(step)
                     self.callback.on_save(None, state, control)
 
-    with workplace(tmp_path, "sage_t", DECIDES) as place:
+    with run_dir(tmp_path, "sage_t", DECIDES) as place:
         train_on(Trainer(), "sage_t", place)
     assert saved == [6, 12, 18, 24, 30, 36, 42, 48, 54, 72, 90], "at the end there is the policy itself"

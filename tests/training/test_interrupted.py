@@ -10,7 +10,7 @@ import killed_training
 import pyarrow.parquet as pq
 import pytest
 
-from sage_dialog.policies import Policy
+from sage_dialog.core.policies import Policy
 
 FILES = ("adapter_model.safetensors", "adapter_config.json", "sage_policy.json")
 
@@ -53,7 +53,7 @@ def test_killed_again_and_again_a_training_gives_the_same_bytes(
     assert "Could not find a config file" not in (whole / "errors").read_text(), "a checkpoint asked a hub"
     for name in FILES:
         assert (whole / "data" / name).read_bytes() == (killed / "data" / name).read_bytes(), (name, moments)
-    for table in ("log.parquet", "left_out.parquet"):
+    for table in ("log.parquet", "training_rejects.parquet"):
         assert pq.read_table(whole / table).equals(pq.read_table(killed / table)), (table, moments)
     assert pq.read_table(whole / "log.parquet").num_rows >= 10
     assert list((killed / "scratch/training").iterdir()) == [], "the catalog has it"

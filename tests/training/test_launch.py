@@ -17,16 +17,16 @@ import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
-from sage_dialog.parameters import FineTuning, Launcher, LoraDials, Preference
-from sage_dialog.policies import Policy
+from sage_dialog.config import FineTuning, Launcher, LoraSettings, Preference
+from sage_dialog.core.policies import Policy
 from sage_dialog.training import launch
+from sage_dialog.training.dpo import prefer
 from sage_dialog.training.launch import TrainingFailedError
-from sage_dialog.training.preference import prefer
 from sage_dialog.training.sft import fine_tune
 
 HERE = Path(__file__).parent
 TWO = launched.TWO
-LORA = LoraDials(r=4, alpha=8, target_modules=("q_proj", "v_proj"))
+LORA = LoraSettings(r=4, alpha=8, target_modules=("q_proj", "v_proj"))
 
 
 @pytest.fixture
@@ -55,10 +55,10 @@ def test_two_processes_go_on_after_a_kill_and_give_the_curve_of_one(
     base: Policy, tmp_path: Path, worker, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.INFO, "sage_dialog")
-    dials = FineTuning(learning_rate=1e-2, batch_size=4, epochs=2.0, max_length=200, group_by_length=True)
+    config = FineTuning(learning_rate=1e-2, batch_size=4, epochs=2.0, max_length=200, group_by_length=True)
 
     def tuned(where: str, launcher: Launcher = launch.IN_PROCESS):
-        return fine_tune("sage_t", base, None, rows(13), dials, LORA, 0, tmp_path / where, True, 1, launcher)
+        return fine_tune("sage_t", base, None, rows(13), config, LORA, 0, tmp_path / where, True, 1, launcher)
 
     one, halves = tuned("one"), tuned("halves", Launcher(accumulation=2))
     worker("train", KILL_AT="28")
@@ -77,7 +77,7 @@ def test_two_processes_go_on_after_a_kill_and_give_the_curve_of_one(
     assert two.log["loss"].to_pylist() == pytest.approx(one.log["loss"].to_pylist(), abs=1e-3)
     for column in ("step", "epoch", "tokens", "split", "learning_rate"):
         assert two.log[column].to_pylist() == one.log[column].to_pylist(), column
-    assert two.left_out.equals(one.left_out) and two.left_out.num_rows == 1
+    assert two.training_rejects.equals(one.training_rejects) and two.training_rejects.num_rows == 1
     assert tuned("two", TWO).policy == two.policy, "it was trained by an earlier run"
     two.policy.forget()  # type: ignore[attr-defined]
     assert list((tmp_path / "two/training").iterdir()) == []
@@ -87,10 +87,10 @@ def test_two_processes_prefer_as_one(base: Policy, tmp_path: Path, worker) -> No
     start = killed_training.started("dpo", base, tmp_path / "start")
     assert start is not None
     pairs = killed_training.pairs().slice(0, 12)
-    dials = Preference(learning_rate=1e-2, batch_size=4, epochs=2.0, max_length=200)
-    one = prefer("sage_t", base, start, pairs, dials, 0, tmp_path / "one", 1)
+    config = Preference(learning_rate=1e-2, batch_size=4, epochs=2.0, max_length=200)
+    one = prefer("sage_t", base, start, pairs, config, 0, tmp_path / "one", 1)
     worker("train")
-    two = prefer("sage_t", base, start, pairs, dials, 0, tmp_path / "two", 1, TWO)
+    two = prefer("sage_t", base, start, pairs, config, 0, tmp_path / "two", 1, TWO)
     for column in ("loss", "preference_accuracy", "preference_margin"):
         assert two.log[column].to_pylist() == pytest.approx(one.log[column].to_pylist(), abs=1e-3), column
     assert two.log["tokens"].to_pylist() == one.log["tokens"].to_pylist()

@@ -1,4 +1,4 @@
-"""The launcher's dials and config files: what is refused before a process starts, what the processes are told."""
+"""The launcher's parameters and config files: what is refused before a process starts, what the processes are told."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kedro.config import OmegaConfigLoader
 from pydantic import ValidationError
 
 from sage_dialog import settings
+from sage_dialog.config import FineTuning, Launcher, LoraSettings
+from sage_dialog.core.policies import Policy
 from sage_dialog.hooks import RunRefused, check_parameters
-from sage_dialog.parameters import FineTuning, Launcher, LoraDials
-from sage_dialog.policies import Policy
 from sage_dialog.training import launch
-from sage_dialog.training.adapters import trained
-from sage_dialog.training.checkpoints import Workplace, whole_weights
+from sage_dialog.training.checkpoints import TrainingRunDir, whole_weights
 from sage_dialog.training.launch import configuration
+from sage_dialog.training.policy_model import trained
 from sage_dialog.training.sft import fine_tune
 
 PROJECT = Path(__file__).parents[2]
@@ -108,13 +108,13 @@ def test_a_run_whose_batches_cannot_be_dealt_out_does_not_start() -> None:
     with pytest.raises(RunRefused) as refused:
         check_parameters(raw, "test")
     faults = str(refused.value).splitlines()[1:]
-    for fault, path, dials in zip(faults, ("sft.training", "self_play.training", "preference"), sizes, strict=True):
-        assert fault.startswith(f"  {path}.batch_size: a batch of {dials['batch_size']} cannot be dealt out evenly")
+    for fault, path, config in zip(faults, ("sft.training", "self_play.training", "preference"), sizes, strict=True):
+        assert fault.startswith(f"  {path}.batch_size: a batch of {config['batch_size']} cannot be dealt out evenly")
 
 
 def tuned(base: Policy, scratch: Path, launcher: Launcher, threads: int | None = 1) -> None:
-    dials, lora = FineTuning(learning_rate=1e-2, batch_size=4), LoraDials(r=4)
-    fine_tune("sage_t", base, None, killed_training.conversations(), dials, lora, 0, scratch, True, threads, launcher)
+    config, lora = FineTuning(learning_rate=1e-2, batch_size=4), LoraSettings(r=4)
+    fine_tune("sage_t", base, None, killed_training.conversations(), config, lora, 0, scratch, True, threads, launcher)
 
 
 class NotStartedError(Exception):
@@ -122,11 +122,11 @@ class NotStartedError(Exception):
 
 
 @pytest.fixture
-def places(monkeypatch: pytest.MonkeyPatch) -> list[Workplace]:
+def places(monkeypatch: pytest.MonkeyPatch) -> list[TrainingRunDir]:
     """Where processes would have been started."""
-    met: list[Workplace] = []
+    met: list[TrainingRunDir] = []
 
-    def launched(launcher: Launcher, threads: int, name: str, place: Workplace) -> None:
+    def launched(launcher: Launcher, threads: int, name: str, place: TrainingRunDir) -> None:
         met.append(place)
         raise NotStartedError
 
@@ -134,7 +134,7 @@ def places(monkeypatch: pytest.MonkeyPatch) -> list[Workplace]:
     return met
 
 
-def test_how_it_is_launched_decides_where_it_trains(base: Policy, tmp_path: Path, places: list[Workplace]) -> None:
+def test_how_it_is_launched_decides_where_it_trains(base: Policy, tmp_path: Path, places: list[TrainingRunDir]) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text((CONFIGS / "ddp.yaml").read_text())
 
@@ -157,7 +157,9 @@ def test_how_it_is_launched_decides_where_it_trains(base: Policy, tmp_path: Path
     assert len(others | {ours}) == 5
 
 
-def test_processes_are_told_by_files_that_hold_no_code(base: Policy, tmp_path: Path, places: list[Workplace]) -> None:
+def test_processes_are_told_by_files_that_hold_no_code(
+    base: Policy, tmp_path: Path, places: list[TrainingRunDir]
+) -> None:
     launcher = Launcher(config=str(CONFIGS / "ddp.yaml"), processes=2)
     with pytest.raises(NotStartedError):
         tuned(base, tmp_path, launcher)
@@ -172,8 +174,8 @@ def test_processes_are_told_by_files_that_hold_no_code(base: Policy, tmp_path: P
         "launcher": launcher,
         "base": Policy.open(base.path.resolve()),
         "start": None,
-        "dials": FineTuning(learning_rate=1e-2, batch_size=4),
-        "lora": LoraDials(r=4),
+        "config": FineTuning(learning_rate=1e-2, batch_size=4),
+        "lora": LoraSettings(r=4),
         "seed": 0,
         "blocks": True,
     }
@@ -203,7 +205,7 @@ def test_all_weights_are_not_trained_by_fsdp(base: Policy, tmp_path: Path) -> No
     full = SimpleNamespace(peft_config={"default": SimpleNamespace(modules_to_save=["lm_head"])})
     trainer = SimpleNamespace(is_fsdp_enabled=True, model=full)
     with pytest.raises(ValueError, match=r"sage_t: all weights .* by DDP or ZeRO-3, not by FSDP"):
-        trained(trainer, "sage_t", base, None, True, None, killed_training.pairs(), Workplace(tmp_path))
+        trained(trainer, "sage_t", base, None, True, None, killed_training.pairs(), TrainingRunDir(tmp_path))
 
 
 def test_the_parameters_of_the_project_name_a_config_that_is_there() -> None:

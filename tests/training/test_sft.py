@@ -9,22 +9,22 @@ import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
-from sage_dialog.parameters import FineTuning, LoraDials, Preference
-from sage_dialog.policies import Policy
-from sage_dialog.training.adapters import fitting
-from sage_dialog.training.preference import prefer
+from sage_dialog.config import FineTuning, LoraSettings, Preference
+from sage_dialog.core.policies import Policy
+from sage_dialog.training.dpo import prefer
+from sage_dialog.training.policy_model import fitting
 from sage_dialog.training.sft import fine_tune
 
 DIALS = FineTuning(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200)
-LORA = LoraDials(r=4, alpha=8)
+LORA = LoraSettings(r=4, alpha=8)
 
 
-def _train(base, conversations, out, start=None, dials=DIALS, seed=0):
-    return _trained(base, conversations, out, start, dials, seed).policy
+def _train(base, conversations, out, start=None, config=DIALS, seed=0):
+    return _trained(base, conversations, out, start, config, seed).policy
 
 
-def _trained(base, conversations, out, start=None, dials=DIALS, seed=0):
-    return fine_tune("sage_t", base, start, conversations, dials, LORA, seed, out, blocks=True, threads=1)
+def _trained(base, conversations, out, start=None, config=DIALS, seed=0):
+    return fine_tune("sage_t", base, start, conversations, config, LORA, seed, out, blocks=True, threads=1)
 
 
 def test_the_loss_is_on_assistant_messages_and_their_end_alone(base, conversations, tmp_path, monkeypatch):
@@ -63,7 +63,7 @@ def test_refinement_continues_the_adapter_it_starts_from(base, conversations, tm
 
     first = _train(base, conversations, tmp_path / "first")
     still = DIALS.model_copy(update={"learning_rate": 1e-12})
-    second = _train(base, conversations, tmp_path / "second", start=first, dials=still)
+    second = _train(base, conversations, tmp_path / "second", start=first, config=still)
     before, after = (load_file(policy.path / "adapter_model.safetensors") for policy in (first, second))
     assert before.keys() == after.keys()
     assert all((before[name] - after[name]).abs().max() < 1e-6 for name in before)
@@ -90,20 +90,20 @@ def test_long_conversations_are_left_out_and_counted(base, conversations, tmp_pa
     long = conversations.to_pylist()
     long[0]["messages"][1]["content"] *= 40
     table = pa.Table.from_pylist(long, schema=schemas.SFT_CONVERSATIONS)
-    left_out = _trained(base, table, tmp_path / "a").left_out
-    assert "1 of 6 conversations exceed 200 tokens and are left out; left_out_sage_t lists them" in caplog.text
-    assert left_out.schema == schemas.LEFT_OUT
-    ((row, tokens, limit),) = (tuple(row.values()) for row in left_out.to_pylist())
+    training_rejects = _trained(base, table, tmp_path / "a").training_rejects
+    assert "1 of 6 conversations exceed 200 tokens and are left out; training_rejects_sage_t lists them" in caplog.text
+    assert training_rejects.schema == schemas.TRAINING_REJECTS
+    ((row, tokens, limit),) = (tuple(row.values()) for row in training_rejects.to_pylist())
     assert (row, limit) == ("c0", 200) and tokens > 200
     with pytest.raises(ValueError, match=r"no conversations to train on \(6 given, 6 over 16 tokens\)"):
-        _train(base, table, tmp_path / "b", dials=DIALS.model_copy(update={"max_length": 16}))
+        _train(base, table, tmp_path / "b", config=DIALS.model_copy(update={"max_length": 16}))
 
 
 def test_what_fits_just_so_is_kept(caplog):
     words = [("1", "a"), ("2", "bb"), ("3", "ccc"), ("3", "dddd")]
-    kept, left_out = fitting("sage_t", "words", words, len, 2)
+    kept, training_rejects = fitting("sage_t", "words", words, len, 2)
     assert kept == words[:2]
-    assert left_out.to_pylist() == [{"row": "3", "tokens": n, "max_length": 2} for n in (3, 4)]
+    assert training_rejects.to_pylist() == [{"row": "3", "tokens": n, "max_length": 2} for n in (3, 4)]
     assert "sage_t: 2 of 4 words exceed 2 tokens and are left out" in caplog.text
 
 
@@ -118,9 +118,9 @@ def test_dpo_moves_the_policy_towards_the_chosen_reply(base, conversations, tmp_
         ],
         schema=schemas.DPO_PAIRS,
     )
-    dials = Preference(learning_rate=1e-2, batch_size=2, epochs=2.0, sft_weight=0.0)
-    preferred = prefer("sage_dpo", base, start, pairs, dials, 0, tmp_path / "dpo", threads=1).policy
-    again = prefer("sage_dpo", base, start, pairs, dials, 0, tmp_path / "again", threads=1).policy
+    config = Preference(learning_rate=1e-2, batch_size=2, epochs=2.0, sft_weight=0.0)
+    preferred = prefer("sage_dpo", base, start, pairs, config, 0, tmp_path / "dpo", threads=1).policy
+    again = prefer("sage_dpo", base, start, pairs, config, 0, tmp_path / "again", threads=1).policy
     assert preferred.revision() == again.revision()
 
     def margin(policy: Policy) -> float:
@@ -160,8 +160,8 @@ def test_dpo_compares_replies_and_their_end_with_the_starting_policy(
     chosen = "You can do this."
     row = {"situation_id": "s", "turn": 3, "prompt": prompt, "chosen": chosen, "rejected": "Plot twist."}
     pairs = pa.Table.from_pylist([row], schema=schemas.DPO_PAIRS)
-    dials = Preference(learning_rate=1e-3, batch_size=1, sft_weight=sft_weight, beta=5.0)
-    prefer("sage_dpo", base, start, pairs, dials, 0, tmp_path / "dpo", threads=1)
+    config = Preference(learning_rate=1e-3, batch_size=1, sft_weight=sft_weight, beta=5.0)
+    prefer("sage_dpo", base, start, pairs, config, 0, tmp_path / "dpo", threads=1)
     assert seen["replies"] == ["You can do this.<|end|>", "Plot twist.<|end|>"]
     log_probability, tokens = _log_probability(base, start, prompt, chosen)
     assert seen["loss"] == pytest.approx(math.log(2) - sft_weight * log_probability / tokens + 0.002, abs=2e-4)

@@ -10,6 +10,7 @@ import click
 from kedro.framework.cli.utils import env_option
 
 from sage_dialog.commands.policies import Project
+from sage_dialog.core.tables import to_arrow
 from sage_dialog.hooks import shown, why_missing
 
 if TYPE_CHECKING:
@@ -72,10 +73,10 @@ def arena(
     rollouts = _rollouts(project)
     asked = _pairs(project, pairs, rollouts)
 
-    from sage_dialog.arena import server
-    from sage_dialog.arena.ballots import plan_ballots
-    from sage_dialog.arena.session import Session
-    from sage_dialog.arena.vote_file import VoteFile, VoteFileError
+    from sage_dialog.studio.arena import server
+    from sage_dialog.studio.arena.ballots import plan_ballots
+    from sage_dialog.studio.arena.session import Session
+    from sage_dialog.studio.arena.vote_file import VoteFile, VoteFileError
 
     try:
         ballots = plan_ballots(rollouts, asked, situations, rater, project.parameters.seed)
@@ -118,7 +119,7 @@ def _rollouts(project: Project) -> dict[str, pa.Table]:
     from sage_dialog.pipelines.evaluation.nodes import by_policy
 
     catalog = project.catalog
-    entries = {**{policy: f"rollouts_{policy}" for policy in POLICIES}, "outside_rollouts": "outside_rollouts"}
+    entries = {**{policy: f"rollouts_{policy}" for policy in POLICIES}, "external_rollouts": "external_rollouts"}
     there = {name: entry for name, entry in entries.items() if catalog.exists(entry)}
     if not there:
         first = next(iter(entries.values()))
@@ -127,7 +128,7 @@ def _rollouts(project: Project) -> dict[str, pa.Table]:
             "`kedro run --pipelines demo` makes everything, from generated data."
         )
     try:
-        return by_policy({name: catalog.load(entry) for name, entry in there.items()})
+        return by_policy({name: to_arrow(catalog.load(entry)) for name, entry in there.items()})
     except DatasetError as error:
         raise click.ClickException(str(error)) from error
 
@@ -174,7 +175,7 @@ def _show_status(project: Project, env: str | None) -> None:
     from kedro.io import DatasetError
     from rich.console import Console
 
-    from sage_dialog.arena.counting import count_votes
+    from sage_dialog.studio.arena.counting import count_votes
 
     try:
         votes = _entry(project).load()
@@ -183,20 +184,20 @@ def _show_status(project: Project, env: str | None) -> None:
     if not votes:
         click.echo("Nobody has voted yet. Begin with: kedro sage arena --rater NAME")
         return
-    counted, set_aside = count_votes(votes, _rollouts(project), project.parameters.evaluation.pairs)
-    Console().print(status_table({rater: len(of) for rater, of in votes.items()}, counted, set_aside))
+    counted, rejects = count_votes(votes, _rollouts(project), project.parameters.evaluation.pairs)
+    Console().print(status_table({rater: len(of) for rater, of in votes.items()}, counted, rejects))
     click.echo(f"The tables and the report take them in with: {_next(project, env)}")
 
 
 def status_table(
-    given: Mapping[str, int], counted: Sequence[Mapping[str, object]], set_aside: Sequence[Mapping[str, object]]
+    given: Mapping[str, int], counted: Sequence[Mapping[str, object]], rejects: Sequence[Mapping[str, object]]
 ) -> Table:
     """Raters and their votes, for the terminal: how many hold, and why others do not."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    from sage_dialog.evaluation.votes import PERSON
+    from sage_dialog.evaluation.judging.votes import PERSON
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("rater", no_wrap=True)
@@ -205,12 +206,12 @@ def status_table(
     table.add_column("set aside")
     for rater, votes in given.items():
         hold = [row for row in counted if row["judge"] == PERSON + rater]
-        reasons = [str(row["reason"]) for row in set_aside if row["judge"] == PERSON + rater]
+        reasons = [str(row["reason"]) for row in rejects if row["judge"] == PERSON + rater]
         table.add_row(
             Text(rater),
             str(votes),
             str(len(hold)),
-            str(sum(row["raw_reply"] is not None for row in hold)),
+            str(sum(row["raw_response"] is not None for row in hold)),
             Text(", ".join(f"{reasons.count(reason)} ({reason})" for reason in dict.fromkeys(reasons)) or "–"),
         )
     return table

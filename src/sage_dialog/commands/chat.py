@@ -10,11 +10,12 @@ import click
 from kedro.framework.cli.utils import env_option
 
 from sage_dialog.commands.policies import BASE, Project
+from sage_dialog.core.tables import to_arrow
 
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
 
-    from sage_dialog.policies import Policy
+    from sage_dialog.core.policies import Policy
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -52,7 +53,7 @@ def chat(
     if base is not None and name is not None:
         raise click.UsageError("--policy and --base exclude each other.")
     project = Project.open(metadata, env)
-    under, policy = _outside(base, adapter, blocks) if base else _of_catalog(project, name or "sage_dpo")
+    under, policy = _external(base, adapter, blocks) if base else _of_catalog(project, name or "sage_dpo")
 
     from rich.console import Console
 
@@ -61,23 +62,23 @@ def chat(
     with notes.status("loading"):
         engine = project.engine(under, [] if policy is under else [policy], seed)
 
-    from sage_dialog.chat import terminal
-    from sage_dialog.chat.conversation import Conversation
-    from sage_dialog.parameters import SamplingDials
+    from sage_dialog.config import SamplingConfig
+    from sage_dialog.studio.chat import terminal
+    from sage_dialog.studio.chat.conversation import Conversation
 
-    dials = project.parameters.evaluation
+    config = project.parameters.evaluation
     given = {"temperature": temperature, "top_k": top_k}
-    sampling = SamplingDials(
-        **{**dials.agent.model_dump(), **{dial: value for dial, value in given.items() if value is not None}}
+    sampling = SamplingConfig(
+        **{**config.agent.model_dump(), **{dial: value for dial, value in given.items() if value is not None}}
     )
-    preamble = project.parameters.sac_augmentation.preambles.get("listener")
-    talk = Conversation(engine, policy.name, policy.card.blocks, sampling, preamble)
-    if dials.steering and not talk.blocks:
+    system_prompt = project.parameters.sac_augmentation.system_prompts.get("listener")
+    talk = Conversation(engine, policy.name, policy.card.blocks, sampling, system_prompt)
+    if config.steering and not talk.blocks:
         note = f"{policy.name} writes no state and action blocks: evaluation.steering leaves it as it is."
         notes.print(note, markup=False)
     else:
         try:
-            talk.steer(dials.steering)
+            talk.steer(config.steering)
         except ValueError as error:
             raise click.ClickException(f"evaluation.steering: {error}") from error
     known = _known_values(project)
@@ -95,17 +96,17 @@ def _of_catalog(project: Project, name: str) -> tuple[Policy, Policy]:
     return (policy, policy) if name == BASE else (project.policy(BASE), policy)
 
 
-def _outside(base: Path, adapter: Path | None, blocks: bool | None) -> tuple[Policy, Policy]:
-    from sage_dialog.chat.outside import outside_policies
+def _external(base: Path, adapter: Path | None, blocks: bool | None) -> tuple[Policy, Policy]:
+    from sage_dialog.studio.chat.external_policies import external_policies
 
     try:
-        return outside_policies(base, adapter, blocks)
+        return external_policies(base, adapter, blocks)
     except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
 
 
 def _known_values(project: Project) -> dict[str, list[str]]:
     """What annotated dialogues hold; nothing where there are none."""
-    from sage_dialog.chat.completion import known_values
+    from sage_dialog.studio.chat.completion import known_values
 
-    return known_values(project.catalog.load("annotations")) if project.catalog.exists("annotations") else {}
+    return known_values(to_arrow(project.catalog.load("annotations"))) if project.catalog.exists("annotations") else {}

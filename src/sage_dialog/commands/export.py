@@ -17,7 +17,7 @@ from sage_dialog.hooks import shown
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
 
-    from sage_dialog.policies import Policy
+    from sage_dialog.core.policies import Policy
 
 
 @click.command()
@@ -62,18 +62,18 @@ def export(
 
     from safetensors import SafetensorError
 
-    from sage_dialog.atomic import whole_folder
     from sage_dialog.commands.provenance import model_card
+    from sage_dialog.config import SamplingConfig
+    from sage_dialog.core.atomic_files import atomic_folder
     from sage_dialog.export.folder import export_policy
     from sage_dialog.export.model_card import FILE, render_model_card
-    from sage_dialog.parameters import SamplingDials
-    from sage_dialog.recording import runs_at
+    from sage_dialog.hooks.run_record import runs_at
 
     runs = runs_at(Path(metadata.project_path), env)
     card = model_card(project, runs, policy, version, merge, target, env or "local")
     try:
-        sampling = SamplingDials.model_validate(card.recipe["evaluation"]["agent"])
-        with whole_folder(target) as folder:
+        sampling = SamplingConfig.model_validate(card.recipe["evaluation"]["agent"])
+        with atomic_folder(target) as folder:
             export_policy(policy, base, sampling, merge, folder, target)
             (folder / FILE).write_text(render_model_card(card), encoding="utf-8")
     except (OSError, ValueError, SafetensorError) as error:

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sage_dialog.bases import BASE
+from sage_dialog.core.hub_models import BASE
 from sage_dialog.hooks import why_missing
 
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
     from kedro.io import CatalogProtocol
 
-    from sage_dialog.generation.engine import Engine
+    from sage_dialog.config import Llm, Parameters
+    from sage_dialog.core.policies import Policy
+    from sage_dialog.inference.engine import Engine
     from sage_dialog.llm.budget import Budget
-    from sage_dialog.parameters import Llm, Parameters
-    from sage_dialog.policies import Policy
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Project:
         """Raises hooks.RunRefused if a parameter is not right."""
         from kedro.framework.session import KedroSession
 
-        from sage_dialog.parameters import Parameters
+        from sage_dialog.config import Parameters
 
         session = KedroSession.create(project_path=metadata.project_path, env=env, save_on_close=False)
         context = session.load_context()
@@ -49,7 +49,7 @@ class Project:
         """
         from kedro.io import DatasetError
 
-        from sage_dialog.datasets.hub_base import HubBase
+        from sage_dialog.datasets.hub_model import HubBase
         from sage_dialog.datasets.policy import PolicyDirectory
 
         is_policy = isinstance(self.catalog.get(name), PolicyDirectory | HubBase)
@@ -71,11 +71,11 @@ class Project:
         """
         from kedro.io import DatasetError
 
-        from sage_dialog.datasets.asking import Made
+        from sage_dialog.datasets.endpoint import Made
 
         entry = self.catalog.get("engine")
         if isinstance(entry, Made) and entry.asks:
-            entry.equip(self.llm, self.budget)
+            entry.bind_budget(self.llm, self.budget)
         seed = self.parameters.seed if seed is None else seed
         try:
             with warnings.catch_warnings():
@@ -87,8 +87,8 @@ class Project:
 
     @cached_property
     def llm(self) -> Llm:
-        """What may be spent on servers, its journal where the project keeps it."""
-        from sage_dialog.parameters import Llm
+        """What may be spent on servers, its response cache where the project keeps it."""
+        from sage_dialog.config import Llm
 
         return Llm.model_validate(self.catalog.load("params:llm"))
 

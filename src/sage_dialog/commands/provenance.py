@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from kedro.io import AbstractVersionedDataset, DatasetError, Version
 from kedro.io.core import VersionNotFoundError
 
-from sage_dialog.bases import BASE, is_on_hub
 from sage_dialog.commands.policies import Project
-from sage_dialog.datasets.asking import Asking
+from sage_dialog.core.hub_models import BASE, is_on_hub
+from sage_dialog.core.policies import Policy
+from sage_dialog.core.tables import to_arrow
+from sage_dialog.datasets.endpoint import Asking
 from sage_dialog.datasets.parquet import VersionedParquet
 from sage_dialog.datasets.policy import PolicyDirectory
-from sage_dialog.datasets.raw import RawFolder
+from sage_dialog.datasets.raw_folder import RawFolder
 from sage_dialog.export.folder import BASE_FOLDER
 from sage_dialog.export.model_card import ModelCard, Results, Step
-from sage_dialog.generation.serving import lora_rank
+from sage_dialog.inference.vllm.served_policies import lora_rank
 from sage_dialog.pipeline_registry import register_pipelines
-from sage_dialog.policies import Policy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +62,7 @@ def model_card(
         recipe=recipe,
         unrecorded=unrecorded,
         code=record.git.revision + (", changed" if record.git.changed else "") if record and record.git else None,
-        preamble=recipe["sac_augmentation"]["preambles"].get("listener"),
+        system_prompt=recipe["sac_augmentation"]["system_prompts"].get("listener"),
         results=results,
     )
 
@@ -176,7 +177,7 @@ def _roles(project: Project, read: list[str], steps: list[Step], env: str) -> di
     annotations = dict(table for step in steps for table in step.tables).get("annotations")
     entry = project.catalog.get("annotations")
     if annotations and isinstance(entry, VersionedParquet):
-        roles["annotator"] = ", ".join(sorted(set(at(entry, annotations).load()["annotator"].to_pylist())))
+        roles["annotator"] = ", ".join(sorted(set(to_arrow(at(entry, annotations).load())["annotator"].to_pylist())))
     selector = project.catalog.get("selector")
     if "selector" in read and isinstance(selector, Asking):
         behind = f"the one behind a server that `selector` of the environment {env} names"
@@ -205,5 +206,5 @@ def _rows(project: Project, table: str, version: str) -> list[dict[str, Any]]:
     entry = project.catalog.get(table)
     if isinstance(entry, VersionedParquet) and version in versions(entry):
         with contextlib.suppress(DatasetError):
-            rows = at(entry, version).load().to_pylist()
+            rows = to_arrow(at(entry, version).load()).to_pylist()
     return rows

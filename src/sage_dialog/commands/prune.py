@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kedro.io import CatalogProtocol
 
     from sage_dialog.lineage.pruning import Plan, Versions
-    from sage_dialog.llm.journal import Journal
+    from sage_dialog.llm.response_cache import ResponseCache
 
 KEPT = 3
 
@@ -65,7 +65,7 @@ def tag(metadata: ProjectMetadata, run: str, name: str | None, remove: bool, env
     help="days for which unfinished work must not have been touched, to go",
 )
 @click.option(
-    "--journal", "reply_days", type=click.FloatRange(0),
+    "--response cache", "reply_days", type=click.FloatRange(0),
     help="also forget replies of language models older than so many days; without it none are",
 )  # fmt: skip
 @click.option("--yes", is_flag=True, help="do not ask")
@@ -106,8 +106,8 @@ def prune(
             plan = pruning.plan(folder, local_versions(catalog), keep, scratch, work_days, replays)
         except NoSuchRunError as error:
             raise click.ClickException(str(error)) from None
-    journal = _journal(catalog) if reply_days is not None else None
-    replies = journal.older(reply_days or 0.0) if journal else []
+    response_cache = _response_cache(catalog) if reply_days is not None else None
+    replies = response_cache.older(reply_days or 0.0) if response_cache else []
     if as_json:
         click.echo(json.dumps(_as_json(plan, replies), indent=1))
     else:
@@ -119,8 +119,8 @@ def prune(
     if not yes:
         click.confirm("Go on?", abort=True)
     removed = list(pruning.remove(plan, folder))
-    if journal and replies:
-        journal.drop(keys=replies)
+    if response_cache and replies:
+        response_cache.drop(keys=replies)
     if not as_json:
         kept = "; what a run that has begun since needs stays" if len(removed) < len(list(plan)) else ""
         click.echo(f"removed: {len(removed)}, {bytes_in_words(sum(going.bytes for going in removed))}{kept}")
@@ -150,13 +150,13 @@ def bytes_in_words(number: float) -> str:
     return f"{number:,.1f} TB"
 
 
-def _journal(catalog: CatalogProtocol) -> Journal | None:
-    path = Path(catalog.load("params:llm")["journal"])
+def _response_cache(catalog: CatalogProtocol) -> ResponseCache | None:
+    path = Path(catalog.load("params:llm")["response_cache"])
     if not path.exists():
         return None
-    from sage_dialog.llm.journal import Journal
+    from sage_dialog.llm.response_cache import ResponseCache
 
-    return Journal(path)
+    return ResponseCache(path)
 
 
 def _as_json(plan: Plan, replies: list[str]) -> dict[str, Any]:

@@ -16,9 +16,9 @@ import click
 from kedro.framework.cli.utils import _split_params, env_option
 from kedro.framework.hooks import hook_impl
 
-from sage_dialog.commands.present import Project, Trouble, in_trouble
+from sage_dialog.commands.project_state import Project, Trouble, in_trouble
 from sage_dialog.hooks import shown
-from sage_dialog.lineage.again import Again, CannotReplayError, again, merged, overrides, surroundings
+from sage_dialog.lineage.replay_plan import Again, CannotReplayError, again, merged, overrides, surroundings
 from sage_dialog.lineage.staleness import DECIDE_NOTHING, differences, other_files
 from sage_dialog.lineage.staleness import shown as value
 
@@ -100,7 +100,7 @@ def replay(
 
 
 def _record(metadata: ProjectMetadata, env: str | None, run: str) -> RunRecord:
-    from sage_dialog.recording import runs_at
+    from sage_dialog.hooks.run_record import runs_at
 
     runs = runs_at(Path(metadata.project_path), env)
     record = runs.read(run)
@@ -117,7 +117,7 @@ class _Replay:
     def __init__(
         self, metadata: ProjectMetadata, record: RunRecord, nodes: Sequence[str], params: Mapping[str, Any]
     ) -> None:
-        from sage_dialog.lineage.surroundings import git_of, machine, packages, python
+        from sage_dialog.lineage.environment import git_of, machine, packages, python
 
         self._metadata = metadata
         self.record = record
@@ -145,7 +145,7 @@ class _Replay:
         from kedro import runner
         from kedro.framework.session import KedroSession
 
-        from sage_dialog.recording import REPLAY_OF
+        from sage_dialog.hooks.run_record import REPLAY_OF
 
         # What the run read together, the replay may read together, too.
         given = {**self.given, "scratch": str(self.area / "scratch"), "mix_versions": True}
@@ -220,7 +220,7 @@ class _Aside:
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        from sage_dialog.datasets.raw import RawFolder
+        from sage_dialog.datasets.raw_folder import RawFolder
         from sage_dialog.datasets.versions import WholeVersions
 
         for name in sorted(pipeline.all_outputs()):

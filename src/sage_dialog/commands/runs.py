@@ -116,7 +116,7 @@ def diff(context: click.Context, first: str, second: str, as_json: bool, env: st
 
 def runs_in(metadata: ProjectMetadata, env: str | None) -> RunFolder:
     """The records of the project that the command was called in."""
-    from sage_dialog.recording import runs_at
+    from sage_dialog.hooks.run_record import runs_at
 
     return runs_at(metadata.project_path, env)
 
@@ -267,7 +267,7 @@ def _parameters(record: RunRecord, configured: Mapping[str, Any] | None) -> Any:
 def _packages(record: RunRecord) -> Any:
     from rich.text import Text
 
-    from sage_dialog.lineage import surroundings
+    from sage_dialog.lineage import environment as surroundings
 
     now = {"python": surroundings.python(), **surroundings.packages()}
     then = {"python": record.python, **record.packages}

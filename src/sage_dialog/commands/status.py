@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from kedro.framework.cli.utils import _split_params, env_option
 
-from sage_dialog.commands.present import Project, Trouble, in_trouble
+from sage_dialog.commands.project_state import Project, Trouble, in_trouble
 from sage_dialog.lineage.staleness import Standing, listed, plan, standings
 
 if TYPE_CHECKING:

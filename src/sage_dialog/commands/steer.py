@@ -11,6 +11,7 @@ from kedro.framework.cli.utils import env_option
 
 from sage_dialog.commands.policies import BASE, Project
 from sage_dialog.commands.summary import OFFLINE_NOTE
+from sage_dialog.core.tables import to_arrow
 from sage_dialog.hooks import shown, why_missing
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from sage_dialog.evaluation.obedience import Obedience, Opening, Row, Setting
+    from sage_dialog.config import BlockField
+    from sage_dialog.evaluation.replies.steering_eval import Obedience, Opening, Row, Setting
     from sage_dialog.evaluation.statistics import Estimate
-    from sage_dialog.parameters import BlockField
     from sage_dialog.roles.protocols import Annotator
 
 GRID = "steering_grid"
@@ -75,15 +76,15 @@ def steer(
 
     from rich.console import Console
 
-    from sage_dialog.evaluation.obedience import obedience, play_grid
+    from sage_dialog.core.tables import table
+    from sage_dialog.evaluation.replies.steering_eval import play_grid, steering_eval
     from sage_dialog.llm.requests import NoReplyError, StopsRunError
     from sage_dialog.schemas import STEERING_GRID
-    from sage_dialog.tables import table
 
-    dials = project.parameters.evaluation
+    config = project.parameters.evaluation
     engine = project.engine(project.policy(BASE), [agent])
     try:
-        rows = play_grid(engine, policy, openings, settings, dials.agent, annotator)
+        rows = play_grid(engine, policy, openings, settings, config.agent, annotator)
     except (ValueError, NoReplyError, StopsRunError) as error:
         raise click.ClickException(str(error)) from error
     project.catalog.save(GRID, table(rows, STEERING_GRID))
@@ -91,7 +92,7 @@ def steer(
     console = Console(highlight=False)
     console.print(_heading(rows[0], boost))
     console.print(grid_table(rows[: len(settings)]))
-    scores = obedience(rows, dials.confidence)
+    scores = steering_eval(rows, config.confidence)
     console.print(score_table(scores, len(openings)))
     for note in _notes(rows, len(openings), annotator.name):
         console.print(note, style="dim", markup=False)
@@ -120,14 +121,14 @@ def _labels(text: str) -> tuple[str, ...]:
 
 def _most_frequent(project: Project) -> list[tuple[BlockField, tuple[str, ...]]]:
     """Of each field the values that the annotations have most."""
-    from sage_dialog.chat.completion import known_values
+    from sage_dialog.studio.chat.completion import known_values
 
     if not project.catalog.exists("annotations"):
         why = why_missing("annotations", project.catalog)
         raise click.ClickException(
             f"No annotations to take values from: {why} Or name values with --emotions, --motivations, --topics."
         )
-    known = known_values(project.catalog.load("annotations"))
+    known = known_values(to_arrow(project.catalog.load("annotations")))
     return [(field, (label,)) for field in FIELDS for label in known[field][:MOST_FREQUENT]]
 
 
@@ -135,7 +136,7 @@ def _settings(values: Sequence[tuple[BlockField, tuple[str, ...]]], boost: float
     """The settings of a grid, the first without steering; what blocks cannot hold is refused."""
     from pydantic import ValidationError
 
-    from sage_dialog.evaluation.obedience import UNSTEERED, Setting
+    from sage_dialog.evaluation.replies.steering_eval import UNSTEERED, Setting
 
     settings = [Setting(field, labels, boost) for field, labels in values]
     faults = []
@@ -151,10 +152,10 @@ def _settings(values: Sequence[tuple[BlockField, tuple[str, ...]]], boost: float
 
 def _openings(project: Project, situation: str | None, number: int) -> list[Opening]:
     """The situation that was named, or held-out ones drawn by seed. What is said decides the draws of its replies."""
-    from sage_dialog.evaluation.obedience import Opening
-    from sage_dialog.generation.engine import Prompt
-    from sage_dialog.seeds import sample_ids
-    from sage_dialog.selfplay.dialogue import Message, agent_view
+    from sage_dialog.core.seeds import sample_ids
+    from sage_dialog.dialogue import Message, agent_view
+    from sage_dialog.evaluation.replies.steering_eval import Opening
+    from sage_dialog.inference.engine import Prompt
 
     chosen: list[tuple[str | None, str]]
     if situation is not None and len(situation.split()) > 1:
@@ -166,7 +167,7 @@ def _openings(project: Project, situation: str | None, number: int) -> list[Open
             raise click.ClickException(
                 f'There are no situations: {why} Write one: --situation "My dog died last week."'
             )
-        rows = project.catalog.load("situations").to_pylist()
+        rows = to_arrow(project.catalog.load("situations")).to_pylist()
         texts = {row["situation_id"]: row["text"] for row in rows if situation or row["split"] == split}
         if situation is not None and situation not in texts:
             near = difflib.get_close_matches(situation, texts, n=1)
@@ -177,9 +178,9 @@ def _openings(project: Project, situation: str | None, number: int) -> list[Open
         if len(ids) < number:
             raise click.UsageError(f"--situations: there are {len(ids)} {split} situations, not {number}.")
         chosen = [(id_, texts[id_]) for id_ in ids]
-    preamble = project.parameters.sac_augmentation.preambles.get("listener")
+    system_prompt = project.parameters.sac_augmentation.system_prompts.get("listener")
     return [
-        Opening(id_, text, Prompt(agent_view([Message("user", text, text)], preamble), ("steering grid", text)))
+        Opening(id_, text, Prompt(agent_view([Message("user", text)], system_prompt), ("steering grid", text)))
         for id_, text in chosen
     ]
 
@@ -192,7 +193,7 @@ def _annotator(project: Project) -> Annotator:
     entry = project.catalog.get("annotator")
     if isinstance(entry, RoleDataset) and entry.asks:
         # A reply without labels is a row without a score here, so one of a few replies does not stop the others.
-        entry.equip(project.llm.model_copy(update={"max_failed_share": 1.0}), project.budget)
+        entry.bind_budget(project.llm.model_copy(update={"max_failed_share": 1.0}), project.budget)
     try:
         annotator: Annotator = project.catalog.load("annotator")
     except DatasetError as error:
@@ -203,7 +204,7 @@ def _annotator(project: Project) -> Annotator:
 def _heading(row: Row, boost: float | None) -> Text:
     from rich.text import Text
 
-    from sage_dialog.chat.display import visible
+    from sage_dialog.studio.chat.display import visible
 
     how = "values fixed" if boost is None else f"labels boosted by {boost:g}"
     heading = Text(f"\n{row['policy']}, {how}", style="bold")
@@ -217,7 +218,7 @@ def grid_table(rows: Sequence[Row]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from sage_dialog.chat.display import BLOCKS, FAULT, visible
+    from sage_dialog.studio.chat.display import BLOCKS, FAULT, visible
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading, style in (("asked", "bold"), ("reads", BLOCKS), ("means to", BLOCKS), ("says", "")):
@@ -266,10 +267,10 @@ def score_table(scores: Sequence[Obedience], situations: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from sage_dialog.chat.display import visible
+    from sage_dialog.studio.chat.display import visible
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("obedience", overflow="fold")
+    table.add_column("steering_eval", overflow="fold")
     for heading in ("n", "taken", "un-\nsteered", "n", "carried", "un-\nsteered"):
         table.add_column(heading, justify="right", no_wrap=True)
     counted = {score.field: sum(other.field == score.field for other in scores) for score in scores}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from kedro.framework.cli.utils import env_option
 
+from sage_dialog.core.tables import to_arrow
 from sage_dialog.hooks import shown
 
 if TYPE_CHECKING:
@@ -47,12 +48,17 @@ def summary(metadata: ProjectMetadata, env: str | None, as_json: bool) -> None:
     report = shown(catalog["report"]._get_load_path()) if catalog.exists("report") else None
     tables = [name for name in ("win_rates", "truth_win_rates") if catalog.exists(name)]
     if as_json:
-        told = {name: {"version": _version(catalog, name), "rows": catalog.load(name).to_pylist()} for name in tables}
+        told = {
+            name: {"version": _version(catalog, name), "rows": to_arrow(catalog.load(name)).to_pylist()}
+            for name in tables
+        }
         click.echo(json.dumps({**told, "report": None if report is None else str(report)}))
         return
     console = Console()
     for name in tables:
-        for table, note in win_rate_tables(catalog.load(name), _version(catalog, name), name == "truth_win_rates"):
+        for table, note in win_rate_tables(
+            to_arrow(catalog.load(name)), _version(catalog, name), name == "truth_win_rates"
+        ):
             console.print(table)
             console.print(note, style="dim", soft_wrap=True)
     if report is not None:

@@ -11,7 +11,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from sage_dialog.corpora.compression import SUFFIXES, DamagedFileError, read_blocks, read_lines
-from sage_dialog.corpora.set_aside import SetAside
+from sage_dialog.corpora.rejects import Reject
+from sage_dialog.dialogue import Message
 
 logger = logging.getLogger(__name__)
 
@@ -19,14 +20,6 @@ FORMS = (".json", ".jsonl", ".parquet")
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _SHAPES = (("conversations", "from", "value"), ("messages", "role", "content"))
 _ROWS = 1024  # of a Parquet file, at a time
-
-
-@dataclass(frozen=True)
-class Message:
-    """`role` is "system", "user" or "assistant"."""
-
-    role: str
-    content: str
 
 
 @dataclass(frozen=True)
@@ -39,7 +32,7 @@ class Conversation:
 
 def read_conversations(
     files: Mapping[str, Path], assistant_may_open: bool = False
-) -> tuple[list[Conversation], list[SetAside]]:
+) -> tuple[list[Conversation], list[Reject]]:
     """Conversations of all files, by file name and in the order of each file; ids are unique.
 
     A record is `{"id", "conversations": [{"from": "human" | "gpt" | "system", "value"}]}` (ShareGPT) or
@@ -58,7 +51,7 @@ def read_conversations(
             column.
     """
     conversations: dict[str, Conversation] = {}
-    set_aside: list[SetAside] = []
+    rejects: list[Reject] = []
     forms = {name: form for name in sorted(files) if (form := _form(name)) in FORMS}
     if not forms:
         raise FileNotFoundError(
@@ -75,10 +68,10 @@ def read_conversations(
                         raise ValueError("an id that was there before")
                     conversations[conversation.id] = conversation
                 except ValueError as error:
-                    set_aside.append(SetAside(where, str(error)))
+                    rejects.append(Reject(where, str(error)))
         except DamagedFileError as error:
-            set_aside.append(SetAside(name, str(error)))
-    return list(conversations.values()), set_aside
+            rejects.append(Reject(name, str(error)))
+    return list(conversations.values()), rejects
 
 
 def role_fault(roles: Sequence[str], assistant_may_open: bool) -> str | None:

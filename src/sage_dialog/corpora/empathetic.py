@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal, NamedTuple
 
 from sage_dialog.corpora.compression import SUFFIXES, DamagedFileError, File, read_blocks, read_lines
-from sage_dialog.corpora.set_aside import SetAside, log_set_aside
+from sage_dialog.corpora.rejects import Reject, log_rejects
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class _Row(NamedTuple):
     text: str
 
 
-def read_situations(files: Mapping[str, Path]) -> tuple[list[Situation], list[SetAside]]:
+def read_situations(files: Mapping[str, Path]) -> tuple[list[Situation], list[Reject]]:
     """One situation for each conversation, by split (train, valid, test) and in the order of the file.
 
     Set aside are lines that are malformed, labels that are none of the 32 emotions, rows that contradict
@@ -94,14 +94,14 @@ def read_situations(files: Mapping[str, Path]) -> tuple[list[Situation], list[Se
     taken_ids: dict[str, str] = {}
     taken_texts: dict[str, str] = {}
     situations: dict[str, list[Situation]] = {}
-    set_aside: list[SetAside] = []
+    rejects: list[Reject] = []
     splits = _find_splits(files)
     for split in reversed(SPLITS):  # held-out splits take their texts first
         if split in splits:
-            rows = _rows(splits[split], set_aside)
-            situations[split] = list(_new_situations(split, rows, taken_ids, taken_texts, set_aside))
-    log_set_aside(logger, "EmpatheticDialogues", set_aside)
-    return [situation for split in SPLITS for situation in situations.get(split, [])], set_aside
+            rows = _rows(splits[split], rejects)
+            situations[split] = list(_new_situations(split, rows, taken_ids, taken_texts, rejects))
+    log_rejects(logger, "EmpatheticDialogues", rejects)
+    return [situation for split in SPLITS for situation in situations.get(split, [])], rejects
 
 
 def _find_splits(files: Mapping[str, Path]) -> dict[str, Path | _Member]:
@@ -147,7 +147,7 @@ def _members(archive: Path) -> Iterator[_Member]:
 
 
 def _new_situations(
-    split: str, rows: Iterator[_Row], ids: dict[str, str], texts: dict[str, str], set_aside: list[SetAside]
+    split: str, rows: Iterator[_Row], ids: dict[str, str], texts: dict[str, str], rejects: list[Reject]
 ) -> Iterator[Situation]:
     """The first row of each conversation that nobody has taken; `ids` and `texts` hold the split that did."""
     first: dict[str, _Row] = {}
@@ -155,20 +155,20 @@ def _new_situations(
         seen = first.setdefault(row.conv_id, row)
         if seen is not row:
             if (seen.emotion, seen.text) != (row.emotion, row.text):
-                set_aside.append(SetAside(row.where, "another emotion or prompt than its conversation's first row"))
+                rejects.append(Reject(row.where, "another emotion or prompt than its conversation's first row"))
             continue
         key = " ".join(row.text.casefold().split())
         if row.conv_id in ids:
             reason = f"{split} conversation with the id of an earlier one in {ids[row.conv_id]}"
-            set_aside.append(SetAside(row.where, reason))
+            rejects.append(Reject(row.where, reason))
         elif key in texts:
-            set_aside.append(SetAside(row.where, f"{split} situation with the text of an earlier one in {texts[key]}"))
+            rejects.append(Reject(row.where, f"{split} situation with the text of an earlier one in {texts[key]}"))
         else:
             ids[row.conv_id] = texts[key] = split
             yield Situation(row.conv_id, split, row.emotion, row.text)
 
 
-def _rows(path: Path | _Member, set_aside: list[SetAside]) -> Iterator[_Row]:
+def _rows(path: Path | _Member, rejects: list[Reject]) -> Iterator[_Row]:
     number = 0
     try:
         for number, line in enumerate(read_lines(path), start=1):
@@ -176,12 +176,12 @@ def _rows(path: Path | _Member, set_aside: list[SetAside]) -> Iterator[_Row]:
                 _check_header(path, line)
                 continue
             row = _row(f"{path.name}:{number}", line)
-            if isinstance(row, SetAside):
-                set_aside.append(row)
+            if isinstance(row, Reject):
+                rejects.append(row)
             else:
                 yield row
     except DamagedFileError as error:
-        set_aside.append(SetAside(f"{path.name}:{number + 1}", str(error)))
+        rejects.append(Reject(f"{path.name}:{number + 1}", str(error)))
     if number == 0:
         raise ValueError(f"{path} is no EmpatheticDialogues file: not one line of it can be read")
 
@@ -192,20 +192,20 @@ def _check_header(path: File, line: bytes) -> None:
         raise ValueError(f"{path} is no EmpatheticDialogues file: its first line is {header[:120]!r}")
 
 
-def _row(where: str, line: bytes) -> _Row | SetAside:
+def _row(where: str, line: bytes) -> _Row | Reject:
     try:
         text = line.decode("utf-8").strip("\r\n")
     except UnicodeDecodeError:
-        return SetAside(where, "not UTF-8")
+        return Reject(where, "not UTF-8")
     fields = next(csv.reader([text]), [])
     if len(fields) < len(COLUMNS):
         fields = text.split(",")  # a quote that is never closed is a character like any other
     if len(fields) < len(COLUMNS):
-        return SetAside(where, f"fewer than {len(COLUMNS)} columns")
+        return Reject(where, f"fewer than {len(COLUMNS)} columns")
     conv_id, utterance_idx, emotion, prompt, speaker_idx = (field.strip() for field in fields[:5])
     if not (conv_id and utterance_idx.isdecimal() and speaker_idx.isdecimal()):
-        return SetAside(where, "columns out of place (a comma not written _comma_?)")
+        return Reject(where, "columns out of place (a comma not written _comma_?)")
     if emotion not in EMOTIONS:
-        return SetAside(where, "a label that is none of the 32 emotions")
+        return Reject(where, "a label that is none of the 32 emotions")
     situation = " ".join(prompt.replace("_comma_", ",").split())
-    return _Row(where, conv_id, emotion, situation) if situation else SetAside(where, "an empty prompt")
+    return _Row(where, conv_id, emotion, situation) if situation else Reject(where, "an empty prompt")

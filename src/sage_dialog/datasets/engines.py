@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from kedro.io import DatasetError
 from kedro.utils import load_obj
 
-from sage_dialog.datasets.asking import Asking, told
+from sage_dialog.datasets.endpoint import Asking, told
 
 if TYPE_CHECKING:
-    from sage_dialog.generation.engine import Engine, OpenEngine
+    from sage_dialog.config import Llm
+    from sage_dialog.core.policies import Policy
+    from sage_dialog.inference.engine import Engine, OpenEngine
     from sage_dialog.llm.budget import Budget
     from sage_dialog.llm.client import Client
-    from sage_dialog.parameters import Llm
-    from sage_dialog.policies import Policy
 
 _WHERE = "conf/*/catalog_generation.yml"
 
@@ -28,7 +28,7 @@ class EngineDataset(Asking):
         engine: dotted path of its class, which is imported when the entry is loaded or looked for.
         args: keyword arguments of the class. Where it has a pydantic model of them, its `arguments`, that says before a
             run which are wrong.
-        endpoint: for an engine over servers, the fields of `llm.asker.Endpoint` but `model`; the class gets a
+        endpoint: for an engine over servers, the fields of `llm.client.Endpoint` but `model`; the class gets a
             `client` of these servers among its keyword arguments.
         credentials: `api_key` of the endpoint.
     """
@@ -50,9 +50,9 @@ class EngineDataset(Asking):
         self._client: Client | None = None
         self.metadata = metadata
 
-    def equip(self, llm: Llm, budget: Budget) -> None:
-        """See `Made.equip`."""
-        super().equip(llm, budget)
+    def bind_budget(self, llm: Llm, budget: Budget) -> None:
+        """See `Made.bind_budget`."""
+        super().bind_budget(llm, budget)
         self._client = None
 
     def load(self) -> OpenEngine:

@@ -8,7 +8,7 @@ from typing import Any, NewType, TypeVar
 
 from kedro.io import DatasetError, Version
 
-from sage_dialog.atomic import whole_file
+from sage_dialog.core.atomic_files import atomic_file
 from sage_dialog.datasets.versions import PNG_BEGINS, WholeVersions, png_fault
 
 # kedro-viz decides by the name of this type how it shows a preview.
@@ -48,7 +48,7 @@ class WholeText(_WholeFile[str]):
             raise DatasetError(f"{path} is no readable text file: {error}") from error
 
     def save(self, data: str) -> None:
-        with whole_file(Path(self._get_save_path())) as partial:
+        with atomic_file(Path(self._get_save_path())) as partial:
             partial.write_text(data, encoding="utf-8")
 
 
@@ -72,7 +72,7 @@ class WholeImage(_WholeFile[bytes]):
     def save(self, data: bytes) -> None:
         if not data.startswith(PNG_BEGINS):
             raise DatasetError("These bytes are no PNG image.")
-        with whole_file(Path(self._get_save_path())) as partial:
+        with atomic_file(Path(self._get_save_path())) as partial:
             partial.write_bytes(data)
 
     def preview(self) -> ImagePreview:

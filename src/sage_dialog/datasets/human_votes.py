@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from kedro.io import AbstractDataset, DatasetError
 
 if TYPE_CHECKING:
-    from sage_dialog.arena.vote_file import HumanVote
+    from sage_dialog.studio.arena.vote_file import HumanVote
 
 
 class HumanVotes(AbstractDataset[NoReturn, dict[str, "list[HumanVote]"]]):
@@ -23,7 +23,7 @@ class HumanVotes(AbstractDataset[NoReturn, dict[str, "list[HumanVote]"]]):
         self.metadata = metadata
 
     def load(self) -> dict[str, list[HumanVote]]:
-        from sage_dialog.arena.vote_file import VoteFileError, read_folder
+        from sage_dialog.studio.arena.vote_file import VoteFileError, read_folder
 
         try:
             return read_folder(self.folder)

@@ -10,7 +10,8 @@ import pyarrow as pa
 from kedro.io import DatasetError, Version
 from kedro.io.core import get_protocol_and_path
 
-from sage_dialog.atomic import whole_file
+from sage_dialog.core.atomic_files import atomic_file
+from sage_dialog.core.tables import DataFrame, from_arrow, to_arrow, to_rows
 from sage_dialog.datasets.versions import WholeVersions, parquet_fault
 from sage_dialog.lineage.content import Content, of_stream
 
@@ -18,7 +19,7 @@ from sage_dialog.lineage.content import Content, of_stream
 TablePreview = NewType("TablePreview", dict)
 
 
-class VersionedParquet(WholeVersions[pa.Table]):
+class VersionedParquet(WholeVersions[DataFrame]):
     """A `pyarrow.Table` in one zstd-compressed Parquet file.
 
     With `versioned: true` a table lies at `<filepath>/<version>/<name of filepath>`. On a local disk a save
@@ -44,13 +45,13 @@ class VersionedParquet(WholeVersions[pa.Table]):
         self.metadata = metadata
         super().__init__(PurePosixPath(path), version, self._files.exists, self._files.glob)
 
-    def load(self) -> pa.Table:
+    def load(self) -> DataFrame:
         import pyarrow.parquet as pq
 
         path = self._get_load_path()
         try:
             with self._files.open(str(path), "rb") as file:
-                return pq.ParquetFile(file).read()
+                return from_arrow(pq.ParquetFile(file).read())
         except (pa.ArrowException, OSError) as error:
             if not self._files.exists(str(path)):
                 raise DatasetError(f"{path} does not exist.") from error
@@ -59,12 +60,13 @@ class VersionedParquet(WholeVersions[pa.Table]):
                 f"Remove {path.parent if self._version else path} and run the pipeline that makes it."
             ) from error
 
-    def save(self, data: pa.Table) -> None:
+    def save(self, data: DataFrame) -> None:
         import pyarrow.parquet as pq
 
+        data = data if isinstance(data, pa.Table) else to_arrow(data)
         path = self._get_save_path()
         if self._local:
-            with whole_file(Path(path)) as partial:
+            with atomic_file(Path(path)) as partial:
                 pq.write_table(data, partial, compression="zstd")
         else:
             whole = pa.BufferOutputStream()  # closing a remote file after an error would keep what was written so far
@@ -90,9 +92,9 @@ class VersionedParquet(WholeVersions[pa.Table]):
 
     def preview(self, nrows: int = 10) -> TablePreview:
         """The first rows, as kedro-viz shows them."""
-        head = self.load().slice(0, nrows)
-        rows = [[str(value) for value in row.values()] for row in head.to_pylist()]
-        return TablePreview({"index": list(range(len(rows))), "columns": head.column_names, "data": rows})
+        head = self.load().head(nrows)
+        rows = [[str(value) for value in row.values()] for row in to_rows(head)]
+        return TablePreview({"index": list(range(len(rows))), "columns": list(head.columns), "data": rows})
 
     def _exists(self) -> bool:
         return bool(self._files.isfile(str(self._get_load_path())))

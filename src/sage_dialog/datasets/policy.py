@@ -8,9 +8,9 @@ from typing import Any
 
 from kedro.io import DatasetError, Version
 
-from sage_dialog.atomic import whole_folder
+from sage_dialog.core.atomic_files import atomic_folder
+from sage_dialog.core.policies import CARD, Policy, TrainedPolicy
 from sage_dialog.datasets.versions import WholeVersions, weights_fault
-from sage_dialog.policies import CARD, Policy, TrainedPolicy
 
 # Formats that execute code when they are opened; weights travel as safetensors.
 CODE_SUFFIXES = frozenset({".bin", ".ckpt", ".h5", ".joblib", ".pickle", ".pkl", ".pt", ".pth", ".py"})
@@ -45,7 +45,7 @@ class PolicyDirectory(WholeVersions[Policy]):
     def save(self, data: Policy) -> None:
         if fault := _fault(data.path):
             raise DatasetError(f"{data.path} cannot be kept as a policy: {fault}.")
-        with whole_folder(Path(self._get_save_path())) as partial:
+        with atomic_folder(Path(self._get_save_path())) as partial:
             shutil.copytree(data.path, partial, dirs_exist_ok=True)
         if isinstance(data, TrainedPolicy):
             data.forget()

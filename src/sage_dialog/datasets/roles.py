@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from kedro.io import DatasetError
 from kedro.utils import load_obj
 
-from sage_dialog.datasets.asking import Asking, Made, told
+from sage_dialog.datasets.endpoint import Asking, Made, told
 
 if TYPE_CHECKING:
-    from sage_dialog.llm.asker import Asker
+    from sage_dialog.config import Llm
     from sage_dialog.llm.budget import Budget
-    from sage_dialog.parameters import Llm
+    from sage_dialog.llm.endpoint import LLMClient
 
 _WHERE = "conf/*/catalog_roles.yml"
 
@@ -23,8 +23,8 @@ class RoleDataset(Asking):
     Args:
         role: dotted path of its class.
         args: keyword arguments of the class.
-        endpoint: for a role behind a server, the fields of `llm.asker.Endpoint`; without a `model` it is the one
-            that the server has. The class gets an asker for it as its first argument.
+        endpoint: for a role behind a server, the fields of `llm.client.Endpoint`; without a `model` it is the one
+            that the server has. The class gets an client for it as its first argument.
         mode: "live" asks by one call for each request, "batch" by the hosted batch API, for half the price.
         batch: for that mode, the fields of `llm.batch.BatchSettings`.
         credentials: `api_key` of the endpoint.
@@ -46,38 +46,38 @@ class RoleDataset(Asking):
         self._args = args or {}
         self._mode = mode
         self._batch = batch or {}
-        self._asker: Asker | None = None
+        self._client: LLMClient | None = None
         self.metadata = metadata
 
-    def equip(self, llm: Llm, budget: Budget) -> None:
-        """See `Made.equip`."""
-        super().equip(llm, budget)
-        self._asker = None
+    def bind_budget(self, llm: Llm, budget: Budget) -> None:
+        """See `Made.bind_budget`."""
+        super().bind_budget(llm, budget)
+        self._client = None
 
     def load(self) -> Any:
         try:
-            asker = [self._asking()] if self.asks else []
-            return load_obj(self._role)(*asker, **self._args)
+            client = [self._asking()] if self.asks else []
+            return load_obj(self._role)(*client, **self._args)
         except (ImportError, AttributeError, ValueError, TypeError, OSError) as error:
             raise DatasetError(
                 f"no role can be made from {self._role} ({', '.join(self._args) or 'no arguments'}): {told(error)}. "
                 f"Look at this entry in {_WHERE}."
             ) from None  # what led to it may hold a key
 
-    def _asking(self) -> Asker:
+    def _asking(self) -> LLMClient:
         """One for the whole run, so that all its loads keep to the same pace."""
-        if self._asker is None:
-            from sage_dialog.llm.batch import BatchAsker, BatchSettings
+        if self._client is None:
+            from sage_dialog.llm.batch import BatchLLMClient, BatchSettings
             from sage_dialog.llm.client import Client
             from sage_dialog.llm.server import served_model
 
             named = {} if (self._given or {}).get("model") else {"model": served_model(self._endpoint(model="unknown"))}
             parts = (self._endpoint(**named), *self._means())
             in_batches = self._mode == "batch"
-            self._asker = (
-                BatchAsker(*parts, BatchSettings.model_validate(self._batch)) if in_batches else Client(*parts)
+            self._client = (
+                BatchLLMClient(*parts, BatchSettings.model_validate(self._batch)) if in_batches else Client(*parts)
             )
-        return self._asker
+        return self._client
 
     def _describe(self) -> dict[str, Any]:
         return {"role": self._role, "args": list(self._args)}  # values may be secrets
@@ -99,10 +99,10 @@ class RolePanel(Made):
         """Whether any of them asks a server."""
         return any(role.asks for role in self._roles.values())
 
-    def equip(self, llm: Llm, budget: Budget) -> None:
-        """See `Made.equip`."""
+    def bind_budget(self, llm: Llm, budget: Budget) -> None:
+        """See `Made.bind_budget`."""
         for role in self._roles.values():
-            role.equip(llm, budget)
+            role.bind_budget(llm, budget)
 
     def load(self) -> list[Any]:
         roles = [role.load() for role in self._roles.values()]

@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 from kedro.validation import CheckFailure, DataValidationError
 
 from sage_dialog import schemas
+from sage_dialog.core.tables import DataFrame, to_arrow
 
 
 class TableSchema:
@@ -31,11 +32,14 @@ class TableSchema:
         self.name = schema
         self.expected: pa.Schema = expected
 
-    def validate(self, data: pa.Table) -> pa.Table:
-        if not isinstance(data, pa.Table):
+    def validate(self, data: DataFrame) -> DataFrame:
+        import pandas as pd
+
+        if not isinstance(data, pd.DataFrame):
             found = f"{type(data).__module__}.{type(data).__qualname__}"
-            raise DataValidationError(f"Expected a pyarrow.Table with schema {self.name}, found {found}")
-        if failures := [*self._column_failures(data), *self._null_failures(data)]:
+            raise DataValidationError(f"Expected a pandas.DataFrame with schema {self.name}, found {found}")
+        arrow = to_arrow(data)
+        if failures := [*self._column_failures(arrow), *self._null_failures(arrow)]:
             raise DataValidationError(f"Not a table of schema {self.name}", failures=failures)
         return data
 

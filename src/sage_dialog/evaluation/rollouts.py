@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from sage_dialog.roles.protocols import Said
+from sage_dialog.dialogue import Message
 from sage_dialog.sac import Chain, parse
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ class Reply:
         return chain if isinstance(chain, Chain) else None
 
 
-def whole_dialogues(rollouts: pa.Table) -> dict[str, tuple[Said, ...]]:
+def whole_dialogues(rollouts: pa.Table) -> dict[str, tuple[Message, ...]]:
     """Each situation's dialogue as its two sides heard it, from a table of `schemas.TRAJECTORIES`."""
-    dialogues: dict[str, list[Said]] = {}
+    dialogues: dict[str, list[Message]] = {}
     for row in rollouts.select(["situation_id", "turn", "role", "text"]).sort_by("turn").to_pylist():
-        dialogues.setdefault(row["situation_id"], []).append(Said(row["role"], row["text"]))
+        dialogues.setdefault(row["situation_id"], []).append(Message(row["role"], row["text"]))
     return {situation: tuple(dialogues[situation]) for situation in sorted(dialogues)}
 
 

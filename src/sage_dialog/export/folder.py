@@ -6,17 +6,17 @@ import json
 import shutil
 from pathlib import Path
 
-from sage_dialog.bases import TOKENIZER_FILES, is_on_hub
-from sage_dialog.parameters import SamplingDials
-from sage_dialog.policies import CARD, Policy
-from sage_dialog.quiet import quiet_libraries
+from sage_dialog.config import SamplingConfig
+from sage_dialog.core.hub_models import TOKENIZER_FILES, is_on_hub
+from sage_dialog.core.log_filters import quiet_libraries
+from sage_dialog.core.policies import CARD, Policy
 
 CONFIG = "adapter_config.json"
 BASE_FOLDER = "base"
 """Beside an adapter on a base of this machine, where that base lies."""
 
 
-def export_policy(policy: Policy, base: Policy, sampling: SamplingDials, merge: bool, out: Path, final: Path) -> None:
+def export_policy(policy: Policy, base: Policy, sampling: SamplingConfig, merge: bool, out: Path, final: Path) -> None:
     """Fill `out`: one whole model where `merge` is true, else the adapter.
 
     The tokenizer, with its chat template, is the base's to the byte. The generation config samples as `sampling` says,
@@ -71,7 +71,7 @@ def _name_base(config: Path, base: Policy, beside: Path | None) -> None:
     config.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n")
 
 
-def _generation_config(base: Policy, sampling: SamplingDials, out: Path) -> None:
+def _generation_config(base: Policy, sampling: SamplingConfig, out: Path) -> None:
     from transformers import AutoConfig, GenerationConfig
 
     if (base.path / "generation_config.json").is_file():

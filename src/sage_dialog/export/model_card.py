@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
-from sage_dialog.bases import is_on_hub
-from sage_dialog.evaluation.failures import FAILURES
-from sage_dialog.evaluation.report import OUTCOME_RULES
-from sage_dialog.evaluation.report_format import p_value, percent
-from sage_dialog.evaluation.votes import PERSON
-from sage_dialog.policies import PolicyCard
+from sage_dialog.core.hub_models import is_on_hub
+from sage_dialog.core.policies import PolicyCard
+from sage_dialog.evaluation.judging.votes import PERSON
+from sage_dialog.evaluation.replies.failures import FAILURES
+from sage_dialog.evaluation.report.formatting import p_value, percent
+from sage_dialog.evaluation.report.report import OUTCOME_RULES
 
 FILE = "README.md"
 TEMPLATE = "model_card.md.j2"
@@ -65,7 +65,7 @@ class ModelCard:
     recipe: Mapping[str, Any]
     unrecorded: Sequence[str]
     code: str | None
-    preamble: str | None
+    system_prompt: str | None
     results: Results | None
 
     @property

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock
 
-from sage_dialog.atomic import whole_file
+from sage_dialog.core.atomic_files import atomic_file
 from sage_dialog.lineage.records import File
 
 _SHOWN_AFTER_S = 3.0  # seconds of reading until a bar says how far it is
@@ -66,7 +66,7 @@ class Digests:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self._path.with_name(f".{self._path.name}.lock")):
             kept = {path: state for path, state in self._known().items() if Path(path).exists()} | dict(new)
-            with whole_file(self._path) as partial:
+            with atomic_file(self._path) as partial:
                 partial.write_text(json.dumps(kept, indent=0, sort_keys=True) + "\n", "utf-8")
 
 

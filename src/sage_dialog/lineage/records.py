@@ -15,7 +15,7 @@ from typing import Any, Literal
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sage_dialog.atomic import whole_file
+from sage_dialog.core.atomic_files import atomic_file
 
 RUN = re.compile(r"\d{4}-\d\d-\d\dT\d\d\.\d\d\.\d\d\.\d{3}Z")
 """A run's name: the moment it began, which is also the version of everything that it writes."""
@@ -203,7 +203,7 @@ class RunFolder:
 
     def keep(self, record: RunRecord) -> None:
         """Put a record in the place of its earlier form; killed meanwhile, one of the two is there."""
-        with whole_file(self.file(record.run)) as partial:
+        with atomic_file(self.file(record.run)) as partial:
             partial.write_text(record.model_dump_json(indent=1) + "\n", "utf-8")
 
     def read(self, run: str) -> RunRecord:
@@ -310,7 +310,7 @@ class RunFolder:
         return tags[name]
 
     def _keep_tags(self, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
-        with FileLock(self.path / ".tags.lock"), whole_file(self.path / "tags.json") as partial:
+        with FileLock(self.path / ".tags.lock"), atomic_file(self.path / "tags.json") as partial:
             partial.write_text(json.dumps(change(self.tags()), indent=1, sort_keys=True) + "\n", "utf-8")
 
     def file(self, run: str) -> Path:

@@ -1,7 +1,7 @@
 """Replies by a hosted batch API (`/v1/files`, `/v1/batches`): within a day, at a share of the price.
 
-A batch that was created is paid for, whatever becomes of the process that did it. So the journal knows its requests
-before the server does, and the server knows it by the journal's name for it (its metadata): a run that follows finds
+A batch that was created is paid for, whatever becomes of the process that did it. So the response cache knows its requests
+before the server does, and the server knows it by the response_cache's name for it (its metadata): a run that follows finds
 the batch, collects it, and asks only for what it did not bring.
 
 Not covered: a call that creates a batch, is on its way while its process is killed, and reaches the server only after
@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sage_dialog.llm.asker import Asker, Endpoint, Item, Result
 from sage_dialog.llm.batch_api import ENDED, BatchApi, line_of, queue_is_full
 from sage_dialog.llm.budget import Budget, Reservation
-from sage_dialog.llm.journal import Journal
-from sage_dialog.llm.requests import MAY_PASS, PAID_IN_VAIN, NoReplyError, Reason, RefusedError, Reply, Request
+from sage_dialog.llm.endpoint import Endpoint, Item, LLMClient, Result
+from sage_dialog.llm.requests import MAY_PASS, UNUSABLE_RESPONSES, NoReplyError, Reason, RefusedError, Reply, Request
+from sage_dialog.llm.response_cache import ResponseCache
 from sage_dialog.llm.server import Server, attempts, usage_of
 
 if TYPE_CHECKING:
@@ -77,12 +77,12 @@ class _Batch:
     requests: dict[str, Request]  # by custom id
     id: str | None = None
     reservations: dict[str, Reservation] = field(default_factory=dict)
-    alone: bool = True  # no other of this asker's was out when it was submitted
+    alone: bool = True  # no other of this client's was out when it was submitted
     sending: asyncio.Task[None] | None = None
     seeing_through: asyncio.Task[None] | None = None
 
 
-class BatchAsker(Asker):
+class BatchLLMClient(LLMClient):
     """Asks in batches: one is submitted when no item under way can go on without a reply, or when it is full.
 
     Requests that come up later, such as those that show a model its error, so become the next batch. Several batches
@@ -101,12 +101,12 @@ class BatchAsker(Asker):
     def __init__(
         self,
         endpoint: Endpoint,
-        journal: Journal,
+        response_cache: ResponseCache,
         budget: Budget,
         max_failed_share: float = 1.0,
         settings: BatchSettings | None = None,
     ) -> None:
-        super().__init__(endpoint, journal, budget, max_failed_share)
+        super().__init__(endpoint, response_cache, budget, max_failed_share)
         if len(endpoint.base_urls) != 1:
             raise ValueError(f"a batch is one server's, but base_urls has {len(endpoint.base_urls)}; name one.")
         self.settings = settings or BatchSettings()
@@ -146,8 +146,8 @@ class BatchAsker(Asker):
             self._streams.remove(stream)
 
     async def ask(self, request: Request) -> Reply:
-        if reply := self.journal.reply_to(request):
-            self.journal.note_hit(request)
+        if reply := self.response_cache.reply_to(request):
+            self.response_cache.note_hit(request)
             return reply
         asked = self._asked.get(request.key)
         if asked is None:
@@ -214,7 +214,9 @@ class BatchAsker(Asker):
 
     async def _submit(self) -> None:
         try:
-            for name, batch_id, requests in await self.journal.adopt_batches(self._server.place, self.endpoint.model):
+            for name, batch_id, requests in await self.response_cache.adopt_batches(
+                self._server.place, self.endpoint.model
+            ):
                 logger.info("batch %s of an earlier run is taken over: %d requests", batch_id or name, len(requests))
                 self._see_through(_Batch(name, requests, batch_id))
             for batch in self._out.values():
@@ -242,7 +244,7 @@ class BatchAsker(Asker):
         for asked in chosen:
             del self._gathered[asked.request.key]
         name = uuid.uuid4().hex  # not its content's: the same may be asked again, after it expired
-        opened = await self.journal.open_batch(
+        opened = await self.response_cache.open_batch(
             name, self._server.place, self.endpoint.model, [asked.request for asked in chosen]
         )
         batch = _Batch(name, {request.key: request for request in opened})
@@ -250,7 +252,7 @@ class BatchAsker(Asker):
             await self._wait_for_others([asked for asked in chosen if asked.request.key not in batch.requests])
             await self._reserve(batch)
         except Exception:
-            await self.journal.forget_batch(name)
+            await self.response_cache.forget_batch(name)
             raise
         if batch.requests:
             self._see_through(batch, b"".join(lines[key] for key in batch.requests))
@@ -262,17 +264,17 @@ class BatchAsker(Asker):
                 continue
             reservation = self.budget.reserve_now(request, half=True)
             if reservation is None and not batch.reservations and not self._out:
-                # Nothing of this asker's is out that could make room; of another's there may be.
+                # Nothing of this client's is out that could make room; of another's there may be.
                 reservation = await self.budget.reserve(request, half=True)
             if reservation is None:
                 break
             batch.reservations[key] = reservation
-        left_out = [key for key in batch.requests if key not in batch.reservations]
-        for key in left_out:
+        training_rejects = [key for key in batch.requests if key not in batch.reservations]
+        for key in training_rejects:
             del batch.requests[key]
-        if left_out:
-            await self.journal.leave_out(batch.name, left_out)
-        still = {key: self._asked[key] for key in left_out if key in self._asked}
+        if training_rejects:
+            await self.response_cache.leave_out(batch.name, training_rejects)
+        still = {key: self._asked[key] for key in training_rejects if key in self._asked}
         if batch.requests or self._out:
             self._held.update(still)
         else:  # what was in the way has just been collected
@@ -284,8 +286,8 @@ class BatchAsker(Asker):
         for asked in elsewhere:
             if self._asked.get(asked.request.key) is not asked:
                 continue
-            if reply := self.journal.reply_to(asked.request):
-                self.journal.note_hit(asked.request)
+            if reply := self.response_cache.reply_to(asked.request):
+                self.response_cache.note_hit(asked.request)
                 self._give(asked, reply)
             else:
                 waiting.append(asked)
@@ -303,7 +305,7 @@ class BatchAsker(Asker):
         batch.seeing_through = asyncio.create_task(self._seen_through(batch))
 
     async def _seen_through(self, batch: _Batch) -> None:
-        """From its submission until its replies are in the journal and with those who wait."""
+        """From its submission until its replies are in the response cache and with those who wait."""
         there_is_room = True
         try:
             if batch.sending is not None:
@@ -325,7 +327,7 @@ class BatchAsker(Asker):
             del self._out[batch.name]
             for reservation in batch.reservations.values():
                 await self.budget.settle(reservation, 0, None)
-            await self.journal.let_go(batch.name)
+            await self.response_cache.let_go(batch.name)
             # What it did not bring is asked again, and there may be room for more now.
             self._held.update({asked.request.key: asked for asked in self._asked_of(batch)})
             if there_is_room or not self._out:
@@ -337,9 +339,9 @@ class BatchAsker(Asker):
         if content is None:
             if found := await self._api.find(batch.name):
                 batch.id = found.id
-                await self.journal.note_submitted(batch.name, batch.id)
+                await self.response_cache.note_submitted(batch.name, batch.id)
             else:
-                await self.journal.forget_batch(batch.name)
+                await self.response_cache.forget_batch(batch.name)
             return
         tries = 0
         try:
@@ -352,10 +354,10 @@ class BatchAsker(Asker):
                     batch.id = await self._api.begin(batch.name, file_id, again=tries > 1)
         except (NoReplyError, RefusedError) as error:
             if not tries or (tries == 1 and isinstance(error, RefusedError)):  # the server surely does not have it
-                await self.journal.forget_batch(batch.name)
+                await self.response_cache.forget_batch(batch.name)
             raise
         assert batch.id is not None
-        await self.journal.note_submitted(batch.name, batch.id)
+        await self.response_cache.note_submitted(batch.name, batch.id)
         logger.info(
             "batch %s: %d requests are with %s; if this run ends, the same command collects it",
             *(batch.id, len(batch.requests), self._server.place),
@@ -385,9 +387,9 @@ class BatchAsker(Asker):
                 await asyncio.sleep(self.settings.poll_s)
 
     async def _collect(self, batch: _Batch, state: Batch, lines: Sequence[bytes]) -> None:
-        """Into the journal, all in one commit, and only then to those who wait, all at once."""
+        """Into the response cache, all in one commit, and only then to those who wait, all at once."""
         if state.status == "failed":
-            await self.journal.forget_batch(batch.name)
+            await self.response_cache.forget_batch(batch.name)
             if queue_is_full(state) and not batch.alone:
                 raise _QueueFullError
             raise self._api.refusal(state)
@@ -412,7 +414,7 @@ class BatchAsker(Asker):
                 refused = refusal
             if reservation := batch.reservations.pop(key, None):
                 await self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
-        await self.journal.collect_batch(batch.name, kept, failed)
+        await self.response_cache.collect_batch(batch.name, kept, failed)
         reasons = Counter(failure.reason.value for _, failure, *_ in failed)
         logger.log(
             logging.WARNING if len(kept) < len(batch.requests) else logging.INFO,
@@ -432,9 +434,9 @@ class BatchAsker(Asker):
         """To those who wait, unless it is to be asked again."""
         if isinstance(outcome, NoReplyError):
             asked.rounds += 1
-            asked.useless += outcome.reason in PAID_IN_VAIN
-            again = outcome.reason in (*MAY_PASS, *PAID_IN_VAIN, Reason.EXPIRED)
-            if again and asked.rounds < self.settings.rounds and asked.useless < self.endpoint.useless_replies:
+            asked.useless += outcome.reason in UNUSABLE_RESPONSES
+            again = outcome.reason in (*MAY_PASS, *UNUSABLE_RESPONSES, Reason.EXPIRED)
+            if again and asked.rounds < self.settings.rounds and asked.useless < self.endpoint.max_invalid_responses:
                 return
         self._dismiss(asked)
         if isinstance(outcome, Reply):

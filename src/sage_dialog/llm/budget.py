@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sage_dialog.config import Caps, Price, Role
 from sage_dialog.llm.requests import Request, StopsRunError
-from sage_dialog.parameters import Caps, Price, Role
 
 RUN = "the run"
 _KINDS = ("calls", "tokens", "money")
@@ -165,6 +165,6 @@ class Budget:
         whose = who if who == RUN else f"the {who}"
         return (
             f"{name} = {cap:,} is reached: {whose} has spent {spent:,.6g}, and the next call to {reservation.model} "
-            "may go over it. Every reply is in the journal. The same command goes on from there, with as much to spend "
+            "may go over it. Every reply is in the response cache. The same command goes on from there, with as much to spend "
             f"again; --params {name}=… or conf/*/parameters_llm.yml allows more at a time."
         )

@@ -8,26 +8,28 @@ from collections import Counter
 
 from aiolimiter import AsyncLimiter
 
-from sage_dialog.llm.asker import Asker, Endpoint
 from sage_dialog.llm.budget import Budget, Reservation
-from sage_dialog.llm.journal import Journal
-from sage_dialog.llm.limits import Places
-from sage_dialog.llm.requests import MAY_PASS, PAID_IN_VAIN, NoReplyError, Reason, Reply, Request
+from sage_dialog.llm.endpoint import Endpoint, LLMClient
+from sage_dialog.llm.requests import MAY_PASS, UNUSABLE_RESPONSES, NoReplyError, Reason, Reply, Request
+from sage_dialog.llm.response_cache import ResponseCache
 from sage_dialog.llm.server import Server, attempts, usage_of
+from sage_dialog.llm.server_pool import Places
 
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.5  # how often a reply is looked for that another process asks for
 
 
-class Client(Asker):
+class Client(LLMClient):
     """Asks by one call for each request.
 
-    A reply that the journal has is never asked for; one that comes is in the journal before it is given out.
+    A reply that the response cache has is never asked for; one that comes is in the response cache before it is given out.
     """
 
-    def __init__(self, endpoint: Endpoint, journal: Journal, budget: Budget, max_failed_share: float = 1.0) -> None:
-        super().__init__(endpoint, journal, budget, max_failed_share)
+    def __init__(
+        self, endpoint: Endpoint, response_cache: ResponseCache, budget: Budget, max_failed_share: float = 1.0
+    ) -> None:
+        super().__init__(endpoint, response_cache, budget, max_failed_share)
         self.servers = tuple(Server(endpoint, url) for url in endpoint.base_urls)
         # Enough to go on with while one call is tried again for minutes.
         self.at_once = max(1024, 4 * endpoint.concurrency * len(self.servers))
@@ -44,8 +46,8 @@ class Client(Asker):
         key = request.key
         while (fetch := self._fetches.get(key)) and fetch.cancelling():
             await asyncio.wait([fetch])  # nobody waited for it any more, but it may be on its way
-        if reply := self.journal.reply_to(request):
-            self.journal.note_hit(request)
+        if reply := self.response_cache.reply_to(request):
+            self.response_cache.note_hit(request)
             return reply
         if fetch is None:  # the same request twice at once is one call
             fetch = self._fetches[key] = asyncio.create_task(self._fetch(request))
@@ -77,14 +79,14 @@ class Client(Asker):
             try:
                 return await self._attempts(request)
             except _ElsewhereError:
-                if reply := self.journal.reply_to(request):
-                    self.journal.note_hit(request)
+                if reply := self.response_cache.reply_to(request):
+                    self.response_cache.note_hit(request)
                     return reply
                 await self.refuse_left_behind([request])
                 await asyncio.sleep(_POLL_S)
             except BaseException:
                 if request.key in self._claimed:
-                    self.journal.give_back(request)
+                    self.response_cache.give_back(request)
                 raise
             finally:
                 self._claimed.discard(request.key)
@@ -94,9 +96,9 @@ class Client(Asker):
 
         def may_pass(error: BaseException) -> bool:
             nonlocal useless
-            if isinstance(error, NoReplyError) and error.reason in PAID_IN_VAIN:
+            if isinstance(error, NoReplyError) and error.reason in UNUSABLE_RESPONSES:
                 useless += 1
-                return useless < self.endpoint.useless_replies
+                return useless < self.endpoint.max_invalid_responses
             return isinstance(error, NoReplyError) and error.reason in MAY_PASS
 
         return await attempts(self.endpoint.attempts, may_pass)(self._call, request)
@@ -107,7 +109,7 @@ class Client(Asker):
         else:
             async with self._next:
                 self._claimed.add(request.key)
-                if not await self.journal.claim(request):
+                if not await self.response_cache.claim(request):
                     self._claimed.remove(request.key)
                     raise _ElsewhereError
                 server, number = await self._places.take()
@@ -126,7 +128,7 @@ class Client(Asker):
             return await asyncio.shield(call)
         except asyncio.CancelledError:
             await asyncio.wait([call])
-            call.exception()  # noted in the journal, and of no more use
+            call.exception()  # noted in the response cache, and of no more use
             raise
 
     async def _send(self, server: Server, number: int, request: Request, reservation: Reservation) -> Reply:
@@ -142,11 +144,11 @@ class Client(Asker):
                 reply = request.read(answer, prompt_tokens, completion_tokens)
             finally:
                 await self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
-            await self.journal.keep(request, reply, cost)
+            await self.response_cache.keep(request, reply, cost)
         except NoReplyError as failure:
             server.failed(number, failure)
             self._warn(server, failure)
-            await self.journal.note_failure(request, failure, prompt_tokens, completion_tokens, cost)
+            await self.response_cache.note_failure(request, failure, prompt_tokens, completion_tokens, cost)
             raise
         finally:
             # Only now: a process that is killed loses no more calls than may be on their way at once.
@@ -156,7 +158,7 @@ class Client(Asker):
     def _warn(self, server: Server, failure: NoReplyError) -> None:
         level = logging.DEBUG if failure.reason in self._warned else logging.WARNING
         self._warned.add(failure.reason)
-        logger.log(level, "%s: %s (said once; the journal counts them)", server.place, failure)
+        logger.log(level, "%s: %s (said once; the response cache counts them)", server.place, failure)
 
 
 def _likely_tokens(request: Request) -> float:

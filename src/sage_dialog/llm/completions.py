@@ -61,8 +61,8 @@ class CompletionRequest(Request):
 
     path = "/completions"
 
-    def decides(self) -> dict[str, Any]:
-        """See `Request.decides`."""
+    def fingerprint_inputs(self) -> dict[str, Any]:
+        """See `Request.fingerprint_inputs`."""
         return {"completion": self.body(), "draw": self.draw, "revision": self.revision}
 
     def body(self) -> dict[str, Any]:

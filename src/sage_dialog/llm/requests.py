@@ -33,10 +33,10 @@ class Request(ABC):
     @cached_property
     def key(self) -> str:
         """The name of its reply: a hash of all that decides it. Who asks, and which server answers, do not."""
-        return hashlib.sha256(json.dumps(self.decides(), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.fingerprint_inputs(), sort_keys=True).encode()).hexdigest()
 
     @abstractmethod
-    def decides(self) -> dict[str, Any]:
+    def fingerprint_inputs(self) -> dict[str, Any]:
         """All that decides the reply."""
 
     @abstractmethod
@@ -86,8 +86,8 @@ class ChatRequest(Request):
 
     path = "/chat/completions"
 
-    def decides(self) -> dict[str, Any]:
-        """See `Request.decides`."""
+    def fingerprint_inputs(self) -> dict[str, Any]:
+        """See `Request.fingerprint_inputs`."""
         return {
             "model": self.model,
             "messages": [dict(message) for message in self.messages],
@@ -178,7 +178,7 @@ MAY_PASS = (Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.BUSY, Reason.BROKEN)
 PUSHES_BACK = (Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.BUSY)
 """The server has too much to do."""
 
-PAID_IN_VAIN = (Reason.TRUNCATED, Reason.EMPTY, Reason.FILTERED, Reason.REFUSED)
+UNUSABLE_RESPONSES = (Reason.TRUNCATED, Reason.EMPTY, Reason.FILTERED, Reason.REFUSED)
 """The server did answer, and what it said is of no use."""
 
 

@@ -12,9 +12,8 @@ from urllib.request import getproxies
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from sage_dialog.llm import loop
-from sage_dialog.llm.asker import Endpoint
-from sage_dialog.llm.limits import AdaptiveLimit
+from sage_dialog.llm import event_loop as loop
+from sage_dialog.llm.endpoint import Endpoint
 from sage_dialog.llm.requests import (
     MAY_PASS,
     PUSHES_BACK,
@@ -25,6 +24,7 @@ from sage_dialog.llm.requests import (
     Request,
     whole_characters,
 )
+from sage_dialog.llm.server_pool import AdaptiveLimit
 
 if TYPE_CHECKING:
     import openai

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sage_dialog.parameters import BaseModelDials
-from sage_dialog.policies import Policy, PolicyCard, weights_revision
-from sage_dialog.seeds import derived_seed, generator
+from sage_dialog.config import BaseModelConfig
+from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
+from sage_dialog.core.seeds import derived_seed, generator
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ CHAT_TEMPLATE = (
 
 
 def train_base(
-    documents: list[Document], dials: BaseModelDials, seed: int, out: Path, threads: int | None = None
+    documents: list[Document], config: BaseModelConfig, seed: int, out: Path, threads: int | None = None
 ) -> Policy:
     """Train tokenizer and model on `documents` and write them to `out` as the policy ``sage_0``.
 
@@ -45,13 +45,13 @@ def train_base(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    tokenizer = train_tokenizer(documents, dials.vocabulary)
+    tokenizer = train_tokenizer(documents, config.vocabulary)
     rows = [_encoded(tokenizer, document) for document in documents]
-    model = _untrained(dials, tokenizer, seed)
-    batches = _batches(rows, dials, seed)
-    optimisers = _optimisers(model, dials.learning_rate)
+    model = _untrained(config, tokenizer, seed)
+    batches = _batches(rows, config, seed)
+    optimisers = _optimisers(model, config.learning_rate)
     schedules = [
-        torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, dials.steps)) for optimiser in optimisers
+        torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config.steps)) for optimiser in optimisers
     ]
     model.train()
     progress = tqdm(batches, desc="pretraining sage_0", unit="step", mininterval=1.0)
@@ -119,18 +119,18 @@ def _encoded(tokenizer: PreTrainedTokenizerFast, document: Document) -> list[int
     return list(tokenizer.apply_chat_template(document["messages"], tokenize=True)["input_ids"])
 
 
-def _untrained(dials: BaseModelDials, tokenizer: PreTrainedTokenizerFast, seed: int) -> MixtralForCausalLM:
+def _untrained(config: BaseModelConfig, tokenizer: PreTrainedTokenizerFast, seed: int) -> MixtralForCausalLM:
     import torch
     from transformers import MixtralConfig, MixtralForCausalLM
 
     config = MixtralConfig(
         vocab_size=len(tokenizer),
-        hidden_size=dials.hidden,
-        intermediate_size=dials.expert_hidden,
-        num_hidden_layers=dials.layers,
-        num_attention_heads=dials.heads,
-        num_key_value_heads=dials.heads,
-        num_local_experts=dials.experts,
+        hidden_size=config.hidden,
+        intermediate_size=config.expert_hidden,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.heads,
+        num_local_experts=config.experts,
         num_experts_per_tok=2,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
@@ -157,18 +157,18 @@ def _optimisers(model: MixtralForCausalLM, learning_rate: float) -> list[torch.o
     ]
 
 
-def _batches(rows: list[list[int]], dials: BaseModelDials, seed: int) -> list[list[int]]:
+def _batches(rows: list[list[int]], config: BaseModelConfig, seed: int) -> list[list[int]]:
     """`steps` batches of row numbers, alike in length within a batch, in seeded order."""
     batches: list[list[int]] = []
     epoch = 0
-    while len(batches) < dials.steps:
+    while len(batches) < config.steps:
         rng = generator(seed, "pretraining order", epoch)
         jitter = rng.random(len(rows)) * 8
         by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]) + jitter[i])
-        whole = [by_length[i : i + dials.batch_size] for i in range(0, len(rows), dials.batch_size)]
+        whole = [by_length[i : i + config.batch_size] for i in range(0, len(rows), config.batch_size)]
         batches += [whole[i] for i in rng.permutation(len(whole))]
         epoch += 1
-    return batches[: dials.steps]
+    return batches[: config.steps]
 
 
 def _padded(rows: list[list[int]], pad: int):  # type: ignore[no-untyped-def]

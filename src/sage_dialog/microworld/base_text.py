@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sage_dialog.core.seeds import generator
 from sage_dialog.microworld.world import Scene, World, pick
 from sage_dialog.sac import Intent
 from sage_dialog.sac.chain import render_block
-from sage_dialog.seeds import generator
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,10 +8,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from sage_dialog.config import Split
+from sage_dialog.core.seeds import generator
 from sage_dialog.microworld.base_text import ASSISTANT_PREAMBLE, suited_motivation
 from sage_dialog.microworld.world import World, pick
-from sage_dialog.parameters import Split
-from sage_dialog.seeds import generator
 
 COLUMNS = ("conv_id", "utterance_idx", "context", "prompt", "speaker_idx", "utterance", "selfeval", "tags")
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from sage_dialog.core.seeds import generator
 from sage_dialog.microworld.base_text import NAMES
 from sage_dialog.microworld.world import World, pick
-from sage_dialog.seeds import generator
 
 if TYPE_CHECKING:
     import numpy as np

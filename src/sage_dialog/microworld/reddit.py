@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sage_dialog.core.seeds import generator
 from sage_dialog.microworld.base_text import suited_motivation
 from sage_dialog.microworld.world import Scene, World, pick
-from sage_dialog.seeds import generator
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,9 +76,9 @@ def _thread(world: World, rng: np.random.Generator, number: int, dump: _Months) 
     start = int(rng.integers(MONTH_START[0], MONTH_START[-1] - 40_000))
     thread = _Thread(dump, rng, pick(rng, list(SUBREDDITS)), dump.new_id(), start)
     thread.submit(f"What is on your mind about the {scene.topic}?")
-    sharer, listener = f"user{2 * number}", f"user{2 * number + 1}"
+    speaker, listener = f"user{2 * number}", f"user{2 * number + 1}"
     said = f"{scene.text} {pick(rng, world.parts['thanks'])}"
-    parent = thread.comment(said, sharer, f"t3_{thread.link}")
+    parent = thread.comment(said, speaker, f"t3_{thread.link}")
     for turn in range(1, int(rng.integers(5, 8))):
         if turn % 2:
             if rng.random() < 0.15:  # a branch that ends where it begins
@@ -86,7 +86,7 @@ def _thread(world: World, rng: np.random.Generator, number: int, dump: _Months) 
             text, suited = _reply(world, rng, scene)
             parent = thread.comment(text, listener, parent)
         else:
-            parent = thread.comment(world.follow_up(rng, scene, suited, scene.things[turn % 4]), sharer, parent)
+            parent = thread.comment(world.follow_up(rng, scene, suited, scene.things[turn % 4]), speaker, parent)
         if rng.random() < 0.08:
             thread.comment(pick(rng, list(DIRT)), f"stray{number}", parent)
         if rng.random() < 0.01:  # a parent that no dump holds

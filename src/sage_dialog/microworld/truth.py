@@ -26,7 +26,7 @@ USER_KEEPS_FEELING = "user keeps the feeling"  # their cues show the situation's
 
 
 def scores(world: World, world_truth: pa.Table, rollouts: Mapping[str, pa.Table]) -> pa.Table:
-    """Every statistic of every reply (schemas.OUTSIDE_SCORES); exchange 1 answers the situation itself.
+    """Every statistic of every reply (schemas.EXTERNAL_SCORES); exchange 1 answers the situation itself.
 
     Args:
         world_truth: situation_id, emotion, topic, suitable.
@@ -46,7 +46,7 @@ def scores(world: World, world_truth: pa.Table, rollouts: Mapping[str, pa.Table]
         for situation, exchange, heard, reply, earlier in _replies(table)
         for statistic, value in _reply_scores(world, truth[situation], heard, reply, earlier).items()
     ]
-    return pa.Table.from_pylist(rows, schema=schemas.OUTSIDE_SCORES)
+    return pa.Table.from_pylist(rows, schema=schemas.EXTERNAL_SCORES)
 
 
 def votes(truth_scores: pa.Table, pairs: Sequence[tuple[str, str]]) -> pa.Table:
@@ -67,7 +67,7 @@ def votes(truth_scores: pa.Table, pairs: Sequence[tuple[str, str]]) -> pa.Table:
             vote = "tie" if left == right else "a" if left > right else "b"
             common = {"situation_id": situation, "policy_a": a, "policy_b": b, "judge": SCORER, "vote": vote}
             said = f"attuned replies: {a} {left:.0f}, {b} {right:.0f}"
-            rows += [common | {"order": order, "raw_reply": said} for order in ("ab", "ba")]
+            rows += [common | {"order": order, "raw_response": said} for order in ("ab", "ba")]
     return pa.Table.from_pylist(rows, schema=schemas.JUDGE_VOTES)
 
 

@@ -1,7 +1,7 @@
 """The demo world: its people compose what they say from parts, and its truth is known.
 
 A `Scene` is one situation: an emotion (shown by two cues, never named), a topic, a person, the things
-talked about. Sharers and listeners speak about a scene; `World.motivation_of` reads a reply back.
+talked about. Speakers and listeners speak about a scene; `World.motivation_of` reads a reply back.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class World:
         return replace(scene, text=fill(text, scene, things[0]))
 
     def feeling(self, scene: Scene) -> str:
-        """The sentence that shows what a sharer feels, the same words whenever it is said."""
+        """The sentence that shows what a speaker feels, the same words whenever it is said."""
         return str(self.parts["feeling"]).replace("{cues}", ", ".join(scene.cues))
 
     def reply(self, rng: np.random.Generator, scene: Scene, motivation: str, thing: str, asks: bool = True) -> str:
@@ -82,7 +82,7 @@ class World:
         return fill(" ".join(map(_capitalised_slots, said)), scene, thing)
 
     def follow_up(self, rng: np.random.Generator, scene: Scene, suited: bool, thing: str) -> str:
-        """A sharer's next words: a reaction to the last reply, news, and the feeling once more."""
+        """A speaker's next words: a reaction to the last reply, news, and the feeling once more."""
         warm = rng.random() < (0.9 if suited else 0.1)
         said = [
             pick(rng, self.parts["warm" if warm else "flat"]),

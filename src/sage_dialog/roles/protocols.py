@@ -11,15 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol
 
+from sage_dialog.dialogue import Message
 from sage_dialog.sac import Intent
-
-
-@dataclass(frozen=True)
-class Said:
-    """One utterance of a dialogue as the other side hears it. `role` is "user" or "assistant"."""
-
-    role: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -39,7 +32,7 @@ class Rejected:
     """Why a dialogue could not be annotated, and what the annotator said."""
 
     reason: str
-    raw_reply: str | None = None
+    raw_response: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,7 @@ class Choice:
     """
 
     item: str
-    history: tuple[Said, ...]
+    history: tuple[Message, ...]
     candidates: tuple[str, ...]
 
 
@@ -65,20 +58,20 @@ class Declined(StrEnum):
 class Comparison:
     """Two whole dialogues on one situation, in the order in which the judge is to read them."""
 
-    first: tuple[Said, ...]
-    second: tuple[Said, ...]
+    first: tuple[Message, ...]
+    second: tuple[Message, ...]
 
 
 @dataclass(frozen=True)
 class Verdict:
     vote: Literal["first", "second", "tie", "unreadable"]
-    raw_reply: str | None = None
+    raw_response: str | None = None
 
 
 class Annotator(Protocol):
     name: str
 
-    def annotate(self, dialogues: Sequence[Sequence[Said]]) -> Iterator[tuple[Labelled, ...] | Rejected]:
+    def annotate(self, dialogues: Sequence[Sequence[Message]]) -> Iterator[tuple[Labelled, ...] | Rejected]:
         """One label an utterance, or the reason why a dialogue has none (paper appendix B); in order, as they come."""
         ...
 

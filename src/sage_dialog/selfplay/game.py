@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from sage_dialog.generation.candidates import Candidate, read_candidate
-from sage_dialog.generation.engine import Engine, Prompt, Sample
-from sage_dialog.parameters import GameRules
+from sage_dialog.config import GameRules
+from sage_dialog.core.seeds import generator
+from sage_dialog.dialogue import Message, agent_view, user_view
+from sage_dialog.inference.candidates import Candidate, read_candidate
+from sage_dialog.inference.engine import Engine, Prompt, Sample
 from sage_dialog.roles.protocols import Choice, Declined, Selector
 from sage_dialog.sac import Chain, Unparsed, parse
-from sage_dialog.seeds import generator
-from sage_dialog.selfplay.dialogue import (
-    Dialogue,
-    Message,
-    Outcome,
-    Speaker,
-    agent_view,
-    is_farewell,
-    up_to_first_question,
-    user_view,
-)
+from sage_dialog.selfplay.views import Dialogue, Outcome, Speaker, is_farewell, up_to_first_question
 
 Turns = Generator[list[Choice], list[int | Declined], None]
 """Dialogues being played: gives the choices that the selector is to decide, and takes what it picked."""
@@ -80,7 +72,7 @@ def _agent_samples(
     """The dialogues whose prompt fits the model's context, each with its samples; the others end."""
     prompts = [
         Prompt(
-            agent_view(dialogue.messages, game.agent.preamble),
+            agent_view(dialogue.messages, game.agent.system_prompt),
             game.item("agent", dialogue.situation_id, dialogue.turn, *([redraw] if redraw else [])),
         )
         for dialogue in dialogues
@@ -101,9 +93,9 @@ def _listen(engine: Engine, game: Game, dialogues: Sequence[Dialogue]) -> None:
     for dialogue, (sample,) in _agent_samples(engine, game, dialogues):
         chain = parse(sample.text) if game.agent.blocks else None
         if isinstance(chain, Chain):
-            message = Message("assistant", chain.utterance, sample.text, chain)
+            message = Message("assistant", sample.text, chain.utterance, chain)
         else:
-            message = Message("assistant", sample.text, sample.text)
+            message = Message("assistant", sample.text)
         dialogue.messages.append(message)
         if not message.text.strip():
             dialogue.outcome = Outcome.EMPTY_AGENT_REPLY
@@ -158,7 +150,7 @@ def _decide(asked: Sequence[_Asked], picked: Sequence[int | Declined]) -> list[D
             chosen = shown[answer]
             dialogue.candidates[dialogue.turn] = (candidates, chosen)
             said = candidates[chosen]
-            dialogue.messages.append(Message("assistant", str(said.utterance), said.text, said.chain))
+            dialogue.messages.append(Message("assistant", said.text, str(said.utterance), said.chain))
     return none_good
 
 
@@ -179,7 +171,7 @@ def _user_turn(engine: Engine, game: Game, dialogues: Sequence[Dialogue]) -> Non
     for attempt in range(game.rules.user_attempts):
         prompts = [
             Prompt(
-                user_view(dialogue.messages, game.user),
+                user_view(dialogue.messages, game.user.system_prompt, game.user.blocks),
                 game.item("user", dialogue.situation_id, dialogue.turn, attempt),
             )
             for dialogue in waiting
@@ -214,4 +206,4 @@ def read_user_reply(sample: Sample, blocks: bool, one_question: bool) -> Message
         return Outcome.EMPTY_USER_REPLY
     content = sample.text[: len(sample.text) - len(utterance) + len(text)]
     said = None if chain is None else Chain(chain.state, chain.action, text)
-    return Message("user", text, content, said)
+    return Message("user", content, text, said)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from sage_dialog.selfplay.dialogue import Dialogue
+    from sage_dialog.selfplay.views import Dialogue
 
 logger = logging.getLogger(__name__)
 

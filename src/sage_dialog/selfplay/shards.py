@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sage_dialog.atomic import whole_folder
+from sage_dialog.core.atomic_files import atomic_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +36,7 @@ class Shards:
         with FileLock(self._folder / "lock"):  # of two processes neither removes what the other is writing
             if self.finished(number):
                 return
-            with whole_folder(self._path(number)) as partial:
+            with atomic_folder(self._path(number)) as partial:
                 pq.write_table(candidates, partial / CANDIDATES_FILE)
                 pq.write_table(trajectories, partial / TRAJECTORIES_FILE)
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from sage_dialog.dialogue import Message
 from sage_dialog.sac import Chain
 from sage_dialog.schemas import CANDIDATES, TRAJECTORIES
-from sage_dialog.selfplay.dialogue import Dialogue, Message
+from sage_dialog.selfplay.views import Dialogue
 
 
 def candidates_table(dialogues: Iterable[Dialogue]) -> pa.Table:
@@ -68,5 +69,5 @@ def dialogues_of(trajectories: pa.Table) -> dict[str, list[Message]]:
     rows = trajectories.select(["situation_id", "turn", "role", "text", "content"]).to_pylist()
     dialogues: dict[str, list[Message]] = {}
     for row in sorted(rows, key=lambda row: row["turn"]):
-        dialogues.setdefault(row["situation_id"], []).append(Message(row["role"], row["text"], row["content"]))
+        dialogues.setdefault(row["situation_id"], []).append(Message(row["role"], row["content"], row["text"]))
     return dialogues

@@ -25,9 +25,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sage_dialog.atomic import whole_folder
-from sage_dialog.fingerprint import fingerprint
-from sage_dialog.policies import Policy, TrainedPolicy
+from sage_dialog.core.atomic_files import atomic_folder
+from sage_dialog.core.hashing import fingerprint
+from sage_dialog.core.policies import Policy, TrainedPolicy
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "safetensors")
 """Code of others that decides the weights; another version trains anew."""
 
-CODE = ("training", "generation/chat_format.py", "seeds.py")
+CODE = ("training", "inference/chat_format.py", "core/seeds.py")
 """Our own that does."""
 
 EVERY_S = 60.0
@@ -48,7 +48,7 @@ EVERY_S = 60.0
 COST = 0.05
 """Share of the time that checkpoints may take; where they are slow, there are fewer."""
 
-POLICY, LOG, LEFT_OUT = "policy", "log.parquet", "left_out.parquet"
+POLICY, LOG, TRAINING_REJECTS = "policy", "log.parquet", "training_rejects.parquet"
 
 
 class Trained(NamedTuple):
@@ -59,13 +59,13 @@ class Trained(NamedTuple):
 
     log: pa.Table
     """schemas.TRAINING_LOG"""
-    left_out: pa.Table
-    """schemas.LEFT_OUT"""
+    training_rejects: pa.Table
+    """schemas.TRAINING_REJECTS"""
     policy: Policy
 
 
 @dataclass(frozen=True)
-class Workplace:
+class TrainingRunDir:
     """The folder of one training."""
 
     folder: Path
@@ -109,27 +109,27 @@ class Workplace:
 
         policy = Policy.open(self.whole / POLICY)
         kept = TrainedPolicy(policy.path, policy.card, self.folder)
-        return Trained(pq.read_table(self.whole / LOG), pq.read_table(self.whole / LEFT_OUT), kept)
+        return Trained(pq.read_table(self.whole / LOG), pq.read_table(self.whole / TRAINING_REJECTS), kept)
 
     def keep(self, written: Path, step: int) -> None:
         """A checkpoint that the Trainer has written to its end; it takes the place of the one before."""
         (written / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nothing reads
         before = self.checkpoint
-        with whole_folder(self.folder / f"step-{step:08d}") as partial:
+        with atomic_folder(self.folder / f"step-{step:08d}") as partial:
             for path in written.iterdir():
                 path.rename(partial / path.name)
         written.rmdir()
         if before is not None:
             shutil.rmtree(before)
 
-    def finish(self, log: pa.Table, left_out: pa.Table, save: Callable[[Path], Policy]) -> Trained:
+    def finish(self, log: pa.Table, training_rejects: pa.Table, save: Callable[[Path], Policy]) -> Trained:
         """Keep what came out; `save` writes the policy to the folder it is given."""
         import pyarrow.parquet as pq
 
-        with whole_folder(self.whole) as partial:
+        with atomic_folder(self.whole) as partial:
             save(partial / POLICY)
             pq.write_table(log, partial / LOG)
-            pq.write_table(left_out, partial / LEFT_OUT)
+            pq.write_table(training_rejects, partial / TRAINING_REJECTS)
         return self.trained()
 
     def tidy(self) -> None:
@@ -143,7 +143,7 @@ class Workplace:
 
 
 @contextmanager
-def workplace(scratch: Path, name: str, decides: Mapping[str, object]) -> Iterator[Workplace]:
+def run_dir(scratch: Path, name: str, fingerprint_inputs: Mapping[str, object]) -> Iterator[TrainingRunDir]:
     """The place to train `name` at, for one process at a time.
 
     Args:
@@ -154,7 +154,7 @@ def workplace(scratch: Path, name: str, decides: Mapping[str, object]) -> Iterat
     """
     from filelock import FileLock, Timeout
 
-    folder = Path(scratch) / "training" / name / fingerprint({**decides, "machine": _machine()}, *CODE)
+    folder = Path(scratch) / "training" / name / fingerprint({**fingerprint_inputs, "machine": _machine()}, *CODE)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         held = FileLock(folder / "lock").acquire(timeout=0)
@@ -164,7 +164,7 @@ def workplace(scratch: Path, name: str, decides: Mapping[str, object]) -> Iterat
             "wait for it, or give this run a scratch folder of its own"
         ) from error
     with held:
-        place = Workplace(folder)
+        place = TrainingRunDir(folder)
         place.tidy()
         yield place
 
@@ -188,7 +188,7 @@ def table_digest(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def train_on(trainer: Trainer, name: str, place: Workplace) -> None:
+def train_on(trainer: Trainer, name: str, place: TrainingRunDir) -> None:
     """Train to the end, from the latest checkpoint where there is one, and keep checkpoints on the way.
 
     A checkpoint is taken only where the log has just been written, the sums behind its means being empty then: that

@@ -1,6 +1,6 @@
 """Where a training runs: in this process, or in several that `accelerate launch` starts and that end with this one.
 
-The processes are told by files in the training's workplace, and leave what they trained there::
+The processes are told by files in the training's run_dir, and leave what they trained there::
 
     job/job.json     the arguments; of a policy where it lies, of a table which file
     job/*.arrow      tables
@@ -28,14 +28,14 @@ from typing import IO, Any
 import pyarrow as pa
 
 import sage_dialog
-from sage_dialog import parameters
-from sage_dialog.parameters import Dials, Launcher
-from sage_dialog.policies import Policy, identity
-from sage_dialog.training.checkpoints import Trained, Workplace, table_digest, workplace
+from sage_dialog import config as parameters
+from sage_dialog.config import Config, Launcher
+from sage_dialog.core.policies import Policy, identity
+from sage_dialog.training.checkpoints import Trained, TrainingRunDir, run_dir, table_digest
 
 WORKER = "sage_dialog.training.worker"
 
-TRAININGS = {"sft": "sage_dialog.training.sft", "dpo": "sage_dialog.training.preference"}
+TRAININGS = {"sft": "sage_dialog.training.sft", "dpo": "sage_dialog.training.dpo"}
 """Modules whose `train_at` trains."""
 
 IN_PROCESS = Launcher()
@@ -64,7 +64,7 @@ def trained_by(
     Args:
         kind: one of TRAININGS.
         threads: of each process; null takes all cores, which several processes share among them.
-        told: the other arguments of its `train_at`: policies, tables, dials (their `batch_size` among them) and what
+        told: the other arguments of its `train_at`: policies, tables, parameters (their `batch_size` among them) and what
             JSON can write. With the launcher they decide the weights.
 
     Raises:
@@ -74,7 +74,7 @@ def trained_by(
     import torch
 
     try:
-        launcher.rows_at_once(told["dials"].batch_size)
+        launcher.rows_at_once(told["config"].batch_size)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     config = None
@@ -87,13 +87,13 @@ def trained_by(
         threads = max(1, (os.cpu_count() or 1) // launcher.processes)
     elif threads is not None:
         torch.set_num_threads(threads)
-    decides = {
+    fingerprint_inputs = {
         "training": [kind, name],
         "launcher": {**launcher.model_dump(), "config": config},  # what it says, wherever it lies
         "threads": threads,
         **{key: _identified(value) for key, value in told.items()},
     }
-    with workplace(scratch, name, decides) as place:
+    with run_dir(scratch, name, fingerprint_inputs) as place:
         if earlier := place.earlier():
             return earlier
         if config is None:
@@ -143,7 +143,7 @@ def work(job: Path) -> None:
     """Do what `trained_by` wrote to a folder, as one of its processes."""
     told = _read(job)
     kind, name, threads, launcher = (told.pop(key) for key in ("kind", "name", "threads", "launcher"))
-    _train_at(kind)(Workplace(job.parent), launcher, name, threads, **told)
+    _train_at(kind)(TrainingRunDir(job.parent), launcher, name, threads, **told)
 
 
 def _train_at(kind: str) -> Any:
@@ -157,7 +157,7 @@ def _identified(value: Any) -> Any:
             return identity(value)
         case pa.Table():
             return table_digest(value)
-        case Dials():
+        case Config():
             return value.model_dump()
     return value
 
@@ -174,8 +174,8 @@ def _write(job: Path, told: Mapping[str, Any]) -> None:
             case pa.Table():
                 feather.write_feather(value, job / f"{key}.arrow", compression="uncompressed")
                 written[key] = {"table": f"{key}.arrow"}
-            case Dials():
-                written[key] = {"dials": type(value).__name__, "values": value.model_dump(mode="json")}
+            case Config():
+                written[key] = {"config": type(value).__name__, "values": value.model_dump(mode="json")}
             case _:
                 written[key] = {"value": value}
     (job / JOB).write_text(json.dumps(written, indent=1))
@@ -191,14 +191,14 @@ def _read(job: Path) -> dict[str, Any]:
                 told[key] = Policy.open(path)
             case {"table": file}:
                 told[key] = feather.read_table(job / file)
-            case {"dials": model, "values": values}:
+            case {"config": model, "values": values}:
                 told[key] = getattr(parameters, model).model_validate(values)
             case {"value": value}:
                 told[key] = value
     return told
 
 
-def _launch(launcher: Launcher, threads: int, name: str, place: Workplace) -> None:
+def _launch(launcher: Launcher, threads: int, name: str, place: TrainingRunDir) -> None:
     """Run the processes of a job to their end, and show what they write."""
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(launcher.config)),

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from sage_dialog.generation.chat_format import ChatFormat
-from sage_dialog.parameters import FineTuning, Launcher, LoraDials
-from sage_dialog.policies import Policy
-from sage_dialog.quiet import quiet_libraries
-from sage_dialog.seeds import derived_seed
-from sage_dialog.training.adapters import (
+from sage_dialog.config import FineTuning, Launcher, LoraSettings
+from sage_dialog.core.log_filters import quiet_libraries
+from sage_dialog.core.policies import Policy
+from sage_dialog.core.seeds import derived_seed
+from sage_dialog.inference.chat_format import ChatFormat
+from sage_dialog.training.chat_templates import encoded, training_template
+from sage_dialog.training.checkpoints import Trained, TrainingRunDir
+from sage_dialog.training.launch import IN_PROCESS, trained_by
+from sage_dialog.training.policy_model import (
     apart,
     arguments_of,
     continued_adapter,
@@ -25,9 +28,6 @@ from sage_dialog.training.adapters import (
     tables_for,
     trained,
 )
-from sage_dialog.training.checkpoints import Trained, Workplace
-from sage_dialog.training.launch import IN_PROCESS, trained_by
-from sage_dialog.training.templates import encoded, training_template
 
 if TYPE_CHECKING:
     from trl import SFTTrainer
@@ -41,8 +41,8 @@ def fine_tune(
     base: Policy,
     start: Policy | None,
     conversations: pa.Table,
-    dials: FineTuning,
-    lora: LoraDials | None,
+    config: FineTuning,
+    lora: LoraSettings | None,
     seed: int,
     scratch: Path,
     blocks: bool,
@@ -58,20 +58,20 @@ def fine_tune(
         ValueError: if nothing is left to train on, `start` is no adapter on this base, or the base's chat template
             cannot be trained with (`templates.training_template`) or refuses a conversation.
     """
-    told = {"base": base, "start": start, "conversations": conversations, "dials": dials, "lora": lora}
+    told = {"base": base, "start": start, "conversations": conversations, "config": config, "lora": lora}
     return trained_by(launcher, "sft", scratch, name, threads, {**told, "seed": seed, "blocks": blocks})
 
 
 def train_at(
-    place: Workplace,
+    place: TrainingRunDir,
     launcher: Launcher,
     name: str,
     threads: int | None,
     base: Policy,
     start: Policy | None,
     conversations: pa.Table,
-    dials: FineTuning,
-    lora: LoraDials | None,
+    config: FineTuning,
+    lora: LoraSettings | None,
     seed: int,
     blocks: bool,
 ) -> Trained:
@@ -83,17 +83,19 @@ def train_at(
     tokenizer = load_tokenizer(base)
     chat = ChatFormat(tokenizer, training_template(tokenizer))
     lessons, told_in = _lessons(name, chat, conversations)
-    rows, left_out = fitting(name, "conversations", lessons, lambda row: len(row["input_ids"]), dials.max_length)
-    learnt, measured = apart(name, rows, [told_in[row] for row, _ in rows], dials.held_out, seed)
-    arguments = SFTConfig(**arguments_of(dials, launcher, trainer_seed, measured, place))
-    model = load_model(base, dials.quantize)  # once the arguments are there: the processes may share it among them
-    trainer = _trainer(dials.group_by_length, seed, name)(
+    rows, training_rejects = fitting(
+        name, "conversations", lessons, lambda row: len(row["input_ids"]), config.max_length
+    )
+    learnt, measured = apart(name, rows, [told_in[row] for row, _ in rows], config.held_out, seed)
+    arguments = SFTConfig(**arguments_of(config, launcher, trainer_seed, measured, place))
+    model = load_model(base, config.quantize)  # once the arguments are there: the processes may share it among them
+    trainer = _trainer(config.group_by_length, seed, name)(
         model=fresh_adapter(model, lora) if start is None else continued_adapter(model, base, start),
         args=arguments,
         processing_class=tokenizer,
         **tables_for(learnt, measured),
     )
-    return trained(trainer, name, base, start, blocks, dials.patience, left_out, place)
+    return trained(trainer, name, base, start, blocks, config.patience, training_rejects, place)
 
 
 def _lessons(
@@ -121,7 +123,7 @@ def _lessons(
 def spoken_in(conversation: str, source: str) -> str:
     """The dialogue that a conversation tells, of Reddit its thread; what has the same words is held out together.
 
-    Both sides of a dialogue are conversations of the mix, `listener:THREAD/COMMENT` and `sharer:THREAD/COMMENT`, and
+    Both sides of a dialogue are conversations of the mix, `listener:THREAD/COMMENT` and `speaker:THREAD/COMMENT`, and
     dialogues of a thread may begin alike.
     """
     dialogue = conversation.removeprefix(f"{source}:")

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from sage_dialog.config import RedditRules
 from sage_dialog.corpora.reddit.dialogues import Dialogues
 from sage_dialog.corpora.reddit.extract import KEYED_COMMENTS, KEYED_SUBMISSIONS
 from sage_dialog.corpora.reddit.rules import Rule
 from sage_dialog.corpora.reddit.threads import Part, Records, counted_comments, long_paths
-from sage_dialog.parameters import RedditRules
 from sage_dialog.schemas import DIALOGUES, REJECTED_LINES
 
 
@@ -46,7 +46,7 @@ def assemble(comments: Sequence[Part], submissions: Sequence[Part], rules: Reddi
         for these in together
     ]
     rows = sorted((row for found, _, _ in results for row in found), key=lambda row: row["dialogue_id"])
-    rejected = [row for _, set_aside, _ in results for row in set_aside]
+    rejected = [row for _, rejects, _ in results for row in rejects]
     removed: Counter[tuple[str, Rule]] = Counter()
     for _, _, counts in results:
         removed.update(counts)

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sage_dialog.config import RedditRules
+from sage_dialog.core.sentiment import compound
 from sage_dialog.corpora.reddit.columns import TextColumn
 from sage_dialog.corpora.reddit.rules import Rule
 from sage_dialog.corpora.reddit.text import (
@@ -27,8 +29,6 @@ from sage_dialog.corpora.reddit.text import (
     with_question,
 )
 from sage_dialog.corpora.reddit.threads import NONE, Records, lengths, of_comments, on_paths
-from sage_dialog.parameters import RedditRules
-from sage_dialog.sentiment import compound
 
 NOBODY = ("", "[deleted]", "[removed]", "[unknown]")
 

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from sage_dialog.config import RedditRules
 from sage_dialog.corpora.reddit.columns import TextColumn
 from sage_dialog.corpora.reddit.dumps import Dump
 from sage_dialog.corpora.reddit.reading import COMMENTS, LINE, SUBMISSIONS, Tally, read_records
 from sage_dialog.corpora.reddit.rules import Rule
-from sage_dialog.parameters import RedditRules
 
 KEYED_COMMENTS = COMMENTS.append(LINE)
 KEYED_SUBMISSIONS = SUBMISSIONS.append(LINE)

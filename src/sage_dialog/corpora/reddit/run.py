@@ -19,7 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from sage_dialog.atomic import whole_folder
+from sage_dialog.config import RedditRules
+from sage_dialog.core.atomic_files import atomic_folder
+from sage_dialog.core.hashing import fingerprint
+from sage_dialog.core.sentiment import lexicon
 from sage_dialog.corpora.reddit.assemble import Assembled, assemble
 from sage_dialog.corpora.reddit.dumps import Dump, find_dumps
 from sage_dialog.corpora.reddit.extract import KEYED_COMMENTS, KEYED_SUBMISSIONS, extract
@@ -28,10 +31,7 @@ from sage_dialog.corpora.reddit.processes import DumpsBar, carried_out, system_m
 from sage_dialog.corpora.reddit.reading import Tally
 from sage_dialog.corpora.reddit.rules import Rule
 from sage_dialog.corpora.reddit.threads import Part
-from sage_dialog.fingerprint import fingerprint
-from sage_dialog.parameters import RedditRules
 from sage_dialog.schemas import REJECTED_LINES
-from sage_dialog.sentiment import lexicon
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 # Of all of Reddit there are no more buckets than this, since batches of a few comments would be slow; they are larger.
 _BUCKET_BYTES = 8 << 20
 _FEWEST_BUCKETS, _MOST_BUCKETS = 8, 4096
-_CODE = ("corpora", "nltk_modules.py", "parameters.py", "schemas.py", "sentiment.py")
+_CODE = ("corpora", "config", "core", "schemas")
 
 
 class RedditTables(NamedTuple):
@@ -160,20 +160,20 @@ class Work:
 
     def extracted_folder(self, dump: Dump) -> Path:
         state = dump.path.stat()
-        decides = {
+        fingerprint_inputs = {
             "dump": [str(dump.path), state.st_size, state.st_mtime],
             "rules": self.rules.model_dump(include={"blocked_subreddits", "min_body_words"}),
             "buckets": self.buckets,
         }
-        return self.scratch / "extracted" / f"{dump.kind}_{dump.month}-{fingerprint(decides, *_CODE)}"
+        return self.scratch / "extracted" / f"{dump.kind}_{dump.month}-{fingerprint(fingerprint_inputs, *_CODE)}"
 
     def assembled_folder(self, dumps: Sequence[Dump]) -> Path:
-        decides = {
+        fingerprint_inputs = {
             "extracted": [self.extracted_folder(dump).name for dump in dumps],
             "rules": self.rules.model_dump(),
             "lexicon": sorted(lexicon().items()),  # NLTK's own, where it is installed, may be another
         }
-        return self.scratch / "assembled" / fingerprint(decides, *_CODE)
+        return self.scratch / "assembled" / fingerprint(fingerprint_inputs, *_CODE)
 
 
 def _extract_all(work: Work, dumps: Sequence[Dump], workers: int, max_reject_share: float) -> list[Extracted]:
@@ -198,7 +198,7 @@ def extract_to(
     """Extracts a dump into a folder that is there only when it is whole."""
     told, index = Told(dump.month, dump.path.name, Tally()), dict[int, list[int]]()
     schema = KEYED_COMMENTS if dump.kind == "RC" else KEYED_SUBMISSIONS
-    with whole_folder(folder) as partial:
+    with atomic_folder(folder) as partial:
         with pa.OSFile(str(partial / "batches.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as batches:
             for number, keyed in enumerate(extract(dump, rules, buckets, told.tally, progress)):
                 batches.write_batch(keyed.batch)
@@ -236,7 +236,7 @@ def bucket_folder(folder: Path, bucket: int) -> Path:
 
 
 def keep_assembled(assembled: Assembled, folder: Path) -> None:
-    with whole_folder(folder) as partial:
+    with atomic_folder(folder) as partial:
         pq.write_table(assembled.dialogues, partial / "dialogues.parquet")
         pq.write_table(assembled.rejected, partial / "rejected.parquet")
         (partial / "removed.json").write_text(removed_to_json(assembled.removed))

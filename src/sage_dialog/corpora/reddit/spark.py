@@ -17,7 +17,8 @@ from pathlib import Path
 import pyarrow as pa
 from tqdm import tqdm
 
-from sage_dialog.atomic import whole_file
+from sage_dialog.config import RedditRules
+from sage_dialog.core.atomic_files import atomic_file
 from sage_dialog.corpora.reddit.assemble import Assembled, assemble
 from sage_dialog.corpora.reddit.dumps import Dump, find_dumps
 from sage_dialog.corpora.reddit.extract import extract
@@ -35,7 +36,6 @@ from sage_dialog.corpora.reddit.run import (
     removed_to_json,
 )
 from sage_dialog.corpora.reddit.threads import Part
-from sage_dialog.parameters import RedditRules
 
 # A row is a batch of a dump; one of bucket -1 is what became of the dump's lines.
 _KEYED = "bucket int, dump int, number int, batch binary"
@@ -88,7 +88,7 @@ def _assemble_on_spark(work: Work, dumps: Sequence[Dump], missing: Sequence[int]
     told = [Told.from_json(bytes(row.batch).decode()) for row in keyed.where(f"bucket = {_TOLD}").collect()]
     for dump in told:
         dump.check(max_reject_share)
-    with whole_file(folder / _TOLD_FILE) as partial:
+    with atomic_file(folder / _TOLD_FILE) as partial:
         partial.write_text(json.dumps([dump.to_json() for dump in told]))
 
     groups = keyed.where(f"bucket <> {_TOLD}").groupBy("bucket")

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from sage_dialog.core.nltk_modules import nltk_module
 from sage_dialog.corpora.reddit.columns import TextColumn
-from sage_dialog.nltk_modules import nltk_module
 
 # English function words, about the fifty most frequent words of any English text (DialoGPT's paper, §2, asks that a
 # response hold one of the fifty most frequent).

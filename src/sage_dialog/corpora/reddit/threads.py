@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sage_dialog.config import RedditRules
 from sage_dialog.corpora.reddit.columns import TextColumn
 from sage_dialog.corpora.reddit.rules import Rule
-from sage_dialog.parameters import RedditRules
 
 NONE = -1  # in place of a row: no comment
 

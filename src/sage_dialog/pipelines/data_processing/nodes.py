@@ -7,8 +7,8 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from sage_dialog.parameters import DataProcessing
-from sage_dialog.tables import Table, table
+from sage_dialog.config import DataProcessing
+from sage_dialog.core.tables import Table, table
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def make_dialogues(
 
 def draw_funnel(filter_report: Table) -> bytes:
     """A table of `schemas.FILTER_REPORT` as a picture, PNG: what each rule took, from the lines to the dialogues."""
-    from sage_dialog.corpora.reddit.figure import funnel_figure
+    from sage_dialog.corpora.reddit.funnel_figure import funnel_figure
 
     return funnel_figure(filter_report.to_pylist())
 

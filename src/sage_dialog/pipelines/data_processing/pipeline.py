@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node, pipeline
 
+from sage_dialog.core.tables import on_arrow
 from sage_dialog.pipelines.data_processing.nodes import draw_funnel, make_dialogues, make_situations
 
 
@@ -21,12 +22,14 @@ def create_pipeline() -> Pipeline:
     return pipeline(
         [
             node(
-                make_dialogues,
+                on_arrow(make_dialogues),
                 inputs=["reddit_dumps", "params:data_processing", "params:scratch"],
                 outputs=["dialogues", "filter_report", "rejected_lines"],
                 name="make_dialogues",
             ),
-            node(draw_funnel, inputs="filter_report", outputs="filter_figure", name="draw_funnel"),
-            node(make_situations, inputs="empathetic_dialogues", outputs="situations", name="make_situations"),
+            node(on_arrow(draw_funnel), inputs="filter_report", outputs="filter_figure", name="draw_funnel"),
+            node(
+                on_arrow(make_situations), inputs="empathetic_dialogues", outputs="situations", name="make_situations"
+            ),
         ]
     )

@@ -6,21 +6,21 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_dialog.arena.vote_file import HumanVote
-from sage_dialog.generation.engine import OpenEngine
-from sage_dialog.generation.outside_models import OutsideEngine, OutsideModel
-from sage_dialog.parameters import Evaluation, SacAugmentation
-from sage_dialog.policies import Policy
+from sage_dialog.config import Evaluation, SacAugmentation
+from sage_dialog.core.policies import Policy
+from sage_dialog.core.tables import Table, table
+from sage_dialog.inference.engine import OpenEngine
+from sage_dialog.inference.external_models import ExternalModel, ExternalModelEngine
 from sage_dialog.roles.protocols import Annotator, Judge, Selector
-from sage_dialog.tables import Table, table
+from sage_dialog.studio.arena.vote_file import HumanVote
 
 if TYPE_CHECKING:
-    from sage_dialog.evaluation.resampling import Bootstrap
+    from sage_dialog.evaluation.bootstrap import Bootstrap
 
 logger = logging.getLogger(__name__)
 
 
-def describe_policies(outside_models: dict[str, OutsideModel], **policies: Policy) -> Table:
+def describe_policies(external_models: dict[str, ExternalModel], **policies: Policy) -> Table:
     """The cards of all that is evaluated, as a table of `schemas.POLICIES`; weights are hashed, not loaded."""
     from sage_dialog.schemas import POLICIES
 
@@ -46,7 +46,7 @@ def describe_policies(outside_models: dict[str, OutsideModel], **policies: Polic
             "base": model.model,
             "base_revision": "not known",
         }
-        for name, model in outside_models.items()
+        for name, model in external_models.items()
     ]
     return table(rows, POLICIES)
 
@@ -68,18 +68,18 @@ def play_rollouts(
     Returns:
         A table of `schemas.TRAJECTORIES`.
     """
-    from sage_dialog.selfplay.play import rollout
+    from sage_dialog.selfplay.search import rollout
 
     opened = engine(base, [agent, user], seed, threads)
-    return rollout(opened, agent, user, situations, evaluation, sac_augmentation.preambles, seed, Path(scratch))
+    return rollout(opened, agent, user, situations, evaluation, sac_augmentation.system_prompts, seed, Path(scratch))
 
 
-def play_outside_models(
+def play_external_models(
     base: Policy,
     user: Policy,
     situations: Table,
     engine: OpenEngine,
-    outside_models: dict[str, OutsideModel],
+    external_models: dict[str, ExternalModel],
     evaluation: Evaluation,
     sac_augmentation: SacAugmentation,
     seed: int,
@@ -89,22 +89,24 @@ def play_outside_models(
     """Dialogues of models of others with the same simulated user on the same situations.
 
     Returns:
-        A table of `schemas.OUTSIDE_ROLLOUTS`, without rows where there are no such models.
+        A table of `schemas.EXTERNAL_ROLLOUTS`, without rows where there are no such models.
     """
-    from sage_dialog.schemas import OUTSIDE_ROLLOUTS
-    from sage_dialog.selfplay.play import rollout
+    from sage_dialog.schemas import EXTERNAL_ROLLOUTS
+    from sage_dialog.selfplay.search import rollout
 
     rows = []
-    for name, model in outside_models.items():
-        opened = OutsideEngine(model, engine(base, [user], seed, threads), seed)
-        played = rollout(opened, model, user, situations, evaluation, sac_augmentation.preambles, seed, Path(scratch))
+    for name, model in external_models.items():
+        opened = ExternalModelEngine(model, engine(base, [user], seed, threads), seed)
+        played = rollout(
+            opened, model, user, situations, evaluation, sac_augmentation.system_prompts, seed, Path(scratch)
+        )
         rows += [{"model": name, **row} for row in played.to_pylist()]
-    return table(rows, OUTSIDE_ROLLOUTS)
+    return table(rows, EXTERNAL_ROLLOUTS)
 
 
 def judge_pairs(evaluation: Evaluation, judges: list[Judge], **rollouts: Table) -> Table:
     """The votes of every configured judge on the configured pairs, in both orders: a table of `schemas.JUDGE_VOTES`."""
-    from sage_dialog.evaluation.votes import collect_votes
+    from sage_dialog.evaluation.judging.votes import collect_votes
     from sage_dialog.schemas import JUDGE_VOTES
 
     votes = [vote for judge in judges for vote in collect_votes(by_policy(rollouts), evaluation.pairs, judge)]
@@ -121,19 +123,19 @@ def gather_votes(
     """
     import pyarrow as pa
 
-    from sage_dialog.arena.counting import count_votes
     from sage_dialog.schemas import JUDGE_VOTES, VOTE_REJECTS
+    from sage_dialog.studio.arena.counting import count_votes
 
-    counted, set_aside = count_votes(human_votes, by_policy(rollouts), evaluation.pairs)
+    counted, rejects = count_votes(human_votes, by_policy(rollouts), evaluation.pairs)
     if human_votes:
-        raters, away = ", ".join(human_votes), len(set_aside)
+        raters, away = ", ".join(human_votes), len(rejects)
         logger.info("%d votes of people (%s), %d more set aside: see vote_rejects", len(counted), raters, away)
-    return pa.concat_tables([model_votes, table(counted, JUDGE_VOTES)]), table(set_aside, VOTE_REJECTS)
+    return pa.concat_tables([model_votes, table(counted, JUDGE_VOTES)]), table(rejects, VOTE_REJECTS)
 
 
 def count_wins(votes: Table, evaluation: Evaluation, seed: int) -> Table:
     """A table of `schemas.WIN_RATES` from one of `schemas.JUDGE_VOTES`."""
-    from sage_dialog.evaluation.votes import win_rates
+    from sage_dialog.evaluation.judging.votes import win_rates
     from sage_dialog.schemas import WIN_RATES
 
     return table(win_rates(_answers(votes), _bootstrap(evaluation, seed), evaluation.outcome_rule), WIN_RATES)
@@ -141,7 +143,7 @@ def count_wins(votes: Table, evaluation: Evaluation, seed: int) -> Table:
 
 def rank_policies(votes: Table, evaluation: Evaluation, seed: int) -> Table:
     """One ranking a judge, from all its pairs, as a table of `schemas.RANKING`."""
-    from sage_dialog.evaluation.ranking import ranking
+    from sage_dialog.evaluation.judging.ranking import ranking
     from sage_dialog.schemas import RANKING
 
     return table(ranking(_answers(votes), _bootstrap(evaluation, seed), evaluation.outcome_rule), RANKING)
@@ -149,11 +151,11 @@ def rank_policies(votes: Table, evaluation: Evaluation, seed: int) -> Table:
 
 def plan_situations(win_rates: Table, evaluation: Evaluation) -> Table:
     """How many situations would show what, as a table of `schemas.SAMPLE_SIZES`."""
-    from sage_dialog.evaluation.power import sample_sizes
+    from sage_dialog.evaluation.judging.power import sample_sizes
     from sage_dialog.schemas import SAMPLE_SIZES
 
-    dials = (evaluation.true_shares, evaluation.confidence, evaluation.power)
-    return table(sample_sizes(win_rates.to_pylist(), *dials), SAMPLE_SIZES)
+    config = (evaluation.true_shares, evaluation.confidence, evaluation.power)
+    return table(sample_sizes(win_rates.to_pylist(), *config), SAMPLE_SIZES)
 
 
 def check_judges(
@@ -161,22 +163,22 @@ def check_judges(
     policy_cards: Table,
     evaluation: Evaluation,
     seed: int,
-    outside_votes: Table | None = None,
+    external_votes: Table | None = None,
     **rollouts: Table,
 ) -> tuple[Table, Table, Table, Table]:
-    """What kind of judges these are; `outside_votes`, such as a generated world's truth, are compared with theirs.
+    """What kind of judges these are; `external_votes`, such as a generated world's truth, are compared with theirs.
 
     Returns:
         Tables of `schemas.JUDGE_CHECKS`, `LENGTH_CONTROL`, `JUDGE_AGREEMENT`, `SELF_PREFERENCE`.
     """
     from sage_dialog import schemas
-    from sage_dialog.evaluation.agreement import judge_agreement
-    from sage_dialog.evaluation.judges import judge_checks, self_preference
-    from sage_dialog.evaluation.length import length_control, words_said
+    from sage_dialog.evaluation.judging.agreement import judge_agreement
+    from sage_dialog.evaluation.judging.judge_bias import judge_checks, self_preference
+    from sage_dialog.evaluation.judging.length import length_control, words_said
 
     rule, bootstrap, words = evaluation.outcome_rule, _bootstrap(evaluation, seed), words_said(by_policy(rollouts))
     judged = _answers(votes)
-    compared = judged if outside_votes is None else judged + _answers(outside_votes)
+    compared = judged if external_votes is None else judged + _answers(external_votes)
     return (
         table(judge_checks(judged, words, evaluation.confidence), schemas.JUDGE_CHECKS),
         table(length_control(judged, words, evaluation.confidence, rule), schemas.LENGTH_CONTROL),
@@ -187,7 +189,7 @@ def check_judges(
 
 def score_emotions(evaluation: Evaluation, situations: Table, policy_cards: Table, **rollouts: Table) -> Table:
     """Predicted against labelled user emotion, as a table of `schemas.EMOTION_ACCURACY`."""
-    from sage_dialog.evaluation.emotions import emotion_accuracy
+    from sage_dialog.evaluation.replies.emotions import emotion_accuracy
     from sage_dialog.schemas import EMOTION_ACCURACY
 
     rows = emotion_accuracy(by_policy(rollouts), _with_blocks(policy_cards), situations, evaluation.confidence)
@@ -203,8 +205,13 @@ def map_emotions(
         Tables of `schemas.MAPPED_EMOTIONS`, `UNMAPPED_EMOTIONS`, `EMOTION_CONFUSION`, and the last one's figure as PNG.
     """
     from sage_dialog import schemas
-    from sage_dialog.evaluation.emotions import emotion_confusion, mapped_emotions, read_emotions, unmapped_emotions
-    from sage_dialog.evaluation.figures import confusion_figure
+    from sage_dialog.evaluation.replies.emotions import (
+        emotion_confusion,
+        mapped_emotions,
+        read_emotions,
+        unmapped_emotions,
+    )
+    from sage_dialog.evaluation.report.figures import confusion_figure
 
     readings = read_emotions(by_policy(rollouts), _with_blocks(policy_cards), situations)
     confusion = emotion_confusion(readings, evaluation.confidence)
@@ -221,7 +228,7 @@ def count_guesses(evaluation: Evaluation, situations: Table, **candidates: Table
 
     `candidates` are given by the policy that they were drawn from.
     """
-    from sage_dialog.evaluation.emotions import emotion_top_k
+    from sage_dialog.evaluation.replies.emotions import emotion_top_k
     from sage_dialog.schemas import EMOTION_TOP_K
 
     return table(emotion_top_k(candidates, situations, evaluation.confidence), EMOTION_TOP_K)
@@ -233,8 +240,8 @@ def describe_replies(evaluation: Evaluation, policy_cards: Table, **rollouts: Ta
     Returns:
         A table of `schemas.ACTION_DISTRIBUTION`, its figure as PNG, a table of `schemas.REPLY_STATISTICS`.
     """
-    from sage_dialog.evaluation.figures import action_figure
-    from sage_dialog.evaluation.replies import action_distribution, reply_statistics
+    from sage_dialog.evaluation.replies.replies import action_distribution, reply_statistics
+    from sage_dialog.evaluation.report.figures import action_figure
     from sage_dialog.schemas import ACTION_DISTRIBUTION, REPLY_STATISTICS
 
     with_blocks = _with_blocks(policy_cards)
@@ -245,8 +252,8 @@ def describe_replies(evaluation: Evaluation, policy_cards: Table, **rollouts: Ta
 
 def follow_actions(evaluation: Evaluation, policy_cards: Table, **rollouts: Table) -> tuple[Table, bytes]:
     """What follows what along a dialogue: a table of `schemas.ACTION_TRANSITIONS` and its figure as PNG."""
-    from sage_dialog.evaluation.figures import transition_figure
-    from sage_dialog.evaluation.replies import action_transitions
+    from sage_dialog.evaluation.replies.replies import action_transitions
+    from sage_dialog.evaluation.report.figures import transition_figure
     from sage_dialog.schemas import ACTION_TRANSITIONS
 
     steps = action_transitions(by_policy(rollouts), _with_blocks(policy_cards), evaluation.confidence)
@@ -255,7 +262,7 @@ def follow_actions(evaluation: Evaluation, policy_cards: Table, **rollouts: Tabl
 
 def measure_diversity(evaluation: Evaluation, seed: int, policy_cards: Table, **rollouts: Table) -> Table:
     """How much a policy varies what it does and says, as a table of `schemas.DIVERSITY`."""
-    from sage_dialog.evaluation.diversity import diversity
+    from sage_dialog.evaluation.replies.diversity import diversity
     from sage_dialog.schemas import DIVERSITY
 
     return table(diversity(by_policy(rollouts), _with_blocks(policy_cards), evaluation.confidence, seed), DIVERSITY)
@@ -263,7 +270,7 @@ def measure_diversity(evaluation: Evaluation, seed: int, policy_cards: Table, **
 
 def find_failures(evaluation: Evaluation, seed: int, policy_cards: Table, **rollouts: Table) -> tuple[Table, Table]:
     """How policies fail, with examples: tables of `schemas.FAILURE_MODES` and `schemas.FAILURE_EXAMPLES`."""
-    from sage_dialog.evaluation.failures import failure_modes
+    from sage_dialog.evaluation.replies.failures import failure_modes
     from sage_dialog.schemas import FAILURE_EXAMPLES, FAILURE_MODES
 
     modes, examples = failure_modes(by_policy(rollouts), _with_blocks(policy_cards), evaluation.confidence, seed)
@@ -279,8 +286,8 @@ def score_benchmarks(
     **policies: Policy,
 ) -> Table:
     """Standard benchmarks before and after training (paper Table 2), as a table of `schemas.BENCHMARK_SCORES`."""
-    from sage_dialog.evaluation.benchmark_scores import benchmark_scores
-    from sage_dialog.evaluation.benchmarks import score_policies
+    from sage_dialog.evaluation.benchmarks.scores import benchmark_scores
+    from sage_dialog.evaluation.benchmarks.scoring import score_policies
     from sage_dialog.schemas import BENCHMARK_SCORES
 
     scores = score_policies(base, policies, benchmark_files, evaluation.benchmarks, seed, threads)
@@ -289,14 +296,14 @@ def score_benchmarks(
 
 def draw_win_rates(win_rates: Table, evaluation: Evaluation) -> bytes:
     """Every judge's win rates with their intervals, as PNG."""
-    from sage_dialog.evaluation.figures import win_rate_figure
+    from sage_dialog.evaluation.report.figures import win_rate_figure
 
     return win_rate_figure(win_rates.to_pylist(), evaluation.confidence)
 
 
 def draw_training(**logs: Table) -> bytes:
     """The curves of the trainings, as PNG; `logs` are `schemas.TRAINING_LOG` by policy."""
-    from sage_dialog.evaluation.figures import training_figure
+    from sage_dialog.evaluation.report.figures import training_figure
 
     return training_figure({policy: log.to_pylist() for policy, log in logs.items()})
 
@@ -307,24 +314,24 @@ def write_report(
     """The HTML report.
 
     `shown` are the other fields of `report.Contents`, of which candidates and trajectories are those of the last
-    self-play iteration; `left_out_{policy}`, tables of `schemas.LEFT_OUT`; and rollouts as the other nodes take them.
+    self-play iteration; `training_rejects_{policy}`, tables of `schemas.TRAINING_REJECTS`; and rollouts as the other nodes take them.
     """
     from dataclasses import fields
 
-    from sage_dialog.evaluation.report import Contents, render_report
+    from sage_dialog.evaluation.report.report import Contents, render_report
 
-    prefix = "left_out_"
-    left_out = {name.removeprefix(prefix): rows for name, rows in shown.items() if name.startswith(prefix)}
+    prefix = "training_rejects_"
+    training_rejects = {name.removeprefix(prefix): rows for name, rows in shown.items() if name.startswith(prefix)}
     contents = {field.name: shown[field.name] for field in fields(Contents) if field.name in shown}
     rollouts = {name: rows for name, rows in shown.items() if name not in contents and not name.startswith(prefix)}
     return render_report(
         Contents(
-            dials=evaluation,
+            config=evaluation,
             seed=seed,
             roles={"annotator": annotator.name, "selector": selector.name},
             judges=[judge.name for judge in judges],
             rollouts=by_policy(rollouts),
-            left_out=left_out,
+            training_rejects=training_rejects,
             **contents,
         )
     )
@@ -332,11 +339,11 @@ def write_report(
 
 def _answers(votes: Table) -> list[dict[str, Any]]:
     """Votes without what the judge wrote, which may be long."""
-    return votes.drop_columns("raw_reply").to_pylist()
+    return votes.drop_columns("raw_response").to_pylist()
 
 
 def _bootstrap(evaluation: Evaluation, seed: int) -> Bootstrap:
-    from sage_dialog.evaluation.resampling import Bootstrap
+    from sage_dialog.evaluation.bootstrap import Bootstrap
 
     return Bootstrap(evaluation.confidence, evaluation.replicates, seed)
 
@@ -345,8 +352,8 @@ def by_policy(rollouts: dict[str, Table]) -> dict[str, Table]:
     """Rollouts by policy, those of outside models among them; a node gets the latter's in one table."""
     from sage_dialog.schemas import TRAJECTORIES
 
-    tables = {policy: played for policy, played in rollouts.items() if policy != "outside_rollouts"}
-    outside = rollouts.get("outside_rollouts")
+    tables = {policy: played for policy, played in rollouts.items() if policy != "external_rollouts"}
+    outside = rollouts.get("external_rollouts")
     if outside is None or not outside.num_rows:
         return tables
     import pyarrow.compute as pc

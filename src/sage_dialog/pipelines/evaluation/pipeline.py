@@ -3,8 +3,8 @@
     sage_0 ┐
     policy ┼─> [rollout_{policy}] ─> rollouts_{policy} ┬─> [judge_pairs] ─> model_votes
     sage_1 ┘                                judges ────┤
-    outside_models ─> [rollout_outside_models] ────────┤
-     (as a policy; sage_0, sage_1)  outside_rollouts   │
+    external_models ─> [rollout_external_models] ────────┤
+     (as a policy; sage_0, sage_1)  external_rollouts   │
                                                        ├─> [score_emotions]    ─> emotion_accuracy
                                                        ├─> [map_emotions]      ─> mapped_emotions, unmapped_emotions,
                                                        │                          emotion_confusion, confusion_figure
@@ -26,7 +26,7 @@
                 └─> [check_judges] ──> judge_checks, length_control, judge_agreement, self_preference
     rollouts_{policy}, policy_cards ┘
 
-    all of these, rollouts_{policy}, left_out_{policy}, filter_report, filter_figure, candidates_{K}, trajectories_{K}
+    all of these, rollouts_{policy}, training_rejects_{policy}, filter_report, filter_figure, candidates_{K}, trajectories_{K}
         ─> [write_report] ─> report
 
 With a generated world, `truth_votes` are compared with the judges', and `truth_scores` and `truth_win_rates` stand in
@@ -39,6 +39,7 @@ from collections.abc import Mapping, Sequence
 
 from kedro.pipeline import Node, Pipeline, node, pipeline
 
+from sage_dialog.core.tables import on_arrow
 from sage_dialog.pipelines.evaluation.nodes import (
     check_judges,
     count_guesses,
@@ -54,7 +55,7 @@ from sage_dialog.pipelines.evaluation.nodes import (
     map_emotions,
     measure_diversity,
     plan_situations,
-    play_outside_models,
+    play_external_models,
     play_rollouts,
     rank_policies,
     score_benchmarks,
@@ -78,40 +79,40 @@ _PLAYED_WITH = {
 }
 
 
-def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bool = False) -> Pipeline:
+def create_pipeline(policies: Sequence[str], iterations: int, external_scores: bool = False) -> Pipeline:
     """The evaluation of `policies`.
 
     Args:
         policies: names of their datasets, in the order they are made.
         iterations: how many self-play iterations there are; guesses are counted over the candidates of
             each, and the report shows a dialogue of the last.
-        outside_scores: whether `truth_scores`, `truth_votes` and `truth_win_rates` exist and belong into the report.
+        external_scores: whether `truth_scores`, `truth_votes` and `truth_win_rates` exist and belong into the report.
     """
-    rollouts = {policy: f"rollouts_{policy}" for policy in policies} | {"outside_rollouts": "outside_rollouts"}
+    rollouts = {policy: f"rollouts_{policy}" for policy in policies} | {"external_rollouts": "external_rollouts"}
     trained = [policy for policy in policies if policy != BASE]
     return pipeline(
         [
             *(_rollout(policy) for policy in policies),
             node(
-                play_outside_models,
-                inputs={"outside_models": "outside_models", **_PLAYED_WITH},
-                outputs="outside_rollouts",
-                name="rollout_outside_models",
+                on_arrow(play_external_models),
+                inputs={"external_models": "external_models", **_PLAYED_WITH},
+                outputs="external_rollouts",
+                name="rollout_external_models",
             ),
             node(
-                describe_policies,
-                inputs={"outside_models": "outside_models", **{policy: policy for policy in policies}},
+                on_arrow(describe_policies),
+                inputs={"external_models": "external_models", **{policy: policy for policy in policies}},
                 outputs="policy_cards",
                 name="describe_policies",
             ),
             node(
-                judge_pairs,
+                on_arrow(judge_pairs),
                 inputs={"evaluation": "params:evaluation", "judges": "judges", **rollouts},
                 outputs="model_votes",
                 name="judge_pairs",
             ),
             node(
-                gather_votes,
+                on_arrow(gather_votes),
                 inputs={
                     "model_votes": "model_votes",
                     "human_votes": "human_votes",
@@ -122,38 +123,38 @@ def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bo
                 name="gather_votes",
             ),
             node(
-                count_wins,
+                on_arrow(count_wins),
                 inputs=["judge_votes", "params:evaluation", "params:seed"],
                 outputs="win_rates",
                 name="count_wins",
             ),
             node(
-                rank_policies,
+                on_arrow(rank_policies),
                 inputs=["judge_votes", "params:evaluation", "params:seed"],
                 outputs="ranking",
                 name="rank_policies",
             ),
             node(
-                plan_situations,
+                on_arrow(plan_situations),
                 inputs=["win_rates", "params:evaluation"],
                 outputs="sample_sizes",
                 name="plan_situations",
             ),
             node(
-                check_judges,
+                on_arrow(check_judges),
                 inputs={
                     "votes": "judge_votes",
                     "policy_cards": "policy_cards",
                     "evaluation": "params:evaluation",
                     "seed": "params:seed",
-                    **({"outside_votes": "truth_votes"} if outside_scores else {}),
+                    **({"external_votes": "truth_votes"} if external_scores else {}),
                     **rollouts,
                 },
                 outputs=["judge_checks", "length_control", "judge_agreement", "self_preference"],
                 name="check_judges",
             ),
             node(
-                score_emotions,
+                on_arrow(score_emotions),
                 inputs={
                     "evaluation": "params:evaluation",
                     "situations": "situations",
@@ -164,13 +165,13 @@ def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bo
                 name="score_emotions",
             ),
             node(
-                describe_replies,
+                on_arrow(describe_replies),
                 inputs={"evaluation": "params:evaluation", "policy_cards": "policy_cards", **rollouts},
                 outputs=["action_distribution", "action_figure", "reply_statistics"],
                 name="describe_replies",
             ),
             node(
-                map_emotions,
+                on_arrow(map_emotions),
                 inputs={
                     "evaluation": "params:evaluation",
                     "situations": "situations",
@@ -181,7 +182,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bo
                 name="map_emotions",
             ),
             node(
-                count_guesses,
+                on_arrow(count_guesses),
                 inputs={
                     "evaluation": "params:evaluation",
                     "situations": "situations",
@@ -191,13 +192,13 @@ def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bo
                 name="count_guesses",
             ),
             node(
-                follow_actions,
+                on_arrow(follow_actions),
                 inputs={"evaluation": "params:evaluation", "policy_cards": "policy_cards", **rollouts},
                 outputs=["action_transitions", "transition_figure"],
                 name="follow_actions",
             ),
             node(
-                measure_diversity,
+                on_arrow(measure_diversity),
                 inputs={
                     "evaluation": "params:evaluation",
                     "seed": "params:seed",
@@ -208,7 +209,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bo
                 name="measure_diversity",
             ),
             node(
-                find_failures,
+                on_arrow(find_failures),
                 inputs={
                     "evaluation": "params:evaluation",
                     "seed": "params:seed",
@@ -219,19 +220,19 @@ def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bo
                 name="find_failures",
             ),
             node(
-                draw_win_rates,
+                on_arrow(draw_win_rates),
                 inputs=["win_rates", "params:evaluation"],
                 outputs="win_rate_figure",
                 name="draw_win_rates",
             ),
             node(
-                draw_training,
+                on_arrow(draw_training),
                 inputs={policy: f"training_log_{policy}" for policy in trained},
                 outputs="training_figure",
                 name="draw_training",
             ),
             node(
-                score_benchmarks,
+                on_arrow(score_benchmarks),
                 inputs={
                     "base": BASE,
                     "benchmark_files": "benchmark_files",
@@ -243,21 +244,21 @@ def create_pipeline(policies: Sequence[str], iterations: int, outside_scores: bo
                 outputs="benchmark_scores",
                 name="score_benchmarks",
             ),
-            _report(rollouts, trained, iterations, outside_scores),
+            _report(rollouts, trained, iterations, external_scores),
         ]
     )
 
 
 def _rollout(policy: str) -> Node:
     return node(
-        play_rollouts,
+        on_arrow(play_rollouts),
         inputs={"agent": policy, **_PLAYED_WITH},
         outputs=f"rollouts_{policy}",
         name=f"rollout_{policy}",
     )
 
 
-def _report(rollouts: Mapping[str, str], trained: Sequence[str], iterations: int, outside_scores: bool) -> Node:
+def _report(rollouts: Mapping[str, str], trained: Sequence[str], iterations: int, external_scores: bool) -> Node:
     same_name = (
         "annotator", "selector", "judges", "situations", "judge_votes", "win_rates", "ranking",
         "judge_checks", "length_control", "judge_agreement", "self_preference", "sample_sizes", "emotion_accuracy",
@@ -267,7 +268,7 @@ def _report(rollouts: Mapping[str, str], trained: Sequence[str], iterations: int
     )  # fmt: skip
     truth = {f"outside_{table}": f"truth_{table}" for table in ("scores", "votes", "win_rates")}
     return node(
-        write_report,
+        on_arrow(write_report),
         inputs={
             "evaluation": "params:evaluation",
             "seed": "params:seed",
@@ -275,9 +276,9 @@ def _report(rollouts: Mapping[str, str], trained: Sequence[str], iterations: int
             **{name: name for name in same_name},
             "candidates": f"candidates_{iterations}",
             "trajectories": f"trajectories_{iterations}",
-            **(truth if outside_scores else {}),
+            **(truth if external_scores else {}),
             **rollouts,
-            **{f"left_out_{policy}": f"left_out_{policy}" for policy in trained},
+            **{f"training_rejects_{policy}": f"training_rejects_{policy}" for policy in trained},
         },
         outputs="report",
         name="write_report",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
+from sage_dialog.config import Evaluation, Microworld
+from sage_dialog.core.policies import Policy, fresh_folder
+from sage_dialog.core.tables import Table, table
 from sage_dialog.microworld.world import load_world
-from sage_dialog.parameters import Evaluation, Microworld
-from sage_dialog.policies import Policy, fresh_folder
-from sage_dialog.tables import Table, table
 
 
 def write_raw_data(

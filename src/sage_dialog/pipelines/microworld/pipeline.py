@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from kedro.pipeline import Pipeline, node, pipeline
 
+from sage_dialog.core.tables import on_arrow
 from sage_dialog.pipelines.evaluation.nodes import count_wins
 from sage_dialog.pipelines.microworld.nodes import (
     score_by_truth,
@@ -29,19 +30,19 @@ def create_pipeline() -> Pipeline:
     return pipeline(
         [
             node(
-                write_raw_data,
+                on_arrow(write_raw_data),
                 inputs=["params:microworld", "params:seed"],
                 outputs=["reddit_dumps", "empathetic_dialogues", "instructions", "benchmark_files", "world_truth"],
                 name="write_raw_data",
             ),
             node(
-                write_base_corpus,
+                on_arrow(write_base_corpus),
                 inputs=["params:microworld", "params:seed"],
                 outputs="base_corpus",
                 name="write_base_corpus",
             ),
             node(
-                train_sage_0,
+                on_arrow(train_sage_0),
                 inputs=["base_corpus", "params:microworld", "params:seed", "params:scratch", "params:threads"],
                 outputs="sage_0",
                 name="train_sage_0",
@@ -56,19 +57,19 @@ def create_truth_pipeline(policies: Sequence[str]) -> Pipeline:
     return pipeline(
         [
             node(
-                score_by_truth,
+                on_arrow(score_by_truth),
                 inputs={"world_truth": "world_truth", **rollouts},
                 outputs="truth_scores",
                 name="score_by_truth",
             ),
             node(
-                vote_by_truth,
+                on_arrow(vote_by_truth),
                 inputs=["truth_scores", "params:evaluation"],
                 outputs="truth_votes",
                 name="vote_by_truth",
             ),
             node(
-                count_wins,
+                on_arrow(count_wins),
                 inputs=["truth_votes", "params:evaluation", "params:seed"],
                 outputs="truth_win_rates",
                 name="count_truth_votes",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sage_dialog.parameters import Launcher, Preference, SacAugmentation
-from sage_dialog.policies import Policy
-from sage_dialog.tables import Table
+from sage_dialog.config import Launcher, Preference, SacAugmentation
+from sage_dialog.core.policies import Policy
+from sage_dialog.core.tables import Table
 
 NAME = "sage_dpo"
 
@@ -23,10 +23,10 @@ def make_pairs(
     Returns:
         A table of `schemas.DPO_PAIRS`.
     """
-    from sage_dialog.selfplay.pairs import preference_pairs
+    from sage_dialog.training_data.preference_pairs import preference_pairs
 
-    preamble = sac_augmentation.preambles.get("listener")
-    return preference_pairs(candidates, trajectories, preamble, seed, preference.negatives, preference.rejected)
+    system_prompt = sac_augmentation.system_prompts.get("listener")
+    return preference_pairs(candidates, trajectories, system_prompt, seed, preference.negatives, preference.rejected)
 
 
 def prefer(
@@ -47,8 +47,8 @@ def prefer(
         dpo_pairs: schemas.DPO_PAIRS.
 
     Returns:
-        Tables of `schemas.TRAINING_LOG` and `schemas.LEFT_OUT`, and the policy.
+        Tables of `schemas.TRAINING_LOG` and `schemas.TRAINING_REJECTS`, and the policy.
     """
-    from sage_dialog.training import preference as training
+    from sage_dialog.training import dpo as training
 
     return training.prefer(NAME, base, start, dpo_pairs, preference, seed, Path(scratch), threads, launcher)

@@ -4,13 +4,14 @@
     sage_0, sage_{K+1} ───────────────────────────────────────────────┴─> [prefer] ──> sage_dpo
 
 `sage_{K+1}` is where training starts and what it is compared with. Beside the policy come its tables,
-`training_log_sage_dpo` and `left_out_sage_dpo`.
+`training_log_sage_dpo` and `training_rejects_sage_dpo`.
 """
 
 from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node, pipeline
 
+from sage_dialog.core.tables import on_arrow
 from sage_dialog.pipelines.preference.nodes import NAME, make_pairs, prefer
 
 
@@ -19,7 +20,7 @@ def create_pipeline(iterations: int) -> Pipeline:
     return pipeline(
         [
             node(
-                make_pairs,
+                on_arrow(make_pairs),
                 inputs={
                     "candidates": f"candidates_{iterations}",
                     "trajectories": f"trajectories_{iterations}",
@@ -31,7 +32,7 @@ def create_pipeline(iterations: int) -> Pipeline:
                 name="make_pairs",
             ),
             node(
-                prefer,
+                on_arrow(prefer),
                 inputs={
                     "base": "sage_0",
                     "start": f"sage_{iterations + 1}",
@@ -42,7 +43,7 @@ def create_pipeline(iterations: int) -> Pipeline:
                     "scratch": "params:scratch",
                     "launcher": "params:launcher",
                 },
-                outputs=[f"training_log_{NAME}", f"left_out_{NAME}", NAME],
+                outputs=[f"training_log_{NAME}", f"training_rejects_{NAME}", NAME],
                 name="prefer",
             ),
         ]

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sage_dialog.parameters import SacAugmentation
-from sage_dialog.roles.protocols import Annotator, Labelled, Rejected, Said
-from sage_dialog.tables import Table, table
+from sage_dialog.config import SacAugmentation
+from sage_dialog.core.tables import Table, table
+from sage_dialog.dialogue import Message
+from sage_dialog.roles.protocols import Annotator, Labelled, Rejected
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,9 @@ def annotate_dialogues(dialogues: Table, annotator: Annotator) -> tuple[Table, T
     annotations, rejects = [], []
     for row, said, labels in _annotated(dialogues.to_pylist(), annotator):
         if isinstance(labels, Rejected):
-            rejects.append({"dialogue_id": row["dialogue_id"], "reason": labels.reason, "raw_reply": labels.raw_reply})
+            rejects.append(
+                {"dialogue_id": row["dialogue_id"], "reason": labels.reason, "raw_response": labels.raw_response}
+            )
             continue
         for turn, (utterance, label) in enumerate(zip(said, labels, strict=True)):
             annotations.append(
@@ -51,12 +54,12 @@ def annotate_dialogues(dialogues: Table, annotator: Annotator) -> tuple[Table, T
 
 def _annotated(
     rows: list[dict[str, Any]], annotator: Annotator
-) -> Iterator[tuple[dict[str, Any], list[Said], tuple[Labelled, ...] | Rejected]]:
+) -> Iterator[tuple[dict[str, Any], list[Message], tuple[Labelled, ...] | Rejected]]:
     """Each dialogue, its utterances with speakers in turn (paper §3.2), and what the annotator said of them."""
     from tqdm import tqdm
 
     said = [
-        [Said("assistant" if turn % 2 else "user", words["text"]) for turn, words in enumerate(row["turns"])]
+        [Message("assistant" if turn % 2 else "user", words["text"]) for turn, words in enumerate(row["turns"])]
         for row in rows
     ]
     answers = tqdm(annotator.annotate(said), f"annotating with {annotator.name}", total=len(rows), unit="dialogue")
@@ -107,8 +110,8 @@ def _mixed(
     *,
     with_blocks: bool,
 ) -> tuple[Table, Table]:
-    from sage_dialog.training.mix import training_mix
-    from sage_dialog.training.sources import Sources
+    from sage_dialog.training_data.mix import training_mix
+    from sage_dialog.training_data.sources import Sources
 
     sources = Sources(annotations, instructions, earlier_trajectories)
     return training_mix(sources, sac_augmentation, seed, with_blocks=with_blocks)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node, pipeline
 
+from sage_dialog.core.tables import on_arrow
 from sage_dialog.pipelines.sac_augmentation.nodes import annotate_dialogues, mix_plain, mix_with_blocks
 
 
@@ -20,12 +21,17 @@ def create_pipeline() -> Pipeline:
     return pipeline(
         [
             node(
-                annotate_dialogues,
+                on_arrow(annotate_dialogues),
                 inputs=["dialogues", "annotator"],
                 outputs=["annotations", "annotation_rejects"],
                 name="annotate_dialogues",
             ),
-            node(mix_with_blocks, inputs=mixed, outputs=["sft_conversations", "mix_rejects"], name="mix_with_blocks"),
-            node(mix_plain, inputs=mixed, outputs="sft_conversations_plain", name="mix_plain"),
+            node(
+                on_arrow(mix_with_blocks),
+                inputs=mixed,
+                outputs=["sft_conversations", "mix_rejects"],
+                name="mix_with_blocks",
+            ),
+            node(on_arrow(mix_plain), inputs=mixed, outputs="sft_conversations_plain", name="mix_plain"),
         ]
     )

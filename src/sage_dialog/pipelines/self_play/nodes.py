@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sage_dialog.generation.engine import OpenEngine
-from sage_dialog.parameters import Launcher, SacAugmentation, SelfPlay, Sft
-from sage_dialog.policies import Policy
+from sage_dialog.config import Launcher, SacAugmentation, SelfPlay, Sft
+from sage_dialog.core.policies import Policy
+from sage_dialog.core.tables import Table
+from sage_dialog.inference.engine import OpenEngine
 from sage_dialog.roles.protocols import Selector
-from sage_dialog.tables import Table
 
 
 def search(
@@ -34,16 +34,16 @@ def search(
         situations: schemas.SITUATIONS.
         selector: picks the best candidate of each agent turn.
         engine: opens what samples from the policies.
-        sac_augmentation: its preambles "listener" and "sharer" are the agent's and the user's.
+        sac_augmentation: its system prompts "listener" and "speaker" are the agent's and the user's.
         scratch: finished shards are kept here, so that a killed run goes on.
 
     Returns:
         Tables of `schemas.CANDIDATES` and `schemas.TRAJECTORIES`.
     """
-    from sage_dialog.selfplay import play
+    from sage_dialog.selfplay import search as play
 
-    opened, preambles = engine(base, [agent, user], seed, threads), sac_augmentation.preambles
-    return play.search(opened, agent, user, situations, self_play, preambles, selector, seed, Path(scratch))
+    opened, system_prompts = engine(base, [agent, user], seed, threads), sac_augmentation.system_prompts
+    return play.search(opened, agent, user, situations, self_play, system_prompts, selector, seed, Path(scratch))
 
 
 def refine_into(name: str) -> Callable[..., tuple[Table, Table, Policy]]:
@@ -73,15 +73,15 @@ def refine_into(name: str) -> Callable[..., tuple[Table, Table, Policy]]:
             sft_conversations: schemas.SFT_CONVERSATIONS, of which `self_play.replay_share` is mixed in.
 
         Returns:
-            Tables of `schemas.TRAINING_LOG` and `schemas.LEFT_OUT`, and the policy.
+            Tables of `schemas.TRAINING_LOG` and `schemas.TRAINING_REJECTS`, and the policy.
         """
-        from sage_dialog.selfplay.refinement import refinement_mix
         from sage_dialog.training.sft import fine_tune
+        from sage_dialog.training_data.refinement import refinement_mix
 
         conversations = refinement_mix(
             trajectories,
             sft_conversations,
-            sac_augmentation.preambles.get("listener"),
+            sac_augmentation.system_prompts.get("listener"),
             self_play.replay_share,
             seed,
             candidates,

@@ -6,13 +6,14 @@
     sage_0, sage_{k}, sft_conversations ──────────────────────────────────────────┴─> [refine] ──> sage_{k+1}
 
 `sage_1` plays the user in every iteration. Beside the refined policy come `training_log_sage_{k+1}` and
-`left_out_sage_{k+1}`.
+`training_rejects_sage_{k+1}`.
 """
 
 from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node, pipeline
 
+from sage_dialog.core.tables import on_arrow
 from sage_dialog.pipelines.self_play.nodes import refine_into, search
 
 SHARED_PARAMETERS = ("self_play", "sft", "sac_augmentation", "seed", "threads", "scratch", "launcher")
@@ -23,7 +24,7 @@ def create_pipeline(iteration: int) -> Pipeline:
     template = pipeline(
         [
             node(
-                search,
+                on_arrow(search),
                 inputs={
                     "base": "base",
                     "agent": "agent",
@@ -37,7 +38,7 @@ def create_pipeline(iteration: int) -> Pipeline:
                 name="search",
             ),
             node(
-                refine_into(refined),
+                on_arrow(refine_into(refined)),
                 inputs={
                     "base": "base",
                     "agent": "agent",
@@ -46,7 +47,7 @@ def create_pipeline(iteration: int) -> Pipeline:
                     "sft_conversations": "sft_conversations",
                     **_parameters(*SHARED_PARAMETERS),
                 },
-                outputs=["training_log", "left_out", "refined"],
+                outputs=["training_log", "training_rejects", "refined"],
                 name="refine",
             ),
         ]
@@ -67,7 +68,7 @@ def create_pipeline(iteration: int) -> Pipeline:
             "candidates": f"candidates_{iteration}",
             "trajectories": f"trajectories_{iteration}",
             "training_log": f"training_log_{refined}",
-            "left_out": f"left_out_{refined}",
+            "training_rejects": f"training_rejects_{refined}",
             "refined": refined,
         },
         parameters={f"params:{name}" for name in SHARED_PARAMETERS},

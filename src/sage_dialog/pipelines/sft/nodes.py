@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sage_dialog.parameters import Launcher, Sft
-from sage_dialog.policies import Policy
-from sage_dialog.tables import Table
+from sage_dialog.config import Launcher, Sft
+from sage_dialog.core.policies import Policy
+from sage_dialog.core.tables import Table
 
 
 def train_sage_1(
@@ -15,7 +15,7 @@ def train_sage_1(
     """LoRA on the base with state and action blocks (paper §3.3).
 
     Returns:
-        Tables of `schemas.TRAINING_LOG` and `schemas.LEFT_OUT`, and the policy.
+        Tables of `schemas.TRAINING_LOG` and `schemas.TRAINING_REJECTS`, and the policy.
     """
     return _train("sage_1", sage_0, conversations, sft, seed, scratch, threads, launcher, blocks=True)
 

@@ -1,0 +1,119 @@
+"""VADER compound scores as NLTK computes them (paper §3.1), also where NLTK's lexicon cannot be downloaded.
+
+NLTK's analyser and the vaderSentiment package disagree on a fifth of all scores; the paper used NLTK's.
+NLTK ships no lexicon. Where its `vader_lexicon` resource is not installed, the same lexicon is built from
+the one in the vaderSentiment package and the five entries in which the two differ.
+
+The rules and their numbers are NLTK's own, called for the words that have a valence. What is left out is what costs
+it ten times as much: a table of every word of the text with every punctuation, and calls for the words without.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from functools import cache, lru_cache
+from importlib import resources
+from typing import NamedTuple
+
+from sage_dialog.core.nltk_modules import bare_nltk, nltk_module
+
+_RESOURCE = "sentiment/vader_lexicon.zip/vader_lexicon/vader_lexicon.txt"
+_PUNCTUATION = frozenset(string.punctuation)
+_PACKAGE_ONLY = (":P", "heart", "hearts", "flawed")
+_NLTK_VALUES = {":p": 1.4, "badass": -0.6}
+
+
+def installed_lexicon() -> dict[str, float] | None:
+    """NLTK's `vader_lexicon` resource; None where it is not on `nltk.data.path`."""
+    with bare_nltk():
+        data = nltk_module("nltk.data")
+        try:
+            return _entries(data.load(_RESOURCE, format="text", encoding="utf-8", cache=False))
+        except LookupError:
+            return None
+
+
+def packaged_lexicon() -> dict[str, float]:
+    """The same lexicon, built from the vaderSentiment package."""
+    text = resources.files("vaderSentiment").joinpath("vader_lexicon.txt").read_text(encoding="utf-8")
+    entries = _entries(text)
+    for word in _PACKAGE_ONLY:
+        del entries[word]
+    return entries | _NLTK_VALUES
+
+
+def _entries(text: str) -> dict[str, float]:
+    """Word to mean valence; of a word listed twice the last entry holds, as in NLTK."""
+    columns = (line.strip().split("\t") for line in text.split("\n") if line.strip())
+    return {row[0]: float(row[1]) for row in columns}
+
+
+def lexicon() -> dict[str, float]:
+    """NLTK's lexicon, from wherever it is to be had."""
+    return installed_lexicon() or packaged_lexicon()
+
+
+@cache
+def compound() -> Callable[[str], float]:
+    """The function from a text to its compound score in [-1, 1], rounded to four decimals as NLTK does."""
+    vader = nltk_module("nltk.sentiment.vader")
+    analyzer = object.__new__(vader.SentimentIntensityAnalyzer)  # its __init__ would load the resource
+    analyzer.lexicon, analyzer.constants = lexicon(), vader.VaderConstants()
+    # Asked of one word at a time, three times for every word with a valence.
+    denies = lru_cache(1 << 14)(lambda word, ask=analyzer.constants.negated: ask([word]))
+    analyzer.constants.negated = lambda words: any(map(denies, words))
+    valence, boosters = analyzer.lexicon, analyzer.constants.BOOSTER_DICT
+    punctuation = frozenset(analyzer.constants.PUNC_LIST)
+
+    def score(text: str) -> float:
+        words = _words(text, punctuation)
+        lowered = " ".join(words).lower().split(" ")
+        if valence.keys().isdisjoint(lowered):
+            return 0.0
+        said = _Said(words, _some_are_capitals(words))
+        sentiments: list[float] = []
+        for word, lower in zip(words, lowered, strict=True):
+            # NLTK looks at what stands around the first place where the very word is.
+            if lower not in valence or lower in boosters or _begins_kind_of(lowered, lower, words, word):
+                sentiments.append(0)
+            else:
+                analyzer.sentiment_valence(0, said, word, words.index(word), sentiments)
+        return float(analyzer.score_valence(analyzer._but_check(words, sentiments), text)["compound"])
+
+    return score
+
+
+class _Said(NamedTuple):
+    """What NLTK's rules ask of a text."""
+
+    words_and_emoticons: list[str]
+    is_cap_diff: bool
+
+
+def _words(text: str, punctuation: frozenset[str]) -> list[str]:
+    """Words of two characters or more, without the punctuation in front or behind where the rest has none.
+
+    Contractions and most emoticons stay as they are.
+    """
+    words = text.split()
+    return [word if word.isalnum() else _bare(word, punctuation) for word in words if len(word) > 1]
+
+
+def _bare(word: str, punctuation: frozenset[str]) -> str:
+    for bare, rest in (
+        (behind := word.rstrip(string.punctuation), word[len(behind) :]),
+        (before := word.lstrip(string.punctuation), word[: len(word) - len(before)]),
+    ):
+        if len(bare) > 1 and rest in punctuation and (bare.isalnum() or not _PUNCTUATION.intersection(bare)):
+            return bare
+    return word
+
+
+def _some_are_capitals(words: list[str]) -> bool:
+    return 0 < sum(map(str.isupper, words)) < len(words)
+
+
+def _begins_kind_of(lowered: list[str], lower: str, words: list[str], word: str) -> bool:
+    after = words.index(word) + 1 if lower == "kind" else len(words)
+    return after < len(words) and lowered[after] == "of"

@@ -1,0 +1,1 @@
+"""Standard benchmarks of language models, run by lm-eval (paper Table 2)."""

@@ -1,0 +1,1 @@
+"""Judged pairs: votes, exact tests, rankings, agreement and bias of judges (paper §3.6)."""

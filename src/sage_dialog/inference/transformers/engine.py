@@ -1,0 +1,215 @@
+"""Sampling in this process with transformers: one base in memory, every policy an adapter on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import torch
+from peft import PeftModel
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
+
+from sage_dialog.config import SamplingConfig, Steering
+from sage_dialog.core.log_filters import quiet_warnings
+from sage_dialog.core.policies import Policy, identity
+from sage_dialog.core.seeds import generator
+from sage_dialog.inference.engine import Finish, Prompt, Sample
+from sage_dialog.inference.policy_set import PolicySet
+from sage_dialog.inference.transformers.decoding import Decoded, decode
+from sage_dialog.inference.transformers.detokenizer import Transcript
+from sage_dialog.inference.transformers.memory import Footprint, batches
+from sage_dialog.inference.transformers.shared_prefix import IMPLEMENTATION
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Device = Literal["auto", "cpu", "cuda"]
+
+LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy")
+
+MEMORY_GB = 1.0
+"""Memory of a batch on a CPU. Larger ones gain little there; and since the batch decides how sums are rounded, it
+does not hang on what other programs leave free."""
+
+FREE_SHARE = 0.8
+"""Of a GPU's memory that is free when a batch is put together, the share it may take."""
+
+
+class Arguments(BaseModel):
+    """What an entry of the catalog may say in `args`; see `TransformersEngine`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: Device = "auto"
+    memory_gb: float | None = Field(None, gt=0)
+
+
+class _Weights(NamedTuple):
+    model: PreTrainedModel
+    peft: PeftModel | None
+    footprint: Footprint
+    state: object
+
+
+class TransformersEngine:
+    """An `Engine` over a base and adapters trained on that very base.
+
+    On a CPU weights are float32, and mixture-of-experts layers run expert by expert ("eager"), the fastest of
+    transformers' ways there; on a GPU weights are bfloat16. The numbers by which tokens are drawn are the same on
+    both, so that samples differ only as far as rounding does.
+
+    Args:
+        threads: of torch on the CPU; null leaves their number to torch.
+        device: "auto" takes the GPU where there is one. Which one, of several, CUDA_VISIBLE_DEVICES says.
+        memory_gb: 10^9 bytes that a batch of prompts may take beside the weights, which decides how many are decoded
+            together; a prompt that needs more is decoded alone. Null: `MEMORY_GB` on a CPU, `FREE_SHARE` of what is
+            free on a GPU.
+
+    Raises:
+        ValueError: if an argument is not of its form, `base` is an adapter, two policies share a name, an adapter's
+            card names another base revision than that of `base`, or there is no GPU for "cuda".
+    """
+
+    arguments = Arguments
+
+    def __init__(
+        self,
+        base: Policy,
+        policies: Sequence[Policy],
+        seed: int,
+        threads: int | None = None,
+        device: Device = "auto",
+        memory_gb: float | None = None,
+    ) -> None:
+        Arguments(device=device, memory_gb=memory_gb)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        disable_progress_bar()  # of the weights; self-play shows its own
+        quiet_warnings()
+        self._policies = PolicySet(base, policies)
+        self._seed = seed
+        self._device = _device(device)
+        self._dtype = torch.float32 if self._device.type == "cpu" else torch.bfloat16
+        self._memory_gb = memory_gb
+
+    @cached_property
+    def _weights(self) -> _Weights:
+        on_gpu = {"device_map": {"": self._device}}
+        model = AutoModelForCausalLM.from_pretrained(
+            self._policies.base.path,
+            dtype=self._dtype,
+            attn_implementation=IMPLEMENTATION,
+            use_safetensors=True,
+            **({"experts_implementation": "eager"} if self._device.type == "cpu" else on_gpu),
+        ).eval()
+        peft: PeftModel | None = None
+        for policy in self._policies.adapters.values():
+            as_base = {"autocast_adapter_dtype": False}
+            if peft is None:
+                peft = PeftModel.from_pretrained(model, policy.path, adapter_name=policy.name, **as_base)
+            else:
+                peft.load_adapter(policy.path, adapter_name=policy.name, **as_base)
+        return _Weights(model, peft, Footprint.of(model), _state(model))
+
+    @property
+    def _model(self) -> PreTrainedModel:
+        return self._weights.model
+
+    @property
+    def fingerprint_inputs(self) -> Mapping[str, object]:
+        """See `Engine.fingerprint_inputs`."""
+        gpu = self._device.type == "cuda"
+        return {
+            "engine": "transformers",
+            "base": identity(self._policies.base),
+            "device": self._device.type,
+            "gpu": torch.cuda.get_device_name(self._device) if gpu else None,
+            "dtype": str(self._dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+            "memory_gb": self._memory_gb,
+            **{library: version(library) for library in LIBRARIES},
+        }
+
+    def sample(
+        self,
+        policy: str,
+        prompts: Sequence[Prompt],
+        sampling: SamplingConfig,
+        samples: int = 1,
+        steering: Steering | None = None,
+        heard: Callable[[str], None] | None = None,
+    ) -> list[list[Sample]]:
+        """See `Engine.sample`. After an exception, one that `heard` raises too, the engine may be used on.
+
+        Raises:
+            KeyError: if no policy of that name was loaded.
+        """
+        self._switch(policy)
+        guide = self._policies.guide(policy, steering) if steering else None
+        tokens = [self._policies.tokens(prompt) for prompt in prompts]
+        new = sampling.max_new_tokens
+        room = self._policies.window - new
+        fitting = {index: len(prompt) for index, prompt in enumerate(tokens) if len(prompt) <= room}
+        replies: list[list[Sample]] = [[] for _ in prompts]
+        try:
+            for batch in batches(fitting, samples, new, self._weights.footprint, self._budget):
+                draws = np.stack([self._draws(prompts[index], samples, new) for index in batch])
+                listener = None
+                if heard is not None and 0 in batch:
+                    transcript = Transcript(self._policies.tokenizer, heard)
+                    listener = batch.index(0), transcript.add
+                end = self._policies.tokenizer.eos_token_id
+                decoded = decode(self._model, [tokens[index] for index in batch], draws, sampling, end, guide, listener)
+                if listener is not None:
+                    transcript.end()
+                for index, rows in zip(batch, decoded, strict=True):
+                    replies[index] = [self._sample(row) for row in rows]
+        except BaseException:
+            if _state(self._model) != self._weights.state:
+                del self._weights  # what an adapter left on the base when it was interrupted would falsify all policies
+            raise
+        return replies
+
+    @property
+    def _budget(self) -> int:
+        """Bytes for a batch."""
+        if self._memory_gb is not None or self._device.type == "cpu":
+            return int(1e9 * (MEMORY_GB if self._memory_gb is None else self._memory_gb))
+        free, _ = torch.cuda.mem_get_info(self._device)
+        reusable = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+        return int(FREE_SHARE * (free + reusable))
+
+    def _sample(self, row: Decoded) -> Sample:
+        finish = Finish.STOP if row.finished else Finish.LENGTH
+        return Sample(self._policies.text(row.tokens), len(row.tokens), finish, row.log_probability)
+
+    def _draws(self, prompt: Prompt, samples: int, length: int) -> np.ndarray:
+        return np.stack([generator(self._seed, "sample", *prompt.item, j).random(length) for j in range(samples)])
+
+    def _switch(self, policy: str) -> None:
+        peft = self._weights.peft
+        if self._policies.policy(policy) is not self._policies.base and peft is not None:
+            peft.base_model.enable_adapter_layers()
+            peft.set_adapter(policy, inference_mode=True)
+        elif peft is not None:
+            peft.base_model.disable_adapter_layers()
+
+
+def _device(name: Device) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device is cuda, but torch {torch.__version__} finds no GPU; install a torch built for it, or take "
+            f"device: auto or cpu (`args` of the entry `engine` in conf/*/catalog_generation.yml)"
+        )
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _state(model: torch.nn.Module) -> object:
+    """What an exception amid a forward pass could leave changed: which tensors a model holds where, and its hooks."""
+    hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+    return hooks, {name: parameter.data_ptr() for name, parameter in model.named_parameters()}

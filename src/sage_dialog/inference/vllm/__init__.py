@@ -1,0 +1,1 @@
+"""Sampling over HTTP, from vLLM and other completions servers."""

@@ -1,0 +1,90 @@
+"""The judge LLM: two whole dialogues read side by side (paper §3.6, appendix A).
+
+Judges tend to favour a place; whoever asks gives every pair in both orders.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from sage_dialog.dialogue import Message
+from sage_dialog.llm.endpoint import LLMClient
+from sage_dialog.llm.requests import NoReplyError, Request
+from sage_dialog.roles.llm.parsing import NO_ANSWER, stated
+from sage_dialog.roles.llm.prompts import Prompt, PromptFile, numbered, role_name
+from sage_dialog.roles.protocols import Comparison, Verdict
+
+_THING = r"(?:dialogue|dialog|conversation|transcript|assistant|chatbot|one|choice)"
+_FORM = re.compile(
+    rf"(?:(?:the|my|better|best|winner|verdict|answer|final|in|of|is|it|it's|i|choose|pick|{_THING})\b[ :*\"]*)*"
+    r"(?:a (?=tie))?(?P<answer>A|B|tie)"
+    rf"(?: (?:is|was) (?:the )?(?:better|best|winner)(?: (?:social )?{_THING})?(?: than (?:{_THING} )?[AB])?| wins)?",
+    re.IGNORECASE,
+)
+_VOTES: dict[str, Literal["first", "second", "tie"]] = {"a": "first", "b": "second", "tie": "tie"}
+_SCHEMA = {
+    "type": "object",
+    "properties": {"verdict": {"type": "string", "enum": ["A", "B", "tie"]}, "reason": {"type": "string"}},
+    "required": ["verdict", "reason"],
+    "additionalProperties": False,
+}
+
+
+class LLMJudge:
+    """Asks which assistant is the better social chatbot: A, the first, or B, the second, or neither.
+
+    Args:
+        client: the model, and all that calls to it have in common; the paper's judge has temperature 0.
+        prompt: file with the sections [system] and [user], which shows the dialogues `a` and `b`.
+    """
+
+    def __init__(self, client: LLMClient, prompt: PromptFile) -> None:
+        self._client = client
+        self._prompt = Prompt(prompt, {"system": {}, "user": _variables(_EXAMPLE)})
+        self.name = role_name(client.endpoint, self._prompt, _SCHEMA)
+
+    def judge(self, comparisons: Sequence[Comparison]) -> Iterator[Verdict]:
+        """See `protocols.Judge`.
+
+        Raises:
+            NoReplyError: if the server fails.
+            TooManyFailuresError: if more verdicts are unreadable than the parameters allow.
+        """
+        self._client.announce(self._request(comparison) for comparison in comparisons)
+        failed = self._client.rows("comparisons", len(comparisons))
+        for verdict in self._client.in_order(self._verdict, comparisons):
+            if verdict.vote == "unreadable":
+                failed.add(
+                    "no reply" if verdict.raw_response is None else f"unreadable: {verdict.raw_response[:200]!r}"
+                )
+            yield verdict
+
+    async def _verdict(self, comparison: Comparison) -> Verdict:
+        try:
+            reply = await self._client.ask(self._request(comparison))
+        except NoReplyError as error:
+            if error.reason not in NO_ANSWER:
+                raise
+            return Verdict("unreadable", error.said)
+        return read_verdict(reply.text)
+
+    def _request(self, comparison: Comparison) -> Request:
+        return self._client.request("judge", self._prompt.messages(_variables(comparison)), _SCHEMA)
+
+
+def read_verdict(reply: str) -> Verdict:
+    """The verdict that a reply states; unreadable where it states none, or two."""
+    answer = stated(reply, "verdict", _FORM)
+    return Verdict("unreadable" if answer is None else _VOTES[answer], reply)
+
+
+def _variables(comparison: Comparison) -> dict[str, Any]:
+    return {"a": numbered(comparison.first), "b": numbered(comparison.second)}
+
+
+_EXAMPLE = Comparison(
+    (Message("user", "I lost my keys."), Message("assistant", "Oh no! Where were you last?")),
+    (Message("user", "I lost my keys."), Message("assistant", "Keys are often lost.")),
+)

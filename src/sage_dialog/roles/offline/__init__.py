@@ -1,0 +1,1 @@
+"""Annotator, selector and judge by rules and word lists."""

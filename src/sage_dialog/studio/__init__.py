@@ -1,0 +1,1 @@
+"""Talking with policies and judging them: chat and arena."""

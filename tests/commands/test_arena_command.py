@@ -1,0 +1,263 @@
+"""`kedro sage arena`: what it asks for, refuses and says; the page in a browser, and the server killed amid it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import pytest
+from click.testing import CliRunner, Result
+from kedro.io import Version
+from voting import HOSTILE, table, vote_on
+
+from sage_dialog.commands.arena import arena
+from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.studio.arena import server
+from sage_dialog.studio.arena.ballots import Ballot
+from sage_dialog.studio.arena.session import Session
+from sage_dialog.studio.arena.vote_file import VoteFile
+
+PAIR = ("--pair", "sage_0", "sage_1")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for policy in ("sage_0", "sage_1", "sage_2"):
+        path = tmp_path / "07_model_output" / f"rollouts_{policy}.parquet"
+        VersionedParquet(filepath=str(path), version=Version(None, "2026-01-01T00.00.00.000Z")).save(table(policy, 9))
+    return tmp_path
+
+
+@pytest.fixture
+def votes(data: Path) -> Path:
+    return data / "01_raw" / "human_votes"
+
+
+@pytest.fixture
+def run(configured: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    monkeypatch.setenv("SAGE_DATA", str(data))
+    monkeypatch.setenv("COLUMNS", "100")
+    return lambda *given: CliRunner().invoke(
+        arena, ["-e", "test", *given], obj=SimpleNamespace(project_path=configured)
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ((), "--rater says who votes, such as --rater anna"),
+        (("--rater", "Anna B", *PAIR), "'Anna B' is no name for a rater: take 1 to 32 of a to z"),
+        (
+            ("--rater", "anna", "--pair", "sage_0", "sage_o"),
+            "no policy with dialogues is called 'sage_o'; did you mean",
+        ),
+        (("--rater", "anna", "--pair", "sage_0", "zzz"), "called 'zzz'; there are sage_0, sage_1, sage_2."),
+        (("--rater", "anna", "--pair", "sage_0", "sage_0"), "sage_0 cannot be compared with itself"),
+        (("--rater", "anna", "--pair", "sage_0", "sage_3"), "no dialogues of sage_3 to compare"),
+        (("--rater", "anna"), "`kedro run --pipelines evaluation` makes it"),  # evaluation.pairs name sage_dpo
+        (("--rater", "anna", "--port", "70000"), "70000 is not in the range"),
+    ],
+)
+def test_what_is_wrong_is_said(run: Callable[..., Result], votes: Path, given: tuple[str, ...], told: str) -> None:
+    done = run(*given)
+    assert done.exit_code and told in done.output, done.output
+    assert not list(votes.glob("*.jsonl"))
+
+
+def test_without_dialogues_it_says_what_makes_them(run: Callable[..., Result], data: Path) -> None:
+    shutil.rmtree(data / "07_model_output")
+    done = run("--rater", "anna")
+    assert done.exit_code == 1
+    assert "no dialogues to compare yet" in done.output and "`kedro run --pipelines demo`" in done.output
+
+
+def test_a_port_that_is_taken_is_named(run: Callable[..., Result]) -> None:
+    taken = server.listen(0)
+    port = taken.getsockname()[1]
+    try:
+        done = run("--rater", "anna", *PAIR, "--no-browser", "--port", str(port))
+    finally:
+        taken.close()
+    assert done.exit_code == 1
+    assert f"Port {port} is taken" in done.output and f"--port {port + 1}" in done.output
+
+
+def test_it_serves_what_was_asked_for_and_sums_up(run: Callable[..., Result], votes: Path, monkeypatch) -> None:
+    opened: list[str] = []
+
+    def people(session: Session, listening: socket.socket) -> None:
+        assert f"http://127.0.0.1:{listening.getsockname()[1]}/" == opened[-1]
+        for choice in ("first", "tie"):
+            session.vote(session.state()["ballot"]["id"], choice, None)
+        listening.close()
+
+    monkeypatch.setattr(server, "serve", people)
+    monkeypatch.setattr("sage_dialog.commands.arena.click.launch", opened.append)
+    options = ("--rater", "anna", *PAIR, "--pair", "sage_1", "sage_0", "--situations", "4", "--port", "0")
+    done = run(*options)
+    assert done.exit_code == 0, done.output
+    assert "anna votes at http://127.0.0.1:" in done.output and "(4 to go)" in done.output
+    assert "2 votes given, 2 to go." in done.output and "2 votes of anna in all" in done.output
+    assert "kedro run --env test --pipelines evaluation --from-inputs human_votes" in done.output
+    assert "4 votes of anna in all" in run(*options).output
+    assert len((votes / "anna.jsonl").read_text().splitlines()) == 4
+
+
+def test_the_status_tells_whose_votes_hold(run: Callable[..., Result], votes: Path, ballots: list[Ballot]) -> None:
+    assert "Nobody has voted yet" in run("--status").output
+    for rater, number in (("anna", 3), ("bert", 1)):
+        file = VoteFile(votes, rater)
+        for ballot in ballots[:number]:
+            file.add(vote_on(ballot, "first", "[bold]good"))
+        if rater == "anna":
+            file.add(vote_on(ballots[5], "tie").model_copy(update={"first_digest": "of other words"}))
+        file.close()
+    done = run("--status")
+    rows = [line.split() for line in done.output.splitlines()]
+    assert ["anna", "4", "3", "3", "1", "(the", "dialogue", "has", "changed)"] in rows, done.output
+    assert ["bert", "1", "1", "1", "–"] in rows
+    (votes / "bert.jsonl").write_text("no vote\n" * 2)
+    damaged = run("--status")
+    assert damaged.exit_code == 1 and "bert.jsonl, line 1: is no vote" in damaged.output
+
+
+class Arena:
+    """The command as a process of its own, which can be killed and started again on the same port."""
+
+    def __init__(self, project: Path, data: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        environment = {**os.environ, "PYTHONPATH": str(project / "src"), "SAGE_DATA": str(data)}
+        command = [sys.executable, "-m", "kedro", "sage", "arena", "-e", "test", "--rater", "anna", *PAIR]
+        command += ["--no-browser", "--situations", "5", "--port", str(self.port)]
+        self._start = lambda: subprocess.Popen(
+            command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        self.process = self._start()
+        while True:  # until it answers; a test that waits for ever is stopped from outside
+            try:
+                with urlopen(self.url, timeout=5):
+                    return
+            except OSError:
+                assert self.process.poll() is None, self.process.communicate()[0]
+                time.sleep(0.1)
+
+    def stop(self, by: signal.Signals) -> str:
+        assert self.process
+        self.process.send_signal(by)
+        said = self.process.communicate(timeout=60)[0]
+        self.process = None
+        return said
+
+
+@pytest.fixture
+def served(configured: Path, data: Path) -> Iterator[Arena]:
+    arena = Arena(configured, data)
+    arena.start()
+    yield arena
+    if arena.process:
+        arena.stop(signal.SIGKILL)
+
+
+def kept(votes: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (votes / "anna.jsonl").read_text().splitlines()]
+
+
+def test_in_a_browser(served: Arena, votes: Path) -> None:
+    """Votes by mouse and by key, a reload, a kill, a resume, an undo; hostile text is text; nothing leaves here."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.skip("needs chromium")
+    expect = playwright.expect
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        asked: list[str] = []
+        faults: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        page.on("dialog", lambda dialog: faults.append(dialog.message))
+        count, first = page.locator("#count"), page.locator("#first li.assistant p").first
+        a_is_better = page.get_by_role("button", name="A is better")
+
+        page.goto(served.url)
+        expect(count).to_have_text("0 of 5")
+        expect(page.locator("#opening")).to_contain_text(HOSTILE)
+        expect(first).to_contain_text(HOSTILE)
+        assert page.locator("main script, main img").count() == 0 and page.title() == "sage-dialog: arena"
+        assert "sage_" not in page.content() and "BLOCK" not in page.content()
+
+        a_is_better.click()
+        expect(count).to_have_text("1 of 5")
+        expect(page.locator("#said")).to_have_text("A is better, saved. 1 of 5.")
+        expect(page.locator("#question")).to_be_focused()
+        expect(a_is_better).to_be_enabled()
+        behind = browser.new_page()  # a second window, which will show a pair that the first has judged
+        behind.goto(served.url)
+        expect(behind.locator("#count")).to_have_text("1 of 5")
+        page.keyboard.press("c")
+        page.keyboard.type("a bit better, but too long")  # the letters of a comment are no votes
+        page.keyboard.press("Escape")
+        page.keyboard.press("b")
+        expect(count).to_have_text("2 of 5")
+        assert [(vote["vote"], vote["comment"]) for vote in kept(votes)] == [
+            ("first", None),
+            ("second", "a bit better, but too long"),
+        ]
+        judged = behind.locator("#opening").text_content()
+        expect(behind.get_by_role("button", name="Tie")).to_be_enabled()
+        behind.keyboard.press("t")
+        expect(behind.get_by_role("alert")).to_contain_text("not asked any more; nothing was saved")
+        expect(behind.locator("#count")).to_have_text("2 of 5")  # and it shows what is asked now
+        assert behind.locator("#opening").text_content() != judged and len(kept(votes)) == 2
+        behind.close()
+
+        page.reload()
+        expect(count).to_have_text("2 of 5")
+        third = first.text_content()
+        served.stop(signal.SIGKILL)
+        a_is_better.click()
+        expect(page.get_by_role("alert")).to_contain_text("The arena does not answer.")
+        assert len(kept(votes)) == 2
+        served.start()
+        page.keyboard.press("t")  # the old page knows an old token only
+        expect(page.get_by_role("alert")).to_contain_text("Reload it.")
+        assert len(kept(votes)) == 2
+        page.reload()
+        expect(count).to_have_text("2 of 5")
+        assert first.text_content() == third
+
+        expect(a_is_better).to_be_enabled()
+        page.keyboard.press("u")
+        expect(count).to_have_text("1 of 5")
+        expect(page.locator("#comment")).to_have_value("a bit better, but too long")
+        for given in range(1, 5):
+            expect(a_is_better).to_be_enabled()
+            page.keyboard.press("ArrowRight" if given % 2 else "t")
+            expect(count).to_have_text(f"{given + 1} of 5")
+        expect(page.get_by_role("heading", name="That was all.")).to_be_focused()
+        assert not a_is_better.is_visible()
+
+        browser.close()
+    assert {urlsplit(url).netloc for url in asked} == {f"127.0.0.1:{served.port}"}
+    assert [fault for fault in faults if "ERR_CONNECTION_REFUSED" not in fault and "403" not in fault] == []
+    said = served.stop(signal.SIGINT)
+    assert "4 votes given, 0 to go." in said and "5 votes of anna in all" in said
+    assert len(kept(votes)) == 2 + 1 + 4

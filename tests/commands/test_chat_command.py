@@ -1,0 +1,178 @@
+"""`kedro sage chat` from the catalog to the screen, on tiny policies that have learnt the form."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from kedro.framework.startup import ProjectMetadata, bootstrap_project
+from kedro.io import Version
+
+from sage_dialog.commands.chat import chat
+from sage_dialog.commands.policies import Project
+from sage_dialog.config import Steering
+from sage_dialog.core.policies import Policy, PolicyCard
+from sage_dialog.datasets.engines import EngineDataset
+from sage_dialog.datasets.policy import PolicyDirectory
+from sage_dialog.sac import Chain, parse
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+from block_writers import block_writer  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Policy]:
+    """A base that writes blocks, and two adapters on it, one of which is said to write none."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = block_writer("words", tmp_path_factory.mktemp("sage_0"))
+    revision = base.card.base_revision
+    made = {"sage_0": Policy.write_card(base.path, PolicyCard("sage_0", "base", True, "sage_0", revision))}
+    for name, blocks in (("sage_dpo", True), ("sage_1_plain", False)):
+        path = tmp_path_factory.mktemp(name)
+        config = LoraConfig(r=2, target_modules=["q_proj"])
+        get_peft_model(AutoModelForCausalLM.from_pretrained(base.path), config).save_pretrained(path)
+        made[name] = Policy.write_card(path, PolicyCard(name, "adapter", blocks, "sage_0", revision))
+    return made
+
+
+@pytest.fixture
+def talk(
+    configured: Path, policies: dict[str, Policy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
+    """Runs the command on lines; the policies are those of the catalog."""
+    for name, policy in policies.items():
+        PolicyDirectory(
+            filepath=str(tmp_path / "data/06_models" / name), version=Version(None, "2026-01-01T00.00.00.000Z")
+        ).save(policy)
+    monkeypatch.setenv("SAGE_DATA", str(tmp_path / "data"))
+    metadata = bootstrap_project(configured)
+
+    def run(*options: str, lines: str = "x\n") -> Result:
+        return CliRunner().invoke(chat, ["--env", "test", *options], input=lines, obj=metadata)
+
+    return run
+
+
+def test_a_script_talks_steers_picks_and_saves(talk: Callable[..., Result], tmp_path: Path) -> None:
+    lines = ["x", "/fix a_motivation humor", "/topics dogs, cats", "xx", "/candidates", "2", f"/save {tmp_path}/talk"]
+    result = talk("--seed", "5", "--top-k", "20", lines="\n".join(lines))
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "talk.jsonl").read_text())
+    roles = [message["role"] for message in record["messages"]]
+    assert roles == ["system", "user", "assistant", "user", "assistant"]
+    steered = parse(record["messages"][-1]["content"])
+    assert isinstance(steered, Chain)
+    assert (steered.action.motivation, steered.action.topics) == ("humor", ("dogs", "cats"))
+    assert record["chat"]["seed"] == 5 and record["chat"]["sampling"]["top_k"] == 20
+    said = result.stdout.splitlines()
+    assert sum(line[:3].strip().isdecimal() and "humor ·" in line for line in said) == 3  # candidates in conf/test
+    assert f"{said[-2]} {said[-1]}" == record["messages"][-1]["content"]
+    assert "Warning" not in result.output
+
+    again = talk("--seed", "5", "--top-k", "20", lines="\n".join(lines[:-1]))
+    assert again.stdout == result.stdout
+    assert talk("--seed", "6", "--top-k", "20", lines="\n".join(lines[:-1])).stdout != result.stdout
+
+
+def test_a_policy_without_blocks_talks_and_is_not_steered(talk: Callable[..., Result]) -> None:
+    result = talk("--policy", "sage_1_plain", lines="x\n/boost a_motivation humor 4\nx\n")
+    assert result.exit_code == 1
+    assert "policy 'sage_1_plain' writes no state and action blocks" in result.stderr
+    assert len(result.stdout.splitlines()) == 2
+
+
+def test_the_parameters_steer_only_a_policy_that_can_be_steered(
+    talk: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, opened = talk("--policy", "sage_1_plain").stdout, Project.open
+
+    def steered_project(metadata: ProjectMetadata, env: str | None) -> Project:
+        project = opened(metadata, env)
+        steering = Steering(fixed={"u_motivation": "humor"})
+        evaluation = project.parameters.evaluation.model_copy(update={"steering": steering})
+        return Project(project.catalog, project.parameters.model_copy(update={"evaluation": evaluation}))
+
+    monkeypatch.setattr(Project, "open", steered_project)
+    result = talk("--policy", "sage_1_plain")
+    assert result.exit_code == 0 and result.stdout == plain != ""
+    assert "sage_1_plain writes no state and action blocks: evaluation.steering leaves it" in result.stderr
+    steered = talk()
+    assert steered.exit_code == 0 and steered.stdout.startswith("{u_motivation: humor,")
+    assert "leaves it as it is" not in steered.stderr
+
+
+def test_a_base_and_an_adapter_of_elsewhere(
+    talk: Callable[..., Result], policies: dict[str, Policy], tmp_path: Path
+) -> None:
+    for name in ("sage_0", "sage_dpo"):
+        copy = tmp_path / "elsewhere" / f"{name}.v2"
+        copy.mkdir(parents=True)
+        for file in policies[name].path.iterdir():
+            if file.name != "sage_policy.json":
+                (copy / file.name).write_bytes(file.read_bytes())
+    where = ["--base", str(tmp_path / "elsewhere/sage_0.v2"), "--adapter", str(tmp_path / "elsewhere/sage_dpo.v2")]
+    unknown = talk(*where)
+    assert unknown.exit_code == 1 and "--blocks or --no-blocks" in unknown.stderr
+    lines = "x\n/fix a_emotion calm\nx\n"
+    result = talk(*where, "--blocks", lines=lines)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == talk(lines=lines).stdout  # the same weights, seed and lines
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--policy", "sage_0", "--base", "."], "exclude each other"),
+        (["--adapter", "."], "go with --base"),
+        (["--base", "no/such/folder"], "does not exist"),
+        (["--temperature", "0"], "not in the range"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(talk: Callable[..., Result], options: list[str], reason: str) -> None:
+    result = talk(*options)
+    assert result.exit_code == 2 and reason in result.stderr
+
+
+def test_a_policy_that_is_not_there_is_told_with_what_makes_it(talk: Callable[..., Result]) -> None:
+    for name, reason in (
+        ("sage_2", "`kedro run --pipelines sage_2` makes it"),
+        ("sage_22", "no pipeline makes it"),
+        ("nobody", "no catalog entry of a policy has this name"),
+        ("win_rates", "no catalog entry of a policy has this name"),
+    ):
+        result = talk("--policy", name)
+        assert result.exit_code == 1 and reason in result.stderr
+        assert "there: sage_0, sage_1_plain, sage_dpo." in result.stderr
+
+
+def test_no_torch_is_needed_to_tell_that(configured: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, kedro.framework.cli as kedro\nsys.argv = ['kedro', 'sage', 'chat']\n"
+        "try:\n    kedro.main()\nfinally:\n    print('torch' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(configured / "src"), "SAGE_DATA": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=configured, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == "False\n"
+    assert "`kedro run --pipelines sage_dpo` makes it" in done.stderr
+
+
+def test_an_engine_over_servers_keeps_its_replies_where_the_project_does(
+    configured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGE_DATA", str(tmp_path))
+    project = Project.open(bootstrap_project(configured), "test")
+    endpoint = {"base_urls": ["http://127.0.0.1:1/v1"]}
+    project.catalog["engine"] = EngineDataset(engine="unittest.mock.call", endpoint=endpoint)
+    made = project.engine(Policy(tmp_path, PolicyCard("sage_0", "base", True, "sage_0", "1")), [], seed=3)
+    assert made.args[2] == 3
+    assert made.kwargs["client"].response_cache.path == tmp_path / "response_cache/replies.sqlite"

@@ -1,0 +1,85 @@
+"""The funnel as people read it: every rule has its words, sums are sums, and the picture is drawn of any report."""
+
+import io
+from typing import Any
+
+import pytest
+from matplotlib import image
+
+from sage_dialog.corpora.reddit.funnel_figure import MEANINGS, Month, funnel_figure, months, steps
+from sage_dialog.corpora.reddit.rules import Rule
+
+
+def report(**by_month: list[tuple[str, str, int]]) -> list[dict[str, Any]]:
+    """Rows of FILTER_REPORT from 1,000 lines a month and what each rule (its name, its unit) took of them."""
+    rows = []
+    for month, taken in by_month.items():
+        came_in = 1_000
+        for step, (rule, unit, removed) in enumerate(taken, start=1):
+            row = {"month": month, "step": step, "rule": rule, "unit": unit}
+            rows.append(row | {"came_in": came_in, "removed": removed})
+            came_in -= removed
+    return rows
+
+
+JANUARY = [("submission", "line", 200), ("quote", "comment", 0), ("not_a_leaf", "comment", 500), ("link", "path", 290)]
+FEBRUARY = [
+    ("submission", "line", 100),
+    ("quote", "comment", 50),
+    ("not_a_leaf", "comment", 600),
+    ("link", "path", 250),
+]
+BOTH = report(january=JANUARY, february=FEBRUARY)
+
+
+def size(png: bytes) -> tuple[int, int]:
+    height, width = image.imread(io.BytesIO(png)).shape[:2]
+    return width, height
+
+
+def test_every_rule_has_its_words() -> None:
+    assert list(MEANINGS) == [rule.value for rule in Rule]
+
+
+def test_steps_are_summed_over_months() -> None:
+    summed = [(step.rule, step.unit, step.came_in, step.removed) for step in steps(BOTH)]
+    assert summed == [
+        ("submission", "line", 2_000, 300),
+        ("quote", "comment", 1_700, 50),
+        ("not_a_leaf", "comment", 1_650, 1_100),
+        ("link", "path", 550, 540),
+    ]
+    assert steps(BOTH)[-1].left == 10
+    assert steps(reversed(BOTH)) == steps(BOTH)
+
+
+def test_months_say_what_each_brought() -> None:
+    assert months(BOTH) == [Month("february", 1_000, 900, 250, 0), Month("january", 1_000, 800, 300, 10)]
+
+
+def test_equal_reports_make_equal_pictures() -> None:
+    assert funnel_figure(BOTH) == funnel_figure(BOTH) != funnel_figure(BOTH[:4])
+
+
+def test_a_picture_has_a_bar_for_each_rule_that_took_something() -> None:
+    two, three, all_rules = (
+        size(funnel_figure(report(month=taken)))
+        for taken in ([("link", "path", 1)], [("link", "path", 1), ("quote", "path", 1)], JANUARY * 8)
+    )
+    assert two[0] == three[0] == all_rules[0]
+    assert two[1] < three[1] < all_rules[1] < 3_000
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        report(month=[("submission", "line", 0)]),
+        report(month=[("submission", "line", 1_000), ("link", "path", 0)]),
+        [row | {"came_in": 0, "removed": 0} for row in BOTH],
+        [row | {"came_in": row["came_in"] * 3_300_000, "removed": row["removed"] * 3_300_000} for row in BOTH],
+    ],
+    ids=["no months", "nothing taken", "nothing left", "no lines", "all of Reddit"],
+)
+def test_a_picture_is_drawn_of_any_report(rows: list[dict[str, Any]]) -> None:
+    assert size(funnel_figure(rows))[0] == 1_350

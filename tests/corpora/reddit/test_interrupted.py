@@ -1,0 +1,179 @@
+"""What is done is kept: a run that was killed goes on where it was, and ends with the same bytes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from sage_dialog.config import RedditRules
+from sage_dialog.corpora.reddit import read_dialogues, run
+from sage_dialog.microworld import reddit as microworld
+from sage_dialog.microworld.world import load_world
+
+RULES = RedditRules(min_turns=3)
+DUMPS, BUCKETS = 6, 4
+
+# Reads the months and kills itself in its n-th piece of work: when the work is done and nothing of it is kept yet.
+KILLED = """
+import itertools, os, signal, sys
+from pathlib import Path
+from sage_dialog.corpora.reddit import read_dialogues, run
+from sage_dialog.config import RedditRules
+
+folder, scratch, last, workers, buckets, rules = sys.argv[1:]
+pieces = itertools.count(1)
+
+def die_in_the_last(piece):
+    if piece == int(last):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def extracted(*told, work=run.extract):
+    piece = next(pieces)
+    yield from work(*told)
+    die_in_the_last(piece)
+
+def assembled(*told, work=run.assemble):
+    piece, done = next(pieces), work(*told)
+    die_in_the_last(piece)
+    return done
+
+run.extract, run.assemble = extracted, assembled
+files = {path.name: path for path in Path(folder).iterdir()}
+rules = RedditRules.model_validate_json(rules)
+read_dialogues(files, rules, scratch=Path(scratch), workers=int(workers), buckets=int(buckets))
+"""
+
+
+@pytest.fixture(scope="module")
+def months(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("months")
+    for name, content in microworld.months(load_world(), 60, seed=3).items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    return {path.name: path for path in folder.iterdir()}
+
+
+def written(tables) -> list[bytes]:
+    """The tables as bytes, schema and chunks included."""
+    contents = []
+    for table in tables:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+        contents.append(sink.getvalue().to_pybytes())
+    return contents
+
+
+@pytest.fixture
+def read(months, monkeypatch):
+    """`read(scratch)`: the tables as bytes, and how many dumps and buckets were worked on for them."""
+
+    def go(scratch, folder=months, rules=RULES, **how):
+        done = Counter()
+
+        def counted(name):
+            work = getattr(run, name)
+            return lambda *told: (done.update([name]), work(*told))[1]
+
+        with monkeypatch.context() as patch:
+            for name in ("extract", "assemble"):
+                patch.setattr(run, name, counted(name))
+            tables = read_dialogues(files_of(folder), rules, scratch=scratch, **({"workers": 1, "buckets": 4} | how))
+        return written(tables), (done["extract"], done["assemble"])
+
+    return go
+
+
+def start(months, scratch, last, workers, buckets) -> subprocess.Popen:
+    told = [months, scratch, last, workers, buckets, RULES.model_dump_json()]
+    return subprocess.Popen(
+        [sys.executable, "-c", KILLED, *map(str, told)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.mark.parametrize("last", [1, 4, 6, 7, 9, 10])
+def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_bytes(months, read, tmp_path, last):
+    whole, done = read(tmp_path / "whole")
+    assert done == (DUMPS, BUCKETS)
+    killed = start(months, tmp_path / "scratch", last, workers=1, buckets=BUCKETS)
+    _, said = killed.communicate(timeout=120)
+    assert killed.returncode == -signal.SIGKILL, said.decode()
+    rerun, done = read(tmp_path / "scratch")
+    assert rerun == whole
+    # Of what was begun, the piece in flight alone is done again.
+    assert sum(done) == DUMPS + BUCKETS - (last - 1)
+    assert read(tmp_path / "scratch") == (whole, (0, 0))
+
+
+def test_processes_that_are_killed_leave_what_they_finished(months, read, tmp_path):
+    whole, _ = read(tmp_path / "whole", buckets=40)
+    scratch = tmp_path / "scratch"
+    process = start(months, scratch, last=0, workers=2, buckets=40)
+
+    def finished():
+        return [path for path in scratch.glob("reddit/*/**/[!.]*") if path.is_dir()]
+
+    until = time.monotonic() + 60
+    while not finished() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, said.decode()
+    rerun, done = read(scratch, buckets=40)
+    assert rerun == whole
+    assert 0 < sum(done) < DUMPS + 40
+
+
+def test_rules_that_ask_about_paths_leave_extracted_months_as_they_are(read, tmp_path):
+    read(tmp_path)
+    assert read(tmp_path, rules=RedditRules(min_turns=4))[1] == (0, BUCKETS)
+    assert read(tmp_path, rules=RedditRules(min_body_words=3))[1] == (DUMPS, BUCKETS)
+    assert read(tmp_path)[1] == (0, 0)
+
+
+def test_a_month_that_is_added_is_all_that_is_extracted(months, read, tmp_path):
+    first = tmp_path / "months"
+    first.mkdir()
+    for name, path in files_of(months).items():
+        if "2012-03" not in name:
+            (first / name).symlink_to(path)
+    whole, _ = read(tmp_path / "whole", folder=months)
+    _, done = read(tmp_path / "scratch", folder=first)
+    assert done == (4, BUCKETS)
+    for name, path in files_of(months).items():
+        if "2012-03" in name:
+            (first / name).symlink_to(path)
+    assert read(tmp_path / "scratch", folder=first) == (whole, (2, BUCKETS))
+
+
+def test_a_dump_that_was_fetched_anew_is_extracted_anew(months, read, tmp_path):
+    folder = tmp_path / "months"
+    folder.mkdir()
+    for name, path in files_of(months).items():
+        (folder / name).write_bytes(path.read_bytes())
+    cut = folder / "RC_2012-02.bz2"
+    content = cut.read_bytes()
+    cut.write_bytes(content[: len(content) // 2])
+    before, _ = read(tmp_path / "scratch", folder=folder)
+    cut.write_bytes(content)
+    after, done = read(tmp_path / "scratch", folder=folder)
+    assert done == (1, BUCKETS)
+    assert after != before
+    assert after == read(tmp_path / "whole", folder=months)[0]
+
+
+def test_nothing_unfinished_is_left_behind(read, tmp_path):
+    read(tmp_path)
+    assert not list(tmp_path.rglob(".*"))

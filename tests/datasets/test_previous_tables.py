@@ -1,0 +1,58 @@
+"""What later stages wrote is read by an earlier one, by name, without being its input by name."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from kedro.io import DataCatalog, DatasetError, Version
+from kedro.validation import DataValidationError
+
+from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.datasets.previous_tables import EarlierTables
+from sage_dialog.schemas import MIX_REJECTS
+
+
+def reject(source: str) -> pa.Table:
+    return pa.Table.from_pylist([{"source": source, "record": "r", "reason": "why"}], schema=MIX_REJECTS)
+
+
+@pytest.fixture
+def open_table(tmp_path: Path) -> Any:
+    for version in ("2026-01-01T00.00.00.000Z", "2026-01-02T00.00.00.000Z"):
+        path = str(tmp_path / "trajectories_2.parquet")
+        VersionedParquet(filepath=path, version=Version(None, version)).save(reject(version))
+    path = str(tmp_path / "other.parquet")
+    VersionedParquet(filepath=path, version=Version(None, "2026-01-01T00.00.00.000Z")).save(pa.table({"n": [1]}))
+    entry = {
+        "type": "sage_dialog.datasets.previous_tables.EarlierTables",
+        "folder": f"{tmp_path}/",
+        "schema": "MIX_REJECTS",
+    }
+    return DataCatalog.from_config({"earlier": entry}).load("earlier")
+
+
+def test_a_table_is_opened_by_name_and_version(open_table: Any) -> None:
+    assert open_table("trajectories_2")["source"].to_pylist() == ["2026-01-02T00.00.00.000Z"]
+    assert open_table("trajectories_2:2026-01-01T00.00.00.000Z")["source"].to_pylist() == ["2026-01-01T00.00.00.000Z"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("trajectories_3", "There is no trajectories_3 in "), ("trajectories_2:2025", "There is no version 2025 of ")],
+)
+def test_a_table_that_is_not_there_is_named(open_table: Any, name: str, said: str) -> None:
+    with pytest.raises(DatasetError, match=said):
+        open_table(name)
+
+
+def test_a_table_of_another_kind_is_refused(open_table: Any) -> None:
+    with pytest.raises(DataValidationError, match="Not a table of schema MIX_REJECTS"):
+        open_table("other")
+
+
+def test_nothing_is_read_before_it_is_asked_for_and_nothing_is_written(tmp_path: Path) -> None:
+    dataset = EarlierTables(folder=str(tmp_path / "nowhere"), schema="MIX_REJECTS")
+    assert dataset.exists() and callable(dataset.load())
+    with pytest.raises(DatasetError, match="only read"):
+        dataset.save(reject("x"))  # type: ignore[arg-type]

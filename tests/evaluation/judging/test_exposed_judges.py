@@ -1,0 +1,278 @@
+"""A world whose truth is known, and judges whose faults are: the tables and the report expose each for what it is."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from sage_dialog import schemas
+from sage_dialog.evaluation.bootstrap import Bootstrap
+from sage_dialog.evaluation.judging.agreement import judge_agreement
+from sage_dialog.evaluation.judging.judge_bias import judge_checks, self_preference
+from sage_dialog.evaluation.judging.length import length_control
+from sage_dialog.evaluation.judging.votes import win_rates
+from sage_dialog.evaluation.report.judges import flips_by_lot, in_words
+from sage_dialog.evaluation.report.report import Contents, render_report
+
+SITUATIONS = 400
+ORDERS = ("ab", "ba")
+TRUTH = "world truth"
+KIN = "new-model judge 1a2b3c4d"
+CARDS = [{"policy": policy, "kind": "base", "base": f"maker/{policy}-model"} for policy in ("old", "new")]
+
+Row = dict[str, Any]
+
+
+class World(NamedTuple):
+    """By situation who is truly better, new on 70 %; by policy and situation the words, new's more on most of them."""
+
+    better: dict[str, str]
+    words: dict[str, dict[str, int]]
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    draw = np.random.default_rng(11)
+    ids = [f"s{place}" for place in range(SITUATIONS)]
+    words = {
+        policy: dict(zip(ids, draw.normal(mean, 15, SITUATIONS).astype(int).tolist(), strict=True))
+        for policy, mean in (("old", 80), ("new", 90))
+    }
+    return World(dict(zip(ids, np.where(draw.random(SITUATIONS) < 0.7, "b", "a").tolist(), strict=True)), words)
+
+
+@pytest.fixture(scope="module")
+def judged(world: World) -> list[Row]:
+    return [
+        *asked("right", world, lambda draw, order, truth, longer: truth),
+        *asked("always A", world, lambda draw, order, truth, longer: order[0]),
+        *asked("longer", world, lambda draw, order, truth, longer: longer),
+        *asked("random", world, lambda draw, order, truth, longer: str(draw.choice(["a", "b"]))),
+        *asked("always tie", world, lambda draw, order, truth, longer: "tie"),
+        *asked("mumbling", world, lambda draw, order, truth, longer: "unreadable"),
+        *asked(KIN, world, lambda draw, order, truth, longer: "b"),
+    ]
+
+
+Judge = Callable[[np.random.Generator, str, str, str], str]
+
+
+def asked(judge: str, world: World, answer: Judge) -> list[Row]:
+    """Rows of JUDGE_VOTES: `answer` is given a generator, the order, who is better and who says more."""
+    draw = np.random.default_rng(12)
+    rows = []
+    for situation, truth in world.better.items():
+        more = world.words["new"][situation] - world.words["old"][situation]
+        longer = "b" if more > 0 else "a" if more < 0 else "tie"
+        for order in ORDERS:
+            row = {"judge": judge, "policy_a": "old", "policy_b": "new", "situation_id": situation, "order": order}
+            rows.append({**row, "vote": answer(draw, order, truth, longer)})
+    return rows
+
+
+class Tables(NamedTuple):
+    """Of all judges, as the evaluation makes them."""
+
+    checks: pa.Table
+    rates: pa.Table
+    lengths: pa.Table
+    agreement: pa.Table
+    kinship: pa.Table
+
+    def of(self, judge: str) -> dict[str, Row]:
+        """Its checks by statistic."""
+        return {row["statistic"]: row for row in self.checks.to_pylist() if row["judge"] == judge}
+
+    def against_truth(self, judge: str) -> Row:
+        (row,) = (row for row in self.agreement.to_pylist() if (row["judge_a"], row["judge_b"]) == (judge, TRUTH))
+        return row
+
+    def sentences(self, judge: str) -> list[str]:
+        said = in_words(self.checks, self.rates, self.lengths, self.agreement, self.kinship, [TRUTH], 0.95)[judge]
+        return [sentence.replace("\N{NO-BREAK SPACE}", " ") for sentence in said]
+
+
+def tables_of(votes: list[Row], world: World) -> Tables:
+    bootstrap = Bootstrap(confidence=0.95, replicates=2000, seed=0)
+    known = asked(TRUTH, world, lambda draw, order, truth, longer: truth)
+    made = {
+        "JUDGE_CHECKS": judge_checks(votes, world.words, 0.95),
+        "WIN_RATES": win_rates(votes, bootstrap),
+        "LENGTH_CONTROL": length_control(votes, world.words, 0.95),
+        "JUDGE_AGREEMENT": judge_agreement(votes + known, bootstrap),
+        "SELF_PREFERENCE": self_preference(votes, CARDS, bootstrap),
+    }
+    return Tables(*(pa.Table.from_pylist(rows, schema=getattr(schemas, name)) for name, rows in made.items()))
+
+
+@pytest.fixture(scope="module")
+def tables(judged: list[Row], world: World) -> Tables:
+    return tables_of(judged, world)
+
+
+def one(table: pa.Table, judge: str) -> Row:
+    (row,) = (row for row in table.to_pylist() if row["judge"] == judge)
+    return row
+
+
+def even(row: Row) -> bool:
+    return bool(row["low"] <= 0.5 <= row["high"])
+
+
+def test_the_right_one_stands_every_test(tables: Tables) -> None:
+    checks, rate = tables.of("right"), one(tables.rates, "right")
+    assert rate["p_adjusted"] < 1e-6 and rate["low"] < 0.7 < rate["high"]
+    assert checks["order_flips"]["value"] == 0 and even(checks["names_first"])
+    # The better one happens to say more, which is no fault: it is as much better where both say equally much.
+    length = one(tables.lengths, "right")
+    assert not even(checks["names_longer"]) and length["low"] > 0.6 and length["odds_low"] < 1 < length["odds_high"]
+    agreement = tables.against_truth("right")
+    assert agreement["kappa"] == agreement["same_winner"] == 1 and agreement["same_low"] > 0.98
+    assert tables.sentences("right") == [
+        "Names the winner that the world truth names in 100 % (99 to 100 %) of the 400 pairs of dialogues that both "
+        "decide: better than a coin. Dealt out to situations by lot, the same wins would agree in "
+        "58 %.",
+        "Changes its answer with the order on 0 % (0 to 1 %) of the pairs of dialogues; answers drawn by lot would on "
+        "50 %.",
+        "Where its answers name one winner, that is the longer dialogue in 59 % (54 to 64 %): of its 1 clear lead, 1 "
+        "is clear at equal length.",
+    ]
+
+
+def test_the_one_that_always_says_a_is_told_by_the_order(tables: Tables) -> None:
+    checks, rate = tables.of("always A"), one(tables.rates, "always A")
+    assert checks["names_first"]["value"] == checks["order_flips"]["value"] == 1
+    assert checks["names_first"]["low"] > 0.98 and checks["order_flips"]["low"] > 0.98
+    assert (rate["inconsistent"], rate["win_rate_b"], rate["p_value"]) == (SITUATIONS, None, 1)
+    assert "names_longer" not in checks
+    agreement = tables.against_truth("always A")
+    assert agreement["kappa"] == pytest.approx(0) and agreement["decided"] == 0
+    assert tables.sentences("always A") == [
+        "Decides none of the pairs of dialogues that the world truth decides: there is nothing to compare.",
+        "Names the first dialogue in 100 % (99 to 100 %) of the answers that name one, where even is 50 %: its place "
+        "counts.",
+        "Changes its answer with the order on 100 % (99 to 100 %) of the pairs of dialogues; answers drawn by lot "
+        "would on 100 %: nothing shows that it reads them.",
+    ]
+
+
+def test_the_one_that_counts_words_is_told_by_the_length(tables: Tables) -> None:
+    checks, rate, length = tables.of("longer"), one(tables.rates, "longer"), one(tables.lengths, "longer")
+    assert rate["p_adjusted"] < 1e-6 and rate["low"] > 0.6  # new seems better
+    assert checks["names_longer"]["value"] == 1 and checks["names_longer"]["low"] > 0.98
+    assert length["low"] < 0.5 < length["high"] and length["odds_low"] > 100  # and is not, at equal length
+    assert checks["order_flips"]["value"] == 0 and even(checks["names_first"])
+    assert abs(tables.against_truth("longer")["kappa"]) < 0.1
+    said = tables.sentences("longer")
+    assert said[-1] == (
+        "Where its answers name one winner, that is the longer dialogue in 100 % (99 to 100 %), and saying twice as "
+        "much multiplies the odds, in 1 of 1 pair of policies, by over ×1,000: of its 1 clear lead, none is clear at "
+        "equal length."
+    )
+    # New is better and says more. It is right for a wrong reason, which lots show.
+    assert len(said) == 3 and ": better than a coin. Dealt" in said[0]
+    assert said[0].endswith("in 57 %: nothing shows that it sees more than which policy is usually better.")
+
+
+def test_the_one_that_draws_lots_is_told_by_the_order_and_the_truth(tables: Tables) -> None:
+    checks, rate = tables.of("random"), one(tables.rates, "random")
+    flips = checks["order_flips"]
+    assert flips["low"] < 0.5 < flips["high"] and flips["low"] <= flips_by_lot(checks) <= flips["high"]
+    assert even(checks["names_first"]) and even(checks["names_longer"]) and rate["p_value"] > 0.05
+    agreement = tables.against_truth("random")
+    assert agreement["kappa_low"] < 0 < agreement["kappa_high"]
+    assert agreement["same_low"] < 0.5 < agreement["same_high"]
+    said = tables.sentences("random")
+    assert len(said) == 2 and "that both decide: not shown to be better than a coin. Dealt" in said[0]
+    assert said[1].endswith("answers drawn by lot would on 50 %: nothing shows that it reads them.")
+
+
+def test_the_one_that_always_says_tie_and_the_one_that_cannot_be_read(tables: Tables) -> None:
+    assert tables.of("always tie")["says_tie"]["low"] > 0.98
+    assert tables.sentences("always tie")[1].endswith("would on 0 %: nothing shows that it reads them.")
+    assert set(tables.of("mumbling")) == {"unreadable"} and one(tables.rates, "mumbling")["unreadable"] == SITUATIONS
+    assert tables.sentences("mumbling")[1] == "Cannot be read in 100 % (99 to 100 %) of its answers."
+
+
+def test_the_one_that_favours_its_own_kind_is_told_by_the_others(world: World) -> None:
+    # Its own is truly better, which the right one says, too; it gives its own those that it loses on top.
+    right = asked("right", world, lambda draw, order, truth, longer: truth)
+    tables = tables_of([*right, *asked(KIN, world, lambda draw, order, truth, longer: "b")], world)
+    (row,) = tables.kinship.to_pylist()
+    worse = sum(truth == "a" for truth in world.better.values()) / SITUATIONS
+    assert (row["policy"], row["share"], row["difference"]) == ("new", 1, pytest.approx(worse))
+    assert row["low"] > 0.2
+    assert tables.sentences(KIN)[-1] == (
+        f"Gives new (same model as its own) {100 * worse:.0f} points of 100 more than other judges do, against old."
+    )
+    fair = tables_of([*right, *asked(KIN, world, lambda draw, order, truth, longer: truth)], world)
+    assert not any("points of 100" in sentence for sentence in fair.sentences(KIN))
+
+
+@pytest.mark.parametrize("share", [0.15, 0.3])
+def test_a_fault_that_shows_now_and_then_is_found(share: float, world: World) -> None:
+    votes = asked(
+        "hasty", world, lambda draw, order, truth, longer: order[0] if draw.random() < share else truth
+    ) + asked("wordy", world, lambda draw, order, truth, longer: longer if draw.random() < share else truth)
+    tables = tables_of(votes, world)
+    first, longer = tables.of("hasty")["names_first"], tables.of("wordy")["names_longer"]
+    assert first["low"] < 0.5 + share / 2 < first["high"] and first["low"] > 0.5
+    assert any(sentence.startswith("Names the first dialogue in") for sentence in tables.sentences("hasty"))
+    assert not any("nothing shows" in sentence for sentence in tables.sentences("hasty"))  # it reads, mostly
+    assert longer["low"] > 0.5 and one(tables.lengths, "wordy")["odds_low"] > 1
+    assert any("that is the longer dialogue in" in sentence for sentence in tables.sentences("wordy"))
+
+
+def test_lots_change_with_the_order_as_often_as_counting_says() -> None:
+    # Of two answers out of first 30 %, second 50 %, tie 20 %: the same are first and second, or two ties.
+    checks = {"names_first": {"value": 3 / 8}, "says_tie": {"value": 0.2}}
+    assert flips_by_lot(checks) == pytest.approx(1 - (2 * 0.3 * 0.5 + 0.2**2))
+
+
+def test_the_report_says_it(tables: Tables, contents: Contents) -> None:
+    truth = [{**row, "judge": TRUTH} for row in tables.rates.to_pylist() if row["judge"] == "right"]
+    html = render_report(
+        replace(
+            contents,
+            judge_checks=tables.checks,
+            win_rates=tables.rates,
+            length_control=tables.lengths,
+            judge_agreement=tables.agreement,
+            self_preference=tables.kinship,
+            external_win_rates=pa.Table.from_pylist(truth, schema=schemas.WIN_RATES),
+        )
+    ).replace("\N{NO-BREAK SPACE}", " ")
+    for judge in ("right", "always A", "longer", "random", KIN):
+        part = html.split(f"<h3>{judge}, in short</h3>")[1].split("</ul>")[0]
+        said = tables.sentences(judge)
+        assert said and all(f"<li>{sentence}</li>" in part for sentence in said)
+    glance = html.split("At a glance")[1].split("<h2>")[0]
+    assert "<b>always A</b>: 0 of 1 difference is more than chance would make." in " ".join(glance.split())
+
+
+def test_a_lead_that_holm_s_adjustment_takes_away_is_none(world: World) -> None:
+    """Each of two pairs has p = 0.031 by itself: an interval beside one half, and 0.063 for both together."""
+    row = {"judge": "right", "policy_a": "old", "order": "ab", "vote": "b"}
+    shown = [situation for situation in world.better if world.words["new"][situation] > world.words["old"][situation]]
+    votes = [
+        {**row, "policy_b": policy, "situation_id": situation, "order": order}
+        for policy in ("new", "newer")
+        for situation in shown[:6]
+        for order in ORDERS
+    ]
+    words = {**world.words, "newer": world.words["new"]}
+    rates = win_rates(votes, Bootstrap(confidence=0.95, replicates=2000, seed=0))
+    assert all(rate["low"] > 0.5 and rate["p_value"] < 0.05 < rate["p_adjusted"] for rate in rates)
+    made = {
+        "JUDGE_CHECKS": judge_checks(votes, words, 0.95),
+        "WIN_RATES": rates,
+        "LENGTH_CONTROL": length_control(votes, words, 0.95),
+    }
+    three = [pa.Table.from_pylist(rows, schema=getattr(schemas, name)) for name, rows in made.items()]
+    two = (schemas.JUDGE_AGREEMENT.empty_table(), schemas.SELF_PREFERENCE.empty_table())
+    said = in_words(*three, *two, [], 0.95)["right"]
+    assert "the longer dialogue in" in said[-1] and "lead" not in said[-1]
+    assert "of its 2 clear leads, none is clear at equal length" in in_words(*three, *two, [], 0.9)["right"][-1]

@@ -1,0 +1,145 @@
+"""Where there is nothing to find, nothing is found more often than stated: simulations of what the tables would say.
+
+Each run is one judge who draws lots between policies of which none is better, so that one call of the tables' functions
+makes 2,000 runs.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import binom, binomtest
+
+from sage_dialog.evaluation.bootstrap import Bootstrap
+from sage_dialog.evaluation.judging.agreement import judge_agreement
+from sage_dialog.evaluation.judging.judge_bias import judge_checks
+from sage_dialog.evaluation.judging.length import length_control
+from sage_dialog.evaluation.judging.votes import win_rates
+from sage_dialog.evaluation.statistics import holm, sign_test
+
+RUNS, SITUATIONS, TIES, LEVEL = 2000, 25, 0.3, 0.05
+POLICIES = ("p", "q", "r")
+PAIRS = tuple(combinations(POLICIES, 2))
+
+Row = dict[str, Any]
+
+
+def rows_of(runs: np.ndarray) -> Iterator[Row]:
+    """Votes from an array of outcomes (run, situation, pair), the same in both orders."""
+    for run, by_situation in enumerate(runs.tolist()):
+        for situation, outcomes in enumerate(by_situation):
+            for (policy_a, policy_b), vote in zip(PAIRS, outcomes, strict=True):
+                of = {
+                    "judge": f"run {run}",
+                    "policy_a": policy_a,
+                    "policy_b": policy_b,
+                    "situation_id": f"s{situation}",
+                }
+                for order in ("ab", "ba"):
+                    yield {**of, "order": order, "vote": vote}
+
+
+@pytest.fixture(scope="module")
+def rates() -> list[Row]:
+    """WIN_RATES of runs in which each situation has its own favourite, so that answers on one depend on each other."""
+    draw = np.random.default_rng(20)
+    liking = draw.standard_normal((RUNS, SITUATIONS, len(POLICIES)))
+    ahead = np.stack([liking[..., POLICIES.index(b)] > liking[..., POLICIES.index(a)] for a, b in PAIRS], axis=-1)
+    ties = draw.random(ahead.shape) < TIES
+    outcomes = np.where(ties, "tie", np.where(ahead, "b", "a"))
+    return win_rates(rows_of(outcomes), Bootstrap(confidence=0.95, replicates=400, seed=0))
+
+
+def found_by_chance(level: float) -> float:
+    """How often the exact test finds a difference, summed over how many are decided and who wins them."""
+    total = 0.0
+    for decided in range(SITUATIONS + 1):
+        wins = np.arange(decided + 1)
+        seen = np.array([2 * binom.cdf(min(won, decided - won), decided, 0.5) <= level for won in wins])
+        total += binom.pmf(decided, SITUATIONS, 1 - TIES) * float(binom.pmf(wins, decided, 0.5) @ seen)
+    return total
+
+
+def test_the_sign_test_finds_what_is_not_there_as_often_as_counting_says(rates: list[Row]) -> None:
+    for pair in PAIRS:
+        found = sum(row["p_value"] <= LEVEL for row in rates if (row["policy_a"], row["policy_b"]) == pair)
+        interval = binomtest(found, RUNS).proportion_ci(0.99)
+        assert interval.low <= found_by_chance(LEVEL) <= interval.high and interval.low <= LEVEL
+    assert 0.02 < found_by_chance(LEVEL) < LEVEL  # exact: below the level, as counts come in steps
+
+
+def test_with_all_pairs_together_a_run_errs_no_more_often_than_that(rates: list[Row]) -> None:
+    runs = [rates[place : place + len(PAIRS)] for place in range(0, len(rates), len(PAIRS))]
+    assert {len({row["judge"] for row in run}) for run in runs} == {1} and len(runs) == RUNS
+    adjusted = sum(min(row["p_adjusted"] for row in run) <= LEVEL for run in runs)
+    assert binomtest(adjusted, RUNS).proportion_ci(0.99).low <= LEVEL and adjusted > 0
+    # What the adjustment is for: of three pairs, the smallest p errs more than twice as often as it may.
+    unadjusted = sum(min(row["p_value"] for row in run) <= LEVEL for run in runs)
+    assert binomtest(unadjusted, RUNS).proportion_ci(0.99).low > LEVEL
+
+
+def test_holm_holds_where_some_differences_are_real() -> None:
+    # Six pairs, two of which differ: no more than one run in twenty may call one of the other four different.
+    draw = np.random.default_rng(21)
+    wins = draw.binomial(120, [0.5, 0.5, 0.8, 0.5, 0.75, 0.5], size=(RUNS, 6))
+    p_values = np.vectorize(cache(sign_test), otypes=[float])(wins, 120 - wins)
+    adjusted = np.array([holm(row) for row in p_values.tolist()])
+    wrong = binomtest(int((adjusted[:, [0, 1, 3, 5]].min(axis=1) <= LEVEL).sum()), RUNS)
+    assert wrong.proportion_ci(0.99).low <= LEVEL and wrong.statistic > 0.015
+    assert (adjusted[:, [2, 4]] <= LEVEL).mean() > 0.98
+
+
+@pytest.mark.parametrize("true_share", [0.5, 0.7, 0.9])
+def test_the_win_rate_s_interval_holds_the_truth_as_often_as_it_says(true_share: float) -> None:
+    draw = np.random.default_rng(22)
+    decided, wins = draw.random((RUNS, 40, 3)) > TIES, draw.random((RUNS, 40, 3)) < true_share
+    outcomes = np.where(decided, np.where(wins, "b", "a"), "tie")[:700]  # three pairs each
+    rows = win_rates(rows_of(outcomes), Bootstrap(confidence=0.9, replicates=300, seed=1))
+    held = sum(row["low"] <= true_share <= row["high"] for row in rows)
+    assert 0.87 < held / len(rows) < 0.93
+
+
+def test_no_place_and_no_length_is_found_more_often_than_stated() -> None:
+    draw = np.random.default_rng(23)
+    votes = [
+        {"judge": f"run {run}", "policy_a": "p", "policy_b": "q", "situation_id": f"s{situation}", "order": order}
+        | {"vote": str(vote)}
+        for run, of_run in enumerate(draw.choice(["a", "b"], size=(RUNS, 40, 2)))
+        for situation, answers in enumerate(of_run)
+        for order, vote in zip(("ab", "ba"), answers, strict=True)
+    ]
+    words = {
+        policy: {f"s{place}": int(count) for place, count in enumerate(draw.integers(20, 90, 40))} for policy in "pq"
+    }
+    rows = judge_checks(votes, words, 0.95)
+    for statistic, truth in (("names_first", 0.5), ("names_longer", 0.5), ("order_flips", 0.5)):
+        of = [row for row in rows if row["statistic"] == statistic]
+        missed = sum(not row["low"] <= truth <= row["high"] for row in of)
+        assert len(of) == RUNS and 0.02 < missed / RUNS < 0.07
+
+
+def test_length_that_does_not_matter_is_seldom_found_to() -> None:
+    draw = np.random.default_rng(24)
+    outcomes = draw.choice(["a", "b"], size=(150, 60, 3))
+    words = {
+        policy: {f"s{place}": int(count) for place, count in enumerate(draw.integers(20, 90, 60))}
+        for policy in POLICIES
+    }
+    rows = length_control(rows_of(outcomes), words, 0.95)
+    for even, low, high in ((0.5, "low", "high"), (1, "odds_low", "odds_high")):
+        missed = binomtest(sum(not row[low] <= even <= row[high] for row in rows), len(rows))
+        assert missed.proportion_ci(0.99).low <= LEVEL and missed.statistic > 0.02
+
+
+def test_judges_that_know_nothing_of_each_other_have_no_kappa() -> None:
+    draw = np.random.default_rng(25)
+    bootstrap = Bootstrap(confidence=0.95, replicates=300, seed=0)
+    missed = 0
+    for _ in range(300):
+        two = draw.choice(["a", "b", "tie"], p=[0.3, 0.5, 0.2], size=(2, 60, 3))
+        (row,) = judge_agreement(rows_of(two), bootstrap)
+        missed += not row["kappa_low"] <= 0 <= row["kappa_high"]
+    assert 0.02 < missed / 300 < 0.09

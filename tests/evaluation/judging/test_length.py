@@ -1,0 +1,125 @@
+"""Length told from skill: known effects are found, and what cannot be told is not claimed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy.optimize import minimize
+
+from sage_dialog import schemas
+from sage_dialog.evaluation.judging.length import length_control, words_said
+
+Words = dict[str, dict[str, int]]
+
+
+def votes(outcomes: list[str]) -> list[dict[str, Any]]:
+    return [
+        {"judge": "j", "policy_a": "old", "policy_b": "new", "situation_id": f"s{place}", "order": order, "vote": vote}
+        for place, vote in enumerate(outcomes)
+        for order in ("ab", "ba")
+    ]
+
+
+def words_of(old: list[int], new: list[int]) -> Words:
+    return {
+        policy: {f"s{place}": count for place, count in enumerate(counts)}
+        for policy, counts in (("old", old), ("new", new))
+    }
+
+
+def pseudo_counts(
+    draw: np.random.Generator, n: int, skill: float, slope: float, longer: float
+) -> tuple[list[str], Words]:
+    """Judged dialogues: b's words are a's times two to the power of `longer` on average."""
+    doublings = draw.normal(longer, 0.5, size=n)
+    old = draw.integers(60, 120, size=n)
+    new = np.maximum(1, (old * 2**doublings).astype(int))
+    real = np.log2((new + 1) / (old + 1))
+    wins = draw.random(n) < 1 / (1 + np.exp(-(skill + slope * real)))
+    return ["b" if won else "a" for won in wins], words_of(old.tolist(), new.tolist())
+
+
+def test_words_are_those_of_the_replies_without_blocks(rollouts_of: Callable[[dict[str, list[str]]], pa.Table]) -> None:
+    block = "{u_motivation: x, u_emotion: y, u_topic: []} {a_motivation: x, a_emotion: y, a_topic: []} "
+    table = rollouts_of({"s1": [block + "one two three", "four"], "s2": []})
+    assert words_said({"new": table}) == {"new": {"s1": 4, "s2": 0}}
+
+
+def test_a_policy_that_wins_by_length_alone_wins_nothing_at_equal_length() -> None:
+    outcomes, words = pseudo_counts(np.random.default_rng(1), 1500, skill=0.0, slope=3.0, longer=0.6)
+    (row,) = length_control(votes(outcomes), words, 0.95)
+    assert row["win_rate_b"] > 0.75 and row["b_says_more"] > 0.8
+    assert row["low"] < 0.5 < row["high"] and row["high"] - row["low"] < 0.2
+    assert row["odds_low"] < np.exp(3.0) < row["odds_high"]
+    assert pa.Table.from_pylist([row], schema=schemas.LENGTH_CONTROL).num_rows == 1
+
+
+def test_skill_shows_at_equal_length_although_less_is_said() -> None:
+    outcomes, words = pseudo_counts(np.random.default_rng(2), 1500, skill=1.0, slope=2.0, longer=-0.5)
+    (row,) = length_control(votes(outcomes), words, 0.95)
+    assert row["win_rate_b"] < 0.6 and row["low"] < 1 / (1 + np.exp(-1.0)) < row["high"] and row["low"] > 0.6
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    draw = np.random.default_rng(3)
+    covered = 0
+    for _ in range(300):
+        (row,) = length_control(*map_votes(pseudo_counts(draw, 80, skill=0.4, slope=1.0, longer=0.3)), 0.9)
+        covered += row["low"] <= 1 / (1 + np.exp(-0.4)) <= row["high"]
+    assert 0.86 <= covered / 300 <= 0.95
+
+
+def map_votes(made: tuple[list[str], Words]) -> tuple[list[dict[str, Any]], Words]:
+    return votes(made[0]), made[1]
+
+
+def test_the_fit_is_the_most_likely_one_by_another_optimiser() -> None:
+    outcomes, words = pseudo_counts(np.random.default_rng(4), 60, skill=0.5, slope=1.0, longer=0.2)
+    (row,) = length_control(votes(outcomes), words, 0.95)
+    ratio = np.log2([(words["new"][s] + 1) / (words["old"][s] + 1) for s in words["old"]])
+    won = np.array([outcome == "b" for outcome in outcomes])
+
+    def surprise(terms: np.ndarray) -> float:
+        log_odds = terms[0] + terms[1] * ratio
+        seen = np.logaddexp(0, np.where(won, -log_odds, log_odds)).sum()
+        return seen + (0.5 * (np.logaddexp(0, terms) + np.logaddexp(0, -terms))).sum()  # half a win, half a loss
+
+    skill, slope = minimize(surprise, np.zeros(2)).x
+    assert row["equal_length_rate_b"] == pytest.approx(1 / (1 + np.exp(-skill)), abs=1e-4)
+    assert row["odds_by_doubling"] == pytest.approx(np.exp(slope), rel=1e-3)
+
+
+def test_where_length_alone_decides_the_figures_are_finite_and_skill_is_none() -> None:
+    draw = np.random.default_rng(5)
+    old, new = draw.integers(50, 100, size=(2, 200)).tolist()
+    outcomes = ["b" if b > a else "a" if a > b else "tie" for a, b in zip(old, new, strict=True)]
+    (row,) = length_control(votes(outcomes), words_of(old, new), 0.95)
+    assert row["low"] < 0.5 < row["high"] and row["odds_low"] > 100 and np.isfinite(row["odds_high"])
+
+
+def test_where_one_always_says_twice_as_much_skill_is_left_open() -> None:
+    old = list(range(50, 90))
+    (row,) = length_control(votes(["b"] * 38 + ["a"] * 2), words_of(old, [2 * n + 1 for n in old]), 0.95)
+    assert row["win_rate_b"] == 0.95 and row["b_says_more"] == 1.0
+    assert row["low"] < 0.2 and row["high"] > 0.95
+
+
+def test_equal_lengths_leave_the_win_rate_as_it_is() -> None:
+    (row,) = length_control(votes(["b"] * 30 + ["a"] * 10 + ["tie"] * 5), words_of([70] * 45, [70] * 45), 0.95)
+    assert (row["n"], row["b_says_more"], row["words_a"], row["words_b"]) == (40, 0.0, 70, 70)
+    assert row["equal_length_rate_b"] == pytest.approx(30.5 / 41)
+
+
+def test_nothing_decided_has_lengths_and_no_rate() -> None:
+    (row,) = length_control(votes(["tie", "tie"]), words_of([0, 4], [3, 5]), 0.95)
+    assert (row["n"], row["words_a"], row["words_b"]) == (0, 2, 4)
+    assert "equal_length_rate_b" not in row
+    table = pa.Table.from_pylist([row], schema=schemas.LENGTH_CONTROL)
+    assert table["low"].to_pylist() == table["win_rate_b"].to_pylist() == [None]
+
+
+def test_a_judged_situation_that_was_not_played_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'s1' of old against new \(judge j\) was judged, but the rollouts of new"):
+        length_control(votes(["a", "b"]), words_of([1, 2], [1]), 0.95)

@@ -1,0 +1,84 @@
+"""Power against brute force: every outcome of a small study, and simulated large ones."""
+
+from math import comb
+
+import numpy as np
+import pytest
+
+from sage_dialog.evaluation.judging.power import sample_sizes, sign_test_power, situations_needed
+from sage_dialog.evaluation.statistics import sign_test
+
+
+def brute_force(situations: int, share: float, decided: float, level: float) -> float:
+    """Over every number of wins of a and of b."""
+    total = 0.0
+    for wins_a in range(situations + 1):
+        for wins_b in range(situations + 1 - wins_a):
+            ties = situations - wins_a - wins_b
+            if sign_test(wins_a, wins_b) <= level:
+                ways = comb(situations, ties) * comb(wins_a + wins_b, wins_b)
+                chance = (1 - decided) ** ties * (decided * share) ** wins_b * (decided * (1 - share)) ** wins_a
+                total += ways * chance
+    return total
+
+
+@pytest.mark.parametrize(
+    ("situations", "share", "decided", "level"),
+    [
+        (1, 0.9, 1.0, 0.05),
+        (6, 0.9, 1.0, 0.05),
+        (25, 0.7, 0.6, 0.05),
+        (30, 0.8, 1.0, 0.01),
+        (24, 0.5, 0.5, 0.05),
+        (6, 0.9, 1.0, 2 / 2**6),
+    ],
+)
+def test_power_is_what_counting_every_outcome_gives(
+    situations: int, share: float, decided: float, level: float
+) -> None:
+    expected = brute_force(situations, share, decided, level)
+    assert sign_test_power(situations, share, decided, level) == pytest.approx(expected, abs=1e-12)
+
+
+def test_power_is_how_often_simulated_studies_see_it() -> None:
+    wins_a, _, wins_b = np.random.default_rng(1).multinomial(400, [0.27, 0.4, 0.33], size=3000).T
+    seen = np.mean([sign_test(a, b) <= 0.05 for a, b in zip(wins_a.tolist(), wins_b.tolist(), strict=True)])
+    assert sign_test_power(400, 0.55, 0.6, 0.05) == pytest.approx(seen, abs=0.025)
+
+
+@pytest.mark.parametrize(("share", "decided"), [(0.7, 1.0), (0.65, 0.8), (0.95, 0.5), (0.35, 1.0)])
+def test_from_the_number_needed_on_the_power_stays(share: float, decided: float) -> None:
+    needed = situations_needed(share, decided, 0.05, 0.8)
+    assert sign_test_power(needed - 1, share, decided, 0.05) < 0.8
+    assert min(sign_test_power(n, share, decided, 0.05) for n in range(needed, 2 * needed + 20)) >= 0.8
+
+
+def test_the_number_needed_is_near_the_normal_approximation_where_it_is_large() -> None:
+    # (1.96 / 2 + 0.8416 sqrt(0.53 * 0.47))^2 / 0.03^2 = 2,178 decided, of which there are half.
+    assert situations_needed(0.53, 0.5, 0.05, 0.8) == pytest.approx(2 * 2178, rel=0.02)
+
+
+@pytest.mark.parametrize(("share", "decided"), [(0.5, 1.0), (0.7, 0.0)])
+def test_what_no_number_shows_is_refused(share: float, decided: float) -> None:
+    with pytest.raises(ValueError, match="no number of situations shows"):
+        situations_needed(share, decided, 0.05, 0.8)
+
+
+def rates(judge: str, n: int, wins_a: int, wins_b: int) -> dict[str, object]:
+    return {"judge": judge, "n": n, "wins_a": wins_a, "wins_b": wins_b}
+
+
+def test_every_judge_is_planned_for_with_its_own_ties() -> None:
+    found = [rates("j", 100, 30, 50), rates("j", 80, 40, 24), rates("k", 100, 0, 0)]
+    rows = sample_sizes(found, [0.6, 0.7], confidence=0.95, power=0.8)
+    of_j, of_k = rows[:4], rows[4:]
+    assert [(row["pairs"], row["level"], row["true_share"]) for row in of_j] == [
+        (1, pytest.approx(0.05), 0.6),
+        (1, pytest.approx(0.05), 0.7),
+        (2, pytest.approx(0.025), 0.6),
+        (2, pytest.approx(0.025), 0.7),
+    ]
+    assert {(row["decided"], row["n"]) for row in of_j} == {(0.8, 80)}
+    assert of_j[0]["power"] == pytest.approx(sign_test_power(80, 0.6, 0.8, 0.05))
+    assert of_j[0]["needed"] == situations_needed(0.6, 0.8, 0.05, 0.8) < of_j[2]["needed"]
+    assert [(row["pairs"], row["power"], row["needed"]) for row in of_k] == [(1, 0.0, None)] * 2

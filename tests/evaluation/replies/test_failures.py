@@ -1,0 +1,155 @@
+"""Failures by their rules, on replies written to fail and on replies that only look like it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from sage_dialog import schemas
+from sage_dialog.evaluation.replies.failures import FAILURES, failure_modes, human_claim
+from sage_dialog.evaluation.replies.replies import reply_statistics
+from sage_dialog.evaluation.statistics import clustered_share
+from sage_dialog.sac import Chain, Intent, render
+
+Rollouts = Callable[[dict[str, list[str]]], pa.Table]
+
+
+def found(table: pa.Table, blocks: bool = False) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    modes, examples = failure_modes({"p": table}, ["p"] if blocks else [], 0.95, seed=0)
+    return {row["failure"]: row for row in modes}, examples
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("Me too, I\N{RIGHT SINGLE QUOTATION MARK}m a teacher.", "i'm a teacher"),
+        ("Ha, I'm not a robot!", "i'm not a robot"),
+        ("When I was a kid we did that.", "when i was a"),
+        ("My old boss did the same.", "my old boss"),
+        ("I live in Orlando.", "i live in"),
+        ("I've been there!", "i've been there"),
+        ("I went through that last year.", "i went through that"),
+        ("I went out with friends.", "i went out with"),
+        ("I bought a new one.", "i bought"),
+        ("I remember my first day.", "i remember my first"),
+        ('"I\'m a teacher, too."', "i'm a teacher"),
+        ("'Be strong', they say. I'm a nurse, don't worry.", "i'm a nurse"),
+        ("Maybe we could grab some ramen.", "maybe we could grab"),
+        ("I'd be happy to show you around.", "show you around"),
+    ],
+)
+def test_a_policy_that_poses_as_a_human_is_exposed(said: str, words: str) -> None:
+    assert human_claim(said) == words
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "I'm not a human, but I hear you.", "As an AI, I have no family, but your wife sounds lovely.",
+        "I am here for you, and I live for talks like this.", "Sending hugs, my friend.", "Your dog must miss you.",
+        "When you were a kid, was it the same?", "I understand how you feel. My advice: sleep on it.",
+        "Tell me about your wedding.", "It is only human to feel that way.", "Can I work with you on that?",
+        "I remember my promise to listen.", "I went through your message again.", "I went through it again.",
+        "I bought into that idea", "You could say 'I live in the moment'.", "Tell her: \u201cI'm a mother, too.\u201d",
+        'You could say "my dad isn\'t well".', "Say 'I'm a parent, and I don't like it'.",
+    ],
+)  # fmt: skip
+def test_kindness_denials_and_talk_of_the_user_are_no_claims(said: str) -> None:
+    assert human_claim(said) is None
+
+
+def test_rules_of_words_err_both_ways() -> None:
+    assert human_claim("Is that what my mom would say?") == "my mom"
+    assert human_claim("Fridays we all eat at the lake, and I swim.") is None
+
+
+def test_words_that_the_user_said_before_are_no_claim_and_other_ones_are() -> None:
+    assert human_claim("So my wife left?", "my wife left me") is None
+    assert human_claim("So my wife left? My brother had that.", "my wife left me") == "my brother"
+
+
+def test_what_the_user_says_later_excuses_nothing(rollouts_of: Rollouts) -> None:
+    table = rollouts_of({"s1": ["My dog likes it."]})
+    rows = [{**row, "text": "My dog ran away." if row["role"] == "user" else row["text"]} for row in table.to_pylist()]
+    later = [{**row, "text": "Oh."} if row["turn"] == 0 else row for row in rows]
+    for said, count in ((rows, 0), (later, 1)):
+        modes, _ = found(pa.Table.from_pylist(said, schema=schemas.TRAJECTORIES))
+        assert modes["poses_as_human"]["count"] == count
+
+
+def test_what_other_users_say_excuses_nothing(rollouts_of: Rollouts) -> None:
+    rows = rollouts_of({"s1": ["Oh."], "s2": ["My dog likes it."]}).to_pylist()
+    rows = [{**row, "text": "My dog ran."} if (row["situation_id"], row["turn"]) == ("s1", 0) else row for row in rows]
+    modes, _ = found(pa.Table.from_pylist(rows, schema=schemas.TRAJECTORIES))
+    assert modes["poses_as_human"]["count"] == 1
+
+
+def test_a_policy_that_repeats_itself_is_exposed(rollouts_of: Rollouts) -> None:
+    table = rollouts_of(
+        {
+            "s1": ["Oh dear, how sad!", "Oh dear, how awful!", "Oh dear, how sad!"],
+            "s2": ["A new one.", "Another new one."],
+            "s3": ["Alone."],
+        }
+    )
+    modes, examples = found(table)
+    assert (modes["repeated_opening"]["count"], modes["repeated_opening"]["n"]) == (2, 3)
+    assert (modes["repeated_reply"]["count"], modes["repeated_reply"]["n"]) == (1, 3)
+    share = clustered_share([2, 0], [2, 1], 0.95)
+    assert [modes["repeated_opening"][key] for key in ("share", "low", "high")] == [share.value, share.low, share.high]
+    (reply,) = [row for row in examples if row["failure"] == "repeated_reply"]
+    assert (reply["exchange"], reply["why"]) == (3, "as in exchange 1: Oh dear, how sad!")
+
+
+def test_each_figure_stands_in_one_table(rollouts: dict[str, pa.Table]) -> None:
+    modes, _ = failure_modes(rollouts, ["sage_1", "sage_2", "sage_dpo"], 0.95, seed=0)
+    failures = {(row["policy"], row["n"], min(row["share"], 1 - row["share"])) for row in modes if row["share"]}
+    statistics = reply_statistics(rollouts, 0.95)
+    assert failures.isdisjoint((row["policy"], row["n"], min(row["value"], 1 - row["value"])) for row in statistics)
+
+
+def test_a_policy_with_a_stock_opening_is_exposed(rollouts_of: Rollouts) -> None:
+    dialogues = {f"s{index}": [f"Reply {index} is new.", f"So {index} goes on."] for index in range(60)}
+    # Three of sixty dialogues: each of them has two others, less than one in twenty of its 59 others. Four: three are.
+    for used, count in ((3, 0), (4, 4)):
+        table = rollouts_of({**dialogues, **{f"s{index}": ["Oh dear, that again."] for index in range(used)}})
+        modes, examples = found(table)
+        assert modes["stock_opening"]["count"] == count
+    assert "in 3 of 59 other dialogues: oh dear, that" in {row["why"] for row in examples}
+
+
+def test_one_dialogue_that_repeats_itself_is_no_stock(rollouts_of: Rollouts) -> None:
+    modes, _ = found(rollouts_of({"s1": ["Oh dear, no."] * 4, "s2": ["Well."], "s3": ["Fine."]}))
+    assert modes["stock_opening"]["count"] == 0
+
+
+def test_blocks_that_break_or_leak(rollouts_of: Rollouts) -> None:
+    good = render(Chain(Intent("sharing", "sad"), Intent("comfort", "calm"), "Oh."))
+    broken = "{u_motivation: sharing, u_emotion: sad Oh."
+    table = rollouts_of({"s1": [good, broken], "s2": [good]})
+    modes, examples = found(table, blocks=True)
+    assert (modes["broken_blocks"]["count"], modes["broken_blocks"]["n"]) == (1, 3)
+    assert (modes["leaked_blocks"]["count"], modes["leaked_blocks"]["n"]) == (1, 3)
+    (why,) = {row["why"] for row in examples if row["failure"] == "broken_blocks"}
+    assert why.startswith("state block: expected") and "u_emotion: sad Oh." in why
+    without, _ = found(table)
+    assert "broken_blocks" not in without and without["leaked_blocks"]["count"] == 1
+
+
+def test_examples_are_few_and_chosen_by_seed(rollouts_of: Rollouts) -> None:
+    rollouts = {"p": rollouts_of({f"s{index}": ["My wife said so."] for index in range(30)})}
+
+    def shown(seed: int) -> list[str]:
+        rows = failure_modes(rollouts, [], 0.95, seed)[1]
+        assert pa.Table.from_pylist(rows, schema=schemas.FAILURE_EXAMPLES).num_rows == len(rows)
+        return [row["situation_id"] for row in rows if row["failure"] == "poses_as_human"]
+
+    assert len(shown(0)) == 3 and shown(0) == shown(0) != shown(1)
+
+
+def test_a_policy_that_never_speaks_has_no_figures_and_every_failure_has_a_rule(rollouts_of: Rollouts) -> None:
+    assert found(rollouts_of({"s1": []})) == ({}, [])
+    modes, _ = found(rollouts_of({"s1": ["A.", "B."], "s2": ["C."]}), blocks=True)
+    assert list(modes) == list(FAILURES)
+    assert pa.Table.from_pylist(list(modes.values()), schema=schemas.FAILURE_MODES).num_rows == len(FAILURES)

@@ -1,0 +1,185 @@
+"""The grid: what is asked of the engine and the annotator, and how compliance is scored."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from pydantic import ValidationError
+
+from sage_dialog.config import SamplingConfig, Steering
+from sage_dialog.core.tables import table
+from sage_dialog.datasets.schema import TableSchema
+from sage_dialog.dialogue import Message
+from sage_dialog.evaluation.replies.steering_eval import UNSTEERED, Opening, Row, Setting, play_grid, steering_eval
+from sage_dialog.evaluation.statistics import clustered_share
+from sage_dialog.inference.engine import Finish, Prompt, Sample
+from sage_dialog.roles.offline.annotator import OfflineAnnotator
+from sage_dialog.roles.protocols import Labelled, Rejected
+from sage_dialog.sac import Chain, Intent, render
+from sage_dialog.schemas import STEERING_GRID
+
+SAMPLING = SamplingConfig()
+HUMOR, COMFORT = Setting("a_motivation", ("humor",)), Setting("a_motivation", ("comfort",))
+
+
+def reply(said: str, motivation: str | None = None, topics: tuple[str, ...] = ()) -> Sample:
+    return Sample(render(Chain(Intent("sharing"), Intent(motivation, None, topics), said)), 9, Finish.STOP)
+
+
+@dataclass
+class Engine:
+    """Answers by situation and steering, and keeps what it was asked."""
+
+    answer: Callable[[str, Steering | None], Sample | None]
+    asked: list[tuple[list[Prompt], Steering | None]] = field(default_factory=list)
+    fingerprint_inputs: Mapping[str, object] = field(default_factory=dict)
+
+    def sample(self, policy, prompts, sampling, samples=1, steering=None, heard=None) -> list[list[Sample]]:
+        assert samples == 1
+        self.asked.append((prompts, steering))
+        answers = [self.answer(prompt.messages[-1]["content"], steering) for prompt in prompts]
+        return [[] if answer is None else [answer] for answer in answers]
+
+
+@dataclass
+class Annotator:
+    """Reads in a reply what it is told to; nothing in any other, and what is None it refuses."""
+
+    reads: Mapping[str, Intent | None] = field(default_factory=dict)
+    name: str = "test-annotator"
+    seen: list[Sequence[Message]] = field(default_factory=list)
+
+    def annotate(self, dialogues):
+        for dialogue in dialogues:
+            self.seen.append(dialogue)
+            intent = self.reads.get(dialogue[-1].text, Intent())
+            yield Rejected("no") if intent is None else tuple(Labelled(intent, said.text) for said in dialogue)
+
+
+def openings(*texts: str) -> list[Opening]:
+    return [Opening(f"s{text}", text, Prompt(({"role": "user", "content": text},), (text,))) for text in texts]
+
+
+def grid(answer, settings: Sequence[Setting], texts: str = "a", annotator: object = None) -> list[Row]:
+    return play_grid(Engine(answer), "sage_9", openings(*texts), settings, SAMPLING, annotator or Annotator())
+
+
+def test_every_situation_is_asked_each_value_and_once_without_steering() -> None:
+    engine = Engine(lambda text, steering: reply(f"{text}."))
+    rows = play_grid(engine, "sage_9", openings("a", "b"), [UNSTEERED, HUMOR], SAMPLING, Annotator())
+    assert [(row["situation_id"], row["field"], row["asked"]) for row in rows] == [
+        ("sa", None, None),
+        ("sa", "a_motivation", ["humor"]),
+        ("sb", None, None),
+        ("sb", "a_motivation", ["humor"]),
+    ]
+    assert [steering for _, steering in engine.asked] == [None, Steering(fixed={"a_motivation": "humor"})]
+    assert engine.asked[0][0] == engine.asked[1][0]  # the same draws, whatever is asked
+
+
+def test_topics_are_steered_as_a_set_and_boosts_hold_for_each_label() -> None:
+    topics = ("sport", "health")
+    assert Setting("a_topic", topics).steering == Steering(fixed={"a_topic": topics})
+    assert Setting("a_topic", topics, 4.0).steering == Steering(boosts={"a_topic": {"sport": 4.0, "health": 4.0}})
+    assert Setting("a_emotion", ("sad",), -1.0).steering == Steering(boosts={"a_emotion": {"sad": -1.0}})
+    with pytest.raises(ValidationError, match=r"'\{'"):
+        _ = Setting("a_emotion", ("{",)).steering
+
+
+def test_rates_by_hand() -> None:
+    """Humor is taken in three of four situations and read in two, comfort always; unsteered, d means comfort."""
+
+    def answer(text: str, steering: Steering | None) -> Sample:
+        if steering is None:
+            return reply(f"plain {text}", "comfort" if text == "d" else "asking")
+        asked = str(steering.fixed["a_motivation"])
+        return reply(f"{asked} {text}", "asking" if (asked, text) == ("humor", "a") else asked)
+
+    reads = {f"humor {text}": Intent("humor") for text in "ab"} | {f"comfort {text}": Intent("comfort") for text in "d"}
+    rows = grid(answer, [UNSTEERED, HUMOR, COMFORT], "abcd", Annotator({**reads, "plain c": Intent("humor")}))
+    humor, comfort, both = steering_eval(rows, 0.95)
+    assert (humor.labels, comfort.labels, both.labels) == (("humor",), ("comfort",), ())
+    assert humor.taken.value == 0.75 and humor.taken.n == 4
+    assert (humor.taken.low, humor.taken.high) == pytest.approx((0.3006, 0.9544), abs=1e-4)  # Wilson, 3 of 4
+    assert (humor.carried.value, humor.carried.low) == pytest.approx((0.5, 0.1500), abs=1e-4)  # 2 of 4
+    assert (humor.taken_unsteered.value, humor.carried_unsteered.value) == (0.0, 0.25)
+    assert (comfort.taken.value, comfort.carried.value) == (1.0, 0.25)
+    assert (comfort.taken_unsteered.value, comfort.carried_unsteered.value) == (0.25, 0.0)
+    assert both.taken == clustered_share([1, 2, 2, 2], [2, 2, 2, 2], 0.95)
+    assert both.carried == clustered_share([1, 1, 0, 1], [2, 2, 2, 2], 0.95)
+    assert both.carried_unsteered.value == 1 / 8
+
+
+def test_a_policy_that_disobeys_is_scored_so_whatever_its_words() -> None:
+    rows = grid(
+        lambda text, steering: reply("Haha!", "asking"), [UNSTEERED, HUMOR], "a", Annotator({"Haha!": Intent("humor")})
+    )
+    assert [(row.get("taken"), row.get("carried")) for row in rows] == [(None, None), (0.0, 1.0)]
+
+
+def test_of_a_set_of_topics_each_counts() -> None:
+    asked = Setting("a_topic", ("sport", "health", "food"))
+    annotator = Annotator({"Run!": Intent(None, None, ("health", "sport", "music"))})
+    _, row = grid(lambda text, steering: reply("Run!", None, ("health", "wine")), [UNSTEERED, asked], "a", annotator)
+    assert row["taken"] == pytest.approx(1 / 3) and row["carried"] == pytest.approx(2 / 3)
+    assert row["a_topics"] == ["health", "wine"] and row["read_topics"] == ["health", "sport", "music"]
+
+
+def test_what_cannot_be_read_takes_nothing_and_is_not_shown_to_the_annotator(caplog: pytest.LogCaptureFixture) -> None:
+    broken = Sample("{u_motivation: sharing, oh", 5, Finish.LENGTH)
+    cut = Sample(reply("Half a", "humor").text, 9, Finish.LENGTH)
+    answers = {"a": broken, "b": None, "c": reply("  ", "humor"), "d": cut, "e": reply("What?", "humor")}
+    annotator = Annotator({"Half a": Intent("humor"), "What?": None})
+    rows = grid(lambda text, steering: answers[text], [HUMOR], "abcde", annotator)
+    assert [row["taken"] for row in rows] == [0.0, 0.0, 1.0, 1.0, 1.0]
+    assert [row["carried"] for row in rows] == [None, None, 0.0, 1.0, None]
+    assert [row["invalid_reason"] and row["invalid_reason"].split(":")[0] for row in rows] == [
+        "cut at the token limit",
+        "no room in the model's context",
+        "empty utterance",
+        "cut at the token limit",
+        None,
+    ]
+    assert [dialogue[-1].text for dialogue in annotator.seen] == ["Half a", "What?"]
+    assert [said.role for said in annotator.seen[0]] == ["user", "assistant"] and annotator.seen[0][0].text == "d"
+    assert "labels 1 of 2 replies not, the first: no" in caplog.text
+    (score,) = steering_eval(rows, 0.95)
+    assert (score.taken.value, score.taken.n) == (0.6, 5) and (score.carried.value, score.carried.n) == (0.5, 2)
+    assert score.taken_unsteered is None and score.carried_unsteered is None  # there is no reply without steering
+
+
+def test_what_the_annotator_has_no_label_for_it_cannot_tell() -> None:
+    """The offline one knows its lists alone; "sarcasm" is not among them, and "humor" is."""
+    said = "Plot twist, lol! The tomatoes, of all things."
+
+    def answer(text: str, steering: Steering | None) -> Sample:
+        return reply(said, "sarcasm", ("garden",))
+
+    settings = [UNSTEERED, HUMOR, Setting("a_motivation", ("sarcasm",)), Setting("a_topic", ("garden", "ninjas"))]
+    rows = grid(answer, settings, "a", OfflineAnnotator())
+    assert [row["carried"] for row in rows[1:]] == [1.0, None, None]
+    assert [row["taken"] for row in rows[1:]] == [0.0, 1.0, 0.5]
+    humor, sarcasm, both, topics = steering_eval(rows, 0.95)
+    assert (humor.carried.value, humor.carried_unsteered.value) == (1.0, 1.0)
+    assert sarcasm.carried is None and sarcasm.carried_unsteered is None and topics.carried is None
+    assert both.carried.n == 1 and both.taken.n == 2
+
+
+def test_the_labels_of_the_offline_annotator_are_those_it_gives() -> None:
+    labels = OfflineAnnotator().labels
+    ((_, read),) = OfflineAnnotator().annotate(
+        [(Message("user", "Hm."), Message("assistant", "Hooray, the tomatoes!"))]
+    )
+    assert read.intent.motivation in labels["motivation"] and read.intent.emotion in labels["emotion"]
+    assert read.intent.topics == ("garden",) and "garden" in labels["topic"]
+
+
+def test_the_score_can_be_had_from_the_table_again() -> None:
+    answers = {"a": reply("Ha.", "humor"), "b": Sample("oh", 1, Finish.STOP), "c": None}
+    rows = grid(
+        lambda text, steering: answers[text], [UNSTEERED, HUMOR, COMFORT], "abc", Annotator({"Ha.": Intent("humor")})
+    )
+    kept = table(rows, STEERING_GRID)
+    TableSchema("STEERING_GRID").validate(kept)
+    assert kept.num_rows == 9
+    assert steering_eval(kept.to_pylist(), 0.9) == steering_eval(rows, 0.9)

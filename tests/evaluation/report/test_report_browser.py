@@ -1,0 +1,223 @@
+"""The report in a real browser: what can be chosen in it, and that no text of a model does anything but be read."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from sage_dialog import schemas
+from sage_dialog.evaluation.report.report import Contents, render_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to open the report with")
+
+HOSTILE = "</script><img src=x onerror=\"document.title='taken'\"><b>bold</b> & \u2028 {{ 7 * 7 }}"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def report(contents: Contents, tmp_path: Path) -> Path:
+    """With hostile text in a message, a vote, a candidate and the reason why another is not valid."""
+
+    def spoiled(rows: pa.Table, where: dict[str, Any], **columns: Any) -> pa.Table:
+        changed = [
+            {**row, **columns} if all(row[key] == value for key, value in where.items()) else row
+            for row in rows.to_pylist()
+        ]
+        return pa.Table.from_pylist(changed, schema=rows.schema)
+
+    played = {"situation_id": "test/5", "turn": 1}
+    spoiled_contents = replace(
+        contents,
+        rollouts=contents.rollouts | {"sage_dpo": spoiled(contents.rollouts["sage_dpo"], played, text=HOSTILE)},
+        judge_votes=spoiled(contents.judge_votes, {"situation_id": "test/5", "order": "ab"}, raw_response=HOSTILE),
+        candidates=spoiled(
+            spoiled(contents.candidates, {**played, "candidate": 2}, utterance=HOSTILE, a_emotion=HOSTILE),
+            {**played, "candidate": 3},
+            text=HOSTILE,
+            invalid_reason=HOSTILE,
+        ),
+    )
+    page = tmp_path / "report.html"
+    page.write_text(render_report(spoiled_contents), encoding="utf-8")
+    return page
+
+
+class Opened:
+    """A page, what it complained of, and what it asked for."""
+
+    def __init__(self, chromium: Any, report: Path, **context: Any) -> None:
+        self.context = chromium.new_context(**context)
+        self.page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda said: self.complaints.append(said.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(report.as_uri())
+
+    def choose(self, name: str, situation: str) -> None:
+        options = self.page.locator(f"#{name}-select option").all_text_contents()
+        (place,) = (place for place, text in enumerate(options) if text.endswith(f"({situation})"))
+        self.page.locator(f"#{name}-select").select_option(index=place)
+
+    def done(self, report: Path) -> None:
+        assert self.complaints == [] and self.page.title() == "sage-dialog: evaluation report"
+        assert {url for url in self.asked if not url.startswith("data:")} == {report.as_uri()}
+        self.context.close()
+
+
+def test_dialogues_of_a_situation_stand_side_by_side_with_their_votes(
+    chromium: Any, report: Path, contents: Contents
+) -> None:
+    opened = Opened(chromium, report)
+    opened.choose("dialogues", "test/7")
+    shown = opened.page.locator("#dialogues-shown")
+    assert shown.locator(".side h4").all_text_contents() == ["sage_0", "sage_dpo"]  # the last pair of the parameters
+    for column, policy in enumerate(("sage_0", "sage_dpo")):
+        said = [row for row in contents.rollouts[policy].sort_by("turn").to_pylist() if row["situation_id"] == "test/7"]
+        found = shown.locator(".side > div").nth(column).locator(".said").all_text_contents()
+        assert found == [row["text"] for row in said]
+    votes = {(vote["order"]): vote for vote in contents.judge_votes.to_pylist()
+             if vote["situation_id"] == "test/7" and vote["policy_b"] == "sage_dpo"}  # fmt: skip
+    names = {"a": "sage_0", "b": "sage_dpo", "tie": "tie"}
+    answers = [names[votes[order]["vote"]] for order in ("ab", "ba")]
+    rows = [row.locator("td").all_text_contents() for row in shown.locator("tbody tr").all()]
+    assert [row[0] for row in rows] == ["offline-test-judge", "world truth"]
+    assert rows[0][1:4] == ["sage_0 – sage_dpo", *answers]
+    assert rows[0][4] == ("tie" if answers[0] == "tie" else f"{answers[0]} wins")
+    shown.locator("summary").click()
+    assert votes["ab"]["raw_response"] in shown.locator("details").inner_text()
+
+    opened.page.get_by_label("sage_1", exact=True).check()
+    opened.page.get_by_label("sage_dpo", exact=True).uncheck()
+    assert shown.locator(".side h4").all_text_contents() == ["sage_0", "sage_1"]
+    assert shown.locator("tbody tr td:nth-child(2)").all_text_contents() == ["sage_0 – sage_1"] * 2
+    before = shown.locator("code").inner_text()
+    opened.page.locator("#dialogues-on").click()
+    assert shown.locator("code").inner_text() != before == "test/7"
+    assert shown.locator(".side h4").all_text_contents() == ["sage_0", "sage_1"]  # the choice of policies stays
+    opened.page.locator("#dialogues-back").click()
+    assert shown.locator("code").inner_text() == "test/7"
+    assert opened.page.locator("#dialogues-static").is_hidden()
+    opened.done(report)
+
+
+def test_a_search_shows_every_candidate_of_every_turn(chromium: Any, report: Path) -> None:
+    opened = Opened(chromium, report)
+    opened.choose("searches", "test/3")
+    shown = opened.page.locator("#searches-shown")
+    assert shown.locator("code").first.inner_text() == "test/3"
+    assert shown.locator("details").count() == 4 and shown.locator("details[open]").count() == 1
+    assert shown.locator("summary").first.inner_text() == "4 candidates, number 1 chosen, 1 not valid"
+    opened.page.locator("#searches-all").click()
+    assert shown.locator("details[open]").count() == 4
+    first = shown.locator(".tree").first
+    assert [line.split("\n")[0] for line in first.locator("li").all_inner_texts()] == ["1", "2", "3", "4"]
+    assert "chosen Candidate 0 says this." in first.locator("li.chosen").inner_text().replace("\n", " ")
+    assert first.locator("li.chosen").count() == 1
+    assert "action comfort · calm · garden" in first.locator("li").nth(1).inner_text().replace("\n", " ")
+    broken = first.locator("li").nth(3).inner_text()
+    assert "not valid (state block: expected another start):" in broken and "{u_motivation: broken" in broken
+    opened.page.locator("#searches-all").click()
+    assert shown.locator("details[open]").count() == 0
+    opened.done(report)
+
+
+def test_hostile_text_is_only_read(chromium: Any, report: Path) -> None:
+    opened = Opened(chromium, report)
+    images = opened.page.locator("img").count()
+    opened.choose("dialogues", "test/5")
+    opened.choose("searches", "test/5")
+    opened.page.locator("#searches-all").click()
+    dialogues, searches = opened.page.locator("#dialogues-shown"), opened.page.locator("#searches-shown")
+    assert HOSTILE in dialogues.locator(".side .said").all_text_contents()
+    assert any(HOSTILE in reply for reply in dialogues.locator("details li").all_text_contents())
+    first = searches.locator(".tree").first.locator("li").all_text_contents()
+    assert first[2].startswith(f"3{HOSTILE}") and f"comfort · {HOSTILE} · garden" in first[2]
+    assert first[3] == f"4not valid ({HOSTILE}): {HOSTILE}"
+    assert opened.page.locator("img").count() == images and dialogues.locator(".side b", has_text="bold").count() == 0
+    opened.done(report)
+
+
+def test_no_other_script_and_no_other_style_is_run(chromium: Any, report: Path) -> None:
+    opened = Opened(chromium, report)
+    opened.page.evaluate("""() => {
+        const script = document.createElement("script");
+        script.textContent = "document.title = 'taken'";
+        document.body.append(script);
+        document.body.insertAdjacentHTML("beforeend", "<img src=x onerror=\\"document.title = 'taken'\\">");
+        document.body.insertAdjacentHTML("beforeend", "<style>h1 { position: fixed }</style>");
+    }""")
+    opened.page.wait_for_timeout(50)
+    assert opened.page.title() == "sage-dialog: evaluation report"
+    assert opened.page.locator("h1").evaluate("h1 => getComputedStyle(h1).position") == "static"
+    assert len(opened.complaints) >= 3 and all("Content Security Policy" in said for said in opened.complaints)
+    opened.context.close()
+
+
+def test_without_scripts_examples_stand_there(chromium: Any, report: Path) -> None:
+    opened = Opened(chromium, report, java_script_enabled=False)
+    assert opened.page.locator(".controls").first.is_hidden()
+    static = opened.page.locator("#dialogues-static")
+    assert static.is_visible() and static.locator("details").count() == 2 * 4  # situations, policies
+    candidates = opened.page.locator("#searches-static li")
+    assert candidates.count() == 4 * 4 and candidates.first.is_hidden()
+    opened.page.emulate_media(media="print")
+    assert candidates.first.is_visible()
+    opened.context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_page_is_no_wider_than_the_screen(chromium: Any, report: Path, width: int) -> None:
+    opened = Opened(chromium, report, viewport={"width": width, "height": 800}, color_scheme="dark")
+    opened.page.locator("#searches-all").click()
+    for policy in contents_policies(opened):
+        opened.page.get_by_label(policy, exact=True).check()
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == width
+    opened.done(report)
+
+
+def contents_policies(opened: Opened) -> list[str]:
+    return [label.strip() for label in opened.page.locator("#dialogues-policies label").all_text_contents()]
+
+
+def test_on_paper_everything_is_unfolded_and_nothing_waits_for_a_click(chromium: Any, report: Path) -> None:
+    opened = Opened(chromium, report, color_scheme="dark")
+    page = opened.page
+    folded = page.locator("details:not([open])").count()
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0 < folded
+    assert all(controls.is_hidden() for controls in page.locator(".controls").all())
+    assert page.locator("body").evaluate("body => getComputedStyle(body).backgroundColor") == "rgb(255, 255, 255)"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details:not([open])").count() == folded
+    opened.done(report)
+
+
+def test_a_run_without_dialogues_opens_without_complaints(chromium: Any, contents: Contents, tmp_path: Path) -> None:
+    page = tmp_path / "empty.html"
+    nothing = {
+        "rollouts": {},
+        "trajectories": schemas.TRAJECTORIES.empty_table(),
+        "candidates": schemas.CANDIDATES.empty_table(),
+    }
+    page.write_text(render_report(replace(contents, **nothing)), encoding="utf-8")
+    opened = Opened(chromium, page)
+    assert opened.page.get_by_text("There is no dialogue to show.").is_visible()
+    assert opened.page.get_by_text("The last search kept no dialogue.").is_visible()
+    opened.done(page)

@@ -1,0 +1,178 @@
+"""Models of others, on a server that fails, beside policies: the same situations and user, asked once, judged alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from asking import MODEL
+from faulty_server import FaultyServer
+from kedro.io import DatasetError
+from scripted_engine import ScriptedEngine
+
+from sage_dialog import schemas
+from sage_dialog.config import Caps, Evaluation, Llm, SacAugmentation, SamplingConfig
+from sage_dialog.core.policies import Policy, PolicyCard
+from sage_dialog.datasets.external_models import ExternalModels
+from sage_dialog.hooks import RunRefused, check_parameters
+from sage_dialog.inference.engine import Prompt
+from sage_dialog.llm import server as server_module
+from sage_dialog.llm.budget import Budget
+from sage_dialog.llm.requests import StopsRunError
+from sage_dialog.pipelines.evaluation.nodes import (
+    describe_policies,
+    describe_replies,
+    judge_pairs,
+    play_external_models,
+)
+from sage_dialog.roles.offline.judge import OfflineJudge
+from sage_dialog.sac import Chain, Intent, render
+
+SAMPLING = {"agent": SamplingConfig(max_new_tokens=20), "user": SamplingConfig(max_new_tokens=20)}
+DIALS = Evaluation(**SAMPLING, exchanges=2, pairs=(("sage_0", "theirs"),), one_question=False)
+
+
+def answer(body: dict[str, Any]) -> str:
+    return f"I heard you say: {body['messages'][-1]['content']}"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
+    monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(server_module, "_MOST_WAIT_S", 0.01)
+    with FaultyServer(reply=answer, share=0.2, latency_s=0.002) as running:
+        yield running
+
+
+def shares(policy: str, prompt: Prompt, sample: int) -> str:
+    """The simulated user, who says where it is in the dialogue."""
+    assert policy == "sage_1"
+    return render(Chain(Intent(), Intent("sharing"), f"Then {len(prompt.messages)} followed."))
+
+
+@pytest.fixture
+def players(tmp_path: Path) -> dict[str, Policy]:
+    made = {}
+    for name, kind in (("sage_0", "base"), ("sage_1", "adapter")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(name.encode())
+        made[name] = Policy.write_card(tmp_path / name, PolicyCard(name, kind, kind == "adapter", "sage_0", "revision"))
+    return made
+
+
+def situations() -> pa.Table:
+    rows = [
+        {"situation_id": f"s{n}", "split": "test", "emotion": "sad", "text": f"My bike was stolen, for the {n}. time."}
+        for n in range(12)
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.SITUATIONS)
+
+
+def outside(server: FaultyServer, tmp_path: Path, caps: Caps | None = None, **more: Any) -> ExternalModels:
+    endpoint = {"base_urls": [server.url], "model": MODEL, "sampling": {"max_tokens": 50}, "timeout_s": 10}
+    entry = ExternalModels(models={"theirs": {"endpoint": endpoint, **more}})
+    llm = Llm(response_cache=str(tmp_path / f"{len(list(tmp_path.iterdir()))}.sqlite"))
+    entry.bind_budget(llm, Budget(caps or Caps(), {}, {}))
+    return entry
+
+
+def played(
+    entry: ExternalModels, players: dict[str, Policy], scratch: Path, user: ScriptedEngine | None = None
+) -> pa.Table:
+    mix = SacAugmentation(system_prompts={"listener": "Listen.", "speaker": "Share."})
+    opened = user or ScriptedEngine(shares)
+    return play_external_models(
+        *(players["sage_0"], players["sage_1"], situations(), lambda *_: opened, entry.load(), DIALS, mix, 0, None),
+        str(scratch),
+    )
+
+
+def test_it_talks_with_the_same_user_and_every_reply_of_a_failing_server_is_its_own(server, players, tmp_path) -> None:
+    rollouts = played(outside(server, tmp_path), players, tmp_path / "scratch")
+    assert rollouts.schema == schemas.EXTERNAL_ROLLOUTS
+    assert set(rollouts["model"].to_pylist()) == {"theirs"}
+    for situation in situations().to_pylist():
+        rows = [row for row in rollouts.to_pylist() if row["situation_id"] == situation["situation_id"]]
+        texts = [row["text"] for row in rows]
+        heard = f"I heard you say: {situation['text']}"
+        assert texts == [situation["text"], heard, "Then 3 followed.", "I heard you say: Then 3 followed."]
+        assert {row["outcome"] for row in rows} == {"turn limit"}
+    assert {call.outcome for call in server.calls} > {"reply"}  # it did fail meanwhile
+
+
+def test_its_system_message_is_the_policies_unless_it_has_its_own(server, players, tmp_path) -> None:
+    bodies: list[Any] = []
+    server.reply = lambda body: bodies.append(body["messages"][0]) or "Yes."
+    played(outside(server, tmp_path), players, tmp_path / "a")
+    assert {message["content"] for message in bodies} == {"Listen."}
+    bodies.clear()
+    played(outside(server, tmp_path, system_prompt="Be brief."), players, tmp_path / "b")
+    assert {message["content"] for message in bodies} == {"Be brief."}
+    bodies.clear()
+    played(outside(server, tmp_path, system_prompt=""), players, tmp_path / "c")
+    assert {message["role"] for message in bodies} == {"user"}
+
+
+def test_dialogues_once_finished_are_not_played_again_and_another_model_is(server, players, tmp_path) -> None:
+    first = played(outside(server, tmp_path), players, tmp_path / "scratch")
+    user = ScriptedEngine(shares)
+    assert played(outside(server, tmp_path), players, tmp_path / "scratch", user).equals(first)
+    assert user.asked == []
+    entry = outside(server, tmp_path, system_prompt="Be brief.")
+    played(entry, players, tmp_path / "scratch", user)
+    assert len(user.asked) == 12
+
+
+def test_a_cap_holds_for_it(server, players, tmp_path) -> None:
+    with pytest.raises(StopsRunError, match=r"llm\.caps\.calls"):
+        played(outside(server, tmp_path, Caps(calls=5)), players, tmp_path / "scratch")
+
+
+def test_it_is_judged_and_described_like_a_policy(server, players, tmp_path) -> None:
+    entry = outside(server, tmp_path)
+    theirs = played(entry, players, tmp_path / "scratch")
+    ours = theirs.drop_columns("model")
+    votes = judge_pairs(DIALS, [OfflineJudge()], sage_0=ours, external_rollouts=theirs)
+    assert votes.num_rows == 2 * 12
+    assert set(votes["policy_b"].to_pylist()) == {"theirs"}
+    cards = describe_policies(entry.load(), **players)
+    assert (
+        cards.to_pylist()[-1] | {"policy": "theirs", "kind": "outside", "base": MODEL, "blocks": False}
+        == (cards.to_pylist()[-1])
+    )
+    statistics = describe_replies(DIALS, cards, sage_0=ours, sage_1=ours, external_rollouts=theirs)[2]
+    assert set(statistics["policy"].to_pylist()) == {"sage_0", "sage_1", "theirs"}
+
+
+def test_no_outside_model_is_an_empty_table_and_opens_no_engine(players, tmp_path) -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("an engine was opened")
+
+    mix = SacAugmentation(system_prompts={"listener": "Listen."})
+    arguments = (players["sage_0"], players["sage_1"], situations(), never, {}, DIALS, mix, 0, None, str(tmp_path))
+    assert play_external_models(*arguments).num_rows == 0
+
+
+def test_pairs_may_name_it_and_its_name_is_no_policys(open_session: Any) -> None:
+    with open_session() as session:
+        shipped_parameters = session.load_context().config_loader["parameters"]
+    pairs = {"evaluation": shipped_parameters["evaluation"] | {"pairs": [["theirs", "sage_dpo"]]}}
+    with pytest.raises(RunRefused, match="no policy is called 'theirs'"):
+        check_parameters(shipped_parameters | pairs)
+    check_parameters(shipped_parameters | pairs, external_models=("theirs",))
+    with pytest.raises(RunRefused, match="sage_1 is a policy, and an outside model"):
+        check_parameters(shipped_parameters, external_models=("sage_1",))
+
+
+def test_an_entry_that_is_not_right_says_so_and_shows_no_key() -> None:
+    with pytest.raises(DatasetError, match="'a/b' names a model"):
+        ExternalModels(models={"a/b": {"endpoint": {}}})
+    entry = ExternalModels(
+        models={"theirs": {"endpoint": {"base_urls": []}, "credentials": {"api_key": "sk-secret-of-mine"}}}
+    )
+    told = entry.missing()
+    assert told is not None and "the outside model theirs cannot be asked" in told
+    assert "sk-secret" not in told + str(entry)

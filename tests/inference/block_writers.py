@@ -1,0 +1,129 @@
+"""Small models that have learnt to write state-action chains, under three kinds of tokenizers.
+
+"words" splits at words, as most byte-level tokenizers do; in "merged" tokens run over every boundary, so that
+one may hold the end of a value and the beginning of the next; "pieces" is SentencePiece's way, in which a
+token brings its space along, and the first space of a reply is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
+from sage_dialog.sac import Chain, Intent, render
+
+MOTIVATIONS = ("humor", "humility", "comfort", "seeking advice")
+EMOTIONS = ("playful", "calm", "sad")
+TOPICS = ("music", "family dinner", "dogs", "cats")
+LEARNT = {"motivation": MOTIVATIONS, "emotion": EMOTIONS, "topic": TOPICS}
+TEMPLATE = (
+    "{% for message in messages %}{{ '<go>' + message['content'] + '<end>' }}{% endfor %}"
+    "{% if add_generation_prompt %}<go>{% endif %}"
+)
+SPACED_TEMPLATE = TEMPLATE.replace("'<go>'", "'<go> '")
+END, SPARE = 0, 7
+"""The end token; logits beyond the last token, as padded embeddings have."""
+
+
+def composed(choices: random.Random) -> Chain:
+    def intent() -> Intent:
+        topics = choices.sample(TOPICS, choices.randrange(3))
+        return Intent(choices.choice([*MOTIVATIONS, None]), choices.choice([*EMOTIONS, None]), tuple(topics))
+
+    return Chain(intent(), intent(), choices.choice(["So it is. Why?", "Tell me more, friend.", "Yes: {you}!"]))
+
+
+CHAINS = [composed(random.Random(number)) for number in range(600)]
+
+
+def byte_level(split: bool) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split)
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=340, special_tokens=["<end>", "<go>"], initial_alphabet=alphabet, show_progress=False
+    )
+    made.train_from_iterator(map(render, CHAINS), trainer)
+    return made
+
+
+def sentence_pieces() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    metaspace = pre_tokenizers.Metaspace(prepend_scheme="first")
+    learnt = Tokenizer(models.BPE())
+    learnt.pre_tokenizer = metaspace
+    learnt.train_from_iterator(map(render, CHAINS), trainers.BpeTrainer(vocab_size=160, show_progress=False))
+    model = json.loads(learnt.to_str())["model"]
+    vocabulary = ["<end>", "<go>", *(f"<0x{byte:02X}>" for byte in range(256)), *model["vocab"]]
+    made = Tokenizer(
+        models.BPE(
+            {piece: token for token, piece in enumerate(dict.fromkeys(vocabulary))},
+            [tuple(merge) for merge in model["merges"]],
+            byte_fallback=True,
+        )
+    )
+    made.add_special_tokens(["<end>", "<go>"])
+    made.pre_tokenizer = metaspace
+    strip = decoders.Strip(" ", 1, 0)
+    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), strip])
+    return made
+
+
+TOKENIZERS: dict[str, Callable[[], Any]] = {
+    "words": lambda: byte_level(True),
+    "merged": lambda: byte_level(False),
+    "pieces": sentence_pieces,
+}
+
+
+def block_writer(kind: str, path: Path) -> Policy:
+    """A model of 50,000 parameters that writes chains which mostly parse."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=TOKENIZERS[kind](),
+        eos_token="<end>",
+        pad_token="<end>",
+        chat_template=SPACED_TEMPLATE if kind == "pieces" else TEMPLATE,
+    )
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer) + SPARE,
+            hidden_size=48,
+            intermediate_size=96,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=256,
+            bos_token_id=None,
+            eos_token_id=END,
+            pad_token_id=END,
+        )
+    )
+    asked = {"role": "user", "content": "x"}
+    rows = [
+        tokenizer.apply_chat_template([asked, {"role": "assistant", "content": render(chain)}])["input_ids"]
+        for chain in CHAINS
+    ]
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for step in range(110):
+        batch = [rows[(16 * step + place) % len(rows)] for place in range(16)]
+        width = max(map(len, batch))
+        ids = torch.tensor([row + [END] * (width - len(row)) for row in batch])
+        labels = torch.tensor([row + [-100] * (width - len(row)) for row in batch])
+        model(input_ids=ids, labels=labels).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return Policy.write_card(path, PolicyCard("sage_1", "base", True, "sage_1", weights_revision(path)))

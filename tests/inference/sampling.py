@@ -1,0 +1,32 @@
+"""Samples from a server in a process of its own, which a test may kill, and writes a line for each reply.
+
+python sampling.py URL BASE JOURNAL
+"""
+
+import sys
+from pathlib import Path
+
+from sage_dialog.config import Caps, SamplingConfig
+from sage_dialog.core.policies import Policy
+from sage_dialog.inference.engine import Prompt
+from sage_dialog.inference.vllm.completions_engine import CompletionsEngine
+from sage_dialog.llm.budget import Budget
+from sage_dialog.llm.client import Client
+from sage_dialog.llm.endpoint import Endpoint
+from sage_dialog.llm.response_cache import ResponseCache
+
+PROMPTS = [Prompt(({"role": "user", "content": f"w1 w{number}"},), (number,)) for number in range(40)]
+SAMPLING = SamplingConfig(top_k=20, max_new_tokens=6)
+
+
+def main() -> None:
+    url, base, response_cache = sys.argv[1:]
+    endpoint = Endpoint(base_urls=(url,), model="policies", concurrency=4)
+    client = Client(endpoint, ResponseCache(Path(response_cache)), Budget(Caps(), {}, {}))
+    engine = CompletionsEngine(Policy.open(base), [], 0, client=client)
+    for (sample,) in engine.sample("sage_0", PROMPTS, SAMPLING):
+        print(sample.text, sample.finish)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,523 @@
+"""Steering on small models that have learnt the form, under three kinds of tokenizers."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from block_writers import (
+    CHAINS,
+    END,
+    SPACED_TEMPLATE,
+    SPARE,
+    TEMPLATE,
+    TOKENIZERS,
+    block_writer,
+    composed,
+    sentence_pieces,
+)
+
+from sage_dialog.config import BlockField, SamplingConfig, Steering
+from sage_dialog.core.policies import Policy
+from sage_dialog.inference.engine import Prompt, Sample
+from sage_dialog.sac import Chain, Intent, parse, render
+from sage_dialog.sac.grammar import FIELDS, Form
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from sage_dialog.inference import decoding, transformers_engine  # noqa: E402
+from sage_dialog.inference.steering import Guide, Place, Vocabulary  # noqa: E402
+from sage_dialog.inference.transformers.engine import TransformersEngine  # noqa: E402
+
+SAMPLING = SamplingConfig(temperature=1.0, top_k=1000, max_new_tokens=100)
+
+
+@pytest.fixture(scope="module", params=TOKENIZERS)
+def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    return block_writer(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def engine(policy: Policy) -> TransformersEngine:
+    return TransformersEngine(policy, [], seed=0, threads=1)
+
+
+@pytest.fixture(scope="module")
+def vocabulary(engine: TransformersEngine) -> Vocabulary:
+    return engine._policies._vocabulary
+
+
+def prompts_of(count: int) -> list[Prompt]:
+    return [Prompt(({"role": "user", "content": "x" * (1 + number % 3)},), ("test", number)) for number in range(count)]
+
+
+def sampled(engine: TransformersEngine, steering: Steering | None, prompts: int = 6, samples: int = 6) -> list[Sample]:
+    replies = engine.sample("sage_1", prompts_of(prompts), SAMPLING, samples, steering)
+    return [sample for row in replies for sample in row]
+
+
+def value(chain: Chain, field: str) -> Any:
+    intent = chain.state if field.startswith("u_") else chain.action
+    return {"motivation": intent.motivation, "emotion": intent.emotion, "topic": intent.topics}[field[2:]]
+
+
+def written_with(field: str, label: str, topics: tuple[str, ...] = ()) -> str:
+    """A message with the label in a field; in a list, behind the given topics."""
+    values = dict.fromkeys(FIELDS, "sad") | {field: ", ".join((*topics, label))}
+    return Form.given({}).text(values, "Why?")
+
+
+def guide_of(vocabulary: Vocabulary, **steering: Any) -> Guide:
+    return Guide(vocabulary, Steering(**steering), END, len(vocabulary.tokens) + SPARE)
+
+
+def walked(guide: Guide, vocabulary: Vocabulary, text: str) -> list[tuple[dict[int, float], int, int, int]]:
+    """(boosts, token, begin, end) at every token of a text as the tokenizer writes it."""
+    steps, place = [], guide.start
+    for token, begin, end in vocabulary.encode(text):
+        boosts = {} if place is None else dict(zip(place.tokens, place.weights, strict=True))
+        steps.append((boosts, token, begin, end))
+        place = place and guide.after(place, token)
+    return steps
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, SPACED_TEMPLATE])
+def test_a_reply_is_tokenised_as_training_does_it(template: str) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=sentence_pieces(), eos_token="<end>", pad_token="<end>", chat_template=template
+    )
+    text = render(CHAINS[0])
+    asked, said = {"role": "user", "content": "x"}, {"role": "assistant", "content": text}
+    trained = tokenizer.apply_chat_template([asked, said])["input_ids"]
+    prompt = tokenizer.apply_chat_template([asked], add_generation_prompt=True)["input_ids"]
+    spans = Vocabulary(tokenizer).encode(text)
+    assert [token for token, _, _ in spans] == trained[len(prompt) : -1]
+    assert [begin for _, begin, _ in spans] == [0, *(end for _, _, end in spans[:-1])]
+    assert spans[-1][2] == len(text.encode())
+
+
+def test_the_parameter_names_the_fields_of_the_form() -> None:
+    assert get_args(BlockField) == FIELDS
+
+
+def test_the_models_have_learnt_the_form_and_every_value(engine: TransformersEngine) -> None:
+    """Else the tests below would show little."""
+    chains = [chain for sample in sampled(engine, None) if isinstance(chain := parse(sample.text), Chain)]
+    assert len(chains) > 20
+    assert len({value(chain, "a_motivation") for chain in chains}) >= 4
+
+
+# --- which tokens are boosted ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keyword", ["humor", "seeking advice", "zébra ☂", "family dinner"])
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_token_of_a_keyword_is_boosted_in_its_field_and_nothing_else_is(
+    vocabulary: Vocabulary, field: str, keyword: str
+) -> None:
+    guide = guide_of(vocabulary, boosts={field: {keyword: 3.0}})
+    for topics in ((), ("cats",), ("cats", "dogs")) if field.endswith("topic") else ((),):
+        text = written_with(field, keyword, topics)
+        start = len(text[: text.index(keyword)].encode())
+        stop = start + len(keyword.encode())
+        steps = walked(guide, vocabulary, text)
+        assert (
+            b"".join(vocabulary.written(token, place == 0) for place, (_, token, _, _) in enumerate(steps)).decode()
+            == text
+        )
+        for boosts, token, begin, end in steps:
+            assert (token in boosts) == (begin < stop and end > start), (text, vocabulary.tokens[token])
+            assert set(boosts.values()) <= {3.0}
+
+
+def test_a_keyword_is_boosted_in_no_other_field_and_not_in_the_utterance(vocabulary: Vocabulary) -> None:
+    guide = guide_of(vocabulary, boosts={"a_motivation": {"humor": 3.0}})
+    everywhere = Intent("humor", "humor", ("humor", "x"))
+    text = render(Chain(everywhere, Intent("calm", "humor", ("humor",)), "humor, humor"))
+    from_here, to_here = text.index("]} {a_motivation"), text.index(", a_emotion")
+    steps = walked(guide, vocabulary, text)
+    assert all(from_here <= begin < to_here for boosts, _, begin, _ in steps if boosts)
+    assert any(boosts for boosts, _, _, _ in steps)
+
+
+def test_a_topic_that_the_list_holds_is_not_boosted_again(vocabulary: Vocabulary) -> None:
+    guide = guide_of(vocabulary, boosts={"a_topic": {"dogs": 3.0, "music": 2.0}})
+    text = written_with("a_topic", "dogs", ("cats", "dogs"))
+    again = text.rindex("dogs")
+    steps = walked(guide, vocabulary, text)
+    assert [
+        boosts for boosts, token, begin, end in steps if begin < again + 4 and end > again and 3.0 in boosts.values()
+    ] == []
+    first = text.index("dogs")
+    assert all(boosts[token] == 3.0 for boosts, token, begin, end in steps if begin < first + 4 and end > first)
+    other = walked(guide, vocabulary, written_with("a_topic", "music", ("cats", "dogs")))
+    assert 2.0 in {boosts.get(token) for boosts, token, _, _ in other}
+
+
+@pytest.fixture(scope="module")
+def letters() -> Vocabulary:
+    """Every byte a token of its own."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({"<end>": END} | {letter: token for token, letter in enumerate(alphabet, 1)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = decoders.ByteLevel()
+    return Vocabulary(PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", chat_template=TEMPLATE))
+
+
+def boosts_after(guide: Guide, vocabulary: Vocabulary, text: str) -> dict[str, float]:
+    """What is boosted after a text, by what the tokens write."""
+    place: Place | None = guide.start
+    for token, _, _ in vocabulary.encode(text):
+        assert place is not None
+        place = guide.after(place, token)
+    if place is None:
+        return {}
+    tokens = (vocabulary.tokens[token].decode() for token in place.tokens)
+    return dict(zip(tokens, place.weights, strict=True))
+
+
+def test_keywords_that_begin_alike_share_the_largest_weight_until_they_part(letters: Vocabulary) -> None:
+    keywords = {"humor": 4.0, "humility": 2.0, "hug": -1.0, "humor me": 1.0}
+    guide = guide_of(letters, boosts={"a_motivation": keywords})
+    before = written_with("a_motivation", "")[: written_with("a_motivation", "").index(", a_emotion")]
+    expected = {
+        "": {"h": 4.0},
+        "h": {"u": 4.0},
+        "hu": {"m": 4.0, "g": -1.0},
+        "hum": {"o": 4.0, "i": 2.0},
+        "humi": {"l": 2.0},
+        "humor": {" ": 1.0},
+        "humor m": {"e": 1.0},
+        "humor me": {},
+        "xhu": {},
+        "humor me, a_emotion: ": {},
+    }
+    assert {text: boosts_after(guide, letters, before + text) for text in expected} == expected
+
+
+def test_a_piece_is_boosted_only_behind_the_pieces_before_it(letters: Vocabulary) -> None:
+    guide = guide_of(letters, boosts={"a_topic": {"music": 1.0}})
+    before = "{u_motivation: null, u_emotion: null, u_topic: []} {a_motivation: null, a_emotion: null, a_topic: ["
+    boosted = {
+        text: boosts_after(guide, letters, before + text) for text in ("", "m", "musi", "s", "usi", "dogs, ", "dogs")
+    }
+    assert boosted == {
+        "": {"m": 1.0},
+        "m": {"u": 1.0},
+        "musi": {"c": 1.0},
+        "s": {},
+        "usi": {},
+        "dogs, ": {"m": 1.0},
+        "dogs": {},
+    }
+
+
+def test_a_word_that_the_tokenizer_cannot_write_is_named(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    ascii_only = {"<end>": END, "?": 1} | {chr(code): code for code in range(33, 127)} | {"Ġ": 200}
+    made = Tokenizer(models.BPE(ascii_only, [], unk_token="?"))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = decoders.ByteLevel()
+    vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", chat_template=TEMPLATE))
+    guide_of(vocabulary, boosts={"a_motivation": {"humor": 1.0}})
+    for steering in ({"boosts": {"a_motivation": {"humór": 1.0}}}, {"fixed": {"a_motivation": "humór"}}):
+        with pytest.raises(ValueError, match=r"the policy's tokenizer makes .*hum.*r.* of .*humór"):
+            guide_of(vocabulary, **steering)
+
+
+def test_a_tokenizer_whose_tokens_depend_on_their_neighbours_is_refused() -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<end>": 0, "a": 1}, unk_token="a"))
+    with pytest.raises(ValueError, match="its tokenizer is neither a byte-level nor a SentencePiece one"):
+        Vocabulary(PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>"))
+
+
+# --- how strong a boost is ---------------------------------------------------------------------------------
+
+
+def shares(logits: torch.Tensor, seen: torch.Tensor, sampling: SamplingConfig, place: Place | None) -> torch.Tensor:
+    """How often each token is drawn, over a fine grid of uniform numbers."""
+    draws = 5000
+    uniform = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws
+    places = None if place is None else [place] * draws
+    tokens = decoding.draw(logits.expand(draws, -1), seen.expand(draws, -1), uniform, sampling, places)
+    return torch.bincount(tokens, minlength=logits.shape[1]) / draws
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        SamplingConfig(temperature=1.0, top_k=1000),
+        SamplingConfig(temperature=0.5, top_k=1000, repetition_penalty=1.3),
+        SamplingConfig(temperature=2.5, top_k=6, repetition_penalty=1.1),
+        SamplingConfig(temperature=1.1, top_k=3),
+    ],
+)
+@pytest.mark.parametrize("weights", [{"humor": 2.0}, {"humor": 4.0, "comfort": -3.0, "seeking advice": 1.5}])
+def test_the_log_odds_change_by_the_weight_at_any_temperature(
+    letters: Vocabulary, sampling: SamplingConfig, weights: dict[str, float]
+) -> None:
+    guide = guide_of(letters, boosts={"a_motivation": weights})
+    before = "{u_motivation: null, u_emotion: null, u_topic: []} {a_motivation: "
+    place: Place | None = guide.start
+    for token, _, _ in letters.encode(before):
+        assert place is not None
+        place = guide.after(place, token)
+    assert place is not None
+    size = len(letters.tokens) + SPARE
+    logits = 1.5 * torch.randn(1, size, generator=torch.Generator().manual_seed(3))
+    seen = torch.zeros(1, size, dtype=torch.bool)
+    seen[0, :60:3] = True
+
+    penalised = torch.where(logits > 0, logits / sampling.repetition_penalty, logits * sampling.repetition_penalty)
+    scores = torch.where(seen, penalised, logits)[0] / sampling.temperature
+    for keyword, weight in weights.items():
+        scores[letters.tokens.index(keyword[0].encode())] += weight
+    kept = scores.topk(min(sampling.top_k, size)).indices
+    expected = torch.zeros(size)
+    expected[kept] = scores[kept].softmax(dim=0)
+    assert torch.allclose(shares(logits, seen, sampling, place), expected, atol=5e-4)
+
+
+def test_a_boost_lifts_a_token_into_the_top_k(letters: Vocabulary) -> None:
+    guide = guide_of(letters, boosts={"u_motivation": {"humor": 30.0}})
+    place: Place | None = guide.start
+    for token, _, _ in letters.encode("{u_motivation: "):
+        assert place is not None
+        place = guide.after(place, token)
+    size = len(letters.tokens) + SPARE
+    logits = torch.arange(size, dtype=torch.float32)[None].flip(1) / 10
+    h = letters.tokens.index(b"h")
+    assert h not in logits.topk(2).indices
+    drawn = shares(logits, torch.zeros(1, size, dtype=torch.bool), SamplingConfig(top_k=2), place)
+    assert drawn[h] > 0.99
+
+
+def test_the_ends_of_the_unit_interval_draw_tokens_that_may_come(letters: Vocabulary) -> None:
+    """Also where the last of the vocabulary is barred, and fewer may come than top-k keeps."""
+    guide = guide_of(letters, fixed={"a_emotion": "calm"})
+    size = len(letters.tokens) + SPARE
+    place: Place | None = guide.start
+    for text in ("{", "u"):
+        assert place is not None
+        logits = torch.randn(2, size, generator=torch.Generator().manual_seed(1))
+        ends = torch.tensor([0.0, 1.0 - 2**-53], dtype=torch.float64)
+        drawn = decoding.draw(logits, torch.zeros(2, size, dtype=torch.bool), ends, SAMPLING, [place, place])
+        assert [letters.tokens[token].decode() for token in drawn.tolist()] == [text, text]
+        place = guide.after(place, int(drawn[0]))
+
+
+def rate(samples: list[Sample], field: str, wanted: str) -> float:
+    chains = [chain for sample in samples if isinstance(chain := parse(sample.text), Chain)]
+    assert len(chains) > 0.6 * len(samples)
+    return sum(value(chain, field) == wanted for chain in chains) / len(chains)
+
+
+@pytest.mark.parametrize(("field", "keyword"), [("a_motivation", "humility"), ("u_emotion", "calm")])
+def test_a_keyword_comes_more_often_and_the_fields_before_it_stay_as_they_were(
+    engine: TransformersEngine, field: str, keyword: str
+) -> None:
+    plain = sampled(engine, None)
+    nudged = sampled(engine, Steering(boosts={field: {keyword: 2.0}}))
+    pushed = sampled(engine, Steering(boosts={field: {keyword: 9.0}}))
+    assert rate(plain, field, keyword) < rate(nudged, field, keyword) < rate(pushed, field, keyword)
+    assert rate(pushed, field, keyword) > 0.95
+    for one, other in zip(plain, pushed, strict=True):
+        assert one.text.split(f"{field}:")[0] == other.text.split(f"{field}:")[0]
+
+
+def test_without_steering_nothing_changes(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = sampled(engine, None)
+    assert sampled(engine, Steering(boosts={field: {"humor": 0.0} for field in FIELDS})) == plain
+    monkeypatch.delattr(decoding, "steered")
+    assert sampled(engine, Steering()) == plain
+    assert sampled(engine, Steering(boosts={"a_motivation": {}})) == plain
+
+
+# --- given values ------------------------------------------------------------------------------------------
+
+GIVEN: dict[str, dict[str, Any]] = {
+    "a label": {"a_motivation": "humor"},
+    "a label never seen": {"u_emotion": "zébra ☂"},
+    "null": {"u_motivation": None, "a_emotion": None},
+    "topics": {"a_topic": ("dogs", "zébra crossing", "dogs"), "u_topic": ("music",)},
+    "no topics": {"u_topic": (), "a_topic": ()},
+    "all": {field: ("cats", "teasing") if field.endswith("topic") else "teasing" for field in FIELDS},
+}
+
+
+@pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
+def test_given_values_are_always_taken_and_the_message_parses(
+    engine: TransformersEngine, given: dict[str, Any]
+) -> None:
+    samples = sampled(engine, Steering(fixed=given), prompts=4)
+    form = Form.given(given)
+    assert all(form.start().feed(sample.text) for sample in samples)  # those too that the token limit cut
+    chains = [parse(sample.text) for sample in samples if sample.finished]
+    assert chains
+    for chain in chains:
+        assert isinstance(chain, Chain)
+        assert {field: value(chain, field) for field in given} == given
+
+
+@pytest.mark.parametrize(("temperature", "top_k", "penalty"), [(0.3, 1, 1.0), (2.5, 1000, 1.0), (1.1, 20, 1.8)])
+def test_given_values_are_taken_however_the_rest_is_sampled(
+    engine: TransformersEngine, temperature: float, top_k: int, penalty: float
+) -> None:
+    given = {"u_emotion": "calm", "a_motivation": "teasing", "a_topic": ("cats", "music")}
+    sampling = SamplingConfig(temperature=temperature, top_k=top_k, repetition_penalty=penalty, max_new_tokens=100)
+    rows = engine.sample("sage_1", prompts_of(2), sampling, 8, Steering(fixed=given))
+    form = Form.given(given)
+    assert all(form.start().feed(sample.text) for row in rows for sample in row)
+    assert any("teasing" in sample.text for row in rows for sample in row)
+
+
+def test_what_is_given_stands_in_the_tokenizers_own_tokens(
+    engine: TransformersEngine, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[list[int]] = []
+
+    def recorded(*arguments: Any) -> Any:
+        decoded = decoding.decode(*arguments)
+        rows.extend(row.tokens for reply in decoded for row in reply)
+        return decoded
+
+    monkeypatch.setattr(transformers_engine, "decode", recorded)
+    texts = [sample.text for sample in sampled(engine, Steering(fixed=GIVEN["all"]), prompts=2)]
+    stop = len(Form.given(GIVEN["all"]).literals[0]) - len("]} ")  # from there on a token may hold the utterance too
+    for text, row in zip(texts, rows, strict=True):
+        own = [token for token, _, end in vocabulary.encode(text) if end <= stop]
+        assert row[: len(own)] == own
+
+
+@pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
+def test_every_message_that_holds_what_is_given_can_still_be_written(
+    vocabulary: Vocabulary, given: dict[str, Any]
+) -> None:
+    guide = guide_of(vocabulary, fixed=given)
+    for number in range(20):
+        chain = composed(random.Random(number))
+        texts = {field: value(chain, field) for field in FIELDS} | given
+        free = {field: ", ".join(it) if isinstance(it, tuple) else it or "null" for field, it in texts.items()}
+        place: Place | None = guide.start
+        for token, _, _ in vocabulary.encode(Form.given({}).text(free, chain.utterance)):
+            if place is not None:
+                assert place.barred is not None
+                assert place.barred[token] == 0, vocabulary.tokens[token]
+                place = guide.after(place, token)
+
+
+def test_a_free_label_may_be_any_label(letters: Vocabulary) -> None:
+    guide = guide_of(letters, fixed={"a_emotion": "calm"})
+
+    def allowed(text: str) -> set[str]:
+        place: Place | None = guide.start
+        for token, _, _ in letters.encode(text):
+            assert place is not None
+            place = guide.after(place, token)
+        assert place is not None
+        assert place.barred is not None
+        tokens = (place.barred == 0).nonzero()[0].tolist()
+        return {"END" if token == END else letters.tokens[token].decode("latin-1") for token in tokens}
+
+    bytes_of_labels = {chr(byte) for byte in range(32, 256) if byte != 127} - set("{}[],:")
+    assert allowed("{u_motivation: ") == bytes_of_labels - {" "}
+    assert allowed("{u_motivation: a") == bytes_of_labels | {","}
+    assert allowed("{u_motivation: a ") == bytes_of_labels
+    assert allowed("{u_motivation: null") == bytes_of_labels | {","}
+    assert allowed("{u_motivation: null, u") == {"_"}
+    topics = "{u_motivation: null, u_emotion: a, u_topic: ["
+    assert allowed(topics) == bytes_of_labels - {" "} | {"]"}
+    assert allowed(topics + "null") == bytes_of_labels
+    assert allowed(topics + "a,") == {" "}
+    assert allowed(topics + "a, ") == bytes_of_labels - {" "}
+    action = topics + "]} {a_motivation: x"
+    assert allowed(action + ",") == {" "}
+    assert allowed(action + ", a_emotion: calm, a_topic: [a]}") == {" ", "END"}
+
+
+# --- in the engine -----------------------------------------------------------------------------------------
+
+BOTH = Steering(boosts={"a_topic": {"dogs": 2.0, "new": 3.0}, "u_emotion": {"calm": 1.0}}, fixed={"a_emotion": "sad"})
+
+
+def test_a_steered_sample_depends_on_seed_item_and_its_index_alone(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = prompts_of(16)
+    together = engine.sample("sage_1", prompts, SAMPLING, 3, BOTH)
+    assert [engine.sample("sage_1", [prompt], SAMPLING, 3, BOTH)[0] for prompt in prompts[:4]] == together[:4]
+    assert engine.sample("sage_1", prompts[4:8][::-1], SAMPLING, 3, BOTH)[::-1] == together[4:8]
+    monkeypatch.setattr(transformers_engine, "MEMORY_GB", 1e-9)
+    assert engine.sample("sage_1", prompts, SAMPLING, 3, BOTH) == together
+
+
+def test_rows_that_end_early_leave_the_others_their_places(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows_seen = []
+    steered = decoding.steered
+
+    def recorded(logits: torch.Tensor, places: list[Place | None], temperature: float) -> torch.Tensor:
+        rows_seen.append(len(places))
+        return steered(logits, places, temperature)
+
+    expected = sampled(engine, BOTH)
+    monkeypatch.setattr(decoding, "COMPACT_BELOW", 1.0)
+    monkeypatch.setattr(decoding, "steered", recorded)
+    assert sampled(engine, BOTH) == expected
+    assert rows_seen[-1] < rows_seen[0]  # rows were dropped while others still wrote their blocks
+
+
+def test_one_steering_after_another(engine: TransformersEngine) -> None:
+    first = sampled(engine, BOTH, prompts=2)
+    other = sampled(engine, Steering(fixed={"a_emotion": "calm"}), prompts=2)
+    assert sampled(engine, BOTH, prompts=2) == first != other
+
+
+def test_a_policy_without_blocks_is_not_steered(base: Policy) -> None:
+    engine = TransformersEngine(base, [], seed=0, threads=1)
+    prompts = [Prompt(({"role": "user", "content": "w1"},), ("x",))]
+    with pytest.raises(ValueError, match="policy 'sage_0' writes no state and action blocks, so there is nothing to"):
+        engine.sample("sage_0", prompts, SAMPLING, 1, BOTH)
+    small = SAMPLING.model_copy(update={"max_new_tokens": 4})
+    assert len(engine.sample("sage_0", prompts, small, 1, Steering())[0]) == 1
+
+
+# --- the parameter -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steering", "said"),
+    [
+        ({"boosts": {"motivation": {"humor": 1}}}, "'a_motivation', 'a_emotion' or 'a_topic'"),
+        ({"boosts": {"a_topic": {"a, b": 1}}}, "a_topic 'a, b' holds ',', which the text form reserves"),
+        ({"boosts": {"a_topic": {"music": math.inf}}}, "finite number"),
+        ({"fixed": {"a_topic": "music"}}, "a_topic takes a list of labels, which may be empty, not 'music'"),
+        ({"fixed": {"a_emotion": "null"}}, "a_emotion is the word 'null'"),
+        ({"fixed": {"a_emotion": "calm"}, "boosts": {"a_emotion": {"sad": 1}}}, "a_emotion is boosted and fixed"),
+    ],
+)
+def test_a_steering_that_nobody_can_follow_is_refused(steering: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Steering.model_validate(steering)
+
+
+def test_lists_from_a_file_are_topics() -> None:
+    steering = Steering.model_validate({"fixed": {"a_topic": ["music", "sport"], "a_emotion": None}})
+    assert steering.fixed == {"a_topic": ("music", "sport"), "a_emotion": None}
+    assert steering
+    assert not Steering()

@@ -1,0 +1,362 @@
+"""What the engine over HTTP asks of servers, what it does when they fail, and what it says where they cannot."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sage_dialog.config import Caps, Price, SamplingConfig, Steering
+from sage_dialog.core.policies import Policy
+from sage_dialog.inference.engine import Prompt
+from sage_dialog.llm.budget import CapReachedError
+from sage_dialog.llm.completions import CompletionRequest, Continuation
+from sage_dialog.llm.requests import NoReplyError, RefusedError
+from sage_dialog.llm.response_cache import ResponseCache
+from sage_dialog.sac import Chain, parse
+
+pytest.importorskip("torch")
+
+from block_writers import block_writer
+from completions_server import CompletionsServer
+from sampling import PROMPTS, SAMPLING
+from test_engines import FREE, prompts_of
+from test_self_play import searched
+
+from sage_dialog.inference.transformers.detokenizer import text_of
+from sage_dialog.inference.vllm.completions_engine import CompletionsEngine
+from sage_dialog.inference.vllm.served_policies import served_name
+from sage_dialog.inference.vllm.streaming import Listener
+
+KEY = "sk-proj-Zebra7Quagga9Okapi3Tapir5"
+TESTS = Path(__file__).parent
+
+Serve = Callable[..., CompletionsServer]
+Open = Callable[..., CompletionsEngine]
+
+
+def test_what_is_asked(serve: Serve, open_engine: Open) -> None:
+    server = serve()
+    engine = open_engine(server.url, endpoint={"sampling": {"top_p": 1.0, "seed": "never"}})
+    engine.sample("sage_0", prompts_of(5), FREE, samples=3)
+    (body,) = server.calls
+    assert body.pop("seed") in range(2**31)
+    assert body.pop("prompt")[:1] == [2]  # "user"
+    assert body == {
+        "model": server.name,
+        "n": 3,
+        "max_tokens": 24,
+        "temperature": 1.1,
+        "top_k": 20,
+        "repetition_penalty": 1.1,
+        "logprobs": 1,
+        "return_token_ids": True,
+        "stop_token_ids": [0],
+        "top_p": 1.0,
+    }
+
+
+def test_what_servers_do_not_take_is_left_out_and_said_once(
+    serve: Serve, open_engine: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    fields = ("top_k", "repetition_penalty", "logprobs", "n", "return_token_ids", "stop_token_ids", "seed")
+    server = serve(refuses=fields)
+    takes = {
+        **{"top_k": None, "repetition_penalty": None, "logprobs": False},
+        **{"n": False, "token_ids": False, "seed": False},
+    }
+    engine = open_engine(server.url, takes=takes)
+    for _ in range(2):
+        (samples,) = engine.sample("sage_0", prompts_of(5), FREE, samples=4)
+    assert len(samples) == 4 == len(server.calls)  # the response cache tells apart what the server cannot
+    assert len({sample.text for sample in samples}) > 1
+    assert {sample.log_probability for sample in samples} == {None}
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 2 and all("sampled without" in warning for warning in warnings)
+
+
+def test_another_name_of_a_field(serve: Serve, open_engine: Open) -> None:
+    server = serve()
+    open_engine(server.url, takes={"repetition_penalty": "repeat_penalty"}).sample("sage_0", prompts_of(5), FREE)
+    assert server.calls[0]["repeat_penalty"] == 1.1 and "repetition_penalty" not in server.calls[0]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"refuses": ["top_k"]}, r"refused the request \(422\).*top_k.*`takes`"),
+        ({"ignores": ["n"]}, r"1 of 4 samples that `n` asked for.*`takes`"),
+        ({"ignores": ["return_token_ids"]}, "no token ids.*`takes`"),
+        ({"ignores": ["logprobs"]}, "no log-probabilities.*`takes`"),
+        ({"max_model_len": 50}, "takes 50 tokens at once.*--max-model-len 96.*`window: 50`"),
+        ({"name": "something-else"}, r"has no model sage_0-\w{12}; it has something-else"),
+    ],
+)
+def test_a_server_that_cannot_is_told_apart(serve: Serve, open_engine: Open, how: dict[str, Any], said: str) -> None:
+    with pytest.raises(RefusedError, match=said):
+        open_engine(serve(**how).url).sample("sage_0", prompts_of(5), FREE, samples=4)
+
+
+def test_takes_is_spoken_of_only_where_it_helps(serve: Serve, open_engine: Open) -> None:
+    with pytest.raises(RefusedError, match=r"\(401\).*Look at the key\.$"):
+        open_engine(serve(script=["401"]).url).sample("sage_0", prompts_of(5), FREE)
+
+
+@pytest.mark.parametrize(
+    ("choices", "n", "raised", "said"),
+    [
+        ([], 1, NoReplyError, "holds no choices"),
+        ([{"text": "a", "finish_reason": "stop"}, {"text": "b"}], 3, NoReplyError, "ends before a choice of it does"),
+        ([{"text": "a", "finish_reason": "stop"}] * 2, 1, RefusedError, "gave 2 samples where one was asked for"),
+        ([{"text": "a", "finish_reason": "stop"}] * 2, 3, RefusedError, "gave 2 of 3 samples that `n` asked for"),
+    ],
+)
+def test_what_is_not_whole_may_pass_and_what_is_too_few_not(
+    choices: list[dict[str, str]], n: int, raised: type[Exception], said: str
+) -> None:
+    with pytest.raises(raised, match=said):
+        CompletionRequest("policy", "sage_0", (1,), n=n).read({"choices": choices}, 1, 1)
+
+
+def test_what_renders_and_decodes_here_decides_too(open_engine: Open) -> None:
+    fingerprint_inputs = open_engine("http://127.0.0.1:9/v1").fingerprint_inputs
+    assert (fingerprint_inputs["transformers"], fingerprint_inputs["tokenizers"]) == (
+        version("transformers"),
+        version("tokenizers"),
+    )
+
+
+@pytest.mark.parametrize("heard", [None, []])
+def test_faults_that_pass_are_survived(serve: Serve, open_engine: Open, heard: list[str] | None) -> None:
+    expected = open_engine(serve().url).sample("sage_0", prompts_of(5, 9), FREE, samples=3)
+    response_cache = open_engine("http://127.0.0.1:9/v1")._client.response_cache
+    response_cache.drop()
+    last = "half" if heard is None else "early"
+    server = serve(script=["429", "half", "500", "reset", "no json", last])
+    replies = open_engine(server.url).sample(
+        "sage_0", prompts_of(5, 9), FREE, samples=3, heard=None if heard is None else heard.append
+    )
+    assert replies == expected
+    assert len(server.calls) == 8
+    assert heard is None or "".join(heard) == replies[0][0].text
+
+
+def test_a_server_that_stays_broken_ends_it(serve: Serve, open_engine: Open) -> None:
+    engine = open_engine(serve(script=["500"] * 3).url, endpoint={"attempts": 3})
+    with pytest.raises(NoReplyError, match="not now"):
+        engine.sample("sage_0", prompts_of(5), FREE)
+
+
+def test_another_reply_than_the_one_heard_is_not_passed_off_as_it(serve: Serve, open_engine: Open) -> None:
+    server = serve(script=["half"], ignores=["seed"])
+    engine = open_engine(server.url, endpoint={"attempts": 2})
+    with pytest.raises(NoReplyError, match="another reply than the one that was heard"):
+        engine.sample("sage_0", prompts_of(9), FREE, heard=lambda piece: None)
+
+
+def test_nothing_is_asked_twice_and_the_server_not_even_looked_at(
+    serve: Serve, open_engine: Open, adapters: tuple[Policy, Policy]
+) -> None:
+    server = serve()
+    first = open_engine(server.url, policies=adapters).sample("sage_1", prompts_of(5, 9), FREE, samples=3)
+    pieces: list[str] = []
+    gone = open_engine("http://127.0.0.1:9/v1", policies=adapters)
+    assert gone.sample("sage_1", prompts_of(5, 9), FREE, samples=3, heard=pieces.append) == first
+    assert "".join(pieces) == first[0][0].text
+    assert len(server.calls) == 2
+
+
+def test_killed_and_started_again_it_asks_for_the_rest(
+    serve: Serve, open_engine: Open, base: Policy, tmp_path: Path
+) -> None:
+    server = serve(latency_s=0.05)
+    path = tmp_path / "killed.sqlite"
+    command = [sys.executable, str(TESTS / "sampling.py"), server.url, str(base.path), str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parents[1] / "src")}
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 60
+    while server.answered < 5 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    time.sleep(0.3)  # the server may still be taking what was sent
+    asked = len(server.calls)
+    assert 5 <= asked < 40
+    response_cache = ResponseCache(path)
+    replies = open_engine(server.url, response_cache=response_cache).sample("sage_0", PROMPTS, SAMPLING)
+    response_cache.close()
+    assert 40 <= len(server.calls) <= 40 + 4  # four calls on their way
+    assert replies == open_engine(server.url).sample("sage_0", PROMPTS, SAMPLING)
+
+
+def test_the_dialogue_game_is_played_over_http(
+    serve: Serve, open_engine: Open, adapters: tuple[Policy, Policy], tmp_path: Path
+) -> None:
+    server = serve()
+    whole = searched(open_engine(server.url, policies=adapters), *adapters, tmp_path / "whole", situations=5)
+    asked = len(server.calls)
+    assert {name for name, _ in server.loaded} == set(map(served_name, adapters))
+    gone = open_engine("http://127.0.0.1:9/v1", policies=adapters)
+    assert searched(gone, *adapters, tmp_path / "anew", situations=5, shard_size=1) == whole
+    assert asked == len(server.calls)
+
+
+def test_caps_hold(serve: Serve, open_engine: Open) -> None:
+    server = serve()
+    with pytest.raises(CapReachedError, match=r"llm\.caps\.calls = 3 is reached"):
+        open_engine(server.url, caps=Caps(calls=3)).sample("sage_0", prompts_of(*range(4, 12)), FREE)
+    assert len(server.calls) == 3
+    with pytest.raises(CapReachedError, match=r"llm\.caps\.tokens"):  # 16 replies of 24 tokens
+        open_engine(server.url, caps=Caps(tokens=380)).sample("sage_0", prompts_of(20), FREE, samples=16)
+    assert len(server.calls) == 3
+
+
+def test_a_cap_on_money_holds_by_the_price_of_a_policy(
+    serve: Serve, open_engine: Open, adapters: tuple[Policy, Policy]
+) -> None:
+    server = serve()
+    cap = Caps(money=0.01)
+    with pytest.raises(ValueError, match=r"llm\.caps\.money caps the cost of sage_0, but llm\.prices has no price"):
+        open_engine(server.url, caps=cap).sample("sage_0", prompts_of(5), FREE)
+    assert server.calls == []
+    price = Price(prompt=0.0, completion=100.0)  # 24 tokens: 0.0024 at most
+    for name in ("sage_0", server.name):
+        asked = len(server.calls)
+        engine = open_engine(server.url, caps=cap, prices={name: price}, policies=adapters)
+        with pytest.raises(CapReachedError, match=r"llm\.caps\.money = 0\.01 is reached"):
+            for number in range(40):
+                engine.sample("sage_0", [*prompts_of(5)], FREE.model_copy(update={"temperature": 1 + number / 100}))
+        assert asked + 4 <= len(server.calls) < asked + 40
+        assert 0.0076 < engine._client.budget.spent()["money"] <= 0.01
+        with pytest.raises(ValueError, match="caps the cost of sage_1"):
+            engine.sample("sage_1", prompts_of(5), FREE)
+
+
+def test_the_key_is_sent_and_stands_nowhere_else(
+    serve: Serve, open_engine: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server = serve(script=["500"])
+    engine = open_engine(server.url, endpoint={"api_key": KEY})
+    engine.sample("sage_0", prompts_of(5), FREE)
+    assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
+    server.refuses = ["top_k"]
+    with pytest.raises(RefusedError) as refusal:
+        engine.sample("sage_0", prompts_of(6), FREE)
+    shown = [caplog.text, str(refusal.value), repr(refusal.value.__context__), repr(engine.fingerprint_inputs)]
+    assert not any(KEY in text for text in shown)
+    assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_text_prompts_leave_the_servers_own_bos_to_it(serve: Serve, open_engine: Open, tmp_path: Path) -> None:
+    """The template writes a BOS, and the tokenizer puts one before every text."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    from sage_dialog.core.policies import PolicyCard, weights_revision
+
+    plain = serve().base
+    path = tmp_path / "with bos"
+    path.mkdir()
+    for file in plain.path.iterdir():
+        (path / file.name).write_bytes(file.read_bytes())
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.add_special_tokens({"bos_token": "w0"})
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="w0 $A", special_tokens=[("w0", 4)])
+    tokenizer.chat_template = "{{ bos_token }} " + tokenizer.chat_template
+    tokenizer.save_pretrained(path)
+    base = Policy.write_card(path, PolicyCard("sage_0", "base", False, "sage_0", weights_revision(path)))
+    server = serve(base)
+    takes = {"token_prompts": False}
+    as_text = open_engine(server.url, base=base, takes=takes).sample("sage_0", prompts_of(5), FREE, samples=4)
+    as_ids = open_engine(server.url, base=base).sample("sage_0", prompts_of(5), FREE, samples=4)
+    text, ids = (call["prompt"] for call in server.calls)
+    assert ids[:2] == [4, 2] and text.startswith(" user")
+    assert as_text == as_ids
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    """A policy that writes blocks."""
+    return block_writer("pieces", tmp_path_factory.mktemp("writer"))
+
+
+def asked_of(count: int) -> list[Prompt]:
+    return [Prompt(({"role": "user", "content": "x" * (1 + number)},), ("test", number)) for number in range(count)]
+
+
+def test_a_steered_policy_writes_what_is_fixed(serve: Serve, open_engine: Open, writer: Policy) -> None:
+    server = serve(writer)
+    engine = open_engine(server.url, base=writer)
+    sampling = SamplingConfig(temperature=1.0, top_k=50, max_new_tokens=120)
+    steering = Steering(boosts={"u_motivation": {"humor": 5.0}}, fixed={"a_emotion": "calm", "a_topic": ["dogs"]})
+    pieces: list[str] = []
+    replies = engine.sample("sage_1", asked_of(2), sampling, 4, steering, pieces.append)
+    chains = [parse(sample.text) for samples in replies for sample in samples if sample.finished]
+    assert len(chains) > 3
+    assert all(isinstance(chain, Chain) for chain in chains)
+    assert {(chain.action.emotion, chain.action.topics) for chain in chains} == {("calm", ("dogs",))}
+    assert [chain.state.motivation for chain in chains].count("humor") > len(chains) / 2
+    assert "".join(pieces) == replies[0][0].text
+    assert engine.sample("sage_1", asked_of(2), sampling, 4, steering) == replies
+    asked = len(server.calls)
+    assert open_engine(server.url, base=writer).sample("sage_1", asked_of(2), sampling, 4, steering) == replies
+    assert len(server.calls) == asked
+    assert not any("logprobs" in call for call in server.calls)  # nobody reads them
+    plain = engine.sample("sage_1", asked_of(2), sampling, 4, Steering())
+    assert len(server.calls) == asked + 2  # as if there were none
+    assert plain != replies
+
+
+def test_what_goes_on_with_a_reply_is_heard_as_it_stands_there(writer: Policy) -> None:
+    """SentencePiece's first token of a text loses its space, and a later one does not."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(writer.path)
+    tokens = tokenizer("x So it is. Why? {é}", add_special_tokens=False)["input_ids"]
+    text = text_of(tokenizer, tokens)
+    for cut in range(len(tokens)):
+        pieces: list[str] = []
+        listener = Listener(tokenizer, pieces.append, tokens[:cut])
+        for end in range(cut, len(tokens) + 1):
+            listener.read({"choices": [{"index": 0, "text": "?", "token_ids": tokens[cut:end]}]})
+        listener.end(Continuation("?", tokens[cut:], "stop"))
+        assert "".join(pieces) == text[len(text_of(tokenizer, tokens[:cut])) :]
+
+
+def test_a_server_that_steers_by_itself_gets_it_with_the_request(
+    serve: Serve, open_engine: Open, writer: Policy
+) -> None:
+    server = serve(writer)
+    steering = Steering(fixed={"a_emotion": "calm"})
+    engine = open_engine(server.url, base=writer, takes={"steering": True})
+    engine.sample("sage_1", prompts_of(2), FREE, 3, steering)
+    (call,) = server.calls
+    assert call["n"] == 3
+    assert Steering.model_validate_json(next(iter(call["vllm_xargs"].values()))) == steering
+
+
+def test_servers_without_token_ids_do_not_steer(serve: Serve, open_engine: Open, writer: Policy) -> None:
+    engine = open_engine(serve(writer).url, base=writer, takes={"token_ids": False})
+    with pytest.raises(ValueError, match=r"cannot be steered.*token_ids"):
+        engine.sample("sage_1", prompts_of(2), FREE, steering=Steering(fixed={"a_emotion": "calm"}))
+
+
+def test_seeds_give_every_sample_its_own_draws(serve: Serve, open_engine: Open) -> None:
+    """Sixteen at once and sixteen by themselves: as different from each other as chance has it."""
+    server = serve()
+    for n in (True, False):
+        engine = open_engine(server.url, takes={"n": n})
+        (samples,) = engine.sample("sage_0", prompts_of(9), FREE, samples=16)
+        assert len({sample.text for sample in samples}) > 12
+        assert all(math.isfinite(sample.log_probability) for sample in samples)

@@ -1,0 +1,401 @@
+"""Steering over a server that knows nothing of it, against the same steering in process."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from block_writers import END, SPARE, TEMPLATE, block_writer
+
+from sage_dialog.config import SamplingConfig, Steering
+from sage_dialog.inference.engine import Sample
+from sage_dialog.sac import Chain, Intent, parse, render
+from sage_dialog.sac.grammar import Form
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from transformers import DynamicCache  # noqa: E402
+
+from sage_dialog.inference.steering import Guide, Place, Vocabulary  # noqa: E402
+from sage_dialog.inference.transformers.decoding import decode, draw, penalised, steered  # noqa: E402
+from sage_dialog.inference.transformers.engine import TransformersEngine  # noqa: E402
+from sage_dialog.inference.vllm.steered_completions import (  # noqa: E402
+    LARGEST_BIAS,
+    REDRAWS,
+    Completion,
+    processor_arguments,
+    steered_sample,
+)
+
+SAMPLING = SamplingConfig(temperature=1.2, top_k=40, repetition_penalty=1.01, max_new_tokens=100)
+BOOSTS: dict[str, dict[str, dict[str, float]]] = {
+    "a label": {"a_motivation": {"humor": 2.0, "seeking advice": 3.0}},
+    "topics": {"a_topic": {"dogs": 2.0, "family dinner": 3.0}},
+    "several": {"u_topic": {"music": 2.0}, "u_emotion": {"calm": -2.0}, "a_motivation": {"humor": 1.5}},
+    "the first field": {"u_motivation": {"humility": 2.0}},
+}
+
+
+@pytest.fixture(scope="module", params=["words", "merged", "pieces"])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
+    return TransformersEngine(block_writer(request.param, tmp_path_factory.mktemp(request.param)), [], 0, threads=1)
+
+
+@pytest.fixture(scope="module")
+def letters() -> Vocabulary:
+    """Every byte a token of its own."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({"<end>": END} | {letter: token for token, letter in enumerate(alphabet, 1)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = decoders.ByteLevel()
+    return Vocabulary(PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", chat_template=TEMPLATE))
+
+
+class Served:
+    """A server over the engine's model. It draws by the uniform numbers given, one for each place of a reply."""
+
+    def __init__(self, engine: TransformersEngine, sampling: SamplingConfig, stops: bool = True) -> None:
+        self.model, self.tokenizer = engine._model, engine._policies.tokenizer
+        self.sampling, self.stops = sampling, stops
+        self.prompt: list[int] = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": "x"}], add_generation_prompt=True
+        )["input_ids"]
+        self.guide: Callable[[Steering], Guide] = lambda steering: Guide(
+            Vocabulary(self.tokenizer), steering, END, self.model.config.vocab_size
+        )
+
+    def text(self, tokens: list[int]) -> str:
+        return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def sample(self, guide: Guide, draws: np.ndarray, heard: Callable[[str], None] | None = None) -> Sample:
+        self.draws, self.asked, self.drawn = draws, list[dict[str, Any]](), 0
+        return asyncio.run(steered_sample(self.complete, guide, self.prompt, self.sampling, int, self.text, heard))
+
+    async def complete(self, prompt: Sequence[int], **asked: Any) -> Completion:
+        self.asked.append(asked)
+        tokens, written, cache = list(prompt), list[int](), DynamicCache()
+        reply = tokens[len(self.prompt) :]
+        while len(written) < asked["max_tokens"]:
+            token = self._drawn(tokens, cache, **asked)
+            self.drawn += 1
+            if token == END:
+                return self._heard(reply, written, "end", asked)
+            tokens.append(token)
+            written.append(token)
+            if self.stops and asked["stop"] and asked["stop"] in self.text(tokens[len(prompt) :]):
+                return self._heard(reply, written, "stop", asked)
+        return self._heard(reply, written, "length", asked)
+
+    def _heard(self, reply: list[int], written: list[int], finish: Any, asked: dict[str, Any]) -> Completion:
+        if asked["heard"]:
+            asked["heard"](self.text([*reply, *written])[len(self.text(reply)) :])
+        return Completion(written, finish)
+
+    @torch.inference_mode()
+    def _drawn(self, tokens: list[int], cache: Any, **asked: Any) -> int:
+        fresh = torch.tensor([tokens[cache.get_seq_length() :]])
+        logits = self.model(fresh, past_key_values=cache, use_cache=True).logits[:, -1].clone()
+        seen = torch.zeros(logits.shape, dtype=torch.bool)
+        seen[0, tokens] = True
+        logits = penalised(logits, seen, self.sampling.repetition_penalty)
+        for token, bias in asked["logit_bias"].items():
+            assert abs(bias) <= LARGEST_BIAS
+            logits[0, token] += bias
+        if asked["allowed"] is not None:
+            bars = torch.full_like(logits, -math.inf)
+            bars[0, asked["allowed"]] = 0
+            logits = logits + bars
+        uniform = torch.tensor([self.draws[len(tokens) - len(self.prompt)]])
+        return int(draw(logits, seen, uniform, self.sampling.model_copy(update={"repetition_penalty": 1.0})))
+
+
+def draws_of(number: int) -> np.ndarray:
+    return np.random.default_rng(number).random(SAMPLING.max_new_tokens)
+
+
+# --- boosts ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("boosts", "stops"), [*((name, True) for name in BOOSTS), ("several", False)])
+def test_equal_numbers_draw_the_tokens_that_are_drawn_in_process(
+    engine: TransformersEngine, boosts: str, stops: bool
+) -> None:
+    served = Served(engine, SAMPLING, stops)
+    guide = served.guide(Steering(boosts=BOOSTS[boosts]))
+    draws = np.stack([draws_of(number) for number in range(4)])
+    rows = decode(served.model, [served.prompt], draws[None], served.sampling, END, guide)[0]
+    plain = decode(served.model, [served.prompt], draws[None], served.sampling, END)[0]
+    assert [row.tokens for row in rows] != [row.tokens for row in plain]  # else this would show nothing
+    for row, numbers in zip(rows, draws, strict=True):
+        sample = served.sample(guide, numbers)
+        assert (sample.text, sample.tokens) == (served.text(row.tokens), len(row.tokens))
+        assert sample.finished == row.finished
+
+
+def test_the_limit_on_tokens_cuts_a_reply_where_it_does_in_process(engine: TransformersEngine) -> None:
+    for limit in (1, 17, 30, 45):
+        served = Served(engine, SAMPLING.model_copy(update={"max_new_tokens": limit}))
+        guide = served.guide(Steering(boosts=BOOSTS["several"]))
+        row = decode(served.model, [served.prompt], draws_of(0)[None, None, :limit], served.sampling, END, guide)[0][0]
+        sample = served.sample(guide, draws_of(0))
+        assert (sample.text, sample.finished) == (served.text(row.tokens), row.finished)
+
+
+@pytest.mark.parametrize(
+    ("steering", "requests"),
+    [
+        (Steering(boosts={"a_motivation": {"humor": 8.0}}), 4),
+        (Steering(boosts={"a_topic": {"dogs": 8.0}}), 6),
+        (Steering(fixed={"a_motivation": "humor"}), 3),
+        (Steering(fixed={"u_motivation": "humor", "u_emotion": "calm", "u_topic": ()}), 2),
+    ],
+)
+def test_a_reply_takes_few_requests_and_few_tokens_more_than_it_has(
+    request: pytest.FixtureRequest, engine: TransformersEngine, steering: Steering, requests: int
+) -> None:
+    if "merged" in request.node.name:
+        pytest.skip("its tokens run over every boundary; no model is made so")
+    served = Served(engine, SAMPLING)
+    guide = served.guide(steering)
+    taken, drawn, tokens = [], 0, 0
+    for number in range(5):
+        tokens += served.sample(guide, draws_of(number)).tokens
+        taken.append(len(served.asked))
+        drawn += served.drawn
+    assert sorted(taken)[2] <= requests, taken
+    assert drawn <= 1.25 * tokens
+
+
+def test_seeds_are_asked_for_by_the_number_of_the_request(engine: TransformersEngine) -> None:
+    served = Served(engine, SAMPLING)
+    first, asked = served.sample(served.guide(Steering(boosts=BOOSTS["several"])), draws_of(3)), served.asked
+    assert [request["seed"] for request in asked] == list(range(len(asked)))
+    assert served.sample(served.guide(Steering(boosts=BOOSTS["several"])), draws_of(3)) == first
+    assert served.asked == asked
+
+
+@pytest.mark.parametrize("boosts", ["the first field", "topics"])
+def test_who_listens_changes_no_request(engine: TransformersEngine, boosts: str) -> None:
+    """Each request draws by a seed of its own, so that another one would make another reply."""
+    served = Served(engine, SAMPLING)
+    guide = served.guide(Steering(boosts=BOOSTS[boosts]))
+    served.sample(guide, draws_of(0))
+    silent = served.asked
+    served.sample(guide, draws_of(0), [].append)
+    assert [request | {"heard": None} for request in served.asked] == silent
+
+
+def test_what_is_heard_is_the_text(engine: TransformersEngine) -> None:
+    served = Served(engine, SAMPLING)
+    for steering in (Steering(boosts=BOOSTS["a label"]), Steering(fixed={"u_topic": ("dogs",)})):
+        for number in range(2):
+            pieces: list[str] = []
+            sample = served.sample(served.guide(steering), draws_of(number), pieces.append)
+            assert "".join(pieces) == sample.text
+            if isinstance(chain := parse(sample.text), Chain) and len(chain.utterance) > 5:
+                assert len(pieces) == 2
+
+
+def test_no_letter_is_heard_in_halves(letters: Vocabulary) -> None:
+    text = render(Chain(Intent(), Intent("humor"), "ß!"))
+    tokens = [token for token, _, _ in letters.encode(text)]
+    guide = Guide(letters, Steering(fixed={"a_motivation": "humor"}), END, len(letters.tokens))
+    pieces: list[str] = []
+
+    async def complete(prompt: Sequence[int], **asked: Any) -> Completion:
+        """Stops within the letter behind the blocks."""
+        rest = tokens[len(prompt) :]
+        if asked["heard"]:
+            asked["heard"](decoded(rest))
+            return Completion(rest, "end")
+        return Completion(rest[:1] if asked["max_tokens"] == 1 else rest[:-2], "stop")
+
+    def decoded(tokens: list[int]) -> str:
+        return b"".join(letters.tokens[token] for token in tokens).decode(errors="replace")
+
+    sampling = SamplingConfig(max_new_tokens=200)
+    sample = asyncio.run(steered_sample(complete, guide, [], sampling, int, decoded, pieces.append))
+    assert sample.text == text
+    assert pieces == [text[:-1], "!"]
+
+
+# --- given values ------------------------------------------------------------------------------------------
+
+GIVEN: dict[str, dict[str, Any]] = {
+    "a label": {"a_motivation": "humor"},
+    "a label never seen": {"u_emotion": "zébra ☂"},
+    "null and topics": {"u_motivation": None, "a_topic": ("dogs", "zébra crossing", "dogs")},
+    "all": {
+        f"{who}_{name}": ("cats", "teasing") if name == "topic" else "teasing"
+        for who in "ua"
+        for name in ("motivation", "emotion", "topic")
+    },
+}
+
+
+@pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
+def test_given_values_are_always_taken_and_the_message_parses(
+    engine: TransformersEngine, given: dict[str, Any]
+) -> None:
+    served = Served(engine, SAMPLING)
+    guide = served.guide(Steering(fixed=given))
+    samples = [served.sample(guide, draws_of(number)) for number in range(4)]
+    for sample in samples:
+        assert Form.given(given).start().feed(sample.text), sample.text
+        assert not sample.finished or isinstance(parse(sample.text), Chain)
+    assert sum(sample.finished for sample in samples) >= 2
+
+
+def test_what_is_given_stands_in_the_tokenizers_own_tokens(engine: TransformersEngine) -> None:
+    served = Served(engine, SAMPLING)
+    guide = served.guide(Steering(fixed=GIVEN["all"]))
+    served.sample(guide, draws_of(0))
+    place: Place | None = guide.start
+    certain = []
+    while place is not None and place.only is not None:
+        certain.append(place.only)
+        place = guide.after(place, place.only)
+    assert len(certain) > 10
+    assert SAMPLING.max_new_tokens - served.asked[0]["max_tokens"] == len(certain)  # none of them was asked for
+
+
+class Table:
+    """A server whose model gives the same odds at every place, and each reply's probability beside it.
+
+    `probabilities` goes through all that may be drawn: every reply that can come, with the sum over its ways.
+    """
+
+    def __init__(self, odds: Mapping[int, float], size: int, temperature: float) -> None:
+        self.logits = torch.full((size,), -60.0)
+        for token, odd in odds.items():
+            self.logits[token] = temperature * math.log(odd)
+        self.temperature = temperature
+
+    def law(self, logit_bias: Mapping[int, float], allowed: Sequence[int] | None) -> dict[int, float]:
+        logits = self.logits.clone()
+        for token, bias in logit_bias.items():
+            logits[token] += bias
+        law = (logits.double() / self.temperature).softmax(dim=0)
+        possible = law.nonzero().flatten().tolist() if allowed is None else allowed
+        whole = sum(float(law[token]) for token in possible)
+        return {token: float(law[token]) / whole for token in possible if law[token] > 1e-9 * whole}
+
+    def probabilities(self, guide: Guide, sampling: SamplingConfig) -> dict[str, float]:
+        found: dict[str, float] = defaultdict(float)
+        ways: list[list[int]] = [[]]  # of each draw, which of its outcomes
+        while ways:
+            text, probability = self._reply(guide, sampling, ways.pop(), ways)
+            found[text] += probability
+        return dict(found)
+
+    def _reply(
+        self, guide: Guide, sampling: SamplingConfig, way: list[int], ways: list[list[int]]
+    ) -> tuple[str, float]:
+        """The reply of one way and that way's probability; other ways that branch off beyond its end join the list."""
+        taken: list[float] = []
+
+        async def complete(prompt: Sequence[int], **asked: Any) -> Completion:
+            tokens: list[int] = []
+            while len(tokens) < asked["max_tokens"]:
+                law = self.law(asked["logit_bias"], asked["allowed"])
+                outcomes = sorted(law)
+                if len(taken) == len(way):
+                    ways.extend([*way, other] for other in range(1, len(outcomes)))
+                    way.append(0)
+                token = outcomes[way[len(taken)]]
+                taken.append(law[token])
+                if token == END:
+                    return Completion(tokens, "end")
+                tokens.append(token)
+            return Completion(tokens, "length")
+
+        sample = asyncio.run(steered_sample(complete, guide, [1], sampling, int, str))
+        return sample.text + sample.finish, math.prod(taken)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.5])
+def test_free_values_within_the_form_have_the_probabilities_that_they_have_in_process(
+    letters: Vocabulary, temperature: float
+) -> None:
+    """Exactly: all that a server may draw is gone through, what is thrown away and drawn again included."""
+    size = len(letters.tokens) + SPARE
+    steering = Steering(fixed={"u_motivation": "calm"}, boosts={"u_emotion": {"sad": 1.0, "so": -0.5}})
+    guide = Guide(letters, steering, END, size)
+    token = {written: number for number, written in enumerate(letters.tokens)}
+    odds = {token[b"s"]: 3.0, token[b"a"]: 1.0, token[b","]: 1.5, END: 2.5}
+    table = Table(odds, size, temperature)
+    given = len("{u_motivation: calm, u_emotion: ")
+    sampling = SamplingConfig(temperature=temperature, top_k=1000, max_new_tokens=given + 2)
+
+    expected: dict[str, float] = {}
+    place: Place | None = guide.start
+    for byte in b"{u_motivation: calm, u_emotion: ":
+        assert place is not None
+        assert place.only == token[bytes([byte])]
+        place = guide.after(place, place.only)
+
+    def go_on(place: Place | None, tokens: list[int], probability: float) -> None:
+        if len(tokens) == sampling.max_new_tokens:
+            expected[f"{tokens}length"] = probability
+            return
+        logits = steered(table.logits[None], [place], temperature)[0] / temperature
+        for drawn, share in enumerate(logits.double().softmax(dim=0).tolist()):
+            if share > 1e-9:
+                assert drawn != END
+                go_on(place and guide.after(place, drawn), [*tokens, drawn], probability * share)
+
+    go_on(place, [token[bytes([byte])] for byte in b"{u_motivation: calm, u_emotion: "], 1.0)
+    found = table.probabilities(guide, sampling)
+    assert sum(found.values()) == pytest.approx(1)
+    assert len(expected) > 4
+    assert found == pytest.approx(expected, abs=1e-7)
+
+
+def test_a_server_that_insists_is_given_all_that_may_come(letters: Vocabulary) -> None:
+    size = len(letters.tokens) + SPARE
+    guide = Guide(letters, Steering(fixed={"u_motivation": "calm"}), END, size)
+    given = len("{u_motivation: calm, u_emotion: ")
+    asked = Counter[str]()
+    heeds = True
+
+    async def complete(prompt: Sequence[int], **wanted: Any) -> Completion:
+        """Draws the first of the tokens that no bias is on: control signs, of which no label may hold any."""
+        asked["requests"] += 1
+        if heeds and wanted["allowed"]:
+            asked["allowed"] += 1
+            return Completion([wanted["allowed"][0]], "length")
+        return Completion([next(token for token in range(200, 256) if token not in wanted["logit_bias"])], "length")
+
+    controls = [token for token in range(200, 256) if letters.tokens[token] < b" "]
+    assert len(controls) > REDRAWS
+    sampling = SamplingConfig(max_new_tokens=given + 1)
+    sample = asyncio.run(steered_sample(complete, guide, [1], sampling, int, str))
+    assert asked == {"requests": REDRAWS + 1, "allowed": 1}
+    assert sample.tokens == given + 1
+    heeds = False
+    with pytest.raises(ValueError, match="which is not among the tokens that it was allowed"):
+        asyncio.run(steered_sample(complete, guide, [1], sampling, int, str))
+
+
+def test_a_server_that_tells_no_tokens_is_refused(letters: Vocabulary) -> None:
+    async def complete(prompt: Sequence[int], **asked: Any) -> Completion:
+        return Completion([], "stop")
+
+    guide = Guide(letters, Steering(boosts={"a_motivation": {"humor": 1.0}}), END, len(letters.tokens))
+    with pytest.raises(ValueError, match="steering needs the ids of all tokens"):
+        asyncio.run(steered_sample(complete, guide, [1], SAMPLING, int, str))
+
+
+def test_the_servers_own_processor_is_told_the_steering() -> None:
+    steering = Steering(boosts={"a_topic": {"dogs": 2.0}}, fixed={"a_emotion": None, "u_topic": ()})
+    told = processor_arguments(steering)["sage_steering"]
+    assert Steering.model_validate_json(told) == steering

@@ -1,0 +1,120 @@
+"""Results in order, errors at once, nothing left behind."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sage_dialog.llm import event_loop as loop
+
+
+class Drain:
+    """Counts how often it was waited for."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    async def __call__(self) -> None:
+        self.times += 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(delays=st.lists(st.integers(0, 5), max_size=40), at_once=st.integers(1, 10))
+def test_results_come_in_the_order_of_the_items(delays: list[int], at_once: int) -> None:
+    under_way, most = 0, 0
+
+    async def echo(item: tuple[int, int]) -> int:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        for _ in range(item[1]):
+            await asyncio.sleep(0)
+        under_way -= 1
+        return item[0]
+
+    assert list(loop.in_order(echo, enumerate(delays), at_once, Drain())) == list(range(len(delays)))
+    assert most <= at_once
+
+
+def test_items_are_read_as_they_are_needed() -> None:
+    read = []
+
+    def items() -> Iterator[int]:
+        for item in range(1000):
+            read.append(item)
+            yield item
+
+    async def echo(item: int) -> int:
+        return item
+
+    results = loop.in_order(echo, items(), 10, Drain())
+    assert next(results) == 0
+    assert len(read) <= 10
+    assert list(results) == list(range(1, 1000))
+
+
+def test_an_error_ends_it_and_what_was_begun_is_cancelled() -> None:
+    begun, cancelled, drain = [], [], Drain()
+
+    async def fail(item: int) -> int:
+        begun.append(item)
+        try:
+            await asyncio.sleep(0 if item == 7 else 3600)
+        except asyncio.CancelledError:
+            cancelled.append(item)
+            raise
+        raise ValueError(f"item {item}")
+
+    with pytest.raises(ValueError, match="item 7"):  # though those before it are not done
+        list(loop.in_order(fail, range(1000), 20, drain))
+    assert begun == list(range(len(begun))) and 8 <= len(begun) <= 20
+    assert sorted(cancelled) == [item for item in begun if item != 7]
+    assert drain.times == 1
+
+
+def test_results_that_are_there_come_before_the_error() -> None:
+    async def fail(item: int) -> int:
+        if item == 3:
+            raise ValueError("three")
+        return item
+
+    results = loop.in_order(fail, range(10), 10, Drain())
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(results)
+
+
+def test_an_error_of_the_items_ends_it_too() -> None:
+    drain = Drain()
+
+    def items() -> Iterator[int]:
+        yield 0
+        raise OSError("the table is gone")
+
+    async def wait(item: int) -> int:
+        await asyncio.sleep(3600)
+        return item
+
+    with pytest.raises(OSError, match="the table is gone"):
+        list(loop.in_order(wait, items(), 10, drain))
+
+
+def test_whoever_stops_taking_results_cancels_the_rest() -> None:
+    cancelled, drain = threading.Event(), Drain()
+
+    async def wait(item: int) -> int:
+        try:
+            await asyncio.sleep(3600 if item else 0)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return item
+
+    results = loop.in_order(wait, range(5), 5, drain)
+    assert next(results) == 0
+    results.close()
+    assert cancelled.is_set()
+    assert drain.times == 1

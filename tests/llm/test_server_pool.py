@@ -1,0 +1,149 @@
+"""How many calls are let through at once, under any order of events, cancellation among them."""
+
+import asyncio
+import random
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sage_dialog.llm import server_pool as limits
+from sage_dialog.llm.server_pool import AdaptiveLimit, Places
+
+
+@dataclass
+class Limited:
+    limit: AdaptiveLimit
+
+
+def test_one_push_back_answers_for_all_calls_sent_before_it() -> None:
+    limit = AdaptiveLimit(64)
+    calls = [limit.enter() for _ in range(64)]
+    assert limit.pushed_back(calls[5])
+    assert not any(limit.pushed_back(call) for call in calls)
+    assert limit.limit == 44
+    assert limit.pushed_back(limit.enter())
+    assert limit.limit == 31
+
+
+def test_it_never_falls_below_one_and_recovers_to_the_maximum() -> None:
+    limit = AdaptiveLimit(8)
+    for _ in range(100):
+        limit.pushed_back(limit.enter())
+    assert limit.limit == 1
+    rounds = 0
+    while limit.limit < 8:
+        rounds += 1
+        for _ in range(limit.limit):
+            limit.went_well()
+    assert rounds <= 9  # one more for each round, as much as rounding allows
+    for _ in range(100):
+        limit.went_well()
+    assert limit.limit == 8
+
+
+def test_a_pause_lets_nobody_in_and_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        now = [0.0]
+        monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        server = Limited(AdaptiveLimit(2))
+        places = Places([server])
+        server.limit.pause(0.02)
+        turn = asyncio.create_task(places.take())
+        await asyncio.sleep(0.05)
+        assert not turn.done()  # by its clock no time has passed
+        now[0] = 1.0
+        await asyncio.wait_for(turn, 5)
+
+    asyncio.run(run())
+
+
+def test_who_goes_first() -> None:
+    async def run() -> list[str]:
+        server = Limited(AdaptiveLimit(1))
+        places = Places([server])
+        order: list[str] = []
+
+        async def call(name: str, first: bool) -> None:
+            await places.take(first=first)
+            order.append(name)
+            await asyncio.sleep(0)
+            places.leave(server)
+
+        await places.take()
+        tasks = [
+            asyncio.create_task(call(name, first)) for name, first in [("a", False), ("b", False), ("again", True)]
+        ]
+        await asyncio.sleep(0)
+        places.leave(server)
+        await asyncio.gather(*tasks)
+        return order
+
+    assert asyncio.run(run()) == ["again", "a", "b"]
+
+
+def test_places_go_where_there_is_least_to_do() -> None:
+    async def run() -> list[int]:
+        servers = [Limited(AdaptiveLimit(4)), Limited(AdaptiveLimit(2))]
+        places = Places(servers)
+        return [servers.index((await places.take())[0]) for _ in range(6)]
+
+    taken = asyncio.run(run())
+    assert sorted(taken) == [0, 0, 0, 0, 1, 1]
+    assert set(taken[:2]) == {0, 1}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    most=st.integers(1, 6),
+    servers=st.integers(1, 3),
+    calls=st.integers(1, 60),
+)
+def test_under_any_order_of_events(seed: int, most: int, servers: int, calls: int) -> None:
+    """Never more at once than the limit as a call enters; every call that is not cancelled gets its turn."""
+    draw = random.Random(seed)
+
+    async def run() -> None:
+        pool = [Limited(AdaptiveLimit(most)) for _ in range(servers)]
+        places = Places(pool)
+        done = 0
+
+        async def call() -> None:
+            nonlocal done
+            server, number = await places.take(first=draw.random() < 0.2)
+            try:
+                assert server.limit.in_flight <= most
+                for _ in range(draw.randrange(4)):
+                    await asyncio.sleep(0)
+                if draw.random() < 0.3:
+                    server.limit.pushed_back(number)
+                else:
+                    server.limit.went_well()
+            finally:
+                places.leave(server)
+            done += 1
+
+        entered = AdaptiveLimit.enter
+
+        def enter(limit: AdaptiveLimit) -> int:
+            assert limit.in_flight < limit.limit
+            return entered(limit)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(AdaptiveLimit, "enter", enter)
+            tasks = [asyncio.create_task(call()) for _ in range(calls)]
+            cancelled = 0
+            while pending := [task for task in tasks if not task.done()]:
+                await asyncio.sleep(0)
+                if draw.random() < 0.1 and cancelled < calls // 2:
+                    draw.choice(pending).cancel()
+                    cancelled += 1
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert not [o for o in outcomes if o is not None and not isinstance(o, asyncio.CancelledError)]
+        assert done >= calls - cancelled
+        assert [server.limit.in_flight for server in pool] == [0] * servers
+
+    asyncio.run(asyncio.wait_for(run(), 10))

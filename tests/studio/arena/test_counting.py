@@ -1,0 +1,69 @@
+"""Which votes hold for the dialogues there are, and what they become in `judge_votes`."""
+
+import pyarrow as pa
+from voting import PAIRS, table, vote_on
+
+from sage_dialog import schemas
+from sage_dialog.studio.arena.ballots import plan_ballots
+from sage_dialog.studio.arena.counting import count_votes
+
+Rollouts = dict[str, pa.Table]
+
+
+def test_a_vote_names_the_policy_whatever_side_it_stood_on(rollouts: Rollouts, ballots) -> None:
+    votes = [vote_on(ballot, "first" if "1" in ballot.first else "second", "why") for ballot in ballots]
+    counted, rejects = count_votes({"anna": votes}, rollouts, PAIRS)
+    assert rejects == []
+    assert {row["order"] for row in counted} == {"ab", "ba"}
+    for row in counted:
+        assert row["judge"] == "human:anna" and row["raw_response"] == "why"
+        assert row["vote"] == ("b" if row["policy_b"] == "sage_1" else "a")
+    shown = {(ballot.situation_id, frozenset((ballot.first, ballot.second))): ballot.first for ballot in ballots}
+    for row in counted:
+        first = shown[row["situation_id"], frozenset((row["policy_a"], row["policy_b"]))]
+        assert first == (row["policy_a"] if row["order"] == "ab" else row["policy_b"])
+    assert pa.Table.from_pylist(counted, schema=schemas.JUDGE_VOTES).num_rows == 18
+
+
+def test_rows_stand_by_rater_pair_and_situation(rollouts: Rollouts, ballots) -> None:
+    votes = [vote_on(ballot, "tie") for ballot in ballots]
+    rows, _ = count_votes({"anna": votes, "bert": votes[::-1]}, rollouts, PAIRS)
+    assert [(row["judge"], row["policy_a"], row["policy_b"], row["situation_id"]) for row in rows] == [
+        (f"human:{rater}", *pair, f"test/{n}") for rater in ("anna", "bert") for pair in PAIRS for n in range(9)
+    ]
+    assert {row["vote"] for row in rows} == {"tie"}
+
+
+def test_a_pair_that_is_not_configured_counts_the_earlier_policy_first(rollouts: Rollouts) -> None:
+    ballots = plan_ballots(rollouts, [("sage_2", "sage_0")], None, "anna", 7)
+    counted, _ = count_votes({"anna": [vote_on(ballot, "first") for ballot in ballots]}, rollouts, PAIRS)
+    assert {(row["policy_a"], row["policy_b"]) for row in counted} == {("sage_0", "sage_2")}
+    turned, _ = count_votes({"anna": [vote_on(ballots[0], "first")]}, rollouts, [("sage_2", "sage_0")])
+    assert turned[0]["policy_a"] == "sage_2"
+    assert (turned[0]["vote"] == "a") == (ballots[0].first == "sage_2")
+
+
+def test_votes_on_dialogues_that_have_changed_are_set_aside(rollouts: Rollouts, ballots) -> None:
+    votes = [vote_on(ballot, "first", "so said") for ballot in ballots]
+    rollouts["sage_2"] = table("sage_2", 9, "another voice")
+    counted, rejects = count_votes({"anna": votes}, rollouts, PAIRS)
+    assert {(row["policy_a"], row["policy_b"]) for row in counted} == {PAIRS[0]} and len(counted) == 9
+    assert [row["situation_id"] for row in rejects] == [
+        ballot.situation_id for ballot in ballots if "sage_2" in (ballot.first, ballot.second)
+    ]
+    assert {(row["reason"], row["raw_response"]) for row in rejects} == {("the dialogue has changed", "so said")}
+    assert pa.Table.from_pylist(rejects, schema=schemas.VOTE_REJECTS).num_rows == 9
+
+
+def test_votes_on_what_is_not_there_are_set_aside(rollouts: Rollouts, ballots) -> None:
+    votes = [vote_on(ballot, "first") for ballot in ballots]
+    del rollouts["sage_2"]
+    rollouts |= {policy: table(policy, 5) for policy in ("sage_0", "sage_1")}
+    counted, rejects = count_votes({"anna": votes}, rollouts, PAIRS)
+    assert (len(counted), len(rejects)) == (5, 13)
+    assert {row["reason"] for row in rejects} == {"no such dialogue"}
+
+
+def test_no_votes_are_no_rows(rollouts: Rollouts) -> None:
+    assert count_votes({}, rollouts, PAIRS) == ([], [])
+    assert count_votes({"anna": []}, rollouts, PAIRS) == ([], [])

@@ -1,0 +1,162 @@
+"""What a typed line means, and what is offered while it is typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from sage_dialog import schemas
+from sage_dialog.config import Steering
+from sage_dialog.sac import Chain, Intent
+from sage_dialog.studio.chat import steering as steered
+from sage_dialog.studio.chat.commands import (
+    COMMANDS,
+    Action,
+    Bare,
+    Blocks,
+    Boost,
+    Clear,
+    Fix,
+    Pick,
+    Save,
+    Say,
+    read_line,
+)
+from sage_dialog.studio.chat.completion import completions, known_values, learn
+
+
+@pytest.mark.parametrize(
+    ("line", "action"),
+    [
+        ("  I am sad. /undo ", Say("I am sad. /undo")),
+        ("//shrug", Say("/shrug")),
+        (" ", None),
+        ("/boost a_motivation humor 4", Boost("a_motivation", "humor", 4.0)),
+        ("/boost a_motivation  seeking  advice  -2.5 ", Boost("a_motivation", "seeking advice", -2.5)),
+        ("/fix a_emotion playful", Fix("a_emotion", "playful")),
+        ("/fix a_motivation seeking advice", Fix("a_motivation", "seeking advice")),
+        ("/fix u_emotion null", Fix("u_emotion", None)),
+        ("/fix u_topic garden,dogs", Fix("u_topic", ("garden", "dogs"))),
+        ("/fix a_topic null", Fix("a_topic", ())),
+        ("/topics music,  board games,", Fix("a_topic", ("music", "board games"))),
+        ("/clear", Clear(None)),
+        ("/clear a_topic", Clear("a_topic")),
+        ("/pick 12", Pick(12)),
+        ("/blocks off", Blocks(False)),
+        ("/save my talk.jsonl", Save(Path("my talk.jsonl"))),
+        ("/retry ", Bare.RETRY),
+        ("/quit", Bare.QUIT),
+    ],
+)
+def test_a_line_is_said_or_is_a_command(line: str, action: Action | None) -> None:
+    assert read_line(line) == action
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("/rtry", "no command /rtry, did you mean /retry?"),
+        ("/Retry now", "no command /Retry"),
+        ("/retry now", "/retry takes nothing, and 'now' stands behind it"),
+        ("/boost a_motivation humor", "takes a field, a keyword and how strongly"),
+        ("/boost a_motivation humor much", "'much' is no number"),
+        ("/boost a_motivation humor nan", "'nan' is no number"),
+        ("/boost a_emotoin calm 2", "no field 'a_emotoin', did you mean a_emotion?; there are u_motivation, "),
+        ("/fix a_emotion", "takes a field and its value"),
+        ("/topics", "as in /topics music, sport"),
+        ("/clear everything", "no field 'everything'"),
+        ("/pick two", "takes the number of a candidate"),
+        ("/pick -1", "takes the number of a candidate"),
+        ("/blocks", "takes on or off"),
+        ("/save", "takes the name of a file"),
+    ],
+)
+def test_what_is_written_wrongly_is_refused_with_what_to_write(line: str, reason: str) -> None:
+    with pytest.raises(ValueError) as error:
+        read_line(line)
+    assert reason in str(error.value)
+
+
+def test_every_command_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs/chat.md").read_text().replace("\\|", "|")
+    assert [
+        name for name, command in COMMANDS.items() if f"`/{name} {command.usage}`".replace(" `", "`") not in text
+    ] == []
+
+
+def test_the_last_word_on_a_field_counts() -> None:
+    now = steered.boosted(Steering(), "a_motivation", "humor", 4)
+    now = steered.boosted(now, "a_motivation", "comfort", -1)
+    now = steered.fixed(now, "a_emotion", "calm")
+    assert now == Steering(boosts={"a_motivation": {"humor": 4, "comfort": -1}}, fixed={"a_emotion": "calm"})
+    assert steered.fixed(now, "a_motivation", "humor") == Steering(fixed={"a_emotion": "calm", "a_motivation": "humor"})
+    assert steered.boosted(now, "a_emotion", "sad", 1).fixed == {}
+    assert steered.boosted(now, "a_emotion", "sad", 0) == now
+    less = steered.boosted(now, "a_motivation", "humor", 0)
+    assert less.boosts == {"a_motivation": {"comfort": -1}}
+    assert steered.boosted(less, "a_motivation", "comfort", 0).boosts == {}
+    assert steered.cleared(now, "a_motivation") == Steering(fixed={"a_emotion": "calm"})
+    assert not steered.cleared(now, None)
+
+
+def test_a_value_that_the_form_cannot_hold_is_refused() -> None:
+    with pytest.raises(ValueError, match="reserves"):
+        steered.boosted(Steering(), "a_motivation", "[bold]", 4)
+    with pytest.raises(ValueError, match="a_topic"):
+        steered.fixed(Steering(), "a_topic", ("a", "b: c"))
+
+
+KNOWN = {"a_motivation": ["humor", "hugging people", "comfort"], "a_topic": ["music", "movie", "sport"]}
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("/bo", ["/boost "]),
+        ("/un", ["/undo"]),
+        ("/", [f"/{name} " if command.usage else f"/{name}" for name, command in COMMANDS.items()]),
+        ("/fix a_m", ["a_motivation "]),
+        ("/clear u_", ["u_motivation", "u_emotion", "u_topic"]),
+        ("/fix a_motivation hu", ["humor", "hugging people"]),
+        ("/boost a_motivation hugging p", ["hugging people"]),
+        ("/boost a_topic mo", ["movie"]),
+        ("/topics sport, m", ["music", "movie"]),
+        ("/fix a_topic sport,mu", ["music"]),
+        ("/fix u_topic ", []),
+        ("/blocks o", ["on", "off"]),
+        ("/retry ", []),
+        ("I bo", []),
+    ],
+)
+def test_what_is_offered_goes_on_with_what_stands_there(line: str, offered: list[str]) -> None:
+    found = list(completions(line, KNOWN))
+    assert [word for word, _ in found] == offered
+    assert all(word.startswith(line[len(line) - replaced :]) for word, replaced in found)
+
+
+def test_known_values_are_those_of_either_speaker_frequent_ones_first() -> None:
+    said = [
+        ("user", "sharing", "sad", ["dog"]),
+        ("assistant", "humor", None, ["dog", "garden"]),
+        ("assistant", "comfort", "calm", None),
+        ("assistant", "humor", None, ["garden"]),
+    ]
+    rows = [
+        {"dialogue_id": "d", "turn": turn, "speaker": speaker, "motivation": motivation, "emotion": emotion}
+        | {"topics": topics, "text": "x", "original_text": "x", "kept_original": False, "annotator": "a"}
+        for turn, (speaker, motivation, emotion, topics) in enumerate(said)
+    ]
+    known = known_values(pa.Table.from_pylist(rows, schema=schemas.ANNOTATIONS))
+    assert known == {
+        "u_motivation": ["sharing"],
+        "u_emotion": ["sad"],
+        "u_topic": ["dog"],
+        "a_motivation": ["humor", "comfort"],
+        "a_emotion": ["calm"],
+        "a_topic": ["garden", "dog"],
+    }
+    learn(known, Chain(Intent("sharing", None, ("cat", "dog")), Intent("awe", "calm", ("cat", "cat")), "Oh!"))
+    assert known["u_topic"] == ["dog", "cat"] and known["a_motivation"] == ["humor", "comfort", "awe"]
+    assert known["a_topic"] == ["garden", "dog", "cat"] and known["u_emotion"] == ["sad"]

@@ -1,0 +1,267 @@
+"""What stands on the screen, and what keys do."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import PipeInput, create_pipe_input
+from prompt_toolkit.output import DummyOutput
+
+from sage_dialog.corpora.conversations import read_conversations
+from sage_dialog.inference.engine import Finish, Sample
+from sage_dialog.studio.chat import display
+from sage_dialog.studio.chat.conversation import Conversation
+from sage_dialog.studio.chat.terminal import Read, ask_person, piped_lines, read_lines
+
+Talk = Callable[..., Conversation]
+STATE = "{u_motivation: sharing, u_emotion: sad, u_topic: [home]}"
+BLOCKS = f"{STATE} {{a_motivation: empathy, a_emotion: calm, a_topic: [home]}}"
+
+
+def test_a_script_gets_replies_on_one_stream_and_notes_on_the_other(talk: Talk, screen) -> None:
+    played = screen(talk())
+    assert played.run("One.", "/nothing", "", "/blocks off", "/retry", "/undo", "/undo") == 2
+    assert played.shown.getvalue() == f"{BLOCKS}\nturn 0 draw 0 sample 0\nturn 0 draw 1 sample 0\n"
+    assert played.noted.getvalue().splitlines() == [
+        "There is no command /nothing; /help lists them.",
+        "Taken back: One.",
+        "Nothing was said yet.",
+    ]
+
+
+def test_nothing_that_was_written_works_on_the_terminal(talk: Talk, screen) -> None:
+    evil = "\x1b[2J[bold]x[/bold] \u202ereversed \x9b31m\r:smile: \ud83d"
+    played = screen(talk(lambda *_: evil, blocks=False))
+    played.run(
+        f"hi {evil}", "/retry", "/candidates", "2", "/undo", f"/fix a_emotion {evil}", f"/{evil}", f"/save {evil}"
+    )
+    for text in (played.shown.getvalue(), played.noted.getvalue()):
+        assert not set(text) & {"\x1b", "\x9b", "\r", "\u202e", "\ud83d"}
+        assert "[bold]x[/bold]" in text and "\\x1b[2J" in text and ":smile:" in text
+
+
+def test_blocks_are_dimmed_while_they_are_written_and_told_from_what_is_said() -> None:
+    whole = f"{BLOCKS} So {{it}} is."
+    for end in range(1, len(whole) + 1):
+        text = display.written(whole[:end], blocks=True, show_blocks=True)
+        dimmed = text.plain[: min(end, len(BLOCKS))]
+        assert [(text.plain[span.start : span.end].strip(), span.style) for span in text.spans] == [(dimmed, "dim")]
+        said = whole[len(BLOCKS) + 1 : end]
+        assert text.plain == (f"{BLOCKS}\n{said}" if said else whole[:end].strip())
+        assert display.written(whole[:end], blocks=True, show_blocks=False).plain == said
+
+
+def test_what_cannot_be_blocks_is_shown_with_the_reason_even_where_blocks_are_hidden(talk: Talk, screen) -> None:
+    played = screen(talk(lambda *_: "{u_motivation: sharing} Oh [no]."))
+    played.run("/blocks off", "One.")
+    assert played.shown.getvalue() == "{u_motivation: sharing} Oh [no].\n"
+    assert "(state block: expected" in played.noted.getvalue()
+
+
+def test_a_reply_is_streamed_to_a_terminal(talk: Talk, screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    played = screen(talk(), is_terminal=True)
+    updates = []
+    monkeypatch.setattr("rich.live.Live.update", lambda self, shown, **_: updates.append(str(shown)))
+    played.run("One.", "/blocks off", "/retry")
+    assert updates == [BLOCKS[:20], f"{BLOCKS}\nturn 0 draw 0 sample 0", "turn 0 draw 1 sample 0"]
+    assert f"\x1b[2m{BLOCKS}\x1b[0m\nturn 0 draw 0 sample 0\n" in played.shown.getvalue()
+    assert played.shown.getvalue().count(BLOCKS) == 1
+
+
+def test_what_was_heard_of_a_reply_that_fails_stays_on_the_screen(talk: Talk, screen) -> None:
+    with_policy = talk()
+    sample = with_policy.engine.sample
+
+    def cut(*arguments, heard=None):
+        heard("So far")
+        raise ValueError("the server is gone")
+
+    with_policy.engine.sample = lambda policy, prompts, sampling, number, steering, heard: cut(heard=heard)
+    played = screen(with_policy, is_terminal=True)
+    assert played.run("/blocks off", "One.") == 1
+    assert played.shown.getvalue().endswith("So far\n") and "the server is gone" in played.noted.getvalue()
+    with_policy.engine.sample = sample
+    played.run("One.")
+    assert [exchange.user for exchange in with_policy.exchanges] == ["One."]
+
+
+def test_candidates_are_listed_with_what_they_mean_to_do(talk: Talk, screen) -> None:
+    replies = [f"{BLOCKS} Good.", f"{STATE} Bad.", Sample(f"{BLOCKS} Cut", 50, Finish.LENGTH), f"{BLOCKS} Fair."]
+    played = screen(talk(lambda prompt, j: replies[j]))
+    played.run("One.", "/candidates", "4", "/candidates", "5")
+    listed = played.shown.getvalue()
+    assert (
+        "1  empathy · calm · home  Good." in listed
+        and "3  empathy · calm · home  Cut (cut at the token limit)" in listed
+    )
+    assert "(action block" in listed
+    assert f"{BLOCKS}\nFair.\n" in listed
+    assert "There are candidates 1 to 4, and no 5." in played.noted.getvalue()
+
+
+def test_a_number_is_a_choice_behind_candidates_until_one_is_picked(talk: Talk, screen) -> None:
+    with_policy = talk()
+    assert screen(with_policy).run("One.", "/candidates", "40", "4", "4") == 1
+    assert [exchange.user for exchange in with_policy.exchanges] == ["One.", "4"]
+    assert with_policy.exchanges[0].reply.said == "turn 0 draw 1 sample 3"
+    screen(with_policy).run("/new", "One.", "/candidates", "/steering", "3")
+    assert [exchange.user for exchange in with_policy.exchanges] == ["One.", "3"]
+
+
+def test_what_is_steered_is_shown_and_slips_are_pointed_out(talk: Talk, screen) -> None:
+    played = screen(talk(), {"a_motivation": ["humor"]})
+    played.run("/steering", "/boost a_motivation humor 4", "/boost a_motivation Humor 2", "/topics music, sport")
+    played.run("/fix u_emotion null", "/steering", "/clear a_motivation", "/clear")
+    assert played.shown.getvalue().splitlines() == [
+        "Nothing is steered.",
+        "boost a_motivation humor +4",
+        "boost a_motivation Humor +2",
+        "fix   a_topic music, sport",
+        "fix   u_emotion null",
+    ]
+    noted = played.noted.getvalue().splitlines()
+    assert noted.count("No annotated dialogue has a_motivation: Humor. Tab shows what there is.") == 1
+    assert not any(line.startswith("No annotated dialogue has a_topic") for line in noted)
+    assert noted[-1] == "Nothing is steered."
+
+
+def test_a_policy_that_cannot_be_steered_says_why_and_talks_on(talk: Talk, screen) -> None:
+    played = screen(talk(lambda *_: "Oh.", blocks=False, refuses="policy 'sage_7' writes no blocks"))
+    assert played.run("/boost a_motivation humor 4", "One.") == 1
+    assert played.noted.getvalue() == "policy 'sage_7' writes no blocks\n" and played.shown.getvalue() == "Oh.\n"
+
+
+def test_help_names_every_command(talk: Talk, screen) -> None:
+    played = screen(talk())
+    played.run("/help", "/quit", "One.")
+    assert "/boost FIELD KEYWORD WEIGHT" in played.shown.getvalue() and "/blocks on|off" in played.shown.getvalue()
+    assert "turn 0" not in played.shown.getvalue()
+
+
+def test_a_saved_conversation_is_one_that_the_training_mix_reads(talk: Talk, screen, tmp_path: Path) -> None:
+    with_policy = talk(lambda *_: f"{BLOCKS} So\nit is…")
+    played = screen(with_policy)
+    file = tmp_path / "talk.jsonl"
+    refused = played.run(
+        f"/save {file}", "One.", f"/save {file.with_suffix('')}", "/fix a_emotion calm", "Two.", f"/save {file}"
+    )
+    assert refused == 1 and "Nothing was said yet." in played.noted.getvalue()
+    conversations, rejects = read_conversations({"talk.jsonl": file})
+    assert rejects == [] and len(conversations) == 1
+    told = [{"role": message.role, "content": message.content} for message in conversations[0].messages]
+    assert told == list(with_policy.messages()) and told[2]["content"] == f"{BLOCKS} So\nit is…"
+    chat = json.loads(file.read_text())["chat"]
+    assert (chat["policy"], chat["seed"]) == ("sage_7", 3)
+    assert [steered["fixed"] for steered in chat["steered"]] == [{}, {"a_emotion": "calm"}]
+
+
+def test_no_file_of_others_is_written_over(talk: Talk, screen, tmp_path: Path) -> None:
+    file = tmp_path / "talk.jsonl"
+    file.write_text("mine\n")
+    played = screen(talk(lambda *_: "{u_", blocks=True))
+    assert played.run("One.", f"/save {file}", f"/save {tmp_path}/talk.txt", f"/save {file}/x.jsonl") == 3
+    assert file.read_text() == "mine\n"
+    for reason in ("is there already", "does not end in .jsonl", "cannot be written"):
+        assert reason in played.noted.getvalue()
+    played.run(f"/save {tmp_path}/other")
+    assert "something wrong, which a policy would learn: 1" in played.noted.getvalue()
+
+
+def test_lines_of_a_script_that_are_no_utf_8_are_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one \xff\ntwo"), encoding="ascii"))
+    read = read_lines(piped_lines())
+    assert [read(""), read("")] == ["one \ufffd\n", "two"]
+    with pytest.raises(EOFError):
+        read("")
+
+
+@pytest.fixture
+def keys() -> Iterator[PipeInput]:
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        yield keys
+
+
+ENTER, TAB, CTRL_C, CTRL_D, UP = "\r", "\t", "\x03", "\x04", "\x1b[A"
+
+
+def typed(keys: PipeInput, ask: Read, *lines: str) -> Read:
+    """Keys for one prompt after the other: what is typed ahead cannot recall what is not loaded yet."""
+    coming = iter(lines)
+
+    def read(prompt: str) -> str:
+        keys.send_text(next(coming))
+        return ask(prompt)
+
+    return read
+
+
+def test_keys_complete_recall_and_leave(talk: Talk, screen, keys: PipeInput, tmp_path: Path) -> None:
+    known = {"a_motivation": ["humor", "comfort"]}
+    history = tmp_path / "scratch/chat_history"
+    first = screen(talk(), known)
+    lines = [f"/bo{TAB}a_mo{TAB}hu{TAB} 4{ENTER}", f"not sent{CTRL_C}", f"One.{ENTER}", CTRL_D]
+    assert first.terminal.run(typed(keys, ask_person(history, known), *lines), interactive=True) == 0
+    assert first.noted.getvalue() == "boost a_motivation humor +4\n"
+    assert first.shown.getvalue().endswith("turn 0 draw 0 sample 0\n")
+
+    with_policy = talk()
+    lines = [f"{UP}{ENTER}", f"{UP}{UP}{ENTER}", CTRL_D]
+    screen(with_policy).terminal.run(typed(keys, ask_person(history, {}), *lines), interactive=True)
+    assert [exchange.user for exchange in with_policy.exchanges] == ["One."]
+    assert with_policy.steering.boosts == {"a_motivation": {"humor": 4.0}}
+
+
+def test_bytes_that_are_no_utf_8_are_left_out(talk: Talk, screen, keys: PipeInput, tmp_path: Path) -> None:
+    with_policy = talk()
+    keys.send_bytes(b"ca\xfff\xc3\xa9\r\x04")
+    screen(with_policy).terminal.run(ask_person(tmp_path / "history", {}), interactive=True)
+    assert with_policy.last.user == "café"
+    assert "+café" in (tmp_path / "history").read_text("utf-8")
+
+
+def test_tab_completes_the_names_of_files(
+    talk: Talk, screen, keys: PipeInput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my talks").mkdir()
+    monkeypatch.chdir(tmp_path)
+    lines = [f"One.{ENTER}", f"/sa{TAB}my{TAB}/one{ENTER}", CTRL_D]
+    screen(talk()).terminal.run(typed(keys, ask_person(tmp_path / "history", {}), *lines), interactive=True)
+    assert (tmp_path / "my talks/one.jsonl").exists()
+
+
+def test_ctrl_c_stops_a_reply_and_keeps_nothing_of_it(talk: Talk, screen, keys: PipeInput, tmp_path: Path) -> None:
+    stopped = []
+
+    def script(prompt, j):
+        if prompt.messages[-1]["content"] == "Two." and not stopped:
+            stopped.append(prompt)
+            raise KeyboardInterrupt
+        return f"turn {prompt.item[1]}"
+
+    with_policy = talk(script, blocks=False)
+    played = screen(with_policy, is_terminal=True)
+    keys.send_text(f"One.{ENTER}Two.{ENTER}Three.{ENTER}{CTRL_D}")
+    assert played.terminal.run(ask_person(tmp_path / "history", {}), interactive=True) == 0
+    assert [exchange.user for exchange in with_policy.exchanges] == ["One.", "Three."]
+    assert "Stopped; nothing of it is kept." in played.noted.getvalue()
+
+
+def test_ctrl_c_ends_a_script(talk: Talk, screen) -> None:
+    def script(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        screen(talk(script)).run("One.", "Two.")
+
+
+def test_a_greeting_says_who_is_there_and_how_it_is_steered(talk: Talk, screen) -> None:
+    played = screen(talk())
+    played.run("/fix a_emotion calm")
+    played.terminal.greet()
+    assert "sage_7, seed 3, temperature 1, top-k 100. /help" in played.noted.getvalue()
+    assert played.noted.getvalue().endswith("fix   a_emotion calm\n")

@@ -1,0 +1,120 @@
+"""All six pipelines at the size of a test, from a generated world to the report; and the same seed twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+
+
+def _kedro(data: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "kedro", "run", "--env", "test", *arguments]
+    found = subprocess.run(
+        command, cwd=PROJECT, env=os.environ | {"SAGE_DATA": str(data)}, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-3000:]
+    return found.stdout + found.stderr
+
+
+def _file(data: Path, name: str) -> Path:
+    """The one version of a file of the catalog."""
+    (path,) = data.glob(f"0*/{name}/*/{name}")
+    return path
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory) -> Path:
+    data = tmp_path_factory.mktemp("road")
+    _kedro(data, "--pipelines", "demo")
+    return data
+
+
+def test_plain_pandas_opens_every_table(road):
+    tables = {path.parent.parent.name: pd.read_parquet(path) for path in road.glob("0*/*.parquet/*/*.parquet")}
+    expected = {
+        "dialogues", "filter_report", "situations", "annotations", "sft_conversations", "sft_conversations_plain",
+        "candidates_1", "trajectories_1", "candidates_2", "trajectories_2", "dpo_pairs", "judge_votes", "win_rates",
+        "emotion_accuracy", "action_distribution", "reply_statistics", "truth_scores", "truth_win_rates",
+        "benchmark_scores",
+    }  # fmt: skip
+    assert {f"{name}.parquet" for name in expected} <= set(tables)
+    for name in expected:
+        assert len(tables[f"{name}.parquet"]), f"{name} is empty"
+    votes = tables["judge_votes.parquet"]
+    assert set(votes["order"]) == {"ab", "ba"}
+    candidates = tables["candidates_1.parquet"]
+    assert candidates[candidates["chosen"]]["valid"].all()
+
+
+def test_plain_transformers_and_peft_open_every_policy(road):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = _file(road, "sage_0")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    chat = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "My boss took the roses."}], add_generation_prompt=True, return_tensors="pt"
+    )
+    for name in ("sage_1", "sage_1_plain", "sage_2", "sage_3", "sage_dpo"):
+        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), _file(road, name))
+        assert model.generate(**chat, max_new_tokens=4).shape[1] > chat["input_ids"].shape[1]
+
+
+def test_no_training_stage_reads_the_truth(road):
+    from kedro.framework.project import pipelines
+    from kedro.framework.startup import bootstrap_project
+
+    bootstrap_project(PROJECT)
+    for name in ("data_processing", "sac_augmentation", "sft", "self_play", "preference", "evaluation"):
+        assert "world_truth" not in pipelines[name].datasets()
+
+
+def test_the_report_names_the_offline_roles_for_what_they_are(road):
+    report = _file(road, "report.html").read_text()
+    assert "offline-rules-judge" in report
+    assert "world truth" in report
+    assert "evidence about language models" in report
+
+
+def test_the_same_seed_gives_the_same_trajectories_and_adapter(road, tmp_path):
+    _kedro(tmp_path, "--pipelines", "demo", "--to-nodes", "self_play.iteration_1.search")
+    for name in ("candidates_1.parquet", "trajectories_1.parquet"):
+        assert _file(road, name).read_bytes() == _file(tmp_path, name).read_bytes()
+    for policy in ("sage_0", "sage_1"):
+        ours, theirs = (sorted(_file(data, policy).glob("*.safetensors")) for data in (road, tmp_path))
+        assert [path.read_bytes() for path in ours] == [path.read_bytes() for path in theirs]
+
+
+def test_one_iteration_again_is_the_same_to_the_byte(road, tmp_path):
+    shutil.copytree(road, tmp_path / "data")
+    command = [sys.executable, "-m", "kedro", "sage", "replay", "latest", "--env", "test", "--yes", "--json"]
+    found = subprocess.run(
+        [*command, "--node", "iteration_1"],
+        cwd=PROJECT,
+        env=os.environ | {"SAGE_DATA": str(tmp_path / "data")},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr[-3000:]
+    outputs = {one["dataset"] for one in json.loads(found.stdout)["outputs"] if one["identical"]}
+    assert outputs == {"candidates_1", "trajectories_1", "sage_2", "training_log_sage_2", "training_rejects_sage_2"}
+
+
+def test_the_notebook_shows_a_finished_run(road):
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(PROJECT / "notebooks/finished_run.ipynb", as_version=4)
+    environment = os.environ | {"SAGE_DATA": str(road), "SAGE_ENV": "test", "SAGE_PROJECT": str(PROJECT)}
+    NotebookClient(notebook, timeout=120).execute(env=environment)
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert sum("text/html" in output.get("data", {}) for output in outputs) >= 5
+    assert any("image/png" in output.get("data", {}) for output in outputs)

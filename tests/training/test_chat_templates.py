@@ -1,0 +1,319 @@
+"""Templates to train with: they read as the base's own do, and mark what the assistant writes and nothing else."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pytest
+import trl
+from jinja2 import TemplateError
+
+from sage_dialog import schemas
+from sage_dialog.config import FineTuning, LoraSettings, Preference
+from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
+from sage_dialog.core.seeds import generator
+from sage_dialog.inference.chat_format import ChatFormat
+from sage_dialog.inference.engine import Prompt
+from sage_dialog.inference.policy_set import PolicySet
+from sage_dialog.training.chat_templates import FAMILIES, encoded, training_template
+from sage_dialog.training.dpo import prefer
+from sage_dialog.training.sft import fine_tune
+
+OURS, TRLS = Path(__file__).parent / "chat_templates", Path(trl.__file__).parent / "chat_templates"
+
+
+class Family(NamedTuple):
+    """A file with the template, the end of a turn, how a reply begins, whether it is stripped."""
+
+    file: Path
+    end: str
+    begin: str = ""
+    strips: bool = False
+    system: bool = True
+
+
+FILES = dict(
+    zip(
+        FAMILIES,
+        (
+            Family(OURS / "mixtral_2023.jinja", "</s>", system=False),
+            Family(OURS / "mistral_7b_1.jinja", "</s>", system=False),
+            Family(OURS / "mixtral.jinja", "</s>", " ", system=False),
+            Family(OURS / "mistral_7b_3.jinja", "</s>", " ", True, system=False),
+            Family(OURS / "mistral_nemo.jinja", "</s>", system=False),
+            Family(TRLS / "llama3.jinja", "<|eot_id|>", strips=True),
+            Family(TRLS / "llama3_1.jinja", "<|eot_id|>", strips=True),
+            Family(TRLS / "llama3_2.jinja", "<|eot_id|>", strips=True),
+            Family(TRLS / "qwen2_5.jinja", "<|im_end|>"),
+            Family(TRLS / "qwen3.jinja", "<|im_end|>"),
+            Family(TRLS / "qwen3_instruct_2507.jinja", "<|im_end|>"),
+        ),
+        strict=True,
+    )
+)
+WORDS = (
+    "Hi.",
+    " Käse, 本 🙂 ",
+    "two\n\nlines\n",
+    "  ",
+    "{u_motivation: joy} {{ x }} {% if %}",
+    "[INST] no [/INST]",
+    "Why?",
+)
+SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+
+
+@cache
+def splitting(pieces: bool) -> Any:
+    """Byte-level, or as SentencePiece does it: a token brings its space along."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    text = [*WORDS, "Hello there, how are you? system user assistant [INST] [/INST]"] * 3
+    if pieces:
+        learnt = Tokenizer(models.BPE())
+        learnt.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never", split=True)
+        learnt.train_from_iterator(text, trainers.BpeTrainer(vocab_size=120, show_progress=False))
+        model = json.loads(learnt.to_str())["model"]
+        every = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), *model["vocab"]]
+        merges = [tuple(pair) for pair in model["merges"]]
+        made = Tokenizer(models.BPE({piece: at for at, piece in enumerate(every)}, merges, byte_fallback=True))
+        made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+        made.add_special_tokens(SPECIAL)
+        return made
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    how = trainers.BpeTrainer(vocab_size=330, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    made.train_from_iterator(text, how)
+    return made
+
+
+def tokenizer_of(template: str, end: str, pieces: bool = False) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    names = {"bos_token": "<s>", "eos_token": end, "clean_up_tokenization_spaces": False}
+    return PreTrainedTokenizerFast(tokenizer_object=splitting(pieces), chat_template=template, **names)
+
+
+def tokenizer_for(family: str) -> Any:
+    return tokenizer_of(FILES[family].file.read_text(), FILES[family].end, pieces=FILES[family].file.parent == OURS)
+
+
+def conversations(number: int) -> Iterator[list[dict[str, str]]]:
+    """With a system message or without, begun and ended by either side, of a few turns; one in ten out of turn."""
+    for place in range(number):
+        rng = generator(0, "conversation", place)
+        system = rng.random() < 0.5
+        opens, turns = rng.choice([0, 0, 0, 1]), rng.integers(1, 7)
+        roles = [("user", "assistant")[(opens + turn) % 2] for turn in range(turns)]
+        if rng.random() < 0.1:
+            roles.append(roles[-1])
+        said = [{"role": role, "content": str(rng.choice(WORDS))} for role in roles]
+        yield [{"role": "system", "content": str(rng.choice(WORDS))}, *said] if system else said
+
+
+def rendered(tokenizer: Any, messages: list[dict[str, str]], **how: Any) -> str | None:
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, **how)
+    except TemplateError:
+        return None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_conversations_read_as_by_the_base_s_own_template(family: str) -> None:
+    tokenizer = tokenizer_for(family)
+    marked = training_template(tokenizer)
+    assert marked != tokenizer.chat_template and "{%- generation %}" in marked
+    told = list(conversations(200))
+    for messages, follows, how in itertools.product(told, (False, True), ({}, {"enable_thinking": False})):
+        own = rendered(tokenizer, messages, add_generation_prompt=follows, **how)
+        assert rendered(tokenizer, messages, add_generation_prompt=follows, chat_template=marked, **how) == own
+    refused = sum(rendered(tokenizer, messages) is None for messages in told)
+    assert (0.2 < refused / 200 < 0.8) if "mist" in family.lower() or "mixt" in family.lower() else refused == 0
+
+
+def test_each_family_is_told_from_the_others() -> None:
+    templates = {training_template(tokenizer_for(family)) for family in FAMILIES}
+    assert len(templates) == len(FAMILIES)
+
+
+@pytest.fixture
+def make_base(tmp_path: Path) -> Any:
+    def make(tokenizer: Any) -> Policy:
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+        config = LlamaConfig(vocab_size=len(tokenizer), **sizes, eos_token_id=tokenizer.eos_token_id)
+        LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
+        tokenizer.save_pretrained(tmp_path / "base")
+        card = PolicyCard("sage_0", "base", False, "sage_0", weights_revision(tmp_path / "base"))
+        return Policy.write_card(tmp_path / "base", card)
+
+    return make
+
+
+DIALS = FineTuning(learning_rate=1e-3, batch_size=8, max_steps=1, max_length=400)
+LORA = LoraSettings(r=2, alpha=2)
+TALKS = [
+    [("system", "Be kind."), ("user", "Hi?"), ("assistant", "{a_emotion: calm} Ünd — 本."), ("user", "So?"),
+     ("assistant", " Well \n")],
+    [("system", "You share."), ("assistant", "Why?"), ("user", "No."), ("assistant", "Oh.")],
+    [("user", "Hello there"), ("assistant", "Hi.")],
+]  # fmt: skip
+
+
+def talks() -> list[list[dict[str, str]]]:
+    return [[{"role": role, "content": content} for role, content in talk] for talk in TALKS]
+
+
+def batch_of(base: Policy, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[int], list[int]]]:
+    """Tokens and labels of the first batch that a trainer learns from, padding left out."""
+    seen: dict[str, Any] = {}
+    genuine = trl.SFTTrainer.train
+
+    def watched(trainer: Any, **resumed: Any) -> Any:
+        seen.update(next(iter(trainer.get_train_dataloader())))
+        return genuine(trainer, **resumed)
+
+    monkeypatch.setattr(trl.SFTTrainer, "train", watched)
+    rows = [{"conversation_id": f"c{at}", "source": "s", "messages": talk} for at, talk in enumerate(talks())]
+    table = pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS)
+    fine_tune("sage_t", base, None, table, DIALS, LORA, 0, scratch, blocks=True, threads=1)
+    masks = seen["attention_mask"].bool()
+    return [
+        (ids[mask].tolist(), labels[mask].tolist())
+        for ids, labels, mask in zip(seen["input_ids"], seen["labels"], masks, strict=True)
+    ]
+
+
+def learned(labels: list[int]) -> list[list[int]]:
+    """Each run of tokens with a loss."""
+    runs = itertools.groupby(labels, key=lambda label: label != -100)
+    return [list(run) for marked, run in runs if marked]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_loss_is_on_replies_and_their_ends_alone(
+    family: str, make_base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = tokenizer_for(family)
+    batch = batch_of(make_base(tokenizer), tmp_path, monkeypatch)
+    _, end, begin, strips, _ = FILES[family]
+
+    def written(run: list[int]) -> str:
+        return tokenizer.decode(run, clean_up_tokenization_spaces=False)
+
+    said = [
+        [begin + (message["content"].strip() if strips else message["content"]) + end
+         for message in talk if message["role"] == "assistant"]
+        for talk in talks()
+    ]  # fmt: skip
+    found = sorted([written(run) for run in learned(labels)] for _, labels in batch)
+    if family == "Qwen 3":  # a row for each
+        said = [[reply] for replies in said for reply in replies]
+    assert found == sorted(said)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_reply_is_learned_behind_the_very_prompt_it_is_sampled_at(family: str, make_base: Any) -> None:
+    tokenizer = tokenizer_for(family)
+    policies = PolicySet(make_base(tokenizer), [])
+    chat = ChatFormat(tokenizer, training_template(tokenizer))
+    for talk in talks():
+        lessons = list(encoded(chat, talk))
+        places = [place for place, message in enumerate(talk) if message["role"] == "assistant"]
+        ends = [(row["input_ids"], at) for row in lessons for at in begins(row["labels"])]
+        assert len(ends) == len(places)
+        for place, (ids, began) in zip(places, ends, strict=True):
+            if (family, place) != ("Qwen 3", 1):  # it opens, which nobody samples
+                assert ids[:began] == policies.tokens(Prompt(tuple(talk[:place]), ("t",)))
+
+
+def begins(labels: list[int]) -> list[int]:
+    return [at for at, label in enumerate(labels) if label != -100 and labels[at - 1] == -100]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_preamble_stands_at_the_beginning_whatever_the_template_does_with_it(family: str) -> None:
+    chat = ChatFormat(tokenizer_for(family))
+    assert chat.has_system == FILES[family].system
+    for talk in talks()[:2]:
+        text = chat.text(talk)
+        assert text.count(talk[0]["content"]) == 1
+        assert text.index(talk[0]["content"]) < text.index(talk[1]["content"])
+    placed = chat.placed(talks()[1])
+    if not FILES[family].system:
+        assert placed[:2] == [{"role": "user", "content": "You share."}, {"role": "assistant", "content": "Why?"}]
+        assert chat.placed(talks()[0])[0] == {"role": "user", "content": "Be kind.\n\nHi?"}
+    else:
+        assert placed == talks()[1]
+
+
+def test_a_day_that_a_template_would_name_is_always_the_same() -> None:
+    tokenizer = tokenizer_for("Llama 3.2, 3.3")
+    assert "Today Date: 26 Jul 2024" in ChatFormat(tokenizer).text(talks()[2])
+    assert "26 Jul 2024" not in rendered(tokenizer, talks()[2])
+
+
+def test_a_template_that_is_not_known_and_has_no_marks_is_refused() -> None:
+    template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + eos_token }}{% endfor %}"
+    with pytest.raises(ValueError, match=r"is none of those known: Mixtral.*Put \{% generation %\} before"):
+        training_template(tokenizer_of(template, "</s>"))
+    with pytest.raises(ValueError, match="has no chat template; take a base that was trained to converse"):
+        training_template(tokenizer_of("", "</s>"))
+
+
+def test_a_template_s_own_marks_are_taken_if_the_end_of_turn_is_among_them() -> None:
+    template = "{% for m in messages %}{% generation %}{{ m['content'] }}<end>{% endgeneration %}{% endfor %}"
+    whole, open_ended = template.replace("<end>", "{{ eos_token }}"), template.replace("<end>", "")
+    assert training_template(tokenizer_of(whole, "</s>")) == whole
+    with pytest.raises(ValueError, match="a policy would never learn to stop"):
+        training_template(tokenizer_of(open_ended + "{{ eos_token }}", "</s>"))
+
+
+def test_a_conversation_that_the_template_refuses_is_named(make_base: Any, tmp_path: Path) -> None:
+    base = make_base(tokenizer_for(next(iter(FAMILIES))))
+    rows = [
+        {"conversation_id": "speaker:x", "source": "speaker", "messages": talks()[1][1:]}
+    ]  # without a system prompt
+    table = pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS)
+    with pytest.raises(
+        ValueError, match="sage_t: conversation speaker:x of source 'speaker': the base's chat template ref"
+    ):
+        fine_tune("sage_t", base, None, table, DIALS, LORA, 0, tmp_path, blocks=True, threads=1)
+
+
+@pytest.mark.parametrize("family", ["Mistral-Nemo-Instruct", "Llama 3.1", "Qwen 3"])
+def test_preferences_are_learned_behind_the_prompt_that_sampling_has(
+    family: str, make_base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = tokenizer_for(family)
+    base = make_base(tokenizer)
+    rows = [{"conversation_id": "c", "source": "s", "messages": talks()[2]}]
+    table = pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS)
+    start = fine_tune("sage_t", base, None, table, DIALS, LORA, 0, tmp_path, blocks=True, threads=1).policy
+    seen: dict[str, Any] = {}
+    genuine = trl.DPOTrainer.train
+
+    def watched(trainer: Any, **resumed: Any) -> Any:
+        seen.update(trainer.train_dataset[0])
+        return genuine(trainer, **resumed)
+
+    monkeypatch.setattr(trl.DPOTrainer, "train", watched)
+    told = talks()[0][:4]
+    pair = {"situation_id": "s", "turn": 3, "prompt": told, "chosen": "Yes.", "rejected": "No."}
+    pairs = pa.Table.from_pylist([pair], schema=schemas.DPO_PAIRS)
+    config = Preference(learning_rate=1e-3, batch_size=1, max_length=400)
+    prefer("sage_dpo", base, start, pairs, config, 0, tmp_path, threads=1)
+    assert seen["prompt_ids"] == PolicySet(base, []).tokens(Prompt(tuple(told), ("t",)))
+    assert tokenizer.decode(seen["chosen_ids"]).strip() == f"Yes.{FILES[family].end}"
