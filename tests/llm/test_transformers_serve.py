@@ -115,7 +115,7 @@ def test_a_model_that_it_does_not_have_stops_the_run(tmp_path: Path, url: str) -
 
 def test_policies_are_sampled_from_it_as_text(tmp_path: Path, url: str, model: Path) -> None:
     """It takes one sample at a time, and neither top-k nor a repetition penalty."""
-    from sage_dialog.inference.engine import Finish, Prompt
+    from sage_dialog.inference.engine import FinishReason, Prompt
     from sage_dialog.inference.vllm.completions_engine import CompletionsEngine
 
     base = Policy.write_card(model, PolicyCard("sage_0", "base", False, "sage_0", weights_revision(model)))
@@ -126,12 +126,12 @@ def test_policies_are_sampled_from_it_as_text(tmp_path: Path, url: str, model: P
     engine = CompletionsEngine(base, [], 0, client=client, names={"sage_0": str(model)}, takes=takes)
     prompts = [Prompt(({"role": "user", "content": f"w1 w2 w{number}"},), (number,)) for number in range(3)]
     sampling, pieces = SamplingConfig(temperature=1.5, max_new_tokens=30), []
-    replies = engine.sample("sage_0", prompts, sampling, samples=3, heard=pieces.append)
+    replies = engine.sample("sage_0", prompts, sampling, samples=3, on_text=pieces.append)
     samples = [sample for row in replies for sample in row]
     assert [len(row) for row in replies] == [3, 3, 3]
     assert len({sample.text for sample in samples}) == 9
     assert {word for sample in samples for word in sample.text.split()} <= {word for word in WORDS if word != "<end>"}
-    assert {sample.finish for sample in samples} == {Finish.STOP, Finish.LENGTH}
+    assert {sample.finish for sample in samples} == {FinishReason.STOP, FinishReason.LENGTH}
     assert max(sample.tokens for sample in samples) == 30
     assert "".join(pieces) == replies[0][0].text
     assert engine.sample("sage_0", prompts, sampling, samples=3) == replies

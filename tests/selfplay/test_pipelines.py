@@ -55,7 +55,7 @@ def test_the_catalog_has_a_training_s_tables_before_its_policy(
 ) -> None:
     """With the policy goes the scratch folder, so a run killed between the two would have to train again."""
     made = Trained("log", "left out", policies["agent"])
-    for trainer in ("sft.fine_tune", "preference.prefer"):
+    for trainer in ("sft.fine_tune", "dpo.prefer"):
         monkeypatch.setattr(f"sage_dialog.training.{trainer}", lambda *_, **named: made)
     monkeypatch.setattr("sage_dialog.training_data.refinement.refinement_mix", lambda *_: None)
     (node,) = (node for node in register_pipelines()[policy].nodes if policy in node.outputs)

@@ -173,17 +173,17 @@ def test_what_is_liked_is_chosen_more_often_than_by_chance() -> None:
     turns = [(f"s{n}", 1, [(*joke, True, n == 9), (*comfort, True, n != 9), broken]) for n in range(10)]
     choices = Choices(choices_of(*turns, ("s10", 1, [(*joke, True, False)] * 9)))  # where none was chosen
     row = {"a_emotion": "calm"}
-    assert choices.liking({**row, "a_motivation": "comfort"}) == pytest.approx((9 + 1) / (5 + 1) * 11 / 11)
-    assert choices.liking({**row, "a_motivation": "humor"}) == pytest.approx((1 + 1) / (5 + 1))
-    assert choices.liking({**row, "a_motivation": "never shown"}) == 1
-    assert choices.liking({"a_motivation": None, "a_emotion": None}) == 1
+    assert choices.action_preference({**row, "a_motivation": "comfort"}) == pytest.approx((9 + 1) / (5 + 1) * 11 / 11)
+    assert choices.action_preference({**row, "a_motivation": "humor"}) == pytest.approx((1 + 1) / (5 + 1))
+    assert choices.action_preference({**row, "a_motivation": "never shown"}) == 1
+    assert choices.action_preference({"a_motivation": None, "a_emotion": None}) == 1
 
 
 def test_candidates_that_say_the_same_were_shown_once() -> None:
     turn = [("Lol.", "humor", True, False)] * 3 + [("There.", "comfort", True, True)]
-    liking = Choices(choices_of(("s0", 1, turn))).liking
-    assert liking({"a_motivation": "humor", "a_emotion": None}) == pytest.approx(1 / 1.5)
-    assert liking({"a_motivation": "comfort", "a_emotion": None}) == pytest.approx(2 / 1.5)
+    action_preference = Choices(choices_of(("s0", 1, turn))).action_preference
+    assert action_preference({"a_motivation": "humor", "a_emotion": None}) == pytest.approx(1 / 1.5)
+    assert action_preference({"a_motivation": "comfort", "a_emotion": None}) == pytest.approx(2 / 1.5)
 
 
 def judged() -> tuple[pa.Table, pa.Table]:

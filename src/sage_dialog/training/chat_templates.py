@@ -73,7 +73,7 @@ def encoded(chat: ChatFormat, messages: Messages) -> Iterator[dict[str, list[int
     """A conversation as what a trainer learns from: `input_ids`, and `labels` that are -100 but for what is learned.
 
     One row for all replies; but where a reply is read otherwise later in the conversation than it was written
-    (`ChatFormat.grows`), one for each, which ends with it and is learned for it alone.
+    (`ChatFormat.prefix_preserving`), one for each, which ends with it and is learned for it alone.
 
     Args:
         chat: with a template from `training_template`.
@@ -84,16 +84,16 @@ def encoded(chat: ChatFormat, messages: Messages) -> Iterator[dict[str, list[int
     from jinja2 import TemplateError
 
     replies = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
-    for place in replies[-1:] if chat.grows else replies:
-        told = messages[: place + 1] if not chat.grows else messages
+    for place in replies[-1:] if chat.prefix_preserving else replies:
+        told = messages[: place + 1] if not chat.prefix_preserving else messages
         try:
-            ids, marks = chat.marked(told)
+            ids, marks = chat.tokens_with_mask(told)
         except TemplateError as error:
             raise ValueError(f"the base's chat template refuses it: {error}") from error
         begins = [at for at, mark in enumerate(marks) if mark and (at == 0 or not marks[at - 1])]
         if len(begins) < sum(at <= place for at in replies):
             raise ValueError("the base's tokenizer drops letters of a reply, so that its tokens cannot be told")
-        first = begins[0 if chat.grows else -1]
+        first = begins[0 if chat.prefix_preserving else -1]
         labels = [
             token if mark and at >= first else -100 for at, (token, mark) in enumerate(zip(ids, marks, strict=True))
         ]

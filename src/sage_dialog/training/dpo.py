@@ -12,7 +12,7 @@ from sage_dialog.config import Launcher, Preference
 from sage_dialog.core.log_filters import quiet_libraries
 from sage_dialog.core.policies import Policy
 from sage_dialog.core.seeds import sample_ids
-from sage_dialog.inference.chat_format import ARGUMENTS, ChatFormat
+from sage_dialog.inference.chat_format import TEMPLATE_ARGUMENTS, ChatFormat
 from sage_dialog.training.checkpoints import Trained, TrainingRunDir
 from sage_dialog.training.full_weights import whole_reference
 from sage_dialog.training.launch import IN_PROCESS, trained_by
@@ -110,10 +110,10 @@ def _conversational(
         (
             key,
             {
-                "prompt": chat.placed(rows[key]["prompt"]),
+                "prompt": chat.place_system_prompt(rows[key]["prompt"]),
                 "chosen": [{"role": "assistant", "content": rows[key]["chosen"]}],
                 "rejected": [{"role": "assistant", "content": rows[key]["rejected"]}],
-                "chat_template_kwargs": {**ARGUMENTS},
+                "chat_template_kwargs": {**TEMPLATE_ARGUMENTS},
             },
         )
         for key in sample_ids(list(rows), config.pairs, seed, "dpo pairs")

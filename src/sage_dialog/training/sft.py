@@ -114,7 +114,7 @@ def _lessons(
         except ValueError as error:
             raise ValueError(f"{name}: conversation {key} of source {row['source']!r}: {error}") from error
         for number, lesson in enumerate(encoded_here, 1):
-            own = key if chat.grows else f"{key} reply {number}"
+            own = key if chat.prefix_preserving else f"{key} reply {number}"
             lessons.append((own, lesson))
             told_in[own] = spoken_in(key, row["source"])
     return lessons, told_in

@@ -11,8 +11,8 @@ import pyarrow as pa
 from sage_dialog.core.seeds import derived_seed, generator
 from sage_dialog.dialogue import agent_view
 from sage_dialog.schemas import DPO_PAIRS
-from sage_dialog.selfplay.choices import Candidate, Choices, turns_of
-from sage_dialog.selfplay.tables import dialogues_of
+from sage_dialog.selfplay.choices import Candidate, Choices, group_by_turn
+from sage_dialog.selfplay.tables import messages_by_dialogue
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +32,15 @@ def preference_pairs(
 
     Args:
         rejected: "random" draws them by (seed, situation, turn). "worst" takes those whose action the selector chose
-            least in the whole search (`Choices.liking`); among equals the seed decides.
+            least in the whole search (`Choices.action_preference`); among equals the seed decides.
 
     Raises:
         ValueError: if no turn gives a pair.
     """
-    dialogues = dialogues_of(trajectories)
+    dialogues = messages_by_dialogue(trajectories)
     choices = Choices(candidates) if rejected == "worst" else None
     rows, alone = [], 0
-    for (situation_id, turn), drawn in turns_of(candidates):
+    for (situation_id, turn), drawn in group_by_turn(candidates):
         valid = [candidate for candidate in drawn if candidate["valid"]]
         chosen = next((candidate for candidate in valid if candidate["chosen"]), None)
         if chosen is None:
@@ -51,7 +51,7 @@ def preference_pairs(
         if choices is not None:
             others.sort(
                 key=lambda other: (
-                    choices.liking(other),
+                    choices.action_preference(other),
                     derived_seed(seed, "worst", situation_id, turn, other["text"]),
                 )
             )

@@ -11,7 +11,7 @@ from sage_dialog.core.seeds import derived_seed, sample_ids, seed_label
 from sage_dialog.dialogue import Message, agent_view
 from sage_dialog.schemas import SFT_CONVERSATIONS
 from sage_dialog.selfplay.choices import Choices
-from sage_dialog.selfplay.tables import dialogues_of
+from sage_dialog.selfplay.tables import messages_by_dialogue
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +34,14 @@ def refinement_mix(
     Args:
         candidates: schemas.CANDIDATES of the same search; needed where `best_share` is less than 1.
         best_share: of the dialogues in which the agent spoke, those that the selector judged best
-            (`Choices.standing`); among equals the seed decides.
+            (`Choices.dialogue_score`); among equals the seed decides.
 
     Raises:
         ValueError: if the agent spoke in no dialogue.
     """
     rows = []
     silent = 0
-    for situation_id, played in dialogues_of(trajectories).items():
+    for situation_id, played in messages_by_dialogue(trajectories).items():
         spoken = _up_to_last_reply(played)
         if spoken:
             messages = list(agent_view(spoken, system_prompt))
@@ -74,7 +74,7 @@ def _best(situations: Sequence[str], choices: Choices, share: float, seed: int) 
     ranked = sorted(
         situations,
         key=lambda name: (
-            *(-number for number in choices.standing(name)),
+            *(-number for number in choices.dialogue_score(name)),
             derived_seed(seed, "best trajectories", name),
         ),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path, PurePath
@@ -11,10 +11,11 @@ from pathlib import Path, PurePath
 import pyarrow as pa
 
 from sage_dialog.config import Source
-from sage_dialog.corpora.conversations import Conversation, read_conversations, role_fault
+from sage_dialog.corpora.conversations import read_conversations, role_fault
 from sage_dialog.corpora.rejects import Reject
-from sage_dialog.dialogue import Message
-from sage_dialog.sac import Annotated, Chain, Intent, augment, parse
+from sage_dialog.dialogue import Dialogue, Message
+from sage_dialog.sac import Chain, Intent, parse
+from sage_dialog.sac.augmentation import augment
 
 OTHER_ROLE = {"user": "assistant", "assistant": "user"}
 
@@ -77,19 +78,17 @@ class Sources:
     def _augmented(self, source: Source, name: str) -> tuple[Message, ...]:
         dialogue = self._dialogues[name]
         assert not isinstance(dialogue, str), "a dialogue with a fault is in no pool"
-        said = _side(dialogue, source)
-        return tuple(
-            Message(each.role, message["content"], each.text) for each, message in zip(said, augment(said), strict=True)
-        )
+        intents = [intent for _, intent in dialogue]
+        return tuple(augment(_side(dialogue, source), intents))
 
     @cached_property
-    def _dialogues(self) -> dict[str, list[Annotated] | str]:
+    def _dialogues(self) -> dict[str, list[tuple[Message, Intent]] | str]:
         """Annotated dialogues by id; of one whose labels are none, what is wrong with them."""
-        dialogues: dict[str, list[Annotated] | str] = {}
+        dialogues: dict[str, list[tuple[Message, Intent]] | str] = {}
         for name, rows in groupby(self._annotation_rows(), key=lambda row: row[0]):
             try:
                 dialogues[name] = [
-                    Annotated(speaker, text, Intent(motivation, emotion, tuple(topics or ())))
+                    (Message(speaker, text), Intent(motivation, emotion, tuple(topics or ())))
                     for _, speaker, text, motivation, emotion, topics in rows
                 ]
             except ValueError as error:
@@ -142,18 +141,17 @@ def up_to_last_reply(turns: Sequence[Message]) -> Sequence[Message]:
     return turns[: last + 1]
 
 
-def _side(dialogue: Sequence[Annotated], source: Source) -> Sequence[Annotated]:
+def _side(dialogue: Sequence[tuple[Message, Intent]], source: Source) -> list[Message]:
     """A dialogue as the source tells it. The speaker's side is the same dialogue with the roles changed."""
-    if source.kind == "listener":
-        return dialogue
-    return [Annotated(OTHER_ROLE.get(said.role, said.role), said.text, said.intent) for said in dialogue]
+    roles = {} if source.kind == "listener" else OTHER_ROLE
+    return [replace(message, role=roles.get(message.role, message.role)) for message, _ in dialogue]
 
 
-def _told(conversation: Conversation) -> tuple[Message, ...]:
+def _told(conversation: Dialogue) -> tuple[Message, ...]:
     return conversation.messages
 
 
-def _fault(turns: Sequence[Annotated] | Sequence[Message], source: Source) -> str | None:
+def _fault(turns: Sequence[Message], source: Source) -> str | None:
     if fault := role_fault([turn.role for turn in turns], source.assistant_opens):
         return fault
     return None if all(turn.text.strip() for turn in turns) else "a message without text"

@@ -16,7 +16,8 @@ from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError, Request
 from sage_dialog.roles.llm.annotator import LLMAnnotator, kept
 from sage_dialog.roles.llm.parsing import UnreadableError
 from sage_dialog.roles.protocols import Labelled, Rejected
-from sage_dialog.sac import Annotated, Chain, Intent, augment, parse
+from sage_dialog.sac import Chain, Intent, parse
+from sage_dialog.sac.augmentation import augment
 
 DIALOGUE = (
     Message("user", "my dog ran away yesturday n i cant sleep"),
@@ -224,10 +225,11 @@ def test_texts_with_block_characters_go_in_as_data_and_come_out_as_chains(script
     assert not isinstance(labels, Rejected)
     assert [label.kept_original for label in labels] == [False, False]
     messages = augment(
-        [Annotated(said.role, label.text, label.intent) for said, label in zip(dialogue, labels, strict=True)]
+        [Message(said.role, label.text) for said, label in zip(dialogue, labels, strict=True)],
+        [label.intent for label in labels],
     )
     intent = Intent("venting", "worried", ("a b c",))
-    assert parse(messages[1]["content"]) == Chain(intent, intent, " ".join(ODD.split()))
+    assert parse(messages[1].content) == Chain(intent, intent, " ".join(ODD.split()))
 
 
 def test_half_a_surrogate_pair_in_a_reply_reaches_no_table(annotator: LLMAnnotator) -> None:

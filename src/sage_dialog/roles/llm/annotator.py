@@ -17,7 +17,7 @@ from sage_dialog.llm.requests import NoReplyError, Request, whole_characters
 from sage_dialog.roles.llm.parsing import UnreadableError, json_fault, json_values, spoken
 from sage_dialog.roles.llm.prompts import Prompt, PromptFile, numbered, role_name
 from sage_dialog.roles.protocols import Labelled, Rejected
-from sage_dialog.sac import Intent, normalised_label
+from sage_dialog.sac import Intent, normalize_label
 
 _NULLABLE = {"type": ["string", "null"]}
 _TURN = {
@@ -154,7 +154,7 @@ class LLMAnnotator:
         return tuple(dict.fromkeys(label for label in labels if label))[: self._max_topics]
 
     def _label(self, text: str, what: str, number: int) -> str | None:
-        label = normalised_label(text)
+        label = normalize_label(text)
         if label and len(label.split()) > self._max_label_words:
             raise UnreadableError(
                 f"{what} of turn {number} has more than {self._max_label_words} words: {label[:60]!r}"
