@@ -94,7 +94,7 @@ def test_roles_and_engine_can_be_made_of_what_is_configured(
     recipe: Callable[[str], Any], env: str, tmp_path: Path
 ) -> None:
     catalog, _ = recipe(env)
-    llm = Llm(response_cache=str(tmp_path / "replies.sqlite"))
+    llm = Llm(response_cache=str(tmp_path / "responses.sqlite"))
     for name in ("annotator", "selector", "judges", "engine"):
         entry = catalog.get(name)
         assert isinstance(entry, Made)

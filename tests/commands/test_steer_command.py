@@ -222,7 +222,7 @@ def test_engine_and_annotator_spend_from_one_budget(
 
     def asking(self: Project, base: Policy, policies: Sequence[Policy], seed: int | None = None) -> Engine:
         for _ in range(3):
-            assert self.budget.reserve_now(ChatRequest("agent", "m", ({"role": "user", "content": "Hm."},)))
+            assert self.budget.try_reserve(ChatRequest("agent", "m", ({"role": "user", "content": "Hm."},)))
         return engine
 
     monkeypatch.setattr(Project, "open", capped)

@@ -15,8 +15,8 @@ from sage_dialog.core.policies import Policy
 from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm import server as server_module
 from sage_dialog.llm.budget import Budget
-from sage_dialog.llm.client import Client
 from sage_dialog.llm.endpoint import Endpoint
+from sage_dialog.llm.live_client import LiveClient
 from sage_dialog.llm.response_cache import ResponseCache
 
 
@@ -42,9 +42,9 @@ def open_engine(base: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     from sage_dialog.inference.vllm.completions_engine import CompletionsEngine
 
     monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(server_module, "_MOST_WAIT_S", 0.01)
+    monkeypatch.setattr(server_module, "_MAX_WAIT_S", 0.01)
     with ExitStack() as stack:
-        own = ResponseCache(tmp_path / "replies.sqlite")
+        own = ResponseCache(tmp_path / "responses.sqlite")
         stack.callback(own.close)
 
         def made(
@@ -59,7 +59,9 @@ def open_engine(base: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             **of_engine: Any,
         ) -> CompletionsEngine:
             fields = {"base_urls": urls, "model": "policies", "concurrency": 8, "timeout_s": 20, **(endpoint or {})}
-            client = Client(Endpoint.model_validate(fields), response_cache, Budget(caps or Caps(), {}, prices or {}))
+            client = LiveClient(
+                Endpoint.model_validate(fields), response_cache, Budget(caps or Caps(), {}, prices or {})
+            )
             stack.callback(lambda: loop.run(client.close()))
             return CompletionsEngine(base, policies, seed, client=client, **of_engine)
 

@@ -16,7 +16,7 @@ from sage_dialog import schemas
 from sage_dialog.config import FineTuning, GameRules, SamplingConfig, SelfPlay
 from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.inference.engine import Engine
-from sage_dialog.roles.protocols import Choice, Declined
+from sage_dialog.roles.protocols import Choice, NoChoice
 from sage_dialog.sac import Chain, Intent, render
 from sage_dialog.selfplay.game import Game, play
 from sage_dialog.selfplay.game_state import GameState, Speaker
@@ -34,14 +34,14 @@ class ScriptedSelector:
 
     name: str = "longest"
     rejects: Callable[[Choice], bool] = lambda choice: False
-    why: Declined = Declined.NONE_GOOD
+    why: NoChoice = NoChoice.NONE_GOOD
     seen: list[Choice] = field(default_factory=list)
     expected: int | None = None
 
     def expect(self, choices: int) -> None:
         self.expected = choices
 
-    def select(self, choices: Sequence[Choice]) -> list[int | Declined]:
+    def select(self, choices: Sequence[Choice]) -> list[int | NoChoice]:
         self.seen.extend(choices)
         return [
             self.why

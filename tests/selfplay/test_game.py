@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sage_dialog.inference.engine import FinishReason, Sample
-from sage_dialog.roles.protocols import Declined
+from sage_dialog.roles.protocols import NoChoice
 from sage_dialog.selfplay.game_state import Outcome
 
 PROJECT = Path(__file__).parents[2]
@@ -147,7 +147,7 @@ def test_without_a_valid_or_a_good_candidate_the_dialogue_ends_and_keeps_them(
     assert (rejected.outcome, len(rejected.messages)) == (Outcome.NO_GOOD_CANDIDATE, 3)
     assert rejected.candidates[3][1] is None
 
-    unread = selector(rejects=lambda choice: True, why=Declined.UNREADABLE)
+    unread = selector(rejects=lambda choice: True, why=NoChoice.UNREADABLE)
     (dialogue,) = play(engine(lambda *_: say("Yes.")), game(selector=unread, candidates=3, redraws=2), SITUATIONS[:1])
     assert (dialogue.outcome, len(unread.seen)) == (Outcome.UNREADABLE_CHOICE, 1)
 

@@ -20,7 +20,7 @@ import pytest
 from sage_dialog import schemas
 from sage_dialog.config import FineTuning, SamplingConfig, SelfPlay
 from sage_dialog.core.policies import Policy
-from sage_dialog.roles.protocols import Choice, Declined
+from sage_dialog.roles.protocols import Choice, NoChoice
 from sage_dialog.selfplay.search import search
 
 SAMPLING = SamplingConfig(temperature=1.2, top_k=30, max_new_tokens=18)
@@ -57,7 +57,7 @@ class WordySelector:
     def expect(self, choices: int) -> None:
         pass
 
-    def select(self, choices: list[Choice]) -> list[int | Declined]:
+    def select(self, choices: list[Choice]) -> list[int | NoChoice]:
         return [max(range(len(choice.candidates)), key=lambda j: choice.candidates[j]) for choice in choices]
 
 

@@ -428,7 +428,7 @@ class Price(Config):
 class Llm(Config):
     """What roles behind a server may spend; how each is reached stands in conf/*/catalog_roles.yml."""
 
-    response_cache: str = Field("data/response_cache/replies.sqlite", description="where every reply is kept")
+    response_cache: str = Field("data/response_cache/responses.sqlite", description="where every reply is kept")
     caps: Caps = Caps()
     role_caps: dict[Role, Caps] = Field({}, description="by role, what it may spend of a run's caps")
     prices: dict[str, Price] = Field({}, description="by model name; needed where money is capped")

@@ -319,7 +319,7 @@ class ProjectPaths:
             catalog["params:launcher"].save(launcher.model_copy(update={"config": config}))
         if "params:llm" in parameters:
             llm = parameters["params:llm"]
-            response_cache = str(self._project_path / llm.get("response_cache", "data/response_cache/replies.sqlite"))
+            response_cache = str(self._project_path / llm.get("response_cache", "data/response_cache/responses.sqlite"))
             catalog["params:llm"].save({**llm, "response_cache": response_cache})
 
 
@@ -336,11 +336,11 @@ class SpendingLimit:
 
     @hook_impl
     def on_node_error(self, error: Exception, node: Node) -> None:
-        from sage_dialog.llm.requests import NoReplyError, StopsRunError
+        from sage_dialog.llm.requests import RequestFailedError, StopRunError
 
-        if isinstance(error, StopsRunError):
+        if isinstance(error, StopRunError):
             raise RunStopped(f"{node.name} stopped: {error}") from None
-        if isinstance(error, NoReplyError):
+        if isinstance(error, RequestFailedError):
             raise RunStopped(
                 f"{node.name} stopped: {error}. Every reply is in the response cache: run the same command again when the "
                 "server is back."

@@ -10,12 +10,12 @@ from sage_dialog.core.seeds import generator
 from sage_dialog.dialogue import Message, agent_view, user_view
 from sage_dialog.inference.candidates import Candidate, parse_candidate
 from sage_dialog.inference.engine import Engine, Prompt, Sample
-from sage_dialog.roles.protocols import Choice, Declined, Selector
+from sage_dialog.roles.protocols import Choice, NoChoice, Selector
 from sage_dialog.sac import Chain, Unparsed, parse
 from sage_dialog.selfplay.game_state import GameState, Outcome, Speaker
 from sage_dialog.selfplay.reply_rules import is_farewell, up_to_first_question
 
-Turns = Generator[list[Choice], list[int | Declined], None]
+Turns = Generator[list[Choice], list[int | NoChoice], None]
 """Dialogues being played: gives the choices that the selector is to decide, and takes what it picked."""
 
 
@@ -39,7 +39,7 @@ class Game:
         """
         return (self.kind, *([] if self.selector is None else [self.agent.policy]), *parts)
 
-    def select(self, choices: Sequence[Choice]) -> list[int | Declined]:
+    def select(self, choices: Sequence[Choice]) -> list[int | NoChoice]:
         """What the selector picks; a game without one asks nothing."""
         return [] if self.selector is None else self.selector.select(choices)
 
@@ -138,13 +138,13 @@ def _draw(engine: Engine, game: Game, dialogues: Sequence[GameState], redraw: in
     return asked
 
 
-def _decide(asked: Sequence[_Asked], picked: Sequence[int | Declined]) -> list[GameState]:
+def _decide(asked: Sequence[_Asked], picked: Sequence[int | NoChoice]) -> list[GameState]:
     """What was picked is said; the dialogues for which no candidate was good."""
     none_good = []
     for (dialogue, shown, _), answer in zip(asked, picked, strict=True):
-        if answer is Declined.NONE_GOOD:
+        if answer is NoChoice.NONE_GOOD:
             none_good.append(dialogue)
-        elif answer is Declined.UNREADABLE:
+        elif answer is NoChoice.UNREADABLE:
             dialogue.outcome = Outcome.UNREADABLE_CHOICE
         else:
             candidates, _ = dialogue.candidates[dialogue.turn]

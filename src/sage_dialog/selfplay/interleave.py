@@ -9,13 +9,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TypeVar
 
-from sage_dialog.roles.protocols import Choice, Declined
+from sage_dialog.roles.protocols import Choice, NoChoice
 from sage_dialog.selfplay.game import Turns
 
 logger = logging.getLogger(__name__)
 
 Name = TypeVar("Name")
-Picked = list[int | Declined]
+Picked = list[int | NoChoice]
 
 
 def interleave(

@@ -14,7 +14,7 @@ from sage_dialog.evaluation.replies.steering_eval import UNSTEERED, Opening, Row
 from sage_dialog.evaluation.statistics import clustered_share
 from sage_dialog.inference.engine import FinishReason, Prompt, Sample
 from sage_dialog.roles.offline.annotator import OfflineAnnotator
-from sage_dialog.roles.protocols import Labelled, Rejected
+from sage_dialog.roles.protocols import LabelledUtterance, RejectedDialogue
 from sage_dialog.sac import Chain, Intent, render
 from sage_dialog.schemas import STEERING_GRID
 
@@ -53,7 +53,11 @@ class Annotator:
         for dialogue in dialogues:
             self.seen.append(dialogue)
             intent = self.reads.get(dialogue[-1].text, Intent())
-            yield Rejected("no") if intent is None else tuple(Labelled(intent, said.text) for said in dialogue)
+            yield (
+                RejectedDialogue("no")
+                if intent is None
+                else tuple(LabelledUtterance(intent, said.text) for said in dialogue)
+            )
 
 
 def openings(*texts: str) -> list[Opening]:

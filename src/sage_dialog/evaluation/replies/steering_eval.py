@@ -16,7 +16,7 @@ from sage_dialog.dialogue import Message
 from sage_dialog.evaluation.statistics import Estimate, clustered_share, proportion_interval
 from sage_dialog.inference.candidates import parse_candidate
 from sage_dialog.inference.engine import Engine, Prompt, Sample
-from sage_dialog.roles.protocols import Annotator, Rejected
+from sage_dialog.roles.protocols import Annotator, RejectedDialogue
 from sage_dialog.sac import Chain, Intent
 from sage_dialog.sac.grammar import FieldValue, is_list_field
 
@@ -228,9 +228,9 @@ def _readings(annotator: Annotator, rows: Sequence[Row]) -> Iterator[Intent | No
             yield Intent()
         else:
             read = next(labels)
-            if isinstance(read, Rejected):
+            if isinstance(read, RejectedDialogue):
                 refused.append(read.reason)
-            yield None if isinstance(read, Rejected) else read[1].intent
+            yield None if isinstance(read, RejectedDialogue) else read[1].intent
     if refused:
         logger.warning(
             "%s labels %d of %d replies not, the first: %s", annotator.name, len(refused), len(heard), refused[0]

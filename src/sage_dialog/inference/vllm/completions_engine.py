@@ -21,9 +21,9 @@ from sage_dialog.inference.vllm.served_policies import ServedPolicies, revision
 from sage_dialog.inference.vllm.steered_completions import Completion, processor_arguments, steered_sample
 from sage_dialog.inference.vllm.streaming import Listener, plain_text
 from sage_dialog.llm import event_loop as loop
-from sage_dialog.llm.client import Client
 from sage_dialog.llm.completions import CompletionRequest, Continuation, continuations
-from sage_dialog.llm.requests import RefusedError
+from sage_dialog.llm.live_client import LiveClient
+from sage_dialog.llm.requests import RequestRejectedError
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ class CompletionsEngine:
     """An `Engine` over OpenAI-compatible servers, all of which have the same base.
 
     The prompt is rendered and tokenized here, by the base's own template. Every reply is in the client's response cache
-    before it is used, and asked for once. What `sample` raises beside what `Engine` says: `RefusedError` where a
-    server does not have a policy or does not take a request, `NoReplyError` where it fails for good, and
+    before it is used, and asked for once. What `sample` raises beside what `Engine` says: `RequestRejectedError` where a
+    server does not have a policy or does not take a request, `RequestFailedError` where it fails for good, and
     `CapReachedError`.
 
     Args:
@@ -102,7 +102,7 @@ class CompletionsEngine:
         seed: int,
         threads: int | None = None,
         *,
-        client: Client,
+        client: LiveClient,
         names: Mapping[str, str] | None = None,
         takes: Takes | Mapping[str, Any] | None = None,
         window: int | None = None,
@@ -144,7 +144,7 @@ class CompletionsEngine:
         Raises:
             KeyError: if the engine does not have a policy of that name.
             ValueError: if a cap on money cannot be kept, because `llm.prices` has no price for the policy.
-            RefusedError: if a server does not have it, or does not take a request; see also the class.
+            RequestRejectedError: if a server does not have it, or does not take a request; see also the class.
         """
         reply = _Replies(self, policy, sampling, steering if steering else None).reply
         tokens = [self._policies.tokens(prompt) for prompt in prompts]
@@ -159,7 +159,7 @@ class CompletionsEngine:
         replies: list[list[Sample]] = [[] for _ in prompts]
         if on_text is not None and work and work[0].index == 0:
             replies[0] += _on_text(partial(reply, work.pop(0)), on_text)
-        for done, got in zip(work, self._client.in_order(reply, work), strict=True):
+        for done, got in zip(work, self._client.map(reply, work), strict=True):
             replies[done.index] += got
         return replies
 
@@ -182,8 +182,8 @@ class _Replies:
         self._policy = policy
         self._name = engine._serving.name(policy)
         budget = self._client.budget
-        budget.one_model(policy, self._name)
-        budget.check(ROLE, policy, sampling.max_new_tokens)
+        budget.share_price(policy, self._name)
+        budget.check_caps(ROLE, policy, sampling.max_new_tokens)
         self._revision = revision(engine._policies.policy(policy))
         self._sampling = sampling
         self._tokenizer = engine._policies.tokenizer
@@ -228,15 +228,15 @@ class _Replies:
     ) -> list[Continuation]:
         hears = None if listener is None else listener.read
         request = CompletionRequest(ROLE, self._name, prompt, body, n, draw, self._revision, hears)
-        if self._client.response_cache.reply_to(request) is None:
+        if self._client.response_cache.get(request) is None:
             await self._serving.ready(self._policy)
         try:
-            written = continuations(await self._client.ask(request))
-        except RefusedError as error:
+            written = continuations(await self._client.request(request))
+        except RequestRejectedError as error:
             if error.status not in (None, 400, 422):  # it is not the request's form that it refuses
                 raise
             told = f"{error} What a server does not take is left out by the engine's `takes`."
-            raise RefusedError(told, error.status) from None
+            raise RequestRejectedError(told, error.status) from None
         if listener is not None:
             listener.end(written[0])
         return written

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_dialog.inference.transformers.detokenizer import IncrementalDetokenizer, decode_tokens
 from sage_dialog.llm.completions import Continuation
-from sage_dialog.llm.requests import NoReplyError, Reason
+from sage_dialog.llm.requests import FailureReason, RequestFailedError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -38,7 +38,7 @@ class Listener:
         """Takes what has come of the answer.
 
         Raises:
-            NoReplyError: if that is not how the reply began that was on_text so far.
+            RequestFailedError: if that is not how the reply began that was on_text so far.
         """
         for choice in answer["choices"]:
             if choice["index"] == 0:
@@ -97,4 +97,4 @@ def _strips_first_space(tokenizer: PreTrainedTokenizerFast) -> bool:
 
 def _same(same: bool) -> None:
     if not same:
-        raise NoReplyError(Reason.BROKEN, "asked again, it began another reply than the one that was on_text so far")
+        raise RequestFailedError(FailureReason.BROKEN, "asked again, it began another reply than the one that was on_text so far")

@@ -10,7 +10,7 @@ from typing import Any
 from sage_dialog.config import SacAugmentation
 from sage_dialog.core.tables import Table, table
 from sage_dialog.dialogue import Message
-from sage_dialog.roles.protocols import Annotator, Labelled, Rejected
+from sage_dialog.roles.protocols import Annotator, LabelledUtterance, RejectedDialogue
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def annotate_dialogues(dialogues: Table, annotator: Annotator) -> tuple[Table, T
 
     annotations, rejects = [], []
     for row, said, labels in _annotated(dialogues.to_pylist(), annotator):
-        if isinstance(labels, Rejected):
+        if isinstance(labels, RejectedDialogue):
             rejects.append(
                 {"dialogue_id": row["dialogue_id"], "reason": labels.reason, "raw_response": labels.raw_response}
             )
@@ -54,7 +54,7 @@ def annotate_dialogues(dialogues: Table, annotator: Annotator) -> tuple[Table, T
 
 def _annotated(
     rows: list[dict[str, Any]], annotator: Annotator
-) -> Iterator[tuple[dict[str, Any], list[Message], tuple[Labelled, ...] | Rejected]]:
+) -> Iterator[tuple[dict[str, Any], list[Message], tuple[LabelledUtterance, ...] | RejectedDialogue]]:
     """Each dialogue, its utterances with speakers in turn (paper §3.2), and what the annotator said of them."""
     from tqdm import tqdm
 

@@ -17,7 +17,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from sage_dialog.config import Steering
-from sage_dialog.llm.requests import NoReplyError, StopsRunError, whole_characters
+from sage_dialog.llm.requests import RequestFailedError, StopRunError, remove_surrogates
 from sage_dialog.studio.chat import display
 from sage_dialog.studio.chat import steering as steered
 from sage_dialog.studio.chat.commands import (
@@ -103,7 +103,7 @@ class Terminal:
                 if not interactive:
                     raise
                 self._note("Stopped; nothing of it is kept.")
-            except (ValueError, NoReplyError, StopsRunError) as error:
+            except (ValueError, RequestFailedError, StopRunError) as error:
                 refused += 1
                 self._note(str(error), display.FAULT)
 
@@ -228,7 +228,7 @@ def ask_person(history: Path, known: Mapping[str, Sequence[str]]) -> Read:
         complete_while_typing=False,
         complete_style=CompleteStyle.READLINE_LIKE,
     )
-    return lambda prompt: whole_characters(session.prompt([("bold", prompt)]))
+    return lambda prompt: remove_surrogates(session.prompt([("bold", prompt)]))
 
 
 def read_lines(lines: Iterable[str]) -> Read:
@@ -251,7 +251,7 @@ def piped_lines() -> Iterable[str]:
 
 class _Lines(FileHistory):
     def store_string(self, string: str) -> None:
-        super().store_string(whole_characters(string))  # bytes that are no UTF-8 come as halves of surrogate pairs
+        super().store_string(remove_surrogates(string))  # bytes that are no UTF-8 come as halves of surrogate pairs
 
 
 class _Tab(Completer):
