@@ -198,7 +198,7 @@ def _as_written(sample: Sample | None = None) -> Row:
     if sample is None:
         return {"invalid_reason": "no room in the model's context"}
     read = parse_candidate(sample, blocks=True)
-    row = {"text": read.text, "utterance": read.utterance, "invalid_reason": read.reason}
+    row = {"text": read.text, "utterance": read.utterance, "invalid_reason": read.invalid_reason}
     if read.chain is None:
         return row
     return {**row, **_columns("u_", read.chain.state), **_columns("a_", read.chain.action)}
@@ -229,7 +229,7 @@ def _readings(annotator: Annotator, rows: Sequence[Row]) -> Iterator[Intent | No
         else:
             read = next(labels)
             if isinstance(read, RejectedDialogue):
-                refused.append(read.reason)
+                refused.append(read.invalid_reason)
             yield None if isinstance(read, RejectedDialogue) else read[1].intent
     if refused:
         logger.warning(
