@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -64,14 +64,6 @@ def dialogues_by_policy(rollouts: DataFrame) -> dict[str, dict[str, tuple[Messag
     }
 
 
-def whole_dialogues(rollouts: pa.Table) -> dict[str, tuple[Message, ...]]:
-    """Each situation's dialogue as its two sides heard it, from a table of `schemas.TRAJECTORIES`."""
-    dialogues: dict[str, list[Message]] = {}
-    for row in rollouts.select(["situation_id", "turn", "role", "text"]).sort_by("turn").to_pylist():
-        dialogues.setdefault(row["situation_id"], []).append(Message(row["role"], row["text"]))
-    return {situation: tuple(dialogues[situation]) for situation in sorted(dialogues)}
-
-
 def replies_by_dialogue(rollouts: pa.Table) -> dict[str, list[Reply]]:
     """The agent's replies in order, for every situation of the table, also one without any reply."""
     replies: dict[str, list[Reply]] = {}
@@ -86,23 +78,29 @@ def replies_by_dialogue(rollouts: pa.Table) -> dict[str, list[Reply]]:
     return {situation: replies[situation] for situation in sorted(replies)}
 
 
-def same_situations(rollouts: Mapping[str, pa.Table], policy_a: str, policy_b: str) -> list[str]:
-    """The situations that both policies played.
+def same_situations(
+    dialogues: Mapping[str, Mapping[str, Sequence[Message]]], policy_a: str, policy_b: str
+) -> list[str]:
+    """Return the situations that both policies played, sorted.
+
+    Args:
+        dialogues: as returned by `dialogues_by_policy`.
+        policy_a: a policy.
+        policy_b: another policy.
 
     Raises:
         ValueError: naming the policy that was not rolled out, or a situation that only one of the two played.
     """
     for policy in (policy_a, policy_b):
-        if policy not in rollouts:
+        if policy not in dialogues:
             raise ValueError(
                 f"policy {policy!r} is compared but was not rolled out; `pairs` in parameters_evaluation.yml may name "
-                f"{', '.join(sorted(rollouts))}"
+                f"{', '.join(sorted(dialogues))}"
             )
-    played = {policy: set(rollouts[policy]["situation_id"].to_pylist()) for policy in (policy_a, policy_b)}
     for policy, other in ((policy_a, policy_b), (policy_b, policy_a)):
-        if missing := sorted(played[other] - played[policy]):
+        if missing := sorted(dialogues[other].keys() - dialogues[policy].keys()):
             raise ValueError(
                 f"situation {missing[0]!r} was played by {other} but not by {policy} ({len(missing)} such in all); "
                 f"run both again on the same situations: kedro run --pipelines evaluation"
             )
-    return sorted(played[policy_a])
+    return sorted(dialogues[policy_a])

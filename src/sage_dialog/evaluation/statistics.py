@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, repeat
 
+import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 from scipy.stats import binomtest
@@ -34,13 +35,12 @@ def sign_test(wins_a: int, wins_b: int) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values adjusted by Holm's step-down method, in their order."""
-    # statsmodels' multipletests gives the same, and collects garbage on each call, which takes 0.1 s and more.
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
+    # statsmodels' multipletests gives the same values, but runs a full garbage collection, 0.2 s, on each call.
+    unadjusted = np.asarray(p_values, dtype=float)
+    order = unadjusted.argsort(kind="stable")
+    adjusted = np.empty_like(unadjusted)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, unadjusted[order] * np.arange(len(order), 0, -1)))
+    return adjusted.tolist()
 
 
 def proportion_interval(successes: float, n: float, confidence: float) -> tuple[float, float]:

@@ -51,9 +51,7 @@ def add_words(judged: DataFrame, words: DataFrame) -> DataFrame:
     return judged
 
 
-def length_control(
-    votes: DataFrame, words: DataFrame, confidence: float, rule: OutcomeRule = "agreement"
-) -> DataFrame:
+def length_control(votes: DataFrame, words: DataFrame, confidence: float, rule: OutcomeRule = "agreement") -> DataFrame:
     """Return each pair's win rate between dialogues of equal length, as a table of `schemas.LENGTH_CONTROL`.
 
     As in length-controlled AlpacaEval (Dubois et al. 2024), a logistic regression estimates how the length difference
