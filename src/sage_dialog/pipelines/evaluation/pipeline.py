@@ -154,10 +154,10 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
                 inputs={
                     "votes": "judge_votes",
                     "policy_cards": "policy_cards",
+                    "rollouts": "rollouts",
                     "evaluation": "params:evaluation",
                     "seed": "params:seed",
                     **({"external_votes": "truth_votes"} if external_scores else {}),
-                    "rollouts": "rollouts",
                 },
                 outputs=["judge_checks", "length_control", "judge_agreement", "self_preference"],
                 name="check_judges",
