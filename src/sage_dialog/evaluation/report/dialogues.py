@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sage_dialog.config import OutcomeRule
 from sage_dialog.core.seeds import derived_seed
+from sage_dialog.core.tables import from_rows, to_rows
 from sage_dialog.evaluation.judging.votes import ORDERS, outcomes
+from sage_dialog.schemas import JUDGE_VOTES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,6 +145,10 @@ def _candidate(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _votes(rows: Rows, rule: OutcomeRule) -> Rows:
     """Of every judge and pair what each order brought, and what comes of both; a person may be asked once."""
+    decided = {
+        (row["policy_a"], row["policy_b"], row["judge"]): row["outcome"]
+        for row in to_rows(outcomes(from_rows(rows, JUDGE_VOTES), rule))
+    }
     asked: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
     for row in rows:
         asked.setdefault((row["policy_a"], row["policy_b"], row["judge"]), {})[row["order"]] = row
@@ -155,7 +161,7 @@ def _votes(rows: Rows, rule: OutcomeRule) -> Rows:
                 "b": policy_b,
                 "judge": judge,
                 "answers": [_name(by_order, order, names) for order in ORDERS],
-                "outcome": _outcome(list(by_order.values()), rule, names),
+                "outcome": names.get(decided[policy_a, policy_b, judge], "tie"),
                 "wrote": [by_order[order]["raw_response"] if order in by_order else None for order in ORDERS],
             }
         )
@@ -165,9 +171,3 @@ def _votes(rows: Rows, rule: OutcomeRule) -> Rows:
 def _name(by_order: Mapping[str, Mapping[str, Any]], order: str, names: Mapping[str, str]) -> str:
     vote = by_order[order]["vote"] if order in by_order else "not asked"
     return names.get(vote, vote)
-
-
-def _outcome(both: Rows, rule: OutcomeRule, names: Mapping[str, str]) -> str:
-    (by_situation,) = outcomes(both, rule).values()
-    (outcome,) = by_situation.values()
-    return names.get(outcome, outcome)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_dialog import __version__
 from sage_dialog.config import Evaluation, OutcomeRule
+from sage_dialog.core.tables import from_arrow
 from sage_dialog.corpora.reddit.funnel_figure import MEANINGS, Step, months, steps
 from sage_dialog.evaluation.benchmarks.scores import as_shown
 from sage_dialog.evaluation.external_scores import mean_scores
@@ -281,13 +282,19 @@ def _sizes(sample_sizes: pa.Table) -> list[dict[str, Any]]:
 
 
 def _external(scores: pa.Table, confidence: float) -> dict[str, Any]:
-    first = mean_scores(scores, confidence, exchange=1)
+    def means(exchange: int | None) -> dict[str, dict[str, Mapping[str, Any]]]:
+        by_statistic: dict[str, dict[str, Mapping[str, Any]]] = {}
+        for row in mean_scores(from_arrow(scores), confidence, exchange).to_dict("records"):
+            by_statistic.setdefault(row["statistic"], {})[row["policy"]] = row
+        return by_statistic
+
+    first = means(exchange=1)
     return {
         "scorers": scores["scorer"].unique().to_pylist(),
         "policies": scores["policy"].unique().to_pylist(),
         "suitable": first.get(SUITABLE, {}),
         "first": first,
-        "all": mean_scores(scores, confidence),
+        "all": means(exchange=None),
     }
 
 

@@ -111,86 +111,86 @@ def collect_rollouts(external_rollouts: DataFrame, **rollouts: DataFrame) -> Dat
     return concat_rollouts(rollouts, external_rollouts)
 
 
-def judge_pairs(evaluation: Evaluation, judges: list[Judge], rollouts: Table) -> Table:
-    """The votes of every configured judge on the configured pairs, in both orders: a table of `schemas.JUDGE_VOTES`."""
+def judge_pairs(evaluation: Evaluation, judges: list[Judge], rollouts: DataFrame) -> DataFrame:
+    """Return the votes of every configured judge on the configured pairs, as a table of `schemas.JUDGE_VOTES`."""
+    import pandas as pd
+
+    from sage_dialog.core.tables import from_rows
     from sage_dialog.evaluation.judging.votes import collect_votes
     from sage_dialog.schemas import JUDGE_VOTES
 
-    votes = [vote for judge in judges for vote in collect_votes(by_policy(rollouts), evaluation.pairs, judge)]
-    return table(votes, JUDGE_VOTES)
+    votes = [collect_votes(rollouts, evaluation.pairs, judge) for judge in judges]
+    return pd.concat([from_rows([], JUDGE_VOTES), *votes], ignore_index=True)
 
 
 def gather_votes(
-    model_votes: Table, human_votes: dict[str, list[HumanVote]], evaluation: Evaluation, rollouts: Table
-) -> tuple[Table, Table]:
-    """The configured judges' votes, and people's behind them.
+    model_votes: DataFrame, human_votes: dict[str, list[HumanVote]], evaluation: Evaluation, rollouts: DataFrame
+) -> tuple[DataFrame, DataFrame]:
+    """Append people's votes to those of the configured judges.
 
     Returns:
-        Tables of `schemas.JUDGE_VOTES` and, of people's votes that do not hold, `schemas.VOTE_REJECTS`.
+        Tables of `schemas.JUDGE_VOTES` and, for people's votes that are not valid, `schemas.VOTE_REJECTS`.
     """
-    import pyarrow as pa
+    import pandas as pd
 
-    from sage_dialog.schemas import JUDGE_VOTES, VOTE_REJECTS
     from sage_dialog.studio.arena.counting import count_votes
 
-    counted, rejects = count_votes(human_votes, by_policy(rollouts), evaluation.pairs)
+    counted, rejects = count_votes(human_votes, rollouts, evaluation.pairs)
     if human_votes:
-        raters, away = ", ".join(human_votes), len(rejects)
-        logger.info("%d votes of people (%s), %d more set aside: see vote_rejects", len(counted), raters, away)
-    return pa.concat_tables([model_votes, table(counted, JUDGE_VOTES)]), table(rejects, VOTE_REJECTS)
+        logger.info(
+            "%d votes of people (%s); %d rejected: see vote_rejects", len(counted), ", ".join(human_votes), len(rejects)
+        )
+    return pd.concat([model_votes, counted], ignore_index=True), rejects
 
 
-def count_wins(votes: Table, evaluation: Evaluation, seed: int) -> Table:
-    """A table of `schemas.WIN_RATES` from one of `schemas.JUDGE_VOTES`."""
+def count_wins(votes: DataFrame, evaluation: Evaluation, seed: int) -> DataFrame:
+    """Return a table of `schemas.WIN_RATES` from one of `schemas.JUDGE_VOTES`."""
     from sage_dialog.evaluation.judging.votes import win_rates
-    from sage_dialog.schemas import WIN_RATES
 
-    return table(win_rates(_answers(votes), _bootstrap(evaluation, seed), evaluation.outcome_rule), WIN_RATES)
+    return win_rates(votes, _bootstrap(evaluation, seed), evaluation.outcome_rule)
 
 
-def rank_policies(votes: Table, evaluation: Evaluation, seed: int) -> Table:
-    """One ranking a judge, from all its pairs, as a table of `schemas.RANKING`."""
+def rank_policies(votes: DataFrame, evaluation: Evaluation, seed: int) -> DataFrame:
+    """Return each judge's ranking from all its pairs, as a table of `schemas.RANKING`."""
     from sage_dialog.evaluation.judging.ranking import ranking
-    from sage_dialog.schemas import RANKING
 
-    return table(ranking(_answers(votes), _bootstrap(evaluation, seed), evaluation.outcome_rule), RANKING)
+    return ranking(votes, _bootstrap(evaluation, seed), evaluation.outcome_rule)
 
 
-def plan_situations(win_rates: Table, evaluation: Evaluation) -> Table:
-    """How many situations would show what, as a table of `schemas.SAMPLE_SIZES`."""
+def plan_situations(win_rates: DataFrame, evaluation: Evaluation) -> DataFrame:
+    """Return how many situations detect which difference, as a table of `schemas.SAMPLE_SIZES`."""
     from sage_dialog.evaluation.judging.power import sample_sizes
-    from sage_dialog.schemas import SAMPLE_SIZES
 
-    config = (evaluation.true_shares, evaluation.confidence, evaluation.power)
-    return table(sample_sizes(win_rates.to_pylist(), *config), SAMPLE_SIZES)
+    return sample_sizes(win_rates, evaluation.true_shares, evaluation.confidence, evaluation.power)
 
 
 def check_judges(
-    votes: Table,
-    policy_cards: Table,
-    rollouts: Table,
+    votes: DataFrame,
+    policy_cards: DataFrame,
+    rollouts: DataFrame,
     evaluation: Evaluation,
     seed: int,
-    external_votes: Table | None = None,
-) -> tuple[Table, Table, Table, Table]:
-    """What kind of judges these are; `external_votes`, such as a generated world's truth, are compared with theirs.
+    external_votes: DataFrame | None = None,
+) -> tuple[DataFrame, DataFrame, DataFrame, DataFrame]:
+    """Measure biases and agreement of the judges.
+
+    `external_votes`, such as those by a generated world's truth, take part in the agreement only.
 
     Returns:
         Tables of `schemas.JUDGE_CHECKS`, `LENGTH_CONTROL`, `JUDGE_AGREEMENT`, `SELF_PREFERENCE`.
     """
-    from sage_dialog import schemas
+    import pandas as pd
+
     from sage_dialog.evaluation.judging.agreement import judge_agreement
     from sage_dialog.evaluation.judging.judge_bias import judge_checks, self_preference
-    from sage_dialog.evaluation.judging.length import length_control, words_said
+    from sage_dialog.evaluation.judging.length import count_words, length_control
 
-    rule, bootstrap, words = evaluation.outcome_rule, _bootstrap(evaluation, seed), words_said(by_policy(rollouts))
-    judged = _answers(votes)
-    compared = judged if external_votes is None else judged + _answers(external_votes)
+    rule, bootstrap, words = evaluation.outcome_rule, _bootstrap(evaluation, seed), count_words(rollouts)
     return (
-        table(judge_checks(judged, words, evaluation.confidence), schemas.JUDGE_CHECKS),
-        table(length_control(judged, words, evaluation.confidence, rule), schemas.LENGTH_CONTROL),
-        table(judge_agreement(compared, bootstrap, rule), schemas.JUDGE_AGREEMENT),
-        table(self_preference(judged, policy_cards.to_pylist(), bootstrap, rule), schemas.SELF_PREFERENCE),
+        judge_checks(votes, words, evaluation.confidence),
+        length_control(votes, words, evaluation.confidence, rule),
+        judge_agreement(pd.concat([votes, external_votes]), bootstrap, rule),
+        self_preference(votes, policy_cards, bootstrap, rule),
     )
 
 
@@ -340,11 +340,6 @@ def write_report(
             **{**contents, "rollouts": by_policy(shown["rollouts"])},
         )
     )
-
-
-def _answers(votes: Table) -> list[dict[str, Any]]:
-    """Votes without what the judge wrote, which may be long."""
-    return votes.drop_columns("raw_response").to_pylist()
 
 
 def _bootstrap(evaluation: Evaluation, seed: int) -> Bootstrap:

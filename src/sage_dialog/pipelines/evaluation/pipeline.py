@@ -115,13 +115,13 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
                 name="describe_policies",
             ),
             node(
-                on_arrow(judge_pairs),
+                judge_pairs,
                 inputs={"evaluation": "params:evaluation", "judges": "judges", "rollouts": "rollouts"},
                 outputs="model_votes",
                 name="judge_pairs",
             ),
             node(
-                on_arrow(gather_votes),
+                gather_votes,
                 inputs={
                     "model_votes": "model_votes",
                     "human_votes": "human_votes",
@@ -132,25 +132,25 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
                 name="gather_votes",
             ),
             node(
-                on_arrow(count_wins),
+                count_wins,
                 inputs=["judge_votes", "params:evaluation", "params:seed"],
                 outputs="win_rates",
                 name="count_wins",
             ),
             node(
-                on_arrow(rank_policies),
+                rank_policies,
                 inputs=["judge_votes", "params:evaluation", "params:seed"],
                 outputs="ranking",
                 name="rank_policies",
             ),
             node(
-                on_arrow(plan_situations),
+                plan_situations,
                 inputs=["win_rates", "params:evaluation"],
                 outputs="sample_sizes",
                 name="plan_situations",
             ),
             node(
-                on_arrow(check_judges),
+                check_judges,
                 inputs={
                     "votes": "judge_votes",
                     "policy_cards": "policy_cards",
