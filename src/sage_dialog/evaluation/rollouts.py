@@ -84,11 +84,12 @@ def parse_replies(rollouts: DataFrame, policy_cards: DataFrame) -> DataFrame:
 
 
 def _parse_policy(policy: str, rollouts: DataFrame, blocks: bool) -> Iterator[dict[str, Any]]:
-    place, exchange, user_texts = None, 0, []
+    dialogue, exchange = None, 0
+    user_texts: list[str] = []
     rows = rollouts.sort_values(["situation_id", "turn"])[["situation_id", "role", "text", "content"]]
     for situation, role, text, content in rows.itertuples(index=False, name=None):
-        if situation != place:
-            place, exchange, user_texts = situation, 0, []
+        if situation != dialogue:
+            dialogue, exchange, user_texts = situation, 0, []
         if role == "user":
             user_texts.append(text)
             continue

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
-from sage_dialog.evaluation.report.report import Contents, render_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -28,7 +26,7 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture
-def report(contents: Contents, tmp_path: Path) -> Path:
+def report(contents: dict[str, Any], tmp_path: Path) -> Path:
     """With hostile text in a message, a vote, a candidate and the reason why another is not valid."""
 
     def spoiled(rows: pa.Table, where: dict[str, Any], **columns: Any) -> pa.Table:
@@ -41,10 +39,10 @@ def report(contents: Contents, tmp_path: Path) -> Path:
     played = {"situation_id": "test/5", "turn": 1}
     spoiled_contents = replace(
         contents,
-        rollouts=contents.rollouts | {"sage_dpo": spoiled(contents.rollouts["sage_dpo"], played, text=HOSTILE)},
-        judge_votes=spoiled(contents.judge_votes, {"situation_id": "test/5", "order": "ab"}, raw_response=HOSTILE),
-        candidates=spoiled(
-            spoiled(contents.candidates, {**played, "candidate": 2}, utterance=HOSTILE, a_emotion=HOSTILE),
+        rollouts=contents["rollouts"] | {"sage_dpo": spoiled(contents["rollouts"]["sage_dpo"], played, text=HOSTILE)},
+        judge_votes=spoiled(contents["judge_votes"], {"situation_id": "test/5", "order": "ab"}, raw_response=HOSTILE),
+        candidates_1=spoiled(
+            spoiled(contents["candidates_1"], {**played, "candidate": 2}, utterance=HOSTILE, a_emotion=HOSTILE),
             {**played, "candidate": 3},
             text=HOSTILE,
             invalid_reason=HOSTILE,
@@ -81,17 +79,19 @@ class Opened:
 
 
 def test_dialogues_of_a_situation_stand_side_by_side_with_their_votes(
-    chromium: Any, report: Path, contents: Contents
+    chromium: Any, report: Path, contents: dict[str, Any]
 ) -> None:
     opened = Opened(chromium, report)
     opened.choose("dialogues", "test/7")
     shown = opened.page.locator("#dialogues-shown")
     assert shown.locator(".side h4").all_text_contents() == ["sage_0", "sage_dpo"]  # the last pair of the parameters
     for column, policy in enumerate(("sage_0", "sage_dpo")):
-        said = [row for row in contents.rollouts[policy].sort_by("turn").to_pylist() if row["situation_id"] == "test/7"]
+        said = [
+            row for row in contents["rollouts"][policy].sort_by("turn").to_pylist() if row["situation_id"] == "test/7"
+        ]
         found = shown.locator(".side > div").nth(column).locator(".said").all_text_contents()
         assert found == [row["text"] for row in said]
-    votes = {(vote["order"]): vote for vote in contents.judge_votes.to_pylist()
+    votes = {(vote["order"]): vote for vote in to_rows(contents["judge_votes"])
              if vote["situation_id"] == "test/7" and vote["policy_b"] == "sage_dpo"}  # fmt: skip
     names = {"a": "sage_0", "b": "sage_dpo", "tie": "tie"}
     answers = [names[votes[order]["vote"]] for order in ("ab", "ba")]
@@ -209,14 +209,16 @@ def test_on_paper_everything_is_unfolded_and_nothing_waits_for_a_click(chromium:
     opened.done(report)
 
 
-def test_a_run_without_dialogues_opens_without_complaints(chromium: Any, contents: Contents, tmp_path: Path) -> None:
+def test_a_run_without_dialogues_opens_without_complaints(
+    chromium: Any, contents: dict[str, Any], tmp_path: Path
+) -> None:
     page = tmp_path / "empty.html"
     nothing = {
         "rollouts": {},
-        "trajectories": schemas.TRAJECTORIES.empty_table(),
-        "candidates": schemas.CANDIDATES.empty_table(),
+        "trajectories": from_rows([], schemas.TRAJECTORIES),
+        "candidates": from_rows([], schemas.CANDIDATES),
     }
-    page.write_text(render_report(replace(contents, **nothing)), encoding="utf-8")
+    page.write_text(render_report(contents, **nothing), encoding="utf-8")
     opened = Opened(chromium, page)
     assert opened.page.get_by_text("There is no dialogue to show.").is_visible()
     assert opened.page.get_by_text("The last search kept no dialogue.").is_visible()

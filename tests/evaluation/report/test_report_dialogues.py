@@ -7,11 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from sage_dialog.evaluation.report.dialogues import as_json, dialogues_of_situations, searches
 
 from sage_dialog import schemas
 from sage_dialog.evaluation.report import dialogues as report_dialogues
-from sage_dialog.evaluation.report.dialogues import as_json, dialogues_of_situations, searches
-from sage_dialog.evaluation.report.report import Contents
 
 
 def vote(situation: str, order: str, said: str, judge: str = "j") -> dict[str, Any]:
@@ -80,10 +79,10 @@ def test_votes_are_told_by_name_with_what_comes_of_them(many: dict[str, pa.Table
     assert [of["outcome"] for of in half["votes"] if of["judge"] == "mumbling"] == ["old"]
 
 
-def test_turns_stand_in_their_order_with_the_blocks_of_the_agent(contents: Contents) -> None:
-    (row,) = (row for row in searches(contents.trajectories, contents.candidates, {"test/1": "angry"}, 3)
+def test_turns_stand_in_their_order_with_the_blocks_of_the_agent(contents: dict[str, Any]) -> None:
+    (row,) = (row for row in searches(contents["trajectories_1"], contents["candidates_1"], {"test/1": "angry"}, 3)
               if row["id"] == "test/1")  # fmt: skip
-    said = [line for line in contents.trajectories.sort_by("turn").to_pylist() if line["situation_id"] == "test/1"]
+    said = [line for line in contents["trajectories_1"].sort_by("turn").to_pylist() if line["situation_id"] == "test/1"]
     assert [(turn["role"], turn["text"]) for turn in row["turns"]] == [(line["role"], line["text"]) for line in said]
     assert (row["emotion"], row["outcome"]) == ("angry", "turn limit")
     agent, user = row["turns"][1], row["turns"][2]
@@ -91,9 +90,9 @@ def test_turns_stand_in_their_order_with_the_blocks_of_the_agent(contents: Conte
     assert "state" not in user and user["candidates"] == []
 
 
-def test_candidates_are_all_there_the_chosen_marked_the_broken_as_written(contents: Contents) -> None:
-    shuffled = contents.candidates.take(list(range(contents.candidates.num_rows))[::-1])
-    row = searches(contents.trajectories, shuffled, {}, 3)[0]
+def test_candidates_are_all_there_the_chosen_marked_the_broken_as_written(contents: dict[str, Any]) -> None:
+    shuffled = contents["candidates_1"].take(list(range(len(contents["candidates_1"])))[::-1])
+    row = searches(contents["trajectories_1"], shuffled, {}, 3)[0]
     candidates = row["turns"][3]["candidates"]
     assert [(one["number"], one["chosen"]) for one in candidates] == [(1, True), (2, False), (3, False), (4, False)]
     assert candidates[1]["text"] == "Candidate 1 says this." and "why" not in candidates[1]

@@ -45,9 +45,7 @@ Reply = Mapping[str, Any]  # a row of `schemas.REPLIES`
 Finding = tuple[Reply, str]  # a reply that fails, and the words that match or what is wrong with its blocks
 
 
-def failure_modes(
-    rollouts: DataFrame, replies: DataFrame, confidence: float, seed: int
-) -> tuple[DataFrame, DataFrame]:
+def failure_modes(rollouts: DataFrame, replies: DataFrame, confidence: float, seed: int) -> tuple[DataFrame, DataFrame]:
     """Return each policy's rate of each failure of `FAILURES`, and some examples.
 
     Intervals take dialogues as clusters. Examples are drawn by seed, policy and reply, up to three of each failure, so
@@ -108,8 +106,8 @@ def _find(
         text, exchange = reply["text"], reply["exchange"]
         user_text += "\n" + reply["user_text"]
         if failure == "poses_as_human":
-            if words := human_claim(text, user_text):
-                yield reply, words
+            if claim := human_claim(text, user_text):
+                yield reply, claim
         elif failure in OF_LATER_REPLIES:
             value = text if failure == "repeated_reply" else " ".join(opening(text))
             if first.setdefault(value, exchange) != exchange:

@@ -115,8 +115,8 @@ def _shares_of_group(
     shares = []
     for label, total in sorted(totals.items(), key=lambda item: (-item[1], item[0])):
         clusters: Counter[tuple[float, int]] = Counter({(0, size): number for size, number in sizes.items()})
-        for (count, size), number in with_label[label].items():
-            clusters[count, size] += number
+        for (times, size), number in with_label[label].items():
+            clusters[times, size] += number
             clusters[0, size] -= number
         shares.append((label, total, counted_share(+clusters, confidence)))
     return shares
