@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from policy_cards import cards_of
 
 from sage_dialog import schemas
 from sage_dialog.config import Evaluation
@@ -45,7 +46,7 @@ PAIRS = (("sage_0", "sage_1"), ("sage_1", "sage_2"), ("sage_0", "sage_dpo"))
 RolloutsOf = Callable[..., DataFrame]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def rollouts_of() -> RolloutsOf:
     """A function from each policy's agent messages by situation, blocks included, to a table of ROLLOUTS."""
 
@@ -96,7 +97,7 @@ def prefers_longer() -> PrefersLonger:
     return PrefersLonger()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def situations() -> DataFrame:
     rows = [
         {
@@ -110,13 +111,13 @@ def situations() -> DataFrame:
     return from_rows(rows, schemas.SITUATIONS)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config() -> Evaluation:
     sampling = {"temperature": 1.0, "top_k": 100}
     return Evaluation(agent=sampling, user=sampling, pairs=PAIRS, exchanges=4)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def rollouts(rollouts_of: RolloutsOf, situations: DataFrame) -> DataFrame:
     """sage_0 writes no blocks; the others do, but for a few broken ones, and later ones say more."""
     messages: dict[str, dict[str, list[str]]] = {policy: {} for policy in POLICIES}
@@ -142,7 +143,7 @@ def _message(draw: Any, situation: dict[str, str], rank: int, blocks: bool, plac
     return render(Chain(Intent("sharing", read, ("garden",)), Intent(means, feels, ("garden",)), utterance))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def bootstrap() -> Bootstrap:
     return Bootstrap(confidence=0.95, replicates=2000, seed=0)
 
@@ -157,25 +158,7 @@ def _benchmarks() -> dict[str, list[Score]]:
     return {"sage_0": [score(9)], "sage_dpo": [score(5)]}
 
 
-def cards_of(**policies: bool) -> DataFrame:
-    """Return a table of POLICIES from whether each policy writes blocks."""
-    cards = [
-        {
-            "policy": policy,
-            "kind": "adapter" if blocks else "base",
-            "blocks": blocks,
-            "revision": "0123456789abcdef" * 4,
-            "base": "sage_0",
-            "base_revision": "fedcba9876543210" * 4,
-            "parent": "sage_0" if blocks else None,
-            "parent_revision": None,
-        }
-        for policy, blocks in policies.items()
-    ]
-    return from_rows(cards, schemas.POLICIES)
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def replies_of(rollouts_of: RolloutsOf) -> RolloutsOf:
     """A function from each policy's agent messages by situation to a table of REPLIES; sage_0 writes no blocks."""
 
@@ -186,12 +169,12 @@ def replies_of(rollouts_of: RolloutsOf) -> RolloutsOf:
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def replies(rollouts: DataFrame) -> DataFrame:
     return parse_replies(rollouts, cards_of(**POLICIES))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def contents(
     bootstrap: Bootstrap, config: Evaluation, situations: DataFrame, rollouts: DataFrame, replies: DataFrame
 ) -> dict[str, Any]:

@@ -107,9 +107,9 @@ def test_the_weights_behind_a_hosted_name_are_not_known(contents: dict[str, Any]
 def test_without_scripts_some_dialogues_and_a_search_stand_there(contents: dict[str, Any]) -> None:
     html = render_report(contents)
     text = words_of(html)
-    shown = [row for row in data_of(html, "dialogues")["rows"][:2]]
-    for row in shown:
-        for _, said in contents["rollouts"].query("situation_id == @row['id']").groupby("policy"):
+    rollouts = contents["rollouts"]
+    for row in data_of(html, "dialogues")["rows"][:2]:
+        for _, said in rollouts[rollouts["situation_id"] == row["id"]].groupby("policy"):
             assert len(said) == 9 and all(line in text for line in said["text"])
     assert "12 of 12 situations are here." in text and "12 of 12 searched situations of the last iteration" in text
     turns = text.split("The last search")[1]

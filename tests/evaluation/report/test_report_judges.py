@@ -108,10 +108,7 @@ def test_a_run_that_nobody_judged_says_so_and_nothing_more(contents: dict[str, A
 
 
 def test_what_is_said_of_people_knows_that_they_are_asked_once(contents: dict[str, Any]) -> None:
-    asked_once = pa.Table.from_pylist(
-        [{**row, "judge": "human:anna"} for row in to_rows(contents["judge_votes"]) if row["order"] == "ab"],
-        schema=schemas.JUDGE_VOTES,
-    )
+    asked_once = spoiled(contents["judge_votes"].query("order == 'ab'"), judge="human:anna")
     tables = ("win_rates", "ranking", "judge_checks", "length_control", "sample_sizes")
     of_anna = {name: spoiled(contents[name], judge="human:anna") for name in tables}
     even = {"statistic": "says_tie", "judge": "human:anna", "n": 36, "value": 0.1, "low": 0.02, "high": 0.3}
@@ -146,10 +143,9 @@ def test_what_holds_is_said_first(contents: dict[str, Any]) -> None:
     rows[1] |= {"p_adjusted": 0.2}
     rows[2] |= {"p_adjusted": 0.03, "win_rate_b": 0.9, "low": 0.7, "high": 0.98, "n": 12, "wins_a": 1, "wins_b": 9}
     table = from_rows(rows, schemas.WIN_RATES)
-    truth = pa.Table.from_pylist(
-        [{**row, "judge_b": "world truth", "decided": 30,
-          "same_winner": 0.8, "same_low": 0.6, "same_high": 0.9, "same_by_lot": 0.61}
-         for row in to_rows(contents["judge_agreement"])], schema=schemas.JUDGE_AGREEMENT
+    truth = spoiled(
+        contents["judge_agreement"],
+        judge_b="world truth", decided=30, same_winner=0.8, same_low=0.6, same_high=0.9, same_by_lot=0.61,
     )  # fmt: skip
     text = words_of(render_report(contents, win_rates=table, judge_agreement=truth))
     first = text.split("At a glance")[1].split("Win rates")[0]
