@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
 from sage_dialog.config import Evaluation
 from sage_dialog.core.seeds import generator
-from sage_dialog.core.tables import DataFrame, from_rows
+from sage_dialog.core.tables import DataFrame, from_arrow, from_rows, to_arrow
 from sage_dialog.corpora.reddit.funnel_figure import funnel_figure
 from sage_dialog.evaluation.benchmarks.scores import Score, benchmark_scores
 from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.judging.agreement import judge_agreement
 from sage_dialog.evaluation.judging.judge_bias import judge_checks, self_preference
-from sage_dialog.evaluation.judging.length import length_control, words_said
+from sage_dialog.evaluation.judging.length import count_words, length_control
 from sage_dialog.evaluation.judging.power import sample_sizes
 from sage_dialog.evaluation.judging.ranking import ranking
 from sage_dialog.evaluation.judging.votes import collect_votes, win_rates
@@ -159,9 +160,10 @@ def _benchmarks() -> dict[str, list[Score]]:
 
 @pytest.fixture
 def contents(bootstrap: Bootstrap, config: Evaluation, situations: pa.Table, rollouts: DataFrame) -> Contents:
-    rollouts = by_policy(rollouts)
     with_blocks = [policy for policy, blocks in POLICIES.items() if blocks]
     votes = collect_votes(rollouts, config.pairs, PrefersLonger())
+    words = count_words(rollouts)
+    rollouts = by_policy(rollouts)
     scores = [
         {
             "scorer": "world truth",
@@ -248,8 +250,8 @@ def contents(bootstrap: Bootstrap, config: Evaluation, situations: pa.Table, rol
     confusion = emotion_confusion(readings, 0.95)
     searched_for = pa.Table.from_pylist(candidates, schema=schemas.CANDIDATES)
     failures, examples = failure_modes(rollouts, with_blocks, 0.95, seed=3)
-    same = [{**vote, "judge": "offline-twin"} for vote in votes]
-    words = words_said(rollouts)
+    both_judges = pd.concat([votes, votes.assign(judge="offline-twin")])
+    cards_table = pa.Table.from_pylist(cards, schema=schemas.POLICIES)
     return Contents(
         config=config,
         seed=3,
@@ -258,19 +260,17 @@ def contents(bootstrap: Bootstrap, config: Evaluation, situations: pa.Table, rol
             "selector": "offline-test-selector",
         },
         judges=["offline-test-judge"],
-        policies=pa.Table.from_pylist(cards, schema=schemas.POLICIES),
+        policies=cards_table,
         situations=situations,
         rollouts=rollouts,
-        judge_votes=pa.Table.from_pylist(votes, schema=schemas.JUDGE_VOTES),
-        win_rates=pa.Table.from_pylist(rates, schema=schemas.WIN_RATES),
-        ranking=pa.Table.from_pylist(ranking(votes, bootstrap), schema=schemas.RANKING),
-        judge_checks=pa.Table.from_pylist(judge_checks(votes, words, 0.95), schema=schemas.JUDGE_CHECKS),
-        length_control=pa.Table.from_pylist(length_control(votes, words, 0.95), schema=schemas.LENGTH_CONTROL),
-        judge_agreement=pa.Table.from_pylist(judge_agreement(votes + same, bootstrap), schema=schemas.JUDGE_AGREEMENT),
-        self_preference=pa.Table.from_pylist(self_preference(votes, cards, bootstrap), schema=schemas.SELF_PREFERENCE),
-        sample_sizes=pa.Table.from_pylist(
-            sample_sizes(rates, config.true_shares, 0.95, config.power), schema=schemas.SAMPLE_SIZES
-        ),
+        judge_votes=to_arrow(votes),
+        win_rates=to_arrow(rates),
+        ranking=to_arrow(ranking(votes, bootstrap)),
+        judge_checks=to_arrow(judge_checks(votes, words, 0.95)),
+        length_control=to_arrow(length_control(votes, words, 0.95)),
+        judge_agreement=to_arrow(judge_agreement(both_judges, bootstrap)),
+        self_preference=to_arrow(self_preference(votes, from_arrow(cards_table), bootstrap)),
+        sample_sizes=to_arrow(sample_sizes(rates, config.true_shares, 0.95, config.power)),
         emotion_accuracy=pa.Table.from_pylist(
             emotion_accuracy(rollouts, with_blocks, situations, config.confidence), schema=schemas.EMOTION_ACCURACY
         ),
@@ -306,10 +306,6 @@ def contents(bootstrap: Bootstrap, config: Evaluation, situations: pa.Table, rol
         candidates=searched_for,
         trajectories=pa.Table.from_pylist(searched, schema=schemas.TRAJECTORIES),
         external_scores=pa.Table.from_pylist(scores, schema=schemas.EXTERNAL_SCORES),
-        external_win_rates=pa.Table.from_pylist(
-            [{**row, "judge": "world truth"} for row in rates], schema=schemas.WIN_RATES
-        ),
-        external_votes=pa.Table.from_pylist(
-            [{**vote, "judge": "world truth"} for vote in votes], schema=schemas.JUDGE_VOTES
-        ),
+        external_win_rates=to_arrow(rates.assign(judge="world truth"), schemas.WIN_RATES),
+        external_votes=to_arrow(votes.assign(judge="world truth"), schemas.JUDGE_VOTES),
     )
