@@ -72,20 +72,19 @@ def outcomes(votes: DataFrame, rule: OutcomeRule = "agreement") -> DataFrame:
         ValueError: naming a situation that was not judged exactly once in each order.
     """
     cell = [*PAIR, "situation_id"]
-    if (repeated := votes.duplicated([*cell, "order"])).any():
-        vote = votes[repeated].iloc[0]
+    by_pair = votes[[*cell, "order", "vote"]].iloc[votes.groupby(PAIR, sort=False).ngroup().argsort(kind="stable")]
+    cells, places = by_pair.groupby(cell, sort=False).ngroup().to_numpy(), (by_pair["order"] == "ba").to_numpy(int)
+    if (repeated := pd.Series(2 * cells + places).duplicated()).any():
+        vote = by_pair[repeated.to_numpy()].iloc[0]
         raise ValueError(f"{_describe(vote)} was judged twice as {vote['order']}")
-    judged = votes[cell].drop_duplicates()
-    judged = judged.iloc[judged.groupby(PAIR, sort=False).ngroup().to_numpy().argsort(kind="stable")]
-    for order in ORDERS:
-        of_order = votes.loc[votes["order"] == order, [*cell, "vote"]].rename(columns={"vote": order})
-        judged = judged.merge(of_order, how="left", on=cell)
-    single = judged["ab"].isna() | judged["ba"].isna()
-    if (missing := single & ~judged["judge"].str.startswith(PERSON)).any():
-        row = judged[missing].iloc[0]
-        raise ValueError(f"{_describe(row)} was not judged in order {'ab' if pd.isna(row['ab']) else 'ba'}")
-    ab = judged["ab"].fillna(judged["ba"]).to_numpy()
-    ba = judged["ba"].fillna(judged["ab"]).to_numpy()
+    judged = by_pair[cell].iloc[np.unique(cells, return_index=True)[1]].reset_index(drop=True)
+    answers = np.full((len(judged), 2), None, dtype=object)
+    answers[cells, places] = by_pair["vote"]
+    missing = pd.isna(answers)
+    if (invalid := missing.any(axis=1) & ~judged["judge"].str.startswith(PERSON).to_numpy(bool)).any():
+        order = ORDERS[missing[invalid][0].argmax()]
+        raise ValueError(f"{_describe(judged[invalid].iloc[0])} was not judged in order {order}")
+    ab, ba = np.where(missing, answers[:, ::-1], answers).T  # a person's single vote stands for both orders
     unreadable = (ab == "unreadable") | (ba == "unreadable")
     kind = np.select([unreadable, ab != ba, ab == "tie"], ["unreadable", "inconsistent", "tie"], "win")
     if rule == "half":
@@ -94,7 +93,10 @@ def outcomes(votes: DataFrame, rule: OutcomeRule = "agreement") -> DataFrame:
     else:
         decided = kind == "win" if rule == "agreement" else ab != "unreadable"
         outcome = np.where(decided, ab, "tie")
-    return judged.assign(kind=kind, outcome=outcome)
+    columns = {
+        order: pd.array(column, dtype=votes["vote"].dtype) for order, column in zip(ORDERS, answers.T, strict=True)
+    }
+    return judged.assign(**columns, kind=kind, outcome=outcome)
 
 
 def win_rates(votes: DataFrame, bootstrap: Bootstrap, rule: OutcomeRule = "agreement") -> DataFrame:
