@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 from kedro.framework.session import KedroSession
 from nbclient import NotebookClient
+from sage_dialog.evaluation.report.report import Contents
 
 from sage_dialog import schemas
 from sage_dialog.config import Evaluation
 from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.core.tables import DataFrame, from_arrow, from_rows
-from sage_dialog.evaluation.report.report import Contents
 from sage_dialog.pipelines.evaluation import create_pipeline
 from sage_dialog.pipelines.evaluation.nodes import by_policy, check_judges, count_wins, rank_policies
 from sage_dialog.roles.offline.judge import OfflineJudge
