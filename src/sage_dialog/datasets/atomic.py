@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
 import fsspec
-from kedro.io import AbstractVersionedDataset, DatasetError, Version
+from kedro.io import DatasetError, Version
 from kedro.io.core import VersionNotFoundError
 
 from sage_dialog.core.atomic_files import atomic_file
@@ -23,14 +23,14 @@ from sage_dialog.lineage.content import Content, content_of, of_stream
 from sage_dialog.lineage.records import RUN
 
 if TYPE_CHECKING:
-    _Versioned = AbstractVersionedDataset[Any, Any]
+    from kedro_datasets.pandas import ParquetDataset as Dataset  # or another of the same shape
 else:
-    _Versioned = object  # a base class of Kedro's would keep the dataset's own `__init__` from being called
+    Dataset = object  # Kedro wraps the `__init__` of its subclasses, and would skip the dataset's own
 
 logger = logging.getLogger(__name__)
 
 
-class AtomicMixin(_Versioned):
+class AtomicMixin(Dataset):
     """Atomic saves for a versioned dataset, and a latest version that is complete.
 
     A class names it before the dataset whose `load` and `save` it uses::
@@ -48,6 +48,7 @@ class AtomicMixin(_Versioned):
     kind = "file"
     """What a version is, for error messages."""
     _protocol = "file"
+    _cached_load_version: str | None
 
     def fault(self, path: str) -> str | None:
         """Return why a version is incomplete, judged without reading all of it; None for a complete one."""
@@ -56,7 +57,7 @@ class AtomicMixin(_Versioned):
     def load(self) -> Any:
         path = self._get_load_path()
         try:
-            return super().load.__wrapped__(self)  # type: ignore[attr-defined]  # Kedro's wrapper is around this one
+            return super().load.__wrapped__(self)  # Kedro's wrapper is around this method already
         except (ValueError, OSError) as error:
             if not self._exists_function(str(path)):
                 raise DatasetError(f"{path} does not exist.") from error
@@ -86,7 +87,7 @@ class AtomicMixin(_Versioned):
         local = copy(self)
         local._protocol, local._fs = "file", fsspec.filesystem("file")
         local._filepath, local._version = PurePosixPath(path), None
-        super().save.__wrapped__(local, data)  # type: ignore[attr-defined]  # Kedro's wrapper looks for the version
+        super().save.__wrapped__(local, data)  # Kedro's wrapper would look for the saved version
 
     def content(self, version: str) -> Content:
         """Return the size, time of change and sha256 of a version; the time is 0 on an object store."""
@@ -132,14 +133,13 @@ class AtomicMixin(_Versioned):
 
     def _changed(self, **attributes: Any) -> Self:
         changed = copy(self)
-        vars(changed).update(attributes)
+        changed.__dict__.update(attributes)
         changed._clear_version_cache()
         return changed
 
     def _fetch_latest_load_version(self) -> str:
-        if self._cached_load_version is None:
-            self._cached_load_version = self._own_version() or self._latest_version()
-        return self._cached_load_version
+        version = self._cached_load_version = self._cached_load_version or self._own_version() or self._latest_version()
+        return version
 
     def _own_version(self) -> str | None:
         """Return the version that this run has saved, if it has."""
