@@ -137,6 +137,20 @@ TRAJECTORIES = pa.schema(
 
 ROLLOUTS = pa.schema([_required("policy", pa.string()), *TRAJECTORIES])  # of an external model: its name in the catalog
 
+REPLIES = pa.schema(
+    [
+        _required("policy", pa.string()),
+        _required("situation_id", pa.string()),
+        _required("exchange", pa.int32()),  # 1 is the reply to the situation itself
+        _required("text", pa.string()),  # what the user reads
+        _required("user_text", pa.string()),  # what the user wrote since the reply before
+        _required("blocks", pa.bool_()),  # whether the policy writes blocks
+        *_intent_fields("u_"),
+        *_intent_fields("a_"),
+        pa.field("invalid_reason", pa.string()),  # why the blocks do not parse
+    ]
+)
+
 DPO_PAIRS = pa.schema(
     [
         _required("situation_id", pa.string()),
