@@ -19,12 +19,12 @@ from urllib.request import urlopen
 import pytest
 from click.testing import CliRunner, Result
 from kedro.io import Version
-from voting import HOSTILE, POLICIES, rollouts_of, vote_on
+from voting import HOSTILE, PAIRS, POLICIES, rollouts_of, vote_on
 
 from sage_dialog.commands.arena import arena
 from sage_dialog.datasets.parquet import VersionedParquet
 from sage_dialog.studio.arena import server
-from sage_dialog.studio.arena.ballots import Ballot
+from sage_dialog.studio.arena.ballots import plan_ballots
 from sage_dialog.studio.arena.session import Session
 from sage_dialog.studio.arena.vote_file import VoteFile
 
@@ -93,7 +93,7 @@ def test_a_taken_port_is_an_error(run: Callable[..., Result]) -> None:
     assert f"Port {port} is taken" in done.output and f"--port {port + 1}" in done.output
 
 
-def test_the_command_serves_the_selected_pairs_and_prints_a_summary(
+def test_it_serves_the_selected_pairs_and_prints_a_summary(
     run: Callable[..., Result], votes: Path, monkeypatch
 ) -> None:
     opened: list[str] = []
@@ -116,7 +116,8 @@ def test_the_command_serves_the_selected_pairs_and_prints_a_summary(
     assert len((votes / "anna.jsonl").read_text().splitlines()) == 4
 
 
-def test_the_status_counts_valid_votes(run: Callable[..., Result], votes: Path, ballots: list[Ballot]) -> None:
+def test_the_status_counts_valid_votes(run: Callable[..., Result], votes: Path) -> None:
+    ballots = plan_ballots(rollouts_of(9, *POLICIES), PAIRS, None, "anna", 7)
     assert "There are no votes yet" in run("--status").output
     for rater, number in (("anna", 3), ("bert", 1)):
         file = VoteFile(votes, rater)
