@@ -16,7 +16,7 @@ from scripted_engine import ScriptedEngine
 from sage_dialog import schemas
 from sage_dialog.config import Caps, Evaluation, Llm, SacAugmentation, SamplingConfig
 from sage_dialog.core.policies import Policy, PolicyCard
-from sage_dialog.core.tables import from_arrow
+from sage_dialog.core.tables import from_arrow, to_rows
 from sage_dialog.datasets.external_models import ExternalModels
 from sage_dialog.hooks import RunRefused, check_parameters
 from sage_dialog.inference.engine import Prompt
@@ -28,13 +28,14 @@ from sage_dialog.pipelines.evaluation.nodes import (
     describe_policies,
     describe_replies,
     judge_pairs,
+    parse_blocks,
     play_external_models,
 )
 from sage_dialog.roles.offline.judge import OfflineJudge
 from sage_dialog.sac import Chain, Intent, render
 
 SAMPLING = {"agent": SamplingConfig(max_new_tokens=20), "user": SamplingConfig(max_new_tokens=20)}
-DIALS = Evaluation(**SAMPLING, exchanges=2, pairs=(("sage_0", "theirs"),), one_question=False)
+EVALUATION = Evaluation(**SAMPLING, exchanges=2, pairs=(("sage_0", "theirs"),), one_question=False)
 
 
 def answer(body: dict[str, Any]) -> str:
@@ -87,7 +88,17 @@ def played(
     mix = SacAugmentation(system_prompts={"listener": "Listen.", "speaker": "Share."})
     opened = user or ScriptedEngine(shares)
     return play_external_models(
-        *(players["sage_0"], players["sage_1"], situations(), lambda *_: opened, entry.load(), DIALS, mix, 0, None),
+        *(
+            players["sage_0"],
+            players["sage_1"],
+            situations(),
+            lambda *_: opened,
+            entry.load(),
+            EVALUATION,
+            mix,
+            0,
+            None,
+        ),
         str(scratch),
     )
 
@@ -138,16 +149,13 @@ def test_it_is_judged_and_described_like_a_policy(server, players, tmp_path) -> 
     theirs = played(entry, players, tmp_path / "scratch")
     ours = from_arrow(theirs.drop_columns("policy"))
     rollouts = collect_rollouts(from_arrow(theirs), sage_0=ours, sage_1=ours)
-    votes = judge_pairs(DIALS, [OfflineJudge()], rollouts)
-    assert votes.num_rows == 2 * 12
-    assert set(votes["policy_b"].to_pylist()) == {"theirs"}
+    votes = judge_pairs(EVALUATION, [OfflineJudge()], rollouts)
+    assert len(votes) == 2 * 12 and set(votes["policy_b"]) == {"theirs"}
     cards = describe_policies(entry.load(), **players)
-    assert (
-        cards.to_pylist()[-1] | {"policy": "theirs", "kind": "outside", "base": MODEL, "blocks": False}
-        == (cards.to_pylist()[-1])
-    )
-    statistics = describe_replies(DIALS, cards, rollouts)[2]
-    assert set(statistics["policy"].to_pylist()) == {"sage_0", "sage_1", "theirs"}
+    card = to_rows(cards)[-1]
+    assert card == card | {"policy": "theirs", "kind": "outside", "base": MODEL, "blocks": False}
+    statistics = describe_replies(rollouts, parse_blocks(rollouts, cards), EVALUATION)[2]
+    assert set(statistics["policy"]) == {"sage_0", "sage_1", "theirs"}
 
 
 def test_no_outside_model_is_an_empty_table_and_opens_no_engine(players, tmp_path) -> None:
@@ -155,7 +163,7 @@ def test_no_outside_model_is_an_empty_table_and_opens_no_engine(players, tmp_pat
         raise AssertionError("an engine was opened")
 
     mix = SacAugmentation(system_prompts={"listener": "Listen."})
-    arguments = (players["sage_0"], players["sage_1"], situations(), never, {}, DIALS, mix, 0, None, str(tmp_path))
+    arguments = (players["sage_0"], players["sage_1"], situations(), never, {}, EVALUATION, mix, 0, None, str(tmp_path))
     assert play_external_models(*arguments).num_rows == 0
 
 

@@ -37,5 +37,3 @@ def test_an_external_score_beyond_one_is_named() -> None:
     row = {"scorer": "w", "policy": "p", "situation_id": "s7", "statistic": "suitable", "exchange": 1, "value": 1.5}
     with pytest.raises(ValueError, match=r"s7.*not between 0 and 1"):
         mean_scores(from_rows([row], schemas.EXTERNAL_SCORES), 0.95)
-
-

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from judging_tables import Row, votes_table, words_table
+from sage_dialog.evaluation.report.judges import flips_by_lot, in_words
+from sage_dialog.evaluation.report.report import Contents, render_report
 
 from sage_dialog import schemas
 from sage_dialog.core.tables import from_rows, to_arrow
@@ -16,8 +18,6 @@ from sage_dialog.evaluation.judging.agreement import judge_agreement
 from sage_dialog.evaluation.judging.judge_bias import judge_checks, self_preference
 from sage_dialog.evaluation.judging.length import length_control
 from sage_dialog.evaluation.judging.votes import win_rates
-from sage_dialog.evaluation.report.judges import flips_by_lot, in_words
-from sage_dialog.evaluation.report.report import Contents, render_report
 
 SITUATIONS = 400
 ORDERS = ("ab", "ba")

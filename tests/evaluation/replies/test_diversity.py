@@ -7,8 +7,8 @@ from statistics import fmean
 
 import numpy as np
 import pytest
-from policy_cards import cards_of
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+from policy_cards import cards_of
 
 from sage_dialog import schemas
 from sage_dialog.core.seeds import generator
@@ -82,7 +82,7 @@ def test_longer_replies_of_the_same_kind_vary_as_much(figures: Figures) -> None:
         for all_ in (short.values(), long.values())
     ]
     assert plain[0] > 4 * plain[1]
-    few, many = (figures(texts))["distinct_1"] for texts in (short, long)
+    few, many = (figures(texts)["distinct_1"] for texts in (short, long))
     assert few[0] == pytest.approx(many[0], abs=0.01) and few[1] <= few[0] <= few[2]
 
 
@@ -98,7 +98,7 @@ def test_self_bleu_is_nltks_against_the_other_situations_of_the_exchange(figures
                 reply = texts[one][place].split()
                 scores.append(sentence_bleu(others, reply, smoothing_function=SmoothingFunction().method1))
         expected.append(fmean(scores))
-    assert figures(texts))["self_bleu"][0] == pytest.approx(fmean(expected)
+    assert figures(texts)["self_bleu"][0] == pytest.approx(fmean(expected))
 
 
 def test_different_actions_by_hand(figures: Figures) -> None:
