@@ -33,11 +33,11 @@ INTENTS = (Intent("sharing", "sad", ("keys",)), Intent("comfort", "calm", ("keys
 PROJECT = Path(__file__).parents[2]
 
 
-def annotation(dialogue: str, turn: int, speaker: str, text: str, intent: Intent) -> dict[str, Any]:
+def annotation(dialogue: str, turn: int, role: str, text: str, intent: Intent) -> dict[str, Any]:
     return {
         "dialogue_id": dialogue,
         "turn": turn,
-        "speaker": speaker,
+        "role": role,
         "motivation": intent.motivation,
         "emotion": intent.emotion,
         "topics": list(intent.topics) or None,

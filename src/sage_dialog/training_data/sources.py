@@ -97,7 +97,7 @@ class Sources:
         return dialogues
 
     def _annotation_rows(self) -> Iterator[tuple]:
-        columns = ["dialogue_id", "speaker", "text", "motivation", "emotion", "topics"]
+        columns = ["dialogue_id", "role", "text", "motivation", "emotion", "topics"]
         ordered = self._annotations.sort_by([("dialogue_id", "ascending"), ("turn", "ascending")]).select(columns)
         for batch in ordered.to_batches(max_chunksize=4096):
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)

@@ -35,7 +35,7 @@ def annotate_dialogues(dialogues: Table, annotator: Annotator) -> tuple[Table, T
                 {
                     "dialogue_id": row["dialogue_id"],
                     "turn": turn,
-                    "speaker": utterance.role,
+                    "role": utterance.role,
                     "motivation": label.intent.motivation,
                     "emotion": label.intent.emotion,
                     "topics": list(label.intent.topics),
