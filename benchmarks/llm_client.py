@@ -201,7 +201,7 @@ def _client(url: str, folder: Path) -> Any:
 
     endpoint = Endpoint(base_urls=(url,), model=MODEL, concurrency=CONCURRENCY, sampling={"max_tokens": 100})
     budget = Budget(Caps(calls=10**9, tokens=10**12, money=1e6), {}, {MODEL: Price(prompt=0.1, completion=0.4)})
-    return Client(endpoint, ResponseCache(folder / "replies.sqlite"), budget)
+    return Client(endpoint, ResponseCache(folder / "responses.sqlite"), budget)
 
 
 def child(*arguments: object) -> dict[str, Any]:

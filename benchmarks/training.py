@@ -126,7 +126,7 @@ def plain(base: Any, told: list[dict[str, Any]], scratch: Path, threads: int) ->
 
     arguments = SFTConfig(
         output_dir=str(scratch), learning_rate=DIALS.learning_rate, per_device_train_batch_size=DIALS.batch_size,
-        num_train_epochs=DIALS.epochs, warmup_steps=DIALS.warmup_ratio, lr_scheduler_type=DIALS.schedule,
+        num_train_epochs=DIALS.epochs, warmup_steps=DIALS.warmup_ratio, lr_scheduler_type=DIALS.lr_scheduler_type,
         max_length=None, assistant_only_loss=True, use_cpu=True, bf16=False, gradient_checkpointing=False,
         save_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
     )  # fmt: skip

@@ -21,7 +21,7 @@ def request(role: str, words: str, model: str = "big[bold]") -> ChatRequest:
 
 @pytest.fixture
 def response_cache(tmp_path: Path) -> Iterator[ResponseCache]:
-    response_cache = ResponseCache(tmp_path / "replies.sqlite")
+    response_cache = ResponseCache(tmp_path / "responses.sqlite")
 
     async def fill() -> None:
         for number in range(1200):

@@ -213,7 +213,7 @@ def test_prune_forgets_old_replies_only_when_asked_to(type_in, tmp_path):
     from sage_dialog.llm.requests import ChatRequest, Reply
     from sage_dialog.llm.response_cache import ResponseCache
 
-    path = tmp_path / "data/response_cache/replies.sqlite"
+    path = tmp_path / "data/response_cache/responses.sqlite"
     response_cache = ResponseCache(path)
     for text in ("old", "new"):
         request = ChatRequest("judge", "m", ({"role": "user", "content": text},))

@@ -113,7 +113,7 @@ def open_engine(base: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(server_module, "_MOST_WAIT_S", 0.01)
     with ExitStack() as stack:
-        own = ResponseCache(tmp_path / "replies.sqlite")
+        own = ResponseCache(tmp_path / "responses.sqlite")
         stack.callback(own.close)
 
         def made(

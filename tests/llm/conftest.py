@@ -35,7 +35,7 @@ def serve() -> Iterator[Callable[..., FaultyServer]]:
 
 @pytest.fixture
 def response_cache(tmp_path: Path) -> Iterator[ResponseCache]:
-    response_cache = ResponseCache(tmp_path / "replies.sqlite")
+    response_cache = ResponseCache(tmp_path / "responses.sqlite")
     yield response_cache
     response_cache.close()
 

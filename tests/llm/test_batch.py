@@ -470,7 +470,7 @@ def test_a_wrong_key_is_said_and_not_shown(
     response_cache.close()
     assert not any(
         key.encode() in path.read_bytes()
-        for path in response_cache.path.parent.glob("replies.sqlite*")
+        for path in response_cache.path.parent.glob("responses.sqlite*")
         if path.is_file()
     )
 

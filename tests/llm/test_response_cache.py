@@ -186,7 +186,7 @@ def test_what_is_dropped_is_asked_again(response_cache: ResponseCache) -> None:
     "content", [b"this is no database, however long one reads " * 100, b"SQLite format 3\0" + b"\xff" * 5000]
 )
 def test_a_file_that_is_no_journal(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "replies.sqlite"
+    path = tmp_path / "responses.sqlite"
     path.write_bytes(content)
     with pytest.raises(ResponseCacheError, match=r"replies\.sqlite cannot be used: .* move it away"):
         ResponseCache(path)
@@ -201,13 +201,13 @@ def test_the_database_of_another_program(tmp_path: Path) -> None:
 
 
 def test_a_journal_that_was_damaged(tmp_path: Path) -> None:
-    path = tmp_path / "replies.sqlite"
+    path = tmp_path / "responses.sqlite"
     response_cache = ResponseCache(path)
     loop.run(filled(response_cache, range(200)))
     response_cache.close()
     content = bytearray(path.read_bytes())
     content[4096:] = bytes(len(content) - 4096)
-    path.with_name("replies.sqlite-wal").unlink(missing_ok=True)
+    path.with_name("responses.sqlite-wal").unlink(missing_ok=True)
     path.write_bytes(content)
     with pytest.raises(ResponseCacheError, match="cannot be used"):
         damaged = ResponseCache(path)
@@ -215,12 +215,12 @@ def test_a_journal_that_was_damaged(tmp_path: Path) -> None:
 
 
 def test_a_closed_journal_says_so(tmp_path: Path) -> None:
-    response_cache = ResponseCache(tmp_path / "replies.sqlite")
+    response_cache = ResponseCache(tmp_path / "responses.sqlite")
     response_cache.close()
     response_cache.close()
     with pytest.raises(ResponseCacheError, match="closed"):
         loop.run(response_cache.claim(asked(1)))
-    assert not list((tmp_path / "replies.sqlite.owners").iterdir())
+    assert not list((tmp_path / "responses.sqlite.owners").iterdir())
 
 
 def test_a_request_has_the_same_name_for_ever() -> None:

@@ -77,7 +77,7 @@ def url(model: Path) -> str:
 
 
 def test_it_answers_once_and_then_the_journal_does(tmp_path: Path, url: str, model: Path) -> None:
-    response_cache = ResponseCache(tmp_path / "replies.sqlite")
+    response_cache = ResponseCache(tmp_path / "responses.sqlite")
     sampling = {"temperature": 1.5, "max_tokens": 100}
     endpoint = Endpoint(base_urls=(url,), model=str(model), concurrency=4, sampling=sampling, max_invalid_responses=5)
     client = Client(endpoint, response_cache, Budget(Caps(calls=60), {}, {}))
@@ -106,7 +106,7 @@ def test_it_answers_once_and_then_the_journal_does(tmp_path: Path, url: str, mod
 def test_a_model_that_it_does_not_have_stops_the_run(tmp_path: Path, url: str) -> None:
     client = Client(
         Endpoint(base_urls=(url,), model="nobody/nothing"),
-        ResponseCache(tmp_path / "replies.sqlite"),
+        ResponseCache(tmp_path / "responses.sqlite"),
         Budget(Caps(), {}, {}),
     )
     with pytest.raises(RefusedError, match="refused the request"):
@@ -119,7 +119,7 @@ def test_policies_are_sampled_from_it_as_text(tmp_path: Path, url: str, model: P
     from sage_dialog.inference.vllm.completions_engine import CompletionsEngine
 
     base = Policy.write_card(model, PolicyCard("sage_0", "base", False, "sage_0", weights_revision(model)))
-    response_cache = ResponseCache(tmp_path / "replies.sqlite")
+    response_cache = ResponseCache(tmp_path / "responses.sqlite")
     client = Client(Endpoint(base_urls=(url,), model="policies", concurrency=1), response_cache, Budget(Caps(), {}, {}))
     none = {"top_k": None, "repetition_penalty": None, "logprobs": False}
     takes = {"token_prompts": False, "token_ids": False, "n": False, **none}

@@ -51,7 +51,7 @@ def prompts() -> Path:
 @pytest.fixture
 def scripted(tmp_path: Path) -> Any:
     """Makes clients: a function from a request to what is said, fields of the endpoint, a share that may fail."""
-    response_cache = ResponseCache(tmp_path / "replies.sqlite")
+    response_cache = ResponseCache(tmp_path / "responses.sqlite")
 
     def make(say: Any = lambda request: "", *, max_failed_share: float = 1.0, **endpoint: Any) -> Scripted:
         fields = {"base_urls": ["http://secret.example:8000/v1"], "model": "gpt-5-mini", "api_key": "sk-secret-key"}

@@ -152,7 +152,7 @@ def test_a_base_in_4_bits_is_trained_on_and_stays_what_it_was(base, conversation
 
     monkeypatch.setattr(trl.SFTTrainer, "train", watched)
     lora = LORA.model_copy(update={"target_modules": ("q_proj", "v_proj")})
-    config = DIALS.model_copy(update={"quantize": "nf4"})
+    config = DIALS.model_copy(update={"quantization": "nf4"})
     before = base.revision()
     policy = trained(base, conversations, tmp_path, config=config, lora=lora)
     layer = "base_model.model.model.layers.0"
@@ -168,8 +168,8 @@ def test_a_base_in_4_bits_is_trained_on_and_stays_what_it_was(base, conversation
 
 def test_without_the_means_for_4_bits_it_is_said_how_to_get_them(base, conversations, tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.utils.is_bitsandbytes_available", lambda: False)
-    config = DIALS.model_copy(update={"quantize": "nf4"})
-    with pytest.raises(ValueError, match=r"quantize: nf4 needs bitsandbytes; pip install 'sage-dialog\[nf4\]'"):
+    config = DIALS.model_copy(update={"quantization": "nf4"})
+    with pytest.raises(ValueError, match=r"quantization: nf4 needs bitsandbytes; pip install 'sage-dialog\[nf4\]'"):
         trained(base, conversations, tmp_path, config=config, lora=LORA)
 
 

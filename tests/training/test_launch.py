@@ -60,7 +60,7 @@ def test_two_processes_go_on_after_a_kill_and_give_the_curve_of_one(
     def tuned(where: str, launcher: Launcher = launch.IN_PROCESS):
         return fine_tune("sage_t", base, None, rows(13), config, LORA, 0, tmp_path / where, True, 1, launcher)
 
-    one, halves = tuned("one"), tuned("halves", Launcher(accumulation=2))
+    one, halves = tuned("one"), tuned("halves", Launcher(gradient_accumulation_steps=2))
     worker("train", KILL_AT="28")
     with pytest.raises(TrainingFailedError, match="sage_t: process 0 was killed by signal 9, which ends its training"):
         tuned("two", TWO)

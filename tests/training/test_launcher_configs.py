@@ -80,36 +80,36 @@ def test_what_the_machine_lacks_is_said_before_anything_starts(
     for config, gpus, why in (
         ("fsdp", 0, "needs GPUs, and there is none here"),
         ("zero3", 0, "needs GPUs, and there is none here"),
-        ("ddp", 1, "launcher.processes is 2, and there are 1 GPUs here"),
+        ("ddp", 1, "launcher.num_processes is 2, and there are 1 GPUs here"),
         ("zero3", 2, r"needs DeepSpeed; pip install 'sage-dialog\[deepspeed\]'"),
     ):
         monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
         monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(ValueError, match=why):
-            tuned(base, tmp_path, Launcher(config=str(CONFIGS / f"{config}.yaml"), processes=2))
+            tuned(base, tmp_path, Launcher(config=str(CONFIGS / f"{config}.yaml"), num_processes=2))
 
 
-def test_a_batch_is_dealt_out_evenly_or_refused(base: Policy, tmp_path: Path) -> None:
-    launcher = Launcher(config="ddp.yaml", processes=4, accumulation=2)
+def test_a_batch_that_the_launcher_does_not_divide_is_refused(base: Policy, tmp_path: Path) -> None:
+    launcher = Launcher(config="ddp.yaml", num_processes=4, gradient_accumulation_steps=2)
     assert [launcher.rows_at_once(size) for size in (8, 24)] == [1, 3]
     for size in (4, 12):
-        with pytest.raises(ValueError, match=f"a batch of {size} cannot be dealt out evenly .* a multiple of 8"):
+        with pytest.raises(ValueError, match=f"batch_size {size} is not divisible .* a multiple of 8"):
             launcher.rows_at_once(size)
-    with pytest.raises(ValueError, match="sage_t: a batch of 4 cannot be dealt out"):
-        tuned(base, tmp_path, Launcher(accumulation=3))
+    with pytest.raises(ValueError, match="sage_t: batch_size 4 is not divisible"):
+        tuned(base, tmp_path, Launcher(gradient_accumulation_steps=3))
     with pytest.raises(ValidationError, match="2 processes need a config"):
-        Launcher(processes=2)
+        Launcher(num_processes=2)
 
 
-def test_a_run_whose_batches_cannot_be_dealt_out_does_not_start() -> None:
+def test_a_run_with_indivisible_batches_does_not_start() -> None:
     raw = OmegaConfigLoader(str(PROJECT / "conf"), env="test", **settings.CONFIG_LOADER_ARGS)["parameters"]
     sizes = [raw["sft"]["training"], raw["self_play"]["training"], raw["preference"]]
-    raw["launcher"] = {"config": "conf/accelerate/ddp.yaml", "processes": 7}
+    raw["launcher"] = {"config": "conf/accelerate/ddp.yaml", "num_processes": 7}
     with pytest.raises(RunRefused) as refused:
         check_parameters(raw, "test")
     faults = str(refused.value).splitlines()[1:]
     for fault, path, config in zip(faults, ("sft.training", "self_play.training", "preference"), sizes, strict=True):
-        assert fault.startswith(f"  {path}.batch_size: a batch of {config['batch_size']} cannot be dealt out evenly")
+        assert fault.startswith(f"  {path}.batch_size: batch_size {config['batch_size']} is not divisible")
 
 
 def tuned(base: Policy, scratch: Path, launcher: Launcher, threads: int | None = 1) -> None:
@@ -143,24 +143,24 @@ def test_how_it_is_launched_decides_where_it_trains(base: Policy, tmp_path: Path
             tuned(base, tmp_path, launcher, threads)
         return places[-1].folder
 
-    ours = place(Launcher(config=str(CONFIGS / "ddp.yaml"), processes=2))
-    assert place(Launcher(config=str(config), processes=2)) == ours, "what it says counts, not where it lies"
+    ours = place(Launcher(config=str(CONFIGS / "ddp.yaml"), num_processes=2))
+    assert place(Launcher(config=str(config), num_processes=2)) == ours, "what it says counts, not where it lies"
     config.write_text("# a remark\n" + config.read_text())
-    assert place(Launcher(config=str(config), processes=2)) == ours
+    assert place(Launcher(config=str(config), num_processes=2)) == ours
     others = {
-        place(Launcher(config=str(config), processes=4)),
-        place(Launcher(config=str(config), processes=2, accumulation=2)),
-        place(Launcher(config=str(config), processes=2), threads=2),
+        place(Launcher(config=str(config), num_processes=4)),
+        place(Launcher(config=str(config), num_processes=2, gradient_accumulation_steps=2)),
+        place(Launcher(config=str(config), num_processes=2), threads=2),
     }
     config.write_text(config.read_text() + "main_training_function: main\n")
-    others.add(place(Launcher(config=str(config), processes=2)))
+    others.add(place(Launcher(config=str(config), num_processes=2)))
     assert len(others | {ours}) == 5
 
 
 def test_processes_are_told_by_files_that_hold_no_code(
     base: Policy, tmp_path: Path, places: list[TrainingRunDir]
 ) -> None:
-    launcher = Launcher(config=str(CONFIGS / "ddp.yaml"), processes=2)
+    launcher = Launcher(config=str(CONFIGS / "ddp.yaml"), num_processes=2)
     with pytest.raises(NotStartedError):
         tuned(base, tmp_path, launcher)
     job = places[-1].job

@@ -83,7 +83,7 @@ def train_at(
         loss_weights=[1.0, config.sft_weight] if sft_term else None,
         **arguments_of(config, launcher, trainer_seed, measured, place),
     )
-    model = load_model(base, config.quantize)  # once the arguments are there: the processes may share it among them
+    model = load_model(base, config.quantization)  # once the arguments are there: the processes may share it among them
     trainer = DPOTrainer(
         model=continued_adapter(model, base, start),
         args=arguments,

@@ -84,7 +84,7 @@ def trained_by(
         if config["distributed_type"] == "DEEPSPEED":
             config["deepspeed"] = version("deepspeed")
     if config is not None and threads is None:
-        threads = max(1, (os.cpu_count() or 1) // launcher.processes)
+        threads = max(1, (os.cpu_count() or 1) // launcher.num_processes)
     elif threads is not None:
         torch.set_num_threads(threads)
     fingerprint_inputs = {
@@ -131,8 +131,8 @@ def _fits_machine(launcher: Launcher, distributed_type: str) -> None:
     gpus, lacks = torch.cuda.device_count(), None
     if not gpus and distributed_type in ("FSDP", "DEEPSPEED"):
         lacks = "it needs GPUs, and there is none here; conf/accelerate/ddp.yaml trains on CPUs too"
-    elif gpus and launcher.processes > gpus:
-        lacks = f"launcher.processes is {launcher.processes}, and there are {gpus} GPUs here"
+    elif gpus and launcher.num_processes > gpus:
+        lacks = f"launcher.num_processes is {launcher.num_processes}, and there are {gpus} GPUs here"
     elif distributed_type == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
         lacks = "it needs DeepSpeed; pip install 'sage-dialog[deepspeed]'"
     if lacks:
@@ -202,7 +202,7 @@ def _launch(launcher: Launcher, threads: int, name: str, place: TrainingRunDir) 
     """Run the processes of a job to their end, and show what they write."""
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(launcher.config)),
-        *("--num_processes", str(launcher.processes), "--num_machines", "1", "--main_process_port", "0"),
+        *("--num_processes", str(launcher.num_processes), "--num_machines", "1", "--main_process_port", "0"),
         *("--num_cpu_threads_per_process", str(threads), "--log_dir", str(place.job)),
         *("--module", WORKER, str(place.job)),
     ]

@@ -56,12 +56,12 @@ def arguments_of(
         "output_dir": str(place.trainer),
         "seed": seed,
         "per_device_train_batch_size": rows,
-        "gradient_accumulation_steps": launcher.accumulation,
+        "gradient_accumulation_steps": launcher.gradient_accumulation_steps,
         "num_train_epochs": config.epochs,
         "max_steps": config.max_steps or -1,
         "learning_rate": config.learning_rate,
         "warmup_steps": config.warmup_ratio,
-        "lr_scheduler_type": config.schedule,
+        "lr_scheduler_type": config.lr_scheduler_type,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
         "gradient_checkpointing": config.gradient_checkpointing,
@@ -85,14 +85,14 @@ def load_tokenizer(base: Policy) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(base.path)
 
 
-def load_model(base: Policy, quantize: str | None) -> PreTrainedModel:
-    """The base in its own precision, or in that of `quantize`."""
+def load_model(base: Policy, quantization: str | None) -> PreTrainedModel:
+    """The base in its own precision, or in that of `quantization`."""
     from transformers import AutoModelForCausalLM
 
-    how = loading(quantize) if quantize else {}
+    how = loading(quantization) if quantization else {}
     model = AutoModelForCausalLM.from_pretrained(base.path, dtype="auto", use_safetensors=True, **how)
-    if quantize:
-        quantize_experts(model, quantize)
+    if quantization:
+        quantize_experts(model, quantization)
     return model
 
 
@@ -209,7 +209,7 @@ def fresh_adapter(model: PreTrainedModel, lora: LoraSettings | None) -> PeftMode
     adapter = get_peft_model(model, config)
     if getattr(model, "is_quantized", False) and (fused := adapter.peft_config["default"].target_parameters):
         raise ValueError(
-            f"sft.lora.target_modules {lora.target_modules} means {', '.join(sorted(fused))}, too, which quantize "
+            f"sft.lora.target_modules {lora.target_modules} means {', '.join(sorted(fused))}, too, which quantization "
             "packs in 4 bits; name the layers, such as [q_proj, v_proj]"
         )
     return adapter

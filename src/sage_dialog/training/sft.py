@@ -88,7 +88,7 @@ def train_at(
     )
     learnt, measured = apart(name, rows, [told_in[row] for row, _ in rows], config.held_out, seed)
     arguments = SFTConfig(**arguments_of(config, launcher, trainer_seed, measured, place))
-    model = load_model(base, config.quantize)  # once the arguments are there: the processes may share it among them
+    model = load_model(base, config.quantization)  # once the arguments are there: the processes may share it among them
     trainer = _trainer(config.group_by_length, seed, name)(
         model=fresh_adapter(model, lora) if start is None else continued_adapter(model, base, start),
         args=arguments,
