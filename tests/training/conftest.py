@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
 from sage_dialog.config import BaseModelConfig
+from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.microworld.base_model import train_base
 from sage_dialog.microworld.base_text import documents
 from sage_dialog.microworld.world import load_world
@@ -29,7 +29,7 @@ def base(make_base):
 
 
 @pytest.fixture
-def conversations() -> pa.Table:
+def conversations() -> DataFrame:
     rows = [
         {
             "conversation_id": f"c{number}",
@@ -44,4 +44,4 @@ def conversations() -> pa.Table:
         }
         for number in range(6)
     ]
-    return pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS)
+    return from_rows(rows, schemas.SFT_CONVERSATIONS)

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
 import pytest
 import trl
 from jinja2 import TemplateError
@@ -18,11 +17,12 @@ from sage_dialog import schemas
 from sage_dialog.config import FineTuning, LoraSettings, Preference
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
 from sage_dialog.core.seeds import generator
+from sage_dialog.core.tables import from_rows
 from sage_dialog.inference.chat_format import ChatFormat
 from sage_dialog.inference.engine import Prompt
 from sage_dialog.inference.policy_set import PolicySet
-from sage_dialog.training.chat_templates import FAMILIES, encoded, training_template
-from sage_dialog.training.dpo import prefer
+from sage_dialog.training.chat_templates import FAMILIES, encode_conversation, training_template
+from sage_dialog.training.dpo import preference_tune
 from sage_dialog.training.sft import fine_tune
 
 OURS, TRLS = Path(__file__).parent / "chat_templates", Path(trl.__file__).parent / "chat_templates"
@@ -162,7 +162,7 @@ def make_base(tmp_path: Path) -> Any:
     return make
 
 
-DIALS = FineTuning(learning_rate=1e-3, batch_size=8, max_steps=1, max_length=400)
+CONFIG = FineTuning(learning_rate=1e-3, batch_size=8, max_steps=1, max_length=400)
 LORA = LoraSettings(r=2, alpha=2)
 TALKS = [
     [("system", "Be kind."), ("user", "Hi?"), ("assistant", "{a_emotion: calm} Ünd — 本."), ("user", "So?"),
@@ -187,8 +187,8 @@ def batch_of(base: Policy, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> li
 
     monkeypatch.setattr(trl.SFTTrainer, "train", watched)
     rows = [{"conversation_id": f"c{at}", "source": "s", "messages": talk} for at, talk in enumerate(talks())]
-    table = pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS)
-    fine_tune("sage_t", base, None, table, DIALS, LORA, 0, scratch, blocks=True, threads=1)
+    table = from_rows(rows, schemas.SFT_CONVERSATIONS)
+    fine_tune("sage_t", base, None, table, CONFIG, LORA, 0, scratch, blocks=True, threads=1)
     masks = seen["attention_mask"].bool()
     return [
         (ids[mask].tolist(), labels[mask].tolist())
@@ -230,7 +230,7 @@ def test_a_reply_is_learned_behind_the_very_prompt_it_is_sampled_at(family: str,
     policies = PolicySet(make_base(tokenizer), [])
     chat = ChatFormat(tokenizer, training_template(tokenizer))
     for talk in talks():
-        lessons = list(encoded(chat, talk))
+        lessons = list(encode_conversation(chat, talk))
         places = [place for place, message in enumerate(talk) if message["role"] == "assistant"]
         ends = [(row["input_ids"], at) for row in lessons for at in begins(row["labels"])]
         assert len(ends) == len(places)
@@ -286,11 +286,11 @@ def test_a_conversation_that_the_template_refuses_is_named(make_base: Any, tmp_p
     rows = [
         {"conversation_id": "speaker:x", "source": "speaker", "messages": talks()[1][1:]}
     ]  # without a system prompt
-    table = pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS)
+    table = from_rows(rows, schemas.SFT_CONVERSATIONS)
     with pytest.raises(
         ValueError, match="sage_t: conversation speaker:x of source 'speaker': the base's chat template ref"
     ):
-        fine_tune("sage_t", base, None, table, DIALS, LORA, 0, tmp_path, blocks=True, threads=1)
+        fine_tune("sage_t", base, None, table, CONFIG, LORA, 0, tmp_path, blocks=True, threads=1)
 
 
 @pytest.mark.parametrize("family", ["Mistral-Nemo-Instruct", "Llama 3.1", "Qwen 3"])
@@ -300,8 +300,8 @@ def test_preferences_are_learned_behind_the_prompt_that_sampling_has(
     tokenizer = tokenizer_for(family)
     base = make_base(tokenizer)
     rows = [{"conversation_id": "c", "source": "s", "messages": talks()[2]}]
-    table = pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS)
-    start = fine_tune("sage_t", base, None, table, DIALS, LORA, 0, tmp_path, blocks=True, threads=1).policy
+    table = from_rows(rows, schemas.SFT_CONVERSATIONS)
+    start = fine_tune("sage_t", base, None, table, CONFIG, LORA, 0, tmp_path, blocks=True, threads=1).policy
     seen: dict[str, Any] = {}
     genuine = trl.DPOTrainer.train
 
@@ -312,8 +312,8 @@ def test_preferences_are_learned_behind_the_prompt_that_sampling_has(
     monkeypatch.setattr(trl.DPOTrainer, "train", watched)
     told = talks()[0][:4]
     pair = {"situation_id": "s", "turn": 3, "prompt": told, "chosen": "Yes.", "rejected": "No."}
-    pairs = pa.Table.from_pylist([pair], schema=schemas.DPO_PAIRS)
+    pairs = from_rows([pair], schemas.DPO_PAIRS)
     config = Preference(learning_rate=1e-3, batch_size=1, max_length=400)
-    prefer("sage_dpo", base, start, pairs, config, 0, tmp_path, threads=1)
+    preference_tune("sage_dpo", base, start, pairs, config, 0, tmp_path, threads=1)
     assert seen["prompt_ids"] == PolicySet(base, []).tokens(Prompt(tuple(told), ("t",)))
     assert tokenizer.decode(seen["chosen_ids"]).strip() == f"Yes.{FILES[family].end}"

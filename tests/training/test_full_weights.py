@@ -5,23 +5,23 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
 from sage_dialog.config import FineTuning, LoraSettings, Preference, SamplingConfig
+from sage_dialog.core.tables import from_rows
 from sage_dialog.inference.engine import Prompt
 from sage_dialog.inference.transformers.engine import TransformersEngine
 from sage_dialog.training import checkpoints
-from sage_dialog.training.dpo import prefer
+from sage_dialog.training.dpo import preference_tune
 from sage_dialog.training.sft import fine_tune
 
-DIALS = FineTuning(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200)
-STILL = DIALS.model_copy(update={"learning_rate": 1e-12})
+CONFIG = FineTuning(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200)
+STILL = CONFIG.model_copy(update={"learning_rate": 1e-12})
 LORA = LoraSettings(r=4, alpha=8)
 
 
-def trained(base, conversations, scratch, name="sage_w", start=None, config=DIALS, lora=None):
+def trained(base, conversations, scratch, name="sage_w", start=None, config=CONFIG, lora=None):
     return fine_tune(name, base, start, conversations, config, lora, 0, scratch, blocks=True, threads=1).policy
 
 
@@ -84,7 +84,7 @@ def test_it_goes_on_as_it_began(base, conversations, whole, tmp_path):
 
 
 def test_one_engine_plays_it_beside_the_base_and_others_of_its_kind(base, conversations, whole, tmp_path):
-    other = trained(base, conversations, tmp_path, "sage_o", config=DIALS.model_copy(update={"learning_rate": 3e-2}))
+    other = trained(base, conversations, tmp_path, "sage_o", config=CONFIG.model_copy(update={"learning_rate": 3e-2}))
     prompts = [Prompt(({"role": "user", "content": f"My boss took {number} roses."},), (number,)) for number in (1, 2)]
     config = SamplingConfig(max_new_tokens=12)
 
@@ -119,9 +119,9 @@ def test_preferences_are_learned_against_it_as_it_was(base, whole, tmp_path, mon
 
     monkeypatch.setattr(trl.DPOTrainer, "train", watched)
     told = {"prompt": [{"role": "user", "content": "Hm."}], "chosen": "You can do this.", "rejected": "Plot twist."}
-    pairs = pa.Table.from_pylist([{"situation_id": "s", "turn": 1, **told}], schema=schemas.DPO_PAIRS)
+    pairs = from_rows([{"situation_id": "s", "turn": 1, **told}], schemas.DPO_PAIRS)
     config = Preference(learning_rate=1e-3, batch_size=1, sft_weight=0.0, beta=5.0, warmup_ratio=0.0)
-    preferred = prefer("sage_dpo", base, whole, pairs, config, 0, tmp_path, threads=1).policy
+    preferred = preference_tune("sage_dpo", base, whole, pairs, config, 0, tmp_path, threads=1).policy
     assert seen["trained"] and all(".default." in name for name in seen["trained"])
     assert seen["loss"] == pytest.approx(math.log(2) + 0.002, abs=2e-4)  # and the balance between the experts
     assert (logits(opened(base, preferred)) - logits(opened(base, whole))).abs().max() > 1e-3
@@ -132,7 +132,7 @@ def test_preferences_are_learned_against_it_as_it_was(base, whole, tmp_path, mon
 def test_checkpointing_and_weight_decay_change_memory_and_weights_as_they_should(base, conversations, tmp_path):
     def revision(**config):
         scratch = tmp_path / "-".join(config)
-        return trained(base, conversations, scratch, config=DIALS.model_copy(update=config), lora=LORA)
+        return trained(base, conversations, scratch, config=CONFIG.model_copy(update=config), lora=LORA)
 
     plain, lean, decayed = revision(), revision(gradient_checkpointing=True), revision(weight_decay=0.5)
     assert (logits(opened(base, lean)) - logits(opened(base, plain))).abs().max() < 1e-4
@@ -152,7 +152,7 @@ def test_a_base_in_4_bits_is_trained_on_and_stays_what_it_was(base, conversation
 
     monkeypatch.setattr(trl.SFTTrainer, "train", watched)
     lora = LORA.model_copy(update={"target_modules": ("q_proj", "v_proj")})
-    config = DIALS.model_copy(update={"quantization": "nf4"})
+    config = CONFIG.model_copy(update={"quantization": "nf4"})
     before = base.revision()
     policy = trained(base, conversations, tmp_path, config=config, lora=lora)
     layer = "base_model.model.model.layers.0"
@@ -168,7 +168,7 @@ def test_a_base_in_4_bits_is_trained_on_and_stays_what_it_was(base, conversation
 
 def test_without_the_means_for_4_bits_it_is_said_how_to_get_them(base, conversations, tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.utils.is_bitsandbytes_available", lambda: False)
-    config = DIALS.model_copy(update={"quantization": "nf4"})
+    config = CONFIG.model_copy(update={"quantization": "nf4"})
     with pytest.raises(ValueError, match=r"quantization: nf4 needs bitsandbytes; pip install 'sage-dialog\[nf4\]'"):
         trained(base, conversations, tmp_path, config=config, lora=LORA)
 
@@ -177,18 +177,18 @@ def test_without_the_means_for_4_bits_it_is_said_how_to_get_them(base, conversat
 def test_killed_and_gone_on_it_is_the_same(kind, base, conversations, whole, tmp_path, monkeypatch):
     import trl
 
-    monkeypatch.setattr(checkpoints, "EVERY_S", 0.0)
-    monkeypatch.setattr(checkpoints, "COST", float("inf"))
+    monkeypatch.setattr(checkpoints, "MIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr(checkpoints, "MAX_TIME_SHARE", float("inf"))
     trainer = {"sft": trl.SFTTrainer, "dpo": trl.DPOTrainer}[kind]
     told = {"prompt": [{"role": "user", "content": "Hm."}], "chosen": "You can do this.", "rejected": "Plot twist."}
     rows = [{"situation_id": f"s{number}", "turn": 1, **told} for number in range(6)]
-    pairs = pa.Table.from_pylist(rows, schema=schemas.DPO_PAIRS)
+    pairs = from_rows(rows, schemas.DPO_PAIRS)
 
     def train(scratch):
         if kind == "sft":
             return trained(base, conversations, scratch, "sage_x", whole)
         config = Preference(learning_rate=1e-2, batch_size=2)
-        return prefer("sage_x", base, whole, pairs, config, 0, scratch, threads=1).policy
+        return preference_tune("sage_x", base, whole, pairs, config, 0, scratch, threads=1).policy
 
     class KilledError(Exception):
         pass
