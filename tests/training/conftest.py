@@ -1,4 +1,4 @@
-"""A base of a few thousand parameters and conversations to train on."""
+"""A base of a few thousand parameters, conversations to train on, and scripted evaluations."""
 
 from __future__ import annotations
 
@@ -45,3 +45,22 @@ def conversations() -> DataFrame:
         for number in range(6)
     ]
     return from_rows(rows, schemas.SFT_CONVERSATIONS)
+
+
+@pytest.fixture
+def held_out_losses(monkeypatch):
+    """Return a function that sets the losses of the evaluations of a training."""
+    import torch
+    import trl
+
+    def set_losses(losses, kind=trl.SFTTrainer):
+        original = kind.prediction_step
+
+        def step(trainer, *args, **kwargs):
+            _, *others = original(trainer, *args, **kwargs)
+            number = round(trainer.state.global_step / trainer.state.max_steps * 10) - 1
+            return torch.tensor(losses[number]), *others
+
+        monkeypatch.setattr(kind, "prediction_step", step)
+
+    return set_losses

@@ -83,7 +83,7 @@ def run(kind: str, base: Policy, start: Policy | None, folder: Path, kill_at: in
 
 
 def start_policy(kind: str, base: Policy, folder: Path) -> Policy | None:
-    """The policy that a training of this kind resumes from, kept in `folder`."""
+    """Return the starting policy of a kind of training, saved in `folder`."""
     if kind == "sft":
         return None
     policy = train("sft", base, None, folder).policy

@@ -86,7 +86,7 @@ def test_preference_tuning_evaluates_on_held_out_situations(base, conversations,
     assert measured[-1]["preference_margin"] > measured[0]["preference_margin"]
     assert measured[-1]["preference_accuracy"] == 1.0 and measured[-1]["learning_rate"] is None
     assert log[0]["preference_margin"] == pytest.approx(0), "the reference is the starting policy"
-    first, second = (int(said.split()[1][:-1]) for said in sides[1])
+    first, second = (int(text.split()[1][:-1]) for text in sides[1])
     assert len(sides[0]) == 8 and second == first + 1 and first % 2 == 0, "both pairs of a situation"
 
 

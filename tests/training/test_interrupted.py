@@ -9,8 +9,14 @@ import signal
 import killed_training
 import pandas as pd
 import pytest
+import trl
 
+from sage_dialog.config import FineTuning, LoraSettings, Preference
 from sage_dialog.core.policies import Policy
+from sage_dialog.training import checkpoints
+from sage_dialog.training.checkpoints import TrainingResult
+from sage_dialog.training.dpo import preference_tune
+from sage_dialog.training.sft import fine_tune
 
 FILES = ("adapter_model.safetensors", "adapter_config.json", "sage_policy.json")
 
@@ -70,3 +76,48 @@ def test_a_result_that_the_catalog_has_not_saved_is_not_trained_again(base, star
     first, _, second = (killed / "log").read_text().partition("sage_t was trained by an earlier run")
     assert "steps" in first and "steps" not in second, "the second run trained"
     assert not trained.exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [
+        *(("early stopping", 5), ("early stopping", 9), ("early stopping", 11)),
+        *(("full fine-tuning", 2), ("full preference tuning", 2)),
+    ],
+)
+def test_a_training_that_fails_at_a_step_resumes_to_the_same_weights(
+    kind: str, step: int, base: Policy, conversations, held_out_losses, monkeypatch, tmp_path
+) -> None:
+    """Early stopping resumes with the best weights so far, full fine-tuning with all weights."""
+    monkeypatch.setattr(checkpoints, "MIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr(checkpoints, "MAX_TIME_SHARE", float("inf"))
+    trainer = trl.DPOTrainer if kind == "full preference tuning" else trl.SFTTrainer
+    start, short = None, FineTuning(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200)
+    if kind == "early stopping":
+        held_out_losses([5.0, 4.0, 3.0, 3.5, 3.2, 3.1, 1.0, 1.0, 1.0, 1.0])
+    else:
+        start = fine_tune("sage_w", base, None, conversations, short, None, 0, tmp_path, True, threads=1).policy
+
+    def train(scratch: str) -> TrainingResult:
+        if kind == "full preference tuning":
+            config, pairs = Preference(learning_rate=1e-2, batch_size=2), killed_training.pairs()[:6]
+            return preference_tune("sage_x", base, start, pairs, config, 0, tmp_path / scratch, threads=1)
+        config = short.model_copy(update={"max_steps": 20, "held_out": 0.34, "patience": 3}) if start is None else short
+        lora = LoraSettings(r=4, alpha=8) if start is None else None
+        return fine_tune("sage_x", base, start, conversations, config, lora, 0, tmp_path / scratch, True, threads=1)
+
+    original = trainer.training_step
+
+    def fail(trainer, *args, **kwargs):
+        if trainer.state.global_step == step:
+            raise InterruptedError
+        return original(trainer, *args, **kwargs)
+
+    whole = train("whole")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(trainer, "training_step", fail)
+        train("interrupted")
+    assert list(tmp_path.glob(f"interrupted/training/sage_x/*/step-{step:08d}"))
+    resumed = train("interrupted")
+    assert resumed.policy.revision() == whole.policy.revision()
+    assert resumed.log.equals(whole.log)

@@ -124,8 +124,8 @@ def test_a_killed_worker_ends_the_others(tmp_path: Path, worker) -> None:
     run = subprocess.Popen([sys.executable, str(HERE / "launched.py"), "start", str(tmp_path)], stderr=subprocess.PIPE)
     ranks = processes_of(tmp_path)
     os.kill(ranks[1], signal.SIGKILL)
-    told = run.communicate(timeout=60)[1].decode()
-    assert run.returncode == 1 and "sage_t: process 1 was killed by signal 9, which ends its training" in told
+    output = run.communicate(timeout=60)[1].decode()
+    assert run.returncode == 1 and "sage_t: process 1 was killed by signal 9, which ends its training" in output
     assert gone(ranks)
 
 

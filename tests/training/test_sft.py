@@ -1,4 +1,4 @@
-"""Fine-tuning and preference learning: what the loss sees, what goes on, what is refused."""
+"""Fine-tuning and preference tuning: the loss, the starting adapter, errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _trained(base, conversations, out, start=None, config=CONFIG, seed=0):
     return fine_tune("sage_t", base, start, conversations, config, LORA, seed, out, blocks=True, threads=1)
 
 
-def test_the_loss_is_on_assistant_messages_and_their_end_alone(base, conversations, tmp_path, monkeypatch):
+def test_the_loss_is_on_assistant_messages_and_their_end_only(base, conversations, tmp_path, monkeypatch):
     import trl
 
     seen = {}
@@ -71,23 +71,23 @@ def test_refinement_continues_the_adapter_it_starts_from(base, conversations, tm
     assert second.card.parent == "sage_t" and second.card.parent_revision == first.revision()
 
 
-def test_an_adapter_of_another_base_is_refused(base, make_base, conversations, tmp_path):
+def test_an_adapter_of_another_base_is_an_error(base, make_base, conversations, tmp_path):
     first = _train(base, conversations, tmp_path / "first")
     with pytest.raises(ValueError, match="train sage_t again on this base"):
         _train(make_base(1), conversations, tmp_path / "second", start=first)
 
 
-def test_a_base_cannot_go_on(base, conversations, tmp_path):
+def test_a_base_as_start_is_an_error(base, conversations, tmp_path):
     with pytest.raises(ValueError, match=r"sage_0 at .* is a base; only an adapter can be trained further"):
         _train(base, conversations, tmp_path / "a", start=base)
 
 
-def test_a_policy_holds_its_weights_their_configuration_and_its_card(base, conversations, tmp_path):
+def test_a_policy_consists_of_weights_configuration_and_card(base, conversations, tmp_path):
     files = {path.name for path in _train(base, conversations, tmp_path / "a").path.rglob("*")}
     assert files == {"adapter_model.safetensors", "adapter_config.json", "sage_policy.json"}
 
 
-def test_long_conversations_are_left_out_and_counted(base, conversations, tmp_path, caplog):
+def test_long_conversations_are_rejected_and_listed(base, conversations, tmp_path, caplog):
     long = to_rows(conversations)
     long[0]["messages"][1]["content"] *= 40
     table = from_rows(long, schemas.SFT_CONVERSATIONS)
@@ -176,8 +176,8 @@ def _log_probability(base, policy, prompt, reply):
 
     tokenizer = AutoTokenizer.from_pretrained(base.path)
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base.path), policy.path)
-    told = tokenizer.apply_chat_template(prompt, add_generation_prompt=True)["input_ids"]
+    prompt_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True)["input_ids"]
     ids = tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": reply}], return_tensors="pt")
     with torch.no_grad():
-        logits = model(**ids).logits[0, len(told) - 1 : -1].log_softmax(-1)
-    return logits.gather(1, ids["input_ids"][0, len(told) :, None]).sum().item(), len(logits)
+        logits = model(**ids).logits[0, len(prompt_ids) - 1 : -1].log_softmax(-1)
+    return logits.gather(1, ids["input_ids"][0, len(prompt_ids) :, None]).sum().item(), len(logits)

@@ -54,8 +54,8 @@ def test_followers_are_whole_or_cut_at_a_reply_within_the_limit(
         own = up_to_last_reply(world[name])
         assert tuple(turns[: len(own)]) == own
         assert turns[-1].role == "assistant"
-        said = turns[1:] if turns[0].role == "system" else turns
-        assert [turn.role for turn in said] == ["user", "assistant"] * (len(said) // 2)
+        spoken = turns[1:] if turns[0].role == "system" else turns
+        assert [turn.role for turn in spoken] == ["user", "assistant"] * (len(spoken) // 2)
         first, *rest = dialogue_names(turns)
         assert first == name and name not in rest
         assert len(set(rest)) == len(rest) <= others

@@ -197,7 +197,7 @@ def test_the_plain_mix_is_the_same_conversations_in_the_same_order_without_block
     )
     assert len(found.rich) == 13
     bare = [
-        row | {"messages": [said | {"content": strip_blocks(said["content"])} for said in row["messages"]]}
+        row | {"messages": [message | {"content": strip_blocks(message["content"])} for message in row["messages"]]}
         for row in found.rich
     ]
     assert bare == found.plain != found.rich
@@ -248,8 +248,12 @@ def test_a_system_prompt_replaces_the_conversations_own(mix) -> None:
 def test_an_empty_system_prompt_keeps_the_conversations_own(mix) -> None:
     files = {"a.jsonl": [record(0, "system", "user", "assistant"), record(1, "user", "assistant")]}
     found = mix({"name": "instructions", "system_prompt": ""}, files=files)
-    assert [said["content"] for said in found.messages("instructions:i0")] == ["system 0", "user 0", "assistant 0"]
-    assert [said["role"] for said in found.messages("instructions:i1")] == ["user", "assistant"]
+    assert [message["content"] for message in found.messages("instructions:i0")] == [
+        "system 0",
+        "user 0",
+        "assistant 0",
+    ]
+    assert [message["role"] for message in found.messages("instructions:i1")] == ["user", "assistant"]
 
 
 def test_files_become_separate_sources(mix, caplog: pytest.LogCaptureFixture) -> None:
@@ -271,7 +275,7 @@ def test_files_become_separate_sources(mix, caplog: pytest.LogCaptureFixture) ->
 
 
 @pytest.mark.parametrize(
-    ("second", "said"),
+    ("second", "message"),
     [
         (
             "sharegpt*",
@@ -281,12 +285,12 @@ def test_files_become_separate_sources(mix, caplog: pytest.LogCaptureFixture) ->
         ("chat.json", "chat.json is not a JSON list of conversations"),
     ],
 )
-def test_an_unreadable_source_is_named_with_its_files(mix, second: str, said: str) -> None:
+def test_an_unreadable_source_is_named_with_its_files(mix, second: str, message: str) -> None:
     files = {name: [record(1, "user", "assistant")] for name in ("chat.json", "chat.jsonl", "code.jsonl")}
     kind = {"kind": "instructions"}
     with pytest.raises(ValueError) as refused:
         mix({"name": "a", "of": "chat.jsonl", **kind}, {"name": "b", "of": second, **kind}, files=files)
-    assert str(refused.value).startswith("source 'b' of the mix: ") and said in str(refused.value)
+    assert str(refused.value).startswith("source 'b' of the mix: ") and message in str(refused.value)
 
 
 def test_trajectories_are_read_from_the_agents_side_up_to_its_last_reply(mix) -> None:
@@ -305,26 +309,26 @@ def test_trajectories_are_read_from_the_agents_side_up_to_its_last_reply(mix) ->
     found = mix(first, second, trajectories=open_trajectories)
     assert set(opened) == set(tables)
     assert sorted(found.names) == ["first:one", "first:two", "trajectories:one"]
-    assert [(said["role"], said["content"]) for said in found.messages("first:two")] == [
+    assert [(message["role"], message["content"]) for message in found.messages("first:two")] == [
         ("system", "You listen."),
         ("user", "two!"),
         ("assistant", reply("Ah!")),
         ("user", "No."),
         ("assistant", reply("Why?")),
     ]
-    assert [said["content"] for said in found.messages("first:one")][1:] == ["one!", reply("Oh!")]
+    assert [message["content"] for message in found.messages("first:one")][1:] == ["one!", reply("Oh!")]
     assert found.messages("trajectories:one")[0]["content"] == "You listen well."
 
 
 def test_every_record_is_in_the_mix_or_in_the_rejects(mix) -> None:
-    said, intent = "Hello.", Intent("greeting")
+    message, intent = "Hello.", Intent("greeting")
     odd = [
-        annotation("alone", 0, "user", said, intent),
-        *(annotation("twice", turn, role, said, intent) for turn, role in enumerate(("user", "user"))),
+        annotation("alone", 0, "user", message, intent),
+        *(annotation("twice", turn, role, message, intent) for turn, role in enumerate(("user", "user"))),
         *(annotation("blank", turn, speaker, " \n", intent) for turn, speaker in enumerate(("user", "assistant"))),
-        *(annotation("bot", turn, role, said, intent) for turn, role in enumerate(("user", "bot"))),
-        annotation("label", 0, "user", said, intent) | {"emotion": "a: b"},
-        annotation("label", 1, "assistant", said, intent),
+        *(annotation("bot", turn, role, message, intent) for turn, role in enumerate(("user", "bot"))),
+        annotation("label", 0, "user", message, intent) | {"emotion": "a: b"},
+        annotation("label", 1, "assistant", message, intent),
     ]
     trajectories = [
         *played("silent"),
@@ -428,7 +432,7 @@ def test_sizes_respect_shares_and_available_dialogues(
 
 
 @pytest.mark.parametrize(
-    ("mix", "blend", "where", "said"),
+    ("mix", "blend", "where", "message"),
     [
         (["listener", "listener"], None, "mix", "1: listener is there twice"),
         ([{"name": "a", "kind": "speaker"}, "speaker"], None, "mix", "1: speaker holds the same conversations as a"),
@@ -448,14 +452,14 @@ def test_sizes_respect_shares_and_available_dialogues(
     ],
 )
 def test_an_invalid_mix_is_rejected_with_its_location(
-    mix: list[Any], blend: dict[str, Any] | None, where: str, said: str
+    mix: list[Any], blend: dict[str, Any] | None, where: str, message: str
 ) -> None:
     sources = [{"name": source} if isinstance(source, str) else source for source in mix]
     longer = blend and {"others": 1, "max_tokens": 500} | blend
     with pytest.raises(ValidationError) as refused:
         SacAugmentation.model_validate({"mix": sources, "system_prompts": SYSTEM_PROMPTS, "blend": longer})
     faults = {".".join(map(str, fault["loc"])): fault["msg"] for fault in refused.value.errors()}
-    assert said in faults[where], faults
+    assert message in faults[where], faults
 
 
 def test_the_documented_mix_is_valid() -> None:
@@ -471,12 +475,14 @@ class FixedAnnotator:
 
     def annotate(self, dialogues: Any) -> list[Any]:
         assert all(
-            said.role == ("assistant" if place % 2 else "user") for each in dialogues for place, said in enumerate(each)
+            message.role == ("assistant" if place % 2 else "user")
+            for each in dialogues
+            for place, message in enumerate(each)
         )
         return [
             Rejected("too short", "no")
             if len(each) < 3
-            else tuple(Labelled(intent, said.text.upper()) for said, intent in zip(each, INTENTS, strict=True))
+            else tuple(Labelled(intent, message.text.upper()) for message, intent in zip(each, INTENTS, strict=True))
             for each in dialogues
         ]
 

@@ -101,7 +101,7 @@ def _examples(chat: ChatFormat, pairs: DataFrame, config: Preference, seed: int)
         row = rows[pair_id]
         prompt = chat.placed(row["prompt"])
         replies = {side: [{"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}
-        tokens = max(len(chat.tokens(prompt + reply)) for reply in replies.values())
+        tokens = max(len(chat.tokens([*prompt, *reply])) for reply in replies.values())
         example = {"prompt": prompt, **replies, "chat_template_kwargs": {**ARGUMENTS}}
         examples.append({"row": pair_id, "group": row["situation_id"], "tokens": tokens, **example})
     columns = ["row", "group", "tokens", "prompt", "chosen", "rejected", "chat_template_kwargs"]

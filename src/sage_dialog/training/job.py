@@ -64,7 +64,8 @@ class TrainingJob:
     def read(cls, folder: Path) -> TrainingJob:
         """Read the job that `write` wrote."""
         fields = json.loads((folder / JOB).read_text())
-        config, lora = {"sft": FineTuning, "dpo": Preference}[fields["kind"]], fields["lora"]
+        config: type[FineTuning | Preference] = FineTuning if fields["kind"] == "sft" else Preference
+        lora = fields["lora"]
         return cls(
             **fields
             | {
