@@ -18,7 +18,7 @@ from typing import Any
 from scripted_engine import ScriptedEngine
 
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
-from sage_dialog.inference.engine import Finish, Prompt, Sample
+from sage_dialog.inference.engine import FinishReason, Prompt, Sample
 from sage_dialog.sac import Chain, Intent, render
 
 PROJECT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ class Writer(ScriptedEngine):
             return Intent(choices.choice(("comfort", "sharing")), choices.choice(emotions), (choices.choice(topics),))
 
         text = " ".join(choices.choices(WORDS, k=9))
-        return Sample(render(Chain(intent(), intent(), f"{text.capitalize()}.")), 30, Finish.STOP)
+        return Sample(render(Chain(intent(), intent(), f"{text.capitalize()}.")), 30, FinishReason.STOP)
 
 
 def write_world(folder: Path) -> None:

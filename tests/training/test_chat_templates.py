@@ -246,15 +246,15 @@ def begins(labels: list[int]) -> list[int]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_system_prompt_is_at_the_beginning_with_any_template(family: str) -> None:
     chat = ChatFormat(tokenizer_for(family))
-    assert chat.has_system == FILES[family].system
+    assert chat.supports_system == FILES[family].system
     for talk in talks()[:2]:
         text = chat.text(talk)
         assert text.count(talk[0]["content"]) == 1
         assert text.index(talk[0]["content"]) < text.index(talk[1]["content"])
-    placed = chat.placed(talks()[1])
+    placed = chat.place_system_prompt(talks()[1])
     if not FILES[family].system:
         assert placed[:2] == [{"role": "user", "content": "You share."}, {"role": "assistant", "content": "Why?"}]
-        assert chat.placed(talks()[0])[0] == {"role": "user", "content": "Be kind.\n\nHi?"}
+        assert chat.place_system_prompt(talks()[0])[0] == {"role": "user", "content": "Be kind.\n\nHi?"}
     else:
         assert placed == talks()[1]
 

@@ -21,7 +21,7 @@ from sage_dialog import schemas
 from sage_dialog.config import SacAugmentation, Source, SourceKind
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.pipelines.sac_augmentation.nodes import annotate_dialogues, mix_plain, mix_with_blocks
-from sage_dialog.roles.protocols import Labelled, Rejected
+from sage_dialog.roles.protocols import LabelledUtterance, RejectedDialogue
 from sage_dialog.sac import Chain, Intent, parse, render, strip_blocks
 from sage_dialog.settings import CONFIG_LOADER_ARGS
 from sage_dialog.training_data.mix import mix_sizes, training_mix
@@ -480,9 +480,11 @@ class FixedAnnotator:
             for place, message in enumerate(each)
         )
         return [
-            Rejected("too short", "no")
+            RejectedDialogue("too short", "no")
             if len(each) < 3
-            else tuple(Labelled(intent, message.text.upper()) for message, intent in zip(each, INTENTS, strict=True))
+            else tuple(
+                LabelledUtterance(intent, message.text.upper()) for message, intent in zip(each, INTENTS, strict=True)
+            )
             for each in dialogues
         ]
 

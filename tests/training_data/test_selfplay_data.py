@@ -178,22 +178,22 @@ def choices_of(*turns: tuple[str, int, list[tuple[str, str | None, bool, bool]]]
     return from_rows(rows, schemas.CANDIDATES)
 
 
-def test_liking_compares_choices_with_chance() -> None:
+def test_action_preference_compares_choices_with_chance() -> None:
     joke, comfort, broken = ("Lol.", "humor"), ("There.", "comfort"), ("Hm", "humor", False, False)
     turns = [(f"s{n}", 1, [(*joke, True, n == 9), (*comfort, True, n != 9), broken]) for n in range(10)]
     choices = Choices(to_arrow(choices_of(*turns, ("s10", 1, [(*joke, True, False)] * 9))))  # where none was chosen
     row = {"a_emotion": "calm"}
-    assert choices.liking({**row, "a_motivation": "comfort"}) == pytest.approx((9 + 1) / (5 + 1) * 11 / 11)
-    assert choices.liking({**row, "a_motivation": "humor"}) == pytest.approx((1 + 1) / (5 + 1))
-    assert choices.liking({**row, "a_motivation": "never shown"}) == 1
-    assert choices.liking({"a_motivation": None, "a_emotion": None}) == 1
+    assert choices.action_preference({**row, "a_motivation": "comfort"}) == pytest.approx((9 + 1) / (5 + 1) * 11 / 11)
+    assert choices.action_preference({**row, "a_motivation": "humor"}) == pytest.approx((1 + 1) / (5 + 1))
+    assert choices.action_preference({**row, "a_motivation": "never shown"}) == 1
+    assert choices.action_preference({"a_motivation": None, "a_emotion": None}) == 1
 
 
 def test_candidates_with_the_same_utterance_count_once() -> None:
     turn = [("Lol.", "humor", True, False)] * 3 + [("There.", "comfort", True, True)]
-    liking = Choices(to_arrow(choices_of(("s0", 1, turn)))).liking
-    assert liking({"a_motivation": "humor", "a_emotion": None}) == pytest.approx(1 / 1.5)
-    assert liking({"a_motivation": "comfort", "a_emotion": None}) == pytest.approx(2 / 1.5)
+    action_preference = Choices(to_arrow(choices_of(("s0", 1, turn)))).action_preference
+    assert action_preference({"a_motivation": "humor", "a_emotion": None}) == pytest.approx(1 / 1.5)
+    assert action_preference({"a_motivation": "comfort", "a_emotion": None}) == pytest.approx(2 / 1.5)
 
 
 def ranked_search() -> tuple[DataFrame, DataFrame]:

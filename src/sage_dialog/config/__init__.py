@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from sage_dialog.sac.grammar import Form, Value, is_list
+from sage_dialog.sac.grammar import BlockGrammar, FieldValue, is_list_field
 
 Split = Literal["train", "valid", "test"]
 Role = Literal["annotator", "selector", "judge", "policy"]
@@ -302,15 +302,15 @@ class Steering(Config):
 
     @model_validator(mode="after")
     def _can_be_written(self) -> Self:
-        values: list[dict[str, Value]] = [{field: value} for field, value in self.fixed.items()]
+        values: list[dict[str, FieldValue]] = [{field: value} for field, value in self.fixed.items()]
         for field, keywords in self.boosts.items():
             if field in self.fixed:
                 why = "is boosted and fixed; a fixed value is written whatever the boosts, so leave one of them out"
                 raise PydanticCustomError("boosted_and_fixed", "{field} {why}", {"field": field, "why": why})
-            values += [{field: (keyword,) if is_list(field) else keyword} for keyword in keywords]
+            values += [{field: (keyword,) if is_list_field(field) else keyword} for keyword in keywords]
         for value in values:
             try:
-                Form.given(value)
+                BlockGrammar.with_values(value)
             except ValueError as error:
                 raise PydanticCustomError("not_writable", "{why}", {"why": str(error)}) from error
         return self

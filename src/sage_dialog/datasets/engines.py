@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sage_dialog.core.policies import Policy
     from sage_dialog.inference.engine import Engine, OpenEngine
     from sage_dialog.llm.budget import Budget
-    from sage_dialog.llm.client import Client
+    from sage_dialog.llm.live_client import LiveClient
 
 _WHERE = "conf/*/catalog_generation.yml"
 
@@ -47,7 +47,7 @@ class EngineDataset(Asking):
         super().__init__(endpoint, credentials)
         self._engine = engine
         self._args = args or {}
-        self._client: Client | None = None
+        self._client: LiveClient | None = None
         self.metadata = metadata
 
     def bind_budget(self, llm: Llm, budget: Budget) -> None:
@@ -78,12 +78,12 @@ class EngineDataset(Asking):
         engine: Engine = load_obj(self._engine)(base, policies, seed, threads, **client, **self._args)
         return engine
 
-    def _asking(self) -> Client:
+    def _asking(self) -> LiveClient:
         """One for the whole run, so that all its engines keep to the same pace."""
         if self._client is None:
-            from sage_dialog.llm.client import Client
+            from sage_dialog.llm.live_client import LiveClient
 
-            self._client = Client(self._endpoint(**self._no_model()), *self._means())
+            self._client = LiveClient(self._endpoint(**self._no_model()), *self._means())
         return self._client
 
     def _no_model(self) -> dict[str, str]:

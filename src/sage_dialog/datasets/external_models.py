@@ -80,10 +80,10 @@ class _ExternalModel(Asking):
     def load(self) -> ExternalModel:
         if self._model is None:  # one for the whole run, so that all its loads keep to the same pace
             from sage_dialog.inference.external_models import ExternalModel
-            from sage_dialog.llm.client import Client
+            from sage_dialog.llm.live_client import LiveClient
 
             try:
-                client = Client(self._endpoint(), *self._means())
+                client = LiveClient(self._endpoint(), *self._means())
             except ValueError as error:
                 raise DatasetError(
                     f"the outside model {self._name} cannot be asked: {told(error)}. Look at `external_models` in "

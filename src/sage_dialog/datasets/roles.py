@@ -12,7 +12,7 @@ from sage_dialog.datasets.endpoint import Asking, Made, told
 if TYPE_CHECKING:
     from sage_dialog.config import Llm
     from sage_dialog.llm.budget import Budget
-    from sage_dialog.llm.endpoint import LLMClient
+    from sage_dialog.llm.client import LLMClient
 
 _WHERE = "conf/*/catalog_roles.yml"
 
@@ -67,15 +67,15 @@ class RoleDataset(Asking):
     def _asking(self) -> LLMClient:
         """One for the whole run, so that all its loads keep to the same pace."""
         if self._client is None:
-            from sage_dialog.llm.batch import BatchLLMClient, BatchSettings
-            from sage_dialog.llm.client import Client
+            from sage_dialog.llm.batch_client import BatchClient, BatchSettings
+            from sage_dialog.llm.live_client import LiveClient
             from sage_dialog.llm.server import served_model
 
             named = {} if (self._given or {}).get("model") else {"model": served_model(self._endpoint(model="unknown"))}
             parts = (self._endpoint(**named), *self._means())
             in_batches = self._mode == "batch"
             self._client = (
-                BatchLLMClient(*parts, BatchSettings.model_validate(self._batch)) if in_batches else Client(*parts)
+                BatchClient(*parts, BatchSettings.model_validate(self._batch)) if in_batches else LiveClient(*parts)
             )
         return self._client
 

@@ -69,8 +69,8 @@ def training_template(tokenizer: PreTrainedTokenizerBase) -> str:
 def encode_conversation(chat: ChatFormat, messages: Messages) -> Iterator[dict[str, list[int]]]:
     """Yield the training examples of a conversation: `input_ids`, and `labels` that are -100 outside of replies.
 
-    One example for all replies; but where the template changes earlier replies (`ChatFormat.grows`), one for each
-    reply, which ends with it and has labels for it only.
+    One example for all replies; but where the template changes earlier replies (not `ChatFormat.prefix_preserving`),
+    one for each reply, which ends with it and has labels for it only.
 
     Args:
         chat: with a template from `training_template`.
@@ -79,15 +79,15 @@ def encode_conversation(chat: ChatFormat, messages: Messages) -> Iterator[dict[s
         ValueError: if the template refuses the messages, or the tokens of a reply cannot be located.
     """
     replies = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
-    for place in replies[-1:] if chat.grows else replies:
+    for place in replies[-1:] if chat.prefix_preserving else replies:
         try:
-            ids, marks = chat.marked(messages if chat.grows else messages[: place + 1])
+            ids, marks = chat.tokens_with_mask(messages if chat.prefix_preserving else messages[: place + 1])
         except TemplateError as error:
             raise ValueError(f"the base's chat template refuses it: {error}") from error
         starts = [at for at, mark in enumerate(marks) if mark and (at == 0 or not marks[at - 1])]
         if len(starts) < sum(at <= place for at in replies):
             raise ValueError("the base's tokenizer drops characters of a reply, so its tokens cannot be located")
-        first = starts[0 if chat.grows else -1]
+        first = starts[0 if chat.prefix_preserving else -1]
         labels = [
             token if mark and at >= first else -100 for at, (token, mark) in enumerate(zip(ids, marks, strict=True))
         ]

@@ -13,7 +13,7 @@ from sage_dialog.config import Launcher, Preference
 from sage_dialog.core.policies import Policy
 from sage_dialog.core.seeds import sample_ids
 from sage_dialog.core.tables import DataFrame, to_rows
-from sage_dialog.inference.chat_format import ARGUMENTS, ChatFormat
+from sage_dialog.inference.chat_format import TEMPLATE_ARGUMENTS, ChatFormat
 from sage_dialog.training.adapters import load_adapter, load_model, load_tokenizer
 from sage_dialog.training.checkpoints import TrainingResult, TrainingRunDir
 from sage_dialog.training.full_weights import copy_to_reference
@@ -99,10 +99,10 @@ def _examples(chat: ChatFormat, pairs: DataFrame, config: Preference, seed: int)
     examples = []
     for pair_id in sample_ids(list(rows), config.pairs, seed, "dpo pairs"):
         row = rows[pair_id]
-        prompt = chat.placed(row["prompt"])
+        prompt = chat.place_system_prompt(row["prompt"])
         replies = {side: [{"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}
         tokens = max(len(chat.tokens([*prompt, *reply])) for reply in replies.values())
-        example = {"prompt": prompt, **replies, "chat_template_kwargs": {**ARGUMENTS}}
+        example = {"prompt": prompt, **replies, "chat_template_kwargs": {**TEMPLATE_ARGUMENTS}}
         examples.append({"row": pair_id, "group": row["situation_id"], "tokens": tokens, **example})
     columns = ["row", "group", "tokens", "prompt", "chosen", "rejected", "chat_template_kwargs"]
     return pd.DataFrame(examples, columns=columns)

@@ -65,7 +65,7 @@ def launch_training(
         train: runs the job in this process; worker processes find the function of their job in `worker`.
 
     Raises:
-        ValueError: if the processes cannot share the batch evenly, or the machine lacks what the launcher's config needs.
+        ValueError: if the batch is not divisible, or the machine lacks what the launcher's config needs.
         TrainingFailedError: if a process fails; with its last lines.
     """
     launcher = job.launcher

@@ -112,7 +112,7 @@ def _encode_conversations(name: str, chat: ChatFormat, conversations: DataFrame)
         except ValueError as error:
             raise ValueError(f"{name}: conversation {key} of source {row['source']!r}: {error}") from error
         for number, example in enumerate(encoded, 1):
-            example_id = key if chat.grows else f"{key} reply {number}"
+            example_id = key if chat.prefix_preserving else f"{key} reply {number}"
             group, tokens = dialogue_group(key, row["source"]), len(example["input_ids"])
             examples.append({"row": example_id, "group": group, "tokens": tokens, **example})
     return pd.DataFrame(examples, columns=["row", "group", "tokens", "input_ids", "labels"])

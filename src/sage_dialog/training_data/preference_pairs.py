@@ -10,8 +10,8 @@ from sage_dialog.core.seeds import derived_seed, generator
 from sage_dialog.core.tables import DataFrame, from_rows, to_arrow
 from sage_dialog.dialogue import agent_view
 from sage_dialog.schemas import DPO_PAIRS
-from sage_dialog.selfplay.choices import Candidate, Choices, turns_of
-from sage_dialog.selfplay.tables import dialogues_of
+from sage_dialog.selfplay.choices import Candidate, Choices, group_by_turn
+from sage_dialog.selfplay.tables import messages_by_dialogue
 
 logger = logging.getLogger(__name__)
 
@@ -31,16 +31,16 @@ def preference_pairs(
 
     Args:
         rejected: "random" draws them by (seed, situation, turn). "worst" takes those whose action the selector chose
-            least in the whole search (`Choices.liking`); ties are broken by the seed.
+            least in the whole search (`Choices.action_preference`); ties are broken by the seed.
 
     Raises:
         ValueError: if no turn gives a pair.
     """
     candidates = to_arrow(candidates)
-    dialogues = dialogues_of(to_arrow(trajectories))
+    dialogues = messages_by_dialogue(to_arrow(trajectories))
     choices = Choices(candidates) if rejected == "worst" else None
     rows, without_pair = [], 0
-    for (situation_id, turn), drawn in turns_of(candidates):
+    for (situation_id, turn), drawn in group_by_turn(candidates):
         valid = [candidate for candidate in drawn if candidate["valid"]]
         chosen = next((candidate for candidate in valid if candidate["chosen"]), None)
         if chosen is None:
@@ -51,7 +51,7 @@ def preference_pairs(
         if choices is not None:
             others.sort(
                 key=lambda other: (
-                    choices.liking(other),
+                    choices.action_preference(other),
                     derived_seed(seed, "worst", situation_id, turn, other["text"]),
                 )
             )

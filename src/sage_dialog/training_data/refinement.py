@@ -12,7 +12,7 @@ from sage_dialog.core.tables import DataFrame, conform, from_rows, to_arrow
 from sage_dialog.dialogue import agent_view
 from sage_dialog.schemas import SFT_CONVERSATIONS
 from sage_dialog.selfplay.choices import Choices
-from sage_dialog.selfplay.tables import dialogues_of
+from sage_dialog.selfplay.tables import messages_by_dialogue
 from sage_dialog.training_data.sources import up_to_last_reply
 
 logger = logging.getLogger(__name__)
@@ -34,13 +34,13 @@ def refinement_mix(
 
     Args:
         candidates: schemas.CANDIDATES of the same search; required where `best_share` is less than 1.
-        best_share: share of the dialogues to keep, best first by `Choices.standing`; ties are broken by the seed.
+        best_share: share of the dialogues to keep, best first by `Choices.dialogue_score`; ties are broken by the seed.
 
     Raises:
         ValueError: if no dialogue has a message of the agent.
     """
     rows = []
-    dialogues = dialogues_of(to_arrow(trajectories))
+    dialogues = messages_by_dialogue(to_arrow(trajectories))
     for situation_id, dialogue in dialogues.items():
         if messages := up_to_last_reply(dialogue):
             view = list(agent_view(messages, system_prompt))
@@ -68,7 +68,7 @@ def _best_dialogues(situations: Sequence[str], choices: Choices, share: float, s
     ranked = sorted(
         situations,
         key=lambda name: (
-            *(-score for score in choices.standing(name)),
+            *(-score for score in choices.dialogue_score(name)),
             derived_seed(seed, "best trajectories", name),
         ),
     )

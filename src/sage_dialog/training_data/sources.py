@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path, PurePath
@@ -14,8 +14,9 @@ from sage_dialog.core.tables import DataFrame, to_arrow, to_rows
 from sage_dialog.corpora.conversations import read_conversations, role_fault
 from sage_dialog.corpora.rejects import Reject
 from sage_dialog.dialogue import Message
-from sage_dialog.sac import Annotated, Chain, Intent, augment, parse
-from sage_dialog.selfplay.tables import dialogues_of
+from sage_dialog.sac import Chain, Intent, parse
+from sage_dialog.sac.augmentation import augment
+from sage_dialog.selfplay.tables import messages_by_dialogue
 
 OTHER_ROLE = {"user": "assistant", "assistant": "user"}
 
@@ -78,21 +79,17 @@ class SourceReader:
     def _augmented(self, source: Source, name: str) -> list[Message]:
         dialogue = self._annotated_dialogues[name]
         assert not isinstance(dialogue, str), "a dialogue with a fault is in no pool"
-        utterances = _from_side(dialogue, source)
-        return [
-            Message(utterance.role, message["content"], utterance.text)
-            for utterance, message in zip(utterances, augment(utterances), strict=True)
-        ]
+        return augment(_from_side(dialogue, source), [intent for _, intent in dialogue])
 
     @cached_property
-    def _annotated_dialogues(self) -> dict[str, list[Annotated] | str]:
-        """Annotated dialogues by id; the fault instead where labels are invalid."""
+    def _annotated_dialogues(self) -> dict[str, list[tuple[Message, Intent]] | str]:
+        """Messages with their labels by dialogue id; the fault instead where labels are invalid."""
         columns = ["dialogue_id", "turn", "role", "text", "motivation", "emotion", "topics"]
         rows = to_rows(self._annotations[columns].sort_values(["dialogue_id", "turn"]))
-        dialogues: dict[str, list[Annotated] | str] = {}
+        dialogues: dict[str, list[tuple[Message, Intent]] | str] = {}
         for name, utterances in groupby(rows, key=lambda row: row["dialogue_id"]):
             try:
-                dialogues[name] = [Annotated(row["role"], row["text"], _intent(row)) for row in utterances]
+                dialogues[name] = [(Message(row["role"], row["text"]), _intent(row)) for row in utterances]
             except ValueError as error:
                 dialogues[name] = f"labels that the chain cannot hold: {error}"
         return dialogues
@@ -119,7 +116,7 @@ class SourceReader:
 
     def _read_trajectories(self, source: Source) -> SourcePool:
         assert source.of is not None, "validated by config.Source"
-        dialogues = dialogues_of(to_arrow(self._open_trajectories(source.of)))
+        dialogues = messages_by_dialogue(to_arrow(self._open_trajectories(source.of)))
         messages = {name: up_to_last_reply(dialogue) for name, dialogue in dialogues.items()}
         faults = {
             name: fault
@@ -140,17 +137,13 @@ def _intent(row: Mapping[str, Any]) -> Intent:
     return Intent(row["motivation"], row["emotion"], tuple(row["topics"] or ()))
 
 
-def _from_side(dialogue: Sequence[Annotated], source: Source) -> Sequence[Annotated]:
-    """Return a dialogue from the side of a source; the speaker's has the roles exchanged."""
-    if source.kind == "listener":
-        return dialogue
-    return [
-        Annotated(OTHER_ROLE.get(utterance.role, utterance.role), utterance.text, utterance.intent)
-        for utterance in dialogue
-    ]
+def _from_side(dialogue: Sequence[tuple[Message, Intent]], source: Source) -> list[Message]:
+    """Return the messages from the side of a source; the speaker's has the roles exchanged."""
+    roles = {} if source.kind == "listener" else OTHER_ROLE
+    return [replace(message, role=roles.get(message.role, message.role)) for message, _ in dialogue]
 
 
-def _fault(messages: Sequence[Annotated] | Sequence[Message], source: Source) -> str | None:
+def _fault(messages: Sequence[Message], source: Source) -> str | None:
     if fault := role_fault([message.role for message in messages], source.assistant_opens):
         return fault
     return None if all(message.text.strip() for message in messages) else "a message without text"

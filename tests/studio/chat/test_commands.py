@@ -80,7 +80,7 @@ def test_what_is_written_wrongly_is_refused_with_what_to_write(line: str, reason
 
 
 def test_every_command_is_documented() -> None:
-    text = (Path(__file__).parents[2] / "docs/chat.md").read_text().replace("\\|", "|")
+    text = (Path(__file__).parents[3] / "docs/chat.md").read_text().replace("\\|", "|")
     assert [
         name for name, command in COMMANDS.items() if f"`/{name} {command.usage}`".replace(" `", "`") not in text
     ] == []

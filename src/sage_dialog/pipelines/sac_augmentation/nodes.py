@@ -9,7 +9,7 @@ from pathlib import Path
 from sage_dialog.config import SacAugmentation
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.dialogue import Message
-from sage_dialog.roles.protocols import Annotator, Rejected
+from sage_dialog.roles.protocols import Annotator, RejectedDialogue
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def annotate_dialogues(dialogues: DataFrame, annotator: Annotator) -> tuple[Data
     annotations, rejects = [], []
     for row, messages, result in zip(rows, utterances, results, strict=True):
         dialogue_id = row["dialogue_id"]
-        if isinstance(result, Rejected):
+        if isinstance(result, RejectedDialogue):
             rejects.append({"dialogue_id": dialogue_id, "reason": result.reason, "raw_response": result.raw_response})
             continue
         annotations += [
