@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from sage_dialog.commands.replay import replay
 from sage_dialog.commands.status import status
-from sage_dialog.lineage.replay_plan import merged, overrides
+from sage_dialog.lineage.replay_plan import merge_trees, parameter_overrides
 
 HELLO = "sac_augmentation.system_prompts.listener=Hello."
 
@@ -36,16 +36,16 @@ def test_the_same_comes_out_and_nothing_becomes_stale(project) -> None:
     (run,) = project.runs.names()[:1]
     versions = sorted(project.data.glob("0*/*/*"))
     told = verdicts(project)
-    assert {one["dataset"] for one in told["outputs"]} == set(project.runs.read(run).writes)
+    assert {one["dataset"] for one in told["outputs"]} == set(project.runs.load(run).writes)
     assert all(one["identical"] for one in told["outputs"])
-    assert project.runs.read(told["replay"]).replay_of == told["run"] == run
+    assert project.runs.load(told["replay"]).replay_of == told["run"] == run
     assert sorted(project.data.glob("0*/*/*")) == versions and left(project) == []
     assert CliRunner().invoke(status, ["--env", "test"], obj=project.metadata).exit_code == 0
     assert verdicts(project, "--node", "mix_plain")["run"] == run, "a replay is no run to replay"
 
 
 def test_two_replays_of_a_run_at_once_leave_each_other_s_work_alone(project) -> None:
-    record = project.runs.read("latest")
+    record = project.runs.load("latest")
     work = project.data / "replays" / record.run / "scratch/search/work"
     work.mkdir(parents=True)
     other = record.model_copy(
@@ -54,7 +54,7 @@ def test_two_replays_of_a_run_at_once_leave_each_other_s_work_alone(project) -> 
     project.runs.begin(other)  # its process is this one
     assert verdicts(project, "--node", "mix_plain")["run"] == record.run
     assert work.exists()
-    project.runs.keep(other.model_copy(update={"outcome": "done"}))
+    project.runs.save(other.model_copy(update={"outcome": "done"}))
     verdicts(project, "--node", "mix_plain")
     assert not work.exists()
 
@@ -94,7 +94,7 @@ def test_with_what_it_had_also_where_configuration_and_data_went_on(project) -> 
     options = ("--node", "sac_augmentation.mix_plain", "--node", "mix_with_blocks", "--yes", "--json")
     result = CliRunner().invoke(replay, [run, "--env", "test", *options], obj=project.metadata)
     assert result.exit_code == 0, result.output
-    record = project.runs.read(json.loads(result.stdout)["replay"])
+    record = project.runs.load(json.loads(result.stdout)["replay"])
     assert record.reads["annotations"].version == run == record.selection.load_versions["annotations"]
 
 
@@ -117,5 +117,5 @@ def test_what_cannot_be_had_again_is_named_and_nothing_is_run(project) -> None:
 def test_parameters_are_given_where_they_differ() -> None:
     then = {"a": {"b": 1, "c": [1, 2], "d": None}, "f": "${x}", "scratch": "s", "g": "(secret 12)"}
     now = {"a": {"b": 2, "c": [1, 2], "d": {"e": 1}, "new": 1}, "f": "y", "scratch": "t", "g": "z"}
-    assert overrides(then, now) == {"a": {"b": 1, "d": None}, "f": "\\${x}"}
-    assert merged({"a": {"b": 1}, "c": 1}, {"a": {"d": 2}, "c": {"e": 1}}) == {"a": {"b": 1, "d": 2}, "c": {"e": 1}}
+    assert parameter_overrides(then, now) == {"a": {"b": 1, "d": None}, "f": "\\${x}"}
+    assert merge_trees({"a": {"b": 1}, "c": 1}, {"a": {"d": 2}, "c": {"e": 1}}) == {"a": {"b": 1, "d": 2}, "c": {"e": 1}}

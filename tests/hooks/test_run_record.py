@@ -88,7 +88,7 @@ class Project:
             hooks.hook.on_pipeline_error(error=error, run_params=asked, pipeline=pipeline, catalog=catalog)
         else:
             hooks.hook.after_pipeline_run(run_params=asked, run_result={}, pipeline=pipeline, catalog=catalog)
-        return self.runs.read(run)
+        return self.runs.load(run)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def project(tmp_path: Path) -> Project:
 @pytest.mark.parametrize("runner", [SequentialRunner, ThreadRunner])
 def test_a_record_holds_all_that_decided_a_run_and_all_it_gave(project: Project, runner: Any) -> None:
     record = project.run(runner=runner())
-    assert (record.outcome, record.fate, record.error, record.environment) == ("done", "done", None, "test")
+    assert (record.outcome, record.status, record.error, record.environment) == ("done", "done", None, "test")
     assert record.selection.pipelines == ("p",) and record.selection.runner == runner.__name__
     assert record.reads["n"].version == OLD
     assert record.reads["n"].sha256 == content_of(project.folder / "n.parquet" / OLD / "n.parquet").sha256
@@ -140,7 +140,7 @@ def test_the_record_is_on_disk_before_the_next_node_begins(project: Project) -> 
     seen: list[RunRecord] = []
 
     def look(table: pa.Table) -> pa.Table:
-        seen.append(project.runs.read("latest"))
+        seen.append(project.runs.load("latest"))
         return table
 
     project.run(pipeline=project.pipeline + Pipeline([node(look, "left", "other", name="look")]))
@@ -224,7 +224,7 @@ def test_roles_are_recorded_by_what_decides_their_replies(project: Project) -> N
     assert revision["roles"]["a"]["endpoint"] == {"model": "m", "sampling": {"temperature": 0.5}, "hosts": ["host"]}
     assert revision["roles"]["a"]["role"] == ROLE and ROLE in panel.classes()
     record = project.run(pipeline=Pipeline([node(lambda n, role: n, ["n", "annotator"], "other", name="r")]))
-    assert record.reads["annotator"].made["role"] == ROLE
+    assert record.reads["annotator"].definition["role"] == ROLE
     assert any(name.startswith("sage_dialog.roles.offline.annotator:") for name in record.code)
 
 
@@ -258,7 +258,7 @@ def test_earlier_tables_are_recorded_with_the_versions_that_were_opened(tmp_path
     before = project.catalog
     project.catalog = lambda run: DataCatalog({**dict(before(run).items()), "earlier": earlier})  # type: ignore[method-assign]
     drawn = node(lambda n, open_table: open_table("trajectories_2") and n, ["n", "earlier"], "other", name="mix")
-    assert project.run(pipeline=Pipeline([drawn])).reads["earlier"].made["tables"] == {"trajectories_2": OLD}
+    assert project.run(pipeline=Pipeline([drawn])).reads["earlier"].definition["tables"] == {"trajectories_2": OLD}
 
 
 KILLED = """
@@ -285,7 +285,7 @@ def test_a_run_that_was_killed_or_interrupted_has_a_record_that_says_so(tmp_path
         [sys.executable, "-c", KILLED, str(tmp_path), str(here), str(signal)], env=environment, capture_output=True
     )
     record = RunFolder(tmp_path / "data/runs").read("latest")
-    assert record.fate == fate
+    assert record.status == fate
     assert set(record.writes) >= {"doubled", "left"} and record.nodes["end"].ended is None
 
 
