@@ -22,7 +22,7 @@ from kedro.io import Version
 from voting import HOSTILE, table, vote_on
 
 from sage_dialog.commands.arena import arena
-from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.studio.arena import server
 from sage_dialog.studio.arena.ballots import Ballot
 from sage_dialog.studio.arena.session import Session
@@ -35,7 +35,7 @@ PAIR = ("--pair", "sage_0", "sage_1")
 def data(tmp_path: Path) -> Path:
     for policy in ("sage_0", "sage_1", "sage_2"):
         path = tmp_path / "07_model_output" / f"rollouts_{policy}.parquet"
-        VersionedParquet(filepath=str(path), version=Version(None, "2026-01-01T00.00.00.000Z")).save(table(policy, 9))
+        AtomicParquet(filepath=str(path), version=Version(None, "2026-01-01T00.00.00.000Z")).save(table(policy, 9))
     return tmp_path
 
 

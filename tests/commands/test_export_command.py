@@ -22,7 +22,7 @@ from sage_dialog import schemas, settings
 from sage_dialog.commands.export import export
 from sage_dialog.config import SamplingConfig
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
-from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.lineage.records import Git, Process, InputRecord, RunFolder, RunRecord, Selection, OutputRecord
 
 LONG_AGO = "2025-01-01T00.00.00.000Z"
@@ -111,7 +111,7 @@ def policy(data: Path, weights: Path, version: str, card: PolicyCard) -> Policy:
 
 
 def keep(data: Path, name: str, version: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-    entry = VersionedParquet(filepath=str(data / f"{name}.parquet"), version=Version(None, version))
+    entry = AtomicParquet(filepath=str(data / f"{name}.parquet"), version=Version(None, version))
     entry.save(pa.Table.from_pylist(rows, schema=schema))
 
 

@@ -16,8 +16,8 @@ from kedro.io import Version
 
 from sage_dialog.cli import sage
 from sage_dialog.commands.runs import long
-from sage_dialog.datasets.parquet import VersionedParquet
-from sage_dialog.lineage.record_diff import differences
+from sage_dialog.datasets.parquet import AtomicParquet
+from sage_dialog.lineage.record_diff import record_differences
 from sage_dialog.lineage.records import File, Git, Process, InputRecord, Selection, Spent
 
 
@@ -169,7 +169,7 @@ def test_a_run_is_tagged_and_goes_by_that_name(type_in, keep, runs):
 def test_prune_shows_asks_and_removes(type_in, keep, tmp_path):
     path = tmp_path / "data/02_intermediate/situations.parquet"
     for day in (1, 2, 3):
-        VersionedParquet(filepath=str(path), version=Version(None, run_name(day))).save(pa.table({"n": [1]}))
+        AtomicParquet(filepath=str(path), version=Version(None, run_name(day))).save(pa.table({"n": [1]}))
     versions = lambda: sorted(int(each.name[8:10]) for each in path.glob("2*"))  # noqa: E731
     (made := tmp_path / "data/replays" / run_name(1)).mkdir(parents=True)
     keep(1)

@@ -14,7 +14,7 @@ from kedro.io import Version
 
 from sage_dialog.core.atomic_files import atomic_folder
 from sage_dialog.core.policies import Policy, PolicyCard
-from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.datasets.policy import PolicyDirectory
 
 SRC = Path(__file__).parents[2] / "src"
@@ -24,11 +24,11 @@ SAVE_TABLES = """
 import itertools, sys, time
 import numpy as np, pyarrow as pa
 from kedro.io import Version
-from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.datasets.parquet import AtomicParquet
 table = pa.table({"n": np.random.default_rng(0).integers(0, 1 << 60, 400_000)})
 for n in itertools.count():
     start = time.perf_counter()
-    VersionedParquet(filepath=sys.argv[1], version=Version(None, f"{sys.argv[2]}-{n:06d}")).save(table)
+    AtomicParquet(filepath=sys.argv[1], version=Version(None, f"{sys.argv[2]}-{n:06d}")).save(table)
     if n == 0:
         print(time.perf_counter() - start, flush=True)
 """
@@ -74,12 +74,12 @@ def small_policy(path: Path, weights: bytes = b"x" * 4096) -> Policy:
 def test_killed_table_saves_leave_only_whole_versions(tmp_path: Path) -> None:
     filepath = tmp_path / "dialogues.parquet"
     kill_at_random_moments(SAVE_TABLES, str(filepath))
-    versions = VersionedParquet(filepath=str(filepath), version=Version(None, None)).list_versions(full_path=False)
+    versions = AtomicParquet(filepath=str(filepath), version=Version(None, None)).list_versions(full_path=False)
     interrupted = {path.name for path in filepath.iterdir()} - set(versions)
     assert versions
     assert interrupted, "no kill fell into a save; nothing was tested"
     for version in versions:
-        table = VersionedParquet(filepath=str(filepath), version=Version(version, None)).load()
+        table = AtomicParquet(filepath=str(filepath), version=Version(version, None)).load()
         assert table.num_rows == 400_000
 
 
@@ -98,20 +98,18 @@ def test_killed_policy_saves_leave_only_whole_versions(tmp_path: Path) -> None:
 
 def test_latest_passes_over_a_version_that_was_cut_off(tmp_path: Path) -> None:
     filepath = tmp_path / "n.parquet"
-    VersionedParquet(filepath=str(filepath), version=Version(None, "2026-01-01T00.00.00.000Z")).save(
-        pa.table({"n": [1]})
-    )
+    AtomicParquet(filepath=str(filepath), version=Version(None, "2026-01-01T00.00.00.000Z")).save(pa.table({"n": [1]}))
     cut_off = filepath / "2026-01-02T00.00.00.000Z"
     cut_off.mkdir()
     (cut_off / ".n.parquet.partial").write_bytes(b"PAR1")
-    assert VersionedParquet(filepath=str(filepath), version=Version(None, None)).load()["n"].to_pylist() == [1]
+    assert AtomicParquet(filepath=str(filepath), version=Version(None, None)).load()["n"].to_pylist() == [1]
 
 
 def test_a_save_that_fails_leaves_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full_disk(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    dataset = VersionedParquet(filepath=str(tmp_path / "n.parquet"), version=Version(None, None))
+    dataset = AtomicParquet(filepath=str(tmp_path / "n.parquet"), version=Version(None, None))
     with monkeypatch.context() as patched:
         patched.setattr("os.replace", full_disk)
         with pytest.raises(Exception, match="No space left"):

@@ -9,8 +9,9 @@ import pytest
 from kedro.io import DatasetError, Version
 
 from sage_dialog.core.policies import CARD, Policy, PolicyCard
-from sage_dialog.datasets.files import WholeImage, WholeText
-from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.datasets.figure import AtomicFigure
+from sage_dialog.datasets.files import AtomicText
+from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.datasets.policy import PolicyDirectory
 from sage_dialog.datasets.raw_folder import RawFolder
 from sage_dialog.datasets.roles import RoleDataset
@@ -20,8 +21,8 @@ RUN = "2026-01-01T00.00.00.000Z"
 PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 20 + b"\0\0\0\0IEND\xaeB`\x82"
 
 
-def table_dataset(tmp_path: Path, version: Version = LATEST) -> VersionedParquet:
-    return VersionedParquet(filepath=str(tmp_path / "dialogues.parquet"), version=version)
+def table_dataset(tmp_path: Path, version: Version = LATEST) -> AtomicParquet:
+    return AtomicParquet(filepath=str(tmp_path / "dialogues.parquet"), version=version)
 
 
 def reddit(tmp_path: Path) -> RawFolder:
@@ -52,9 +53,9 @@ def test_equal_tables_make_equal_bytes(tmp_path: Path) -> None:
 
 def test_a_table_is_kept_on_any_fsspec_file_system() -> None:
     for n, version in enumerate((RUN, RUN.replace("2026", "2027")), 1):
-        dataset = VersionedParquet(filepath="memory://bucket/n.parquet", version=Version(None, version))
+        dataset = AtomicParquet(filepath="memory://bucket/n.parquet", version=Version(None, version))
         dataset.save(pa.table({"n": [n]}))
-    latest = VersionedParquet(filepath="memory://bucket/n.parquet", version=LATEST)
+    latest = AtomicParquet(filepath="memory://bucket/n.parquet", version=LATEST)
     assert latest.exists()
     assert latest.load()["n"].to_pylist() == [2]
 
@@ -64,7 +65,7 @@ def test_a_save_that_fails_leaves_no_object_behind(monkeypatch: pytest.MonkeyPat
         where.write(b"PAR1 and then")
         raise MemoryError("no more")
 
-    dataset = VersionedParquet(filepath="memory://bucket/failing.parquet", version=Version(None, "1"))
+    dataset = AtomicParquet(filepath="memory://bucket/failing.parquet", version=Version(None, "1"))
     monkeypatch.setattr("pyarrow.parquet.write_table", failing)
     with pytest.raises(DatasetError, match="no more"):
         dataset.save(pa.table({"n": [1]}))
@@ -208,16 +209,16 @@ def test_a_role_never_shows_the_values_it_is_made_with() -> None:
 
 
 def test_text_and_image_come_back(tmp_path: Path) -> None:
-    text = WholeText(filepath=str(tmp_path / "report.html"), version=LATEST)
+    text = AtomicText(filepath=str(tmp_path / "report.html"), version=LATEST)
     text.save("<p>… é</p>")
     assert text.load() == "<p>… é</p>"
-    image = WholeImage(filepath=str(tmp_path / "figure.png"), version=LATEST)
+    image = AtomicFigure(filepath=str(tmp_path / "figure.png"), version=LATEST)
     image.save(PNG)
     assert image.load() == PNG
 
 
 def test_an_image_that_is_none_is_refused_and_named(tmp_path: Path) -> None:
-    image = WholeImage(filepath=str(tmp_path / "figure.png"))
+    image = AtomicFigure(filepath=str(tmp_path / "figure.png"))
     with pytest.raises(DatasetError, match="no PNG"):
         image.save(json.dumps({}).encode())
     (tmp_path / "figure.png").write_bytes(b"<svg/>")

@@ -8,8 +8,8 @@ import pytest
 from kedro.io import DataCatalog, DatasetError, Version
 from kedro.validation import DataValidationError
 
-from sage_dialog.datasets.parquet import VersionedParquet
-from sage_dialog.datasets.previous_tables import EarlierTables
+from sage_dialog.datasets.parquet import AtomicParquet
+from sage_dialog.datasets.previous_tables import PreviousTables
 from sage_dialog.schemas import MIX_REJECTS
 
 
@@ -21,11 +21,11 @@ def reject(source: str) -> pa.Table:
 def open_table(tmp_path: Path) -> Any:
     for version in ("2026-01-01T00.00.00.000Z", "2026-01-02T00.00.00.000Z"):
         path = str(tmp_path / "trajectories_2.parquet")
-        VersionedParquet(filepath=path, version=Version(None, version)).save(reject(version))
+        AtomicParquet(filepath=path, version=Version(None, version)).save(reject(version))
     path = str(tmp_path / "other.parquet")
-    VersionedParquet(filepath=path, version=Version(None, "2026-01-01T00.00.00.000Z")).save(pa.table({"n": [1]}))
+    AtomicParquet(filepath=path, version=Version(None, "2026-01-01T00.00.00.000Z")).save(pa.table({"n": [1]}))
     entry = {
-        "type": "sage_dialog.datasets.previous_tables.EarlierTables",
+        "type": "sage_dialog.datasets.previous_tables.PreviousTables",
         "folder": f"{tmp_path}/",
         "schema": "MIX_REJECTS",
     }
@@ -52,7 +52,7 @@ def test_a_table_of_another_kind_is_refused(open_table: Any) -> None:
 
 
 def test_nothing_is_read_before_it_is_asked_for_and_nothing_is_written(tmp_path: Path) -> None:
-    dataset = EarlierTables(folder=str(tmp_path / "nowhere"), schema="MIX_REJECTS")
+    dataset = PreviousTables(folder=str(tmp_path / "nowhere"), schema="MIX_REJECTS")
     assert dataset.exists() and callable(dataset.load())
     with pytest.raises(DatasetError, match="only read"):
         dataset.save(reject("x"))  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ def dialogues(*changes: dict[str, object]) -> pa.Table:
 
 def catalog(tmp_path: Path, name: str = "dialogues", schema: str = "DIALOGUES") -> DataCatalog:
     entry = {
-        "type": "sage_dialog.datasets.parquet.VersionedParquet",
+        "type": "sage_dialog.datasets.parquet.AtomicParquet",
         "filepath": str(tmp_path / f"{name}.parquet"),
         "versioned": True,
         "validator": {"class": "sage_dialog.datasets.schema.TableSchema", "options": {"schema": schema}},
@@ -68,7 +68,7 @@ def test_a_refused_save_names_table_and_column_and_leaves_no_version(tmp_path: P
 
 def test_a_table_of_another_kind_in_the_catalog_is_refused_on_load(tmp_path: Path) -> None:
     entry = {
-        "type": "sage_dialog.datasets.parquet.VersionedParquet",
+        "type": "sage_dialog.datasets.parquet.AtomicParquet",
         "filepath": str(tmp_path / "dialogues.parquet"),
         "versioned": True,
     }

@@ -173,6 +173,6 @@ def test_an_entry_that_is_not_right_says_so_and_shows_no_key() -> None:
     entry = ExternalModels(
         models={"theirs": {"endpoint": {"base_urls": []}, "credentials": {"api_key": "sk-secret-of-mine"}}}
     )
-    told = entry.missing()
+    told = entry.explain_missing()
     assert told is not None and "the outside model theirs cannot be asked" in told
     assert "sk-secret" not in told + str(entry)

@@ -17,8 +17,8 @@ from kedro.io import DataCatalog, SharedMemoryDataCatalog, Version
 from kedro.pipeline import Pipeline, node
 from kedro.runner import ParallelRunner, SequentialRunner, ThreadRunner
 
-from sage_dialog.datasets.parquet import VersionedParquet
-from sage_dialog.datasets.previous_tables import EarlierTables
+from sage_dialog.datasets.parquet import AtomicParquet
+from sage_dialog.datasets.previous_tables import PreviousTables
 from sage_dialog.datasets.raw_folder import RawFolder
 from sage_dialog.datasets.roles import RoleDataset, RolePanel
 from sage_dialog.hooks import RunRefused, RunStopped, SpendingLimit
@@ -51,7 +51,7 @@ class Project:
         self.runs = RunFolder(folder / "data/runs")
         self.spending = SpendingLimit()
         self.parameters: dict[str, Any] = {"seed": 3, "api_key": SECRET, "mix_versions": False}
-        VersionedParquet(filepath=str(folder / "n.parquet"), version=Version(None, OLD)).save(pa.table({"n": [1, 2]}))
+        AtomicParquet(filepath=str(folder / "n.parquet"), version=Version(None, OLD)).save(pa.table({"n": [1, 2]}))
         (folder / "raw").mkdir()
         (folder / "raw/RC_1").write_text("a dump")
         self.pipeline = Pipeline(
@@ -63,7 +63,7 @@ class Project:
 
     def catalog(self, run: str, made: type[DataCatalog] = DataCatalog) -> DataCatalog:
         entries: dict[str, Any] = {
-            name: VersionedParquet(filepath=str(self.folder / f"{name}.parquet"), version=Version(None, run))
+            name: AtomicParquet(filepath=str(self.folder / f"{name}.parquet"), version=Version(None, run))
             for name in ("n", "doubled", "left", "right", "failed", "other")
         }
         raw = RawFolder(filepath=str(self.folder / "raw"), patterns=["RC_*"], made_by="nothing")
@@ -169,14 +169,14 @@ def test_reads_take_the_digest_that_the_writer_found_unless_the_file_has_changed
     pipeline = Pipeline([node(halve, "doubled", ["left", "right"], name="halve")])
     assert project.run(3, pipeline).reads["doubled"].sha256 == first.writes["doubled"].sha256
     path = project.folder / "doubled.parquet" / first.run / "doubled.parquet"
-    VersionedParquet(filepath=str(path)).save(pa.table({"n": [7, 7]}))
+    AtomicParquet(filepath=str(path)).save(pa.table({"n": [7, 7]}))
     changed = project.run(4, pipeline)
     assert changed.reads["doubled"].sha256 == content_of(path).sha256 != first.writes["doubled"].sha256
 
 
 def test_a_run_that_would_mix_is_refused_without_a_record_and_runs_with_the_flag(project: Project) -> None:
     project.run(2)
-    VersionedParquet(
+    AtomicParquet(
         filepath=str(project.folder / "n.parquet"), version=Version(None, "2026-03-03T12.00.00.000Z")
     ).save(pa.table({"n": [5, 6]}))
     both = Pipeline([node(lambda a, b: a, ["n", "doubled"], "other", name="both")])
@@ -217,12 +217,12 @@ def test_roles_are_recorded_by_what_decides_their_replies(project: Project) -> N
                      "endpoint": endpoint,
                      "credentials": {"api_key": SECRET}}}
     )  # fmt: skip
-    revision = panel.revision()
+    revision = panel.describe_input().definition
     assert SECRET not in json.dumps(revision) and str(project.folder) not in json.dumps(revision)
     prompt.write_text("Which is worse?")
-    assert panel.revision() != revision
+    assert panel.describe_input().definition != revision
     assert revision["roles"]["a"]["endpoint"] == {"model": "m", "sampling": {"temperature": 0.5}, "hosts": ["host"]}
-    assert revision["roles"]["a"]["role"] == ROLE and ROLE in panel.classes()
+    assert revision["roles"]["a"]["role"] == ROLE and ROLE in panel.code_paths()
     record = project.run(pipeline=Pipeline([node(lambda n, role: n, ["n", "annotator"], "other", name="r")]))
     assert record.reads["annotator"].definition["role"] == ROLE
     assert any(name.startswith("sage_dialog.roles.offline.annotator:") for name in record.code)
@@ -253,8 +253,8 @@ def test_earlier_tables_are_recorded_with_the_versions_that_were_opened(tmp_path
 
     row = {"source": "s", "record": "r", "reason": "why"}
     path = str(tmp_path / "trajectories_2.parquet")
-    VersionedParquet(filepath=path, version=Version(None, OLD)).save(table([row], schemas.MIX_REJECTS))
-    earlier = EarlierTables(folder=str(tmp_path), schema="MIX_REJECTS")
+    AtomicParquet(filepath=path, version=Version(None, OLD)).save(table([row], schemas.MIX_REJECTS))
+    earlier = PreviousTables(folder=str(tmp_path), schema="MIX_REJECTS")
     before = project.catalog
     project.catalog = lambda run: DataCatalog({**dict(before(run).items()), "earlier": earlier})  # type: ignore[method-assign]
     drawn = node(lambda n, open_table: open_table("trajectories_2") and n, ["n", "earlier"], "other", name="mix")

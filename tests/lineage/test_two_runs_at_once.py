@@ -16,7 +16,7 @@ from kedro.io import Version
 
 from sage_dialog import schemas
 from sage_dialog.core.tables import table
-from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.lineage.content import content_of
 from sage_dialog.lineage.records import RunFolder
 
@@ -40,7 +40,7 @@ def test_each_ends_with_its_own_versions_and_record_and_nothing_is_asked_twice(t
          "turns": [{"comment_id": f"c{number}{turn}", "text": f"My dog number {number} is fine, turn {turn}."}
                    for turn in range(2)], "mean_words": 7.0, "min_sentiment": 0.5} for number in range(DIALOGUES)
     ]  # fmt: skip
-    VersionedParquet(filepath=str(tmp_path / "02_intermediate/dialogues.parquet"), version=Version(None, OLD)).save(
+    AtomicParquet(filepath=str(tmp_path / "02_intermediate/dialogues.parquet"), version=Version(None, OLD)).save(
         table(rows, schemas.DIALOGUES)
     )
     with FaultyServer(reply=annotated, models=("served-model",), latency_s=0.05) as server:

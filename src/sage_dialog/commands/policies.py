@@ -71,10 +71,10 @@ class Project:
         """
         from kedro.io import DatasetError
 
-        from sage_dialog.datasets.endpoint import Made
+        from sage_dialog.datasets.factory import FactoryDataset
 
         entry = self.catalog.get("engine")
-        if isinstance(entry, Made) and entry.asks:
+        if isinstance(entry, FactoryDataset) and entry.uses_server:
             entry.bind_budget(self.llm, self.budget)
         seed = self.parameters.seed if seed is None else seed
         try:

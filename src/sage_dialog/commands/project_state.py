@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kedro.io import CatalogProtocol, DataCatalog
     from kedro.pipeline.node import Node
 
-    from sage_dialog.datasets.versions import WholeVersions
+    from sage_dialog.datasets.atomic import AtomicMixin
     from sage_dialog.lineage.content import Content, Digests
     from sage_dialog.lineage.records import Read, RunFolder
 
@@ -113,12 +113,12 @@ class Project:
         node = self._nodes[now]
         return str(node.namespace or node.func.__module__.rpartition(".nodes")[0].rpartition(".")[2]).partition(".")[0]
 
-    def versioned(self, dataset: str) -> WholeVersions[Any] | None:
+    def versioned(self, dataset: str) -> AtomicMixin | None:
         """A catalog entry with versions; None of any other."""
-        from sage_dialog.datasets.versions import WholeVersions
+        from sage_dialog.datasets.atomic import AtomicMixin
 
         entry = self.catalog.get(dataset)
-        return entry if isinstance(entry, WholeVersions) and entry._version is not None else None
+        return entry if isinstance(entry, AtomicMixin) and entry._version is not None else None
 
     def is_versioned(self, dataset: str) -> bool:
         """See `Present.is_versioned`."""
@@ -139,7 +139,7 @@ class Project:
         from sage_dialog.lineage.content import state_of
 
         entry = self.versioned(dataset)
-        if entry is None or not getattr(entry, "_local", True):
+        if entry is None or entry._protocol != "file":
             return None
         return state_of(Path(entry._get_versioned_path(version)))
 
@@ -147,7 +147,7 @@ class Project:
         """See `Present.content`."""
         entry = self.versioned(dataset)
         assert entry is not None
-        if getattr(entry, "_local", True):
+        if entry._protocol == "file":
             return self._digests.content(Path(entry._get_versioned_path(version)))
         return entry.content(version)
 
@@ -155,13 +155,13 @@ class Project:
         """See `Present.read`."""
         from kedro.io import DatasetError
 
-        from sage_dialog.datasets.previous_tables import EarlierTables
+        from sage_dialog.datasets.previous_tables import PreviousTables
         from sage_dialog.hooks.run_record import read_of
         from sage_dialog.lineage.records import Read
 
         entry = self.catalog.get(dataset)
         try:
-            return Read() if isinstance(entry, EarlierTables) else read_of(dataset, entry, self.runs, self._digests)
+            return Read() if isinstance(entry, PreviousTables) else read_of(dataset, entry, self.runs, self._digests)
         except DatasetError:  # there is none
             return Read()
 

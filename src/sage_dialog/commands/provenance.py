@@ -15,8 +15,8 @@ from sage_dialog.commands.policies import Project
 from sage_dialog.core.hub_models import BASE, is_on_hub
 from sage_dialog.core.policies import Policy
 from sage_dialog.core.tables import to_arrow
-from sage_dialog.datasets.endpoint import Asking
-from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.datasets.endpoint import EndpointDataset
+from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.datasets.policy import PolicyDirectory
 from sage_dialog.datasets.raw_folder import RawFolder
 from sage_dialog.export.folder import BASE_FOLDER
@@ -148,7 +148,7 @@ def _steps(project: Project, runs: RunFolder, policy: Policy, version: str, flow
     tables = [
         (name, told.get(name) or next((found for found in versions(entry) if found <= version), None))
         for name, entry in entries.items()
-        if isinstance(entry, VersionedParquet)
+        if isinstance(entry, AtomicParquet)
     ]
     yield Step(card.name, version, policy.revision(), tables, all(name in told for name, _ in tables))
     if parent and earlier:
@@ -176,19 +176,19 @@ def _roles(project: Project, read: list[str], steps: list[Step], env: str) -> di
     roles = {}
     annotations = dict(table for step in steps for table in step.tables).get("annotations")
     entry = project.catalog.get("annotations")
-    if annotations and isinstance(entry, VersionedParquet):
+    if annotations and isinstance(entry, AtomicParquet):
         roles["annotator"] = ", ".join(sorted(set(to_arrow(at(entry, annotations).load())["annotator"].to_pylist())))
     selector = project.catalog.get("selector")
-    if "selector" in read and isinstance(selector, Asking):
+    if "selector" in read and isinstance(selector, EndpointDataset):
         behind = f"the one behind a server that `selector` of the environment {env} names"
-        roles["selector"] = behind if selector.asks else selector.load().name
+        roles["selector"] = behind if selector.uses_server else selector.load().name
     return roles
 
 
 def _results(project: Project, name: str, revision: str) -> Results | None:
     """Of the latest evaluation that knew a policy by these very weights."""
     cards = project.catalog.get("policy_cards")
-    for version in versions(cards) if isinstance(cards, VersionedParquet) else ():
+    for version in versions(cards) if isinstance(cards, AtomicParquet) else ():
         known = {row["policy"]: row["revision"] for row in _rows(project, "policy_cards", version)}
         if known.get(name) == revision:
             rows = {table: _rows(project, table, version) for table in ("emotion_accuracy", "failure_modes")}
@@ -204,7 +204,7 @@ def _rows(project: Project, table: str, version: str) -> list[dict[str, Any]]:
     """Of a table as one run wrote it; none where it wrote none, or where it is damaged."""
     rows: list[dict[str, Any]] = []
     entry = project.catalog.get(table)
-    if isinstance(entry, VersionedParquet) and version in versions(entry):
+    if isinstance(entry, AtomicParquet) and version in versions(entry):
         with contextlib.suppress(DatasetError):
             rows = to_arrow(at(entry, version).load()).to_pylist()
     return rows

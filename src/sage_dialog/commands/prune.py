@@ -128,7 +128,7 @@ def prune(
 
 def local_versions(catalog: CatalogProtocol) -> dict[str, Versions]:
     """Where the datasets of the project's pipelines and catalog have their versions, of those on a local disk."""
-    from sage_dialog.datasets.versions import WholeVersions
+    from sage_dialog.datasets.atomic import AtomicMixin
     from sage_dialog.lineage.pruning import Versions
     from sage_dialog.pipeline_registry import register_pipelines
 
@@ -136,7 +136,7 @@ def local_versions(catalog: CatalogProtocol) -> dict[str, Versions]:
     found = {}
     for name in sorted(name for name in named if not name.startswith("params:") and name != "parameters"):
         dataset = catalog.get(name)
-        if isinstance(dataset, WholeVersions) and dataset._version and getattr(dataset, "_local", True):
+        if isinstance(dataset, AtomicMixin) and dataset._version and dataset._protocol == "file":
             found[name] = Versions(Path(dataset._filepath), dataset.fault)
     return found
 

@@ -220,13 +220,13 @@ class _Aside:
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        from sage_dialog.datasets.atomic import AtomicMixin
         from sage_dialog.datasets.raw_folder import RawFolder
-        from sage_dialog.datasets.versions import WholeVersions
 
         for name in sorted(pipeline.all_outputs()):
             entry = catalog.get(name)
-            if isinstance(entry, WholeVersions):
-                if not getattr(entry, "_local", True):
+            if isinstance(entry, AtomicMixin):
+                if entry._protocol != "file":
                     raise Trouble(f"{name} lies in {entry._filepath}; a replay can write to local folders only.")
                 entry._filepath = PurePosixPath(aside(str(entry._filepath), self._data, self._area))
             elif isinstance(entry, RawFolder):

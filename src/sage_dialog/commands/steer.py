@@ -191,7 +191,7 @@ def _annotator(project: Project) -> Annotator:
     from sage_dialog.datasets.roles import RoleDataset
 
     entry = project.catalog.get("annotator")
-    if isinstance(entry, RoleDataset) and entry.asks:
+    if isinstance(entry, RoleDataset) and entry.uses_server:
         # A reply without labels is a row without a score here, so one of a few replies does not stop the others.
         entry.bind_budget(project.llm.model_copy(update={"max_failed_share": 1.0}), project.budget)
     try:

@@ -190,12 +190,12 @@ class Recording:
 
     def loaded(self, name: str) -> None:
         """An input that nothing named beforehand: Kedro has left out the node that makes it."""
-        from sage_dialog.datasets.versions import WholeVersions
+        from sage_dialog.datasets.atomic import AtomicMixin
 
         with self._lock:
             if name in self._record.reads or name in self._record.writes:
                 return
-        if not isinstance(self._catalog.get(name), WholeVersions):
+        if not isinstance(self._catalog.get(name), AtomicMixin):
             return
         read = read_of(name, self._catalog.get(name), self._runs, self._digests)
         with self._lock:
@@ -288,7 +288,7 @@ def nodes_of(pipeline: Pipeline, catalog: DataCatalog) -> tuple[dict[str, NodeRe
 
     A node's code is also that of the roles and engines that it takes.
     """
-    from sage_dialog.datasets.endpoint import Made
+    from sage_dialog.datasets.factory import FactoryDataset
     from sage_dialog.lineage import code
     from sage_dialog.lineage.records import NodeRecord
 
@@ -297,7 +297,7 @@ def nodes_of(pipeline: Pipeline, catalog: DataCatalog) -> tuple[dict[str, NodeRe
     for node in pipeline.nodes:
         reached = dict(code.reached(node.func))
         for entry in (catalog.get(name) for name in node.inputs if not _is_parameter(name)):
-            for path in entry.classes() if isinstance(entry, Made) else ():
+            for path in entry.code_paths() if isinstance(entry, FactoryDataset) else ():
                 reached |= code.named(path)
         everything |= reached
         nodes[node.name] = NodeRecord(
@@ -311,32 +311,32 @@ def nodes_of(pipeline: Pipeline, catalog: DataCatalog) -> tuple[dict[str, NodeRe
 
 def read_of(name: str, dataset: AbstractDataset | None, runs: RunFolder, digests: Digests) -> Read:
     """What an input holds now: its version, its files, or what is made of it."""
-    from sage_dialog.datasets.endpoint import Made
-    from sage_dialog.datasets.previous_tables import EarlierTables
+    from sage_dialog.datasets.atomic import AtomicMixin
+    from sage_dialog.datasets.factory import FactoryDataset
+    from sage_dialog.datasets.previous_tables import PreviousTables
     from sage_dialog.datasets.raw_folder import RawFolder
-    from sage_dialog.datasets.versions import WholeVersions
     from sage_dialog.lineage.masking import masked
     from sage_dialog.lineage.records import Read
 
-    if isinstance(dataset, WholeVersions) and (version := dataset.resolve_load_version()):
+    if isinstance(dataset, AtomicMixin) and (version := dataset.resolve_load_version()):
         return Read(version=version, sha256=_sha256_of(name, version, dataset, runs, digests))
     if isinstance(dataset, RawFolder):
         return Read(files=_raw_files(dataset, digests))
-    if isinstance(dataset, Made):
-        return Read(made=dataset.revision())
-    if isinstance(dataset, EarlierTables):
+    if isinstance(dataset, FactoryDataset):
+        return Read(made=dict(dataset.describe_input().definition or {}))
+    if isinstance(dataset, PreviousTables):
         return Read(made=masked(dataset._describe()))  # a folder may be a URL with a login
     return Read()
 
 
 def written_of(dataset: AbstractDataset | None, node: str, digests: Digests) -> Written | None:
     """What was just saved; None of what is not kept."""
+    from sage_dialog.datasets.atomic import AtomicMixin
     from sage_dialog.datasets.raw_folder import RawFolder
-    from sage_dialog.datasets.versions import WholeVersions
     from sage_dialog.lineage.content import of_files
     from sage_dialog.lineage.records import Written, now
 
-    if isinstance(dataset, WholeVersions) and (version := dataset.resolve_save_version()):
+    if isinstance(dataset, AtomicMixin) and (version := dataset.resolve_save_version()):
         content = dataset.content(version)
         return Written(version=version, node=node, at=now(), **content._asdict())
     if isinstance(dataset, RawFolder):
@@ -349,7 +349,7 @@ def _sha256_of(name: str, version: str, dataset: Any, runs: RunFolder, digests: 
     """From the record of the run that wrote it, where the file is still as that run left it."""
     from sage_dialog.lineage.content import state_of
 
-    path, local = Path(dataset._get_versioned_path(version)), getattr(dataset, "_local", True)
+    path, local = Path(dataset._get_versioned_path(version)), dataset._protocol == "file"
     written = record.writes.get(name) if (record := runs.find(version)) else None
     if written and (not local or state_of(path) == (written.bytes, written.modified_ns)):
         return written.sha256

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 import pyarrow as pa
 
 from sage_dialog.config import Source
+from sage_dialog.core.tables import to_arrow
 from sage_dialog.corpora.conversations import Conversation, read_conversations, role_fault
 from sage_dialog.corpora.rejects import Reject
 from sage_dialog.dialogue import Message
@@ -126,7 +127,7 @@ class Sources:
         assert source.of is not None, "parameters.Source sees to it"
         columns = ["situation_id", "turn", "role", "text", "content"]
         played: dict[str, list[Message]] = {}
-        for row in self._open_trajectories(source.of).select(columns).sort_by("turn").to_pylist():
+        for row in to_arrow(self._open_trajectories(source.of)).select(columns).sort_by("turn").to_pylist():
             played.setdefault(row["situation_id"], []).append(Message(row["role"], row["content"], row["text"]))
         spoken = {name: up_to_last_reply(turns) for name, turns in played.items()}
         faults = {

@@ -69,7 +69,7 @@ def _annotated(
 def mix_with_blocks(
     annotations: Table,
     instructions: dict[str, Path],
-    earlier_trajectories: Callable[[str], Table],
+    previous_trajectories: Callable[[str], Table],
     sac_augmentation: SacAugmentation,
     seed: int,
 ) -> tuple[Table, Table]:
@@ -78,12 +78,12 @@ def mix_with_blocks(
     Args:
         annotations: schemas.ANNOTATIONS.
         instructions: files of conversations by name.
-        earlier_trajectories: opens what an earlier run played, by name, where the mix has such a source.
+        previous_trajectories: opens what an earlier run played, by name, where the mix has such a source.
 
     Returns:
         Tables of `schemas.SFT_CONVERSATIONS` and `schemas.MIX_REJECTS`.
     """
-    mixed, rejects = _mixed(annotations, instructions, earlier_trajectories, sac_augmentation, seed, with_blocks=True)
+    mixed, rejects = _mixed(annotations, instructions, previous_trajectories, sac_augmentation, seed, with_blocks=True)
     if len(rejects):
         logger.warning("%d conversations are left out of the mix; see mix_rejects", len(rejects))
     return mixed, rejects
@@ -92,19 +92,19 @@ def mix_with_blocks(
 def mix_plain(
     annotations: Table,
     instructions: dict[str, Path],
-    earlier_trajectories: Callable[[str], Table],
+    previous_trajectories: Callable[[str], Table],
     sac_augmentation: SacAugmentation,
     seed: int,
 ) -> Table:
     """The same dialogues without blocks: the ablation's mix (paper §3.3)."""
-    mixed, _ = _mixed(annotations, instructions, earlier_trajectories, sac_augmentation, seed, with_blocks=False)
+    mixed, _ = _mixed(annotations, instructions, previous_trajectories, sac_augmentation, seed, with_blocks=False)
     return mixed
 
 
 def _mixed(
     annotations: Table,
     instructions: dict[str, Path],
-    earlier_trajectories: Callable[[str], Table],
+    previous_trajectories: Callable[[str], Table],
     sac_augmentation: SacAugmentation,
     seed: int,
     *,
@@ -113,5 +113,5 @@ def _mixed(
     from sage_dialog.training_data.mix import training_mix
     from sage_dialog.training_data.sources import Sources
 
-    sources = Sources(annotations, instructions, earlier_trajectories)
+    sources = Sources(annotations, instructions, previous_trajectories)
     return training_mix(sources, sac_augmentation, seed, with_blocks=with_blocks)

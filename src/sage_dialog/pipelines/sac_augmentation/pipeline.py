@@ -3,7 +3,7 @@
     dialogues ──> [annotate_dialogues] ──> annotations ──> [mix_with_blocks] ──> sft_conversations
     annotator ──┘           │                   │          [mix_plain] ────────> sft_conversations_plain
                             └─> annotation_rejects               ^
-    instructions, earlier_trajectories ──────────────────────────┘
+    instructions, previous_trajectories ──────────────────────────┘
 
 Both mixes hold the same dialogues, drawn by the same seed; mix_rejects has what neither could hold.
 """
@@ -17,7 +17,7 @@ from sage_dialog.pipelines.sac_augmentation.nodes import annotate_dialogues, mix
 
 
 def create_pipeline() -> Pipeline:
-    mixed = ["annotations", "instructions", "earlier_trajectories", "params:sac_augmentation", "params:seed"]
+    mixed = ["annotations", "instructions", "previous_trajectories", "params:sac_augmentation", "params:seed"]
     return pipeline(
         [
             node(
