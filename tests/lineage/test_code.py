@@ -187,11 +187,9 @@ def changed(tmp_path: Path, targets):
     before = CodeIndex({"sage_dialog": SRC})
     shutil.copytree(SRC, tmp_path / "sage_dialog", ignore=shutil.ignore_patterns("__pycache__"))
 
-    def nodes(file: str, old: str, new: str) -> set[str]:
-        path = tmp_path / "sage_dialog" / file
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new))
+    def nodes(folder: str, old: str, new: str, files: str = "*.py") -> set[str]:
+        (path,) = (path for path in (tmp_path / "sage_dialog" / folder).rglob(files) if old in path.read_text())
+        path.write_text(path.read_text().replace(old, new))
         after = CodeIndex({"sage_dialog": tmp_path / "sage_dialog"})
         return {name for name, place in targets.items() if before.reachable(*place) != after.reachable(*place)}
 
@@ -199,18 +197,18 @@ def changed(tmp_path: Path, targets):
 
 
 def test_a_template_affects_the_report_only(changed) -> None:
-    assert changed("evaluation/report.html.j2", "</body>", "<p></p></body>") == {"write_report"}
+    assert changed("evaluation", "</body>", "<p></p></body>", "report.html.j2") == {"write_report"}
 
 
 def test_a_change_of_the_game_affects_self_play_only(changed) -> None:
-    found = changed("selfplay/game.py", "def play(", "def play(*, unheard_of=1, ")
+    found = changed("selfplay", "def play(", "def play(*, unheard_of=1, ")
     assert {"search", "play_rollouts"} <= found
     assert not found & {"train_sage_1", "refine_into", "prefer", "make_dialogues", "annotate_dialogues", "judge_pairs"}
 
 
 def test_a_schema_and_a_parameter_model_affect_only_their_users(changed) -> None:
-    assert changed("schemas.py", "WIN_RATES = ", "WIN_RATES = 0 or ") == {"count_wins"}
-    found = changed("parameters.py", "class Preference(", "class Unheard: ...\n\n\nclass Preference(Unheard, ")
+    assert changed("schemas", "WIN_RATES = ", "WIN_RATES = 0 or ") == {"count_wins"}
+    found = changed("config", "class Preference(", "class Unheard: ...\n\n\nclass Preference(Unheard, ")
     assert found >= {"prefer", "make_pairs"} and not found & {"search", "write_raw_data", "make_dialogues"}
 
 

@@ -52,6 +52,10 @@ class State:
     codes: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     unaffecting: tuple[str, ...] = ("scratch", "llm")
 
+    @property
+    def recorded_parameters(self) -> dict[str, Any]:
+        return self.parameters
+
     def is_versioned(self, dataset: str) -> bool:
         return dataset not in self.reads
 

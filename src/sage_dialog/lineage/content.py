@@ -66,7 +66,8 @@ class DigestCache:
     def files(self, paths: Mapping[str, Path]) -> dict[str, File]:
         """Return the size, time and digest of local files, by the same names."""
         cached = self._load()
-        found, new = {}, {}
+        found: dict[str, list[Any]] = {}
+        new: dict[str, Path] = {}
         for name, path in sorted(paths.items()):
             state, known = path.stat(), cached.get(_key(path))
             found[name] = [state.st_size, state.st_mtime_ns, known[2] if known else None]

@@ -64,7 +64,8 @@ def _compare_folders(before: Path, after: Path) -> Difference | None:
     for name in sorted({*files[0], *files[1]}):
         one, other = (side.get(name) for side in files)
         if one is None or other is None:
-            return Difference(printable(name), *("missing" if path is None else "present" for path in (one, other)))
+            states = ["missing" if path is None else "present" for path in (one, other)]
+            return Difference(printable(name), states[0], states[1])
         if found := first_difference(one, other):
             return Difference(f"{printable(name)}, {found.where}", found.before, found.after, found.row, found.column)
     return None
@@ -83,7 +84,7 @@ def _compare_tables(before: Path, after: Path) -> Difference | None:
             values = _shorten_both(repr(left[column]), repr(right[column]))
             return Difference(f"row {number:,}, column {column}", *values, row=number, column=column)
         counts = [file.metadata.num_rows for file in files]
-    return None if counts[0] == counts[1] else Difference("rows", *(f"{count:,}" for count in counts))
+    return None if counts[0] == counts[1] else Difference("rows", f"{counts[0]:,}", f"{counts[1]:,}")
 
 
 def _rows(file: Any) -> Iterator[dict[str, Any]]:
@@ -122,8 +123,8 @@ def _compare_bytes(before: Path, after: Path) -> Difference:
         while (left := one.read(_BUFFER)) == (right := other.read(_BUFFER)):
             offset += len(left)
     start = _common_prefix(left, right)
-    values = (part[start : start + _SHOWN_BYTES].hex(" ") or "the end" for part in (left, right))
-    return Difference(f"byte {offset + start:,}", *values)
+    values = [part[start : start + _SHOWN_BYTES].hex(" ") or "the end" for part in (left, right)]
+    return Difference(f"byte {offset + start:,}", values[0], values[1])
 
 
 def _shorten_both(before: str, after: str) -> tuple[str, str]:

@@ -97,9 +97,8 @@ def plan_prune(
     kept_records = kept_runs | {version for _, version in kept}
     _require_readable(kept_records, runs, provenance)
     replayed = {path.name: path for path in _subfolders(replays) if RUN.fullmatch(path.name)}
-    kept_replays = {record.replay_of for run in kept_runs if (record := provenance.record(run))}
-    if running:
-        kept_replays = set(replayed)
+    repeated = {record.replay_of for run in kept_runs if (record := provenance.record(run))}
+    kept_replays = {run for run in replayed if running or run in repeated}
     busy = {record.run for record in running}
     versions, leftovers = [], [_removal(path) for path in _subfolders(replays) if _REMOVED.fullmatch(path.name)]
     for name, place in datasets.items():
@@ -112,7 +111,7 @@ def plan_prune(
                 versions.append(Removal(path, size_of(path), name, path.name))
     return PrunePlan(
         versions=tuple(sorted(versions, key=lambda removal: (removal.version, removal.dataset))),
-        records=tuple(_removable_records(runs, kept_records, kept_replays & replayed.keys())),
+        records=tuple(_removable_records(runs, kept_records, kept_replays)),
         leftovers=tuple(leftovers),
         work=() if running else tuple(old_work(scratch, work_days)),
         replays=tuple(_removal(path) for run, path in replayed.items() if run not in kept_replays),

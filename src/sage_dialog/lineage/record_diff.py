@@ -49,7 +49,8 @@ def _compare(
 ) -> Iterator[Difference]:
     for name in sorted({*first, *second}):
         if name not in first or name not in second or first[name] != second[name]:
-            yield Difference(section, name, *(text(side[name]) if name in side else ABSENT for side in (first, second)))
+            one, other = (text(side[name]) if name in side else ABSENT for side in (first, second))
+            yield Difference(section, name, one, other)
 
 
 def _selection(record: RunRecord) -> dict[str, Any]:
@@ -61,9 +62,9 @@ def _selection(record: RunRecord) -> dict[str, Any]:
 
 def _compare_nodes(first: RunRecord, second: RunRecord) -> Iterator[Difference]:
     if set(first.nodes) != set(second.nodes):
-        sides = ((first, second), (second, first))
-        extra = (", ".join(name for name in one.nodes if name not in other.nodes) or ABSENT for one, other in sides)
-        yield Difference("what was run", "nodes in one run only", *extra)
+        one = [name for name in first.nodes if name not in second.nodes]
+        other = [name for name in second.nodes if name not in first.nodes]
+        yield Difference("what was run", "nodes in one run only", ", ".join(one) or ABSENT, ", ".join(other) or ABSENT)
 
 
 def _compare_code(first: RunRecord, second: RunRecord) -> Iterator[Difference]:
@@ -111,7 +112,8 @@ def _compare_outputs(first: RunRecord, second: RunRecord) -> Iterator[Difference
     for name in _shared(first, second, "outputs", {*first.writes, *second.writes}):
         one, other = first.writes.get(name), second.writes.get(name)
         if one is None or other is None or one.sha256 != other.sha256:
-            yield Difference("outputs", name, *(_format_file(side) if side else "not written" for side in (one, other)))
+            texts = [_format_file(side) if side else "not written" for side in (one, other)]
+            yield Difference("outputs", name, texts[0], texts[1])
 
 
 def _shared(first: RunRecord, second: RunRecord, side: str, names: set[str]) -> list[str]:

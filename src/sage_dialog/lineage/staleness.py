@@ -39,8 +39,8 @@ class ProjectState(Protocol):
         """The nodes of the registered pipelines."""
 
     @property
-    def parameters(self) -> Mapping[str, Any]:
-        """The parameters, with secrets masked as in records."""
+    def recorded_parameters(self) -> Mapping[str, Any]:
+        """The parameters as a run records them, with secrets masked."""
 
     @property
     def unaffecting(self) -> Collection[str]:
@@ -219,7 +219,7 @@ class _RecordCheck:
             yield Reason("input", one, words)
         for name in recorded.parameters:
             if name.partition(".")[0] not in self._project.unaffecting:
-                before, after = _lookup(record.parameters, name), _lookup(self._project.parameters, name)
+                before, after = _lookup(record.parameters, name), _lookup(self._project.recorded_parameters, name)
                 for key, was, now in tree_differences(before, after, name):
                     yield Reason("parameter", key, f"{key} was {format_value(was)}, is {format_value(now)}")
         code = self._code(spec)
