@@ -115,7 +115,7 @@ def test_a_server_that_is_not_there_is_told_before_anything_runs(
     project: OpenSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_URL", "http://127.0.0.1:9/v1")
-    with pytest.raises(RunRefused, match=r"127\.0\.0\.1:9/v1 does not say which model it has"):
+    with pytest.raises(RunRefused, match=r"127\.0\.0\.1:9/v1 does not state its model"):
         annotate(project, "vllm")
 
 
@@ -136,7 +136,7 @@ def test_a_key_is_used_and_never_shown(
     server.reply = lambda body: ""
     with project("openai", llm={"response_cache": "data/other.sqlite"}) as session:
         catalog = session.load_context().catalog
-        with pytest.raises(RunStopped, match="Look at the key") as stopped:
+        with pytest.raises(RunStopped, match="Check the key") as stopped:
             session.run(node_names=["sac_augmentation.annotate_dialogues"])
     shown = [caplog.text, str(stopped.value), repr(catalog), *(repr(catalog[role]) for role in ("annotator", "judges"))]
     assert not any(KEY in text for text in shown)

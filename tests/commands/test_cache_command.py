@@ -25,14 +25,14 @@ def response_cache(tmp_path: Path) -> Iterator[ResponseCache]:
 
     async def fill() -> None:
         for number in range(1200):
-            await response_cache.keep(request("judge", f"pair {number}"), LLMResponse("A", 1000, 10), 0.01)
-        await response_cache.keep(request("annotator", "é", "small"), LLMResponse("naïve", 7, 3), None)
+            await response_cache.save(request("judge", f"pair {number}"), LLMResponse("A", 1000, 10), 0.01)
+        await response_cache.save(request("annotator", "é", "small"), LLMResponse("naïve", 7, 3), None)
         await response_cache.save_failure(
             request("judge", "x"), RequestFailedError(FailureReason.TRUNCATED, "after 5 tokens"), 9, 5, 0.5
         )
 
     asyncio.run(fill())
-    response_cache.count_hit(request("judge", "pair 0"))
+    response_cache.get(request("judge", "pair 0"))
     yield response_cache
     response_cache.close()
 
@@ -57,7 +57,7 @@ def test_an_export_has_requests_and_replies(response_cache: ResponseCache, tmp_p
     assert result.exit_code == 0 and "replies written to" in result.output
     (line,) = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
     entry = json.loads(line)
-    assert entry["reply"] == "naïve" and "é" in line
+    assert entry["response"] == "naïve" and "é" in line
     assert entry["request"]["messages"] == [{"role": "user", "content": "é"}]
     assert entry["key"] == request("annotator", "é", "small").key
 

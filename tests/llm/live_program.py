@@ -41,7 +41,9 @@ def reasons(response_cache: ResponseCache) -> dict[str, int]:
 
 def claims(response_cache: ResponseCache) -> int:
     """How many there are, once all that was to be written is."""
-    found = response_cache._file.do(lambda connection: connection.execute("SELECT count(*) FROM claims").fetchone()[0])
+    found = response_cache._file.submit(
+        lambda connection: connection.execute("SELECT count(*) FROM claims").fetchone()[0]
+    )
     return int(found.result())
 
 

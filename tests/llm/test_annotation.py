@@ -47,6 +47,6 @@ def test_faults_change_nothing_but_the_number_of_calls(annotate) -> None:
     failed = sum(call.outcome != "reply" for call in faulty.calls)
     assert failed > 200 and {call.outcome for call in faulty.calls} == {"reply", *EVERY_FAULT}
     assert sum(faulty.paid.values()) + failed == len(faulty.calls)
-    (spent,) = response_cache.spent()
-    assert spent.replies == sum(faulty.paid.values()) + sum(call.outcome == "wrong form" for call in faulty.calls)
+    (spent,) = response_cache.usage()
+    assert spent.responses == sum(faulty.paid.values()) + sum(call.outcome == "wrong form" for call in faulty.calls)
     response_cache.close()

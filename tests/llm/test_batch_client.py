@@ -89,8 +89,8 @@ def test_what_is_asked_at_once_is_one_batch_at_half_price(
     budget = Budget(Caps(), {}, PRICES)
     assert list(texts(make(server.url, budget=budget), range(30))) == echoes(range(30))
     assert server.asked() == [[f"item {item}" for item in range(30)]]
-    (spent,) = response_cache.spent()
-    assert (spent.replies, spent.prompt_tokens, spent.failures) == (30, 300, 0)
+    (spent,) = response_cache.usage()
+    assert (spent.responses, spent.prompt_tokens, spent.failures) == (30, 300, 0)
     assert spent.cost == pytest.approx(30 * HALF)
     assert budget.spent() == {"calls": 30, "tokens": 450, "money": pytest.approx(30 * HALF)}
     assert [batch["state"] for batch in response_cache.batches()] == ["collected"]
@@ -136,7 +136,7 @@ def test_an_item_that_asks_twice_at_once_counts_once(serve: Serve, make: Make) -
     assert len(server.asked()) == 1
 
 
-@pytest.mark.parametrize(("limit", "sizes"), [({"most_requests": 4}, [4, 4, 3]), ({"most_bytes": 900}, [3, 3, 3, 2])])
+@pytest.mark.parametrize(("limit", "sizes"), [({"max_requests": 4}, [4, 4, 3]), ({"max_bytes": 900}, [3, 3, 3, 2])])
 def test_a_batch_keeps_to_the_limits_of_the_server(
     serve: Serve, make: Make, limit: dict[str, int], sizes: list[int]
 ) -> None:
@@ -149,14 +149,14 @@ def test_a_batch_keeps_to_the_limits_of_the_server(
 
 def test_more_items_than_may_be_under_way_are_asked_in_turn(serve: Serve, make: Make) -> None:
     server = serve()
-    assert list(texts(make(server.url, most_requests=4), range(23))) == echoes(range(23))
+    assert list(texts(make(server.url, max_requests=4), range(23))) == echoes(range(23))
     assert max(map(len, server.asked())) <= 4 and set(server.paid.values()) == {1}
 
 
 def test_an_item_that_waits_for_something_else_holds_nobody_up_for_ever(
     serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_client_module, "_PATIENCE_S", 0.02)
+    monkeypatch.setattr(batch_client_module, "_MAX_HOLD_S", 0.02)
     client = make(serve().url)
     replied = None
 
@@ -204,7 +204,7 @@ def test_a_batch_that_was_made_although_the_server_says_500_is_found(serve: Serv
 
 def test_a_batch_that_nobody_knows_of_for_sure_is_looked_for_by_the_next_run(serve: Serve, make: Make) -> None:
     server = serve(failing=Counter(create=1, list=1))
-    with pytest.raises(RequestRejectedError, match="the same command goes on"):
+    with pytest.raises(RequestRejectedError, match="the same command collects it"):
         list(texts(make(server.url, attempts=2), range(3)))
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
     assert len(server.batches) == 1
@@ -216,12 +216,12 @@ def test_faults_that_pass_are_sat_out(
     monkeypatch.setattr(api_module, "_SDK_RETRIES", 1)
     server = serve(failing=Counter(upload=1, look=2, download=1))
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
-    assert len(server.batches) == 1 and "it is looked at again" in caplog.text
+    assert len(server.batches) == 1 and "trying again" in caplog.text
 
 
 def test_a_batch_whose_server_is_lost_is_collected_by_the_next_run(serve: Serve, make: Make) -> None:
     server = serve(failing=Counter(look=3))
-    with pytest.raises(RequestRejectedError, match=r"the server failed.*goes on"):
+    with pytest.raises(RequestRejectedError, match=r"the server failed.*the same command"):
         list(texts(make(server.url, attempts=2), range(3)))
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
     assert len(server.batches) == 1
@@ -230,7 +230,7 @@ def test_a_batch_whose_server_is_lost_is_collected_by_the_next_run(serve: Serve,
 def test_after_an_error_the_batch_is_left_to_the_next_run(
     serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_client_module, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(batch_client_module, "_MAX_HOLD_S", 0.01)
     server = serve(looks=10**6)
     client = make(server.url)
 
@@ -285,7 +285,7 @@ def test_live_calls_wait_for_a_batch_or_say_that_nobody_collects_it(
     with closing(ResponseCache(response_cache.path)) as dead:
         loop.run(dead.open_batch("left", "http://elsewhere/v1", MODEL, [request(live, 2)]))
     for one in (live, client):
-        with pytest.raises(RequestRejectedError, match=r"nobody has collected it.*mode: batch"):
+        with pytest.raises(RequestRejectedError, match=r"not collected.*mode: batch"):
             list(texts(one, [2, 3] if one is client else [2]))
     assert len(server.batches) == 1 and len(response_cache.batches("submitting")) == 1
     server.looks = 1
@@ -329,7 +329,7 @@ def test_useless_replies_are_paid_noted_and_asked_again(
     assert list(texts(client, range(3))) == ["echo item 0", reason, "echo item 2"]
     assert list(map(sorted, server.asked())) == [["item 0", "item 1", "item 2"], ["item 0", "item 1"]]
     assert reasons(response_cache) == {reason: 3}
-    (spent,) = response_cache.spent()
+    (spent,) = response_cache.usage()
     assert spent.cost == pytest.approx(5 * HALF) == client.budget.spent()["money"]
 
 
@@ -367,7 +367,7 @@ def test_a_request_of_a_wrong_form_stops_the_run_and_the_others_are_kept(
         list(texts(client, range(6)))
     loop.run(client.close())
     assert server.asked() == [["item 0", "item 1", "item 2"]]  # neither what was useless nor what is left is asked
-    assert _rows(response_cache, "replies") == 1 and _rows(response_cache, "batch_requests") == 0
+    assert _rows(response_cache, "responses") == 1 and _rows(response_cache, "batch_requests") == 0
 
 
 def test_lines_of_nobody_and_second_lines_change_nothing(
@@ -375,7 +375,7 @@ def test_lines_of_nobody_and_second_lines_change_nothing(
 ) -> None:
     server = serve(script={"1": ["twice"]})
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
-    assert len(server.batches) == 1 and _rows(response_cache, "replies") == 3 and "2 lines are left out" in caplog.text
+    assert len(server.batches) == 1 and _rows(response_cache, "responses") == 3 and "2 lines are ignored" in caplog.text
 
 
 def test_a_batch_that_is_refused_says_why_and_frees_its_requests(
@@ -405,7 +405,7 @@ def test_a_batch_that_was_cancelled_is_not_made_again_by_the_same_run(
     server = serve(ends=["cancelled"])
     with pytest.raises(RequestRejectedError, match="was cancelled"):
         list(texts(make(server.url), range(4)))
-    assert len(server.batches) == 1 and _rows(response_cache, "replies") == 2
+    assert len(server.batches) == 1 and _rows(response_cache, "responses") == 2
     assert list(texts(make(server.url), range(4))) == echoes(range(4))
     assert set(server.paid.values()) == {1}
 
@@ -413,12 +413,12 @@ def test_a_batch_that_was_cancelled_is_not_made_again_by_the_same_run(
 def test_a_full_queue_is_waited_for(serve: Serve, make: Make) -> None:
     full = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}
     server = serve(ends=["completed", "failed"], errors=[full])
-    client = make(server.url, most_requests=3)
+    client = make(server.url, max_requests=3)
     client.max_pending = 6
     assert list(texts(client, range(6))) == echoes(range(6))
     assert len(server.batches) == 3 and set(server.paid.values()) == {1}
     alone = serve(ends=["failed"], errors=[full])
-    with pytest.raises(RequestRejectedError, match="Lower most_requests"):
+    with pytest.raises(RequestRejectedError, match="Lower max_requests"):
         list(texts(make(alone.url), range(6, 8)))
 
 
@@ -434,7 +434,7 @@ def test_a_cap_of_calls_makes_exactly_as_many(
     monkeypatch.setattr(response_cache, "open_batch", lambda *how: opened.append(how) or open_batch(*how))
     with pytest.raises(CapReachedError, match=r"llm\.caps\.calls = 7"):
         list(texts(make(server.url, budget=Budget(Caps(calls=7), {}, PRICES)), range(10)))
-    assert server.paid.total() == 7 == _rows(response_cache, "replies")
+    assert server.paid.total() == 7 == _rows(response_cache, "responses")
     assert len(opened) == 2  # what there was no room for is looked at again only when the batch is collected
     assert _rows(response_cache, "batch_requests") == _rows(response_cache, "claims") == 0
     assert list(texts(make(server.url, budget=Budget(Caps(calls=3), {}, PRICES)), range(10))) == echoes(range(10))
@@ -461,7 +461,7 @@ def test_a_wrong_key_is_said_and_not_shown(
     caplog.set_level(logging.DEBUG)
     key = "sk-wrong-0123456789-wrong"
     server = serve()
-    with pytest.raises(RequestRejectedError, match=r"401.*Look at the key") as told:
+    with pytest.raises(RequestRejectedError, match=r"401.*Check the key") as told:
         list(texts(make(server.url, api_key=key), range(3)))
     assert server.refused_keys == 1 and response_cache.batches() == []
     chain: BaseException | None = told.value

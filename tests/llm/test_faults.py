@@ -67,8 +67,8 @@ def test_a_failure_is_never_served_as_a_reply(
     client = make_client(server.url, max_invalid_responses=1)
     assert list(texts(client, [1])) == [FailureReason.TRUNCATED]
     assert response_cache.get(request(client, 1)) is None
-    (spent,) = response_cache.spent()
-    assert (spent.replies, spent.failures) == (0, 1)
+    (spent,) = response_cache.usage()
+    assert (spent.responses, spent.failures) == (0, 1)
     assert spent.completion_tokens > 0  # it was paid for
     assert list(texts(client, [1])) == ["echo item 1"]
 
@@ -107,7 +107,7 @@ def test_a_refused_call_stops_the_run_though_others_still_wait(serve: Serve, mak
         client = others if item else first
         return (await client.request(request(client, item))).text
 
-    with pytest.raises(RequestRejectedError, match="Look at the key"):
+    with pytest.raises(RequestRejectedError, match="Check the key"):
         list(others.map(ask, range(1000)))
     assert len(refusing.calls) <= 4
     held.release()

@@ -50,7 +50,7 @@ def test_a_result_that_was_given_out_is_on_disk(serve: Serve, tmp_path: Path) ->
     given = process.stdout.readline().strip()
     process.kill()
     process.wait()
-    assert given in [entry["reply"] for entry in ResponseCache(tmp_path / "j.sqlite").entries()]
+    assert given in [entry["response"] for entry in ResponseCache(tmp_path / "j.sqlite").entries()]
 
 
 def test_killed_at_ten_moments_no_more_is_asked_again_than_was_on_its_way(serve: Serve, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from live_program import claims, reasons, request, texts
 
 from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm import server as server_module
-from sage_dialog.llm.live_client import LiveClient, _Pace
+from sage_dialog.llm.live_client import LiveClient, RateLimit
 from sage_dialog.llm.requests import ChatRequest, FailureReason
 from sage_dialog.llm.response_cache import ResponseCache
 
@@ -186,18 +186,18 @@ def test_claims_of_cancelled_and_failed_calls_are_given_back(
 @pytest.mark.parametrize(("a_minute", "burst"), [(600, 60), (5, 1)])
 def test_pace(a_minute: float, burst: int) -> None:
     """A tenth of a minute's at once, and the rest as time goes by."""
-    pace = _Pace(a_minute)
-    assert pace._bucket is not None
-    assert pace._bucket.max_rate == burst
-    assert pace._bucket.max_rate / pace._bucket.time_period == pytest.approx(a_minute / 60)
+    rate_limit = RateLimit(a_minute)
+    assert rate_limit._limiter is not None
+    assert rate_limit._limiter.max_rate == burst
+    assert rate_limit._limiter.max_rate / rate_limit._limiter.time_period == pytest.approx(a_minute / 60)
 
 
 def test_what_is_more_than_the_bucket_holds_counts_in_full() -> None:
     async def run() -> float:
-        pace = _Pace(60_000)  # 6,000 at once, a thousand a second
+        rate_limit = RateLimit(60_000)  # 6,000 at once, a thousand a second
         now = asyncio.get_running_loop().time
         began = now()
-        await pace.keep(6_300)
+        await rate_limit.acquire(6_300)
         return now() - began
 
     assert loop.run(run()) > 0.25

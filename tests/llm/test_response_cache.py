@@ -28,7 +28,7 @@ def asked(item: int, role: str = "judge", model: str = "m") -> ChatRequest:
 async def filled(response_cache: ResponseCache, items: range, role: str = "judge", cost: float | None = 0.5) -> None:
     for item in items:
         assert await response_cache.claim(asked(item, role))
-        await response_cache.keep(asked(item, role), LLMResponse(f"said {item}", 10, 2, 0.25), cost)
+        await response_cache.save(asked(item, role), LLMResponse(f"said {item}", 10, 2, 0.25), cost)
 
 
 def test_a_reply_is_there_for_everyone_once_it_is_kept(response_cache: ResponseCache) -> None:
@@ -36,7 +36,7 @@ def test_a_reply_is_there_for_everyone_once_it_is_kept(response_cache: ResponseC
     assert response_cache.get(asked(1)) == LLMResponse("said 1", 10, 2, 0.25)
     assert response_cache.get(asked(3)) is None
     with sqlite3.connect(response_cache.path) as other:
-        assert other.execute("SELECT count(*) FROM replies").fetchone() == (3,)
+        assert other.execute("SELECT count(*) FROM responses").fetchone() == (3,)
         assert other.execute("SELECT count(*) FROM claims").fetchone() == (0,)
     seen: list[LLMResponse | None] = []
     thread = threading.Thread(target=lambda: seen.append(response_cache.get(asked(2))))
@@ -47,8 +47,8 @@ def test_a_reply_is_there_for_everyone_once_it_is_kept(response_cache: ResponseC
 
 def test_commits_are_on_disk_when_they_return(response_cache: ResponseCache) -> None:
     connection = response_cache._file.connect()
-    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
-    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert tuple(connection.execute("PRAGMA synchronous").fetchone()) == (2,)  # FULL
+    assert tuple(connection.execute("PRAGMA journal_mode").fetchone()) == ("wal",)
     connection.close()
 
 
@@ -56,7 +56,7 @@ def test_one_that_cannot_be_written_does_not_undo_the_others(response_cache: Res
     async def run() -> list[object]:
         bad = LLMResponse("half a pair: \ud83d", 1, 1)
         kept = [
-            response_cache.keep(asked(item), bad if item == 5 else LLMResponse("fine", 1, 1), None)
+            response_cache.save(asked(item), bad if item == 5 else LLMResponse("fine", 1, 1), None)
             for item in range(10)
         ]
         return await asyncio.gather(*kept, return_exceptions=True)
@@ -71,12 +71,12 @@ def test_a_claim_is_one_processs_until_it_is_given_back(response_cache: Response
     other = ResponseCache(response_cache.path)  # as good as another process: it has a lock of its own
     assert loop.run(response_cache.claim(asked(1)))
     assert not loop.run(other.claim(asked(1)))
-    other.give_back(asked(1))  # not its own to give
+    other.release(asked(1))  # not its own to give
     assert not loop.run(other.claim(asked(1)))
-    response_cache.give_back(asked(1))
+    response_cache.release(asked(1))
     assert claims(response_cache) == 0
     assert loop.run(other.claim(asked(1)))
-    loop.run(other.keep(asked(1), LLMResponse("x", 1, 1), None))
+    loop.run(other.save(asked(1), LLMResponse("x", 1, 1), None))
     assert not loop.run(response_cache.claim(asked(1)))  # there is nothing to ask
     other.close()
 
@@ -133,7 +133,7 @@ def test_two_clients_on_one_journal_ask_each_request_once(
         thread.join()
     assert outcomes == {i: [f"echo item {item}" for item in orders[i]] for i in (0, 1)}
     assert len(server.calls) == 200 and set(server.paid.values()) == {1}
-    assert sum(spent.hits for spent in response_cache.spent()) + sum(other._hits.values()) == 200
+    assert sum(spent.hits for spent in response_cache.usage()) + sum(other._hits.values()) == 200
     other.close()
 
 
@@ -143,10 +143,10 @@ def test_failures_hits_and_costs_by_role(response_cache: ResponseCache) -> None:
     for reason in (FailureReason.BUSY, FailureReason.BUSY, FailureReason.TRUNCATED):
         loop.run(response_cache.save_failure(asked(9), RequestFailedError(reason, "why", "said"), 7, 3, 0.25))
     for _ in range(5):
-        response_cache.count_hit(asked(0))
-    annotator, judge = response_cache.spent()
-    assert (annotator.role, annotator.replies, annotator.hits, annotator.cost) == ("annotator", 2, 0, None)
-    assert (judge.replies, judge.hits, judge.failures) == (4, 5, 3)
+        response_cache.get(asked(0))
+    annotator, judge = response_cache.usage()
+    assert (annotator.role, annotator.responses, annotator.hits, annotator.cost) == ("annotator", 2, 0, None)
+    assert (judge.responses, judge.hits, judge.failures) == (4, 5, 3)
     assert (judge.prompt_tokens, judge.completion_tokens, judge.cost) == (61, 17, 2.75)
     assert response_cache.failures() == [("judge", FailureReason.BUSY, 2), ("judge", FailureReason.TRUNCATED, 1)]
     assert response_cache.size() > 4096
@@ -156,18 +156,18 @@ def test_failures_hits_and_costs_by_role(response_cache: ResponseCache) -> None:
 def test_hits_are_remembered_across_runs(tmp_path: Path) -> None:
     for _ in range(2):
         response_cache = ResponseCache(tmp_path / "j.sqlite")
-        if response_cache.get(asked(1)) is None:
+        if asked(1) not in response_cache:
             loop.run(filled(response_cache, range(1, 2)))
-        response_cache.count_hit(asked(1))
+        response_cache.get(asked(1))
         response_cache.close()
-    assert [spent.hits for spent in ResponseCache(tmp_path / "j.sqlite").spent()] == [2]
+    assert [spent.hits for spent in ResponseCache(tmp_path / "j.sqlite").usage()] == [2]
 
 
 def test_entries_say_what_was_asked(response_cache: ResponseCache) -> None:
     loop.run(filled(response_cache, range(3)))
     loop.run(filled(response_cache, range(10, 11), "annotator"))
     entries = list(response_cache.entries(role="judge"))
-    assert [entry["reply"] for entry in entries] == ["said 0", "said 1", "said 2"]
+    assert [entry["response"] for entry in entries] == ["said 0", "said 1", "said 2"]
     assert entries[1]["request"] == asked(1).body() == json.loads(json.dumps(asked(1).body()))
     assert entries[1]["key"] == asked(1).key
     assert [entry["role"] for entry in response_cache.entries()] == ["judge"] * 3 + ["annotator"]

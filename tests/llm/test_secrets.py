@@ -109,7 +109,7 @@ def test_what_is_shown_of_an_endpoint(make_client: MakeClient) -> None:
 
 
 def test_a_key_that_no_header_takes_is_not_shown_either(make_client: MakeClient) -> None:
-    with pytest.raises(ValidationError, match="look at the environment variable") as caught:
+    with pytest.raises(ValidationError, match="check the environment variable") as caught:
         make_client("http://127.0.0.1:9/v1", api_key=f"{KEY} {KEY}")
     assert not holds_key(str(caught.value))
 

@@ -94,13 +94,13 @@ def test_it_answers_once_and_then_the_journal_does(tmp_path: Path, url: str, mod
     replies = {number: text for number, text in first.items() if not isinstance(text, FailureReason)}
     assert replies and set(" ".join(replies.values()).split()) <= set(WORDS)
     assert set(first.values()) - set(replies.values()) <= {FailureReason.TRUNCATED, FailureReason.EMPTY}
-    (spent,) = response_cache.spent()
-    assert (spent.replies, spent.hits) == (len(replies), 0)
+    (spent,) = response_cache.usage()
+    assert (spent.responses, spent.hits) == (len(replies), 0)
     assert spent.completion_tokens >= sum(len(text.split()) for text in replies.values())
 
     assert dict(zip(replies, client.map(said, replies), strict=True)) == replies
-    (again,) = response_cache.spent()
-    assert (again.replies, again.hits, again.failures) == (spent.replies, len(replies), spent.failures)
+    (again,) = response_cache.usage()
+    assert (again.responses, again.hits, again.failures) == (spent.responses, len(replies), spent.failures)
 
 
 def test_a_model_that_it_does_not_have_stops_the_run(tmp_path: Path, url: str) -> None:
@@ -137,7 +137,7 @@ def test_policies_are_sampled_from_it_as_text(tmp_path: Path, url: str, model: P
     assert max(sample.tokens for sample in samples) == 30
     assert "".join(pieces) == replies[0][0].text
     assert engine.sample("sage_0", prompts, sampling, samples=3) == replies
-    assert response_cache.spent()[0].replies == 9
+    assert response_cache.usage()[0].responses == 9
     response_cache.drop()
     assert engine.sample("sage_0", prompts, sampling, samples=3) == replies  # it keeps to its seed
 
