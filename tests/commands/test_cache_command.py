@@ -54,7 +54,7 @@ def test_it_shows_what_each_model_cost_each_role(response_cache: ResponseCache) 
 
 def test_an_export_has_requests_and_replies(response_cache: ResponseCache, tmp_path: Path) -> None:
     result = CliRunner().invoke(export, [str(tmp_path / "out.jsonl"), "--role", "annotator"], obj=response_cache)
-    assert result.exit_code == 0 and "replies written to" in result.output
+    assert result.exit_code == 0 and "responses written to" in result.output
     (line,) = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
     entry = json.loads(line)
     assert entry["response"] == "naïve" and "é" in line
@@ -64,9 +64,9 @@ def test_an_export_has_requests_and_replies(response_cache: ResponseCache, tmp_p
 
 def test_what_is_dropped_is_asked_again_and_nothing_else(response_cache: ResponseCache) -> None:
     run = CliRunner()
-    assert "Say which" in run.invoke(drop, [], obj=response_cache).output
+    assert "Select responses" in run.invoke(drop, [], obj=response_cache).output
     refused = run.invoke(drop, ["--role", "judge"], input="n\n", obj=response_cache)
-    assert "paid for again when they are needed: 1,200" in refused.output and refused.exit_code == 1
+    assert "Delete 1,200 responses" in refused.output and refused.exit_code == 1
     assert response_cache.get(request("judge", "pair 3")) is not None
     key = request("judge", "pair 3").key
     assert "dropped: 1\n" in run.invoke(drop, ["--key", key, "--yes"], obj=response_cache).output
@@ -85,7 +85,7 @@ def test_a_batch_that_is_lost_can_be_given_up(response_cache: ResponseCache) -> 
     asyncio.run(submit())
     assert "batch_17 big submitted" in shown(response_cache)
     run = CliRunner()
-    assert "No batch batch_18" in run.invoke(forget, ["batch_18"], obj=response_cache).output
+    assert "No open batch batch_18" in run.invoke(forget, ["batch_18"], obj=response_cache).output
     assert run.invoke(forget, ["batch_17"], input="n\n", obj=response_cache).exit_code == 1
     assert not asyncio.run(response_cache.claim(asked[0]))
     assert "is forgotten" in run.invoke(forget, ["batch_17", "--yes"], obj=response_cache).output
@@ -95,8 +95,8 @@ def test_a_batch_that_is_lost_can_be_given_up(response_cache: ResponseCache) -> 
 
 def test_a_script_gets_what_the_terminal_shows(response_cache: ResponseCache) -> None:
     told = json.loads(json.dumps(cache_summary(response_cache)))
-    spent = {(one["role"], one["model"]): one for one in told["spent"]}
-    assert spent["judge", "big[bold]"]["replies"] == 1200
+    spent = {(one["role"], one["model"]): one for one in told["usage"]}
+    assert spent["judge", "big[bold]"]["responses"] == 1200
     assert spent["annotator", "small"]["cost"] is None
     assert told["failures"] == [["judge", "truncated", 1]] and told["batches"] == []
     assert told["bytes"] > 0

@@ -1,6 +1,6 @@
 """Batches against a real HTTP server: gathered, submitted once whatever happens, collected, asked again.
 
-Run as a program, this asks in a process of its own, which a test may kill: python test_batch_client.py URL JOURNAL ITEMS
+Run as a program, it sends requests in a process that a test may kill: python test_batch_client.py URL CACHE ITEMS
 """
 
 import asyncio

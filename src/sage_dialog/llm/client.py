@@ -117,7 +117,7 @@ class LLMClient(ABC):
             remaining = self.budget.remaining(role, kind)
             if remaining is not None and amount is not None and amount > remaining:
                 logger.warning(
-                    "%s: this may take %s %s, and the caps leave %s; if the run stops there, the same command continues",
+                    "%s: this may take %s %s, and the caps leave %s; a stopped run continues by the same command",
                     *(role, f"{amount:,.6g}", kind, f"{remaining:,.6g}"),
                 )
 

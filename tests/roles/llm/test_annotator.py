@@ -19,7 +19,7 @@ from sage_dialog.llm.requests import (
     RequestRejectedError,
     TooManyFailuresError,
 )
-from sage_dialog.roles.llm.annotator import LLMAnnotator, kept
+from sage_dialog.roles.llm.annotator import LLMAnnotator, similarity
 from sage_dialog.roles.llm.parsing import UnreadableError
 from sage_dialog.roles.protocols import LabelledUtterance, RejectedDialogue
 from sage_dialog.sac import Annotated, Chain, Intent, augment, parse
@@ -94,7 +94,7 @@ SWAPPED = json.dumps({"turns": [TURNS[1], TURNS[0], *TURNS[2:]]})
     ],
 )
 def test_a_good_reply_is_read_however_it_is_wrapped(annotator: LLMAnnotator, reply: str) -> None:
-    assert annotator.read(reply, DIALOGUE) == LABELLED
+    assert annotator.parse(reply, DIALOGUE) == LABELLED
 
 
 @pytest.mark.parametrize(
@@ -127,19 +127,19 @@ def test_a_good_reply_is_read_however_it_is_wrapped(annotator: LLMAnnotator, rep
 )
 def test_a_reply_that_does_not_fit_the_dialogue_is_told_why(annotator: LLMAnnotator, reply: str, error: str) -> None:
     with pytest.raises(UnreadableError) as raised:
-        annotator.read(reply, DIALOGUE)
+        annotator.parse(reply, DIALOGUE)
     assert error in str(raised.value)
 
 
 @pytest.mark.parametrize("nothing", [None, "null", "None", " ", "N/A", "{}"])
 def test_what_says_nothing_is_no_label(annotator: LLMAnnotator, nothing: str | None) -> None:
     reply = changed(1, motivation=nothing, emotion=nothing, topics=[nothing])
-    assert annotator.read(reply, DIALOGUE)[0].intent == Intent()
-    assert annotator.read(changed(1, topics=nothing), DIALOGUE)[0].intent.topics == ()
+    assert annotator.parse(reply, DIALOGUE)[0].intent == Intent()
+    assert annotator.parse(changed(1, topics=nothing), DIALOGUE)[0].intent.topics == ()
 
 
 def test_labels_fit_the_chain_and_topics_are_a_few(annotator: LLMAnnotator) -> None:
-    labels = annotator.read(changed(1, emotion="Sad: {very}\n", topics=["a, b", "c", "d", "e"]), DIALOGUE)
+    labels = annotator.parse(changed(1, emotion="Sad: {very}\n", topics=["a, b", "c", "d", "e"]), DIALOGUE)
     assert labels[0].intent == Intent("venting", "sad very", ("a b", "c", "d"))
 
 
@@ -160,7 +160,7 @@ def test_labels_fit_the_chain_and_topics_are_a_few(annotator: LLMAnnotator) -> N
 def test_a_bridging_question_goes_only_where_one_helps(
     annotator: LLMAnnotator, number: int, fields: dict[str, Any], text: str
 ) -> None:
-    assert annotator.read(changed(number, **fields), DIALOGUE)[number - 1] == LabelledUtterance(INTENT, text)
+    assert annotator.parse(changed(number, **fields), DIALOGUE)[number - 1] == LabelledUtterance(INTENT, text)
 
 
 @pytest.mark.parametrize(
@@ -175,17 +175,17 @@ def test_a_bridging_question_goes_only_where_one_helps(
     ],
 )
 def test_a_wording_that_says_something_else_leaves_the_original(annotator: LLMAnnotator, drifted: str | None) -> None:
-    labels = annotator.read(changed(2, text=drifted), DIALOGUE)
+    labels = annotator.parse(changed(2, text=drifted), DIALOGUE)
     assert labels[1] == LabelledUtterance(INTENT, DIALOGUE[1].text, kept_original=True)
     assert labels[0] == LABELLED[0]
 
 
 def test_the_threshold_is_a_setting(scripted: Any, prompts: Path) -> None:
     drifted = "I am so sorry to hear that he is gone."
-    lenient = LLMAnnotator(scripted(), prompts / "annotator.txt", min_kept=0)
-    strict = LLMAnnotator(scripted(), prompts / "annotator.txt", min_kept=1)
-    assert lenient.read(changed(2, text=drifted), DIALOGUE)[1].text == f"{drifted} {BRIDGE}"
-    assert [label.kept_original for label in strict.read(GOOD, DIALOGUE)] == [True, True, True, True]
+    lenient = LLMAnnotator(scripted(), prompts / "annotator.txt", min_similarity=0)
+    strict = LLMAnnotator(scripted(), prompts / "annotator.txt", min_similarity=1)
+    assert lenient.parse(changed(2, text=drifted), DIALOGUE)[1].text == f"{drifted} {BRIDGE}"
+    assert [label.kept_original for label in strict.parse(GOOD, DIALOGUE)] == [True, True, True, True]
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,8 @@ def test_the_threshold_is_a_setting(scripted: Any, prompts: Path) -> None:
     ],
 )
 def test_mended_spelling_keeps_an_utterance(original: str, readable: str) -> None:
-    assert kept(original, readable) > 0.6
-    assert kept(original, original) == 1
+    assert similarity(original, readable) > 0.6
+    assert similarity(original, original) == 1
 
 
 @pytest.mark.parametrize(
@@ -214,8 +214,8 @@ def test_mended_spelling_keeps_an_utterance(original: str, readable: str) -> Non
     ],
 )
 def test_an_answer_a_summary_and_an_addition_do_not(original: str, readable: str) -> None:
-    assert kept(original, readable) < 0.4
-    assert kept(readable, original) == kept(original, readable)
+    assert similarity(original, readable) < 0.4
+    assert similarity(readable, original) == similarity(original, readable)
 
 
 def test_texts_with_block_characters_go_in_as_data_and_come_out_as_chains(scripted: Any, prompts: Path) -> None:
@@ -240,7 +240,7 @@ def test_texts_with_block_characters_go_in_as_data_and_come_out_as_chains(script
 
 def test_half_a_surrogate_pair_in_a_reply_reaches_no_table(annotator: LLMAnnotator) -> None:
     reply = changed(1, text=f"{TEXTS[0]}\ud83d", emotion="sad\ud83d", topics=["dog\udc00"])
-    label = annotator.read(reply, DIALOGUE)[0]
+    label = annotator.parse(reply, DIALOGUE)[0]
     assert label == LabelledUtterance(Intent("venting", "sad", ("dog",)), TEXTS[0])
 
 
@@ -319,14 +319,14 @@ def test_the_name_changes_with_all_that_decides_labels_and_holds_no_secret(
         name(endpoint=lambda: {"sampling": {"temperature": 0.5}}),
         name(endpoint=lambda: {"model": "gpt-5"}),
         name(endpoint=lambda: {"json_schema": False}),
-        name(min_kept=0.6),
+        name(min_similarity=0.6),
         name(max_topics=2),
         name(max_label_words=3),
     ]
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("wrong", [{"min_kept": 1.5}, {"max_topics": -1}, {"max_label_words": 0}])
+@pytest.mark.parametrize("wrong", [{"min_similarity": 1.5}, {"max_topics": -1}, {"max_label_words": 0}])
 def test_settings_that_make_no_sense_are_told(scripted: Any, prompts: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} = "):
         LLMAnnotator(scripted(), prompts / "annotator.txt", **wrong)
@@ -345,8 +345,8 @@ VALUES = st.recursive(
 def reading(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The reading alone needs no client."""
     annotator = LLMAnnotator.__new__(LLMAnnotator)
-    annotator._min_kept, annotator._max_topics, annotator._max_label_words = 0.5, 3, 4
-    return annotator.read
+    annotator._min_similarity, annotator._max_topics, annotator._max_label_words = 0.5, 3, 4
+    return annotator.parse
 
 
 @given(st.text(st.characters()) | VALUES.map(json.dumps))

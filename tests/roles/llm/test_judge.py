@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sage_dialog.dialogue import Message
 from sage_dialog.llm.requests import FailureReason, Request, RequestFailedError, TooManyFailuresError
-from sage_dialog.roles.llm.judge import LLMJudge, read_verdict
+from sage_dialog.roles.llm.judge import LLMJudge, parse_verdict
 from sage_dialog.roles.protocols import Comparison, Verdict
 
 SITUATION = Message("user", "I lost my job.")
@@ -53,15 +53,15 @@ WORDS = ["A", "B", "tie", "a", "is", "better", ".", "\n", "{", "}", '"', ":", "v
     ],
 )
 def test_a_verdict_is_read_and_never_guessed(reply: str, vote: str) -> None:
-    assert read_verdict(reply) == Verdict(vote, reply)
+    assert parse_verdict(reply) == Verdict(vote, reply)
 
 
 @given(st.text(st.characters()) | st.lists(st.sampled_from(WORDS)))
 def test_no_verdict_is_made_up(words: str | list[str]) -> None:
     text = words if isinstance(words, str) else " ".join(words)
-    vote = read_verdict(text).vote
-    named = {"first": r"\ba\b", "second": r"\bb\b", "tie": r"\btie\b", "unreadable": ""}[vote]
-    assert re.search(named, text, re.IGNORECASE)
+    vote = parse_verdict(text).vote
+    name = {"first": "a", "second": "b", "tie": "tie", "unreadable": None}[vote]
+    assert name is None or re.search(rf"(?<![^\W_]){name}(?![^\W_])", text, re.IGNORECASE)  # Markdown's _A_ is emphasis
 
 
 def test_each_order_is_a_question_of_its_own_and_the_verdict_names_a_place(scripted: Any, prompts: Path) -> None:

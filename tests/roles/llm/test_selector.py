@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sage_dialog.dialogue import Message
 from sage_dialog.llm.requests import FailureReason, Request, RequestFailedError, TooManyFailuresError
-from sage_dialog.roles.llm.selector import LLMSelector, read_choice
+from sage_dialog.roles.llm.selector import LLMSelector, parse_choice
 from sage_dialog.roles.protocols import Choice, NoChoice
 
 NONE, UNREADABLE = NoChoice.NONE_GOOD, NoChoice.UNREADABLE
@@ -92,13 +92,13 @@ def choice(item: str, *candidates: str) -> Choice:
     ],
 )
 def test_an_answer_is_read_and_never_guessed(reply: str, answer: int | NoChoice) -> None:
-    assert read_choice(reply, 16) is answer or read_choice(reply, 16) == answer
+    assert parse_choice(reply, 16) is answer or parse_choice(reply, 16) == answer
 
 
 @given(st.text(st.characters()) | st.lists(st.sampled_from(WORDS), max_size=8), st.integers(1, 20))
 def test_no_answer_is_made_up(words: str | list[str], candidates: int) -> None:
     text = words if isinstance(words, str) else " ".join(words)
-    answer = read_choice(text, candidates)
+    answer = parse_choice(text, candidates)
     if isinstance(answer, int):
         assert 0 <= answer < candidates
         assert str(answer + 1) in {number.lstrip("0") for number in re.findall("[0-9]+", text)}

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sage_dialog.dialogue import Message
-from sage_dialog.roles.offline.judge import WEIGHTS, OfflineJudge, traits
+from sage_dialog.roles.offline.judge import WEIGHTS, OfflineJudge, scores
 from sage_dialog.roles.protocols import Comparison
 
 LONELY = "I have been so lonely since my brother left, the house is too quiet."
@@ -65,7 +65,7 @@ TURNS = st.sampled_from(
 def test_the_reversed_comparison_gives_the_mirrored_verdict(first: list[str], second: list[str]) -> None:
     mirrored = {"first": "second", "second": "first", "tie": "tie"}
     assert vote(dialogue(*second), dialogue(*first)) == mirrored[vote(dialogue(*first), dialogue(*second))]
-    assert all(0 <= score <= 1 for score in traits(dialogue(*first)).values())
+    assert all(0 <= score <= 1 for score in scores(dialogue(*first)).values())
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_the_reversed_comparison_gives_the_mirrored_verdict(first: list[str], se
     ],
 )
 def test_each_trait_is_heard(trait: str, better: list[str], worse: list[str]) -> None:
-    good, bad = traits(dialogue(*better)), traits(dialogue(*worse))
+    good, bad = scores(dialogue(*better)), scores(dialogue(*worse))
     assert good[trait] > bad[trait]
 
 
@@ -105,23 +105,23 @@ def test_each_trait_is_heard(trait: str, better: list[str], worse: list[str]) ->
     ],
 )
 def test_attunement_follows_the_plight(heard: str, welcome: str, unwelcome: str) -> None:
-    assert traits(dialogue(heard, welcome))["attuned"] > 0.7
-    assert traits(dialogue(heard, unwelcome))["attuned"] < 0.3
+    assert scores(dialogue(heard, welcome))["attuned"] > 0.7
+    assert scores(dialogue(heard, unwelcome))["attuned"] < 0.3
 
 
 def test_without_a_reaction_phrase_vader_tells_how_it_was_taken() -> None:
-    pleased, hurt = (traits(dialogue(LONELY, "I see.", text))["welcomed"] for text in ("Wonderful!", "Horrible!"))
+    pleased, hurt = (scores(dialogue(LONELY, "I see.", text))["welcomed"] for text in ("Wonderful!", "Horrible!"))
     assert pleased > 0.5 > hurt
 
 
 def test_only_the_users_own_words_tell_how_it_was_taken() -> None:
     answer = "Hmm, not really."
-    said, thanked = (traits(dialogue(LONELY, text, answer))["welcomed"] for text in ("I see.", "Thanks, that helps."))
+    said, thanked = (scores(dialogue(LONELY, text, answer))["welcomed"] for text in ("I see.", "Thanks, that helps."))
     assert said == thanked < 0.5
 
 
 def test_an_assistant_that_says_nothing_scores_nothing() -> None:
-    assert set(traits(dialogue(LONELY)).values()) == set(traits(dialogue(LONELY, "  ")).values()) == {0.0}
+    assert set(scores(dialogue(LONELY)).values()) == set(scores(dialogue(LONELY, "  ")).values()) == {0.0}
     assert vote(dialogue(LONELY), GOOD) == "second"
 
 
@@ -135,4 +135,4 @@ def test_the_answer_gives_the_scores_of_both() -> None:
 
 def test_the_weights_are_shares() -> None:
     assert sum(WEIGHTS.values()) == pytest.approx(1.0)
-    assert list(traits(GOOD)) == list(WEIGHTS)
+    assert list(scores(GOOD)) == list(WEIGHTS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sage_dialog.roles.offline.lexicon import Phrases, content_words, read_tables, trigrams, words
+from sage_dialog.roles.offline.lexicon import Phrases, content_words, read_lexicon, trigrams, words
 
 
 def test_words_keep_apostrophes_and_hyphens_inside() -> None:
@@ -60,20 +60,20 @@ def phrases_of(*texts: str) -> set[str]:
 
 def test_the_judge_has_words_of_its_own() -> None:
     """Common English is shared; most phrases are not, so that the judge is no copy of the selector."""
-    feelings = phrases_of(*(table["cues"] for table in read_tables("selector_feelings").values()))
-    user_needs = phrases_of(*(table["heard"] for table in read_tables("judge_user_needs").values()))
-    styles = phrases_of(*read_tables("selector_styles").values())
-    moves = phrases_of(*read_tables("judge_moves")["moves"].values())
+    feelings = phrases_of(*(table["cues"] for table in read_lexicon("selector_feelings").values()))
+    user_needs = phrases_of(*(table["heard"] for table in read_lexicon("judge_user_needs").values()))
+    styles = phrases_of(*read_lexicon("selector_styles").values())
+    moves = phrases_of(*read_lexicon("judge_moves")["moves"].values())
     assert len(feelings & user_needs) / len(user_needs) < 0.25
     assert len(styles & moves) / len(moves) < 0.35
 
 
 def test_every_style_and_move_that_is_asked_for_is_listed() -> None:
-    styles = set(read_tables("selector_styles"))
-    for family, table in read_tables("selector_feelings").items():
+    styles = set(read_lexicon("selector_styles"))
+    for family, table in read_lexicon("selector_feelings").items():
         assert set(table["fitting"]) <= styles, family
         assert all(-1 <= fit <= 1 for fit in table["fitting"].values()) and max(table["fitting"].values()) >= 0.7
-    moves = set(read_tables("judge_moves")["moves"])
-    for plight, table in read_tables("judge_user_needs").items():
+    moves = set(read_lexicon("judge_moves")["moves"])
+    for plight, table in read_lexicon("judge_user_needs").items():
         assert set(table["welcome"]) | set(table["unwelcome"]) <= moves, plight
         assert not set(table["welcome"]) & set(table["unwelcome"]), plight

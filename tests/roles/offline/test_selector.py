@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sage_dialog.dialogue import Message
-from sage_dialog.roles.offline.selector import OfflineSelector, fitting_styles, readable
+from sage_dialog.roles.offline.selector import OfflineSelector, is_readable, style_fit
 from sage_dialog.roles.protocols import Choice, NoChoice
 
 AFRAID = "My sister and I were at the garden last night, my stomach was in knots and it keeps coming back."
@@ -68,9 +68,9 @@ def test_the_style_fits_the_feeling(heard: str, better: str, worse: str) -> None
 
 
 def test_without_a_cue_the_sign_of_the_words_decides() -> None:
-    assert fitting_styles(("The weather was terrible and the food was bad.",))["comfort"] > 0
-    assert fitting_styles(("The weather was great and the food was good.",))["comfort"] < 0
-    assert fitting_styles(("There was weather and there was food.",)).get("celebration", 0.0) == 0.0
+    assert style_fit(("The weather was terrible and the food was bad.",))["comfort"] > 0
+    assert style_fit(("The weather was great and the food was good.",))["comfort"] < 0
+    assert style_fit(("There was weather and there was food.",)).get("celebration", 0.0) == 0.0
 
 
 def test_it_stays_on_the_users_topic() -> None:
@@ -121,7 +121,7 @@ def test_it_is_short_and_asks() -> None:
     ],
 )
 def test_garbled_replies_are_never_chosen(text: str) -> None:
-    assert not readable(text)
+    assert not is_readable(text)
     assert chosen([AFRAID], text) is None
     assert chosen([AFRAID], text, STYLES["lecture"]) == STYLES["lecture"]
 
