@@ -44,7 +44,7 @@ def shown(response_cache: ResponseCache) -> str:
     return " ".join(console.file.getvalue().split())
 
 
-def test_it_shows_what_each_model_cost_each_role(response_cache: ResponseCache) -> None:
+def test_the_tables_show_usage_by_role_and_model(response_cache: ResponseCache) -> None:
     text = shown(response_cache)
     assert "judge big[bold] 1,200 1 1 1,200,009 12,005 12.50" in text
     assert "annotator small 1 0 0 7 3 no price" in text
@@ -52,7 +52,7 @@ def test_it_shows_what_each_model_cost_each_role(response_cache: ResponseCache) 
     assert "0.0 MB" not in text and " MB" in text
 
 
-def test_an_export_has_requests_and_replies(response_cache: ResponseCache, tmp_path: Path) -> None:
+def test_an_export_has_requests_and_responses(response_cache: ResponseCache, tmp_path: Path) -> None:
     result = CliRunner().invoke(export, [str(tmp_path / "out.jsonl"), "--role", "annotator"], obj=response_cache)
     assert result.exit_code == 0 and "responses written to" in result.output
     (line,) = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
@@ -62,7 +62,7 @@ def test_an_export_has_requests_and_replies(response_cache: ResponseCache, tmp_p
     assert entry["key"] == request("annotator", "é", "small").key
 
 
-def test_what_is_dropped_is_asked_again_and_nothing_else(response_cache: ResponseCache) -> None:
+def test_only_selected_responses_are_dropped(response_cache: ResponseCache) -> None:
     run = CliRunner()
     assert "Select responses" in run.invoke(drop, [], obj=response_cache).output
     refused = run.invoke(drop, ["--role", "judge"], input="n\n", obj=response_cache)
@@ -75,7 +75,7 @@ def test_what_is_dropped_is_asked_again_and_nothing_else(response_cache: Respons
     assert response_cache.get(request("annotator", "é", "small")) is not None
 
 
-def test_a_batch_that_is_lost_can_be_given_up(response_cache: ResponseCache) -> None:
+def test_a_lost_batch_can_be_forgotten(response_cache: ResponseCache) -> None:
     asked = [request("judge", "in a batch")]
 
     async def submit() -> None:
@@ -93,7 +93,7 @@ def test_a_batch_that_is_lost_can_be_given_up(response_cache: ResponseCache) -> 
     assert "batch_17" not in shown(response_cache)
 
 
-def test_a_script_gets_what_the_terminal_shows(response_cache: ResponseCache) -> None:
+def test_the_json_summary_holds_the_content_of_the_tables(response_cache: ResponseCache) -> None:
     told = json.loads(json.dumps(cache_summary(response_cache)))
     spent = {(one["role"], one["model"]): one for one in told["usage"]}
     assert spent["judge", "big[bold]"]["responses"] == 1200

@@ -82,7 +82,7 @@ def make(response_cache: ResponseCache) -> Iterator[Make]:
 # Gathering
 
 
-def test_what_is_asked_at_once_is_one_batch_at_half_price(
+def test_concurrent_requests_form_one_batch_at_half_price(
     serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
     server = serve()
@@ -99,7 +99,7 @@ def test_what_is_asked_at_once_is_one_batch_at_half_price(
     assert len(server.batches) == 1  # all of it was in the response cache
 
 
-def test_what_comes_up_later_is_the_next_batch(serve: Serve, make: Make) -> None:
+def test_later_requests_form_the_next_batch(serve: Serve, make: Make) -> None:
     """Items that are answered, that ask again, that never ask, and two that ask the same."""
     server = serve()
     client = make(server.url)
@@ -121,7 +121,7 @@ def test_what_comes_up_later_is_the_next_batch(serve: Serve, make: Make) -> None
     assert second == [f"item {item} mended" for item in (0, 3, 6, 12, 15, 18)]
 
 
-def test_an_item_that_asks_twice_at_once_counts_once(serve: Serve, make: Make) -> None:
+def test_an_item_with_two_concurrent_requests_counts_once(serve: Serve, make: Make) -> None:
     server = serve()
     client = make(server.url)
 
@@ -147,13 +147,13 @@ def test_a_batch_keeps_to_the_limits_of_the_server(
     assert sorted(map(len, server.asked()), reverse=True) == sizes
 
 
-def test_more_items_than_may_be_under_way_are_asked_in_turn(serve: Serve, make: Make) -> None:
+def test_more_items_than_max_pending_are_processed(serve: Serve, make: Make) -> None:
     server = serve()
     assert list(texts(make(server.url, max_requests=4), range(23))) == echoes(range(23))
     assert max(map(len, server.asked())) <= 4 and set(server.paid.values()) == {1}
 
 
-def test_an_item_that_waits_for_something_else_holds_nobody_up_for_ever(
+def test_an_item_that_waits_for_something_else_delays_a_batch_for_a_limited_time(
     serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch_client_module, "_MAX_HOLD_S", 0.02)
@@ -196,13 +196,13 @@ def test_killed_at_any_moment_nothing_is_paid_twice(serve: Serve, make: Make, tm
         assert [batch["state"] for batch in response_cache.batches()] == ["collected"] * 2
 
 
-def test_a_batch_that_was_made_although_the_server_says_500_is_found(serve: Serve, make: Make) -> None:
+def test_a_batch_created_despite_a_500_is_found(serve: Serve, make: Make) -> None:
     server = serve(failing=Counter(create=1, list=1))
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
     assert len(server.batches) == 1
 
 
-def test_a_batch_that_nobody_knows_of_for_sure_is_looked_for_by_the_next_run(serve: Serve, make: Make) -> None:
+def test_the_next_run_searches_for_a_batch_without_an_id(serve: Serve, make: Make) -> None:
     server = serve(failing=Counter(create=1, list=1))
     with pytest.raises(RequestRejectedError, match="the same command collects it"):
         list(texts(make(server.url, attempts=2), range(3)))
@@ -210,7 +210,7 @@ def test_a_batch_that_nobody_knows_of_for_sure_is_looked_for_by_the_next_run(ser
     assert len(server.batches) == 1
 
 
-def test_faults_that_pass_are_sat_out(
+def test_temporary_failures_are_retried(
     serve: Serve, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api_module, "_SDK_RETRIES", 1)
@@ -219,7 +219,7 @@ def test_faults_that_pass_are_sat_out(
     assert len(server.batches) == 1 and "trying again" in caplog.text
 
 
-def test_a_batch_whose_server_is_lost_is_collected_by_the_next_run(serve: Serve, make: Make) -> None:
+def test_the_next_run_collects_a_batch_after_its_server_was_unreachable(serve: Serve, make: Make) -> None:
     server = serve(failing=Counter(look=3))
     with pytest.raises(RequestRejectedError, match=r"the server failed.*the same command"):
         list(texts(make(server.url, attempts=2), range(3)))
@@ -227,7 +227,7 @@ def test_a_batch_whose_server_is_lost_is_collected_by_the_next_run(serve: Serve,
     assert len(server.batches) == 1
 
 
-def test_after_an_error_the_batch_is_left_to_the_next_run(
+def test_the_next_run_collects_a_batch_after_an_error(
     serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch_client_module, "_MAX_HOLD_S", 0.01)
@@ -248,7 +248,7 @@ def test_after_an_error_the_batch_is_left_to_the_next_run(
     assert len(server.batches) == 1
 
 
-def test_two_processes_ask_nothing_twice(serve: Serve, make: Make, response_cache: ResponseCache) -> None:
+def test_two_processes_send_no_request_twice(serve: Serve, make: Make, response_cache: ResponseCache) -> None:
     """Each response cache is an owner of its own, as one of another process is."""
     server = serve(looks=5)
     with closing(ResponseCache(response_cache.path)) as other:
@@ -264,7 +264,7 @@ def test_two_processes_ask_nothing_twice(serve: Serve, make: Make, response_cach
     assert server.paid == {f"item {item}": 1 for item in range(10)}
 
 
-def test_live_calls_wait_for_a_batch_or_say_that_nobody_collects_it(
+def test_live_calls_wait_for_an_open_batch_or_report_an_orphaned_one(
     serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
     server = serve(looks=10**6)
@@ -296,7 +296,7 @@ def test_live_calls_wait_for_a_batch_or_say_that_nobody_collects_it(
 # What batches bring
 
 
-def test_what_expired_is_asked_again_and_the_rest_is_kept(
+def test_expired_requests_are_sent_again_and_the_others_saved(
     serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
     server = serve(ends=["expired"])
@@ -306,7 +306,7 @@ def test_what_expired_is_asked_again_and_the_rest_is_kept(
     assert reasons(response_cache) == {FailureReason.EXPIRED: 5}
 
 
-def test_what_expires_again_and_again_is_given_up(serve: Serve, make: Make, response_cache: ResponseCache) -> None:
+def test_requests_that_expire_in_every_round_fail(serve: Serve, make: Make, response_cache: ResponseCache) -> None:
     server = serve(ends=["expired"] * 9, done_share=0.0)
     assert list(texts(make(server.url, rounds=2), range(3))) == [FailureReason.EXPIRED] * 3
     assert len(server.batches) == 2 and reasons(response_cache) == {FailureReason.EXPIRED: 6}
@@ -321,7 +321,7 @@ USELESS = {
 
 
 @pytest.mark.parametrize(("outcome", "reason"), USELESS.items())
-def test_useless_replies_are_paid_noted_and_asked_again(
+def test_invalid_responses_are_billed_counted_and_requested_again(
     serve: Serve, make: Make, response_cache: ResponseCache, outcome: str, reason: FailureReason
 ) -> None:
     server = serve(script={"0": [outcome], "1": [outcome] * 9})
@@ -343,7 +343,7 @@ def test_useless_replies_are_paid_noted_and_asked_again(
         ("no line", FailureReason.BROKEN, 2),
     ],
 )
-def test_a_request_that_failed_alone_is_asked_again_alone(
+def test_a_single_failed_request_is_sent_again_alone(
     serve: Serve, make: Make, response_cache: ResponseCache, outcome: str | int, reason: FailureReason, paid: int
 ) -> None:
     server = serve(script={"1": [outcome]})
@@ -352,13 +352,13 @@ def test_a_request_that_failed_alone_is_asked_again_alone(
     assert server.paid["item 1"] == paid
 
 
-def test_what_cannot_be_answered_is_not_asked_again(serve: Serve, make: Make) -> None:
+def test_permanent_failures_are_not_retried(serve: Serve, make: Make) -> None:
     server = serve(script={"1": ["context_length_exceeded"] * 9})
     assert list(texts(make(server.url), range(3))) == ["echo item 0", FailureReason.TOO_LONG, "echo item 2"]
     assert len(server.batches) == 1
 
 
-def test_a_request_of_a_wrong_form_stops_the_run_and_the_others_are_kept(
+def test_a_rejected_request_stops_the_run_and_the_other_responses_are_saved(
     serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
     server = serve(script={"1": [400] * 9, "2": ["truncated"] * 9})
@@ -370,7 +370,7 @@ def test_a_request_of_a_wrong_form_stops_the_run_and_the_others_are_kept(
     assert _rows(response_cache, "responses") == 1 and _rows(response_cache, "batch_requests") == 0
 
 
-def test_lines_of_nobody_and_second_lines_change_nothing(
+def test_unknown_and_repeated_lines_are_ignored(
     serve: Serve, make: Make, response_cache: ResponseCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve(script={"1": ["twice"]})
@@ -378,7 +378,7 @@ def test_lines_of_nobody_and_second_lines_change_nothing(
     assert len(server.batches) == 1 and _rows(response_cache, "responses") == 3 and "2 lines are ignored" in caplog.text
 
 
-def test_a_batch_that_is_refused_says_why_and_frees_its_requests(
+def test_a_rejected_batch_reports_its_reason_and_releases_its_requests(
     serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
     server = serve(ends=["failed"], errors=[{"code": "invalid_field", "line": 2, "message": "no such field"}])
@@ -389,7 +389,7 @@ def test_a_batch_that_is_refused_says_why_and_frees_its_requests(
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
 
 
-def test_an_old_batch_that_is_refused_stops_nobody_else(
+def test_a_rejected_batch_of_an_earlier_run_does_not_stop_this_run(
     serve: Serve, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve(failing=Counter(look=1), ends=["failed"], errors=[{"message": "no such field"}])
@@ -399,7 +399,7 @@ def test_an_old_batch_that_is_refused_stops_nobody_else(
     assert "no such field" in caplog.text
 
 
-def test_a_batch_that_was_cancelled_is_not_made_again_by_the_same_run(
+def test_a_cancelled_batch_is_not_submitted_again_by_the_same_run(
     serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
     server = serve(ends=["cancelled"])
@@ -441,7 +441,7 @@ def test_a_cap_of_calls_makes_exactly_as_many(
     assert set(server.paid.values()) == {1}
 
 
-def test_within_a_cap_of_money_what_replies_left_is_spent_again(serve: Serve, make: Make) -> None:
+def test_money_left_by_actual_costs_is_spent_within_the_cap(serve: Serve, make: Make) -> None:
     """A reply takes less than the most that is set aside for it."""
     server = serve()
     budget = Budget(Caps(money=25 * HALF), {}, PRICES)
@@ -455,7 +455,7 @@ def test_within_a_cap_of_money_what_replies_left_is_spent_again(serve: Serve, ma
     assert 25 * HALF - most < budget.spent()["money"] <= 25 * HALF
 
 
-def test_a_wrong_key_is_said_and_not_shown(
+def test_a_wrong_key_is_reported_without_the_key(
     serve: Serve, make: Make, response_cache: ResponseCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -488,7 +488,7 @@ def test_a_server_that_is_not_there_is_named(make: Make, response_cache: Respons
     assert response_cache.batches() == []
 
 
-def test_a_batch_is_one_servers(response_cache: ResponseCache) -> None:
+def test_a_batch_client_takes_one_server(response_cache: ResponseCache) -> None:
     with pytest.raises(ValueError, match="base_urls has 2"):
         make_batch_client("http://a/v1", response_cache, base_urls=("http://a/v1", "http://b/v1"))
 

@@ -43,7 +43,7 @@ def test_failed_calls_count(serve: Serve, make_client: MakeClient, response_cach
     assert len(list(response_cache.entries())) == len(server.paid) < 50
 
 
-def test_the_next_run_asks_only_for_what_is_missing(serve: Serve, make_client: MakeClient) -> None:
+def test_the_next_run_requests_only_what_is_missing(serve: Serve, make_client: MakeClient) -> None:
     server = serve()
     with pytest.raises(CapReachedError):
         list(texts(make_client(server.url, budget=budget(calls=60)), range(100)))
@@ -73,7 +73,7 @@ def test_caps_on_tokens_and_money_hold_and_are_used(serve: Serve, make_client: M
     assert limited.spent()[kind] == pytest.approx(came_to)
 
 
-def test_a_call_waits_for_those_on_their_way_to_settle(serve: Serve, make_client: MakeClient) -> None:
+def test_a_call_waits_until_the_calls_in_flight_are_settled(serve: Serve, make_client: MakeClient) -> None:
     server = serve()
     server.hold()
     asked = request(make_client(server.url), 1)
@@ -142,7 +142,7 @@ def test_a_call_that_is_cancelled_while_it_waits_takes_nothing(make_client: Make
     loop.run(run())
 
 
-def test_caps_that_cannot_be_kept_are_refused_before_the_first_call(make_client: MakeClient) -> None:
+def test_caps_that_cannot_be_enforced_are_refused_before_the_first_call(make_client: MakeClient) -> None:
     unknown = make_client("http://127.0.0.1:9/v1", model="unpriced", budget=budget(money=1))
     with pytest.raises(ValueError, match=r"llm\.caps\.money caps the cost of unpriced, but llm\.prices has no price"):
         unknown.log_estimate([request(unknown, 1)])

@@ -44,7 +44,7 @@ def finish(process: subprocess.Popen) -> list[str]:
     return lines.splitlines()
 
 
-def test_a_result_that_was_given_out_is_on_disk(serve: Serve, tmp_path: Path) -> None:
+def test_a_returned_response_is_on_disk(serve: Serve, tmp_path: Path) -> None:
     process = start(serve(latency_s=0.01), tmp_path / "j.sqlite", 50, tmp_path / "results")
     assert process.stdout is not None
     given = process.stdout.readline().strip()
@@ -53,7 +53,7 @@ def test_a_result_that_was_given_out_is_on_disk(serve: Serve, tmp_path: Path) ->
     assert given in [entry["response"] for entry in ResponseCache(tmp_path / "j.sqlite").entries()]
 
 
-def test_killed_at_ten_moments_no_more_is_asked_again_than_was_on_its_way(serve: Serve, tmp_path: Path) -> None:
+def test_killed_at_ten_moments_only_calls_in_flight_are_sent_again(serve: Serve, tmp_path: Path) -> None:
     number, draw = 300, random.Random(11)
 
     def annotating(server: FaultyServer, name: str) -> subprocess.Popen:
@@ -90,7 +90,7 @@ def test_killed_at_ten_moments_no_more_is_asked_again_than_was_on_its_way(serve:
         assert same[0] == same[1]
 
 
-def test_two_processes_ask_each_request_once(serve: Serve, tmp_path: Path) -> None:
+def test_two_processes_send_each_request_once(serve: Serve, tmp_path: Path) -> None:
     server = serve(latency_s=0.02)
     both = [start(server, tmp_path / "j.sqlite", 200, tmp_path / f"results {i}") for i in (1, 2)]
     assert [len(finish(process)) for process in both] == [200, 200]
@@ -98,7 +98,7 @@ def test_two_processes_ask_each_request_once(serve: Serve, tmp_path: Path) -> No
     assert (tmp_path / "results 1").read_bytes() == (tmp_path / "results 2").read_bytes()
 
 
-def test_what_a_killed_process_was_asking_falls_to_the_other(serve: Serve, tmp_path: Path) -> None:
+def test_claims_of_a_killed_process_are_taken_by_the_other(serve: Serve, tmp_path: Path) -> None:
     server = serve()
     server.hold()
     first = start(server, tmp_path / "j.sqlite", 20, tmp_path / "results 1", 4)

@@ -18,7 +18,7 @@ Serve = Callable[..., FaultyServer]
 MakeClient = Callable[..., LiveClient]
 
 
-def test_concurrency_is_kept_to_and_used(serve: Serve, make_client: MakeClient) -> None:
+def test_the_concurrency_limit_holds_and_is_used(serve: Serve, make_client: MakeClient) -> None:
     server = serve(latency_s=0.02)
     list(texts(make_client(server.url, concurrency=8), range(100)))
     assert server.most_in_flight == 8
@@ -33,7 +33,7 @@ def test_servers_share_the_load(serve: Serve, make_client: MakeClient) -> None:
     assert max(server.most_in_flight for server in servers) == 4
 
 
-def test_a_slow_server_holds_up_no_more_than_it_has(serve: Serve, make_client: MakeClient) -> None:
+def test_a_slow_server_delays_only_its_own_calls(serve: Serve, make_client: MakeClient) -> None:
     quick, slow = serve(), serve()
     slow.hold()
     client = make_client(quick.url, slow.url, concurrency=4)
@@ -49,7 +49,7 @@ def test_a_slow_server_holds_up_no_more_than_it_has(serve: Serve, make_client: M
     loop.run(asyncio.wait_for(ask_all(), 20))
 
 
-def test_a_dead_server_swallows_nothing(
+def test_a_dead_server_loses_no_request(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.02)
@@ -80,13 +80,13 @@ def test_a_server_that_comes_back_is_used_again(serve: Serve, make_client: MakeC
     other.__exit__()
 
 
-def test_the_same_request_at_once_is_one_call(serve: Serve, make_client: MakeClient) -> None:
+def test_equal_concurrent_requests_share_one_call(serve: Serve, make_client: MakeClient) -> None:
     server = serve(latency_s=0.01)
     assert list(texts(make_client(server.url), [1] * 50)) == ["echo item 1"] * 50
     assert len(server.calls) == 1
 
 
-def test_samples_and_fields_make_requests_that_are_told_apart(serve: Serve, make_client: MakeClient) -> None:
+def test_samples_and_fields_make_different_requests(serve: Serve, make_client: MakeClient) -> None:
     server = serve()
     client = make_client(server.url)
     messages = [{"role": "user", "content": "hello"}]
@@ -105,7 +105,7 @@ def test_samples_and_fields_make_requests_that_are_told_apart(serve: Serve, make
     assert len(server.calls) == len(asked)
 
 
-def test_the_schema_is_sent_where_servers_keep_to_one(serve: Serve, make_client: MakeClient) -> None:
+def test_the_schema_is_sent_if_servers_enforce_it(serve: Serve, make_client: MakeClient) -> None:
     server = serve()
     for json_schema in (True, False):
         client = make_client(server.url, json_schema=json_schema)
@@ -116,7 +116,7 @@ def test_the_schema_is_sent_where_servers_keep_to_one(serve: Serve, make_client:
     assert with_schema["max_tokens"] == 50
 
 
-def test_one_who_stops_waiting_does_not_take_the_reply_from_another(serve: Serve, make_client: MakeClient) -> None:
+def test_a_cancelled_waiter_does_not_cancel_the_call_of_another(serve: Serve, make_client: MakeClient) -> None:
     server = serve()
     server.hold()
     client = make_client(server.url)
@@ -135,7 +135,7 @@ def test_one_who_stops_waiting_does_not_take_the_reply_from_another(serve: Serve
     assert len(server.calls) == 1
 
 
-def test_a_call_that_nobody_waits_for_is_kept_and_not_made_twice(
+def test_the_response_to_a_cancelled_call_is_saved_and_not_requested_twice(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache
 ) -> None:
     server = serve()
@@ -158,7 +158,7 @@ def test_a_call_that_nobody_waits_for_is_kept_and_not_made_twice(
     assert len(server.calls) == 1
 
 
-def test_stopping_keeps_what_is_on_its_way_and_sends_no_more(
+def test_stopping_saves_calls_in_flight_and_sends_no_more(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache
 ) -> None:
     server = serve(latency_s=0.02)
@@ -174,7 +174,7 @@ def test_stopping_keeps_what_is_on_its_way_and_sends_no_more(
     assert len(server.calls) == 100
 
 
-def test_claims_of_cancelled_and_failed_calls_are_given_back(
+def test_claims_of_cancelled_and_failed_calls_are_released(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache
 ) -> None:
     server = serve(script=["500"] * 9)
@@ -184,7 +184,7 @@ def test_claims_of_cancelled_and_failed_calls_are_given_back(
 
 
 @pytest.mark.parametrize(("a_minute", "burst"), [(600, 60), (5, 1)])
-def test_pace(a_minute: float, burst: int) -> None:
+def test_rate_limit_bursts(a_minute: float, burst: int) -> None:
     """A tenth of a minute's at once, and the rest as time goes by."""
     rate_limit = RateLimit(a_minute)
     assert rate_limit._limiter is not None
@@ -192,7 +192,7 @@ def test_pace(a_minute: float, burst: int) -> None:
     assert rate_limit._limiter.max_rate / rate_limit._limiter.time_period == pytest.approx(a_minute / 60)
 
 
-def test_what_is_more_than_the_bucket_holds_counts_in_full() -> None:
+def test_an_amount_above_the_burst_counts_in_full() -> None:
     async def run() -> float:
         rate_limit = RateLimit(60_000)  # 6,000 at once, a thousand a second
         now = asyncio.get_running_loop().time

@@ -31,7 +31,7 @@ async def filled(response_cache: ResponseCache, items: range, role: str = "judge
         await response_cache.save(asked(item, role), LLMResponse(f"said {item}", 10, 2, 0.25), cost)
 
 
-def test_a_reply_is_there_for_everyone_once_it_is_kept(response_cache: ResponseCache) -> None:
+def test_a_saved_response_is_visible_to_all(response_cache: ResponseCache) -> None:
     loop.run(filled(response_cache, range(3)))
     assert response_cache.get(asked(1)) == LLMResponse("said 1", 10, 2, 0.25)
     assert response_cache.get(asked(3)) is None
@@ -52,7 +52,7 @@ def test_commits_are_on_disk_when_they_return(response_cache: ResponseCache) -> 
     connection.close()
 
 
-def test_one_that_cannot_be_written_does_not_undo_the_others(response_cache: ResponseCache) -> None:
+def test_a_response_that_cannot_be_written_does_not_undo_the_others(response_cache: ResponseCache) -> None:
     async def run() -> list[object]:
         bad = LLMResponse("half a pair: \ud83d", 1, 1)
         kept = [
@@ -67,7 +67,7 @@ def test_one_that_cannot_be_written_does_not_undo_the_others(response_cache: Res
     assert len(list(response_cache.entries())) == 9
 
 
-def test_a_claim_is_one_processs_until_it_is_given_back(response_cache: ResponseCache) -> None:
+def test_a_claim_belongs_to_one_process_until_it_is_released(response_cache: ResponseCache) -> None:
     other = ResponseCache(response_cache.path)  # as good as another process: it has a lock of its own
     assert loop.run(response_cache.claim(asked(1)))
     assert not loop.run(other.claim(asked(1)))
@@ -81,7 +81,7 @@ def test_a_claim_is_one_processs_until_it_is_given_back(response_cache: Response
     other.close()
 
 
-def test_the_claims_of_one_that_is_gone_fall_to_the_next(response_cache: ResponseCache) -> None:
+def test_the_claims_of_a_dead_process_are_free(response_cache: ResponseCache) -> None:
     other = ResponseCache(response_cache.path)
     loop.run(other.claim(asked(1)))
     other._file._lock.release()  # as the kernel does when a process ends
@@ -92,7 +92,7 @@ def test_the_claims_of_one_that_is_gone_fall_to_the_next(response_cache: Respons
 
 
 @pytest.mark.parametrize("number", range(20))
-def test_many_start_at_once_and_none_is_taken_for_dead(number: int, tmp_path: Path) -> None:
+def test_concurrent_starts_do_not_take_each_other_for_dead(number: int, tmp_path: Path) -> None:
     """On a file that is not there yet; and each start looks at all locks: none may lose its own to another's look."""
     journals: list[ResponseCache] = []
     start = threading.Barrier(8)
@@ -113,7 +113,7 @@ def test_many_start_at_once_and_none_is_taken_for_dead(number: int, tmp_path: Pa
     assert not list((tmp_path / "new.sqlite.owners").iterdir())
 
 
-def test_two_clients_on_one_journal_ask_each_request_once(
+def test_two_clients_on_one_cache_send_each_request_once(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache
 ) -> None:
     server = serve(latency_s=0.005)
@@ -163,7 +163,7 @@ def test_hits_are_remembered_across_runs(tmp_path: Path) -> None:
     assert [spent.hits for spent in ResponseCache(tmp_path / "j.sqlite").usage()] == [2]
 
 
-def test_entries_say_what_was_asked(response_cache: ResponseCache) -> None:
+def test_entries_hold_the_requests(response_cache: ResponseCache) -> None:
     loop.run(filled(response_cache, range(3)))
     loop.run(filled(response_cache, range(10, 11), "annotator"))
     entries = list(response_cache.entries(role="judge"))
@@ -174,7 +174,7 @@ def test_entries_say_what_was_asked(response_cache: ResponseCache) -> None:
     assert list(response_cache.entries(model="unknown")) == []
 
 
-def test_what_is_dropped_is_asked_again(response_cache: ResponseCache) -> None:
+def test_dropped_responses_are_requested_again(response_cache: ResponseCache) -> None:
     loop.run(filled(response_cache, range(3)))
     loop.run(filled(response_cache, range(10, 13), "annotator"))
     assert response_cache.drop(keys=[asked(0).key, "unknown"]) == 1
@@ -188,7 +188,7 @@ def test_what_is_dropped_is_asked_again(response_cache: ResponseCache) -> None:
 @pytest.mark.parametrize(
     "content", [b"this is no database, however long one reads " * 100, b"SQLite format 3\0" + b"\xff" * 5000]
 )
-def test_a_file_that_is_no_journal(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_response_cache(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "responses.sqlite"
     path.write_bytes(content)
     with pytest.raises(ResponseCacheError, match=r"responses\.sqlite cannot be used: .* move it away"):
@@ -203,7 +203,7 @@ def test_the_database_of_another_program(tmp_path: Path) -> None:
         ResponseCache(tmp_path / "other.sqlite")
 
 
-def test_a_journal_that_was_damaged(tmp_path: Path) -> None:
+def test_a_damaged_cache(tmp_path: Path) -> None:
     path = tmp_path / "responses.sqlite"
     response_cache = ResponseCache(path)
     loop.run(filled(response_cache, range(200)))
@@ -217,7 +217,7 @@ def test_a_journal_that_was_damaged(tmp_path: Path) -> None:
         [damaged.get(asked(item)) for item in range(200)]
 
 
-def test_a_closed_journal_says_so(tmp_path: Path) -> None:
+def test_a_closed_cache_raises(tmp_path: Path) -> None:
     response_cache = ResponseCache(tmp_path / "responses.sqlite")
     response_cache.close()
     response_cache.close()
@@ -226,7 +226,7 @@ def test_a_closed_journal_says_so(tmp_path: Path) -> None:
     assert not list((tmp_path / "responses.sqlite.owners").iterdir())
 
 
-def test_a_request_has_the_same_name_for_ever() -> None:
+def test_the_key_of_a_request_is_stable() -> None:
     """What is kept today must be found tomorrow: a change of names asks for everything again."""
     named = ChatRequest("judge", "m", ({"role": "user", "content": "ü"},), {"max_tokens": 5}, {"type": "object"}, 1)
     assert named.key == "b4c41604678a820e22965f800b908e625455be0725bb92bc5b12b1e68a2319ca"

@@ -89,7 +89,7 @@ def test_a_failure_that_repeats_the_key(
     _no_file_holds_it(tmp_path)
 
 
-def test_good_and_broken_replies_leave_no_key_on_disk(
+def test_good_and_broken_responses_leave_no_key_on_disk(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache, tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     server = serve(share=0.5)
@@ -101,14 +101,14 @@ def test_good_and_broken_replies_leave_no_key_on_disk(
     assert log.records and not holds_key(written(log))
 
 
-def test_what_is_shown_of_an_endpoint(make_client: MakeClient) -> None:
+def test_the_key_is_in_no_representation_of_an_endpoint(make_client: MakeClient) -> None:
     client = make_client("http://127.0.0.1:9/v1", api_key=KEY)
     endpoint = client.endpoint
     for shown in (repr(endpoint), str(endpoint), endpoint.model_dump_json(), repr(endpoint.model_dump()), repr(client)):
         assert not holds_key(shown)
 
 
-def test_a_key_that_no_header_takes_is_not_shown_either(make_client: MakeClient) -> None:
+def test_the_key_is_not_in_the_error_of_an_invalid_key(make_client: MakeClient) -> None:
     with pytest.raises(ValidationError, match="check the environment variable") as caught:
         make_client("http://127.0.0.1:9/v1", api_key=f"{KEY} {KEY}")
     assert not holds_key(str(caught.value))

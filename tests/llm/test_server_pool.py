@@ -18,7 +18,7 @@ class Limited:
     limit: AdaptiveLimit
 
 
-def test_one_push_back_answers_for_all_calls_sent_before_it() -> None:
+def test_one_overload_covers_all_calls_sent_before_it() -> None:
     limit = AdaptiveLimit(64)
     calls = [limit.start_call() for _ in range(64)]
     assert limit.back_off(calls[5])
@@ -44,7 +44,7 @@ def test_it_never_falls_below_one_and_recovers_to_the_maximum() -> None:
     assert limit.limit == 8
 
 
-def test_a_pause_lets_nobody_in_and_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_starts_no_call_and_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         now = [0.0]
         monkeypatch.setattr(server_pool, "time", SimpleNamespace(monotonic=lambda: now[0]))
@@ -60,7 +60,7 @@ def test_a_pause_lets_nobody_in_and_ends_by_itself(monkeypatch: pytest.MonkeyPat
     asyncio.run(run())
 
 
-def test_who_goes_first() -> None:
+def test_retries_go_first() -> None:
     async def run() -> list[str]:
         server = Limited(AdaptiveLimit(1))
         pool = ServerPool([server])
@@ -84,7 +84,7 @@ def test_who_goes_first() -> None:
     assert asyncio.run(run()) == ["again", "a", "b"]
 
 
-def test_calls_go_where_there_is_least_to_do() -> None:
+def test_calls_go_to_the_least_loaded_server() -> None:
     async def run() -> list[int]:
         servers = [Limited(AdaptiveLimit(4)), Limited(AdaptiveLimit(2))]
         pool = ServerPool(servers)

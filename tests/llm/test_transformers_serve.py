@@ -76,7 +76,7 @@ def url(model: Path) -> str:
         server.wait()
 
 
-def test_it_answers_once_and_then_the_journal_does(tmp_path: Path, url: str, model: Path) -> None:
+def test_a_repeated_request_is_answered_by_the_cache(tmp_path: Path, url: str, model: Path) -> None:
     response_cache = ResponseCache(tmp_path / "responses.sqlite")
     sampling = {"temperature": 1.5, "max_tokens": 100}
     endpoint = Endpoint(base_urls=(url,), model=str(model), concurrency=4, sampling=sampling, max_invalid_responses=5)

@@ -93,7 +93,7 @@ SWAPPED = json.dumps({"turns": [TURNS[1], TURNS[0], *TURNS[2:]]})
         without(1, "question"),
     ],
 )
-def test_a_good_reply_is_read_however_it_is_wrapped(annotator: LLMAnnotator, reply: str) -> None:
+def test_a_good_response_is_parsed_within_other_text(annotator: LLMAnnotator, reply: str) -> None:
     assert annotator.parse(reply, DIALOGUE) == LABELLED
 
 
@@ -125,14 +125,14 @@ def test_a_good_reply_is_read_however_it_is_wrapped(annotator: LLMAnnotator, rep
         (f"{GOOD}\n{changed(1, emotion='sad')}", "it has 2 lists of turns"),
     ],
 )
-def test_a_reply_that_does_not_fit_the_dialogue_is_told_why(annotator: LLMAnnotator, reply: str, error: str) -> None:
+def test_a_response_that_does_not_fit_the_dialogue_names_the_error(annotator: LLMAnnotator, reply: str, error: str) -> None:
     with pytest.raises(UnreadableError) as raised:
         annotator.parse(reply, DIALOGUE)
     assert error in str(raised.value)
 
 
 @pytest.mark.parametrize("nothing", [None, "null", "None", " ", "N/A", "{}"])
-def test_what_says_nothing_is_no_label(annotator: LLMAnnotator, nothing: str | None) -> None:
+def test_empty_labels_become_none(annotator: LLMAnnotator, nothing: str | None) -> None:
     reply = changed(1, motivation=nothing, emotion=nothing, topics=[nothing])
     assert annotator.parse(reply, DIALOGUE)[0].intent == Intent()
     assert annotator.parse(changed(1, topics=nothing), DIALOGUE)[0].intent.topics == ()
@@ -174,7 +174,7 @@ def test_a_bridging_question_goes_only_where_one_helps(
         None,
     ],
 )
-def test_a_wording_that_says_something_else_leaves_the_original(annotator: LLMAnnotator, drifted: str | None) -> None:
+def test_a_different_wording_keeps_the_original(annotator: LLMAnnotator, drifted: str | None) -> None:
     labels = annotator.parse(changed(2, text=drifted), DIALOGUE)
     assert labels[1] == LabelledUtterance(INTENT, DIALOGUE[1].text, kept_original=True)
     assert labels[0] == LABELLED[0]
@@ -198,7 +198,7 @@ def test_the_threshold_is_a_setting(scripted: Any, prompts: Path) -> None:
         (":)", ":-)"),
     ],
 )
-def test_mended_spelling_keeps_an_utterance(original: str, readable: str) -> None:
+def test_corrected_spelling_is_similar(original: str, readable: str) -> None:
     assert similarity(original, readable) > 0.6
     assert similarity(original, original) == 1
 
@@ -213,7 +213,7 @@ def test_mended_spelling_keeps_an_utterance(original: str, readable: str) -> Non
         (":)", "I am happy"),
     ],
 )
-def test_an_answer_a_summary_and_an_addition_do_not(original: str, readable: str) -> None:
+def test_answers_summaries_and_additions_are_not_similar(original: str, readable: str) -> None:
     assert similarity(original, readable) < 0.4
     assert similarity(readable, original) == similarity(original, readable)
 
@@ -238,13 +238,13 @@ def test_texts_with_block_characters_go_in_as_data_and_come_out_as_chains(script
     assert parse(messages[1]["content"]) == Chain(intent, intent, " ".join(ODD.split()))
 
 
-def test_half_a_surrogate_pair_in_a_reply_reaches_no_table(annotator: LLMAnnotator) -> None:
+def test_a_lone_surrogate_reaches_no_table(annotator: LLMAnnotator) -> None:
     reply = changed(1, text=f"{TEXTS[0]}\ud83d", emotion="sad\ud83d", topics=["dog\udc00"])
     label = annotator.parse(reply, DIALOGUE)[0]
     assert label == LabelledUtterance(Intent("venting", "sad", ("dog",)), TEXTS[0])
 
 
-def test_a_bad_reply_is_shown_to_the_model_with_its_error_once(scripted: Any, prompts: Path) -> None:
+def test_an_unusable_response_is_sent_back_once_with_its_error(scripted: Any, prompts: Path) -> None:
     client = scripted(lambda request: SWAPPED if len(request.messages) == 2 else GOOD)
     assert list(LLMAnnotator(client, prompts / "annotator.txt").annotate([DIALOGUE])) == [LABELLED]
     first, second = client.asked
@@ -256,7 +256,7 @@ def test_a_bad_reply_is_shown_to_the_model_with_its_error_once(scripted: Any, pr
     assert client.announced == [(1, None)]
 
 
-def test_a_reply_that_stays_bad_is_rejected_with_its_reason(scripted: Any, prompts: Path) -> None:
+def test_a_dialogue_is_rejected_after_two_unusable_responses(scripted: Any, prompts: Path) -> None:
     client = scripted(lambda request: SWAPPED if len(request.messages) == 2 else changed(2, speaker="user"))
     (rejected,) = LLMAnnotator(client, prompts / "annotator.txt").annotate([DIALOGUE])
     assert isinstance(rejected, RejectedDialogue)
@@ -266,7 +266,7 @@ def test_a_reply_that_stays_bad_is_rejected_with_its_reason(scripted: Any, promp
 
 
 @pytest.mark.parametrize("messages", [2, 4])
-def test_a_dialogue_without_a_reply_is_rejected_with_what_came(scripted: Any, prompts: Path, messages: int) -> None:
+def test_a_dialogue_with_a_failed_request_is_rejected_with_its_response(scripted: Any, prompts: Path, messages: int) -> None:
     def cut(request: Request) -> str | Exception:
         at_last = len(request.messages) == messages
         return RequestFailedError(FailureReason.TRUNCATED, "after 9 tokens", '{"turns": [') if at_last else "hm"
@@ -294,7 +294,7 @@ def test_too_many_rejected_dialogues_end_the_run(scripted: Any, prompts: Path) -
         next(answers)
 
 
-def test_a_server_that_takes_no_request_ends_the_run(scripted: Any, prompts: Path) -> None:
+def test_a_rejected_request_ends_the_run(scripted: Any, prompts: Path) -> None:
     annotator = LLMAnnotator(
         scripted(lambda request: RequestRejectedError("look at the key")), prompts / "annotator.txt"
     )
@@ -302,7 +302,7 @@ def test_a_server_that_takes_no_request_ends_the_run(scripted: Any, prompts: Pat
         list(annotator.annotate([DIALOGUE]))
 
 
-def test_the_name_changes_with_all_that_decides_labels_and_holds_no_secret(
+def test_the_name_changes_with_all_that_determines_labels_and_holds_no_secret(
     scripted: Any, prompts: Path, tmp_path: Path
 ) -> None:
     file, other = prompts / "annotator.txt", tmp_path / "annotator.txt"
@@ -327,7 +327,7 @@ def test_the_name_changes_with_all_that_decides_labels_and_holds_no_secret(
 
 
 @pytest.mark.parametrize("wrong", [{"min_similarity": 1.5}, {"max_topics": -1}, {"max_label_words": 0}])
-def test_settings_that_make_no_sense_are_told(scripted: Any, prompts: Path, wrong: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(scripted: Any, prompts: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} = "):
         LLMAnnotator(scripted(), prompts / "annotator.txt", **wrong)
 

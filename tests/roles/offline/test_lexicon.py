@@ -49,7 +49,7 @@ def test_phrases_found(text: str, weights: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("phrase", [".. knots", "a*", "x/b*"])
-def test_a_phrase_that_begins_too_loosely_is_named(phrase: str) -> None:
+def test_a_phrase_with_an_invalid_start_is_named(phrase: str) -> None:
     with pytest.raises(ValueError, match="list 'fear'"):
         Phrases({"fear": f"afraid, {phrase}"})
 
@@ -58,7 +58,7 @@ def phrases_of(*texts: str) -> set[str]:
     return {" ".join(phrase.split()) for text in texts for phrase in text.split(",")} - {""}
 
 
-def test_the_judge_has_words_of_its_own() -> None:
+def test_the_judge_has_its_own_words() -> None:
     """Common English is shared; most phrases are not, so that the judge is no copy of the selector."""
     feelings = phrases_of(*(table["cues"] for table in read_lexicon("selector_feelings").values()))
     user_needs = phrases_of(*(table["heard"] for table in read_lexicon("judge_user_needs").values()))
@@ -68,7 +68,7 @@ def test_the_judge_has_words_of_its_own() -> None:
     assert len(styles & moves) / len(moves) < 0.35
 
 
-def test_every_style_and_move_that_is_asked_for_is_listed() -> None:
+def test_every_required_style_and_move_has_a_list() -> None:
     styles = set(read_lexicon("selector_styles"))
     for family, table in read_lexicon("selector_feelings").items():
         assert set(table["fitting"]) <= styles, family
