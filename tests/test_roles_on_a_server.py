@@ -24,10 +24,10 @@ DIALOGUES = 12
 
 def annotated(body: dict[str, Any]) -> str:
     """What a good annotator says of the dialogue in the last message."""
-    said = re.findall(r"^(\d+)\. (user|assistant): (.*)$", body["messages"][1]["content"], re.MULTILINE)
+    utterances = re.findall(r"^(\d+)\. (user|assistant): (.*)$", body["messages"][1]["content"], re.MULTILINE)
     turns = [
         {"turn": int(number), "speaker": speaker, "motivation": "Sharing", "emotion": None, "topics": ["dogs"],
-         "text": text, "question": None} for number, speaker, text in said
+         "text": text, "question": None} for number, speaker, text in utterances
     ]  # fmt: skip
     return json.dumps({"turns": turns})
 

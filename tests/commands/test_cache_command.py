@@ -1,4 +1,4 @@
-"""`kedro sage cache`: what it shows, exports and drops."""
+"""`kedro sage cache`: its tables, exports and deletions."""
 
 import asyncio
 import io
@@ -37,7 +37,7 @@ def response_cache(tmp_path: Path) -> Iterator[ResponseCache]:
     response_cache.close()
 
 
-def shown(response_cache: ResponseCache) -> str:
+def printed(response_cache: ResponseCache) -> str:
     console = Console(file=io.StringIO(), width=150)
     for part in cache_tables(response_cache):
         console.print(part)
@@ -45,7 +45,7 @@ def shown(response_cache: ResponseCache) -> str:
 
 
 def test_the_tables_show_usage_by_role_and_model(response_cache: ResponseCache) -> None:
-    text = shown(response_cache)
+    text = printed(response_cache)
     assert "judge big[bold] 1,200 1 1 1,200,009 12,005 12.50" in text
     assert "annotator small 1 0 0 7 3 no price" in text
     assert "judge truncated 1" in text
@@ -76,27 +76,27 @@ def test_only_selected_responses_are_dropped(response_cache: ResponseCache) -> N
 
 
 def test_a_lost_batch_can_be_forgotten(response_cache: ResponseCache) -> None:
-    asked = [request("judge", "in a batch")]
+    batch = [request("judge", "in a batch")]
 
     async def submit() -> None:
-        await response_cache.open_batch("ours", "http://server/v1", "big", asked)
+        await response_cache.open_batch("ours", "http://server/v1", "big", batch)
         await response_cache.mark_submitted("ours", "batch_17")
 
     asyncio.run(submit())
-    assert "batch_17 big submitted" in shown(response_cache)
+    assert "batch_17 big submitted" in printed(response_cache)
     run = CliRunner()
     assert "No open batch batch_18" in run.invoke(forget, ["batch_18"], obj=response_cache).output
     assert run.invoke(forget, ["batch_17"], input="n\n", obj=response_cache).exit_code == 1
-    assert not asyncio.run(response_cache.claim(asked[0]))
+    assert not asyncio.run(response_cache.claim(batch[0]))
     assert "is forgotten" in run.invoke(forget, ["batch_17", "--yes"], obj=response_cache).output
-    assert asyncio.run(response_cache.claim(asked[0]))
-    assert "batch_17" not in shown(response_cache)
+    assert asyncio.run(response_cache.claim(batch[0]))
+    assert "batch_17" not in printed(response_cache)
 
 
 def test_the_json_summary_holds_the_content_of_the_tables(response_cache: ResponseCache) -> None:
-    told = json.loads(json.dumps(cache_summary(response_cache)))
-    spent = {(one["role"], one["model"]): one for one in told["usage"]}
-    assert spent["judge", "big[bold]"]["responses"] == 1200
-    assert spent["annotator", "small"]["cost"] is None
-    assert told["failures"] == [["judge", "truncated", 1]] and told["batches"] == []
-    assert told["bytes"] > 0
+    summary = json.loads(json.dumps(cache_summary(response_cache)))
+    usage = {(one["role"], one["model"]): one for one in summary["usage"]}
+    assert usage["judge", "big[bold]"]["responses"] == 1200
+    assert usage["annotator", "small"]["cost"] is None
+    assert summary["failures"] == [["judge", "truncated", 1]] and summary["batches"] == []
+    assert summary["bytes"] > 0

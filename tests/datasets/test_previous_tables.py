@@ -33,8 +33,8 @@ def open_table(tmp_path: Path) -> Any:
 
 
 def test_a_table_is_opened_by_name_and_version(open_table: Any) -> None:
-    assert open_table("trajectories_2")["source"].to_pylist() == ["2026-01-02T00.00.00.000Z"]
-    assert open_table("trajectories_2:2026-01-01T00.00.00.000Z")["source"].to_pylist() == ["2026-01-01T00.00.00.000Z"]
+    assert open_table("trajectories_2")["source"].to_list() == ["2026-01-02T00.00.00.000Z"]
+    assert open_table("trajectories_2:2026-01-01T00.00.00.000Z")["source"].to_list() == ["2026-01-01T00.00.00.000Z"]
 
 
 @pytest.mark.parametrize(

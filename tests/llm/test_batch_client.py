@@ -1,4 +1,4 @@
-"""Batches against a real HTTP server: gathered, submitted once whatever happens, collected, asked again.
+"""Batches against a real HTTP server: queued, submitted once whatever happens, collected, sent again.
 
 Run as a program, it sends requests in a process that a test may kill: python test_batch_client.py URL CACHE ITEMS
 """
@@ -88,7 +88,7 @@ def test_concurrent_requests_form_one_batch_at_half_price(
     server = serve()
     budget = Budget(Caps(), {}, PRICES)
     assert list(texts(make(server.url, budget=budget), range(30))) == echoes(range(30))
-    assert server.asked() == [[f"item {item}" for item in range(30)]]
+    assert server.submitted() == [[f"item {item}" for item in range(30)]]
     (spent,) = response_cache.usage()
     assert (spent.responses, spent.prompt_tokens, spent.failures) == (30, 300, 0)
     assert spent.cost == pytest.approx(30 * HALF)
@@ -116,7 +116,7 @@ def test_later_requests_form_the_next_batch(serve: Serve, make: Make) -> None:
     results = list(client.map(ask, range(19)))
     assert results[3] == ["echo item 3", "echo item 3 mended"] and results[4] == []
     assert results[17] == ["echo item 17"] and results[18] == ["echo item 17", "echo item 18 mended"]
-    first, second = server.asked()
+    first, second = server.submitted()
     assert len(first) == len(set(first)) == 15
     assert second == [f"item {item} mended" for item in (0, 3, 6, 12, 15, 18)]
 
@@ -133,7 +133,7 @@ def test_an_item_with_two_concurrent_requests_counts_once(serve: Serve, make: Ma
         return [reply.text for reply in await asyncio.gather(*both)]
 
     assert list(client.map(ask, range(4)))[3] == ["echo item 3 a", "echo item 3 b"]
-    assert len(server.asked()) == 1
+    assert len(server.submitted()) == 1
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [({"max_requests": 4}, [4, 4, 3]), ({"max_bytes": 900}, [3, 3, 3, 2])])
@@ -144,13 +144,13 @@ def test_a_batch_keeps_to_the_limits_of_the_server(
     client = make(server.url, **limit)
     client.max_pending = 100
     assert list(texts(client, range(11))) == echoes(range(11))
-    assert sorted(map(len, server.asked()), reverse=True) == sizes
+    assert sorted(map(len, server.submitted()), reverse=True) == sizes
 
 
 def test_more_items_than_max_pending_are_processed(serve: Serve, make: Make) -> None:
     server = serve()
     assert list(texts(make(server.url, max_requests=4), range(23))) == echoes(range(23))
-    assert max(map(len, server.asked())) <= 4 and set(server.paid.values()) == {1}
+    assert max(map(len, server.submitted())) <= 4 and set(server.paid.values()) == {1}
 
 
 def test_an_item_that_waits_for_something_else_delays_a_batch_for_a_limited_time(
@@ -191,7 +191,7 @@ def test_killed_at_any_moment_nothing_is_paid_twice(serve: Serve, make: Make, tm
         loop.run(client.close())
         assert server.paid == {f"item {item}": 1 for item in range(20)}
         parts = [{f"item {item}" for item in range(12)}, {f"item {item}" for item in range(12, 20)}]
-        made = [set(asked) for asked in server.asked()]
+        made = [set(batch) for batch in server.submitted()]
         assert len(made) == 2 and all(part in made for part in parts)
         assert [batch["state"] for batch in response_cache.batches()] == ["collected"] * 2
 
@@ -301,7 +301,7 @@ def test_expired_requests_are_sent_again_and_the_others_saved(
 ) -> None:
     server = serve(ends=["expired"])
     assert list(texts(make(server.url), range(10))) == echoes(range(10))
-    assert server.asked()[1] == [f"item {item}" for item in range(5, 10)]
+    assert server.submitted()[1] == [f"item {item}" for item in range(5, 10)]
     assert server.paid == {f"item {item}": 1 for item in range(10)}
     assert reasons(response_cache) == {FailureReason.EXPIRED: 5}
 
@@ -312,7 +312,7 @@ def test_requests_that_expire_in_every_round_fail(serve: Serve, make: Make, resp
     assert len(server.batches) == 2 and reasons(response_cache) == {FailureReason.EXPIRED: 6}
 
 
-USELESS = {
+UNUSABLE = {
     "truncated": FailureReason.TRUNCATED,
     "empty": FailureReason.EMPTY,
     "refused": FailureReason.REFUSED,
@@ -320,14 +320,14 @@ USELESS = {
 }
 
 
-@pytest.mark.parametrize(("outcome", "reason"), USELESS.items())
+@pytest.mark.parametrize(("outcome", "reason"), UNUSABLE.items())
 def test_invalid_responses_are_billed_counted_and_requested_again(
     serve: Serve, make: Make, response_cache: ResponseCache, outcome: str, reason: FailureReason
 ) -> None:
     server = serve(script={"0": [outcome], "1": [outcome] * 9})
     client = make(server.url, max_invalid_responses=2, rounds=5)
     assert list(texts(client, range(3))) == ["echo item 0", reason, "echo item 2"]
-    assert list(map(sorted, server.asked())) == [["item 0", "item 1", "item 2"], ["item 0", "item 1"]]
+    assert list(map(sorted, server.submitted())) == [["item 0", "item 1", "item 2"], ["item 0", "item 1"]]
     assert reasons(response_cache) == {reason: 3}
     (spent,) = response_cache.usage()
     assert spent.cost == pytest.approx(5 * HALF) == client.budget.spent()["money"]
@@ -348,7 +348,7 @@ def test_a_single_failed_request_is_sent_again_alone(
 ) -> None:
     server = serve(script={"1": [outcome]})
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
-    assert server.asked()[1:] == [["item 1"]] and reasons(response_cache) == {reason: 1}
+    assert server.submitted()[1:] == [["item 1"]] and reasons(response_cache) == {reason: 1}
     assert server.paid["item 1"] == paid
 
 
@@ -366,7 +366,7 @@ def test_a_rejected_request_stops_the_run_and_the_other_responses_are_saved(
     with pytest.raises(RequestRejectedError, match=r"400.*not like this"):
         list(texts(client, range(6)))
     loop.run(client.close())
-    assert server.asked() == [["item 0", "item 1", "item 2"]]  # neither what was useless nor what is left is asked
+    assert server.submitted() == [["item 0", "item 1", "item 2"]]  # and no more
     assert _rows(response_cache, "responses") == 1 and _rows(response_cache, "batch_requests") == 0
 
 
@@ -448,8 +448,8 @@ def test_money_left_by_actual_costs_is_spent_within_the_cap(serve: Serve, make: 
     client = make(server.url, budget=budget)
     with pytest.raises(CapReachedError, match="money"):
         list(texts(client, range(40)))
-    assert len(server.batches) > 1 and len(server.asked()[0]) > 1
-    assert list(chain(*server.asked())) == [f"item {item}" for item in range(server.paid.total())]
+    assert len(server.batches) > 1 and len(server.submitted()[0]) > 1
+    assert list(chain(*server.submitted())) == [f"item {item}" for item in range(server.paid.total())]
     assert budget.spent()["money"] == pytest.approx(server.paid.total() * HALF)
     most = budget.cost(MODEL, request(client, 19).max_prompt_tokens, 50, batch=True)
     assert 25 * HALF - most < budget.spent()["money"] <= 25 * HALF
@@ -461,10 +461,10 @@ def test_a_wrong_key_is_reported_without_the_key(
     caplog.set_level(logging.DEBUG)
     key = "sk-wrong-0123456789-wrong"
     server = serve()
-    with pytest.raises(RequestRejectedError, match=r"401.*Check the key") as told:
+    with pytest.raises(RequestRejectedError, match=r"401.*Check the key") as error:
         list(texts(make(server.url, api_key=key), range(3)))
     assert server.refused_keys == 1 and response_cache.batches() == []
-    chain: BaseException | None = told.value
+    chain: BaseException | None = error.value
     while chain is not None:
         assert key not in str(chain)
         chain = chain.__cause__ or chain.__context__

@@ -1,4 +1,4 @@
-"""Results in order, errors at once, nothing left behind."""
+"""Results in order, immediate errors, and no task left."""
 
 import asyncio
 import threading

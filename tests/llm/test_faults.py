@@ -7,7 +7,7 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from faulty_server import EVERY_FAULT, PASSING, USELESS, FaultyServer
+from faulty_server import EVERY_FAULT, TEMPORARY, UNUSABLE, FaultyServer
 from live_program import reasons, request, texts
 
 from sage_dialog.llm import event_loop as loop
@@ -19,7 +19,7 @@ from sage_dialog.llm.response_cache import ResponseCache
 Serve = Callable[..., FaultyServer]
 MakeClient = Callable[..., LiveClient]
 
-PASSES = {
+TEMPORARY_REASONS = {
     "429": FailureReason.BUSY,
     "429 waits": FailureReason.BUSY,
     "500": FailureReason.BROKEN,
@@ -28,7 +28,7 @@ PASSES = {
     "no json": FailureReason.BROKEN,
     "never": FailureReason.TIMED_OUT,
 }
-IS_USELESS = {
+UNUSABLE_REASONS = {
     "refused": FailureReason.REFUSED,
     "truncated": FailureReason.TRUNCATED,
     "empty": FailureReason.EMPTY,
@@ -36,7 +36,7 @@ IS_USELESS = {
 }
 
 
-@pytest.mark.parametrize(("fault", "reason"), PASSES.items())
+@pytest.mark.parametrize(("fault", "reason"), TEMPORARY_REASONS.items())
 def test_temporary_failures_are_retried(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache, fault: str, reason: FailureReason
 ) -> None:
@@ -47,14 +47,14 @@ def test_temporary_failures_are_retried(
     assert reasons(response_cache) == {reason: 2}
 
 
-@pytest.mark.parametrize(("fault", "reason"), (PASSES | IS_USELESS).items())
+@pytest.mark.parametrize(("fault", "reason"), (TEMPORARY_REASONS | UNUSABLE_REASONS).items())
 def test_the_last_reason_is_raised_after_all_attempts(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache, fault: str, reason: FailureReason
 ) -> None:
     server = serve(script=["429"] + [fault] * 9)
     client = make_client(server.url, timeout_s=0.1, attempts=4, max_invalid_responses=2)
     assert list(texts(client, [1])) == [reason]
-    calls = 4 if fault in PASSES else 3  # of a useless reply two, after the busy server
+    calls = 4 if fault in TEMPORARY_REASONS else 3  # two unusable responses after the busy server
     assert len(server.calls) == calls
     expected = {FailureReason.BUSY: 1, reason: calls - 1} if reason != FailureReason.BUSY else {reason: calls}
     assert reasons(response_cache) == expected
@@ -98,7 +98,7 @@ def test_a_rejected_call_is_not_retried(serve: Serve, make_client: MakeClient, s
 
 
 def test_a_rejected_call_stops_the_run_while_other_calls_are_in_flight(serve: Serve, make_client: MakeClient) -> None:
-    """The first item would wait for ever; that a later one is refused is said at once."""
+    """The error of a later item is raised at once, while the first item still waits."""
     held, refusing = serve(), serve(status=(401, {"error": {"message": "wrong key"}}))
     held.hold()
     first, others = make_client(held.url), make_client(refusing.url, concurrency=2)
@@ -171,13 +171,13 @@ def test_nothing_is_sent_while_a_server_asks_to_wait(serve: Serve, make_client: 
     client = make_client(server.url, concurrency=1)
 
     async def ask() -> None:
-        asked = [asyncio.create_task(client.request(request(client, item))) for item in range(5)]
+        tasks = [asyncio.create_task(client.request(request(client, item))) for item in range(5)]
         while not client.servers[0].limit.wait_s:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.1)
-        for task in asked:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await client.drain()
 
     loop.run(ask())
@@ -200,14 +200,14 @@ def test_a_response_of_the_wrong_form_is_returned(serve: Serve, make_client: Mak
 def test_failures_do_not_change_a_thousand_responses(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache, seed: int
 ) -> None:
-    server = serve(share=0.2, seed=seed, faults=(*PASSING, *USELESS))
+    server = serve(share=0.2, seed=seed, faults=(*TEMPORARY, *UNUSABLE))
     client = make_client(server.url, attempts=30, max_invalid_responses=30, concurrency=32)
     assert list(texts(client, range(1000))) == [f"echo item {item}" for item in range(1000)]
     assert len(server.paid) == 1000 and set(server.paid.values()) == {1}
     assert sum(reasons(response_cache).values()) == len(server.calls) - 1000 > 100
-    assert {call.outcome for call in server.calls} == {"reply", *PASSING, *USELESS}
+    assert {call.outcome for call in server.calls} == {"reply", *TEMPORARY, *UNUSABLE}
     assert list(texts(client, range(1000))) == [f"echo item {item}" for item in range(1000)]
-    assert len(server.calls) == sum(reasons(response_cache).values()) + 1000  # the second time nothing was asked
+    assert len(server.calls) == sum(reasons(response_cache).values()) + 1000  # the second time nothing was sent
 
 
 def test_every_item_has_a_response_or_a_reason(serve: Serve, make_client: MakeClient) -> None:

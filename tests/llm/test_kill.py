@@ -1,4 +1,4 @@
-"""Killed at any moment, and started again: nothing that was given out is lost, and little is asked twice."""
+"""A run killed at any moment and started again loses no returned response and sends few requests twice."""
 
 import os
 import random
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from annotation_program import annotated
+from annotation_program import annotate
 from faulty_server import FaultyServer
 
 from sage_dialog.llm.response_cache import ResponseCache
@@ -47,28 +47,28 @@ def finish(process: subprocess.Popen) -> list[str]:
 def test_a_returned_response_is_on_disk(serve: Serve, tmp_path: Path) -> None:
     process = start(serve(latency_s=0.01), tmp_path / "j.sqlite", 50, tmp_path / "results")
     assert process.stdout is not None
-    given = process.stdout.readline().strip()
+    returned = process.stdout.readline().strip()
     process.kill()
     process.wait()
-    assert given in [entry["response"] for entry in ResponseCache(tmp_path / "j.sqlite").entries()]
+    assert returned in [entry["response"] for entry in ResponseCache(tmp_path / "j.sqlite").entries()]
 
 
 def test_killed_at_ten_moments_only_calls_in_flight_are_sent_again(serve: Serve, tmp_path: Path) -> None:
     number, draw = 300, random.Random(11)
 
-    def annotating(server: FaultyServer, name: str) -> subprocess.Popen:
+    def run(server: FaultyServer, name: str) -> subprocess.Popen:
         (tmp_path / name).mkdir(exist_ok=True)
         return start(server, tmp_path / f"{name}.sqlite", number, tmp_path / name, script="annotation_program.py")
 
-    whole = serve(reply=annotated, latency_s=0.02)
-    finish(annotating(whole, "whole"))
+    whole = serve(reply=annotate, latency_s=0.02)
+    finish(run(whole, "whole"))
 
-    server = serve(reply=annotated, latency_s=0.02)
+    server = serve(reply=annotate, latency_s=0.02)
     lost = 0
     moments = sorted(draw.randrange(number) for _ in range(9))
     for moment in [-1, *moments]:  # the first before anything is sent
         before = len(server.calls)
-        process = annotating(server, "killed")
+        process = run(server, "killed")
         deadline = time.monotonic() + 30
         while len(server.paid) <= moment and time.monotonic() < deadline:
             time.sleep(0.0005)
@@ -76,12 +76,12 @@ def test_killed_at_ten_moments_only_calls_in_flight_are_sent_again(serve: Serve,
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert list((tmp_path / "killed").iterdir()) == []
-        kept = [entry["request"]["messages"] for entry in ResponseCache(tmp_path / "killed.sqlite").entries()]
-        time.sleep(0.05)  # the server may still be taking what was sent
-        on_their_way = [call for call in server.calls[before:] if call.body["messages"] not in kept]
-        assert len(on_their_way) <= 16
-        lost += len(on_their_way)
-    finish(annotating(server, "killed"))
+        saved = [entry["request"]["messages"] for entry in ResponseCache(tmp_path / "killed.sqlite").entries()]
+        time.sleep(0.05)  # the server may still receive calls
+        in_flight = [call for call in server.calls[before:] if call.body["messages"] not in saved]
+        assert len(in_flight) <= 16
+        lost += len(in_flight)
+    finish(run(server, "killed"))
     assert lost > 10
     assert len(server.calls) == len(whole.calls) + lost
     for name in ("annotations", "rejects"):
@@ -109,4 +109,4 @@ def test_claims_of_a_killed_process_are_taken_by_the_other(serve: Serve, tmp_pat
     first.wait()
     server.release()
     assert len(finish(second)) == 20
-    assert len(server.calls) == 24  # the four of the first were asked again
+    assert len(server.calls) == 24  # the four of the first were sent again

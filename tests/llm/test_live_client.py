@@ -90,7 +90,7 @@ def test_samples_and_fields_make_different_requests(serve: Serve, make_client: M
     server = serve()
     client = make_client(server.url)
     messages = [{"role": "user", "content": "hello"}]
-    asked = [
+    requests = [
         client.chat_request("judge", messages),
         client.chat_request("judge", messages, sample=1),
         client.chat_request("judge", messages, schema={"type": "object"}),
@@ -98,11 +98,11 @@ def test_samples_and_fields_make_different_requests(serve: Serve, make_client: M
         make_client(server.url, model="another").chat_request("judge", messages),
         make_client(server.url, sampling={"max_tokens": 51}).chat_request("judge", messages),
     ]
-    assert len({one.key for one in asked}) == len(asked)
-    assert client.chat_request("selector", messages).key == asked[0].key  # who asks does not matter
-    for one in asked:
+    assert len({one.key for one in requests}) == len(requests)
+    assert client.chat_request("selector", messages).key == requests[0].key  # the role does not matter
+    for one in requests:
         loop.run(client.request(one))
-    assert len(server.calls) == len(asked)
+    assert len(server.calls) == len(requests)
 
 
 def test_the_schema_is_sent_if_servers_enforce_it(serve: Serve, make_client: MakeClient) -> None:
@@ -122,8 +122,11 @@ def test_a_cancelled_waiter_does_not_cancel_the_call_of_another(serve: Serve, ma
     client = make_client(server.url)
 
     async def run() -> str:
-        asked = request(client, 1)
-        one, other = asyncio.create_task(client.request(asked)), asyncio.create_task(client.request(asked))
+        chat_request = request(client, 1)
+        one, other = (
+            asyncio.create_task(client.request(chat_request)),
+            asyncio.create_task(client.request(chat_request)),
+        )
         while not server.in_flight:
             await asyncio.sleep(0.001)
         one.cancel()
@@ -143,13 +146,13 @@ def test_the_response_to_a_cancelled_call_is_saved_and_not_requested_twice(
     client = make_client(server.url)
 
     async def run() -> str:
-        asked = request(client, 1)
-        gone = asyncio.create_task(client.request(asked))
+        chat_request = request(client, 1)
+        gone = asyncio.create_task(client.request(chat_request))
         while not server.in_flight:
             await asyncio.sleep(0.001)
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
-        again = asyncio.create_task(client.request(asked))  # while the first call is on its way
+        again = asyncio.create_task(client.request(chat_request))  # while the first call is in flight
         await asyncio.sleep(0.02)
         server.release()
         return (await again).text
@@ -170,7 +173,7 @@ def test_stopping_saves_calls_in_flight_and_sends_no_more(
     assert len(list(response_cache.entries())) == len(server.calls) == len(server.paid)
     assert not client._fetches and not client._claimed
     assert claims(response_cache) == 0
-    assert len(list(texts(client, range(100)))) == 100  # and it goes on at once
+    assert len(list(texts(client, range(100)))) == 100  # and it continues at once
     assert len(server.calls) == 100
 
 
@@ -204,10 +207,12 @@ def test_an_amount_above_the_burst_counts_in_full() -> None:
 
 
 def test_tokens_have_an_upper_bound() -> None:
-    said = "ΑΒ" * 50
-    asked = ChatRequest("judge", "m", ({"role": "user", "content": said},), {"max_tokens": 7}, {"type": "object"})
-    assert asked.max_prompt_tokens >= len(said.encode()) + len('{"type": "object"}')
-    assert asked.max_completion_tokens == 7
+    messages = ({"role": "user", "content": "ΑΒ" * 50},)
+    chat_request = ChatRequest(
+        "judge", "m", ({"role": "user", "content": content},), {"max_tokens": 7}, {"type": "object"}
+    )
+    assert chat_request.max_prompt_tokens >= len(("ΑΒ" * 50).encode()) + len('{"type": "object"}')
+    assert chat_request.max_completion_tokens == 7
 
 
 def test_the_retry_of_a_call_goes_before_new_ones(serve: Serve, make_client: MakeClient) -> None:
@@ -219,4 +224,4 @@ def test_the_retry_of_a_call_goes_before_new_ones(serve: Serve, make_client: Mak
     for item in range(100):
         first, second = (place for place, one in enumerate(asked_first) if one == item)
         gaps[second - first] += 1
-    assert max(gaps) < 100  # behind all that wait it would be about 100
+    assert max(gaps) < 100  # at the end of the queue it would be about 100

@@ -28,7 +28,7 @@ def holds_key(text: str | bytes) -> bool:
     return any(part in text for part in PARTS)
 
 
-def told(error: BaseException) -> str:
+def traceback_of(error: BaseException) -> str:
     """All of an error that a log or a terminal could show, its causes as well."""
     lines = traceback.TracebackException.from_exception(error, capture_locals=False).format(chain=True)
     chain: list[BaseException] = [error]
@@ -48,7 +48,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def written(log: pytest.LogCaptureFixture) -> str:
     return "\n".join(
-        f"{record.getMessage()} {record.__dict__} {record.exc_info and told(record.exc_info[1])}"
+        f"{record.getMessage()} {record.__dict__} {record.exc_info and traceback_of(record.exc_info[1])}"
         for record in log.records
     )
 
@@ -67,7 +67,7 @@ def test_a_refusal_that_repeats_the_key(
     client = make_client(serve(status=(status, ECHO)).url, api_key=KEY)
     with pytest.raises(RequestRejectedError, match=r"\[key\]") as caught:
         loop.run(client.request(request(client, 1)))
-    assert not holds_key(told(caught.value))
+    assert not holds_key(traceback_of(caught.value))
     assert not holds_key(written(log))
 
 
@@ -83,7 +83,7 @@ def test_a_failure_that_repeats_the_key(
     client = make_client(serve(status=(status, ECHO)).url, api_key=KEY, attempts=3)
     with pytest.raises(RequestFailedError, match=r"\[key\]") as caught:
         loop.run(client.request(request(client, 1)))
-    assert not holds_key(told(caught.value))
+    assert not holds_key(traceback_of(caught.value))
     assert not holds_key(written(log))
     assert sum(n for _, _, n in response_cache.failures()) == 3
     _no_file_holds_it(tmp_path)

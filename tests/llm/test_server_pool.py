@@ -1,4 +1,4 @@
-"""How many calls are let through at once, under any order of events, cancellation among them."""
+"""The limits on concurrent calls hold under any order of events, with cancellations."""
 
 import asyncio
 import random
@@ -103,7 +103,7 @@ def test_calls_go_to_the_least_loaded_server() -> None:
     calls=st.integers(1, 60),
 )
 def test_under_any_order_of_events(seed: int, most: int, servers: int, calls: int) -> None:
-    """Never more at once than the limit as a call enters; every call that is not cancelled gets its turn."""
+    """Calls start within the limit, and every call that is not cancelled gets a slot."""
     draw = random.Random(seed)
 
     async def run() -> None:

@@ -82,15 +82,15 @@ def test_a_repeated_request_is_answered_by_the_cache(tmp_path: Path, url: str, m
     endpoint = Endpoint(base_urls=(url,), model=str(model), concurrency=4, sampling=sampling, max_invalid_responses=5)
     client = LiveClient(endpoint, response_cache, Budget(Caps(calls=60), {}, {}))
 
-    async def said(number: int) -> str | FailureReason:
+    async def text_of(number: int) -> str | FailureReason:
         request = client.chat_request("judge", [{"role": "user", "content": f"w1 w2 w{number}"}])
         try:
             return (await client.request(request)).text
-        except RequestFailedError as error:  # it went on talking, or said nothing, five times
+        except RequestFailedError as error:  # truncated or empty five times
             return error.reason
 
     numbers = range(3, 9)
-    first = dict(zip(numbers, client.map(said, numbers), strict=True))
+    first = dict(zip(numbers, client.map(text_of, numbers), strict=True))
     replies = {number: text for number, text in first.items() if not isinstance(text, FailureReason)}
     assert replies and set(" ".join(replies.values()).split()) <= set(WORDS)
     assert set(first.values()) - set(replies.values()) <= {FailureReason.TRUNCATED, FailureReason.EMPTY}
@@ -98,7 +98,7 @@ def test_a_repeated_request_is_answered_by_the_cache(tmp_path: Path, url: str, m
     assert (spent.responses, spent.hits) == (len(replies), 0)
     assert spent.completion_tokens >= sum(len(text.split()) for text in replies.values())
 
-    assert dict(zip(replies, client.map(said, replies), strict=True)) == replies
+    assert dict(zip(replies, client.map(text_of, replies), strict=True)) == replies
     (again,) = response_cache.usage()
     assert (again.responses, again.hits, again.failures) == (spent.responses, len(replies), spent.failures)
 
@@ -115,7 +115,7 @@ def test_a_model_that_it_does_not_have_stops_the_run(tmp_path: Path, url: str) -
 
 def test_policies_are_sampled_from_it_as_text(tmp_path: Path, url: str, model: Path) -> None:
     """It takes one sample at a time, and neither top-k nor a repetition penalty."""
-    from sage_dialog.inference.engine import Finish, Prompt
+    from sage_dialog.inference.engine import FinishReason, Prompt
     from sage_dialog.inference.vllm.completions_engine import CompletionsEngine
 
     base = Policy.write_card(model, PolicyCard("sage_0", "base", False, "sage_0", weights_revision(model)))
@@ -128,12 +128,12 @@ def test_policies_are_sampled_from_it_as_text(tmp_path: Path, url: str, model: P
     engine = CompletionsEngine(base, [], 0, client=client, names={"sage_0": str(model)}, takes=takes)
     prompts = [Prompt(({"role": "user", "content": f"w1 w2 w{number}"},), (number,)) for number in range(3)]
     sampling, pieces = SamplingConfig(temperature=1.5, max_new_tokens=30), []
-    replies = engine.sample("sage_0", prompts, sampling, samples=3, heard=pieces.append)
+    replies = engine.sample("sage_0", prompts, sampling, samples=3, on_text=pieces.append)
     samples = [sample for row in replies for sample in row]
     assert [len(row) for row in replies] == [3, 3, 3]
     assert len({sample.text for sample in samples}) == 9
     assert {word for sample in samples for word in sample.text.split()} <= {word for word in WORDS if word != "<end>"}
-    assert {sample.finish for sample in samples} == {Finish.STOP, Finish.LENGTH}
+    assert {sample.finish for sample in samples} == {FinishReason.STOP, FinishReason.LENGTH}
     assert max(sample.tokens for sample in samples) == 30
     assert "".join(pieces) == replies[0][0].text
     assert engine.sample("sage_0", prompts, sampling, samples=3) == replies

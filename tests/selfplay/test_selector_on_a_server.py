@@ -38,12 +38,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
 
 
 @pytest.fixture
-def searched(policies, situations, search_dials, tmp_path, server) -> Callable[..., Any]:
+def searched(policies, situations, search_config, tmp_path, server) -> Callable[..., Any]:
     def run(engine: Any, scratch: str, at_once: int = 3, caps: Caps | None = None) -> Any:
         response_cache = ResponseCache(tmp_path / scratch / "responses.sqlite")
         endpoint = Endpoint(base_urls=(server.url,), model=MODEL, sampling={"max_tokens": 50}, timeout_s=10)
         client = LiveClient(endpoint, response_cache, Budget(caps or Caps(), {}, {}))
-        config = search_dials.model_copy(update={"shard_size": 2, "shards_at_once": at_once, "redraws": 1})
+        config = search_config.model_copy(update={"shard_size": 2, "shards_at_once": at_once, "redraws": 1})
         table, players = (
             situations([f"My bike was stolen, for the {n}. time." for n in range(8)]),
             list(policies.values()),

@@ -32,7 +32,7 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
-import test_self_play as game
+import test_with_real_engine as game
 from sage_dialog.core.policies import Policy
 
 base, agent, user, scratch = map(Path, sys.argv[1:5])

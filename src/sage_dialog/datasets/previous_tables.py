@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import pyarrow as pa
 from kedro.io import AbstractDataset, DatasetError, Version
 
-from sage_dialog.core.tables import to_arrow
+from sage_dialog.core.tables import DataFrame
 from sage_dialog.datasets.parquet import VersionedParquet
 from sage_dialog.datasets.schema import TableSchema
 
 
-class EarlierTables(AbstractDataset[NoReturn, Callable[[str], pa.Table]]):
+class EarlierTables(AbstractDataset[NoReturn, Callable[[str], DataFrame]]):
     """Versioned tables of one folder and schema, by name, each read when it is asked for.
 
     As an input of their own name they would close a circle: the first policy learns from what later ones played.
@@ -40,7 +39,7 @@ class EarlierTables(AbstractDataset[NoReturn, Callable[[str], pa.Table]]):
         """The version of each table that was asked for."""
         self.metadata = metadata
 
-    def load(self) -> Callable[[str], pa.Table]:
+    def load(self) -> Callable[[str], DataFrame]:
         return self._open
 
     def save(self, data: NoReturn) -> None:
@@ -62,12 +61,12 @@ class EarlierTables(AbstractDataset[NoReturn, Callable[[str], pa.Table]]):
             credentials=self._credentials,
         )
 
-    def _open(self, name: str) -> pa.Table:
+    def _open(self, name: str) -> DataFrame:
         if told := self.missing(name):
             raise DatasetError(told)
         name, dataset = name.partition(":")[0], self._dataset(name)
         self.opened[name] = str(dataset.resolve_load_version())
-        return to_arrow(TableSchema(self._schema).validate(dataset.load()))
+        return TableSchema(self._schema).validate(dataset.load())
 
     def _exists(self) -> bool:
         return True  # a table that is missing is missed when it is asked for

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.core.seeds import derived_seed
-from sage_dialog.inference.engine import Engine, Finish, Prompt, Sample
-from sage_dialog.llm.requests import UNUSABLE_RESPONSES, FailureReason, RequestFailedError
+from sage_dialog.inference.engine import Engine, FinishReason, Prompt, Sample
+from sage_dialog.llm.requests import UNUSABLE_RESPONSES, RequestFailedError, FailureReason
 
 if TYPE_CHECKING:
     from sage_dialog.llm.live_client import LiveClient
@@ -64,11 +64,11 @@ class ExternalModelEngine:
         sampling: SamplingConfig,
         samples: int = 1,
         steering: Steering | None = None,
-        heard: Callable[[str], None] | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> list[list[Sample]]:
         """See `Engine.sample`. A reply that the model refuses, or leaves empty, is an empty sample."""
         if policy != self._model.name:
-            return self._others.sample(policy, prompts, sampling, samples, steering, heard)
+            return self._others.sample(policy, prompts, sampling, samples, steering, on_text)
         if steering:
             raise ValueError(f"{policy} cannot be steered: it writes no state and action blocks")
         client = self._model.client
@@ -90,8 +90,8 @@ class ExternalModelEngine:
             if error.reason is FailureReason.TOO_LONG:
                 return None
             if error.reason is FailureReason.TRUNCATED and error.response_text:
-                return Sample(error.response_text, 0, Finish.LENGTH)
+                return Sample(error.response_text, 0, FinishReason.LENGTH)
             if error.reason in UNUSABLE_RESPONSES or error.reason is FailureReason.PROMPT_FILTERED:
-                return Sample("", 0, Finish.STOP)
+                return Sample("", 0, FinishReason.STOP)
             raise
-        return Sample(reply.text, reply.completion_tokens, Finish.STOP)
+        return Sample(reply.text, reply.completion_tokens, FinishReason.STOP)

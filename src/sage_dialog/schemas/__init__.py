@@ -74,7 +74,7 @@ ANNOTATIONS = pa.schema(
     [
         _required("dialogue_id", pa.string()),
         _required("turn", pa.int32()),
-        _required("speaker", pa.string()),
+        _required("role", pa.string()),
         *_intent_fields(""),
         _required("text", pa.string()),
         _required("original_text", pa.string()),

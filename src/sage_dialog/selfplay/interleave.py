@@ -18,7 +18,7 @@ Name = TypeVar("Name")
 Picked = list[int | NoChoice]
 
 
-def in_turn(
+def interleave(
     games: Iterable[tuple[Name, Turns]], select: Callable[[list[Choice]], Picked], at_once: int
 ) -> Iterator[tuple[Name, bool]]:
     """Plays named games to their end; at each of its turns a game's name, and whether it has ended.

@@ -33,7 +33,7 @@ from sampling import PROMPTS, SAMPLING
 from test_engines import FREE, prompts_of
 from test_self_play import searched
 
-from sage_dialog.inference.transformers.detokenizer import text_of
+from sage_dialog.inference.transformers.detokenizer import decode_tokens
 from sage_dialog.inference.vllm.completions_engine import CompletionsEngine
 from sage_dialog.inference.vllm.served_policies import served_name
 from sage_dialog.inference.vllm.streaming import Listener
@@ -159,7 +159,7 @@ def test_faults_that_pass_are_survived(serve: Serve, open_engine: Open, heard: l
     last = "half" if heard is None else "early"
     server = serve(script=["429", "half", "500", "reset", "no json", last])
     replies = open_engine(server.url).sample(
-        "sage_0", prompts_of(5, 9), FREE, samples=3, heard=None if heard is None else heard.append
+        "sage_0", prompts_of(5, 9), FREE, samples=3, on_text=None if heard is None else heard.append
     )
     assert replies == expected
     assert len(server.calls) == 8
@@ -176,7 +176,7 @@ def test_another_reply_than_the_one_heard_is_not_passed_off_as_it(serve: Serve, 
     server = serve(script=["half"], ignores=["seed"])
     engine = open_engine(server.url, endpoint={"attempts": 2})
     with pytest.raises(RequestFailedError, match="another reply than the one that was heard"):
-        engine.sample("sage_0", prompts_of(9), FREE, heard=lambda piece: None)
+        engine.sample("sage_0", prompts_of(9), FREE, on_text=lambda piece: None)
 
 
 def test_nothing_is_asked_twice_and_the_server_not_even_looked_at(
@@ -186,7 +186,7 @@ def test_nothing_is_asked_twice_and_the_server_not_even_looked_at(
     first = open_engine(server.url, policies=adapters).sample("sage_1", prompts_of(5, 9), FREE, samples=3)
     pieces: list[str] = []
     gone = open_engine("http://127.0.0.1:9/v1", policies=adapters)
-    assert gone.sample("sage_1", prompts_of(5, 9), FREE, samples=3, heard=pieces.append) == first
+    assert gone.sample("sage_1", prompts_of(5, 9), FREE, samples=3, on_text=pieces.append) == first
     assert "".join(pieces) == first[0][0].text
     assert len(server.calls) == 2
 
@@ -339,14 +339,14 @@ def test_what_goes_on_with_a_reply_is_heard_as_it_stands_there(writer: Policy) -
 
     tokenizer = AutoTokenizer.from_pretrained(writer.path)
     tokens = tokenizer("x So it is. Why? {é}", add_special_tokens=False)["input_ids"]
-    text = text_of(tokenizer, tokens)
+    text = decode_tokens(tokenizer, tokens)
     for cut in range(len(tokens)):
         pieces: list[str] = []
         listener = Listener(tokenizer, pieces.append, tokens[:cut])
         for end in range(cut, len(tokens) + 1):
             listener.read({"choices": [{"index": 0, "text": "?", "token_ids": tokens[cut:end]}]})
         listener.end(Continuation("?", tokens[cut:], "stop"))
-        assert "".join(pieces) == text[len(text_of(tokenizer, tokens[:cut])) :]
+        assert "".join(pieces) == text[len(decode_tokens(tokenizer, tokens[:cut])) :]
 
 
 def test_a_server_that_steers_by_itself_gets_it_with_the_request(

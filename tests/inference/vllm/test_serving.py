@@ -130,5 +130,5 @@ def test_a_server_that_loads_no_adapters_is_told_with_the_command(
 
 
 def test_what_servers_may_take_is_documented() -> None:
-    documented = (Path(__file__).parents[2] / "docs/generation.md").read_text()
+    documented = (Path(__file__).parents[3] / "docs/generation.md").read_text()
     assert [name for name in Takes.model_fields if f"`{name}`" not in documented] == []

@@ -22,7 +22,8 @@ from sage_dialog.llm.requests import (
 from sage_dialog.roles.llm.annotator import LLMAnnotator, similarity
 from sage_dialog.roles.llm.parsing import UnreadableError
 from sage_dialog.roles.protocols import LabelledUtterance, RejectedDialogue
-from sage_dialog.sac import Annotated, Chain, Intent, augment, parse
+from sage_dialog.sac import Chain, Intent, parse
+from sage_dialog.sac.augmentation import augment
 
 DIALOGUE = (
     Message("user", "my dog ran away yesturday n i cant sleep"),
@@ -40,14 +41,14 @@ BRIDGE = "Where have you looked?"
 TURNS: list[dict[str, Any]] = [
     {
         "turn": number,
-        "speaker": said.role,
+        "speaker": message.role,
         "motivation": "venting",
         "emotion": "worried",
         "topics": ["lost dog"],
         "text": text,
         "question": BRIDGE if number == 2 else None,
     }
-    for number, (said, text) in enumerate(zip(DIALOGUE, TEXTS, strict=True), start=1)
+    for number, (message, text) in enumerate(zip(DIALOGUE, TEXTS, strict=True), start=1)
 ]
 INTENT = Intent("venting", "worried", ("lost dog",))
 LABELLED = tuple(
@@ -125,7 +126,7 @@ def test_a_good_response_is_parsed_within_other_text(annotator: LLMAnnotator, re
         (f"{GOOD}\n{changed(1, emotion='sad')}", "it has 2 lists of turns"),
     ],
 )
-def test_a_response_that_does_not_fit_the_dialogue_names_the_error(annotator: LLMAnnotator, reply: str, error: str) -> None:
+def test_an_unusable_response_names_the_error(annotator: LLMAnnotator, reply: str, error: str) -> None:
     with pytest.raises(UnreadableError) as raised:
         annotator.parse(reply, DIALOGUE)
     assert error in str(raised.value)
@@ -232,10 +233,11 @@ def test_texts_with_block_characters_go_in_as_data_and_come_out_as_chains(script
     assert not isinstance(labels, RejectedDialogue)
     assert [label.kept_original for label in labels] == [False, False]
     messages = augment(
-        [Annotated(said.role, label.text, label.intent) for said, label in zip(dialogue, labels, strict=True)]
+        [Message(message.role, label.text) for message, label in zip(dialogue, labels, strict=True)],
+        [label.intent for label in labels],
     )
     intent = Intent("venting", "worried", ("a b c",))
-    assert parse(messages[1]["content"]) == Chain(intent, intent, " ".join(ODD.split()))
+    assert parse(messages[1].content) == Chain(intent, intent, " ".join(ODD.split()))
 
 
 def test_a_lone_surrogate_reaches_no_table(annotator: LLMAnnotator) -> None:
@@ -247,13 +249,13 @@ def test_a_lone_surrogate_reaches_no_table(annotator: LLMAnnotator) -> None:
 def test_an_unusable_response_is_sent_back_once_with_its_error(scripted: Any, prompts: Path) -> None:
     client = scripted(lambda request: SWAPPED if len(request.messages) == 2 else GOOD)
     assert list(LLMAnnotator(client, prompts / "annotator.txt").annotate([DIALOGUE])) == [LABELLED]
-    first, second = client.asked
+    first, second = client.requests
     assert second.messages[:2] == first.messages
     assert [message["role"] for message in second.messages] == ["system", "user", "assistant", "user"]
     assert second.messages[2]["content"] == SWAPPED
     assert "turn 1 of the dialogue is called turn '2'" in second.messages[3]["content"]
     assert (first.role, first.schema) == ("annotator", second.schema)
-    assert client.announced == [(1, None)]
+    assert client.estimates == [(1, None)]
 
 
 def test_a_dialogue_is_rejected_after_two_unusable_responses(scripted: Any, prompts: Path) -> None:
@@ -262,11 +264,11 @@ def test_a_dialogue_is_rejected_after_two_unusable_responses(scripted: Any, prom
     assert isinstance(rejected, RejectedDialogue)
     assert "turn 2 is the assistant's" in rejected.reason
     assert rejected.raw_response == changed(2, speaker="user")
-    assert len(client.asked) == 2
+    assert len(client.requests) == 2
 
 
 @pytest.mark.parametrize("messages", [2, 4])
-def test_a_dialogue_with_a_failed_request_is_rejected_with_its_response(scripted: Any, prompts: Path, messages: int) -> None:
+def test_a_failed_request_rejects_its_dialogue(scripted: Any, prompts: Path, messages: int) -> None:
     def cut(request: Request) -> str | Exception:
         at_last = len(request.messages) == messages
         return RequestFailedError(FailureReason.TRUNCATED, "after 9 tokens", '{"turns": [') if at_last else "hm"
@@ -282,8 +284,8 @@ def test_dialogues_come_in_order_and_an_empty_utterance_costs_no_call(scripted: 
     assert labels[0] == RejectedDialogue("utterance 1 is empty")
     assert labels[1] == LABELLED
     assert isinstance(labels[2], RejectedDialogue) and labels[2].raw_response == "hm"
-    assert len(client.asked) == 3
-    assert client.announced == [(2, None)]
+    assert len(client.requests) == 3
+    assert client.estimates == [(2, None)]
 
 
 def test_too_many_rejected_dialogues_end_the_run(scripted: Any, prompts: Path) -> None:

@@ -75,9 +75,9 @@ def test_each_order_is_its_own_request_and_the_verdict_names_a_position(scripted
     verdicts = list(LLMJudge(client, prompts / "judge.txt").judge([Comparison(WARM, COLD), Comparison(COLD, WARM)]))
     assert [verdict.vote for verdict in verdicts] == ["first", "second"]
     assert verdicts[1].raw_response == '{"verdict": "B", "reason": "warm"}'
-    assert len({request.key for request in client.asked}) == 2
-    assert client.announced == [(2, None)]
-    assert {request.role for request in client.asked} == {"judge"}
+    assert len({request.key for request in client.requests}) == 2
+    assert client.estimates == [(2, None)]
+    assert {request.role for request in client.requests} == {"judge"}
 
 
 def test_a_schema_is_sent_only_to_servers_that_enforce_it(scripted: Any, prompts: Path) -> None:
@@ -85,8 +85,8 @@ def test_a_schema_is_sent_only_to_servers_that_enforce_it(scripted: Any, prompts
     for json_schema in (True, False):
         client = scripted(json_schema=json_schema)
         list(LLMJudge(client, prompts / "judge.txt").judge([Comparison(WARM, COLD)]))
-        sent.append(client.asked[0].schema)
-        assert '"verdict"' in client.asked[0].messages[0]["content"]
+        sent.append(client.requests[0].schema)
+        assert '"verdict"' in client.requests[0].messages[0]["content"]
     assert sent[0] is not None and sent[0]["properties"]["verdict"]["enum"] == ["A", "B", "tie"]
     assert sent[1] is None
 

@@ -1,4 +1,4 @@
-"""The selector LLM: one number or none, asked again where it cannot be read."""
+"""The selector LLM: one number or none, requested again if unreadable."""
 
 import re
 from pathlib import Path
@@ -109,9 +109,9 @@ def test_no_answer_is_made_up(words: str | list[str], candidates: int) -> None:
 def test_an_unreadable_answer_is_requested_again_with_the_same_candidates(scripted: Any, prompts: Path) -> None:
     client = scripted(lambda request: "1 or 2" if request.sample < 2 else '{"choice": "2"}')
     assert LLMSelector(client, prompts / "selector_companion.txt").select([choice("s1/1")]) == [1]
-    assert [request.sample for request in client.asked] == [0, 1, 2]
-    assert len({request.messages[1]["content"] for request in client.asked}) == 1
-    assert len({request.key for request in client.asked}) == 3
+    assert [request.sample for request in client.requests] == [0, 1, 2]
+    assert len({request.messages[1]["content"] for request in client.requests}) == 1
+    assert len({request.key for request in client.requests}) == 3
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
@@ -119,7 +119,7 @@ def test_a_turn_is_unreadable_after_all_attempts(scripted: Any, prompts: Path, a
     client = scripted(lambda request: "hm")
     selector = LLMSelector(client, prompts / "selector_companion.txt", attempts=attempts)
     assert selector.select([choice("s1/1")]) == [UNREADABLE]
-    assert len(client.asked) == attempts
+    assert len(client.requests) == attempts
 
 
 @pytest.mark.parametrize(
@@ -128,13 +128,13 @@ def test_a_turn_is_unreadable_after_all_attempts(scripted: Any, prompts: Path, a
 def test_an_unusable_response_counts_as_unreadable(scripted: Any, prompts: Path, reason: FailureReason) -> None:
     client = scripted(lambda request: '{"choice": "1"}' if request.sample else RequestFailedError(reason))
     assert LLMSelector(client, prompts / "selector_companion.txt").select([choice("s1/1")]) == [0]
-    assert [request.sample for request in client.asked] == [0, 1]
+    assert [request.sample for request in client.requests] == [0, 1]
 
 
 def test_a_turn_too_long_for_the_model_is_not_retried(scripted: Any, prompts: Path) -> None:
     client = scripted(lambda request: RequestFailedError(FailureReason.TOO_LONG))
     assert LLMSelector(client, prompts / "selector_companion.txt").select([choice("s1/1")]) == [UNREADABLE]
-    assert len(client.asked) == 1
+    assert len(client.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_choices_are_answered_in_order_and_a_single_candidate_is_requested(scrip
     client = scripted(third_or_none)
     choices = [choice("s1/1", "Only this"), choice("s2/1"), choice("s3/1", "a", "b")]
     assert LLMSelector(client, prompts / "selector_humour.txt").select(choices) == [NONE, 2, NONE]
-    assert [request.schema["properties"]["choice"]["enum"] for request in client.asked] == [
+    assert [request.schema["properties"]["choice"]["enum"] for request in client.requests] == [
         ["1", "none"],
         ["1", "2", "3", "none"],
         ["1", "2", "none"],
@@ -170,7 +170,7 @@ def test_choices_are_answered_in_order_and_a_single_candidate_is_requested(scrip
 def test_a_turns_name_is_not_in_the_prompt(scripted: Any, prompts: Path) -> None:
     client = scripted(lambda request: "1")
     LLMSelector(client, prompts / "selector_companion.txt").select([choice("hit:0_conv:1/1"), choice("other")])
-    first, second = client.asked
+    first, second = client.requests
     assert first.key == second.key
 
 
@@ -181,7 +181,7 @@ def test_the_estimate_is_logged_once_for_all_expected_turns(scripted: Any, promp
     assert selector.select([]) == []
     selector.select([choice("s1/1"), choice("s2/1", "x", "y")])
     selector.select([choice("s1/3", "z")])
-    assert client.announced == [(2, 60)]
+    assert client.estimates == [(2, 60)]
 
 
 def test_too_many_unreadable_turns_end_the_run(scripted: Any, prompts: Path) -> None:

@@ -53,10 +53,10 @@ def test_every_utterance_of_a_dialogue_is_labelled() -> None:
 
 
 def test_topics_are_at_most_two_first_the_one_with_most_of_its_words() -> None:
-    (said,) = intents(
+    (intent,) = intents(
         "A nurse saw a dog, its leash and a puppy by the car, that car of all cars, the car, the car, an engine."
     )
-    assert said.topics == ("dog", "car")
+    assert intent.topics == ("dog", "car")
     assert intents("Cargo, a scar, and a hotdog.") == [Intent("sharing", None, ())]  # whole words only
 
 

@@ -90,7 +90,7 @@ def test_each_trait_changes_with_its_words(trait: str, better: list[str], worse:
 
 
 @pytest.mark.parametrize(
-    ("heard", "welcome", "unwelcome"),
+    ("user_text", "welcome", "unwelcome"),
     [
         (
             "My hands were shaking, I was scared.",
@@ -104,9 +104,9 @@ def test_each_trait_changes_with_its_words(trait: str, better: list[str], worse:
         ("I can't wait, I am counting the days.", "Good luck, I hope it comes soon!", "I am sorry for your loss."),
     ],
 )
-def test_attunement_follows_the_users_need(heard: str, welcome: str, unwelcome: str) -> None:
-    assert scores(dialogue(heard, welcome))["attuned"] > 0.7
-    assert scores(dialogue(heard, unwelcome))["attuned"] < 0.3
+def test_attunement_follows_the_users_need(user_text: str, welcome: str, unwelcome: str) -> None:
+    assert scores(dialogue(user_text, welcome))["attuned"] > 0.7
+    assert scores(dialogue(user_text, unwelcome))["attuned"] < 0.3
 
 
 def test_without_a_reaction_phrase_vader_scores_the_reaction() -> None:
@@ -116,8 +116,10 @@ def test_without_a_reaction_phrase_vader_scores_the_reaction() -> None:
 
 def test_only_the_users_words_score_the_reaction() -> None:
     answer = "Hmm, not really."
-    said, thanked = (scores(dialogue(LONELY, text, answer))["welcomed"] for text in ("I see.", "Thanks, that helps."))
-    assert said == thanked < 0.5
+    neutral, thanked = (
+        scores(dialogue(LONELY, text, answer))["welcomed"] for text in ("I see.", "Thanks, that helps.")
+    )
+    assert neutral == thanked < 0.5
 
 
 def test_a_silent_assistant_scores_zero() -> None:

@@ -19,8 +19,8 @@ STYLES = {
 
 def chosen(history: list[str], *candidates: str) -> str | None:
     """What is chosen after the user's and the assistant's messages in turn."""
-    said = tuple(Message("user" if place % 2 == 0 else "assistant", text) for place, text in enumerate(history))
-    (picked,) = OfflineSelector().select([Choice("s1/1", said, candidates)])
+    messages = tuple(Message("user" if place % 2 == 0 else "assistant", text) for place, text in enumerate(history))
+    (picked,) = OfflineSelector().select([Choice("s1/1", messages, candidates)])
     return None if isinstance(picked, NoChoice) else candidates[picked]
 
 
@@ -34,7 +34,7 @@ def test_a_worried_user_is_reassured_and_a_proud_one_is_praised() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heard", "better", "worse"),
+    ("user_text", "better", "worse"),
     [
         (
             "I was furious, my boss took the credit again.",
@@ -63,8 +63,8 @@ def test_a_worried_user_is_reassured_and_a_proud_one_is_praised() -> None:
         ),
     ],
 )
-def test_the_style_fits_the_emotion(heard: str, better: str, worse: str) -> None:
-    assert chosen([heard], worse, better) == better
+def test_the_style_fits_the_emotion(user_text: str, better: str, worse: str) -> None:
+    assert chosen([user_text], worse, better) == better
 
 
 def test_without_a_cue_the_sign_of_the_words_decides() -> None:
@@ -95,9 +95,9 @@ def test_repeated_openers_and_endings_are_avoided() -> None:
 
 
 def test_repetition_is_avoided() -> None:
-    said = "You will be okay, the garden is safe. What did your sister say?"
+    earlier = "You will be okay, the garden is safe. What did your sister say?"
     fresh = "Nothing to worry about in that garden, I promise. Did your sister sleep?"
-    assert chosen([AFRAID, said, "She said the garden was dark."], said, fresh) == fresh
+    assert chosen([AFRAID, earlier, "She said the garden was dark."], earlier, fresh) == fresh
 
 
 def test_short_replies_and_questions_are_preferred() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sage_dialog.evaluation.replies.emotion_labels import emotion_labels
 from sage_dialog.evaluation.rollouts import replies_by_dialogue
 from sage_dialog.evaluation.statistics import clustered_share, proportion_interval
-from sage_dialog.sac import normalised_label
+from sage_dialog.sac import normalize_label
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -256,7 +256,7 @@ def _predicted(reading: Reading) -> str:
 def _labels(situations: pa.Table) -> dict[str, str]:
     """The label of each situation, as blocks write labels."""
     ids, emotions = situations["situation_id"].to_pylist(), situations["emotion"].to_pylist()
-    return {situation: normalised_label(emotion) or emotion for situation, emotion in zip(ids, emotions, strict=True)}
+    return {situation: normalize_label(emotion) or emotion for situation, emotion in zip(ids, emotions, strict=True)}
 
 
 def _label_of(labels: Mapping[str, str], situation: str, who: str) -> str:

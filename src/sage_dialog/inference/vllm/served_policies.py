@@ -31,7 +31,7 @@ def served_name(policy: Policy) -> str:
     return f"{policy.name}-{revision(policy)[:12]}"
 
 
-class Serving:
+class ServedPolicies:
     """Sees to it that all servers have a policy before it is asked for.
 
     The base is what they were started with; adapters are loaded at run time where they are not there yet.

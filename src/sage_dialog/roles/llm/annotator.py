@@ -17,7 +17,7 @@ from sage_dialog.llm.requests import Request, RequestFailedError, remove_surroga
 from sage_dialog.roles.llm.parsing import UnreadableError, describe_json_error, json_values, strip_thoughts
 from sage_dialog.roles.llm.prompts import Prompt, PromptFile, number_messages, role_name
 from sage_dialog.roles.protocols import Annotation, LabelledUtterance, RejectedDialogue
-from sage_dialog.sac import Intent, normalised_label
+from sage_dialog.sac import Intent, normalize_label
 
 _NULLABLE = {"type": ["string", "null"]}
 _TURN = {
@@ -160,7 +160,7 @@ class LLMAnnotator:
         return tuple(dict.fromkeys(label for label in labels if label))[: self._max_topics]
 
     def _label(self, text: str, field: str, number: int) -> str | None:
-        label = normalised_label(text)
+        label = normalize_label(text)
         if label and len(label.split()) > self._max_label_words:
             raise UnreadableError(
                 f"{field} of turn {number} has more than {self._max_label_words} words: {label[:60]!r}"

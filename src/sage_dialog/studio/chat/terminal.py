@@ -124,7 +124,7 @@ class Terminal:
             case None:
                 pass
             case Say(text):
-                self._show_writing(lambda heard: talk.say(text, heard))
+                self._show_writing(lambda on_text: talk.say(text, on_text))
             case Bare.RETRY:
                 self._show_writing(talk.retry)
             case Bare.CANDIDATES:
@@ -172,7 +172,7 @@ class Terminal:
             return
         so_far = ""
 
-        def heard(piece: str) -> None:
+        def on_text(piece: str) -> None:
             nonlocal so_far
             so_far += piece
             if shown := self._written(so_far):
@@ -180,7 +180,7 @@ class Terminal:
 
         try:
             with Live(Spinner("dots"), console=self._console, refresh_per_second=12, transient=True) as live:
-                reply = draw(heard)
+                reply = draw(on_text)
         except BaseException:
             if so_far:
                 _print(self._console, self._written(so_far))
