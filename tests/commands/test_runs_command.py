@@ -224,12 +224,12 @@ def test_prune_removes_old_responses_only_with_the_option(type_in, tmp_path):
     for text in ("old", "new"):
         request = ChatRequest("judge", "m", ({"role": "user", "content": text},))
         loop.run(response_cache.claim(request))
-        loop.run(response_cache.keep(request, LLMResponse(text, 1, 1), None))
+        loop.run(response_cache.save(request, LLMResponse(text, 1, 1), None))
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE replies SET at = at - 40 * 86400 WHERE text = 'old'")
+        connection.execute("UPDATE responses SET created_at = created_at - 40 * 86400 WHERE text = 'old'")
     assert "Nothing to remove" in type_in("prune", "--yes").output and response_cache.count() == 2
     shown = type_in("prune", "--response-cache", "30", answer="n\n")
     assert "responses of language models" in shown.output and response_cache.count() == 2
     assert type_in("prune", "--response-cache", "30", "--yes").exit_code == 0
-    assert [entry["reply"] for entry in response_cache.entries()] == ["new"]
+    assert [entry["response"] for entry in response_cache.entries()] == ["new"]
     response_cache.close()

@@ -204,7 +204,7 @@ def test_a_language_model_reads_the_replies_where_the_environment_names_one(
         assert "nothing about language models" not in text
         server.status = (401, {"error": {"message": "no such key"}})
         refused = run("--env", "vllm", "--situation", "Another dog.", "--motivations", "humor")
-    assert refused.exit_code == 1 and "Look at the key" in refused.output
+    assert refused.exit_code == 1 and "Check the key" in refused.output
     assert isinstance(refused.exception, SystemExit)
 
 
