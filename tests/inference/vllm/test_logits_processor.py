@@ -28,6 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 from sage_dialog.inference.steering import Guide, GuideState, Vocabulary  # noqa: E402
 from sage_dialog.inference.transformers.decoding import (  # noqa: E402
     apply_repetition_penalty,
+    apply_steering,
     decode,
     draw,
 )

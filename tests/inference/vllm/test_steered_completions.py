@@ -25,6 +25,7 @@ from transformers import DynamicCache  # noqa: E402
 from sage_dialog.inference.steering import Guide, GuideState, Vocabulary  # noqa: E402
 from sage_dialog.inference.transformers.decoding import (  # noqa: E402
     apply_repetition_penalty,
+    apply_steering,
     decode,
     draw,
 )

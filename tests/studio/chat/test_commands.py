@@ -144,9 +144,9 @@ def test_known_values_are_those_of_either_speaker_frequent_ones_first() -> None:
         ("assistant", "humor", None, ["garden"]),
     ]
     rows = [
-        {"dialogue_id": "d", "turn": turn, "speaker": speaker, "motivation": motivation, "emotion": emotion}
+        {"dialogue_id": "d", "turn": turn, "role": role, "motivation": motivation, "emotion": emotion}
         | {"topics": topics, "text": "x", "original_text": "x", "kept_original": False, "annotator": "a"}
-        for turn, (speaker, motivation, emotion, topics) in enumerate(said)
+        for turn, (role, motivation, emotion, topics) in enumerate(said)
     ]
     known = known_values(pa.Table.from_pylist(rows, schema=schemas.ANNOTATIONS))
     assert known == {

@@ -229,7 +229,7 @@ def _readings(annotator: Annotator, rows: Sequence[Row]) -> Iterator[Intent | No
         else:
             read = next(labels)
             if isinstance(read, RejectedDialogue):
-                refused.append(read.invalid_reason)
+                refused.append(read.reason)
             yield None if isinstance(read, RejectedDialogue) else read[1].intent
     if refused:
         logger.warning(

@@ -212,7 +212,7 @@ class _Sampler:
     ) -> list[Continuation]:
         update = None if stream is None else stream.update
         request = CompletionRequest(ROLE, self._name, prompt, body, n, seed, self._revision, update)
-        if self._client.response_cache.get(request) is None:
+        if request not in self._client.response_cache:
             await self._served.ensure_loaded(self._policy)
         try:
             replies = continuations(await self._client.request(request))
@@ -247,7 +247,7 @@ class _Sampler:
         drawn = self._without_end(reply)
         if reply.finish == "length":
             return Completion(drawn, "length")
-        return Completion(drawn, "stop" if isinstance(reply.stopped_at, str) else "end")
+        return Completion(drawn, "stop" if isinstance(reply.stop_reason, str) else "end")
 
     def _body(self, seed: int, max_tokens: int, logprobs: bool = True) -> dict[str, Any]:
         supports, sampling = self._supports, self._sampling

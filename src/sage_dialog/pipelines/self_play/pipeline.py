@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node, pipeline
 
-from sage_dialog.core.tables import on_arrow
 from sage_dialog.pipelines.self_play.nodes import refine_into, search
 
 SHARED_PARAMETERS = ("self_play", "sft", "sac_augmentation", "seed", "threads", "scratch", "launcher")
@@ -38,7 +37,7 @@ def create_pipeline(iteration: int) -> Pipeline:
                 name="search",
             ),
             node(
-                on_arrow(refine_into(refined)),
+                refine_into(refined),
                 inputs={
                     "base": "base",
                     "agent": "agent",

@@ -23,9 +23,9 @@ def known_values(annotations: pa.Table) -> dict[str, list[str]]:
 
     values: dict[str, list[str]] = {}
     for field in FIELDS:
-        speaker = "user" if field.startswith("u_") else "assistant"
+        role = "user" if field.startswith("u_") else "assistant"
         column = {"motivation": "motivation", "emotion": "emotion", "topic": "topics"}[field[2:]]
-        told = annotations.filter(pc.equal(annotations["speaker"], speaker))[column]
+        told = annotations.filter(pc.equal(annotations["role"], role))[column]
         counted = (pc.list_flatten(told) if is_list_field(field) else told).drop_null().value_counts().to_pylist()
         counted.sort(key=lambda each: (-each["counts"], each["values"]))
         values[field] = [each["values"] for each in counted]
