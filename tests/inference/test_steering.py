@@ -69,7 +69,7 @@ def value(chain: Chain, field: str) -> Any:
 def written_with(field: str, label: str, topics: tuple[str, ...] = ()) -> str:
     """A message with the label in a field; in a list, behind the given topics."""
     values = dict.fromkeys(FIELDS, "sad") | {field: ", ".join((*topics, label))}
-    return BlockGrammar.with_values({}).text(values, "Why?")
+    return BlockGrammar.with_values({}).render(values, "Why?")
 
 
 def guide_of(vocabulary: Vocabulary, **steering: Any) -> Guide:
@@ -418,7 +418,7 @@ def test_every_message_that_holds_what_is_given_can_still_be_written(
         texts = {field: value(chain, field) for field in FIELDS} | given
         free = {field: ", ".join(it) if isinstance(it, tuple) else it or "null" for field, it in texts.items()}
         state: GuideState | None = guide.initial_state
-        for token, _, _ in vocabulary.encode(BlockGrammar.with_values({}).text(free, chain.utterance)):
+        for token, _, _ in vocabulary.encode(BlockGrammar.with_values({}).render(free, chain.utterance)):
             if state is not None:
                 assert state.mask is not None
                 assert state.mask[token] == 0, vocabulary.tokens[token]

@@ -82,7 +82,7 @@ def test_what_servers_do_not_take_is_left_out_and_said_once(
     assert len({sample.text for sample in samples}) > 1
     assert {sample.log_probability for sample in samples} == {None}
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(warnings) == 2 and all("sampled without" in warning for warning in warnings)
+    assert len(warnings) == 2 and all("sampling without" in warning for warning in warnings)
 
 
 def test_another_name_of_a_field(serve: Serve, open_engine: Open) -> None:

@@ -22,9 +22,9 @@ from sage_dialog.studio.chat.commands import (
     Pick,
     Save,
     Say,
-    read_line,
+    parse_line,
 )
-from sage_dialog.studio.chat.completion import completions, known_values, learn
+from sage_dialog.studio.chat.completion import completions, known_values, add_values
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ from sage_dialog.studio.chat.completion import completions, known_values, learn
     ],
 )
 def test_a_line_is_said_or_is_a_command(line: str, action: Action | None) -> None:
-    assert read_line(line) == action
+    assert parse_line(line) == action
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_line_is_said_or_is_a_command(line: str, action: Action | None) -> Non
 )
 def test_what_is_written_wrongly_is_refused_with_what_to_write(line: str, reason: str) -> None:
     with pytest.raises(ValueError) as error:
-        read_line(line)
+        parse_line(line)
     assert reason in str(error.value)
 
 
@@ -87,25 +87,25 @@ def test_every_command_is_documented() -> None:
 
 
 def test_the_last_word_on_a_field_counts() -> None:
-    now = steered.boosted(Steering(), "a_motivation", "humor", 4)
-    now = steered.boosted(now, "a_motivation", "comfort", -1)
-    now = steered.fixed(now, "a_emotion", "calm")
+    now = steered.add_boost(Steering(), "a_motivation", "humor", 4)
+    now = steered.add_boost(now, "a_motivation", "comfort", -1)
+    now = steered.fix_value(now, "a_emotion", "calm")
     assert now == Steering(boosts={"a_motivation": {"humor": 4, "comfort": -1}}, fixed={"a_emotion": "calm"})
-    assert steered.fixed(now, "a_motivation", "humor") == Steering(fixed={"a_emotion": "calm", "a_motivation": "humor"})
-    assert steered.boosted(now, "a_emotion", "sad", 1).fixed == {}
-    assert steered.boosted(now, "a_emotion", "sad", 0) == now
-    less = steered.boosted(now, "a_motivation", "humor", 0)
+    assert steered.fix_value(now, "a_motivation", "humor") == Steering(fixed={"a_emotion": "calm", "a_motivation": "humor"})
+    assert steered.add_boost(now, "a_emotion", "sad", 1).fixed == {}
+    assert steered.add_boost(now, "a_emotion", "sad", 0) == now
+    less = steered.add_boost(now, "a_motivation", "humor", 0)
     assert less.boosts == {"a_motivation": {"comfort": -1}}
-    assert steered.boosted(less, "a_motivation", "comfort", 0).boosts == {}
-    assert steered.cleared(now, "a_motivation") == Steering(fixed={"a_emotion": "calm"})
-    assert not steered.cleared(now, None)
+    assert steered.add_boost(less, "a_motivation", "comfort", 0).boosts == {}
+    assert steered.clear_field(now, "a_motivation") == Steering(fixed={"a_emotion": "calm"})
+    assert not steered.clear_field(now, None)
 
 
 def test_a_value_that_the_form_cannot_hold_is_refused() -> None:
     with pytest.raises(ValueError, match="reserves"):
-        steered.boosted(Steering(), "a_motivation", "[bold]", 4)
+        steered.add_boost(Steering(), "a_motivation", "[bold]", 4)
     with pytest.raises(ValueError, match="a_topic"):
-        steered.fixed(Steering(), "a_topic", ("a", "b: c"))
+        steered.fix_value(Steering(), "a_topic", ("a", "b: c"))
 
 
 KNOWN = {"a_motivation": ["humor", "hugging people", "comfort"], "a_topic": ["music", "movie", "sport"]}
@@ -157,6 +157,6 @@ def test_known_values_are_those_of_either_speaker_frequent_ones_first() -> None:
         "a_emotion": ["calm"],
         "a_topic": ["garden", "dog"],
     }
-    learn(known, Chain(Intent("sharing", None, ("cat", "dog")), Intent("awe", "calm", ("cat", "cat")), "Oh!"))
+    add_values(known, Chain(Intent("sharing", None, ("cat", "dog")), Intent("awe", "calm", ("cat", "cat")), "Oh!"))
     assert known["u_topic"] == ["dog", "cat"] and known["a_motivation"] == ["humor", "comfort", "awe"]
     assert known["a_topic"] == ["garden", "dog", "cat"] and known["u_emotion"] == ["sad"]
