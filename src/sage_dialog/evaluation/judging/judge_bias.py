@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
@@ -130,7 +130,7 @@ def _last_part(name: str) -> str:
 
 def _preference(
     own: Mapping[str, float],
-    neutral: list[Mapping[str, float]],
+    neutral: Sequence[Mapping[str, float]],
     b_is_closer: bool,
     bootstrap: Bootstrap,
     item: tuple[str, ...],
