@@ -34,7 +34,7 @@ ANSWERS = {
 
 @dataclass
 class Engine:
-    """Takes what is fixed, ignores boosts, and does not get as far as its blocks' end where it is to be sarcastic."""
+    """ServerFeatures what is fixed, ignores boosts, and does not get as far as its blocks' end where it is to be sarcastic."""
 
     asked: list[tuple[Sequence[Prompt], Steering | None]] = field(default_factory=list)
     fingerprint_inputs: Mapping[str, object] = field(default_factory=dict)

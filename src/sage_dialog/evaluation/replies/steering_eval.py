@@ -198,7 +198,7 @@ def _as_written(sample: Sample | None = None) -> Row:
     if sample is None:
         return {"invalid_reason": "no room in the model's context"}
     read = parse_candidate(sample, blocks=True)
-    row = {"text": read.text, "utterance": read.utterance, "invalid_reason": read.reason}
+    row = {"text": read.text, "utterance": read.utterance, "invalid_reason": read.invalid_reason}
     if read.chain is None:
         return row
     return {**row, **_columns("u_", read.chain.state), **_columns("a_", read.chain.action)}
