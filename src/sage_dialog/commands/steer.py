@@ -298,9 +298,9 @@ def _notes(rows: Sequence[Row], situations: int, annotator: str) -> Iterator[str
     if situations > 1:
         yield f"The replies shown are those to the first of {situations} situations; the file has all."
     if broken := sum(row.get("utterance") is None for row in rows):
-        yield f"Replies whose blocks do not parse: {broken} of {len(rows)}. They count as 0 of block, not at all of reply."
+        yield f"Replies whose blocks do not parse: {broken} of {len(rows)}. They count 0 for block, nothing for reply."
     if unlabelled := sum(row.get("utterance") is not None and row.get("read_topics") is None for row in rows):
-        yield f"Replies that the annotator did not label: {unlabelled} of {len(rows)}. They do not count of reply."
+        yield f"Replies that the annotator did not label: {unlabelled} of {len(rows)}. They do not count for reply."
     yield f"block: value in the action block. reply: value read in the reply by {annotator}; – if it has no such label."
     if annotator.startswith("offline"):
         yield OFFLINE_NOTE

@@ -54,7 +54,7 @@ EMOTION_ACCURACY = schema(
 MAPPED_EMOTIONS = schema(
     policy=STRING,
     exchange=INT32,
-    mapping=INT32,  # version of evaluation/emotion_words.toml
+    mapping=INT32,  # version of evaluation/replies/emotion_words.toml
     n=INT32,
     named=INT32,
     mapped=INT32,
@@ -115,7 +115,7 @@ DIVERSITY = schema(
 FAILURE_MODES = schema(
     policy=STRING,
     failure=STRING,
-    rules=INT32,  # version of evaluation/human_claims.toml
+    rules=INT32,  # version of evaluation/replies/human_claims.toml
     **SHARE,
 )
 

@@ -48,9 +48,7 @@ def local_tasks(files: Mapping[str, Path], wanted: Iterable[str] | None) -> list
     """
     names = sorted({_task(name) for name in files if name.endswith(".jsonl")})
     if alone := sorted(name for name in files if name.endswith(DEFINITIONS) and _task(name) not in names):
-        raise ValueError(
-            f"{alone[0]} defines a task without items: put {_task(alone[0])}.jsonl in the same folder"
-        )
+        raise ValueError(f"{alone[0]} defines a task without items: put {_task(alone[0])}.jsonl in the same folder")
     return [_local_task(name, files) for name in (names if wanted is None else wanted) if name in names]
 
 

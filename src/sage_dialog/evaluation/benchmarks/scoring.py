@@ -146,7 +146,8 @@ def _tasks(files: Mapping[str, Path], config: Benchmarks, seed: int) -> tuple[di
             elif task.get_config("num_fewshot") is None:
                 task.set_config(key="num_fewshot", value=0)
             if name in local and task.get_config("num_fewshot") and EXAMPLES not in local[name].splits:
-                raise ValueError(f"{name}: to show examples before a question, put {name}.{EXAMPLES}.jsonl in the same folder")
+                file = f"{name}.{EXAMPLES}.jsonl"
+                raise ValueError(f"{name}: to show examples before a question, put {file} in the same folder")
     return loaded, parts
 
 

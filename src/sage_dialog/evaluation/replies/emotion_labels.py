@@ -62,7 +62,8 @@ def read_emotion_labels(text: str) -> EmotionLabels:
     for label, words in lists["labels"].items():
         for word in (label, *_listed(words)):
             if meant.setdefault(word, label) != label:
-                raise ValueError(f"emotion words: {word!r} is in the lists of {meant[word]!r} and {label!r}; choose one")
+                lists_of = f"{meant[word]!r} and {label!r}"
+                raise ValueError(f"emotion words: {word!r} is in the lists of {lists_of}; choose one")
     return EmotionLabels(int(lists["version"]), meant, frozenset(_listed(lists["degrees"])))
 
 
