@@ -22,7 +22,7 @@ from kedro.io import Version
 from voting import HOSTILE, PAIRS, POLICIES, rollouts_of, vote_on
 
 from sage_dialog.commands.arena import arena
-from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.studio.arena import server
 from sage_dialog.studio.arena.ballots import plan_ballots
 from sage_dialog.studio.arena.session import Session
@@ -34,7 +34,7 @@ PAIR = ("--pair", "sage_0", "sage_1")
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     path = tmp_path / "07_model_output" / "rollouts.parquet"
-    rollouts = VersionedParquet(filepath=str(path), version=Version(None, "2026-01-01T00.00.00.000Z"))
+    rollouts = AtomicParquet(filepath=str(path), version=Version(None, "2026-01-01T00.00.00.000Z"))
     rollouts.save(rollouts_of(9, *POLICIES))
     return tmp_path
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from asking import MODEL
 from faulty_server import FaultyServer
 from kedro.io import DatasetError
+from live_program import MODEL
 from scripted_engine import ScriptedEngine
 
 from sage_dialog import schemas
@@ -22,7 +22,7 @@ from sage_dialog.hooks import RunRefused, check_parameters
 from sage_dialog.inference.engine import Prompt
 from sage_dialog.llm import server as server_module
 from sage_dialog.llm.budget import Budget
-from sage_dialog.llm.requests import StopsRunError
+from sage_dialog.llm.requests import StopRunError
 from sage_dialog.pipelines.evaluation.nodes import (
     collect_rollouts,
     describe_policies,
@@ -45,7 +45,7 @@ def answer(body: dict[str, Any]) -> str:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
     monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(server_module, "_MOST_WAIT_S", 0.01)
+    monkeypatch.setattr(server_module, "_MAX_WAIT_S", 0.01)
     with FaultyServer(reply=answer, share=0.2, latency_s=0.002) as running:
         yield running
 
@@ -140,7 +140,7 @@ def test_dialogues_once_finished_are_not_played_again_and_another_model_is(serve
 
 
 def test_a_cap_holds_for_it(server, players, tmp_path) -> None:
-    with pytest.raises(StopsRunError, match=r"llm\.caps\.calls"):
+    with pytest.raises(StopRunError, match=r"llm\.caps\.calls"):
         played(outside(server, tmp_path, Caps(calls=5)), players, tmp_path / "scratch")
 
 
@@ -184,6 +184,6 @@ def test_an_entry_that_is_not_right_says_so_and_shows_no_key() -> None:
     entry = ExternalModels(
         models={"theirs": {"endpoint": {"base_urls": []}, "credentials": {"api_key": "sk-secret-of-mine"}}}
     )
-    told = entry.missing()
-    assert told is not None and "the outside model theirs cannot be asked" in told
+    told = entry.explain_missing()
+    assert told is not None and "the external model theirs cannot be used" in told
     assert "sk-secret" not in told + str(entry)

@@ -80,12 +80,14 @@ def asked_of(count: int) -> list[Prompt]:
 
 @pytest.fixture(params=KINDS)
 def open_engine(request: pytest.FixtureRequest, base: Policy) -> Open:
-    takes = KINDS[request.param]
-    if takes is None:
+    supports = KINDS[request.param]
+    if supports is None:
         return lambda base, policies=(), seed=0: TransformersEngine(base, policies, seed, threads=1)
     served = request.getfixturevalue("writer" if "writer" in request.fixturenames else "base")
     over_http, server = request.getfixturevalue("open_engine"), request.getfixturevalue("serve")(served)
-    return lambda base, policies=(), seed=0: over_http(server.url, base=base, policies=policies, seed=seed, takes=takes)
+    return lambda base, policies=(), seed=0: over_http(
+        server.url, base=base, policies=policies, seed=seed, supports=supports
+    )
 
 
 def test_top_1_is_greedy_generate_for_prompts_of_unequal_length(open_engine: Open, base: Policy) -> None:
@@ -171,7 +173,7 @@ def test_what_is_heard_is_the_first_sample_of_the_first_prompt(
 ) -> None:
     prompts, pieces = prompts_of(*lengths), list[str]()
     engine = open_engine(base)
-    replies = engine.sample("sage_0", prompts, FREE, samples=3, heard=pieces.append)
+    replies = engine.sample("sage_0", prompts, FREE, samples=3, on_text=pieces.append)
     assert "".join(pieces) == replies[0][0].text
     assert len(pieces) == replies[0][0].tokens > 1
     assert replies == engine.sample("sage_0", prompts, FREE, samples=3)
@@ -187,7 +189,7 @@ def test_who_listens_may_end_it(open_engine: Open, base: Policy, adapters: tuple
 
     prompts, engine = prompts_of(12, 30), open_engine(base, adapters)
     with pytest.raises(InterruptedError, match="w"):
-        engine.sample("sage_1", prompts, FREE, samples=2, heard=listen)
+        engine.sample("sage_1", prompts, FREE, samples=2, on_text=listen)
     expected = open_engine(base, adapters).sample("sage_1", prompts, FREE, samples=2)
     assert expected[0][0].text.startswith("".join(pieces))
     assert engine.sample("sage_1", prompts, FREE, samples=2) == expected
@@ -229,7 +231,7 @@ def test_two_policies_of_one_name_are_refused(open_engine: Open, base: Policy, a
 def test_an_unknown_policy_is_named_with_those_there(
     open_engine: Open, base: Policy, adapters: tuple[Policy, Policy]
 ) -> None:
-    with pytest.raises(KeyError, match="'sage_9' is not loaded; this engine holds sage_0, sage_1, sage_2"):
+    with pytest.raises(KeyError, match="'sage_9' is not loaded; this engine has sage_0, sage_1, sage_2"):
         open_engine(base, adapters).sample("sage_9", prompts_of(3), GREEDY)
 
 
@@ -240,7 +242,7 @@ def test_a_policy_without_blocks_is_not_steered(open_engine: Open, base: Policy)
 
 def test_blocks_are_read_as_the_policy_wrote_them(open_engine: Open, writer: Policy) -> None:
     engine, pieces = open_engine(writer), list[str]()
-    (samples,) = engine.sample("sage_1", asked_of(1), BLOCKS, samples=8, heard=pieces.append)
+    (samples,) = engine.sample("sage_1", asked_of(1), BLOCKS, samples=8, on_text=pieces.append)
     assert sum(isinstance(parse(sample.text), Chain) for sample in samples) > 4
     assert "".join(pieces) == samples[0].text
 

@@ -1,4 +1,4 @@
-"""The dialogue game on a real engine: the same rows, however the situations are put together."""
+"""The dialogue game on a real engine: the same rows for any order and grouping of situations."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
 from sage_dialog.config import FineTuning, SamplingConfig, SelfPlay
 from sage_dialog.core.policies import Policy
-from sage_dialog.roles.protocols import Choice, Declined
+from sage_dialog.core.tables import from_rows, to_rows
+from sage_dialog.roles.protocols import Choice, NoChoice
 from sage_dialog.selfplay.search import search
 
 SAMPLING = SamplingConfig(temperature=1.2, top_k=30, max_new_tokens=18)
-DIALS = SelfPlay(
+CONFIG = SelfPlay(
     max_turns=5, candidates=4, agent=SAMPLING, user=SAMPLING, training=FineTuning(learning_rate=1e-3, batch_size=1)
 )
 SITUATIONS = 17
@@ -32,8 +32,9 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
-import test_self_play as game
+import test_with_real_engine as game
 from sage_dialog.core.policies import Policy
+from sage_dialog.core.tables import from_rows, to_rows
 
 base, agent, user, scratch = map(Path, sys.argv[1:5])
 engine = game.opened(*map(Policy.open, (base, agent, user)))
@@ -57,7 +58,7 @@ class WordySelector:
     def expect(self, choices: int) -> None:
         pass
 
-    def select(self, choices: list[Choice]) -> list[int | Declined]:
+    def select(self, choices: list[Choice]) -> list[int | NoChoice]:
         return [max(range(len(choice.candidates)), key=lambda j: choice.candidates[j]) for choice in choices]
 
 
@@ -75,12 +76,12 @@ def searched(
         {"situation_id": f"s{number}", "split": "train", "emotion": "sad", "text": " ".join(["w1", f"w{number}"] * 3)}
         for number in range(SITUATIONS)
     ]
-    table = pa.Table.from_pylist(rows[::order], schema=schemas.SITUATIONS)
+    table = from_rows(rows[::order], schemas.SITUATIONS)
     # Random weights write no blocks: both talk plainly.
     agent, user = (dataclasses.replace(p, card=dataclasses.replace(p.card, blocks=False)) for p in (agent, user))
-    tables = search(engine, agent, user, table, DIALS.model_copy(update=config), {}, WordySelector(), 0, scratch)
+    tables = search(engine, agent, user, table, CONFIG.model_copy(update=config), {}, WordySelector(), 0, scratch)
     return tuple(
-        {name: list(group) for name, group in itertools.groupby(found.to_pylist(), lambda row: row["situation_id"])}
+        {name: list(group) for name, group in itertools.groupby(to_rows(found), lambda row: row["situation_id"])}
         for found in tables
     )
 

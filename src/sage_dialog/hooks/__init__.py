@@ -148,12 +148,12 @@ def _quantize_faults(parameters: Parameters) -> Iterator[tuple[tuple[str | int, 
     """All policies go on from the first; where that one trained all weights, so do they."""
     trainings = {("self_play", "training"): parameters.self_play.training, ("preference",): parameters.preference}
     for path, training in trainings.items():
-        if parameters.sft.lora is None and training.quantize:
-            what = f"sft.lora is null: all weights are trained, and in 4 bits ({training.quantize}) they cannot be"
-            yield (*path, "quantize"), f"{what}; set this to null, or give sft.lora its parameters"
-        elif parameters.sft.lora and parameters.sft.lora.target_parameters and training.quantize:
-            what = f"{training.quantize} packs sft.lora.target_parameters in 4 bits"
-            yield (*path, "quantize"), f"{what}; set this to null, or leave those empty"
+        if parameters.sft.lora is None and training.quantization:
+            what = f"sft.lora is null: all weights are trained, and in 4 bits ({training.quantization}) they cannot be"
+            yield (*path, "quantization"), f"{what}; set this to null, or give sft.lora its parameters"
+        elif parameters.sft.lora and parameters.sft.lora.target_parameters and training.quantization:
+            what = f"{training.quantization} packs sft.lora.target_parameters in 4 bits"
+            yield (*path, "quantization"), f"{what}; set this to null, or leave those empty"
 
 
 def _fault(details: ErrorDetails, env: str | None, given: Mapping[str, Any]) -> str:
@@ -249,12 +249,12 @@ class InputsGate:
 def _missing_in_mix(names: Sequence[str], catalog: CatalogProtocol) -> Iterator[str]:
     """Earlier trajectories that the mix names; the run reads them by no name of its inputs."""
     from sage_dialog.config import SacAugmentation
-    from sage_dialog.datasets.previous_tables import EarlierTables
+    from sage_dialog.datasets.previous_tables import PreviousTables
 
     for name in names:
-        if isinstance(tables := catalog.get(name), EarlierTables):
+        if isinstance(tables := catalog.get(name), PreviousTables):
             for source in SacAugmentation.model_validate(catalog.load("params:sac_augmentation")).mix:
-                if source.kind == "trajectories" and source.of and (told := tables.missing(source.of)):
+                if source.kind == "trajectories" and source.of and (told := tables.explain_missing_table(source.of)):
                     yield f"  sac_augmentation.mix, source {source.name!r}: {told}"
 
 
@@ -263,12 +263,12 @@ def why_missing(name: str, catalog: CatalogProtocol) -> str:
     from kedro.io import AbstractVersionedDataset
     from kedro.io.core import VersionNotFoundError
 
-    from sage_dialog.datasets.endpoint import Made
+    from sage_dialog.datasets.factory import FactoryDataset
     from sage_dialog.datasets.raw_folder import RawFolder
 
     dataset = catalog.get(name)
-    if isinstance(dataset, RawFolder | Made):
-        return str(dataset.missing())
+    if isinstance(dataset, RawFolder | FactoryDataset):
+        return str(dataset.explain_missing())
     if dataset is None:
         return "no catalog entry has this name; entries stand in conf/base/catalog_*.yml."
     made_by = _made_by(name)
@@ -319,7 +319,7 @@ class ProjectPaths:
             catalog["params:launcher"].save(launcher.model_copy(update={"config": config}))
         if "params:llm" in parameters:
             llm = parameters["params:llm"]
-            response_cache = str(self._project_path / llm.get("response_cache", "data/response_cache/replies.sqlite"))
+            response_cache = str(self._project_path / llm.get("response_cache", "data/response_cache/responses.sqlite"))
             catalog["params:llm"].save({**llm, "response_cache": response_cache})
 
 
@@ -336,11 +336,11 @@ class SpendingLimit:
 
     @hook_impl
     def on_node_error(self, error: Exception, node: Node) -> None:
-        from sage_dialog.llm.requests import NoReplyError, StopsRunError
+        from sage_dialog.llm.requests import RequestFailedError, StopRunError
 
-        if isinstance(error, StopsRunError):
+        if isinstance(error, StopRunError):
             raise RunStopped(f"{node.name} stopped: {error}") from None
-        if isinstance(error, NoReplyError):
+        if isinstance(error, RequestFailedError):
             raise RunStopped(
                 f"{node.name} stopped: {error}. Every reply is in the response cache: run the same command again when the "
                 "server is back."
@@ -348,11 +348,11 @@ class SpendingLimit:
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        from sage_dialog.datasets.endpoint import Made
+        from sage_dialog.datasets.factory import FactoryDataset
 
         self.budget = None
         entries = [catalog.get(name) for name in sorted(pipeline.inputs()) if not name.startswith("params:")]
-        asking = [entry for entry in entries if isinstance(entry, Made) and entry.asks]
+        asking = [entry for entry in entries if isinstance(entry, FactoryDataset) and entry.uses_server]
         if not asking:
             return
         if "ParallelRunner" in str(run_params.get("runner")):

@@ -301,7 +301,7 @@ def score(items: list[float], task: str = "quiz", **other: Any) -> Score:
 def test_a_comparison_is_paired_and_exact() -> None:
     before, after = [1.0] * 8 + [0.0] * 2, [1.0] * 2 + [0.0] * 6 + [1.0, 0.0]
     first, second = scores_of({"base": [score(before)], "final": [score(after)]}, BOOTSTRAP)
-    assert "against" not in first and first["score"] == 0.8
+    assert first["against"] is None and first["score"] == 0.8
     assert (second["against"], second["lost"], second["won"]) == ("base", 6, 1)
     assert second["p_value"] == pytest.approx(2 * (1 + 7) / 2**7)  # 0 or 1 of 7 fair coins, both sides
     assert second["difference"] == pytest.approx(-0.5) and second["relative"] == pytest.approx(-0.625)

@@ -15,19 +15,24 @@ from block_writers import END, SPARE, TEMPLATE, block_writer
 from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.inference.engine import Sample
 from sage_dialog.sac import Chain, Intent, parse, render
-from sage_dialog.sac.grammar import Form
+from sage_dialog.sac.grammar import BlockGrammar
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from transformers import DynamicCache  # noqa: E402
 
-from sage_dialog.inference.steering import Guide, Place, Vocabulary  # noqa: E402
-from sage_dialog.inference.transformers.decoding import decode, draw, penalised, steered  # noqa: E402
+from sage_dialog.inference.steering import Guide, GuideState, Vocabulary  # noqa: E402
+from sage_dialog.inference.transformers.decoding import (  # noqa: E402
+    apply_repetition_penalty,
+    apply_steering,
+    decode,
+    draw,
+)
 from sage_dialog.inference.transformers.engine import TransformersEngine  # noqa: E402
 from sage_dialog.inference.vllm.steered_completions import (  # noqa: E402
-    LARGEST_BIAS,
-    REDRAWS,
+    MAX_BIAS,
+    MAX_REDRAWS,
     Completion,
     processor_arguments,
     steered_sample,
@@ -61,7 +66,7 @@ def letters() -> Vocabulary:
 
 
 class Served:
-    """A server over the engine's model. It draws by the uniform numbers given, one for each place of a reply."""
+    """A server over the engine's model. It draws by the uniform numbers given, one for each state of a reply."""
 
     def __init__(self, engine: TransformersEngine, sampling: SamplingConfig, stops: bool = True) -> None:
         self.model, self.tokenizer = engine._model, engine._policies.tokenizer
@@ -76,9 +81,9 @@ class Served:
     def text(self, tokens: list[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def sample(self, guide: Guide, draws: np.ndarray, heard: Callable[[str], None] | None = None) -> Sample:
+    def sample(self, guide: Guide, draws: np.ndarray, on_text: Callable[[str], None] | None = None) -> Sample:
         self.draws, self.asked, self.drawn = draws, list[dict[str, Any]](), 0
-        return asyncio.run(steered_sample(self.complete, guide, self.prompt, self.sampling, int, self.text, heard))
+        return asyncio.run(steered_sample(self.complete, guide, self.prompt, self.sampling, int, self.text, on_text))
 
     async def complete(self, prompt: Sequence[int], **asked: Any) -> Completion:
         self.asked.append(asked)
@@ -88,16 +93,16 @@ class Served:
             token = self._drawn(tokens, cache, **asked)
             self.drawn += 1
             if token == END:
-                return self._heard(reply, written, "end", asked)
+                return self._complete(reply, written, "end", asked)
             tokens.append(token)
             written.append(token)
             if self.stops and asked["stop"] and asked["stop"] in self.text(tokens[len(prompt) :]):
-                return self._heard(reply, written, "stop", asked)
-        return self._heard(reply, written, "length", asked)
+                return self._complete(reply, written, "stop", asked)
+        return self._complete(reply, written, "length", asked)
 
-    def _heard(self, reply: list[int], written: list[int], finish: Any, asked: dict[str, Any]) -> Completion:
-        if asked["heard"]:
-            asked["heard"](self.text([*reply, *written])[len(self.text(reply)) :])
+    def _complete(self, reply: list[int], written: list[int], finish: Any, asked: dict[str, Any]) -> Completion:
+        if asked["on_text"]:
+            asked["on_text"](self.text([*reply, *written])[len(self.text(reply)) :])
         return Completion(written, finish)
 
     @torch.inference_mode()
@@ -106,9 +111,9 @@ class Served:
         logits = self.model(fresh, past_key_values=cache, use_cache=True).logits[:, -1].clone()
         seen = torch.zeros(logits.shape, dtype=torch.bool)
         seen[0, tokens] = True
-        logits = penalised(logits, seen, self.sampling.repetition_penalty)
+        logits = apply_repetition_penalty(logits, seen, self.sampling.repetition_penalty)
         for token, bias in asked["logit_bias"].items():
-            assert abs(bias) <= LARGEST_BIAS
+            assert abs(bias) <= MAX_BIAS
             logits[0, token] += bias
         if asked["allowed"] is not None:
             bars = torch.full_like(logits, -math.inf)
@@ -191,7 +196,7 @@ def test_who_listens_changes_no_request(engine: TransformersEngine, boosts: str)
     served.sample(guide, draws_of(0))
     silent = served.asked
     served.sample(guide, draws_of(0), [].append)
-    assert [request | {"heard": None} for request in served.asked] == silent
+    assert [request | {"on_text": None} for request in served.asked] == silent
 
 
 def test_what_is_heard_is_the_text(engine: TransformersEngine) -> None:
@@ -214,8 +219,8 @@ def test_no_letter_is_heard_in_halves(letters: Vocabulary) -> None:
     async def complete(prompt: Sequence[int], **asked: Any) -> Completion:
         """Stops within the letter behind the blocks."""
         rest = tokens[len(prompt) :]
-        if asked["heard"]:
-            asked["heard"](decoded(rest))
+        if asked["on_text"]:
+            asked["on_text"](decoded(rest))
             return Completion(rest, "end")
         return Completion(rest[:1] if asked["max_tokens"] == 1 else rest[:-2], "stop")
 
@@ -250,7 +255,7 @@ def test_given_values_are_always_taken_and_the_message_parses(
     guide = served.guide(Steering(fixed=given))
     samples = [served.sample(guide, draws_of(number)) for number in range(4)]
     for sample in samples:
-        assert Form.given(given).start().feed(sample.text), sample.text
+        assert BlockGrammar.with_values(given).initial_state().advance(sample.text), sample.text
         assert not sample.finished or isinstance(parse(sample.text), Chain)
     assert sum(sample.finished for sample in samples) >= 2
 
@@ -259,17 +264,17 @@ def test_what_is_given_stands_in_the_tokenizers_own_tokens(engine: TransformersE
     served = Served(engine, SAMPLING)
     guide = served.guide(Steering(fixed=GIVEN["all"]))
     served.sample(guide, draws_of(0))
-    place: Place | None = guide.start
+    state: GuideState | None = guide.initial_state
     certain = []
-    while place is not None and place.only is not None:
-        certain.append(place.only)
-        place = guide.after(place, place.only)
+    while state is not None and state.forced_token is not None:
+        certain.append(state.forced_token)
+        state = guide.next_state(state, state.forced_token)
     assert len(certain) > 10
     assert SAMPLING.max_new_tokens - served.asked[0]["max_tokens"] == len(certain)  # none of them was asked for
 
 
 class Table:
-    """A server whose model gives the same odds at every place, and each reply's probability beside it.
+    """A server whose model gives the same odds at every state, and each reply's probability beside it.
 
     `probabilities` goes through all that may be drawn: every reply that can come, with the sum over its ways.
     """
@@ -319,7 +324,7 @@ class Table:
             return Completion(tokens, "length")
 
         sample = asyncio.run(steered_sample(complete, guide, [1], sampling, int, str))
-        return sample.text + sample.finish, math.prod(taken)
+        return sample.text + sample.finish_reason, math.prod(taken)
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.5])
@@ -337,23 +342,23 @@ def test_free_values_within_the_form_have_the_probabilities_that_they_have_in_pr
     sampling = SamplingConfig(temperature=temperature, top_k=1000, max_new_tokens=given + 2)
 
     expected: dict[str, float] = {}
-    place: Place | None = guide.start
+    state: GuideState | None = guide.initial_state
     for byte in b"{u_motivation: calm, u_emotion: ":
-        assert place is not None
-        assert place.only == token[bytes([byte])]
-        place = guide.after(place, place.only)
+        assert state is not None
+        assert state.forced_token == token[bytes([byte])]
+        state = guide.next_state(state, state.forced_token)
 
-    def go_on(place: Place | None, tokens: list[int], probability: float) -> None:
+    def go_on(state: GuideState | None, tokens: list[int], probability: float) -> None:
         if len(tokens) == sampling.max_new_tokens:
             expected[f"{tokens}length"] = probability
             return
-        logits = steered(table.logits[None], [place], temperature)[0] / temperature
+        logits = apply_steering(table.logits[None], [state], temperature)[0] / temperature
         for drawn, share in enumerate(logits.double().softmax(dim=0).tolist()):
             if share > 1e-9:
                 assert drawn != END
-                go_on(place and guide.after(place, drawn), [*tokens, drawn], probability * share)
+                go_on(state and guide.next_state(state, drawn), [*tokens, drawn], probability * share)
 
-    go_on(place, [token[bytes([byte])] for byte in b"{u_motivation: calm, u_emotion: "], 1.0)
+    go_on(state, [token[bytes([byte])] for byte in b"{u_motivation: calm, u_emotion: "], 1.0)
     found = table.probabilities(guide, sampling)
     assert sum(found.values()) == pytest.approx(1)
     assert len(expected) > 4
@@ -376,13 +381,13 @@ def test_a_server_that_insists_is_given_all_that_may_come(letters: Vocabulary) -
         return Completion([next(token for token in range(200, 256) if token not in wanted["logit_bias"])], "length")
 
     controls = [token for token in range(200, 256) if letters.tokens[token] < b" "]
-    assert len(controls) > REDRAWS
+    assert len(controls) > MAX_REDRAWS
     sampling = SamplingConfig(max_new_tokens=given + 1)
     sample = asyncio.run(steered_sample(complete, guide, [1], sampling, int, str))
-    assert asked == {"requests": REDRAWS + 1, "allowed": 1}
+    assert asked == {"requests": MAX_REDRAWS + 1, "allowed": 1}
     assert sample.tokens == given + 1
     heeds = False
-    with pytest.raises(ValueError, match="which is not among the tokens that it was allowed"):
+    with pytest.raises(ValueError, match="which is not among the allowed tokens"):
         asyncio.run(steered_sample(complete, guide, [1], sampling, int, str))
 
 

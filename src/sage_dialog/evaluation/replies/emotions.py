@@ -15,7 +15,7 @@ import pyarrow as pa
 from sage_dialog.core.tables import DataFrame, conform, from_rows, to_rows
 from sage_dialog.evaluation.replies.emotion_labels import emotion_labels
 from sage_dialog.evaluation.statistics import clustered_share, proportion_interval
-from sage_dialog.sac import normalised_label
+from sage_dialog.sac import normalize_label
 from sage_dialog.schemas import (
     EMOTION_ACCURACY,
     EMOTION_CONFUSION,
@@ -214,7 +214,7 @@ def _share_of_orders(guesses: Counter[str], label: str, k: int) -> float:
 def _labels(situations: DataFrame) -> dict[str, str]:
     """Return the label of each situation, as blocks write labels."""
     pairs = zip(situations["situation_id"], situations["emotion"], strict=True)
-    return {situation: normalised_label(emotion) or emotion for situation, emotion in pairs}
+    return {situation: normalize_label(emotion) or emotion for situation, emotion in pairs}
 
 
 def _label_of(labels: Mapping[str, str], situation: str, where: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sage_dialog.config import Launcher, SacAugmentation, SelfPlay, Sft
 from sage_dialog.core.policies import Policy
-from sage_dialog.core.tables import Table
+from sage_dialog.core.tables import DataFrame
 from sage_dialog.inference.engine import OpenEngine
 from sage_dialog.roles.protocols import Selector
 
@@ -16,7 +16,7 @@ def search(
     base: Policy,
     agent: Policy,
     user: Policy,
-    situations: Table,
+    situations: DataFrame,
     selector: Selector,
     engine: OpenEngine,
     self_play: SelfPlay,
@@ -24,37 +24,37 @@ def search(
     seed: int,
     threads: int | None,
     scratch: str,
-) -> tuple[Table, Table]:
-    """Play train situations and keep every candidate.
+) -> tuple[DataFrame, DataFrame]:
+    """Play train situations and return all candidates and the chosen dialogues.
 
     Args:
-        base: the base model that `agent` and `user` are adapters on.
+        base: the base of `agent` and `user`.
         agent: the policy to be refined.
-        user: the policy that plays the user (`sage_1` in every iteration).
+        user: the policy of the simulated user, `sage_1` in every iteration.
         situations: schemas.SITUATIONS.
         selector: picks the best candidate of each agent turn.
-        engine: opens what samples from the policies.
+        engine: opens an engine over the policies.
         sac_augmentation: its system prompts "listener" and "speaker" are the agent's and the user's.
-        scratch: finished shards are kept here, so that a killed run goes on.
+        scratch: folder of finished shards, which an interrupted run reuses.
 
     Returns:
-        Tables of `schemas.CANDIDATES` and `schemas.TRAJECTORIES`.
+        schemas.CANDIDATES and schemas.TRAJECTORIES.
     """
-    from sage_dialog.selfplay import search as play
+    from sage_dialog.selfplay import search as selfplay
 
     opened, system_prompts = engine(base, [agent, user], seed, threads), sac_augmentation.system_prompts
-    return play.search(opened, agent, user, situations, self_play, system_prompts, selector, seed, Path(scratch))
+    return selfplay.search(opened, agent, user, situations, self_play, system_prompts, selector, seed, Path(scratch))
 
 
-def refine_into(name: str) -> Callable[..., tuple[Table, Table, Policy]]:
-    """The node function that trains the policy called `name`."""
+def refine_into(name: str) -> Callable[..., tuple[DataFrame, DataFrame, Policy]]:
+    """Return the node function that trains the policy `name`."""
 
     def refine(
         base: Policy,
         agent: Policy,
-        candidates: Table,
-        trajectories: Table,
-        sft_conversations: Table,
+        candidates: DataFrame,
+        trajectories: DataFrame,
+        sft_conversations: DataFrame,
         self_play: SelfPlay,
         sft: Sft,
         sac_augmentation: SacAugmentation,
@@ -62,13 +62,13 @@ def refine_into(name: str) -> Callable[..., tuple[Table, Table, Policy]]:
         threads: int | None,
         scratch: str,
         launcher: Launcher,
-    ) -> tuple[Table, Table, Policy]:
-        """Continue the agent's adapter on the trajectories it was chosen for, user turns masked.
+    ) -> tuple[DataFrame, DataFrame, Policy]:
+        """Train the agent's adapter further on its chosen trajectories; the loss leaves out the user's messages.
 
         Args:
             base: the base model.
             agent: the policy that played.
-            candidates: schemas.CANDIDATES of the search, by which `self_play.best_share` tells dialogues judged well.
+            candidates: schemas.CANDIDATES of the search, to rank dialogues for `self_play.best_share`.
             trajectories: schemas.TRAJECTORIES of the search.
             sft_conversations: schemas.SFT_CONVERSATIONS, of which `self_play.replay_share` is mixed in.
 
@@ -88,14 +88,7 @@ def refine_into(name: str) -> Callable[..., tuple[Table, Table, Policy]]:
             self_play.best_share,
         )
         return fine_tune(
-            name,
-            base,
-            agent,
-            conversations,
-            self_play.training,
-            sft.lora,
-            seed,
-            Path(scratch),
+            *(name, base, agent, conversations, self_play.training, sft.lora, seed, Path(scratch)),
             blocks=agent.card.blocks,
             threads=threads,
             launcher=launcher,

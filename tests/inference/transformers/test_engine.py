@@ -1,0 +1,154 @@
+"""The engine in this process against plain transformers and PEFT; what all engines share is in `test_engines`."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from sage_dialog.core.policies import Policy
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from test_engines import FREE, plain_model, prompts_of  # noqa: E402
+
+from sage_dialog.inference.transformers import decoding  # noqa: E402
+from sage_dialog.inference.transformers import engine as transformers_engine  # noqa: E402
+from sage_dialog.inference.transformers.engine import TransformersEngine  # noqa: E402
+from sage_dialog.inference.transformers.memory import Footprint  # noqa: E402
+
+
+def test_logits_of_every_step_equal_those_of_a_plain_forward(base: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after rows were dropped: each step's logits are found among those of the finished texts read at once."""
+    steps: list[torch.Tensor] = []
+    free_draw = decoding.draw
+
+    def recorded(logits, *rest):
+        steps.append(logits.clone())
+        return free_draw(logits, *rest)
+
+    monkeypatch.setattr(decoding, "draw", recorded)
+    lengths, samples = (30, 4, 17), 16
+    tokens = [[random.Random(length).randrange(1, 44) for _ in range(length)] for length in lengths]
+    draws = np.random.default_rng(1).random((len(lengths), samples, 48))
+    engine = TransformersEngine(base, [], seed=0, threads=1)
+    sampling = FREE.model_copy(update={"repetition_penalty": 1.0, "top_k": 44, "max_new_tokens": 48})
+    decoded = decoding.decode(engine._model, tokens, draws, sampling, end=0)
+    assert len(steps[-1]) < len(steps[0])  # rows were dropped on the way
+
+    plain = plain_model(base)
+    for prompt, rows in zip(tokens, decoded, strict=True):
+        for row in rows:
+            with torch.inference_mode():
+                read = plain(torch.tensor([prompt + row.tokens])).logits[0, len(prompt) - 1 :]
+            for step in range(len(row.tokens)):
+                distance = (steps[step] - read[step]).abs().amax(dim=1).min()
+                assert distance < 1e-5
+
+
+@pytest.mark.parametrize("size", [1, 4, 16])
+def test_adapters_write_the_same_in_batches_of_any_size_and_order(
+    base: Policy, adapters: tuple[Policy, Policy], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def counted(model, prompts, *rest):
+        sizes.append(len(prompts))
+        return decoding.decode(model, prompts, *rest)
+
+    monkeypatch.setattr(transformers_engine, "decode", counted)
+    prompts = prompts_of(*(3 + 5 * number % 31 for number in range(16)))
+    order = random.Random(size).sample(range(16), 16)
+    memory = Footprint.of(plain_model(base)).bytes(size, 33 + 3, 3, FREE.max_new_tokens) / 1e9
+    together = TransformersEngine(base, adapters, seed=3, threads=1)
+    apart = TransformersEngine(base, adapters, seed=3, threads=1, memory_gb=1e-9 if size == 1 else memory)
+    for policy in ("sage_1", "sage_0", "sage_2"):
+        expected = together.sample(policy, prompts, FREE, samples=3)
+        sizes.clear()
+        found = apart.sample(policy, [prompts[number] for number in order], FREE, samples=3)
+        assert sizes[0] == size  # of the longest prompts
+        assert {number: row for number, row in zip(order, found, strict=True)} == dict(enumerate(expected))
+
+
+# --- hearing a reply as it is written ----------------------------------------------------------------------
+
+
+def test_the_reply_is_heard_in_whichever_batch_it_is_written(base: Policy) -> None:
+    engine = TransformersEngine(base, [], seed=3, threads=1, memory_gb=1e-9)
+    pieces: list[str] = []
+    replies = engine.sample("sage_0", prompts_of(3, 40, 11), FREE, samples=2, on_text=pieces.append)
+    assert "".join(pieces) == replies[0][0].text
+
+
+def test_nothing_is_heard_of_a_first_prompt_without_room(base: Policy) -> None:
+    pieces: list[str] = []
+    engine = TransformersEngine(base, [], seed=3, threads=1)
+    assert [len(row) for row in engine.sample("sage_0", prompts_of(90, 5), FREE, on_text=pieces.append)] == [0, 1]
+    assert pieces == []
+
+
+# --- after an exception ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("place", "call"), [("self_attn", 6), ("mlp.experts", 6), ("mlp.experts", 1)])
+def test_all_policies_write_on_exactly_after_an_exception_amid_a_forward_pass(
+    base: Policy, adapters: tuple[Policy, Policy], monkeypatch: pytest.MonkeyPatch, place: str, call: int
+) -> None:
+    prompts, sampling = prompts_of(12, 30), FREE.model_copy(update={"max_new_tokens": 10})
+    untouched = TransformersEngine(base, adapters, seed=3, threads=1)
+    expected = {name: untouched.sample(name, prompts, sampling, samples=2) for name in ("sage_0", "sage_1", "sage_2")}
+    assert len({row[0].text for rows in expected.values() for row in rows}) == 6
+    engine = TransformersEngine(base, adapters, seed=3, threads=1)
+    for broken in ("sage_1", "sage_0", "sage_2"):
+        (*_, module) = (module for name, module in engine._model.named_modules() if name.endswith(place))
+        while hasattr(module, "base_layer"):
+            module = module.base_layer
+        forward, calls = type(module).forward, []
+
+        def failing(self, *args, forward=forward, calls=calls, module=module, **kwargs):
+            calls.append(self)
+            if self is module and len(calls) >= call:
+                raise MemoryError
+            return forward(self, *args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(module), "forward", failing)
+            with pytest.raises(MemoryError):
+                engine.sample(broken, prompts, sampling, samples=2)
+        assert {name: engine.sample(name, prompts, sampling, samples=2) for name in expected} == expected
+
+
+def test_what_an_interrupted_adapter_leaves_on_the_base_is_cleared_away(
+    base: Policy, adapters: tuple[Policy, Policy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the interrupt comes amid PEFT's own clearing up (its issue 3475 is of this kind)."""
+    from peft.tuners.lora import ParamWrapper
+
+    def interrupted(self) -> None:
+        raise KeyboardInterrupt
+
+    prompts = prompts_of(12, 30)
+    engine = TransformersEngine(base, adapters, seed=3, threads=1)
+    expected = {name: engine.sample(name, prompts, FREE, samples=4) for name in ("sage_0", "sage_1", "sage_2")}
+    with monkeypatch.context() as patch:
+        patch.setattr(ParamWrapper, "_remove_parametrizations", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.sample("sage_1", prompts, FREE, samples=4)
+    for name in ("sage_2", "sage_0", "sage_1"):
+        assert engine.sample(name, prompts, FREE, samples=4) == expected[name]
+
+
+# --- the device --------------------------------------------------------------------------------------------
+
+
+def test_what_decides_names_device_and_dtype(base: Policy) -> None:
+    fingerprint_inputs = TransformersEngine(base, [], seed=0, threads=1, device="cpu").fingerprint_inputs
+    assert (fingerprint_inputs["device"], fingerprint_inputs["dtype"]) == ("cpu", "float32")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused(base: Policy) -> None:
+    with pytest.raises(ValueError, match=r"device is cuda, but torch .* finds no GPU"):
+        TransformersEngine(base, [], seed=0, device="cuda")
