@@ -8,6 +8,7 @@ import pytest
 from jinja2 import TemplateError
 
 from sage_dialog.config import Steering
+from sage_dialog.inference.candidates import parse_candidate
 from sage_dialog.inference.engine import FinishReason, Prompt, Sample
 from sage_dialog.studio.chat.conversation import Conversation
 
@@ -36,7 +37,9 @@ def test_every_drawing_of_a_turn_has_a_name_of_its_own(talk: Talk) -> None:
     with_policy.say("One.")
     with_policy.say("Two.")
     assert with_policy.retry().message.text == "turn 1 draw 1 sample 0"
-    assert [reply.message.text for reply in with_policy.draw_candidates(3)] == [f"turn 1 draw 2 sample {j}" for j in range(3)]
+    assert [reply.message.text for reply in with_policy.draw_candidates(3)] == [
+        f"turn 1 draw 2 sample {j}" for j in range(3)
+    ]
     assert with_policy.retry().message.text == "turn 1 draw 3 sample 0"
     assert len(with_policy.turns) == 2
     items = [prompt.item for _, prompt, _ in with_policy.engine.asked]
@@ -67,7 +70,7 @@ def test_a_candidate_counts_once_it_is_picked(talk: Talk) -> None:
     assert with_policy.messages()[-1]["content"].endswith("sample 2")
     assert with_policy.pick(1).message.text == "turn 0 draw 1 sample 0"
     for number in (0, 5):
-        with pytest.raises(ValueError, match="candidates 1 to 4"):
+        with pytest.raises(ValueError, match="candidates are 1 to 4"):
             with_policy.pick(number)
     for forget in (lambda: with_policy.say("Two."), with_policy.retry, with_policy.undo, with_policy.clear):
         if with_policy.turns:
@@ -124,7 +127,7 @@ def test_a_chat_template_that_takes_no_such_messages_is_told(talk: Talk) -> None
     def script(prompt: Prompt, _: int) -> str:
         raise TemplateError("System role not supported")
 
-    with pytest.raises(ValueError, match="chat template does not take this conversation: System role not supported"):
+    with pytest.raises(ValueError, match="chat template does not accept this conversation: System role not supported"):
         talk(script).say("One.")
 
 

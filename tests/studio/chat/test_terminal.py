@@ -16,7 +16,7 @@ from sage_dialog.corpora.conversations import read_conversations
 from sage_dialog.inference.engine import FinishReason, Sample
 from sage_dialog.studio.chat import display
 from sage_dialog.studio.chat.conversation import Conversation
-from sage_dialog.studio.chat.terminal import Read, prompt_lines, piped_lines, read_lines
+from sage_dialog.studio.chat.terminal import ReadLine, piped_lines, prompt_lines, read_lines
 
 Talk = Callable[..., Conversation]
 STATE = "{u_motivation: sharing, u_emotion: sad, u_topic: [home]}"
@@ -28,8 +28,8 @@ def test_a_script_gets_replies_on_one_stream_and_notes_on_the_other(talk: Talk, 
     assert played.run("One.", "/nothing", "", "/blocks off", "/retry", "/undo", "/undo") == 2
     assert played.shown.getvalue() == f"{BLOCKS}\nturn 0 draw 0 sample 0\nturn 0 draw 1 sample 0\n"
     assert played.noted.getvalue().splitlines() == [
-        "There is no command /nothing; /help lists them.",
-        "Taken back: One.",
+        "There is no command /nothing; /help lists all commands.",
+        "Removed: One.",
         "The conversation is empty.",
     ]
 
@@ -48,12 +48,12 @@ def test_nothing_that_was_written_works_on_the_terminal(talk: Talk, screen) -> N
 def test_blocks_are_dimmed_while_they_are_written_and_told_from_what_is_said() -> None:
     whole = f"{BLOCKS} So {{it}} is."
     for end in range(1, len(whole) + 1):
-        text = display.written(whole[:end], blocks=True, show_blocks=True)
+        text = display.format_reply(whole[:end], blocks=True, show_blocks=True)
         dimmed = text.plain[: min(end, len(BLOCKS))]
         assert [(text.plain[span.start : span.end].strip(), span.style) for span in text.spans] == [(dimmed, "dim")]
         said = whole[len(BLOCKS) + 1 : end]
         assert text.plain == (f"{BLOCKS}\n{said}" if said else whole[:end].strip())
-        assert display.written(whole[:end], blocks=True, show_blocks=False).plain == said
+        assert display.format_reply(whole[:end], blocks=True, show_blocks=False).plain == said
 
 
 def test_what_cannot_be_blocks_is_shown_with_the_reason_even_where_blocks_are_hidden(talk: Talk, screen) -> None:
@@ -101,7 +101,7 @@ def test_candidates_are_listed_with_what_they_mean_to_do(talk: Talk, screen) -> 
     )
     assert "(action block" in listed
     assert f"{BLOCKS}\nFair.\n" in listed
-    assert "There are candidates 1 to 4, and no 5." in played.noted.getvalue()
+    assert "There is no candidate 5; candidates are 1 to 4." in played.noted.getvalue()
 
 
 def test_a_number_is_a_choice_behind_candidates_until_one_is_picked(talk: Talk, screen) -> None:
@@ -125,7 +125,7 @@ def test_what_is_steered_is_shown_and_slips_are_pointed_out(talk: Talk, screen) 
         "fix   u_emotion null",
     ]
     noted = played.noted.getvalue().splitlines()
-    assert noted.count("No annotated dialogue has a_motivation: Humor. Tab shows what there is.") == 1
+    assert noted.count("No annotated dialogue has a_motivation: Humor. Tab shows the known values.") == 1
     assert not any(line.startswith("No annotated dialogue has a_topic") for line in noted)
     assert noted[-1] == "Nothing is steered."
 
@@ -166,10 +166,10 @@ def test_no_file_of_others_is_written_over(talk: Talk, screen, tmp_path: Path) -
     played = screen(talk(lambda *_: "{u_", blocks=True))
     assert played.run("One.", f"/save {file}", f"/save {tmp_path}/talk.txt", f"/save {file}/x.jsonl") == 3
     assert file.read_text() == "mine\n"
-    for reason in ("is there already", "does not end in .jsonl", "cannot be written"):
+    for reason in ("exists and is not from this session", "does not end in .jsonl", "cannot be written"):
         assert reason in played.noted.getvalue()
     played.run(f"/save {tmp_path}/other")
-    assert "something wrong, which a policy would learn: 1" in played.noted.getvalue()
+    assert "Invalid replies in it, which a policy would learn: 1" in played.noted.getvalue()
 
 
 def test_lines_of_a_script_that_are_no_utf_8_are_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ def keys() -> Iterator[PipeInput]:
 ENTER, TAB, CTRL_C, CTRL_D, UP = "\r", "\t", "\x03", "\x04", "\x1b[A"
 
 
-def typed(keys: PipeInput, ask: Read, *lines: str) -> Read:
+def typed(keys: PipeInput, ask: ReadLine, *lines: str) -> ReadLine:
     """Keys for one prompt after the other: what is typed ahead cannot recall what is not loaded yet."""
     coming = iter(lines)
 
@@ -248,7 +248,7 @@ def test_ctrl_c_stops_a_reply_and_keeps_nothing_of_it(talk: Talk, screen, keys: 
     keys.send_text(f"One.{ENTER}Two.{ENTER}Three.{ENTER}{CTRL_D}")
     assert played.terminal.run(prompt_lines(tmp_path / "history", {}), interactive=True) == 0
     assert [exchange.user for exchange in with_policy.turns] == ["One.", "Three."]
-    assert "Stopped; nothing of it is kept." in played.noted.getvalue()
+    assert "Stopped; the reply is discarded." in played.noted.getvalue()
 
 
 def test_ctrl_c_ends_a_script(talk: Talk, screen) -> None:
