@@ -77,7 +77,7 @@ def chat(
     talk = Conversation(engine, policy.name, policy.card.blocks, sampling, system_prompt)
     if config.steering and not talk.blocks:
         note = f"{policy.name} writes no state and action blocks, so evaluation.steering does not apply."
-        notes.print(note, markup=False)
+        notes.print(note, markup=False, soft_wrap=True)
     else:
         try:
             talk.steer(config.steering)
