@@ -120,7 +120,7 @@ def pseudo_counts(situations: int) -> dict[str, Any]:
         for rank, policy in enumerate(POLICIES)
     }
     return {
-        "params:evaluation": Evaluation(agent=sampling, user=sampling, pairs=PAIRS, exchanges=EXCHANGES),
+        "params:evaluation": Evaluation.from_base(agent=sampling, user=sampling, pairs=PAIRS, exchanges=EXCHANGES),
         "params:seed": 0,
         "situations": pa.Table.from_pylist(held_out, schema=schemas.SITUATIONS),
         "policy_cards": pa.Table.from_pylist(cards, schema=schemas.POLICIES),

@@ -115,7 +115,7 @@ def situations() -> pa.Table:
 @pytest.fixture
 def config() -> Evaluation:
     sampling = {"temperature": 1.0, "top_k": 100}
-    return Evaluation(agent=sampling, user=sampling, pairs=PAIRS, exchanges=4)
+    return Evaluation.from_base(agent=sampling, user=sampling, pairs=PAIRS, exchanges=4)
 
 
 @pytest.fixture
@@ -218,9 +218,9 @@ def contents(bootstrap: Bootstrap, config: Evaluation, situations: pa.Table, rol
                 "a_topics": ["garden"],
             }
     funnel = [
-        {"month": month, "step": step, "rule": rule, "unit": unit, "came_in": came_in, "removed": removed}
+        {"month": month, "step": step, "rule": rule, "unit": unit, "n_in": n_in, "n_removed": removed}
         for month in ("2015-02", "2015-03")
-        for step, (rule, unit, came_in, removed) in enumerate(
+        for step, (rule, unit, n_in, removed) in enumerate(
             [
                 ("not_json", "line", 5000, 12),
                 ("lone_surrogate", "line", 4988, 0),

@@ -15,7 +15,7 @@ from sage_dialog.training import checkpoints, launch, worker
 from sage_dialog.training.checkpoints import TrainingRunDir
 
 PROJECT = Path(__file__).parents[2]
-TWO = Launcher(config=str(PROJECT / "conf/accelerate/ddp.yaml"), num_processes=2)
+TWO = Launcher.from_base(config=str(PROJECT / "conf/accelerate/ddp.yaml"), num_processes=2)
 
 
 def train(job: Path) -> None:

@@ -17,8 +17,8 @@ from sage_dialog.training.dpo import prefer
 from sage_dialog.training.policy_model import apart
 from sage_dialog.training.sft import fine_tune, spoken_in
 
-DIALS = FineTuning(learning_rate=1e-2, batch_size=2, epochs=2.0, max_length=200)
-LORA = LoraSettings(r=4, alpha=8)
+DIALS = FineTuning.from_base(learning_rate=1e-2, batch_size=2, epochs=2.0, max_length=200)
+LORA = LoraSettings.from_base(r=4, alpha=8)
 
 
 def trained(base, conversations, scratch, **config):
@@ -71,7 +71,7 @@ def test_the_last_step_is_in_the_log_of_a_long_training_too() -> None:
 def test_preference_learning_measures_on_situations_held_out(base, conversations, tmp_path, monkeypatch) -> None:
     start = trained(base, conversations, tmp_path / "start").policy
     given = pairs(*((f"s{n}", turn) for n in range(5) for turn in (1, 3)))
-    config = Preference(learning_rate=1e-2, batch_size=2, epochs=3.0, held_out=0.2)
+    config = Preference.from_base(learning_rate=1e-2, batch_size=2, epochs=3.0, held_out=0.2)
     sides: list[list[str]] = []
 
     def split(*told):
@@ -141,7 +141,7 @@ def test_a_conversation_is_known_by_its_dialogue() -> None:
 def test_the_loss_is_the_one_asked_for(base, conversations, tmp_path, loss_type, loss) -> None:
     """Policy and reference agree before the first step: the margin is 0, and IPO's target 1 / (2 beta)."""
     start = trained(base, conversations, tmp_path / "start", max_steps=1).policy
-    config = Preference(learning_rate=1e-2, batch_size=1, loss_type=loss_type, sft_weight=0.0)
+    config = Preference.from_base(learning_rate=1e-2, batch_size=1, loss_type=loss_type, sft_weight=0.0)
     log = prefer("sage_dpo", base, start, pairs(("s", 1)), config, 0, tmp_path, threads=1).log
     assert log["loss"].to_pylist() == pytest.approx([loss], abs=0.003)
 
@@ -165,7 +165,7 @@ def test_pairs_that_are_too_long_are_listed_and_every_pair_of_a_turn_counts(base
     given = pairs(("s", 1), ("s", 1), ("s", 3)).to_pylist()
     given[1]["rejected"] *= 99
     table = pa.Table.from_pylist(given, schema=schemas.DPO_PAIRS)
-    config = Preference(learning_rate=1e-2, batch_size=1, max_length=200)
+    config = Preference.from_base(learning_rate=1e-2, batch_size=1, max_length=200)
     made = prefer("sage_dpo", base, start, table, config, 0, tmp_path, threads=1)
     assert made.training_rejects["row"].to_pylist() == ["s 1 2"]
     assert made.log["step"].to_pylist() == [1, 2]
@@ -175,7 +175,7 @@ def test_a_pair_of_equal_replies_is_refused(base, conversations, tmp_path) -> No
     start = trained(base, conversations, tmp_path / "start").policy
     with pytest.raises(ValueError, match="chosen and rejected of s 3 are the same"):
         given = pairs(("s", 1), ("s", 3), chosen="Lol 1.")
-        prefer("sage_dpo", base, start, given, Preference(learning_rate=1e-2, batch_size=1), 0, tmp_path)
+        prefer("sage_dpo", base, start, given, Preference.from_base(learning_rate=1e-2, batch_size=1), 0, tmp_path)
 
 
 def test_batches_hold_rows_of_similar_length_where_asked(base, conversations, tmp_path, monkeypatch) -> None:

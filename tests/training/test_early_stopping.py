@@ -16,8 +16,8 @@ from sage_dialog.training.dpo import prefer
 from sage_dialog.training.early_stopping import stop_early
 from sage_dialog.training.sft import fine_tune
 
-LORA = LoraSettings(r=4, alpha=8)
-DIALS = FineTuning(learning_rate=1e-2, batch_size=2, max_steps=20, max_length=200, held_out=0.34)
+LORA = LoraSettings.from_base(r=4, alpha=8)
+DIALS = FineTuning.from_base(learning_rate=1e-2, batch_size=2, max_steps=20, max_length=200, held_out=0.34)
 
 
 def trained(base, conversations, scratch, **config):
@@ -132,7 +132,7 @@ def test_preference_learning_stops_as_well(base, conversations, tmp_path, measur
     rows = [{"situation_id": f"s{number}", "turn": 1, **told} for number in range(24)]
     pairs = pa.Table.from_pylist(rows, schema=schemas.DPO_PAIRS)
     measured([3.0, 2.0, *[2.5] * 8], trl.DPOTrainer)
-    config = Preference(learning_rate=1e-2, batch_size=1, held_out=0.17, patience=2)
+    config = Preference.from_base(learning_rate=1e-2, batch_size=1, held_out=0.17, patience=2)
     made = prefer("sage_dpo", base, start, pairs, config, 0, tmp_path, threads=1)
     assert steps(made)[1] == [3.0, 2.0, 2.5, 2.5] and steps(made)[0] == 8
     assert made.policy.revision() != start.revision()

@@ -16,9 +16,9 @@ from sage_dialog.training import checkpoints
 from sage_dialog.training.dpo import prefer
 from sage_dialog.training.sft import fine_tune
 
-DIALS = FineTuning(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200)
+DIALS = FineTuning.from_base(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200)
 STILL = DIALS.model_copy(update={"learning_rate": 1e-12})
-LORA = LoraSettings(r=4, alpha=8)
+LORA = LoraSettings.from_base(r=4, alpha=8)
 
 
 def trained(base, conversations, scratch, name="sage_w", start=None, config=DIALS, lora=None):
@@ -86,7 +86,7 @@ def test_it_goes_on_as_it_began(base, conversations, whole, tmp_path):
 def test_one_engine_plays_it_beside_the_base_and_others_of_its_kind(base, conversations, whole, tmp_path):
     other = trained(base, conversations, tmp_path, "sage_o", config=DIALS.model_copy(update={"learning_rate": 3e-2}))
     prompts = [Prompt(({"role": "user", "content": f"My boss took {number} roses."},), (number,)) for number in (1, 2)]
-    config = SamplingConfig(max_new_tokens=12)
+    config = SamplingConfig.from_base(max_new_tokens=12, top_k=100)
 
     def said(engine, policy):
         return [[sample.text for sample in samples] for samples in engine.sample(policy.name, prompts, config, 2)]
@@ -120,7 +120,7 @@ def test_preferences_are_learned_against_it_as_it_was(base, whole, tmp_path, mon
     monkeypatch.setattr(trl.DPOTrainer, "train", watched)
     told = {"prompt": [{"role": "user", "content": "Hm."}], "chosen": "You can do this.", "rejected": "Plot twist."}
     pairs = pa.Table.from_pylist([{"situation_id": "s", "turn": 1, **told}], schema=schemas.DPO_PAIRS)
-    config = Preference(learning_rate=1e-3, batch_size=1, sft_weight=0.0, beta=5.0, warmup_ratio=0.0)
+    config = Preference.from_base(learning_rate=1e-3, batch_size=1, sft_weight=0.0, beta=5.0, warmup_ratio=0.0)
     preferred = prefer("sage_dpo", base, whole, pairs, config, 0, tmp_path, threads=1).policy
     assert seen["trained"] and all(".default." in name for name in seen["trained"])
     assert seen["loss"] == pytest.approx(math.log(2) + 0.002, abs=2e-4)  # and the balance between the experts
@@ -187,7 +187,7 @@ def test_killed_and_gone_on_it_is_the_same(kind, base, conversations, whole, tmp
     def train(scratch):
         if kind == "sft":
             return trained(base, conversations, scratch, "sage_x", whole)
-        config = Preference(learning_rate=1e-2, batch_size=2)
+        config = Preference.from_base(learning_rate=1e-2, batch_size=2)
         return prefer("sage_x", base, whole, pairs, config, 0, scratch, threads=1).policy
 
     class KilledError(Exception):

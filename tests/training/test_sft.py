@@ -15,8 +15,8 @@ from sage_dialog.training.dpo import prefer
 from sage_dialog.training.policy_model import fitting
 from sage_dialog.training.sft import fine_tune
 
-DIALS = FineTuning(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200)
-LORA = LoraSettings(r=4, alpha=8)
+DIALS = FineTuning.from_base(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200)
+LORA = LoraSettings.from_base(r=4, alpha=8)
 
 
 def _train(base, conversations, out, start=None, config=DIALS, seed=0):
@@ -118,7 +118,7 @@ def test_dpo_moves_the_policy_towards_the_chosen_reply(base, conversations, tmp_
         ],
         schema=schemas.DPO_PAIRS,
     )
-    config = Preference(learning_rate=1e-2, batch_size=2, epochs=2.0, sft_weight=0.0)
+    config = Preference.from_base(learning_rate=1e-2, batch_size=2, epochs=2.0, sft_weight=0.0)
     preferred = prefer("sage_dpo", base, start, pairs, config, 0, tmp_path / "dpo", threads=1).policy
     again = prefer("sage_dpo", base, start, pairs, config, 0, tmp_path / "again", threads=1).policy
     assert preferred.revision() == again.revision()
@@ -160,7 +160,7 @@ def test_dpo_compares_replies_and_their_end_with_the_starting_policy(
     chosen = "You can do this."
     row = {"situation_id": "s", "turn": 3, "prompt": prompt, "chosen": chosen, "rejected": "Plot twist."}
     pairs = pa.Table.from_pylist([row], schema=schemas.DPO_PAIRS)
-    config = Preference(learning_rate=1e-3, batch_size=1, sft_weight=sft_weight, beta=5.0)
+    config = Preference.from_base(learning_rate=1e-3, batch_size=1, sft_weight=sft_weight, beta=5.0)
     prefer("sage_dpo", base, start, pairs, config, 0, tmp_path / "dpo", threads=1)
     assert seen["replies"] == ["You can do this.<|end|>", "Plot twist.<|end|>"]
     log_probability, tokens = _log_probability(base, start, prompt, chosen)

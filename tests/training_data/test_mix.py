@@ -132,7 +132,7 @@ def mix(tmp_path: Path) -> Callable[..., Mixed]:
         **more: Any,
     ) -> Mixed:
         spec = [{"name": source} if isinstance(source, str) else source for source in sources]
-        config = SacAugmentation(mix=spec, system_prompts=system_prompts, blend=blend)
+        config = SacAugmentation.from_base(mix=spec, system_prompts=system_prompts, blend=blend)
         annotated = annotations(dialogues) if isinstance(dialogues, int) else dialogues
         return Mixed(tmp_path, config, annotated, files or {}, **more)
 
@@ -216,7 +216,7 @@ def test_conversations_are_drawn_and_ordered_by_seed_and_id(mix) -> None:
 
 @given(before=st.integers(0, 30), more=st.integers(0, 30), size=st.integers(0, 40), seed=st.integers(0, 99))
 def test_a_source_that_grows_changes_no_draw_but_for_what_came(before: int, more: int, size: int, seed: int) -> None:
-    config = SacAugmentation(mix=[{"name": "listener", "size": size}], system_prompts=PREAMBLES)
+    config = SacAugmentation.from_base(mix=[{"name": "listener", "size": size}], system_prompts=PREAMBLES)
 
     def drawn(dialogues: int) -> set[str]:
         sources = Sources(annotations(dialogues), {}, no_trajectories)

@@ -46,8 +46,8 @@ FILTER_REPORT = pa.schema(
         _required("step", pa.int32()),
         _required("rule", pa.string()),
         _required("unit", pa.string()),  # "line", "comment" or "path"
-        _required("came_in", pa.int64()),
-        _required("removed", pa.int64()),
+        _required("n_in", pa.int64()),
+        _required("n_removed", pa.int64()),
     ]
 )
 

@@ -38,7 +38,7 @@ WORKER = "sage_dialog.training.worker"
 TRAININGS = {"sft": "sage_dialog.training.sft", "dpo": "sage_dialog.training.dpo"}
 """Modules whose `train_at` trains."""
 
-IN_PROCESS = Launcher()
+IN_PROCESS = Launcher(config=None, num_processes=1, gradient_accumulation_steps=1)
 
 JOB, ALIVE, FAILED = "job.json", "alive", "failed-{}.txt"
 
