@@ -16,6 +16,7 @@ from scripted_engine import ScriptedEngine
 from sage_dialog import schemas
 from sage_dialog.config import Caps, Evaluation, Llm, SacAugmentation, SamplingConfig
 from sage_dialog.core.policies import Policy, PolicyCard
+from sage_dialog.core.tables import from_arrow
 from sage_dialog.datasets.external_models import ExternalModels
 from sage_dialog.hooks import RunRefused
 from sage_dialog.hooks.validation import validate_parameters
@@ -24,6 +25,7 @@ from sage_dialog.llm import server as server_module
 from sage_dialog.llm.budget import Budget
 from sage_dialog.llm.requests import StopsRunError
 from sage_dialog.pipelines.evaluation.nodes import (
+    collect_rollouts,
     describe_policies,
     describe_replies,
     judge_pairs,
@@ -96,8 +98,8 @@ def played(
 
 def test_it_talks_with_the_same_user_and_every_reply_of_a_failing_server_is_its_own(server, players, tmp_path) -> None:
     rollouts = played(outside(server, tmp_path), players, tmp_path / "scratch")
-    assert rollouts.schema == schemas.EXTERNAL_ROLLOUTS
-    assert set(rollouts["model"].to_pylist()) == {"theirs"}
+    assert rollouts.schema == schemas.ROLLOUTS
+    assert set(rollouts["policy"].to_pylist()) == {"theirs"}
     for situation in situations().to_pylist():
         rows = [row for row in rollouts.to_pylist() if row["situation_id"] == situation["situation_id"]]
         texts = [row["text"] for row in rows]
@@ -138,8 +140,9 @@ def test_a_cap_holds_for_it(server, players, tmp_path) -> None:
 def test_it_is_judged_and_described_like_a_policy(server, players, tmp_path) -> None:
     entry = outside(server, tmp_path)
     theirs = played(entry, players, tmp_path / "scratch")
-    ours = theirs.drop_columns("model")
-    votes = judge_pairs(DIALS, [OfflineJudge()], sage_0=ours, external_rollouts=theirs)
+    ours = from_arrow(theirs.drop_columns("policy"))
+    rollouts = collect_rollouts(from_arrow(theirs), sage_0=ours, sage_1=ours)
+    votes = judge_pairs(DIALS, [OfflineJudge()], rollouts)
     assert votes.num_rows == 2 * 12
     assert set(votes["policy_b"].to_pylist()) == {"theirs"}
     cards = describe_policies(entry.load(), **players)
@@ -147,7 +150,7 @@ def test_it_is_judged_and_described_like_a_policy(server, players, tmp_path) -> 
         cards.to_pylist()[-1] | {"policy": "theirs", "kind": "outside", "base": MODEL, "blocks": False}
         == (cards.to_pylist()[-1])
     )
-    statistics = describe_replies(DIALS, cards, sage_0=ours, sage_1=ours, external_rollouts=theirs)[2]
+    statistics = describe_replies(DIALS, cards, rollouts)[2]
     assert set(statistics["policy"].to_pylist()) == {"sage_0", "sage_1", "theirs"}
 
 

@@ -135,7 +135,7 @@ TRAJECTORIES = pa.schema(
     ]
 )
 
-EXTERNAL_ROLLOUTS = pa.schema([_required("model", pa.string()), *TRAJECTORIES])  # "model": its name in the catalog
+ROLLOUTS = pa.schema([_required("policy", pa.string()), *TRAJECTORIES])  # of an external model: its name in the catalog
 
 DPO_PAIRS = pa.schema(
     [
