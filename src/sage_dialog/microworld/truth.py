@@ -50,9 +50,9 @@ def truth_scores(world: World, world_truth: DataFrame, rollouts: DataFrame) -> D
 
 
 def truth_votes(scores: DataFrame, pairs: Sequence[tuple[str, str]]) -> DataFrame:
-    """Return a vote for the policy with more attuned replies on each situation (schemas.JUDGE_VOTES, both orders alike).
+    """Return votes for the policy with more attuned replies on each situation (schemas.JUDGE_VOTES).
 
-    A dialogue that ended early has fewer replies to score with, down to none.
+    Both orders vote alike. A dialogue that ended early has fewer replies to score with, down to none.
     """
     attuned = scores[scores["statistic"] == ATTUNED].groupby(["situation_id", "policy"])["value"].sum().unstack()
     rows = []

@@ -7,7 +7,6 @@ import json
 from sage_dialog.config import Evaluation, Microworld
 from sage_dialog.core.policies import Policy, fresh_folder
 from sage_dialog.core.tables import DataFrame, from_rows
-from sage_dialog.microworld.world import load_world
 
 
 def write_raw_data(
@@ -15,6 +14,7 @@ def write_raw_data(
 ) -> tuple[dict[str, bytes], dict[str, bytes], dict[str, bytes], dict[str, bytes], DataFrame]:
     """Return Reddit months, EmpatheticDialogues, instructions and multiple choice as files by name, and the truth."""
     from sage_dialog.microworld import files, questions, reddit
+    from sage_dialog.microworld.world import load_world
     from sage_dialog.schemas import WORLD_TRUTH
 
     world = load_world()
@@ -31,6 +31,7 @@ def write_raw_data(
 def write_base_corpus(microworld: Microworld, seed: int) -> DataFrame:
     """Return the base model's generic text: a row is one document, as JSON ({"text"} or {"messages"})."""
     from sage_dialog.microworld.base_text import documents
+    from sage_dialog.microworld.world import load_world
     from sage_dialog.schemas import BASE_CORPUS
 
     corpus = documents(load_world(), microworld.documents, seed)
@@ -50,6 +51,7 @@ def train_sage_0(
 def score_by_truth(world_truth: DataFrame, rollouts: DataFrame) -> DataFrame:
     """Score every reply: does it suit the feeling, keep to the topic, say something new (schemas.EXTERNAL_SCORES)."""
     from sage_dialog.microworld.truth import truth_scores
+    from sage_dialog.microworld.world import load_world
 
     return truth_scores(load_world(), world_truth, rollouts)
 
