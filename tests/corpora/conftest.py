@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
         """What each rule took in all months; rules that took nothing are left out."""
         counts = Counter()
         for row in self.filter_report:
-            counts[row["rule"]] += row["removed"]
+            counts[row["rule"]] += row["n_removed"]
         return {rule: count for rule, count in counts.items() if count}
 
     @property
@@ -86,13 +86,15 @@ def check_explained(outcome: Outcome) -> None:
         units = [row["unit"] for row in rows]
         assert units == sorted(units, key=["line", "comment", "path"].index)
         for before, row in pairwise(rows):
-            assert row["came_in"] == before["came_in"] - before["removed"]
+            assert row["n_in"] == before["n_in"] - before["n_removed"]
         dialogues = sum(dialogue["month"] == month for dialogue in outcome.dialogues)
-        assert rows[-1]["came_in"] - rows[-1]["removed"] == dialogues
-        assert rows[0]["came_in"] == sum(row["removed"] for row in rows) + dialogues
-        assert all(row["came_in"] >= row["removed"] >= 0 for row in rows)
+        assert rows[-1]["n_in"] - rows[-1]["n_removed"] == dialogues
+        assert rows[0]["n_in"] == sum(row["n_removed"] for row in rows) + dialogues
+        assert all(row["n_in"] >= row["n_removed"] >= 0 for row in rows)
         rejected = Counter(row["reason"] for row in outcome.rejected_lines if row["month"] == month)
-        assert rejected == {row["rule"]: row["removed"] for row in rows if row["rule"] in REJECTS and row["removed"]}
+        assert rejected == {
+            row["rule"]: row["n_removed"] for row in rows if row["rule"] in REJECTS and row["n_removed"]
+        }
     places = [(row["month"], row["file"], row["line"]) for row in outcome.rejected_lines]
     assert places == sorted(set(places))
     assert all(row["line"] > 0 and len(row["excerpt"]) <= 200 for row in outcome.rejected_lines)
@@ -143,7 +145,7 @@ class Months:
         return {path.name: path for path in self.folder.iterdir()}
 
     def read(self, **rules) -> Outcome:
-        return read_both(self.files(), RedditRules(**rules), buckets=2)
+        return read_both(self.files(), RedditRules.from_base(**rules), buckets=2)
 
     def outcome(self, **rules) -> tuple[int, dict[str, int]]:
         """How many dialogues, and what the rules removed besides submissions and inner comments."""

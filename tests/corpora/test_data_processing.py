@@ -31,7 +31,9 @@ def run(months, happy, tmp_path_factory):
         raw = {
             "reddit_dumps": months.files(),
             "empathetic_dialogues": {"train.csv": csv},
-            "params:data_processing": DataProcessing(rule_sets={"paper": RedditRules(**rules)}, workers=1),
+            "params:data_processing": DataProcessing.from_base(
+                rule_sets={"paper": RedditRules.from_base(**rules)}, workers=1
+            ),
             "params:scratch": str(tmp_path_factory.mktemp("scratch")),
         }
         outputs = ("dialogues", "filter_report", "rejected_lines", "filter_figure", "situations")

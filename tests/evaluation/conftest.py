@@ -11,6 +11,7 @@ import pytest
 from sage_dialog import schemas
 from sage_dialog.config import Evaluation
 from sage_dialog.core.seeds import generator
+from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.corpora.reddit.funnel_figure import funnel_figure
 from sage_dialog.evaluation.benchmarks.scores import Score, benchmark_scores
 from sage_dialog.evaluation.bootstrap import Bootstrap
@@ -32,48 +33,45 @@ from sage_dialog.evaluation.replies.emotions import (
 from sage_dialog.evaluation.replies.failures import failure_modes
 from sage_dialog.evaluation.replies.replies import reply_statistics
 from sage_dialog.evaluation.report.report import Contents
+from sage_dialog.pipelines.evaluation.nodes import by_policy
 from sage_dialog.roles.protocols import Comparison, Verdict
-from sage_dialog.sac import Chain, Intent, render
+from sage_dialog.sac import Chain, Intent, render, strip_blocks
 
 EMOTIONS = ("afraid", "angry", "joyful", "lonely")
 POLICIES = {"sage_0": False, "sage_1": True, "sage_2": True, "sage_dpo": True}
 PAIRS = (("sage_0", "sage_1"), ("sage_1", "sage_2"), ("sage_0", "sage_dpo"))
 
 
-def _rollout_row(situation: str, turn: int, role: str, text: str, content: str | None = None) -> dict[str, Any]:
-    return {
-        "situation_id": situation,
-        "turn": turn,
-        "role": role,
-        "text": text,
-        "content": content or text,
-        "u_motivation": None,
-        "u_emotion": None,
-        "u_topics": None,
-        "a_motivation": None,
-        "a_emotion": None,
-        "a_topics": None,
-        "outcome": "turn limit",
-    }
+RolloutsOf = Callable[..., DataFrame]
 
 
 @pytest.fixture
-def rollouts_of() -> Callable[[dict[str, list[str]]], pa.Table]:
-    """From the agent's messages by situation, blocks included, to a table of TRAJECTORIES."""
+def rollouts_of() -> RolloutsOf:
+    """A function from each policy's agent messages by situation, blocks included, to a table of ROLLOUTS."""
 
-    def make(messages: dict[str, list[str]]) -> pa.Table:
-        from sage_dialog.sac import strip_blocks
+    def build(**messages: dict[str, list[str]]) -> DataFrame:
+        tables = []
+        for policy, by_situation in messages.items():
+            rows = []
+            for situation, contents in by_situation.items():
+                rows.append(_rollout_row(policy, situation, 0, "user", f"This is {situation}."))
+                for place, content in enumerate(contents):
+                    text = strip_blocks(content)
+                    rows.append(_rollout_row(policy, situation, 2 * place + 1, "assistant", text, content))
+                    rows.append(
+                        _rollout_row(policy, situation, 2 * place + 2, "user", f"Answer {place} in {situation}.")
+                    )
+            tables += rows[::-1]  # not in the order of the turns: readers sort by turn
+        return from_rows(tables, schemas.ROLLOUTS)
 
-        rows = []
-        for situation, contents in messages.items():
-            rows.append(_rollout_row(situation, 0, "user", f"This is {situation}."))
-            for place, content in enumerate(contents):
-                rows.append(_rollout_row(situation, 2 * place + 1, "assistant", strip_blocks(content), content))
-                rows.append(_rollout_row(situation, 2 * place + 2, "user", f"Answer {place} in {situation}."))
-        # Rows in another order than they were said: readers sort by turn.
-        return pa.Table.from_pylist(rows[::-1], schema=schemas.TRAJECTORIES)
+    return build
 
-    return make
+
+def _rollout_row(
+    policy: str, situation: str, turn: int, role: str, text: str, content: str | None = None
+) -> dict[str, Any]:
+    place = {"policy": policy, "situation_id": situation, "turn": turn, "outcome": "turn limit"}
+    return {**place, "role": role, "text": text, "content": content or text}
 
 
 class PrefersLonger:
@@ -115,20 +113,20 @@ def situations() -> pa.Table:
 @pytest.fixture
 def config() -> Evaluation:
     sampling = {"temperature": 1.0, "top_k": 100}
-    return Evaluation(agent=sampling, user=sampling, pairs=PAIRS, exchanges=4)
+    return Evaluation.from_base(agent=sampling, user=sampling, pairs=PAIRS, exchanges=4)
 
 
 @pytest.fixture
-def rollouts(rollouts_of: Callable[[dict[str, list[str]]], pa.Table], situations: pa.Table) -> dict[str, pa.Table]:
+def rollouts(rollouts_of: RolloutsOf, situations: pa.Table) -> DataFrame:
     """sage_0 writes no blocks; the others do, but for a few broken ones, and later ones say more."""
-    tables = {}
+    messages: dict[str, dict[str, list[str]]] = {policy: {} for policy in POLICIES}
     for rank, (policy, blocks) in enumerate(POLICIES.items()):
-        messages = {}
         for situation in situations.to_pylist():
             draw = generator(0, "made-up run", policy, situation["situation_id"])
-            messages[situation["situation_id"]] = [_message(draw, situation, rank, blocks, place) for place in range(4)]
-        tables[policy] = rollouts_of(messages)
-    return tables
+            messages[policy][situation["situation_id"]] = [
+                _message(draw, situation, rank, blocks, place) for place in range(4)
+            ]
+    return rollouts_of(**messages)
 
 
 def _message(draw: Any, situation: dict[str, str], rank: int, blocks: bool, place: int) -> str:
@@ -160,7 +158,8 @@ def _benchmarks() -> dict[str, list[Score]]:
 
 
 @pytest.fixture
-def contents(bootstrap: Bootstrap, config: Evaluation, situations: pa.Table, rollouts: dict[str, pa.Table]) -> Contents:
+def contents(bootstrap: Bootstrap, config: Evaluation, situations: pa.Table, rollouts: DataFrame) -> Contents:
+    rollouts = by_policy(rollouts)
     with_blocks = [policy for policy, blocks in POLICIES.items() if blocks]
     votes = collect_votes(rollouts, config.pairs, PrefersLonger())
     scores = [
@@ -218,9 +217,9 @@ def contents(bootstrap: Bootstrap, config: Evaluation, situations: pa.Table, rol
                 "a_topics": ["garden"],
             }
     funnel = [
-        {"month": month, "step": step, "rule": rule, "unit": unit, "came_in": came_in, "removed": removed}
+        {"month": month, "step": step, "rule": rule, "unit": unit, "n_in": n_in, "n_removed": removed}
         for month in ("2015-02", "2015-03")
-        for step, (rule, unit, came_in, removed) in enumerate(
+        for step, (rule, unit, n_in, removed) in enumerate(
             [
                 ("not_json", "line", 5000, 12),
                 ("lone_surrogate", "line", 4988, 0),

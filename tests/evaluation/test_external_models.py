@@ -16,13 +16,16 @@ from scripted_engine import ScriptedEngine
 from sage_dialog import schemas
 from sage_dialog.config import Caps, Evaluation, Llm, SacAugmentation, SamplingConfig
 from sage_dialog.core.policies import Policy, PolicyCard
+from sage_dialog.core.tables import from_arrow
 from sage_dialog.datasets.external_models import ExternalModels
-from sage_dialog.hooks import RunRefused, check_parameters
+from sage_dialog.hooks import RunRefused
+from sage_dialog.hooks.validation import validate_parameters
 from sage_dialog.inference.engine import Prompt
 from sage_dialog.llm import server as server_module
 from sage_dialog.llm.budget import Budget
 from sage_dialog.llm.requests import StopRunError
 from sage_dialog.pipelines.evaluation.nodes import (
+    collect_rollouts,
     describe_policies,
     describe_replies,
     judge_pairs,
@@ -31,8 +34,11 @@ from sage_dialog.pipelines.evaluation.nodes import (
 from sage_dialog.roles.offline.judge import OfflineJudge
 from sage_dialog.sac import Chain, Intent, render
 
-SAMPLING = {"agent": SamplingConfig(max_new_tokens=20), "user": SamplingConfig(max_new_tokens=20)}
-DIALS = Evaluation(**SAMPLING, exchanges=2, pairs=(("sage_0", "theirs"),), one_question=False)
+SAMPLING = {
+    "agent": SamplingConfig.from_base(max_new_tokens=20, top_k=100),
+    "user": SamplingConfig.from_base(max_new_tokens=20, top_k=100),
+}
+DIALS = Evaluation.from_base(**SAMPLING, exchanges=2, pairs=(("sage_0", "theirs"),), one_question=False)
 
 
 def answer(body: dict[str, Any]) -> str:
@@ -74,7 +80,7 @@ def situations() -> pa.Table:
 def outside(server: FaultyServer, tmp_path: Path, caps: Caps | None = None, **more: Any) -> ExternalModels:
     endpoint = {"base_urls": [server.url], "model": MODEL, "sampling": {"max_tokens": 50}, "timeout_s": 10}
     entry = ExternalModels(models={"theirs": {"endpoint": endpoint, **more}})
-    llm = Llm(response_cache=str(tmp_path / f"{len(list(tmp_path.iterdir()))}.sqlite"))
+    llm = Llm.from_base(response_cache=str(tmp_path / f"{len(list(tmp_path.iterdir()))}.sqlite"))
     entry.bind_budget(llm, Budget(caps or Caps(), {}, {}))
     return entry
 
@@ -82,7 +88,7 @@ def outside(server: FaultyServer, tmp_path: Path, caps: Caps | None = None, **mo
 def played(
     entry: ExternalModels, players: dict[str, Policy], scratch: Path, user: ScriptedEngine | None = None
 ) -> pa.Table:
-    mix = SacAugmentation(system_prompts={"listener": "Listen.", "speaker": "Share."})
+    mix = SacAugmentation.from_base(system_prompts={"listener": "Listen.", "speaker": "Share."})
     opened = user or ScriptedEngine(shares)
     return play_external_models(
         *(players["sage_0"], players["sage_1"], situations(), lambda *_: opened, entry.load(), DIALS, mix, 0, None),
@@ -92,8 +98,8 @@ def played(
 
 def test_it_talks_with_the_same_user_and_every_reply_of_a_failing_server_is_its_own(server, players, tmp_path) -> None:
     rollouts = played(outside(server, tmp_path), players, tmp_path / "scratch")
-    assert rollouts.schema == schemas.EXTERNAL_ROLLOUTS
-    assert set(rollouts["model"].to_pylist()) == {"theirs"}
+    assert rollouts.schema == schemas.ROLLOUTS
+    assert set(rollouts["policy"].to_pylist()) == {"theirs"}
     for situation in situations().to_pylist():
         rows = [row for row in rollouts.to_pylist() if row["situation_id"] == situation["situation_id"]]
         texts = [row["text"] for row in rows]
@@ -134,8 +140,9 @@ def test_a_cap_holds_for_it(server, players, tmp_path) -> None:
 def test_it_is_judged_and_described_like_a_policy(server, players, tmp_path) -> None:
     entry = outside(server, tmp_path)
     theirs = played(entry, players, tmp_path / "scratch")
-    ours = theirs.drop_columns("model")
-    votes = judge_pairs(DIALS, [OfflineJudge()], sage_0=ours, external_rollouts=theirs)
+    ours = from_arrow(theirs.drop_columns("policy"))
+    rollouts = collect_rollouts(from_arrow(theirs), sage_0=ours, sage_1=ours)
+    votes = judge_pairs(DIALS, [OfflineJudge()], rollouts)
     assert votes.num_rows == 2 * 12
     assert set(votes["policy_b"].to_pylist()) == {"theirs"}
     cards = describe_policies(entry.load(), **players)
@@ -143,7 +150,7 @@ def test_it_is_judged_and_described_like_a_policy(server, players, tmp_path) -> 
         cards.to_pylist()[-1] | {"policy": "theirs", "kind": "outside", "base": MODEL, "blocks": False}
         == (cards.to_pylist()[-1])
     )
-    statistics = describe_replies(DIALS, cards, sage_0=ours, sage_1=ours, external_rollouts=theirs)[2]
+    statistics = describe_replies(DIALS, cards, rollouts)[2]
     assert set(statistics["policy"].to_pylist()) == {"sage_0", "sage_1", "theirs"}
 
 
@@ -151,7 +158,7 @@ def test_no_outside_model_is_an_empty_table_and_opens_no_engine(players, tmp_pat
     def never(*_: Any) -> Any:
         raise AssertionError("an engine was opened")
 
-    mix = SacAugmentation(system_prompts={"listener": "Listen."})
+    mix = SacAugmentation.from_base(system_prompts={"listener": "Listen."})
     arguments = (players["sage_0"], players["sage_1"], situations(), never, {}, DIALS, mix, 0, None, str(tmp_path))
     assert play_external_models(*arguments).num_rows == 0
 
@@ -161,10 +168,10 @@ def test_pairs_may_name_it_and_its_name_is_no_policys(open_session: Any) -> None
         shipped_parameters = session.load_context().config_loader["parameters"]
     pairs = {"evaluation": shipped_parameters["evaluation"] | {"pairs": [["theirs", "sage_dpo"]]}}
     with pytest.raises(RunRefused, match="no policy is called 'theirs'"):
-        check_parameters(shipped_parameters | pairs)
-    check_parameters(shipped_parameters | pairs, external_models=("theirs",))
-    with pytest.raises(RunRefused, match="sage_1 is a policy, and an outside model"):
-        check_parameters(shipped_parameters, external_models=("sage_1",))
+        validate_parameters(shipped_parameters | pairs)
+    validate_parameters(shipped_parameters | pairs, external_models=("theirs",))
+    with pytest.raises(RunRefused, match="sage_1 names a policy and an external model"):
+        validate_parameters(shipped_parameters, external_models=("sage_1",))
 
 
 def test_an_entry_that_is_not_right_says_so_and_shows_no_key() -> None:

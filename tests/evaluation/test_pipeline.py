@@ -14,9 +14,10 @@ from nbclient import NotebookClient
 from sage_dialog import schemas
 from sage_dialog.config import Evaluation
 from sage_dialog.core.policies import Policy, PolicyCard
+from sage_dialog.core.tables import DataFrame, from_arrow, from_rows
 from sage_dialog.evaluation.report.report import Contents
 from sage_dialog.pipelines.evaluation import create_pipeline
-from sage_dialog.pipelines.evaluation.nodes import check_judges, count_wins, rank_policies
+from sage_dialog.pipelines.evaluation.nodes import by_policy, check_judges, count_wins, rank_policies
 from sage_dialog.roles.offline.judge import OfflineJudge
 from sage_dialog.roles.offline.selector import OfflineSelector
 
@@ -43,12 +44,12 @@ def training_log() -> pa.Table:
 
 @pytest.fixture
 def finished(
-    contents: Contents, rollouts: dict[str, pa.Table], policies: dict[str, Policy], config: Evaluation
+    contents: Contents, rollouts: DataFrame, policies: dict[str, Policy], config: Evaluation
 ) -> dict[str, Any]:
     """What a run of everything behind the rollouts saves."""
     data: dict[str, Any] = {
         **policies,
-        **{f"rollouts_{policy}": table for policy, table in rollouts.items()},
+        **{f"rollouts_{policy}": from_arrow(table) for policy, table in by_policy(rollouts).items()},
         "situations": contents.situations,
         "filter_report": contents.filter_report,
         "filter_figure": contents.filter_figure,
@@ -58,7 +59,7 @@ def finished(
         **{f"training_rejects_{policy}": contents.training_rejects[policy] for policy in POLICIES[1:]},
         "external_models": {},
         "human_votes": {},
-        "external_rollouts": pa.Table.from_pylist([], schema=schemas.EXTERNAL_ROLLOUTS),
+        "external_rollouts": from_rows([], schemas.ROLLOUTS),
         "annotator": OfflineSelector(),
         "selector": OfflineSelector(),
         "judges": [OfflineJudge()],
@@ -142,7 +143,7 @@ def test_each_part_of_the_report_is_the_table_of_its_name(monkeypatch: pytest.Mo
     )
     role = SimpleNamespace(name="some role")
     given = {"annotator": role, "selector": role, "judges": [role]}
-    given |= {"external_rollouts": schemas.EXTERNAL_ROLLOUTS.empty_table()}
+    given |= {"rollouts": from_rows([], schemas.ROLLOUTS)}
     node.run({name: name for name in node.inputs} | given)
     (contents,) = written
     trained = POLICIES[1:]
@@ -152,7 +153,7 @@ def test_each_part_of_the_report_is_the_table_of_its_name(monkeypatch: pytest.Mo
         "roles": dict.fromkeys(("annotator", "selector"), "some role"),
         "judges": ["some role"],
         "policies": "policy_cards",
-        "rollouts": {policy: f"rollouts_{policy}" for policy in POLICIES},
+        "rollouts": {},
         "training_rejects": {policy: f"training_rejects_{policy}" for policy in trained},
         "candidates": "candidates_3",
         "trajectories": "trajectories_3",
@@ -170,13 +171,13 @@ def test_every_trained_policy_shows_its_training() -> None:
     )
 
 
-def test_the_truth_is_compared_with_the_judges(contents: Contents, rollouts: dict[str, pa.Table]) -> None:
+def test_the_truth_is_compared_with_the_judges(contents: Contents, rollouts: DataFrame) -> None:
     votes = contents.judge_votes
     truth = pa.Table.from_pylist(
         [{**row, "judge": "world truth", "vote": "a"} for row in votes.to_pylist()], schema=schemas.JUDGE_VOTES
     )
     checks, lengths, agreement, kin = check_judges(
-        votes, contents.policies, contents.config, seed=3, external_votes=truth, **rollouts
+        votes, contents.policies, rollouts, contents.config, seed=3, external_votes=truth
     )
     assert [(row["judge_a"], row["judge_b"]) for row in agreement.to_pylist()] == [
         ("offline-test-judge", "world truth")
@@ -185,13 +186,13 @@ def test_the_truth_is_compared_with_the_judges(contents: Contents, rollouts: dic
         assert "world truth" not in table["judge"].to_pylist()
 
 
-def test_every_table_goes_by_the_rule_of_the_parameters(contents: Contents, rollouts: dict[str, pa.Table]) -> None:
+def test_every_table_goes_by_the_rule_of_the_parameters(contents: Contents, rollouts: DataFrame) -> None:
     torn = [{**row, "vote": "b" if row["order"] == "ab" else "tie"} for row in contents.judge_votes.to_pylist()]
     votes = pa.Table.from_pylist([*torn, *({**row, "judge": "k"} for row in torn)], schema=schemas.JUDGE_VOTES)
     shown = {}
     for rule in ("agreement", "half"):
         config = contents.config.model_copy(update={"outcome_rule": rule})
-        _, lengths, agreement, _ = check_judges(votes, contents.policies, config, seed=3, **rollouts)
+        _, lengths, agreement, _ = check_judges(votes, contents.policies, rollouts, config, seed=3)
         shown[rule] = (
             sum(count_wins(votes, config, seed=3)["wins_b"].to_pylist()),
             max(rank_policies(votes, config, seed=3)["rank"].to_pylist()),
@@ -227,7 +228,7 @@ def empty_tables(contents: Contents) -> dict[str, Any]:
 def test_the_notebook_shows_a_finished_run(
     truth: bool,
     finished: dict[str, Any],
-    rollouts: dict[str, pa.Table],
+    rollouts: DataFrame,
     contents: Contents,
     configured: Path,
     tmp_path: Path,
@@ -237,7 +238,7 @@ def test_the_notebook_shows_a_finished_run(
     monkeypatch.setenv("SAGE_PROJECT", str(configured))
     monkeypatch.setenv("SAGE_ENV", "test")
     catalog = KedroSession.create(project_path=configured, env="test").load_context().catalog
-    saved = {**empty_tables(contents), **finished, "rollouts_sage_dpo": rollouts["sage_dpo"]}
+    saved = {**empty_tables(contents), **finished, "rollouts_sage_dpo": by_policy(rollouts)["sage_dpo"]}
     if truth:
         saved |= {"truth_scores": contents.external_scores, "truth_win_rates": contents.external_win_rates}
     for name, data in saved.items():

@@ -16,7 +16,7 @@ from sage_dialog.training.checkpoints import TrainingRunDir
 
 RUN_JOB = worker.run_job
 PROJECT = Path(__file__).parents[2]
-TWO = Launcher(config=str(PROJECT / "conf/accelerate/ddp.yaml"), num_processes=2)
+TWO = Launcher.from_base(config=str(PROJECT / "conf/accelerate/ddp.yaml"), num_processes=2)
 
 
 def train(job: Path) -> None:

@@ -10,7 +10,6 @@ import click
 from kedro.framework.cli.utils import env_option
 
 from sage_dialog.commands.policies import Project
-from sage_dialog.core.tables import to_arrow
 from sage_dialog.hooks import shown, why_missing
 
 if TYPE_CHECKING:
@@ -115,6 +114,7 @@ def _rollouts(project: Project) -> dict[str, pa.Table]:
     """
     from kedro.io import DatasetError
 
+    from sage_dialog.evaluation.rollouts import concat_rollouts
     from sage_dialog.pipeline_registry import POLICIES
     from sage_dialog.pipelines.evaluation.nodes import by_policy
 
@@ -128,7 +128,9 @@ def _rollouts(project: Project) -> dict[str, pa.Table]:
             "`kedro run --pipelines demo` makes everything, from generated data."
         )
     try:
-        return by_policy({name: to_arrow(catalog.load(entry)) for name, entry in there.items()})
+        loaded = {name: catalog.load(entry) for name, entry in there.items()}
+        external = loaded.pop("external_rollouts", None)
+        return by_policy(concat_rollouts(loaded, external))
     except DatasetError as error:
         raise click.ClickException(str(error)) from error
 

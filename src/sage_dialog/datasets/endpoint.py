@@ -111,7 +111,7 @@ class Asking(Made):
         from sage_dialog.config import Llm
         from sage_dialog.llm.budget import Budget
 
-        llm = self._llm or Llm()
+        llm = self._llm or Llm.from_base()
         return (
             _response_cache(llm.response_cache),
             self._budget or Budget(llm.caps, llm.role_caps, llm.prices),

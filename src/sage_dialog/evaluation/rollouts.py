@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
+from sage_dialog.core.tables import DataFrame, conform
 from sage_dialog.dialogue import Message
 from sage_dialog.sac import Chain, parse
+from sage_dialog.schemas import ROLLOUTS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,6 +36,32 @@ class Reply:
         """None where the message has no blocks that parse."""
         chain = parse(self.content)
         return chain if isinstance(chain, Chain) else None
+
+
+def concat_rollouts(rollouts: Mapping[str, DataFrame], external_rollouts: DataFrame | None = None) -> DataFrame:
+    """Return the rollouts of policies and of external models as one table of `schemas.ROLLOUTS`.
+
+    Args:
+        rollouts: tables of `schemas.TRAJECTORIES` by policy.
+        external_rollouts: a table of `schemas.ROLLOUTS`.
+    """
+    tables = [rows.assign(policy=policy) for policy, rows in rollouts.items()]
+    return conform(pd.concat([*tables, external_rollouts] if external_rollouts is not None else tables), ROLLOUTS)
+
+
+def dialogues_by_policy(rollouts: DataFrame) -> dict[str, dict[str, tuple[Message, ...]]]:
+    """Return the dialogues of a table of `schemas.ROLLOUTS` as both sides read them, by policy and situation.
+
+    Policies come in their order in the table, situations sorted.
+    """
+    dialogues: dict[str, dict[str, list[Message]]] = {policy: {} for policy in rollouts["policy"].unique()}
+    rows = rollouts.sort_values(["situation_id", "turn"])[["policy", "situation_id", "role", "text"]]
+    for policy, situation, role, text in rows.itertuples(index=False, name=None):
+        dialogues[policy].setdefault(situation, []).append(Message(role, text))
+    return {
+        policy: {situation: tuple(messages) for situation, messages in by_situation.items()}
+        for policy, by_situation in dialogues.items()
+    }
 
 
 def whole_dialogues(rollouts: pa.Table) -> dict[str, tuple[Message, ...]]:

@@ -46,8 +46,8 @@ FILTER_REPORT = pa.schema(
         _required("step", pa.int32()),
         _required("rule", pa.string()),
         _required("unit", pa.string()),  # "line", "comment" or "path"
-        _required("came_in", pa.int64()),
-        _required("removed", pa.int64()),
+        _required("n_in", pa.int64()),
+        _required("n_removed", pa.int64()),
     ]
 )
 
@@ -135,7 +135,7 @@ TRAJECTORIES = pa.schema(
     ]
 )
 
-EXTERNAL_ROLLOUTS = pa.schema([_required("model", pa.string()), *TRAJECTORIES])  # "model": its name in the catalog
+ROLLOUTS = pa.schema([_required("policy", pa.string()), *TRAJECTORIES])  # of an external model: its name in the catalog
 
 DPO_PAIRS = pa.schema(
     [

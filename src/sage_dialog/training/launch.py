@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 WORKER = "sage_dialog.training.worker"
 """The program of a worker process."""
 
-IN_PROCESS = Launcher()
+IN_PROCESS = Launcher(config=None, num_processes=1, gradient_accumulation_steps=1)
 
 ALIVE, FAILED = "alive", "failed-{}.txt"
 

@@ -14,11 +14,11 @@ def report(**by_month: list[tuple[str, str, int]]) -> list[dict[str, Any]]:
     """Rows of FILTER_REPORT from 1,000 lines a month and what each rule (its name, its unit) took of them."""
     rows = []
     for month, taken in by_month.items():
-        came_in = 1_000
+        n_in = 1_000
         for step, (rule, unit, removed) in enumerate(taken, start=1):
             row = {"month": month, "step": step, "rule": rule, "unit": unit}
-            rows.append(row | {"came_in": came_in, "removed": removed})
-            came_in -= removed
+            rows.append(row | {"n_in": n_in, "n_removed": removed})
+            n_in -= removed
     return rows
 
 
@@ -42,7 +42,7 @@ def test_every_rule_has_its_words() -> None:
 
 
 def test_steps_are_summed_over_months() -> None:
-    summed = [(step.rule, step.unit, step.came_in, step.removed) for step in steps(BOTH)]
+    summed = [(step.rule, step.unit, step.n_in, step.n_removed) for step in steps(BOTH)]
     assert summed == [
         ("submission", "line", 2_000, 300),
         ("quote", "comment", 1_700, 50),
@@ -76,8 +76,8 @@ def test_a_picture_has_a_bar_for_each_rule_that_took_something() -> None:
         [],
         report(month=[("submission", "line", 0)]),
         report(month=[("submission", "line", 1_000), ("link", "path", 0)]),
-        [row | {"came_in": 0, "removed": 0} for row in BOTH],
-        [row | {"came_in": row["came_in"] * 3_300_000, "removed": row["removed"] * 3_300_000} for row in BOTH],
+        [row | {"n_in": 0, "n_removed": 0} for row in BOTH],
+        [row | {"n_in": row["n_in"] * 3_300_000, "n_removed": row["n_removed"] * 3_300_000} for row in BOTH],
     ],
     ids=["no months", "nothing taken", "nothing left", "no lines", "all of Reddit"],
 )

@@ -16,7 +16,7 @@ from sage_dialog.corpora.reddit import read_dialogues, run
 from sage_dialog.microworld import reddit as microworld
 from sage_dialog.microworld.world import load_world
 
-RULES = RedditRules(min_turns=3)
+RULES = RedditRules.from_base(min_turns=3)
 DUMPS, BUCKETS = 6, 4
 
 # Reads the months and kills itself in its n-th piece of work: when the work is done and nothing of it is kept yet.
@@ -138,8 +138,8 @@ def test_processes_that_are_killed_leave_what_they_finished(months, read, tmp_pa
 
 def test_rules_that_ask_about_paths_leave_extracted_months_as_they_are(read, tmp_path):
     read(tmp_path)
-    assert read(tmp_path, rules=RedditRules(min_turns=4))[1] == (0, BUCKETS)
-    assert read(tmp_path, rules=RedditRules(min_body_words=3))[1] == (DUMPS, BUCKETS)
+    assert read(tmp_path, rules=RedditRules.from_base(min_turns=4))[1] == (0, BUCKETS)
+    assert read(tmp_path, rules=RedditRules.from_base(min_body_words=3))[1] == (DUMPS, BUCKETS)
     assert read(tmp_path)[1] == (0, 0)
 
 

@@ -22,7 +22,7 @@ def test_spark_and_processes_give_the_same_tables_and_go_on_after_a_kill(tmp_pat
     for name, content in months(load_world(), 60, seed=3).items():
         files[name] = tmp_path / name
         files[name].write_bytes(content)
-    rules = RedditRules(min_mean_words=3, require_question=False, min_sentiment=-0.5)
+    rules = RedditRules.from_base(min_mean_words=3, require_question=False, min_sentiment=-0.5)
     expected = read_dialogues(files, rules, scratch=tmp_path / "here", workers=1)
 
     kept, keep = [], spark.keep_assembled

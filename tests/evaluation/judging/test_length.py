@@ -9,7 +9,9 @@ import pytest
 from scipy.optimize import minimize
 
 from sage_dialog import schemas
+from sage_dialog.core.tables import DataFrame
 from sage_dialog.evaluation.judging.length import length_control, words_said
+from sage_dialog.pipelines.evaluation.nodes import by_policy
 
 Words = dict[str, dict[str, int]]
 
@@ -41,10 +43,10 @@ def pseudo_counts(
     return ["b" if won else "a" for won in wins], words_of(old.tolist(), new.tolist())
 
 
-def test_words_are_those_of_the_replies_without_blocks(rollouts_of: Callable[[dict[str, list[str]]], pa.Table]) -> None:
+def test_words_are_those_of_the_replies_without_blocks(rollouts_of: Callable[..., DataFrame]) -> None:
     block = "{u_motivation: x, u_emotion: y, u_topic: []} {a_motivation: x, a_emotion: y, a_topic: []} "
-    table = rollouts_of({"s1": [block + "one two three", "four"], "s2": []})
-    assert words_said({"new": table}) == {"new": {"s1": 4, "s2": 0}}
+    rollouts = by_policy(rollouts_of(new={"s1": [block + "one two three", "four"], "s2": []}))
+    assert words_said(rollouts) == {"new": {"s1": 4, "s2": 0}}
 
 
 def test_a_policy_that_wins_by_length_alone_wins_nothing_at_equal_length() -> None:

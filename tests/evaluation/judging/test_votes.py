@@ -9,11 +9,13 @@ from scipy.stats import beta
 
 from sage_dialog import schemas
 from sage_dialog.config import OutcomeRule
+from sage_dialog.core.tables import DataFrame
 from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.judging.votes import Answers, collect_votes, outcomes, win_rates
+from sage_dialog.pipelines.evaluation.nodes import by_policy
 from sage_dialog.roles.protocols import Comparison, Verdict
 
-Rollouts = Callable[[dict[str, list[str]]], pa.Table]
+Rollouts = Callable[..., DataFrame]
 
 
 def votes_of(*by_order: tuple[str, str]) -> list[dict[str, Any]]:
@@ -33,10 +35,11 @@ class SaysFirst:
 
 
 def test_each_pair_is_read_in_both_orders(rollouts_of: Rollouts, prefers_longer: Any) -> None:
-    rollouts = {
-        "old": rollouts_of({"s1": ["a b c"], "s2": ["a"], "s3": ["a b"]}),
-        "new": rollouts_of({"s1": ["a"], "s2": ["a b c"], "s3": ["b a"]}),
-    }
+    rollouts = by_policy(
+        rollouts_of(
+            old={"s1": ["a b c"], "s2": ["a"], "s3": ["a b"]}, new={"s1": ["a"], "s2": ["a b c"], "s3": ["b a"]}
+        )
+    )
     votes = collect_votes(rollouts, [("old", "new")], prefers_longer)
     assert [(vote["situation_id"], vote["order"], vote["vote"]) for vote in votes] == [
         ("s1", "ab", "a"),
@@ -51,7 +54,7 @@ def test_each_pair_is_read_in_both_orders(rollouts_of: Rollouts, prefers_longer:
 
 
 def test_a_judge_that_goes_by_position_decides_nothing(rollouts_of: Rollouts) -> None:
-    rollouts = {name: rollouts_of({"s1": [f"{name} says this"]}) for name in ("old", "new")}
+    rollouts = by_policy(rollouts_of(old={"s1": ["old says this"]}, new={"s1": ["new says this"]}))
     votes = collect_votes(rollouts, [("old", "new")], SaysFirst())
     assert [vote["vote"] for vote in votes] == ["a", "b"]
     assert outcomes(votes)[("says-first", "old", "new")] == {"s1": "tie"}
@@ -62,7 +65,7 @@ def test_a_judge_that_leaves_an_answer_out_is_an_error(rollouts_of: Rollouts) ->
         def judge(self, comparisons: list[Comparison]) -> list[Verdict]:
             return list(super().judge(comparisons))[1:]
 
-    rollouts = {name: rollouts_of({"s1": ["a"]}) for name in ("old", "new")}
+    rollouts = by_policy(rollouts_of(old={"s1": ["a"]}, new={"s1": ["a"]}))
     with pytest.raises(ValueError, match="shorter"):
         collect_votes(rollouts, [("old", "new")], Forgets())
 
@@ -78,7 +81,7 @@ def test_the_judge_hears_no_blocks(rollouts_of: Rollouts) -> None:
             heard.extend(comparisons)
             return super().judge(comparisons)
 
-    rollouts = {"old": rollouts_of({"s1": [block + "Oh no."]}), "new": rollouts_of({"s1": ["Oh no."]})}
+    rollouts = by_policy(rollouts_of(old={"s1": [block + "Oh no."]}, new={"s1": ["Oh no."]}))
     collect_votes(rollouts, [("old", "new")], Listens())
     assert heard[0].first == heard[0].second
     assert [said.text for said in heard[0].first] == ["This is s1.", "Oh no.", "Answer 0 in s1."]
@@ -142,7 +145,7 @@ def test_unreadable_answers_stay_in_the_votes(rollouts_of: Rollouts) -> None:
         def judge(self, comparisons: list[Comparison]) -> list[Verdict]:
             return [Verdict("unreadable", "Dialog Q is better") for _ in comparisons]
 
-    rollouts = {name: rollouts_of({"s1": ["a"]}) for name in ("old", "new")}
+    rollouts = by_policy(rollouts_of(old={"s1": ["a"]}, new={"s1": ["a"]}))
     votes = collect_votes(rollouts, [("old", "new")], Mumbles())
     assert [(vote["vote"], vote["raw_response"]) for vote in votes] == [("unreadable", "Dialog Q is better")] * 2
 
@@ -187,7 +190,7 @@ def test_nothing_decided_has_no_rate(answers: tuple[str, str], bootstrap: Bootst
 
 
 def test_a_situation_that_one_policy_did_not_play_is_named(rollouts_of: Rollouts, prefers_longer: Any) -> None:
-    rollouts = {"old": rollouts_of({"s1": ["a"], "s2": ["a"]}), "new": rollouts_of({"s1": ["a"]})}
+    rollouts = by_policy(rollouts_of(old={"s1": ["a"], "s2": ["a"]}, new={"s1": ["a"]}))
     with pytest.raises(ValueError, match=r"'s2' was played by old but not by new"):
         collect_votes(rollouts, [("old", "new")], prefers_longer)
     with pytest.raises(ValueError, match=r"'s2' was played by old but not by new"):
@@ -196,7 +199,7 @@ def test_a_situation_that_one_policy_did_not_play_is_named(rollouts_of: Rollouts
 
 def test_a_policy_that_was_not_rolled_out_is_named(rollouts_of: Rollouts, prefers_longer: Any) -> None:
     with pytest.raises(ValueError, match=r"'sage_7' is compared but was not rolled out.*may name old"):
-        collect_votes({"old": rollouts_of({"s1": ["a"]})}, [("old", "sage_7")], prefers_longer)
+        collect_votes(by_policy(rollouts_of(old={"s1": ["a"]})), [("old", "sage_7")], prefers_longer)
 
 
 def test_a_missing_order_is_named() -> None:

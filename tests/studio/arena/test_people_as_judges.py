@@ -11,10 +11,12 @@ from voting import PAIRS, table
 
 from sage_dialog import schemas
 from sage_dialog.config import Evaluation, OutcomeRule
+from sage_dialog.core.tables import DataFrame, from_arrow
 from sage_dialog.datasets.human_votes import HumanVotes
 from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.judging.judge_bias import judge_checks, self_preference
 from sage_dialog.evaluation.judging.votes import both_orders, outcomes, win_rates
+from sage_dialog.evaluation.rollouts import concat_rollouts
 from sage_dialog.pipelines.evaluation.nodes import check_judges, count_wins, gather_votes, rank_policies
 from sage_dialog.studio.arena.ballots import plan_ballots
 from sage_dialog.studio.arena.session import Session
@@ -87,6 +89,10 @@ def test_a_person_who_judged_little_takes_nothing_from_self_preference() -> None
     assert (without["n"], without["neutral_share"]) == (2, 0.75)
 
 
+def rollouts_table(rollouts: dict[str, pa.Table]) -> DataFrame:
+    return concat_rollouts({policy: from_arrow(rows) for policy, rows in rollouts.items()})
+
+
 SAID = {  # on sage_0 against sage_1, by situation
     "anna": dict(enumerate("aabbbbtab")),
     "bert": dict(enumerate("abbbbatab")),
@@ -113,14 +119,14 @@ def test_raters_votes_come_out_as_judges_of_every_table(
     at_the_arena(new_session, rollouts, "bert")
     new_session("cleo")  # has looked, and not voted
     sampling = {"temperature": 1.0, "top_k": 100}
-    config = Evaluation(agent=sampling, user=sampling, pairs=PAIRS, replicates=400)
+    config = Evaluation.from_base(agent=sampling, user=sampling, pairs=PAIRS, replicates=400)
     models = [
         vote for n in range(9) for pair in PAIRS for vote in both(n, "b", "m", policy_a=pair[0], policy_b=pair[1])
     ]
     model_votes = pa.Table.from_pylist(models, schema=schemas.JUDGE_VOTES)
 
     human_votes = HumanVotes(filepath=str(tmp_path)).load()
-    votes, rejects = gather_votes(model_votes, human_votes, config, **rollouts)
+    votes, rejects = gather_votes(model_votes, human_votes, config, rollouts_table(rollouts))
     assert votes.schema == schemas.JUDGE_VOTES and rejects.schema == schemas.VOTE_REJECTS
     assert votes.slice(0, len(models)).equals(model_votes) and votes.num_rows == len(models) + 18
     assert rejects.num_rows == 0
@@ -132,7 +138,7 @@ def test_raters_votes_come_out_as_judges_of_every_table(
 
     cards = [{**dict.fromkeys(schemas.POLICIES.names, "x"), "policy": name, "blocks": True} for name in rollouts]
     policies = pa.Table.from_pylist(cards, schema=schemas.POLICIES)
-    checks, _, agreement, _ = check_judges(votes, policies, config, 7, **rollouts)
+    checks, _, agreement, _ = check_judges(votes, policies, rollouts_table(rollouts), config, 7)
     compared = {(row["judge_a"], row["judge_b"]): row for row in agreement.to_pylist()}
     assert set(compared) == {("m", "human:anna"), ("m", "human:bert"), ("human:anna", "human:bert")}
     raters = compared["human:anna", "human:bert"]
@@ -145,5 +151,5 @@ def test_raters_votes_come_out_as_judges_of_every_table(
     assert first["human:anna"]["n"] == 8 and first["m"]["value"] == 0.5
 
     rollouts["sage_1"] = table("sage_1", 9, "another voice")
-    votes, rejects = gather_votes(model_votes, human_votes, config, **rollouts)
+    votes, rejects = gather_votes(model_votes, human_votes, config, rollouts_table(rollouts))
     assert votes.equals(model_votes) and rejects.num_rows == 18

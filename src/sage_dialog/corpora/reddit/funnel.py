@@ -22,10 +22,10 @@ def filter_report(lines: Mapping[str, int], removed: Mapping[tuple[str, Rule], i
     """
     rows = []
     for month in sorted(lines):
-        came_in = lines[month]
+        n_in = lines[month]
         for step, rule in enumerate(Rule, start=1):
             taken = removed.get((month, rule), 0)
             row = {"month": month, "step": step, "rule": rule.value, "unit": unit(rule)}
-            rows.append(row | {"came_in": came_in, "removed": taken})
-            came_in -= taken
+            rows.append(row | {"n_in": n_in, "n_removed": taken})
+            n_in -= taken
     return pa.Table.from_pylist(rows, schema=FILTER_REPORT)

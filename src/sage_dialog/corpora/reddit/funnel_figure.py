@@ -50,21 +50,21 @@ INK, FAINT, LEFT, TAKEN, MARK = "#1d2733", "#6b7682", "#d5dce1", "#c4581f", "#2f
 
 
 class Step(NamedTuple):
-    """One rule, all months together: of `came_in` (lines, comments or paths: `unit`) it took `removed`."""
+    """One rule, all months together: of `n_in` (lines, comments or paths: `unit`) it took `n_removed`."""
 
     rule: str
     unit: str
-    came_in: int
-    removed: int
+    n_in: int
+    n_removed: int
 
     @property
     def left(self) -> int:
-        return self.came_in - self.removed
+        return self.n_in - self.n_removed
 
     @property
     def share(self) -> str:
         """What it took of what came in; a share that is neither nothing nor all never looks like it."""
-        percent = 100 * self.removed / self.came_in
+        percent = 100 * self.n_removed / self.n_in
         return "100 %" if not self.left else "<0.1 %" if percent < 0.1 else f"{min(percent, 99.9):.1f} %"
 
 
@@ -82,10 +82,10 @@ def steps(filter_report: Iterable[Mapping[str, Any]]) -> list[Step]:
     """The rules in the order in which they are asked, from rows of `schemas.FILTER_REPORT`."""
     sums: dict[int, Step] = {}
     for row in filter_report:
-        came_in, removed = row["came_in"], row["removed"]
+        n_in, n_removed = row["n_in"], row["n_removed"]
         if (before := sums.get(row["step"])) is not None:
-            came_in, removed = came_in + before.came_in, removed + before.removed
-        sums[row["step"]] = Step(row["rule"], row["unit"], came_in, removed)
+            n_in, n_removed = n_in + before.n_in, n_removed + before.n_removed
+        sums[row["step"]] = Step(row["rule"], row["unit"], n_in, n_removed)
     return [sums[step] for step in sorted(sums)]
 
 
@@ -98,7 +98,7 @@ def months(filter_report: Iterable[Mapping[str, Any]]) -> list[Month]:
 
 
 def _month(month: str, chain: Sequence[Step]) -> Month:
-    first = {step.unit: step.came_in for step in reversed(chain)}
+    first = {step.unit: step.n_in for step in reversed(chain)}
     return Month(month, first.get("line", 0), first.get("comment", 0), first.get("path", 0), dialogues=chain[-1].left)
 
 
@@ -138,14 +138,14 @@ class _Bar(NamedTuple):
 
 
 def _bars(chain: Sequence[Step]) -> list[_Bar]:
-    if not chain or not chain[0].came_in:
+    if not chain or not chain[0].n_in:
         return []
     bars, unit = [], ""
     for step in chain:
         if step.unit != unit:
             unit = step.unit
-            bars.append(_Bar(_counted(step.came_in, unit), step.came_in))
-        if step.removed:
+            bars.append(_Bar(_counted(step.n_in, unit), step.n_in))
+        if step.n_removed:
             bars.append(_Bar(step.rule.replace("_", " "), step.left, step))
     return [*bars, _Bar(_counted(chain[-1].left, "dialogue"), chain[-1].left)]
 
@@ -160,13 +160,13 @@ def _draw(axes: Axes, bars: Sequence[_Bar]) -> None:
     axes.set_xscale("log")
     axes.set_xlim(start, end)
     axes.set_ylim(len(bars) - 0.4, -0.6)
-    most = f"{max(bar.rule.removed if bar.rule else 0 for bar in bars):,}"
+    most = f"{max(bar.rule.n_removed if bar.rule else 0 for bar in bars):,}"
     for place, bar in enumerate(bars):
         left = max(bar.left, start)
         axes.barh(place, left - start, left=start, height=0.72, color=LEFT if bar.rule else MARK)
         if bar.rule:
-            axes.barh(place, bar.rule.came_in - left, left=left, height=0.72, color=TAKEN)
-            taken = f"{_right(f'{bar.rule.removed:,}', most)}   {_right(bar.rule.share, '99.9 %')}"
+            axes.barh(place, bar.rule.n_in - left, left=left, height=0.72, color=TAKEN)
+            taken = f"{_right(f'{bar.rule.n_removed:,}', most)}   {_right(bar.rule.share, '99.9 %')}"
             axes.text(1.02, place, taken, transform=beside, va="center", fontsize=8.5, color=INK)
     axes.text(1.02, -1.0, "taken of what came in", transform=beside, va="center", fontsize=8.5, color=TAKEN)
     axes.set_yticks(range(len(bars)), [bar.name for bar in bars], fontsize=9, color=INK, parse_math=False)

@@ -327,8 +327,8 @@ def _funnel(filter_report: pa.Table) -> dict[str, Any]:
     """The rules that took something, in order, all months together, each with what it takes; names of the others."""
     chain = steps(filter_report.to_pylist())
     return {
-        "taking": [(step, _meaning(step)) for step in chain if step.removed],
-        "idle": [step.rule.replace("_", " ") for step in chain if not step.removed],
+        "taking": [(step, _meaning(step)) for step in chain if step.n_removed],
+        "idle": [step.rule.replace("_", " ") for step in chain if not step.n_removed],
         "left": chain[-1].left if chain else 0,
     }
 

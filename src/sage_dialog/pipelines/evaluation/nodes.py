@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_dialog.config import Evaluation, SacAugmentation
 from sage_dialog.core.policies import Policy
-from sage_dialog.core.tables import Table, table
+from sage_dialog.core.tables import DataFrame, Table, table
 from sage_dialog.inference.engine import OpenEngine
 from sage_dialog.inference.external_models import ExternalModel, ExternalModelEngine
 from sage_dialog.roles.protocols import Annotator, Judge, Selector
@@ -89,9 +89,9 @@ def play_external_models(
     """Dialogues of models of others with the same simulated user on the same situations.
 
     Returns:
-        A table of `schemas.EXTERNAL_ROLLOUTS`, without rows where there are no such models.
+        A table of `schemas.ROLLOUTS`, without rows where there are no such models.
     """
-    from sage_dialog.schemas import EXTERNAL_ROLLOUTS
+    from sage_dialog.schemas import ROLLOUTS
     from sage_dialog.selfplay.search import rollout
 
     rows = []
@@ -100,11 +100,18 @@ def play_external_models(
         played = rollout(
             opened, model, user, situations, evaluation, sac_augmentation.system_prompts, seed, Path(scratch)
         )
-        rows += [{"model": name, **row} for row in played.to_pylist()]
-    return table(rows, EXTERNAL_ROLLOUTS)
+        rows += [{"policy": name, **row} for row in played.to_pylist()]
+    return table(rows, ROLLOUTS)
 
 
-def judge_pairs(evaluation: Evaluation, judges: list[Judge], **rollouts: Table) -> Table:
+def collect_rollouts(external_rollouts: DataFrame, **rollouts: DataFrame) -> DataFrame:
+    """Return the rollouts of all policies and external models as one table of `schemas.ROLLOUTS`."""
+    from sage_dialog.evaluation.rollouts import concat_rollouts
+
+    return concat_rollouts(rollouts, external_rollouts)
+
+
+def judge_pairs(evaluation: Evaluation, judges: list[Judge], rollouts: Table) -> Table:
     """The votes of every configured judge on the configured pairs, in both orders: a table of `schemas.JUDGE_VOTES`."""
     from sage_dialog.evaluation.judging.votes import collect_votes
     from sage_dialog.schemas import JUDGE_VOTES
@@ -114,7 +121,7 @@ def judge_pairs(evaluation: Evaluation, judges: list[Judge], **rollouts: Table) 
 
 
 def gather_votes(
-    model_votes: Table, human_votes: dict[str, list[HumanVote]], evaluation: Evaluation, **rollouts: Table
+    model_votes: Table, human_votes: dict[str, list[HumanVote]], evaluation: Evaluation, rollouts: Table
 ) -> tuple[Table, Table]:
     """The configured judges' votes, and people's behind them.
 
@@ -161,10 +168,10 @@ def plan_situations(win_rates: Table, evaluation: Evaluation) -> Table:
 def check_judges(
     votes: Table,
     policy_cards: Table,
+    rollouts: Table,
     evaluation: Evaluation,
     seed: int,
     external_votes: Table | None = None,
-    **rollouts: Table,
 ) -> tuple[Table, Table, Table, Table]:
     """What kind of judges these are; `external_votes`, such as a generated world's truth, are compared with theirs.
 
@@ -187,7 +194,7 @@ def check_judges(
     )
 
 
-def score_emotions(evaluation: Evaluation, situations: Table, policy_cards: Table, **rollouts: Table) -> Table:
+def score_emotions(evaluation: Evaluation, situations: Table, policy_cards: Table, rollouts: Table) -> Table:
     """Predicted against labelled user emotion, as a table of `schemas.EMOTION_ACCURACY`."""
     from sage_dialog.evaluation.replies.emotions import emotion_accuracy
     from sage_dialog.schemas import EMOTION_ACCURACY
@@ -197,7 +204,7 @@ def score_emotions(evaluation: Evaluation, situations: Table, policy_cards: Tabl
 
 
 def map_emotions(
-    evaluation: Evaluation, situations: Table, policy_cards: Table, **rollouts: Table
+    evaluation: Evaluation, situations: Table, policy_cards: Table, rollouts: Table
 ) -> tuple[Table, Table, Table, bytes]:
     """What the policies' free emotion words mean, against the label.
 
@@ -234,7 +241,7 @@ def count_guesses(evaluation: Evaluation, situations: Table, **candidates: Table
     return table(emotion_top_k(candidates, situations, evaluation.confidence), EMOTION_TOP_K)
 
 
-def describe_replies(evaluation: Evaluation, policy_cards: Table, **rollouts: Table) -> tuple[Table, bytes, Table]:
+def describe_replies(evaluation: Evaluation, policy_cards: Table, rollouts: Table) -> tuple[Table, bytes, Table]:
     """What the replies mean to do and what they look like (paper Figure 3).
 
     Returns:
@@ -250,7 +257,7 @@ def describe_replies(evaluation: Evaluation, policy_cards: Table, **rollouts: Ta
     return table(actions, ACTION_DISTRIBUTION), action_figure(actions), table(statistics, REPLY_STATISTICS)
 
 
-def follow_actions(evaluation: Evaluation, policy_cards: Table, **rollouts: Table) -> tuple[Table, bytes]:
+def follow_actions(evaluation: Evaluation, policy_cards: Table, rollouts: Table) -> tuple[Table, bytes]:
     """What follows what along a dialogue: a table of `schemas.ACTION_TRANSITIONS` and its figure as PNG."""
     from sage_dialog.evaluation.replies.replies import action_transitions
     from sage_dialog.evaluation.report.figures import transition_figure
@@ -260,7 +267,7 @@ def follow_actions(evaluation: Evaluation, policy_cards: Table, **rollouts: Tabl
     return table(steps, ACTION_TRANSITIONS), transition_figure(steps)
 
 
-def measure_diversity(evaluation: Evaluation, seed: int, policy_cards: Table, **rollouts: Table) -> Table:
+def measure_diversity(evaluation: Evaluation, seed: int, policy_cards: Table, rollouts: Table) -> Table:
     """How much a policy varies what it does and says, as a table of `schemas.DIVERSITY`."""
     from sage_dialog.evaluation.replies.diversity import diversity
     from sage_dialog.schemas import DIVERSITY
@@ -268,7 +275,7 @@ def measure_diversity(evaluation: Evaluation, seed: int, policy_cards: Table, **
     return table(diversity(by_policy(rollouts), _with_blocks(policy_cards), evaluation.confidence, seed), DIVERSITY)
 
 
-def find_failures(evaluation: Evaluation, seed: int, policy_cards: Table, **rollouts: Table) -> tuple[Table, Table]:
+def find_failures(evaluation: Evaluation, seed: int, policy_cards: Table, rollouts: Table) -> tuple[Table, Table]:
     """How policies fail, with examples: tables of `schemas.FAILURE_MODES` and `schemas.FAILURE_EXAMPLES`."""
     from sage_dialog.evaluation.replies.failures import failure_modes
     from sage_dialog.schemas import FAILURE_EXAMPLES, FAILURE_MODES
@@ -314,7 +321,7 @@ def write_report(
     """The HTML report.
 
     `shown` are the other fields of `report.Contents`, of which candidates and trajectories are those of the last
-    self-play iteration; `training_rejects_{policy}`, tables of `schemas.TRAINING_REJECTS`; and rollouts as the other nodes take them.
+    self-play iteration; `training_rejects_{policy}`, tables of `schemas.TRAINING_REJECTS`.
     """
     from dataclasses import fields
 
@@ -323,16 +330,14 @@ def write_report(
     prefix = "training_rejects_"
     training_rejects = {name.removeprefix(prefix): rows for name, rows in shown.items() if name.startswith(prefix)}
     contents = {field.name: shown[field.name] for field in fields(Contents) if field.name in shown}
-    rollouts = {name: rows for name, rows in shown.items() if name not in contents and not name.startswith(prefix)}
     return render_report(
         Contents(
             config=evaluation,
             seed=seed,
             roles={"annotator": annotator.name, "selector": selector.name},
             judges=[judge.name for judge in judges],
-            rollouts=by_policy(rollouts),
             training_rejects=training_rejects,
-            **contents,
+            **{**contents, "rollouts": by_policy(shown["rollouts"])},
         )
     )
 
@@ -348,19 +353,13 @@ def _bootstrap(evaluation: Evaluation, seed: int) -> Bootstrap:
     return Bootstrap(evaluation.confidence, evaluation.replicates, seed)
 
 
-def by_policy(rollouts: dict[str, Table]) -> dict[str, Table]:
-    """Rollouts by policy, those of outside models among them; a node gets the latter's in one table."""
+def by_policy(rollouts: Any) -> dict[str, Table]:
+    """Return rollouts as Arrow tables of `schemas.TRAJECTORIES` by policy, for code that takes them so."""
+    from sage_dialog.core.tables import from_arrow, to_arrow
     from sage_dialog.schemas import TRAJECTORIES
 
-    tables = {policy: played for policy, played in rollouts.items() if policy != "external_rollouts"}
-    outside = rollouts.get("external_rollouts")
-    if outside is None or not outside.num_rows:
-        return tables
-    import pyarrow.compute as pc
-
-    for name in pc.unique(outside["model"]).to_pylist():
-        tables[name] = outside.filter(pc.equal(outside["model"], name)).select(TRAJECTORIES.names)
-    return tables
+    frame = rollouts if type(rollouts).__name__ == "DataFrame" else from_arrow(rollouts)
+    return {policy: to_arrow(rows, TRAJECTORIES) for policy, rows in frame.groupby("policy", sort=False)}
 
 
 def _with_blocks(policy_cards: Table) -> list[str]:

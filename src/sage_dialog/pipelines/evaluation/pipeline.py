@@ -35,13 +35,14 @@ the report too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from kedro.pipeline import Node, Pipeline, node, pipeline
 
 from sage_dialog.core.tables import on_arrow
 from sage_dialog.pipelines.evaluation.nodes import (
     check_judges,
+    collect_rollouts,
     count_guesses,
     count_wins,
     describe_policies,
@@ -88,7 +89,6 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
             each, and the report shows a dialogue of the last.
         external_scores: whether `truth_scores`, `truth_votes` and `truth_win_rates` exist and belong into the report.
     """
-    rollouts = {policy: f"rollouts_{policy}" for policy in policies} | {"external_rollouts": "external_rollouts"}
     trained = [policy for policy in policies if policy != BASE]
     return pipeline(
         [
@@ -100,6 +100,15 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
                 name="rollout_external_models",
             ),
             node(
+                collect_rollouts,
+                inputs={
+                    "external_rollouts": "external_rollouts",
+                    **{policy: f"rollouts_{policy}" for policy in policies},
+                },
+                outputs="rollouts",
+                name="collect_rollouts",
+            ),
+            node(
                 on_arrow(describe_policies),
                 inputs={"external_models": "external_models", **{policy: policy for policy in policies}},
                 outputs="policy_cards",
@@ -107,7 +116,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
             ),
             node(
                 on_arrow(judge_pairs),
-                inputs={"evaluation": "params:evaluation", "judges": "judges", **rollouts},
+                inputs={"evaluation": "params:evaluation", "judges": "judges", "rollouts": "rollouts"},
                 outputs="model_votes",
                 name="judge_pairs",
             ),
@@ -117,7 +126,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
                     "model_votes": "model_votes",
                     "human_votes": "human_votes",
                     "evaluation": "params:evaluation",
-                    **rollouts,
+                    "rollouts": "rollouts",
                 },
                 outputs=["judge_votes", "vote_rejects"],
                 name="gather_votes",
@@ -148,7 +157,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
                     "evaluation": "params:evaluation",
                     "seed": "params:seed",
                     **({"external_votes": "truth_votes"} if external_scores else {}),
-                    **rollouts,
+                    "rollouts": "rollouts",
                 },
                 outputs=["judge_checks", "length_control", "judge_agreement", "self_preference"],
                 name="check_judges",
@@ -159,14 +168,14 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
                     "evaluation": "params:evaluation",
                     "situations": "situations",
                     "policy_cards": "policy_cards",
-                    **rollouts,
+                    "rollouts": "rollouts",
                 },
                 outputs="emotion_accuracy",
                 name="score_emotions",
             ),
             node(
                 on_arrow(describe_replies),
-                inputs={"evaluation": "params:evaluation", "policy_cards": "policy_cards", **rollouts},
+                inputs={"evaluation": "params:evaluation", "policy_cards": "policy_cards", "rollouts": "rollouts"},
                 outputs=["action_distribution", "action_figure", "reply_statistics"],
                 name="describe_replies",
             ),
@@ -176,7 +185,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
                     "evaluation": "params:evaluation",
                     "situations": "situations",
                     "policy_cards": "policy_cards",
-                    **rollouts,
+                    "rollouts": "rollouts",
                 },
                 outputs=["mapped_emotions", "unmapped_emotions", "emotion_confusion", "confusion_figure"],
                 name="map_emotions",
@@ -193,7 +202,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
             ),
             node(
                 on_arrow(follow_actions),
-                inputs={"evaluation": "params:evaluation", "policy_cards": "policy_cards", **rollouts},
+                inputs={"evaluation": "params:evaluation", "policy_cards": "policy_cards", "rollouts": "rollouts"},
                 outputs=["action_transitions", "transition_figure"],
                 name="follow_actions",
             ),
@@ -203,7 +212,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
                     "evaluation": "params:evaluation",
                     "seed": "params:seed",
                     "policy_cards": "policy_cards",
-                    **rollouts,
+                    "rollouts": "rollouts",
                 },
                 outputs="diversity",
                 name="measure_diversity",
@@ -214,7 +223,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
                     "evaluation": "params:evaluation",
                     "seed": "params:seed",
                     "policy_cards": "policy_cards",
-                    **rollouts,
+                    "rollouts": "rollouts",
                 },
                 outputs=["failure_modes", "failure_examples"],
                 name="find_failures",
@@ -244,7 +253,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
                 outputs="benchmark_scores",
                 name="score_benchmarks",
             ),
-            _report(rollouts, trained, iterations, external_scores),
+            _report(trained, iterations, external_scores),
         ]
     )
 
@@ -258,7 +267,7 @@ def _rollout(policy: str) -> Node:
     )
 
 
-def _report(rollouts: Mapping[str, str], trained: Sequence[str], iterations: int, external_scores: bool) -> Node:
+def _report(trained: Sequence[str], iterations: int, external_scores: bool) -> Node:
     same_name = (
         "annotator", "selector", "judges", "situations", "judge_votes", "win_rates", "ranking",
         "judge_checks", "length_control", "judge_agreement", "self_preference", "sample_sizes", "emotion_accuracy",
@@ -277,7 +286,7 @@ def _report(rollouts: Mapping[str, str], trained: Sequence[str], iterations: int
             "candidates": f"candidates_{iterations}",
             "trajectories": f"trajectories_{iterations}",
             **(truth if external_scores else {}),
-            **rollouts,
+            "rollouts": "rollouts",
             **{f"training_rejects_{policy}": f"training_rejects_{policy}" for policy in trained},
         },
         outputs="report",
