@@ -11,8 +11,8 @@ from sage_dialog import schemas
 from sage_dialog.config import FineTuning, LoraSettings, Preference
 from sage_dialog.core.tables import from_rows, to_rows
 from sage_dialog.training.callbacks import EarlyStopping
-from sage_dialog.training.checkpoints import TrainingRunDir
 from sage_dialog.training.dpo import preference_tune
+from sage_dialog.training.run_dir import TrainingRunDir
 from sage_dialog.training.sft import fine_tune
 
 LORA = LoraSettings.from_base(r=4, alpha=8)

@@ -20,9 +20,9 @@ from sage_dialog.hooks import RunRefused
 from sage_dialog.hooks.validation import validate_parameters
 from sage_dialog.training import launch
 from sage_dialog.training.adapters import gather_weights
-from sage_dialog.training.checkpoints import TrainingRunDir
 from sage_dialog.training.job import TrainingJob
 from sage_dialog.training.launch import load_launcher_config
+from sage_dialog.training.run_dir import TrainingRunDir
 from sage_dialog.training.sft import fine_tune
 from sage_dialog.training.trainer import run_trainer
 
