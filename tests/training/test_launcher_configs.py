@@ -105,7 +105,7 @@ def test_a_batch_that_the_launcher_does_not_divide_is_refused(base: Policy, tmp_
 def test_a_run_with_indivisible_batches_does_not_start() -> None:
     raw = OmegaConfigLoader(str(PROJECT / "conf"), env="test", **settings.CONFIG_LOADER_ARGS)["parameters"]
     sizes = [raw["sft"]["training"], raw["self_play"]["training"], raw["preference"]]
-    raw["launcher"] = {"config": "conf/accelerate/ddp.yaml", "num_processes": 7}
+    raw["launcher"] |= {"config": "conf/accelerate/ddp.yaml", "num_processes": 7}
     with pytest.raises(RunRefused) as refused:
         validate_parameters(raw, "test")
     faults = str(refused.value).splitlines()[1:]
