@@ -8,7 +8,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from sage_dialog.config.base import Amount, Config, Count, NonNegative, Positive, PositiveShare, invalid
 from sage_dialog.config.training import FineTuning
-from sage_dialog.sac.grammar import Form, Value, is_list
+from sage_dialog.sac.grammar import BlockGrammar, FieldValue, is_list_field
 
 BlockField = Literal["u_motivation", "u_emotion", "u_topic", "a_motivation", "a_emotion", "a_topic"]
 
@@ -28,14 +28,14 @@ class Steering(Config):
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
-        values: list[dict[str, Value]] = [{field: value} for field, value in self.fixed.items()]
+        values: list[dict[str, FieldValue]] = [{field: value} for field, value in self.fixed.items()]
         for field, keywords in self.boosts.items():
             if field in self.fixed:
                 raise invalid(f"{field} is boosted and fixed; a fixed value ignores boosts, so leave one of them out")
-            values += [{field: (keyword,) if is_list(field) else keyword} for keyword in keywords]
+            values += [{field: (keyword,) if is_list_field(field) else keyword} for keyword in keywords]
         for value in values:
             try:
-                Form.given(value)
+                BlockGrammar.with_values(value)
             except ValueError as error:
                 raise invalid(str(error)) from error
         return self
