@@ -11,7 +11,7 @@ import pytest
 from policy_cards import cards_of
 
 from sage_dialog import schemas
-from sage_dialog.config import Evaluation
+from sage_dialog.config import Evaluation, SamplingConfig
 from sage_dialog.core.seeds import generator
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.evaluation.benchmarks.scores import Score, benchmark_scores
@@ -112,7 +112,7 @@ def situations() -> DataFrame:
 
 @pytest.fixture(scope="session")
 def config() -> Evaluation:
-    sampling = {"temperature": 1.0, "top_k": 100}
+    sampling = SamplingConfig.from_base(top_k=100)
     return Evaluation.from_base(agent=sampling, user=sampling, pairs=PAIRS, exchanges=4)
 
 
