@@ -109,7 +109,7 @@ def test_an_indivisible_batch_is_an_error(base: Policy, tmp_path: Path) -> None:
 def test_a_run_with_indivisible_batches_does_not_start() -> None:
     raw = OmegaConfigLoader(str(PROJECT / "conf"), env="test", **settings.CONFIG_LOADER_ARGS)["parameters"]
     sizes = [raw["sft"]["training"], raw["self_play"]["training"], raw["preference"]]
-    raw["launcher"] = {"config": "conf/accelerate/ddp.yaml", "num_processes": 7}
+    raw["launcher"] |= {"config": "conf/accelerate/ddp.yaml", "num_processes": 7}
     with pytest.raises(RunRefused) as refused:
         validate_parameters(raw, "test")
     faults = str(refused.value).splitlines()[1:]

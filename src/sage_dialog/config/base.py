@@ -26,6 +26,7 @@ _NESTED = {
     "SamplingConfig": "evaluation.agent",
     "Benchmarks": "evaluation.benchmarks",
     "BaseModelConfig": "microworld.base",
+    "GameRules": "self_play",
 }
 
 Count = Annotated[int, Field(ge=1)]
@@ -51,7 +52,7 @@ class Config(BaseModel):
         values = _base_parameters()
         for key in path.split("."):
             values = values[key]
-        return cls.model_validate(values | changes)
+        return cls.model_validate({key: values[key] for key in cls.model_fields if key in values} | changes)
 
 
 @cache

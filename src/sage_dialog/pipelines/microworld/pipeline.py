@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node, pipeline
 
-from sage_dialog.core.tables import on_arrow
 from sage_dialog.pipelines.evaluation.nodes import count_wins
 from sage_dialog.pipelines.microworld.nodes import (
     score_by_truth,
@@ -61,7 +60,7 @@ def create_truth_pipeline() -> Pipeline:
                 name="vote_by_truth",
             ),
             node(
-                on_arrow(count_wins),
+                count_wins,
                 inputs=["truth_votes", "params:evaluation", "params:seed"],
                 outputs="truth_win_rates",
                 name="count_truth_votes",
