@@ -34,7 +34,7 @@ ANSWERS = {
 
 @dataclass
 class Engine:
-    """Takes what is fixed, ignores boosts, and does not get as far as its blocks' end where it is to be sarcastic."""
+    """ServerFeatures what is fixed, ignores boosts, and does not get as far as its blocks' end where it is to be sarcastic."""
 
     asked: list[tuple[Sequence[Prompt], Steering | None]] = field(default_factory=list)
     fingerprint_inputs: Mapping[str, object] = field(default_factory=dict)
@@ -104,10 +104,16 @@ def test_a_reply_for_each_value_behind_one_without_steering(run: Callable[..., R
         run("--situation", "My dog died.", "--motivations", " Humor, comfort,", "--topics", "music; sport, health")
     )
     rows = written(data)
-    assert [row["asked"] for row in rows] == [None, ["humor"], ["comfort"], ["music"], ["sport", "health"]]
+    assert [row["labels"] for row in rows] == [None, ["humor"], ["comfort"], ["music"], ["sport", "health"]]
     assert {row["situation"] for row in rows} == {"My dog died."} and rows[0]["situation_id"] is None
-    assert [row["taken"] for row in rows] == [None, 1.0, 1.0, 1.0, 1.0]
-    assert [row["carried"] for row in rows] == [None, 1.0, 1.0, None, None]  # music is in no list of the annotator
+    assert [row["block_compliance"] for row in rows] == [None, 1.0, 1.0, 1.0, 1.0]
+    assert [row["reply_compliance"] for row in rows] == [
+        None,
+        1.0,
+        1.0,
+        None,
+        None,
+    ]  # music is in no list of the annotator
     assert "My dog died." in text and f"Written to {data}/08_reporting/steering_grid.parquet/" in text.replace("\n", "")
     assert "offline-lexicon-annotator" in text and "nothing about language models" in text
     assert "all motivations 2 1.00 0.00 2 1.00 0.00" in text and "all topics 2 1.00 0.00 0 – –" in text
@@ -122,7 +128,7 @@ def test_what_a_model_wrote_is_text(run: Callable[..., Result]) -> None:
 
 def test_an_unreadable_reply_is_shown_and_counted(run: Callable[..., Result], data: Path) -> None:
     text = words(run("--situation", "My dog died.", "--motivations", "humor, sarcasm"))
-    assert written(data)[2]["taken"] == 0.0
+    assert written(data)[2]["block_compliance"] == 0.0
     assert "{u_motivation: oh (cut at the token limit)" in text and "cannot be read: 1 of 3" in text
 
 
@@ -149,7 +155,7 @@ def test_alone_it_tries_the_most_frequent_labels_on_one_situation(run: Callable[
     keep(data, "03_primary/annotations", rows, schemas.ANNOTATIONS)
     words(run())
     grid = written(data)
-    assert [row["asked"][0] for row in grid if row["field"] == "a_motivation"] == [
+    assert [row["labels"][0] for row in grid if row["field"] == "a_motivation"] == [
         "comfort",
         "humor",
         "asking",
@@ -199,7 +205,7 @@ def test_a_language_model_reads_the_replies_where_the_environment_names_one(
     with FaultyServer(reply=labelled, models=("served-model",)) as server:
         monkeypatch.setenv("VLLM_URL", server.url)
         text = words(run("--env", "vllm", "--situation", "My dog died.", "--motivations", "humor, wry, comfort"))
-        assert [row["carried"] for row in written(data)] == [None, 0.0, 1.0, None]
+        assert [row["reply_compliance"] for row in written(data)] == [None, 0.0, 1.0, None]
         assert "served-model annotator" in text and "gave no labels: 1 of 4" in text
         assert "nothing about language models" not in text
         server.status = (401, {"error": {"message": "no such key"}})

@@ -88,7 +88,7 @@ def test_a_run_gives_it_journal_budget_and_key(policies: Any, tmp_path: Path) ->
         ({"credentials": {"api_key": None}}, "it has no key; set the environment variable"),
         ({"endpoint": {"model": "sage_1"}}, r"their names on the servers go into args\.names"),
         ({"endpoint": {"base_urls": []}}, "base_urls: Tuple should have at least 1 item"),
-        ({"args": {"takes": {"topk": None}}}, r"takes\.topk: Extra inputs are not permitted"),
+        ({"args": {"supports": {"topk": None}}}, r"supports\.topk: Extra inputs are not permitted"),
         ({"args": {"names": ["sage_1"]}}, "names: Input should be a valid dictionary"),
         ({"args": {"window": 0}}, "window: Input should be greater than 0"),
         ({"args": {"widnow": 4096}}, "unexpected keyword argument 'widnow'"),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from sage_dialog.config import BlockField
-    from sage_dialog.evaluation.replies.steering_eval import Obedience, Opening, Row, Setting
+    from sage_dialog.evaluation.replies.steering_eval import Compliance, Opening, Row, Setting
     from sage_dialog.evaluation.statistics import Estimate
     from sage_dialog.roles.protocols import Annotator
 
@@ -224,14 +224,14 @@ def grid_table(rows: Sequence[Row]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading, style in (("asked", "bold"), ("reads", BLOCKS), ("means to", BLOCKS), ("says", "")):
         table.add_column(heading, style=style, overflow="fold")
-    for heading in ("taken", "carried"):
+    for heading in ("block", "reply"):
         table.add_column(heading, no_wrap=True)
     before = rows[0]["field"]
     for row in rows:
         if row["field"] != before:
             table.add_section()
             before = row["field"]
-        asked = Text("nothing", style="dim") if row["field"] is None else Text(visible(", ".join(row["asked"])))
+        asked = Text("nothing", style="dim") if row["field"] is None else Text(visible(", ".join(row["labels"])))
         if row["field"]:
             asked.append(f"\n{row['field'].removeprefix('a_')}", style="not bold dim")
         said = Text(visible(row["text"] or "" if row.get("utterance") is None else row["utterance"]))
@@ -251,7 +251,7 @@ def _intent(row: Row, prefix: str) -> str:
 def _marks(row: Row) -> Iterator[Text]:
     from rich.text import Text
 
-    for score in (row.get("taken"), row.get("carried")):
+    for score in (row.get("block_compliance"), row.get("reply_compliance")):
         if row["field"] is None:
             yield Text("")
         elif score is None:
@@ -262,7 +262,7 @@ def _marks(row: Row) -> Iterator[Text]:
             yield Text(f"{round(score * len(row['asked']))} of {len(row['asked'])}", style="yellow")
 
 
-def score_table(scores: Sequence[Obedience], situations: int) -> Table:
+def score_table(scores: Sequence[Compliance], situations: int) -> Table:
     """The rates of a grid, for the terminal: of each value where there are several situations, and of each field."""
     from rich import box
     from rich.table import Table
@@ -271,8 +271,8 @@ def score_table(scores: Sequence[Obedience], situations: int) -> Table:
     from sage_dialog.studio.chat.display import visible
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("steering_eval", overflow="fold")
-    for heading in ("n", "taken", "un-\nsteered", "n", "carried", "un-\nsteered"):
+    table.add_column("value", overflow="fold")
+    for heading in ("n", "block", "un-\nsteered", "n", "reply", "un-\nsteered"):
         table.add_column(heading, justify="right", no_wrap=True)
     counted = {score.field: sum(other.field == score.field for other in scores) for score in scores}
     for score in scores:
@@ -280,7 +280,7 @@ def score_table(scores: Sequence[Obedience], situations: int) -> Table:
         if situations > 1 or whole:
             name = ", ".join(score.labels) if score.labels else f"all {FIELDS[score.field]}"
             cells: list[str] = []
-            for given, plain in ((score.taken, score.taken_unsteered), (score.carried, score.carried_unsteered)):
+            for given, plain in ((score.block, score.block_unsteered), (score.reply, score.reply_unsteered)):
                 cells += [str(given.n) if given else "0", _rate(given, situations > 1), _rate(plain, False)]
             table.add_row(
                 Text(visible(name)), *cells, style="" if score.labels else "bold", end_section=whole and situations > 1
@@ -298,9 +298,9 @@ def _notes(rows: Sequence[Row], situations: int, annotator: str) -> Iterator[str
     if situations > 1:
         yield f"The replies shown are those to the first of {situations} situations; the file has all."
     if broken := sum(row.get("utterance") is None for row in rows):
-        yield f"Replies that cannot be read: {broken} of {len(rows)}. They take nothing; what they carry is not scored."
+        yield f"Replies whose blocks do not parse: {broken} of {len(rows)}. They count 0 for block, nothing for reply."
     if unlabelled := sum(row.get("utterance") is not None and row.get("read_topics") is None for row in rows):
-        yield f"Replies that the annotator gave no labels: {unlabelled} of {len(rows)}. What they carry is not scored."
-    yield f"taken: by the action block. carried: read in the reply by {annotator}; – where it cannot tell."
+        yield f"Replies that the annotator did not label: {unlabelled} of {len(rows)}. They do not count for reply."
+    yield f"block: value in the action block. reply: value read in the reply by {annotator}; – if it has no such label."
     if annotator.startswith("offline"):
         yield OFFLINE_NOTE

@@ -93,8 +93,8 @@ class Tables(NamedTuple):
         return row
 
     def sentences(self, judge: str) -> list[str]:
-        said = in_words(self.checks, self.rates, self.lengths, self.agreement, self.kinship, [TRUTH], 0.95)[judge]
-        return [sentence.replace("\N{NO-BREAK SPACE}", " ") for sentence in said]
+        found = in_words(self.checks, self.rates, self.lengths, self.agreement, self.kinship, [TRUTH], 0.95)[judge]
+        return [sentence.replace("\N{NO-BREAK SPACE}", " ") for sentence in found]
 
 
 def tables_of(votes: list[Row], world: World) -> Tables:
@@ -169,15 +169,15 @@ def test_a_judge_that_counts_words_is_exposed_by_the_length(tables: Tables) -> N
     assert length["low"] < 0.5 < length["high"] and length["odds_low"] > 100  # and is not, at equal length
     assert checks["order_flips"]["value"] == 0 and even(checks["names_first"])
     assert abs(tables.against_truth("longer")["kappa"]) < 0.1
-    said = tables.sentences("longer")
-    assert said[-1] == (
+    found = tables.sentences("longer")
+    assert found[-1] == (
         "Where its answers name one winner, that is the longer dialogue in 100 % (99 to 100 %), and saying twice as "
         "much multiplies the odds, in 1 of 1 pair of policies, by over ×1,000: of its 1 clear lead, none is clear at "
         "equal length."
     )
-    # New is better and says more. It is right for a wrong reason, which lots show.
-    assert len(said) == 3 and ": better than a coin. Dealt" in said[0]
-    assert said[0].endswith("in 57 %: nothing shows that it sees more than which policy is usually better.")
+    # New is better and writes more. The judge is right for a wrong reason, which random assignment shows.
+    assert len(found) == 3 and ": better than a coin. Dealt" in found[0]
+    assert found[0].endswith("in 57 %: nothing shows that it sees more than which policy is usually better.")
 
 
 def test_a_random_judge_is_exposed_by_the_order_and_the_truth(tables: Tables) -> None:
@@ -188,9 +188,9 @@ def test_a_random_judge_is_exposed_by_the_order_and_the_truth(tables: Tables) ->
     agreement = tables.against_truth("random")
     assert agreement["kappa_low"] < 0 < agreement["kappa_high"]
     assert agreement["same_low"] < 0.5 < agreement["same_high"]
-    said = tables.sentences("random")
-    assert len(said) == 2 and "that both decide: not shown to be better than a coin. Dealt" in said[0]
-    assert said[1].endswith("answers drawn by lot would on 50 %: nothing shows that it reads them.")
+    found = tables.sentences("random")
+    assert len(found) == 2 and "that both decide: not shown to be better than a coin. Dealt" in found[0]
+    assert found[1].endswith("answers drawn by lot would on 50 %: nothing shows that it reads them.")
 
 
 def test_a_judge_of_ties_and_an_unreadable_judge_are_exposed(tables: Tables) -> None:
@@ -250,8 +250,8 @@ def test_the_report_describes_each_fault(tables: Tables, contents: Contents) -> 
     ).replace("\N{NO-BREAK SPACE}", " ")
     for judge in ("right", "always A", "longer", "random", KIN):
         part = html.split(f"<h3>{judge}, in short</h3>")[1].split("</ul>")[0]
-        said = tables.sentences(judge)
-        assert said and all(f"<li>{sentence}</li>" in part for sentence in said)
+        found = tables.sentences(judge)
+        assert found and all(f"<li>{sentence}</li>" in part for sentence in found)
     glance = html.split("At a glance")[1].split("<h2>")[0]
     assert "<b>always A</b>: 0 of 1 difference is more than chance would make." in " ".join(glance.split())
 
@@ -271,6 +271,6 @@ def test_a_lead_that_is_not_significant_after_holm_is_not_reported(world: World)
     assert all(rate["low"] > 0.5 and rate["p_value"] < 0.05 < rate["p_adjusted"] for rate in rates.to_pylist())
     three = (to_arrow(judge_checks(votes, words, 0.95)), rates, to_arrow(length_control(votes, words, 0.95)))
     two = (schemas.JUDGE_AGREEMENT.empty_table(), schemas.SELF_PREFERENCE.empty_table())
-    said = in_words(*three, *two, [], 0.95)["right"]
-    assert "the longer dialogue in" in said[-1] and "lead" not in said[-1]
+    found = in_words(*three, *two, [], 0.95)["right"]
+    assert "the longer dialogue in" in found[-1] and "lead" not in found[-1]
     assert "of its 2 clear leads, none is clear at equal length" in in_words(*three, *two, [], 0.9)["right"][-1]
