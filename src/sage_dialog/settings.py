@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
-from sage_dialog.hooks import InputsGate, ParameterGate, PinGate, Progress, ProjectPaths, SpendingLimit
+from sage_dialog.hooks import InputsGate, Progress, ProjectPaths, SpendingLimit
 from sage_dialog.hooks.mlflow import Tracking
 from sage_dialog.hooks.run_record import Recorder
+from sage_dialog.hooks.validation import LoadVersionValidation, ParameterValidation
 
 # No library reports home, and forked data workers do not trip over the tokenizers' threads.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -17,8 +18,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _SPENDING = SpendingLimit()
 HOOKS = (
-    ParameterGate(),
-    PinGate(),
+    ParameterValidation(),
+    LoadVersionValidation(),
     _SPENDING,
     InputsGate(),
     ProjectPaths(),

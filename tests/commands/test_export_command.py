@@ -218,8 +218,8 @@ def test_full_fine_tuning_is_exported_as_the_model_it_is(made: Path, tmp_path: P
     )
     (tmp_path / "out").mkdir()
     with pytest.raises(ValueError, match="give --merge"):
-        export_policy(policy, base, SamplingConfig(), False, tmp_path / "out", tmp_path / "out")
-    export_policy(policy, base, SamplingConfig(), True, tmp_path / "out", tmp_path / "out")
+        export_policy(policy, base, SamplingConfig.from_base(top_k=100), False, tmp_path / "out", tmp_path / "out")
+    export_policy(policy, base, SamplingConfig.from_base(top_k=100), True, tmp_path / "out", tmp_path / "out")
     with torch.no_grad():
         loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()(input_ids=torch.arange(8)[None]).logits
     assert (loaded - expected).abs().max() < 1e-4

@@ -58,7 +58,7 @@ class EndpointDataset(FactoryDataset):
         from sage_dialog.config import Llm
         from sage_dialog.llm.budget import Budget
 
-        llm = self._llm or Llm()
+        llm = self._llm or Llm.from_base()
         return (
             _response_cache(llm.response_cache),
             self._budget or Budget(llm.caps, llm.role_caps, llm.prices),
