@@ -12,7 +12,9 @@ from kedro.pipeline import node, pipeline
 from kedro.runner import ParallelRunner
 
 from sage_dialog.datasets.engines import EngineDataset
-from sage_dialog.hooks import InputsGate, RunRefused, RunStopped, SpendingLimit
+from sage_dialog.hooks.budget import RunBudget
+from sage_dialog.hooks.errors import RunRefused, RunStopped
+from sage_dialog.hooks.inputs import InputValidation
 from sage_dialog.llm.requests import StopsRunError
 
 KEY = "sk-not-to-be-seen-0123456789"
@@ -66,15 +68,15 @@ def test_a_run_gives_it_journal_budget_and_key(policies: Any, tmp_path: Path) ->
         engine = entry(endpoint={"base_urls": [server.url]}, credentials={"api_key": KEY})
         llm = {"response_cache": str(tmp_path / "j.sqlite"), "role_caps": {"policy": {"calls": 3}}}
         catalog, flow = reading(engine, llm)
-        SpendingLimit().before_pipeline_run(run_params={}, pipeline=flow, catalog=catalog)
+        RunBudget().before_pipeline_run(run_params={}, pipeline=flow, catalog=catalog)
         opened = engine.load()(policies, [], 0, 1)
         with pytest.raises(StopsRunError, match=r"llm\.role_caps\.policy\.calls = 3 is reached: the policy") as stopped:
             opened.sample("sage_0", prompts, sampling)
         with pytest.raises(RunStopped, match=r"^play stopped: llm\.role_caps"):
-            SpendingLimit().on_node_error(stopped.value, flow.nodes[0])
+            RunBudget().on_node_error(stopped.value, flow.nodes[0])
         assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
         assert len(server.calls) == 3
-        SpendingLimit().before_pipeline_run(run_params={}, pipeline=flow, catalog=catalog)  # another run
+        RunBudget().before_pipeline_run(run_params={}, pipeline=flow, catalog=catalog)  # another run
         assert len(engine.load()(policies, [], 0, 1).sample("sage_0", prompts, sampling)) == 5
         assert len(server.calls) == 5
     assert (tmp_path / "j.sqlite").exists()
@@ -98,7 +100,7 @@ def test_what_cannot_be_asked_is_told_before_a_run(given: dict[str, Any], said: 
     pytest.importorskip("transformers")
     catalog, flow = reading(entry(**given), {})
     with pytest.raises(RunRefused, match=rf"engine: no engine can be made .*{said}.*catalog_generation\.yml"):
-        InputsGate().before_pipeline_run(run_params={"only_missing_outputs": False}, pipeline=flow, catalog=catalog)
+        InputValidation().before_pipeline_run(run_params={"only_missing_outputs": False}, pipeline=flow, catalog=catalog)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,7 @@ def test_what_goes_wrong_within_an_engine_is_not_blamed_on_its_entry() -> None:
 def test_servers_are_asked_from_one_process(tmp_path: Path) -> None:
     catalog, flow = reading(entry(), {"response_cache": str(tmp_path / "j.sqlite")})
     with pytest.raises(RunRefused, match="ThreadRunner"):
-        SpendingLimit().before_pipeline_run(
+        RunBudget().before_pipeline_run(
             run_params={"runner": ParallelRunner.__name__}, pipeline=flow, catalog=catalog
         )
 

@@ -21,7 +21,8 @@ from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.datasets.previous_tables import PreviousTables
 from sage_dialog.datasets.raw_folder import RawFolder
 from sage_dialog.datasets.roles import RoleDataset, RolePanel
-from sage_dialog.hooks import RunRefused, RunStopped, SpendingLimit
+from sage_dialog.hooks.budget import RunBudget
+from sage_dialog.hooks.errors import RunRefused, RunStopped
 from sage_dialog.hooks.run_record import REPLAY_OF, Recorder
 from sage_dialog.lineage.content import content_of
 from sage_dialog.lineage.records import RunFolder, RunRecord
@@ -49,7 +50,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.runs = RunFolder(folder / "data/runs")
-        self.spending = SpendingLimit()
+        self.spending = RunBudget()
         self.parameters: dict[str, Any] = {"seed": 3, "api_key": SECRET, "mix_versions": False}
         AtomicParquet(filepath=str(folder / "n.parquet"), version=Version(None, OLD)).save(pa.table({"n": [1, 2]}))
         (folder / "raw").mkdir()
@@ -189,7 +190,7 @@ def test_a_run_that_would_mix_is_refused_without_a_record_and_runs_with_the_flag
 
 
 def test_a_run_that_a_gate_refuses_leaves_no_record(open_session: Any, tmp_path: Path) -> None:
-    with open_session() as session, pytest.raises(RunRefused, match="reads what is not there"):
+    with open_session() as session, pytest.raises(RunRefused, match="Missing inputs"):
         session.run(pipeline_names=["data_processing"])
     assert not list(tmp_path.rglob("runs"))
 

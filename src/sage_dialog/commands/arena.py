@@ -10,8 +10,9 @@ import click
 from kedro.framework.cli.utils import env_option
 
 from sage_dialog.commands.policies import Project
+from sage_dialog.core.paths import display_path
 from sage_dialog.core.tables import to_arrow
-from sage_dialog.hooks import shown, why_missing
+from sage_dialog.hooks.inputs import explain_missing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,7 +102,7 @@ def arena(
         server.serve(session, listening)
         click.echo(f"\n{_many(session.given)} given, {session.left} to go.")
         if file.standing:
-            where = f"{_many(len(file.standing))} of {rater} in all, in {shown(file.path)}."
+            where = f"{_many(len(file.standing))} of {rater} in all, in {display_path(file.path)}."
             click.echo(f"{where} The tables and the report take them in with: {_next(project, env)}")
     finally:
         file.close()
@@ -124,7 +125,7 @@ def _rollouts(project: Project) -> dict[str, pa.Table]:
     if not there:
         first = next(iter(entries.values()))
         raise click.ClickException(
-            f"There are no dialogues to compare yet. {first}: {why_missing(first, catalog)} "
+            f"There are no dialogues to compare yet. {first}: {explain_missing(first, catalog)} "
             "`kedro run --pipelines demo` makes everything, from generated data."
         )
     try:
@@ -148,7 +149,7 @@ def _pairs(
                 continue
             if policy in POLICIES:
                 entry = f"rollouts_{policy}"
-                why = why_missing(entry, project.catalog)
+                why = explain_missing(entry, project.catalog)
                 raise click.ClickException(f"There are no dialogues of {policy} to compare. {entry}: {why}")
             near = difflib.get_close_matches(policy, rollouts, n=1)
             meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(rollouts)}."

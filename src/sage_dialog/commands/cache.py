@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from kedro.framework.cli.utils import env_option
 
-from sage_dialog.hooks import shown
+from sage_dialog.core.paths import display_path
 
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
@@ -98,7 +98,7 @@ def _response_cache(metadata: ProjectMetadata, env: str | None) -> ResponseCache
     path = Path(session.load_context().catalog.load("params:llm")["response_cache"])
     if not path.exists():
         raise click.ClickException(
-            f"There is no response cache in {shown(path)}: no language model was asked anything yet."
+            f"There is no response cache in {display_path(path)}: no language model was asked anything yet."
         )
     from sage_dialog.llm.response_cache import ResponseCache
 
@@ -108,7 +108,7 @@ def _response_cache(metadata: ProjectMetadata, env: str | None) -> ResponseCache
 def journal_summary(replies: ResponseCache) -> dict[str, Any]:
     """What `journal_tables` shows, as JSON can write it; sizes in bytes."""
     return {
-        "path": str(shown(replies.path)),
+        "path": str(display_path(replies.path)),
         "bytes": replies.size(),
         "spent": [asdict(one) for one in replies.spent()],
         "failures": [list(failure) for failure in replies.failures()],
@@ -135,7 +135,7 @@ def journal_tables(replies: ResponseCache) -> Iterator[Any]:
 
     spent = replies.spent()
     costs = table(
-        f"{shown(replies.path)}, {replies.size() / 1e6:,.1f} MB",
+        f"{display_path(replies.path)}, {replies.size() / 1e6:,.1f} MB",
         ("role", "model"),
         ("replies", "hits", "failures", "tokens in", "out", "cost"),
     )

@@ -12,7 +12,7 @@ import click
 from kedro.framework.cli.utils import env_option
 
 from sage_dialog.commands.policies import BASE, Project
-from sage_dialog.hooks import shown
+from sage_dialog.core.paths import display_path
 
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
@@ -57,7 +57,7 @@ def export(
     project = Project.open(metadata, env)
     policy, version = _policy(project, name, version)
     if policy.card.kind != "adapter":
-        raise click.UsageError(f"--policy: {name} is the base, whole as it lies in {shown(policy.path)}.")
+        raise click.UsageError(f"--policy: {name} is the base, whole as it lies in {display_path(policy.path)}.")
     base = project.policy(BASE)
 
     from safetensors import SafetensorError
@@ -97,7 +97,7 @@ def export(
         click.echo(json.dumps(told, indent=2), file=out)
         return
     what = "merged into its base" if merge else f"an adapter on {policy.card.base}"
-    click.echo(f"{name}, version {version}, {what}: {len(files)} files, {size / 1e6:,.1f} MB in {shown(target)}")
+    click.echo(f"{name}, version {version}, {what}: {len(files)} files, {size / 1e6:,.1f} MB in {display_path(target)}")
     if card.results is None:
         click.echo("No evaluation in the catalog knows these weights, so the model card has no results.", err=True)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sage_dialog.core.hub_models import BASE
-from sage_dialog.hooks import why_missing
+from sage_dialog.hooks.inputs import explain_missing
 
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
@@ -54,7 +54,7 @@ class Project:
 
         is_policy = isinstance(self.catalog.get(name), PolicyDirectory | HubBase)
         if not is_policy or not self.catalog.exists(name):
-            why = why_missing(name, self.catalog) if is_policy else "no catalog entry of a policy has this name."
+            why = explain_missing(name, self.catalog) if is_policy else "no catalog entry of a policy has this name."
             there = f" Policies that are there: {', '.join(found)}." if (found := self._there()) else ""
             raise click.ClickException(f"There is no policy {name!r}: {why}{there}")
         try:

@@ -13,7 +13,7 @@ from kedro.framework.cli.utils import env_option
 
 from sage_dialog.commands.replay import FOLDER
 from sage_dialog.commands.runs import as_json, one_run, runs_in, table
-from sage_dialog.hooks import shown
+from sage_dialog.core.paths import display_path
 
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
@@ -194,7 +194,7 @@ def _show(plan: Plan, replies: list[str], scratch: Path) -> None:
             going.bytes
         )
     for going in plan.leftovers:
-        groups.setdefault((str(shown(going.path)), "left by a kill"), []).append(going.bytes)
+        groups.setdefault((str(display_path(going.path)), "left by a kill"), []).append(going.bytes)
     for going in plan.replays:
         groups.setdefault(("what they made, by run", "replays"), []).append(going.bytes)
     for going in plan.records:

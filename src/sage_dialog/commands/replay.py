@@ -17,7 +17,7 @@ from kedro.framework.cli.utils import _split_params, env_option
 from kedro.framework.hooks import hook_impl
 
 from sage_dialog.commands.project_state import Project, Trouble, in_trouble
-from sage_dialog.hooks import shown
+from sage_dialog.core.paths import display_path
 from sage_dialog.lineage.replay_plan import Again, CannotReplayError, again, merged, overrides, surroundings
 from sage_dialog.lineage.staleness import DECIDE_NOTHING, differences, other_files
 from sage_dialog.lineage.staleness import shown as value
@@ -273,7 +273,7 @@ def _show(verdicts: Sequence[Verdict]) -> None:
         line = Text(verdict.dataset.ljust(width + 2))
         line.append(*("identical", "green") if verdict.identical else ("different", "bold red"))
         console.print(line, soft_wrap=True)
-        for words in (verdict.words, f"made now: {shown(verdict.kept)}" if verdict.kept else ""):
+        for words in (verdict.words, f"made now: {display_path(verdict.kept)}" if verdict.kept else ""):
             if words:
                 console.print(Text(f"    {words}"), soft_wrap=True)
     number = sum(verdict.identical for verdict in verdicts)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 from kedro.framework.cli.utils import env_option
 
+from sage_dialog.core.paths import display_path
 from sage_dialog.core.tables import to_arrow
-from sage_dialog.hooks import shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,7 +45,7 @@ def summary(metadata: ProjectMetadata, env: str | None, as_json: bool) -> None:
     catalog = session.load_context().catalog
     if not catalog.exists("win_rates"):
         raise click.ClickException("No win rates yet. `kedro run --pipelines demo` makes them, from generated data.")
-    report = shown(catalog["report"]._get_load_path()) if catalog.exists("report") else None
+    report = display_path(catalog["report"]._get_load_path()) if catalog.exists("report") else None
     tables = [name for name in ("win_rates", "truth_win_rates") if catalog.exists(name)]
     if as_json:
         told = {
@@ -105,4 +105,4 @@ def _version(catalog: CatalogProtocol, name: str) -> str:
 
 def _activation() -> str:
     """How to put `kedro` on the PATH, for those who came by `make`."""
-    return "" if shutil.which("kedro") else f" (first: source {shown(sys.prefix)}/bin/activate)"
+    return "" if shutil.which("kedro") else f" (first: source {display_path(sys.prefix)}/bin/activate)"

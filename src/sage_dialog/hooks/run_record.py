@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # Kedro reads this file for every command; what only a run ne
     from kedro.pipeline import Pipeline
     from kedro.pipeline.node import Node
 
-    from sage_dialog.hooks import SpendingLimit
+    from sage_dialog.hooks.budget import RunBudget
     from sage_dialog.lineage.content import Digests
     from sage_dialog.lineage.records import NodeRecord, Outcome, Read, RunFolder, RunRecord, Selection, Written
 
@@ -60,7 +60,7 @@ class Recorder:
     into the record at the end.
     """
 
-    def __init__(self, spending: SpendingLimit) -> None:
+    def __init__(self, spending: RunBudget) -> None:
         self._spending = spending
         self._recording: Recording | None = None
 
@@ -70,7 +70,7 @@ class Recorder:
 
     @hook_impl(trylast=True)  # when nothing else refuses the run
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        from sage_dialog.hooks import RunRefused
+        from sage_dialog.hooks.errors import RunRefused
         from sage_dialog.lineage.mixing import mixes, told
 
         loader, project = self._context.config_loader, Path(self._context.project_path)
@@ -109,7 +109,7 @@ class Recorder:
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
-        from sage_dialog.hooks import RunStopped
+        from sage_dialog.hooks.errors import RunStopped
 
         self._end("stopped" if isinstance(error, RunStopped) else "failed", error)
 
@@ -214,7 +214,7 @@ class Recording:
                 self._change_node(node.name, ended=now())
             self._runs.keep(self._record)
 
-    def end(self, outcome: Outcome, error: Exception | None, spending: SpendingLimit) -> None:
+    def end(self, outcome: Outcome, error: Exception | None, spending: RunBudget) -> None:
         """What became of the run, and what it cost."""
         from sage_dialog.lineage.masking import without
         from sage_dialog.lineage.records import Spent, now
