@@ -70,7 +70,7 @@ def test_a_url_is_enough(project: OpenSession, server: FaultyServer, tmp_path: P
     assert len(server.calls) == DIALOGUES
     assert annotate(project, "vllm") == rows
     assert len(server.calls) == DIALOGUES  # the response cache answered
-    assert list((tmp_path / "data").rglob("response_cache/replies.sqlite"))
+    assert list((tmp_path / "data").rglob("response_cache/responses.sqlite"))
 
 
 def test_a_cap_ends_the_run_cleanly_and_the_next_goes_on(project: OpenSession, server: FaultyServer) -> None:

@@ -1,4 +1,4 @@
-"""`kedro sage response_cache`: what it shows, exports and drops."""
+"""`kedro sage cache`: what it shows, exports and drops."""
 
 import asyncio
 import io
@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from sage_dialog.commands.cache import drop, export, forget, journal_summary, journal_tables
-from sage_dialog.llm.requests import ChatRequest, NoReplyError, Reason, Reply
+from sage_dialog.commands.cache import cache_summary, cache_tables, drop, export, forget
+from sage_dialog.llm.requests import ChatRequest, FailureReason, LLMResponse, RequestFailedError
 from sage_dialog.llm.response_cache import ResponseCache
 
 
@@ -21,25 +21,25 @@ def request(role: str, words: str, model: str = "big[bold]") -> ChatRequest:
 
 @pytest.fixture
 def response_cache(tmp_path: Path) -> Iterator[ResponseCache]:
-    response_cache = ResponseCache(tmp_path / "replies.sqlite")
+    response_cache = ResponseCache(tmp_path / "responses.sqlite")
 
     async def fill() -> None:
         for number in range(1200):
-            await response_cache.keep(request("judge", f"pair {number}"), Reply("A", 1000, 10), 0.01)
-        await response_cache.keep(request("annotator", "é", "small"), Reply("naïve", 7, 3), None)
-        await response_cache.note_failure(
-            request("judge", "x"), NoReplyError(Reason.TRUNCATED, "after 5 tokens"), 9, 5, 0.5
+            await response_cache.keep(request("judge", f"pair {number}"), LLMResponse("A", 1000, 10), 0.01)
+        await response_cache.keep(request("annotator", "é", "small"), LLMResponse("naïve", 7, 3), None)
+        await response_cache.save_failure(
+            request("judge", "x"), RequestFailedError(FailureReason.TRUNCATED, "after 5 tokens"), 9, 5, 0.5
         )
 
     asyncio.run(fill())
-    response_cache.note_hit(request("judge", "pair 0"))
+    response_cache.count_hit(request("judge", "pair 0"))
     yield response_cache
     response_cache.close()
 
 
 def shown(response_cache: ResponseCache) -> str:
     console = Console(file=io.StringIO(), width=150)
-    for part in journal_tables(response_cache):
+    for part in cache_tables(response_cache):
         console.print(part)
     return " ".join(console.file.getvalue().split())
 
@@ -67,12 +67,12 @@ def test_what_is_dropped_is_asked_again_and_nothing_else(response_cache: Respons
     assert "Say which" in run.invoke(drop, [], obj=response_cache).output
     refused = run.invoke(drop, ["--role", "judge"], input="n\n", obj=response_cache)
     assert "paid for again when they are needed: 1,200" in refused.output and refused.exit_code == 1
-    assert response_cache.reply_to(request("judge", "pair 3")) is not None
+    assert response_cache.get(request("judge", "pair 3")) is not None
     key = request("judge", "pair 3").key
     assert "dropped: 1\n" in run.invoke(drop, ["--key", key, "--yes"], obj=response_cache).output
-    assert response_cache.reply_to(request("judge", "pair 3")) is None
+    assert response_cache.get(request("judge", "pair 3")) is None
     assert "dropped: 1,199" in run.invoke(drop, ["--model", "big[bold]"], input="y\n", obj=response_cache).output
-    assert response_cache.reply_to(request("annotator", "é", "small")) is not None
+    assert response_cache.get(request("annotator", "é", "small")) is not None
 
 
 def test_a_batch_that_is_lost_can_be_given_up(response_cache: ResponseCache) -> None:
@@ -80,7 +80,7 @@ def test_a_batch_that_is_lost_can_be_given_up(response_cache: ResponseCache) -> 
 
     async def submit() -> None:
         await response_cache.open_batch("ours", "http://server/v1", "big", asked)
-        await response_cache.note_submitted("ours", "batch_17")
+        await response_cache.mark_submitted("ours", "batch_17")
 
     asyncio.run(submit())
     assert "batch_17 big submitted" in shown(response_cache)
@@ -94,7 +94,7 @@ def test_a_batch_that_is_lost_can_be_given_up(response_cache: ResponseCache) -> 
 
 
 def test_a_script_gets_what_the_terminal_shows(response_cache: ResponseCache) -> None:
-    told = json.loads(json.dumps(journal_summary(response_cache)))
+    told = json.loads(json.dumps(cache_summary(response_cache)))
     spent = {(one["role"], one["model"]): one for one in told["spent"]}
     assert spent["judge", "big[bold]"]["replies"] == 1200
     assert spent["annotator", "small"]["cost"] is None

@@ -210,15 +210,15 @@ def test_durations_are_said_as_people_say_them(seconds, said):
 
 def test_prune_forgets_old_replies_only_when_asked_to(type_in, tmp_path):
     from sage_dialog.llm import event_loop as loop
-    from sage_dialog.llm.requests import ChatRequest, Reply
+    from sage_dialog.llm.requests import ChatRequest, LLMResponse
     from sage_dialog.llm.response_cache import ResponseCache
 
-    path = tmp_path / "data/response_cache/replies.sqlite"
+    path = tmp_path / "data/response_cache/responses.sqlite"
     response_cache = ResponseCache(path)
     for text in ("old", "new"):
         request = ChatRequest("judge", "m", ({"role": "user", "content": text},))
         loop.run(response_cache.claim(request))
-        loop.run(response_cache.keep(request, Reply(text, 1, 1), None))
+        loop.run(response_cache.keep(request, LLMResponse(text, 1, 1), None))
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE replies SET at = at - 40 * 86400 WHERE text = 'old'")
     assert "Nothing goes" in type_in("prune", "--yes").output and response_cache.count() == 2

@@ -203,13 +203,13 @@ def test_a_template_makes_the_report_stale_and_nothing_else(changed) -> None:
 def test_the_game_decides_what_is_played_and_nothing_else(changed) -> None:
     found = changed("selfplay/game.py", "def play(", "def play(*, unheard_of=1, ")
     assert {"search", "play_rollouts"} <= found
-    assert not found & {"train_sage_1", "refine_into", "prefer", "make_dialogues", "annotate_dialogues", "judge_pairs"}
+    assert not found & {"train_sage_1", "refine_into", "train_sage_dpo", "make_dialogues", "annotate_dialogues", "judge_pairs"}
 
 
 def test_a_schema_and_a_dial_touch_only_what_uses_them(changed) -> None:
     assert changed("schemas.py", "WIN_RATES = ", "WIN_RATES = 0 or ") == {"count_wins"}
     found = changed("parameters.py", "class Preference(", "class Unheard: ...\n\n\nclass Preference(Unheard, ")
-    assert found >= {"prefer", "make_pairs"} and not found & {"search", "write_raw_data", "make_dialogues"}
+    assert found >= {"train_sage_dpo", "make_pairs"} and not found & {"search", "write_raw_data", "make_dialogues"}
 
 
 def test_every_data_file_of_the_package_is_reached(targets) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from annotating import PROMPT, annotated, dialogues
+from annotation_program import PROMPT, annotated, dialogues
 from faulty_server import EVERY_FAULT, WRONG_FORM, FaultyServer
 
-from sage_dialog.llm.client import Client
+from sage_dialog.llm.live_client import LiveClient
 from sage_dialog.llm.response_cache import ResponseCache
 from sage_dialog.pipelines.sac_augmentation.nodes import annotate_dialogues
 from sage_dialog.roles.llm.annotator import LLMAnnotator
@@ -17,7 +17,7 @@ from sage_dialog.roles.llm.annotator import LLMAnnotator
 
 @pytest.fixture
 def annotate(
-    make_client: Callable[..., Client], serve: Callable[..., FaultyServer], tmp_path: Path
+    make_client: Callable[..., LiveClient], serve: Callable[..., FaultyServer], tmp_path: Path
 ) -> Callable[..., tuple[FaultyServer, pa.Table, pa.Table, ResponseCache]]:
     def annotate(number: int, **faults: Any) -> tuple[FaultyServer, pa.Table, pa.Table, ResponseCache]:
         server = serve(reply=annotated, **faults)

@@ -4,17 +4,17 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from asking import MODEL, request, texts
 from faulty_server import FaultyServer
+from live_program import MODEL, request, texts
 
 from sage_dialog.config import Caps, Price
 from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm.budget import Budget, CapReachedError
-from sage_dialog.llm.client import Client
+from sage_dialog.llm.live_client import LiveClient
 from sage_dialog.llm.response_cache import ResponseCache
 
 Serve = Callable[..., FaultyServer]
-MakeClient = Callable[..., Client]
+MakeClient = Callable[..., LiveClient]
 
 PRICES = {MODEL: Price(prompt=1.0, completion=10.0)}
 
@@ -61,7 +61,7 @@ def money(call_tokens: tuple[int, int]) -> float:
 def test_caps_on_tokens_and_money_hold_and_are_used(serve: Serve, make_client: MakeClient, kind: str) -> None:
     server = serve(latency_s=0.002)
     asked = request(make_client(server.url), 100)
-    most = (asked.most_prompt_tokens, 50)  # of one call
+    most = (asked.max_prompt_tokens, 50)  # of one call
     cap, bound = (2000, sum(most)) if kind == "tokens" else (0.01, money(most))
     limited = budget(**{kind: cap})
     with pytest.raises(CapReachedError, match=rf"llm\.caps\.{kind} = .* is reached"):
@@ -77,11 +77,11 @@ def test_a_call_waits_for_those_on_their_way_to_settle(serve: Serve, make_client
     server = serve()
     server.hold()
     asked = request(make_client(server.url), 1)
-    limited = budget(tokens=asked.most_prompt_tokens + 50 + 10)  # two at once could go over it
+    limited = budget(tokens=asked.max_prompt_tokens + 50 + 10)  # two at once could go over it
     client = make_client(server.url, budget=limited)
 
     async def both() -> list[str]:
-        tasks = [asyncio.create_task(client.ask(request(client, item))) for item in (1, 2)]
+        tasks = [asyncio.create_task(client.request(request(client, item))) for item in (1, 2)]
         while not server.in_flight:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.05)
@@ -114,10 +114,10 @@ def test_two_clients_share_the_budget_of_a_run(serve: Serve, make_client: MakeCl
 
     async def ask(item: int) -> str:
         client = clients[item % 2]
-        return (await client.ask(request(client, item))).text
+        return (await client.request(request(client, item))).text
 
     with pytest.raises(CapReachedError):
-        list(clients[0].in_order(ask, range(100)))
+        list(clients[0].map(ask, range(100)))
     loop.run(clients[1].drain())
     assert sum(len(server.calls) for server in servers) == 31
 
@@ -145,7 +145,7 @@ def test_a_call_that_is_cancelled_while_it_waits_takes_nothing(make_client: Make
 def test_caps_that_cannot_be_kept_are_refused_before_the_first_call(make_client: MakeClient) -> None:
     unknown = make_client("http://127.0.0.1:9/v1", model="unpriced", budget=budget(money=1))
     with pytest.raises(ValueError, match=r"llm\.caps\.money caps the cost of unpriced, but llm\.prices has no price"):
-        unknown.announce([request(unknown, 1)])
+        unknown.log_estimate([request(unknown, 1)])
     endless = make_client("http://127.0.0.1:9/v1", sampling={}, budget=budget({"judge": Caps(tokens=9)}))
     with pytest.raises(ValueError, match=r"llm\.role_caps\.judge caps tokens .* sets no max_tokens"):
-        endless.announce([request(endless, 1)])
+        endless.log_estimate([request(endless, 1)])

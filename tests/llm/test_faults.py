@@ -7,38 +7,38 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from asking import reasons, request, texts
 from faulty_server import EVERY_FAULT, PASSING, USELESS, FaultyServer
+from live_program import reasons, request, texts
 
 from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm import server as server_module
-from sage_dialog.llm.client import Client
-from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError
+from sage_dialog.llm.live_client import LiveClient
+from sage_dialog.llm.requests import FailureReason, RequestFailedError, RequestRejectedError
 from sage_dialog.llm.response_cache import ResponseCache
 
 Serve = Callable[..., FaultyServer]
-MakeClient = Callable[..., Client]
+MakeClient = Callable[..., LiveClient]
 
 PASSES = {
-    "429": Reason.BUSY,
-    "429 waits": Reason.BUSY,
-    "500": Reason.BROKEN,
-    "reset": Reason.BROKEN,
-    "half": Reason.BROKEN,
-    "no json": Reason.BROKEN,
-    "never": Reason.TIMED_OUT,
+    "429": FailureReason.BUSY,
+    "429 waits": FailureReason.BUSY,
+    "500": FailureReason.BROKEN,
+    "reset": FailureReason.BROKEN,
+    "half": FailureReason.BROKEN,
+    "no json": FailureReason.BROKEN,
+    "never": FailureReason.TIMED_OUT,
 }
 IS_USELESS = {
-    "refused": Reason.REFUSED,
-    "truncated": Reason.TRUNCATED,
-    "empty": Reason.EMPTY,
-    "filtered": Reason.FILTERED,
+    "refused": FailureReason.REFUSED,
+    "truncated": FailureReason.TRUNCATED,
+    "empty": FailureReason.EMPTY,
+    "filtered": FailureReason.FILTERED,
 }
 
 
 @pytest.mark.parametrize(("fault", "reason"), PASSES.items())
 def test_what_may_pass_is_asked_again(
-    serve: Serve, make_client: MakeClient, response_cache: ResponseCache, fault: str, reason: Reason
+    serve: Serve, make_client: MakeClient, response_cache: ResponseCache, fault: str, reason: FailureReason
 ) -> None:
     server = serve(script=[fault, fault])
     client = make_client(server.url, timeout_s=0.2)
@@ -49,14 +49,14 @@ def test_what_may_pass_is_asked_again(
 
 @pytest.mark.parametrize(("fault", "reason"), (PASSES | IS_USELESS).items())
 def test_in_the_end_the_last_reason_is_given(
-    serve: Serve, make_client: MakeClient, response_cache: ResponseCache, fault: str, reason: Reason
+    serve: Serve, make_client: MakeClient, response_cache: ResponseCache, fault: str, reason: FailureReason
 ) -> None:
     server = serve(script=["429"] + [fault] * 9)
     client = make_client(server.url, timeout_s=0.1, attempts=4, max_invalid_responses=2)
     assert list(texts(client, [1])) == [reason]
     calls = 4 if fault in PASSES else 3  # of a useless reply two, after the busy server
     assert len(server.calls) == calls
-    expected = {Reason.BUSY: 1, reason: calls - 1} if reason != Reason.BUSY else {reason: calls}
+    expected = {FailureReason.BUSY: 1, reason: calls - 1} if reason != FailureReason.BUSY else {reason: calls}
     assert reasons(response_cache) == expected
 
 
@@ -65,8 +65,8 @@ def test_a_failure_is_never_served_as_a_reply(
 ) -> None:
     server = serve(script=["truncated"])
     client = make_client(server.url, max_invalid_responses=1)
-    assert list(texts(client, [1])) == [Reason.TRUNCATED]
-    assert response_cache.reply_to(request(client, 1)) is None
+    assert list(texts(client, [1])) == [FailureReason.TRUNCATED]
+    assert response_cache.get(request(client, 1)) is None
     (spent,) = response_cache.spent()
     assert (spent.replies, spent.failures) == (0, 1)
     assert spent.completion_tokens > 0  # it was paid for
@@ -75,23 +75,25 @@ def test_a_failure_is_never_served_as_a_reply(
 
 def test_what_was_said_in_vain_is_kept_for_the_reject(serve: Serve, make_client: MakeClient) -> None:
     client = make_client(serve(script=["truncated"]).url, max_invalid_responses=1)
-    with pytest.raises(NoReplyError) as caught:
-        loop.run(client.ask(request(client, 1)))
-    assert caught.value.said == "echo "
+    with pytest.raises(RequestFailedError) as caught:
+        loop.run(client.request(request(client, 1)))
+    assert caught.value.response_text == "echo "
 
 
 def test_a_server_that_is_not_there(make_client: MakeClient, response_cache: ResponseCache) -> None:
     client = make_client("http://127.0.0.1:9/v1", attempts=3)
-    assert list(texts(client, [1])) == [Reason.UNREACHABLE]
-    assert reasons(response_cache) == {Reason.UNREACHABLE: 3}
+    assert list(texts(client, [1])) == [FailureReason.UNREACHABLE]
+    assert reasons(response_cache) == {FailureReason.UNREACHABLE: 3}
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
 def test_a_call_that_is_refused_is_not_repeated(serve: Serve, make_client: MakeClient, status: int) -> None:
     server = serve(status=(status, {"error": {"message": "no such thing", "code": "wrong"}}))
     client = make_client(server.url)
-    with pytest.raises(RefusedError, match=rf"127\.0\.0\.1:{server.port}/v1 refused the request \({status}\).*no such"):
-        loop.run(client.ask(request(client, 1)))
+    with pytest.raises(
+        RequestRejectedError, match=rf"127\.0\.0\.1:{server.port}/v1 refused the request \({status}\).*no such"
+    ):
+        loop.run(client.request(request(client, 1)))
     assert len(server.calls) == 1
 
 
@@ -103,10 +105,10 @@ def test_a_refused_call_stops_the_run_though_others_still_wait(serve: Serve, mak
 
     async def ask(item: int) -> str:
         client = others if item else first
-        return (await client.ask(request(client, item))).text
+        return (await client.request(request(client, item))).text
 
-    with pytest.raises(RefusedError, match="Look at the key"):
-        list(others.in_order(ask, range(1000)))
+    with pytest.raises(RequestRejectedError, match="Look at the key"):
+        list(others.map(ask, range(1000)))
     assert len(refusing.calls) <= 4
     held.release()
     loop.run(first.drain())
@@ -115,14 +117,14 @@ def test_a_refused_call_stops_the_run_though_others_still_wait(serve: Serve, mak
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ({"message": "too many", "code": "context_length_exceeded"}, Reason.TOO_LONG),
-        ({"message": "This model's maximum context length is 8 tokens.", "code": 400}, Reason.TOO_LONG),
-        ({"message": "the request exceeds the available context size, try more", "code": 400}, Reason.TOO_LONG),
-        ({"message": "no", "code": "content_filter"}, Reason.PROMPT_FILTERED),
+        ({"message": "too many", "code": "context_length_exceeded"}, FailureReason.TOO_LONG),
+        ({"message": "This model's maximum context length is 8 tokens.", "code": 400}, FailureReason.TOO_LONG),
+        ({"message": "the request exceeds the available context size, try more", "code": 400}, FailureReason.TOO_LONG),
+        ({"message": "no", "code": "content_filter"}, FailureReason.PROMPT_FILTERED),
     ],
 )
 def test_a_request_that_does_not_fit_is_the_rows_fault(
-    serve: Serve, make_client: MakeClient, body: dict[str, Any], reason: Reason
+    serve: Serve, make_client: MakeClient, body: dict[str, Any], reason: FailureReason
 ) -> None:
     server = serve(status=(400, {"error": body}))
     assert list(texts(make_client(server.url), [1])) == [reason]
@@ -138,7 +140,7 @@ def test_statuses_that_pass(serve: Serve, make_client: MakeClient, status: int) 
 
 def test_an_empty_account_is_no_busy_server(serve: Serve, make_client: MakeClient) -> None:
     server = serve(status=(429, {"error": {"message": "pay", "code": "insufficient_quota"}}))
-    with pytest.raises(RefusedError, match="pay"):
+    with pytest.raises(RequestRejectedError, match="pay"):
         list(texts(make_client(server.url), [1]))
     assert len(server.calls) == 1
 
@@ -169,7 +171,7 @@ def test_nothing_is_sent_while_a_server_asks_to_wait(serve: Serve, make_client: 
     client = make_client(server.url, concurrency=1)
 
     async def ask() -> None:
-        asked = [asyncio.create_task(client.ask(request(client, item))) for item in range(5)]
+        asked = [asyncio.create_task(client.request(request(client, item))) for item in range(5)]
         while not client.servers[0].limit.wait_s:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.1)
@@ -212,9 +214,9 @@ def test_every_item_is_answered_or_explained(serve: Serve, make_client: MakeClie
     server = serve(share=0.5, faults=[fault for fault in EVERY_FAULT if fault not in ("never", "wrong form")])
     client = make_client(server.url, attempts=3, max_invalid_responses=1, concurrency=32)
     outcomes = list(texts(client, range(300)))
-    failed = [outcome for outcome in outcomes if isinstance(outcome, Reason)]
-    assert [o for o in outcomes if not isinstance(o, Reason)] == [
-        f"echo item {item}" for item, o in enumerate(outcomes) if not isinstance(o, Reason)
+    failed = [outcome for outcome in outcomes if isinstance(outcome, FailureReason)]
+    assert [o for o in outcomes if not isinstance(o, FailureReason)] == [
+        f"echo item {item}" for item, o in enumerate(outcomes) if not isinstance(o, FailureReason)
     ]
     assert len(outcomes) == 300 and 50 < len(failed) < 200
     assert set(server.paid.values()) == {1} and sum(server.paid.values()) == 300 - len(failed)

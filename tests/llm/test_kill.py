@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from annotating import annotated
+from annotation_program import annotated
 from faulty_server import FaultyServer
 
 from sage_dialog.llm.response_cache import ResponseCache
@@ -21,7 +21,12 @@ Serve = Callable[..., FaultyServer]
 
 
 def start(
-    server: FaultyServer, response_cache: Path, items: int, results: Path, *more: object, script: str = "asking.py"
+    server: FaultyServer,
+    response_cache: Path,
+    items: int,
+    results: Path,
+    *more: object,
+    script: str = "live_program.py",
 ) -> subprocess.Popen:
     arguments = [server.url, response_cache, items, results, *more]
     return subprocess.Popen(
@@ -53,7 +58,7 @@ def test_killed_at_ten_moments_no_more_is_asked_again_than_was_on_its_way(serve:
 
     def annotating(server: FaultyServer, name: str) -> subprocess.Popen:
         (tmp_path / name).mkdir(exist_ok=True)
-        return start(server, tmp_path / f"{name}.sqlite", number, tmp_path / name, script="annotating.py")
+        return start(server, tmp_path / f"{name}.sqlite", number, tmp_path / name, script="annotation_program.py")
 
     whole = serve(reply=annotated, latency_s=0.02)
     finish(annotating(whole, "whole"))

@@ -8,17 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from asking import claims, texts
 from faulty_server import FaultyServer
+from live_program import claims, texts
 
 from sage_dialog.llm import event_loop as loop
-from sage_dialog.llm.client import Client
-from sage_dialog.llm.requests import ChatRequest, NoReplyError, Reason, Reply
+from sage_dialog.llm.live_client import LiveClient
+from sage_dialog.llm.requests import ChatRequest, FailureReason, LLMResponse, RequestFailedError
 from sage_dialog.llm.response_cache import ResponseCache
 from sage_dialog.llm.response_cache_file import ResponseCacheError
 
 Serve = Callable[..., FaultyServer]
-MakeClient = Callable[..., Client]
+MakeClient = Callable[..., LiveClient]
 
 
 def asked(item: int, role: str = "judge", model: str = "m") -> ChatRequest:
@@ -28,21 +28,21 @@ def asked(item: int, role: str = "judge", model: str = "m") -> ChatRequest:
 async def filled(response_cache: ResponseCache, items: range, role: str = "judge", cost: float | None = 0.5) -> None:
     for item in items:
         assert await response_cache.claim(asked(item, role))
-        await response_cache.keep(asked(item, role), Reply(f"said {item}", 10, 2, 0.25), cost)
+        await response_cache.keep(asked(item, role), LLMResponse(f"said {item}", 10, 2, 0.25), cost)
 
 
 def test_a_reply_is_there_for_everyone_once_it_is_kept(response_cache: ResponseCache) -> None:
     loop.run(filled(response_cache, range(3)))
-    assert response_cache.reply_to(asked(1)) == Reply("said 1", 10, 2, 0.25)
-    assert response_cache.reply_to(asked(3)) is None
+    assert response_cache.get(asked(1)) == LLMResponse("said 1", 10, 2, 0.25)
+    assert response_cache.get(asked(3)) is None
     with sqlite3.connect(response_cache.path) as other:
         assert other.execute("SELECT count(*) FROM replies").fetchone() == (3,)
         assert other.execute("SELECT count(*) FROM claims").fetchone() == (0,)
-    seen: list[Reply | None] = []
-    thread = threading.Thread(target=lambda: seen.append(response_cache.reply_to(asked(2))))
+    seen: list[LLMResponse | None] = []
+    thread = threading.Thread(target=lambda: seen.append(response_cache.get(asked(2))))
     thread.start()
     thread.join()
-    assert seen == [Reply("said 2", 10, 2, 0.25)]
+    assert seen == [LLMResponse("said 2", 10, 2, 0.25)]
 
 
 def test_commits_are_on_disk_when_they_return(response_cache: ResponseCache) -> None:
@@ -54,8 +54,11 @@ def test_commits_are_on_disk_when_they_return(response_cache: ResponseCache) -> 
 
 def test_one_that_cannot_be_written_does_not_undo_the_others(response_cache: ResponseCache) -> None:
     async def run() -> list[object]:
-        bad = Reply("half a pair: \ud83d", 1, 1)
-        kept = [response_cache.keep(asked(item), bad if item == 5 else Reply("fine", 1, 1), None) for item in range(10)]
+        bad = LLMResponse("half a pair: \ud83d", 1, 1)
+        kept = [
+            response_cache.keep(asked(item), bad if item == 5 else LLMResponse("fine", 1, 1), None)
+            for item in range(10)
+        ]
         return await asyncio.gather(*kept, return_exceptions=True)
 
     outcomes = loop.run(run())
@@ -73,7 +76,7 @@ def test_a_claim_is_one_processs_until_it_is_given_back(response_cache: Response
     response_cache.give_back(asked(1))
     assert claims(response_cache) == 0
     assert loop.run(other.claim(asked(1)))
-    loop.run(other.keep(asked(1), Reply("x", 1, 1), None))
+    loop.run(other.keep(asked(1), LLMResponse("x", 1, 1), None))
     assert not loop.run(response_cache.claim(asked(1)))  # there is nothing to ask
     other.close()
 
@@ -137,25 +140,25 @@ def test_two_clients_on_one_journal_ask_each_request_once(
 def test_failures_hits_and_costs_by_role(response_cache: ResponseCache) -> None:
     loop.run(filled(response_cache, range(4)))
     loop.run(filled(response_cache, range(10, 12), "annotator", None))
-    for reason in (Reason.BUSY, Reason.BUSY, Reason.TRUNCATED):
-        loop.run(response_cache.note_failure(asked(9), NoReplyError(reason, "why", "said"), 7, 3, 0.25))
+    for reason in (FailureReason.BUSY, FailureReason.BUSY, FailureReason.TRUNCATED):
+        loop.run(response_cache.save_failure(asked(9), RequestFailedError(reason, "why", "said"), 7, 3, 0.25))
     for _ in range(5):
-        response_cache.note_hit(asked(0))
+        response_cache.count_hit(asked(0))
     annotator, judge = response_cache.spent()
     assert (annotator.role, annotator.replies, annotator.hits, annotator.cost) == ("annotator", 2, 0, None)
     assert (judge.replies, judge.hits, judge.failures) == (4, 5, 3)
     assert (judge.prompt_tokens, judge.completion_tokens, judge.cost) == (61, 17, 2.75)
-    assert response_cache.failures() == [("judge", Reason.BUSY, 2), ("judge", Reason.TRUNCATED, 1)]
+    assert response_cache.failures() == [("judge", FailureReason.BUSY, 2), ("judge", FailureReason.TRUNCATED, 1)]
     assert response_cache.size() > 4096
-    assert response_cache.reply_to(asked(9)) is None
+    assert response_cache.get(asked(9)) is None
 
 
 def test_hits_are_remembered_across_runs(tmp_path: Path) -> None:
     for _ in range(2):
         response_cache = ResponseCache(tmp_path / "j.sqlite")
-        if response_cache.reply_to(asked(1)) is None:
+        if response_cache.get(asked(1)) is None:
             loop.run(filled(response_cache, range(1, 2)))
-        response_cache.note_hit(asked(1))
+        response_cache.count_hit(asked(1))
         response_cache.close()
     assert [spent.hits for spent in ResponseCache(tmp_path / "j.sqlite").spent()] == [2]
 
@@ -177,7 +180,7 @@ def test_what_is_dropped_is_asked_again(response_cache: ResponseCache) -> None:
     assert response_cache.drop(keys=[asked(0).key, "unknown"]) == 1
     assert response_cache.drop(role="annotator", keys=[asked(1).key]) == 0
     assert response_cache.drop(role="annotator") == 3
-    assert response_cache.reply_to(asked(0)) is None and response_cache.reply_to(asked(1)) is not None
+    assert response_cache.get(asked(0)) is None and response_cache.get(asked(1)) is not None
     assert loop.run(response_cache.claim(asked(0)))
     assert response_cache.drop() == 2
 
@@ -186,9 +189,9 @@ def test_what_is_dropped_is_asked_again(response_cache: ResponseCache) -> None:
     "content", [b"this is no database, however long one reads " * 100, b"SQLite format 3\0" + b"\xff" * 5000]
 )
 def test_a_file_that_is_no_journal(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "replies.sqlite"
+    path = tmp_path / "responses.sqlite"
     path.write_bytes(content)
-    with pytest.raises(ResponseCacheError, match=r"replies\.sqlite cannot be used: .* move it away"):
+    with pytest.raises(ResponseCacheError, match=r"responses\.sqlite cannot be used: .* move it away"):
         ResponseCache(path)
     assert path.read_bytes() == content
 
@@ -201,26 +204,26 @@ def test_the_database_of_another_program(tmp_path: Path) -> None:
 
 
 def test_a_journal_that_was_damaged(tmp_path: Path) -> None:
-    path = tmp_path / "replies.sqlite"
+    path = tmp_path / "responses.sqlite"
     response_cache = ResponseCache(path)
     loop.run(filled(response_cache, range(200)))
     response_cache.close()
     content = bytearray(path.read_bytes())
     content[4096:] = bytes(len(content) - 4096)
-    path.with_name("replies.sqlite-wal").unlink(missing_ok=True)
+    path.with_name("responses.sqlite-wal").unlink(missing_ok=True)
     path.write_bytes(content)
     with pytest.raises(ResponseCacheError, match="cannot be used"):
         damaged = ResponseCache(path)
-        [damaged.reply_to(asked(item)) for item in range(200)]
+        [damaged.get(asked(item)) for item in range(200)]
 
 
 def test_a_closed_journal_says_so(tmp_path: Path) -> None:
-    response_cache = ResponseCache(tmp_path / "replies.sqlite")
+    response_cache = ResponseCache(tmp_path / "responses.sqlite")
     response_cache.close()
     response_cache.close()
     with pytest.raises(ResponseCacheError, match="closed"):
         loop.run(response_cache.claim(asked(1)))
-    assert not list((tmp_path / "replies.sqlite.owners").iterdir())
+    assert not list((tmp_path / "responses.sqlite.owners").iterdir())
 
 
 def test_a_request_has_the_same_name_for_ever() -> None:

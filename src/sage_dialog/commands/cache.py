@@ -1,4 +1,4 @@
-"""`kedro sage response_cache`: what language models were asked, and what it cost."""
+"""`kedro sage cache`: what language models were asked, and what it cost."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 @env_option
 @click.option("--json", "as_json", is_flag=True, help="the same as JSON; a cost without a price is null")
 @click.pass_context
-def response_cache(context: click.Context, env: str | None, as_json: bool) -> None:
+def cache(context: click.Context, env: str | None, as_json: bool) -> None:
     """What language models were asked in all runs: size, hits, and cost by role. Replies can be exported or dropped."""
     context.obj = _response_cache(context.obj, env)
     if context.invoked_subcommand is None and as_json:
-        click.echo(json.dumps(journal_summary(context.obj)))
+        click.echo(json.dumps(cache_summary(context.obj)))
     elif context.invoked_subcommand is None:
         from rich.console import Console
 
         console = Console()
-        for part in journal_tables(context.obj):
+        for part in cache_tables(context.obj):
             console.print(part)
 
 
-@response_cache.command()
+@cache.command()
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.option("--role", help="only what this role asked")
 @click.option("--model", help="only what this model replied")
@@ -51,7 +51,7 @@ def export(replies: ResponseCache, file: str, role: str | None, model: str | Non
     click.echo(f"replies written to {file}: {number:,}", err=True)
 
 
-@response_cache.command()
+@cache.command()
 @click.option("--role", help="only what this role asked")
 @click.option("--model", help="only what this model replied")
 @click.option("--key", "keys", multiple=True, help="only these replies, by the keys that an export shows")
@@ -72,7 +72,7 @@ def drop(
     click.echo(f"replies dropped: {replies.drop(role, model, keys):,}")
 
 
-@response_cache.command()
+@cache.command()
 @click.argument("batch_id")
 @click.option("--yes", is_flag=True, help="do not ask")
 @click.pass_obj
@@ -82,9 +82,7 @@ def forget(replies: ResponseCache, batch_id: str, yes: bool) -> None:
 
     names = [batch["name"] for batch in replies.batches() if batch["id"] == batch_id and batch["state"] != "collected"]
     if not names:
-        raise click.ClickException(
-            f"No batch {batch_id} is waiting to be collected; `kedro sage response_cache` lists them."
-        )
+        raise click.ClickException(f"No batch {batch_id} is waiting to be collected; `kedro sage cache` lists them.")
     if not yes:
         click.confirm("What the server may still have of this batch will not be collected. Go on?", abort=True)
     loop.run(replies.forget_batch(names[0]))
@@ -105,8 +103,8 @@ def _response_cache(metadata: ProjectMetadata, env: str | None) -> ResponseCache
     return ResponseCache(path)
 
 
-def journal_summary(replies: ResponseCache) -> dict[str, Any]:
-    """What `journal_tables` shows, as JSON can write it; sizes in bytes."""
+def cache_summary(replies: ResponseCache) -> dict[str, Any]:
+    """What `cache_tables` shows, as JSON can write it; sizes in bytes."""
     return {
         "path": str(display_path(replies.path)),
         "bytes": replies.size(),
@@ -116,7 +114,7 @@ def journal_summary(replies: ResponseCache) -> dict[str, Any]:
     }
 
 
-def journal_tables(replies: ResponseCache) -> Iterator[Any]:
+def cache_tables(replies: ResponseCache) -> Iterator[Any]:
     """For the terminal: what each model cost each role, why requests failed, batches that are still out."""
     from rich import box
     from rich.table import Table

@@ -107,7 +107,7 @@ def prune(
         except NoSuchRunError as error:
             raise click.ClickException(str(error)) from None
     response_cache = _response_cache(catalog) if reply_days is not None else None
-    replies = response_cache.older(reply_days or 0.0) if response_cache else []
+    replies = response_cache.keys_older_than(reply_days or 0.0) if response_cache else []
     if as_json:
         click.echo(json.dumps(_as_json(plan, replies), indent=1))
     else:

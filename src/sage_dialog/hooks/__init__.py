@@ -137,12 +137,12 @@ def _quantize_faults(parameters: Parameters) -> Iterator[tuple[tuple[str | int, 
     """All policies go on from the first; where that one trained all weights, so do they."""
     trainings = {("self_play", "training"): parameters.self_play.training, ("preference",): parameters.preference}
     for path, training in trainings.items():
-        if parameters.sft.lora is None and training.quantize:
-            what = f"sft.lora is null: all weights are trained, and in 4 bits ({training.quantize}) they cannot be"
-            yield (*path, "quantize"), f"{what}; set this to null, or give sft.lora its parameters"
-        elif parameters.sft.lora and parameters.sft.lora.target_parameters and training.quantize:
-            what = f"{training.quantize} packs sft.lora.target_parameters in 4 bits"
-            yield (*path, "quantize"), f"{what}; set this to null, or leave those empty"
+        if parameters.sft.lora is None and training.quantization:
+            what = f"sft.lora is null: all weights are trained, and in 4 bits ({training.quantization}) they cannot be"
+            yield (*path, "quantization"), f"{what}; set this to null, or give sft.lora its parameters"
+        elif parameters.sft.lora and parameters.sft.lora.target_parameters and training.quantization:
+            what = f"{training.quantization} packs sft.lora.target_parameters in 4 bits"
+            yield (*path, "quantization"), f"{what}; set this to null, or leave those empty"
 
 
 def _fault(details: ErrorDetails, env: str | None, given: Mapping[str, Any]) -> str:

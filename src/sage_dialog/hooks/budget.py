@@ -25,11 +25,11 @@ class RunBudget:
 
     @hook_impl
     def on_node_error(self, error: Exception, node: Node) -> None:
-        from sage_dialog.llm.requests import NoReplyError, StopsRunError
+        from sage_dialog.llm.requests import RequestFailedError, StopRunError
 
-        if isinstance(error, StopsRunError):
+        if isinstance(error, StopRunError):
             raise RunStopped(f"{node.name} stopped: {error}") from None
-        if isinstance(error, NoReplyError):
+        if isinstance(error, RequestFailedError):
             raise RunStopped(
                 f"{node.name} stopped: {error}. All responses are in the response cache: run the same command again "
                 "when the server is back."

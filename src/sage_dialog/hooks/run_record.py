@@ -226,8 +226,8 @@ class Recording:
                     self._change(reads={**self._record.reads, name: _of_earlier(self._record.reads[name], opened)})
             if budget := spending.budget:
                 self._change(
-                    spent={who: Spent(**budget.spent(who)) for who in budget.spenders()},
-                    answered={role: tuple(sorted(said)) for role, said in budget.answered.items()},
+                    spent={who: Spent(**budget.spent(who)) for who in budget.roles()},
+                    answered={role: tuple(sorted(said)) for role, said in budget.served_models.items()},
                 )
             told = without(_first_line(error), self._secrets)[:_LONGEST_ERROR] if error else None
             self._change(outcome=outcome, error=told, ended=now())

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError, Request
+from sage_dialog.llm.requests import FailureReason, Request, RequestFailedError, RequestRejectedError
 from sage_dialog.llm.server import Server
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ class BatchApi:
         """The body of one request's answer.
 
         Raises:
-            NoReplyError: if there is none.
-            RefusedError: if there will never be one, or somebody cancelled the batch.
+            RequestFailedError: if there is none.
+            RequestRejectedError: if there will never be one, or somebody cancelled the batch.
         """
         line = line or {}
         response, error = line.get("response"), line.get("error")
@@ -108,20 +108,22 @@ class BatchApi:
                 said = body.get("error") if isinstance(body, Mapping) else body
                 code = said.get("code") if isinstance(said, Mapping) else None
                 raise self.server.turned_down(status, str(code), json.dumps(said))
-            raise NoReplyError(Reason.BROKEN, "its line holds no answer")
+            raise RequestFailedError(FailureReason.BROKEN, "its line holds no answer")
         code = error.get("code") if isinstance(error, Mapping) else None
         if state.status == "cancelled":
-            raise RefusedError(
-                f"the batch {state.id} was cancelled at {self.server.place}. What it brought is kept; the same "
+            raise RequestRejectedError(
+                f"the batch {state.id} was cancelled at {self.server.address}. What it brought is kept; the same "
                 "command asks for the rest."
             )
         if code == "batch_expired" or (error is None and state.status == "expired"):
-            raise NoReplyError(Reason.EXPIRED, f"not done within {self._window}")
+            raise RequestFailedError(FailureReason.EXPIRED, f"not done within {self._window}")
         if code == "request_timeout":
-            raise NoReplyError(Reason.TIMED_OUT, "in a batch")
-        raise NoReplyError(Reason.BROKEN, self.server.said(json.dumps(error)) if error else "the batch has no line")
+            raise RequestFailedError(FailureReason.TIMED_OUT, "in a batch")
+        raise RequestFailedError(
+            FailureReason.BROKEN, self.server.said(json.dumps(error)) if error else "the batch has no line"
+        )
 
-    def refusal(self, state: Batch) -> RefusedError:
+    def refusal(self, state: Batch) -> RequestRejectedError:
         """Of a batch that failed before any of its requests was asked."""
         faults = (state.errors and state.errors.data) or []
         said = "; ".join(
@@ -129,7 +131,7 @@ class BatchApi:
             for fault in faults[:5]
         )
         hint = " Lower most_requests, or wait for other batches of the account." if queue_is_full(state) else ""
-        return RefusedError(f"{self.server.place} refused the batch {state.id}: {said or 'no reason'}.{hint}")
+        return RequestRejectedError(f"{self.server.address} refused the batch {state.id}: {said or 'no reason'}.{hint}")
 
     @property
     def _sdk(self) -> openai.AsyncOpenAI:
@@ -139,16 +141,16 @@ class BatchApi:
         """What the server answers to a call of the batch API.
 
         Raises:
-            NoReplyError: if it may do better the next time.
-            RefusedError: if not.
+            RequestFailedError: if it may do better the next time.
+            RequestRejectedError: if not.
         """
         import openai
 
         try:
             answer = await call
         except openai.NotFoundError as error:
-            failure: Exception = RefusedError(
-                f"{self.server.place} has no such batch or file, or no batch API at all (404): "
+            failure: Exception = RequestRejectedError(
+                f"{self.server.address} has no such batch or file, or no batch API at all (404): "
                 f"{self.server.said(error)}. Look at base_urls and the key; a server without one takes `mode: live`."
             )
         except openai.APIError as error:
@@ -156,7 +158,7 @@ class BatchApi:
         else:
             if not isinstance(answer, str):
                 return answer
-            failure = NoReplyError(Reason.BROKEN, "its answer is no JSON")
+            failure = RequestFailedError(FailureReason.BROKEN, "its answer is no JSON")
         raise failure  # and not from the SDK's error, whose request and text may hold the key
 
 

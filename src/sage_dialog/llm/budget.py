@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sage_dialog.config import Caps, Price, Role
-from sage_dialog.llm.requests import Request, StopsRunError
+from sage_dialog.llm.requests import Request, StopRunError
 
 RUN = "the run"
 _KINDS = ("calls", "tokens", "money")
 
 
-class CapReachedError(StopsRunError):
+class CapReachedError(StopRunError):
     """The next call would go over a cap."""
 
 
@@ -42,27 +42,27 @@ class Budget:
         self._spent: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._reserved: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._settled = asyncio.Condition()
-        self.answered: defaultdict[str, set[str]] = defaultdict(set)
+        self.served_models: defaultdict[str, set[str]] = defaultdict(set)
         """By role, the models that replied, as servers name them."""
 
-    def cost(self, model: str, prompt_tokens: int, completion_tokens: int, *, half: bool = False) -> float | None:
+    def cost(self, model: str, prompt_tokens: int, completion_tokens: int, *, batch: bool = False) -> float | None:
         """Money for a call, in the currency of the price table; None for a model without a price.
 
-        `half`: at the price of a batch.
+        `batch`: at the price of a batch.
         """
         price = self._prices.get(model)
         if price is None:
             return None
         full = (prompt_tokens * price.prompt + completion_tokens * price.completion) / 1e6
-        return full * price.batch_share if half else full
+        return full * price.batch_share if batch else full
 
-    def one_model(self, *names: str) -> None:
+    def share_price(self, *names: str) -> None:
         """Has one price for a model of several names: that of the first of them that has one."""
         priced = [self._prices[name] for name in names if name in self._prices]
         for name in names if priced else ():
             self._prices.setdefault(name, priced[0])
 
-    def check(self, role: str, model: str, most_completion_tokens: int | None) -> None:
+    def check_caps(self, role: str, model: str, max_completion_tokens: int | None) -> None:
         """Raises ValueError where a cap cannot be kept: no price, or no limit on a reply's tokens."""
         for who in (RUN, role):
             caps = self._caps.get(who, Caps())
@@ -71,19 +71,19 @@ class Budget:
                 raise ValueError(
                     f"{where}.money caps the cost of {model}, but llm.prices has no price for it; add one."
                 )
-            if (caps.money is not None or caps.tokens is not None) and most_completion_tokens is None:
+            if (caps.money is not None or caps.tokens is not None) and max_completion_tokens is None:
                 raise ValueError(
                     f"{where} caps tokens or money, but the {role}'s sampling sets no max_tokens, so that a call has "
                     "no upper bound; set it."
                 )
 
-    async def reserve(self, request: Request, *, half: bool = False) -> Reservation:
+    async def reserve(self, request: Request, *, batch: bool = False) -> Reservation:
         """Counts a call and sets aside the most it can come to.
 
         Raises:
             CapReachedError: naming the cap, and how to go on.
         """
-        reservation = self._most(request, half)
+        reservation = self._most(request, batch)
         async with self._settled:
             while full := self._in_the_way(reservation):
                 who, kind = full
@@ -93,9 +93,9 @@ class Budget:
             self._set_aside(reservation)
         return reservation
 
-    def reserve_now(self, request: Request, *, half: bool = False) -> Reservation | None:
+    def try_reserve(self, request: Request, *, batch: bool = False) -> Reservation | None:
         """As `reserve`, but None where there is no room now, whether or not there may be some later."""
-        reservation = self._most(request, half)
+        reservation = self._most(request, batch)
         if self._in_the_way(reservation):
             return None
         self._set_aside(reservation)
@@ -117,16 +117,16 @@ class Budget:
         """Calls, tokens and money so far, in this process."""
         return {kind: self._spent[role, kind] for kind in _KINDS}
 
-    def spenders(self) -> list[str]:
+    def roles(self) -> list[str]:
         """Roles that have made a call, and `RUN` where one has."""
         return sorted({who for (who, kind), amount in self._spent.items() if kind == "calls" and amount})
 
-    def note(self, role: str, answer: Mapping[str, Any]) -> None:
+    def record_model(self, role: str, answer: Mapping[str, Any]) -> None:
         """Remembers what a server's answer says of the model behind it, which a name does not settle."""
         if said := " ".join(str(answer[field]) for field in ("model", "system_fingerprint") if answer.get(field)):
-            self.answered[role].add(said[:200])
+            self.served_models[role].add(said[:200])
 
-    def room(self, role: str, kind: str) -> float | None:
+    def remaining(self, role: str, kind: str) -> float | None:
         """How much of a cap is left to a role; None where nothing caps it."""
         left = [
             cap - self._spent[who, kind]
@@ -135,9 +135,9 @@ class Budget:
         ]
         return min(left, default=None)
 
-    def _most(self, request: Request, half: bool) -> Reservation:
-        prompt, completion = request.most_prompt_tokens, request.most_completion_tokens or 0
-        money = self.cost(request.model, prompt, completion, half=half) or 0.0
+    def _most(self, request: Request, batch: bool) -> Reservation:
+        prompt, completion = request.max_prompt_tokens, request.max_completion_tokens or 0
+        money = self.cost(request.model, prompt, completion, batch=batch) or 0.0
         return Reservation(request.role, request.model, prompt + completion, money)
 
     def _set_aside(self, reservation: Reservation) -> None:

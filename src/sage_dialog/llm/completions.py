@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from sage_dialog.llm.requests import (
-    NoReplyError,
+    FailureReason,
+    LLMResponse,
     PutTogether,
-    Reason,
-    RefusedError,
-    Reply,
     Request,
+    RequestFailedError,
+    RequestRejectedError,
+    remove_surrogates,
     seconds_of,
-    whole_characters,
 )
 
 _JOINED = ("text", "token_ids")  # what the pieces of a stream hold a part of
@@ -70,36 +70,38 @@ class CompletionRequest(Request):
         several = {"n": self.n} if self.n > 1 else {}
         return {"model": self.model, "prompt": self.prompt, **self.sampling, **several}
 
-    def read(self, answer: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> Reply:
+    def read(self, answer: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> LLMResponse:
         """The continuations in a server's answer, as JSON; `continuations` gives them back.
 
         Raises:
-            NoReplyError: if one is filtered or not whole, or not of the form that servers have agreed on.
-            RefusedError: if all are whole but not as many as was asked for, or not all is told that was asked.
+            RequestFailedError: if one is filtered or not whole, or not of the form that servers have agreed on.
+            RequestRejectedError: if all are whole but not as many as was asked for, or not all is told that was asked.
         """
         choices = answer.get("choices")
         if not choices or not isinstance(choices, list) or not all(isinstance(choice, Mapping) for choice in choices):
-            raise NoReplyError(Reason.BROKEN, "its answer holds no choices")
+            raise RequestFailedError(FailureReason.BROKEN, "its answer holds no choices")
         if any(choice.get("finish_reason") is None for choice in choices):
-            raise NoReplyError(Reason.BROKEN, "its answer ends before a choice of it does")
+            raise RequestFailedError(FailureReason.BROKEN, "its answer ends before a choice of it does")
         if len(choices) != self.n:
             few = f"of {self.n} samples that `n` asked for" if self.n > 1 else "samples where one was asked for"
-            raise RefusedError(f"The server gave {len(choices)} {few}.")
+            raise RequestRejectedError(f"The server gave {len(choices)} {few}.")
         ordered = sorted(choices, key=lambda choice: choice.get("index") or 0)
         texts = [asdict(self._continuation(choice)) for choice in ordered]
-        return Reply(json.dumps(texts), prompt_tokens, completion_tokens, seconds_of(answer))
+        return LLMResponse(json.dumps(texts), prompt_tokens, completion_tokens, seconds_of(answer))
 
     def _continuation(self, choice: Mapping[str, Any]) -> Continuation:
         text, finish, ids = choice.get("text"), choice.get("finish_reason"), choice.get("token_ids")
         if finish == "content_filter":
-            raise NoReplyError(Reason.FILTERED, "after the model spoke")
+            raise RequestFailedError(FailureReason.FILTERED, "after the model spoke")
         if not isinstance(text, str) or finish not in ("stop", "length"):
-            raise NoReplyError(Reason.BROKEN, f"a choice of its answer is no whole text; it ended by {finish!r}")
+            raise RequestFailedError(
+                FailureReason.BROKEN, f"a choice of its answer is no whole text; it ended by {finish!r}"
+            )
         if self.sampling.get("return_token_ids") and not isinstance(ids, list):
-            raise RefusedError("The server gave no token ids, though `return_token_ids` asked for them.")
+            raise RequestRejectedError("The server gave no token ids, though `return_token_ids` asked for them.")
         token_ids = None if ids is None else [int(token) for token in ids]
         logged = None if self.sampling.get("logprobs") is None else _log_probability(choice)
-        return Continuation(whole_characters(text), token_ids, finish, choice.get("stop_reason"), logged)
+        return Continuation(remove_surrogates(text), token_ids, finish, choice.get("stop_reason"), logged)
 
     @property
     def put_together(self) -> PutTogether | None:
@@ -128,18 +130,18 @@ class CompletionRequest(Request):
             self.heard(answer)
 
     @property
-    def most_prompt_tokens(self) -> int:
+    def max_prompt_tokens(self) -> int:
         """Exactly its ids; of a text, a byte is a token at most, and there is one at its beginning."""
         return len(self.prompt.encode()) + 1 if isinstance(self.prompt, str) else len(self.prompt)
 
     @property
-    def most_completion_tokens(self) -> int | None:
-        """See `Request.most_completion_tokens`."""
+    def max_completion_tokens(self) -> int | None:
+        """See `Request.max_completion_tokens`."""
         limit = self.sampling.get("max_tokens")
         return None if limit is None else self.n * limit
 
 
-def continuations(reply: Reply) -> list[Continuation]:
+def continuations(reply: LLMResponse) -> list[Continuation]:
     """What the reply to a `CompletionRequest` holds: one for each sample, in their order."""
     return [Continuation(**given) for given in json.loads(reply.text)]
 
@@ -147,5 +149,5 @@ def continuations(reply: Reply) -> list[Continuation]:
 def _log_probability(choice: Mapping[str, Any]) -> float:
     logged = (choice.get("logprobs") or {}).get("token_logprobs")
     if not isinstance(logged, list) or any(value is None for value in logged):
-        raise RefusedError("The server gave no log-probabilities, though `logprobs` asked for them.")
+        raise RequestRejectedError("The server gave no log-probabilities, though `logprobs` asked for them.")
     return float(sum(logged))

@@ -39,13 +39,13 @@ def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
         raise
 
 
-def in_order(
+def map_ordered(
     function: Callable[[Item], Awaitable[Result]],
     items: Iterable[Item],
-    at_once: int,
+    max_pending: int,
     drain: Callable[[], Coroutine[Any, Any, None]],
 ) -> Iterator[Result]:
-    """The function's result for each item, in their order, with up to `at_once` begun and not yet given out.
+    """The function's result for each item, in their order, with up to `max_pending` begun and not yet given out.
 
     As soon as one raises, whichever it is, or whoever takes the results stops, the others are cancelled, and `drain`
     is waited for.
@@ -55,8 +55,8 @@ def in_order(
     failure: asyncio.Future[None] = _loop().create_future()
     try:
         while True:
-            few = len(begun) <= at_once // 2 and not failure.done()
-            if few and (batch := list(islice(waiting, at_once - len(begun)))):
+            few = len(begun) <= max_pending // 2 and not failure.done()
+            if few and (batch := list(islice(waiting, max_pending - len(begun)))):
                 run(_begin(function, batch, begun, failure))
             if not begun:
                 return

@@ -44,12 +44,12 @@ class Request(ABC):
         """What is sent."""
 
     @abstractmethod
-    def read(self, answer: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> Reply:
+    def read(self, answer: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> LLMResponse:
         """The reply in a server's answer.
 
         Raises:
-            NoReplyError: if there is none of use in it, or it is not of the form that servers have agreed on.
-            RefusedError: if the server does not do what it was asked.
+            RequestFailedError: if there is none of use in it, or it is not of the form that servers have agreed on.
+            RequestRejectedError: if the server does not do what it was asked.
         """
 
     @property
@@ -59,12 +59,12 @@ class Request(ABC):
 
     @property
     @abstractmethod
-    def most_prompt_tokens(self) -> int:
+    def max_prompt_tokens(self) -> int:
         """No tokenizer makes more of it."""
 
     @property
     @abstractmethod
-    def most_completion_tokens(self) -> int | None:
+    def max_completion_tokens(self) -> int | None:
         """What the request itself allows; None where it sets no limit."""
 
 
@@ -108,46 +108,46 @@ class ChatRequest(Request):
             }
         return body
 
-    def read(self, answer: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> Reply:
+    def read(self, answer: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> LLMResponse:
         """The message in a server's answer.
 
         Raises:
-            NoReplyError: if it is cut, empty, filtered or refused, or not of the form that servers have agreed on.
+            RequestFailedError: if it is cut, empty, filtered or refused, or not of the form that servers have agreed on.
         """
         try:
             choice = answer["choices"][0]
             message, finished = choice["message"], choice.get("finish_reason")
             text = message.get("content")
         except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise NoReplyError(Reason.BROKEN, "its answer holds no message") from error
+            raise RequestFailedError(FailureReason.BROKEN, "its answer holds no message") from error
         if not isinstance(text, str | None):
-            raise NoReplyError(Reason.BROKEN, "its message is no text")
+            raise RequestFailedError(FailureReason.BROKEN, "its message is no text")
         if text is not None:
-            text = whole_characters(text)
+            text = remove_surrogates(text)
         if refusal := message.get("refusal"):
-            raise NoReplyError(Reason.REFUSED, whole_characters(str(refusal)[:200]), text)
+            raise RequestFailedError(FailureReason.REFUSED, remove_surrogates(str(refusal)[:200]), text)
         if finished == "content_filter":
-            raise NoReplyError(Reason.FILTERED, "after the model spoke", text)
+            raise RequestFailedError(FailureReason.FILTERED, "after the model spoke", text)
         if finished == "length":
-            raise NoReplyError(Reason.TRUNCATED, f"after {completion_tokens} tokens", text)
+            raise RequestFailedError(FailureReason.TRUNCATED, f"after {completion_tokens} tokens", text)
         if text is None or not text.strip():
-            raise NoReplyError(Reason.EMPTY, "", text)
-        return Reply(text, prompt_tokens, completion_tokens, seconds_of(answer))
+            raise RequestFailedError(FailureReason.EMPTY, "", text)
+        return LLMResponse(text, prompt_tokens, completion_tokens, seconds_of(answer))
 
     @property
-    def most_prompt_tokens(self) -> int:
+    def max_prompt_tokens(self) -> int:
         """No tokenizer makes more: a byte is a token at most, and templates put a few around each message."""
         schema = json.dumps(self.schema) if self.schema is not None else ""  # servers put it before the messages
         return sum(len(message["content"].encode()) + 16 for message in self.messages) + len(schema) + 16
 
     @property
-    def most_completion_tokens(self) -> int | None:
+    def max_completion_tokens(self) -> int | None:
         """What the request itself allows; None where it sets no limit."""
         return self.sampling.get("max_completion_tokens", self.sampling.get("max_tokens"))
 
 
 @dataclass(frozen=True)
-class Reply:
+class LLMResponse:
     """What a model said, whole, and what it took. `seconds` is how long the server was at it."""
 
     text: str
@@ -156,7 +156,7 @@ class Reply:
     seconds: float = 0.0
 
 
-class Reason(StrEnum):
+class FailureReason(StrEnum):
     """Why a request has no reply."""
 
     TRUNCATED = "truncated"  # the limit on tokens was reached
@@ -172,32 +172,34 @@ class Reason(StrEnum):
     EXPIRED = "expired in a batch"
 
 
-MAY_PASS = (Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.BUSY, Reason.BROKEN)
+RETRYABLE = (FailureReason.UNREACHABLE, FailureReason.TIMED_OUT, FailureReason.BUSY, FailureReason.BROKEN)
 """The server may do better the next time."""
 
-PUSHES_BACK = (Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.BUSY)
+OVERLOADED = (FailureReason.UNREACHABLE, FailureReason.TIMED_OUT, FailureReason.BUSY)
 """The server has too much to do."""
 
-UNUSABLE_RESPONSES = (Reason.TRUNCATED, Reason.EMPTY, Reason.FILTERED, Reason.REFUSED)
+UNUSABLE_RESPONSES = (FailureReason.TRUNCATED, FailureReason.EMPTY, FailureReason.FILTERED, FailureReason.REFUSED)
 """The server did answer, and what it said is of no use."""
 
 
-class NoReplyError(Exception):
+class RequestFailedError(Exception):
     """A request that has no reply. `said` is what came in place of one, `wait_s` how long the server asks to wait."""
 
-    def __init__(self, reason: Reason, detail: str = "", said: str | None = None, wait_s: float | None = None) -> None:
+    def __init__(
+        self, reason: FailureReason, detail: str = "", response_text: str | None = None, wait_s: float | None = None
+    ) -> None:
         super().__init__(f"{reason}: {detail}" if detail else str(reason))
         self.reason = reason
         self.detail = detail
-        self.said = said
+        self.response_text = response_text
         self.wait_s = wait_s
 
 
-class StopsRunError(Exception):
+class StopRunError(Exception):
     """The run cannot go on; every reply so far is kept."""
 
 
-class RefusedError(StopsRunError):
+class RequestRejectedError(StopRunError):
     """The server will take no request of this kind, however often it is asked: a wrong key, model or field.
 
     `status` is that of its answer, None where what it answered is not what it was asked for.
@@ -208,11 +210,11 @@ class RefusedError(StopsRunError):
         self.status = status
 
 
-class TooManyFailuresError(StopsRunError):
+class TooManyFailuresError(StopRunError):
     """More rows failed than the parameters allow."""
 
 
-def whole_characters(text: str) -> str:
+def remove_surrogates(text: str) -> str:
     """The text without halves of surrogate pairs: JSON may hold them, no request, file or table can."""
     return text.encode("utf-8", "ignore").decode("utf-8")
 

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sage_dialog.llm.requests import ChatRequest, NoReplyError, Reply, Request
+from sage_dialog.llm.requests import ChatRequest, LLMResponse, Request, RequestFailedError
 from sage_dialog.llm.response_cache_file import ResponseCacheFile
 
 _OPEN = "state IN ('submitting', 'submitted')"  # batches whose requests are in batch_requests
@@ -29,8 +29,8 @@ _OPEN = "state IN ('submitting', 'submitted')"  # batches whose requests are in 
 _BATCH = ("name", "server", "model", "id", "state", "at")
 _NOTE_FAILURE = "INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
-_Kept = tuple[Request, Reply, float | None]  # with its cost
-_Failed = tuple[Request, NoReplyError, int, int, float | None]  # with tokens of prompt and reply, and their cost
+_Kept = tuple[Request, LLMResponse, float | None]  # with its cost
+_Failed = tuple[Request, RequestFailedError, int, int, float | None]  # with tokens of prompt and reply, and their cost
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,16 @@ class ResponseCache:
 
     # Asking
 
-    def reply_to(self, request: Request) -> Reply | None:
+    def get(self, request: Request) -> LLMResponse | None:
         """The reply that is there already."""
         found = "SELECT text, prompt_tokens, completion_tokens, seconds FROM replies WHERE key = ?"
         try:
             row = self._file.connection().execute(found, (request.key,)).fetchone()
         except sqlite3.Error as error:
             raise self._file.fault(error) from error
-        return Reply(*row) if row else None
+        return LLMResponse(*row) if row else None
 
-    def note_hit(self, request: Request) -> None:
+    def count_hit(self, request: Request) -> None:
         """Counts a reply that was served from here."""
         who = request.role, request.model
         self._hits[who] = self._hits.get(who, 0) + 1
@@ -88,12 +88,17 @@ class ResponseCache:
         """Whether this process may ask; else another one does, and its reply is to be waited for."""
         return await self._file.done(lambda connection: self._claim(connection, request.key))
 
-    async def keep(self, request: Request, reply: Reply, cost: float | None) -> None:
+    async def keep(self, request: Request, reply: LLMResponse, cost: float | None) -> None:
         """Returns when the reply is on disk; its claim is given back with it."""
         await self._file.done(lambda connection: self._keep(connection, request, reply, cost))
 
-    async def note_failure(
-        self, request: Request, failure: NoReplyError, prompt_tokens: int, completion_tokens: int, cost: float | None
+    async def save_failure(
+        self,
+        request: Request,
+        failure: RequestFailedError,
+        prompt_tokens: int,
+        completion_tokens: int,
+        cost: float | None,
     ) -> None:
         """Counts a failure; it is never served as a reply."""
         row = _failure_row(request, failure, prompt_tokens, completion_tokens, cost)
@@ -137,7 +142,7 @@ class ResponseCache:
 
         await self._file.done(free)
 
-    async def note_submitted(self, name: str, batch_id: str) -> None:
+    async def mark_submitted(self, name: str, batch_id: str) -> None:
         """Remembers under which id the server has a batch."""
         await self._file.done(
             lambda connection: connection.execute(
@@ -191,7 +196,7 @@ class ResponseCache:
         """Frees the requests of a batch that will bring nothing."""
         await self._file.done(lambda connection: _forget_batch(connection, name))
 
-    async def left_behind(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
+    async def orphaned_batches(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
         """The open batches that nobody sees through and that hold any of these requests, as in `batches`."""
 
         def look(connection: sqlite3.Connection) -> list[dict[str, Any]]:
@@ -261,7 +266,7 @@ class ResponseCache:
         (number,) = self._file.connection().execute(f"SELECT count(*) FROM replies WHERE {which}", values).fetchone()
         return int(number)
 
-    def older(self, days: float) -> list[str]:
+    def keys_older_than(self, days: float) -> list[str]:
         """The keys of replies that came more than so many days ago; that they were used since is not noted."""
         rows = self._file.connection().execute("SELECT key FROM replies WHERE at < ?", (time.time() - days * 86400,))
         return [key for (key,) in rows]
@@ -277,7 +282,7 @@ class ResponseCache:
             connection.execute("VACUUM")
         return dropped
 
-    def _keep(self, connection: sqlite3.Connection, request: Request, reply: Reply, cost: float | None) -> None:
+    def _keep(self, connection: sqlite3.Connection, request: Request, reply: LLMResponse, cost: float | None) -> None:
         asked = zlib.compress(json.dumps(request.body()).encode())
         connection.execute(
             "INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -332,10 +337,10 @@ def _forget_batch(connection: sqlite3.Connection, name: str) -> None:
 
 
 def _failure_row(
-    request: Request, failure: NoReplyError, prompt_tokens: int, completion_tokens: int, cost: float | None
+    request: Request, failure: RequestFailedError, prompt_tokens: int, completion_tokens: int, cost: float | None
 ) -> tuple[Any, ...]:
     return (
-        *(request.key, request.role, request.model, failure.reason.value, failure.detail, failure.said),
+        *(request.key, request.role, request.model, failure.reason.value, failure.detail, failure.response_text),
         *(prompt_tokens, completion_tokens, cost, time.time()),
     )
 

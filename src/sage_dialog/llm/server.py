@@ -15,21 +15,21 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm.endpoint import Endpoint
 from sage_dialog.llm.requests import (
-    MAY_PASS,
-    PUSHES_BACK,
-    NoReplyError,
+    OVERLOADED,
+    RETRYABLE,
+    FailureReason,
     PutTogether,
-    Reason,
-    RefusedError,
     Request,
-    whole_characters,
+    RequestFailedError,
+    RequestRejectedError,
+    remove_surrogates,
 )
 from sage_dialog.llm.server_pool import AdaptiveLimit
 
 if TYPE_CHECKING:
     import openai
 
-_FIRST_WAIT_S, _MOST_WAIT_S = 0.5, 60.0  # between attempts: growing, and drawn at random up to as much
+_FIRST_WAIT_S, _MAX_WAIT_S = 0.5, 60.0  # between attempts: growing, and drawn at random up to as much
 _BROKEN_OFF = (errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE)  # by which aiohttp means a connection that was there
 _MOST_ASKED_S = 600.0  # a server that asks to wait longer is asked again all the same
 _TOO_LONG = (  # OpenAI, vLLM, llama.cpp
@@ -44,7 +44,7 @@ def attempts(number: int, may_pass: Callable[[BaseException], bool]) -> AsyncRet
     return AsyncRetrying(
         stop=stop_after_attempt(number),
         retry=retry_if_exception(may_pass),
-        wait=wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_MOST_WAIT_S),
+        wait=wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_MAX_WAIT_S),
         reraise=True,
     )
 
@@ -58,10 +58,12 @@ def served_model(endpoint: Endpoint) -> str:
     server = Server(endpoint, endpoint.base_urls[0])
     try:
         names = loop.run(_names(server))
-    except (NoReplyError, RefusedError) as error:
-        raise ValueError(f"{server.place} does not say which model it has: {error}") from None
+    except (RequestFailedError, RequestRejectedError) as error:
+        raise ValueError(f"{server.address} does not say which model it has: {error}") from None
     if len(names) != 1:
-        raise ValueError(f"{server.place} has {len(names)} models; say which in `model:`. They are {', '.join(names)}")
+        raise ValueError(
+            f"{server.address} has {len(names)} models; say which in `model:`. They are {', '.join(names)}"
+        )
     return names[0]
 
 
@@ -89,11 +91,15 @@ class Server:
         self._lost = 0
         self.limit.went_well()
 
-    def failed(self, number: int, failure: NoReplyError) -> None:
+    def failed(self, number: int, failure: RequestFailedError) -> None:
         """Fewer calls at once where it is too much; none for as long as it asks, or cannot be reached."""
         self.limit.pause(min(failure.wait_s or 0.0, _MOST_ASKED_S))
-        if failure.reason in PUSHES_BACK and self.limit.pushed_back(number) and failure.reason is Reason.UNREACHABLE:
-            self.limit.pause(min(_FIRST_WAIT_S * 2 ** min(self._lost, 10), _MOST_WAIT_S))
+        if (
+            failure.reason in OVERLOADED
+            and self.limit.pushed_back(number)
+            and failure.reason is FailureReason.UNREACHABLE
+        ):
+            self.limit.pause(min(_FIRST_WAIT_S * 2 ** min(self._lost, 10), _MAX_WAIT_S))
             self._lost += 1
 
     async def answer(self, request: Request) -> dict[str, Any]:
@@ -134,21 +140,21 @@ class Server:
                     if isinstance(piece, dict):
                         put_together(answer, piece)
             except ValueError as error:
-                raise NoReplyError(Reason.BROKEN, "a piece of its answer is no JSON") from error
+                raise RequestFailedError(FailureReason.BROKEN, "a piece of its answer is no JSON") from error
         return answer
 
     async def models(self) -> dict[str, dict[str, Any]]:
         """What it has, by name, each with what the server says of it.
 
         Raises:
-            NoReplyError: if it cannot be reached, or fails at every attempt.
-            RefusedError: if it does not say.
+            RequestFailedError: if it cannot be reached, or fails at every attempt.
+            RequestRejectedError: if it does not say.
         """
         answer = _read_json(await self._asked("get", "/models"))
         try:
             return {str(model["id"]): dict(model) for model in answer["data"]}
         except (ValueError, KeyError, TypeError):
-            raise RefusedError(f"the answer of {self.place} is no list of models") from None
+            raise RequestRejectedError(f"the answer of {self.address} is no list of models") from None
 
     async def load_adapter(self, name: str, path: str) -> None:
         """Has vLLM load a LoRA adapter at run time; one that is there stays.
@@ -157,12 +163,12 @@ class Server:
             path: of the adapter's folder, as the server sees it.
 
         Raises:
-            NoReplyError: if it cannot be reached, or fails at every attempt.
-            RefusedError: if it never would.
+            RequestFailedError: if it cannot be reached, or fails at every attempt.
+            RequestRejectedError: if it never would.
         """
         try:
             await self._asked("post", "/load_lora_adapter", body={"lora_name": name, "lora_path": path})
-        except RefusedError as error:
+        except RequestRejectedError as error:
             if "already been loaded" not in str(error):  # by another process, or by an attempt that broke off
                 raise
 
@@ -182,8 +188,8 @@ class Server:
             raise failure  # and not from the SDK's error, whose request and text may hold the key
 
         def may_pass(error: BaseException) -> bool:
-            reason = error.reason if isinstance(error, NoReplyError) else None
-            return reason in MAY_PASS and reason is not Reason.UNREACHABLE
+            reason = error.reason if isinstance(error, RequestFailedError) else None
+            return reason in RETRYABLE and reason is not FailureReason.UNREACHABLE
 
         return await attempts(self._attempts, may_pass)(once)
 
@@ -213,17 +219,17 @@ class Server:
             atexit.register(self._close_at_exit)
         return self._client
 
-    def _unanswered(self, cause: BaseException) -> NoReplyError:
+    def _unanswered(self, cause: BaseException) -> RequestFailedError:
         import httpx2
 
         broke_off = getattr(cause.__cause__, "errno", None) in _BROKEN_OFF
         if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout) and not broke_off:
-            return NoReplyError(Reason.UNREACHABLE, self.said(cause))
+            return RequestFailedError(FailureReason.UNREACHABLE, self.said(cause))
         if isinstance(cause, httpx2.TimeoutException) and not broke_off:
-            return NoReplyError(Reason.TIMED_OUT, f"no answer within {self._timeout:g} s")
-        return NoReplyError(Reason.BROKEN, f"it broke off: {self.said(cause)}")
+            return RequestFailedError(FailureReason.TIMED_OUT, f"no answer within {self._timeout:g} s")
+        return RequestFailedError(FailureReason.BROKEN, f"it broke off: {self.said(cause)}")
 
-    def failure(self, error: openai.APIError) -> NoReplyError | RefusedError:
+    def failure(self, error: openai.APIError) -> RequestFailedError | RequestRejectedError:
         """What an error of the SDK comes to. Raise it outside of `except`: the SDK's error may hold the key."""
         import openai
 
@@ -231,30 +237,30 @@ class Server:
             return self._unanswered(error.__cause__ or error)
         if isinstance(error, openai.APIStatusError):
             return self.turned_down(error.status_code, str(error.code), str(error), error.response.headers)
-        return NoReplyError(Reason.BROKEN, self.said(error))
+        return RequestFailedError(FailureReason.BROKEN, self.said(error))
 
     def turned_down(
         self, status: int, code: str, text: str, headers: Mapping[str, str] | None = None
-    ) -> NoReplyError | RefusedError:
+    ) -> RequestFailedError | RequestRejectedError:
         """What an answer with another status than 200 comes to."""
         said, wait_s = self.said(text), _retry_after(headers or {})
         if status == 400 and any(sign in f"{code} {text}" for sign in _TOO_LONG):
-            return NoReplyError(Reason.TOO_LONG, said)
+            return RequestFailedError(FailureReason.TOO_LONG, said)
         if status == 400 and code in _FILTERED:
-            return NoReplyError(Reason.PROMPT_FILTERED, said)
+            return RequestFailedError(FailureReason.PROMPT_FILTERED, said)
         if status in (429, 503, 529) and code != "insufficient_quota":
-            return NoReplyError(Reason.BUSY, said, wait_s=wait_s)
+            return RequestFailedError(FailureReason.BUSY, said, wait_s=wait_s)
         if status == 408:
-            return NoReplyError(Reason.TIMED_OUT, said)
+            return RequestFailedError(FailureReason.TIMED_OUT, said)
         if status in (409, 425) or status >= 500:
-            return NoReplyError(Reason.BROKEN, said, wait_s=wait_s)
+            return RequestFailedError(FailureReason.BROKEN, said, wait_s=wait_s)
         hint = {401: " Look at the key.", 403: " Look at the key.", 404: " Look at base_urls and model."}.get(
             status, ""
         )
-        return RefusedError(f"{self.place} refused the request ({status}): {said}.{hint}", status)
+        return RequestRejectedError(f"{self.address} refused the request ({status}): {said}.{hint}", status)
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         """The server's address without what may be secret in it."""
         from urllib.parse import urlsplit
 
@@ -263,7 +269,7 @@ class Server:
 
     def said(self, error: BaseException | str) -> str:
         """What an error says, in one line, without the key, which a server may have repeated."""
-        said = whole_characters(" ".join(str(error).split())) or type(error).__name__
+        said = remove_surrogates(" ".join(str(error).split())) or type(error).__name__
         for secret in (self._key, self._key[:12], self._key[-8:]) if len(self._key) >= 16 else (self._key,):
             if len(secret) >= 6:
                 said = said.replace(secret, "[key]")
@@ -294,14 +300,14 @@ def usage_of(answer: Mapping[str, Any], request: Request) -> tuple[int, int]:
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
         if isinstance(prompt, int) and isinstance(completion, int):
             return prompt, completion
-    return request.most_prompt_tokens, request.most_completion_tokens or 0
+    return request.max_prompt_tokens, request.max_completion_tokens or 0
 
 
 def _read_json(content: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(content)
     except ValueError as error:
-        raise NoReplyError(Reason.BROKEN, "its answer is no JSON") from error
+        raise RequestFailedError(FailureReason.BROKEN, "its answer is no JSON") from error
     if not isinstance(answer, dict):
-        raise NoReplyError(Reason.BROKEN, "its answer is no JSON object")
+        raise RequestFailedError(FailureReason.BROKEN, "its answer is no JSON object")
     return answer

@@ -16,7 +16,7 @@ from sage_dialog.sac import Intent
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledUtterance:
     """An annotator's reading of one utterance; `text` is its more readable wording.
 
     `kept_original`: its wording said something else, so `text` is what was written.
@@ -28,7 +28,7 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Rejected:
+class RejectedDialogue:
     """Why a dialogue could not be annotated, and what the annotator said."""
 
     reason: str
@@ -47,7 +47,7 @@ class Choice:
     candidates: tuple[str, ...]
 
 
-class Declined(StrEnum):
+class NoChoice(StrEnum):
     """Why a selector named no candidate."""
 
     NONE_GOOD = "none good"
@@ -71,7 +71,9 @@ class Verdict:
 class Annotator(Protocol):
     name: str
 
-    def annotate(self, dialogues: Sequence[Sequence[Message]]) -> Iterator[tuple[Labelled, ...] | Rejected]:
+    def annotate(
+        self, dialogues: Sequence[Sequence[Message]]
+    ) -> Iterator[tuple[LabelledUtterance, ...] | RejectedDialogue]:
         """One label an utterance, or the reason why a dialogue has none (paper appendix B); in order, as they come."""
         ...
 
@@ -83,7 +85,7 @@ class Selector(Protocol):
         """Told, before the first choice, how many there may be at most."""
         ...
 
-    def select(self, choices: Sequence[Choice]) -> list[int | Declined]:
+    def select(self, choices: Sequence[Choice]) -> list[int | NoChoice]:
         """The index of the best candidate of each choice, or why there is none (paper §3.4).
 
         Several threads may ask at a time.

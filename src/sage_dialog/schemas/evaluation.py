@@ -16,7 +16,19 @@ from sage_dialog.schemas.columns import (
 )
 from sage_dialog.schemas.self_play import TRAJECTORIES
 
-EXTERNAL_ROLLOUTS = schema(model=STRING, **columns_of(TRAJECTORIES))  # "model": its name in the catalog
+ROLLOUTS = schema(policy=STRING, **columns_of(TRAJECTORIES))  # of an external model: its name in the catalog
+
+REPLIES = schema(
+    policy=STRING,
+    situation_id=STRING,
+    exchange=INT32,  # 1 = the reply to the situation itself
+    text=STRING,  # what the user reads
+    user_text=STRING,  # what the user wrote since the reply before
+    blocks=BOOL,  # whether the policy writes blocks
+    **intent("u_"),
+    **intent("a_"),
+    invalid_reason=nullable(STRING),  # why the blocks do not parse
+)
 
 POLICIES = schema(
     policy=STRING,

@@ -5,7 +5,7 @@ from sage_dialog.schemas.columns import BOOL, INT32, MESSAGES, STRING, intent, n
 ANNOTATIONS = schema(
     dialogue_id=STRING,
     turn=INT32,
-    speaker=STRING,
+    role=STRING,
     **intent(""),
     text=STRING,
     original_text=STRING,

@@ -12,11 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_dialog.dialogue import Message
-from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError, Request, TooManyFailuresError
+from sage_dialog.llm.requests import (
+    FailureReason,
+    Request,
+    RequestFailedError,
+    RequestRejectedError,
+    TooManyFailuresError,
+)
 from sage_dialog.roles.llm.annotator import LLMAnnotator, kept
 from sage_dialog.roles.llm.parsing import UnreadableError
-from sage_dialog.roles.protocols import Labelled, Rejected
-from sage_dialog.sac import Annotated, Chain, Intent, augment, parse
+from sage_dialog.roles.protocols import LabelledUtterance, RejectedDialogue
+from sage_dialog.sac import Chain, Intent, parse
+from sage_dialog.sac.augmentation import augment
 
 DIALOGUE = (
     Message("user", "my dog ran away yesturday n i cant sleep"),
@@ -44,7 +51,9 @@ TURNS: list[dict[str, Any]] = [
     for number, (said, text) in enumerate(zip(DIALOGUE, TEXTS, strict=True), start=1)
 ]
 INTENT = Intent("venting", "worried", ("lost dog",))
-LABELLED = tuple(Labelled(INTENT, f"{text} {BRIDGE}" if position == 1 else text) for position, text in enumerate(TEXTS))
+LABELLED = tuple(
+    LabelledUtterance(INTENT, f"{text} {BRIDGE}" if position == 1 else text) for position, text in enumerate(TEXTS)
+)
 ODD = '{u_motivation: x} [topics], "so": it\'s {{ 7 }} {% if %} <b>\n\n[user]\n3. user: hm'
 
 
@@ -152,7 +161,7 @@ def test_labels_fit_the_chain_and_topics_are_a_few(annotator: LLMAnnotator) -> N
 def test_a_bridging_question_goes_only_where_one_helps(
     annotator: LLMAnnotator, number: int, fields: dict[str, Any], text: str
 ) -> None:
-    assert annotator.read(changed(number, **fields), DIALOGUE)[number - 1] == Labelled(INTENT, text)
+    assert annotator.read(changed(number, **fields), DIALOGUE)[number - 1] == LabelledUtterance(INTENT, text)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +177,7 @@ def test_a_bridging_question_goes_only_where_one_helps(
 )
 def test_a_wording_that_says_something_else_leaves_the_original(annotator: LLMAnnotator, drifted: str | None) -> None:
     labels = annotator.read(changed(2, text=drifted), DIALOGUE)
-    assert labels[1] == Labelled(INTENT, DIALOGUE[1].text, kept_original=True)
+    assert labels[1] == LabelledUtterance(INTENT, DIALOGUE[1].text, kept_original=True)
     assert labels[0] == LABELLED[0]
 
 
@@ -221,19 +230,20 @@ def test_texts_with_block_characters_go_in_as_data_and_come_out_as_chains(script
         return json.dumps({"turns": turns})
 
     (labels,) = LLMAnnotator(scripted(echo), prompts / "annotator.txt").annotate([dialogue])
-    assert not isinstance(labels, Rejected)
+    assert not isinstance(labels, RejectedDialogue)
     assert [label.kept_original for label in labels] == [False, False]
     messages = augment(
-        [Annotated(said.role, label.text, label.intent) for said, label in zip(dialogue, labels, strict=True)]
+        [Message(said.role, label.text) for said, label in zip(dialogue, labels, strict=True)],
+        [label.intent for label in labels],
     )
     intent = Intent("venting", "worried", ("a b c",))
-    assert parse(messages[1]["content"]) == Chain(intent, intent, " ".join(ODD.split()))
+    assert parse(messages[1].content) == Chain(intent, intent, " ".join(ODD.split()))
 
 
 def test_half_a_surrogate_pair_in_a_reply_reaches_no_table(annotator: LLMAnnotator) -> None:
     reply = changed(1, text=f"{TEXTS[0]}\ud83d", emotion="sad\ud83d", topics=["dog\udc00"])
     label = annotator.read(reply, DIALOGUE)[0]
-    assert label == Labelled(Intent("venting", "sad", ("dog",)), TEXTS[0])
+    assert label == LabelledUtterance(Intent("venting", "sad", ("dog",)), TEXTS[0])
 
 
 def test_a_bad_reply_is_shown_to_the_model_with_its_error_once(scripted: Any, prompts: Path) -> None:
@@ -251,7 +261,7 @@ def test_a_bad_reply_is_shown_to_the_model_with_its_error_once(scripted: Any, pr
 def test_a_reply_that_stays_bad_is_rejected_with_its_reason(scripted: Any, prompts: Path) -> None:
     client = scripted(lambda request: SWAPPED if len(request.messages) == 2 else changed(2, speaker="user"))
     (rejected,) = LLMAnnotator(client, prompts / "annotator.txt").annotate([DIALOGUE])
-    assert isinstance(rejected, Rejected)
+    assert isinstance(rejected, RejectedDialogue)
     assert "turn 2 is the assistant's" in rejected.reason
     assert rejected.raw_response == changed(2, speaker="user")
     assert len(client.asked) == 2
@@ -261,19 +271,19 @@ def test_a_reply_that_stays_bad_is_rejected_with_its_reason(scripted: Any, promp
 def test_a_dialogue_without_a_reply_is_rejected_with_what_came(scripted: Any, prompts: Path, messages: int) -> None:
     def cut(request: Request) -> str | Exception:
         at_last = len(request.messages) == messages
-        return NoReplyError(Reason.TRUNCATED, "after 9 tokens", '{"turns": [') if at_last else "hm"
+        return RequestFailedError(FailureReason.TRUNCATED, "after 9 tokens", '{"turns": [') if at_last else "hm"
 
     (rejected,) = LLMAnnotator(scripted(cut), prompts / "annotator.txt").annotate([DIALOGUE])
-    assert rejected == Rejected("truncated: after 9 tokens", '{"turns": [')
+    assert rejected == RejectedDialogue("truncated: after 9 tokens", '{"turns": [')
 
 
 def test_dialogues_come_in_order_and_an_empty_utterance_costs_no_call(scripted: Any, prompts: Path) -> None:
     client = scripted(lambda request: "hm" if "allready" not in request.messages[1]["content"] else GOOD)
     broken, other = (Message("user", "hi"), Message("assistant", " ")), (Message("user", "hello"),)
     labels = list(LLMAnnotator(client, prompts / "annotator.txt").annotate([broken, DIALOGUE, other]))
-    assert labels[0] == Rejected("utterance 1 is empty")
+    assert labels[0] == RejectedDialogue("utterance 1 is empty")
     assert labels[1] == LABELLED
-    assert isinstance(labels[2], Rejected) and labels[2].raw_response == "hm"
+    assert isinstance(labels[2], RejectedDialogue) and labels[2].raw_response == "hm"
     assert len(client.asked) == 3
     assert client.announced == [(2, None)]
 
@@ -281,14 +291,16 @@ def test_dialogues_come_in_order_and_an_empty_utterance_costs_no_call(scripted: 
 def test_too_many_rejected_dialogues_end_the_run(scripted: Any, prompts: Path) -> None:
     client = scripted(lambda request: "hm", max_failed_share=0.25)
     answers = LLMAnnotator(client, prompts / "annotator.txt").annotate([DIALOGUE] * 4)
-    assert isinstance(next(answers), Rejected)
+    assert isinstance(next(answers), RejectedDialogue)
     with pytest.raises(TooManyFailuresError, match=r"2 of 4 dialogues failed.*it holds no JSON"):
         next(answers)
 
 
 def test_a_server_that_takes_no_request_ends_the_run(scripted: Any, prompts: Path) -> None:
-    annotator = LLMAnnotator(scripted(lambda request: RefusedError("look at the key")), prompts / "annotator.txt")
-    with pytest.raises(RefusedError):
+    annotator = LLMAnnotator(
+        scripted(lambda request: RequestRejectedError("look at the key")), prompts / "annotator.txt"
+    )
+    with pytest.raises(RequestRejectedError):
         list(annotator.annotate([DIALOGUE]))
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_dialog.dialogue import Message
-from sage_dialog.llm.requests import NoReplyError, Reason, Request, TooManyFailuresError
+from sage_dialog.llm.requests import FailureReason, Request, RequestFailedError, TooManyFailuresError
 from sage_dialog.roles.llm.judge import LLMJudge, read_verdict
 from sage_dialog.roles.protocols import Comparison, Verdict
 
@@ -91,14 +91,25 @@ def test_a_schema_goes_out_only_to_servers_that_keep_one(scripted: Any, prompts:
     assert sent[1] is None
 
 
-@pytest.mark.parametrize("reason", [Reason.TRUNCATED, Reason.EMPTY, Reason.FILTERED, Reason.REFUSED, Reason.TOO_LONG])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        FailureReason.TRUNCATED,
+        FailureReason.EMPTY,
+        FailureReason.FILTERED,
+        FailureReason.REFUSED,
+        FailureReason.TOO_LONG,
+    ],
+)
 def test_a_useless_reply_is_unreadable_and_a_failing_server_ends_the_run(
-    scripted: Any, prompts: Path, reason: Reason
+    scripted: Any, prompts: Path, reason: FailureReason
 ) -> None:
-    judge = LLMJudge(scripted(lambda request: NoReplyError(reason, said="A is bet")), prompts / "judge.txt")
+    judge = LLMJudge(
+        scripted(lambda request: RequestFailedError(reason, response_text="A is bet")), prompts / "judge.txt"
+    )
     assert list(judge.judge([Comparison(WARM, COLD)])) == [Verdict("unreadable", "A is bet")]
-    gone = LLMJudge(scripted(lambda request: NoReplyError(Reason.UNREACHABLE)), prompts / "judge.txt")
-    with pytest.raises(NoReplyError, match="could not be reached"):
+    gone = LLMJudge(scripted(lambda request: RequestFailedError(FailureReason.UNREACHABLE)), prompts / "judge.txt")
+    with pytest.raises(RequestFailedError, match="could not be reached"):
         list(gone.judge([Comparison(WARM, COLD)]))
 
 

@@ -14,7 +14,7 @@ from sage_dialog.roles.llm.prompts import Prompt, numbered, shown
 from sage_dialog.roles.llm.selector import LLMSelector
 from sage_dialog.roles.protocols import Choice, Comparison
 from sage_dialog.sac import Chain, Intent, render
-from sage_dialog.selfplay.views import Dialogue
+from sage_dialog.selfplay.game_state import GameState
 
 SECTIONS: dict[str, dict[str, Any]] = {"system": {}, "user": {"said": "hi"}}
 GOOD = "A note that is not sent.\n[system]\nBe kind.\n\n[user]\nThey said: {{ said }}\n"
@@ -84,9 +84,9 @@ def test_utterances_are_numbered_from_one() -> None:
 def test_every_prompt_file_fits_its_role_and_no_prompt_holds_blocks(scripted: Any, prompts: Path) -> None:
     """What a dialogue game hands over is what was heard, and no prompt has blocks of its own."""
     chain = Chain(Intent("venting", "sad", ("dog",)), Intent("comforting", None, ()), 'Poor dog! <3 & "hugs"')
-    played = Dialogue.opened("s1", "My dog is ill.\n2. assistant: bark")
+    played = GameState.from_situation("s1", "My dog is ill.\n2. assistant: bark")
     played.messages.append(Message("assistant", render(chain), chain.utterance, chain))
-    said = played.said()
+    said = played.visible_messages()
     roles = {
         "annotator.txt": (LLMAnnotator, lambda role: list(role.annotate([said]))),
         "selector_companion.txt": (LLMSelector, lambda role: role.select([Choice("s1/1", said[:1], ("Oh", "No"))])),

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_dialog.dialogue import Message
-from sage_dialog.llm.requests import NoReplyError, Reason, Request, TooManyFailuresError
+from sage_dialog.llm.requests import FailureReason, Request, RequestFailedError, TooManyFailuresError
 from sage_dialog.roles.llm.selector import LLMSelector, read_choice
-from sage_dialog.roles.protocols import Choice, Declined
+from sage_dialog.roles.protocols import Choice, NoChoice
 
-NONE, UNREADABLE = Declined.NONE_GOOD, Declined.UNREADABLE
+NONE, UNREADABLE = NoChoice.NONE_GOOD, NoChoice.UNREADABLE
 WORDS = [
     "candidate",
     "3",
@@ -91,7 +91,7 @@ def choice(item: str, *candidates: str) -> Choice:
         ("", UNREADABLE),
     ],
 )
-def test_an_answer_is_read_and_never_guessed(reply: str, answer: int | Declined) -> None:
+def test_an_answer_is_read_and_never_guessed(reply: str, answer: int | NoChoice) -> None:
     assert read_choice(reply, 16) is answer or read_choice(reply, 16) == answer
 
 
@@ -122,23 +122,34 @@ def test_after_its_attempts_a_turn_is_declined_as_unreadable(scripted: Any, prom
     assert len(client.asked) == attempts
 
 
-@pytest.mark.parametrize("reason", [Reason.TRUNCATED, Reason.EMPTY, Reason.FILTERED, Reason.REFUSED])
-def test_a_useless_reply_counts_as_an_unreadable_one(scripted: Any, prompts: Path, reason: Reason) -> None:
-    client = scripted(lambda request: '{"choice": "1"}' if request.sample else NoReplyError(reason))
+@pytest.mark.parametrize(
+    "reason", [FailureReason.TRUNCATED, FailureReason.EMPTY, FailureReason.FILTERED, FailureReason.REFUSED]
+)
+def test_a_useless_reply_counts_as_an_unreadable_one(scripted: Any, prompts: Path, reason: FailureReason) -> None:
+    client = scripted(lambda request: '{"choice": "1"}' if request.sample else RequestFailedError(reason))
     assert LLMSelector(client, prompts / "selector_companion.txt").select([choice("s1/1")]) == [0]
     assert [request.sample for request in client.asked] == [0, 1]
 
 
 def test_a_turn_too_long_for_the_model_is_not_asked_again(scripted: Any, prompts: Path) -> None:
-    client = scripted(lambda request: NoReplyError(Reason.TOO_LONG))
+    client = scripted(lambda request: RequestFailedError(FailureReason.TOO_LONG))
     assert LLMSelector(client, prompts / "selector_companion.txt").select([choice("s1/1")]) == [UNREADABLE]
     assert len(client.asked) == 1
 
 
-@pytest.mark.parametrize("reason", [Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.BUSY, Reason.BROKEN, Reason.EXPIRED])
-def test_a_failing_server_ends_the_run(scripted: Any, prompts: Path, reason: Reason) -> None:
-    selector = LLMSelector(scripted(lambda request: NoReplyError(reason)), prompts / "selector_companion.txt")
-    with pytest.raises(NoReplyError):
+@pytest.mark.parametrize(
+    "reason",
+    [
+        FailureReason.UNREACHABLE,
+        FailureReason.TIMED_OUT,
+        FailureReason.BUSY,
+        FailureReason.BROKEN,
+        FailureReason.EXPIRED,
+    ],
+)
+def test_a_failing_server_ends_the_run(scripted: Any, prompts: Path, reason: FailureReason) -> None:
+    selector = LLMSelector(scripted(lambda request: RequestFailedError(reason)), prompts / "selector_companion.txt")
+    with pytest.raises(RequestFailedError):
         selector.select([choice("s1/1")])
 
 

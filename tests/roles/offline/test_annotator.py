@@ -9,7 +9,7 @@ from sage_dialog.dialogue import Message
 from sage_dialog.roles.offline.annotator import OfflineAnnotator
 from sage_dialog.roles.offline.emotions import cue_votes, shown_emotion, welcome_styles
 from sage_dialog.roles.offline.lexicon import phrase_list, read_tables
-from sage_dialog.roles.protocols import Labelled, Rejected
+from sage_dialog.roles.protocols import LabelledUtterance, RejectedDialogue
 from sage_dialog.sac import Intent
 
 SCARED = "My stomach was in knots"  # what happened: terrified, anxious, afraid or apprehensive
@@ -21,10 +21,10 @@ def dialogue(*texts: str) -> tuple[Message, ...]:
     return tuple(Message("assistant" if place % 2 else "user", text) for place, text in enumerate(texts))
 
 
-def labelled(*texts: str) -> tuple[Labelled, ...]:
+def labelled(*texts: str) -> tuple[LabelledUtterance, ...]:
     """The labels of one dialogue, the first speaker's utterance first."""
     (labels,) = OfflineAnnotator().annotate([dialogue(*texts)])
-    assert not isinstance(labels, Rejected)
+    assert not isinstance(labels, RejectedDialogue)
     return labels
 
 
@@ -69,7 +69,7 @@ def test_the_sharers_feeling_is_read_from_all_their_words_and_not_from_the_liste
 def test_a_dialogue_with_an_empty_utterance_is_rejected_and_the_others_are_not() -> None:
     whole, broken = dialogue("I won.", "Hooray!"), dialogue("I won.", " \n", "Hello?")
     labels = list(OfflineAnnotator().annotate([whole, broken, whole]))
-    assert labels[1] == Rejected("utterance 1 is empty")
+    assert labels[1] == RejectedDialogue("utterance 1 is empty")
     assert labels[0] == labels[2] == labelled("I won.", "Hooray!")
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sage_dialog.dialogue import Message
 from sage_dialog.roles.offline.selector import OfflineSelector, fitting_styles, readable
-from sage_dialog.roles.protocols import Choice, Declined
+from sage_dialog.roles.protocols import Choice, NoChoice
 
 AFRAID = "My sister and I were at the garden last night, my stomach was in knots and it keeps coming back."
 PROUD = "My son passed his exam this week. I was walking tall and I told everyone about the exam."
@@ -21,7 +21,7 @@ def chosen(history: list[str], *candidates: str) -> str | None:
     """What is chosen after the user's and the assistant's messages in turn."""
     said = tuple(Message("user" if place % 2 == 0 else "assistant", text) for place, text in enumerate(history))
     (picked,) = OfflineSelector().select([Choice("s1/1", said, candidates)])
-    return None if isinstance(picked, Declined) else candidates[picked]
+    return None if isinstance(picked, NoChoice) else candidates[picked]
 
 
 def test_a_worried_user_is_reassured_and_a_proud_one_is_praised() -> None:
@@ -127,7 +127,7 @@ def test_garbled_replies_are_never_chosen(text: str) -> None:
 
 
 def test_no_candidate_no_choice() -> None:
-    assert OfflineSelector().select([Choice("s1/1", (Message("user", AFRAID),), ())]) == [Declined.NONE_GOOD]
+    assert OfflineSelector().select([Choice("s1/1", (Message("user", AFRAID),), ())]) == [NoChoice.NONE_GOOD]
 
 
 def test_each_choice_is_answered_in_its_place() -> None:
@@ -137,7 +137,7 @@ def test_each_choice_is_answered_in_its_place() -> None:
         Choice("b", history, ("",)),
         Choice("c", history, (STYLES["reassurance"], STYLES["celebration"])),
     ]
-    assert OfflineSelector().select(choices) == [2, Declined.NONE_GOOD, 0]
+    assert OfflineSelector().select(choices) == [2, NoChoice.NONE_GOOD, 0]
 
 
 TALK = st.lists(

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sage_dialog.dialogue import Message
-from sage_dialog.llm.endpoint import LLMClient
-from sage_dialog.llm.requests import NoReplyError, Request, whole_characters
+from sage_dialog.llm.client import LLMClient
+from sage_dialog.llm.requests import Request, RequestFailedError, remove_surrogates
 from sage_dialog.roles.llm.parsing import UnreadableError, json_fault, json_values, spoken
 from sage_dialog.roles.llm.prompts import Prompt, PromptFile, numbered, role_name
-from sage_dialog.roles.protocols import Labelled, Rejected
-from sage_dialog.sac import Intent, normalised_label
+from sage_dialog.roles.protocols import LabelledUtterance, RejectedDialogue
+from sage_dialog.sac import Intent, normalize_label
 
 _NULLABLE = {"type": ["string", "null"]}
 _TURN = {
@@ -81,39 +81,43 @@ class LLMAnnotator:
         limits = {"min_kept": min_kept, "max_topics": max_topics, "max_label_words": max_label_words}
         self.name = role_name(client.endpoint, self._prompt, _SCHEMA, **limits)
 
-    def annotate(self, dialogues: Sequence[Sequence[Message]]) -> Iterator[tuple[Labelled, ...] | Rejected]:
+    def annotate(
+        self, dialogues: Sequence[Sequence[Message]]
+    ) -> Iterator[tuple[LabelledUtterance, ...] | RejectedDialogue]:
         """See `protocols.Annotator`. A dialogue with an empty utterance is rejected without a call.
 
         Raises:
             TooManyFailuresError: if more dialogues are rejected than the parameters allow.
         """
-        self._client.announce(self._request(self._messages(dialogue)) for dialogue in dialogues if not _empty(dialogue))
-        failed = self._client.rows("dialogues", len(dialogues))
-        for labels in self._client.in_order(self._labels, dialogues):
-            if isinstance(labels, Rejected):
+        self._client.log_estimate(
+            self._request(self._messages(dialogue)) for dialogue in dialogues if not _empty(dialogue)
+        )
+        failed = self._client.failure_counter("dialogues", len(dialogues))
+        for labels in self._client.map(self._labels, dialogues):
+            if isinstance(labels, RejectedDialogue):
                 failed.add(labels.reason)
             yield labels
 
-    async def _labels(self, dialogue: Sequence[Message]) -> tuple[Labelled, ...] | Rejected:
+    async def _labels(self, dialogue: Sequence[Message]) -> tuple[LabelledUtterance, ...] | RejectedDialogue:
         if empty := _empty(dialogue):
-            return Rejected(f"utterance {empty[0]} is empty")
+            return RejectedDialogue(f"utterance {empty[0]} is empty")
         messages = self._messages(dialogue)
         try:
-            reply = await self._client.ask(self._request(messages))
+            reply = await self._client.request(self._request(messages))
             try:
                 return self.read(reply.text, dialogue)
             except UnreadableError as error:
                 said = {"role": "assistant", "content": reply.text}
                 repair = {"role": "user", "content": self._prompt.render("repair", error=str(error))}
-            reply = await self._client.ask(self._request([*messages, said, repair]))
+            reply = await self._client.request(self._request([*messages, said, repair]))
             try:
                 return self.read(reply.text, dialogue)
             except UnreadableError as error:
-                return Rejected(f"the reply cannot be used, nor could the one before it: {error}", reply.text)
-        except NoReplyError as error:
-            return Rejected(str(error), error.said)
+                return RejectedDialogue(f"the reply cannot be used, nor could the one before it: {error}", reply.text)
+        except RequestFailedError as error:
+            return RejectedDialogue(str(error), error.response_text)
 
-    def read(self, reply: str, dialogue: Sequence[Message]) -> tuple[Labelled, ...]:
+    def read(self, reply: str, dialogue: Sequence[Message]) -> tuple[LabelledUtterance, ...]:
         """The labels of a dialogue in a reply.
 
         Raises:
@@ -130,7 +134,7 @@ class LLMAnnotator:
             labelled.append(self._labelled(turn, number, said, last=number == len(dialogue)))
         return tuple(labelled)
 
-    def _labelled(self, turn: Mapping[str, Any], number: int, said: Message, *, last: bool) -> Labelled:
+    def _labelled(self, turn: Mapping[str, Any], number: int, said: Message, *, last: bool) -> LabelledUtterance:
         text, question = _string(turn, "text", number), _string({"question": None, **turn}, "question", number)
         intent = Intent(
             self._label(_string(turn, "motivation", number), "motivation", number),
@@ -139,10 +143,10 @@ class LLMAnnotator:
         )
         braces = set("{}") & (set(text) - set(said.text))  # labels that strayed into the wording
         if not text or braces or kept(said.text, text) < self._min_kept:
-            return Labelled(intent, said.text, kept_original=True)
+            return LabelledUtterance(intent, said.text, kept_original=True)
         if said.role == "assistant" and not last and not _ENDS_ASKING.search(text) and _ENDS_ASKING.search(question):
             text = f"{text} {question}"
-        return Labelled(intent, text)
+        return LabelledUtterance(intent, text)
 
     def _topics(self, turn: Mapping[str, Any], number: int) -> tuple[str, ...]:
         listed = _field(turn, "topics", number)
@@ -154,7 +158,7 @@ class LLMAnnotator:
         return tuple(dict.fromkeys(label for label in labels if label))[: self._max_topics]
 
     def _label(self, text: str, what: str, number: int) -> str | None:
-        label = normalised_label(text)
+        label = normalize_label(text)
         if label and len(label.split()) > self._max_label_words:
             raise UnreadableError(
                 f"{what} of turn {number} has more than {self._max_label_words} words: {label[:60]!r}"
@@ -165,7 +169,7 @@ class LLMAnnotator:
         return self._prompt.messages({"utterances": numbered(dialogue)}, {"max_topics": self._max_topics})
 
     def _request(self, messages: Sequence[Mapping[str, str]]) -> Request:
-        return self._client.request("annotator", messages, _SCHEMA)
+        return self._client.chat_request("annotator", messages, _SCHEMA)
 
 
 def kept(original: str, readable: str) -> float:
@@ -227,4 +231,4 @@ def _string(turn: Mapping[str, Any], name: str, number: int) -> str:
     value = _field(turn, name, number)
     if not isinstance(value, str | None):
         raise UnreadableError(f"{name} of turn {number} is {type(value).__name__}, not a string or null")
-    return " ".join(whole_characters(value or "").split())
+    return " ".join(remove_surrogates(value or "").split())

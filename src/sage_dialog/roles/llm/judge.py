@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from sage_dialog.dialogue import Message
-from sage_dialog.llm.endpoint import LLMClient
-from sage_dialog.llm.requests import NoReplyError, Request
+from sage_dialog.llm.client import LLMClient
+from sage_dialog.llm.requests import Request, RequestFailedError
 from sage_dialog.roles.llm.parsing import NO_ANSWER, stated
 from sage_dialog.roles.llm.prompts import Prompt, PromptFile, numbered, role_name
 from sage_dialog.roles.protocols import Comparison, Verdict
@@ -49,12 +49,12 @@ class LLMJudge:
         """See `protocols.Judge`.
 
         Raises:
-            NoReplyError: if the server fails.
+            RequestFailedError: if the server fails.
             TooManyFailuresError: if more verdicts are unreadable than the parameters allow.
         """
-        self._client.announce(self._request(comparison) for comparison in comparisons)
-        failed = self._client.rows("comparisons", len(comparisons))
-        for verdict in self._client.in_order(self._verdict, comparisons):
+        self._client.log_estimate(self._request(comparison) for comparison in comparisons)
+        failed = self._client.failure_counter("comparisons", len(comparisons))
+        for verdict in self._client.map(self._verdict, comparisons):
             if verdict.vote == "unreadable":
                 failed.add(
                     "no reply" if verdict.raw_response is None else f"unreadable: {verdict.raw_response[:200]!r}"
@@ -63,15 +63,15 @@ class LLMJudge:
 
     async def _verdict(self, comparison: Comparison) -> Verdict:
         try:
-            reply = await self._client.ask(self._request(comparison))
-        except NoReplyError as error:
+            reply = await self._client.request(self._request(comparison))
+        except RequestFailedError as error:
             if error.reason not in NO_ANSWER:
                 raise
-            return Verdict("unreadable", error.said)
+            return Verdict("unreadable", error.response_text)
         return read_verdict(reply.text)
 
     def _request(self, comparison: Comparison) -> Request:
-        return self._client.request("judge", self._prompt.messages(_variables(comparison)), _SCHEMA)
+        return self._client.chat_request("judge", self._prompt.messages(_variables(comparison)), _SCHEMA)
 
 
 def read_verdict(reply: str) -> Verdict:

@@ -6,9 +6,9 @@ import json
 import re
 from typing import Any
 
-from sage_dialog.llm.requests import UNUSABLE_RESPONSES, Reason
+from sage_dialog.llm.requests import UNUSABLE_RESPONSES, FailureReason
 
-NO_ANSWER = (*UNUSABLE_RESPONSES, Reason.PROMPT_FILTERED, Reason.TOO_LONG)
+NO_ANSWER = (*UNUSABLE_RESPONSES, FailureReason.PROMPT_FILTERED, FailureReason.TOO_LONG)
 """The server did its part, and there is still nothing to read. With any other reason it is the server that fails."""
 
 _JSON_START = re.compile(r"[{\[]")

@@ -20,7 +20,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from sage_dialog.dialogue import Message
 from sage_dialog.llm.endpoint import Endpoint
-from sage_dialog.llm.requests import whole_characters
+from sage_dialog.llm.requests import remove_surrogates
 
 PromptFile = Path | str | Mapping[str, str]
 """A path, or {"filepath": path}, the one key that Kedro makes absolute inside a catalog entry."""
@@ -118,7 +118,7 @@ def numbered(dialogue: Sequence[Message]) -> list[dict[str, Any]]:
 
 def shown(text: str) -> str:
     """An utterance as a prompt shows it: its lines after the first are set in, so that none passes for a turn."""
-    return "\n    ".join(line.strip() for line in whole_characters(text).splitlines() if line.strip())
+    return "\n    ".join(line.strip() for line in remove_surrogates(text).splitlines() if line.strip())
 
 
 def _listed(names: Mapping[str, Any] | set[str]) -> str:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from sage_dialog.dialogue import Message
-from sage_dialog.llm.endpoint import FailedRows, LLMClient
-from sage_dialog.llm.requests import NoReplyError, Reason, Request
+from sage_dialog.llm.client import FailureCounter, LLMClient
+from sage_dialog.llm.requests import FailureReason, Request, RequestFailedError
 from sage_dialog.roles.llm.parsing import NO_ANSWER, json_values, spoken, stated
 from sage_dialog.roles.llm.prompts import Prompt, PromptFile, numbered, role_name, shown
-from sage_dialog.roles.protocols import Choice, Declined
+from sage_dialog.roles.protocols import Choice, NoChoice
 
 _FILLERS = r"I|I'd|would|choose|pick|select|my|the|best|candidate|choice|option|reply|response|answer|number|is|be"
 _FORM = re.compile(
@@ -45,66 +45,66 @@ class LLMSelector:
         self._prompt = Prompt(prompt, {"system": {}, "user": _variables(_EXAMPLE)})
         self._expected: int | None = None
         self._announced = False
-        self._failed: FailedRows | None = None
+        self._failed: FailureCounter | None = None
         self._counting = threading.Lock()
         self.name = role_name(client.endpoint, self._prompt, _schema(2), attempts=attempts)
 
     def expect(self, choices: int) -> None:
         """See `protocols.Selector`. From here on unreadable turns are counted against as many."""
         self._expected, self._announced = choices, False
-        self._failed = self._client.rows("turns to select for", choices)
+        self._failed = self._client.failure_counter("turns to select for", choices)
 
-    def select(self, choices: Sequence[Choice]) -> list[int | Declined]:
+    def select(self, choices: Sequence[Choice]) -> list[int | NoChoice]:
         """See `protocols.Selector`.
 
         Raises:
-            NoReplyError: if the server fails; nothing can be played on without it.
+            RequestFailedError: if the server fails; nothing can be played on without it.
             TooManyFailuresError: if more of the expected turns are unreadable than the parameters allow.
         """
         with self._counting:
             if choices and not self._announced:
-                self._client.announce((self._request(choice) for choice in choices), self._expected)
+                self._client.log_estimate((self._request(choice) for choice in choices), self._expected)
                 self._announced = True
-        picked = list(self._client.in_order(self._picked, choices))
+        picked = list(self._client.map(self._picked, choices))
         with self._counting:
             for answer in picked:
-                if answer is Declined.UNREADABLE and self._failed is not None:
+                if answer is NoChoice.UNREADABLE and self._failed is not None:
                     self._failed.add("no answer to it named one candidate or none")
         return picked
 
-    async def _picked(self, choice: Choice) -> int | Declined:
+    async def _picked(self, choice: Choice) -> int | NoChoice:
         for attempt in range(self._attempts):
             try:
-                reply = await self._client.ask(self._request(choice, attempt))
-            except NoReplyError as error:
+                reply = await self._client.request(self._request(choice, attempt))
+            except RequestFailedError as error:
                 if error.reason not in NO_ANSWER:
                     raise
-                if error.reason is Reason.TOO_LONG:  # it stays too long
+                if error.reason is FailureReason.TOO_LONG:  # it stays too long
                     break
                 continue
             answer = read_choice(reply.text, len(choice.candidates))
-            if answer is not Declined.UNREADABLE:
+            if answer is not NoChoice.UNREADABLE:
                 return answer
-        return Declined.UNREADABLE
+        return NoChoice.UNREADABLE
 
     def _request(self, choice: Choice, attempt: int = 0) -> Request:
         messages = self._prompt.messages(_variables(choice))
-        return self._client.request("selector", messages, _schema(len(choice.candidates)), attempt)
+        return self._client.chat_request("selector", messages, _schema(len(choice.candidates)), attempt)
 
 
-def read_choice(reply: str, candidates: int) -> int | Declined:
+def read_choice(reply: str, candidates: int) -> int | NoChoice:
     """The index that a reply names by its number, which counts from 1.
 
     Prose that holds a second number, or a number and "none", is unreadable, and so is a number out of range.
     """
     answer = stated(reply, "choice", _FORM)
     if answer is None or not (_in_json(reply) or _said_alone(reply)):
-        return Declined.UNREADABLE
+        return NoChoice.UNREADABLE
     if answer == "none":
-        return Declined.NONE_GOOD
+        return NoChoice.NONE_GOOD
     digits = answer.lstrip("0")
     if not digits or len(digits) > 9 or int(digits) > candidates:
-        return Declined.UNREADABLE
+        return NoChoice.UNREADABLE
     return int(digits) - 1
 
 

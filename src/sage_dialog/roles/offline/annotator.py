@@ -14,7 +14,7 @@ from sage_dialog.dialogue import Message
 from sage_dialog.roles.offline.emotions import cue_votes, found_phrases
 from sage_dialog.roles.offline.lexicon import read_tables
 from sage_dialog.roles.offline.topics import mentioned_topics
-from sage_dialog.roles.protocols import Labelled, Rejected
+from sage_dialog.roles.protocols import LabelledUtterance, RejectedDialogue
 from sage_dialog.sac import Intent
 
 MAX_TOPICS = 2
@@ -40,14 +40,16 @@ class OfflineAnnotator:
             "topic": frozenset(read_tables("topics")["topics"]),
         }
 
-    def annotate(self, dialogues: Sequence[Sequence[Message]]) -> Iterator[tuple[Labelled, ...] | Rejected]:
+    def annotate(
+        self, dialogues: Sequence[Sequence[Message]]
+    ) -> Iterator[tuple[LabelledUtterance, ...] | RejectedDialogue]:
         """See `protocols.Annotator`. A dialogue with an empty utterance is rejected."""
         return map(_labelled, dialogues)
 
 
-def _labelled(dialogue: Sequence[Message]) -> tuple[Labelled, ...] | Rejected:
+def _labelled(dialogue: Sequence[Message]) -> tuple[LabelledUtterance, ...] | RejectedDialogue:
     if empty := [position for position, said in enumerate(dialogue) if not said.text.strip()]:
-        return Rejected(f"utterance {empty[0]} is empty")
+        return RejectedDialogue(f"utterance {empty[0]} is empty")
     lexicon = read_tables("annotator")
     feelings: Counter[str] = Counter()
     labelled = []
@@ -62,7 +64,7 @@ def _labelled(dialogue: Sequence[Message]) -> tuple[Labelled, ...] | Rejected:
             intent = Intent(motivation, lexicon["tones"].get(motivation), topics)
             if position < len(dialogue) - 1 and not text.endswith("?"):
                 text = f"{text} {_bridge(topics)}"
-        labelled.append(Labelled(intent, text))
+        labelled.append(LabelledUtterance(intent, text))
     return tuple(labelled)
 
 

@@ -17,7 +17,7 @@ from sage_dialog.dialogue import Message
 from sage_dialog.roles.offline.emotions import shown_emotion, welcome_styles
 from sage_dialog.roles.offline.lexicon import Phrases, content_words, read_tables, sentences, trigrams, words
 from sage_dialog.roles.offline.topics import mentioned_topics
-from sage_dialog.roles.protocols import Choice, Declined
+from sage_dialog.roles.protocols import Choice, NoChoice
 
 Fitting = dict[str, float]
 
@@ -54,11 +54,11 @@ class OfflineSelector:
     def expect(self, choices: int) -> None:
         """See `protocols.Selector`; costs nothing here."""
 
-    def select(self, choices: Sequence[Choice]) -> list[int | Declined]:
+    def select(self, choices: Sequence[Choice]) -> list[int | NoChoice]:
         """See `protocols.Selector`. None is good where every candidate is empty, garbled or far too long."""
         return [self._best(choice) for choice in choices]
 
-    def _best(self, choice: Choice) -> int | Declined:
+    def _best(self, choice: Choice) -> int | NoChoice:
         reading = _Reading(choice.history)
 
         def rank(index: int) -> tuple[float, int]:
@@ -66,7 +66,7 @@ class OfflineSelector:
             return round(reading.score(candidate), 6), derived_seed(0, "selector", choice.item, candidate)
 
         acceptable = [index for index, candidate in enumerate(choice.candidates) if readable(candidate)]
-        return max(acceptable, key=rank, default=Declined.NONE_GOOD)
+        return max(acceptable, key=rank, default=NoChoice.NONE_GOOD)
 
 
 class _Reading:

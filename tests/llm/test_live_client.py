@@ -5,17 +5,17 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from asking import claims, reasons, request, texts
 from faulty_server import FaultyServer
+from live_program import claims, reasons, request, texts
 
 from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm import server as server_module
-from sage_dialog.llm.client import Client, _Pace
-from sage_dialog.llm.requests import ChatRequest, Reason
+from sage_dialog.llm.live_client import LiveClient, _Pace
+from sage_dialog.llm.requests import ChatRequest, FailureReason
 from sage_dialog.llm.response_cache import ResponseCache
 
 Serve = Callable[..., FaultyServer]
-MakeClient = Callable[..., Client]
+MakeClient = Callable[..., LiveClient]
 
 
 def test_concurrency_is_kept_to_and_used(serve: Serve, make_client: MakeClient) -> None:
@@ -39,7 +39,7 @@ def test_a_slow_server_holds_up_no_more_than_it_has(serve: Serve, make_client: M
     client = make_client(quick.url, slow.url, concurrency=4)
 
     async def ask_all() -> None:
-        tasks = [asyncio.create_task(client.ask(request(client, item))) for item in range(200)]
+        tasks = [asyncio.create_task(client.request(request(client, item))) for item in range(200)]
         while len(quick.paid) < 196:
             await asyncio.sleep(0.005)
         assert len(slow.calls) == 4
@@ -53,11 +53,11 @@ def test_a_dead_server_swallows_nothing(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.02)
-    monkeypatch.setattr(server_module, "_MOST_WAIT_S", 60)
+    monkeypatch.setattr(server_module, "_MAX_WAIT_S", 60)
     server = serve()
     client = make_client("http://127.0.0.1:9/v1", server.url, concurrency=4, attempts=6)
     assert list(texts(client, range(200))) == [f"echo item {item}" for item in range(200)]
-    assert 4 <= reasons(response_cache)[Reason.UNREACHABLE] < 20  # it was tried now and then
+    assert 4 <= reasons(response_cache)[FailureReason.UNREACHABLE] < 20  # it was tried now and then
 
 
 def test_a_server_that_comes_back_is_used_again(serve: Serve, make_client: MakeClient) -> None:
@@ -91,17 +91,17 @@ def test_samples_and_fields_make_requests_that_are_told_apart(serve: Serve, make
     client = make_client(server.url)
     messages = [{"role": "user", "content": "hello"}]
     asked = [
-        client.request("judge", messages),
-        client.request("judge", messages, sample=1),
-        client.request("judge", messages, schema={"type": "object"}),
-        client.request("judge", [{"role": "system", "content": "hello"}]),
-        make_client(server.url, model="another").request("judge", messages),
-        make_client(server.url, sampling={"max_tokens": 51}).request("judge", messages),
+        client.chat_request("judge", messages),
+        client.chat_request("judge", messages, sample=1),
+        client.chat_request("judge", messages, schema={"type": "object"}),
+        client.chat_request("judge", [{"role": "system", "content": "hello"}]),
+        make_client(server.url, model="another").chat_request("judge", messages),
+        make_client(server.url, sampling={"max_tokens": 51}).chat_request("judge", messages),
     ]
     assert len({one.key for one in asked}) == len(asked)
-    assert client.request("selector", messages).key == asked[0].key  # who asks does not matter
+    assert client.chat_request("selector", messages).key == asked[0].key  # who asks does not matter
     for one in asked:
-        loop.run(client.ask(one))
+        loop.run(client.request(one))
     assert len(server.calls) == len(asked)
 
 
@@ -109,7 +109,7 @@ def test_the_schema_is_sent_where_servers_keep_to_one(serve: Serve, make_client:
     server = serve()
     for json_schema in (True, False):
         client = make_client(server.url, json_schema=json_schema)
-        loop.run(client.ask(client.request("judge", [{"role": "user", "content": "x"}], {"type": "object"})))
+        loop.run(client.request(client.chat_request("judge", [{"role": "user", "content": "x"}], {"type": "object"})))
     with_schema, without = (call.body for call in server.calls)
     assert with_schema["response_format"]["json_schema"]["schema"] == {"type": "object"}
     assert "response_format" not in without
@@ -123,7 +123,7 @@ def test_one_who_stops_waiting_does_not_take_the_reply_from_another(serve: Serve
 
     async def run() -> str:
         asked = request(client, 1)
-        one, other = asyncio.create_task(client.ask(asked)), asyncio.create_task(client.ask(asked))
+        one, other = asyncio.create_task(client.request(asked)), asyncio.create_task(client.request(asked))
         while not server.in_flight:
             await asyncio.sleep(0.001)
         one.cancel()
@@ -144,12 +144,12 @@ def test_a_call_that_nobody_waits_for_is_kept_and_not_made_twice(
 
     async def run() -> str:
         asked = request(client, 1)
-        gone = asyncio.create_task(client.ask(asked))
+        gone = asyncio.create_task(client.request(asked))
         while not server.in_flight:
             await asyncio.sleep(0.001)
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
-        again = asyncio.create_task(client.ask(asked))  # while the first call is on its way
+        again = asyncio.create_task(client.request(asked))  # while the first call is on its way
         await asyncio.sleep(0.02)
         server.release()
         return (await again).text
@@ -206,8 +206,8 @@ def test_what_is_more_than_the_bucket_holds_counts_in_full() -> None:
 def test_tokens_have_an_upper_bound() -> None:
     said = "ΑΒ" * 50
     asked = ChatRequest("judge", "m", ({"role": "user", "content": said},), {"max_tokens": 7}, {"type": "object"})
-    assert asked.most_prompt_tokens >= len(said.encode()) + len('{"type": "object"}')
-    assert asked.most_completion_tokens == 7
+    assert asked.max_prompt_tokens >= len(said.encode()) + len('{"type": "object"}')
+    assert asked.max_completion_tokens == 7
 
 
 def test_the_retry_of_a_call_goes_before_new_ones(serve: Serve, make_client: MakeClient) -> None:

@@ -1,6 +1,6 @@
 """What the tests ask, and how; run as a program it asks in a process of its own, which a test may kill.
 
-python asking.py URL JOURNAL ITEMS RESULTS [CONCURRENCY]
+python live_program.py URL JOURNAL ITEMS RESULTS [CONCURRENCY]
 """
 
 import sys
@@ -9,28 +9,29 @@ from pathlib import Path
 
 from sage_dialog.config import Caps
 from sage_dialog.llm.budget import Budget
-from sage_dialog.llm.client import Client
-from sage_dialog.llm.endpoint import Endpoint, LLMClient
-from sage_dialog.llm.requests import NoReplyError, Reason, Request
+from sage_dialog.llm.client import LLMClient
+from sage_dialog.llm.endpoint import Endpoint
+from sage_dialog.llm.live_client import LiveClient
+from sage_dialog.llm.requests import FailureReason, Request, RequestFailedError
 from sage_dialog.llm.response_cache import ResponseCache
 
 MODEL = "some-model"
 
 
 def request(client: LLMClient, item: object, role: str = "judge") -> Request:
-    return client.request(role, [{"role": "user", "content": f"item {item}"}])
+    return client.chat_request(role, [{"role": "user", "content": f"item {item}"}])
 
 
-def texts(client: LLMClient, items: Iterable[object], role: str = "judge") -> Iterator[str | Reason]:
+def texts(client: LLMClient, items: Iterable[object], role: str = "judge") -> Iterator[str | FailureReason]:
     """For each item, in order, the reply's text, or why there is none."""
 
-    async def ask(item: object) -> str | Reason:
+    async def ask(item: object) -> str | FailureReason:
         try:
-            return (await client.ask(request(client, item, role))).text
-        except NoReplyError as failure:
+            return (await client.request(request(client, item, role))).text
+        except RequestFailedError as failure:
             return failure.reason
 
-    return client.in_order(ask, items)
+    return client.map(ask, items)
 
 
 def reasons(response_cache: ResponseCache) -> dict[str, int]:
@@ -48,7 +49,7 @@ def main() -> None:
     url, response_cache, items, results, *concurrency = sys.argv[1:]
     fields = {"base_urls": (url,), "model": MODEL, "sampling": {"max_tokens": 50}}
     endpoint = Endpoint.model_validate(fields | {"concurrency": int(concurrency[0]) if concurrency else 16})
-    client = Client(endpoint, ResponseCache(Path(response_cache)), Budget(Caps(), {}, {}))
+    client = LiveClient(endpoint, ResponseCache(Path(response_cache)), Budget(Caps(), {}, {}))
     with open(results, "w") as lines:
         for text in texts(client, range(int(items))):
             print(text, file=lines)

@@ -1,6 +1,6 @@
 """Batches against a real HTTP server: gathered, submitted once whatever happens, collected, asked again.
 
-Run as a program, this asks in a process of its own, which a test may kill: python test_batch.py URL JOURNAL ITEMS
+Run as a program, this asks in a process of its own, which a test may kill: python test_batch_client.py URL JOURNAL ITEMS
 """
 
 import asyncio
@@ -16,31 +16,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import MODEL, reasons, request, texts
 from batch_server import KEY, BatchServer
+from live_program import MODEL, reasons, request, texts
 
 from sage_dialog.config import Caps, Price
-from sage_dialog.llm import batch as batch_module
 from sage_dialog.llm import batch_api as api_module
+from sage_dialog.llm import batch_client as batch_client_module
 from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm import server as server_module
-from sage_dialog.llm.batch import BatchLLMClient, BatchSettings
+from sage_dialog.llm.batch_client import BatchClient, BatchSettings
 from sage_dialog.llm.budget import Budget, CapReachedError
-from sage_dialog.llm.client import Client
 from sage_dialog.llm.endpoint import Endpoint
-from sage_dialog.llm.requests import Reason, RefusedError
+from sage_dialog.llm.live_client import LiveClient
+from sage_dialog.llm.requests import FailureReason, RequestRejectedError
 from sage_dialog.llm.response_cache import ResponseCache
 
 Serve = Callable[..., BatchServer]
-Make = Callable[..., BatchLLMClient]
+Make = Callable[..., BatchClient]
 PRICES = {MODEL: Price(prompt=2.0, completion=4.0)}
 HALF = (10 * 2.0 + 5 * 4.0) / 1e6 / 2  # of one reply of the server's
 
 
-def client(url: str, response_cache: ResponseCache, budget: Budget | None = None, **fields: Any) -> BatchLLMClient:
+def make_batch_client(
+    url: str, response_cache: ResponseCache, budget: Budget | None = None, **fields: Any
+) -> BatchClient:
     own = {name: fields.pop(name) for name in BatchSettings.model_fields.keys() & fields.keys()}
     endpoint = {"base_urls": (url,), "model": MODEL, "api_key": KEY, "sampling": {"max_tokens": 50}} | fields
-    return BatchLLMClient(
+    return BatchClient(
         Endpoint.model_validate(endpoint),
         response_cache,
         budget or Budget(Caps(), {}, PRICES),
@@ -68,8 +70,8 @@ def serve() -> Iterator[Serve]:
 def make(response_cache: ResponseCache) -> Iterator[Make]:
     made = []
 
-    def create(url: str, response_cache: ResponseCache = response_cache, **fields: Any) -> BatchLLMClient:
-        made.append(client(url, response_cache, **fields))
+    def create(url: str, response_cache: ResponseCache = response_cache, **fields: Any) -> BatchClient:
+        made.append(make_batch_client(url, response_cache, **fields))
         return made[-1]
 
     yield create
@@ -100,18 +102,18 @@ def test_what_is_asked_at_once_is_one_batch_at_half_price(
 def test_what_comes_up_later_is_the_next_batch(serve: Serve, make: Make) -> None:
     """Items that are answered, that ask again, that never ask, and two that ask the same."""
     server = serve()
-    asking = make(server.url)
+    client = make(server.url)
 
     async def ask(item: int) -> list[str]:
         if item % 5 == 4:
             return []
-        replies = [(await asking.ask(request(asking, min(item, 17)))).text]
+        replies = [(await client.request(request(client, min(item, 17)))).text]
         if item % 3 == 0:
             await asyncio.sleep(0)
-            replies += [(await asking.ask(request(asking, f"{item} mended"))).text]
+            replies += [(await client.request(request(client, f"{item} mended"))).text]
         return replies
 
-    results = list(asking.in_order(ask, range(19)))
+    results = list(client.map(ask, range(19)))
     assert results[3] == ["echo item 3", "echo item 3 mended"] and results[4] == []
     assert results[17] == ["echo item 17"] and results[18] == ["echo item 17", "echo item 18 mended"]
     first, second = server.asked()
@@ -121,16 +123,16 @@ def test_what_comes_up_later_is_the_next_batch(serve: Serve, make: Make) -> None
 
 def test_an_item_that_asks_twice_at_once_counts_once(serve: Serve, make: Make) -> None:
     server = serve()
-    asking = make(server.url)
+    client = make(server.url)
 
     async def ask(item: int) -> list[str]:
         if item % 2:  # comes to ask only after the others do
             for _ in range(3):
                 await asyncio.sleep(0)
-        both = [asking.ask(request(asking, f"{item} {order}")) for order in "ab"]
+        both = [client.request(request(client, f"{item} {order}")) for order in "ab"]
         return [reply.text for reply in await asyncio.gather(*both)]
 
-    assert list(asking.in_order(ask, range(4)))[3] == ["echo item 3 a", "echo item 3 b"]
+    assert list(client.map(ask, range(4)))[3] == ["echo item 3 a", "echo item 3 b"]
     assert len(server.asked()) == 1
 
 
@@ -139,9 +141,9 @@ def test_a_batch_keeps_to_the_limits_of_the_server(
     serve: Serve, make: Make, limit: dict[str, int], sizes: list[int]
 ) -> None:
     server = serve()
-    asking = make(server.url, **limit)
-    asking.at_once = 100
-    assert list(texts(asking, range(11))) == echoes(range(11))
+    client = make(server.url, **limit)
+    client.max_pending = 100
+    assert list(texts(client, range(11))) == echoes(range(11))
     assert sorted(map(len, server.asked()), reverse=True) == sizes
 
 
@@ -154,8 +156,8 @@ def test_more_items_than_may_be_under_way_are_asked_in_turn(serve: Serve, make: 
 def test_an_item_that_waits_for_something_else_holds_nobody_up_for_ever(
     serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_module, "_PATIENCE_S", 0.02)
-    asking = make(serve().url)
+    monkeypatch.setattr(batch_client_module, "_PATIENCE_S", 0.02)
+    client = make(serve().url)
     replied = None
 
     async def ask(item: int) -> str:
@@ -163,11 +165,11 @@ def test_an_item_that_waits_for_something_else_holds_nobody_up_for_ever(
         replied = replied or asyncio.Event()
         if item:
             await replied.wait()
-        text = (await asking.ask(request(asking, item))).text
+        text = (await client.request(request(client, item))).text
         replied.set()
         return text
 
-    assert list(asking.in_order(ask, range(2))) == echoes(range(2))
+    assert list(client.map(ask, range(2))) == echoes(range(2))
 
 
 # Restarts
@@ -184,9 +186,9 @@ def test_killed_at_any_moment_nothing_is_paid_twice(serve: Serve, make: Make, tm
     assert server.victim.wait(60) == -9
     with closing(ResponseCache(tmp_path / "shared.sqlite")) as response_cache:
         assert len(response_cache.batches("submitting" if event in ("upload", "create") else "submitted")) == 1
-        asking = make(server.url, response_cache)
-        assert list(texts(asking, range(20))) == echoes(range(20))
-        loop.run(asking.close())
+        client = make(server.url, response_cache)
+        assert list(texts(client, range(20))) == echoes(range(20))
+        loop.run(client.close())
         assert server.paid == {f"item {item}": 1 for item in range(20)}
         parts = [{f"item {item}" for item in range(12)}, {f"item {item}" for item in range(12, 20)}]
         made = [set(asked) for asked in server.asked()]
@@ -202,7 +204,7 @@ def test_a_batch_that_was_made_although_the_server_says_500_is_found(serve: Serv
 
 def test_a_batch_that_nobody_knows_of_for_sure_is_looked_for_by_the_next_run(serve: Serve, make: Make) -> None:
     server = serve(failing=Counter(create=1, list=1))
-    with pytest.raises(RefusedError, match="the same command goes on"):
+    with pytest.raises(RequestRejectedError, match="the same command goes on"):
         list(texts(make(server.url, attempts=2), range(3)))
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
     assert len(server.batches) == 1
@@ -219,7 +221,7 @@ def test_faults_that_pass_are_sat_out(
 
 def test_a_batch_whose_server_is_lost_is_collected_by_the_next_run(serve: Serve, make: Make) -> None:
     server = serve(failing=Counter(look=3))
-    with pytest.raises(RefusedError, match=r"the server failed.*goes on"):
+    with pytest.raises(RequestRejectedError, match=r"the server failed.*goes on"):
         list(texts(make(server.url, attempts=2), range(3)))
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
     assert len(server.batches) == 1
@@ -228,21 +230,21 @@ def test_a_batch_whose_server_is_lost_is_collected_by_the_next_run(serve: Serve,
 def test_after_an_error_the_batch_is_left_to_the_next_run(
     serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_module, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(batch_client_module, "_PATIENCE_S", 0.01)
     server = serve(looks=10**6)
-    asking = make(server.url)
+    client = make(server.url)
 
     async def ask(item: int) -> None:
         if item == 2:
             while not server.batches:
                 await asyncio.sleep(0.01)
             raise ZeroDivisionError
-        await asking.ask(request(asking, item))
+        await client.request(request(client, item))
 
     with pytest.raises(ZeroDivisionError):
-        list(asking.in_order(ask, range(3)))
+        list(client.map(ask, range(3)))
     server.looks = server.batches["batch-0"]["looks"] + 2
-    assert list(texts(asking, range(2))) == echoes(range(2))
+    assert list(texts(client, range(2))) == echoes(range(2))
     assert len(server.batches) == 1
 
 
@@ -254,9 +256,9 @@ def test_two_processes_ask_nothing_twice(serve: Serve, make: Make, response_cach
 
         async def ask(item: int) -> str:
             one = clients[item % 2]
-            return (await one.ask(request(one, item // 4))).text
+            return (await one.request(request(one, item // 4))).text
 
-        assert list(clients[0].in_order(ask, range(40))) == [f"echo item {item // 4}" for item in range(40)]
+        assert list(clients[0].map(ask, range(40))) == [f"echo item {item // 4}" for item in range(40)]
         for one in clients:
             loop.run(one.close())
     assert server.paid == {f"item {item}": 1 for item in range(10)}
@@ -266,14 +268,14 @@ def test_live_calls_wait_for_a_batch_or_say_that_nobody_collects_it(
     serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
     server = serve(looks=10**6)
-    asking = make(server.url)
-    live = Client(asking.endpoint, response_cache, asking.budget)
+    client = make(server.url)
+    live = LiveClient(client.endpoint, response_cache, client.budget)
 
     async def both() -> tuple[str, str]:
-        first = asyncio.create_task(asking.ask(request(asking, 1)))
+        first = asyncio.create_task(client.request(request(client, 1)))
         while not server.batches:
             await asyncio.sleep(0.01)
-        second = asyncio.create_task(live.ask(request(live, 1)))
+        second = asyncio.create_task(live.request(request(live, 1)))
         await asyncio.sleep(0.05)
         server.looks = server.batches["batch-0"]["looks"] + 1
         return (await first).text, (await second).text
@@ -282,12 +284,12 @@ def test_live_calls_wait_for_a_batch_or_say_that_nobody_collects_it(
 
     with closing(ResponseCache(response_cache.path)) as dead:
         loop.run(dead.open_batch("left", "http://elsewhere/v1", MODEL, [request(live, 2)]))
-    for one in (live, asking):
-        with pytest.raises(RefusedError, match=r"nobody has collected it.*mode: batch"):
-            list(texts(one, [2, 3] if one is asking else [2]))
+    for one in (live, client):
+        with pytest.raises(RequestRejectedError, match=r"nobody has collected it.*mode: batch"):
+            list(texts(one, [2, 3] if one is client else [2]))
     assert len(server.batches) == 1 and len(response_cache.batches("submitting")) == 1
     server.looks = 1
-    assert list(texts(asking, [3])) == ["echo item 3"]
+    assert list(texts(client, [3])) == ["echo item 3"]
     loop.run(live.close())
 
 
@@ -301,48 +303,48 @@ def test_what_expired_is_asked_again_and_the_rest_is_kept(
     assert list(texts(make(server.url), range(10))) == echoes(range(10))
     assert server.asked()[1] == [f"item {item}" for item in range(5, 10)]
     assert server.paid == {f"item {item}": 1 for item in range(10)}
-    assert reasons(response_cache) == {Reason.EXPIRED: 5}
+    assert reasons(response_cache) == {FailureReason.EXPIRED: 5}
 
 
 def test_what_expires_again_and_again_is_given_up(serve: Serve, make: Make, response_cache: ResponseCache) -> None:
     server = serve(ends=["expired"] * 9, done_share=0.0)
-    assert list(texts(make(server.url, rounds=2), range(3))) == [Reason.EXPIRED] * 3
-    assert len(server.batches) == 2 and reasons(response_cache) == {Reason.EXPIRED: 6}
+    assert list(texts(make(server.url, rounds=2), range(3))) == [FailureReason.EXPIRED] * 3
+    assert len(server.batches) == 2 and reasons(response_cache) == {FailureReason.EXPIRED: 6}
 
 
 USELESS = {
-    "truncated": Reason.TRUNCATED,
-    "empty": Reason.EMPTY,
-    "refused": Reason.REFUSED,
-    "filtered": Reason.FILTERED,
+    "truncated": FailureReason.TRUNCATED,
+    "empty": FailureReason.EMPTY,
+    "refused": FailureReason.REFUSED,
+    "filtered": FailureReason.FILTERED,
 }
 
 
 @pytest.mark.parametrize(("outcome", "reason"), USELESS.items())
 def test_useless_replies_are_paid_noted_and_asked_again(
-    serve: Serve, make: Make, response_cache: ResponseCache, outcome: str, reason: Reason
+    serve: Serve, make: Make, response_cache: ResponseCache, outcome: str, reason: FailureReason
 ) -> None:
     server = serve(script={"0": [outcome], "1": [outcome] * 9})
-    asking = make(server.url, max_invalid_responses=2, rounds=5)
-    assert list(texts(asking, range(3))) == ["echo item 0", reason, "echo item 2"]
+    client = make(server.url, max_invalid_responses=2, rounds=5)
+    assert list(texts(client, range(3))) == ["echo item 0", reason, "echo item 2"]
     assert list(map(sorted, server.asked())) == [["item 0", "item 1", "item 2"], ["item 0", "item 1"]]
     assert reasons(response_cache) == {reason: 3}
     (spent,) = response_cache.spent()
-    assert spent.cost == pytest.approx(5 * HALF) == asking.budget.spent()["money"]
+    assert spent.cost == pytest.approx(5 * HALF) == client.budget.spent()["money"]
 
 
 @pytest.mark.parametrize(
     ("outcome", "reason", "paid"),
     [
-        (500, Reason.BROKEN, 1),
-        (429, Reason.BUSY, 1),
-        ("request_timeout", Reason.TIMED_OUT, 1),
-        ("half a line", Reason.BROKEN, 2),
-        ("no line", Reason.BROKEN, 2),
+        (500, FailureReason.BROKEN, 1),
+        (429, FailureReason.BUSY, 1),
+        ("request_timeout", FailureReason.TIMED_OUT, 1),
+        ("half a line", FailureReason.BROKEN, 2),
+        ("no line", FailureReason.BROKEN, 2),
     ],
 )
 def test_a_request_that_failed_alone_is_asked_again_alone(
-    serve: Serve, make: Make, response_cache: ResponseCache, outcome: str | int, reason: Reason, paid: int
+    serve: Serve, make: Make, response_cache: ResponseCache, outcome: str | int, reason: FailureReason, paid: int
 ) -> None:
     server = serve(script={"1": [outcome]})
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
@@ -352,7 +354,7 @@ def test_a_request_that_failed_alone_is_asked_again_alone(
 
 def test_what_cannot_be_answered_is_not_asked_again(serve: Serve, make: Make) -> None:
     server = serve(script={"1": ["context_length_exceeded"] * 9})
-    assert list(texts(make(server.url), range(3))) == ["echo item 0", Reason.TOO_LONG, "echo item 2"]
+    assert list(texts(make(server.url), range(3))) == ["echo item 0", FailureReason.TOO_LONG, "echo item 2"]
     assert len(server.batches) == 1
 
 
@@ -360,10 +362,10 @@ def test_a_request_of_a_wrong_form_stops_the_run_and_the_others_are_kept(
     serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
     server = serve(script={"1": [400] * 9, "2": ["truncated"] * 9})
-    asking = make(server.url, budget=Budget(Caps(money=25 * HALF), {}, PRICES))
-    with pytest.raises(RefusedError, match=r"400.*not like this"):
-        list(texts(asking, range(6)))
-    loop.run(asking.close())
+    client = make(server.url, budget=Budget(Caps(money=25 * HALF), {}, PRICES))
+    with pytest.raises(RequestRejectedError, match=r"400.*not like this"):
+        list(texts(client, range(6)))
+    loop.run(client.close())
     assert server.asked() == [["item 0", "item 1", "item 2"]]  # neither what was useless nor what is left is asked
     assert _rows(response_cache, "replies") == 1 and _rows(response_cache, "batch_requests") == 0
 
@@ -381,7 +383,7 @@ def test_a_batch_that_is_refused_says_why_and_frees_its_requests(
 ) -> None:
     server = serve(ends=["failed"], errors=[{"code": "invalid_field", "line": 2, "message": "no such field"}])
     budget = Budget(Caps(tokens=10_000), {}, PRICES)
-    with pytest.raises(RefusedError, match="line 2: no such field"):
+    with pytest.raises(RequestRejectedError, match="line 2: no such field"):
         list(texts(make(server.url, budget=budget), range(3)))
     assert budget.spent()["tokens"] == 0 and response_cache.batches() == []
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
@@ -391,7 +393,7 @@ def test_an_old_batch_that_is_refused_stops_nobody_else(
     serve: Serve, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve(failing=Counter(look=1), ends=["failed"], errors=[{"message": "no such field"}])
-    with pytest.raises(RefusedError):
+    with pytest.raises(RequestRejectedError):
         list(texts(make(server.url, attempts=1), range(3)))
     assert list(texts(make(server.url), range(5, 8))) == echoes(range(5, 8))
     assert "no such field" in caplog.text
@@ -401,7 +403,7 @@ def test_a_batch_that_was_cancelled_is_not_made_again_by_the_same_run(
     serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
     server = serve(ends=["cancelled"])
-    with pytest.raises(RefusedError, match="was cancelled"):
+    with pytest.raises(RequestRejectedError, match="was cancelled"):
         list(texts(make(server.url), range(4)))
     assert len(server.batches) == 1 and _rows(response_cache, "replies") == 2
     assert list(texts(make(server.url), range(4))) == echoes(range(4))
@@ -411,12 +413,12 @@ def test_a_batch_that_was_cancelled_is_not_made_again_by_the_same_run(
 def test_a_full_queue_is_waited_for(serve: Serve, make: Make) -> None:
     full = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}
     server = serve(ends=["completed", "failed"], errors=[full])
-    asking = make(server.url, most_requests=3)
-    asking.at_once = 6
-    assert list(texts(asking, range(6))) == echoes(range(6))
+    client = make(server.url, most_requests=3)
+    client.max_pending = 6
+    assert list(texts(client, range(6))) == echoes(range(6))
     assert len(server.batches) == 3 and set(server.paid.values()) == {1}
     alone = serve(ends=["failed"], errors=[full])
-    with pytest.raises(RefusedError, match="Lower most_requests"):
+    with pytest.raises(RequestRejectedError, match="Lower most_requests"):
         list(texts(make(alone.url), range(6, 8)))
 
 
@@ -443,13 +445,13 @@ def test_within_a_cap_of_money_what_replies_left_is_spent_again(serve: Serve, ma
     """A reply takes less than the most that is set aside for it."""
     server = serve()
     budget = Budget(Caps(money=25 * HALF), {}, PRICES)
-    asking = make(server.url, budget=budget)
+    client = make(server.url, budget=budget)
     with pytest.raises(CapReachedError, match="money"):
-        list(texts(asking, range(40)))
+        list(texts(client, range(40)))
     assert len(server.batches) > 1 and len(server.asked()[0]) > 1
     assert list(chain(*server.asked())) == [f"item {item}" for item in range(server.paid.total())]
     assert budget.spent()["money"] == pytest.approx(server.paid.total() * HALF)
-    most = budget.cost(MODEL, request(asking, 19).most_prompt_tokens, 50, half=True)
+    most = budget.cost(MODEL, request(client, 19).max_prompt_tokens, 50, batch=True)
     assert 25 * HALF - most < budget.spent()["money"] <= 25 * HALF
 
 
@@ -459,7 +461,7 @@ def test_a_wrong_key_is_said_and_not_shown(
     caplog.set_level(logging.DEBUG)
     key = "sk-wrong-0123456789-wrong"
     server = serve()
-    with pytest.raises(RefusedError, match=r"401.*Look at the key") as told:
+    with pytest.raises(RequestRejectedError, match=r"401.*Look at the key") as told:
         list(texts(make(server.url, api_key=key), range(3)))
     assert server.refused_keys == 1 and response_cache.batches() == []
     chain: BaseException | None = told.value
@@ -470,25 +472,25 @@ def test_a_wrong_key_is_said_and_not_shown(
     response_cache.close()
     assert not any(
         key.encode() in path.read_bytes()
-        for path in response_cache.path.parent.glob("replies.sqlite*")
+        for path in response_cache.path.parent.glob("responses.sqlite*")
         if path.is_file()
     )
 
 
 def test_a_server_without_batches_is_named(serve: Serve, make: Make) -> None:
-    with pytest.raises(RefusedError, match=r"no batch API.*mode: live"):
+    with pytest.raises(RequestRejectedError, match=r"no batch API.*mode: live"):
         list(texts(make(serve(no_batches=True).url), range(3)))
 
 
 def test_a_server_that_is_not_there_is_named(make: Make, response_cache: ResponseCache) -> None:
-    with pytest.raises(RefusedError, match=r"127\.0\.0\.1:9/v1: the server could not be reached"):
+    with pytest.raises(RequestRejectedError, match=r"127\.0\.0\.1:9/v1: the server could not be reached"):
         list(texts(make("http://127.0.0.1:9/v1"), range(3)))
     assert response_cache.batches() == []
 
 
 def test_a_batch_is_one_servers(response_cache: ResponseCache) -> None:
     with pytest.raises(ValueError, match="base_urls has 2"):
-        client("http://a/v1", response_cache, base_urls=("http://a/v1", "http://b/v1"))
+        make_batch_client("http://a/v1", response_cache, base_urls=("http://a/v1", "http://b/v1"))
 
 
 def _rows(response_cache: ResponseCache, table: str) -> int:
@@ -498,5 +500,5 @@ def _rows(response_cache: ResponseCache, table: str) -> int:
 
 if __name__ == "__main__":
     url, path, items = sys.argv[1:]
-    for text in texts(client(url, ResponseCache(Path(path))), range(int(items))):
+    for text in texts(make_batch_client(url, ResponseCache(Path(path))), range(int(items))):
         print(text)

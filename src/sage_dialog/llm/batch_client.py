@@ -23,8 +23,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sage_dialog.llm.batch_api import ENDED, BatchApi, line_of, queue_is_full
 from sage_dialog.llm.budget import Budget, Reservation
-from sage_dialog.llm.endpoint import Endpoint, Item, LLMClient, Result
-from sage_dialog.llm.requests import MAY_PASS, UNUSABLE_RESPONSES, NoReplyError, Reason, RefusedError, Reply, Request
+from sage_dialog.llm.client import Item, LLMClient, Result
+from sage_dialog.llm.endpoint import Endpoint
+from sage_dialog.llm.requests import (
+    RETRYABLE,
+    UNUSABLE_RESPONSES,
+    FailureReason,
+    LLMResponse,
+    Request,
+    RequestFailedError,
+    RequestRejectedError,
+)
 from sage_dialog.llm.response_cache import ResponseCache
 from sage_dialog.llm.server import Server, attempts, usage_of
 
@@ -55,7 +64,7 @@ class _Asked:
     """A request without a reply yet, and the items that wait for it."""
 
     request: Request
-    reply: asyncio.Future[Reply]
+    reply: asyncio.Future[LLMResponse]
     waiting: list[object | None] = field(default_factory=list)
     rounds: int = 0
     useless: int = 0
@@ -82,7 +91,7 @@ class _Batch:
     seeing_through: asyncio.Task[None] | None = None
 
 
-class BatchLLMClient(LLMClient):
+class BatchClient(LLMClient):
     """Asks in batches: one is submitted when no item under way can go on without a reply, or when it is full.
 
     Requests that come up later, such as those that show a model its error, so become the next batch. Several batches
@@ -96,7 +105,7 @@ class BatchLLMClient(LLMClient):
         ValueError: if the endpoint has several base URLs; a batch is one server's.
     """
 
-    in_batches = True
+    batched = True
 
     def __init__(
         self,
@@ -110,7 +119,7 @@ class BatchLLMClient(LLMClient):
         if len(endpoint.base_urls) != 1:
             raise ValueError(f"a batch is one server's, but base_urls has {len(endpoint.base_urls)}; name one.")
         self.settings = settings or BatchSettings()
-        self.at_once = self.settings.most_requests
+        self.max_pending = self.settings.most_requests
         self._server = Server(endpoint, endpoint.base_urls[0])
         self._api = BatchApi(self._server, self.settings.completion_window)
         self._streams: list[_Stream] = []
@@ -123,7 +132,7 @@ class BatchLLMClient(LLMClient):
         self._looking = False
         self._patience: asyncio.TimerHandle | None = None
 
-    def in_order(self, function: Callable[[Item], Awaitable[Result]], items: Iterable[Item]) -> Iterator[Result]:
+    def map(self, function: Callable[[Item], Awaitable[Result]], items: Iterable[Item]) -> Iterator[Result]:
         stream = _Stream()
 
         def taken() -> Iterator[Item]:
@@ -141,13 +150,13 @@ class BatchLLMClient(LLMClient):
 
         self._streams.append(stream)
         try:
-            yield from super().in_order(counted, taken())
+            yield from super().map(counted, taken())
         finally:
             self._streams.remove(stream)
 
-    async def ask(self, request: Request) -> Reply:
-        if reply := self.response_cache.reply_to(request):
-            self.response_cache.note_hit(request)
+    async def request(self, request: Request) -> LLMResponse:
+        if reply := self.response_cache.get(request):
+            self.response_cache.count_hit(request)
             return reply
         asked = self._asked.get(request.key)
         if asked is None:
@@ -173,7 +182,7 @@ class BatchLLMClient(LLMClient):
         if sending := [batch.sending for batch in self._out.values() if batch.sending is not None]:
             await asyncio.wait(sending)
         if out := [batch.seeing_through for batch in self._out.values() if batch.seeing_through is not None]:
-            logger.info("%d batches stay out at %s; the same command collects them", len(out), self._server.place)
+            logger.info("%d batches stay out at %s; the same command collects them", len(out), self._server.address)
             for task in out:
                 task.cancel()
             await asyncio.wait(out)
@@ -215,7 +224,7 @@ class BatchLLMClient(LLMClient):
     async def _submit(self) -> None:
         try:
             for name, batch_id, requests in await self.response_cache.adopt_batches(
-                self._server.place, self.endpoint.model
+                self._server.address, self.endpoint.model
             ):
                 logger.info("batch %s of an earlier run is taken over: %d requests", batch_id or name, len(requests))
                 self._see_through(_Batch(name, requests, batch_id))
@@ -245,7 +254,7 @@ class BatchLLMClient(LLMClient):
             del self._gathered[asked.request.key]
         name = uuid.uuid4().hex  # not its content's: the same may be asked again, after it expired
         opened = await self.response_cache.open_batch(
-            name, self._server.place, self.endpoint.model, [asked.request for asked in chosen]
+            name, self._server.address, self.endpoint.model, [asked.request for asked in chosen]
         )
         batch = _Batch(name, {request.key: request for request in opened})
         try:
@@ -262,10 +271,10 @@ class BatchLLMClient(LLMClient):
         for key, request in batch.requests.items():
             if key not in self._asked:
                 continue
-            reservation = self.budget.reserve_now(request, half=True)
+            reservation = self.budget.try_reserve(request, batch=True)
             if reservation is None and not batch.reservations and not self._out:
                 # Nothing of this client's is out that could make room; of another's there may be.
-                reservation = await self.budget.reserve(request, half=True)
+                reservation = await self.budget.reserve(request, batch=True)
             if reservation is None:
                 break
             batch.reservations[key] = reservation
@@ -286,13 +295,13 @@ class BatchLLMClient(LLMClient):
         for asked in elsewhere:
             if self._asked.get(asked.request.key) is not asked:
                 continue
-            if reply := self.response_cache.reply_to(asked.request):
-                self.response_cache.note_hit(asked.request)
+            if reply := self.response_cache.get(asked.request):
+                self.response_cache.count_hit(asked.request)
                 self._give(asked, reply)
             else:
                 waiting.append(asked)
         if waiting:
-            await self.refuse_left_behind([asked.request for asked in waiting], collects=self._server.place)
+            await self.check_orphaned_batches([asked.request for asked in waiting], collects=self._server.address)
             asyncio.get_running_loop().call_later(self.settings.poll_s, self._gather, waiting)
 
     # One batch
@@ -315,9 +324,9 @@ class BatchLLMClient(LLMClient):
         except _QueueFullError:
             there_is_room = False
         except Exception as error:
-            if isinstance(error, NoReplyError):  # of the batch, not of a request
-                error = RefusedError(
-                    f"{self._server.place}: {error}. What the batch brings is not lost: the same command goes on."
+            if isinstance(error, RequestFailedError):  # of the batch, not of a request
+                error = RequestRejectedError(
+                    f"{self._server.address}: {error}. What the batch brings is not lost: the same command goes on."
                 )
             if self._asked_of(batch):
                 self._give_all(error)  # nothing more is sent
@@ -339,7 +348,7 @@ class BatchLLMClient(LLMClient):
         if content is None:
             if found := await self._api.find(batch.name):
                 batch.id = found.id
-                await self.response_cache.note_submitted(batch.name, batch.id)
+                await self.response_cache.mark_submitted(batch.name, batch.id)
             else:
                 await self.response_cache.forget_batch(batch.name)
             return
@@ -348,19 +357,21 @@ class BatchLLMClient(LLMClient):
             file_id = await self._api.upload(batch.name, content)
             del content
             # Not by the SDK's retries: what it takes for failed may have been done.
-            async for attempt in attempts(self.endpoint.attempts, lambda error: isinstance(error, NoReplyError)):
+            async for attempt in attempts(self.endpoint.attempts, lambda error: isinstance(error, RequestFailedError)):
                 with attempt:
                     tries += 1
                     batch.id = await self._api.begin(batch.name, file_id, again=tries > 1)
-        except (NoReplyError, RefusedError) as error:
-            if not tries or (tries == 1 and isinstance(error, RefusedError)):  # the server surely does not have it
+        except (RequestFailedError, RequestRejectedError) as error:
+            if not tries or (
+                tries == 1 and isinstance(error, RequestRejectedError)
+            ):  # the server surely does not have it
                 await self.response_cache.forget_batch(batch.name)
             raise
         assert batch.id is not None
-        await self.response_cache.note_submitted(batch.name, batch.id)
+        await self.response_cache.mark_submitted(batch.name, batch.id)
         logger.info(
             "batch %s: %d requests are with %s; if this run ends, the same command collects it",
-            *(batch.id, len(batch.requests), self._server.place),
+            *(batch.id, len(batch.requests), self._server.address),
         )
 
     async def _ended(self, batch: _Batch) -> tuple[Batch, list[bytes]]:
@@ -379,7 +390,7 @@ class BatchLLMClient(LLMClient):
                     if state.status in ENDED:
                         return state, await self._api.lines(state)
                     failures = 0
-                except NoReplyError as failure:
+                except RequestFailedError as failure:
                     failures += 1
                     if failures >= self.endpoint.attempts:
                         raise
@@ -394,23 +405,23 @@ class BatchLLMClient(LLMClient):
                 raise _QueueFullError
             raise self._api.refusal(state)
         answers = self._api.read(batch.id, batch.requests, lines)
-        outcomes: dict[str, Reply | NoReplyError] = {}
-        refused: RefusedError | None = None
+        outcomes: dict[str, LLMResponse | RequestFailedError] = {}
+        refused: RequestRejectedError | None = None
         kept, failed = [], []
         for key, request in batch.requests.items():
             prompt_tokens = completion_tokens = 0
             cost = None
             try:
                 body = self._api.answer(state, answers.get(key))
-                self.budget.note(request.role, body)
+                self.budget.record_model(request.role, body)
                 prompt_tokens, completion_tokens = usage_of(body, request)
-                cost = self.budget.cost(request.model, prompt_tokens, completion_tokens, half=True)
+                cost = self.budget.cost(request.model, prompt_tokens, completion_tokens, batch=True)
                 reply = outcomes[request.key] = request.read(body, prompt_tokens, completion_tokens)
                 kept.append((request, reply, cost))
-            except NoReplyError as failure:
+            except RequestFailedError as failure:
                 outcomes[request.key] = failure
                 failed.append((request, failure, prompt_tokens, completion_tokens, cost))
-            except RefusedError as refusal:
+            except RequestRejectedError as refusal:
                 refused = refusal
             if reservation := batch.reservations.pop(key, None):
                 await self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
@@ -430,16 +441,16 @@ class BatchLLMClient(LLMClient):
 
     # Those who wait
 
-    def _give(self, asked: _Asked, outcome: Reply | Exception) -> None:
+    def _give(self, asked: _Asked, outcome: LLMResponse | Exception) -> None:
         """To those who wait, unless it is to be asked again."""
-        if isinstance(outcome, NoReplyError):
+        if isinstance(outcome, RequestFailedError):
             asked.rounds += 1
             asked.useless += outcome.reason in UNUSABLE_RESPONSES
-            again = outcome.reason in (*MAY_PASS, *UNUSABLE_RESPONSES, Reason.EXPIRED)
+            again = outcome.reason in (*RETRYABLE, *UNUSABLE_RESPONSES, FailureReason.EXPIRED)
             if again and asked.rounds < self.settings.rounds and asked.useless < self.endpoint.max_invalid_responses:
                 return
         self._dismiss(asked)
-        if isinstance(outcome, Reply):
+        if isinstance(outcome, LLMResponse):
             asked.reply.set_result(outcome)
         elif asked.waiting:
             asked.reply.set_exception(outcome)

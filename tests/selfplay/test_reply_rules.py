@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_dialog.sac import Chain, Intent, parse, render
-from sage_dialog.selfplay.views import is_farewell, up_to_first_question
+from sage_dialog.selfplay.reply_rules import is_farewell, up_to_first_question
 
 SITUATION = "I lost my keys."
 

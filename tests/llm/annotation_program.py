@@ -1,6 +1,6 @@
 """Dialogues, and a program that annotates them in a process of its own, which a test may kill.
 
-python annotating.py URL JOURNAL DIALOGUES FOLDER
+python annotation_program.py URL JOURNAL DIALOGUES FOLDER
 """
 
 import json
@@ -18,8 +18,8 @@ from sage_dialog import schemas
 from sage_dialog.config import Caps
 from sage_dialog.core.tables import table
 from sage_dialog.llm.budget import Budget
-from sage_dialog.llm.client import Client
 from sage_dialog.llm.endpoint import Endpoint
+from sage_dialog.llm.live_client import LiveClient
 from sage_dialog.llm.response_cache import ResponseCache
 from sage_dialog.pipelines.sac_augmentation.nodes import annotate_dialogues
 from sage_dialog.roles.llm.annotator import LLMAnnotator
@@ -72,7 +72,7 @@ def dialogues(number: int) -> pa.Table:
 def main() -> None:
     url, response_cache, number, folder = sys.argv[1:]
     endpoint = Endpoint(base_urls=(url,), model="some-model", concurrency=16)
-    client = Client(endpoint, ResponseCache(Path(response_cache)), Budget(Caps(), {}, {}))
+    client = LiveClient(endpoint, ResponseCache(Path(response_cache)), Budget(Caps(), {}, {}))
     tables = annotate_dialogues(dialogues(int(number)), LLMAnnotator(client, PROMPT))
     for name, rows in zip(("annotations", "rejects"), tables, strict=True):
         pq.write_table(rows, Path(folder) / f"{name}.parquet")
