@@ -149,7 +149,7 @@ def test_a_base_in_the_cache_is_a_policy(offline: Path) -> None:
 @pytest.mark.parametrize("without", ["config.json", "model-00002-of-00002.safetensors", "tokenizer_config.json"])
 def test_half_a_base_is_none(offline: Path, without: str, tmp_path: Path) -> None:
     cached(offline, without)
-    with pytest.raises(DatasetError, match=r"org/tiny cannot be had"):
+    with pytest.raises(DatasetError, match=r"org/tiny is not available"):
         HubBase(repo="org/tiny", revision=COMMIT).load()
     named = folder_of(tmp_path / "copied", without)
     with pytest.raises(DatasetError, match=r"copied does not hold org/tiny: .*(config|missing, such as model-00002)"):
@@ -177,7 +177,7 @@ def test_what_is_no_commit_is_refused(offline: Path, revision: str | None) -> No
 
 def test_without_cache_and_network_it_says_what_to_do(offline: Path) -> None:
     told = HubBase(repo="org/tiny", revision=COMMIT).explain_missing() or ""
-    assert "org/tiny cannot be had" in told
+    assert "org/tiny is not available" in told
     assert "folder:" in told
 
 
