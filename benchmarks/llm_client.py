@@ -177,7 +177,7 @@ def memory(entries: Sequence[int]) -> dict[str, Any]:
         async def answer(request: Any) -> dict[str, Any]:
             return ANSWER | {"seconds": 0.0}
 
-        server.answer = answer  # type: ignore[method-assign]
+        server.send = answer  # type: ignore[method-assign]
 
         async def ask(item: int) -> int:
             return len((await client.request(client.chat_request("judge", messages(item)))).text)

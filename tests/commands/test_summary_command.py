@@ -1,4 +1,4 @@
-"""`kedro sage summary` shows the latest results, the judge's and the world's truth apart."""
+"""`kedro sage summary` shows the latest results by judge, and those by the truth of the world."""
 
 import json
 import os
@@ -57,16 +57,16 @@ def test_the_latest_results_are_shown_by_judge(configured: Path, tmp_path: Path)
     assert "kedro run --pipelines sage_2" in done.stdout
 
 
-def test_a_script_gets_the_rows(configured: Path, tmp_path: Path) -> None:
+def test_json_has_the_rows(configured: Path, tmp_path: Path) -> None:
     keep(tmp_path, "win_rates", rates("offline-rules-judge"), "2026-01-02T00.00.00.000Z")
-    told = json.loads(summary(configured, tmp_path, "--json").stdout)
-    assert told == {
+    result = json.loads(summary(configured, tmp_path, "--json").stdout)
+    assert result == {
         "win_rates": {"version": "2026-01-02T00.00.00.000Z", "rows": rates("offline-rules-judge").to_pylist()},
         "report": None,
     }
 
 
-def test_without_results_it_says_how_to_make_them(configured: Path, tmp_path: Path) -> None:
+def test_without_results_the_command_to_run_is_shown(configured: Path, tmp_path: Path) -> None:
     done = summary(configured, tmp_path)
     assert done.returncode == 1
     assert "`kedro run --pipelines demo`" in done.stderr

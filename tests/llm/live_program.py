@@ -1,6 +1,6 @@
-"""What the tests ask, and how; run as a program it asks in a process of its own, which a test may kill.
+"""Requests of the tests, and a program that sends them in a process of its own, which a test may kill.
 
-python live_program.py URL JOURNAL ITEMS RESULTS [CONCURRENCY]
+python live_program.py URL CACHE ITEMS RESULTS [CONCURRENCY]
 """
 
 import sys
@@ -23,26 +23,26 @@ def request(client: LLMClient, item: object, role: str = "judge") -> Request:
 
 
 def texts(client: LLMClient, items: Iterable[object], role: str = "judge") -> Iterator[str | FailureReason]:
-    """For each item, in order, the reply's text, or why there is none."""
+    """Yield for each item, in order, the response's text, or why there is none."""
 
-    async def ask(item: object) -> str | FailureReason:
+    async def text(item: object) -> str | FailureReason:
         try:
             return (await client.request(request(client, item, role))).text
         except RequestFailedError as failure:
             return failure.reason
 
-    return client.map(ask, items)
+    return client.map(text, items)
 
 
 def reasons(response_cache: ResponseCache) -> dict[str, int]:
-    """How often each reason is noted."""
+    """Return the number of failures by reason."""
     return {reason: n for _, reason, n in response_cache.failures()}
 
 
 def claims(response_cache: ResponseCache) -> int:
-    """How many there are, once all that was to be written is."""
-    found = response_cache._file.do(lambda connection: connection.execute("SELECT count(*) FROM claims").fetchone()[0])
-    return int(found.result())
+    """Return the number of claims, after all pending writes."""
+    count = "SELECT count(*) FROM claims"
+    return int(response_cache._file.submit(lambda connection: connection.execute(count).fetchone()[0]).result())
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""Batches against a real HTTP server: gathered, submitted once whatever happens, collected, asked again.
+"""Batches against a real HTTP server: queued, submitted once whatever happens, collected, sent again.
 
-Run as a program, this asks in a process of its own, which a test may kill: python test_batch_client.py URL JOURNAL ITEMS
+Run as a program, it sends requests in a process that a test may kill: python test_batch_client.py URL CACHE ITEMS
 """
 
 import asyncio
@@ -82,15 +82,15 @@ def make(response_cache: ResponseCache) -> Iterator[Make]:
 # Gathering
 
 
-def test_what_is_asked_at_once_is_one_batch_at_half_price(
+def test_concurrent_requests_form_one_batch_at_half_price(
     serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
     server = serve()
     budget = Budget(Caps(), {}, PRICES)
     assert list(texts(make(server.url, budget=budget), range(30))) == echoes(range(30))
-    assert server.asked() == [[f"item {item}" for item in range(30)]]
-    (spent,) = response_cache.spent()
-    assert (spent.replies, spent.prompt_tokens, spent.failures) == (30, 300, 0)
+    assert server.submitted() == [[f"item {item}" for item in range(30)]]
+    (spent,) = response_cache.usage()
+    assert (spent.responses, spent.prompt_tokens, spent.failures) == (30, 300, 0)
     assert spent.cost == pytest.approx(30 * HALF)
     assert budget.spent() == {"calls": 30, "tokens": 450, "money": pytest.approx(30 * HALF)}
     assert [batch["state"] for batch in response_cache.batches()] == ["collected"]
@@ -99,7 +99,7 @@ def test_what_is_asked_at_once_is_one_batch_at_half_price(
     assert len(server.batches) == 1  # all of it was in the response cache
 
 
-def test_what_comes_up_later_is_the_next_batch(serve: Serve, make: Make) -> None:
+def test_later_requests_form_the_next_batch(serve: Serve, make: Make) -> None:
     """Items that are answered, that ask again, that never ask, and two that ask the same."""
     server = serve()
     client = make(server.url)
@@ -116,12 +116,12 @@ def test_what_comes_up_later_is_the_next_batch(serve: Serve, make: Make) -> None
     results = list(client.map(ask, range(19)))
     assert results[3] == ["echo item 3", "echo item 3 mended"] and results[4] == []
     assert results[17] == ["echo item 17"] and results[18] == ["echo item 17", "echo item 18 mended"]
-    first, second = server.asked()
+    first, second = server.submitted()
     assert len(first) == len(set(first)) == 15
     assert second == [f"item {item} mended" for item in (0, 3, 6, 12, 15, 18)]
 
 
-def test_an_item_that_asks_twice_at_once_counts_once(serve: Serve, make: Make) -> None:
+def test_an_item_with_two_concurrent_requests_counts_once(serve: Serve, make: Make) -> None:
     server = serve()
     client = make(server.url)
 
@@ -133,10 +133,10 @@ def test_an_item_that_asks_twice_at_once_counts_once(serve: Serve, make: Make) -
         return [reply.text for reply in await asyncio.gather(*both)]
 
     assert list(client.map(ask, range(4)))[3] == ["echo item 3 a", "echo item 3 b"]
-    assert len(server.asked()) == 1
+    assert len(server.submitted()) == 1
 
 
-@pytest.mark.parametrize(("limit", "sizes"), [({"most_requests": 4}, [4, 4, 3]), ({"most_bytes": 900}, [3, 3, 3, 2])])
+@pytest.mark.parametrize(("limit", "sizes"), [({"max_requests": 4}, [4, 4, 3]), ({"max_bytes": 900}, [3, 3, 3, 2])])
 def test_a_batch_keeps_to_the_limits_of_the_server(
     serve: Serve, make: Make, limit: dict[str, int], sizes: list[int]
 ) -> None:
@@ -144,19 +144,19 @@ def test_a_batch_keeps_to_the_limits_of_the_server(
     client = make(server.url, **limit)
     client.max_pending = 100
     assert list(texts(client, range(11))) == echoes(range(11))
-    assert sorted(map(len, server.asked()), reverse=True) == sizes
+    assert sorted(map(len, server.submitted()), reverse=True) == sizes
 
 
-def test_more_items_than_may_be_under_way_are_asked_in_turn(serve: Serve, make: Make) -> None:
+def test_more_items_than_max_pending_are_processed(serve: Serve, make: Make) -> None:
     server = serve()
-    assert list(texts(make(server.url, most_requests=4), range(23))) == echoes(range(23))
-    assert max(map(len, server.asked())) <= 4 and set(server.paid.values()) == {1}
+    assert list(texts(make(server.url, max_requests=4), range(23))) == echoes(range(23))
+    assert max(map(len, server.submitted())) <= 4 and set(server.paid.values()) == {1}
 
 
-def test_an_item_that_waits_for_something_else_holds_nobody_up_for_ever(
+def test_an_item_that_waits_for_something_else_delays_a_batch_for_a_limited_time(
     serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_client_module, "_PATIENCE_S", 0.02)
+    monkeypatch.setattr(batch_client_module, "_MAX_HOLD_S", 0.02)
     client = make(serve().url)
     replied = None
 
@@ -191,46 +191,46 @@ def test_killed_at_any_moment_nothing_is_paid_twice(serve: Serve, make: Make, tm
         loop.run(client.close())
         assert server.paid == {f"item {item}": 1 for item in range(20)}
         parts = [{f"item {item}" for item in range(12)}, {f"item {item}" for item in range(12, 20)}]
-        made = [set(asked) for asked in server.asked()]
+        made = [set(batch) for batch in server.submitted()]
         assert len(made) == 2 and all(part in made for part in parts)
         assert [batch["state"] for batch in response_cache.batches()] == ["collected"] * 2
 
 
-def test_a_batch_that_was_made_although_the_server_says_500_is_found(serve: Serve, make: Make) -> None:
+def test_a_batch_created_despite_a_500_is_found(serve: Serve, make: Make) -> None:
     server = serve(failing=Counter(create=1, list=1))
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
     assert len(server.batches) == 1
 
 
-def test_a_batch_that_nobody_knows_of_for_sure_is_looked_for_by_the_next_run(serve: Serve, make: Make) -> None:
+def test_the_next_run_searches_for_a_batch_without_an_id(serve: Serve, make: Make) -> None:
     server = serve(failing=Counter(create=1, list=1))
-    with pytest.raises(RequestRejectedError, match="the same command goes on"):
+    with pytest.raises(RequestRejectedError, match="the same command collects it"):
         list(texts(make(server.url, attempts=2), range(3)))
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
     assert len(server.batches) == 1
 
 
-def test_faults_that_pass_are_sat_out(
+def test_temporary_failures_are_retried(
     serve: Serve, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api_module, "_SDK_RETRIES", 1)
     server = serve(failing=Counter(upload=1, look=2, download=1))
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
-    assert len(server.batches) == 1 and "it is looked at again" in caplog.text
+    assert len(server.batches) == 1 and "trying again" in caplog.text
 
 
-def test_a_batch_whose_server_is_lost_is_collected_by_the_next_run(serve: Serve, make: Make) -> None:
+def test_the_next_run_collects_a_batch_after_its_server_was_unreachable(serve: Serve, make: Make) -> None:
     server = serve(failing=Counter(look=3))
-    with pytest.raises(RequestRejectedError, match=r"the server failed.*goes on"):
+    with pytest.raises(RequestRejectedError, match=r"the server failed.*the same command"):
         list(texts(make(server.url, attempts=2), range(3)))
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
     assert len(server.batches) == 1
 
 
-def test_after_an_error_the_batch_is_left_to_the_next_run(
+def test_the_next_run_collects_a_batch_after_an_error(
     serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_client_module, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(batch_client_module, "_MAX_HOLD_S", 0.01)
     server = serve(looks=10**6)
     client = make(server.url)
 
@@ -248,7 +248,7 @@ def test_after_an_error_the_batch_is_left_to_the_next_run(
     assert len(server.batches) == 1
 
 
-def test_two_processes_ask_nothing_twice(serve: Serve, make: Make, response_cache: ResponseCache) -> None:
+def test_two_processes_send_no_request_twice(serve: Serve, make: Make, response_cache: ResponseCache) -> None:
     """Each response cache is an owner of its own, as one of another process is."""
     server = serve(looks=5)
     with closing(ResponseCache(response_cache.path)) as other:
@@ -264,7 +264,7 @@ def test_two_processes_ask_nothing_twice(serve: Serve, make: Make, response_cach
     assert server.paid == {f"item {item}": 1 for item in range(10)}
 
 
-def test_live_calls_wait_for_a_batch_or_say_that_nobody_collects_it(
+def test_live_calls_wait_for_an_open_batch_or_report_an_orphaned_one(
     serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
     server = serve(looks=10**6)
@@ -285,7 +285,7 @@ def test_live_calls_wait_for_a_batch_or_say_that_nobody_collects_it(
     with closing(ResponseCache(response_cache.path)) as dead:
         loop.run(dead.open_batch("left", "http://elsewhere/v1", MODEL, [request(live, 2)]))
     for one in (live, client):
-        with pytest.raises(RequestRejectedError, match=r"nobody has collected it.*mode: batch"):
+        with pytest.raises(RequestRejectedError, match=r"not collected.*mode: batch"):
             list(texts(one, [2, 3] if one is client else [2]))
     assert len(server.batches) == 1 and len(response_cache.batches("submitting")) == 1
     server.looks = 1
@@ -296,23 +296,23 @@ def test_live_calls_wait_for_a_batch_or_say_that_nobody_collects_it(
 # What batches bring
 
 
-def test_what_expired_is_asked_again_and_the_rest_is_kept(
+def test_expired_requests_are_sent_again_and_the_others_saved(
     serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
     server = serve(ends=["expired"])
     assert list(texts(make(server.url), range(10))) == echoes(range(10))
-    assert server.asked()[1] == [f"item {item}" for item in range(5, 10)]
+    assert server.submitted()[1] == [f"item {item}" for item in range(5, 10)]
     assert server.paid == {f"item {item}": 1 for item in range(10)}
     assert reasons(response_cache) == {FailureReason.EXPIRED: 5}
 
 
-def test_what_expires_again_and_again_is_given_up(serve: Serve, make: Make, response_cache: ResponseCache) -> None:
+def test_requests_that_expire_in_every_round_fail(serve: Serve, make: Make, response_cache: ResponseCache) -> None:
     server = serve(ends=["expired"] * 9, done_share=0.0)
     assert list(texts(make(server.url, rounds=2), range(3))) == [FailureReason.EXPIRED] * 3
     assert len(server.batches) == 2 and reasons(response_cache) == {FailureReason.EXPIRED: 6}
 
 
-USELESS = {
+UNUSABLE = {
     "truncated": FailureReason.TRUNCATED,
     "empty": FailureReason.EMPTY,
     "refused": FailureReason.REFUSED,
@@ -320,16 +320,16 @@ USELESS = {
 }
 
 
-@pytest.mark.parametrize(("outcome", "reason"), USELESS.items())
-def test_useless_replies_are_paid_noted_and_asked_again(
+@pytest.mark.parametrize(("outcome", "reason"), UNUSABLE.items())
+def test_invalid_responses_are_billed_counted_and_requested_again(
     serve: Serve, make: Make, response_cache: ResponseCache, outcome: str, reason: FailureReason
 ) -> None:
     server = serve(script={"0": [outcome], "1": [outcome] * 9})
     client = make(server.url, max_invalid_responses=2, rounds=5)
     assert list(texts(client, range(3))) == ["echo item 0", reason, "echo item 2"]
-    assert list(map(sorted, server.asked())) == [["item 0", "item 1", "item 2"], ["item 0", "item 1"]]
+    assert list(map(sorted, server.submitted())) == [["item 0", "item 1", "item 2"], ["item 0", "item 1"]]
     assert reasons(response_cache) == {reason: 3}
-    (spent,) = response_cache.spent()
+    (spent,) = response_cache.usage()
     assert spent.cost == pytest.approx(5 * HALF) == client.budget.spent()["money"]
 
 
@@ -343,22 +343,22 @@ def test_useless_replies_are_paid_noted_and_asked_again(
         ("no line", FailureReason.BROKEN, 2),
     ],
 )
-def test_a_request_that_failed_alone_is_asked_again_alone(
+def test_a_single_failed_request_is_sent_again_alone(
     serve: Serve, make: Make, response_cache: ResponseCache, outcome: str | int, reason: FailureReason, paid: int
 ) -> None:
     server = serve(script={"1": [outcome]})
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
-    assert server.asked()[1:] == [["item 1"]] and reasons(response_cache) == {reason: 1}
+    assert server.submitted()[1:] == [["item 1"]] and reasons(response_cache) == {reason: 1}
     assert server.paid["item 1"] == paid
 
 
-def test_what_cannot_be_answered_is_not_asked_again(serve: Serve, make: Make) -> None:
+def test_permanent_failures_are_not_retried(serve: Serve, make: Make) -> None:
     server = serve(script={"1": ["context_length_exceeded"] * 9})
     assert list(texts(make(server.url), range(3))) == ["echo item 0", FailureReason.TOO_LONG, "echo item 2"]
     assert len(server.batches) == 1
 
 
-def test_a_request_of_a_wrong_form_stops_the_run_and_the_others_are_kept(
+def test_a_rejected_request_stops_the_run_and_the_other_responses_are_saved(
     serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
     server = serve(script={"1": [400] * 9, "2": ["truncated"] * 9})
@@ -366,19 +366,19 @@ def test_a_request_of_a_wrong_form_stops_the_run_and_the_others_are_kept(
     with pytest.raises(RequestRejectedError, match=r"400.*not like this"):
         list(texts(client, range(6)))
     loop.run(client.close())
-    assert server.asked() == [["item 0", "item 1", "item 2"]]  # neither what was useless nor what is left is asked
-    assert _rows(response_cache, "replies") == 1 and _rows(response_cache, "batch_requests") == 0
+    assert server.submitted() == [["item 0", "item 1", "item 2"]]  # and no more
+    assert _rows(response_cache, "responses") == 1 and _rows(response_cache, "batch_requests") == 0
 
 
-def test_lines_of_nobody_and_second_lines_change_nothing(
+def test_unknown_and_repeated_lines_are_ignored(
     serve: Serve, make: Make, response_cache: ResponseCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve(script={"1": ["twice"]})
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
-    assert len(server.batches) == 1 and _rows(response_cache, "replies") == 3 and "2 lines are left out" in caplog.text
+    assert len(server.batches) == 1 and _rows(response_cache, "responses") == 3 and "2 lines are ignored" in caplog.text
 
 
-def test_a_batch_that_is_refused_says_why_and_frees_its_requests(
+def test_a_rejected_batch_reports_its_reason_and_releases_its_requests(
     serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
     server = serve(ends=["failed"], errors=[{"code": "invalid_field", "line": 2, "message": "no such field"}])
@@ -389,7 +389,7 @@ def test_a_batch_that_is_refused_says_why_and_frees_its_requests(
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
 
 
-def test_an_old_batch_that_is_refused_stops_nobody_else(
+def test_a_rejected_batch_of_an_earlier_run_does_not_stop_this_run(
     serve: Serve, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve(failing=Counter(look=1), ends=["failed"], errors=[{"message": "no such field"}])
@@ -399,13 +399,13 @@ def test_an_old_batch_that_is_refused_stops_nobody_else(
     assert "no such field" in caplog.text
 
 
-def test_a_batch_that_was_cancelled_is_not_made_again_by_the_same_run(
+def test_a_cancelled_batch_is_not_submitted_again_by_the_same_run(
     serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
     server = serve(ends=["cancelled"])
     with pytest.raises(RequestRejectedError, match="was cancelled"):
         list(texts(make(server.url), range(4)))
-    assert len(server.batches) == 1 and _rows(response_cache, "replies") == 2
+    assert len(server.batches) == 1 and _rows(response_cache, "responses") == 2
     assert list(texts(make(server.url), range(4))) == echoes(range(4))
     assert set(server.paid.values()) == {1}
 
@@ -413,12 +413,12 @@ def test_a_batch_that_was_cancelled_is_not_made_again_by_the_same_run(
 def test_a_full_queue_is_waited_for(serve: Serve, make: Make) -> None:
     full = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}
     server = serve(ends=["completed", "failed"], errors=[full])
-    client = make(server.url, most_requests=3)
+    client = make(server.url, max_requests=3)
     client.max_pending = 6
     assert list(texts(client, range(6))) == echoes(range(6))
     assert len(server.batches) == 3 and set(server.paid.values()) == {1}
     alone = serve(ends=["failed"], errors=[full])
-    with pytest.raises(RequestRejectedError, match="Lower most_requests"):
+    with pytest.raises(RequestRejectedError, match="Lower max_requests"):
         list(texts(make(alone.url), range(6, 8)))
 
 
@@ -434,37 +434,37 @@ def test_a_cap_of_calls_makes_exactly_as_many(
     monkeypatch.setattr(response_cache, "open_batch", lambda *how: opened.append(how) or open_batch(*how))
     with pytest.raises(CapReachedError, match=r"llm\.caps\.calls = 7"):
         list(texts(make(server.url, budget=Budget(Caps(calls=7), {}, PRICES)), range(10)))
-    assert server.paid.total() == 7 == _rows(response_cache, "replies")
+    assert server.paid.total() == 7 == _rows(response_cache, "responses")
     assert len(opened) == 2  # what there was no room for is looked at again only when the batch is collected
     assert _rows(response_cache, "batch_requests") == _rows(response_cache, "claims") == 0
     assert list(texts(make(server.url, budget=Budget(Caps(calls=3), {}, PRICES)), range(10))) == echoes(range(10))
     assert set(server.paid.values()) == {1}
 
 
-def test_within_a_cap_of_money_what_replies_left_is_spent_again(serve: Serve, make: Make) -> None:
+def test_money_left_by_actual_costs_is_spent_within_the_cap(serve: Serve, make: Make) -> None:
     """A reply takes less than the most that is set aside for it."""
     server = serve()
     budget = Budget(Caps(money=25 * HALF), {}, PRICES)
     client = make(server.url, budget=budget)
     with pytest.raises(CapReachedError, match="money"):
         list(texts(client, range(40)))
-    assert len(server.batches) > 1 and len(server.asked()[0]) > 1
-    assert list(chain(*server.asked())) == [f"item {item}" for item in range(server.paid.total())]
+    assert len(server.batches) > 1 and len(server.submitted()[0]) > 1
+    assert list(chain(*server.submitted())) == [f"item {item}" for item in range(server.paid.total())]
     assert budget.spent()["money"] == pytest.approx(server.paid.total() * HALF)
     most = budget.cost(MODEL, request(client, 19).max_prompt_tokens, 50, batch=True)
     assert 25 * HALF - most < budget.spent()["money"] <= 25 * HALF
 
 
-def test_a_wrong_key_is_said_and_not_shown(
+def test_a_wrong_key_is_reported_without_the_key(
     serve: Serve, make: Make, response_cache: ResponseCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     key = "sk-wrong-0123456789-wrong"
     server = serve()
-    with pytest.raises(RequestRejectedError, match=r"401.*Look at the key") as told:
+    with pytest.raises(RequestRejectedError, match=r"401.*Check the key") as error:
         list(texts(make(server.url, api_key=key), range(3)))
     assert server.refused_keys == 1 and response_cache.batches() == []
-    chain: BaseException | None = told.value
+    chain: BaseException | None = error.value
     while chain is not None:
         assert key not in str(chain)
         chain = chain.__cause__ or chain.__context__
@@ -488,7 +488,7 @@ def test_a_server_that_is_not_there_is_named(make: Make, response_cache: Respons
     assert response_cache.batches() == []
 
 
-def test_a_batch_is_one_servers(response_cache: ResponseCache) -> None:
+def test_a_batch_client_takes_one_server(response_cache: ResponseCache) -> None:
     with pytest.raises(ValueError, match="base_urls has 2"):
         make_batch_client("http://a/v1", response_cache, base_urls=("http://a/v1", "http://b/v1"))
 

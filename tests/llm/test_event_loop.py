@@ -1,4 +1,4 @@
-"""Results in order, errors at once, nothing left behind."""
+"""Results in order, immediate errors, and no task left."""
 
 import asyncio
 import threading
@@ -56,7 +56,7 @@ def test_items_are_read_as_they_are_needed() -> None:
     assert list(results) == list(range(1, 1000))
 
 
-def test_an_error_ends_it_and_what_was_begun_is_cancelled() -> None:
+def test_an_error_cancels_all_started_items() -> None:
     begun, cancelled, drain = [], [], Drain()
 
     async def fail(item: int) -> int:
@@ -75,7 +75,7 @@ def test_an_error_ends_it_and_what_was_begun_is_cancelled() -> None:
     assert drain.times == 1
 
 
-def test_results_that_are_there_come_before_the_error() -> None:
+def test_finished_results_come_before_the_error() -> None:
     async def fail(item: int) -> int:
         if item == 3:
             raise ValueError("three")
@@ -87,7 +87,7 @@ def test_results_that_are_there_come_before_the_error() -> None:
         next(results)
 
 
-def test_an_error_of_the_items_ends_it_too() -> None:
+def test_an_error_of_the_item_iterator_is_raised() -> None:
     drain = Drain()
 
     def items() -> Iterator[int]:
@@ -102,7 +102,7 @@ def test_an_error_of_the_items_ends_it_too() -> None:
         list(loop.map_ordered(wait, items(), 10, drain))
 
 
-def test_whoever_stops_taking_results_cancels_the_rest() -> None:
+def test_closing_the_iterator_cancels_the_rest() -> None:
     cancelled, drain = threading.Event(), Drain()
 
     async def wait(item: int) -> int:

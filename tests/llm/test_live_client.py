@@ -10,7 +10,7 @@ from live_program import claims, reasons, request, texts
 
 from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm import server as server_module
-from sage_dialog.llm.live_client import LiveClient, _Pace
+from sage_dialog.llm.live_client import LiveClient, RateLimit
 from sage_dialog.llm.requests import ChatRequest, FailureReason
 from sage_dialog.llm.response_cache import ResponseCache
 
@@ -18,7 +18,7 @@ Serve = Callable[..., FaultyServer]
 MakeClient = Callable[..., LiveClient]
 
 
-def test_concurrency_is_kept_to_and_used(serve: Serve, make_client: MakeClient) -> None:
+def test_the_concurrency_limit_holds_and_is_used(serve: Serve, make_client: MakeClient) -> None:
     server = serve(latency_s=0.02)
     list(texts(make_client(server.url, concurrency=8), range(100)))
     assert server.most_in_flight == 8
@@ -33,7 +33,7 @@ def test_servers_share_the_load(serve: Serve, make_client: MakeClient) -> None:
     assert max(server.most_in_flight for server in servers) == 4
 
 
-def test_a_slow_server_holds_up_no_more_than_it_has(serve: Serve, make_client: MakeClient) -> None:
+def test_a_slow_server_delays_only_its_own_calls(serve: Serve, make_client: MakeClient) -> None:
     quick, slow = serve(), serve()
     slow.hold()
     client = make_client(quick.url, slow.url, concurrency=4)
@@ -49,7 +49,7 @@ def test_a_slow_server_holds_up_no_more_than_it_has(serve: Serve, make_client: M
     loop.run(asyncio.wait_for(ask_all(), 20))
 
 
-def test_a_dead_server_swallows_nothing(
+def test_a_dead_server_loses_no_request(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.02)
@@ -80,17 +80,17 @@ def test_a_server_that_comes_back_is_used_again(serve: Serve, make_client: MakeC
     other.__exit__()
 
 
-def test_the_same_request_at_once_is_one_call(serve: Serve, make_client: MakeClient) -> None:
+def test_equal_concurrent_requests_share_one_call(serve: Serve, make_client: MakeClient) -> None:
     server = serve(latency_s=0.01)
     assert list(texts(make_client(server.url), [1] * 50)) == ["echo item 1"] * 50
     assert len(server.calls) == 1
 
 
-def test_samples_and_fields_make_requests_that_are_told_apart(serve: Serve, make_client: MakeClient) -> None:
+def test_samples_and_fields_make_different_requests(serve: Serve, make_client: MakeClient) -> None:
     server = serve()
     client = make_client(server.url)
     messages = [{"role": "user", "content": "hello"}]
-    asked = [
+    requests = [
         client.chat_request("judge", messages),
         client.chat_request("judge", messages, sample=1),
         client.chat_request("judge", messages, schema={"type": "object"}),
@@ -98,14 +98,14 @@ def test_samples_and_fields_make_requests_that_are_told_apart(serve: Serve, make
         make_client(server.url, model="another").chat_request("judge", messages),
         make_client(server.url, sampling={"max_tokens": 51}).chat_request("judge", messages),
     ]
-    assert len({one.key for one in asked}) == len(asked)
-    assert client.chat_request("selector", messages).key == asked[0].key  # who asks does not matter
-    for one in asked:
+    assert len({one.key for one in requests}) == len(requests)
+    assert client.chat_request("selector", messages).key == requests[0].key  # the role does not matter
+    for one in requests:
         loop.run(client.request(one))
-    assert len(server.calls) == len(asked)
+    assert len(server.calls) == len(requests)
 
 
-def test_the_schema_is_sent_where_servers_keep_to_one(serve: Serve, make_client: MakeClient) -> None:
+def test_the_schema_is_sent_if_servers_enforce_it(serve: Serve, make_client: MakeClient) -> None:
     server = serve()
     for json_schema in (True, False):
         client = make_client(server.url, json_schema=json_schema)
@@ -116,14 +116,17 @@ def test_the_schema_is_sent_where_servers_keep_to_one(serve: Serve, make_client:
     assert with_schema["max_tokens"] == 50
 
 
-def test_one_who_stops_waiting_does_not_take_the_reply_from_another(serve: Serve, make_client: MakeClient) -> None:
+def test_a_cancelled_waiter_does_not_cancel_the_call_of_another(serve: Serve, make_client: MakeClient) -> None:
     server = serve()
     server.hold()
     client = make_client(server.url)
 
     async def run() -> str:
-        asked = request(client, 1)
-        one, other = asyncio.create_task(client.request(asked)), asyncio.create_task(client.request(asked))
+        chat_request = request(client, 1)
+        one, other = (
+            asyncio.create_task(client.request(chat_request)),
+            asyncio.create_task(client.request(chat_request)),
+        )
         while not server.in_flight:
             await asyncio.sleep(0.001)
         one.cancel()
@@ -135,7 +138,7 @@ def test_one_who_stops_waiting_does_not_take_the_reply_from_another(serve: Serve
     assert len(server.calls) == 1
 
 
-def test_a_call_that_nobody_waits_for_is_kept_and_not_made_twice(
+def test_the_response_to_a_cancelled_call_is_saved_and_not_requested_twice(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache
 ) -> None:
     server = serve()
@@ -143,13 +146,13 @@ def test_a_call_that_nobody_waits_for_is_kept_and_not_made_twice(
     client = make_client(server.url)
 
     async def run() -> str:
-        asked = request(client, 1)
-        gone = asyncio.create_task(client.request(asked))
+        chat_request = request(client, 1)
+        gone = asyncio.create_task(client.request(chat_request))
         while not server.in_flight:
             await asyncio.sleep(0.001)
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
-        again = asyncio.create_task(client.request(asked))  # while the first call is on its way
+        again = asyncio.create_task(client.request(chat_request))  # while the first call is in flight
         await asyncio.sleep(0.02)
         server.release()
         return (await again).text
@@ -158,7 +161,7 @@ def test_a_call_that_nobody_waits_for_is_kept_and_not_made_twice(
     assert len(server.calls) == 1
 
 
-def test_stopping_keeps_what_is_on_its_way_and_sends_no_more(
+def test_stopping_saves_calls_in_flight_and_sends_no_more(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache
 ) -> None:
     server = serve(latency_s=0.02)
@@ -170,11 +173,11 @@ def test_stopping_keeps_what_is_on_its_way_and_sends_no_more(
     assert len(list(response_cache.entries())) == len(server.calls) == len(server.paid)
     assert not client._fetches and not client._claimed
     assert claims(response_cache) == 0
-    assert len(list(texts(client, range(100)))) == 100  # and it goes on at once
+    assert len(list(texts(client, range(100)))) == 100  # and it continues at once
     assert len(server.calls) == 100
 
 
-def test_claims_of_cancelled_and_failed_calls_are_given_back(
+def test_claims_of_cancelled_and_failed_calls_are_released(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache
 ) -> None:
     server = serve(script=["500"] * 9)
@@ -184,30 +187,32 @@ def test_claims_of_cancelled_and_failed_calls_are_given_back(
 
 
 @pytest.mark.parametrize(("a_minute", "burst"), [(600, 60), (5, 1)])
-def test_pace(a_minute: float, burst: int) -> None:
+def test_rate_limit_bursts(a_minute: float, burst: int) -> None:
     """A tenth of a minute's at once, and the rest as time goes by."""
-    pace = _Pace(a_minute)
-    assert pace._bucket is not None
-    assert pace._bucket.max_rate == burst
-    assert pace._bucket.max_rate / pace._bucket.time_period == pytest.approx(a_minute / 60)
+    rate_limit = RateLimit(a_minute)
+    assert rate_limit._limiter is not None
+    assert rate_limit._limiter.max_rate == burst
+    assert rate_limit._limiter.max_rate / rate_limit._limiter.time_period == pytest.approx(a_minute / 60)
 
 
-def test_what_is_more_than_the_bucket_holds_counts_in_full() -> None:
+def test_an_amount_above_the_burst_counts_in_full() -> None:
     async def run() -> float:
-        pace = _Pace(60_000)  # 6,000 at once, a thousand a second
+        rate_limit = RateLimit(60_000)  # 6,000 at once, a thousand a second
         now = asyncio.get_running_loop().time
         began = now()
-        await pace.keep(6_300)
+        await rate_limit.acquire(6_300)
         return now() - began
 
     assert loop.run(run()) > 0.25
 
 
 def test_tokens_have_an_upper_bound() -> None:
-    said = "ΑΒ" * 50
-    asked = ChatRequest("judge", "m", ({"role": "user", "content": said},), {"max_tokens": 7}, {"type": "object"})
-    assert asked.max_prompt_tokens >= len(said.encode()) + len('{"type": "object"}')
-    assert asked.max_completion_tokens == 7
+    messages = ({"role": "user", "content": "ΑΒ" * 50},)
+    chat_request = ChatRequest(
+        "judge", "m", ({"role": "user", "content": content},), {"max_tokens": 7}, {"type": "object"}
+    )
+    assert chat_request.max_prompt_tokens >= len(("ΑΒ" * 50).encode()) + len('{"type": "object"}')
+    assert chat_request.max_completion_tokens == 7
 
 
 def test_the_retry_of_a_call_goes_before_new_ones(serve: Serve, make_client: MakeClient) -> None:
@@ -219,4 +224,4 @@ def test_the_retry_of_a_call_goes_before_new_ones(serve: Serve, make_client: Mak
     for item in range(100):
         first, second = (place for place, one in enumerate(asked_first) if one == item)
         gaps[second - first] += 1
-    assert max(gaps) < 100  # behind all that wait it would be about 100
+    assert max(gaps) < 100  # at the end of the queue it would be about 100

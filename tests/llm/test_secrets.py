@@ -28,7 +28,7 @@ def holds_key(text: str | bytes) -> bool:
     return any(part in text for part in PARTS)
 
 
-def told(error: BaseException) -> str:
+def traceback_of(error: BaseException) -> str:
     """All of an error that a log or a terminal could show, its causes as well."""
     lines = traceback.TracebackException.from_exception(error, capture_locals=False).format(chain=True)
     chain: list[BaseException] = [error]
@@ -48,7 +48,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def written(log: pytest.LogCaptureFixture) -> str:
     return "\n".join(
-        f"{record.getMessage()} {record.__dict__} {record.exc_info and told(record.exc_info[1])}"
+        f"{record.getMessage()} {record.__dict__} {record.exc_info and traceback_of(record.exc_info[1])}"
         for record in log.records
     )
 
@@ -67,7 +67,7 @@ def test_a_refusal_that_repeats_the_key(
     client = make_client(serve(status=(status, ECHO)).url, api_key=KEY)
     with pytest.raises(RequestRejectedError, match=r"\[key\]") as caught:
         loop.run(client.request(request(client, 1)))
-    assert not holds_key(told(caught.value))
+    assert not holds_key(traceback_of(caught.value))
     assert not holds_key(written(log))
 
 
@@ -83,13 +83,13 @@ def test_a_failure_that_repeats_the_key(
     client = make_client(serve(status=(status, ECHO)).url, api_key=KEY, attempts=3)
     with pytest.raises(RequestFailedError, match=r"\[key\]") as caught:
         loop.run(client.request(request(client, 1)))
-    assert not holds_key(told(caught.value))
+    assert not holds_key(traceback_of(caught.value))
     assert not holds_key(written(log))
     assert sum(n for _, _, n in response_cache.failures()) == 3
     _no_file_holds_it(tmp_path)
 
 
-def test_good_and_broken_replies_leave_no_key_on_disk(
+def test_good_and_broken_responses_leave_no_key_on_disk(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache, tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     server = serve(share=0.5)
@@ -101,15 +101,15 @@ def test_good_and_broken_replies_leave_no_key_on_disk(
     assert log.records and not holds_key(written(log))
 
 
-def test_what_is_shown_of_an_endpoint(make_client: MakeClient) -> None:
+def test_the_key_is_in_no_representation_of_an_endpoint(make_client: MakeClient) -> None:
     client = make_client("http://127.0.0.1:9/v1", api_key=KEY)
     endpoint = client.endpoint
     for shown in (repr(endpoint), str(endpoint), endpoint.model_dump_json(), repr(endpoint.model_dump()), repr(client)):
         assert not holds_key(shown)
 
 
-def test_a_key_that_no_header_takes_is_not_shown_either(make_client: MakeClient) -> None:
-    with pytest.raises(ValidationError, match="look at the environment variable") as caught:
+def test_the_key_is_not_in_the_error_of_an_invalid_key(make_client: MakeClient) -> None:
+    with pytest.raises(ValidationError, match="check the environment variable") as caught:
         make_client("http://127.0.0.1:9/v1", api_key=f"{KEY} {KEY}")
     assert not holds_key(str(caught.value))
 

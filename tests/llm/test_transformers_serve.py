@@ -76,31 +76,31 @@ def url(model: Path) -> str:
         server.wait()
 
 
-def test_it_answers_once_and_then_the_journal_does(tmp_path: Path, url: str, model: Path) -> None:
+def test_a_repeated_request_is_answered_by_the_cache(tmp_path: Path, url: str, model: Path) -> None:
     response_cache = ResponseCache(tmp_path / "responses.sqlite")
     sampling = {"temperature": 1.5, "max_tokens": 100}
     endpoint = Endpoint(base_urls=(url,), model=str(model), concurrency=4, sampling=sampling, max_invalid_responses=5)
     client = LiveClient(endpoint, response_cache, Budget(Caps(calls=60), {}, {}))
 
-    async def said(number: int) -> str | FailureReason:
+    async def text_of(number: int) -> str | FailureReason:
         request = client.chat_request("judge", [{"role": "user", "content": f"w1 w2 w{number}"}])
         try:
             return (await client.request(request)).text
-        except RequestFailedError as error:  # it went on talking, or said nothing, five times
+        except RequestFailedError as error:  # truncated or empty five times
             return error.reason
 
     numbers = range(3, 9)
-    first = dict(zip(numbers, client.map(said, numbers), strict=True))
+    first = dict(zip(numbers, client.map(text_of, numbers), strict=True))
     replies = {number: text for number, text in first.items() if not isinstance(text, FailureReason)}
     assert replies and set(" ".join(replies.values()).split()) <= set(WORDS)
     assert set(first.values()) - set(replies.values()) <= {FailureReason.TRUNCATED, FailureReason.EMPTY}
-    (spent,) = response_cache.spent()
-    assert (spent.replies, spent.hits) == (len(replies), 0)
+    (spent,) = response_cache.usage()
+    assert (spent.responses, spent.hits) == (len(replies), 0)
     assert spent.completion_tokens >= sum(len(text.split()) for text in replies.values())
 
-    assert dict(zip(replies, client.map(said, replies), strict=True)) == replies
-    (again,) = response_cache.spent()
-    assert (again.replies, again.hits, again.failures) == (spent.replies, len(replies), spent.failures)
+    assert dict(zip(replies, client.map(text_of, replies), strict=True)) == replies
+    (again,) = response_cache.usage()
+    assert (again.responses, again.hits, again.failures) == (spent.responses, len(replies), spent.failures)
 
 
 def test_a_model_that_it_does_not_have_stops_the_run(tmp_path: Path, url: str) -> None:
@@ -137,7 +137,7 @@ def test_policies_are_sampled_from_it_as_text(tmp_path: Path, url: str, model: P
     assert max(sample.tokens for sample in samples) == 30
     assert "".join(pieces) == replies[0][0].text
     assert engine.sample("sage_0", prompts, sampling, samples=3) == replies
-    assert response_cache.spent()[0].replies == 9
+    assert response_cache.usage()[0].responses == 9
     response_cache.drop()
     assert engine.sample("sage_0", prompts, sampling, samples=3) == replies  # it keeps to its seed
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import click
 from kedro.framework.cli.utils import env_option
 
-from sage_dialog.commands.policies import Project
+from sage_dialog.commands.project import Project
 from sage_dialog.core.paths import display_path
 from sage_dialog.core.tables import DataFrame
 from sage_dialog.hooks.inputs import explain_missing
@@ -69,7 +69,7 @@ def arena(
     """
     if rater is None and not status:
         raise click.UsageError("--rater is required, such as --rater anna.")
-    project = Project.open(metadata, env)
+    project = Project(metadata, env)
     if rater is None or status:
         _show_status(project, env)
         return

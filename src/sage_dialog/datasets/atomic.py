@@ -89,6 +89,15 @@ class AtomicMixin(Dataset):
         local._filepath, local._version = PurePosixPath(path), None
         super().save.__wrapped__(local, data)  # Kedro's wrapper would look for the saved version
 
+    @property
+    def is_versioned(self) -> bool:
+        return self._version is not None
+
+    @property
+    def versions_folder(self) -> Path | None:
+        """The local folder of the versions; None without versions or on an object store."""
+        return Path(self._filepath) if self.is_versioned and self._protocol == "file" else None
+
     def content(self, version: str) -> Content:
         """Return the size, time of change and sha256 of a version; the time is 0 on an object store."""
         path = self._get_versioned_path(version)

@@ -11,7 +11,7 @@ from kedro.io import AbstractDataset, DatasetError
 
 from sage_dialog.datasets.protocol import EntryState
 from sage_dialog.lineage.content import content_of
-from sage_dialog.lineage.masking import masked, of_environment, texts_in
+from sage_dialog.lineage.masking import environment_secrets, mask_secrets, nested_texts
 
 if TYPE_CHECKING:
     from sage_dialog.config import Llm
@@ -69,8 +69,8 @@ class FactoryDataset(ReadOnlyDataset):
         Of an endpoint these are the fields on which responses depend, and the hosts of its servers.
         """
         arguments: dict[str, Any] = self._init_args  # type: ignore[attr-defined]  # kept by Kedro
-        secrets = {*_credentials_in(arguments), *of_environment()}
-        definition = masked({"type": dotted_path(type(self))} | _fingerprint_inputs(arguments), secrets)
+        secrets = {*_credentials_in(arguments), *environment_secrets()}
+        definition = mask_secrets({"type": dotted_path(type(self))} | _fingerprint_inputs(arguments), secrets)
         return EntryState(definition=definition)
 
     def code_paths(self) -> list[str]:
@@ -119,7 +119,7 @@ def _fingerprint_inputs(value: Any) -> Any:
 
 def _credentials_in(value: Any) -> Iterator[str]:
     for name, inner in value.items() if isinstance(value, Mapping) else ():
-        yield from texts_in(inner) if name == "credentials" else _credentials_in(inner)
+        yield from nested_texts(inner) if name == "credentials" else _credentials_in(inner)
 
 
 def _class_paths_in(value: Any) -> Iterator[str]:

@@ -12,7 +12,7 @@ from sage_dialog.datasets.factory import ReadOnlyDataset
 from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.datasets.protocol import EntryState
 from sage_dialog.datasets.schema import TableSchema
-from sage_dialog.lineage.masking import masked
+from sage_dialog.lineage.masking import mask_secrets
 
 
 class PreviousTables(ReadOnlyDataset):
@@ -50,7 +50,7 @@ class PreviousTables(ReadOnlyDataset):
     def describe_input(self) -> EntryState:
         """Return folder and schema, and the versions of the tables opened so far under `tables`."""
         tables = {"tables": dict(sorted(self.opened.items()))} if self.opened else {}
-        return EntryState(definition={**masked(self._describe()), **tables})  # a folder may be a URL with a login
+        return EntryState(definition={**mask_secrets(self._describe()), **tables})  # a folder may be a URL with a login
 
     def explain_missing_table(self, name: str) -> str | None:
         """Return which table or version is missing; None where it exists."""

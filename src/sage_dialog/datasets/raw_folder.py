@@ -15,7 +15,7 @@ from kedro.io.core import get_protocol_and_path
 from sage_dialog.core.atomic_files import atomic_folder
 from sage_dialog.core.paths import relocate
 from sage_dialog.datasets.protocol import EntryState
-from sage_dialog.lineage.masking import texts_in
+from sage_dialog.lineage.masking import nested_texts
 
 GENERATED = ".made-here.json"
 """The file that names the generated files of a folder, with their sizes."""
@@ -58,7 +58,7 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
             raise DatasetError("A filepath must not hold a password; give it as `credentials`, from credentials.yml.")
         protocol, path = get_protocol_and_path(filepath)
         self._local = protocol == "file"
-        secrets = (text for text in texts_in(credentials) if len(text) > 3)
+        secrets = (text for text in nested_texts(credentials) if len(text) > 3)
         self._secrets = sorted(secrets, key=len, reverse=True)
         self.folder = Path(path) if self._local else _upath(filepath, {**(fs_args or {}), **(credentials or {})})
         self.patterns = tuple(patterns)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.core.seeds import derived_seed
 from sage_dialog.inference.engine import Engine, FinishReason, Prompt, Sample
-from sage_dialog.llm.requests import UNUSABLE_RESPONSES, RequestFailedError, FailureReason
+from sage_dialog.llm.requests import UNUSABLE_RESPONSES, FailureReason, RequestFailedError
 
 if TYPE_CHECKING:
     from sage_dialog.llm.live_client import LiveClient

@@ -1,10 +1,10 @@
-"""Replies by a hosted batch API (`/v1/files`, `/v1/batches`): within a day, at a share of the price.
+"""`BatchClient`: responses by a hosted batch API, within a day and at a share of the price.
 
-A batch that was created is paid for, whatever becomes of the process that did it. So the response cache knows its requests
-before the server does, and the server knows it by the response_cache's name for it (its metadata): a run that follows finds
-the batch, collects it, and asks only for what it did not bring.
+A submitted batch is billed whatever happens to this process. The response cache therefore stores a batch's requests
+before the server gets it, and the server stores the cache's name of the batch in its metadata: the next run finds the
+batch, collects it, and requests only what it did not bring.
 
-Not covered: a call that creates a batch, is on its way while its process is killed, and reaches the server only after
+Not covered: a call that creates a batch, is in flight while its process is killed, and reaches the server only after
 the next run has looked for the batch. Files stay on the server until it deletes them.
 """
 
@@ -17,11 +17,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from openai.types import Batch
 from pydantic import BaseModel, ConfigDict, Field
+from tqdm import tqdm
 
-from sage_dialog.llm.batch_api import ENDED, BatchApi, line_of, queue_is_full
+from sage_dialog.llm.batch_api import ENDED, BatchApi, parse_lines, queue_is_full, request_line
 from sage_dialog.llm.budget import Budget, Reservation
 from sage_dialog.llm.client import Item, LLMClient, Result
 from sage_dialog.llm.endpoint import Endpoint
@@ -35,44 +36,42 @@ from sage_dialog.llm.requests import (
     RequestRejectedError,
 )
 from sage_dialog.llm.response_cache import ResponseCache
-from sage_dialog.llm.server import Server, attempts, usage_of
-
-if TYPE_CHECKING:
-    from openai.types import Batch
+from sage_dialog.llm.server import Server, retrying, token_usage
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE_S = 600.0  # for items that neither ask nor end: a batch is held up no longer
+_MAX_HOLD_S = 600.0  # until a batch is submitted although some items neither wait for a response nor end
+_AGAIN = (*RETRYABLE, *UNUSABLE_RESPONSES, FailureReason.EXPIRED)  # failures after which a request is sent again
 
 _item: ContextVar[object | None] = ContextVar("item", default=None)
 
 
 class BatchSettings(BaseModel):
-    """How batches are made, as `conf/*/catalog_roles.yml` states it. The defaults are the limits of the OpenAI API."""
+    """Settings in `conf/*/catalog_roles.yml`. The defaults are the limits of the OpenAI API."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     poll_s: float = Field(60, gt=0, description="seconds between two looks at a batch")
-    most_requests: int = Field(50_000, ge=1, description="requests of one batch, and items under way at once")
-    most_bytes: int = Field(200_000_000, ge=1, description="bytes of one batch's file")
-    completion_window: str = Field("24h", description="in which the server does what it can; what is left expires")
-    rounds: int = Field(3, ge=1, description="batches that a request may be put into by one run")
+    max_requests: int = Field(50_000, ge=1, description="limit on the requests of a batch, and on pending items")
+    max_bytes: int = Field(200_000_000, ge=1, description="limit on the bytes of a batch's file")
+    completion_window: str = Field("24h", description="time for the server; requests that are left then expire")
+    rounds: int = Field(3, ge=1, description="limit on the batches that a run may put a request into")
 
 
 @dataclass
-class _Asked:
-    """A request without a reply yet, and the items that wait for it."""
+class _Pending:
+    """A request without a response yet, and the items that wait for it."""
 
     request: Request
-    reply: asyncio.Future[LLMResponse]
-    waiting: list[object | None] = field(default_factory=list)
+    response: asyncio.Future[LLMResponse]
+    items: list[object | None] = field(default_factory=list)
     rounds: int = 0
-    useless: int = 0
+    invalid: int = 0
 
 
 @dataclass
 class _Stream:
-    """How many items one `in_order` has taken, in its thread, and how many of them have ended, in the loop's."""
+    """The number of items that one `map` has taken (in its thread) and that have ended (in the loop's thread)."""
 
     taken: int = 0
     ended: int = 0
@@ -80,29 +79,29 @@ class _Stream:
 
 @dataclass
 class _Batch:
-    """A batch that this process sees through. Without an id, the server may or may not have it."""
+    """An open batch of this process. Without an id, the server may or may not have it."""
 
     name: str
     requests: dict[str, Request]  # by custom id
     id: str | None = None
     reservations: dict[str, Reservation] = field(default_factory=dict)
-    alone: bool = True  # no other of this client's was out when it was submitted
+    alone: bool = True  # no other batch of this client was open when it was submitted
     sending: asyncio.Task[None] | None = None
-    seeing_through: asyncio.Task[None] | None = None
+    running: asyncio.Task[None] | None = None
 
 
 class BatchClient(LLMClient):
-    """Asks in batches: one is submitted when no item under way can go on without a reply, or when it is full.
+    """Submits a batch when it is full, or when no pending item can go on without a response.
 
-    Requests that come up later, such as those that show a model its error, so become the next batch. Several batches
-    may be out at once. An item is to wait for nothing but `ask`; one that does holds its batch up for ten minutes.
-    The endpoint's concurrency and pace are for live calls; they do not matter here.
+    Later requests, such as those that show a model its error, form the next batch; several batches may be open at a
+    time. An item must not wait for anything but `request`; one that does delays its batch by ten minutes. The
+    endpoint's concurrency and rate limits are for live calls and not used.
 
-    Where a cap leaves room for some of the requests only, these are submitted, and the others wait: what the batch
-    really took may leave room for more of them. `CapReachedError` comes when all that is out is collected.
+    If a cap leaves room for some of the requests only, these are submitted, and the others wait: the actual cost of the
+    batch may leave room for them. `CapReachedError` is raised when all open batches are collected.
 
     Raises:
-        ValueError: if the endpoint has several base URLs; a batch is one server's.
+        ValueError: if the endpoint has several base URLs; a batch belongs to one server.
     """
 
     batched = True
@@ -117,20 +116,20 @@ class BatchClient(LLMClient):
     ) -> None:
         super().__init__(endpoint, response_cache, budget, max_failed_share)
         if len(endpoint.base_urls) != 1:
-            raise ValueError(f"a batch is one server's, but base_urls has {len(endpoint.base_urls)}; name one.")
+            raise ValueError(f"a batch belongs to one server, but base_urls has {len(endpoint.base_urls)}; name one.")
         self.settings = settings or BatchSettings()
-        self.max_pending = self.settings.most_requests
+        self.max_pending = self.settings.max_requests
         self._server = Server(endpoint, endpoint.base_urls[0])
         self._api = BatchApi(self._server, self.settings.completion_window)
         self._streams: list[_Stream] = []
-        self._waiting: Counter[object] = Counter()  # items, each with how many replies it waits for
-        self._asked: dict[str, _Asked] = {}
-        self._gathered: dict[str, _Asked] = {}  # of these, what the next batch is to have
-        self._held: dict[str, _Asked] = {}  # and what there is no room for until a batch is collected
-        self._out: dict[str, _Batch] = {}
+        self._waiting: Counter[object] = Counter()  # items, each with the number of responses it waits for
+        self._pending: dict[str, _Pending] = {}
+        self._queued: dict[str, _Pending] = {}  # for the next batch
+        self._deferred: dict[str, _Pending] = {}  # until the end of a batch makes room
+        self._open: dict[str, _Batch] = {}
         self._submitting: asyncio.Task[None] | None = None
-        self._looking = False
-        self._patience: asyncio.TimerHandle | None = None
+        self._check_scheduled = False
+        self._hold_timer: asyncio.TimerHandle | None = None
 
     def map(self, function: Callable[[Item], Awaitable[Result]], items: Iterable[Item]) -> Iterator[Result]:
         stream = _Stream()
@@ -141,12 +140,12 @@ class BatchClient(LLMClient):
                 yield item
 
         async def counted(item: Item) -> Result:
-            _item.set(object())  # seen by all that is awaited from here
+            _item.set(object())  # visible in all that is awaited from here
             try:
                 return await function(item)
             finally:
                 stream.ended += 1
-                self._look_soon()
+                self._schedule_check()
 
         self._streams.append(stream)
         try:
@@ -155,196 +154,195 @@ class BatchClient(LLMClient):
             self._streams.remove(stream)
 
     async def request(self, request: Request) -> LLMResponse:
-        if reply := self.response_cache.get(request):
-            self.response_cache.count_hit(request)
-            return reply
-        asked = self._asked.get(request.key)
-        if asked is None:
-            asked = self._asked[request.key] = _Asked(request, asyncio.get_running_loop().create_future())
-            self._gather([asked])
+        if response := self.response_cache.get(request):
+            return response
+        pending = self._pending.get(request.key)
+        if pending is None:
+            pending = self._pending[request.key] = _Pending(request, asyncio.get_running_loop().create_future())
+            self._enqueue([pending])
         item = _item.get()
-        asked.waiting.append(item)
+        pending.items.append(item)
         self._waiting[item] += 1
-        self._look_soon()
+        self._schedule_check()
         try:
-            return await asyncio.shield(asked.reply)
+            return await asyncio.shield(pending.response)
         finally:
-            if not asked.reply.done():
-                asked.waiting.remove(item)
-                self._goes_on(item)
-                if not asked.waiting:  # nobody wants it any more
-                    self._dismiss(asked)
+            if not pending.response.done():
+                pending.items.remove(item)
+                self._resume(item)
+                if not pending.items:  # all of them were cancelled
+                    self._discard(pending)
 
     async def drain(self) -> None:
-        """Waits until what is being submitted is known to the server; batches are left for the next run to collect."""
+        """Wait until the server has all that is being submitted; open batches are left for the next run to collect."""
         if self._submitting is not None:
             await asyncio.wait([self._submitting])
-        if sending := [batch.sending for batch in self._out.values() if batch.sending is not None]:
+        if sending := [batch.sending for batch in self._open.values() if batch.sending is not None]:
             await asyncio.wait(sending)
-        if out := [batch.seeing_through for batch in self._out.values() if batch.seeing_through is not None]:
-            logger.info("%d batches stay out at %s; the same command collects them", len(out), self._server.address)
-            for task in out:
+        if running := [batch.running for batch in self._open.values() if batch.running is not None]:
+            logger.info(
+                "%d batches stay open at %s; the same command collects them", len(running), self._server.address
+            )
+            for task in running:
                 task.cancel()
-            await asyncio.wait(out)
+            await asyncio.wait(running)
 
     async def close(self) -> None:
         await self.drain()
         await self._server.close()
 
-    # Gathering
+    # The next batch
 
-    def _gather(self, asked: Iterable[_Asked]) -> None:
-        for one in asked:
-            if self._asked.get(one.request.key) is one:
-                self._gathered[one.request.key] = one
-        if self._gathered and self._patience is None:
-            self._patience = asyncio.get_running_loop().call_later(_PATIENCE_S, self._submit_soon)
-        self._look_soon()
+    def _enqueue(self, pending: Iterable[_Pending]) -> None:
+        for one in pending:
+            if self._pending.get(one.request.key) is one:
+                self._queued[one.request.key] = one
+        if self._queued and self._hold_timer is None:
+            self._hold_timer = asyncio.get_running_loop().call_later(_MAX_HOLD_S, self._start_submitting)
+        self._schedule_check()
 
-    def _look_soon(self) -> None:
-        """After all that is ready to run has run, so that what is asked together is heard together."""
-        if not self._looking:
-            self._looking = True
-            asyncio.get_running_loop().call_soon(self._look)
+    def _schedule_check(self) -> None:
+        """Check after all tasks that are ready have run, so that concurrent requests go into one batch."""
+        if not self._check_scheduled:
+            self._check_scheduled = True
+            asyncio.get_running_loop().call_soon(self._check)
 
-    def _look(self) -> None:
-        self._looking = False
-        under_way = sum(stream.taken - stream.ended for stream in tuple(self._streams))
-        waiting = len(self._waiting) - (None in self._waiting)  # None: asked for outside of `in_order`
-        if self._gathered and (waiting >= under_way or len(self._gathered) >= self.settings.most_requests):
-            self._submit_soon()
+    def _check(self) -> None:
+        self._check_scheduled = False
+        active = sum(stream.taken - stream.ended for stream in tuple(self._streams))
+        waiting = len(self._waiting) - (None in self._waiting)  # None: requests outside of `map`
+        if self._queued and (waiting >= active or len(self._queued) >= self.settings.max_requests):
+            self._start_submitting()
 
-    def _submit_soon(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def _start_submitting(self) -> None:
+        if self._hold_timer is not None:
+            self._hold_timer.cancel()
+            self._hold_timer = None
         if self._submitting is None or self._submitting.done():
             self._submitting = asyncio.create_task(self._submit())
 
     async def _submit(self) -> None:
         try:
-            for name, batch_id, requests in await self.response_cache.adopt_batches(
-                self._server.address, self.endpoint.model
-            ):
-                logger.info("batch %s of an earlier run is taken over: %d requests", batch_id or name, len(requests))
-                self._see_through(_Batch(name, requests, batch_id))
-            for batch in self._out.values():
+            address, model = self._server.address, self.endpoint.model
+            for name, batch_id, requests in await self.response_cache.adopt_batches(address, model):
+                logger.info("batch %s of an earlier run is adopted: %d requests", batch_id or name, len(requests))
+                self._start(_Batch(name, requests, batch_id))
+            for batch in self._open.values():
                 for request in batch.requests.values():
-                    self._gathered.pop(request.key, None)  # its reply comes with that batch
-            while self._gathered:
+                    self._queued.pop(request.key, None)
+            while self._queued:
                 await self._make_batch()
         except Exception as error:
-            self._give_all(error)
+            self._fail_all(error)
         finally:
-            self._gather(())
+            self._enqueue(())
 
     async def _make_batch(self) -> None:
-        """Of what is gathered, as much as goes into one, may be asked here and now, and is within the caps."""
-        chosen: list[_Asked] = []
+        """Submit one batch of queued requests: those that fit, are not taken elsewhere and are within the caps."""
+        chosen: list[_Pending] = []
         lines: dict[str, bytes] = {}
         size = 0
-        for key, asked in self._gathered.items():
-            line = line_of(asked.request)
-            if chosen and (len(chosen) >= self.settings.most_requests or size + len(line) > self.settings.most_bytes):
+        for key, pending in self._queued.items():
+            line = request_line(pending.request)
+            if chosen and (len(chosen) >= self.settings.max_requests or size + len(line) > self.settings.max_bytes):
                 break
-            chosen.append(asked)
+            chosen.append(pending)
             lines[key] = line
             size += len(line)
-        for asked in chosen:
-            del self._gathered[asked.request.key]
-        name = uuid.uuid4().hex  # not its content's: the same may be asked again, after it expired
+        for key in lines:
+            del self._queued[key]
+        name = uuid.uuid4().hex  # not a hash of the content: an expired batch may be submitted again
         opened = await self.response_cache.open_batch(
-            name, self._server.address, self.endpoint.model, [asked.request for asked in chosen]
+            name, self._server.address, self.endpoint.model, [pending.request for pending in chosen]
         )
         batch = _Batch(name, {request.key: request for request in opened})
         try:
-            await self._wait_for_others([asked for asked in chosen if asked.request.key not in batch.requests])
+            await self._wait_for_others([pending for pending in chosen if pending.request.key not in batch.requests])
             await self._reserve(batch)
         except Exception:
             await self.response_cache.forget_batch(name)
             raise
         if batch.requests:
-            self._see_through(batch, b"".join(lines[key] for key in batch.requests))
+            self._start(batch, b"".join(lines[key] for key in batch.requests))
 
     async def _reserve(self, batch: _Batch) -> None:
-        """Takes out of a batch what the caps leave no room for."""
+        """Reserve the batch's cost, and remove the requests that the caps leave no room for."""
         for key, request in batch.requests.items():
-            if key not in self._asked:
+            if key not in self._pending:
                 continue
             reservation = self.budget.try_reserve(request, batch=True)
-            if reservation is None and not batch.reservations and not self._out:
-                # Nothing of this client's is out that could make room; of another's there may be.
+            if reservation is None and not batch.reservations and not self._open:
+                # No batch of this client could make room; calls of another client could.
                 reservation = await self.budget.reserve(request, batch=True)
             if reservation is None:
                 break
             batch.reservations[key] = reservation
-        training_rejects = [key for key in batch.requests if key not in batch.reservations]
-        for key in training_rejects:
+        removed = [key for key in batch.requests if key not in batch.reservations]
+        for key in removed:
             del batch.requests[key]
-        if training_rejects:
-            await self.response_cache.leave_out(batch.name, training_rejects)
-        still = {key: self._asked[key] for key in training_rejects if key in self._asked}
-        if batch.requests or self._out:
-            self._held.update(still)
-        else:  # what was in the way has just been collected
-            self._gather(still.values())
+        if removed:
+            await self.response_cache.remove_from_batch(batch.name, removed)
+        deferred = {key: self._pending[key] for key in removed if key in self._pending}
+        if batch.requests or self._open:
+            self._deferred.update(deferred)
+        else:  # the batch that was in the way has just ended
+            self._enqueue(deferred.values())
 
-    async def _wait_for_others(self, elsewhere: Sequence[_Asked]) -> None:
-        """Requests that another asks, live or in a batch of its own, are looked at again with the next poll."""
+    async def _wait_for_others(self, elsewhere: Sequence[_Pending]) -> None:
+        """Enqueue requests again after `poll_s` if another process sends them."""
         waiting = []
-        for asked in elsewhere:
-            if self._asked.get(asked.request.key) is not asked:
+        for pending in elsewhere:
+            if self._pending.get(pending.request.key) is not pending:
                 continue
-            if reply := self.response_cache.get(asked.request):
-                self.response_cache.count_hit(asked.request)
-                self._give(asked, reply)
+            if response := self.response_cache.get(pending.request):
+                self._resolve(pending, response)
             else:
-                waiting.append(asked)
+                waiting.append(pending)
         if waiting:
-            await self.check_orphaned_batches([asked.request for asked in waiting], collects=self._server.address)
-            asyncio.get_running_loop().call_later(self.settings.poll_s, self._gather, waiting)
+            await self.check_orphaned_batches([one.request for one in waiting], collects=self._server.address)
+            asyncio.get_running_loop().call_later(self.settings.poll_s, self._enqueue, waiting)
 
-    # One batch
+    # An open batch
 
-    def _see_through(self, batch: _Batch, content: bytes | None = None) -> None:
-        batch.alone = not self._out
-        self._out[batch.name] = batch
+    def _start(self, batch: _Batch, content: bytes | None = None) -> None:
+        batch.alone = not self._open
+        self._open[batch.name] = batch
         if batch.id is None:
             batch.sending = asyncio.create_task(self._send(batch, content))
-        batch.seeing_through = asyncio.create_task(self._seen_through(batch))
+        batch.running = asyncio.create_task(self._run(batch))
 
-    async def _seen_through(self, batch: _Batch) -> None:
-        """From its submission until its replies are in the response cache and with those who wait."""
-        there_is_room = True
+    async def _run(self, batch: _Batch) -> None:
+        """Process a batch from its submission until its responses are saved and delivered."""
+        no_room = False
         try:
             if batch.sending is not None:
                 await asyncio.shield(batch.sending)
             if batch.id is not None:
-                await self._collect(batch, *await self._ended(batch))
+                await self._collect(batch, *await self._wait_until_ended(batch))
         except _QueueFullError:
-            there_is_room = False
+            no_room = True
         except Exception as error:
             if isinstance(error, RequestFailedError):  # of the batch, not of a request
                 error = RequestRejectedError(
-                    f"{self._server.address}: {error}. What the batch brings is not lost: the same command goes on."
+                    f"{self._server.address}: {error}. The batch is not lost: the same command collects it."
                 )
-            if self._asked_of(batch):
-                self._give_all(error)  # nothing more is sent
+            if self._pending_of(batch):
+                self._fail_all(error)
             else:
-                logger.warning("batch %s, which nobody waits for here: %s", batch.id or batch.name, error)
+                logger.warning("batch %s, which no item waits for: %s", batch.id or batch.name, error)
         finally:
-            del self._out[batch.name]
+            del self._open[batch.name]
             for reservation in batch.reservations.values():
                 await self.budget.settle(reservation, 0, None)
-            await self.response_cache.let_go(batch.name)
-            # What it did not bring is asked again, and there may be room for more now.
-            self._held.update({asked.request.key: asked for asked in self._asked_of(batch)})
-            if there_is_room or not self._out:
-                held, self._held = self._held, {}
-                self._gather(held.values())
+            await self.response_cache.release_batch(batch.name)
+            # Requests without a response are sent again, and the caps may leave room for more now.
+            self._deferred.update({pending.request.key: pending for pending in self._pending_of(batch)})
+            if not (no_room and self._open):
+                deferred, self._deferred = self._deferred, {}
+                self._enqueue(deferred.values())
 
     async def _send(self, batch: _Batch, content: bytes | None) -> None:
-        """Has the server begin the batch, once; or, of an earlier run's, learns whether it did."""
+        """Create the batch on the server, once; without content, find out whether an earlier run has created it."""
         if content is None:
             if found := await self._api.find(batch.name):
                 batch.id = found.id
@@ -356,28 +354,25 @@ class BatchClient(LLMClient):
         try:
             file_id = await self._api.upload(batch.name, content)
             del content
-            # Not by the SDK's retries: what it takes for failed may have been done.
-            async for attempt in attempts(self.endpoint.attempts, lambda error: isinstance(error, RequestFailedError)):
+            # Not by the SDK's retries: an attempt that seems to have failed may have created the batch.
+            retryable = retrying(self.endpoint.attempts, lambda error: isinstance(error, RequestFailedError))
+            async for attempt in retryable:
                 with attempt:
                     tries += 1
-                    batch.id = await self._api.begin(batch.name, file_id, again=tries > 1)
+                    batch.id = await self._api.create(batch.name, file_id, may_exist=tries > 1)
         except (RequestFailedError, RequestRejectedError) as error:
-            if not tries or (
-                tries == 1 and isinstance(error, RequestRejectedError)
-            ):  # the server surely does not have it
+            if not tries or (tries == 1 and isinstance(error, RequestRejectedError)):  # the server cannot have it
                 await self.response_cache.forget_batch(batch.name)
             raise
         assert batch.id is not None
         await self.response_cache.mark_submitted(batch.name, batch.id)
         logger.info(
-            "batch %s: %d requests are with %s; if this run ends, the same command collects it",
+            "batch %s: %d requests are submitted to %s; if this run ends, the same command collects them",
             *(batch.id, len(batch.requests), self._server.address),
         )
 
-    async def _ended(self, batch: _Batch) -> tuple[Batch, list[bytes]]:
-        """The batch when the server is done with it, and the lines of its files."""
-        from tqdm import tqdm
-
+    async def _wait_until_ended(self, batch: _Batch) -> tuple[Batch, list[bytes]]:
+        """Return the state of the batch at its end, and the lines of its files."""
         assert batch.id is not None
         failures = 0
         with tqdm(total=len(batch.requests), desc=f"batch {batch.id}", unit="request") as bar:
@@ -394,85 +389,85 @@ class BatchClient(LLMClient):
                     failures += 1
                     if failures >= self.endpoint.attempts:
                         raise
-                    logger.warning("batch %s: %s; it is looked at again", batch.id, failure)
+                    logger.warning("batch %s: %s; trying again", batch.id, failure)
                 await asyncio.sleep(self.settings.poll_s)
 
     async def _collect(self, batch: _Batch, state: Batch, lines: Sequence[bytes]) -> None:
-        """Into the response cache, all in one commit, and only then to those who wait, all at once."""
+        """Save all responses in one commit, and only then deliver them."""
         if state.status == "failed":
             await self.response_cache.forget_batch(batch.name)
             if queue_is_full(state) and not batch.alone:
                 raise _QueueFullError
-            raise self._api.refusal(state)
-        answers = self._api.read(batch.id, batch.requests, lines)
+            raise self._api.rejection(state)
+        answers = parse_lines(batch.id, batch.requests, lines)
         outcomes: dict[str, LLMResponse | RequestFailedError] = {}
-        refused: RequestRejectedError | None = None
-        kept, failed = [], []
+        rejection: RequestRejectedError | None = None
+        saved, failed = [], []
         for key, request in batch.requests.items():
             prompt_tokens = completion_tokens = 0
             cost = None
             try:
-                body = self._api.answer(state, answers.get(key))
+                body = self._api.parse_answer(state, answers.get(key))
                 self.budget.record_model(request.role, body)
-                prompt_tokens, completion_tokens = usage_of(body, request)
+                prompt_tokens, completion_tokens = token_usage(body, request)
                 cost = self.budget.cost(request.model, prompt_tokens, completion_tokens, batch=True)
-                reply = outcomes[request.key] = request.read(body, prompt_tokens, completion_tokens)
-                kept.append((request, reply, cost))
+                response = outcomes[request.key] = request.parse(body, prompt_tokens, completion_tokens)
+                saved.append((request, response, cost))
             except RequestFailedError as failure:
                 outcomes[request.key] = failure
                 failed.append((request, failure, prompt_tokens, completion_tokens, cost))
-            except RequestRejectedError as refusal:
-                refused = refusal
+            except RequestRejectedError as error:
+                rejection = error
             if reservation := batch.reservations.pop(key, None):
                 await self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
-        await self.response_cache.collect_batch(batch.name, kept, failed)
+        await self.response_cache.collect_batch(batch.name, saved, failed)
         reasons = Counter(failure.reason.value for _, failure, *_ in failed)
         logger.log(
-            logging.WARNING if len(kept) < len(batch.requests) else logging.INFO,
-            "batch %s is %s: %d replies of %d%s",
-            *(batch.id, state.status, len(kept), len(batch.requests)),
+            logging.WARNING if len(saved) < len(batch.requests) else logging.INFO,
+            "batch %s is %s: %d responses to %d requests%s",
+            *(batch.id, state.status, len(saved), len(batch.requests)),
             "".join(f"; {reason}: {number}" for reason, number in reasons.most_common()),
         )
-        for asked in self._asked_of(batch):
-            if outcome := outcomes.get(asked.request.key):
-                self._give(asked, outcome)
-        if refused is not None:
-            raise refused
+        for pending in self._pending_of(batch):
+            if outcome := outcomes.get(pending.request.key):
+                self._resolve(pending, outcome)
+        if rejection is not None:
+            raise rejection
 
-    # Those who wait
+    # Items that wait
 
-    def _give(self, asked: _Asked, outcome: LLMResponse | Exception) -> None:
-        """To those who wait, unless it is to be asked again."""
+    def _resolve(self, pending: _Pending, outcome: LLMResponse | Exception) -> None:
+        """Deliver an outcome to the items that wait for it, unless the request is to be sent again."""
         if isinstance(outcome, RequestFailedError):
-            asked.rounds += 1
-            asked.useless += outcome.reason in UNUSABLE_RESPONSES
-            again = outcome.reason in (*RETRYABLE, *UNUSABLE_RESPONSES, FailureReason.EXPIRED)
-            if again and asked.rounds < self.settings.rounds and asked.useless < self.endpoint.max_invalid_responses:
+            pending.rounds += 1
+            pending.invalid += outcome.reason in UNUSABLE_RESPONSES
+            left = pending.rounds < self.settings.rounds and pending.invalid < self.endpoint.max_invalid_responses
+            if outcome.reason in _AGAIN and left:
                 return
-        self._dismiss(asked)
+        self._discard(pending)
         if isinstance(outcome, LLMResponse):
-            asked.reply.set_result(outcome)
-        elif asked.waiting:
-            asked.reply.set_exception(outcome)
-        for item in asked.waiting:
-            self._goes_on(item)
+            pending.response.set_result(outcome)
+        elif pending.items:
+            pending.response.set_exception(outcome)
+        for item in pending.items:
+            self._resume(item)
 
-    def _goes_on(self, item: object | None) -> None:
+    def _resume(self, item: object | None) -> None:
         self._waiting[item] -= 1
         if not self._waiting[item]:
             del self._waiting[item]
 
-    def _give_all(self, error: Exception) -> None:
-        for asked in list(self._asked.values()):
-            self._give(asked, error)
+    def _fail_all(self, error: Exception) -> None:
+        for pending in list(self._pending.values()):
+            self._resolve(pending, error)
 
-    def _dismiss(self, asked: _Asked) -> None:
-        for where in (self._asked, self._gathered, self._held):
-            where.pop(asked.request.key, None)
+    def _discard(self, pending: _Pending) -> None:
+        for requests in (self._pending, self._queued, self._deferred):
+            requests.pop(pending.request.key, None)
 
-    def _asked_of(self, batch: _Batch) -> list[_Asked]:
-        return [asked for request in batch.requests.values() if (asked := self._asked.get(request.key))]
+    def _pending_of(self, batch: _Batch) -> list[_Pending]:
+        return [pending for request in batch.requests.values() if (pending := self._pending.get(request.key))]
 
 
 class _QueueFullError(Exception):
-    """The server takes no further batch until another is done."""
+    """The server takes no further batch until another one has ended."""

@@ -1,4 +1,4 @@
-"""Live calls to OpenAI-compatible servers: shared among servers, paced, tried again where that can help."""
+"""`LiveClient`: one call for each request, spread over servers, within rate limits, with retries."""
 
 from __future__ import annotations
 
@@ -20,44 +20,40 @@ from sage_dialog.llm.requests import (
     RequestFailedError,
 )
 from sage_dialog.llm.response_cache import ResponseCache
-from sage_dialog.llm.server import Server, attempts, usage_of
-from sage_dialog.llm.server_pool import Places
+from sage_dialog.llm.server import Server, retrying, token_usage
+from sage_dialog.llm.server_pool import ServerPool
 
 logger = logging.getLogger(__name__)
 
-_POLL_S = 0.5  # how often a reply is looked for that another process asks for
+_POLL_S = 0.5  # between two looks for the response to a request that another process has claimed
 
 
 class LiveClient(LLMClient):
-    """Asks by one call for each request.
-
-    A reply that the response cache has is never asked for; one that comes is in the response cache before it is given out.
-    """
+    """Sends one call for each request that is not cached, and returns a response once it is in the cache."""
 
     def __init__(
         self, endpoint: Endpoint, response_cache: ResponseCache, budget: Budget, max_failed_share: float = 1.0
     ) -> None:
         super().__init__(endpoint, response_cache, budget, max_failed_share)
         self.servers = tuple(Server(endpoint, url) for url in endpoint.base_urls)
-        # Enough to go on with while one call is tried again for minutes.
-        self.max_pending = max(1024, 4 * endpoint.concurrency * len(self.servers))
-        self._places = Places(self.servers)
-        # Claims run ahead of the calls, so that no place waits for the disk; not far, for other processes ask too.
-        self._next = asyncio.Semaphore(endpoint.concurrency * len(self.servers))
-        self._pace = _Pace(endpoint.requests_per_minute), _Pace(endpoint.tokens_per_minute)
+        slots = endpoint.concurrency * len(self.servers)
+        self.max_pending = max(1024, 4 * slots)  # keeps the servers busy while one call is retried for minutes
+        self._pool = ServerPool(self.servers)
+        # Claims precede free slots, so that no slot waits for the disk; few, because other processes also claim.
+        self._claims_ahead = asyncio.Semaphore(slots)
+        self._rate_limits = RateLimit(endpoint.requests_per_minute), RateLimit(endpoint.tokens_per_minute)
         self._fetches: dict[str, asyncio.Task[LLMResponse]] = {}
         self._waiting: Counter[str] = Counter()
         self._claimed: set[str] = set()
-        self._warned: set[FailureReason] = set()
+        self._logged: set[FailureReason] = set()
 
     async def request(self, request: Request) -> LLMResponse:
         key = request.key
         while (fetch := self._fetches.get(key)) and fetch.cancelling():
-            await asyncio.wait([fetch])  # nobody waited for it any more, but it may be on its way
-        if reply := self.response_cache.get(request):
-            self.response_cache.count_hit(request)
-            return reply
-        if fetch is None:  # the same request twice at once is one call
+            await asyncio.wait([fetch])  # it was cancelled, but its call may be in flight
+        if response := self.response_cache.get(request):
+            return response
+        if fetch is None:  # equal concurrent requests share one call
             fetch = self._fetches[key] = asyncio.create_task(self._fetch(request))
             fetch.add_done_callback(lambda _: self._fetches.pop(key))
         self._waiting[key] += 1
@@ -73,10 +69,10 @@ class LiveClient(LLMClient):
                 del self._waiting[key]
 
     async def drain(self) -> None:
-        if ending := [fetch for fetch in self._fetches.values() if fetch.cancelling()]:
-            if sent := sum(server.limit.in_flight for server in self.servers):
-                logger.info("waiting for up to %d replies that are on their way; they are kept", sent)
-            await asyncio.wait(ending)
+        if cancelled := [fetch for fetch in self._fetches.values() if fetch.cancelling()]:
+            if in_flight := sum(server.limit.in_flight for server in self.servers):
+                logger.info("waiting for up to %d calls in flight; their responses are saved", in_flight)
+            await asyncio.wait(cancelled)
 
     async def close(self) -> None:
         for server in self.servers:
@@ -85,58 +81,57 @@ class LiveClient(LLMClient):
     async def _fetch(self, request: Request) -> LLMResponse:
         while True:
             try:
-                return await self._attempts(request)
-            except _ElsewhereError:
-                if reply := self.response_cache.get(request):
-                    self.response_cache.count_hit(request)
-                    return reply
+                return await self._retry(request)
+            except _ClaimedElsewhereError:
+                if response := self.response_cache.get(request):
+                    return response
                 await self.check_orphaned_batches([request])
                 await asyncio.sleep(_POLL_S)
             except BaseException:
                 if request.key in self._claimed:
-                    self.response_cache.give_back(request)
+                    self.response_cache.release(request)
                 raise
             finally:
                 self._claimed.discard(request.key)
 
-    async def _attempts(self, request: Request) -> LLMResponse:
-        useless = 0
+    async def _retry(self, request: Request) -> LLMResponse:
+        invalid = 0
 
-        def may_pass(error: BaseException) -> bool:
-            nonlocal useless
+        def retryable(error: BaseException) -> bool:
+            nonlocal invalid
             if isinstance(error, RequestFailedError) and error.reason in UNUSABLE_RESPONSES:
-                useless += 1
-                return useless < self.endpoint.max_invalid_responses
+                invalid += 1
+                return invalid < self.endpoint.max_invalid_responses
             return isinstance(error, RequestFailedError) and error.reason in RETRYABLE
 
-        return await attempts(self.endpoint.attempts, may_pass)(self._call, request)
+        return await retrying(self.endpoint.attempts, retryable)(self._call, request)
 
     async def _call(self, request: Request) -> LLMResponse:
-        if request.key in self._claimed:  # it was sent before
-            server, number = await self._places.take(first=True)
+        if request.key in self._claimed:  # a retry
+            server, number = await self._pool.acquire(first=True)
         else:
-            async with self._next:
+            async with self._claims_ahead:
                 self._claimed.add(request.key)
                 if not await self.response_cache.claim(request):
                     self._claimed.remove(request.key)
-                    raise _ElsewhereError
-                server, number = await self._places.take()
+                    raise _ClaimedElsewhereError
+                server, number = await self._pool.acquire()
         try:
-            for pace, amount in zip(self._pace, (1, _likely_tokens(request)), strict=True):
-                await pace.keep(amount)
+            for rate_limit, amount in zip(self._rate_limits, (1, _expected_tokens(request)), strict=True):
+                await rate_limit.acquire(amount)
             while wait_s := server.limit.wait_s:
                 await asyncio.sleep(wait_s)
             reservation = await self.budget.reserve(request)
         except BaseException:
-            self._places.leave(server)
+            self._pool.release(server)
             raise
-        # From here on the call is paid for: whoever waits may be cancelled, the call is not.
+        # The call is billed from here on: a cancellation stops those who wait for it, not the call.
         call = asyncio.create_task(self._send(server, number, request, reservation))
         try:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
             await asyncio.wait([call])
-            call.exception()  # noted in the response cache, and of no more use
+            call.exception()  # marks it as retrieved; it is in the response cache
             raise
 
     async def _send(self, server: Server, number: int, request: Request, reservation: Reservation) -> LLMResponse:
@@ -144,53 +139,51 @@ class LiveClient(LLMClient):
         cost = None
         try:
             try:
-                answer = await server.answer(request)
+                answer = await server.send(request)
                 self.budget.record_model(request.role, answer)
-                prompt_tokens, completion_tokens = usage_of(answer, request)
+                prompt_tokens, completion_tokens = token_usage(answer, request)
                 cost = self.budget.cost(request.model, prompt_tokens, completion_tokens)
-                server.went_well()
-                reply = request.read(answer, prompt_tokens, completion_tokens)
+                server.on_success()
+                response = request.parse(answer, prompt_tokens, completion_tokens)
             finally:
                 await self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
-            await self.response_cache.keep(request, reply, cost)
+            await self.response_cache.save(request, response, cost)
         except RequestFailedError as failure:
-            server.failed(number, failure)
-            self._warn(server, failure)
+            server.on_failure(number, failure)
+            level = logging.DEBUG if failure.reason in self._logged else logging.WARNING
+            self._logged.add(failure.reason)
+            logger.log(level, "%s: %s (logged once; the response cache counts them)", server.address, failure)
             await self.response_cache.save_failure(request, failure, prompt_tokens, completion_tokens, cost)
             raise
         finally:
-            # Only now: a process that is killed loses no more calls than may be on their way at once.
-            self._places.leave(server)
-        return reply
-
-    def _warn(self, server: Server, failure: RequestFailedError) -> None:
-        level = logging.DEBUG if failure.reason in self._warned else logging.WARNING
-        self._warned.add(failure.reason)
-        logger.log(level, "%s: %s (said once; the response cache counts them)", server.address, failure)
+            # After the response is saved: a killed process loses no more calls than may be in flight at a time.
+            self._pool.release(server)
+        return response
 
 
-def _likely_tokens(request: Request) -> float:
-    """Four bytes a token, and half of what the reply may have: for pacing only."""
-    return request.max_prompt_tokens / 4 + (request.max_completion_tokens or 0) / 2
+class RateLimit:
+    """A limit per minute, enforced evenly: bursts of a tenth of a minute's amount, first come, first served."""
 
-
-class _ElsewhereError(Exception):
-    """Another process asks this, or has its reply already."""
-
-
-class _Pace:
-    """At most so much in a minute, evenly: a tenth of a minute's at once, first come, first served."""
-
-    def __init__(self, a_minute: float | None) -> None:
-        max_pending = max(1.0, (a_minute or 0.0) / 10)
-        self._bucket = AsyncLimiter(max_pending, 60 * max_pending / a_minute) if a_minute else None
+    def __init__(self, per_minute: float | None) -> None:
+        burst = max(1.0, (per_minute or 0.0) / 10)
+        self._limiter = AsyncLimiter(burst, 60 * burst / per_minute) if per_minute else None
         self._turn = asyncio.Lock()
 
-    async def keep(self, amount: float) -> None:
-        if self._bucket is None:
+    async def acquire(self, amount: float) -> None:
+        """Wait until `amount` is within the limit; it may exceed a burst."""
+        if self._limiter is None:
             return
         async with self._turn:
             while amount > 0:
-                part = min(amount, self._bucket.max_rate)
-                await self._bucket.acquire(part)
+                part = min(amount, self._limiter.max_rate)
+                await self._limiter.acquire(part)
                 amount -= part
+
+
+def _expected_tokens(request: Request) -> float:
+    """Return an estimate for rate limits: four bytes a prompt token, and half of the limit on the response."""
+    return request.max_prompt_tokens / 4 + (request.max_completion_tokens or 0) / 2
+
+
+class _ClaimedElsewhereError(Exception):
+    """Another process sends this request, or its response is saved already."""

@@ -108,7 +108,7 @@ def test_a_server_that_cannot_is_told_apart(serve: Serve, open_engine: Open, how
 
 
 def test_takes_is_spoken_of_only_where_it_helps(serve: Serve, open_engine: Open) -> None:
-    with pytest.raises(RequestRejectedError, match=r"\(401\).*Look at the key\.$"):
+    with pytest.raises(RequestRejectedError, match=r"\(401\).*Check the key\.$"):
         open_engine(serve(script=["401"]).url).sample("sage_0", prompts_of(5), FREE)
 
 
@@ -140,7 +140,7 @@ def test_what_is_not_whole_may_pass_and_what_is_too_few_not(
     choices: list[dict[str, str]], n: int, raised: type[Exception], said: str
 ) -> None:
     with pytest.raises(raised, match=said):
-        CompletionRequest("policy", "sage_0", (1,), n=n).read({"choices": choices}, 1, 1)
+        CompletionRequest("policy", "sage_0", (1,), n=n).parse({"choices": choices}, 1, 1)
 
 
 def test_what_renders_and_decodes_here_decides_too(open_engine: Open) -> None:

@@ -74,7 +74,7 @@ def test_no_server_is_started_for_what_another_server_would_not_mend(
 ) -> None:
     engine = open_engine(serve(looks=looks).url, policies=adapters, endpoint={"attempts": 3})
     with pytest.raises(
-        RequestRejectedError, match="Look at the key" if "401" in looks else "the server failed"
+        RequestRejectedError, match="Check the key" if "401" in looks else "the server failed"
     ) as refusal:
         engine.sample("sage_1", prompts_of(5), FREE)
     assert "vllm serve" not in str(refusal.value)
@@ -114,7 +114,7 @@ def test_names_of_ones_own_are_served_already_and_revisions_still_kept_apart(
     for policy in ("sage_0", "sage_1", "sage_1"):
         open_engine(server.url, policies=adapters, names=names).sample(policy, prompts_of(5), FREE)
     assert [call["model"] for call in server.calls] == ["mine", "mine"]
-    with pytest.raises(RequestRejectedError, match=r"model theirs does not exist.*Look at base_urls and model\.$"):
+    with pytest.raises(RequestRejectedError, match=r"model theirs does not exist.*Check base_urls and model\.$"):
         open_engine(server.url, policies=adapters, names={**names, "sage_2": "theirs"}).sample(
             "sage_2", prompts_of(5), FREE
         )

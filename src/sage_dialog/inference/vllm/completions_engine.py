@@ -228,7 +228,7 @@ class _Replies:
     ) -> list[Continuation]:
         hears = None if listener is None else listener.read
         request = CompletionRequest(ROLE, self._name, prompt, body, n, draw, self._revision, hears)
-        if self._client.response_cache.get(request) is None:
+        if request not in self._client.response_cache:
             await self._serving.ready(self._policy)
         try:
             written = continuations(await self._client.request(request))
@@ -263,7 +263,7 @@ class _Replies:
         drawn = self._drawn(written)
         if written.finish == "length":
             return Completion(drawn, "length")
-        at_text = isinstance(written.stopped_at, str)
+        at_text = isinstance(written.stop_reason, str)
         return Completion(drawn, "stop" if at_text else "end")
 
     def _body(self, seed: int, max_tokens: int, logprobs: bool = True) -> dict[str, Any]:
