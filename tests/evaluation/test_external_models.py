@@ -186,5 +186,5 @@ def test_an_entry_that_is_not_right_says_so_and_shows_no_key() -> None:
         models={"theirs": {"endpoint": {"base_urls": []}, "credentials": {"api_key": "sk-secret-of-mine"}}}
     )
     told = entry.explain_missing()
-    assert told is not None and "the outside model theirs cannot be asked" in told
+    assert told is not None and "the external model theirs cannot be used" in told
     assert "sk-secret" not in told + str(entry)
