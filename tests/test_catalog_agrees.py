@@ -75,7 +75,9 @@ def test_every_table_has_a_schema_and_every_schema_a_table(entries: dict[str, di
 
 
 def test_every_entry_describes_itself_to_run_records(everything: set[str], catalog: DataCatalog) -> None:
-    others = [name for name in everything if not is_parameter(name) if not isinstance(catalog.get(name), TrackedDataset)]
+    others = [
+        name for name in everything if not is_parameter(name) if not isinstance(catalog.get(name), TrackedDataset)
+    ]
     assert others == []
 
 
@@ -106,7 +108,7 @@ def test_the_parameters_of_an_environment_are_valid(configured: Path, env: str) 
     check_parameters(loader(configured, env)["parameters"], env)
 
 
-def test_base_spells_out_every_dial(configured: Path) -> None:
+def test_base_sets_every_parameter(configured: Path) -> None:
     raw = loader(configured, "base")["parameters"]
     rule_sets = raw["data_processing"]["rule_sets"]
     raw["data_processing"]["rule_sets"] = rule_sets["paper"]  # another set names what differs from it
@@ -115,8 +117,8 @@ def test_base_spells_out_every_dial(configured: Path) -> None:
     raw["evaluation"]["benchmarks"]["few_shot"] = None  # by tasks of the user's
     raw["sac_augmentation"]["blend"] = dict.fromkeys(Blend.model_fields)  # a comment shows it
     for stage in ("self_play", "evaluation"):
-        for dial in raw[stage]["steering"].values():
-            dial |= dict.fromkeys(get_args(BlockField))  # by fields that the user names
+        for steering in raw[stage]["steering"].values():
+            steering |= dict.fromkeys(get_args(BlockField))  # by fields that the user names
     assert spelled(raw) == declared(Parameters)
 
 
