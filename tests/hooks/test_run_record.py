@@ -250,11 +250,11 @@ def test_cost_and_replying_models_are_recorded(project: Project) -> None:
 
 def test_tables_of_previous_runs_are_recorded_with_the_opened_versions(tmp_path: Path, project: Project) -> None:
     from sage_dialog import schemas
-    from sage_dialog.core.tables import table
+    from sage_dialog.core.tables import from_rows
 
     row = {"source": "s", "record": "r", "reason": "why"}
     path = str(tmp_path / "trajectories_2.parquet")
-    AtomicParquet(filepath=path, version=Version(None, OLD)).save(table([row], schemas.MIX_REJECTS))
+    AtomicParquet(filepath=path, version=Version(None, OLD)).save(from_rows([row], schemas.MIX_REJECTS))
     earlier = PreviousTables(folder=str(tmp_path), schema="MIX_REJECTS")
     before = project.catalog
     project.catalog = lambda run: DataCatalog({**dict(before(run).items()), "earlier": earlier})  # type: ignore[method-assign]

@@ -78,7 +78,7 @@ def steer(
 
     from rich.console import Console
 
-    from sage_dialog.core.tables import table
+    from sage_dialog.core.tables import from_rows
     from sage_dialog.evaluation.replies.steering_eval import play_grid, steering_eval
     from sage_dialog.llm.requests import RequestFailedError, StopRunError
     from sage_dialog.schemas import STEERING_GRID
@@ -89,7 +89,7 @@ def steer(
         rows = play_grid(engine, policy, openings, settings, config.agent, annotator)
     except (ValueError, RequestFailedError, StopRunError) as error:
         raise click.ClickException(str(error)) from error
-    project.catalog.save(GRID, table(rows, STEERING_GRID))
+    project.catalog.save(GRID, from_rows(rows, STEERING_GRID))
 
     console = Console(highlight=False)
     console.print(_heading(rows[0], boost))
