@@ -73,6 +73,6 @@ def test_every_table_is_documented_column_by_column() -> None:
         for name, entry in yaml.safe_load(file.read_text()).items():
             if "validator" in entry:
                 section = next(section for section in sections if f"`{name}`" in section.splitlines()[0])
-                schema: pa.Schema = getattr(schemas, entry["validator"]["options"]["schema"])
+                schema: pa.Schema = getattr(schemas, entry["validator"].rpartition(".")[2])
                 columns = [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")]
                 assert columns == schema.names, name

@@ -20,6 +20,7 @@ from sage_dialog.commands.project import Project
 from sage_dialog.commands.steer import steer
 from sage_dialog.config import Steering
 from sage_dialog.core.policies import Policy, PolicyCard
+from sage_dialog.core.tables import from_rows
 from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.inference.engine import FinishReason, Prompt, Sample
 from sage_dialog.llm.requests import ChatRequest
@@ -53,7 +54,7 @@ class Engine:
 
 def keep(data: Path, name: str, rows: list[dict[str, object]], schema: pa.Schema) -> None:
     entry = AtomicParquet(filepath=str(data / f"{name}.parquet"), version=Version(None, "2026-01-01T00.00.00.000Z"))
-    entry.save(pa.Table.from_pylist(rows, schema=schema))
+    entry.save(from_rows(rows, schema))
 
 
 def policy(data: Path, name: str, blocks: bool) -> None:
