@@ -153,8 +153,8 @@ def test_a_judge_that_always_names_the_first_is_exposed_by_the_order(tables: Tab
     assert agreement["kappa"] == pytest.approx(0) and agreement["decided"] == 0
     assert tables.sentences("always A") == [
         "Decides none of the pairs of dialogues that the world truth decides, so the two cannot be compared.",
-        "Names the first dialogue in 100 % (99 to 100 %) of the answers that name one, where even is 50 %: its place "
-        "counts.",
+        "Names the first dialogue in 100 % (99 to 100 %) of the answers that name one, where an unbiased judge has "
+        "50 %: the position counts.",
         "Changes its answer with the order on 100 % (99 to 100 %) of the pairs of dialogues; random answers "
         "would on 100 %: no evidence that it reads them.",
     ]
@@ -169,7 +169,7 @@ def test_a_judge_that_counts_words_is_exposed_by_the_length(tables: Tables) -> N
     assert abs(tables.against_truth("longer")["kappa"]) < 0.1
     found = tables.sentences("longer")
     assert found[-1] == (
-        "Where its answers name one winner, that is the longer dialogue in 100 % (99 to 100 %), and saying twice as "
+        "Where its answers name one winner, that is the longer dialogue in 100 % (99 to 100 %), and writing twice as "
         "much multiplies the odds, in 1 of 1 pair of policies, by over ×1,000: of its 1 clear lead, none is clear at "
         "equal length."
     )
@@ -266,8 +266,6 @@ def test_a_lead_that_is_not_significant_after_holm_is_not_reported(world: World)
     assert all(rate["low"] > 0.5 and rate["p_value"] < 0.05 < rate["p_adjusted"] for rate in to_rows(rates))
     three = (judge_checks(votes, words, 0.95), rates, length_control(votes, words, 0.95))
     two = (from_rows([], schemas.JUDGE_AGREEMENT), from_rows([], schemas.SELF_PREFERENCE))
-    found = findings_by_judge(*three, *two, [], 0.95)["right"]
-    assert "the longer dialogue in" in found[-1] and "lead" not in found[-1]
-    assert (
-        "of its 2 clear leads, none is clear at equal length" in findings_by_judge(*three, *two, [], 0.9)["right"][-1]
-    )
+    last = {level: findings_by_judge(*three, *two, [], level)["right"][-1] for level in (0.9, 0.95)}
+    assert "the longer dialogue in" in last[0.95] and "lead" not in last[0.95]
+    assert "of its 2 clear leads, none is clear at equal length" in last[0.9]
