@@ -91,10 +91,8 @@ class Tables(NamedTuple):
         return row
 
     def sentences(self, judge: str) -> list[str]:
-        found = findings_by_judge(self.checks, self.rates, self.lengths, self.agreement, self.kinship, [TRUTH], 0.95)[
-            judge
-        ]
-        return [sentence.replace("\N{NO-BREAK SPACE}", " ") for sentence in found]
+        findings = findings_by_judge(*self, truths=[TRUTH], confidence=0.95)
+        return [sentence.replace("\N{NO-BREAK SPACE}", " ") for sentence in findings[judge]]
 
 
 def tables_of(votes: list[Row], world: World) -> Tables:
