@@ -22,6 +22,7 @@ from sage_dialog import schemas, settings
 from sage_dialog.commands.export import export
 from sage_dialog.config import SamplingConfig
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
+from sage_dialog.core.tables import from_rows
 from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.lineage.records import Git, InputRecord, OutputRecord, Process, RunFolder, RunRecord, Selection
 
@@ -112,7 +113,7 @@ def policy(data: Path, weights: Path, version: str, card: PolicyCard) -> Policy:
 
 def keep(data: Path, name: str, version: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
     entry = AtomicParquet(filepath=str(data / f"{name}.parquet"), version=Version(None, version))
-    entry.save(pa.Table.from_pylist(rows, schema=schema))
+    entry.save(from_rows(rows, schema))
 
 
 def known(policy: str, revision: str) -> dict[str, Any]:

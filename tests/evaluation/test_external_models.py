@@ -17,7 +17,7 @@ from sage_dialog.config import Caps, Evaluation, Llm, SacAugmentation, SamplingC
 from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.datasets.external_models import ExternalModels
-from sage_dialog.hooks import RunRefused
+from sage_dialog.hooks.errors import RunRefused
 from sage_dialog.hooks.validation import validate_parameters
 from sage_dialog.inference.engine import Prompt
 from sage_dialog.llm import server as server_module

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from sage_dialog import settings
 from sage_dialog.config import FineTuning, Launcher, LoraSettings
 from sage_dialog.core.policies import Policy
-from sage_dialog.hooks import RunRefused
+from sage_dialog.hooks.errors import RunRefused
 from sage_dialog.hooks.validation import validate_parameters
 from sage_dialog.training import launch
 from sage_dialog.training.adapters import gather_weights
