@@ -11,7 +11,8 @@ from sage_dialog.datasets.factory import FactoryDataset
 if TYPE_CHECKING:
     from sage_dialog.config import Llm
     from sage_dialog.llm.budget import Budget
-    from sage_dialog.llm.endpoint import Endpoint, LLMClient
+    from sage_dialog.llm.client import LLMClient
+    from sage_dialog.llm.endpoint import Endpoint
     from sage_dialog.llm.response_cache import ResponseCache
 
 
