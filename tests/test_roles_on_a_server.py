@@ -14,7 +14,7 @@ from kedro.runner import ParallelRunner
 
 from sage_dialog import schemas
 from sage_dialog.core.tables import table
-from sage_dialog.hooks import RunRefused, RunStopped
+from sage_dialog.hooks.errors import RunRefused, RunStopped
 from sage_dialog.llm import server as server_module
 
 OpenSession = Callable[..., KedroSession]

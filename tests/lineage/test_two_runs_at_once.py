@@ -15,7 +15,7 @@ from faulty_server import FaultyServer
 from kedro.io import Version
 
 from sage_dialog import schemas
-from sage_dialog.core.tables import table
+from sage_dialog.core.tables import from_rows
 from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.lineage.content import content_of
 from sage_dialog.lineage.records import RunFolder
@@ -41,7 +41,7 @@ def test_each_ends_with_its_own_versions_and_record_and_nothing_is_asked_twice(t
                    for turn in range(2)], "mean_words": 7.0, "min_sentiment": 0.5} for number in range(DIALOGUES)
     ]  # fmt: skip
     AtomicParquet(filepath=str(tmp_path / "02_intermediate/dialogues.parquet"), version=Version(None, OLD)).save(
-        table(rows, schemas.DIALOGUES)
+        from_rows(rows, schemas.DIALOGUES)
     )
     with FaultyServer(reply=annotated, models=("served-model",), latency_s=0.05) as server:
         environment = os.environ | {"SAGE_DATA": str(tmp_path), "VLLM_URL": server.url}

@@ -13,7 +13,7 @@ from sage_dialog.commands.console import table
 from sage_dialog.commands.project import Project
 from sage_dialog.core.paths import display_path
 from sage_dialog.core.tables import DataFrame
-from sage_dialog.hooks import why_missing
+from sage_dialog.hooks.inputs import explain_missing
 
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
@@ -114,7 +114,7 @@ def _load_rollouts(project: Project) -> DataFrame:
 
     if not project.catalog.exists("rollouts"):
         raise click.ClickException(
-            f"There are no dialogues to compare yet. rollouts: {why_missing('rollouts', project.catalog)} "
+            f"There are no dialogues to compare yet. rollouts: {explain_missing('rollouts', project.catalog)} "
             "`kedro run --pipelines demo` makes everything, from generated data."
         )
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from kedro.framework.cli.utils import env_option
 
-from sage_dialog.hooks import shown
+from sage_dialog.core.paths import display_path
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -95,7 +95,9 @@ def _open(project_path: Path, env: str | None) -> ResponseCache:
     session = KedroSession.create(project_path=project_path, env=env, save_on_close=False)
     path = Path(session.load_context().catalog.load("params:llm")["response_cache"])
     if not path.exists():
-        raise click.ClickException(f"No response cache at {shown(path)}: no request was sent to a language model yet.")
+        raise click.ClickException(
+            f"No response cache at {display_path(path)}: no request was sent to a language model yet."
+        )
     return ResponseCache(path)
 
 
@@ -106,7 +108,7 @@ def _open_batches(responses: ResponseCache) -> list[dict[str, Any]]:
 def cache_summary(responses: ResponseCache) -> dict[str, Any]:
     """Return the content of `cache_tables` as JSON values."""
     return {
-        "path": str(shown(responses.path)),
+        "path": str(display_path(responses.path)),
         "bytes": responses.size(),
         "usage": [asdict(usage) for usage in responses.usage()],
         "failures": [list(failure) for failure in responses.failures()],
@@ -124,7 +126,7 @@ def cache_tables(responses: ResponseCache) -> Iterator[Table]:
         for one in responses.usage()
     ]
     numbers = ("responses", "hits", "failures", "tokens in", "out", "cost")
-    yield _table(f"{shown(responses.path)}, {responses.size() / 1e6:,.1f} MB", ("role", "model"), numbers, usage)
+    yield _table(f"{display_path(responses.path)}, {responses.size() / 1e6:,.1f} MB", ("role", "model"), numbers, usage)
     if failures := responses.failures():
         yield _table("Failed requests; most succeeded at a later attempt", ("role", "reason"), ("times",), failures)
     if batches := _open_batches(responses):

@@ -13,7 +13,8 @@ from kedro.framework.cli.utils import env_option
 from sage_dialog.commands.project import Project
 from sage_dialog.commands.summary import OFFLINE_NOTE
 from sage_dialog.core.hub_models import BASE
-from sage_dialog.hooks import shown, why_missing
+from sage_dialog.core.paths import display_path
+from sage_dialog.hooks.inputs import explain_missing
 
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
@@ -97,7 +98,7 @@ def steer(
     console.print(score_table(scores, len(openings)))
     for note in _notes(rows, len(openings), annotator.name):
         console.print(note, style="dim", markup=False)
-    path = shown(project.catalog[GRID]._get_load_path())
+    path = display_path(project.catalog[GRID]._get_load_path())
     console.print(f"Written to {path}", markup=False, soft_wrap=True)
 
 
@@ -125,7 +126,7 @@ def _most_frequent(project: Project) -> list[tuple[BlockField, tuple[str, ...]]]
     from sage_dialog.studio.chat.completion import known_values
 
     if not project.catalog.exists("annotations"):
-        why = why_missing("annotations", project.catalog)
+        why = explain_missing("annotations", project.catalog)
         raise click.ClickException(
             f"No annotations to take values from: {why} Or name values with --emotions, --motivations, --topics."
         )
@@ -164,7 +165,7 @@ def _openings(project: Project, situation: str | None, number: int) -> list[Open
     else:
         split = project.parameters.evaluation.split
         if not project.catalog.exists("situations"):
-            why = why_missing("situations", project.catalog)
+            why = explain_missing("situations", project.catalog)
             raise click.ClickException(
                 f'There are no situations: {why} Write one: --situation "My dog died last week."'
             )

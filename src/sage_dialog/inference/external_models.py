@@ -14,6 +14,7 @@ from sage_dialog.llm.requests import UNUSABLE_RESPONSES, FailureReason, RequestF
 if TYPE_CHECKING:
     from sage_dialog.llm.live_client import LiveClient
 
+
 @dataclass(frozen=True)
 class ExternalModel:
     """A model behind a chat API, without state and action blocks.

@@ -63,7 +63,7 @@ def allocated(model: Any, prompts: int, longest: int, samples: int, new: int, gu
         [draw.randrange(1, 300) for _ in range(longest - number % 3 * (longest // 8))] for number in range(prompts)
     ]
     draws = np.random.default_rng(0).random((prompts, samples, new))
-    sampling = SamplingConfig(temperature=1.1, top_k=20, repetition_penalty=1.1, max_new_tokens=new)
+    sampling = SamplingConfig.from_base(temperature=1.1, top_k=20, repetition_penalty=1.1, max_new_tokens=new)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         decode(model, words, draws, sampling, END, guide)
     now = most = 0

@@ -313,7 +313,7 @@ def asked_of(count: int) -> list[Prompt]:
 def test_a_steered_policy_writes_what_is_fixed(serve: Serve, open_engine: Open, writer: Policy) -> None:
     server = serve(writer)
     engine = open_engine(server.url, base=writer)
-    sampling = SamplingConfig(temperature=1.0, top_k=50, max_new_tokens=120)
+    sampling = SamplingConfig.from_base(temperature=1.0, top_k=50, max_new_tokens=120)
     steering = Steering(boosts={"u_motivation": {"humor": 5.0}}, fixed={"a_emotion": "calm", "a_topic": ["dogs"]})
     pieces: list[str] = []
     replies = engine.sample("sage_1", asked_of(2), sampling, 4, steering, pieces.append)

@@ -114,11 +114,11 @@ def _adapted(model: PreTrainedModel, policy: Policy) -> PeftModel:
 def _tasks(files: Mapping[str, Path], config: Benchmarks, seed: int) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the tasks as lm-eval's TaskManager returns them, and the configured group of each task that is in one."""
     local = {task.name: task for task in local_tasks(files, config.tasks)}
-    asked = list(local) if config.tasks is None else list(config.tasks)
-    if not asked:
+    names = list(local) if config.tasks is None else list(config.tasks)
+    if not names:
         return {}, {}
     _sandbox_templates()
-    elsewhere = [name for name in asked if name not in local]
+    elsewhere = [name for name in names if name not in local]
     manager = _manager(bool(elsewhere))
     for name in elsewhere:
         if name not in manager.task_index:
@@ -128,11 +128,11 @@ def _tasks(files: Mapping[str, Path], config: Benchmarks, seed: int) -> tuple[di
                 f"evaluation.benchmarks.tasks: {hint}lm-eval has no {name!r}, and the benchmark files "
                 f"have no {name}.jsonl"
             )
-    if unasked := sorted(set(config.few_shot) - set(asked)):
-        raise ValueError(f"evaluation.benchmarks.few_shot: {unasked[0]!r} is not among the tasks, {', '.join(asked)}")
+    if unknown := sorted(set(config.few_shot) - set(names)):
+        raise ValueError(f"evaluation.benchmarks.few_shot: {unknown[0]!r} is not among the tasks, {', '.join(names)}")
     loaded: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
     parts: dict[str, str] = {}
-    for name in asked:
+    for name in names:
         found = _from_file(local[name], manager) if name in local else _from_hub(name, manager)
         for kind, by_name in found.items():
             if kind == "tasks" and (twice := sorted(set(by_name) & set(loaded["tasks"]))):
@@ -214,13 +214,13 @@ def _scores(lm: HFLM, tasks: dict[str, Any], parts: Mapping[str, str], config: B
 
 def _scores_of(name: str, found: Any, tasks: Mapping[str, Any], parts: Mapping[str, str]) -> Iterator[Score]:
     """Yield a task's or group's score by each metric and each filter of the answers."""
-    asked = _leaves(name, tasks["group_map"])
-    few_shot = {found["n-shot"][task] for task in asked}
+    leaves = _leaves(name, tasks["group_map"])
+    few_shot = {found["n-shot"][task] for task in leaves}
     for key, score in found["results"][name].items():
         metric, comma, read = key.partition(",")
         if not comma or metric.endswith("_stderr") or not isinstance(score, int | float):
             continue
-        samples = [sample for task in asked for sample in found["samples"][task] if sample["filter"] == read]
+        samples = [sample for task in leaves for sample in found["samples"][task] if sample["filter"] == read]
         error = found["results"][name].get(f"{metric}_stderr,{read}")
         yield Score(
             task=name,
