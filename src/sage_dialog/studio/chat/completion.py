@@ -22,7 +22,7 @@ def known_values(annotations: DataFrame) -> dict[str, list[str]]:
         role = "user" if field.startswith("u_") else "assistant"
         column = annotations.loc[annotations["role"] == role, columns[field[2:]]]
         counts = (column.explode() if is_list_field(field) else column).value_counts()  # without nulls
-        values[field] = sorted(counts.index, key=lambda value, counts=counts: (-counts[value], value))
+        values[field] = [value for _, value in sorted(zip(-counts, counts.index, strict=True))]
     return values
 
 
