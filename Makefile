@@ -1,4 +1,4 @@
-# Each target does its own set-up: a virtual environment in .venv, then the packages it needs.
+# Each target installs what it needs into a virtual environment in .venv.
 
 SHELL := bash
 .DEFAULT_GOAL := help
@@ -20,40 +20,40 @@ define install
 	@touch $@
 endef
 
-help: ## this list
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.installed ## generate the demo world, run every stage, show the win rates
+demo: .venv/.installed ## generate the demo world, run every stage, print the win rates
 	$(BIN)/kedro run --pipelines demo
 	$(BIN)/kedro sage summary
 
-test: .venv/.installed-dev ## the whole test suite, two tests at a time
+test: .venv/.installed-dev ## run the test suite, two tests at a time
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-lint: .venv/.installed-dev ## style, types, and the rules of the house
+lint: .venv/.installed-dev ## check style, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: .venv/.installed-dev ## bring the code into the house style
+format: .venv/.installed-dev ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-viz: .venv/.installed ## the lineage as a static site in build/, with tables and figures of the latest runs
+viz: .venv/.installed ## build the lineage as a static site in build/, with previews of the latest run
 	$(BIN)/kedro viz build --include-previews
 	@echo "To look at it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build 4141, then http://127.0.0.1:4141"
 
-docs: .venv/.installed-docs ## the documentation as a static site in site/
+docs: .venv/.installed-docs ## build the documentation as a static site in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-notebook: .venv/.installed-notebook ## the notebooks, in the browser
+notebook: .venv/.installed-notebook ## open the notebooks in the browser
 	$(BIN)/jupyter lab notebooks
 
-bench: .venv/.installed-dev ## every benchmark, in its quick form
+bench: .venv/.installed-dev ## run every benchmark in its quick form
 	@for benchmark in benchmarks/*.py; do echo "$$benchmark"; $(BIN)/python $$benchmark --quick; done
 
-clean: ## remove the virtual environment and the tools' caches; data stays
+clean: ## remove the virtual environment and caches, keep the data
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build site
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 

@@ -1,22 +1,22 @@
-"""What each part of the recipe does in the demo's world, with and without it, by exact tests.
+"""The effect of each part of the recipe in the demo's world, with and without it, by exact tests.
 
     python benchmarks/effects.py --runs data           # of a finished demo: about 10 minutes on two cores
     python benchmarks/effects.py --runs a b c          # of several, pooled; each a data folder
-    python benchmarks/effects.py                       # carries out a demo first: 10 minutes more
-    python benchmarks/effects.py --quick               # under 50 seconds; shows that it runs, no more
+    python benchmarks/effects.py                       # runs a demo first: 10 minutes more
+    python benchmarks/effects.py --quick               # under 50 seconds; a smoke test
 
     chain          sage_1_plain against sage_1      dialogues of the run, by the offline judge and by the world's truth
     refinement     sage_1 against sage_2, sage_3
     DPO            sage_3 against sage_dpo
-    instructions   sage_1 trained anew, with the mix's instructions and without them: as many steps on the same other
-                   rows, from the same random numbers, once for each of `--trainings` seeds a run; asked the world's
-                   multiple choice, which none of the rows answers
+    instructions   sage_1 trained again, with and without the mix's instructions: equally many steps on the same other
+                   rows, with the same random numbers, once for each of `--trainings` seeds a run; scored by the
+                   world's multiple choice questions, which none of the rows answers
 
-p of the first three is the exact two-sided sign test on the situations decided, of all runs together. Of instructions
-it is that test on the questions that one side answers right in more trainings than the other: trainings share their
-questions, so they are not counted as if each had asked new ones. It speaks of these trainings; how much trainings
-differ is to be seen in their scores, printed one by one. Holm's adjustment is over all rows of the table.
-`--quick` without a run has no dialogues, and shows instructions alone. The last line is one JSON object.
+p of the first three is the exact two-sided sign test on the decided situations of all runs. For instructions it is that
+test on the questions that one side answers correctly in more trainings than the other: trainings share their questions,
+which therefore count once. It is conditional on these trainings; the printed scores show how much trainings differ.
+Holm's adjustment is over all rows of the table. `--quick` without a run has no dialogues, and shows instructions only.
+The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--trainings", type=int, default=3, help="seeds a run and side")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--keep", type=Path, help="folder for what is trained; what is finished there is not done again"
+        "--keep", type=Path, help="folder of the trained policies; finished trainings in it are not repeated"
     )
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def _a_run(data: Path, quick: bool) -> Path:
-    """A demo of its own; of a quick one no more than what is trained on."""
+    """Run a demo; a quick one up to the training data only."""
     if not quick:
         return whole_road(data, 0, "test", quick=False)
     command = [sys.executable, "-m", "kedro", "run", "--env", "test", "--pipelines", "demo"]
@@ -106,7 +106,7 @@ def _training(quick: bool) -> Sft:
 
 
 def _pairs(runs: list[Path]) -> list[dict[str, Any]]:
-    """Wins of the policy with a part of the recipe over the one without it."""
+    """Return the wins of the policy with a part of the recipe over the one without it."""
     votes = {
         place: [row for name in ("win_rates", "truth_win_rates") for row in latest(run, name)]
         for place, run in enumerate(runs)
@@ -134,26 +134,26 @@ def _questions(folder: Path, count: int) -> dict[str, Path]:
 def _sides(
     run: Path, seed: int, questions: dict[str, Path], config: Sft, threads: int, scratch: Path
 ) -> dict[str, list[Score]]:
-    """What the base and both sides of one training answer."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
+    """Return the scores of the base and of both sides of one training."""
+    import pandas as pd
 
     from sage_dialog.evaluation.benchmarks.scoring import score_policies
     from sage_dialog.training.sft import fine_tune
 
     base = Policy.open(max((run / "06_models/sage_0").glob("*/sage_0")))
-    mix = pq.read_table(max((run / "05_model_input/sft_conversations.parquet").glob("*/*.parquet")))
-    sides = {"without": mix.filter(pc.not_equal(mix["source"], "instructions")), "with": mix}
-    if sides["without"].num_rows == mix.num_rows:
-        raise SystemExit(f"{run}: its mix holds no instructions, so there is nothing to compare")
+    file = max((run / "05_model_input/sft_conversations.parquet").glob("*/*.parquet"))
+    mix = pd.read_parquet(file, dtype_backend="pyarrow")
+    sides = {"without": mix[mix["source"] != "instructions"], "with": mix}
+    if len(sides["without"]) == len(mix):
+        raise SystemExit(f"{run}: its mix has no instructions to compare")
     found: dict[str, list[Score]] = {}
-    steps = config.training.max_steps or int(config.training.epochs * -(-mix.num_rows // config.training.batch_size))
+    steps = config.training.max_steps or int(config.training.epochs * -(-len(mix) // config.training.batch_size))
     training = config.training.model_copy(update={"max_steps": steps})
     for side, rows in sides.items():
         *_, policy = fine_tune("sage_1", base, None, rows, training, config.lora, seed, scratch / side, True, threads)
         policies = {"sage_0": base, "sage_1": policy}
-        asked = Benchmarks(policies=("sage_0", "sage_1") if side == "with" else ("sage_1",))
-        scores = score_policies(base, policies, questions, asked, seed, threads)
+        benchmarks = Benchmarks(policies=("sage_0", "sage_1") if side == "with" else ("sage_1",))
+        scores = score_policies(base, policies, questions, benchmarks, seed, threads)
         found |= {side: scores["sage_1"], **({"base": scores["sage_0"]} if side == "with" else {})}
         print(
             seed, side, {score.task: round(score.score, 3) for score in scores["sage_1"]}, file=sys.stderr, flush=True
@@ -162,7 +162,7 @@ def _sides(
 
 
 def _instructions(trained: list[dict[str, list[Score]]]) -> list[dict[str, Any]]:
-    """By task, the share answered right with instructions and without, over all trainings."""
+    """Return, by task, the accuracy with and without instructions over all trainings."""
     rows = []
     for place, score in enumerate(trained[0]["base"]):
         means = {side: _mean([sides[side][place] for sides in trained]) for side in ("base", "without", "with")}
@@ -181,7 +181,7 @@ def _instructions(trained: list[dict[str, list[Score]]]) -> list[dict[str, Any]]
 
 
 def _mean(scores: list[Score]) -> Score:
-    """One score whose items are how often each was answered right."""
+    """Return the mean score; its items are the shares of correct answers."""
     items = tuple(sum(values) / len(scores) for values in zip(*(score.items or () for score in scores), strict=True))
     return replace(scores[0], items=items, score=sum(items) / len(items))
 
@@ -196,7 +196,7 @@ def _print(pairs: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
             f"{row['effect']:<20}{row['judge']:<22}{row['a']:<14}{row['b']:<10}{row['n']:>5}{wins:>14}   {share:<20}"
             f"p {row['p']:.2g}, adjusted {row['p_adjusted']:.2g}"
         )
-    print("\ninstructions, share answered right" + 14 * " " + "base  without   with   with relative to without")
+    print("\ninstructions, accuracy" + 26 * " " + "base  without   with   with relative to without")
     for row in rows:
         each = "; ".join(f"{without:.3f} {with_:.3f}" for without, with_ in row["each"])
         ratio = "–" if row["low"] is None else f"{row['relative']:+.1%} [{row['low']:+.1%}, {row['high']:+.1%}]"

@@ -140,10 +140,10 @@ def ours(url: str, calls: int, folder: Path) -> Iterator[list[str]]:
     client = _client(url, folder)
 
     async def ask(item: int) -> str:
-        return (await client.ask(client.request("judge", messages(item)))).text
+        return (await client.request(client.chat_request("judge", messages(item)))).text
 
-    yield list(client.in_order(ask, [-1]))
-    yield list(client.in_order(ask, range(calls)))
+    yield list(client.map(ask, [-1]))
+    yield list(client.map(ask, range(calls)))
 
 
 def sdk(url: str, calls: int, folder: Path) -> Iterator[list[str]]:
@@ -177,13 +177,13 @@ def memory(entries: Sequence[int]) -> dict[str, Any]:
         async def answer(request: Any) -> dict[str, Any]:
             return ANSWER | {"seconds": 0.0}
 
-        server.answer = answer  # type: ignore[method-assign]
+        server.send = answer  # type: ignore[method-assign]
 
         async def ask(item: int) -> int:
-            return len((await client.ask(client.request("judge", messages(item)))).text)
+            return len((await client.request(client.chat_request("judge", messages(item)))).text)
 
         started = time.perf_counter()
-        for number, _ in enumerate(client.in_order(ask, range(max(entries))), 1):
+        for number, _ in enumerate(client.map(ask, range(max(entries))), 1):
             if number in entries:
                 rss.append(process.memory_info().rss / 1e6)
         seconds = time.perf_counter() - started
@@ -195,13 +195,13 @@ def memory(entries: Sequence[int]) -> dict[str, Any]:
 def _client(url: str, folder: Path) -> Any:
     from sage_dialog.config import Caps, Price
     from sage_dialog.llm.budget import Budget
-    from sage_dialog.llm.client import Client
     from sage_dialog.llm.endpoint import Endpoint
+    from sage_dialog.llm.live_client import LiveClient
     from sage_dialog.llm.response_cache import ResponseCache
 
     endpoint = Endpoint(base_urls=(url,), model=MODEL, concurrency=CONCURRENCY, sampling={"max_tokens": 100})
     budget = Budget(Caps(calls=10**9, tokens=10**12, money=1e6), {}, {MODEL: Price(prompt=0.1, completion=0.4)})
-    return Client(endpoint, ResponseCache(folder / "replies.sqlite"), budget)
+    return LiveClient(endpoint, ResponseCache(folder / "responses.sqlite"), budget)
 
 
 def child(*arguments: object) -> dict[str, Any]:

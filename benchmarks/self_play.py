@@ -38,7 +38,7 @@ from sage_dialog.core.policies import Policy, PolicyCard, weights_revision  # no
 from sage_dialog.core.seeds import generator  # noqa: E402
 from sage_dialog.microworld.world import load_world  # noqa: E402
 from sage_dialog.roles.offline.selector import OfflineSelector  # noqa: E402
-from sage_dialog.roles.protocols import Choice, Declined  # noqa: E402
+from sage_dialog.roles.protocols import Choice, NoChoice  # noqa: E402
 from sage_dialog.selfplay.search import SystemPrompts, search  # noqa: E402
 from sage_dialog.settings import CONFIG_LOADER_ARGS  # noqa: E402
 
@@ -56,7 +56,7 @@ class WaitingSelector(OfflineSelector):
     def __init__(self, latency_s: float) -> None:
         self._latency_s = latency_s
 
-    def select(self, choices: Sequence[Choice]) -> list[int | Declined]:
+    def select(self, choices: Sequence[Choice]) -> list[int | NoChoice]:
         time.sleep(self._latency_s)
         return super().select(choices)
 

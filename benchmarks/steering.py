@@ -34,7 +34,7 @@ from sage_dialog.evaluation.statistics import Estimate, clustered_share
 from sage_dialog.inference.engine import Prompt
 from sage_dialog.microworld.world import load_world, pick
 from sage_dialog.roles.offline.annotator import OfflineAnnotator
-from sage_dialog.roles.offline.lexicon import read_tables
+from sage_dialog.roles.offline.lexicon import read_lexicon
 from sage_dialog.sac import Chain, Intent, parse, render
 from sage_dialog.sac.grammar import FIELDS
 
@@ -242,7 +242,7 @@ def _trained_here(folder: Path, threads: int) -> Policy:
     """A small model trained from scratch on one reply each to scenes of the demo's world, any motivation to any."""
     from sage_dialog.microworld.base_model import train_base
 
-    world, tones = load_world(), read_tables("annotator")["tones"]
+    world, tones = load_world(), read_lexicon("annotator")["tones"]
 
     def dialogue(number: int) -> dict[str, object]:
         rng = generator(0, "dialogue", number)

@@ -1,15 +1,15 @@
-"""How fast conversations are learned: our fine-tuning against a plain SFTTrainer, on the same rows and the same model.
+"""Speed of fine-tuning: ours against a plain SFTTrainer, on the same rows and the same model.
 
     python benchmarks/training.py [--rows 480] [--repeats 3] [--threads 1]
     python benchmarks/training.py --quick       # under 50 seconds: fewer rows, once
 
-    plain   TRL's SFTTrainer with the same hyper-parameters; batches in random order, padded to their longest row
-    ours    fine_tune with group_by_length, its log, its checkpoints and the adapter kept in scratch
+    plain   TRL's SFTTrainer with the same hyperparameters; batches in random order, padded to their longest row
+    ours    fine_tune with group_by_length, its log, its checkpoints and the adapter saved in scratch
 
-A random Mixtral of about a million parameters, LoRA on all of it, batches of 8, one epoch. Lengths are of two kinds:
-even, all about 120 tokens; and skewed, log-normal (sigma 0.6) with the same mean, as dialogues of people are. Each side
-is a process of its own, the sides in turn; the rate is tokens, padding left out, by second of CPU in `Trainer.train`,
-which other work on the machine changes little. Peak memory is that of the process, libraries included.
+A random Mixtral of about a million parameters, LoRA on all layers, batches of 8, one epoch. Lengths are even, all about
+120 tokens, or skewed, log-normal (sigma 0.6) with the same mean, as in human dialogues. Each side runs in its own
+process, in alternating order. The rate is tokens without padding per CPU second in `Trainer.train`, which other work on
+the machine changes little. Peak memory is that of the process, libraries included.
 
 Goals: `even_ratio` at least 0.97 (no slower), `skewed_ratio` at least 1.3. The last line is one JSON object with these
 two and what was measured.
@@ -36,7 +36,7 @@ from sage_dialog.config import BaseModelConfig, FineTuning, LoraSettings
 from sage_dialog.core.seeds import generator
 
 MEAN, SIGMA, WORDS_A_MESSAGE = 120, 0.6, 20
-DIALS = FineTuning(learning_rate=1e-3, batch_size=8, max_length=1000, group_by_length=True)
+CONFIG = FineTuning(learning_rate=1e-3, batch_size=8, max_length=1000, group_by_length=True)
 LORA = LoraSettings(r=16, alpha=32)
 SIDES, KINDS = ("plain", "ours"), ("even", "skewed")
 
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def write_base(folder: str, threads: int) -> None:
-    """A model that has learned next to nothing: what its weights are makes no difference to speed."""
+    """Train a base for one step; its weights make no difference to the speed."""
     from sage_dialog.microworld.base_model import train_base
     from sage_dialog.microworld.base_text import documents
     from sage_dialog.microworld.world import load_world
@@ -79,7 +79,7 @@ def write_base(folder: str, threads: int) -> None:
 
 
 def train(folder: str, kind: str, side: str, rows: int, threads: int) -> dict[str, float]:
-    """Train once; tokens without padding, CPU seconds, peak megabytes, padding as a share of what went in."""
+    """Train once, and return tokens without padding, CPU seconds, peak memory in MB and the share of padding."""
     import torch
     from trl import SFTTrainer
 
@@ -87,53 +87,53 @@ def train(folder: str, kind: str, side: str, rows: int, threads: int) -> dict[st
 
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     torch.set_num_threads(threads)
-    base, told = Policy.open(Path(folder) / "base"), conversations(Path(folder) / "base", kind, rows)
-    seen = {"tokens": 0, "all": 0}
-    genuine_train, genuine_step = SFTTrainer.train, SFTTrainer.training_step
+    base, data = Policy.open(Path(folder) / "base"), conversations(Path(folder) / "base", kind, rows)
+    counts: dict[str, float] = {"tokens": 0, "all": 0}
+    original_train, original_step = SFTTrainer.train, SFTTrainer.training_step
 
     def step(trainer: Any, model: Any, inputs: Any, *more: Any) -> Any:
-        seen["tokens"] += int(inputs["attention_mask"].sum())
-        seen["all"] += inputs["attention_mask"].numel()
-        return genuine_step(trainer, model, inputs, *more)
+        counts["tokens"] += int(inputs["attention_mask"].sum())
+        counts["all"] += inputs["attention_mask"].numel()
+        return original_step(trainer, model, inputs, *more)
 
     def timed(trainer: Any, *arguments: Any, **named: Any) -> Any:
         began = time.process_time()
-        done = genuine_train(trainer, *arguments, **named)
-        seen["cpu_s"] = time.process_time() - began
+        done = original_train(trainer, *arguments, **named)
+        counts["cpu_s"] = time.process_time() - began
         return done
 
     SFTTrainer.train, SFTTrainer.training_step = timed, step
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        (ours if side == "ours" else plain)(base, told, Path(scratch), threads)
+        (ours if side == "ours" else plain)(base, data, Path(scratch), threads)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-    return {**seen, "peak_mb": round(peak), "padding": 1 - seen["tokens"] / seen["all"]}
+    return {**counts, "peak_mb": round(peak), "padding": 1 - counts["tokens"] / counts["all"]}
 
 
-def ours(base: Any, told: list[dict[str, Any]], scratch: Path, threads: int) -> None:
-    import pyarrow as pa
-
+def ours(base: Any, rows: list[dict[str, Any]], scratch: Path, threads: int) -> None:
+    from sage_dialog.core.tables import from_rows
     from sage_dialog.schemas import SFT_CONVERSATIONS
     from sage_dialog.training.sft import fine_tune
 
-    table = pa.Table.from_pylist(told, schema=SFT_CONVERSATIONS)
-    fine_tune("sage_1", base, None, table, DIALS, LORA, 0, scratch, blocks=True, threads=threads)
+    fine_tune(
+        "sage_1", base, None, from_rows(rows, SFT_CONVERSATIONS), CONFIG, LORA, 0, scratch, blocks=True, threads=threads
+    )
 
 
-def plain(base: Any, told: list[dict[str, Any]], scratch: Path, threads: int) -> None:
+def plain(base: Any, rows: list[dict[str, Any]], scratch: Path, threads: int) -> None:
     from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
     arguments = SFTConfig(
-        output_dir=str(scratch), learning_rate=DIALS.learning_rate, per_device_train_batch_size=DIALS.batch_size,
-        num_train_epochs=DIALS.epochs, warmup_steps=DIALS.warmup_ratio, lr_scheduler_type=DIALS.schedule,
+        output_dir=str(scratch), learning_rate=CONFIG.learning_rate, per_device_train_batch_size=CONFIG.batch_size,
+        num_train_epochs=CONFIG.epochs, warmup_steps=CONFIG.warmup_ratio, lr_scheduler_type=CONFIG.lr_scheduler_type,
         max_length=None, assistant_only_loss=True, use_cpu=True, bf16=False, gradient_checkpointing=False,
         save_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
     )  # fmt: skip
     trainer = SFTTrainer(
         model=str(base.path),
         args=arguments,
-        train_dataset=Dataset.from_list([{"messages": conversation["messages"]} for conversation in told]),
+        train_dataset=Dataset.from_list([{"messages": conversation["messages"]} for conversation in rows]),
         peft_config=LoraConfig(r=LORA.r, lora_alpha=LORA.alpha, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
     trainer.train()
@@ -141,14 +141,14 @@ def plain(base: Any, told: list[dict[str, Any]], scratch: Path, threads: int) ->
 
 
 def conversations(tokenizer: Path, kind: str, rows: int) -> list[dict[str, Any]]:
-    """Conversations of a length drawn by kind and number; every word is a token or two."""
+    """Return conversations with lengths drawn by kind and number; a word is one or two tokens."""
     from transformers import AutoTokenizer
 
     pieces = AutoTokenizer.from_pretrained(tokenizer)
     words = [
         word for word in ("you", "can", "do", "this", "today", "home", "feel", "good") if pieces.tokenize(" " + word)
     ]
-    told = []
+    conversations = []
     for number in range(rows):
         draw = generator(0, f"benchmark {kind}", number)
         median = MEAN if kind == "even" else MEAN / math.exp(SIGMA**2 / 2)
@@ -160,8 +160,8 @@ def conversations(tokenizer: Path, kind: str, rows: int) -> list[dict[str, Any]]
             text = " ".join(words[place] for place in draw.integers(len(words), size=size))
             messages.append({"role": "assistant" if len(messages) % 2 else "user", "content": text})
             left -= size
-        told.append({"conversation_id": f"c{number}", "source": kind, "messages": messages})
-    return told
+        conversations.append({"conversation_id": f"c{number}", "source": kind, "messages": messages})
+    return conversations
 
 
 if __name__ == "__main__":

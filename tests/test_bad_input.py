@@ -139,16 +139,16 @@ def test_a_blended_mix_holds_nothing_out(open_session: OpenSession) -> None:
 
 
 def test_weights_in_4_bits_are_not_trained(open_session: OpenSession) -> None:
-    stages = {"self_play": {"training": {"quantize": "nf4"}}, "preference": {"quantize": "nf4"}}
+    stages = {"self_play": {"training": {"quantization": "nf4"}}, "preference": {"quantization": "nf4"}}
     message = refusal(open_session, "microworld", {"sft": {"lora": None}, **stages})
     for place in ("self_play.training", "preference"):
-        assert f"{place}.quantize: sft.lora is null: all weights are trained, and in 4 bits (nf4) they" in message
-    message = refusal(open_session, "microworld", {"sft": {"lora": None, "training": {"quantize": "nf4"}}})
-    assert "sft: weights in 4 bits cannot be trained; with quantize nf4 give lora its parameters" in message
+        assert f"{place}.quantization: sft.lora is null: all weights are trained, and in 4 bits (nf4) they" in message
+    message = refusal(open_session, "microworld", {"sft": {"lora": None, "training": {"quantization": "nf4"}}})
+    assert "sft: quantization nf4 needs lora: weights in 4 bits cannot be trained" in message
     experts = {"sft": {"lora": {"target_parameters": ["experts.down_proj"]}}}
     message = refusal(open_session, "microworld", {**experts, **stages})
     for place in ("self_play.training", "preference"):
-        assert f"{place}.quantize: nf4 packs sft.lora.target_parameters in 4 bits" in message
+        assert f"{place}.quantization: nf4 packs sft.lora.target_parameters in 4 bits" in message
 
 
 def test_patience_measures_on_something(open_session: OpenSession) -> None:

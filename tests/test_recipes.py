@@ -94,7 +94,7 @@ def test_roles_and_engine_can_be_made_of_what_is_configured(
     recipe: Callable[[str], Any], env: str, tmp_path: Path
 ) -> None:
     catalog, _ = recipe(env)
-    llm = Llm(response_cache=str(tmp_path / "replies.sqlite"))
+    llm = Llm(response_cache=str(tmp_path / "responses.sqlite"))
     for name in ("annotator", "selector", "judges", "engine"):
         entry = catalog.get(name)
         assert isinstance(entry, FactoryDataset)
@@ -123,11 +123,11 @@ def test_the_paper_says_so(recipe: Callable[[str], Any]) -> None:
     rows = [(config.learning_rate, config.batch_size, config.epochs) for config in (tuned, refined, preferred)]
     assert rows == [(5e-5, 256, 5), (5e-5, 256, 3), (1e-5, 64, 3)]
     assert [config.max_length for config in (tuned, refined, preferred)] == [2048, 2048, 4096]
-    assert {config.schedule for config in (tuned, refined, preferred)} == {"cosine"}
+    assert {config.lr_scheduler_type for config in (tuned, refined, preferred)} == {"cosine"}
     pairs = 6 * 19533 * (1 - preferred.held_out)
     assert round(preferred.warmup_ratio * preferred.epochs * pairs / preferred.batch_size) in range(20, 24)
     assert (tuned.warmup_ratio, refined.warmup_ratio, preferred.beta, preferred.loss_type) == (0, 0, 0.1, "sigmoid")
-    assert (told.sft.lora.r, told.sft.lora.alpha, told.launcher.processes) == (8, 16, 8)
+    assert (told.sft.lora.r, told.sft.lora.alpha, told.launcher.num_processes) == (8, 16, 8)
     assert (told.evaluation.split, told.evaluation.exchanges, told.evaluation.situations) == ("test", 8, None)
     assert (told.preference.rejected, told.preference.negatives, told.preference.sft_weight) == ("random", 1, 1.0)
     assert told.data_processing.reddit.min_sentiment == 0.4

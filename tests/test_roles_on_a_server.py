@@ -24,10 +24,10 @@ DIALOGUES = 12
 
 def annotated(body: dict[str, Any]) -> str:
     """What a good annotator says of the dialogue in the last message."""
-    said = re.findall(r"^(\d+)\. (user|assistant): (.*)$", body["messages"][1]["content"], re.MULTILINE)
+    utterances = re.findall(r"^(\d+)\. (user|assistant): (.*)$", body["messages"][1]["content"], re.MULTILINE)
     turns = [
         {"turn": int(number), "speaker": speaker, "motivation": "Sharing", "emotion": None, "topics": ["dogs"],
-         "text": text, "question": None} for number, speaker, text in said
+         "text": text, "question": None} for number, speaker, text in utterances
     ]  # fmt: skip
     return json.dumps({"turns": turns})
 
@@ -62,7 +62,7 @@ def annotate(open_session: OpenSession, env: str, **parameters: Any) -> list[dic
     return made["annotations"].load().to_pylist()
 
 
-def test_a_url_is_enough(project: OpenSession, server: FaultyServer, tmp_path: Path) -> None:
+def test_a_url_suffices(project: OpenSession, server: FaultyServer, tmp_path: Path) -> None:
     rows = annotate(project, "vllm")
     assert {row["dialogue_id"] for row in rows} == {f"d{number}" for number in range(DIALOGUES)}
     assert {row["annotator"].split(" annotator ")[0] for row in rows} == {"served-model"}
@@ -70,10 +70,10 @@ def test_a_url_is_enough(project: OpenSession, server: FaultyServer, tmp_path: P
     assert len(server.calls) == DIALOGUES
     assert annotate(project, "vllm") == rows
     assert len(server.calls) == DIALOGUES  # the response cache answered
-    assert list((tmp_path / "data").rglob("response_cache/replies.sqlite"))
+    assert list((tmp_path / "data").rglob("response_cache/responses.sqlite"))
 
 
-def test_a_cap_ends_the_run_cleanly_and_the_next_goes_on(project: OpenSession, server: FaultyServer) -> None:
+def test_a_cap_stops_the_run_and_the_next_run_continues(project: OpenSession, server: FaultyServer) -> None:
     with pytest.raises(RunStopped, match=r"llm\.caps\.calls = 5 is reached.*same command"):
         annotate(project, "vllm", llm={"caps": {"calls": 5}})
     assert len(server.calls) == 5
@@ -96,13 +96,13 @@ def test_too_many_failed_rows_end_the_run(project: OpenSession, server: FaultySe
     assert {row["raw_response"] for row in rows} == {"I would rather talk about the weather."}
 
 
-def test_caps_hold_in_one_process_only(project: OpenSession, server: FaultyServer) -> None:
+def test_several_processes_are_refused(project: OpenSession, server: FaultyServer) -> None:
     with project("vllm") as session, pytest.raises(RunRefused, match="ThreadRunner"):
         session.run(node_names=["sac_augmentation.annotate_dialogues"], runner=ParallelRunner())
     assert not server.calls
 
 
-def test_no_key_is_told_before_anything_runs(
+def test_a_missing_key_is_reported_before_the_run(
     project: OpenSession, server: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
@@ -111,15 +111,15 @@ def test_no_key_is_told_before_anything_runs(
     assert not server.calls
 
 
-def test_a_server_that_is_not_there_is_told_before_anything_runs(
+def test_an_unreachable_server_is_reported_before_the_run(
     project: OpenSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_URL", "http://127.0.0.1:9/v1")
-    with pytest.raises(RunRefused, match=r"127\.0\.0\.1:9/v1 does not say which model it has"):
+    with pytest.raises(RunRefused, match=r"127\.0\.0\.1:9/v1 does not state its model"):
         annotate(project, "vllm")
 
 
-def test_a_key_is_used_and_never_shown(
+def test_a_key_is_used_and_never_logged(
     project: OpenSession,
     server: FaultyServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -136,7 +136,7 @@ def test_a_key_is_used_and_never_shown(
     server.reply = lambda body: ""
     with project("openai", llm={"response_cache": "data/other.sqlite"}) as session:
         catalog = session.load_context().catalog
-        with pytest.raises(RunStopped, match="Look at the key") as stopped:
+        with pytest.raises(RunStopped, match="Check the key") as stopped:
             session.run(node_names=["sac_augmentation.annotate_dialogues"])
     shown = [caplog.text, str(stopped.value), repr(catalog), *(repr(catalog[role]) for role in ("annotator", "judges"))]
     assert not any(KEY in text for text in shown)

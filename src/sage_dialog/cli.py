@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from sage_dialog.commands.arena import arena
-from sage_dialog.commands.cache import response_cache
+from sage_dialog.commands.cache import cache
 from sage_dialog.commands.chat import chat
 from sage_dialog.commands.export import export
 from sage_dialog.commands.prune import prune, tag
@@ -26,7 +26,7 @@ def sage() -> None:
     """Look at what the pipelines made, use it, and make it again.
 
     \b
-    what came out    summary, arena, response cache
+    what came out    summary, arena, cache
     use it           chat, steer, export
     what was run     runs, show, diff, tag
     run it again     status and refresh (what is stale), replay (the very same)
@@ -38,7 +38,7 @@ def sage() -> None:
 
 for command in (
     summary,
-    response_cache,
+    cache,
     chat,
     steer,
     export,

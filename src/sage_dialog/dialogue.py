@@ -1,4 +1,4 @@
-"""The dialogue types, used from the corpora to the report: `Message`, and what each side of a dialogue sees of it."""
+"""The dialogue types, used from the corpora to the report, and the views of a dialogue for agent and simulated user."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sage_dialog.sac.chain import Chain, Intent, render
 
-UNREAD_OPENING = Intent("sharing")
-"""The intent of a dialogue's opening as the user sees it where the agent wrote no state for it."""
+DEFAULT_OPENING_INTENT = Intent("sharing")
+"""The intent of the opening in the user's view where the agent wrote no state for it."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Message:
 
     Attributes:
         role: "system", "user" or "assistant".
-        content: what the speaker wrote, state and action blocks included.
-        text: what the other side reads: `content` without its blocks. The same as `content` where none is given.
-        chain: the parsed blocks of `content`; None where there are none or they do not parse.
+        content: the message as written, state and action blocks included.
+        text: `content` without its blocks, which is all that the other side sees. Defaults to `content`.
+        chain: the parsed blocks of `content`; None without blocks or where they do not parse.
     """
 
     role: str
@@ -32,11 +32,16 @@ class Message:
             object.__setattr__(self, "text", self.content)
 
 
-def agent_view(messages: Sequence[Message], system_prompt: str | None) -> tuple[dict[str, str], ...]:
-    """Return a dialogue as the agent sees it, as chat messages: the user's text alone, its own messages with blocks.
+@dataclass(frozen=True)
+class Dialogue:
+    """A dialogue: an optional system message, then user and assistant messages."""
 
-    Source: paper §3.4.
-    """
+    id: str
+    messages: tuple[Message, ...]
+
+
+def agent_view(messages: Sequence[Message], system_prompt: str | None) -> tuple[dict[str, str], ...]:
+    """Return the chat messages that the agent sees: the user's text, its own messages with blocks (paper §3.4)."""
     view = _system(system_prompt)
     for message in messages:
         view.append({"role": message.role, "content": message.text if message.role == "user" else message.content})
@@ -44,10 +49,10 @@ def agent_view(messages: Sequence[Message], system_prompt: str | None) -> tuple[
 
 
 def user_view(messages: Sequence[Message], system_prompt: str | None, with_blocks: bool) -> tuple[dict[str, str], ...]:
-    """Return a dialogue as the simulated user sees it, as chat messages with the roles exchanged (paper §3.4).
+    """Return the chat messages that the simulated user sees, with the roles exchanged (paper §3.4).
 
-    The agent's blocks are hidden, with one exception: the state that the agent wrote for the opening becomes the intent
-    of the opening, which the user has not written itself.
+    The agent's blocks are hidden, with one exception: the state that the agent wrote for the opening becomes the
+    opening's intent, because the user has not written the opening itself.
 
     Args:
         with_blocks: whether the simulated user writes blocks.
@@ -55,7 +60,7 @@ def user_view(messages: Sequence[Message], system_prompt: str | None, with_block
     opening, *rest = messages
     first = opening.text
     if with_blocks:
-        state = rest[0].chain.state if rest and rest[0].chain is not None else UNREAD_OPENING
+        state = rest[0].chain.state if rest and rest[0].chain is not None else DEFAULT_OPENING_INTENT
         first = render(Chain(Intent(), state, opening.text))
     view = [*_system(system_prompt), {"role": "assistant", "content": first}]
     for message in rest:

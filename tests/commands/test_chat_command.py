@@ -175,4 +175,4 @@ def test_an_engine_over_servers_keeps_its_replies_where_the_project_does(
     project.catalog["engine"] = EngineDataset(engine="unittest.mock.call", endpoint=endpoint)
     made = project.engine(Policy(tmp_path, PolicyCard("sage_0", "base", True, "sage_0", "1")), [], seed=3)
     assert made.args[2] == 3
-    assert made.kwargs["client"].response_cache.path == tmp_path / "response_cache/replies.sqlite"
+    assert made.kwargs["client"].response_cache.path == tmp_path / "response_cache/responses.sqlite"

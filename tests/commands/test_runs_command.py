@@ -217,20 +217,20 @@ def test_durations_are_formatted(seconds, text):
 
 def test_prune_removes_old_responses_only_with_the_option(type_in, tmp_path):
     from sage_dialog.llm import event_loop as loop
-    from sage_dialog.llm.requests import ChatRequest, Reply
+    from sage_dialog.llm.requests import ChatRequest, LLMResponse
     from sage_dialog.llm.response_cache import ResponseCache
 
-    path = tmp_path / "data/response_cache/replies.sqlite"
+    path = tmp_path / "data/response_cache/responses.sqlite"
     response_cache = ResponseCache(path)
     for text in ("old", "new"):
         request = ChatRequest("judge", "m", ({"role": "user", "content": text},))
         loop.run(response_cache.claim(request))
-        loop.run(response_cache.keep(request, Reply(text, 1, 1), None))
+        loop.run(response_cache.save(request, LLMResponse(text, 1, 1), None))
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE replies SET at = at - 40 * 86400 WHERE text = 'old'")
+        connection.execute("UPDATE responses SET created_at = created_at - 40 * 86400 WHERE text = 'old'")
     assert "Nothing to remove" in type_in("prune", "--yes").output and response_cache.count() == 2
     shown = type_in("prune", "--response-cache", "30", answer="n\n")
     assert "responses of language models" in shown.output and response_cache.count() == 2
     assert type_in("prune", "--response-cache", "30", "--yes").exit_code == 0
-    assert [entry["reply"] for entry in response_cache.entries()] == ["new"]
+    assert [entry["response"] for entry in response_cache.entries()] == ["new"]
     response_cache.close()

@@ -21,7 +21,7 @@ from sage_dialog.commands.steer import steer
 from sage_dialog.config import Steering
 from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.datasets.parquet import AtomicParquet
-from sage_dialog.inference.engine import Finish, Prompt, Sample
+from sage_dialog.inference.engine import FinishReason, Prompt, Sample
 from sage_dialog.llm.requests import ChatRequest
 from sage_dialog.sac import Chain, Intent, render
 
@@ -39,16 +39,16 @@ class Engine:
     asked: list[tuple[Sequence[Prompt], Steering | None]] = field(default_factory=list)
     fingerprint_inputs: Mapping[str, object] = field(default_factory=dict)
 
-    def sample(self, policy, prompts, sampling, samples=1, steering=None, heard=None) -> list[list[Sample]]:
+    def sample(self, policy, prompts, sampling, samples=1, steering=None, on_text=None) -> list[list[Sample]]:
         self.asked.append((prompts, steering))
         fixed = steering.fixed if steering else {}
         if fixed.get("a_motivation") == "sarcasm":
-            return [[Sample("{u_motivation: oh", 5, Finish.LENGTH)] for _ in prompts]
+            return [[Sample("{u_motivation: oh", 5, FinishReason.LENGTH)] for _ in prompts]
         if fixed.get("a_motivation") == "gloom":
             raise ValueError("the tokenizer cannot write 'gloom'")
         action = Intent(fixed.get("a_motivation", "asking"), fixed.get("a_emotion"), fixed.get("a_topic", ("dog",)))
         said = ANSWERS.get(action.motivation, ANSWERS[None])
-        return [[Sample(render(Chain(Intent("sharing"), action, said)), 9, Finish.STOP)] for _ in prompts]
+        return [[Sample(render(Chain(Intent("sharing"), action, said)), 9, FinishReason.STOP)] for _ in prompts]
 
 
 def keep(data: Path, name: str, rows: list[dict[str, object]], schema: pa.Schema) -> None:
@@ -143,9 +143,7 @@ def test_alone_it_tries_the_most_frequent_labels_on_one_situation(run: Callable[
     said = [("assistant", label) for label, count in counts.items() for _ in range(count)] + [("user", "sharing")] * 9
     same = {"dialogue_id": "d", "emotion": "calm", "topics": ["dog"], "text": "a", "original_text": "a"}
     same |= {"kept_original": False, "annotator": "x"}
-    rows = [
-        {**same, "turn": turn, "speaker": speaker, "motivation": label} for turn, (speaker, label) in enumerate(said)
-    ]
+    rows = [{**same, "turn": turn, "role": role, "motivation": label} for turn, (role, label) in enumerate(said)]
     refused = run()
     assert refused.exit_code == 1 and "Or name values with --emotions" in refused.output
     keep(data, "03_primary/annotations", rows, schemas.ANNOTATIONS)
@@ -206,7 +204,7 @@ def test_a_language_model_reads_the_replies_where_the_environment_names_one(
         assert "nothing about language models" not in text
         server.status = (401, {"error": {"message": "no such key"}})
         refused = run("--env", "vllm", "--situation", "Another dog.", "--motivations", "humor")
-    assert refused.exit_code == 1 and "Look at the key" in refused.output
+    assert refused.exit_code == 1 and "Check the key" in refused.output
     assert isinstance(refused.exception, SystemExit)
 
 
@@ -221,7 +219,7 @@ def test_engine_and_annotator_spend_from_one_budget(
 
     def asking(self: Project, base: Policy, policies: Sequence[Policy], seed: int | None = None) -> Engine:
         for _ in range(3):
-            assert self.budget.reserve_now(ChatRequest("agent", "m", ({"role": "user", "content": "Hm."},)))
+            assert self.budget.try_reserve(ChatRequest("agent", "m", ({"role": "user", "content": "Hm."},)))
         return engine
 
     monkeypatch.setattr(Project, "__init__", capped)

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from sage_dialog.corpora.conversations import Conversation, Message, read_conversations
+from sage_dialog.corpora.conversations import read_conversations
+from sage_dialog.dialogue import Dialogue, Message
 
 HUMAN = {"from": "human", "value": "Hi?"}
 GPT = {"from": "gpt", "value": "Hello!"}
@@ -39,7 +40,7 @@ def test_sharegpt_and_messages_read_the_same(read):
         a=[{"id": "one", "conversations": [SYSTEM, HUMAN, GPT]}], b=json.dumps({"id": "two", "messages": messages})
     )
     said = (Message("system", "Be kind."), Message("user", "Hi?"), Message("assistant", "Hello!"))
-    assert conversations == [Conversation("one", said), Conversation("two", said)]
+    assert conversations == [Dialogue("one", said), Dialogue("two", said)]
     assert rejects == []
 
 

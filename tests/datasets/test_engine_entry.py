@@ -13,7 +13,7 @@ from kedro.runner import ParallelRunner
 
 from sage_dialog.datasets.engines import EngineDataset
 from sage_dialog.hooks import InputsGate, RunRefused, RunStopped, SpendingLimit
-from sage_dialog.llm.requests import StopsRunError
+from sage_dialog.llm.requests import StopRunError
 
 KEY = "sk-not-to-be-seen-0123456789"
 ENGINE = "sage_dialog.inference.vllm.completions_engine.CompletionsEngine"
@@ -68,7 +68,7 @@ def test_a_run_gives_it_journal_budget_and_key(policies: Any, tmp_path: Path) ->
         catalog, flow = reading(engine, llm)
         SpendingLimit().before_pipeline_run(run_params={}, pipeline=flow, catalog=catalog)
         opened = engine.load()(policies, [], 0, 1)
-        with pytest.raises(StopsRunError, match=r"llm\.role_caps\.policy\.calls = 3 is reached: the policy") as stopped:
+        with pytest.raises(StopRunError, match=r"llm\.role_caps\.policy\.calls = 3 is reached: the policy") as stopped:
             opened.sample("sage_0", prompts, sampling)
         with pytest.raises(RunStopped, match=r"^play stopped: llm\.role_caps"):
             SpendingLimit().on_node_error(stopped.value, flow.nodes[0])

@@ -8,31 +8,34 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from asking import MODEL
 from faulty_server import FaultyServer
 from kedro.io import DatasetError
+from live_program import MODEL
 from scripted_engine import ScriptedEngine
 
 from sage_dialog import schemas
 from sage_dialog.config import Caps, Evaluation, Llm, SacAugmentation, SamplingConfig
 from sage_dialog.core.policies import Policy, PolicyCard
+from sage_dialog.core.tables import from_arrow, to_rows
 from sage_dialog.datasets.external_models import ExternalModels
 from sage_dialog.hooks import RunRefused, check_parameters
 from sage_dialog.inference.engine import Prompt
 from sage_dialog.llm import server as server_module
 from sage_dialog.llm.budget import Budget
-from sage_dialog.llm.requests import StopsRunError
+from sage_dialog.llm.requests import StopRunError
 from sage_dialog.pipelines.evaluation.nodes import (
+    collect_rollouts,
     describe_policies,
     describe_replies,
     judge_pairs,
+    parse_blocks,
     play_external_models,
 )
 from sage_dialog.roles.offline.judge import OfflineJudge
 from sage_dialog.sac import Chain, Intent, render
 
 SAMPLING = {"agent": SamplingConfig(max_new_tokens=20), "user": SamplingConfig(max_new_tokens=20)}
-DIALS = Evaluation(**SAMPLING, exchanges=2, pairs=(("sage_0", "theirs"),), one_question=False)
+EVALUATION = Evaluation(**SAMPLING, exchanges=2, pairs=(("sage_0", "theirs"),), one_question=False)
 
 
 def answer(body: dict[str, Any]) -> str:
@@ -42,7 +45,7 @@ def answer(body: dict[str, Any]) -> str:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
     monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(server_module, "_MOST_WAIT_S", 0.01)
+    monkeypatch.setattr(server_module, "_MAX_WAIT_S", 0.01)
     with FaultyServer(reply=answer, share=0.2, latency_s=0.002) as running:
         yield running
 
@@ -85,15 +88,25 @@ def played(
     mix = SacAugmentation(system_prompts={"listener": "Listen.", "speaker": "Share."})
     opened = user or ScriptedEngine(shares)
     return play_external_models(
-        *(players["sage_0"], players["sage_1"], situations(), lambda *_: opened, entry.load(), DIALS, mix, 0, None),
+        *(
+            players["sage_0"],
+            players["sage_1"],
+            situations(),
+            lambda *_: opened,
+            entry.load(),
+            EVALUATION,
+            mix,
+            0,
+            None,
+        ),
         str(scratch),
     )
 
 
 def test_it_talks_with_the_same_user_and_every_reply_of_a_failing_server_is_its_own(server, players, tmp_path) -> None:
     rollouts = played(outside(server, tmp_path), players, tmp_path / "scratch")
-    assert rollouts.schema == schemas.EXTERNAL_ROLLOUTS
-    assert set(rollouts["model"].to_pylist()) == {"theirs"}
+    assert rollouts.schema == schemas.ROLLOUTS
+    assert set(rollouts["policy"].to_pylist()) == {"theirs"}
     for situation in situations().to_pylist():
         rows = [row for row in rollouts.to_pylist() if row["situation_id"] == situation["situation_id"]]
         texts = [row["text"] for row in rows]
@@ -127,24 +140,22 @@ def test_dialogues_once_finished_are_not_played_again_and_another_model_is(serve
 
 
 def test_a_cap_holds_for_it(server, players, tmp_path) -> None:
-    with pytest.raises(StopsRunError, match=r"llm\.caps\.calls"):
+    with pytest.raises(StopRunError, match=r"llm\.caps\.calls"):
         played(outside(server, tmp_path, Caps(calls=5)), players, tmp_path / "scratch")
 
 
 def test_it_is_judged_and_described_like_a_policy(server, players, tmp_path) -> None:
     entry = outside(server, tmp_path)
     theirs = played(entry, players, tmp_path / "scratch")
-    ours = theirs.drop_columns("model")
-    votes = judge_pairs(DIALS, [OfflineJudge()], sage_0=ours, external_rollouts=theirs)
-    assert votes.num_rows == 2 * 12
-    assert set(votes["policy_b"].to_pylist()) == {"theirs"}
+    ours = from_arrow(theirs.drop_columns("policy"))
+    rollouts = collect_rollouts(from_arrow(theirs), sage_0=ours, sage_1=ours)
+    votes = judge_pairs(EVALUATION, [OfflineJudge()], rollouts)
+    assert len(votes) == 2 * 12 and set(votes["policy_b"]) == {"theirs"}
     cards = describe_policies(entry.load(), **players)
-    assert (
-        cards.to_pylist()[-1] | {"policy": "theirs", "kind": "outside", "base": MODEL, "blocks": False}
-        == (cards.to_pylist()[-1])
-    )
-    statistics = describe_replies(DIALS, cards, sage_0=ours, sage_1=ours, external_rollouts=theirs)[2]
-    assert set(statistics["policy"].to_pylist()) == {"sage_0", "sage_1", "theirs"}
+    card = to_rows(cards)[-1]
+    assert card == card | {"policy": "theirs", "kind": "outside", "base": MODEL, "blocks": False}
+    statistics = describe_replies(rollouts, parse_blocks(rollouts, cards), EVALUATION)[2]
+    assert set(statistics["policy"]) == {"sage_0", "sage_1", "theirs"}
 
 
 def test_no_outside_model_is_an_empty_table_and_opens_no_engine(players, tmp_path) -> None:
@@ -152,7 +163,7 @@ def test_no_outside_model_is_an_empty_table_and_opens_no_engine(players, tmp_pat
         raise AssertionError("an engine was opened")
 
     mix = SacAugmentation(system_prompts={"listener": "Listen."})
-    arguments = (players["sage_0"], players["sage_1"], situations(), never, {}, DIALS, mix, 0, None, str(tmp_path))
+    arguments = (players["sage_0"], players["sage_1"], situations(), never, {}, EVALUATION, mix, 0, None, str(tmp_path))
     assert play_external_models(*arguments).num_rows == 0
 
 

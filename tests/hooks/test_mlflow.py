@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import yaml
 from kedro.framework.session import KedroSession
 
 from sage_dialog import schemas, settings
 from sage_dialog.core.policies import Policy, PolicyCard
+from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.hooks import RunRefused
 from sage_dialog.hooks.mlflow import _flat
 from sage_dialog.training import sft
@@ -41,13 +41,13 @@ def train(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf").symlink_to(configured / "conf")
 
-    def fine_tune(name: str, *_: Any, **__: Any) -> tuple[pa.Table, pa.Table, Policy]:
+    def fine_tune(name: str, *_: Any, **__: Any) -> tuple[DataFrame, DataFrame, Policy]:
         rows = [
             {"step": step, "split": split, "epoch": 1.0, "tokens": 10 * step, "loss": loss}
             for step, split, loss in LOSSES
         ]
         policy = weights(tmp_path / "trained", name, "adapter")
-        return pa.Table.from_pylist(rows, schema=schemas.TRAINING_LOG), schemas.TRAINING_REJECTS.empty_table(), policy
+        return from_rows(rows, schemas.TRAINING_LOG), from_rows([], schemas.TRAINING_REJECTS), policy
 
     monkeypatch.setattr(sft, "fine_tune", fine_tune)
 

@@ -241,7 +241,7 @@ def test_cost_and_replying_models_are_recorded(project: Project) -> None:
         await budget.settle(await budget.reserve(request), 7, 0.25)
 
     loop.run(call())
-    budget.note("judge", {"model": "m-2026", "system_fingerprint": "fp_1", "choices": []})
+    budget.record_model("judge", {"model": "m-2026", "system_fingerprint": "fp_1", "choices": []})
     record = project.run()
     assert record.spent["judge"].model_dump() == {"calls": 1, "tokens": 7, "money": 0.25}
     assert set(record.spent) == {"judge", "the run"} and record.answered == {"judge": ("m-2026 fp_1",)}

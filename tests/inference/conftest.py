@@ -1,4 +1,4 @@
-"""A tiny random Mixtral with a word tokenizer, and two adapters on it."""
+"""The tiny policies, servers that serve them, and engines over these servers."""
 
 from __future__ import annotations
 
@@ -8,85 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_policies import adapters, base  # noqa: F401
 
 from sage_dialog.config import Caps, Price
-from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
+from sage_dialog.core.policies import Policy
 from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm import server as server_module
 from sage_dialog.llm.budget import Budget
-from sage_dialog.llm.client import Client
 from sage_dialog.llm.endpoint import Endpoint
+from sage_dialog.llm.live_client import LiveClient
 from sage_dialog.llm.response_cache import ResponseCache
-
-WORDS = [f"w{number}" for number in range(40)]
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} <end> {% endfor %}"
-    "{% if add_generation_prompt %}assistant {% endif %}"
-)
-
-
-def save_tokenizer(path: Path) -> int:
-    """Write the tokenizer; returns the size of its vocabulary."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {word: index for index, word in enumerate(["<end>", "system", "user", "assistant", *WORDS])}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="user"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", pad_token="<end>")
-    tokenizer.chat_template = CHAT_TEMPLATE
-    tokenizer.save_pretrained(path)
-    return len(vocabulary)
-
-
-@pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    import torch
-    from transformers import MixtralConfig, MixtralForCausalLM
-
-    torch.set_num_threads(1)
-    path = tmp_path_factory.mktemp("base")
-    config = MixtralConfig(
-        vocab_size=save_tokenizer(path),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_local_experts=4,
-        num_experts_per_tok=2,
-        max_position_embeddings=96,
-        initializer_range=0.3,
-        bos_token_id=None,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
-    torch.manual_seed(0)
-    MixtralForCausalLM(config).save_pretrained(path)
-    return Policy.write_card(path, PolicyCard("sage_0", "base", False, "sage_0", weights_revision(path)))
-
-
-@pytest.fixture(scope="session")
-def adapters(base: Policy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Policy, Policy]:
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import MixtralForCausalLM
-
-    made = []
-    for number, name in enumerate(("sage_1", "sage_2")):
-        path = tmp_path_factory.mktemp(name)
-        torch.manual_seed(number + 1)
-        config = LoraConfig(
-            r=4,
-            lora_alpha=8,
-            init_lora_weights=False,
-            target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
-            target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
-        )
-        get_peft_model(MixtralForCausalLM.from_pretrained(base.path), config).save_pretrained(path)
-        card = PolicyCard(name, "adapter", True, "sage_0", base.card.base_revision, "sage_0", base.card.base_revision)
-        made.append(Policy.write_card(path, card))
-    return made[0], made[1]
 
 
 @pytest.fixture
@@ -104,16 +35,16 @@ def serve(base: Policy) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def open_engine(base: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """An engine over servers, on one response cache; arguments: the policies, caps, prices, the endpoint's and the engine's.
+    """An engine over servers, with one response cache and short waits between attempts.
 
-    Waits between attempts are short.
+    Arguments: the policies, caps, prices, the endpoint's fields and the engine's arguments.
     """
     from sage_dialog.inference.vllm.completions_engine import CompletionsEngine
 
     monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(server_module, "_MOST_WAIT_S", 0.01)
+    monkeypatch.setattr(server_module, "_MAX_WAIT_S", 0.01)
     with ExitStack() as stack:
-        own = ResponseCache(tmp_path / "replies.sqlite")
+        own = ResponseCache(tmp_path / "responses.sqlite")
         stack.callback(own.close)
 
         def made(
@@ -128,7 +59,9 @@ def open_engine(base: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             **of_engine: Any,
         ) -> CompletionsEngine:
             fields = {"base_urls": urls, "model": "policies", "concurrency": 8, "timeout_s": 20, **(endpoint or {})}
-            client = Client(Endpoint.model_validate(fields), response_cache, Budget(caps or Caps(), {}, prices or {}))
+            client = LiveClient(
+                Endpoint.model_validate(fields), response_cache, Budget(caps or Caps(), {}, prices or {})
+            )
             stack.callback(lambda: loop.run(client.close()))
             return CompletionsEngine(base, policies, seed, client=client, **of_engine)
 

@@ -171,7 +171,7 @@ def test_what_is_heard_is_the_first_sample_of_the_first_prompt(
 ) -> None:
     prompts, pieces = prompts_of(*lengths), list[str]()
     engine = open_engine(base)
-    replies = engine.sample("sage_0", prompts, FREE, samples=3, heard=pieces.append)
+    replies = engine.sample("sage_0", prompts, FREE, samples=3, on_text=pieces.append)
     assert "".join(pieces) == replies[0][0].text
     assert len(pieces) == replies[0][0].tokens > 1
     assert replies == engine.sample("sage_0", prompts, FREE, samples=3)
@@ -187,7 +187,7 @@ def test_who_listens_may_end_it(open_engine: Open, base: Policy, adapters: tuple
 
     prompts, engine = prompts_of(12, 30), open_engine(base, adapters)
     with pytest.raises(InterruptedError, match="w"):
-        engine.sample("sage_1", prompts, FREE, samples=2, heard=listen)
+        engine.sample("sage_1", prompts, FREE, samples=2, on_text=listen)
     expected = open_engine(base, adapters).sample("sage_1", prompts, FREE, samples=2)
     assert expected[0][0].text.startswith("".join(pieces))
     assert engine.sample("sage_1", prompts, FREE, samples=2) == expected
@@ -240,7 +240,7 @@ def test_a_policy_without_blocks_is_not_steered(open_engine: Open, base: Policy)
 
 def test_blocks_are_read_as_the_policy_wrote_them(open_engine: Open, writer: Policy) -> None:
     engine, pieces = open_engine(writer), list[str]()
-    (samples,) = engine.sample("sage_1", asked_of(1), BLOCKS, samples=8, heard=pieces.append)
+    (samples,) = engine.sample("sage_1", asked_of(1), BLOCKS, samples=8, on_text=pieces.append)
     assert sum(isinstance(parse(sample.text), Chain) for sample in samples) > 4
     assert "".join(pieces) == samples[0].text
 

@@ -24,13 +24,13 @@ from sage_dialog.config import BlockField, SamplingConfig, Steering
 from sage_dialog.core.policies import Policy
 from sage_dialog.inference.engine import Prompt, Sample
 from sage_dialog.sac import Chain, Intent, parse, render
-from sage_dialog.sac.grammar import FIELDS, Form
+from sage_dialog.sac.grammar import FIELDS, BlockGrammar
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from sage_dialog.inference import decoding, transformers_engine  # noqa: E402
-from sage_dialog.inference.steering import Guide, Place, Vocabulary  # noqa: E402
+from sage_dialog.inference.steering import Guide, GuideState, Vocabulary  # noqa: E402
 from sage_dialog.inference.transformers.engine import TransformersEngine  # noqa: E402
 
 SAMPLING = SamplingConfig(temperature=1.0, top_k=1000, max_new_tokens=100)
@@ -68,7 +68,7 @@ def value(chain: Chain, field: str) -> Any:
 def written_with(field: str, label: str, topics: tuple[str, ...] = ()) -> str:
     """A message with the label in a field; in a list, behind the given topics."""
     values = dict.fromkeys(FIELDS, "sad") | {field: ", ".join((*topics, label))}
-    return Form.given({}).text(values, "Why?")
+    return BlockGrammar.with_values({}).text(values, "Why?")
 
 
 def guide_of(vocabulary: Vocabulary, **steering: Any) -> Guide:
@@ -175,7 +175,7 @@ def letters() -> Vocabulary:
 
 def boosts_after(guide: Guide, vocabulary: Vocabulary, text: str) -> dict[str, float]:
     """What is boosted after a text, by what the tokens write."""
-    place: Place | None = guide.start
+    place: GuideState | None = guide.start
     for token, _, _ in vocabulary.encode(text):
         assert place is not None
         place = guide.after(place, token)
@@ -248,7 +248,9 @@ def test_a_tokenizer_whose_tokens_depend_on_their_neighbours_is_refused() -> Non
 # --- how strong a boost is ---------------------------------------------------------------------------------
 
 
-def shares(logits: torch.Tensor, seen: torch.Tensor, sampling: SamplingConfig, place: Place | None) -> torch.Tensor:
+def shares(
+    logits: torch.Tensor, seen: torch.Tensor, sampling: SamplingConfig, place: GuideState | None
+) -> torch.Tensor:
     """How often each token is drawn, over a fine grid of uniform numbers."""
     draws = 5000
     uniform = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws
@@ -272,7 +274,7 @@ def test_the_log_odds_change_by_the_weight_at_any_temperature(
 ) -> None:
     guide = guide_of(letters, boosts={"a_motivation": weights})
     before = "{u_motivation: null, u_emotion: null, u_topic: []} {a_motivation: "
-    place: Place | None = guide.start
+    place: GuideState | None = guide.start
     for token, _, _ in letters.encode(before):
         assert place is not None
         place = guide.after(place, token)
@@ -294,7 +296,7 @@ def test_the_log_odds_change_by_the_weight_at_any_temperature(
 
 def test_a_boost_lifts_a_token_into_the_top_k(letters: Vocabulary) -> None:
     guide = guide_of(letters, boosts={"u_motivation": {"humor": 30.0}})
-    place: Place | None = guide.start
+    place: GuideState | None = guide.start
     for token, _, _ in letters.encode("{u_motivation: "):
         assert place is not None
         place = guide.after(place, token)
@@ -310,7 +312,7 @@ def test_the_ends_of_the_unit_interval_draw_tokens_that_may_come(letters: Vocabu
     """Also where the last of the vocabulary is barred, and fewer may come than top-k keeps."""
     guide = guide_of(letters, fixed={"a_emotion": "calm"})
     size = len(letters.tokens) + SPARE
-    place: Place | None = guide.start
+    place: GuideState | None = guide.start
     for text in ("{", "u"):
         assert place is not None
         logits = torch.randn(2, size, generator=torch.Generator().manual_seed(1))
@@ -364,8 +366,8 @@ def test_given_values_are_always_taken_and_the_message_parses(
     engine: TransformersEngine, given: dict[str, Any]
 ) -> None:
     samples = sampled(engine, Steering(fixed=given), prompts=4)
-    form = Form.given(given)
-    assert all(form.start().feed(sample.text) for sample in samples)  # those too that the token limit cut
+    form = BlockGrammar.with_values(given)
+    assert all(form.initial_state().advance(sample.text) for sample in samples)  # those too that the token limit cut
     chains = [parse(sample.text) for sample in samples if sample.finished]
     assert chains
     for chain in chains:
@@ -380,8 +382,8 @@ def test_given_values_are_taken_however_the_rest_is_sampled(
     given = {"u_emotion": "calm", "a_motivation": "teasing", "a_topic": ("cats", "music")}
     sampling = SamplingConfig(temperature=temperature, top_k=top_k, repetition_penalty=penalty, max_new_tokens=100)
     rows = engine.sample("sage_1", prompts_of(2), sampling, 8, Steering(fixed=given))
-    form = Form.given(given)
-    assert all(form.start().feed(sample.text) for row in rows for sample in row)
+    form = BlockGrammar.with_values(given)
+    assert all(form.initial_state().advance(sample.text) for row in rows for sample in row)
     assert any("teasing" in sample.text for row in rows for sample in row)
 
 
@@ -397,7 +399,9 @@ def test_what_is_given_stands_in_the_tokenizers_own_tokens(
 
     monkeypatch.setattr(transformers_engine, "decode", recorded)
     texts = [sample.text for sample in sampled(engine, Steering(fixed=GIVEN["all"]), prompts=2)]
-    stop = len(Form.given(GIVEN["all"]).literals[0]) - len("]} ")  # from there on a token may hold the utterance too
+    stop = len(BlockGrammar.with_values(GIVEN["all"]).literals[0]) - len(
+        "]} "
+    )  # from there on a token may hold the utterance too
     for text, row in zip(texts, rows, strict=True):
         own = [token for token, _, end in vocabulary.encode(text) if end <= stop]
         assert row[: len(own)] == own
@@ -412,8 +416,8 @@ def test_every_message_that_holds_what_is_given_can_still_be_written(
         chain = composed(random.Random(number))
         texts = {field: value(chain, field) for field in FIELDS} | given
         free = {field: ", ".join(it) if isinstance(it, tuple) else it or "null" for field, it in texts.items()}
-        place: Place | None = guide.start
-        for token, _, _ in vocabulary.encode(Form.given({}).text(free, chain.utterance)):
+        place: GuideState | None = guide.start
+        for token, _, _ in vocabulary.encode(BlockGrammar.with_values({}).text(free, chain.utterance)):
             if place is not None:
                 assert place.barred is not None
                 assert place.barred[token] == 0, vocabulary.tokens[token]
@@ -424,7 +428,7 @@ def test_a_free_label_may_be_any_label(letters: Vocabulary) -> None:
     guide = guide_of(letters, fixed={"a_emotion": "calm"})
 
     def allowed(text: str) -> set[str]:
-        place: Place | None = guide.start
+        place: GuideState | None = guide.start
         for token, _, _ in letters.encode(text):
             assert place is not None
             place = guide.after(place, token)
@@ -471,7 +475,7 @@ def test_rows_that_end_early_leave_the_others_their_places(
     rows_seen = []
     steered = decoding.steered
 
-    def recorded(logits: torch.Tensor, places: list[Place | None], temperature: float) -> torch.Tensor:
+    def recorded(logits: torch.Tensor, places: list[GuideState | None], temperature: float) -> torch.Tensor:
         rows_seen.append(len(places))
         return steered(logits, places, temperature)
 

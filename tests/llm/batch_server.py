@@ -31,7 +31,7 @@ class BatchServer:
 
     Args:
         reply: text for a request's body.
-        script: by a word of a request's message, what happens to it each time it is asked: "reply", "truncated",
+        script: by a word of a request's message, what happens to it each time it is sent: "reply", "truncated",
             "filtered", "empty", "refused", a status such as 500, an error's code such as "request_timeout", "half a
             line", "no line", or "twice": with two more lines, one of them of nobody. After the last of these, a reply.
         ends: how the first batches end; the others are completed. "failed" takes `errors` for its reasons.
@@ -39,7 +39,7 @@ class BatchServer:
         looks: how often a batch is looked at before it has ended.
         failing: by event, how often it is answered by 500 although it was done: "upload", "create", "look", "list",
             "download".
-        kill_at: an event at which the process that asks (`victim`) is killed: done by the server, not yet answered.
+        kill_at: an event at which the client's process (`victim`) is killed: done by the server, not yet answered.
         no_batches: 404 for all that a server without a batch API does not have.
     """
 
@@ -73,7 +73,7 @@ class BatchServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
-    def asked(self) -> list[list[str]]:
+    def submitted(self) -> list[list[str]]:
         """The messages of each batch that was created, in the order of their creation."""
         return [
             [json.loads(line)["body"]["messages"][-1]["content"] for line in self._lines(batch)]

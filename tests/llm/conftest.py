@@ -6,24 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import MODEL
 from faulty_server import FaultyServer
+from live_program import MODEL
 
 from sage_dialog.config import Caps
-from sage_dialog.llm import client as client_module
 from sage_dialog.llm import event_loop as loop
+from sage_dialog.llm import live_client as live_client_module
 from sage_dialog.llm import server as server_module
 from sage_dialog.llm.budget import Budget
-from sage_dialog.llm.client import Client
 from sage_dialog.llm.endpoint import Endpoint
+from sage_dialog.llm.live_client import LiveClient
 from sage_dialog.llm.response_cache import ResponseCache
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(server_module, "_MOST_WAIT_S", 0.01)
-    monkeypatch.setattr(client_module, "_POLL_S", 0.01)
+    monkeypatch.setattr(server_module, "_MAX_WAIT_S", 0.01)
+    monkeypatch.setattr(live_client_module, "_POLL_S", 0.01)
 
 
 @pytest.fixture
@@ -35,21 +35,21 @@ def serve() -> Iterator[Callable[..., FaultyServer]]:
 
 @pytest.fixture
 def response_cache(tmp_path: Path) -> Iterator[ResponseCache]:
-    response_cache = ResponseCache(tmp_path / "replies.sqlite")
+    response_cache = ResponseCache(tmp_path / "responses.sqlite")
     yield response_cache
     response_cache.close()
 
 
 @pytest.fixture
-def make_client(response_cache: ResponseCache) -> Iterator[Callable[..., Client]]:
+def make_client(response_cache: ResponseCache) -> Iterator[Callable[..., LiveClient]]:
     """A client of one or more servers, on the test's response cache; further arguments are those of `Endpoint`."""
     made = []
 
     def create(
         *urls: str, budget: Budget | None = None, response_cache: ResponseCache = response_cache, **endpoint: Any
-    ) -> Client:
+    ) -> LiveClient:
         fields = {"base_urls": urls, "model": MODEL, "sampling": {"max_tokens": 50}, "timeout_s": 10} | endpoint
-        client = Client(Endpoint.model_validate(fields), response_cache, budget or Budget(Caps(), {}, {}))
+        client = LiveClient(Endpoint.model_validate(fields), response_cache, budget or Budget(Caps(), {}, {}))
         made.append(client)
         return client
 

@@ -1,7 +1,7 @@
 """A server for tests that speaks /v1/chat/completions over real HTTP and fails as real ones do.
 
-What it replies is a function of the request alone; whether and how it fails is one of the request and of how often it
-was asked. So two runs against it can be compared.
+Its response depends on the request alone, its failure on the request and on how often it
+was sent, so that runs against it can be compared.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from typing import Any
 
 from aiohttp import web
 
-PASSING = ("429", "429 waits", "500", "reset", "half", "no json")
-"""Faults that a client tries again, and that cost nothing."""
-USELESS = ("refused", "truncated", "empty", "filtered")
-"""Replies that are whole, paid for and of no use."""
+TEMPORARY = ("429", "429 waits", "500", "reset", "half", "no json")
+"""Temporary failures, which cost nothing."""
+UNUSABLE = ("refused", "truncated", "empty", "filtered")
+"""Billed but unusable responses."""
 WRONG_FORM = "Sure! Here you are: {"
-EVERY_FAULT = (*PASSING, *USELESS, "wrong form", "never")
+EVERY_FAULT = (*TEMPORARY, *UNUSABLE, "wrong form", "never")
 
 
 @dataclass
 class Call:
-    """One request as it came; `outcome` is "reply" where a whole and usable one was sent, else the fault."""
+    """A call; `outcome` is "reply" for a usable response, else the fault."""
 
     key: str
     body: dict[str, Any]
     headers: Mapping[str, str]
-    outcome: str = "on its way"
+    outcome: str = "in flight"
     usage: int = 0
 
 
@@ -47,7 +47,7 @@ class FaultyServer:
     Args:
         reply: text for a request's body.
         share: of the calls, those that fail.
-        faults: what may happen to them, drawn by `seed`, request and how often it was asked.
+        faults: what may happen to them, drawn by `seed`, request and how often it was sent.
         script: for each request, what happens to its first calls, whatever is drawn: a fault, or "" for a reply.
         latency_s: until each answer.
         retry_after: headers of a "429 waits".
@@ -57,7 +57,7 @@ class FaultyServer:
 
     reply: Callable[[dict[str, Any]], str] = lambda body: "echo " + body["messages"][-1]["content"]
     share: float = 0.0
-    faults: Sequence[str] = PASSING
+    faults: Sequence[str] = TEMPORARY
     seed: int = 0
     script: Sequence[str] = ()
     latency_s: float = 0.0
@@ -70,7 +70,7 @@ class FaultyServer:
     in_flight: int = 0
 
     def __post_init__(self) -> None:
-        self._asked: Counter[str] = Counter()
+        self._attempts: Counter[str] = Counter()
         self._open = threading.Event()
         self._open.set()
         self._loop = asyncio.new_event_loop()
@@ -94,18 +94,18 @@ class FaultyServer:
 
     @property
     def paid(self) -> Counter[str]:
-        """How many whole usable replies each request got."""
+        """Usable responses by request."""
         return Counter(call.key for call in self.calls if call.outcome == "reply")
 
     def hold(self) -> None:
-        """Calls are taken, and answered only after `release`."""
+        """Accept calls, and answer them after `release`."""
         self._open.clear()
 
     def release(self) -> None:
         self._open.set()
 
     def wait_for(self, in_flight: int, timeout_s: float = 10) -> None:
-        """Until so many calls are held at once."""
+        """Wait until so many calls are held."""
         deadline = time.monotonic() + timeout_s
         while self.in_flight < in_flight:
             assert time.monotonic() < deadline, f"{self.in_flight} calls came, not {in_flight}"
@@ -129,21 +129,21 @@ class FaultyServer:
     async def _list(self, _: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
 
-    async def _answer(self, asked: web.Request) -> web.StreamResponse:
-        body = await asked.json()
-        call = Call(key_of(body), body, asked.headers.copy())
+    async def _answer(self, http_request: web.Request) -> web.StreamResponse:
+        body = await http_request.json()
+        call = Call(key_of(body), body, http_request.headers.copy())
         self.calls.append(call)
-        self._asked[call.key] += 1
+        self._attempts[call.key] += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        fault = self._drawn(call.key, self._asked[call.key])
+        fault = self._drawn(call.key, self._attempts[call.key])
         try:
             await asyncio.sleep(self.latency_s)
             while not self._open.is_set():
                 await asyncio.sleep(0.002)
         finally:
             self.in_flight -= 1
-        return await self._respond(asked, call, fault)
+        return await self._respond(http_request, call, fault)
 
     def _drawn(self, key: str, attempt: int) -> str:
         if attempt <= len(self.script):
@@ -151,7 +151,7 @@ class FaultyServer:
         draw = random.Random(f"{self.seed}/{key}/{attempt}")
         return draw.choice(self.faults) if draw.random() < self.share else ""
 
-    async def _respond(self, asked: web.Request, call: Call, fault: str) -> web.StreamResponse:
+    async def _respond(self, http_request: web.Request, call: Call, fault: str) -> web.StreamResponse:
         if self.status:
             call.outcome = str(self.status[0])
             echoed = json.dumps(self.status[1]).replace("AUTHORIZATION", call.headers.get("Authorization", ""))
@@ -166,8 +166,8 @@ class FaultyServer:
         if fault == "no json":
             return web.Response(text='{"choices": [{"message": ', content_type="application/json")
         if fault == "reset":
-            asked.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
-            asked.transport.abort()
+            http_request.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+            http_request.transport.abort()
             return web.Response()
         if fault == "never":
             await self._over.wait()
@@ -177,9 +177,9 @@ class FaultyServer:
             response = web.StreamResponse(
                 headers={"Content-Length": str(len(text)), "Content-Type": "application/json"}
             )
-            await response.prepare(asked)
+            await response.prepare(http_request)
             await response.write(text[: len(text) // 2])
-            asked.transport.close()
+            http_request.transport.close()
             return response
         call.usage = sum(answer["usage"].values())
         return web.Response(body=text, content_type="application/json")
@@ -198,13 +198,13 @@ class FaultyServer:
             message["content"] = " \n"
         elif fault == "wrong form":
             message["content"] = WRONG_FORM
-        spoken = sum(len(said["content"]) for said in call.body["messages"])
+        letters = sum(len(message["content"]) for message in call.body["messages"])
         return {
             "id": call.key[:8],
             "object": "chat.completion",
             "model": call.body["model"],
             "choices": [{"index": 0, "message": message, "finish_reason": finished}],
-            "usage": {"prompt_tokens": spoken // 4 + 1, "completion_tokens": len(message["content"] or "") // 4 + 1},
+            "usage": {"prompt_tokens": letters // 4 + 1, "completion_tokens": len(message["content"] or "") // 4 + 1},
         }
 
 

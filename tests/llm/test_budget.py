@@ -4,17 +4,17 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from asking import MODEL, request, texts
 from faulty_server import FaultyServer
+from live_program import MODEL, request, texts
 
 from sage_dialog.config import Caps, Price
 from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm.budget import Budget, CapReachedError
-from sage_dialog.llm.client import Client
+from sage_dialog.llm.live_client import LiveClient
 from sage_dialog.llm.response_cache import ResponseCache
 
 Serve = Callable[..., FaultyServer]
-MakeClient = Callable[..., Client]
+MakeClient = Callable[..., LiveClient]
 
 PRICES = {MODEL: Price(prompt=1.0, completion=10.0)}
 
@@ -32,7 +32,7 @@ def test_a_cap_of_n_calls_makes_exactly_n_calls(
         list(texts(client := make_client(server.url, budget=budget(calls=cap), concurrency=16), range(200)))
     assert len(server.calls) == cap
     assert client.servers[0].limit.in_flight == 0
-    assert len(list(response_cache.entries())) == cap  # what was on its way is kept
+    assert len(list(response_cache.entries())) == cap  # responses in flight are saved
 
 
 def test_failed_calls_count(serve: Serve, make_client: MakeClient, response_cache: ResponseCache) -> None:
@@ -43,7 +43,7 @@ def test_failed_calls_count(serve: Serve, make_client: MakeClient, response_cach
     assert len(list(response_cache.entries())) == len(server.paid) < 50
 
 
-def test_the_next_run_asks_only_for_what_is_missing(serve: Serve, make_client: MakeClient) -> None:
+def test_the_next_run_requests_only_what_is_missing(serve: Serve, make_client: MakeClient) -> None:
     server = serve()
     with pytest.raises(CapReachedError):
         list(texts(make_client(server.url, budget=budget(calls=60)), range(100)))
@@ -60,8 +60,8 @@ def money(call_tokens: tuple[int, int]) -> float:
 @pytest.mark.parametrize("kind", ["tokens", "money"])
 def test_caps_on_tokens_and_money_hold_and_are_used(serve: Serve, make_client: MakeClient, kind: str) -> None:
     server = serve(latency_s=0.002)
-    asked = request(make_client(server.url), 100)
-    most = (asked.most_prompt_tokens, 50)  # of one call
+    one = request(make_client(server.url), 100)
+    most = (one.max_prompt_tokens, 50)  # of one call
     cap, bound = (2000, sum(most)) if kind == "tokens" else (0.01, money(most))
     limited = budget(**{kind: cap})
     with pytest.raises(CapReachedError, match=rf"llm\.caps\.{kind} = .* is reached"):
@@ -73,15 +73,15 @@ def test_caps_on_tokens_and_money_hold_and_are_used(serve: Serve, make_client: M
     assert limited.spent()[kind] == pytest.approx(came_to)
 
 
-def test_a_call_waits_for_those_on_their_way_to_settle(serve: Serve, make_client: MakeClient) -> None:
+def test_a_call_waits_until_the_calls_in_flight_are_settled(serve: Serve, make_client: MakeClient) -> None:
     server = serve()
     server.hold()
-    asked = request(make_client(server.url), 1)
-    limited = budget(tokens=asked.most_prompt_tokens + 50 + 10)  # two at once could go over it
+    one = request(make_client(server.url), 1)
+    limited = budget(tokens=one.max_prompt_tokens + 50 + 10)  # two concurrent calls could go over it
     client = make_client(server.url, budget=limited)
 
     async def both() -> list[str]:
-        tasks = [asyncio.create_task(client.ask(request(client, item))) for item in (1, 2)]
+        tasks = [asyncio.create_task(client.request(request(client, item))) for item in (1, 2)]
         while not server.in_flight:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.05)
@@ -114,21 +114,21 @@ def test_two_clients_share_the_budget_of_a_run(serve: Serve, make_client: MakeCl
 
     async def ask(item: int) -> str:
         client = clients[item % 2]
-        return (await client.ask(request(client, item))).text
+        return (await client.request(request(client, item))).text
 
     with pytest.raises(CapReachedError):
-        list(clients[0].in_order(ask, range(100)))
+        list(clients[0].map(ask, range(100)))
     loop.run(clients[1].drain())
     assert sum(len(server.calls) for server in servers) == 31
 
 
 def test_a_call_that_is_cancelled_while_it_waits_takes_nothing(make_client: MakeClient) -> None:
     limited = budget(tokens=130)  # one at its most, and what two came to
-    asked = request(make_client("http://127.0.0.1:9/v1"), 1)
+    one = request(make_client("http://127.0.0.1:9/v1"), 1)
 
     async def run() -> None:
-        first = await limited.reserve(asked)
-        waiting = [asyncio.create_task(limited.reserve(asked)) for _ in range(3)]
+        first = await limited.reserve(one)
+        waiting = [asyncio.create_task(limited.reserve(one)) for _ in range(3)]
         await asyncio.sleep(0)
         waiting[0].cancel()
         await asyncio.gather(waiting[0], return_exceptions=True)
@@ -142,10 +142,10 @@ def test_a_call_that_is_cancelled_while_it_waits_takes_nothing(make_client: Make
     loop.run(run())
 
 
-def test_caps_that_cannot_be_kept_are_refused_before_the_first_call(make_client: MakeClient) -> None:
+def test_caps_that_cannot_be_enforced_are_refused_before_the_first_call(make_client: MakeClient) -> None:
     unknown = make_client("http://127.0.0.1:9/v1", model="unpriced", budget=budget(money=1))
     with pytest.raises(ValueError, match=r"llm\.caps\.money caps the cost of unpriced, but llm\.prices has no price"):
-        unknown.announce([request(unknown, 1)])
+        unknown.log_estimate([request(unknown, 1)])
     endless = make_client("http://127.0.0.1:9/v1", sampling={}, budget=budget({"judge": Caps(tokens=9)}))
     with pytest.raises(ValueError, match=r"llm\.role_caps\.judge caps tokens .* sets no max_tokens"):
-        endless.announce([request(endless, 1)])
+        endless.log_estimate([request(endless, 1)])

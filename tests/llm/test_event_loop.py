@@ -1,4 +1,4 @@
-"""Results in order, errors at once, nothing left behind."""
+"""Results in order, immediate errors, and no task left."""
 
 import asyncio
 import threading
@@ -22,8 +22,8 @@ class Drain:
 
 
 @settings(max_examples=30, deadline=None)
-@given(delays=st.lists(st.integers(0, 5), max_size=40), at_once=st.integers(1, 10))
-def test_results_come_in_the_order_of_the_items(delays: list[int], at_once: int) -> None:
+@given(delays=st.lists(st.integers(0, 5), max_size=40), max_pending=st.integers(1, 10))
+def test_results_come_in_the_order_of_the_items(delays: list[int], max_pending: int) -> None:
     under_way, most = 0, 0
 
     async def echo(item: tuple[int, int]) -> int:
@@ -35,8 +35,8 @@ def test_results_come_in_the_order_of_the_items(delays: list[int], at_once: int)
         under_way -= 1
         return item[0]
 
-    assert list(loop.in_order(echo, enumerate(delays), at_once, Drain())) == list(range(len(delays)))
-    assert most <= at_once
+    assert list(loop.map_ordered(echo, enumerate(delays), max_pending, Drain())) == list(range(len(delays)))
+    assert most <= max_pending
 
 
 def test_items_are_read_as_they_are_needed() -> None:
@@ -50,13 +50,13 @@ def test_items_are_read_as_they_are_needed() -> None:
     async def echo(item: int) -> int:
         return item
 
-    results = loop.in_order(echo, items(), 10, Drain())
+    results = loop.map_ordered(echo, items(), 10, Drain())
     assert next(results) == 0
     assert len(read) <= 10
     assert list(results) == list(range(1, 1000))
 
 
-def test_an_error_ends_it_and_what_was_begun_is_cancelled() -> None:
+def test_an_error_cancels_all_started_items() -> None:
     begun, cancelled, drain = [], [], Drain()
 
     async def fail(item: int) -> int:
@@ -69,25 +69,25 @@ def test_an_error_ends_it_and_what_was_begun_is_cancelled() -> None:
         raise ValueError(f"item {item}")
 
     with pytest.raises(ValueError, match="item 7"):  # though those before it are not done
-        list(loop.in_order(fail, range(1000), 20, drain))
+        list(loop.map_ordered(fail, range(1000), 20, drain))
     assert begun == list(range(len(begun))) and 8 <= len(begun) <= 20
     assert sorted(cancelled) == [item for item in begun if item != 7]
     assert drain.times == 1
 
 
-def test_results_that_are_there_come_before_the_error() -> None:
+def test_finished_results_come_before_the_error() -> None:
     async def fail(item: int) -> int:
         if item == 3:
             raise ValueError("three")
         return item
 
-    results = loop.in_order(fail, range(10), 10, Drain())
+    results = loop.map_ordered(fail, range(10), 10, Drain())
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three"):
         next(results)
 
 
-def test_an_error_of_the_items_ends_it_too() -> None:
+def test_an_error_of_the_item_iterator_is_raised() -> None:
     drain = Drain()
 
     def items() -> Iterator[int]:
@@ -99,10 +99,10 @@ def test_an_error_of_the_items_ends_it_too() -> None:
         return item
 
     with pytest.raises(OSError, match="the table is gone"):
-        list(loop.in_order(wait, items(), 10, drain))
+        list(loop.map_ordered(wait, items(), 10, drain))
 
 
-def test_whoever_stops_taking_results_cancels_the_rest() -> None:
+def test_closing_the_iterator_cancels_the_rest() -> None:
     cancelled, drain = threading.Event(), Drain()
 
     async def wait(item: int) -> int:
@@ -113,7 +113,7 @@ def test_whoever_stops_taking_results_cancels_the_rest() -> None:
             raise
         return item
 
-    results = loop.in_order(wait, range(5), 5, drain)
+    results = loop.map_ordered(wait, range(5), 5, drain)
     assert next(results) == 0
     results.close()
     assert cancelled.is_set()

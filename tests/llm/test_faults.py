@@ -7,38 +7,38 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from asking import reasons, request, texts
-from faulty_server import EVERY_FAULT, PASSING, USELESS, FaultyServer
+from faulty_server import EVERY_FAULT, TEMPORARY, UNUSABLE, FaultyServer
+from live_program import reasons, request, texts
 
 from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm import server as server_module
-from sage_dialog.llm.client import Client
-from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError
+from sage_dialog.llm.live_client import LiveClient
+from sage_dialog.llm.requests import FailureReason, RequestFailedError, RequestRejectedError
 from sage_dialog.llm.response_cache import ResponseCache
 
 Serve = Callable[..., FaultyServer]
-MakeClient = Callable[..., Client]
+MakeClient = Callable[..., LiveClient]
 
-PASSES = {
-    "429": Reason.BUSY,
-    "429 waits": Reason.BUSY,
-    "500": Reason.BROKEN,
-    "reset": Reason.BROKEN,
-    "half": Reason.BROKEN,
-    "no json": Reason.BROKEN,
-    "never": Reason.TIMED_OUT,
+TEMPORARY_REASONS = {
+    "429": FailureReason.BUSY,
+    "429 waits": FailureReason.BUSY,
+    "500": FailureReason.BROKEN,
+    "reset": FailureReason.BROKEN,
+    "half": FailureReason.BROKEN,
+    "no json": FailureReason.BROKEN,
+    "never": FailureReason.TIMED_OUT,
 }
-IS_USELESS = {
-    "refused": Reason.REFUSED,
-    "truncated": Reason.TRUNCATED,
-    "empty": Reason.EMPTY,
-    "filtered": Reason.FILTERED,
+UNUSABLE_REASONS = {
+    "refused": FailureReason.REFUSED,
+    "truncated": FailureReason.TRUNCATED,
+    "empty": FailureReason.EMPTY,
+    "filtered": FailureReason.FILTERED,
 }
 
 
-@pytest.mark.parametrize(("fault", "reason"), PASSES.items())
-def test_what_may_pass_is_asked_again(
-    serve: Serve, make_client: MakeClient, response_cache: ResponseCache, fault: str, reason: Reason
+@pytest.mark.parametrize(("fault", "reason"), TEMPORARY_REASONS.items())
+def test_temporary_failures_are_retried(
+    serve: Serve, make_client: MakeClient, response_cache: ResponseCache, fault: str, reason: FailureReason
 ) -> None:
     server = serve(script=[fault, fault])
     client = make_client(server.url, timeout_s=0.2)
@@ -47,66 +47,68 @@ def test_what_may_pass_is_asked_again(
     assert reasons(response_cache) == {reason: 2}
 
 
-@pytest.mark.parametrize(("fault", "reason"), (PASSES | IS_USELESS).items())
-def test_in_the_end_the_last_reason_is_given(
-    serve: Serve, make_client: MakeClient, response_cache: ResponseCache, fault: str, reason: Reason
+@pytest.mark.parametrize(("fault", "reason"), (TEMPORARY_REASONS | UNUSABLE_REASONS).items())
+def test_the_last_reason_is_raised_after_all_attempts(
+    serve: Serve, make_client: MakeClient, response_cache: ResponseCache, fault: str, reason: FailureReason
 ) -> None:
     server = serve(script=["429"] + [fault] * 9)
     client = make_client(server.url, timeout_s=0.1, attempts=4, max_invalid_responses=2)
     assert list(texts(client, [1])) == [reason]
-    calls = 4 if fault in PASSES else 3  # of a useless reply two, after the busy server
+    calls = 4 if fault in TEMPORARY_REASONS else 3  # two unusable responses after the busy server
     assert len(server.calls) == calls
-    expected = {Reason.BUSY: 1, reason: calls - 1} if reason != Reason.BUSY else {reason: calls}
+    expected = {FailureReason.BUSY: 1, reason: calls - 1} if reason != FailureReason.BUSY else {reason: calls}
     assert reasons(response_cache) == expected
 
 
-def test_a_failure_is_never_served_as_a_reply(
+def test_a_failure_is_never_returned_from_the_cache(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache
 ) -> None:
     server = serve(script=["truncated"])
     client = make_client(server.url, max_invalid_responses=1)
-    assert list(texts(client, [1])) == [Reason.TRUNCATED]
-    assert response_cache.reply_to(request(client, 1)) is None
-    (spent,) = response_cache.spent()
-    assert (spent.replies, spent.failures) == (0, 1)
+    assert list(texts(client, [1])) == [FailureReason.TRUNCATED]
+    assert response_cache.get(request(client, 1)) is None
+    (spent,) = response_cache.usage()
+    assert (spent.responses, spent.failures) == (0, 1)
     assert spent.completion_tokens > 0  # it was paid for
     assert list(texts(client, [1])) == ["echo item 1"]
 
 
-def test_what_was_said_in_vain_is_kept_for_the_reject(serve: Serve, make_client: MakeClient) -> None:
+def test_an_unusable_response_is_kept_for_the_reject(serve: Serve, make_client: MakeClient) -> None:
     client = make_client(serve(script=["truncated"]).url, max_invalid_responses=1)
-    with pytest.raises(NoReplyError) as caught:
-        loop.run(client.ask(request(client, 1)))
-    assert caught.value.said == "echo "
+    with pytest.raises(RequestFailedError) as caught:
+        loop.run(client.request(request(client, 1)))
+    assert caught.value.response_text == "echo "
 
 
-def test_a_server_that_is_not_there(make_client: MakeClient, response_cache: ResponseCache) -> None:
+def test_an_unreachable_server(make_client: MakeClient, response_cache: ResponseCache) -> None:
     client = make_client("http://127.0.0.1:9/v1", attempts=3)
-    assert list(texts(client, [1])) == [Reason.UNREACHABLE]
-    assert reasons(response_cache) == {Reason.UNREACHABLE: 3}
+    assert list(texts(client, [1])) == [FailureReason.UNREACHABLE]
+    assert reasons(response_cache) == {FailureReason.UNREACHABLE: 3}
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-def test_a_call_that_is_refused_is_not_repeated(serve: Serve, make_client: MakeClient, status: int) -> None:
+def test_a_rejected_call_is_not_retried(serve: Serve, make_client: MakeClient, status: int) -> None:
     server = serve(status=(status, {"error": {"message": "no such thing", "code": "wrong"}}))
     client = make_client(server.url)
-    with pytest.raises(RefusedError, match=rf"127\.0\.0\.1:{server.port}/v1 refused the request \({status}\).*no such"):
-        loop.run(client.ask(request(client, 1)))
+    with pytest.raises(
+        RequestRejectedError, match=rf"127\.0\.0\.1:{server.port}/v1 refused the request \({status}\).*no such"
+    ):
+        loop.run(client.request(request(client, 1)))
     assert len(server.calls) == 1
 
 
-def test_a_refused_call_stops_the_run_though_others_still_wait(serve: Serve, make_client: MakeClient) -> None:
-    """The first item would wait for ever; that a later one is refused is said at once."""
+def test_a_rejected_call_stops_the_run_while_other_calls_are_in_flight(serve: Serve, make_client: MakeClient) -> None:
+    """The error of a later item is raised at once, while the first item still waits."""
     held, refusing = serve(), serve(status=(401, {"error": {"message": "wrong key"}}))
     held.hold()
     first, others = make_client(held.url), make_client(refusing.url, concurrency=2)
 
     async def ask(item: int) -> str:
         client = others if item else first
-        return (await client.ask(request(client, item))).text
+        return (await client.request(request(client, item))).text
 
-    with pytest.raises(RefusedError, match="Look at the key"):
-        list(others.in_order(ask, range(1000)))
+    with pytest.raises(RequestRejectedError, match="Check the key"):
+        list(others.map(ask, range(1000)))
     assert len(refusing.calls) <= 4
     held.release()
     loop.run(first.drain())
@@ -115,14 +117,14 @@ def test_a_refused_call_stops_the_run_though_others_still_wait(serve: Serve, mak
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ({"message": "too many", "code": "context_length_exceeded"}, Reason.TOO_LONG),
-        ({"message": "This model's maximum context length is 8 tokens.", "code": 400}, Reason.TOO_LONG),
-        ({"message": "the request exceeds the available context size, try more", "code": 400}, Reason.TOO_LONG),
-        ({"message": "no", "code": "content_filter"}, Reason.PROMPT_FILTERED),
+        ({"message": "too many", "code": "context_length_exceeded"}, FailureReason.TOO_LONG),
+        ({"message": "This model's maximum context length is 8 tokens.", "code": 400}, FailureReason.TOO_LONG),
+        ({"message": "the request exceeds the available context size, try more", "code": 400}, FailureReason.TOO_LONG),
+        ({"message": "no", "code": "content_filter"}, FailureReason.PROMPT_FILTERED),
     ],
 )
-def test_a_request_that_does_not_fit_is_the_rows_fault(
-    serve: Serve, make_client: MakeClient, body: dict[str, Any], reason: Reason
+def test_a_request_that_is_too_long_or_filtered_fails_its_row(
+    serve: Serve, make_client: MakeClient, body: dict[str, Any], reason: FailureReason
 ) -> None:
     server = serve(status=(400, {"error": body}))
     assert list(texts(make_client(server.url), [1])) == [reason]
@@ -130,7 +132,7 @@ def test_a_request_that_does_not_fit_is_the_rows_fault(
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 529])
-def test_statuses_that_pass(serve: Serve, make_client: MakeClient, status: int) -> None:
+def test_statuses_that_are_retried(serve: Serve, make_client: MakeClient, status: int) -> None:
     server = serve(status=(status, {"error": {"message": "later"}}))
     assert len(list(texts(make_client(server.url, attempts=3), [1]))) == 1
     assert len(server.calls) == 3
@@ -138,7 +140,7 @@ def test_statuses_that_pass(serve: Serve, make_client: MakeClient, status: int) 
 
 def test_an_empty_account_is_no_busy_server(serve: Serve, make_client: MakeClient) -> None:
     server = serve(status=(429, {"error": {"message": "pay", "code": "insufficient_quota"}}))
-    with pytest.raises(RefusedError, match="pay"):
+    with pytest.raises(RequestRejectedError, match="pay"):
         list(texts(make_client(server.url), [1]))
     assert len(server.calls) == 1
 
@@ -154,11 +156,11 @@ def test_an_empty_account_is_no_busy_server(serve: Serve, make_client: MakeClien
         ({}, None),
     ],
 )
-def test_how_long_a_server_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+def test_retry_after_headers(headers: dict[str, str], seconds: float | None) -> None:
     assert server_module._retry_after(headers) == seconds
 
 
-def test_a_date_to_wait_for() -> None:
+def test_a_retry_after_date() -> None:
     wait_s = server_module._retry_after({"retry-after": formatdate(time.time() + 100, usegmt=True)})
     assert wait_s == pytest.approx(100, abs=5)
     assert server_module._retry_after({"retry-after": formatdate(time.time() - 100, usegmt=True)}) == 0
@@ -169,13 +171,13 @@ def test_nothing_is_sent_while_a_server_asks_to_wait(serve: Serve, make_client: 
     client = make_client(server.url, concurrency=1)
 
     async def ask() -> None:
-        asked = [asyncio.create_task(client.ask(request(client, item))) for item in range(5)]
+        tasks = [asyncio.create_task(client.request(request(client, item))) for item in range(5)]
         while not client.servers[0].limit.wait_s:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.1)
-        for task in asked:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await client.drain()
 
     loop.run(ask())
@@ -183,38 +185,38 @@ def test_nothing_is_sent_while_a_server_asks_to_wait(serve: Serve, make_client: 
     assert 55 < client.servers[0].limit.wait_s <= 60
 
 
-def test_half_a_surrogate_pair_is_no_obstacle(serve: Serve, make_client: MakeClient) -> None:
+def test_lone_surrogates_are_removed(serve: Serve, make_client: MakeClient) -> None:
     """JSON can hold one; neither the response cache nor a table can."""
     client = make_client(serve(reply=lambda body: "so \ud83d sad").url)
     assert list(texts(client, [1])) == ["so  sad"]
 
 
-def test_a_wrong_form_is_still_a_reply(serve: Serve, make_client: MakeClient) -> None:
+def test_a_response_of_the_wrong_form_is_returned(serve: Serve, make_client: MakeClient) -> None:
     """Whether it is of use is the role's to say."""
     assert list(texts(make_client(serve(script=["wrong form"]).url), [1])) == ["Sure! Here you are: {"]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_thousand_items_with_faults_end_as_without(
+def test_failures_do_not_change_a_thousand_responses(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache, seed: int
 ) -> None:
-    server = serve(share=0.2, seed=seed, faults=(*PASSING, *USELESS))
+    server = serve(share=0.2, seed=seed, faults=(*TEMPORARY, *UNUSABLE))
     client = make_client(server.url, attempts=30, max_invalid_responses=30, concurrency=32)
     assert list(texts(client, range(1000))) == [f"echo item {item}" for item in range(1000)]
     assert len(server.paid) == 1000 and set(server.paid.values()) == {1}
     assert sum(reasons(response_cache).values()) == len(server.calls) - 1000 > 100
-    assert {call.outcome for call in server.calls} == {"reply", *PASSING, *USELESS}
+    assert {call.outcome for call in server.calls} == {"reply", *TEMPORARY, *UNUSABLE}
     assert list(texts(client, range(1000))) == [f"echo item {item}" for item in range(1000)]
-    assert len(server.calls) == sum(reasons(response_cache).values()) + 1000  # the second time nothing was asked
+    assert len(server.calls) == sum(reasons(response_cache).values()) + 1000  # the second time nothing was sent
 
 
-def test_every_item_is_answered_or_explained(serve: Serve, make_client: MakeClient) -> None:
+def test_every_item_has_a_response_or_a_reason(serve: Serve, make_client: MakeClient) -> None:
     server = serve(share=0.5, faults=[fault for fault in EVERY_FAULT if fault not in ("never", "wrong form")])
     client = make_client(server.url, attempts=3, max_invalid_responses=1, concurrency=32)
     outcomes = list(texts(client, range(300)))
-    failed = [outcome for outcome in outcomes if isinstance(outcome, Reason)]
-    assert [o for o in outcomes if not isinstance(o, Reason)] == [
-        f"echo item {item}" for item, o in enumerate(outcomes) if not isinstance(o, Reason)
+    failed = [outcome for outcome in outcomes if isinstance(outcome, FailureReason)]
+    assert [o for o in outcomes if not isinstance(o, FailureReason)] == [
+        f"echo item {item}" for item, o in enumerate(outcomes) if not isinstance(o, FailureReason)
     ]
     assert len(outcomes) == 300 and 50 < len(failed) < 200
     assert set(server.paid.values()) == {1} and sum(server.paid.values()) == 300 - len(failed)

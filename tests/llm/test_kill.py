@@ -1,4 +1,4 @@
-"""Killed at any moment, and started again: nothing that was given out is lost, and little is asked twice."""
+"""A run killed at any moment and started again loses no returned response and sends few requests twice."""
 
 import os
 import random
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from annotating import annotated
+from annotation_program import annotate
 from faulty_server import FaultyServer
 
 from sage_dialog.llm.response_cache import ResponseCache
@@ -21,7 +21,12 @@ Serve = Callable[..., FaultyServer]
 
 
 def start(
-    server: FaultyServer, response_cache: Path, items: int, results: Path, *more: object, script: str = "asking.py"
+    server: FaultyServer,
+    response_cache: Path,
+    items: int,
+    results: Path,
+    *more: object,
+    script: str = "live_program.py",
 ) -> subprocess.Popen:
     arguments = [server.url, response_cache, items, results, *more]
     return subprocess.Popen(
@@ -39,31 +44,31 @@ def finish(process: subprocess.Popen) -> list[str]:
     return lines.splitlines()
 
 
-def test_a_result_that_was_given_out_is_on_disk(serve: Serve, tmp_path: Path) -> None:
+def test_a_returned_response_is_on_disk(serve: Serve, tmp_path: Path) -> None:
     process = start(serve(latency_s=0.01), tmp_path / "j.sqlite", 50, tmp_path / "results")
     assert process.stdout is not None
-    given = process.stdout.readline().strip()
+    returned = process.stdout.readline().strip()
     process.kill()
     process.wait()
-    assert given in [entry["reply"] for entry in ResponseCache(tmp_path / "j.sqlite").entries()]
+    assert returned in [entry["response"] for entry in ResponseCache(tmp_path / "j.sqlite").entries()]
 
 
-def test_killed_at_ten_moments_no_more_is_asked_again_than_was_on_its_way(serve: Serve, tmp_path: Path) -> None:
+def test_killed_at_ten_moments_only_calls_in_flight_are_sent_again(serve: Serve, tmp_path: Path) -> None:
     number, draw = 300, random.Random(11)
 
-    def annotating(server: FaultyServer, name: str) -> subprocess.Popen:
+    def run(server: FaultyServer, name: str) -> subprocess.Popen:
         (tmp_path / name).mkdir(exist_ok=True)
-        return start(server, tmp_path / f"{name}.sqlite", number, tmp_path / name, script="annotating.py")
+        return start(server, tmp_path / f"{name}.sqlite", number, tmp_path / name, script="annotation_program.py")
 
-    whole = serve(reply=annotated, latency_s=0.02)
-    finish(annotating(whole, "whole"))
+    whole = serve(reply=annotate, latency_s=0.02)
+    finish(run(whole, "whole"))
 
-    server = serve(reply=annotated, latency_s=0.02)
+    server = serve(reply=annotate, latency_s=0.02)
     lost = 0
     moments = sorted(draw.randrange(number) for _ in range(9))
     for moment in [-1, *moments]:  # the first before anything is sent
         before = len(server.calls)
-        process = annotating(server, "killed")
+        process = run(server, "killed")
         deadline = time.monotonic() + 30
         while len(server.paid) <= moment and time.monotonic() < deadline:
             time.sleep(0.0005)
@@ -71,12 +76,12 @@ def test_killed_at_ten_moments_no_more_is_asked_again_than_was_on_its_way(serve:
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert list((tmp_path / "killed").iterdir()) == []
-        kept = [entry["request"]["messages"] for entry in ResponseCache(tmp_path / "killed.sqlite").entries()]
-        time.sleep(0.05)  # the server may still be taking what was sent
-        on_their_way = [call for call in server.calls[before:] if call.body["messages"] not in kept]
-        assert len(on_their_way) <= 16
-        lost += len(on_their_way)
-    finish(annotating(server, "killed"))
+        saved = [entry["request"]["messages"] for entry in ResponseCache(tmp_path / "killed.sqlite").entries()]
+        time.sleep(0.05)  # the server may still receive calls
+        in_flight = [call for call in server.calls[before:] if call.body["messages"] not in saved]
+        assert len(in_flight) <= 16
+        lost += len(in_flight)
+    finish(run(server, "killed"))
     assert lost > 10
     assert len(server.calls) == len(whole.calls) + lost
     for name in ("annotations", "rejects"):
@@ -85,7 +90,7 @@ def test_killed_at_ten_moments_no_more_is_asked_again_than_was_on_its_way(serve:
         assert same[0] == same[1]
 
 
-def test_two_processes_ask_each_request_once(serve: Serve, tmp_path: Path) -> None:
+def test_two_processes_send_each_request_once(serve: Serve, tmp_path: Path) -> None:
     server = serve(latency_s=0.02)
     both = [start(server, tmp_path / "j.sqlite", 200, tmp_path / f"results {i}") for i in (1, 2)]
     assert [len(finish(process)) for process in both] == [200, 200]
@@ -93,7 +98,7 @@ def test_two_processes_ask_each_request_once(serve: Serve, tmp_path: Path) -> No
     assert (tmp_path / "results 1").read_bytes() == (tmp_path / "results 2").read_bytes()
 
 
-def test_what_a_killed_process_was_asking_falls_to_the_other(serve: Serve, tmp_path: Path) -> None:
+def test_claims_of_a_killed_process_are_taken_by_the_other(serve: Serve, tmp_path: Path) -> None:
     server = serve()
     server.hold()
     first = start(server, tmp_path / "j.sqlite", 20, tmp_path / "results 1", 4)
@@ -104,4 +109,4 @@ def test_what_a_killed_process_was_asking_falls_to_the_other(serve: Serve, tmp_p
     first.wait()
     server.release()
     assert len(finish(second)) == 20
-    assert len(server.calls) == 24  # the four of the first were asked again
+    assert len(server.calls) == 24  # the four of the first were sent again

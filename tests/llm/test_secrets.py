@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from asking import request, texts
 from faulty_server import FaultyServer
+from live_program import request, texts
 from pydantic import ValidationError
 
 from sage_dialog.llm import event_loop as loop
-from sage_dialog.llm.client import Client
-from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError
+from sage_dialog.llm.live_client import LiveClient
+from sage_dialog.llm.requests import FailureReason, RequestFailedError, RequestRejectedError
 from sage_dialog.llm.response_cache import ResponseCache
 
 KEY = "sk-proj-Zebra7Quagga9Okapi3Tapir5Dugong1"
@@ -20,7 +20,7 @@ PARTS = {KEY[place : place + 8] for place in range(0, len(KEY) - 8)}
 ECHO = {"error": {"message": "Incorrect API key provided: AUTHORIZATION, " + KEY, "code": "invalid_api_key"}}
 
 Serve = Callable[..., FaultyServer]
-MakeClient = Callable[..., Client]
+MakeClient = Callable[..., LiveClient]
 
 
 def holds_key(text: str | bytes) -> bool:
@@ -28,7 +28,7 @@ def holds_key(text: str | bytes) -> bool:
     return any(part in text for part in PARTS)
 
 
-def told(error: BaseException) -> str:
+def traceback_of(error: BaseException) -> str:
     """All of an error that a log or a terminal could show, its causes as well."""
     lines = traceback.TracebackException.from_exception(error, capture_locals=False).format(chain=True)
     chain: list[BaseException] = [error]
@@ -48,7 +48,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def written(log: pytest.LogCaptureFixture) -> str:
     return "\n".join(
-        f"{record.getMessage()} {record.__dict__} {record.exc_info and told(record.exc_info[1])}"
+        f"{record.getMessage()} {record.__dict__} {record.exc_info and traceback_of(record.exc_info[1])}"
         for record in log.records
     )
 
@@ -65,9 +65,9 @@ def test_a_refusal_that_repeats_the_key(
     serve: Serve, make_client: MakeClient, log: pytest.LogCaptureFixture, status: int
 ) -> None:
     client = make_client(serve(status=(status, ECHO)).url, api_key=KEY)
-    with pytest.raises(RefusedError, match=r"\[key\]") as caught:
-        loop.run(client.ask(request(client, 1)))
-    assert not holds_key(told(caught.value))
+    with pytest.raises(RequestRejectedError, match=r"\[key\]") as caught:
+        loop.run(client.request(request(client, 1)))
+    assert not holds_key(traceback_of(caught.value))
     assert not holds_key(written(log))
 
 
@@ -81,19 +81,19 @@ def test_a_failure_that_repeats_the_key(
     status: int,
 ) -> None:
     client = make_client(serve(status=(status, ECHO)).url, api_key=KEY, attempts=3)
-    with pytest.raises(NoReplyError, match=r"\[key\]") as caught:
-        loop.run(client.ask(request(client, 1)))
-    assert not holds_key(told(caught.value))
+    with pytest.raises(RequestFailedError, match=r"\[key\]") as caught:
+        loop.run(client.request(request(client, 1)))
+    assert not holds_key(traceback_of(caught.value))
     assert not holds_key(written(log))
     assert sum(n for _, _, n in response_cache.failures()) == 3
     _no_file_holds_it(tmp_path)
 
 
-def test_good_and_broken_replies_leave_no_key_on_disk(
+def test_good_and_broken_responses_leave_no_key_on_disk(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache, tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     server = serve(share=0.5)
-    assert Reason.BUSY not in list(texts(make_client(server.url, api_key=KEY, attempts=30), range(30)))
+    assert FailureReason.BUSY not in list(texts(make_client(server.url, api_key=KEY, attempts=30), range(30)))
     list(texts(make_client("http://127.0.0.1:9/v1", api_key=KEY, attempts=2), [99]))
     _no_file_holds_it(tmp_path)
     response_cache.close()
@@ -101,15 +101,15 @@ def test_good_and_broken_replies_leave_no_key_on_disk(
     assert log.records and not holds_key(written(log))
 
 
-def test_what_is_shown_of_an_endpoint(make_client: MakeClient) -> None:
+def test_the_key_is_in_no_representation_of_an_endpoint(make_client: MakeClient) -> None:
     client = make_client("http://127.0.0.1:9/v1", api_key=KEY)
     endpoint = client.endpoint
     for shown in (repr(endpoint), str(endpoint), endpoint.model_dump_json(), repr(endpoint.model_dump()), repr(client)):
         assert not holds_key(shown)
 
 
-def test_a_key_that_no_header_takes_is_not_shown_either(make_client: MakeClient) -> None:
-    with pytest.raises(ValidationError, match="look at the environment variable") as caught:
+def test_the_key_is_not_in_the_error_of_an_invalid_key(make_client: MakeClient) -> None:
+    with pytest.raises(ValidationError, match="check the environment variable") as caught:
         make_client("http://127.0.0.1:9/v1", api_key=f"{KEY} {KEY}")
     assert not holds_key(str(caught.value))
 

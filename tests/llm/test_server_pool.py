@@ -1,4 +1,4 @@
-"""How many calls are let through at once, under any order of events, cancellation among them."""
+"""The limits on concurrent calls hold under any order of events, with cancellations."""
 
 import asyncio
 import random
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sage_dialog.llm import server_pool as limits
-from sage_dialog.llm.server_pool import AdaptiveLimit, Places
+from sage_dialog.llm import server_pool
+from sage_dialog.llm.server_pool import AdaptiveLimit, ServerPool
 
 
 @dataclass
@@ -18,40 +18,40 @@ class Limited:
     limit: AdaptiveLimit
 
 
-def test_one_push_back_answers_for_all_calls_sent_before_it() -> None:
+def test_one_overload_covers_all_calls_sent_before_it() -> None:
     limit = AdaptiveLimit(64)
-    calls = [limit.enter() for _ in range(64)]
-    assert limit.pushed_back(calls[5])
-    assert not any(limit.pushed_back(call) for call in calls)
+    calls = [limit.start_call() for _ in range(64)]
+    assert limit.back_off(calls[5])
+    assert not any(limit.back_off(call) for call in calls)
     assert limit.limit == 44
-    assert limit.pushed_back(limit.enter())
+    assert limit.back_off(limit.start_call())
     assert limit.limit == 31
 
 
 def test_it_never_falls_below_one_and_recovers_to_the_maximum() -> None:
     limit = AdaptiveLimit(8)
     for _ in range(100):
-        limit.pushed_back(limit.enter())
+        limit.back_off(limit.start_call())
     assert limit.limit == 1
     rounds = 0
     while limit.limit < 8:
         rounds += 1
         for _ in range(limit.limit):
-            limit.went_well()
+            limit.recover()
     assert rounds <= 9  # one more for each round, as much as rounding allows
     for _ in range(100):
-        limit.went_well()
+        limit.recover()
     assert limit.limit == 8
 
 
-def test_a_pause_lets_nobody_in_and_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_starts_no_call_and_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         now = [0.0]
-        monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        monkeypatch.setattr(server_pool, "time", SimpleNamespace(monotonic=lambda: now[0]))
         server = Limited(AdaptiveLimit(2))
-        places = Places([server])
+        pool = ServerPool([server])
         server.limit.pause(0.02)
-        turn = asyncio.create_task(places.take())
+        turn = asyncio.create_task(pool.acquire())
         await asyncio.sleep(0.05)
         assert not turn.done()  # by its clock no time has passed
         now[0] = 1.0
@@ -60,35 +60,35 @@ def test_a_pause_lets_nobody_in_and_ends_by_itself(monkeypatch: pytest.MonkeyPat
     asyncio.run(run())
 
 
-def test_who_goes_first() -> None:
+def test_retries_go_first() -> None:
     async def run() -> list[str]:
         server = Limited(AdaptiveLimit(1))
-        places = Places([server])
+        pool = ServerPool([server])
         order: list[str] = []
 
         async def call(name: str, first: bool) -> None:
-            await places.take(first=first)
+            await pool.acquire(first=first)
             order.append(name)
             await asyncio.sleep(0)
-            places.leave(server)
+            pool.release(server)
 
-        await places.take()
+        await pool.acquire()
         tasks = [
             asyncio.create_task(call(name, first)) for name, first in [("a", False), ("b", False), ("again", True)]
         ]
         await asyncio.sleep(0)
-        places.leave(server)
+        pool.release(server)
         await asyncio.gather(*tasks)
         return order
 
     assert asyncio.run(run()) == ["again", "a", "b"]
 
 
-def test_places_go_where_there_is_least_to_do() -> None:
+def test_calls_go_to_the_least_loaded_server() -> None:
     async def run() -> list[int]:
         servers = [Limited(AdaptiveLimit(4)), Limited(AdaptiveLimit(2))]
-        places = Places(servers)
-        return [servers.index((await places.take())[0]) for _ in range(6)]
+        pool = ServerPool(servers)
+        return [servers.index((await pool.acquire())[0]) for _ in range(6)]
 
     taken = asyncio.run(run())
     assert sorted(taken) == [0, 0, 0, 0, 1, 1]
@@ -103,37 +103,37 @@ def test_places_go_where_there_is_least_to_do() -> None:
     calls=st.integers(1, 60),
 )
 def test_under_any_order_of_events(seed: int, most: int, servers: int, calls: int) -> None:
-    """Never more at once than the limit as a call enters; every call that is not cancelled gets its turn."""
+    """Calls start within the limit, and every call that is not cancelled gets a slot."""
     draw = random.Random(seed)
 
     async def run() -> None:
-        pool = [Limited(AdaptiveLimit(most)) for _ in range(servers)]
-        places = Places(pool)
+        limited = [Limited(AdaptiveLimit(most)) for _ in range(servers)]
+        pool = ServerPool(limited)
         done = 0
 
         async def call() -> None:
             nonlocal done
-            server, number = await places.take(first=draw.random() < 0.2)
+            server, number = await pool.acquire(first=draw.random() < 0.2)
             try:
                 assert server.limit.in_flight <= most
                 for _ in range(draw.randrange(4)):
                     await asyncio.sleep(0)
                 if draw.random() < 0.3:
-                    server.limit.pushed_back(number)
+                    server.limit.back_off(number)
                 else:
-                    server.limit.went_well()
+                    server.limit.recover()
             finally:
-                places.leave(server)
+                pool.release(server)
             done += 1
 
-        entered = AdaptiveLimit.enter
+        entered = AdaptiveLimit.start_call
 
         def enter(limit: AdaptiveLimit) -> int:
             assert limit.in_flight < limit.limit
             return entered(limit)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(AdaptiveLimit, "enter", enter)
+            patch.setattr(AdaptiveLimit, "start_call", enter)
             tasks = [asyncio.create_task(call()) for _ in range(calls)]
             cancelled = 0
             while pending := [task for task in tasks if not task.done()]:
@@ -144,6 +144,6 @@ def test_under_any_order_of_events(seed: int, most: int, servers: int, calls: in
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert not [o for o in outcomes if o is not None and not isinstance(o, asyncio.CancelledError)]
         assert done >= calls - cancelled
-        assert [server.limit.in_flight for server in pool] == [0] * servers
+        assert [server.limit.in_flight for server in limited] == [0] * servers
 
     asyncio.run(asyncio.wait_for(run(), 10))

@@ -14,9 +14,9 @@ import pytest
 from sage_dialog.config import Caps, SamplingConfig
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
 from sage_dialog.llm.budget import Budget
-from sage_dialog.llm.client import Client
 from sage_dialog.llm.endpoint import Endpoint
-from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError
+from sage_dialog.llm.live_client import LiveClient
+from sage_dialog.llm.requests import FailureReason, RequestFailedError, RequestRejectedError
 from sage_dialog.llm.response_cache import ResponseCache
 
 START_S = 120
@@ -76,69 +76,71 @@ def url(model: Path) -> str:
         server.wait()
 
 
-def test_it_answers_once_and_then_the_journal_does(tmp_path: Path, url: str, model: Path) -> None:
-    response_cache = ResponseCache(tmp_path / "replies.sqlite")
+def test_a_repeated_request_is_answered_by_the_cache(tmp_path: Path, url: str, model: Path) -> None:
+    response_cache = ResponseCache(tmp_path / "responses.sqlite")
     sampling = {"temperature": 1.5, "max_tokens": 100}
     endpoint = Endpoint(base_urls=(url,), model=str(model), concurrency=4, sampling=sampling, max_invalid_responses=5)
-    client = Client(endpoint, response_cache, Budget(Caps(calls=60), {}, {}))
+    client = LiveClient(endpoint, response_cache, Budget(Caps(calls=60), {}, {}))
 
-    async def said(number: int) -> str | Reason:
-        request = client.request("judge", [{"role": "user", "content": f"w1 w2 w{number}"}])
+    async def text_of(number: int) -> str | FailureReason:
+        request = client.chat_request("judge", [{"role": "user", "content": f"w1 w2 w{number}"}])
         try:
-            return (await client.ask(request)).text
-        except NoReplyError as error:  # it went on talking, or said nothing, five times
+            return (await client.request(request)).text
+        except RequestFailedError as error:  # truncated or empty five times
             return error.reason
 
     numbers = range(3, 9)
-    first = dict(zip(numbers, client.in_order(said, numbers), strict=True))
-    replies = {number: text for number, text in first.items() if not isinstance(text, Reason)}
+    first = dict(zip(numbers, client.map(text_of, numbers), strict=True))
+    replies = {number: text for number, text in first.items() if not isinstance(text, FailureReason)}
     assert replies and set(" ".join(replies.values()).split()) <= set(WORDS)
-    assert set(first.values()) - set(replies.values()) <= {Reason.TRUNCATED, Reason.EMPTY}
-    (spent,) = response_cache.spent()
-    assert (spent.replies, spent.hits) == (len(replies), 0)
+    assert set(first.values()) - set(replies.values()) <= {FailureReason.TRUNCATED, FailureReason.EMPTY}
+    (spent,) = response_cache.usage()
+    assert (spent.responses, spent.hits) == (len(replies), 0)
     assert spent.completion_tokens >= sum(len(text.split()) for text in replies.values())
 
-    assert dict(zip(replies, client.in_order(said, replies), strict=True)) == replies
-    (again,) = response_cache.spent()
-    assert (again.replies, again.hits, again.failures) == (spent.replies, len(replies), spent.failures)
+    assert dict(zip(replies, client.map(text_of, replies), strict=True)) == replies
+    (again,) = response_cache.usage()
+    assert (again.responses, again.hits, again.failures) == (spent.responses, len(replies), spent.failures)
 
 
 def test_a_model_that_it_does_not_have_stops_the_run(tmp_path: Path, url: str) -> None:
-    client = Client(
+    client = LiveClient(
         Endpoint(base_urls=(url,), model="nobody/nothing"),
-        ResponseCache(tmp_path / "replies.sqlite"),
+        ResponseCache(tmp_path / "responses.sqlite"),
         Budget(Caps(), {}, {}),
     )
-    with pytest.raises(RefusedError, match="refused the request"):
-        list(client.in_order(client.ask, [client.request("judge", [{"role": "user", "content": "w1"}])]))
+    with pytest.raises(RequestRejectedError, match="refused the request"):
+        list(client.map(client.ask, [client.chat_request("judge", [{"role": "user", "content": "w1"}])]))
 
 
 def test_policies_are_sampled_from_it_as_text(tmp_path: Path, url: str, model: Path) -> None:
     """It takes one sample at a time, and neither top-k nor a repetition penalty."""
-    from sage_dialog.inference.engine import Finish, Prompt
+    from sage_dialog.inference.engine import FinishReason, Prompt
     from sage_dialog.inference.vllm.completions_engine import CompletionsEngine
 
     base = Policy.write_card(model, PolicyCard("sage_0", "base", False, "sage_0", weights_revision(model)))
-    response_cache = ResponseCache(tmp_path / "replies.sqlite")
-    client = Client(Endpoint(base_urls=(url,), model="policies", concurrency=1), response_cache, Budget(Caps(), {}, {}))
+    response_cache = ResponseCache(tmp_path / "responses.sqlite")
+    client = LiveClient(
+        Endpoint(base_urls=(url,), model="policies", concurrency=1), response_cache, Budget(Caps(), {}, {})
+    )
     none = {"top_k": None, "repetition_penalty": None, "logprobs": False}
     takes = {"token_prompts": False, "token_ids": False, "n": False, **none}
     engine = CompletionsEngine(base, [], 0, client=client, names={"sage_0": str(model)}, takes=takes)
     prompts = [Prompt(({"role": "user", "content": f"w1 w2 w{number}"},), (number,)) for number in range(3)]
     sampling, pieces = SamplingConfig(temperature=1.5, max_new_tokens=30), []
-    replies = engine.sample("sage_0", prompts, sampling, samples=3, heard=pieces.append)
+    replies = engine.sample("sage_0", prompts, sampling, samples=3, on_text=pieces.append)
     samples = [sample for row in replies for sample in row]
     assert [len(row) for row in replies] == [3, 3, 3]
     assert len({sample.text for sample in samples}) == 9
     assert {word for sample in samples for word in sample.text.split()} <= {word for word in WORDS if word != "<end>"}
-    assert {sample.finish for sample in samples} == {Finish.STOP, Finish.LENGTH}
+    assert {sample.finish for sample in samples} == {FinishReason.STOP, FinishReason.LENGTH}
     assert max(sample.tokens for sample in samples) == 30
     assert "".join(pieces) == replies[0][0].text
     assert engine.sample("sage_0", prompts, sampling, samples=3) == replies
-    assert response_cache.spent()[0].replies == 9
+    assert response_cache.usage()[0].responses == 9
     response_cache.drop()
     assert engine.sample("sage_0", prompts, sampling, samples=3) == replies  # it keeps to its seed
 
     wants_more = CompletionsEngine(base, [], 0, client=client, names={"sage_0": str(model)}, takes={**takes, "n": True})
-    with pytest.raises(RefusedError, match="1 of 3 samples"):
+    with pytest.raises(RequestRejectedError, match="1 of 3 samples"):
         wants_more.sample("sage_0", prompts, sampling, samples=3)

@@ -1,4 +1,4 @@
-"""A model that says what a test wants, behind a real response cache and budget."""
+"""A client with scripted responses, a real response cache and a budget."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 
 from sage_dialog.config import Caps
 from sage_dialog.llm.budget import Budget
-from sage_dialog.llm.endpoint import Endpoint, LLMClient
-from sage_dialog.llm.requests import Reply, Request
+from sage_dialog.llm.client import LLMClient
+from sage_dialog.llm.endpoint import Endpoint
+from sage_dialog.llm.requests import LLMResponse, Request
 from sage_dialog.llm.response_cache import ResponseCache
 
 PROMPTS = Path(__file__).parents[2] / "conf" / "base" / "prompts"
@@ -23,24 +24,24 @@ class Scripted(LLMClient):
     def __init__(self, say: Callable[[Request], str | Exception], *parts: Any) -> None:
         super().__init__(*parts)
         self.say = say
-        self.asked: list[Request] = []
-        self.announced: list[tuple[int, int | None]] = []
+        self.requests: list[Request] = []
+        self.estimates: list[tuple[int, int | None]] = []
 
-    async def ask(self, request: Request) -> Reply:
-        self.asked.append(request)
-        said = self.say(request)
-        if isinstance(said, Exception):
-            raise said
-        return Reply(said, 1, 1)
+    async def request(self, request: Request) -> LLMResponse:
+        self.requests.append(request)
+        response = self.say(request)
+        if isinstance(response, Exception):
+            raise response
+        return LLMResponse(response, 1, 1)
 
     async def drain(self) -> None:
         pass
 
-    def announce(self, requests: Any, calls: int | None = None) -> None:
+    def log_estimate(self, requests: Any, max_calls: int | None = None) -> None:
         requests = list(requests)
-        assert not self.asked or self.announced, "calls were made before they were announced"
-        self.announced.append((len(requests), calls))
-        super().announce(requests, calls)
+        assert not self.requests or self.estimates, "calls were made before the estimate was logged"
+        self.estimates.append((len(requests), max_calls))
+        super().log_estimate(requests, max_calls)
 
 
 @pytest.fixture
@@ -50,8 +51,8 @@ def prompts() -> Path:
 
 @pytest.fixture
 def scripted(tmp_path: Path) -> Any:
-    """Makes clients: a function from a request to what is said, fields of the endpoint, a share that may fail."""
-    response_cache = ResponseCache(tmp_path / "replies.sqlite")
+    """Return a factory of clients from a function of a request, fields of the endpoint, and a share that may fail."""
+    response_cache = ResponseCache(tmp_path / "responses.sqlite")
 
     def make(say: Any = lambda request: "", *, max_failed_share: float = 1.0, **endpoint: Any) -> Scripted:
         fields = {"base_urls": ["http://secret.example:8000/v1"], "model": "gpt-5-mini", "api_key": "sk-secret-key"}

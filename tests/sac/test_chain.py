@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sage_dialog.sac import Chain, Intent, Unparsed, normalised_label, parse, render
+from sage_dialog.sac import Chain, Intent, Unparsed, normalize_label, parse, render
 from sage_dialog.sac.chain import render_block
 
 # What a model or a forum post may put where it hurts: the form's own signs, newlines of every kind, look-alikes.
@@ -125,28 +125,28 @@ def test_null_is_a_value_and_not_the_word():
 
 
 @given(hostile_text)
-def test_a_normalised_label_is_a_label_or_none(text):
-    label = normalised_label(text)
+def test_a_normalize_label_is_a_label_or_none(text):
+    label = normalize_label(text)
     if label is not None:
         assert parse(render(Chain(Intent(label, label, (label,)), Intent(), ""))).state == Intent(
             label, label, (label,)
         )
-        assert normalised_label(label) == label
+        assert normalize_label(label) == label
         label.encode("utf-8")
 
 
 @given(labels)
 def test_normalising_changes_only_case_and_spaces_of_a_label(label):
-    assert normalised_label(label) in (" ".join(label.lower().split()), None)
+    assert normalize_label(label) in (" ".join(label.lower().split()), None)
 
 
 @pytest.mark.parametrize("text", ["", "  ", "null", " NULL ", "None", "n/a", "{}", "[:,]", "\u2028"])
 def test_words_for_nothing_are_no_label(text):
-    assert normalised_label(text) is None
+    assert normalize_label(text) is None
 
 
-def test_normalised_labels_read_like_words():
-    assert normalised_label("  Seeking {advice}:\n now ") == "seeking advice now"
+def test_normalize_labels_read_like_words():
+    assert normalize_label("  Seeking {advice}:\n now ") == "seeking advice now"
 
 
 @pytest.mark.parametrize(

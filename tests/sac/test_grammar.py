@@ -1,4 +1,4 @@
-"""Reading a chain while it is being written, at every cut, against `render` and `parse` of the whole."""
+"""Incremental parsing of a chain at every cut, against `render` and `parse` of the whole."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sage_dialog.sac import Chain, Intent, parse, render
-from sage_dialog.sac.grammar import FIELDS, Form, Progress, Value
+from sage_dialog.sac.grammar import FIELDS, BlockGrammar, FieldValue, ParserState
 
-FREE = Form.given({})
+FREE = BlockGrammar.with_values({})
 LETTERS = "nulx \xa0'#-é\U0001f600"
 SIGNS = [*LETTERS, *"{}[],:\n\x85\u2028", ", ", "null", "]} ", "]}", "} {", "u_emotion: ", ", a_topic: ["]
 
@@ -29,13 +29,13 @@ chains = st.builds(Chain, intents, intents, texts)
 HARD = Chain(Intent("null x", None, ("nul", "a", "a")), Intent(None, "u_motivation", ()), "{a_topic: [x]} ")
 
 
-def values_of(chain: Chain) -> dict[str, Value]:
+def values_of(chain: Chain) -> dict[str, FieldValue]:
     parts = [(intent.motivation, intent.emotion, intent.topics) for intent in (chain.state, chain.action)]
     return dict(zip(FIELDS, [value for part in parts for value in part], strict=True))
 
 
 def spans_of(chain: Chain) -> dict[str, tuple[int, int]]:
-    """Where each value stands in the rendered text: no label holds a colon, so that a key is first found as a key."""
+    """The span of each value in the rendered text. No label holds a colon, so a key is first found as a key."""
     text, spans = render(chain), {}
     for field, value in values_of(chain).items():
         start = text.index(f"{field}: ") + len(f"{field}: ")
@@ -46,84 +46,82 @@ def spans_of(chain: Chain) -> dict[str, tuple[int, int]]:
     return spans
 
 
-def completed(progress: Progress) -> str:
+def completed(state: ParserState) -> str:
     """Some text after which the message parses."""
     text = ""
-    while not progress.may_end:
-        more = (
-            progress.due or ("" if progress.label_may_end() else "x") or progress.form.literals[progress.part // 2 + 1]
-        )
-        after = progress.feed(more)
+    while not state.may_end:
+        more = state.required or ("" if state.label_may_end else "x") or state.grammar.literals[state.part // 2 + 1]
+        after = state.advance(more)
         assert after is not None
-        progress, text = after, text + more
+        state, text = after, text + more
     return text
 
 
 @given(chains)
 @example(HARD)
-def test_at_every_cut_the_field_under_way_and_what_stands_of_it_are_known(chain):
+def test_the_current_field_and_its_text_are_known_at_every_cut(chain):
     text, spans = render(chain), spans_of(chain)
     begun = len(text) - len(chain.utterance)
     for cut in range(len(text) + 1):
-        progress = FREE.start().feed(text[:cut])
-        assert progress is not None
-        assert progress.in_utterance == (cut >= begun)
+        state = FREE.initial_state().advance(text[:cut])
+        assert state is not None
+        assert state.in_utterance == (cut >= begun)
         here = [field for field, (start, stop) in spans.items() if start <= cut <= stop]
-        assert progress.field == (here[0] if here else None)
+        assert state.field == (here[0] if here else None)
         if here and here[0].endswith("_topic"):
             *whole, last = text[spans[here[0]][0] : cut].split(", ")
-            assert progress.topics == (*whole, *([last[:-1]] if last.endswith(",") else []))
-            assert progress.label == ("" if last.endswith(",") else last)
+            assert state.topics == (*whole, *([last[:-1]] if last.endswith(",") else []))
+            assert state.label == ("" if last.endswith(",") else last)
         elif here:
-            assert (progress.topics, progress.label) == ((), text[spans[here[0]][0] : cut])
+            assert (state.topics, state.label) == ((), text[spans[here[0]][0] : cut])
 
 
 @given(chains, st.data())
-def test_what_comes_in_pieces_is_read_like_what_comes_at_once(chain, data):
+def test_advancing_in_pieces_equals_advancing_at_once(chain, data):
     text = render(chain)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=12)))
-    progress = FREE.start()
+    state = FREE.initial_state()
     for start, stop in zip([0, *cuts], [*cuts, len(text)], strict=True):
-        progress = progress.feed(text[start:stop])
-    assert progress == FREE.start().feed(text)
+        state = state.advance(text[start:stop])
+    assert state == FREE.initial_state().advance(text)
 
 
 @given(chains, st.data())
 @example(HARD, None)
-def test_a_message_goes_on_exactly_where_some_message_that_begins_so_parses(chain, data):
+def test_a_prefix_is_accepted_exactly_where_some_continuation_parses(chain, data):
     text = render(chain)
     if data is not None:
         position = data.draw(st.integers(0, len(text)))
         text = text[:position] + data.draw(texts) + text[position + data.draw(st.integers(0, 3)) :]
     for cut in range(len(text) + 1):
-        progress = FREE.start().feed(text[:cut])
-        if progress is not None:
-            assert progress.may_end == isinstance(parse(text[:cut]), Chain)
-            assert isinstance(parse(text[:cut] + completed(progress)), Chain)
+        state = FREE.initial_state().advance(text[:cut])
+        if state is not None:
+            assert state.may_end == isinstance(parse(text[:cut]), Chain)
+            assert isinstance(parse(text[:cut] + completed(state)), Chain)
         else:
             assert not isinstance(parse(text), Chain)
 
 
 @given(chains, st.sets(st.sampled_from(FIELDS)), st.data())
-def test_with_given_values_only_messages_that_hold_them_go_on(chain, given_fields, data):
+def test_with_fixed_values_only_messages_with_these_values_are_accepted(chain, fixed_fields, data):
     values = values_of(chain)
-    form = Form.given({field: values[field] for field in given_fields})
+    grammar = BlockGrammar.with_values({field: values[field] for field in fixed_fields})
     text = render(chain)
     cut = data.draw(st.integers(0, len(text)))
-    progress = form.start().feed(text[:cut])
-    assert progress is not None
-    read = parse(text[:cut] + completed(progress))
+    state = grammar.initial_state().advance(text[:cut])
+    assert state is not None
+    read = parse(text[:cut] + completed(state))
     assert isinstance(read, Chain)
-    assert {field: values_of(read)[field] for field in given_fields} == {field: values[field] for field in given_fields}
+    assert {field: values_of(read)[field] for field in fixed_fields} == {field: values[field] for field in fixed_fields}
 
     other = data.draw(chains)
-    differs = any(values_of(other)[field] != values[field] for field in given_fields)
-    assert (form.start().feed(render(other)) is None) == differs
+    differs = any(values_of(other)[field] != values[field] for field in fixed_fields)
+    assert (grammar.initial_state().advance(render(other)) is None) == differs
 
 
 @given(chains, st.data())
 @example(HARD, None)
-def test_labels_that_go_on_or_may_begin_are_named_with_what_must_come_before(chain, data):
+def test_label_positions_name_labels_that_may_continue_or_begin(chain, data):
     text, spans = render(chain), spans_of(chain)
     before = 0
     for field, (start, stop) in spans.items():
@@ -131,38 +129,41 @@ def test_labels_that_go_on_or_may_begin_are_named_with_what_must_come_before(cha
         begin = start
         for label in value if isinstance(value, tuple) else (text[start:stop],):
             for cut in range(before, begin + len(label) + 1):
-                progress = FREE.start().feed(text[:cut])
-                assert (field, text[cut:begin], text[begin:cut]) in progress.openings()
+                state = FREE.initial_state().advance(text[:cut])
+                assert (field, text[cut:begin], text[begin:cut]) in state.label_positions()
             before = begin + len(label)
             begin = before + len(", ")
         before = stop
 
 
 @given(chains, texts, st.lists(labels, max_size=3), st.data())
-def test_what_may_follow_and_what_is_said_of_the_words_is_the_same_after_the_likeness(chain, following, words, data):
+def test_the_canonical_state_has_the_same_continuations_and_keywords(chain, following, words, data):
     text = render(chain)
     words += data.draw(st.lists(st.sampled_from([*chain.state.topics, *chain.action.topics, "一"]), max_size=2))
-    progress = FREE.start().feed(text[: data.draw(st.integers(0, len(text)))])
-    likeness = progress.likeness(words)
-    assert (progress.field, progress.due, progress.may_end) == (likeness.field, likeness.due, likeness.may_end)
-    assert set(words).intersection(progress.topics) == set(words).intersection(likeness.topics)
-    assert progress.label == likeness.label or not any(
-        word.startswith(begun.label) for word in words for begun in (progress, likeness)
+    state = FREE.initial_state().advance(text[: data.draw(st.integers(0, len(text)))])
+    canonical = state.canonical(words)
+    assert (state.field, state.required, state.may_end) == (canonical.field, canonical.required, canonical.may_end)
+    assert set(words).intersection(state.topics) == set(words).intersection(canonical.topics)
+    assert state.label == canonical.label or not any(
+        word.startswith(begun.label) for word in words for begun in (state, canonical)
     )
-    one, other = progress.feed(following), likeness.feed(following)
+    one, other = state.advance(following), canonical.advance(following)
     assert (one is None) == (other is None)
-    assert one is None or one.likeness(words) == other.likeness(words)
+    assert one is None or one.canonical(words) == other.canonical(words)
 
 
-def test_likenesses_are_few():
+def test_canonical_states_are_few():
     texts = [f"{{u_motivation: {label}" for label in ("sad", "so so", "nuxx", "humor", "calm")]
-    assert len({FREE.start().feed(text).likeness(("humor",)) for text in texts}) == 2
+    assert len({FREE.initial_state().advance(text).canonical(("humor",)) for text in texts}) == 2
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "error"),
     [
-        ({"motivation": "humor"}, r"'motivation' is no field of the form, which has u_motivation, u_emotion,"),
+        (
+            {"motivation": "humor"},
+            r"'motivation' is not a field of the blocks; the fields are u_motivation, u_emotion,",
+        ),
         ({"a_motivation": "a, b"}, r"a_motivation 'a, b' holds ',', which the text form reserves"),
         ({"u_emotion": "null"}, r"u_emotion is the word 'null'; use None"),
         ({"a_topic": ("fine", "[")}, r"a_topic '\[' holds '\['"),
@@ -170,6 +171,6 @@ def test_likenesses_are_few():
         ({"a_emotion": ("calm",)}, r"a_emotion takes one label or null, not \['calm'\]"),
     ],
 )
-def test_a_value_that_the_form_cannot_hold_is_refused(values, said):
-    with pytest.raises(ValueError, match=said):
-        Form.given(values)
+def test_an_invalid_value_is_refused(values, error):
+    with pytest.raises(ValueError, match=error):
+        BlockGrammar.with_values(values)

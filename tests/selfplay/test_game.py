@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sage_dialog.inference.engine import Finish, Sample
-from sage_dialog.roles.protocols import Declined
-from sage_dialog.selfplay.views import Outcome
+from sage_dialog.inference.engine import FinishReason, Sample
+from sage_dialog.roles.protocols import NoChoice
+from sage_dialog.selfplay.game_state import Outcome
 
 PROJECT = Path(__file__).parents[2]
 SITUATIONS = [("a", "I lost my keys."), ("b", "I won a race."), ("c", "My dog is ill.")]
@@ -28,7 +28,7 @@ def test_candidates_that_nobody_may_say_are_kept_with_the_reason_and_never_shown
         0: "no blocks at all",
         1: say("Good words."),
         2: say("   "),
-        3: Sample(say("A long answer that never"), 50, Finish.LENGTH),
+        3: Sample(say("A long answer that never"), 50, FinishReason.LENGTH),
         4: say("Other good words."),
     }
     chooser = selector()
@@ -97,7 +97,11 @@ def test_turns_count_messages_with_the_situation(play, game, engine, say, max_tu
 def test_a_user_whom_nobody_can_hear_ends_the_dialogue_after_some_attempts(
     play, game, engine, say, user_says: str, outcome: Outcome
 ) -> None:
-    replies = {"blocks": "{u_motivation", "nothing": say(""), "no end": Sample(say("and then"), 50, Finish.LENGTH)}
+    replies = {
+        "blocks": "{u_motivation",
+        "nothing": say(""),
+        "no end": Sample(say("and then"), 50, FinishReason.LENGTH),
+    }
     scripted = engine(lambda policy, prompt, j: say("Yes.") if policy == "agent" else replies[user_says])
     assert ended(play, game, scripted, user_attempts=3) == (outcome, 2)
     items = [prompt.item for policy, prompt, _ in scripted.asked if policy == "user"]
@@ -143,7 +147,7 @@ def test_without_a_valid_or_a_good_candidate_the_dialogue_ends_and_keeps_them(
     assert (rejected.outcome, len(rejected.messages)) == (Outcome.NO_GOOD_CANDIDATE, 3)
     assert rejected.candidates[3][1] is None
 
-    unread = selector(rejects=lambda choice: True, why=Declined.UNREADABLE)
+    unread = selector(rejects=lambda choice: True, why=NoChoice.UNREADABLE)
     (dialogue,) = play(engine(lambda *_: say("Yes.")), game(selector=unread, candidates=3, redraws=2), SITUATIONS[:1])
     assert (dialogue.outcome, len(unread.seen)) == (Outcome.UNREADABLE_CHOICE, 1)
 

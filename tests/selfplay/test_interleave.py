@@ -18,9 +18,9 @@ class FailedError(Exception):
 
 
 @pytest.fixture
-def searched(policies, situations, search_dials, tmp_path):
+def searched(policies, situations, search_config, tmp_path):
     def run(engine, chooser, at_once: int = 2, shard_size: int = 2, situation_texts=TEXTS):
-        config = search_dials.model_copy(update={"shards_at_once": at_once, "shard_size": shard_size, "redraws": 0})
+        config = search_config.model_copy(update={"shards_at_once": at_once, "shard_size": shard_size, "redraws": 0})
         system_prompts = {"listener": "You listen.", "speaker": "You share."}
         players = policies["agent"], policies["user"]
         return search(

@@ -7,10 +7,10 @@ import pytest
 from sage_dialog.config import FineTuning, Preference, SacAugmentation, SamplingConfig, SelfPlay, Sft
 from sage_dialog.pipeline_registry import register_pipelines
 from sage_dialog.pipelines import preference, self_play
-from sage_dialog.training.checkpoints import Trained
+from sage_dialog.training.checkpoints import TrainingResult
 
 TRAINING = FineTuning(learning_rate=1e-3, batch_size=1)
-DIALS = {
+CONFIG = {
     "sft": Sft(training=TRAINING),
     "self_play": SelfPlay(agent=SamplingConfig(), user=SamplingConfig(), training=TRAINING),
     "preference": Preference(learning_rate=1e-3, batch_size=1),
@@ -54,13 +54,13 @@ def test_the_catalog_has_a_training_s_tables_before_its_policy(
     policy: str, monkeypatch: pytest.MonkeyPatch, policies, tmp_path
 ) -> None:
     """With the policy goes the scratch folder, so a run killed between the two would have to train again."""
-    made = Trained("log", "left out", policies["agent"])
-    for trainer in ("sft.fine_tune", "preference.prefer"):
+    made = TrainingResult("log", "left out", policies["agent"])
+    for trainer in ("sft.fine_tune", "dpo.preference_tune"):
         monkeypatch.setattr(f"sage_dialog.training.{trainer}", lambda *_, **named: made)
     monkeypatch.setattr("sage_dialog.training_data.refinement.refinement_mix", lambda *_: None)
     (node,) = (node for node in register_pipelines()[policy].nodes if policy in node.outputs)
     inputs = {name: policies["agent"] for name in node.inputs}
-    inputs |= {f"params:{stage}": config for stage, config in DIALS.items()}
+    inputs |= {f"params:{stage}": config for stage, config in CONFIG.items()}
     inputs |= {"params:scratch": str(tmp_path), "params:seed": 0, "params:threads": 1}
     outputs = node.run({name: inputs[name] for name in node.inputs})
     assert list(outputs.items()) == list(

@@ -8,15 +8,15 @@ from contextlib import suppress
 
 from sage_dialog.dialogue import Message
 from sage_dialog.selfplay import progress
+from sage_dialog.selfplay.game_state import GameState, Outcome
 from sage_dialog.selfplay.search import search
-from sage_dialog.selfplay.views import Dialogue, Outcome
 
 
 def test_it_moves_by_replies_and_a_dialogue_that_ended_early_is_whole(monkeypatch, caplog) -> None:
     clock = iter([0.0, 100.0, 100.0 + 300.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     caplog.set_level(logging.INFO)
-    dialogues = [Dialogue.opened(str(number), "Hello.") for number in range(4)]
+    dialogues = [GameState.from_situation(str(number), "Hello.") for number in range(4)]
     with progress.Progress("search agent", dialogues=20, finished=8, max_turns=12) as shown:
         for dialogue in dialogues:
             dialogue.messages.extend([Message("assistant", "Hi.")] * 5)
@@ -33,11 +33,11 @@ def test_it_moves_by_replies_and_a_dialogue_that_ended_early_is_whole(monkeypatc
 
 
 def test_what_an_earlier_run_has_played_is_played(
-    monkeypatch, caplog, policies, situations, search_dials, selector, engine, say, tmp_path
+    monkeypatch, caplog, policies, situations, search_config, selector, engine, say, tmp_path
 ) -> None:
     monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
     caplog.set_level(logging.INFO, "sage_dialog.selfplay.progress")
-    config = search_dials.model_copy(update={"shards_at_once": 1})
+    config = search_config.model_copy(update={"shards_at_once": 1})
 
     def told(reply) -> list[int]:
         caplog.clear()

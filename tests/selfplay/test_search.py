@@ -50,10 +50,10 @@ def until(replies: int, reply, end):
 
 
 @pytest.fixture
-def searched(policies, situations, search_dials, selector, tmp_path):
+def searched(policies, situations, search_config, selector, tmp_path):
     """Run a search over TEXTS."""
 
-    def run(engine, scratch="scratch", seed=0, chooser=None, config=search_dials, system_prompts=PREAMBLES):
+    def run(engine, scratch="scratch", seed=0, chooser=None, config=search_config, system_prompts=PREAMBLES):
         return search(
             engine,
             policies["agent"],
@@ -69,7 +69,7 @@ def searched(policies, situations, search_dials, selector, tmp_path):
     return run
 
 
-def test_tables_hold_every_candidate_and_every_message(searched, engine, say, search_dials) -> None:
+def test_tables_hold_every_candidate_and_every_message(searched, engine, say, search_config) -> None:
     candidates, trajectories = searched(engine(hashed(say)))
     assert candidates.schema == CANDIDATES
     assert trajectories.schema == TRAJECTORIES
@@ -82,7 +82,7 @@ def test_tables_hold_every_candidate_and_every_message(searched, engine, say, se
     ]
     assert all(row["u_emotion"] == chosen[n]["u_emotion"] is not None for n, row in enumerate(replies))
     turns = {(row["situation_id"], row["turn"]) for row in candidates.to_pylist()}
-    assert candidates.num_rows == len(turns) * search_dials.candidates
+    assert candidates.num_rows == len(turns) * search_config.candidates
     assert {row["valid"] for row in candidates.to_pylist()} == {True, False}
     assert all((row["invalid_reason"] is None) == row["valid"] for row in candidates.to_pylist())
     openings = [row for row in messages if row["turn"] == 0]
@@ -99,19 +99,19 @@ def test_situations_that_begin_alike_stay_apart(searched, engine, say) -> None:
     assert first == {f"train-{n}": f"You said: {text}" for n, text in enumerate(TEXTS)}
 
 
-def test_shards_do_not_change_the_rows(searched, engine, say, search_dials) -> None:
+def test_shards_do_not_change_the_rows(searched, engine, say, search_config) -> None:
     one = searched(engine(hashed(say)))
     for size, at_once in itertools.product((1, 3, 8, 100), (1, 2, 3)):
-        config = search_dials.model_copy(update={"shard_size": size, "shards_at_once": at_once})
+        config = search_config.model_copy(update={"shard_size": size, "shards_at_once": at_once})
         assert searched(engine(hashed(say)), scratch=f"{size}/{at_once}", config=config) == one
 
 
-def test_shards_under_way_take_up_those_of_a_run_with_fewer(searched, engine, say, search_dials) -> None:
+def test_shards_under_way_take_up_those_of_a_run_with_fewer(searched, engine, say, search_config) -> None:
     """How many take turns decides nothing, so it may be changed between a kill and the next run."""
     with pytest.raises(StoppedError):
         searched(engine(until(95, hashed(say), stop)))
     resumed, whole = engine(hashed(say)), engine(hashed(say))
-    config = search_dials.model_copy(update={"shards_at_once": 1})
+    config = search_config.model_copy(update={"shards_at_once": 1})
     assert searched(resumed, config=config) == searched(whole, scratch="whole")
     assert 0 < len(resumed.asked) < len(whole.asked)
 
@@ -148,19 +148,19 @@ def test_a_killed_search_leaves_only_whole_shards(searched, engine, say, tmp_pat
     assert not half_written.exists()
 
 
-def test_other_inputs_never_meet_the_shards_of_these(searched, engine, say, selector, search_dials) -> None:
+def test_other_inputs_never_meet_the_shards_of_these(searched, engine, say, selector, search_config) -> None:
     searched(engine(hashed(say)))
-    warmer = search_dials.agent.model_copy(update={"temperature": 1.3})
+    warmer = search_config.agent.model_copy(update={"temperature": 1.3})
     for change in (
         {"seed": 1},
         {"chooser": selector(name="another")},
         {"system_prompts": {**PREAMBLES, "listener": "You joke."}},
-        {"config": search_dials.model_copy(update={"agent": warmer})},
-        {"config": search_dials.model_copy(update={"max_turns": 4})},
-        {"config": search_dials.model_copy(update={"user_attempts": 1})},
-        {"config": search_dials.model_copy(update={"one_question": False})},
-        {"config": search_dials.model_copy(update={"steering": Steering(fixed={"a_topic": ("dogs",)})})},
-        {"config": search_dials.model_copy(update={"steering": Steering(fixed={"a_topic": ("dogs", "cats")})})},
+        {"config": search_config.model_copy(update={"agent": warmer})},
+        {"config": search_config.model_copy(update={"max_turns": 4})},
+        {"config": search_config.model_copy(update={"user_attempts": 1})},
+        {"config": search_config.model_copy(update={"one_question": False})},
+        {"config": search_config.model_copy(update={"steering": Steering(fixed={"a_topic": ("dogs",)})})},
+        {"config": search_config.model_copy(update={"steering": Steering(fixed={"a_topic": ("dogs", "cats")})})},
     ):
         scripted = engine(hashed(say))
         searched(scripted, **change)
@@ -232,20 +232,20 @@ def test_a_shard_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch) ->
     assert not list(tmp_path.glob("*shard*")) and not Shards(tmp_path).finished(0)
 
 
-def test_training_dials_do_not_cost_the_played_dialogues(searched, engine, say, search_dials) -> None:
+def test_training_dials_do_not_cost_the_played_dialogues(searched, engine, say, search_config) -> None:
     searched(engine(hashed(say)))
     scripted = engine(hashed(say))
-    searched(scripted, config=search_dials.model_copy(update={"replay_share": 0.9}))
+    searched(scripted, config=search_config.model_copy(update={"replay_share": 0.9}))
     assert scripted.asked == []
 
 
 def test_a_search_plays_train_situations_drawn_by_seed(
-    policies, situations, search_dials, selector, engine, say, tmp_path
+    policies, situations, search_config, selector, engine, say, tmp_path
 ) -> None:
     import pyarrow as pa
 
     table = pa.concat_tables([situations(TEXTS), situations(TEXTS, split="valid")])
-    config = search_dials.model_copy(update={"situations": 3})
+    config = search_config.model_copy(update={"situations": 3})
 
     def played(seed: int) -> set[str]:
         _, trajectories = search(
@@ -267,7 +267,7 @@ def test_a_search_plays_train_situations_drawn_by_seed(
 
 
 def test_a_table_without_train_situations_says_what_to_do(
-    policies, situations, search_dials, selector, engine, tmp_path
+    policies, situations, search_config, selector, engine, tmp_path
 ) -> None:
     with pytest.raises(ValueError, match=r"no train situation; run kedro run --pipelines data_processing"):
         search(
@@ -275,7 +275,7 @@ def test_a_table_without_train_situations_says_what_to_do(
             policies["agent"],
             policies["user"],
             situations([]),
-            search_dials,
+            search_config,
             PREAMBLES,
             selector(),
             0,
@@ -290,11 +290,11 @@ def evaluation() -> Evaluation:
 
 
 def test_the_agent_is_steered_and_the_user_is_not(
-    policies, situations, searched, engine, say, evaluation, search_dials, tmp_path
+    policies, situations, searched, engine, say, evaluation, search_config, tmp_path
 ) -> None:
     steering = Steering(boosts={"a_motivation": {"humor": 4.0}})
     of_search, of_rollout = engine(hashed(say)), engine(lambda *_: say("Yes."))
-    searched(of_search, config=search_dials.model_copy(update={"steering": steering}))
+    searched(of_search, config=search_config.model_copy(update={"steering": steering}))
     config = evaluation.model_copy(update={"steering": steering})
     held_out = situations(TEXTS, split="test")
     rollout(of_rollout, policies["agent"], policies["user"], held_out, config, PREAMBLES, 0, tmp_path)
@@ -316,7 +316,7 @@ def test_an_agent_without_blocks_plays_unsteered_and_it_is_said(
 
 
 def test_policies_draw_the_same_numbers_in_rollouts_and_their_own_in_searches(
-    policies, situations, engine, say, evaluation, search_dials, selector, tmp_path
+    policies, situations, engine, say, evaluation, search_config, selector, tmp_path
 ) -> None:
     """Two policies that are compared differ by what they are and not by luck."""
 
@@ -330,7 +330,7 @@ def test_policies_draw_the_same_numbers_in_rollouts_and_their_own_in_searches(
         return lambda scripted: rollout(scripted, agent, user, table, evaluation, PREAMBLES, 0, tmp_path)
 
     def searched(agent):
-        user, table, config = policies["user"], situations(TEXTS), search_dials
+        user, table, config = policies["user"], situations(TEXTS), search_config
         return lambda scripted: search(scripted, agent, user, table, config, PREAMBLES, selector(), 0, tmp_path)
 
     assert seeded(rolled(policies["agent"])) == seeded(rolled(policies["user"])) != set()

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import MODEL
 from faulty_server import FaultyServer
+from live_program import MODEL
 
 from sage_dialog.config import Caps
 from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm import server as server_module
 from sage_dialog.llm.budget import Budget, CapReachedError
-from sage_dialog.llm.client import Client
 from sage_dialog.llm.endpoint import Endpoint
+from sage_dialog.llm.live_client import LiveClient
 from sage_dialog.llm.response_cache import ResponseCache
 from sage_dialog.roles.llm.selector import LLMSelector
 from sage_dialog.selfplay.search import search
@@ -32,18 +32,18 @@ def answer(body: dict[str, Any]) -> str:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
     monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(server_module, "_MOST_WAIT_S", 0.01)
+    monkeypatch.setattr(server_module, "_MAX_WAIT_S", 0.01)
     with FaultyServer(reply=answer, share=0.2, latency_s=0.002) as running:
         yield running
 
 
 @pytest.fixture
-def searched(policies, situations, search_dials, tmp_path, server) -> Callable[..., Any]:
+def searched(policies, situations, search_config, tmp_path, server) -> Callable[..., Any]:
     def run(engine: Any, scratch: str, at_once: int = 3, caps: Caps | None = None) -> Any:
-        response_cache = ResponseCache(tmp_path / scratch / "replies.sqlite")
+        response_cache = ResponseCache(tmp_path / scratch / "responses.sqlite")
         endpoint = Endpoint(base_urls=(server.url,), model=MODEL, sampling={"max_tokens": 50}, timeout_s=10)
-        client = Client(endpoint, response_cache, Budget(caps or Caps(), {}, {}))
-        config = search_dials.model_copy(update={"shard_size": 2, "shards_at_once": at_once, "redraws": 1})
+        client = LiveClient(endpoint, response_cache, Budget(caps or Caps(), {}, {}))
+        config = search_config.model_copy(update={"shard_size": 2, "shards_at_once": at_once, "redraws": 1})
         table, players = (
             situations([f"My bike was stolen, for the {n}. time." for n in range(8)]),
             list(policies.values()),

@@ -20,7 +20,7 @@ import pytest
 from sage_dialog import schemas
 from sage_dialog.config import FineTuning, SamplingConfig, SelfPlay
 from sage_dialog.core.policies import Policy
-from sage_dialog.roles.protocols import Choice, Declined
+from sage_dialog.roles.protocols import Choice, NoChoice
 from sage_dialog.selfplay.search import search
 
 SAMPLING = SamplingConfig(temperature=1.2, top_k=30, max_new_tokens=18)
@@ -32,7 +32,7 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
-import test_self_play as game
+import test_with_real_engine as game
 from sage_dialog.core.policies import Policy
 
 base, agent, user, scratch = map(Path, sys.argv[1:5])
@@ -57,7 +57,7 @@ class WordySelector:
     def expect(self, choices: int) -> None:
         pass
 
-    def select(self, choices: list[Choice]) -> list[int | Declined]:
+    def select(self, choices: list[Choice]) -> list[int | NoChoice]:
         return [max(range(len(choice.candidates)), key=lambda j: choice.candidates[j]) for choice in choices]
 
 

@@ -1,12 +1,12 @@
-"""A base of a few thousand parameters and conversations to train on."""
+"""A base of a few thousand parameters, conversations to train on, and scripted evaluations."""
 
 from __future__ import annotations
 
-import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
 from sage_dialog.config import BaseModelConfig
+from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.microworld.base_model import train_base
 from sage_dialog.microworld.base_text import documents
 from sage_dialog.microworld.world import load_world
@@ -29,7 +29,7 @@ def base(make_base):
 
 
 @pytest.fixture
-def conversations() -> pa.Table:
+def conversations() -> DataFrame:
     rows = [
         {
             "conversation_id": f"c{number}",
@@ -44,4 +44,23 @@ def conversations() -> pa.Table:
         }
         for number in range(6)
     ]
-    return pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS)
+    return from_rows(rows, schemas.SFT_CONVERSATIONS)
+
+
+@pytest.fixture
+def held_out_losses(monkeypatch):
+    """Return a function that sets the losses of the evaluations of a training."""
+    import torch
+    import trl
+
+    def set_losses(losses, kind=trl.SFTTrainer):
+        original = kind.prediction_step
+
+        def step(trainer, *args, **kwargs):
+            _, *others = original(trainer, *args, **kwargs)
+            number = round(trainer.state.global_step / trainer.state.max_steps * 10) - 1
+            return torch.tensor(losses[number]), *others
+
+        monkeypatch.setattr(kind, "prediction_step", step)
+
+    return set_losses

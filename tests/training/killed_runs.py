@@ -1,4 +1,4 @@
-"""A whole run in a process of its own, which kills itself at a chosen moment of its work on disk."""
+"""A whole run in its own process, which kills itself at a given event of the file system."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 from scripted_engine import ScriptedEngine
 
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
-from sage_dialog.inference.engine import Finish, Prompt, Sample
+from sage_dialog.inference.engine import FinishReason, Prompt, Sample
 from sage_dialog.sac import Chain, Intent, render
 
 PROJECT = Path(__file__).parents[2]
@@ -40,18 +40,18 @@ SMALL: dict[str, Any] = {
     },
     "preference": {"pairs": 4},
 }  # fmt: skip
-"""A road to the last policy, which takes seconds: nothing is learnt, and what is said is thought up."""
+"""Parameters of a run up to the last policy within seconds, with scripted replies."""
 
 
 class Writer(ScriptedEngine):
-    """What a policy says follows from its weights, the prompt and the sample's number."""
+    """An engine whose replies depend on the policy's weights, the prompt and the sample's number only."""
 
     def __init__(self, base: Policy, policies: Sequence[Policy], seed: int, threads: int | None) -> None:
         self._weights = {policy.name: policy.revision() for policy in (base, *policies)}
         self._seed = seed
-        super().__init__(self._said, fingerprint_inputs={"weights": self._weights})
+        super().__init__(self._reply, fingerprint_inputs={"weights": self._weights})
 
-    def _said(self, policy: str, prompt: Prompt, number: int) -> Sample:
+    def _reply(self, policy: str, prompt: Prompt, number: int) -> Sample:
         choices = random.Random(repr((self._weights[policy], self._seed, prompt, number)))
 
         def intent() -> Intent:
@@ -59,11 +59,11 @@ class Writer(ScriptedEngine):
             return Intent(choices.choice(("comfort", "sharing")), choices.choice(emotions), (choices.choice(topics),))
 
         text = " ".join(choices.choices(WORDS, k=9))
-        return Sample(render(Chain(intent(), intent(), f"{text.capitalize()}.")), 30, Finish.STOP)
+        return Sample(render(Chain(intent(), intent(), f"{text.capitalize()}.")), 30, FinishReason.STOP)
 
 
 def write_world(folder: Path) -> None:
-    """Raw data and a base, `folder/data`, as a run of long ago would have left them, and the configuration."""
+    """Write raw data and a base to `folder/data`, as an earlier run would, and the configuration."""
     import torch
     from block_writers import byte_level
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -88,9 +88,10 @@ def write_world(folder: Path) -> None:
 
 
 def run(folder: Path, kill_at: int | None) -> None:
-    """Run the road on `folder/data`; what it says goes to `folder/log`.
+    """Run the pipelines on `folder/data`, with the output in `folder/log`.
 
-    Dies at event `kill_at` of the file system below `folder/data`; else says in `folder/events` how many there were.
+    The process kills itself at event `kill_at` of the file system below `folder/data`, or writes the number of events
+    to `folder/events`.
     """
     begin(folder)
     count, below = itertools.count(), str(folder / "data")
@@ -110,11 +111,11 @@ def run(folder: Path, kill_at: int | None) -> None:
 
 
 def begin(folder: Path) -> None:
-    """The project in this process, with data and configuration of its own."""
+    """Set up the project in this process, with its own data and configuration."""
     import torch
     from kedro.framework.startup import bootstrap_project
 
-    gc.freeze()  # what was imported beforehand is not looked through again and again
+    gc.freeze()  # the garbage collector skips what was imported before
     os.environ["SAGE_DATA"] = str(folder / "data")
     torch.set_num_threads(1)
     bootstrap_project(PROJECT)
@@ -122,7 +123,7 @@ def begin(folder: Path) -> None:
 
 
 def session_run(folder: Path, pipelines: list[str], **selection: Any) -> None:
-    """As `kedro run --env test --pipelines …`."""
+    """Run pipelines as `kedro run --env test --pipelines …` does."""
     from kedro.framework.session import KedroSession
 
     with KedroSession.create(
@@ -132,7 +133,7 @@ def session_run(folder: Path, pipelines: list[str], **selection: Any) -> None:
 
 
 def made(folder: Path) -> dict[str, str]:
-    """What the latest versions of all tables and policies hold, as sha256 by file."""
+    """Return the sha256 of each file of the latest versions of all tables and policies."""
     found = {}
     for entry in sorted((folder / "data").glob("0[2-7]*/*")):
         latest = max(path for path in entry.iterdir() if not path.name.startswith("."))

@@ -1,4 +1,4 @@
-"""Imported ahead of processes that run the project: what each of them would find out for itself, and alike."""
+"""Preloaded by a fork server: the registry and the code analysis, which are the same in every process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes of a training as tests want them; `LAUNCHED` in the environment says what they do."""
+"""Worker processes with test behaviour, selected by the environment variable `LAUNCHED`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from sage_dialog.config import Launcher
 from sage_dialog.training import checkpoints, launch, worker
 from sage_dialog.training.checkpoints import TrainingRunDir
 
+RUN_JOB = worker.run_job
 PROJECT = Path(__file__).parents[2]
-TWO = Launcher(config=str(PROJECT / "conf/accelerate/ddp.yaml"), processes=2)
+TWO = Launcher(config=str(PROJECT / "conf/accelerate/ddp.yaml"), num_processes=2)
 
 
 def train(job: Path) -> None:
-    """The real thing with a checkpoint at each step; the first process kills itself at rename `KILL_AT` in scratch."""
-    checkpoints.EVERY_S, checkpoints.COST = 0.0, float("inf")
+    """Train with a checkpoint at each step; the first process kills itself at rename `KILL_AT` in scratch."""
+    checkpoints.MIN_INTERVAL_S, checkpoints.MAX_TIME_SHARE = 0.0, float("inf")
     count, kill_at = itertools.count(), int(os.environ.get("KILL_AT", "-1"))
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -29,11 +30,11 @@ def train(job: Path) -> None:
 
     if os.environ["RANK"] == "0":
         sys.addaudithook(watch)
-    launch.work(job)
+    RUN_JOB(job)
 
 
 def idle(job: Path) -> None:
-    """Tell who is there, and wait."""
+    """Write the process ids, and wait."""
     pids = job.parent / f".{os.environ['RANK']}"
     pids.write_text(f"{os.getpid()} {os.getppid()}")
     pids.rename(job.parent / f"rank-{os.environ['RANK']}")
@@ -48,15 +49,15 @@ def fail(job: Path) -> None:
 
 
 def start(folder: Path) -> None:
-    """What a node does for a training in two processes."""
+    """Launch two worker processes."""
     (folder / "job").mkdir(parents=True)
     launch.WORKER = "launched"
-    launch._launch(TWO, 1, "sage_t", TrainingRunDir(folder))
+    launch.launch_workers(TWO, 1, "sage_t", TrainingRunDir(folder))
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "start":
         start(Path(sys.argv[2]))
     else:
-        worker.work = {"train": train, "idle": idle, "fail": fail}[os.environ["LAUNCHED"]]
+        worker.run_job = {"train": train, "idle": idle, "fail": fail}[os.environ["LAUNCHED"]]
         worker.main(Path(sys.argv[1]))

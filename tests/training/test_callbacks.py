@@ -1,45 +1,45 @@
-"""What a training tells of itself: its log, what it left out, what it measured on rows held out."""
+"""The outputs of a training besides the policy: its log, its rejects, evaluation on held-out examples."""
 
 from __future__ import annotations
 
 import logging
 import math
 
-import pyarrow as pa
+import pandas as pd
 import pytest
 
 from sage_dialog import schemas
 from sage_dialog.config import FineTuning, LoraSettings, Preference
-from sage_dialog.training import dpo as preference
-from sage_dialog.training import sft
+from sage_dialog.core.tables import DataFrame, from_rows, to_rows
+from sage_dialog.training import dpo, sft
 from sage_dialog.training.callbacks import training_log
-from sage_dialog.training.dpo import prefer
-from sage_dialog.training.policy_model import apart
-from sage_dialog.training.sft import fine_tune, spoken_in
+from sage_dialog.training.dpo import preference_tune
+from sage_dialog.training.sft import dialogue_group, fine_tune
+from sage_dialog.training.trainer import train_eval_split
 
-DIALS = FineTuning(learning_rate=1e-2, batch_size=2, epochs=2.0, max_length=200)
+CONFIG = FineTuning(learning_rate=1e-2, batch_size=2, epochs=2.0, max_length=200)
 LORA = LoraSettings(r=4, alpha=8)
 
 
 def trained(base, conversations, scratch, **config):
-    tuning = DIALS.model_copy(update=config)
+    tuning = CONFIG.model_copy(update=config)
     return fine_tune("sage_t", base, None, conversations, tuning, LORA, 0, scratch, blocks=True, threads=1)
 
 
-def pairs(*turns: tuple[str, int], chosen: str = "You can do this.") -> pa.Table:
+def pairs(*turns: tuple[str, int], chosen: str = "You can do this.") -> DataFrame:
     prompt = [{"role": "user", "content": "My boss took the roses."}]
     rows = [
         {"situation_id": situation, "turn": turn, "prompt": prompt, "chosen": chosen, "rejected": f"Lol {n}."}
         for n, (situation, turn) in enumerate(turns)
     ]
-    return pa.Table.from_pylist(rows, schema=schemas.DPO_PAIRS)
+    return from_rows(rows, schemas.DPO_PAIRS)
 
 
-def test_the_log_has_every_step_and_the_line_has_the_totals(base, conversations, tmp_path, caplog) -> None:
+def test_the_table_has_every_step_and_the_log_message_the_totals(base, conversations, tmp_path, caplog) -> None:
     caplog.set_level(logging.INFO, "sage_dialog")
     log = trained(base, conversations, tmp_path).log
-    assert log.schema == schemas.TRAINING_LOG
-    rows = log.to_pylist()
+    assert dict(log.dtypes) == dict(from_rows([], schemas.TRAINING_LOG).dtypes)
+    rows = to_rows(log)
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert [row["epoch"] for row in rows] == pytest.approx([n / 3 for n in range(1, 7)])
     assert rows[0]["loss"] == pytest.approx(math.log(600), abs=0.5) and rows[-1]["loss"] < rows[0]["loss"]
@@ -54,43 +54,44 @@ def test_tokens_are_counted_without_padding(base, conversations, tmp_path) -> No
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base.path)
-    rows = conversations.to_pylist()
+    rows = to_rows(conversations)
     rows[0]["messages"][1]["content"] *= 3
     lengths = [len(tokenizer.apply_chat_template(row["messages"])["input_ids"]) for row in rows]
-    table = pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS)
-    assert trained(base, table, tmp_path, epochs=1.0).log["tokens"].to_pylist()[-1] == sum(lengths)
+    table = from_rows(rows, schemas.SFT_CONVERSATIONS)
+    assert trained(base, table, tmp_path, epochs=1.0).log["tokens"].iloc[-1] == sum(lengths)
 
 
 def test_the_last_step_is_in_the_log_of_a_long_training_too() -> None:
     entry = {"epoch": 1.0, "num_input_tokens_seen": 9, "loss": 1.0, "learning_rate": 0.0}
     history = [{**entry, "step": 2}, {"eval_loss": 2.0, "epoch": 1.0, "step": 2, "num_input_tokens_seen": 9}]
     log = training_log([*history, {"train_runtime": 3.0, "train_loss": 1.0, "epoch": 1.0, "step": 2}])
-    assert [(row["split"], row["loss"]) for row in log.to_pylist()] == [("train", 1.0), ("held out", 2.0)]
+    assert [(row["split"], row["loss"]) for row in to_rows(log)] == [("train", 1.0), ("held out", 2.0)]
 
 
-def test_preference_learning_measures_on_situations_held_out(base, conversations, tmp_path, monkeypatch) -> None:
+def test_preference_tuning_evaluates_on_held_out_situations(base, conversations, tmp_path, monkeypatch) -> None:
     start = trained(base, conversations, tmp_path / "start").policy
     given = pairs(*((f"s{n}", turn) for n in range(5) for turn in (1, 3)))
     config = Preference(learning_rate=1e-2, batch_size=2, epochs=3.0, held_out=0.2)
     sides: list[list[str]] = []
 
-    def split(*told):
-        sides.extend([row["rejected"][0]["content"] for row in side] for side in apart(*told))
-        return apart(*told)
+    def split(*args):
+        splits = train_eval_split(*args)
+        sides.extend([reply[0]["content"] for reply in side["rejected"]] for side in splits)
+        return splits
 
-    monkeypatch.setattr(preference, "apart", split)
-    log = prefer("sage_dpo", base, start, given, config, 0, tmp_path, threads=1).log.to_pylist()
+    monkeypatch.setattr(dpo, "train_eval_split", split)
+    log = to_rows(preference_tune("sage_dpo", base, start, given, config, 0, tmp_path, threads=1).log)
     measured = [row for row in log if row["split"] == "held out"]
     assert measured[-1]["step"] == log[-1]["step"] == 12, "four situations of five, two pairs each, two a step"
     assert measured[-1]["preference_margin"] > measured[0]["preference_margin"]
     assert measured[-1]["preference_accuracy"] == 1.0 and measured[-1]["learning_rate"] is None
     assert log[0]["preference_margin"] == pytest.approx(0), "the reference is the starting policy"
-    first, second = (int(said.split()[1][:-1]) for said in sides[1])
+    first, second = (int(text.split()[1][:-1]) for text in sides[1])
     assert len(sides[0]) == 8 and second == first + 1 and first % 2 == 0, "both pairs of a situation"
 
 
-def test_fine_tuning_measures_on_conversations_held_out(base, conversations, tmp_path) -> None:
-    log = trained(base, conversations, tmp_path, held_out=1 / 3, epochs=6.0).log.to_pylist()
+def test_fine_tuning_evaluates_on_held_out_conversations(base, conversations, tmp_path) -> None:
+    log = to_rows(trained(base, conversations, tmp_path, held_out=1 / 3, epochs=6.0).log)
     measured = [row["loss"] for row in log if row["split"] == "held out"]
     assert log[-1]["step"] == 12, "four conversations of six, two a step"
     assert measured[-1] < measured[0] < log[0]["loss"]
@@ -99,11 +100,11 @@ def test_fine_tuning_measures_on_conversations_held_out(base, conversations, tmp
 def test_both_sides_of_a_dialogue_and_a_whole_thread_are_held_out_together(
     base, conversations, tmp_path, monkeypatch
 ) -> None:
-    """Words that were measured on were never learned from."""
+    """No held-out text is trained on."""
     from transformers import AutoTokenizer
 
     rows = []
-    for number, row in enumerate(conversations.to_pylist()):
+    for number, row in enumerate(to_rows(conversations)):
         messages, thread = row["messages"], f"1000{number}q"
         plain = {"conversation_id": f"instructions:a.json[{number}]", "source": "instructions"}
         rows.append({**plain, "messages": [{"role": "user", "content": f"{number}{number}?"}, messages[2]]})
@@ -114,81 +115,83 @@ def test_both_sides_of_a_dialogue_and_a_whole_thread_are_held_out_together(
     seen: dict[str, list[str]] = {}
     tokenizer = AutoTokenizer.from_pretrained(base.path)
 
-    def split(*given):
-        sides = apart(*given)
-        seen["learnt"], seen["measured"] = ([tokenizer.decode(row["input_ids"]) for row in side] for side in sides)
-        return sides
+    def split(*args):
+        splits = train_eval_split(*args)
+        seen["train"], seen["held out"] = ([tokenizer.decode(ids) for ids in side["input_ids"]] for side in splits)
+        return splits
 
-    monkeypatch.setattr(sft, "apart", split)
-    trained(base, pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS), tmp_path, held_out=0.5, max_steps=1)
-    assert set(seen["learnt"]).isdisjoint(seen["measured"])
-    assert len(seen["learnt"] + seen["measured"]) == 30 and any("boss" in text for text in seen["measured"])
+    monkeypatch.setattr(sft, "train_eval_split", split)
+    trained(base, from_rows(rows, schemas.SFT_CONVERSATIONS), tmp_path, held_out=0.5, max_steps=1)
+    assert set(seen["train"]).isdisjoint(seen["held out"])
+    assert len(seen["train"] + seen["held out"]) == 30 and any("boss" in text for text in seen["held out"])
 
 
-def test_a_conversation_is_known_by_its_dialogue() -> None:
+def test_dialogue_group_is_the_dialogue_or_the_reddit_thread() -> None:
     same = {
-        spoken_in(f"{source}:1007pw/{comment}", source)
+        dialogue_group(f"{source}:1007pw/{comment}", source)
         for source in ("listener", "other")
         for comment in ("1007q3", "1007q9")
     }
     assert same == {"1007pw"}
     ids = ["a/b.json[0]", "chat/1", "hit:0_conv:1", "hit:1_conv:1"]
-    assert [spoken_in(f"mine:{name}", "mine") for name in ids] == ids
-    assert spoken_in("hit:0_conv:1", "trajectories") == "hit:0_conv:1"
+    assert [dialogue_group(f"mine:{name}", "mine") for name in ids] == ids
+    assert dialogue_group("hit:0_conv:1", "trajectories") == "hit:0_conv:1"
 
 
 @pytest.mark.parametrize(("loss_type", "loss"), [("hinge", 1.0), ("ipo", 25.0), ("apo_zero", 1.0)])
-def test_the_loss_is_the_one_asked_for(base, conversations, tmp_path, loss_type, loss) -> None:
+def test_loss_type_selects_the_loss(base, conversations, tmp_path, loss_type, loss) -> None:
     """Policy and reference agree before the first step: the margin is 0, and IPO's target 1 / (2 beta)."""
     start = trained(base, conversations, tmp_path / "start", max_steps=1).policy
     config = Preference(learning_rate=1e-2, batch_size=1, loss_type=loss_type, sft_weight=0.0)
-    log = prefer("sage_dpo", base, start, pairs(("s", 1)), config, 0, tmp_path, threads=1).log
-    assert log["loss"].to_pylist() == pytest.approx([loss], abs=0.003)
+    log = preference_tune("sage_dpo", base, start, pairs(("s", 1)), config, 0, tmp_path, threads=1).log
+    assert log["loss"].to_list() == pytest.approx([loss], abs=0.003)
 
 
-def test_what_belongs_together_is_held_out_together() -> None:
-    rows = [(f"{group}{n}", (group, n)) for group in "abcdefghij" for n in range(3)]
-    learnt, measured = apart("sage_t", rows, [group for _, (group, _) in rows], 0.3, 0)
-    assert len(measured) == 9 and {group for group, _ in learnt}.isdisjoint(group for group, _ in measured)
-    assert sorted(learnt + measured) == sorted(row for _, row in rows)
-    assert apart("of another name", rows, [group for _, (group, _) in rows], 0.3, 0) == (learnt, measured)
-    others = {tuple(apart("sage_t", rows, [row for row, _ in rows], 0.3, seed)[1]) for seed in range(5)}
+def test_groups_are_held_out_as_a_whole() -> None:
+    rows = [{"row": f"{group}{n}", "group": group} for group in "abcdefghij" for n in range(3)]
+    examples = pd.DataFrame(rows)
+    train, held_out = train_eval_split("sage_t", examples, 0.3, 0)
+    assert len(held_out) == 9 and set(train["group"]).isdisjoint(held_out["group"])
+    assert sorted([*train["row"], *held_out["row"]]) == [row["row"] for row in rows]
+    again = train_eval_split("another name", examples, 0.3, 0)
+    assert train.equals(again[0]) and held_out.equals(again[1])
+    single = examples.assign(group=examples["row"])
+    others = {tuple(train_eval_split("sage_t", single, 0.3, seed)[1]["row"]) for seed in range(5)}
     assert len(others) == 5
-    assert apart("sage_t", rows, [row for row, _ in rows], 0.0, 0) == ([row for _, row in rows], [])
-    for share, empty in ((0.01, "measure on"), (0.99, "learn from")):
+    train, held_out = train_eval_split("sage_t", single, 0.0, 0)
+    assert train.equals(single) and len(held_out) == 0
+    for share, empty in ((0.01, "evaluate on"), (0.99, "train on")):
         with pytest.raises(ValueError, match=f"held_out {share} of 10 leaves nothing to {empty}"):
-            apart("sage_t", rows, [group for _, (group, _) in rows], share, 0)
+            train_eval_split("sage_t", examples, share, 0)
 
 
-def test_pairs_that_are_too_long_are_listed_and_every_pair_of_a_turn_counts(base, conversations, tmp_path) -> None:
+def test_long_pairs_are_rejected_and_several_pairs_of_a_turn_are_kept(base, conversations, tmp_path) -> None:
     start = trained(base, conversations, tmp_path / "start").policy
-    given = pairs(("s", 1), ("s", 1), ("s", 3)).to_pylist()
+    given = to_rows(pairs(("s", 1), ("s", 1), ("s", 3)))
     given[1]["rejected"] *= 99
-    table = pa.Table.from_pylist(given, schema=schemas.DPO_PAIRS)
+    table = from_rows(given, schemas.DPO_PAIRS)
     config = Preference(learning_rate=1e-2, batch_size=1, max_length=200)
-    made = prefer("sage_dpo", base, start, table, config, 0, tmp_path, threads=1)
-    assert made.training_rejects["row"].to_pylist() == ["s 1 2"]
-    assert made.log["step"].to_pylist() == [1, 2]
+    made = preference_tune("sage_dpo", base, start, table, config, 0, tmp_path, threads=1)
+    assert list(made.training_rejects["row"]) == ["s 1 2"]
+    assert list(made.log["step"]) == [1, 2]
 
 
-def test_a_pair_of_equal_replies_is_refused(base, conversations, tmp_path) -> None:
+def test_a_pair_of_equal_replies_is_an_error(base, conversations, tmp_path) -> None:
     start = trained(base, conversations, tmp_path / "start").policy
-    with pytest.raises(ValueError, match="chosen and rejected of s 3 are the same"):
+    with pytest.raises(ValueError, match="chosen and rejected of s 3 are equal"):
         given = pairs(("s", 1), ("s", 3), chosen="Lol 1.")
-        prefer("sage_dpo", base, start, given, Preference(learning_rate=1e-2, batch_size=1), 0, tmp_path)
+        preference_tune("sage_dpo", base, start, given, Preference(learning_rate=1e-2, batch_size=1), 0, tmp_path)
 
 
-def test_batches_hold_rows_of_similar_length_where_asked(base, conversations, tmp_path, monkeypatch) -> None:
+def test_group_by_length_makes_batches_of_similar_length(base, conversations, tmp_path, monkeypatch) -> None:
     import trl
 
     rows = [
-        {**row, "conversation_id": f"{row['conversation_id']} {n}"}
-        for n in range(8)
-        for row in conversations.to_pylist()
+        {**row, "conversation_id": f"{row['conversation_id']} {n}"} for n in range(8) for row in to_rows(conversations)
     ]
     for n, row in enumerate(rows):
         row["messages"] = [*row["messages"][:-1], {"role": "assistant", "content": "Keep going." * (1 + n % 8)}]
-    table = pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS)
+    table = from_rows(rows, schemas.SFT_CONVERSATIONS)
     seen: list[int] = []
     batches: list[int] = []
     genuine = trl.SFTTrainer.training_step

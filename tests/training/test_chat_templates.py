@@ -1,4 +1,4 @@
-"""Templates to train with: they read as the base's own do, and mark what the assistant writes and nothing else."""
+"""Training templates render as the base's own, and mark exactly what the assistant writes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
 import pytest
 import trl
 from jinja2 import TemplateError
@@ -18,18 +17,19 @@ from sage_dialog import schemas
 from sage_dialog.config import FineTuning, LoraSettings, Preference
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
 from sage_dialog.core.seeds import generator
+from sage_dialog.core.tables import from_rows
 from sage_dialog.inference.chat_format import ChatFormat
 from sage_dialog.inference.engine import Prompt
 from sage_dialog.inference.policy_set import PolicySet
-from sage_dialog.training.chat_templates import FAMILIES, encoded, training_template
-from sage_dialog.training.dpo import prefer
+from sage_dialog.training.chat_templates import FAMILIES, encode_conversation, training_template
+from sage_dialog.training.dpo import preference_tune
 from sage_dialog.training.sft import fine_tune
 
 OURS, TRLS = Path(__file__).parent / "chat_templates", Path(trl.__file__).parent / "chat_templates"
 
 
 class Family(NamedTuple):
-    """A file with the template, the end of a turn, how a reply begins, whether it is stripped."""
+    """A family's template file, end of turn, start of a reply, and whether replies are stripped."""
 
     file: Path
     end: str
@@ -71,7 +71,7 @@ SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "
 
 @cache
 def splitting(pieces: bool) -> Any:
-    """Byte-level, or as SentencePiece does it: a token brings its space along."""
+    """Return a tokenizer: byte-level, or as SentencePiece, where a token contains its leading space."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     text = [*WORDS, "Hello there, how are you? system user assistant [INST] [/INST]"] * 3
@@ -108,7 +108,7 @@ def tokenizer_for(family: str) -> Any:
 
 
 def conversations(number: int) -> Iterator[list[dict[str, str]]]:
-    """With a system message or without, begun and ended by either side, of a few turns; one in ten out of turn."""
+    """Conversations with and without system message, opened by either role; one in ten with repeated roles."""
     for place in range(number):
         rng = generator(0, "conversation", place)
         system = rng.random() < 0.5
@@ -116,8 +116,8 @@ def conversations(number: int) -> Iterator[list[dict[str, str]]]:
         roles = [("user", "assistant")[(opens + turn) % 2] for turn in range(turns)]
         if rng.random() < 0.1:
             roles.append(roles[-1])
-        said = [{"role": role, "content": str(rng.choice(WORDS))} for role in roles]
-        yield [{"role": "system", "content": str(rng.choice(WORDS))}, *said] if system else said
+        messages = [{"role": role, "content": str(rng.choice(WORDS))} for role in roles]
+        yield [{"role": "system", "content": str(rng.choice(WORDS))}, *messages] if system else messages
 
 
 def rendered(tokenizer: Any, messages: list[dict[str, str]], **how: Any) -> str | None:
@@ -128,19 +128,19 @@ def rendered(tokenizer: Any, messages: list[dict[str, str]], **how: Any) -> str 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_conversations_read_as_by_the_base_s_own_template(family: str) -> None:
+def test_conversations_are_rendered_as_by_the_base_s_own_template(family: str) -> None:
     tokenizer = tokenizer_for(family)
     marked = training_template(tokenizer)
     assert marked != tokenizer.chat_template and "{%- generation %}" in marked
-    told = list(conversations(200))
-    for messages, follows, how in itertools.product(told, (False, True), ({}, {"enable_thinking": False})):
+    samples = list(conversations(200))
+    for messages, follows, how in itertools.product(samples, (False, True), ({}, {"enable_thinking": False})):
         own = rendered(tokenizer, messages, add_generation_prompt=follows, **how)
         assert rendered(tokenizer, messages, add_generation_prompt=follows, chat_template=marked, **how) == own
-    refused = sum(rendered(tokenizer, messages) is None for messages in told)
+    refused = sum(rendered(tokenizer, messages) is None for messages in samples)
     assert (0.2 < refused / 200 < 0.8) if "mist" in family.lower() or "mixt" in family.lower() else refused == 0
 
 
-def test_each_family_is_told_from_the_others() -> None:
+def test_families_are_distinguished() -> None:
     templates = {training_template(tokenizer_for(family)) for family in FAMILIES}
     assert len(templates) == len(FAMILIES)
 
@@ -162,7 +162,7 @@ def make_base(tmp_path: Path) -> Any:
     return make
 
 
-DIALS = FineTuning(learning_rate=1e-3, batch_size=8, max_steps=1, max_length=400)
+CONFIG = FineTuning(learning_rate=1e-3, batch_size=8, max_steps=1, max_length=400)
 LORA = LoraSettings(r=2, alpha=2)
 TALKS = [
     [("system", "Be kind."), ("user", "Hi?"), ("assistant", "{a_emotion: calm} Ünd — 本."), ("user", "So?"),
@@ -177,7 +177,7 @@ def talks() -> list[list[dict[str, str]]]:
 
 
 def batch_of(base: Policy, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[int], list[int]]]:
-    """Tokens and labels of the first batch that a trainer learns from, padding left out."""
+    """Return tokens and labels of a trainer's first batch, without padding."""
     seen: dict[str, Any] = {}
     genuine = trl.SFTTrainer.train
 
@@ -187,8 +187,8 @@ def batch_of(base: Policy, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> li
 
     monkeypatch.setattr(trl.SFTTrainer, "train", watched)
     rows = [{"conversation_id": f"c{at}", "source": "s", "messages": talk} for at, talk in enumerate(talks())]
-    table = pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS)
-    fine_tune("sage_t", base, None, table, DIALS, LORA, 0, scratch, blocks=True, threads=1)
+    table = from_rows(rows, schemas.SFT_CONVERSATIONS)
+    fine_tune("sage_t", base, None, table, CONFIG, LORA, 0, scratch, blocks=True, threads=1)
     masks = seen["attention_mask"].bool()
     return [
         (ids[mask].tolist(), labels[mask].tolist())
@@ -197,13 +197,13 @@ def batch_of(base: Policy, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> li
 
 
 def learned(labels: list[int]) -> list[list[int]]:
-    """Each run of tokens with a loss."""
+    """Return each run of tokens with a loss."""
     runs = itertools.groupby(labels, key=lambda label: label != -100)
     return [list(run) for marked, run in runs if marked]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_loss_is_on_replies_and_their_ends_alone(
+def test_the_loss_is_on_replies_and_their_ends_only(
     family: str, make_base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = tokenizer_for(family)
@@ -213,24 +213,24 @@ def test_the_loss_is_on_replies_and_their_ends_alone(
     def written(run: list[int]) -> str:
         return tokenizer.decode(run, clean_up_tokenization_spaces=False)
 
-    said = [
+    replies_with_loss = [
         [begin + (message["content"].strip() if strips else message["content"]) + end
          for message in talk if message["role"] == "assistant"]
         for talk in talks()
     ]  # fmt: skip
     found = sorted([written(run) for run in learned(labels)] for _, labels in batch)
     if family == "Qwen 3":  # a row for each
-        said = [[reply] for replies in said for reply in replies]
-    assert found == sorted(said)
+        replies_with_loss = [[reply] for replies in replies_with_loss for reply in replies]
+    assert found == sorted(replies_with_loss)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_reply_is_learned_behind_the_very_prompt_it_is_sampled_at(family: str, make_base: Any) -> None:
+def test_a_reply_is_trained_with_the_prompt_of_sampling(family: str, make_base: Any) -> None:
     tokenizer = tokenizer_for(family)
     policies = PolicySet(make_base(tokenizer), [])
     chat = ChatFormat(tokenizer, training_template(tokenizer))
     for talk in talks():
-        lessons = list(encoded(chat, talk))
+        lessons = list(encode_conversation(chat, talk))
         places = [place for place, message in enumerate(talk) if message["role"] == "assistant"]
         ends = [(row["input_ids"], at) for row in lessons for at in begins(row["labels"])]
         assert len(ends) == len(places)
@@ -244,36 +244,36 @@ def begins(labels: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_preamble_stands_at_the_beginning_whatever_the_template_does_with_it(family: str) -> None:
+def test_the_system_prompt_is_at_the_beginning_with_any_template(family: str) -> None:
     chat = ChatFormat(tokenizer_for(family))
-    assert chat.has_system == FILES[family].system
+    assert chat.supports_system == FILES[family].system
     for talk in talks()[:2]:
         text = chat.text(talk)
         assert text.count(talk[0]["content"]) == 1
         assert text.index(talk[0]["content"]) < text.index(talk[1]["content"])
-    placed = chat.placed(talks()[1])
+    placed = chat.place_system_prompt(talks()[1])
     if not FILES[family].system:
         assert placed[:2] == [{"role": "user", "content": "You share."}, {"role": "assistant", "content": "Why?"}]
-        assert chat.placed(talks()[0])[0] == {"role": "user", "content": "Be kind.\n\nHi?"}
+        assert chat.place_system_prompt(talks()[0])[0] == {"role": "user", "content": "Be kind.\n\nHi?"}
     else:
         assert placed == talks()[1]
 
 
-def test_a_day_that_a_template_would_name_is_always_the_same() -> None:
+def test_the_date_in_a_prompt_is_constant() -> None:
     tokenizer = tokenizer_for("Llama 3.2, 3.3")
     assert "Today Date: 26 Jul 2024" in ChatFormat(tokenizer).text(talks()[2])
     assert "26 Jul 2024" not in rendered(tokenizer, talks()[2])
 
 
-def test_a_template_that_is_not_known_and_has_no_marks_is_refused() -> None:
+def test_an_unknown_template_without_markers_is_an_error() -> None:
     template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + eos_token }}{% endfor %}"
-    with pytest.raises(ValueError, match=r"is none of those known: Mixtral.*Put \{% generation %\} before"):
+    with pytest.raises(ValueError, match=r"is none of the known ones: Mixtral.*put \{% generation %\} before"):
         training_template(tokenizer_of(template, "</s>"))
-    with pytest.raises(ValueError, match="has no chat template; take a base that was trained to converse"):
+    with pytest.raises(ValueError, match="has no chat template; use a base that was trained on conversations"):
         training_template(tokenizer_of("", "</s>"))
 
 
-def test_a_template_s_own_marks_are_taken_if_the_end_of_turn_is_among_them() -> None:
+def test_a_template_s_own_markers_are_used_if_they_include_the_end_of_turn() -> None:
     template = "{% for m in messages %}{% generation %}{{ m['content'] }}<end>{% endgeneration %}{% endfor %}"
     whole, open_ended = template.replace("<end>", "{{ eos_token }}"), template.replace("<end>", "")
     assert training_template(tokenizer_of(whole, "</s>")) == whole
@@ -286,22 +286,22 @@ def test_a_conversation_that_the_template_refuses_is_named(make_base: Any, tmp_p
     rows = [
         {"conversation_id": "speaker:x", "source": "speaker", "messages": talks()[1][1:]}
     ]  # without a system prompt
-    table = pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS)
+    table = from_rows(rows, schemas.SFT_CONVERSATIONS)
     with pytest.raises(
         ValueError, match="sage_t: conversation speaker:x of source 'speaker': the base's chat template ref"
     ):
-        fine_tune("sage_t", base, None, table, DIALS, LORA, 0, tmp_path, blocks=True, threads=1)
+        fine_tune("sage_t", base, None, table, CONFIG, LORA, 0, tmp_path, blocks=True, threads=1)
 
 
 @pytest.mark.parametrize("family", ["Mistral-Nemo-Instruct", "Llama 3.1", "Qwen 3"])
-def test_preferences_are_learned_behind_the_prompt_that_sampling_has(
+def test_preference_tuning_uses_the_prompt_of_sampling(
     family: str, make_base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = tokenizer_for(family)
     base = make_base(tokenizer)
     rows = [{"conversation_id": "c", "source": "s", "messages": talks()[2]}]
-    table = pa.Table.from_pylist(rows, schema=schemas.SFT_CONVERSATIONS)
-    start = fine_tune("sage_t", base, None, table, DIALS, LORA, 0, tmp_path, blocks=True, threads=1).policy
+    table = from_rows(rows, schemas.SFT_CONVERSATIONS)
+    start = fine_tune("sage_t", base, None, table, CONFIG, LORA, 0, tmp_path, blocks=True, threads=1).policy
     seen: dict[str, Any] = {}
     genuine = trl.DPOTrainer.train
 
@@ -310,10 +310,10 @@ def test_preferences_are_learned_behind_the_prompt_that_sampling_has(
         return genuine(trainer, **resumed)
 
     monkeypatch.setattr(trl.DPOTrainer, "train", watched)
-    told = talks()[0][:4]
-    pair = {"situation_id": "s", "turn": 3, "prompt": told, "chosen": "Yes.", "rejected": "No."}
-    pairs = pa.Table.from_pylist([pair], schema=schemas.DPO_PAIRS)
+    prompt = talks()[0][:4]
+    pair = {"situation_id": "s", "turn": 3, "prompt": prompt, "chosen": "Yes.", "rejected": "No."}
+    pairs = from_rows([pair], schemas.DPO_PAIRS)
     config = Preference(learning_rate=1e-3, batch_size=1, max_length=400)
-    prefer("sage_dpo", base, start, pairs, config, 0, tmp_path, threads=1)
-    assert seen["prompt_ids"] == PolicySet(base, []).tokens(Prompt(tuple(told), ("t",)))
+    preference_tune("sage_dpo", base, start, pairs, config, 0, tmp_path, threads=1)
+    assert seen["prompt_ids"] == PolicySet(base, []).tokens(Prompt(tuple(prompt), ("t",)))
     assert tokenizer.decode(seen["chosen_ids"]).strip() == f"Yes.{FILES[family].end}"

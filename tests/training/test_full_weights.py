@@ -1,27 +1,26 @@
-"""Training all weights: the policy is an adapter to all that takes one, and bases in 4 bits."""
+"""Full fine-tuning, whose policies are used like adapters, and quantized bases."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
 from sage_dialog.config import FineTuning, LoraSettings, Preference, SamplingConfig
+from sage_dialog.core.tables import from_rows
 from sage_dialog.inference.engine import Prompt
 from sage_dialog.inference.transformers.engine import TransformersEngine
-from sage_dialog.training import checkpoints
-from sage_dialog.training.dpo import prefer
+from sage_dialog.training.dpo import preference_tune
 from sage_dialog.training.sft import fine_tune
 
-DIALS = FineTuning(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200)
-STILL = DIALS.model_copy(update={"learning_rate": 1e-12})
+CONFIG = FineTuning(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200)
+STILL = CONFIG.model_copy(update={"learning_rate": 1e-12})
 LORA = LoraSettings(r=4, alpha=8)
 
 
-def trained(base, conversations, scratch, name="sage_w", start=None, config=DIALS, lora=None):
+def trained(base, conversations, scratch, name="sage_w", start=None, config=CONFIG, lora=None):
     return fine_tune(name, base, start, conversations, config, lora, 0, scratch, blocks=True, threads=1).policy
 
 
@@ -45,7 +44,7 @@ def opened(base, policy=None) -> Any:
     return model if policy is None else PeftModel.from_pretrained(model, policy.path)
 
 
-def test_every_weight_of_the_base_is_trained_and_kept(base, whole, tmp_path):
+def test_every_weight_of_the_base_is_trained_and_saved(base, whole, tmp_path):
     from safetensors.torch import load_file
 
     before = dict(opened(base).named_parameters())
@@ -56,7 +55,7 @@ def test_every_weight_of_the_base_is_trained_and_kept(base, whole, tmp_path):
     assert (trained_as["lm_head.weight"] == trained_as["model.embed_tokens.weight"]).all()
 
 
-def test_those_of_a_base_in_bf16_are_trained_in_fp32(base):
+def test_weights_in_bf16_are_trained_in_fp32(base):
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -67,7 +66,7 @@ def test_those_of_a_base_in_bf16_are_trained_in_fp32(base):
     assert logits(adapter).isfinite().all()
 
 
-def test_it_merges_into_a_whole_model(base, whole, tmp_path):
+def test_a_full_adapter_merges_into_a_whole_model(base, whole, tmp_path):
     adapted = logits(opened(base, whole))
     opened(base, whole).merge_and_unload().save_pretrained(tmp_path / "merged")
     from transformers import AutoModelForCausalLM
@@ -76,35 +75,35 @@ def test_it_merges_into_a_whole_model(base, whole, tmp_path):
     assert (logits(opened(base)) - adapted).abs().max() > 0.1
 
 
-def test_it_goes_on_as_it_began(base, conversations, whole, tmp_path):
-    """Whatever the LoRA parameters say, with a vanishing learning rate the next policy is the one before."""
+def test_a_full_adapter_is_trained_further(base, conversations, whole, tmp_path):
+    """With a vanishing learning rate the next policy equals its start, whatever the LoRA parameters."""
     after = trained(base, conversations, tmp_path, "sage_x", whole, STILL, LORA)
     assert (logits(opened(base, after)) - logits(opened(base, whole))).abs().max() < 1e-5
     assert after.card.parent_revision == whole.revision()
 
 
-def test_one_engine_plays_it_beside_the_base_and_others_of_its_kind(base, conversations, whole, tmp_path):
-    other = trained(base, conversations, tmp_path, "sage_o", config=DIALS.model_copy(update={"learning_rate": 3e-2}))
+def test_one_engine_samples_from_the_base_and_several_full_adapters(base, conversations, whole, tmp_path):
+    other = trained(base, conversations, tmp_path, "sage_o", config=CONFIG.model_copy(update={"learning_rate": 3e-2}))
     prompts = [Prompt(({"role": "user", "content": f"My boss took {number} roses."},), (number,)) for number in (1, 2)]
     config = SamplingConfig(max_new_tokens=12)
 
-    def said(engine, policy):
+    def replies(engine, policy):
         return [[sample.text for sample in samples] for samples in engine.sample(policy.name, prompts, config, 2)]
 
     together = TransformersEngine(base, [whole, other], seed=0, threads=1)
     alone = {policy.name: TransformersEngine(base, [policy], seed=0, threads=1) for policy in (base, whole, other)}
     for policy in (whole, base, other, whole, other, base):
-        assert said(together, policy) == said(alone[policy.name], policy)
-    assert len({str(said(together, policy)) for policy in (base, whole, other)}) == 3
+        assert replies(together, policy) == replies(alone[policy.name], policy)
+    assert len({str(replies(together, policy)) for policy in (base, whole, other)}) == 3
 
 
-def test_one_engine_does_not_hold_both_kinds(base, conversations, whole, tmp_path):
+def test_one_engine_does_not_hold_full_adapters_and_lora(base, conversations, whole, tmp_path):
     small = trained(base, conversations, tmp_path, "sage_l", lora=LORA)
     with pytest.raises(ValueError, match=r"'sage_w' at .* holds all weights, 'sage_l' at .* train them alike"):
         TransformersEngine(base, [small, whole], seed=0, threads=1)
 
 
-def test_preferences_are_learned_against_it_as_it_was(base, whole, tmp_path, monkeypatch):
+def test_the_reference_of_preference_tuning_is_the_starting_policy(base, whole, tmp_path, monkeypatch):
     import torch
     import trl
 
@@ -118,10 +117,10 @@ def test_preferences_are_learned_against_it_as_it_was(base, whole, tmp_path, mon
         return genuine(trainer, **resumed)
 
     monkeypatch.setattr(trl.DPOTrainer, "train", watched)
-    told = {"prompt": [{"role": "user", "content": "Hm."}], "chosen": "You can do this.", "rejected": "Plot twist."}
-    pairs = pa.Table.from_pylist([{"situation_id": "s", "turn": 1, **told}], schema=schemas.DPO_PAIRS)
+    pair = {"prompt": [{"role": "user", "content": "Hm."}], "chosen": "You can do this.", "rejected": "Plot twist."}
+    pairs = from_rows([{"situation_id": "s", "turn": 1, **pair}], schemas.DPO_PAIRS)
     config = Preference(learning_rate=1e-3, batch_size=1, sft_weight=0.0, beta=5.0, warmup_ratio=0.0)
-    preferred = prefer("sage_dpo", base, whole, pairs, config, 0, tmp_path, threads=1).policy
+    preferred = preference_tune("sage_dpo", base, whole, pairs, config, 0, tmp_path, threads=1).policy
     assert seen["trained"] and all(".default." in name for name in seen["trained"])
     assert seen["loss"] == pytest.approx(math.log(2) + 0.002, abs=2e-4)  # and the balance between the experts
     assert (logits(opened(base, preferred)) - logits(opened(base, whole))).abs().max() > 1e-3
@@ -129,17 +128,17 @@ def test_preferences_are_learned_against_it_as_it_was(base, whole, tmp_path, mon
     assert names == {"adapter_model.safetensors", "adapter_config.json", "sage_policy.json"}
 
 
-def test_checkpointing_and_weight_decay_change_memory_and_weights_as_they_should(base, conversations, tmp_path):
+def test_gradient_checkpointing_keeps_the_weights_and_weight_decay_changes_them(base, conversations, tmp_path):
     def revision(**config):
         scratch = tmp_path / "-".join(config)
-        return trained(base, conversations, scratch, config=DIALS.model_copy(update=config), lora=LORA)
+        return trained(base, conversations, scratch, config=CONFIG.model_copy(update=config), lora=LORA)
 
     plain, lean, decayed = revision(), revision(gradient_checkpointing=True), revision(weight_decay=0.5)
     assert (logits(opened(base, lean)) - logits(opened(base, plain))).abs().max() < 1e-4
     assert (logits(opened(base, decayed)) - logits(opened(base, plain))).abs().max() > 1e-4
 
 
-def test_a_base_in_4_bits_is_trained_on_and_stays_what_it_was(base, conversations, tmp_path, caplog, monkeypatch):
+def test_a_quantized_base_is_trained_on_and_unchanged(base, conversations, tmp_path, caplog, monkeypatch):
     pytest.importorskip("bitsandbytes", reason="bases in 4 bits need bitsandbytes: pip install '.[nf4]'")
     import trl
 
@@ -152,7 +151,7 @@ def test_a_base_in_4_bits_is_trained_on_and_stays_what_it_was(base, conversation
 
     monkeypatch.setattr(trl.SFTTrainer, "train", watched)
     lora = LORA.model_copy(update={"target_modules": ("q_proj", "v_proj")})
-    config = DIALS.model_copy(update={"quantize": "nf4"})
+    config = CONFIG.model_copy(update={"quantization": "nf4"})
     before = base.revision()
     policy = trained(base, conversations, tmp_path, config=config, lora=lora)
     layer = "base_model.model.model.layers.0"
@@ -162,46 +161,12 @@ def test_a_base_in_4_bits_is_trained_on_and_stays_what_it_was(base, conversation
     assert base.revision() == before
     again = trained(base, conversations, tmp_path / "2", "sage_x", policy, config, lora)
     assert again.card.parent == "sage_w"
-    with pytest.raises(ValueError, match=r"target_modules all-linear means down_proj, .*name the layers, such as"):
+    with pytest.raises(ValueError, match=r"target_modules all-linear includes down_proj, .*name the layers, such as"):
         trained(base, conversations, tmp_path / "3", config=config, lora=LORA)
 
 
-def test_without_the_means_for_4_bits_it_is_said_how_to_get_them(base, conversations, tmp_path, monkeypatch):
-    monkeypatch.setattr("transformers.utils.is_bitsandbytes_available", lambda: False)
-    config = DIALS.model_copy(update={"quantize": "nf4"})
-    with pytest.raises(ValueError, match=r"quantize: nf4 needs bitsandbytes; pip install 'sage-dialog\[nf4\]'"):
+def test_quantization_without_bitsandbytes_is_an_error(base, conversations, tmp_path, monkeypatch):
+    monkeypatch.setattr("sage_dialog.training.adapters.is_bitsandbytes_available", lambda: False)
+    config = CONFIG.model_copy(update={"quantization": "nf4"})
+    with pytest.raises(ValueError, match=r"quantization: nf4 needs bitsandbytes; pip install 'sage-dialog\[nf4\]'"):
         trained(base, conversations, tmp_path, config=config, lora=LORA)
-
-
-@pytest.mark.parametrize("kind", ["sft", "dpo"])
-def test_killed_and_gone_on_it_is_the_same(kind, base, conversations, whole, tmp_path, monkeypatch):
-    import trl
-
-    monkeypatch.setattr(checkpoints, "EVERY_S", 0.0)
-    monkeypatch.setattr(checkpoints, "COST", float("inf"))
-    trainer = {"sft": trl.SFTTrainer, "dpo": trl.DPOTrainer}[kind]
-    told = {"prompt": [{"role": "user", "content": "Hm."}], "chosen": "You can do this.", "rejected": "Plot twist."}
-    rows = [{"situation_id": f"s{number}", "turn": 1, **told} for number in range(6)]
-    pairs = pa.Table.from_pylist(rows, schema=schemas.DPO_PAIRS)
-
-    def train(scratch):
-        if kind == "sft":
-            return trained(base, conversations, scratch, "sage_x", whole)
-        config = Preference(learning_rate=1e-2, batch_size=2)
-        return prefer("sage_x", base, whole, pairs, config, 0, scratch, threads=1).policy
-
-    class KilledError(Exception):
-        pass
-
-    genuine = trainer.training_step
-
-    def dying(trainer, *given, **named):
-        if trainer.state.global_step == 2:
-            raise KilledError
-        return genuine(trainer, *given, **named)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
-        patch.setattr(trainer, "training_step", dying)
-        train(tmp_path / "killed")
-    assert list((tmp_path / "killed").glob("training/sage_x/*/step-00000002"))
-    assert train(tmp_path / "killed").revision() == train(tmp_path / "whole").revision()

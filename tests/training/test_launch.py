@@ -1,4 +1,4 @@
-"""Training in several processes: the same policy, one failure for all, nothing left behind."""
+"""Training in several processes: the same policy, errors of one process, no processes left behind."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 import killed_training
 import launched
 import psutil
-import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
 from sage_dialog.config import FineTuning, Launcher, LoraSettings, Preference
 from sage_dialog.core.policies import Policy
+from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.training import launch
-from sage_dialog.training.dpo import prefer
+from sage_dialog.training.dpo import preference_tune
 from sage_dialog.training.launch import TrainingFailedError
 from sage_dialog.training.sft import fine_tune
 
@@ -31,7 +31,7 @@ LORA = LoraSettings(r=4, alpha=8, target_modules=("q_proj", "v_proj"))
 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch):
-    """Say what the processes do."""
+    """Set the behaviour of the worker processes."""
     monkeypatch.setattr(launch, "WORKER", "launched")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
 
@@ -42,16 +42,16 @@ def worker(monkeypatch: pytest.MonkeyPatch):
     return does
 
 
-def rows(count: int) -> pa.Table:
-    table = killed_training.conversations().to_pylist()[:5]
+def rows(count: int) -> DataFrame:
+    table = to_rows(killed_training.conversations())[:5]
     numbered = [{**table[n % 5], "conversation_id": f"c{n}"} for n in range(count)]
     for n, row in enumerate(numbered):
         row["messages"] = [{"role": "user", "content": "Hm." * n}, row["messages"][1]]
     numbered[7]["messages"][0]["content"] *= 80  # too long
-    return pa.Table.from_pylist(numbered, schema=schemas.SFT_CONVERSATIONS)
+    return from_rows(numbered, schemas.SFT_CONVERSATIONS)
 
 
-def test_two_processes_go_on_after_a_kill_and_give_the_curve_of_one(
+def test_two_processes_resume_after_a_kill_and_give_the_curve_of_one(
     base: Policy, tmp_path: Path, worker, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.INFO, "sage_dialog")
@@ -60,7 +60,7 @@ def test_two_processes_go_on_after_a_kill_and_give_the_curve_of_one(
     def tuned(where: str, launcher: Launcher = launch.IN_PROCESS):
         return fine_tune("sage_t", base, None, rows(13), config, LORA, 0, tmp_path / where, True, 1, launcher)
 
-    one, halves = tuned("one"), tuned("halves", Launcher(accumulation=2))
+    one, halves = tuned("one"), tuned("halves", Launcher(gradient_accumulation_steps=2))
     worker("train", KILL_AT="28")
     with pytest.raises(TrainingFailedError, match="sage_t: process 0 was killed by signal 9, which ends its training"):
         tuned("two", TWO)
@@ -69,35 +69,35 @@ def test_two_processes_go_on_after_a_kill_and_give_the_curve_of_one(
     capfd.readouterr()
     worker("train", KILL_AT="-1")
     two = tuned("two", TWO)
-    assert "goes on from" in (place / "log").read_text(), "it began again from nothing"
-    told = capfd.readouterr().err
-    assert told.count(" of 6 steps, ") == 1 and "in the largest of 2 processes" in told
-    assert told.count("1 of 13 conversations exceed") == 1 and "loss=" in told
-    assert two.policy.revision() == halves.policy.revision(), "the same sums, at once or one after the other"
-    assert two.log["loss"].to_pylist() == pytest.approx(one.log["loss"].to_pylist(), abs=1e-3)
+    assert "resumes from" in (place / "log").read_text(), "it started from scratch"
+    output = capfd.readouterr().err
+    assert output.count(" of 6 steps, ") == 1 and "in the largest of 2 processes" in output
+    assert output.count("1 of 13 conversations exceed") == 1 and "loss=" in output
+    assert two.policy.revision() == halves.policy.revision(), "gradient accumulation adds up the same"
+    assert two.log["loss"].to_list() == pytest.approx(one.log["loss"].to_list(), abs=1e-3)
     for column in ("step", "epoch", "tokens", "split", "learning_rate"):
-        assert two.log[column].to_pylist() == one.log[column].to_pylist(), column
-    assert two.training_rejects.equals(one.training_rejects) and two.training_rejects.num_rows == 1
+        assert two.log[column].to_list() == one.log[column].to_list(), column
+    assert two.training_rejects.equals(one.training_rejects) and len(two.training_rejects) == 1
     assert tuned("two", TWO).policy == two.policy, "it was trained by an earlier run"
     two.policy.forget()  # type: ignore[attr-defined]
     assert list((tmp_path / "two/training").iterdir()) == []
 
 
-def test_two_processes_prefer_as_one(base: Policy, tmp_path: Path, worker) -> None:
-    start = killed_training.started("dpo", base, tmp_path / "start")
+def test_preference_tuning_in_two_processes_equals_one(base: Policy, tmp_path: Path, worker) -> None:
+    start = killed_training.start_policy("dpo", base, tmp_path / "start")
     assert start is not None
-    pairs = killed_training.pairs().slice(0, 12)
+    pairs = killed_training.pairs()[:12]
     config = Preference(learning_rate=1e-2, batch_size=4, epochs=2.0, max_length=200)
-    one = prefer("sage_t", base, start, pairs, config, 0, tmp_path / "one", 1)
+    one = preference_tune("sage_t", base, start, pairs, config, 0, tmp_path / "one", 1)
     worker("train")
-    two = prefer("sage_t", base, start, pairs, config, 0, tmp_path / "two", 1, TWO)
+    two = preference_tune("sage_t", base, start, pairs, config, 0, tmp_path / "two", 1, TWO)
     for column in ("loss", "preference_accuracy", "preference_margin"):
-        assert two.log[column].to_pylist() == pytest.approx(one.log[column].to_pylist(), abs=1e-3), column
-    assert two.log["tokens"].to_pylist() == one.log["tokens"].to_pylist()
+        assert two.log[column].to_list() == pytest.approx(one.log[column].to_list(), abs=1e-3), column
+    assert two.log["tokens"].to_list() == one.log["tokens"].to_list()
     assert two.policy.card == one.policy.card
 
 
-def test_the_failure_of_one_process_is_that_of_the_training(tmp_path: Path, worker) -> None:
+def test_the_error_of_one_process_is_the_error_of_the_training(tmp_path: Path, worker) -> None:
     worker("fail")
     with pytest.raises(TrainingFailedError) as failure:
         launched.start(tmp_path / "place")
@@ -110,7 +110,7 @@ def test_the_failure_of_one_process_is_that_of_the_training(tmp_path: Path, work
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_nothing_goes_on_without_the_run(how: signal.Signals, tmp_path: Path, worker) -> None:
+def test_workers_end_with_the_run(how: signal.Signals, tmp_path: Path, worker) -> None:
     worker("idle")
     run = subprocess.Popen([sys.executable, str(HERE / "launched.py"), "start", str(tmp_path)], stderr=subprocess.PIPE)
     ranks = processes_of(tmp_path)
@@ -119,18 +119,18 @@ def test_nothing_goes_on_without_the_run(how: signal.Signals, tmp_path: Path, wo
     assert gone(ranks)
 
 
-def test_one_process_killed_ends_the_others(tmp_path: Path, worker) -> None:
+def test_a_killed_worker_ends_the_others(tmp_path: Path, worker) -> None:
     worker("idle")
     run = subprocess.Popen([sys.executable, str(HERE / "launched.py"), "start", str(tmp_path)], stderr=subprocess.PIPE)
     ranks = processes_of(tmp_path)
     os.kill(ranks[1], signal.SIGKILL)
-    told = run.communicate(timeout=60)[1].decode()
-    assert run.returncode == 1 and "sage_t: process 1 was killed by signal 9, which ends its training" in told
+    output = run.communicate(timeout=60)[1].decode()
+    assert run.returncode == 1 and "sage_t: process 1 was killed by signal 9, which ends its training" in output
     assert gone(ranks)
 
 
 def processes_of(place: Path) -> list[int]:
-    """Both ranks, and the launcher above them, when they are there."""
+    """Wait for both ranks, and return their ids and the launcher's."""
     files = [place / "rank-0", place / "rank-1"]
     until = time.monotonic() + 120
     while not all(file.exists() for file in files):

@@ -1,7 +1,8 @@
-"""The launcher's parameters and config files: what is refused before a process starts, what the processes are told."""
+"""The launcher's parameters and config files: checks before a process starts, and the job on disk."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,13 +18,16 @@ from sage_dialog.config import FineTuning, Launcher, LoraSettings
 from sage_dialog.core.policies import Policy
 from sage_dialog.hooks import RunRefused, check_parameters
 from sage_dialog.training import launch
-from sage_dialog.training.checkpoints import TrainingRunDir, whole_weights
-from sage_dialog.training.launch import configuration
-from sage_dialog.training.policy_model import trained
+from sage_dialog.training.adapters import gather_weights
+from sage_dialog.training.checkpoints import TrainingRunDir
+from sage_dialog.training.job import TrainingJob
+from sage_dialog.training.launch import load_launcher_config
 from sage_dialog.training.sft import fine_tune
+from sage_dialog.training.trainer import run_trainer
 
 PROJECT = Path(__file__).parents[2]
 CONFIGS = PROJECT / "conf/accelerate"
+TWO_PROCESSES = Launcher(config=str(CONFIGS / "ddp.yaml"), num_processes=2)
 
 
 @pytest.mark.parametrize(
@@ -34,22 +38,22 @@ CONFIGS = PROJECT / "conf/accelerate"
         ("zero3", {"use_deepspeed": True, "zero_stage": 3, "gradient_accumulation_steps": "auto"}),
     ],
 )
-def test_accelerate_understands_every_line_of_our_configs(name: str, expected: dict[str, Any]) -> None:
+def test_accelerate_knows_every_key_of_our_configs(name: str, expected: dict[str, Any]) -> None:
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
     file = str(CONFIGS / f"{name}.yaml")
     given = ["--config_file", file, "--num_processes", "2", "--num_machines", "1", "--module", "worker"]
     parsed = launch_command_parser().parse_args(given)
-    config = configuration(file)
+    config = load_launcher_config(file)
     for section in ("fsdp_config", "deepspeed_config"):
-        assert set(config.get(section, {})) <= set(vars(parsed)), "accelerate would pass over what it does not know"
+        assert set(config.get(section, {})) <= set(vars(parsed)), "accelerate ignores unknown keys"
     merged = vars(_validate_launch_command(parsed)[0])
     assert {key: str(merged[key]) for key in expected} == {key: str(value) for key, value in expected.items()}
     assert [key for key in ("multi_gpu", "use_fsdp", "use_deepspeed") if merged[key]] == [next(iter(expected))]
-    assert merged["num_processes"] == 2 and merged["mixed_precision"] == "no", "the project says what it trains in"
+    assert merged["num_processes"] == 2 and merged["mixed_precision"] == "no", "the project sets the precision"
 
 
-def test_there_is_a_config_for_each_way() -> None:
+def test_there_is_a_config_for_each_kind_of_parallelism() -> None:
     assert {path.name for path in CONFIGS.iterdir()} == {"ddp.yaml", "fsdp.yaml", "zero3.yaml"}
 
 
@@ -61,55 +65,62 @@ def test_there_is_a_config_for_each_way() -> None:
         ("num_machines: 1\n", "`distributed_type` must be specified"),
         ("a list: [", "accelerate cannot read it: while parsing"),
         ("just a line\n", "accelerate cannot read it"),
-        ("distributed_type: MULTI_GPU\nnum_machines: 2\n", "num_machines is 2, and a run has one machine"),
+        ("distributed_type: MULTI_GPU\nnum_machines: 2\n", "num_machines is 2, but a run has one machine"),
     ],
 )
-def test_a_config_that_is_not_right_is_refused(content: str | None, why: str, tmp_path: Path) -> None:
+def test_an_invalid_config_is_an_error(content: str | None, why: str, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     if content is not None:
         file.write_text(content)
     with pytest.raises(ValueError, match=rf"(?s)launcher.config {file}: .*{why}"):
-        configuration(str(file))
+        load_launcher_config(str(file))
 
 
-def test_what_the_machine_lacks_is_said_before_anything_starts(
+def test_missing_hardware_and_libraries_are_errors_before_the_start(
     base: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
     for config, gpus, why in (
-        ("fsdp", 0, "needs GPUs, and there is none here"),
-        ("zero3", 0, "needs GPUs, and there is none here"),
-        ("ddp", 1, "launcher.processes is 2, and there are 1 GPUs here"),
+        ("fsdp", 0, "needs GPUs, and this machine has none"),
+        ("zero3", 0, "needs GPUs, and this machine has none"),
+        ("ddp", 1, "launcher.num_processes is 2, but this machine has 1 GPUs"),
         ("zero3", 2, r"needs DeepSpeed; pip install 'sage-dialog\[deepspeed\]'"),
     ):
         monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
         monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(ValueError, match=why):
-            tuned(base, tmp_path, Launcher(config=str(CONFIGS / f"{config}.yaml"), processes=2))
+            tuned(base, tmp_path, Launcher(config=str(CONFIGS / f"{config}.yaml"), num_processes=2))
 
 
-def test_a_batch_is_dealt_out_evenly_or_refused(base: Policy, tmp_path: Path) -> None:
-    launcher = Launcher(config="ddp.yaml", processes=4, accumulation=2)
+def test_an_indivisible_batch_is_an_error(base: Policy, tmp_path: Path) -> None:
+    launcher = Launcher(config="ddp.yaml", num_processes=4, gradient_accumulation_steps=2)
     assert [launcher.rows_at_once(size) for size in (8, 24)] == [1, 3]
     for size in (4, 12):
-        with pytest.raises(ValueError, match=f"a batch of {size} cannot be dealt out evenly .* a multiple of 8"):
+        with pytest.raises(ValueError, match=f"batch_size {size} is not divisible .* a multiple of 8"):
             launcher.rows_at_once(size)
-    with pytest.raises(ValueError, match="sage_t: a batch of 4 cannot be dealt out"):
-        tuned(base, tmp_path, Launcher(accumulation=3))
+    with pytest.raises(ValueError, match="sage_t: batch_size 4 is not divisible"):
+        tuned(base, tmp_path, Launcher(gradient_accumulation_steps=3))
     with pytest.raises(ValidationError, match="2 processes need a config"):
-        Launcher(processes=2)
+        Launcher(num_processes=2)
 
 
-def test_a_run_whose_batches_cannot_be_dealt_out_does_not_start() -> None:
+def test_a_run_with_indivisible_batches_does_not_start() -> None:
     raw = OmegaConfigLoader(str(PROJECT / "conf"), env="test", **settings.CONFIG_LOADER_ARGS)["parameters"]
     sizes = [raw["sft"]["training"], raw["self_play"]["training"], raw["preference"]]
-    raw["launcher"] = {"config": "conf/accelerate/ddp.yaml", "processes": 7}
+    raw["launcher"] = {"config": "conf/accelerate/ddp.yaml", "num_processes": 7}
     with pytest.raises(RunRefused) as refused:
         check_parameters(raw, "test")
     faults = str(refused.value).splitlines()[1:]
     for fault, path, config in zip(faults, ("sft.training", "self_play.training", "preference"), sizes, strict=True):
-        assert fault.startswith(f"  {path}.batch_size: a batch of {config['batch_size']} cannot be dealt out evenly")
+        assert fault.startswith(f"  {path}.batch_size: batch_size {config['batch_size']} is not divisible")
+
+
+def job(base: Policy) -> TrainingJob:
+    """Return the job of `tuned` in two processes."""
+    config, lora = FineTuning(learning_rate=1e-2, batch_size=4), LoraSettings(r=4)
+    rows = killed_training.conversations()
+    return TrainingJob("sft", "sage_t", base, None, rows, config, lora, True, 0, 1, TWO_PROCESSES)
 
 
 def tuned(base: Policy, scratch: Path, launcher: Launcher, threads: int | None = 1) -> None:
@@ -123,18 +134,18 @@ class NotStartedError(Exception):
 
 @pytest.fixture
 def places(monkeypatch: pytest.MonkeyPatch) -> list[TrainingRunDir]:
-    """Where processes would have been started."""
+    """The folders in which processes would have been started."""
     met: list[TrainingRunDir] = []
 
     def launched(launcher: Launcher, threads: int, name: str, place: TrainingRunDir) -> None:
         met.append(place)
         raise NotStartedError
 
-    monkeypatch.setattr(launch, "_launch", launched)
+    monkeypatch.setattr(launch, "launch_workers", launched)
     return met
 
 
-def test_how_it_is_launched_decides_where_it_trains(base: Policy, tmp_path: Path, places: list[TrainingRunDir]) -> None:
+def test_the_launcher_is_part_of_the_fingerprint(base: Policy, tmp_path: Path, places: list[TrainingRunDir]) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text((CONFIGS / "ddp.yaml").read_text())
 
@@ -143,46 +154,34 @@ def test_how_it_is_launched_decides_where_it_trains(base: Policy, tmp_path: Path
             tuned(base, tmp_path, launcher, threads)
         return places[-1].folder
 
-    ours = place(Launcher(config=str(CONFIGS / "ddp.yaml"), processes=2))
-    assert place(Launcher(config=str(config), processes=2)) == ours, "what it says counts, not where it lies"
+    ours = place(Launcher(config=str(CONFIGS / "ddp.yaml"), num_processes=2))
+    assert place(Launcher(config=str(config), num_processes=2)) == ours, "the content counts, not the path"
     config.write_text("# a remark\n" + config.read_text())
-    assert place(Launcher(config=str(config), processes=2)) == ours
+    assert place(Launcher(config=str(config), num_processes=2)) == ours
     others = {
-        place(Launcher(config=str(config), processes=4)),
-        place(Launcher(config=str(config), processes=2, accumulation=2)),
-        place(Launcher(config=str(config), processes=2), threads=2),
+        place(Launcher(config=str(config), num_processes=4)),
+        place(Launcher(config=str(config), num_processes=2, gradient_accumulation_steps=2)),
+        place(Launcher(config=str(config), num_processes=2), threads=2),
     }
     config.write_text(config.read_text() + "main_training_function: main\n")
-    others.add(place(Launcher(config=str(config), processes=2)))
+    others.add(place(Launcher(config=str(config), num_processes=2)))
     assert len(others | {ours}) == 5
 
 
-def test_processes_are_told_by_files_that_hold_no_code(
+def test_the_job_of_worker_processes_is_json_and_parquet(
     base: Policy, tmp_path: Path, places: list[TrainingRunDir]
 ) -> None:
-    launcher = Launcher(config=str(CONFIGS / "ddp.yaml"), processes=2)
     with pytest.raises(NotStartedError):
-        tuned(base, tmp_path, launcher)
-    job = places[-1].job
-    assert {path.name for path in job.iterdir()} == {"job.json", "conversations.arrow"}
-    told = launch._read(job)
-    assert told.pop("conversations").equals(killed_training.conversations())
-    assert told == {
-        "kind": "sft",
-        "name": "sage_t",
-        "threads": 1,
-        "launcher": launcher,
-        "base": Policy.open(base.path.resolve()),
-        "start": None,
-        "config": FineTuning(learning_rate=1e-2, batch_size=4),
-        "lora": LoraSettings(r=4),
-        "seed": 0,
-        "blocks": True,
-    }
+        tuned(base, tmp_path, TWO_PROCESSES)
+    folder = places[-1].job
+    assert {path.name for path in folder.iterdir()} == {"job.json", "rows.parquet"}
+    read, expected = TrainingJob.read(folder), job(Policy.open(base.path.resolve()))
+    assert read.rows.equals(expected.rows) and read.rows.dtypes.equals(expected.rows.dtypes)
+    assert replace(read, rows=None) == replace(expected, rows=None)
 
 
-def test_weights_that_processes_share_are_put_together() -> None:
-    """FSDP on one process: its parameters are parts that know the whole."""
+def test_sharded_weights_are_gathered() -> None:
+    """FSDP on one process: its parameters are shards."""
     import torch
     from torch import distributed
     from torch.distributed.fsdp import fully_shard
@@ -193,22 +192,22 @@ def test_weights_that_processes_share_are_put_together() -> None:
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     try:
         mesh = distributed.device_mesh.init_device_mesh("cpu", (1,))
-        weights = whole_weights(fully_shard(model, mesh=mesh), first=True)
-        assert whole_weights(model, first=False) == {}
+        weights = gather_weights(fully_shard(model, mesh=mesh), first=True)
+        assert gather_weights(model, first=False) == {}
     finally:
         distributed.destroy_process_group()
     assert list(weights) == ["1.weight"] and type(weights["1.weight"]) is torch.Tensor
     assert weights["1.weight"].equal(expected)
 
 
-def test_all_weights_are_not_trained_by_fsdp(base: Policy, tmp_path: Path) -> None:
+def test_fsdp_cannot_train_all_weights(base: Policy, tmp_path: Path) -> None:
     full = SimpleNamespace(peft_config={"default": SimpleNamespace(modules_to_save=["lm_head"])})
     trainer = SimpleNamespace(is_fsdp_enabled=True, model=full)
-    with pytest.raises(ValueError, match=r"sage_t: all weights .* by DDP or ZeRO-3, not by FSDP"):
-        trained(trainer, "sage_t", base, None, True, None, killed_training.pairs(), TrainingRunDir(tmp_path))
+    with pytest.raises(ValueError, match=r"sage_t: FSDP cannot train all weights; train with DDP or ZeRO-3"):
+        run_trainer(trainer, job(base), killed_training.pairs(), TrainingRunDir(tmp_path))
 
 
-def test_the_parameters_of_the_project_name_a_config_that_is_there() -> None:
+def test_the_configs_named_in_the_parameters_exist() -> None:
     for file in (PROJECT / "conf").glob("*/parameters.yml"):
         launcher = (yaml.safe_load(file.read_text()) or {}).get("launcher")
         if launcher and launcher.get("config"):

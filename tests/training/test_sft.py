@@ -1,33 +1,34 @@
-"""Fine-tuning and preference learning: what the loss sees, what goes on, what is refused."""
+"""Fine-tuning and preference tuning: the loss, the starting adapter, errors."""
 
 from __future__ import annotations
 
 import json
 import math
 
-import pyarrow as pa
+import pandas as pd
 import pytest
 
 from sage_dialog import schemas
 from sage_dialog.config import FineTuning, LoraSettings, Preference
 from sage_dialog.core.policies import Policy
-from sage_dialog.training.dpo import prefer
-from sage_dialog.training.policy_model import fitting
+from sage_dialog.core.tables import from_rows, to_rows
+from sage_dialog.training.dpo import preference_tune
 from sage_dialog.training.sft import fine_tune
+from sage_dialog.training.trainer import filter_by_length
 
-DIALS = FineTuning(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200)
+CONFIG = FineTuning(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200)
 LORA = LoraSettings(r=4, alpha=8)
 
 
-def _train(base, conversations, out, start=None, config=DIALS, seed=0):
+def _train(base, conversations, out, start=None, config=CONFIG, seed=0):
     return _trained(base, conversations, out, start, config, seed).policy
 
 
-def _trained(base, conversations, out, start=None, config=DIALS, seed=0):
+def _trained(base, conversations, out, start=None, config=CONFIG, seed=0):
     return fine_tune("sage_t", base, start, conversations, config, LORA, seed, out, blocks=True, threads=1)
 
 
-def test_the_loss_is_on_assistant_messages_and_their_end_alone(base, conversations, tmp_path, monkeypatch):
+def test_the_loss_is_on_assistant_messages_and_their_end_only(base, conversations, tmp_path, monkeypatch):
     import trl
 
     seen = {}
@@ -62,7 +63,7 @@ def test_refinement_continues_the_adapter_it_starts_from(base, conversations, tm
     from safetensors.torch import load_file
 
     first = _train(base, conversations, tmp_path / "first")
-    still = DIALS.model_copy(update={"learning_rate": 1e-12})
+    still = CONFIG.model_copy(update={"learning_rate": 1e-12})
     second = _train(base, conversations, tmp_path / "second", start=first, config=still)
     before, after = (load_file(policy.path / "adapter_model.safetensors") for policy in (first, second))
     assert before.keys() == after.keys()
@@ -70,40 +71,40 @@ def test_refinement_continues_the_adapter_it_starts_from(base, conversations, tm
     assert second.card.parent == "sage_t" and second.card.parent_revision == first.revision()
 
 
-def test_an_adapter_of_another_base_is_refused(base, make_base, conversations, tmp_path):
+def test_an_adapter_of_another_base_is_an_error(base, make_base, conversations, tmp_path):
     first = _train(base, conversations, tmp_path / "first")
     with pytest.raises(ValueError, match="train sage_t again on this base"):
         _train(make_base(1), conversations, tmp_path / "second", start=first)
 
 
-def test_a_base_cannot_go_on(base, conversations, tmp_path):
-    with pytest.raises(ValueError, match=r"sage_0 at .* is a base; only an adapter can go on"):
+def test_a_base_as_start_is_an_error(base, conversations, tmp_path):
+    with pytest.raises(ValueError, match=r"sage_0 at .* is a base; only an adapter can be trained further"):
         _train(base, conversations, tmp_path / "a", start=base)
 
 
-def test_a_policy_holds_its_weights_their_configuration_and_its_card(base, conversations, tmp_path):
+def test_a_policy_consists_of_weights_configuration_and_card(base, conversations, tmp_path):
     files = {path.name for path in _train(base, conversations, tmp_path / "a").path.rglob("*")}
     assert files == {"adapter_model.safetensors", "adapter_config.json", "sage_policy.json"}
 
 
-def test_long_conversations_are_left_out_and_counted(base, conversations, tmp_path, caplog):
-    long = conversations.to_pylist()
+def test_long_conversations_are_rejected_and_listed(base, conversations, tmp_path, caplog):
+    long = to_rows(conversations)
     long[0]["messages"][1]["content"] *= 40
-    table = pa.Table.from_pylist(long, schema=schemas.SFT_CONVERSATIONS)
+    table = from_rows(long, schemas.SFT_CONVERSATIONS)
     training_rejects = _trained(base, table, tmp_path / "a").training_rejects
-    assert "1 of 6 conversations exceed 200 tokens and are left out; training_rejects_sage_t lists them" in caplog.text
-    assert training_rejects.schema == schemas.TRAINING_REJECTS
-    ((row, tokens, limit),) = (tuple(row.values()) for row in training_rejects.to_pylist())
+    assert "1 of 6 conversations exceed 200 tokens and are left out; see training_rejects_sage_t" in caplog.text
+    assert dict(training_rejects.dtypes) == dict(from_rows([], schemas.TRAINING_REJECTS).dtypes)
+    ((row, tokens, limit),) = (tuple(row.values()) for row in to_rows(training_rejects))
     assert (row, limit) == ("c0", 200) and tokens > 200
     with pytest.raises(ValueError, match=r"no conversations to train on \(6 given, 6 over 16 tokens\)"):
-        _train(base, table, tmp_path / "b", config=DIALS.model_copy(update={"max_length": 16}))
+        _train(base, table, tmp_path / "b", config=CONFIG.model_copy(update={"max_length": 16}))
 
 
-def test_what_fits_just_so_is_kept(caplog):
-    words = [("1", "a"), ("2", "bb"), ("3", "ccc"), ("3", "dddd")]
-    kept, training_rejects = fitting("sage_t", "words", words, len, 2)
-    assert kept == words[:2]
-    assert training_rejects.to_pylist() == [{"row": "3", "tokens": n, "max_length": 2} for n in (3, 4)]
+def test_examples_of_exactly_max_length_are_kept(caplog):
+    examples = pd.DataFrame({"row": ["1", "2", "3", "3"], "tokens": [1, 2, 3, 4]})
+    kept, training_rejects = filter_by_length("sage_t", "words", examples, 2)
+    assert kept.equals(examples[:2])
+    assert to_rows(training_rejects) == [{"row": "3", "tokens": n, "max_length": 2} for n in (3, 4)]
     assert "sage_t: 2 of 4 words exceed 2 tokens and are left out" in caplog.text
 
 
@@ -111,16 +112,16 @@ def test_dpo_moves_the_policy_towards_the_chosen_reply(base, conversations, tmp_
     start = _train(base, conversations, tmp_path / "start")
     prompt = [{"role": "user", "content": "My boss took the roses."}]
     chosen, rejected = "You can do this.", "Plot twist of the year, lol."
-    pairs = pa.Table.from_pylist(
+    pairs = from_rows(
         [
             {"situation_id": f"s{i}", "turn": 1, "prompt": prompt, "chosen": chosen, "rejected": rejected}
             for i in range(8)
         ],
-        schema=schemas.DPO_PAIRS,
+        schemas.DPO_PAIRS,
     )
     config = Preference(learning_rate=1e-2, batch_size=2, epochs=2.0, sft_weight=0.0)
-    preferred = prefer("sage_dpo", base, start, pairs, config, 0, tmp_path / "dpo", threads=1).policy
-    again = prefer("sage_dpo", base, start, pairs, config, 0, tmp_path / "again", threads=1).policy
+    preferred = preference_tune("sage_dpo", base, start, pairs, config, 0, tmp_path / "dpo", threads=1).policy
+    again = preference_tune("sage_dpo", base, start, pairs, config, 0, tmp_path / "again", threads=1).policy
     assert preferred.revision() == again.revision()
 
     def margin(policy: Policy) -> float:
@@ -159,9 +160,9 @@ def test_dpo_compares_replies_and_their_end_with_the_starting_policy(
     ]
     chosen = "You can do this."
     row = {"situation_id": "s", "turn": 3, "prompt": prompt, "chosen": chosen, "rejected": "Plot twist."}
-    pairs = pa.Table.from_pylist([row], schema=schemas.DPO_PAIRS)
+    pairs = from_rows([row], schemas.DPO_PAIRS)
     config = Preference(learning_rate=1e-3, batch_size=1, sft_weight=sft_weight, beta=5.0)
-    prefer("sage_dpo", base, start, pairs, config, 0, tmp_path / "dpo", threads=1)
+    preference_tune("sage_dpo", base, start, pairs, config, 0, tmp_path / "dpo", threads=1)
     assert seen["replies"] == ["You can do this.<|end|>", "Plot twist.<|end|>"]
     log_probability, tokens = _log_probability(base, start, prompt, chosen)
     assert seen["loss"] == pytest.approx(math.log(2) - sft_weight * log_probability / tokens + 0.002, abs=2e-4)
@@ -175,8 +176,8 @@ def _log_probability(base, policy, prompt, reply):
 
     tokenizer = AutoTokenizer.from_pretrained(base.path)
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base.path), policy.path)
-    told = tokenizer.apply_chat_template(prompt, add_generation_prompt=True)["input_ids"]
+    prompt_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True)["input_ids"]
     ids = tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": reply}], return_tensors="pt")
     with torch.no_grad():
-        logits = model(**ids).logits[0, len(told) - 1 : -1].log_softmax(-1)
-    return logits.gather(1, ids["input_ids"][0, len(told) :, None]).sum().item(), len(logits)
+        logits = model(**ids).logits[0, len(prompt_ids) - 1 : -1].log_softmax(-1)
+    return logits.gather(1, ids["input_ids"][0, len(prompt_ids) :, None]).sum().item(), len(logits)

@@ -1,4 +1,4 @@
-"""The training mix: the same dialogues with blocks and without, from both sides, drawn and ordered by seed."""
+"""The training mix: annotation, sources, sampling, and the same dialogues with and without blocks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import pyarrow as pa
 import pytest
 import yaml
 from hypothesis import given
@@ -20,24 +19,25 @@ from pydantic import ValidationError
 
 from sage_dialog import schemas
 from sage_dialog.config import SacAugmentation, Source, SourceKind
+from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.pipelines.sac_augmentation.nodes import annotate_dialogues, mix_plain, mix_with_blocks
-from sage_dialog.roles.protocols import Labelled, Rejected
+from sage_dialog.roles.protocols import LabelledUtterance, RejectedDialogue
 from sage_dialog.sac import Chain, Intent, parse, render, strip_blocks
 from sage_dialog.settings import CONFIG_LOADER_ARGS
 from sage_dialog.training_data.mix import mix_sizes, training_mix
-from sage_dialog.training_data.sources import Sources
+from sage_dialog.training_data.sources import SourceReader
 
-PREAMBLES = {"listener": "You listen.", "speaker": "You share.", "instructions": "You help."}
+SYSTEM_PROMPTS = {"listener": "You listen.", "speaker": "You share.", "instructions": "You help."}
 SAID = ("I lost my keys.", "Oh no! Where?", "At home: {under} the topic: sofa.")
 INTENTS = (Intent("sharing", "sad", ("keys",)), Intent("comfort", "calm", ("keys",)), Intent("elaborating", "sad"))
 PROJECT = Path(__file__).parents[2]
 
 
-def annotation(dialogue: str, turn: int, speaker: str, text: str, intent: Intent) -> dict[str, Any]:
+def annotation(dialogue: str, turn: int, role: str, text: str, intent: Intent) -> dict[str, Any]:
     return {
         "dialogue_id": dialogue,
         "turn": turn,
-        "speaker": speaker,
+        "role": role,
         "motivation": intent.motivation,
         "emotion": intent.emotion,
         "topics": list(intent.topics) or None,
@@ -48,21 +48,21 @@ def annotation(dialogue: str, turn: int, speaker: str, text: str, intent: Intent
     }
 
 
-def annotations(dialogues: int, *more: dict[str, Any]) -> pa.Table:
+def annotations(dialogues: int, *more: dict[str, Any]) -> DataFrame:
     rows = [
         annotation(f"d{number:02d}", turn, "assistant" if turn % 2 else "user", f"{number}: {text}", intent)
         for number in range(dialogues)
         for turn, (text, intent) in enumerate(zip(SAID, INTENTS, strict=True))
     ]
-    return pa.Table.from_pylist([*more, *rows[::-1]], schema=schemas.ANNOTATIONS)  # readers sort
+    return from_rows([*more, *rows[::-1]], schemas.ANNOTATIONS)  # unsorted on purpose
 
 
-def told(number: int, *roles: str) -> dict[str, Any]:
+def record(number: int, *roles: str) -> dict[str, Any]:
     return {"id": f"i{number}", "messages": [{"role": role, "content": f"{role} {number}"} for role in roles]}
 
 
 def played(situation: str, *replies: str, outcome: str = "turn limit") -> list[dict[str, Any]]:
-    """A situation, and in turn replies of the agent (with their blocks) and of the user."""
+    """Return trajectory rows: the situation, then replies of agent (with blocks) and user in turn."""
     rows = []
     for turn, content in enumerate((f"{situation}!", *replies)):
         role = "assistant" if turn % 2 else "user"
@@ -83,20 +83,24 @@ def reply(text: str) -> str:
     return render(Chain(INTENTS[0], INTENTS[1], text))
 
 
-def no_trajectories(name: str) -> pa.Table:
-    raise AssertionError(f"{name} was opened, and no source names it")
+def columns(table: DataFrame) -> dict[str, Any]:
+    return dict(table.dtypes)
+
+
+def no_trajectories(name: str) -> DataFrame:
+    raise AssertionError(f"{name} was opened, but no source names it")
 
 
 class Mixed:
-    """Both mixes of some sources, and the rejects."""
+    """Both mixes of some sources, and their rejects."""
 
     def __init__(
         self,
         folder: Path,
         config: SacAugmentation,
-        annotated: pa.Table,
+        annotated: DataFrame,
         files: dict[str, Sequence[dict[str, Any]]],
-        trajectories: Callable[[str], pa.Table] = no_trajectories,
+        trajectories: Callable[[str], DataFrame] = no_trajectories,
         seed: int = 0,
     ) -> None:
         paths = {name: folder / name for name in files}
@@ -105,10 +109,10 @@ class Mixed:
         given = (annotated, paths, trajectories, config, seed)
         rich, rejects = mix_with_blocks(*given)
         plain = mix_plain(*given)
-        assert rich.schema == plain.schema == schemas.SFT_CONVERSATIONS
-        assert rejects.schema == schemas.MIX_REJECTS
-        self.rich, self.plain = rich.to_pylist(), plain.to_pylist()
-        self.rejects = {(row["source"], row["record"]): row["reason"] for row in rejects.to_pylist()}
+        assert columns(rich) == columns(plain) == columns(from_rows([], schemas.SFT_CONVERSATIONS))
+        assert columns(rejects) == columns(from_rows([], schemas.MIX_REJECTS))
+        self.rich, self.plain = to_rows(rich), to_rows(plain)
+        self.rejects = {(row["source"], row["record"]): row["reason"] for row in to_rows(rejects)}
         assert len(self.rejects) == len(rejects)
 
     @property
@@ -121,13 +125,13 @@ class Mixed:
 
 @pytest.fixture
 def mix(tmp_path: Path) -> Callable[..., Mixed]:
-    """Sources as in the configuration: a name alone is a source that gives all it has."""
+    """Return a function that mixes sources; a bare name is a source without a size."""
 
     def make(
         *sources: str | dict[str, Any],
-        dialogues: int | pa.Table = 12,
+        dialogues: int | DataFrame = 12,
         files: dict[str, Sequence[dict[str, Any]]] | None = None,
-        system_prompts: dict[str, str] = PREAMBLES,
+        system_prompts: dict[str, str] = SYSTEM_PROMPTS,
         blend: dict[str, Any] | None = None,
         **more: Any,
     ) -> Mixed:
@@ -139,8 +143,8 @@ def mix(tmp_path: Path) -> Callable[..., Mixed]:
     return make
 
 
-def test_the_configured_mix_is_known_to_the_byte(tmp_path: Path) -> None:
-    """Which conversations, in which order, with which words: a change here is another experiment."""
+def test_the_configured_mix_is_reproducible_to_the_byte(tmp_path: Path) -> None:
+    """Pin conversations, order and text: a change here is another experiment."""
     loader = OmegaConfigLoader(str(PROJECT / "conf"), env="base", **CONFIG_LOADER_ARGS)
     config = SacAugmentation.model_validate(loader["parameters"]["sac_augmentation"])
     records = [
@@ -159,12 +163,12 @@ def test_the_configured_mix_is_known_to_the_byte(tmp_path: Path) -> None:
     assert len(mixed.rich) == 1660
     digests = [hashlib.sha256(json.dumps(rows).encode()).hexdigest() for rows in (mixed.rich, mixed.plain)]
     assert digests == [
-        "a143ac89e38cd1bacb0ef25eed1aa9bc9756074e3f392bb9e382086441a1dabc",
-        "e81d8cdd17949f58632e093a6cb1880660525d6ee4686af1d90ac7957a98bcef",
+        "09c1d7b984c8a207e291b5d1b5b1f6efb05455d8654cfabd033392a755274b18",
+        "dc1062b60b7e5621a947916061851d9e3c3dcf5f93b20ab4a752dc95f6d31bfe",
     ]
 
 
-def test_the_listeners_side_carries_the_sharers_labels_before_its_own(mix) -> None:
+def test_listener_conversations_carry_the_users_labels_in_the_state_block(mix) -> None:
     ((system, shared, answered, went_on),) = (row["messages"] for row in mix("listener", dialogues=1).rich)
     assert system == {"role": "system", "content": "You listen."}
     assert shared == {"role": "user", "content": f"0: {SAID[0]}"}
@@ -172,7 +176,7 @@ def test_the_listeners_side_carries_the_sharers_labels_before_its_own(mix) -> No
     assert went_on == {"role": "user", "content": f"0: {SAID[2]}"}
 
 
-def test_the_sharers_side_is_the_same_dialogue_with_the_roles_changed(mix) -> None:
+def test_speaker_conversations_are_the_same_dialogues_with_roles_exchanged(mix) -> None:
     ((system, shared, answered, went_on),) = (row["messages"] for row in mix("speaker", dialogues=1).rich)
     assert system == {"role": "system", "content": "You share."}
     assert shared["role"] == went_on["role"] == "assistant"
@@ -187,19 +191,19 @@ def test_the_plain_mix_is_the_same_conversations_in_the_same_order_without_block
         {"name": "speaker", "size": 4},
         "instructions",
         {"name": "found", "kind": "trajectories", "of": "trajectories_1"},
-        files={"a.jsonl": [told(number, "user", "assistant") for number in range(3)]},
-        trajectories=lambda name: pa.Table.from_pylist(played("s", reply("Oh!")), schema=schemas.TRAJECTORIES),
+        files={"a.jsonl": [record(number, "user", "assistant") for number in range(3)]},
+        trajectories=lambda name: from_rows(played("s", reply("Oh!")), schemas.TRAJECTORIES),
         blend={"sources": ["listener"], "others": 2, "max_tokens": 700},  # tight enough to cut some
     )
     assert len(found.rich) == 13
     bare = [
-        row | {"messages": [said | {"content": strip_blocks(said["content"])} for said in row["messages"]]}
+        row | {"messages": [message | {"content": strip_blocks(message["content"])} for message in row["messages"]]}
         for row in found.rich
     ]
     assert bare == found.plain != found.rich
 
 
-def test_conversations_are_drawn_and_ordered_by_seed_and_id(mix) -> None:
+def test_conversations_are_sampled_and_ordered_by_seed_and_id(mix) -> None:
     sources = [{"name": "listener", "size": 5}, {"name": "speaker", "size": 5}]
 
     def names(seed: int, dialogues: int = 12) -> list[str]:
@@ -210,27 +214,29 @@ def test_conversations_are_drawn_and_ordered_by_seed_and_id(mix) -> None:
     assert names(0) != sorted(names(0))
     listeners, speakers = ({name.split(":")[1] for name in names(0) if name.startswith(side)} for side in ("l", "s"))
     assert len(listeners) == len(speakers) == 5
-    # A dialogue more moves none of those drawn but by its own draw.
+    # One more dialogue changes the sample by its own draw only.
     assert len(set(names(0)) - set(names(0, dialogues=13))) <= 2
 
 
 @given(before=st.integers(0, 30), more=st.integers(0, 30), size=st.integers(0, 40), seed=st.integers(0, 99))
-def test_a_source_that_grows_changes_no_draw_but_for_what_came(before: int, more: int, size: int, seed: int) -> None:
-    config = SacAugmentation(mix=[{"name": "listener", "size": size}], system_prompts=PREAMBLES)
+def test_new_dialogues_of_a_source_change_the_sample_by_themselves_only(
+    before: int, more: int, size: int, seed: int
+) -> None:
+    config = SacAugmentation(mix=[{"name": "listener", "size": size}], system_prompts=SYSTEM_PROMPTS)
 
     def drawn(dialogues: int) -> set[str]:
-        sources = Sources(annotations(dialogues), {}, no_trajectories)
-        return set(training_mix(sources, config, seed, False)[0]["conversation_id"].to_pylist())
+        sources = SourceReader(annotations(dialogues), {}, no_trajectories)
+        return set(training_mix(sources, config, seed, False)[0]["conversation_id"])
 
     first, then = drawn(before), drawn(before + more)
     assert len(then) == min(size, before + more)
     new = {f"listener:d{number:02d}" for number in range(before, before + more)}
-    assert then - first <= new, "of the old ones, none comes in"
-    assert len(first - then) <= len(then & new), "and none goes but for a new one"
+    assert then - first <= new, "no old dialogue enters the sample"
+    assert len(first - then) <= len(then & new), "an old dialogue leaves only for a new one"
 
 
-def test_a_preamble_takes_the_place_of_a_conversations_own_system_message(mix) -> None:
-    files = {"a.jsonl": [told(0, "system", "user", "assistant"), told(1, "user", "assistant")]}
+def test_a_system_prompt_replaces_the_conversations_own(mix) -> None:
+    files = {"a.jsonl": [record(0, "system", "user", "assistant"), record(1, "user", "assistant")]}
     found = mix("instructions", {"name": "listener", "system_prompt": "You are kind."}, files=files, dialogues=1)
     for number in (0, 1):
         system, user, assistant = found.messages(f"instructions:i{number}")
@@ -239,19 +245,23 @@ def test_a_preamble_takes_the_place_of_a_conversations_own_system_message(mix) -
     assert found.messages("listener:d00")[0] == {"role": "system", "content": "You are kind."}
 
 
-def test_an_empty_preamble_keeps_each_its_own(mix) -> None:
-    files = {"a.jsonl": [told(0, "system", "user", "assistant"), told(1, "user", "assistant")]}
+def test_an_empty_system_prompt_keeps_the_conversations_own(mix) -> None:
+    files = {"a.jsonl": [record(0, "system", "user", "assistant"), record(1, "user", "assistant")]}
     found = mix({"name": "instructions", "system_prompt": ""}, files=files)
-    assert [said["content"] for said in found.messages("instructions:i0")] == ["system 0", "user 0", "assistant 0"]
-    assert [said["role"] for said in found.messages("instructions:i1")] == ["user", "assistant"]
+    assert [message["content"] for message in found.messages("instructions:i0")] == [
+        "system 0",
+        "user 0",
+        "assistant 0",
+    ]
+    assert [message["role"] for message in found.messages("instructions:i1")] == ["user", "assistant"]
 
 
-def test_files_make_sources_of_their_own(mix, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_become_separate_sources(mix, caplog: pytest.LogCaptureFixture) -> None:
     files = {
-        "chat-1.jsonl": [told(1, "user", "assistant")],
-        "chat-2.jsonl": [told(2, "user", "assistant"), told(1, "user", "assistant")],
-        "code.jsonl": [told(1, "user", "assistant")],
-        "else.jsonl": [told(9, "user", "assistant")],
+        "chat-1.jsonl": [record(1, "user", "assistant")],
+        "chat-2.jsonl": [record(2, "user", "assistant"), record(1, "user", "assistant")],
+        "code.jsonl": [record(1, "user", "assistant")],
+        "else.jsonl": [record(9, "user", "assistant")],
     }
     found = mix(
         {"name": "chat", "kind": "instructions", "of": "chat-*", "system_prompt": "Chat."},
@@ -261,65 +271,64 @@ def test_files_make_sources_of_their_own(mix, caplog: pytest.LogCaptureFixture) 
     assert sorted(found.names) == ["chat:i1", "chat:i2", "code:i1"]
     assert {row["source"]: row["messages"][0]["content"] for row in found.rich} == {"chat": "Chat.", "code": "Code."}
     assert found.rejects == {("chat", "chat-2.jsonl:2"): "an id that was there before"}
-    assert "else.jsonl is in no source of the mix" in caplog.messages
+    assert "else.jsonl belongs to no source of the mix" in caplog.messages
 
 
 @pytest.mark.parametrize(
-    ("second", "said"),
+    ("second", "message"),
     [
         (
             "sharegpt*",
-            "source 'b' of the mix: no file is called sharegpt*; there are chat.json, chat.jsonl, code.jsonl",
+            "source 'b' of the mix: no file matches sharegpt*; the files are chat.json, chat.jsonl, code.jsonl",
         ),
         ("*.jsonl", "source 'b' of the mix: chat.jsonl belongs to the source 'a' already"),
         ("chat.json", "chat.json is not a JSON list of conversations"),
     ],
 )
-def test_a_source_that_cannot_be_read_is_named_with_its_files(mix, second: str, said: str) -> None:
-    files = {name: [told(1, "user", "assistant")] for name in ("chat.json", "chat.jsonl", "code.jsonl")}
+def test_an_unreadable_source_is_named_with_its_files(mix, second: str, message: str) -> None:
+    files = {name: [record(1, "user", "assistant")] for name in ("chat.json", "chat.jsonl", "code.jsonl")}
     kind = {"kind": "instructions"}
     with pytest.raises(ValueError) as refused:
         mix({"name": "a", "of": "chat.jsonl", **kind}, {"name": "b", "of": second, **kind}, files=files)
-    assert str(refused.value).startswith("source 'b' of the mix: ") and said in str(refused.value)
+    assert str(refused.value).startswith("source 'b' of the mix: ") and message in str(refused.value)
 
 
-def test_trajectories_are_told_from_the_agents_side_up_to_its_last_reply(mix) -> None:
+def test_trajectories_are_read_from_the_agents_side_up_to_its_last_reply(mix) -> None:
     tables = {
         "trajectories_1": [*played("one", reply("Oh!"), "Yes."), *played("two", reply("Ah!"), "No.", reply("Why?"))],
         "trajectories_2:2026-01-31": played("one", reply("Tell me more.")),
     }
     opened = []
 
-    def open_trajectories(name: str) -> pa.Table:
+    def open_trajectories(name: str) -> DataFrame:
         opened.append(name)
-        return pa.Table.from_pylist(tables[name][::-1], schema=schemas.TRAJECTORIES)
+        return from_rows(tables[name][::-1], schemas.TRAJECTORIES)
 
     first = {"name": "first", "kind": "trajectories", "of": "trajectories_1"}
     second = {"name": "trajectories", "of": "trajectories_2:2026-01-31", "system_prompt": "You listen well."}
     found = mix(first, second, trajectories=open_trajectories)
     assert set(opened) == set(tables)
     assert sorted(found.names) == ["first:one", "first:two", "trajectories:one"]
-    assert [(said["role"], said["content"]) for said in found.messages("first:two")] == [
+    assert [(message["role"], message["content"]) for message in found.messages("first:two")] == [
         ("system", "You listen."),
         ("user", "two!"),
         ("assistant", reply("Ah!")),
         ("user", "No."),
         ("assistant", reply("Why?")),
     ]
-    assert [said["content"] for said in found.messages("first:one")][1:] == ["one!", reply("Oh!")]
+    assert [message["content"] for message in found.messages("first:one")][1:] == ["one!", reply("Oh!")]
     assert found.messages("trajectories:one")[0]["content"] == "You listen well."
 
 
-def test_nothing_vanishes_unexplained(mix) -> None:
-    """Whatever is no conversation stands in the rejects, by source and place; all else is in the mix."""
-    said, intent = "Hello.", Intent("greeting")
+def test_every_record_is_in_the_mix_or_in_the_rejects(mix) -> None:
+    message, intent = "Hello.", Intent("greeting")
     odd = [
-        annotation("alone", 0, "user", said, intent),
-        *(annotation("twice", turn, speaker, said, intent) for turn, speaker in enumerate(("user", "user"))),
+        annotation("alone", 0, "user", message, intent),
+        *(annotation("twice", turn, role, message, intent) for turn, role in enumerate(("user", "user"))),
         *(annotation("blank", turn, speaker, " \n", intent) for turn, speaker in enumerate(("user", "assistant"))),
-        *(annotation("bot", turn, speaker, said, intent) for turn, speaker in enumerate(("user", "bot"))),
-        annotation("label", 0, "user", said, intent) | {"emotion": "a: b"},
-        annotation("label", 1, "assistant", said, intent),
+        *(annotation("bot", turn, role, message, intent) for turn, role in enumerate(("user", "bot"))),
+        annotation("label", 0, "user", message, intent) | {"emotion": "a: b"},
+        annotation("label", 1, "assistant", message, intent),
     ]
     trajectories = [
         *played("silent"),
@@ -329,20 +338,20 @@ def test_nothing_vanishes_unexplained(mix) -> None:
     ]
     files = {
         "a.jsonl": [
-            told(0, "assistant", "user", "assistant"),
-            told(1, "user"),
-            told(2, "user", "user", "assistant"),
-            told(3, "user", "assistant", "assistant"),
-            told(4, "user", "assistant", "user"),
-            told(5, "user", "tool", "assistant"),
-            told(6),
+            record(0, "assistant", "user", "assistant"),
+            record(1, "user"),
+            record(2, "user", "user", "assistant"),
+            record(3, "user", "assistant", "assistant"),
+            record(4, "user", "assistant", "user"),
+            record(5, "user", "tool", "assistant"),
+            record(6),
         ]
     }
     found = mix(
         *("listener", "speaker", "instructions", {"name": "trajectories", "of": "trajectories_3"}),
         dialogues=annotations(2, *odd),
         files=files,
-        trajectories=lambda name: pa.Table.from_pylist(trajectories, schema=schemas.TRAJECTORIES),
+        trajectories=lambda name: from_rows(trajectories, schemas.TRAJECTORIES),
     )
     label = "labels that the chain cannot hold: emotion 'a: b' holds ':', which the text form reserves"
     assert found.rejects == {
@@ -369,19 +378,19 @@ def test_nothing_vanishes_unexplained(mix) -> None:
     assert sorted(found.names) == sorted([*kept, "trajectories:good"])
 
 
-def test_where_the_assistant_may_open_it_does(mix) -> None:
-    files = {"a.jsonl": [told(0, "assistant", "user", "assistant")]}
+def test_the_assistant_opens_where_assistant_may_open(mix) -> None:
+    files = {"a.jsonl": [record(0, "assistant", "user", "assistant")]}
     found = mix({"name": "instructions", "assistant_may_open": True}, files=files)
     assert (found.names, found.rejects) == (["instructions:i0"], {})
 
 
-def test_a_size_counts_conversations_that_can_be_learned_from(mix) -> None:
-    files = {"a.jsonl": [told(number, "user", *["assistant"] * (number % 2)) for number in range(20)]}
+def test_size_counts_valid_conversations(mix) -> None:
+    files = {"a.jsonl": [record(number, "user", *["assistant"] * (number % 2)) for number in range(20)]}
     assert len(mix({"name": "instructions", "size": 8}, files=files).rich) == 8
 
 
-def test_a_share_is_of_the_whole_mix(mix, caplog: pytest.LogCaptureFixture) -> None:
-    files = {"a.jsonl": [told(number, "user", "assistant") for number in range(40)]}
+def test_share_is_relative_to_the_whole_mix(mix, caplog: pytest.LogCaptureFixture) -> None:
+    files = {"a.jsonl": [record(number, "user", "assistant") for number in range(40)]}
 
     def counts(*shares: float | None, **size: int) -> list[int]:
         sides = zip(("listener", "speaker"), shares, strict=False)
@@ -394,7 +403,7 @@ def test_a_share_is_of_the_whole_mix(mix, caplog: pytest.LogCaptureFixture) -> N
     assert counts(0.25, 0.25, 0.5) == [12, 12, 24]
     assert not [message for message in caplog.messages if "its share" in message]
     assert counts(None, 0.5, 0.1) == [12, 12, 3]
-    assert "speaker: its share of the mix would be 15 conversations, and it has 12; all are taken" in caplog.messages
+    assert "speaker: its share of the mix is 15 conversations, but it has 12; all are used" in caplog.messages
 
 
 @given(
@@ -402,7 +411,7 @@ def test_a_share_is_of_the_whole_mix(mix, caplog: pytest.LogCaptureFixture) -> N
     weights=st.lists(st.integers(1, 100), min_size=5, max_size=5),
     fixed=st.lists(st.one_of(st.none(), st.integers(0, 2000)), max_size=3),
 )
-def test_sizes_keep_to_the_shares_and_to_what_there_is(
+def test_sizes_respect_shares_and_available_dialogues(
     available: list[int], weights: list[int], fixed: list[int | None]
 ) -> None:
     whole = sum(weights[: len(available)]) + (weights[-1] if fixed else 0)
@@ -423,7 +432,7 @@ def test_sizes_keep_to_the_shares_and_to_what_there_is(
 
 
 @pytest.mark.parametrize(
-    ("mix", "blend", "where", "said"),
+    ("mix", "blend", "where", "message"),
     [
         (["listener", "listener"], None, "mix", "1: listener is there twice"),
         ([{"name": "a", "kind": "speaker"}, "speaker"], None, "mix", "1: speaker holds the same conversations as a"),
@@ -442,42 +451,46 @@ def test_sizes_keep_to_the_shares_and_to_what_there_is(
         (["listener"], {"sources": []}, "blend.sources", "at least 1 item"),
     ],
 )
-def test_a_mix_that_makes_no_sense_is_refused_by_place(
-    mix: list[Any], blend: dict[str, Any] | None, where: str, said: str
+def test_an_invalid_mix_is_rejected_with_its_location(
+    mix: list[Any], blend: dict[str, Any] | None, where: str, message: str
 ) -> None:
     sources = [{"name": source} if isinstance(source, str) else source for source in mix]
     longer = blend and {"others": 1, "max_tokens": 500} | blend
     with pytest.raises(ValidationError) as refused:
-        SacAugmentation.model_validate({"mix": sources, "system_prompts": PREAMBLES, "blend": longer})
+        SacAugmentation.model_validate({"mix": sources, "system_prompts": SYSTEM_PROMPTS, "blend": longer})
     faults = {".".join(map(str, fault["loc"])): fault["msg"] for fault in refused.value.errors()}
-    assert said in faults[where], faults
+    assert message in faults[where], faults
 
 
-def test_the_documented_mix_is_one() -> None:
+def test_the_documented_mix_is_valid() -> None:
     shown = re.findall(r"```yaml\n(.*?)```", (PROJECT / "docs/training-mix.md").read_text(), re.DOTALL)
     mix, blend = (yaml.safe_load(textwrap.dedent(block)) for block in shown)
-    config = SacAugmentation.model_validate(mix["sac_augmentation"] | blend | {"system_prompts": PREAMBLES})
+    config = SacAugmentation.model_validate(mix["sac_augmentation"] | blend | {"system_prompts": SYSTEM_PROMPTS})
     assert {source.kind for source in config.mix} == set(get_args(SourceKind))
     assert config.blend is not None
 
 
-class ByHand:
+class FixedAnnotator:
     name = "by hand"
 
     def annotate(self, dialogues: Any) -> list[Any]:
         assert all(
-            said.role == ("assistant" if place % 2 else "user") for each in dialogues for place, said in enumerate(each)
+            message.role == ("assistant" if place % 2 else "user")
+            for each in dialogues
+            for place, message in enumerate(each)
         )
         return [
-            Rejected("too short", "no")
+            RejectedDialogue("too short", "no")
             if len(each) < 3
-            else tuple(Labelled(intent, said.text.upper()) for said, intent in zip(each, INTENTS, strict=True))
+            else tuple(
+                LabelledUtterance(intent, message.text.upper()) for message, intent in zip(each, INTENTS, strict=True)
+            )
             for each in dialogues
         ]
 
 
 @pytest.mark.parametrize("size", [0, 3, 150])
-def test_every_dialogue_is_annotated_or_rejected_and_keeps_its_words(size: int) -> None:
+def test_every_dialogue_is_annotated_or_rejected_and_keeps_its_text(size: int) -> None:
     rows = [
         {
             "dialogue_id": f"d{number}",
@@ -491,12 +504,13 @@ def test_every_dialogue_is_annotated_or_rejected_and_keeps_its_words(size: int) 
         }
         for number in range(size)
     ]
-    labelled, rejected = annotate_dialogues(pa.Table.from_pylist(rows, schema=schemas.DIALOGUES), ByHand())
-    assert labelled.schema == schemas.ANNOTATIONS and rejected.schema == schemas.ANNOTATION_REJECTS
-    assert rejected.to_pylist() == [
+    labelled, rejected = annotate_dialogues(from_rows(rows, schemas.DIALOGUES), FixedAnnotator())
+    assert columns(labelled) == columns(from_rows([], schemas.ANNOTATIONS))
+    assert columns(rejected) == columns(from_rows([], schemas.ANNOTATION_REJECTS))
+    assert to_rows(rejected) == [
         {"dialogue_id": f"d{number}", "reason": "too short", "raw_response": "no"} for number in range(1, size, 2)
     ]
-    found = labelled.to_pylist()
+    found = to_rows(labelled)
     assert [(row["dialogue_id"], row["turn"], row["original_text"], row["text"]) for row in found] == [
         (f"d{number}", turn, text, text.upper()) for number in range(0, size, 2) for turn, text in enumerate(SAID)
     ]

@@ -1,9 +1,9 @@
-"""`kedro sage response_cache`: what language models were asked, and what it cost."""
+"""`kedro sage cache`: the responses of language models, and what they cost."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,146 +14,134 @@ from kedro.framework.cli.utils import env_option
 from sage_dialog.hooks import shown
 
 if TYPE_CHECKING:
-    from kedro.framework.startup import ProjectMetadata
+    from rich.table import Table
 
     from sage_dialog.llm.response_cache import ResponseCache
 
 
 @click.group(invoke_without_command=True)
 @env_option
-@click.option("--json", "as_json", is_flag=True, help="the same as JSON; a cost without a price is null")
+@click.option("--json", "as_json", is_flag=True, help="print JSON; a cost without a price is null")
 @click.pass_context
-def response_cache(context: click.Context, env: str | None, as_json: bool) -> None:
-    """What language models were asked in all runs: size, hits, and cost by role. Replies can be exported or dropped."""
-    context.obj = _response_cache(context.obj, env)
+def cache(context: click.Context, env: str | None, as_json: bool) -> None:
+    """Show the response cache of all runs: size, hits, and cost by role. Export or drop responses."""
+    context.obj = _open(context.obj.project_path, env)
     if context.invoked_subcommand is None and as_json:
-        click.echo(json.dumps(journal_summary(context.obj)))
+        click.echo(json.dumps(cache_summary(context.obj)))
     elif context.invoked_subcommand is None:
         from rich.console import Console
 
         console = Console()
-        for part in journal_tables(context.obj):
-            console.print(part)
+        for table in cache_tables(context.obj):
+            console.print(table)
 
 
-@response_cache.command()
+@cache.command()
 @click.argument("file", type=click.Path(dir_okay=False))
-@click.option("--role", help="only what this role asked")
-@click.option("--model", help="only what this model replied")
+@click.option("--role", help="only requests of this role")
+@click.option("--model", help="only responses of this model")
 @click.pass_obj
-def export(replies: ResponseCache, file: str, role: str | None, model: str | None) -> None:
-    """Writes requests with their replies to FILE, a line of JSON each; - is the terminal."""
+def export(responses: ResponseCache, file: str, role: str | None, model: str | None) -> None:
+    """Write requests and responses to FILE as JSON lines; - is standard output."""
+    number = 0
     with click.open_file(file, "w", encoding="utf-8", atomic=file != "-") as lines:
-        number = 0
-        for entry in replies.entries(role, model):
+        for entry in responses.entries(role, model):
             lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
             number += 1
-    click.echo(f"replies written to {file}: {number:,}", err=True)
+    click.echo(f"responses written to {file}: {number:,}", err=True)
 
 
-@response_cache.command()
-@click.option("--role", help="only what this role asked")
-@click.option("--model", help="only what this model replied")
-@click.option("--key", "keys", multiple=True, help="only these replies, by the keys that an export shows")
-@click.option("--all", "everything", is_flag=True, help="all replies")
-@click.option("--yes", is_flag=True, help="do not ask")
+@cache.command()
+@click.option("--role", help="only requests of this role")
+@click.option("--model", help="only responses of this model")
+@click.option("--key", "keys", multiple=True, help="only the responses with these keys, which an export states")
+@click.option("--all", "everything", is_flag=True, help="all responses")
+@click.option("--yes", is_flag=True, help="skip the confirmation")
 @click.pass_obj
 def drop(
-    replies: ResponseCache, role: str | None, model: str | None, keys: tuple[str, ...], everything: bool, yes: bool
+    responses: ResponseCache, role: str | None, model: str | None, keys: tuple[str, ...], everything: bool, yes: bool
 ) -> None:
-    """Forgets replies, so that the next run asks, and pays, again."""
+    """Delete responses, so that the next run requests, and pays for, new ones."""
     if not (role or model or keys or everything):
-        raise click.UsageError("Say which replies: --role, --model, --key, or --all of them.")
-    number = replies.count(role, model, keys)
+        raise click.UsageError("Select responses by --role, --model or --key, or --all of them.")
+    number = responses.count(role, model, keys)
     if number and not yes:
-        click.confirm(
-            f"Replies that will be forgotten, and paid for again when they are needed: {number:,}. Go on?", abort=True
-        )
-    click.echo(f"replies dropped: {replies.drop(role, model, keys):,}")
+        click.confirm(f"Delete {number:,} responses, which runs would pay for again?", abort=True)
+    click.echo(f"responses dropped: {responses.drop(role, model, keys):,}")
 
 
-@response_cache.command()
+@cache.command()
 @click.argument("batch_id")
-@click.option("--yes", is_flag=True, help="do not ask")
+@click.option("--yes", is_flag=True, help="skip the confirmation")
 @click.pass_obj
-def forget(replies: ResponseCache, batch_id: str, yes: bool) -> None:
-    """Gives up a batch that the server has lost: its requests are asked, and paid for, anew."""
-    from sage_dialog.llm import event_loop as loop
+def forget(responses: ResponseCache, batch_id: str, yes: bool) -> None:
+    """Give up a batch that the server has lost; its requests are sent, and paid for, again."""
+    from sage_dialog.llm import event_loop
 
-    names = [batch["name"] for batch in replies.batches() if batch["id"] == batch_id and batch["state"] != "collected"]
+    names = [batch["name"] for batch in _open_batches(responses) if batch["id"] == batch_id]
     if not names:
-        raise click.ClickException(
-            f"No batch {batch_id} is waiting to be collected; `kedro sage response_cache` lists them."
-        )
+        raise click.ClickException(f"No open batch {batch_id}; `kedro sage cache` lists the open batches.")
     if not yes:
-        click.confirm("What the server may still have of this batch will not be collected. Go on?", abort=True)
-    loop.run(replies.forget_batch(names[0]))
+        click.confirm("Responses that the server may still have for this batch are lost. Continue?", abort=True)
+    event_loop.run(responses.forget_batch(names[0]))
     click.echo(f"batch {batch_id} is forgotten")
 
 
-def _response_cache(metadata: ProjectMetadata, env: str | None) -> ResponseCache:
+def _open(project_path: Path, env: str | None) -> ResponseCache:
     from kedro.framework.session import KedroSession
 
-    session = KedroSession.create(project_path=metadata.project_path, env=env, save_on_close=False)
-    path = Path(session.load_context().catalog.load("params:llm")["response_cache"])
-    if not path.exists():
-        raise click.ClickException(
-            f"There is no response cache in {shown(path)}: no language model was asked anything yet."
-        )
     from sage_dialog.llm.response_cache import ResponseCache
 
+    session = KedroSession.create(project_path=project_path, env=env, save_on_close=False)
+    path = Path(session.load_context().catalog.load("params:llm")["response_cache"])
+    if not path.exists():
+        raise click.ClickException(f"No response cache at {shown(path)}: no request was sent to a language model yet.")
     return ResponseCache(path)
 
 
-def journal_summary(replies: ResponseCache) -> dict[str, Any]:
-    """What `journal_tables` shows, as JSON can write it; sizes in bytes."""
+def _open_batches(responses: ResponseCache) -> list[dict[str, Any]]:
+    return [batch for batch in responses.batches() if batch["state"] != "collected"]
+
+
+def cache_summary(responses: ResponseCache) -> dict[str, Any]:
+    """Return the content of `cache_tables` as JSON values."""
     return {
-        "path": str(shown(replies.path)),
-        "bytes": replies.size(),
-        "spent": [asdict(one) for one in replies.spent()],
-        "failures": [list(failure) for failure in replies.failures()],
-        "batches": [dict(batch) for batch in replies.batches() if batch["state"] != "collected"],
+        "path": str(shown(responses.path)),
+        "bytes": responses.size(),
+        "usage": [asdict(usage) for usage in responses.usage()],
+        "failures": [list(failure) for failure in responses.failures()],
+        "batches": _open_batches(responses),
     }
 
 
-def journal_tables(replies: ResponseCache) -> Iterator[Any]:
-    """For the terminal: what each model cost each role, why requests failed, batches that are still out."""
+def cache_tables(responses: ResponseCache) -> Iterator[Table]:
+    """Yield tables for the terminal: usage by role and model, failures by reason, open batches."""
+    usage = [
+        (
+            *(one.role, one.model, one.responses, one.hits, one.failures, one.prompt_tokens, one.completion_tokens),
+            "no price" if one.cost is None else f"{one.cost:,.2f}",
+        )
+        for one in responses.usage()
+    ]
+    numbers = ("responses", "hits", "failures", "tokens in", "out", "cost")
+    yield _table(f"{shown(responses.path)}, {responses.size() / 1e6:,.1f} MB", ("role", "model"), numbers, usage)
+    if failures := responses.failures():
+        yield _table("Failed requests; most succeeded at a later attempt", ("role", "reason"), ("times",), failures)
+    if batches := _open_batches(responses):
+        rows = [(batch["id"] or "no id yet", batch["model"], batch["state"]) for batch in batches]
+        yield _table("Open batches", ("id", "model", "state"), (), rows)
+
+
+def _table(title: str, texts: Iterable[str], numbers: Iterable[str], rows: Iterable[tuple[object, ...]]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    def table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
-        made = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for heading in texts:
-            made.add_column(heading, no_wrap=True)
-        for heading in numbers:
-            made.add_column(heading, justify="right", no_wrap=True)
-        return made
-
-    def row(*cells: object) -> Iterator[Text]:
-        return (Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in cells)
-
-    spent = replies.spent()
-    costs = table(
-        f"{shown(replies.path)}, {replies.size() / 1e6:,.1f} MB",
-        ("role", "model"),
-        ("replies", "hits", "failures", "tokens in", "out", "cost"),
-    )
-    for one in spent:
-        cost = "no price" if one.cost is None else f"{one.cost:,.2f}"
-        costs.add_row(
-            *row(
-                one.role, one.model, one.replies, one.hits, one.failures, one.prompt_tokens, one.completion_tokens, cost
-            )
-        )
-    yield costs
-    if failures := replies.failures():
-        reasons = table("Why requests failed; most were asked again and answered", ("role", "reason"), ("times",))
-        for failure in failures:
-            reasons.add_row(*row(*failure))
-        yield reasons
-    if batches := [batch for batch in replies.batches() if batch["state"] != "collected"]:
-        out = table("Batches that are not collected yet", ("id", "model", "state"), ())
-        for batch in batches:
-            out.add_row(*row(batch["id"] or "no id yet", batch["model"], batch["state"]))
-        yield out
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in texts:
+        table.add_column(heading, no_wrap=True)
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
+    return table

@@ -107,7 +107,7 @@ def prune(
         except NoSuchRunError as error:
             raise click.ClickException(str(error)) from None
     response_cache = _response_cache(project) if response_days is not None else None
-    responses = response_cache.older(response_days or 0.0) if response_cache else []
+    responses = response_cache.keys_older_than(response_days or 0.0) if response_cache else []
     if as_json:
         click.echo(json.dumps(_to_json(plan, responses), indent=1))
     else:

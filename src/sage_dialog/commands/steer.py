@@ -79,14 +79,14 @@ def steer(
 
     from sage_dialog.core.tables import table
     from sage_dialog.evaluation.replies.steering_eval import play_grid, steering_eval
-    from sage_dialog.llm.requests import NoReplyError, StopsRunError
+    from sage_dialog.llm.requests import RequestFailedError, StopRunError
     from sage_dialog.schemas import STEERING_GRID
 
     config = project.parameters.evaluation
     engine = project.engine(project.policy(BASE), [agent])
     try:
         rows = play_grid(engine, policy, openings, settings, config.agent, annotator)
-    except (ValueError, NoReplyError, StopsRunError) as error:
+    except (ValueError, RequestFailedError, StopRunError) as error:
         raise click.ClickException(str(error)) from error
     project.catalog.save(GRID, table(rows, STEERING_GRID))
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from sage_dialog.sac.grammar import Form, Value, is_list
+from sage_dialog.sac.grammar import BlockGrammar, FieldValue, is_list_field
 
 Split = Literal["train", "valid", "test"]
 Role = Literal["annotator", "selector", "judge", "policy"]
@@ -228,7 +228,7 @@ class Training(Config):
     epochs: float = Field(1.0, gt=0, description="times each row is learned from")
     max_steps: int | None = Field(None, ge=1, description="updates; null trains for `epochs`")
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="of the steps, with a learning rate that rises from 0")
-    schedule: Literal["linear", "cosine", "constant"] = Field("cosine", description="of the learning rate behind that")
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field("cosine", description="shape after the warm-up")
     weight_decay: float = Field(0.0, ge=0, description="of AdamW")
     max_grad_norm: float = Field(1.0, gt=0, description="a longer gradient is shortened to it")
     max_length: int = Field(512, ge=16, description="tokens; longer rows are counted and left out")
@@ -242,7 +242,7 @@ class Training(Config):
     gradient_checkpointing: bool = Field(
         False, description="compute the forward pass twice instead of keeping it in memory"
     )
-    quantize: Literal["nf4"] | None = Field(
+    quantization: Literal["nf4"] | None = Field(
         None, description="nf4: the base in 4 bits while it is trained on, for little memory (pip install '.[nf4]')"
     )
 
@@ -272,13 +272,11 @@ class Sft(Config):
 
     @model_validator(mode="after")
     def _whole_weights_are_trained(self) -> Self:
-        if self.lora is None and self.training.quantize:
-            why = (
-                f"weights in 4 bits cannot be trained; with quantize {self.training.quantize} give lora its parameters"
-            )
+        if self.lora is None and self.training.quantization:
+            why = f"quantization {self.training.quantization} needs lora: weights in 4 bits cannot be trained"
             raise PydanticCustomError("quantized", "{why}", {"why": why})
-        if self.lora is not None and self.lora.target_parameters and self.training.quantize:
-            why = f"quantize {self.training.quantize} packs target_parameters of lora in 4 bits; leave them empty"
+        if self.lora is not None and self.lora.target_parameters and self.training.quantization:
+            why = f"quantization {self.training.quantization} packs lora.target_parameters in 4 bits; leave them empty"
             raise PydanticCustomError("quantized", "{why}", {"why": why})
         return self
 
@@ -304,15 +302,15 @@ class Steering(Config):
 
     @model_validator(mode="after")
     def _can_be_written(self) -> Self:
-        values: list[dict[str, Value]] = [{field: value} for field, value in self.fixed.items()]
+        values: list[dict[str, FieldValue]] = [{field: value} for field, value in self.fixed.items()]
         for field, keywords in self.boosts.items():
             if field in self.fixed:
                 why = "is boosted and fixed; a fixed value is written whatever the boosts, so leave one of them out"
                 raise PydanticCustomError("boosted_and_fixed", "{field} {why}", {"field": field, "why": why})
-            values += [{field: (keyword,) if is_list(field) else keyword} for keyword in keywords]
+            values += [{field: (keyword,) if is_list_field(field) else keyword} for keyword in keywords]
         for value in values:
             try:
-                Form.given(value)
+                BlockGrammar.with_values(value)
             except ValueError as error:
                 raise PydanticCustomError("not_writable", "{why}", {"why": str(error)}) from error
         return self
@@ -428,7 +426,7 @@ class Price(Config):
 class Llm(Config):
     """What roles behind a server may spend; how each is reached stands in conf/*/catalog_roles.yml."""
 
-    response_cache: str = Field("data/response_cache/replies.sqlite", description="where every reply is kept")
+    response_cache: str = Field("data/response_cache/responses.sqlite", description="where every reply is kept")
     caps: Caps = Caps()
     role_caps: dict[Role, Caps] = Field({}, description="by role, what it may spend of a run's caps")
     prices: dict[str, Price] = Field({}, description="by model name; needed where money is capped")
@@ -455,13 +453,13 @@ class Launcher(Config):
     config: str | None = Field(
         None, description="file of `accelerate launch`, as in conf/accelerate; null trains in the run's own process"
     )
-    processes: int = Field(1, ge=1, description="one a GPU")
-    accumulation: int = Field(1, ge=1, description="parts that a process works off one by one before an update")
+    num_processes: int = Field(1, ge=1, description="one a GPU")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="forward passes of a process per update")
 
     @model_validator(mode="after")
     def _one_process_is_the_runs_own(self) -> Self:
-        if self.config is None and self.processes > 1:
-            why = f"{self.processes} processes need a config, such as conf/accelerate/ddp.yaml; null is for one"
+        if self.config is None and self.num_processes > 1:
+            why = f"{self.num_processes} processes need a config, such as conf/accelerate/ddp.yaml; null is for one"
             raise PydanticCustomError("no_config", "{why}", {"why": why})
         return self
 
@@ -471,11 +469,12 @@ class Launcher(Config):
         Raises:
             ValueError: if the batch cannot be dealt out evenly.
         """
-        rows, left = divmod(batch_size, self.processes * self.accumulation)
+        rows, left = divmod(batch_size, self.num_processes * self.gradient_accumulation_steps)
         if left or not rows:
             raise ValueError(
-                f"a batch of {batch_size} cannot be dealt out evenly to launcher.processes {self.processes} times "
-                f"launcher.accumulation {self.accumulation}; make it a multiple of {self.processes * self.accumulation}"
+                f"batch_size {batch_size} is not divisible by launcher.num_processes ({self.num_processes}) times "
+                f"launcher.gradient_accumulation_steps ({self.gradient_accumulation_steps}); make it a multiple of "
+                f"{self.num_processes * self.gradient_accumulation_steps}"
             )
         return rows
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count, pairwise
 from pathlib import Path, PurePath
 from typing import Any
 
 from sage_dialog.corpora.compression import SUFFIXES, DamagedFileError, read_blocks, read_lines
 from sage_dialog.corpora.rejects import Reject
-from sage_dialog.dialogue import Message
+from sage_dialog.dialogue import Dialogue, Message
 
 logger = logging.getLogger(__name__)
 
@@ -22,17 +21,9 @@ _SHAPES = (("conversations", "from", "value"), ("messages", "role", "content"))
 _ROWS = 1024  # of a Parquet file, at a time
 
 
-@dataclass(frozen=True)
-class Conversation:
-    """An optional system message, then user and assistant in turn; at least one message is the assistant's."""
-
-    id: str
-    messages: tuple[Message, ...]
-
-
 def read_conversations(
     files: Mapping[str, Path], assistant_may_open: bool = False
-) -> tuple[list[Conversation], list[Reject]]:
+) -> tuple[list[Dialogue], list[Reject]]:
     """Conversations of all files, by file name and in the order of each file; ids are unique.
 
     A record is `{"id", "conversations": [{"from": "human" | "gpt" | "system", "value"}]}` (ShareGPT) or
@@ -50,7 +41,7 @@ def read_conversations(
         ValueError: naming the file, if a .json file is no JSON list, or a .parquet file no Parquet or without such a
             column.
     """
-    conversations: dict[str, Conversation] = {}
+    conversations: dict[str, Dialogue] = {}
     rejects: list[Reject] = []
     forms = {name: form for name in sorted(files) if (form := _form(name)) in FORMS}
     if not forms:
@@ -134,7 +125,7 @@ def _json_or_none(text: bytes) -> Any:
         return None
 
 
-def _conversation(where: str, record: Any, assistant_may_open: bool) -> Conversation:
+def _conversation(where: str, record: Any, assistant_may_open: bool) -> Dialogue:
     """Raises ValueError with the reason where the record is no conversation to learn from."""
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
@@ -152,7 +143,7 @@ def _conversation(where: str, record: Any, assistant_may_open: bool) -> Conversa
     name = record.get("id")
     if name is not None and not isinstance(name, str | int):
         raise ValueError("an id that is neither text nor a number")
-    return Conversation(where if name is None else _checked_text(str(name)), messages)
+    return Dialogue(where if name is None else _checked_text(str(name)), messages)
 
 
 def _message(message: Any, role_key: str, content_key: str) -> Message:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sage_dialog.core.policies import Policy
     from sage_dialog.inference.engine import Engine, OpenEngine
     from sage_dialog.llm.budget import Budget
-    from sage_dialog.llm.client import Client
+    from sage_dialog.llm.live_client import LiveClient
 
 
 class EngineDataset(EndpointDataset):
@@ -44,7 +44,7 @@ class EngineDataset(EndpointDataset):
         super().__init__(endpoint, credentials)
         self._engine = engine
         self._args = args or {}
-        self._client: Client | None = None
+        self._client: LiveClient | None = None
         self.metadata = metadata
 
     def bind_budget(self, llm: Llm, budget: Budget) -> None:
@@ -77,12 +77,12 @@ class EngineDataset(EndpointDataset):
         engine: Engine = load_obj(self._engine)(base, policies, seed, threads, **client, **self._args)
         return engine
 
-    def _shared_client(self) -> Client:
+    def _shared_client(self) -> LiveClient:
         """Return one client for the whole run, so that its engines share a rate limit."""
         if self._client is None:
-            from sage_dialog.llm.client import Client
+            from sage_dialog.llm.live_client import LiveClient
 
-            self._client = Client(self._endpoint(**self._placeholder_model()), *self._client_arguments())
+            self._client = LiveClient(self._endpoint(**self._placeholder_model()), *self._client_arguments())
         return self._client
 
     def _placeholder_model(self) -> dict[str, str]:

@@ -76,10 +76,10 @@ class _ExternalModel(EndpointDataset):
     def load(self) -> ExternalModel:
         if self._model is None:  # one for the whole run, so that its loads share a rate limit
             from sage_dialog.inference.external_models import ExternalModel
-            from sage_dialog.llm.client import Client
+            from sage_dialog.llm.live_client import LiveClient
 
             try:
-                client = Client(self._endpoint(), *self._client_arguments())
+                client = LiveClient(self._endpoint(), *self._client_arguments())
             except ValueError as error:
                 raise DatasetError(
                     f"the external model {self._name} cannot be used: {format_error(error)}. Correct `external_models` "

@@ -13,7 +13,7 @@ from sage_dialog.datasets.factory import FactoryDataset, format_error
 if TYPE_CHECKING:
     from sage_dialog.config import Llm
     from sage_dialog.llm.budget import Budget
-    from sage_dialog.llm.endpoint import LLMClient
+    from sage_dialog.llm.client import LLMClient
 
 _FILE = "conf/*/catalog_roles.yml"
 
@@ -68,8 +68,8 @@ class RoleDataset(EndpointDataset):
     def _shared_client(self) -> LLMClient:
         """Return one client for the whole run, so that its loads share a rate limit."""
         if self._client is None:
-            from sage_dialog.llm.batch import BatchLLMClient, BatchSettings
-            from sage_dialog.llm.client import Client
+            from sage_dialog.llm.batch_client import BatchClient, BatchSettings
+            from sage_dialog.llm.live_client import LiveClient
             from sage_dialog.llm.server import served_model
 
             has_model = (self._endpoint_fields or {}).get("model")
@@ -77,7 +77,7 @@ class RoleDataset(EndpointDataset):
             parts = (self._endpoint(**model), *self._client_arguments())
             in_batches = self._mode == "batch"
             self._client = (
-                BatchLLMClient(*parts, BatchSettings.model_validate(self._batch)) if in_batches else Client(*parts)
+                BatchClient(*parts, BatchSettings.model_validate(self._batch)) if in_batches else LiveClient(*parts)
             )
         return self._client
 

@@ -148,12 +148,12 @@ def _quantize_faults(parameters: Parameters) -> Iterator[tuple[tuple[str | int, 
     """All policies go on from the first; where that one trained all weights, so do they."""
     trainings = {("self_play", "training"): parameters.self_play.training, ("preference",): parameters.preference}
     for path, training in trainings.items():
-        if parameters.sft.lora is None and training.quantize:
-            what = f"sft.lora is null: all weights are trained, and in 4 bits ({training.quantize}) they cannot be"
-            yield (*path, "quantize"), f"{what}; set this to null, or give sft.lora its parameters"
-        elif parameters.sft.lora and parameters.sft.lora.target_parameters and training.quantize:
-            what = f"{training.quantize} packs sft.lora.target_parameters in 4 bits"
-            yield (*path, "quantize"), f"{what}; set this to null, or leave those empty"
+        if parameters.sft.lora is None and training.quantization:
+            what = f"sft.lora is null: all weights are trained, and in 4 bits ({training.quantization}) they cannot be"
+            yield (*path, "quantization"), f"{what}; set this to null, or give sft.lora its parameters"
+        elif parameters.sft.lora and parameters.sft.lora.target_parameters and training.quantization:
+            what = f"{training.quantization} packs sft.lora.target_parameters in 4 bits"
+            yield (*path, "quantization"), f"{what}; set this to null, or leave those empty"
 
 
 def _fault(details: ErrorDetails, env: str | None, given: Mapping[str, Any]) -> str:
@@ -319,7 +319,7 @@ class ProjectPaths:
             catalog["params:launcher"].save(launcher.model_copy(update={"config": config}))
         if "params:llm" in parameters:
             llm = parameters["params:llm"]
-            response_cache = str(self._project_path / llm.get("response_cache", "data/response_cache/replies.sqlite"))
+            response_cache = str(self._project_path / llm.get("response_cache", "data/response_cache/responses.sqlite"))
             catalog["params:llm"].save({**llm, "response_cache": response_cache})
 
 
@@ -336,11 +336,11 @@ class SpendingLimit:
 
     @hook_impl
     def on_node_error(self, error: Exception, node: Node) -> None:
-        from sage_dialog.llm.requests import NoReplyError, StopsRunError
+        from sage_dialog.llm.requests import RequestFailedError, StopRunError
 
-        if isinstance(error, StopsRunError):
+        if isinstance(error, StopRunError):
             raise RunStopped(f"{node.name} stopped: {error}") from None
-        if isinstance(error, NoReplyError):
+        if isinstance(error, RequestFailedError):
             raise RunStopped(
                 f"{node.name} stopped: {error}. Every reply is in the response cache: run the same command again when the "
                 "server is back."

@@ -155,8 +155,8 @@ class Recording:
             self._add_opened_tables()
             if budget:
                 self._update(
-                    spent={who: Spent(**budget.spent(who)) for who in budget.spenders()},
-                    answered={role: tuple(sorted(models)) for role, models in budget.answered.items()},
+                    spent={who: Spent(**budget.spent(who)) for who in budget.roles()},
+                    answered={role: tuple(sorted(models)) for role, models in budget.served_models.items()},
                 )
             message = redact(_first_line(error), self._secrets)[:_MAX_ERROR_CHARACTERS] if error else None
             self._update(outcome=outcome, error=message, ended=now())

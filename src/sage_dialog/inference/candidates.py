@@ -22,7 +22,7 @@ class Candidate:
         return self.reason is None
 
 
-def read_candidate(sample: Sample, blocks: bool) -> Candidate:
+def parse_candidate(sample: Sample, blocks: bool) -> Candidate:
     """A sample as a candidate, with the reason where nobody may say it.
 
     Args:

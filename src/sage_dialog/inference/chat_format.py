@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 Messages = Sequence[Mapping[str, str]]
 
-ARGUMENTS: Mapping[str, Any] = {"date_string": "26 Jul 2024", "enable_thinking": False}
+TEMPLATE_ARGUMENTS: Mapping[str, Any] = {"date_string": "26 Jul 2024", "enable_thinking": False}
 """What every template is told. The date is the one that Llama 3.1 names itself: with today's, as Llama 3.2 writes where
 it is not told, neither training nor sampling could be repeated tomorrow. Thoughts of Qwen 3 stay empty: what a policy
 of this project thinks before it speaks stands in its blocks."""
@@ -42,25 +42,25 @@ class ChatFormat:
         Raises:
             jinja2.TemplateError: if the template refuses the messages.
         """
-        return self._render(self.placed(messages), reply_follows)
+        return self._render(self.place_system_prompt(messages), reply_follows)
 
     def tokens(self, messages: Messages, reply_follows: bool = False) -> list[int]:
         """`text` as tokens."""
         return list(self._tokenizer(self.text(messages, reply_follows), add_special_tokens=False)["input_ids"])
 
-    def marked(self, messages: Messages) -> tuple[list[int], list[int]]:
+    def tokens_with_mask(self, messages: Messages) -> tuple[list[int], list[int]]:
         """Tokens of a conversation, and of each a 1 where the template says that the assistant writes it, else 0."""
         marked = self._tokenizer.apply_chat_template(
-            self.placed(messages),
+            self.place_system_prompt(messages),
             chat_template=self._template,
             return_dict=True,
             return_assistant_tokens_mask=True,
-            **ARGUMENTS,
+            **TEMPLATE_ARGUMENTS,
         )
         return list(marked["input_ids"]), list(marked["assistant_masks"])
 
     @cached_property
-    def has_system(self) -> bool:
+    def supports_system(self) -> bool:
         """Whether the template writes a system message where the conversation begins, and always there."""
         system_prompt, asked, said = (
             _message("system", "PREAMBLE"),
@@ -75,7 +75,7 @@ class ChatFormat:
         return True
 
     @cached_property
-    def grows(self) -> bool:
+    def prefix_preserving(self) -> bool:
         """Whether a reply is read, later in a conversation, with the very text around it with which it was written.
 
         Not so by Qwen 3, which takes the (empty) thoughts out of all replies but the last.
@@ -93,9 +93,9 @@ class ChatFormat:
         except TemplateError:
             return ""
 
-    def placed(self, messages: Messages) -> list[Mapping[str, str]]:
+    def place_system_prompt(self, messages: Messages) -> list[Mapping[str, str]]:
         """The messages as the template takes them, the system prompt where it has a place."""
-        if not messages or messages[0]["role"] != "system" or self.has_system:
+        if not messages or messages[0]["role"] != "system" or self.supports_system:
             return list(messages)
         system_prompt, *spoken = messages
         if spoken and spoken[0]["role"] == "user":
@@ -109,7 +109,7 @@ class ChatFormat:
             chat_template=self._template,
             add_generation_prompt=reply_follows,
             tokenize=False,
-            **ARGUMENTS,
+            **TEMPLATE_ARGUMENTS,
         )
         return text
 

@@ -19,7 +19,7 @@ class Prompt:
     item: tuple[object, ...]
 
 
-class Finish(StrEnum):
+class FinishReason(StrEnum):
     """Why a reply ends where it does."""
 
     STOP = "stop"  # the policy ended it
@@ -37,13 +37,13 @@ class Sample:
 
     text: str
     tokens: int
-    finish: Finish
+    finish: FinishReason
     log_probability: float | None = field(default=None, compare=False)
 
     @property
     def finished(self) -> bool:
         """Whether the policy ended the reply itself."""
-        return self.finish is Finish.STOP
+        return self.finish is FinishReason.STOP
 
 
 class Engine(Protocol):
@@ -63,16 +63,16 @@ class Engine(Protocol):
         sampling: SamplingConfig,
         samples: int = 1,
         steering: Steering | None = None,
-        heard: Callable[[str], None] | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> list[list[Sample]]:
         """`samples` replies to each prompt by the named policy.
 
         Sample j of a prompt is a function of (seed, item, j), whatever else is in the batch and whether or not it is
-        heard. A prompt that leaves no room for `max_new_tokens` in the model's context gets an empty list; nothing is
+        on_text. A prompt that leaves no room for `max_new_tokens` in the model's context gets an empty list; nothing is
         truncated.
 
         Args:
-            heard: called with each piece of text of the first sample of the first prompt, as it is written; the pieces
+            on_text: called with each piece of text of the first sample of the first prompt, as it is written; the pieces
                 together are its text. An exception that it raises ends the sampling.
 
         Raises:

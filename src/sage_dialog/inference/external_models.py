@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.core.seeds import derived_seed
-from sage_dialog.inference.engine import Engine, Finish, Prompt, Sample
-from sage_dialog.llm.requests import UNUSABLE_RESPONSES, NoReplyError, Reason
+from sage_dialog.inference.engine import Engine, FinishReason, Prompt, Sample
+from sage_dialog.llm.requests import UNUSABLE_RESPONSES, RequestFailedError, FailureReason
 
 if TYPE_CHECKING:
-    from sage_dialog.llm.client import Client
+    from sage_dialog.llm.live_client import LiveClient
 
 ROLE = "policy"
 _SEEDS = 2**31  # that every server takes
@@ -27,7 +27,7 @@ class ExternalModel:
     """
 
     name: str
-    client: Client
+    client: LiveClient
     system_prompt: str | None = None
 
     @property
@@ -44,7 +44,7 @@ class ExternalModelEngine:
     """An `Engine` for an outside model and the policies of another engine, such as the simulated user.
 
     Sample j of a prompt is asked for once: its reply is in the client's response cache. What `sample` raises beside what
-    `Engine` says: `NoReplyError` where a server fails for good, `RefusedError` and `CapReachedError`.
+    `Engine` says: `RequestFailedError` where a server fails for good, `RequestRejectedError` and `CapReachedError`.
     """
 
     def __init__(self, model: ExternalModel, others: Engine, seed: int) -> None:
@@ -64,17 +64,17 @@ class ExternalModelEngine:
         sampling: SamplingConfig,
         samples: int = 1,
         steering: Steering | None = None,
-        heard: Callable[[str], None] | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> list[list[Sample]]:
         """See `Engine.sample`. A reply that the model refuses, or leaves empty, is an empty sample."""
         if policy != self._model.name:
-            return self._others.sample(policy, prompts, sampling, samples, steering, heard)
+            return self._others.sample(policy, prompts, sampling, samples, steering, on_text)
         if steering:
             raise ValueError(f"{policy} cannot be steered: it writes no state and action blocks")
         client = self._model.client
-        client.budget.check(ROLE, client.endpoint.model, client.endpoint_limit)
+        client.budget.check_caps(ROLE, client.endpoint.model, client.max_completion_tokens)
         asked = [(prompt, j) for prompt in prompts for j in range(samples)]
-        replies = list(client.in_order(self._reply, asked))
+        replies = list(client.map(self._reply, asked))
         by_prompt = [replies[start : start + samples] for start in range(0, len(replies), samples)]
         return [[reply for reply in of_prompt if reply is not None] for of_prompt in by_prompt]
 
@@ -83,13 +83,15 @@ class ExternalModelEngine:
         prompt, j = asked
         draw = derived_seed(self._seed, "sample", *prompt.item, j) % _SEEDS
         try:
-            reply = await self._model.client.ask(self._model.client.request(ROLE, prompt.messages, sample=draw))
-        except NoReplyError as error:
-            if error.reason is Reason.TOO_LONG:
+            reply = await self._model.client.request(
+                self._model.client.chat_request(ROLE, prompt.messages, sample=draw)
+            )
+        except RequestFailedError as error:
+            if error.reason is FailureReason.TOO_LONG:
                 return None
-            if error.reason is Reason.TRUNCATED and error.said:
-                return Sample(error.said, 0, Finish.LENGTH)
-            if error.reason in UNUSABLE_RESPONSES or error.reason is Reason.PROMPT_FILTERED:
-                return Sample("", 0, Finish.STOP)
+            if error.reason is FailureReason.TRUNCATED and error.response_text:
+                return Sample(error.response_text, 0, FinishReason.LENGTH)
+            if error.reason in UNUSABLE_RESPONSES or error.reason is FailureReason.PROMPT_FILTERED:
+                return Sample("", 0, FinishReason.STOP)
             raise
-        return Sample(reply.text, reply.completion_tokens, Finish.STOP)
+        return Sample(reply.text, reply.completion_tokens, FinishReason.STOP)

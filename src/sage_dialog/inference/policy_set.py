@@ -13,7 +13,7 @@ from sage_dialog.core.policies import Policy
 from sage_dialog.inference.chat_format import ChatFormat
 from sage_dialog.inference.engine import Prompt
 from sage_dialog.inference.steering import Guide, Vocabulary
-from sage_dialog.inference.transformers.detokenizer import text_of
+from sage_dialog.inference.transformers.detokenizer import decode_tokens
 
 
 class PolicySet:
@@ -71,7 +71,7 @@ class PolicySet:
 
     def text(self, tokens: list[int]) -> str:
         """What the tokens of a reply write, special ones left out."""
-        return text_of(self.tokenizer, tokens)
+        return decode_tokens(self.tokenizer, tokens)
 
     def guide(self, name: str, steering: Steering) -> Guide:
         """A steering worked out for the policy's tokenizer.
@@ -109,7 +109,7 @@ def _adapters(base: Policy, policies: Sequence[Policy]) -> list[Policy]:
         if by_name.setdefault(policy.name, policy).path != policy.path:
             raise ValueError(f"two policies are named {policy.name!r}: {by_name[policy.name].path} and {policy.path}")
     adapters = [policy for policy in by_name.values() if policy.card.kind == "adapter"]
-    whole = [policy for policy in adapters if holds_all_weights(policy)]
+    whole = [policy for policy in adapters if has_full_weights(policy)]
     if whole and (lora := [policy for policy in adapters if policy not in whole]):
         raise ValueError(
             f"policy {whole[0].name!r} at {whole[0].path} holds all weights, {lora[0].name!r} at {lora[0].path} those "
@@ -118,7 +118,7 @@ def _adapters(base: Policy, policies: Sequence[Policy]) -> list[Policy]:
     return adapters
 
 
-def holds_all_weights(policy: Policy) -> bool:
+def has_full_weights(policy: Policy) -> bool:
     """Whether an adapter has every weight of its base anew (`sft.lora: null`)."""
     config = policy.path / "adapter_config.json"
     return config.exists() and bool(json.loads(config.read_text()).get("modules_to_save"))

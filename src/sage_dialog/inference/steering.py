@@ -19,7 +19,7 @@ import numpy as np
 
 from sage_dialog.config import Steering
 from sage_dialog.inference.chat_format import ChatFormat
-from sage_dialog.sac.grammar import FIELDS, Form, Progress, is_label_text, is_list
+from sage_dialog.sac.grammar import FIELDS, BlockGrammar, ParserState, is_label_text, is_list_field
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -130,19 +130,19 @@ def _bytes_of(tokenizer: PreTrainedTokenizerFast) -> Callable[[str], bytes]:
 
 
 @dataclass(eq=False)
-class Place:
+class GuideState:
     """Where a reply stands, and what steering makes of its next token.
 
     `tokens` get `weights` (log-odds). `barred`, to be added to the logits, is minus infinity for tokens that may
     not come and zero for the others; None where all may.
     """
 
-    progress: Progress
+    progress: ParserState
     pending: bytes
     tokens: list[int]
     weights: list[float]
     barred: np.ndarray | None
-    after: dict[int, Place | None] = field(default_factory=dict)
+    after: dict[int, GuideState | None] = field(default_factory=dict)
 
     @cached_property
     def only(self) -> int | None:
@@ -172,44 +172,44 @@ class Guide:
         self._vocabulary, self.end, self._size = vocabulary, end, size
         self._boosts: dict[str, dict[str, float]] = dict(steering.boosts.items())
         self._holds = bool(steering.fixed)
-        self._form = Form.given(dict(steering.fixed.items()))
+        self._form = BlockGrammar.with_values(dict(steering.fixed.items()))
         self._keyword_tokens = self._tokens_of_keywords()
         self._form_tokens = self._tokens_of_form() if self._holds else {}
-        self._places: dict[tuple[Progress, bytes], Place] = {}
-        self._barred: dict[tuple[Progress, bytes], np.ndarray] = {}
-        self.start = self._place(self._form.start(), b"")
+        self._places: dict[tuple[ParserState, bytes], GuideState] = {}
+        self._barred: dict[tuple[ParserState, bytes], np.ndarray] = {}
+        self.start = self._place(self._form.initial_state(), b"")
         self.markers = {
             field: self._marker(field) for field in FIELDS if field in steering.fixed or self._weighs(field)
         }
         """By steered field, in their order, a text that stands before what is steered, for engines that stop there."""
 
-    def after(self, place: Place, token: int) -> Place | None:
+    def after(self, place: GuideState, token: int) -> GuideState | None:
         """Where a reply stands after a token; None where nothing is left to steer."""
         if token not in place.after:
             step = None if token == self.end else self._step(place.progress, place.pending, token)
             place.after[token] = None if step is None or step[0].in_utterance else self._place(*step)
         return place.after[token]
 
-    def _step(self, progress: Progress, pending: bytes, token: int) -> tuple[Progress, bytes] | None:
-        """Progress and the bytes of a letter that is not whole yet; None where the message cannot parse any more."""
-        written = pending + self._vocabulary.written(token, first=progress == self._form.start())
+    def _step(self, progress: ParserState, pending: bytes, token: int) -> tuple[ParserState, bytes] | None:
+        """ParserState and the bytes of a letter that is not whole yet; None where the message cannot parse any more."""
+        written = pending + self._vocabulary.written(token, first=progress == self._form.initial_state())
         text, taken = codecs.utf_8_decode(written, "replace", False)
-        progress_after = progress.feed(text)
+        progress_after = progress.advance(text)
         return None if progress_after is None else (progress_after, written[taken:])
 
-    def _place(self, progress: Progress, pending: bytes) -> Place:
-        progress = progress.likeness(self._boosts.get(progress.field or "", ()))  # so that places are few
+    def _place(self, progress: ParserState, pending: bytes) -> GuideState:
+        progress = progress.canonical(self._boosts.get(progress.field or "", ()))  # so that places are few
         key = progress, pending
         if key not in self._places:
             boosts = self._boosted(progress, pending)
             barred = self._barred_at(progress, pending) if self._holds else None
-            self._places[key] = Place(progress, pending, list(boosts), list(boosts.values()), barred)
+            self._places[key] = GuideState(progress, pending, list(boosts), list(boosts.values()), barred)
         return self._places[key]
 
-    def _boosted(self, progress: Progress, pending: bytes) -> dict[int, float]:
+    def _boosted(self, progress: ParserState, pending: bytes) -> dict[int, float]:
         """The weight of each token that begins or goes on with a keyword; the largest where it does so for several."""
         boosts: dict[int, float] = {}
-        for name, before, label in progress.openings():
+        for name, before, label in progress.label_positions():
             there = {*progress.topics, *([progress.label] if before else [])} if name == progress.field else set()
             for token, keyword, weight in self._keyword_tokens.get(
                 (name, before.encode(), label.encode() + pending), ()
@@ -218,22 +218,22 @@ class Guide:
                     boosts[token] = max(weight, boosts.get(token, weight))
         return boosts
 
-    def _barred_at(self, progress: Progress, pending: bytes) -> np.ndarray:
+    def _barred_at(self, progress: ParserState, pending: bytes) -> np.ndarray:
         token = self._form_tokens.get((progress, pending))
-        key = (progress if token is not None else progress.likeness(), pending)
+        key = (progress if token is not None else progress.canonical(), pending)
         if key not in self._barred:
             allowed = np.zeros(self._size, dtype=bool)
             allowed[self._agreeing(*key) if token is None else token] = True
             self._barred[key] = np.where(allowed, np.float32(0), np.float32(-np.inf))
         return self._barred[key]
 
-    def _agreeing(self, progress: Progress, pending: bytes) -> list[int]:
+    def _agreeing(self, progress: ParserState, pending: bytes) -> list[int]:
         """The tokens after which the message may still parse with the given values in it.
 
         Raises:
             ValueError: if there is none.
         """
-        due = progress.due.encode()[len(pending) :]
+        due = progress.required.encode()[len(pending) :]
         certain: list[int] = []
         if due:
             doubtful = list(self._vocabulary.beginnings(due))
@@ -243,20 +243,20 @@ class Guide:
         certain += [token for token in doubtful if self._step(progress, pending, token) is not None]
         certain += [self.end] * progress.may_end
         if not certain:
-            raise ValueError(f"the policy's tokenizer has no token that goes on with {progress.due!r}")
+            raise ValueError(f"the policy's tokenizer has no token that goes on with {progress.required!r}")
         return certain
 
-    def _tokens_of_form(self) -> dict[tuple[Progress, bytes], int]:
+    def _tokens_of_form(self) -> dict[tuple[ParserState, bytes], int]:
         """Where a token of the form or of a given value is certain, that token.
 
         It is not where a token of the vocabulary may reach from it into what is free and comes next.
         """
-        certain: dict[tuple[Progress, bytes], int] = {}
-        progress, pending = self._form.start(), b""
+        certain: dict[tuple[ParserState, bytes], int] = {}
+        progress, pending = self._form.initial_state(), b""
         for token, begin, end in self._vocabulary.encode(
-            self._form.text(dict.fromkeys(self._form.fields, FILLER), FILLER)
+            self._form.render(dict.fromkeys(self._form.fields, FILLER), FILLER)
         ):
-            due = progress.due.encode()[len(pending) :]
+            due = progress.required.encode()[len(pending) :]
             if due and not progress.may_end and end - begin <= self._vocabulary.overlap(due):
                 certain[progress, pending] = token
             step = self._step(progress, pending, token)
@@ -270,7 +270,7 @@ class Guide:
 
     def _marker(self, field: str) -> str:
         """The field's name, and what stands behind it as far as no token of a keyword takes it along."""
-        literal = Form.given({}).literals[FIELDS.index(field)]
+        literal = BlockGrammar.with_values({}).literals[FIELDS.index(field)]
         opening = literal[literal.index(field) :]
         taken = [
             len(before)
@@ -283,12 +283,12 @@ class Guide:
         """By (field, what must be written before the label, what stands of it): tokens, with keyword and weight."""
         found: dict[tuple[str, bytes, bytes], list[tuple[int, str, float]]] = defaultdict(list)
         for name, weights in self._boosts.items():
-            places = (_HERE, f"{_HERE}, {FILLER}", f"{FILLER}, {_HERE}") if is_list(name) else (_HERE,)
+            places = (_HERE, f"{_HERE}, {FILLER}", f"{FILLER}, {_HERE}") if is_list_field(name) else (_HERE,)
             values = dict.fromkeys(self._form.fields, FILLER)
             for keyword, weight in weights.items():
                 for place in places:
                     before, after = (
-                        part.encode() for part in self._form.text(values | {name: place}, FILLER).split(_HERE)
+                        part.encode() for part in self._form.render(values | {name: place}, FILLER).split(_HERE)
                     )
                     text = before + keyword.encode() + after
                     start, stop = len(before), len(before + keyword.encode())

@@ -1,4 +1,4 @@
-"""Hard caps on calls, tokens and money, for the whole run and for each role, checked before each call."""
+"""Hard caps on calls, tokens and money, for the run and for each role, checked before each call."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from sage_dialog.config import Caps, Price, Role
-from sage_dialog.llm.requests import Request, StopsRunError
+from sage_dialog.llm.requests import Request, StopRunError
 
 RUN = "the run"
 _KINDS = ("calls", "tokens", "money")
 
 
-class CapReachedError(StopsRunError):
-    """The next call would go over a cap."""
+class CapReachedError(StopRunError):
+    """The next call may exceed a cap."""
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """The most that one call can come to."""
+    """Upper bounds on the tokens and the cost of one call."""
 
     role: str
     model: str
@@ -30,10 +30,10 @@ class Reservation:
 
 
 class Budget:
-    """What the run has spent, and what the calls on their way may come to.
+    """What the run has spent, and the upper bounds on the calls in flight.
 
-    A call is counted when it is sent. Tokens and money of a call are set aside at their most until its answer says
-    what they were; where only what is on its way stands against a call, the call waits.
+    A call counts when it is sent. Tokens and money are reserved at their upper bound until the answer states them; a
+    call that fits but for these reservations waits.
     """
 
     def __init__(self, caps: Caps, role_caps: Mapping[Role, Caps], prices: Mapping[str, Price]) -> None:
@@ -42,129 +42,130 @@ class Budget:
         self._spent: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._reserved: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._settled = asyncio.Condition()
-        self.answered: defaultdict[str, set[str]] = defaultdict(set)
-        """By role, the models that replied, as servers name them."""
+        self.served_models: defaultdict[str, set[str]] = defaultdict(set)
+        """The models that responded, by role, as servers name them."""
 
-    def cost(self, model: str, prompt_tokens: int, completion_tokens: int, *, half: bool = False) -> float | None:
-        """Money for a call, in the currency of the price table; None for a model without a price.
+    def cost(self, model: str, prompt_tokens: int, completion_tokens: int, *, batch: bool = False) -> float | None:
+        """Return the cost of a call in the currency of `llm.prices`; None for a model without a price.
 
-        `half`: at the price of a batch.
+        Args:
+            batch: whether the price of the batch API applies.
         """
         price = self._prices.get(model)
         if price is None:
             return None
         full = (prompt_tokens * price.prompt + completion_tokens * price.completion) / 1e6
-        return full * price.batch_share if half else full
+        return full * price.batch_share if batch else full
 
-    def one_model(self, *names: str) -> None:
-        """Has one price for a model of several names: that of the first of them that has one."""
+    def share_price(self, *names: str) -> None:
+        """Give all names of one model the price of the first of them that has one."""
         priced = [self._prices[name] for name in names if name in self._prices]
         for name in names if priced else ():
             self._prices.setdefault(name, priced[0])
 
-    def check(self, role: str, model: str, most_completion_tokens: int | None) -> None:
-        """Raises ValueError where a cap cannot be kept: no price, or no limit on a reply's tokens."""
-        for who in (RUN, role):
-            caps = self._caps.get(who, Caps())
-            where = "llm.caps" if who == RUN else f"llm.role_caps.{role}"
+    def check_caps(self, role: str, model: str, max_completion_tokens: int | None) -> None:
+        """Raise ValueError if a cap cannot be enforced: no price, or no limit on the tokens of a response."""
+        for payer in (RUN, role):
+            caps = self._caps.get(payer, Caps())
+            parameter = _parameter(payer)
             if caps.money is not None and model not in self._prices:
                 raise ValueError(
-                    f"{where}.money caps the cost of {model}, but llm.prices has no price for it; add one."
+                    f"{parameter}.money caps the cost of {model}, but llm.prices has no price for it; add one."
                 )
-            if (caps.money is not None or caps.tokens is not None) and most_completion_tokens is None:
+            if (caps.money is not None or caps.tokens is not None) and max_completion_tokens is None:
                 raise ValueError(
-                    f"{where} caps tokens or money, but the {role}'s sampling sets no max_tokens, so that a call has "
-                    "no upper bound; set it."
+                    f"{parameter} caps tokens or money, but the {role}'s sampling sets no max_tokens, so that a call "
+                    "has no upper bound; set it."
                 )
 
-    async def reserve(self, request: Request, *, half: bool = False) -> Reservation:
-        """Counts a call and sets aside the most it can come to.
+    async def reserve(self, request: Request, *, batch: bool = False) -> Reservation:
+        """Count a call and reserve its upper bounds, after waiting for other calls if these are in the way.
 
         Raises:
-            CapReachedError: naming the cap, and how to go on.
+            CapReachedError: naming the cap.
         """
-        reservation = self._most(request, half)
+        reservation = self._upper_bounds(request, batch)
         async with self._settled:
-            while full := self._in_the_way(reservation):
-                who, kind = full
-                if not self._reserved[who, kind]:  # nothing on its way could make room
-                    raise CapReachedError(self._told(who, kind, reservation))
+            while exceeded := self._exceeded_cap(reservation):
+                if not self._reserved[exceeded]:  # no call in flight could make room
+                    raise CapReachedError(self._message(*exceeded, reservation))
                 await self._settled.wait()
-            self._set_aside(reservation)
+            self._reserve(reservation)
         return reservation
 
-    def reserve_now(self, request: Request, *, half: bool = False) -> Reservation | None:
-        """As `reserve`, but None where there is no room now, whether or not there may be some later."""
-        reservation = self._most(request, half)
-        if self._in_the_way(reservation):
+    def try_reserve(self, request: Request, *, batch: bool = False) -> Reservation | None:
+        """Count a call and reserve its upper bounds; None if there is no room now."""
+        reservation = self._upper_bounds(request, batch)
+        if self._exceeded_cap(reservation):
             return None
-        self._set_aside(reservation)
+        self._reserve(reservation)
         return reservation
 
     async def settle(self, reservation: Reservation, tokens: int, money: float | None) -> None:
-        """What the call came to in the end, in place of what was set aside for it."""
+        """Replace a reservation by the actual tokens and cost."""
         async with self._settled:
-            for who in (RUN, reservation.role):
-                self._reserved[who, "tokens"] -= reservation.tokens
-                self._reserved[who, "money"] -= reservation.money
-                if not self._in_flight(who):
-                    self._reserved[who, "money"] = 0.0  # what is left of sums of floats
-                self._spent[who, "tokens"] += tokens
-                self._spent[who, "money"] += money or 0.0
+            for payer in (RUN, reservation.role):
+                self._reserved[payer, "tokens"] -= reservation.tokens
+                self._reserved[payer, "money"] -= reservation.money
+                if self._reserved[payer, "tokens"] <= 0:
+                    self._reserved[payer, "money"] = 0.0  # removes the rounding error of the sum
+                self._spent[payer, "tokens"] += tokens
+                self._spent[payer, "money"] += money or 0.0
             self._settled.notify_all()
 
     def spent(self, role: str = RUN) -> dict[str, float]:
-        """Calls, tokens and money so far, in this process."""
+        """Return calls, tokens and money spent so far by this process."""
         return {kind: self._spent[role, kind] for kind in _KINDS}
 
-    def spenders(self) -> list[str]:
-        """Roles that have made a call, and `RUN` where one has."""
-        return sorted({who for (who, kind), amount in self._spent.items() if kind == "calls" and amount})
+    def roles(self) -> list[str]:
+        """Return the roles that have made a call, with `RUN` if any has."""
+        return sorted({payer for (payer, kind), amount in self._spent.items() if kind == "calls" and amount})
 
-    def note(self, role: str, answer: Mapping[str, Any]) -> None:
-        """Remembers what a server's answer says of the model behind it, which a name does not settle."""
-        if said := " ".join(str(answer[field]) for field in ("model", "system_fingerprint") if answer.get(field)):
-            self.answered[role].add(said[:200])
+    def record_model(self, role: str, answer: Mapping[str, Any]) -> None:
+        """Record the exact model that an answer names; a model's name may be an alias."""
+        if model := " ".join(str(answer[field]) for field in ("model", "system_fingerprint") if answer.get(field)):
+            self.served_models[role].add(model[:200])
 
-    def room(self, role: str, kind: str) -> float | None:
-        """How much of a cap is left to a role; None where nothing caps it."""
+    def remaining(self, role: str, kind: str) -> float | None:
+        """Return how much of a cap is left to a role; None without a cap."""
         left = [
-            cap - self._spent[who, kind]
-            for who in (RUN, role)
-            if (cap := getattr(self._caps.get(who, Caps()), kind)) is not None
+            cap - self._spent[payer, kind]
+            for payer in (RUN, role)
+            if (cap := getattr(self._caps.get(payer, Caps()), kind)) is not None
         ]
         return min(left, default=None)
 
-    def _most(self, request: Request, half: bool) -> Reservation:
-        prompt, completion = request.most_prompt_tokens, request.most_completion_tokens or 0
-        money = self.cost(request.model, prompt, completion, half=half) or 0.0
+    def _upper_bounds(self, request: Request, batch: bool) -> Reservation:
+        prompt, completion = request.max_prompt_tokens, request.max_completion_tokens or 0
+        money = self.cost(request.model, prompt, completion, batch=batch) or 0.0
         return Reservation(request.role, request.model, prompt + completion, money)
 
-    def _set_aside(self, reservation: Reservation) -> None:
-        for who in (RUN, reservation.role):
-            self._spent[who, "calls"] += 1
-            self._reserved[who, "tokens"] += reservation.tokens
-            self._reserved[who, "money"] += reservation.money
+    def _reserve(self, reservation: Reservation) -> None:
+        for payer in (RUN, reservation.role):
+            self._spent[payer, "calls"] += 1
+            self._reserved[payer, "tokens"] += reservation.tokens
+            self._reserved[payer, "money"] += reservation.money
 
-    def _in_flight(self, who: str) -> bool:
-        return self._reserved[who, "tokens"] > 0
-
-    def _in_the_way(self, reservation: Reservation) -> tuple[str, str] | None:
-        wanted = {"calls": 1, "tokens": reservation.tokens, "money": reservation.money}
-        for who in (RUN, reservation.role):
-            caps = self._caps.get(who, Caps())
-            for kind, amount in wanted.items():
+    def _exceeded_cap(self, reservation: Reservation) -> tuple[str, str] | None:
+        amounts = {"calls": 1, "tokens": reservation.tokens, "money": reservation.money}
+        for payer in (RUN, reservation.role):
+            caps = self._caps.get(payer, Caps())
+            for kind, amount in amounts.items():
                 cap = getattr(caps, kind)
-                if cap is not None and self._spent[who, kind] + self._reserved[who, kind] + amount > cap:
-                    return who, kind
+                if cap is not None and self._spent[payer, kind] + self._reserved[payer, kind] + amount > cap:
+                    return payer, kind
         return None
 
-    def _told(self, who: str, kind: str, reservation: Reservation) -> str:
-        name = f"llm.caps.{kind}" if who == RUN else f"llm.role_caps.{who}.{kind}"
-        cap, spent = getattr(self._caps[who], kind), self._spent[who, kind]
-        whose = who if who == RUN else f"the {who}"
+    def _message(self, payer: str, kind: str, reservation: Reservation) -> str:
+        name = f"{_parameter(payer)}.{kind}"
+        cap, spent = getattr(self._caps[payer], kind), self._spent[payer, kind]
+        subject = payer if payer == RUN else f"the {payer}"
         return (
-            f"{name} = {cap:,} is reached: {whose} has spent {spent:,.6g}, and the next call to {reservation.model} "
-            "may go over it. Every reply is in the response cache. The same command goes on from there, with as much to spend "
-            f"again; --params {name}=… or conf/*/parameters_llm.yml allows more at a time."
+            f"{name} = {cap:,} is reached: {subject} has spent {spent:,.6g}, and the next call to {reservation.model} "
+            "may exceed it. All responses are in the response cache. The same command goes on from there, with a new "
+            f"budget of the same size; set a larger one by --params {name}=… or in conf/*/parameters_llm.yml."
         )
+
+
+def _parameter(payer: str) -> str:
+    return "llm.caps" if payer == RUN else f"llm.role_caps.{payer}"

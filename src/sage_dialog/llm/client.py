@@ -1,188 +1,160 @@
-"""Live calls to OpenAI-compatible servers: shared among servers, paced, tried again where that can help."""
+"""`LLMClient`: sends requests to one endpoint; the base of the live client and of the batch client."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections import Counter
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
-from aiolimiter import AsyncLimiter
-
-from sage_dialog.llm.budget import Budget, Reservation
-from sage_dialog.llm.endpoint import Endpoint, LLMClient
-from sage_dialog.llm.requests import MAY_PASS, UNUSABLE_RESPONSES, NoReplyError, Reason, Reply, Request
+from sage_dialog.llm import event_loop as loop
+from sage_dialog.llm.budget import Budget
+from sage_dialog.llm.endpoint import Endpoint
+from sage_dialog.llm.requests import (
+    ChatRequest,
+    LLMResponse,
+    Request,
+    RequestRejectedError,
+    TooManyFailuresError,
+    completion_limit,
+)
 from sage_dialog.llm.response_cache import ResponseCache
-from sage_dialog.llm.server import Server, attempts, usage_of
-from sage_dialog.llm.server_pool import Places
 
 logger = logging.getLogger(__name__)
 
-_POLL_S = 0.5  # how often a reply is looked for that another process asks for
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-class Client(LLMClient):
-    """Asks by one call for each request.
+class LLMClient(ABC):
+    """Sends requests to one endpoint through the response cache and the budget, in the loop of `event_loop`."""
 
-    A reply that the response cache has is never asked for; one that comes is in the response cache before it is given out.
-    """
+    max_pending = 4096
+    """Limit on items that `map` has started and not yet yielded."""
+
+    batched = False
+    """Whether requests are sent, and paid, as batches."""
 
     def __init__(
         self, endpoint: Endpoint, response_cache: ResponseCache, budget: Budget, max_failed_share: float = 1.0
     ) -> None:
-        super().__init__(endpoint, response_cache, budget, max_failed_share)
-        self.servers = tuple(Server(endpoint, url) for url in endpoint.base_urls)
-        # Enough to go on with while one call is tried again for minutes.
-        self.at_once = max(1024, 4 * endpoint.concurrency * len(self.servers))
-        self._places = Places(self.servers)
-        # Claims run ahead of the calls, so that no place waits for the disk; not far, for other processes ask too.
-        self._next = asyncio.Semaphore(endpoint.concurrency * len(self.servers))
-        self._pace = _Pace(endpoint.requests_per_minute), _Pace(endpoint.tokens_per_minute)
-        self._fetches: dict[str, asyncio.Task[Reply]] = {}
-        self._waiting: Counter[str] = Counter()
-        self._claimed: set[str] = set()
-        self._warned: set[Reason] = set()
+        self.endpoint = endpoint
+        self.response_cache = response_cache
+        self.budget = budget
+        self.max_failed_share = max_failed_share
 
-    async def ask(self, request: Request) -> Reply:
-        key = request.key
-        while (fetch := self._fetches.get(key)) and fetch.cancelling():
-            await asyncio.wait([fetch])  # nobody waited for it any more, but it may be on its way
-        if reply := self.response_cache.reply_to(request):
-            self.response_cache.note_hit(request)
-            return reply
-        if fetch is None:  # the same request twice at once is one call
-            fetch = self._fetches[key] = asyncio.create_task(self._fetch(request))
-            fetch.add_done_callback(lambda _: self._fetches.pop(key))
-        self._waiting[key] += 1
-        try:
-            return await asyncio.shield(fetch)
-        except asyncio.CancelledError:
-            if self._waiting[key] == 1:
-                fetch.cancel()
-            raise
-        finally:
-            self._waiting[key] -= 1
-            if not self._waiting[key]:
-                del self._waiting[key]
+    @abstractmethod
+    async def request(self, request: Request) -> LLMResponse:
+        """Return the response to a request, from the response cache if it is there.
 
+        Raises:
+            RequestFailedError: if all attempts fail.
+            RequestRejectedError: if the server permanently rejects the request.
+            CapReachedError: if the call may exceed a cap.
+        """
+
+    @abstractmethod
     async def drain(self) -> None:
-        if ending := [fetch for fetch in self._fetches.values() if fetch.cancelling()]:
-            if sent := sum(server.limit.in_flight for server in self.servers):
-                logger.info("waiting for up to %d replies that are on their way; they are kept", sent)
-            await asyncio.wait(ending)
+        """Wait for the calls in flight and save their responses."""
 
-    async def close(self) -> None:
-        for server in self.servers:
-            await server.close()
+    def chat_request(
+        self,
+        role: str,
+        messages: Iterable[Mapping[str, str]],
+        schema: Mapping[str, Any] | None = None,
+        sample: int = 0,
+    ) -> ChatRequest:
+        """Return a chat request to this endpoint. The schema is sent if the servers enforce it."""
+        own_schema = schema if self.endpoint.json_schema else None
+        return ChatRequest(role, self.endpoint.model, tuple(messages), self.endpoint.sampling, own_schema, sample)
 
-    async def _fetch(self, request: Request) -> Reply:
-        while True:
-            try:
-                return await self._attempts(request)
-            except _ElsewhereError:
-                if reply := self.response_cache.reply_to(request):
-                    self.response_cache.note_hit(request)
-                    return reply
-                await self.refuse_left_behind([request])
-                await asyncio.sleep(_POLL_S)
-            except BaseException:
-                if request.key in self._claimed:
-                    self.response_cache.give_back(request)
-                raise
-            finally:
-                self._claimed.discard(request.key)
+    def map(self, function: Callable[[Item], Awaitable[Result]], items: Iterable[Item]) -> Iterator[Result]:
+        """Yield the function's result for each item, in order, with many concurrent calls.
 
-    async def _attempts(self, request: Request) -> Reply:
-        useless = 0
+        After an error no further call is sent; responses to the calls in flight are awaited and saved.
+        """
+        return loop.map_ordered(function, items, self.max_pending, self.drain)
 
-        def may_pass(error: BaseException) -> bool:
-            nonlocal useless
-            if isinstance(error, NoReplyError) and error.reason in UNUSABLE_RESPONSES:
-                useless += 1
-                return useless < self.endpoint.max_invalid_responses
-            return isinstance(error, NoReplyError) and error.reason in MAY_PASS
+    @property
+    def max_completion_tokens(self) -> int | None:
+        """The limit on tokens of a response in the endpoint's sampling."""
+        return completion_limit(self.endpoint.sampling)
 
-        return await attempts(self.endpoint.attempts, may_pass)(self._call, request)
+    def log_estimate(self, requests: Iterable[Request], max_calls: int | None = None) -> None:
+        """Log the number of calls to come, their tokens and their cost.
 
-    async def _call(self, request: Request) -> Reply:
-        if request.key in self._claimed:  # it was sent before
-            server, number = await self._places.take(first=True)
-        else:
-            async with self._next:
-                self._claimed.add(request.key)
-                if not await self.response_cache.claim(request):
-                    self._claimed.remove(request.key)
-                    raise _ElsewhereError
-                server, number = await self._places.take()
-        try:
-            for pace, amount in zip(self._pace, (1, _likely_tokens(request)), strict=True):
-                await pace.keep(amount)
-            while wait_s := server.limit.wait_s:
-                await asyncio.sleep(wait_s)
-            reservation = await self.budget.reserve(request)
-        except BaseException:
-            self._places.leave(server)
-            raise
-        # From here on the call is paid for: whoever waits may be cancelled, the call is not.
-        call = asyncio.create_task(self._send(server, number, request, reservation))
-        try:
-            return await asyncio.shield(call)
-        except asyncio.CancelledError:
-            await asyncio.wait([call])
-            call.exception()  # noted in the response cache, and of no more use
-            raise
+        Args:
+            requests: the requests to come; cached ones cost nothing.
+            max_calls: upper bound on the calls, if `requests` are only examples of them.
 
-    async def _send(self, server: Server, number: int, request: Request, reservation: Reservation) -> Reply:
-        prompt_tokens = completion_tokens = 0
-        cost = None
-        try:
-            try:
-                answer = await server.answer(request)
-                self.budget.note(request.role, answer)
-                prompt_tokens, completion_tokens = usage_of(answer, request)
-                cost = self.budget.cost(request.model, prompt_tokens, completion_tokens)
-                server.went_well()
-                reply = request.read(answer, prompt_tokens, completion_tokens)
-            finally:
-                await self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
-            await self.response_cache.keep(request, reply, cost)
-        except NoReplyError as failure:
-            server.failed(number, failure)
-            self._warn(server, failure)
-            await self.response_cache.note_failure(request, failure, prompt_tokens, completion_tokens, cost)
-            raise
-        finally:
-            # Only now: a process that is killed loses no more calls than may be on their way at once.
-            self._places.leave(server)
-        return reply
-
-    def _warn(self, server: Server, failure: NoReplyError) -> None:
-        level = logging.DEBUG if failure.reason in self._warned else logging.WARNING
-        self._warned.add(failure.reason)
-        logger.log(level, "%s: %s (said once; the response cache counts them)", server.place, failure)
-
-
-def _likely_tokens(request: Request) -> float:
-    """Four bytes a token, and half of what the reply may have: for pacing only."""
-    return request.most_prompt_tokens / 4 + (request.most_completion_tokens or 0) / 2
-
-
-class _ElsewhereError(Exception):
-    """Another process asks this, or has its reply already."""
-
-
-class _Pace:
-    """At most so much in a minute, evenly: a tenth of a minute's at once, first come, first served."""
-
-    def __init__(self, a_minute: float | None) -> None:
-        at_once = max(1.0, (a_minute or 0.0) / 10)
-        self._bucket = AsyncLimiter(at_once, 60 * at_once / a_minute) if a_minute else None
-        self._turn = asyncio.Lock()
-
-    async def keep(self, amount: float) -> None:
-        if self._bucket is None:
+        Raises:
+            ValueError: if a cap cannot be enforced (`Budget.check_caps`).
+        """
+        role, number, cached, prompt, completion = "", 0, 0, 0.0, 0
+        for request in requests:
+            role, number = request.role, number + 1
+            if request in self.response_cache:
+                cached += 1
+            else:
+                prompt += request.max_prompt_tokens / 4  # an English token has about four bytes
+                completion += request.max_completion_tokens or 0
+        if not number:
             return
-        async with self._turn:
-            while amount > 0:
-                part = min(amount, self._bucket.max_rate)
-                await self._bucket.acquire(part)
-                amount -= part
+        model = self.endpoint.model
+        self.budget.check_caps(role, model, self.max_completion_tokens)
+        scale = 1.0 if max_calls is None else max_calls / number
+        calls, prompt_tokens, completion_tokens = (
+            round(amount * scale) for amount in (number - cached, prompt, completion)
+        )
+        cost = self.budget.cost(model, prompt_tokens, completion_tokens, batch=self.batched)
+        logger.info(
+            "%s: %s%s calls to %s, about %s prompt tokens, at most %s response tokens%s; %s more are cached",
+            *(role, "at most " if max_calls else "", f"{calls:,}", model, f"{prompt_tokens:,}"),
+            *(f"{completion_tokens:,}", "" if cost is None else f", at most about {cost:,.2f} by llm.prices"),
+            f"{round(cached * scale):,}",
+        )
+        for kind, amount in {"calls": calls, "tokens": prompt_tokens + completion_tokens, "money": cost}.items():
+            remaining = self.budget.remaining(role, kind)
+            if remaining is not None and amount is not None and amount > remaining:
+                logger.warning(
+                    "%s: this may take %s %s, and the caps leave %s; a stopped run continues by the same command",
+                    *(role, f"{amount:,.6g}", kind, f"{remaining:,.6g}"),
+                )
+
+    async def check_orphaned_batches(self, requests: Sequence[Request], collects: str = "") -> None:
+        """Raise RequestRejectedError if a request is in a batch of an earlier run that this run does not collect.
+
+        Args:
+            collects: the server whose batches of this model this client collects itself.
+        """
+        for batch in await self.response_cache.orphaned_batches(requests):
+            if batch["server"] != collects:
+                raise RequestRejectedError(
+                    f"An earlier run put this into a batch ({batch['id'] or 'no id yet'}) of {batch['model']} at "
+                    f"{batch['server']}, which is paid for and not collected. Run once with that server and `mode: "
+                    "batch`; `kedro sage cache` lists the open batches."
+                )
+
+    def failure_counter(self, rows: str, number: int) -> FailureCounter:
+        """Return the counter of a table's failed rows."""
+        return FailureCounter(rows, number, self.max_failed_share)
+
+
+class FailureCounter:
+    """Counts failed rows, and stops the run when more than a share of all rows must fail."""
+
+    def __init__(self, rows: str, number: int, max_share: float) -> None:
+        self._rows = rows
+        self._number = number
+        self._max_share = max_share
+        self._failed = 0
+
+    def add(self, reason: str) -> None:
+        """Count a failed row. Raises TooManyFailuresError as soon as the limit is exceeded."""
+        self._failed += 1
+        if self._failed > self._max_share * self._number:
+            raise TooManyFailuresError(
+                f"{self._failed} of {self._number} {self._rows} failed, more than llm.max_failed_share = "
+                f"{self._max_share:g} allows. The last reason: {reason}. All responses are in the response cache: fix "
+                "the cause and run the same command again, or raise the limit."
+            )

@@ -1,4 +1,4 @@
-"""One event loop for all calls of this process, in a thread of its own; nodes are plain functions and wait for it."""
+"""The event loop of all calls of this process, in a thread of its own: nodes are plain functions that wait for it."""
 
 from __future__ import annotations
 
@@ -13,88 +13,86 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-
-_starting = threading.Lock()
+_starting = threading.Lock()  # functools.cache may call its function twice
 
 
 def _loop() -> asyncio.AbstractEventLoop:
     with _starting:
-        return _started_once()
+        return _start_loop()
 
 
 @cache
-def _started_once() -> asyncio.AbstractEventLoop:
+def _start_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="language models", daemon=True).start()
     return loop
 
 
 def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """What a coroutine gives, from outside of the loop."""
+    """Run a coroutine in the loop and return its result. Call it from outside of the loop."""
     future = asyncio.run_coroutine_threadsafe(coroutine, _loop())
     try:
         return future.result()
     except BaseException:
-        future.cancel()  # where it was this thread that was interrupted
+        future.cancel()  # if this thread was interrupted
         raise
 
 
-def in_order(
+def map_ordered(
     function: Callable[[Item], Awaitable[Result]],
     items: Iterable[Item],
-    at_once: int,
+    max_pending: int,
     drain: Callable[[], Coroutine[Any, Any, None]],
 ) -> Iterator[Result]:
-    """The function's result for each item, in their order, with up to `at_once` begun and not yet given out.
+    """Yield the function's result for each item, in order, with up to `max_pending` started and not yet yielded.
 
-    As soon as one raises, whichever it is, or whoever takes the results stops, the others are cancelled, and `drain`
-    is waited for.
+    The first error of any item, or the end of the iteration, cancels all others and awaits `drain`.
     """
-    begun: deque[asyncio.Task[Result]] = deque()
-    waiting = iter(items)
+    pending: deque[asyncio.Task[Result]] = deque()
+    remaining = iter(items)
     failure: asyncio.Future[None] = _loop().create_future()
     try:
         while True:
-            few = len(begun) <= at_once // 2 and not failure.done()
-            if few and (batch := list(islice(waiting, at_once - len(begun)))):
-                run(_begin(function, batch, begun, failure))
-            if not begun:
+            refill = len(pending) <= max_pending // 2 and not failure.done()
+            if refill and (batch := list(islice(remaining, max_pending - len(pending)))):
+                run(_start(function, batch, pending, failure))
+            if not pending:
                 return
-            task = begun[0]
+            task = pending[0]
             result = task.result() if task.done() and not task.cancelled() else run(_outcome(task, failure))
-            begun.popleft()
+            pending.popleft()
             yield result
     finally:
-        if begun:
-            run(_stop(list(begun), failure, drain))
+        if pending:
+            run(_cancel(list(pending), failure, drain))
 
 
-async def _begin(
+async def _start(
     function: Callable[[Item], Awaitable[Result]],
     items: Iterable[Item],
-    begun: deque[asyncio.Task[Result]],
+    pending: deque[asyncio.Task[Result]],
     failure: asyncio.Future[None],
 ) -> None:
-    async def begin(item: Item) -> Result:
+    async def call(item: Item) -> Result:
         try:
             return await function(item)
         except Exception as error:
             if not failure.done():
                 failure.set_exception(error)
-                for task in list(begun):  # now, not when another thread hears of it
+                for task in list(pending):  # now, not when the waiting thread gets the error
                     if task is not asyncio.current_task():
                         task.cancel()
             raise
 
     for item in items:
-        begun.append(asyncio.create_task(begin(item)))
-        await asyncio.sleep(0)  # what is on its way goes on in between
+        pending.append(asyncio.create_task(call(item)))
+        await asyncio.sleep(0)  # lets the started tasks go on
         if failure.done():
             return
 
 
 async def _outcome(task: asyncio.Task[Result], failure: asyncio.Future[None]) -> Result:
-    """The task's, or the error of another that came before."""
+    """Return the task's result, or raise the first error of any task."""
     either: tuple[asyncio.Future[Any], ...] = (task, failure)
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if not task.done() or task.cancelled():
@@ -102,12 +100,12 @@ async def _outcome(task: asyncio.Task[Result], failure: asyncio.Future[None]) ->
     return task.result()
 
 
-async def _stop(
+async def _cancel(
     tasks: Iterable[asyncio.Task[Any]], failure: asyncio.Future[None], drain: Callable[[], Coroutine[Any, Any, None]]
 ) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     if failure.done():
-        failure.exception()  # else asyncio complains that nobody looked at it
+        failure.exception()  # marks it as retrieved
     await drain()

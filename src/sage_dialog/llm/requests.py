@@ -1,4 +1,4 @@
-"""What is asked of a language model, what it replies, and the ways in which it may fail to."""
+"""Requests to a language model, its responses, and the ways in which a request can fail."""
 
 from __future__ import annotations
 
@@ -11,72 +11,72 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, ClassVar
 
-PutTogether = Callable[[dict[str, Any], Mapping[str, Any]], None]
-"""Adds a piece of a streamed answer to what has come of it."""
+AddChunk = Callable[[dict[str, Any], Mapping[str, Any]], None]
+"""A function that adds a chunk of a streamed answer to the answer so far."""
 
 
 @dataclass(frozen=True)
 class Request(ABC):
-    """What a server is asked.
+    """A request to a language model.
 
     Args:
-        role: who asks ("annotator", …); costs are counted and capped by role.
-        model: as the servers know it.
+        role: the role that sends it ("annotator", …); costs are counted and capped by role.
+        model: the model's name on the servers.
     """
 
     role: str
     model: str
 
     path: ClassVar[str]
-    """Of the URL, behind the server's own."""
+    """Path below the server's base URL."""
 
     @cached_property
     def key(self) -> str:
-        """The name of its reply: a hash of all that decides it. Who asks, and which server answers, do not."""
+        """The key in the response cache: a hash of all that determines the response. Role and server do not."""
         return hashlib.sha256(json.dumps(self.fingerprint_inputs(), sort_keys=True).encode()).hexdigest()
 
     @abstractmethod
     def fingerprint_inputs(self) -> dict[str, Any]:
-        """All that decides the reply."""
+        """Return all that determines the response."""
 
     @abstractmethod
     def body(self) -> dict[str, Any]:
-        """What is sent."""
+        """Return the JSON body."""
 
     @abstractmethod
-    def read(self, answer: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> Reply:
-        """The reply in a server's answer.
+    def parse(self, answer: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> LLMResponse:
+        """Return the response in a server's answer.
 
         Raises:
-            NoReplyError: if there is none of use in it, or it is not of the form that servers have agreed on.
-            RefusedError: if the server does not do what it was asked.
+            RequestFailedError: if the answer is unusable or malformed.
+            RequestRejectedError: if the server does not support the request.
         """
 
     @property
-    def put_together(self) -> PutTogether | None:
-        """What takes the pieces of its answer as they come; None where the answer may come whole."""
+    def add_chunk(self) -> AddChunk | None:
+        """The function that assembles a streamed answer; None requests the answer at once."""
         return None
 
     @property
     @abstractmethod
-    def most_prompt_tokens(self) -> int:
-        """No tokenizer makes more of it."""
+    def max_prompt_tokens(self) -> int:
+        """Upper bound on the number of prompt tokens, for any tokenizer."""
 
     @property
     @abstractmethod
-    def most_completion_tokens(self) -> int | None:
-        """What the request itself allows; None where it sets no limit."""
+    def max_completion_tokens(self) -> int | None:
+        """The request's own limit on tokens of the response; None if it has none."""
 
 
 @dataclass(frozen=True)
 class ChatRequest(Request):
-    """One chat completion.
+    """A chat completion.
 
     Args:
         messages: role and content, as the server takes them.
-        sampling: fields of the request's body that shape the reply: temperature, seed, a limit on its tokens, …
-        schema: JSON schema of the reply; None leaves its form open.
-        sample: tells requests apart that are otherwise the same, where several replies are wanted.
+        sampling: fields of the body that shape the response: temperature, seed, max_tokens, …
+        schema: JSON schema of the response; None leaves its form open.
+        sample: number of the sample where several responses to the same messages are needed.
     """
 
     messages: tuple[Mapping[str, str], ...]
@@ -87,7 +87,6 @@ class ChatRequest(Request):
     path = "/chat/completions"
 
     def fingerprint_inputs(self) -> dict[str, Any]:
-        """See `Request.fingerprint_inputs`."""
         return {
             "model": self.model,
             "messages": [dict(message) for message in self.messages],
@@ -97,7 +96,7 @@ class ChatRequest(Request):
         }
 
     def body(self) -> dict[str, Any]:
-        """What is sent. Another sample has another seed, where one is set: else it would be the same reply."""
+        """Return the JSON body. Where a seed is set, each sample has its own; else all would be the same."""
         body: dict[str, Any] = {"model": self.model, "messages": list(self.messages), **self.sampling}
         if self.sample and isinstance(seed := body.get("seed"), int):
             body["seed"] = seed + self.sample
@@ -108,47 +107,40 @@ class ChatRequest(Request):
             }
         return body
 
-    def read(self, answer: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> Reply:
-        """The message in a server's answer.
-
-        Raises:
-            NoReplyError: if it is cut, empty, filtered or refused, or not of the form that servers have agreed on.
-        """
+    def parse(self, answer: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> LLMResponse:
         try:
             choice = answer["choices"][0]
-            message, finished = choice["message"], choice.get("finish_reason")
+            message, finish = choice["message"], choice.get("finish_reason")
             text = message.get("content")
         except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise NoReplyError(Reason.BROKEN, "its answer holds no message") from error
+            raise RequestFailedError(FailureReason.BROKEN, "its answer holds no message") from error
         if not isinstance(text, str | None):
-            raise NoReplyError(Reason.BROKEN, "its message is no text")
-        if text is not None:
-            text = whole_characters(text)
+            raise RequestFailedError(FailureReason.BROKEN, "its message is no text")
+        text = None if text is None else remove_surrogates(text)
         if refusal := message.get("refusal"):
-            raise NoReplyError(Reason.REFUSED, whole_characters(str(refusal)[:200]), text)
-        if finished == "content_filter":
-            raise NoReplyError(Reason.FILTERED, "after the model spoke", text)
-        if finished == "length":
-            raise NoReplyError(Reason.TRUNCATED, f"after {completion_tokens} tokens", text)
+            raise RequestFailedError(FailureReason.REFUSED, remove_surrogates(str(refusal)[:200]), text)
+        if finish == "content_filter":
+            raise RequestFailedError(FailureReason.FILTERED, "", text)
+        if finish == "length":
+            raise RequestFailedError(FailureReason.TRUNCATED, f"after {completion_tokens} tokens", text)
         if text is None or not text.strip():
-            raise NoReplyError(Reason.EMPTY, "", text)
-        return Reply(text, prompt_tokens, completion_tokens, seconds_of(answer))
+            raise RequestFailedError(FailureReason.EMPTY, "", text)
+        return LLMResponse(text, prompt_tokens, completion_tokens, seconds_of(answer))
 
     @property
-    def most_prompt_tokens(self) -> int:
-        """No tokenizer makes more: a byte is a token at most, and templates put a few around each message."""
+    def max_prompt_tokens(self) -> int:
+        """Upper bound: a token is at least a byte, and chat templates add a few tokens to each message."""
         schema = json.dumps(self.schema) if self.schema is not None else ""  # servers put it before the messages
         return sum(len(message["content"].encode()) + 16 for message in self.messages) + len(schema) + 16
 
     @property
-    def most_completion_tokens(self) -> int | None:
-        """What the request itself allows; None where it sets no limit."""
-        return self.sampling.get("max_completion_tokens", self.sampling.get("max_tokens"))
+    def max_completion_tokens(self) -> int | None:
+        return completion_limit(self.sampling)
 
 
 @dataclass(frozen=True)
-class Reply:
-    """What a model said, whole, and what it took. `seconds` is how long the server was at it."""
+class LLMResponse:
+    """A complete response, its tokens, and the seconds that the server took."""
 
     text: str
     prompt_tokens: int
@@ -156,67 +148,90 @@ class Reply:
     seconds: float = 0.0
 
 
-class Reason(StrEnum):
-    """Why a request has no reply."""
+class FailureReason(StrEnum):
+    """Why a request failed."""
 
     TRUNCATED = "truncated"  # the limit on tokens was reached
     EMPTY = "empty"
-    FILTERED = "filtered"  # by the server's content filter, after the model spoke
-    PROMPT_FILTERED = "the prompt was filtered"  # before it did
-    REFUSED = "refused"  # by the model, in the form that servers have for it
+    FILTERED = "filtered"  # the response, by the server's content filter
+    PROMPT_FILTERED = "the prompt was filtered"
+    REFUSED = "refused"  # by the model, in the API's field for refusals
     TOO_LONG = "too long for the model's context"
     UNREACHABLE = "the server could not be reached"
     TIMED_OUT = "the server did not answer in time"
     BUSY = "the server turned the request away"  # 429, 503
-    BROKEN = "the server failed"  # 5xx, or an answer that is none
+    BROKEN = "the server failed"  # 5xx, or a malformed answer
     EXPIRED = "expired in a batch"
 
 
-MAY_PASS = (Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.BUSY, Reason.BROKEN)
-"""The server may do better the next time."""
+RETRYABLE = (FailureReason.UNREACHABLE, FailureReason.TIMED_OUT, FailureReason.BUSY, FailureReason.BROKEN)
+"""Failures of the server that may not happen the next time."""
 
-PUSHES_BACK = (Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.BUSY)
-"""The server has too much to do."""
+OVERLOADED = (FailureReason.UNREACHABLE, FailureReason.TIMED_OUT, FailureReason.BUSY)
+"""Failures that lower the limit on concurrent calls."""
 
-UNUSABLE_RESPONSES = (Reason.TRUNCATED, Reason.EMPTY, Reason.FILTERED, Reason.REFUSED)
-"""The server did answer, and what it said is of no use."""
+UNUSABLE_RESPONSES = (
+    FailureReason.TRUNCATED,
+    FailureReason.EMPTY,
+    FailureReason.FILTERED,
+    FailureReason.REFUSED,
+)
+"""Billed but unusable responses."""
 
 
-class NoReplyError(Exception):
-    """A request that has no reply. `said` is what came in place of one, `wait_s` how long the server asks to wait."""
+class RequestFailedError(Exception):
+    """A request without a usable response.
 
-    def __init__(self, reason: Reason, detail: str = "", said: str | None = None, wait_s: float | None = None) -> None:
+    Attributes:
+        reason: why it failed.
+        detail: what the server reported.
+        response_text: text of an unusable response.
+        wait_s: seconds that the server asks to wait before the next request.
+    """
+
+    def __init__(
+        self,
+        reason: FailureReason,
+        detail: str = "",
+        response_text: str | None = None,
+        wait_s: float | None = None,
+    ) -> None:
         super().__init__(f"{reason}: {detail}" if detail else str(reason))
         self.reason = reason
         self.detail = detail
-        self.said = said
+        self.response_text = response_text
         self.wait_s = wait_s
 
 
-class StopsRunError(Exception):
-    """The run cannot go on; every reply so far is kept."""
+class StopRunError(Exception):
+    """The run cannot continue. All responses so far are in the response cache."""
 
 
-class RefusedError(StopsRunError):
-    """The server will take no request of this kind, however often it is asked: a wrong key, model or field.
+class RequestRejectedError(StopRunError):
+    """The server permanently rejects requests of this kind: wrong key, model or field.
 
-    `status` is that of its answer, None where what it answered is not what it was asked for.
+    `status` is the HTTP status; None if the server accepted the request and ignored a part of it.
     """
 
-    def __init__(self, told: str, status: int | None = None) -> None:
-        super().__init__(told)
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
         self.status = status
 
 
-class TooManyFailuresError(StopsRunError):
-    """More rows failed than the parameters allow."""
+class TooManyFailuresError(StopRunError):
+    """More rows failed than `llm.max_failed_share` allows."""
 
 
-def whole_characters(text: str) -> str:
-    """The text without halves of surrogate pairs: JSON may hold them, no request, file or table can."""
+def completion_limit(sampling: Mapping[str, Any]) -> int | None:
+    """Return the limit on tokens of a chat response; None if `sampling` sets none."""
+    return sampling.get("max_completion_tokens", sampling.get("max_tokens"))
+
+
+def remove_surrogates(text: str) -> str:
+    """Return the text without lone surrogates: JSON may hold them; requests, files and tables cannot."""
     return text.encode("utf-8", "ignore").decode("utf-8")
 
 
 def seconds_of(answer: Mapping[str, Any]) -> float:
-    """How long the server was at an answer."""
+    """Return how long the server took, in seconds."""
     return round(float(answer.get("seconds", 0.0)), 3)

@@ -1,9 +1,8 @@
-"""The reply response cache: every reply is on disk before anything uses it, and nothing is asked twice.
+"""The response cache: each response is on disk before it is used, and no request is sent twice.
 
-One SQLite file, which several processes may use at a time. A request that is on its way is claimed by the process
-that asks; the others wait for its reply. A process holds a lock for as long as it lives, so that the claims of one
-that was killed fall to the next. A batch outlives the process that submitted it: its requests stay taken until someone
-has collected it.
+One SQLite file, shared by all processes. A process claims a request before it sends it; other processes wait for its
+response. The claims of a killed process are free again. The requests of a batch stay taken until a process collects
+it, because a batch outlives the process that submitted it.
 """
 
 from __future__ import annotations
@@ -14,32 +13,30 @@ import json
 import sqlite3
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sage_dialog.llm.requests import ChatRequest, NoReplyError, Reply, Request
+from sage_dialog.llm.requests import ChatRequest, LLMResponse, Request, RequestFailedError
 from sage_dialog.llm.response_cache_file import ResponseCacheFile
 
-_OPEN = "state IN ('submitting', 'submitted')"  # batches whose requests are in batch_requests
+_BATCH = "name, server, model, id, state, updated_at"
+_OPEN = "state IN ('submitting', 'submitted')"  # batches with rows in batch_requests
 
-_BATCH = ("name", "server", "model", "id", "state", "at")
-_NOTE_FAILURE = "INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-
-_Kept = tuple[Request, Reply, float | None]  # with its cost
-_Failed = tuple[Request, NoReplyError, int, int, float | None]  # with tokens of prompt and reply, and their cost
+_Saved = tuple[Request, LLMResponse, float | None]  # with its cost
+_Failed = tuple[Request, RequestFailedError, int, int, float | None]  # tokens of prompt and response, and their cost
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What one model has cost one role so far. `cost` is None where no price was known."""
+class Usage:
+    """What one role has spent on one model. `cost` is None without a price."""
 
     role: str
     model: str
-    replies: int
+    responses: int
     hits: int
     failures: int
     prompt_tokens: int
@@ -48,251 +45,230 @@ class Spent:
 
 
 class ResponseCache:
-    """The replies of all runs that name this file.
-
-    Reading is quick and done at once; many replies are written in one commit. Use it from any thread.
+    """The responses of all runs that name this file. Its methods may be called from any thread.
 
     Raises:
-        ResponseCacheError: if the file is damaged or something else, or cannot be written.
+        ResponseCacheError: if the file is damaged, no response cache, or read-only.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = ResponseCacheFile(path)
-        self._hits: dict[tuple[str, str], int] = {}
+        self._hits: Counter[tuple[str, str]] = Counter()
         atexit.register(self.close)
 
     def close(self) -> None:
-        """Writes what is left. Nothing may be asked of the response cache after that."""
+        """Write all that is pending, and close the file for good."""
         if self._file.is_open:
-            self._count_hits()
+            self._save_hits()
             self._file.close()
 
-    # Asking
+    # Requests
 
-    def reply_to(self, request: Request) -> Reply | None:
-        """The reply that is there already."""
-        found = "SELECT text, prompt_tokens, completion_tokens, seconds FROM replies WHERE key = ?"
-        try:
-            row = self._file.connection().execute(found, (request.key,)).fetchone()
-        except sqlite3.Error as error:
-            raise self._file.fault(error) from error
-        return Reply(*row) if row else None
+    def __contains__(self, request: Request) -> bool:
+        return self._file.read("SELECT 1 FROM responses WHERE key = ?", (request.key,)).fetchone() is not None
 
-    def note_hit(self, request: Request) -> None:
-        """Counts a reply that was served from here."""
-        who = request.role, request.model
-        self._hits[who] = self._hits.get(who, 0) + 1
+    def get(self, request: Request) -> LLMResponse | None:
+        """Return the response to a request and count a hit; None if there is none."""
+        row = self._file.read(
+            "SELECT text, prompt_tokens, completion_tokens, seconds FROM responses WHERE key = ?", (request.key,)
+        ).fetchone()
+        if row is None:
+            return None
+        self._hits[request.role, request.model] += 1
+        return LLMResponse(*row)
 
     async def claim(self, request: Request) -> bool:
-        """Whether this process may ask; else another one does, and its reply is to be waited for."""
-        return await self._file.done(lambda connection: self._claim(connection, request.key))
+        """Return whether this process may send the request. If not, another one does, or its response is there."""
+        claimed: bool = await self._file.write(lambda connection: self._claim(connection, request.key))
+        return claimed
 
-    async def keep(self, request: Request, reply: Reply, cost: float | None) -> None:
-        """Returns when the reply is on disk; its claim is given back with it."""
-        await self._file.done(lambda connection: self._keep(connection, request, reply, cost))
+    def release(self, request: Request) -> None:
+        """Give up a claim without a response. Returns at once."""
+        self._file.submit(lambda connection: self._release(connection, request.key))
 
-    async def note_failure(
-        self, request: Request, failure: NoReplyError, prompt_tokens: int, completion_tokens: int, cost: float | None
+    async def save(self, request: Request, response: LLMResponse, cost: float | None) -> None:
+        """Save a response and release its claim. Returns when both are on disk."""
+        await self._file.write(lambda connection: _save(connection, request, response, cost))
+
+    async def save_failure(
+        self,
+        request: Request,
+        failure: RequestFailedError,
+        prompt_tokens: int,
+        completion_tokens: int,
+        cost: float | None,
     ) -> None:
-        """Counts a failure; it is never served as a reply."""
-        row = _failure_row(request, failure, prompt_tokens, completion_tokens, cost)
-        await self._file.done(lambda connection: connection.execute(_NOTE_FAILURE, row))
-
-    def give_back(self, request: Request) -> None:
-        """Ends a claim that led to no reply; soon, nobody need wait for it."""
-        mine = request.key, self._file.owner
-        self._file.do(lambda connection: connection.execute("DELETE FROM claims WHERE key = ? AND owner = ?", mine))
+        """Save a failure for the statistics; it is never returned as a response."""
+        failed = request, failure, prompt_tokens, completion_tokens, cost
+        await self._file.write(lambda connection: _save_failures(connection, [failed]))
 
     # Batches
 
     async def open_batch(self, name: str, server: str, model: str, requests: Sequence[Request]) -> list[Request]:
-        """Notes a batch that is to be submitted, of those of the requests that may be asked; these are returned.
+        """Save a batch before it is submitted; return those of the requests that it may contain.
 
-        They are taken until the batch is collected or forgotten, whatever becomes of this process. `name` is this
-        project's.
+        They stay taken until the batch is collected or forgotten, whatever happens to this process.
+
+        Args:
+            name: this project's name of the batch.
         """
         rows = await asyncio.to_thread(lambda: [(request.key, name, _pack(request)) for request in requests])
 
         def begin(connection: sqlite3.Connection) -> list[Request]:
-            taken = [n for n, request in enumerate(requests) if self._claim(connection, request.key)]
-            connection.executemany("INSERT INTO batch_requests VALUES (?, ?, ?)", [rows[n] for n in taken])
-            connection.executemany("DELETE FROM claims WHERE key = ?", [(rows[n][0],) for n in taken])
-            if taken:
+            claimed = [n for n, request in enumerate(requests) if self._claim(connection, request.key)]
+            connection.executemany("INSERT INTO batch_requests VALUES (?, ?, ?)", [rows[n] for n in claimed])
+            connection.executemany("DELETE FROM claims WHERE key = ?", [(rows[n][0],) for n in claimed])
+            if claimed:
                 row = name, server, model, time.time()
                 connection.execute("INSERT INTO batches VALUES (?, ?, ?, NULL, 'submitting', ?)", row)
                 connection.execute("INSERT INTO claims VALUES (?, ?)", (name, self._file.owner))
-            return [requests[n] for n in taken]
+            return [requests[n] for n in claimed]
 
-        opened: list[Request] = await self._file.done(begin)
+        opened: list[Request] = await self._file.write(begin)
         return opened
 
-    async def leave_out(self, name: str, keys: Iterable[str]) -> None:
-        """Frees requests of a batch that is not submitted yet; without any, there is no batch."""
+    async def remove_from_batch(self, name: str, keys: Iterable[str]) -> None:
+        """Release requests of a batch before it is submitted; a batch without requests is deleted."""
 
-        def free(connection: sqlite3.Connection) -> None:
+        def remove(connection: sqlite3.Connection) -> None:
             connection.executemany("DELETE FROM batch_requests WHERE key = ?", [(key,) for key in keys])
             if not connection.execute("SELECT 1 FROM batch_requests WHERE name = ?", (name,)).fetchone():
                 _forget_batch(connection, name)
 
-        await self._file.done(free)
+        await self._file.write(remove)
 
-    async def note_submitted(self, name: str, batch_id: str) -> None:
-        """Remembers under which id the server has a batch."""
-        await self._file.done(
-            lambda connection: connection.execute(
-                "UPDATE batches SET id = ?, state = 'submitted', at = ? WHERE name = ?", (batch_id, time.time(), name)
-            )
-        )
+    async def mark_submitted(self, name: str, batch_id: str) -> None:
+        """Save the server's id of a batch."""
+        update = "UPDATE batches SET id = ?, state = 'submitted', updated_at = ? WHERE name = ?"
+        await self._file.write(lambda connection: connection.execute(update, (batch_id, time.time(), name)))
 
     async def adopt_batches(self, server: str, model: str) -> list[tuple[str, str | None, dict[str, Request]]]:
-        """Takes over the open batches that nobody sees through: names, the server's ids, and requests by key.
+        """Take over the orphaned batches of a server and model: name, the server's id, and requests by key.
 
-        The id is None where it is not known whether the server has the batch.
+        The id is None if the server may or may not have the batch.
         """
 
         def adopt(connection: sqlite3.Connection) -> list[tuple[str, str | None, dict[str, Request]]]:
             adopted = []
-            for batch in self._left_behind(connection):
+            for batch in self._orphaned_batches(connection):
                 if (batch["server"], batch["model"]) == (server, model):
                     name = batch["name"]
                     connection.execute("INSERT OR REPLACE INTO claims VALUES (?, ?)", (name, self._file.owner))
-                    rows = connection.execute("SELECT key, asked FROM batch_requests WHERE name = ?", (name,))
-                    adopted.append((name, batch["id"], {key: _unpack(asked) for key, asked in rows}))
+                    rows = connection.execute("SELECT key, request FROM batch_requests WHERE name = ?", (name,))
+                    adopted.append((name, batch["id"], {key: _unpack(packed) for key, packed in rows}))
             return adopted
 
-        batches: list[tuple[str, str | None, dict[str, Request]]] = await self._file.done(adopt)
+        batches: list[tuple[str, str | None, dict[str, Request]]] = await self._file.write(adopt)
         return batches
 
-    async def let_go(self, name: str) -> None:
-        """Leaves a batch to whoever adopts it."""
-        mine = name, self._file.owner
-        await self._file.done(
-            lambda connection: connection.execute("DELETE FROM claims WHERE key = ? AND owner = ?", mine)
-        )
+    async def release_batch(self, name: str) -> None:
+        """Leave a batch to the process that adopts it."""
+        await self._file.write(lambda connection: self._release(connection, name))
 
-    async def collect_batch(self, name: str, kept: Sequence[_Kept], failed: Sequence[_Failed]) -> None:
-        """Keeps all that a batch has brought, and frees its requests, in one commit; once only."""
-        failures = [_failure_row(*failure) for failure in failed]
+    async def collect_batch(self, name: str, saved: Sequence[_Saved], failed: Sequence[_Failed]) -> None:
+        """Save the responses and failures of a batch and release its requests, in one commit, at most once."""
 
         def collect(connection: sqlite3.Connection) -> None:
             if not connection.execute(f"SELECT 1 FROM batches WHERE name = ? AND {_OPEN}", (name,)).fetchone():
                 return
-            for request, reply, cost in kept:
-                self._keep(connection, request, reply, cost)
-            connection.executemany(_NOTE_FAILURE, failures)
+            for request, response, cost in saved:
+                _save(connection, request, response, cost)
+            _save_failures(connection, failed)
             connection.execute("DELETE FROM batch_requests WHERE name = ?", (name,))
             connection.execute("DELETE FROM claims WHERE key = ?", (name,))
-            connection.execute("UPDATE batches SET state = 'collected', at = ? WHERE name = ?", (time.time(), name))
+            update = "UPDATE batches SET state = 'collected', updated_at = ? WHERE name = ?"
+            connection.execute(update, (time.time(), name))
 
-        await self._file.done(collect)
+        await self._file.write(collect)
 
     async def forget_batch(self, name: str) -> None:
-        """Frees the requests of a batch that will bring nothing."""
-        await self._file.done(lambda connection: _forget_batch(connection, name))
+        """Release the requests of a batch that will bring no responses."""
+        await self._file.write(lambda connection: _forget_batch(connection, name))
 
-    async def left_behind(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
-        """The open batches that nobody sees through and that hold any of these requests, as in `batches`."""
+    async def orphaned_batches(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
+        """Return the open batches of dead processes that hold any of these requests, in the form of `batches`."""
+        held = "SELECT 1 FROM batch_requests WHERE key = ? AND name = ?"
 
-        def look(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+        def find(connection: sqlite3.Connection) -> list[dict[str, Any]]:
             return [
                 batch
-                for batch in self._left_behind(connection)
-                if any(
-                    connection.execute(
-                        "SELECT 1 FROM batch_requests WHERE key = ? AND name = ?", (request.key, batch["name"])
-                    ).fetchone()
-                    for request in requests
-                )
+                for batch in self._orphaned_batches(connection)
+                if any(connection.execute(held, (request.key, batch["name"])).fetchone() for request in requests)
             ]
 
-        batches: list[dict[str, Any]] = await self._file.done(look)
+        batches: list[dict[str, Any]] = await self._file.write(find)
         return batches
 
     def batches(self, state: str | None = None) -> list[dict[str, Any]]:
-        """All batches, or those in one state, the oldest first: name, server, model, id, state, at."""
-        found = self._file.connection().execute(
-            f"SELECT {', '.join(_BATCH)} FROM batches WHERE ? IS NULL OR state = ? ORDER BY at", (state, state)
-        )
-        return [dict(zip(_BATCH, row, strict=True)) for row in found]
+        """Return all batches, or those in one state, oldest first: name, server, model, id, state, updated_at."""
+        query = f"SELECT {_BATCH} FROM batches WHERE ? IS NULL OR state = ? ORDER BY updated_at"
+        return [dict(row) for row in self._file.read(query, (state, state))]
 
-    # Looking after it
+    # Statistics and maintenance
 
-    def spent(self) -> list[Spent]:
-        """What each model has cost each role, in all runs."""
-        self._count_hits()
-        rows = self._file.connection().execute(
+    def usage(self) -> list[Usage]:
+        """Return what each role has spent on each model, over all runs."""
+        self._save_hits()
+        rows = self._file.read(
             """
             WITH calls AS (
-                SELECT role, model, 1 AS reply, prompt_tokens, completion_tokens, cost FROM replies
+                SELECT role, model, 1 AS response, prompt_tokens, completion_tokens, cost FROM responses
                 UNION ALL SELECT role, model, 0, prompt_tokens, completion_tokens, cost FROM failures)
-            SELECT role, model, sum(reply), (SELECT coalesce(sum(n), 0) FROM hits
+            SELECT role, model, sum(response), (SELECT coalesce(sum(n), 0) FROM hits
                 WHERE hits.role = calls.role AND hits.model = calls.model),
-                sum(1 - reply), sum(prompt_tokens), sum(completion_tokens), sum(cost)
+                sum(1 - response), sum(prompt_tokens), sum(completion_tokens), sum(cost)
             FROM calls GROUP BY role, model ORDER BY role, model
             """
         )
-        return [Spent(*row) for row in rows]
+        return [Usage(*row) for row in rows]
 
     def failures(self) -> list[tuple[str, str, int]]:
-        """How often each reason came up for each role."""
+        """Return the number of failures by role and reason."""
         query = "SELECT role, reason, count(*) FROM failures GROUP BY role, reason ORDER BY role, count(*) DESC"
-        return list(self._file.connection().execute(query))
+        return [tuple(row) for row in self._file.read(query)]
 
     def size(self) -> int:
-        """Bytes on disk."""
-        beside = (self.path.with_name(self.path.name + ending) for ending in ("", "-wal"))
-        return sum(path.stat().st_size for path in beside if path.exists())
+        """Return the size on disk in bytes."""
+        files = (self.path.with_name(self.path.name + ending) for ending in ("", "-wal"))
+        return sum(path.stat().st_size for path in files if path.exists())
 
     def entries(self, role: str | None = None, model: str | None = None) -> Iterator[dict[str, Any]]:
-        """The replies with their requests, the oldest first."""
-        names = ("key", "role", "model", "request", "reply", "prompt_tokens", "completion_tokens", "cost", "at")
-        rows = self._file.connection().execute(
-            "SELECT key, role, model, asked, text, prompt_tokens, completion_tokens, cost, at FROM replies "
-            "WHERE (? IS NULL OR role = ?) AND (? IS NULL OR model = ?) ORDER BY at, key",
-            (role, role, model, model),
+        """Yield the requests with their responses, oldest first."""
+        condition, values = _condition(role, model)
+        rows = self._file.read(
+            "SELECT key, role, model, request, text AS response, prompt_tokens, completion_tokens, cost, created_at "
+            f"FROM responses WHERE {condition} ORDER BY created_at, key",
+            values,
         )
-        for key, who, by, asked, *rest in rows:
-            yield dict(zip(names, (key, who, by, json.loads(zlib.decompress(asked)), *rest), strict=True))
+        for row in rows:
+            yield dict(row) | {"request": json.loads(zlib.decompress(row["request"]))}
 
     def count(self, role: str | None = None, model: str | None = None, keys: Sequence[str] = ()) -> int:
-        """How many replies `drop` would forget."""
-        which, values = _which(role, model, keys)
-        (number,) = self._file.connection().execute(f"SELECT count(*) FROM replies WHERE {which}", values).fetchone()
-        return int(number)
+        """Return the number of responses that `drop` would delete."""
+        condition, values = _condition(role, model, keys)
+        return int(self._file.read(f"SELECT count(*) FROM responses WHERE {condition}", values).fetchone()[0])
 
-    def older(self, days: float) -> list[str]:
-        """The keys of replies that came more than so many days ago; that they were used since is not noted."""
-        rows = self._file.connection().execute("SELECT key FROM replies WHERE at < ?", (time.time() - days * 86400,))
+    def keys_older_than(self, days: float) -> list[str]:
+        """Return the keys of responses that were saved more than so many days ago; later hits do not count."""
+        created_before = time.time() - days * 86400
+        rows = self._file.read("SELECT key FROM responses WHERE created_at < ?", (created_before,))
         return [key for (key,) in rows]
 
     def drop(self, role: str | None = None, model: str | None = None, keys: Sequence[str] = ()) -> int:
-        """Forgets replies, to ask again; how many. With no condition, all of them."""
-
-        which, values = _which(role, model, keys)
-        dropped: int = self._file.do(
-            lambda connection: connection.execute(f"DELETE FROM replies WHERE {which}", values).rowcount
-        ).result()
+        """Delete responses, all of them without a condition; return their number."""
+        condition, values = _condition(role, model, keys)
+        delete = f"DELETE FROM responses WHERE {condition}"
+        dropped: int = self._file.submit(lambda connection: connection.execute(delete, values).rowcount).result()
         with closing(self._file.connect()) as connection:
             connection.execute("VACUUM")
         return dropped
 
-    def _keep(self, connection: sqlite3.Connection, request: Request, reply: Reply, cost: float | None) -> None:
-        asked = zlib.compress(json.dumps(request.body()).encode())
-        connection.execute(
-            "INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                *(request.key, request.role, request.model, asked, reply.text),
-                *(reply.prompt_tokens, reply.completion_tokens, cost, reply.seconds, time.time()),
-            ),
-        )
-        connection.execute("DELETE FROM claims WHERE key = ?", (request.key,))
-
     def _claim(self, connection: sqlite3.Connection, key: str) -> bool:
-        if connection.execute("SELECT 1 FROM replies WHERE key = ?", (key,)).fetchone():
-            return False  # it came in the meantime
+        if connection.execute("SELECT 1 FROM responses WHERE key = ?", (key,)).fetchone():
+            return False
         if connection.execute("SELECT 1 FROM batch_requests WHERE key = ?", (key,)).fetchone():
-            return False  # it is to come with a batch
+            return False
         if connection.execute("INSERT OR IGNORE INTO claims VALUES (?, ?)", (key, self._file.owner)).rowcount:
             return True
         (owner,) = connection.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
@@ -301,43 +277,49 @@ class ResponseCache:
             return True
         return False
 
-    def _left_behind(self, connection: sqlite3.Connection) -> list[dict[str, Any]]:
-        rows = connection.execute(
-            f"SELECT {', '.join(_BATCH)}, owner FROM batches LEFT JOIN claims ON claims.key = name WHERE {_OPEN} "
-            "ORDER BY at"
-        ).fetchall()
-        return [
-            dict(zip(_BATCH, batch, strict=True))
-            for *batch, owner in rows
-            if owner is None or (owner != self._file.owner and not self._file.is_alive(owner))
-        ]
+    def _release(self, connection: sqlite3.Connection, key: str) -> None:
+        connection.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self._file.owner))
 
-    def _count_hits(self) -> None:
-        hits, self._hits = self._hits, {}
-        for (role, model), n in hits.items():
-            self._file.do(partial(_add_hits, role=role, model=model, n=n)).result()
+    def _orphaned_batches(self, connection: sqlite3.Connection) -> list[dict[str, Any]]:
+        batches = connection.execute(f"SELECT {_BATCH} FROM batches WHERE {_OPEN} ORDER BY updated_at").fetchall()
+        return [dict(batch) for batch in batches if self._is_orphaned(connection, batch["name"])]
+
+    def _is_orphaned(self, connection: sqlite3.Connection, name: str) -> bool:
+        row = connection.execute("SELECT owner FROM claims WHERE key = ?", (name,)).fetchone()
+        return row is None or (row["owner"] != self._file.owner and not self._file.is_alive(row["owner"]))
+
+    def _save_hits(self) -> None:
+        hits, self._hits = self._hits, Counter()
+        add = "INSERT INTO hits VALUES (?, ?, ?) ON CONFLICT (role, model) DO UPDATE SET n = n + excluded.n"
+        rows = [(*payer, n) for payer, n in hits.items()]
+        self._file.submit(lambda connection: connection.executemany(add, rows)).result()
 
 
-def _add_hits(connection: sqlite3.Connection, role: str, model: str, n: int) -> None:
-    connection.execute(
-        "INSERT INTO hits VALUES (?, ?, ?) ON CONFLICT (role, model) DO UPDATE SET n = n + excluded.n",
-        (role, model, n),
+def _save(connection: sqlite3.Connection, request: Request, response: LLMResponse, cost: float | None) -> None:
+    body = zlib.compress(json.dumps(request.body()).encode())
+    row = (
+        *(request.key, request.role, request.model, body, response.text),
+        *(response.prompt_tokens, response.completion_tokens, cost, response.seconds, time.time()),
     )
+    connection.execute("INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    connection.execute("DELETE FROM claims WHERE key = ?", (request.key,))
+
+
+def _save_failures(connection: sqlite3.Connection, failed: Sequence[_Failed]) -> None:
+    rows = [
+        (
+            *(request.key, request.role, request.model, failure.reason.value, failure.detail, failure.response_text),
+            *(prompt_tokens, completion_tokens, cost, time.time()),
+        )
+        for request, failure, prompt_tokens, completion_tokens, cost in failed
+    ]
+    connection.executemany("INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
 
 def _forget_batch(connection: sqlite3.Connection, name: str) -> None:
     connection.execute("DELETE FROM batch_requests WHERE name = ?", (name,))
     connection.execute("DELETE FROM claims WHERE key = ?", (name,))
     connection.execute("DELETE FROM batches WHERE name = ?", (name,))
-
-
-def _failure_row(
-    request: Request, failure: NoReplyError, prompt_tokens: int, completion_tokens: int, cost: float | None
-) -> tuple[Any, ...]:
-    return (
-        *(request.key, request.role, request.model, failure.reason.value, failure.detail, failure.said),
-        *(prompt_tokens, completion_tokens, cost, time.time()),
-    )
 
 
 def _pack(request: Request) -> bytes:
@@ -349,12 +331,10 @@ def _unpack(packed: bytes) -> Request:
     return ChatRequest(**given | {"messages": tuple(given["messages"])})
 
 
-def _which(role: str | None, model: str | None, keys: Sequence[str]) -> tuple[str, list[str]]:
-    """The condition of a query on replies, and its values."""
-    given = {"role = ?": role, "model = ?": model}
-    conditions = [condition for condition, value in given.items() if value is not None]
-    values = [value for value in given.values() if value is not None]
+def _condition(role: str | None, model: str | None, keys: Sequence[str] = ()) -> tuple[str, list[str]]:
+    """Return the SQL condition that selects responses, and its values."""
+    values = {"role = ?": role, "model = ?": model}
     if keys:
-        conditions.append("key IN (SELECT value FROM json_each(?))")
-        values.append(json.dumps(list(keys)))
-    return " AND ".join(conditions) or "TRUE", values
+        values["key IN (SELECT value FROM json_each(?))"] = json.dumps(list(keys))
+    chosen = {condition: value for condition, value in values.items() if value is not None}
+    return " AND ".join(chosen) or "TRUE", list(chosen.values())

@@ -1,4 +1,4 @@
-"""The file of the reply response cache: one SQLite file, its one writer thread, and who is alive to use it."""
+"""The response cache's SQLite file: its tables, its writer thread, and the locks of the processes that use it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS replies (
-    key TEXT PRIMARY KEY, role TEXT NOT NULL, model TEXT NOT NULL, asked BLOB NOT NULL, text TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS responses (
+    key TEXT PRIMARY KEY, role TEXT NOT NULL, model TEXT NOT NULL, request BLOB NOT NULL, text TEXT NOT NULL,
     prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cost REAL, seconds REAL NOT NULL,
-    at REAL NOT NULL);
+    created_at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS failures (
     key TEXT NOT NULL, role TEXT NOT NULL, model TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL,
-    said TEXT, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cost REAL, at REAL NOT NULL);
+    text TEXT, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cost REAL, created_at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS hits (
     role TEXT NOT NULL, model TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (role, model));
 CREATE TABLE IF NOT EXISTS batches (
-    name TEXT PRIMARY KEY, server TEXT NOT NULL, model TEXT NOT NULL, id TEXT, state TEXT NOT NULL, at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS batch_requests (key TEXT PRIMARY KEY, name TEXT NOT NULL, asked BLOB NOT NULL);
+    name TEXT PRIMARY KEY, server TEXT NOT NULL, model TEXT NOT NULL, id TEXT, state TEXT NOT NULL,
+    updated_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS batch_requests (key TEXT PRIMARY KEY, name TEXT NOT NULL, request BLOB NOT NULL);
 """
-_BUSY_S = 60  # another process may hold the file for as long
-_FORMAT = 0x53414A31  # SQLite's application_id of a response cache in this form
+_BUSY_TIMEOUT_S = 60  # limit on the wait for another process's transaction
+_FORMAT = 0x53414A32  # SQLite's application_id of a response cache with these tables
 
 _Task = tuple[Callable[[sqlite3.Connection], Any], Future[Any]]
 
@@ -41,38 +42,38 @@ class ResponseCacheError(ValueError):
 
 
 class ResponseCacheFile:
-    """Reading is quick and done at once; writing is done by one thread, many tasks to a commit.
+    """The SQLite file. One thread writes, many tasks in a commit; any thread reads.
 
-    A process holds a lock for as long as it lives: what it has claimed falls to the next when it is killed.
+    A process holds a lock for its lifetime: the claims of a killed process are free for others.
 
     Raises:
-        ResponseCacheError: if the file is damaged or something else, or cannot be written.
+        ResponseCacheError: if the file is damaged, no response cache, or read-only.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # One at a time: SQLite does not wait for another process that is switching to WAL, too.
+            # One process at a time: SQLite does not wait for another one that switches to WAL.
             lock = FileLock(path.with_name(f"{path.name}.lock"), poll_interval=0.005)
             with lock, closing(self.connect()) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
                 _make_tables(connection)
         except sqlite3.Error as error:
-            raise self.fault(error) from error
+            raise self.error(error) from error
         self._locks = path.with_name(f"{path.name}.owners")
         self._locks.mkdir(exist_ok=True)
         self.owner = uuid.uuid4().hex
         self._lock = FileLock(self._locks / self.owner)
         self._lock.acquire()
-        self._reading = threading.local()
+        self._readers = threading.local()
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._write, name="reply response cache", daemon=True)
+        self._writer = threading.Thread(target=self._write, name="response cache", daemon=True)
         self._writer.start()
-        self.do(self._bury_the_dead).result()
+        self.submit(self._release_claims_of_dead_processes).result()
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Finish all submitted tasks and close the file."""
         self._tasks.put(None)
         self._writer.join()
         self._lock.release()
@@ -83,32 +84,36 @@ class ResponseCacheFile:
         return self._writer.is_alive()
 
     def connect(self) -> sqlite3.Connection:
-        """A connection of one's own."""
-        connection = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
-        connection.execute("PRAGMA synchronous = FULL")  # a commit is on disk when it returns
+        """Return a new connection."""
+        connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA synchronous = FULL")  # a commit returns when it is on disk
         return connection
 
-    def connection(self) -> sqlite3.Connection:
-        """This thread's, to read with."""
-        if not hasattr(self._reading, "connection"):
-            self._reading.connection = self.connect()
-        connection: sqlite3.Connection = self._reading.connection
-        return connection
+    def read(self, query: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Run a query on this thread's connection."""
+        try:
+            if not hasattr(self._readers, "connection"):
+                self._readers.connection = self.connect()
+            cursor: sqlite3.Cursor = self._readers.connection.execute(query, values)
+        except sqlite3.Error as error:
+            raise self.error(error) from error
+        return cursor
 
-    def do(self, task: Callable[[sqlite3.Connection], Any]) -> Future[Any]:
-        """Queues what is to be written; its result comes when it is on disk."""
+    def submit(self, task: Callable[[sqlite3.Connection], Any]) -> Future[Any]:
+        """Queue a task that writes; its result is set once it is on disk."""
         if not self.is_open:
-            raise ResponseCacheError(f"the reply response cache {self.path} is closed")
+            raise ResponseCacheError(f"the response cache {self.path} is closed")
         future: Future[Any] = Future()
         self._tasks.put((task, future))
         return future
 
-    async def done(self, task: Callable[[sqlite3.Connection], Any]) -> Any:
-        """Like `do`. Whoever waits may be cancelled; what was paid for is written all the same."""
-        return await asyncio.shield(asyncio.wrap_future(self.do(task)))
+    async def write(self, task: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Run a task that writes and return its result once it is on disk. A cancellation does not undo it."""
+        return await asyncio.shield(asyncio.wrap_future(self.submit(task)))
 
     def _write(self) -> None:
-        """Carries out what is queued, all of it in one commit, and only then says that it is done."""
+        """Run the queued tasks, all in one commit, and set their results after it."""
         with closing(self.connect()) as connection:
             while True:
                 tasks = [self._tasks.get()]
@@ -129,48 +134,48 @@ class ResponseCacheFile:
         except BaseException as error:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-            if len(tasks) > 1:  # one that cannot be done must not undo the others
+            if len(tasks) > 1:  # one failing task must not undo the others
                 for task in tasks:
                     self._commit(connection, [task])
             else:
-                tasks[0][1].set_exception(self.fault(error) if isinstance(error, sqlite3.Error) else error)
+                tasks[0][1].set_exception(self.error(error) if isinstance(error, sqlite3.Error) else error)
             return
         for (_, future), result in zip(tasks, results, strict=True):
             future.set_result(result)
 
     def is_alive(self, owner: str) -> bool:
-        """Whether the process that claimed as `owner` still runs."""
+        """Return whether the process with this owner id still runs."""
         path = self._locks / owner
         if not path.exists():
             return False
         try:
             with FileLock(path, timeout=0):
-                path.unlink(missing_ok=True)  # while it is held: its owner may only just be starting
+                path.unlink(missing_ok=True)  # under the lock: its owner may be about to lock it
         except Timeout:
             return True
         return False
 
-    def _bury_the_dead(self, connection: sqlite3.Connection) -> None:
+    def _release_claims_of_dead_processes(self, connection: sqlite3.Connection) -> None:
         alive = {self.owner} | {path.name for path in self._locks.iterdir() if self.is_alive(path.name)}
         for (owner,) in connection.execute("SELECT DISTINCT owner FROM claims").fetchall():
             if owner not in alive:
                 connection.execute("DELETE FROM claims WHERE owner = ?", (owner,))
 
-    def fault(self, error: sqlite3.Error) -> ResponseCacheError:
-        """What to tell the person whose response cache it is."""
+    def error(self, error: sqlite3.Error) -> ResponseCacheError:
+        """Convert an error of SQLite."""
         return ResponseCacheError(
-            f"the reply response cache {self.path} cannot be used: {error}. If it is damaged or no response cache, move it away with "
-            "the files beside it, or name another file as llm.response_cache; replies that are lost are asked for again."
+            f"the response cache {self.path} cannot be used: {error}. If it is damaged or no response cache, move it "
+            "away with the files beside it, or name another file as llm.response_cache; lost responses are requested "
+            "again."
         )
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    """In a new file; in another, sees that it is a response cache."""
     connection.execute("BEGIN IMMEDIATE")
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    (form,) = connection.execute("PRAGMA application_id").fetchone()
-    if tables and form != _FORMAT:
-        raise sqlite3.DatabaseError("it holds other tables than a response_cache's")
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    if tables and application_id != _FORMAT:
+        raise sqlite3.DatabaseError("it holds other tables than a response cache of this version")
     for statement in _TABLES.strip().split(";\n"):
         connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {_FORMAT}")

@@ -1,4 +1,4 @@
-"""One OpenAI-compatible server: how it is reached, and what its answers and its errors come to."""
+"""One OpenAI-compatible server: calls to it, and its errors by reason."""
 
 from __future__ import annotations
 
@@ -7,69 +7,71 @@ import errno
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+import httpx2
+import openai
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm.endpoint import Endpoint
 from sage_dialog.llm.requests import (
-    MAY_PASS,
-    PUSHES_BACK,
-    NoReplyError,
-    PutTogether,
-    Reason,
-    RefusedError,
+    OVERLOADED,
+    RETRYABLE,
+    AddChunk,
+    FailureReason,
     Request,
-    whole_characters,
+    RequestFailedError,
+    RequestRejectedError,
+    remove_surrogates,
 )
 from sage_dialog.llm.server_pool import AdaptiveLimit
 
-if TYPE_CHECKING:
-    import openai
-
-_FIRST_WAIT_S, _MOST_WAIT_S = 0.5, 60.0  # between attempts: growing, and drawn at random up to as much
-_BROKEN_OFF = (errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE)  # by which aiohttp means a connection that was there
-_MOST_ASKED_S = 600.0  # a server that asks to wait longer is asked again all the same
+_FIRST_WAIT_S, _MAX_WAIT_S = 0.5, 60.0  # random exponential backoff
+_MAX_RETRY_AFTER_S = 600.0  # longer waits that a server asks for are cut
+_CONNECTION_LOST = (errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE)  # aiohttp: a connection that was established
 _TOO_LONG = (  # OpenAI, vLLM, llama.cpp
     *("context_length_exceeded", "string_above_max_length", "maximum context length", "maximum model length"),
     "available context size",
 )
 _FILTERED = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
+_HINTS = {401: " Check the key.", 403: " Check the key.", 404: " Check base_urls and model."}
 
 
-def attempts(number: int, may_pass: Callable[[BaseException], bool]) -> AsyncRetrying:
-    """Tries so many times, while what went wrong may pass, with growing waits drawn at random."""
+def retrying(attempts: int, retryable: Callable[[BaseException], bool]) -> AsyncRetrying:
+    """Return a tenacity controller with random exponential backoff."""
     return AsyncRetrying(
-        stop=stop_after_attempt(number),
-        retry=retry_if_exception(may_pass),
-        wait=wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_MOST_WAIT_S),
+        stop=stop_after_attempt(attempts),
+        retry=retry_if_exception(retryable),
+        wait=wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_MAX_WAIT_S),
         reraise=True,
     )
 
 
 def served_model(endpoint: Endpoint) -> str:
-    """The one model that the first of the endpoint's servers has.
+    """Return the one model of the endpoint's first server.
 
     Raises:
-        ValueError: if the server cannot be asked, or has several.
+        ValueError: if the server does not answer, or has several models.
     """
     server = Server(endpoint, endpoint.base_urls[0])
-    try:
-        names = loop.run(_names(server))
-    except (NoReplyError, RefusedError) as error:
-        raise ValueError(f"{server.place} does not say which model it has: {error}") from None
-    if len(names) != 1:
-        raise ValueError(f"{server.place} has {len(names)} models; say which in `model:`. They are {', '.join(names)}")
-    return names[0]
 
+    async def names() -> list[str]:
+        try:
+            return sorted(await server.models())
+        finally:
+            await server.close()
 
-async def _names(server: Server) -> list[str]:
     try:
-        return sorted(await server.models())
-    finally:
-        await server.close()
+        found = loop.run(names())
+    except (RequestFailedError, RequestRejectedError) as error:
+        raise ValueError(f"{server.address} does not state its model: {error}") from None
+    if len(found) != 1:
+        raise ValueError(f"{server.address} has {len(found)} models; name one of them in `model:`: {', '.join(found)}")
+    return found[0]
 
 
 class Server:
@@ -79,97 +81,94 @@ class Server:
         self._key = endpoint.api_key.get_secret_value()
         self._url = url
         self._timeout = endpoint.timeout_s
-        self._most = endpoint.concurrency
+        self._concurrency = endpoint.concurrency
         self._attempts = endpoint.attempts
         self._client: openai.AsyncOpenAI | None = None
         self.limit = AdaptiveLimit(endpoint.concurrency)
-        self._lost = 0
+        self._times_unreachable = 0
 
-    def went_well(self) -> None:
-        self._lost = 0
-        self.limit.went_well()
+    @property
+    def address(self) -> str:
+        """The base URL without user, password and query."""
+        parts = urlsplit(self._url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
-    def failed(self, number: int, failure: NoReplyError) -> None:
-        """Fewer calls at once where it is too much; none for as long as it asks, or cannot be reached."""
-        self.limit.pause(min(failure.wait_s or 0.0, _MOST_ASKED_S))
-        if failure.reason in PUSHES_BACK and self.limit.pushed_back(number) and failure.reason is Reason.UNREACHABLE:
-            self.limit.pause(min(_FIRST_WAIT_S * 2 ** min(self._lost, 10), _MOST_WAIT_S))
-            self._lost += 1
+    def on_success(self) -> None:
+        self._times_unreachable = 0
+        self.limit.recover()
 
-    async def answer(self, request: Request) -> dict[str, Any]:
-        """The server's answer to one call, as it came; nothing is tried again here."""
-        import httpx2
-        import openai
+    def on_failure(self, call: int, failure: RequestFailedError) -> None:
+        """Lower the limit on an overload; pause for as long as the server asks, or while it is unreachable."""
+        self.limit.pause(min(failure.wait_s or 0.0, _MAX_RETRY_AFTER_S))
+        if failure.reason in OVERLOADED and self.limit.back_off(call) and failure.reason is FailureReason.UNREACHABLE:
+            self.limit.pause(min(_FIRST_WAIT_S * 2 ** min(self._times_unreachable, 10), _MAX_WAIT_S))
+            self._times_unreachable += 1
 
+    async def send(self, request: Request) -> dict[str, Any]:
+        """Return the server's answer to one call, without retries, with the `seconds` that it took."""
         began = time.monotonic()
         failure: Exception
         try:
-            answer = await (self._streamed(request, put) if (put := request.put_together) else self._whole(request))
+            answer = await (self._stream(request, add) if (add := request.add_chunk) else self._post(request))
         except openai.APIError as error:
             failure = self.failure(error)
         except httpx2.TransportError as error:  # in the middle of a stream
-            failure = self._unanswered(error)
+            failure = self._transport_failure(error)
         else:
             return answer | {"seconds": time.monotonic() - began}
-        raise failure  # and not from the SDK's error, whose request and text may hold the key
+        raise failure  # outside of `except`: the SDK's error holds a request, which may hold the key
 
-    async def _whole(self, request: Request) -> dict[str, Any]:
-        import httpx2
-
+    async def _post(self, request: Request) -> dict[str, Any]:
         # A plain response: the SDK's model objects cost more than the call.
         response = await self.sdk().post(request.path, cast_to=httpx2.Response, body=request.body())
-        return _read_json(response.content)
+        return _parse_json(response.content)
 
-    async def _streamed(self, request: Request, put_together: PutTogether) -> dict[str, Any]:
-        import openai
-
+    async def _stream(self, request: Request, add_chunk: AddChunk) -> dict[str, Any]:
         answer: dict[str, Any] = {}
         body = request.body() | {"stream": True, "stream_options": {"include_usage": True}}
-        pieces = await self.sdk().post(
+        chunks = await self.sdk().post(
             request.path, cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
         )
-        async with pieces:
+        async with chunks:
             try:
-                async for piece in pieces:
-                    if isinstance(piece, dict):
-                        put_together(answer, piece)
+                async for chunk in chunks:
+                    if isinstance(chunk, dict):
+                        add_chunk(answer, chunk)
             except ValueError as error:
-                raise NoReplyError(Reason.BROKEN, "a piece of its answer is no JSON") from error
+                raise RequestFailedError(FailureReason.BROKEN, "a chunk of its answer is no JSON") from error
         return answer
 
     async def models(self) -> dict[str, dict[str, Any]]:
-        """What it has, by name, each with what the server says of it.
+        """Return the server's models by name, each with its description.
 
         Raises:
-            NoReplyError: if it cannot be reached, or fails at every attempt.
-            RefusedError: if it does not say.
+            RequestFailedError: if the server cannot be reached, or all attempts fail.
+            RequestRejectedError: if its answer is no list of models.
         """
-        answer = _read_json(await self._asked("get", "/models"))
+        answer = _parse_json(await self._call("get", "/models"))
         try:
             return {str(model["id"]): dict(model) for model in answer["data"]}
         except (ValueError, KeyError, TypeError):
-            raise RefusedError(f"the answer of {self.place} is no list of models") from None
+            raise RequestRejectedError(f"the answer of {self.address} is no list of models") from None
 
     async def load_adapter(self, name: str, path: str) -> None:
-        """Has vLLM load a LoRA adapter at run time; one that is there stays.
+        """Load a LoRA adapter into a vLLM server at run time, unless it is loaded.
 
         Args:
-            path: of the adapter's folder, as the server sees it.
+            path: of the adapter's folder, on the server's file system.
 
         Raises:
-            NoReplyError: if it cannot be reached, or fails at every attempt.
-            RefusedError: if it never would.
+            RequestFailedError: if the server cannot be reached, or all attempts fail.
+            RequestRejectedError: if the server does not load it.
         """
         try:
-            await self._asked("post", "/load_lora_adapter", body={"lora_name": name, "lora_path": path})
-        except RefusedError as error:
-            if "already been loaded" not in str(error):  # by another process, or by an attempt that broke off
+            await self._call("post", "/load_lora_adapter", body={"lora_name": name, "lora_path": path})
+        except RequestRejectedError as error:
+            if "already been loaded" not in str(error):  # by another process, or by an interrupted attempt
                 raise
 
-    async def _asked(self, method: Literal["get", "post"], path: str, **more: Any) -> bytes:
-        """The answer to what is no request for a reply; tried again but where nobody listens."""
-        import httpx2
-        import openai
+    async def _call(self, method: Literal["get", "post"], path: str, **more: Any) -> bytes:
+        """Return the answer to a management call, with retries unless the server is unreachable."""
 
         async def once() -> bytes:
             try:
@@ -179,13 +178,13 @@ class Server:
             else:
                 content: bytes = response.content
                 return content
-            raise failure  # and not from the SDK's error, whose request and text may hold the key
+            raise failure  # outside of `except`: the SDK's error may hold the key
 
-        def may_pass(error: BaseException) -> bool:
-            reason = error.reason if isinstance(error, NoReplyError) else None
-            return reason in MAY_PASS and reason is not Reason.UNREACHABLE
+        def retryable(error: BaseException) -> bool:
+            reason = error.reason if isinstance(error, RequestFailedError) else None
+            return reason in RETRYABLE and reason is not FailureReason.UNREACHABLE
 
-        return await attempts(self._attempts, may_pass)(once)
+        return await retrying(self._attempts, retryable)(once)
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -197,83 +196,76 @@ class Server:
         loop.run(self.close())
 
     def sdk(self) -> openai.AsyncOpenAI:
+        """Return the SDK's client, opened at the first use."""
         if self._client is None:
-            import httpx2
-            import openai
-
-            # By aiohttp a call costs two thirds of what it does by the SDK's own transport; but it knows no proxies.
+            # A call by aiohttp costs two thirds of one by the SDK's own transport, but aiohttp ignores proxies.
             transport = openai.DefaultAsyncHttpxClient if getproxies() else openai.DefaultAioHttpClient
             self._client = openai.AsyncOpenAI(
                 api_key=self._key,
                 base_url=self._url,
                 max_retries=0,
                 timeout=httpx2.Timeout(self._timeout, connect=min(10.0, self._timeout)),
-                http_client=transport(limits=httpx2.Limits(max_connections=self._most + 2)),  # two for batches
+                http_client=transport(limits=httpx2.Limits(max_connections=self._concurrency + 2)),  # two for batches
             )
             atexit.register(self._close_at_exit)
         return self._client
 
-    def _unanswered(self, cause: BaseException) -> NoReplyError:
-        import httpx2
-
-        broke_off = getattr(cause.__cause__, "errno", None) in _BROKEN_OFF
-        if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout) and not broke_off:
-            return NoReplyError(Reason.UNREACHABLE, self.said(cause))
-        if isinstance(cause, httpx2.TimeoutException) and not broke_off:
-            return NoReplyError(Reason.TIMED_OUT, f"no answer within {self._timeout:g} s")
-        return NoReplyError(Reason.BROKEN, f"it broke off: {self.said(cause)}")
-
-    def failure(self, error: openai.APIError) -> NoReplyError | RefusedError:
-        """What an error of the SDK comes to. Raise it outside of `except`: the SDK's error may hold the key."""
-        import openai
-
+    def failure(self, error: openai.APIError) -> RequestFailedError | RequestRejectedError:
+        """Convert an error of the SDK. Raise the result outside of `except`: the SDK's error may hold the key."""
         if isinstance(error, openai.APIConnectionError):
-            return self._unanswered(error.__cause__ or error)
+            return self._transport_failure(error.__cause__ or error)
         if isinstance(error, openai.APIStatusError):
-            return self.turned_down(error.status_code, str(error.code), str(error), error.response.headers)
-        return NoReplyError(Reason.BROKEN, self.said(error))
+            return self.status_failure(error.status_code, str(error.code), str(error), error.response.headers)
+        return RequestFailedError(FailureReason.BROKEN, self.redact(error))
 
-    def turned_down(
+    def _transport_failure(self, cause: BaseException) -> RequestFailedError:
+        connection_lost = getattr(cause.__cause__, "errno", None) in _CONNECTION_LOST
+        if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout) and not connection_lost:
+            return RequestFailedError(FailureReason.UNREACHABLE, self.redact(cause))
+        if isinstance(cause, httpx2.TimeoutException) and not connection_lost:
+            return RequestFailedError(FailureReason.TIMED_OUT, f"no answer within {self._timeout:g} s")
+        return RequestFailedError(FailureReason.BROKEN, f"the connection was lost: {self.redact(cause)}")
+
+    def status_failure(
         self, status: int, code: str, text: str, headers: Mapping[str, str] | None = None
-    ) -> NoReplyError | RefusedError:
-        """What an answer with another status than 200 comes to."""
-        said, wait_s = self.said(text), _retry_after(headers or {})
+    ) -> RequestFailedError | RequestRejectedError:
+        """Convert an answer with another status than 200."""
+        detail, wait_s = self.redact(text), _retry_after(headers or {})
         if status == 400 and any(sign in f"{code} {text}" for sign in _TOO_LONG):
-            return NoReplyError(Reason.TOO_LONG, said)
+            return RequestFailedError(FailureReason.TOO_LONG, detail)
         if status == 400 and code in _FILTERED:
-            return NoReplyError(Reason.PROMPT_FILTERED, said)
+            return RequestFailedError(FailureReason.PROMPT_FILTERED, detail)
         if status in (429, 503, 529) and code != "insufficient_quota":
-            return NoReplyError(Reason.BUSY, said, wait_s=wait_s)
+            return RequestFailedError(FailureReason.BUSY, detail, wait_s=wait_s)
         if status == 408:
-            return NoReplyError(Reason.TIMED_OUT, said)
+            return RequestFailedError(FailureReason.TIMED_OUT, detail)
         if status in (409, 425) or status >= 500:
-            return NoReplyError(Reason.BROKEN, said, wait_s=wait_s)
-        hint = {401: " Look at the key.", 403: " Look at the key.", 404: " Look at base_urls and model."}.get(
-            status, ""
+            return RequestFailedError(FailureReason.BROKEN, detail, wait_s=wait_s)
+        return RequestRejectedError(
+            f"{self.address} refused the request ({status}): {detail}.{_HINTS.get(status, '')}", status
         )
-        return RefusedError(f"{self.place} refused the request ({status}): {said}.{hint}", status)
 
-    @property
-    def place(self) -> str:
-        """The server's address without what may be secret in it."""
-        from urllib.parse import urlsplit
-
-        parts = urlsplit(self._url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-    def said(self, error: BaseException | str) -> str:
-        """What an error says, in one line, without the key, which a server may have repeated."""
-        said = whole_characters(" ".join(str(error).split())) or type(error).__name__
+    def redact(self, error: BaseException | str) -> str:
+        """Return an error's message in one line, without the key, which a server may repeat."""
+        message = remove_surrogates(" ".join(str(error).split())) or type(error).__name__
         for secret in (self._key, self._key[:12], self._key[-8:]) if len(self._key) >= 16 else (self._key,):
             if len(secret) >= 6:
-                said = said.replace(secret, "[key]")
-        return said[:500]
+                message = message.replace(secret, "[key]")
+        return message[:500]
+
+
+def token_usage(answer: Mapping[str, Any], request: Request) -> tuple[int, int]:
+    """Return the tokens of prompt and response as the server counted them; upper bounds if it does not."""
+    usage = answer.get("usage")
+    if isinstance(usage, Mapping):
+        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if isinstance(prompt, int) and isinstance(completion, int):
+            return prompt, completion
+    return request.max_prompt_tokens, request.max_completion_tokens or 0
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait, however it says so."""
-    from email.utils import parsedate_to_datetime
-
+    """Return the seconds that the server asks to wait, from any of the headers in use."""
     try:
         if (milliseconds := headers.get("retry-after-ms")) is not None:
             return max(0.0, float(milliseconds) / 1000)
@@ -287,21 +279,11 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def usage_of(answer: Mapping[str, Any], request: Request) -> tuple[int, int]:
-    """Tokens as the server counted them; at their most where it does not say."""
-    usage = answer.get("usage")
-    if isinstance(usage, Mapping):
-        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if isinstance(prompt, int) and isinstance(completion, int):
-            return prompt, completion
-    return request.most_prompt_tokens, request.most_completion_tokens or 0
-
-
-def _read_json(content: bytes) -> dict[str, Any]:
+def _parse_json(content: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(content)
     except ValueError as error:
-        raise NoReplyError(Reason.BROKEN, "its answer is no JSON") from error
+        raise RequestFailedError(FailureReason.BROKEN, "its answer is no JSON") from error
     if not isinstance(answer, dict):
-        raise NoReplyError(Reason.BROKEN, "its answer is no JSON object")
+        raise RequestFailedError(FailureReason.BROKEN, "its answer is no JSON object")
     return answer

@@ -1,4 +1,4 @@
-"""How many calls are on their way to each server: fewer when it pushes back, more again when it does not."""
+"""Concurrency limits that adapt to each server, and the queue that spreads calls over all servers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _BACK_OFF = 0.7
 
 
 class AdaptiveLimit:
-    """Follows one server: times 0.7 when it pushes back, one more for each round without.
+    """Limit on concurrent calls to one server: times 0.7 on overload, plus one for each round of successes.
 
-    Calls that were sent before the last push-back are answered for by it; theirs change nothing.
+    Overload lowers the limit once for all calls that were sent before.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._limit = float(most)
+    def __init__(self, max_calls: int) -> None:
+        self._max_calls = max_calls
+        self._limit = float(max_calls)
         self._resumes_at = 0.0
         self._backed_off_at = 0
         self._started = 0
@@ -31,97 +31,97 @@ class AdaptiveLimit:
 
     @property
     def load(self) -> float:
-        """Calls on their way, by the size of the limit."""
+        """Share of the limit in use."""
         return self.in_flight / self._limit
 
     @property
     def wait_s(self) -> float:
-        """Seconds for which nothing is to be sent."""
+        """Seconds until the next call may be sent."""
         return max(0.0, self._resumes_at - time.monotonic())
 
     @property
     def has_room(self) -> bool:
         return self.in_flight < self.limit and not self.wait_s
 
-    def enter(self) -> int:
-        """One more call is on its way; gives its number, for `pushed_back`."""
+    def start_call(self) -> int:
+        """Count a call and return its number, for `back_off`."""
         self.in_flight += 1
         self._started += 1
         return self._started
 
     def pause(self, seconds: float) -> None:
-        """Nothing is sent for as long."""
+        """Send nothing for `seconds`."""
         self._resumes_at = max(self._resumes_at, time.monotonic() + seconds)
 
-    def pushed_back(self, call: int) -> bool:
-        """The server said that it is too much; whether that was news."""
+    def back_off(self, call: int) -> bool:
+        """Lower the limit after an overload; return False if an earlier one has already covered this call."""
         if call <= self._backed_off_at:
             return False
         self._limit = max(1.0, self._limit * _BACK_OFF)
         self._backed_off_at = self._started
         return True
 
-    def went_well(self) -> None:
-        """The server answered."""
-        self._limit = min(float(self._most), self._limit + 1 / self._limit)
+    def recover(self) -> None:
+        """Raise the limit after a success."""
+        self._limit = min(float(self._max_calls), self._limit + 1 / self._limit)
 
 
-class Limited(Protocol):
+class _Limited(Protocol):
     limit: AdaptiveLimit
 
 
-Server = TypeVar("Server", bound=Limited)
+ServerT = TypeVar("ServerT", bound=_Limited)
 
 
-class Places(Generic[Server]):
-    """One queue for all servers: who waits longest gets the first place that is free anywhere.
+class ServerPool(Generic[ServerT]):
+    """One queue for all servers: the first in the queue gets the first free slot of any server.
 
-    So a server that is slow, or dead, holds up no calls but those that it has.
+    A slow or dead server therefore delays only its own calls.
     """
 
-    def __init__(self, servers: Sequence[Server]) -> None:
+    def __init__(self, servers: Sequence[ServerT]) -> None:
         self._servers = servers
-        self._waiting: deque[asyncio.Future[tuple[Server, int]]] = deque()
+        self._waiting: deque[asyncio.Future[tuple[ServerT, int]]] = deque()
         self._alarm: asyncio.TimerHandle | None = None
 
-    async def take(self, *, first: bool = False) -> tuple[Server, int]:
-        """Waits for a place; gives the server and the number of the call there. Every place is to be left again.
+    async def acquire(self, *, first: bool = False) -> tuple[ServerT, int]:
+        """Wait for a slot; return its server and the number of the call there. Release each slot afterwards.
 
         Args:
-            first: go before all who wait.
+            first: go to the head of the queue.
         """
-        turn = asyncio.get_running_loop().create_future()
+        slot = asyncio.get_running_loop().create_future()
         if first:
-            self._waiting.appendleft(turn)
+            self._waiting.appendleft(slot)
         else:
-            self._waiting.append(turn)
-        self._fill()
+            self._waiting.append(slot)
+        self._assign()
         try:
-            return await turn
+            return await slot
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # got its place and was cancelled at once
-                self.leave(turn.result()[0])
+            if slot.done() and not slot.cancelled():  # assigned and cancelled at once
+                self.release(slot.result()[0])
             raise
 
-    def leave(self, server: Server) -> None:
+    def release(self, server: ServerT) -> None:
         server.limit.in_flight -= 1
-        self._fill()
+        self._assign()
 
-    def _fill(self) -> None:
+    def _assign(self) -> None:
         while self._waiting:
             if self._waiting[0].done():
                 self._waiting.popleft()
             elif free := [server for server in self._servers if server.limit.has_room]:
                 server = min(free, key=lambda server: server.limit.load)
-                self._waiting.popleft().set_result((server, server.limit.enter()))
+                self._waiting.popleft().set_result((server, server.limit.start_call()))
             else:
-                self._fill_later()
+                self._assign_after_pause()
                 return
 
-    def _fill_later(self) -> None:
-        """When the first pause is over; otherwise a call that ends makes room."""
+    def _assign_after_pause(self) -> None:
+        """Schedule `_assign` for the end of the shortest pause; without a pause, `release` triggers it."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
         if pauses := [wait_s for server in self._servers if (wait_s := server.limit.wait_s)]:
-            self._alarm = asyncio.get_running_loop().call_later(min(pauses), self._fill)
+            self._alarm = asyncio.get_running_loop().call_later(min(pauses), self._assign)

@@ -1,7 +1,7 @@
-"""What an annotator, a selector and a judge must do.
+"""Protocols of the roles: annotator, selector and judge.
 
-Each takes many items and answers in their order, so that a version behind a server can keep many calls
-in flight. Roles see utterances without blocks, never a policy's name or its training data.
+Each takes many items and returns results in their order, so that a role on a server can keep many calls in flight.
+Roles see utterances without blocks, and never a policy's name or its training data.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from sage_dialog.sac import Intent
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """An annotator's reading of one utterance; `text` is its more readable wording.
+class LabelledUtterance:
+    """An annotator's labels of one utterance, and the utterance in a more readable wording.
 
-    `kept_original`: its wording said something else, so `text` is what was written.
+    Attributes:
+        kept_original: whether `text` is the original because the new wording differed too much from it.
     """
 
     intent: Intent
@@ -28,18 +29,24 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """Why a dialogue could not be annotated, and what the annotator said."""
+class RejectedDialogue:
+    """The reason why a dialogue was not annotated, and the annotator's last response."""
 
     reason: str
     raw_response: str | None = None
 
 
+Annotation = tuple[LabelledUtterance, ...] | RejectedDialogue
+
+
 @dataclass(frozen=True)
 class Choice:
-    """One agent turn to decide: what was said so far and the candidates' utterances, all different and valid.
+    """An agent turn to select a candidate for.
 
-    `item` names the turn; whatever a selector draws at random, it draws from that name.
+    Attributes:
+        item: name of the turn; seeds all random draws of a selector.
+        history: the dialogue so far.
+        candidates: utterances, all different and valid.
     """
 
     item: str
@@ -47,16 +54,16 @@ class Choice:
     candidates: tuple[str, ...]
 
 
-class Declined(StrEnum):
-    """Why a selector named no candidate."""
+class NoChoice(StrEnum):
+    """Why a selector selected no candidate."""
 
     NONE_GOOD = "none good"
-    UNREADABLE = "unreadable"  # its answers named neither one candidate nor none
+    UNREADABLE = "unreadable"  # its responses named neither one candidate nor none
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two whole dialogues on one situation, in the order in which the judge is to read them."""
+    """Two complete dialogues on one situation, in the order in which the judge reads them."""
 
     first: tuple[Message, ...]
     second: tuple[Message, ...]
@@ -64,6 +71,8 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Verdict:
+    """A judge's vote on a comparison."""
+
     vote: Literal["first", "second", "tie", "unreadable"]
     raw_response: str | None = None
 
@@ -71,8 +80,8 @@ class Verdict:
 class Annotator(Protocol):
     name: str
 
-    def annotate(self, dialogues: Sequence[Sequence[Message]]) -> Iterator[tuple[Labelled, ...] | Rejected]:
-        """One label an utterance, or the reason why a dialogue has none (paper appendix B); in order, as they come."""
+    def annotate(self, dialogues: Sequence[Sequence[Message]]) -> Iterator[Annotation]:
+        """Yield for each dialogue one label an utterance, or the reason why it has none (paper appendix B)."""
         ...
 
 
@@ -80,14 +89,11 @@ class Selector(Protocol):
     name: str
 
     def expect(self, choices: int) -> None:
-        """Told, before the first choice, how many there may be at most."""
+        """Set the upper bound on the number of choices to come. Called before the first."""
         ...
 
-    def select(self, choices: Sequence[Choice]) -> list[int | Declined]:
-        """The index of the best candidate of each choice, or why there is none (paper §3.4).
-
-        Several threads may ask at a time.
-        """
+    def select(self, choices: Sequence[Choice]) -> list[int | NoChoice]:
+        """Return the index of the best candidate of each choice, or why there is none (paper §3.4). Thread-safe."""
         ...
 
 
@@ -95,5 +101,5 @@ class Judge(Protocol):
     name: str
 
     def judge(self, comparisons: Sequence[Comparison]) -> Iterator[Verdict]:
-        """Which dialogue's assistant is the better social chatbot (paper §3.6, appendix A); in order, as they come."""
+        """Yield which dialogue's assistant is the better social chatbot (paper §3.6, appendix A)."""
         ...

@@ -1,6 +1,5 @@
-"""The state-action chain: its types, its text form, augmentation."""
+"""The state-action chain: its types and text form, SAC augmentation, the grammar of its blocks."""
 
-from sage_dialog.sac.augmentation import Annotated, augment, strip_blocks
-from sage_dialog.sac.chain import Chain, Intent, Unparsed, normalised_label, parse, render
+from sage_dialog.sac.chain import Chain, Intent, Unparsed, normalize_label, parse, render, strip_blocks
 
-__all__ = ["Annotated", "Chain", "Intent", "Unparsed", "augment", "normalised_label", "parse", "render", "strip_blocks"]
+__all__ = ["Chain", "Intent", "Unparsed", "normalize_label", "parse", "render", "strip_blocks"]

@@ -3,46 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from sage_dialog.sac.chain import Chain, Intent, parse, render
-
-
-@dataclass(frozen=True)
-class Annotated:
-    """One utterance of a dialogue with its labels. `role` is "user" or "assistant"."""
-
-    role: str
-    text: str
-    intent: Intent
+from sage_dialog.dialogue import Message
+from sage_dialog.sac.chain import Chain, Intent, render
 
 
-def augment(utterances: Sequence[Annotated]) -> list[dict[str, str]]:
-    """Messages of one training conversation: user text plain, assistant text as a rendered chain.
+def augment(messages: Sequence[Message], intents: Sequence[Intent]) -> list[Message]:
+    """Return the messages of one dialogue with the state and action blocks written into the assistant's.
 
-    An assistant message that no user message precedes carries the empty state. State never crosses
-    from one call to the next, so never from one dialogue into another.
+    An assistant message without a user message before it carries the empty state. State never crosses from one
+    dialogue into another.
+
+    Args:
+        messages: their `text` is what was said.
+        intents: the labels of each message.
 
     Raises:
-        ValueError: if roles are not "user"/"assistant" in strict alternation.
+        ValueError: if roles are not "user" and "assistant" in strict alternation.
     """
-    messages: list[dict[str, str]] = []
+    augmented: list[Message] = []
     state = Intent()
     previous = None
-    for position, utterance in enumerate(utterances):
-        if utterance.role not in ("user", "assistant") or utterance.role == previous:
-            raise ValueError(f"utterance {position} has role {utterance.role!r} after {previous!r}; roles alternate")
-        previous = utterance.role
-        if utterance.role == "user":
-            state = utterance.intent
-            messages.append({"role": "user", "content": utterance.text})
+    for position, (message, intent) in enumerate(zip(messages, intents, strict=True)):
+        if message.role not in ("user", "assistant") or message.role == previous:
+            raise ValueError(f"message {position} has role {message.role!r} after {previous!r}; roles alternate")
+        previous = message.role
+        if message.role == "user":
+            state = intent
+            augmented.append(Message("user", message.text))
         else:
-            content = render(Chain(state, utterance.intent, utterance.text))
-            messages.append({"role": "assistant", "content": content})
-    return messages
-
-
-def strip_blocks(text: str) -> str:
-    """The utterance alone where the text is a chain, else the text unchanged."""
-    chain = parse(text)
-    return chain.utterance if isinstance(chain, Chain) else text
+            chain = Chain(state, intent, message.text)
+            augmented.append(Message("assistant", render(chain), message.text, chain))
+    return augmented

@@ -1,12 +1,11 @@
-"""The state-action chain (paper §3.2): its types and its one text form.
+"""The state-action chain (paper §3.2): its types and its text form.
 
 An assistant message reads, exactly::
 
     {u_motivation: sharing, u_emotion: sad, u_topic: [holidays]} {a_motivation: empathy, …} That must be tough!
 
-The first block is the *state* (what the agent reads in the user's last message), the second the
-*action* (what the agent means to do). `render` writes this form, `parse` reads it back; nothing else
-in the project knows how it looks.
+The first block is the *state* (what the agent reads in the user's last message), the second the *action* (what the
+agent means to do). `render` writes this form and `parse` reads it; no other module depends on it.
 """
 
 from __future__ import annotations
@@ -17,26 +16,33 @@ from dataclasses import dataclass
 STATE_PREFIX = "u"
 ACTION_PREFIX = "a"
 
+NULL = "null"
+"""The text of a missing label."""
+
 _RESERVED_CHARACTERS = r"{}\[\],:\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff"
 _RESERVED = re.compile(rf"[{_RESERVED_CHARACTERS}]")
-_LABEL = rf"[^{_RESERVED_CHARACTERS}]+"
-_NULL = "null"
+LABEL_PATTERN = rf"[^{_RESERVED_CHARACTERS}]+"
 
 
 def _block_pattern(prefix: str) -> re.Pattern[str]:
     return re.compile(
-        rf"\{{{prefix}_motivation: (?P<motivation>{_LABEL}), {prefix}_emotion: (?P<emotion>{_LABEL}), "
-        rf"{prefix}_topic: \[(?P<topics>(?:{_LABEL}(?:, {_LABEL})*)?)\]\}}"
+        rf"\{{{prefix}_motivation: (?P<motivation>{LABEL_PATTERN}), {prefix}_emotion: (?P<emotion>{LABEL_PATTERN}), "
+        rf"{prefix}_topic: \[(?P<topics>(?:{LABEL_PATTERN}(?:, {LABEL_PATTERN})*)?)\]\}}"
     )
 
 
 _BLOCKS = {prefix: _block_pattern(prefix) for prefix in (STATE_PREFIX, ACTION_PREFIX)}
 
 
-def _checked_label(field: str, value: str) -> str:
+def check_label(field: str, value: str) -> str:
+    """Return the label.
+
+    Raises:
+        ValueError: if it is empty, padded, the word "null", or contains a reserved character.
+    """
     if value != value.strip() or not value:
         raise ValueError(f"{field} {value!r} is empty or has surrounding spaces; strip it first")
-    if value == _NULL:
+    if value == NULL:
         raise ValueError(f"{field} is the word 'null'; use None for a label that is not there")
     if found := _RESERVED.search(value):
         raise ValueError(f"{field} {value!r} holds {found.group()!r}, which the text form reserves")
@@ -45,12 +51,12 @@ def _checked_label(field: str, value: str) -> str:
 
 @dataclass(frozen=True)
 class Intent:
-    """Motivation, emotion and topics of one utterance; None and () mean "not there".
+    """Motivation, emotion and topics of one utterance; None and () mean a missing value.
 
     Raises:
-        ValueError: if a label is empty, padded, the word "null", or holds one of ``{ } [ ] , :``,
-            a control character or half a surrogate pair. `normalised_label` makes any text fit.
-        TypeError: if topics are no tuple: a bare string would be read as a topic for each letter.
+        ValueError: if a label is empty, padded, the word "null", or contains one of ``{ } [ ] , :``, a control
+            character or half a surrogate pair. `normalize_label` turns any text into a valid label.
+        TypeError: if topics are not a tuple. A bare string would be read as one topic per letter.
     """
 
     motivation: str | None = None
@@ -59,18 +65,18 @@ class Intent:
 
     def __post_init__(self) -> None:
         if self.motivation is not None:
-            _checked_label("motivation", self.motivation)
+            check_label("motivation", self.motivation)
         if self.emotion is not None:
-            _checked_label("emotion", self.emotion)
+            check_label("emotion", self.emotion)
         if not isinstance(self.topics, tuple):
-            raise TypeError(f"topics are a tuple of labels, not {self.topics!r}")
+            raise TypeError(f"topics must be a tuple of labels, not {self.topics!r}")
         for topic in self.topics:
-            _checked_label("topic", topic)
+            check_label("topic", topic)
 
 
 @dataclass(frozen=True)
 class Chain:
-    """One assistant message: the user's state, the agent's action, the words said."""
+    """One assistant message: the user's state, the agent's action, the utterance."""
 
     state: Intent
     action: Intent
@@ -79,41 +85,41 @@ class Chain:
 
 @dataclass(frozen=True)
 class Unparsed:
-    """Why a text is not a chain, and the text itself."""
+    """A text that is not a chain, with the reason."""
 
     reason: str
     text: str
 
 
-def normalised_label(text: str) -> str | None:
-    """A label that `Intent` takes: lower case, reserved characters and runs of space made one space.
+def normalize_label(text: str) -> str | None:
+    """Return a valid label: lower case, with reserved characters and runs of space replaced by one space.
 
-    Returns None where nothing remains or the text says "null", "none" or "n/a".
+    Returns None for "null", "none", "n/a", and where nothing remains.
     """
     label = " ".join(_RESERVED.sub(" ", text).split()).lower()
-    return None if label in {"", _NULL, "none", "n/a"} else label
+    return None if label in {"", NULL, "none", "n/a"} else label
 
 
 def render_block(prefix: str, intent: Intent) -> str:
-    """The block ``{prefix_motivation: …, prefix_emotion: …, prefix_topic: […]}``."""
+    """Return the block ``{prefix_motivation: …, prefix_emotion: …, prefix_topic: […]}``."""
     return (
-        f"{{{prefix}_motivation: {intent.motivation or _NULL}, {prefix}_emotion: {intent.emotion or _NULL}, "
+        f"{{{prefix}_motivation: {intent.motivation or NULL}, {prefix}_emotion: {intent.emotion or NULL}, "
         f"{prefix}_topic: [{', '.join(intent.topics)}]}}"
     )
 
 
 def render(chain: Chain) -> str:
-    """The text form of a chain; `parse` of it gives the chain back, whatever the utterance holds."""
+    """Return the text form of a chain. `parse` restores the chain, whatever the utterance contains."""
     state = render_block(STATE_PREFIX, chain.state)
     action = render_block(ACTION_PREFIX, chain.action)
     return f"{state} {action} {chain.utterance}"
 
 
 def parse(text: str) -> Chain | Unparsed:
-    """Read a chain from a message; never guesses.
+    """Read the chain of a message, without guessing.
 
-    Only the two blocks at the start are read: braces, colons and newlines after them belong to the
-    utterance. A text that ends right behind the action block is a chain with an empty utterance.
+    Only the two blocks at the start are read: braces, colons and newlines after them belong to the utterance. A text
+    that ends with the action block is a chain with an empty utterance.
     """
     state, end = _parse_block(STATE_PREFIX, text, 0)
     if isinstance(state, str):
@@ -129,7 +135,7 @@ def parse(text: str) -> Chain | Unparsed:
 
 
 def _parse_block(prefix: str, text: str, start: int) -> tuple[Intent | str, int]:
-    """The block at `start` and where it ends, or why there is none."""
+    """Return the block at `start` and its end, or the reason why there is none."""
     found = _BLOCKS[prefix].match(text, start)
     if found is None:
         form = f"{{{prefix}_motivation: …, {prefix}_emotion: …, {prefix}_topic: […]}}"
@@ -142,4 +148,10 @@ def _parse_block(prefix: str, text: str, start: int) -> tuple[Intent | str, int]
 
 
 def _label(text: str) -> str | None:
-    return None if text == _NULL else text
+    return None if text == NULL else text
+
+
+def strip_blocks(text: str) -> str:
+    """Return the utterance where the text is a chain, else the text unchanged."""
+    chain = parse(text)
+    return chain.utterance if isinstance(chain, Chain) else text

@@ -1,6 +1,6 @@
-"""A chain while it is being written: which field is under way, and what may still follow.
+"""The grammar of the state and action blocks, and an incremental parser for a message that is being generated.
 
-Some values may be given beforehand; they stand in the form as its own signs do, and only the others are free.
+A grammar may have fixed values for some fields. They become part of its literal text; only the other fields are free.
 """
 
 from __future__ import annotations
@@ -10,37 +10,54 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 
-from sage_dialog.sac.chain import _LABEL, _NULL, ACTION_PREFIX, STATE_PREFIX, Chain, Intent, _checked_label, render
+from sage_dialog.sac.chain import (
+    ACTION_PREFIX,
+    LABEL_PATTERN,
+    NULL,
+    STATE_PREFIX,
+    Chain,
+    Intent,
+    check_label,
+    render,
+)
 
 FIELDS = tuple(
     f"{prefix}_{name}" for prefix in (STATE_PREFIX, ACTION_PREFIX) for name in ("motivation", "emotion", "topic")
 )
-"""The names of the six values, in the order in which they are written."""
+"""The names of the six fields, in the order in which they are written."""
 
-Value = str | tuple[str, ...] | None
+FieldValue = str | tuple[str, ...] | None
 """A label or None; for a topic field a tuple of labels."""
 
 _MARK = "■"
 _MARKED = Intent(_MARK, _MARK, (_MARK,))
 _LITERALS = tuple(render(Chain(_MARKED, _MARKED, "")).split(_MARK))
-_LABEL_LETTERS = re.compile(_LABEL)
+_LABEL_LETTERS = re.compile(LABEL_PATTERN)
 
 
 @dataclass(frozen=True)
-class Form:
-    """The text form with the values of some fields given: `literals[i]`, then a value of `fields[i]`, and so on.
+class BlockGrammar:
+    """The text form of the blocks: `literals[0]`, a value of `fields[0]`, `literals[1]`, and so on.
 
     The last literal ends with the space before the utterance.
+
+    Attributes:
+        literals: fixed text, fixed values included.
+        fields: the free fields.
     """
 
     literals: tuple[str, ...]
     fields: tuple[str, ...]
 
     @classmethod
-    def given(cls, values: Mapping[str, Value]) -> Form:
-        """Raises ValueError where a field is unknown or a value is none that the field can hold."""
+    def with_values(cls, values: Mapping[str, FieldValue]) -> BlockGrammar:
+        """Return the grammar with fixed values for some fields.
+
+        Raises:
+            ValueError: if a field is unknown or cannot hold its value.
+        """
         if unknown := sorted(set(values) - set(FIELDS)):
-            raise ValueError(f"{unknown[0]!r} is no field of the form, which has {', '.join(FIELDS)}")
+            raise ValueError(f"{unknown[0]!r} is not a field of the blocks; the fields are {', '.join(FIELDS)}")
         literals, free = [_LITERALS[0]], []
         for field, literal in zip(FIELDS, _LITERALS[1:], strict=True):
             if field in values:
@@ -50,90 +67,95 @@ class Form:
                 literals.append(literal)
         return cls(tuple(literals), tuple(free))
 
-    def start(self) -> Progress:
-        return Progress(self, 0, "")
+    def initial_state(self) -> ParserState:
+        """Return the parser state at the start of a message."""
+        return ParserState(self, 0, "")
 
-    def text(self, values: Mapping[str, str], utterance: str) -> str:
-        """The form with the free values as given, as text."""
+    def render(self, values: Mapping[str, str], utterance: str) -> str:
+        """Return a message with these texts as the values of the free fields."""
         middle = (values[field] + literal for field, literal in zip(self.fields, self.literals[1:], strict=True))
         return self.literals[0] + "".join(middle) + utterance
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a message has come: into literal `part // 2` of the form (even) or the free field after it (odd).
+class ParserState:
+    """The position of a message in the grammar.
 
-    `written` is what stands of that part. The part after the last literal is the utterance.
+    Attributes:
+        part: 2 * i in literal i, 2 * i + 1 in the free field after it. The part after the last literal is the
+            utterance.
+        consumed: the text of this part so far.
     """
 
-    form: Form
+    grammar: BlockGrammar
     part: int
-    written: str
+    consumed: str
 
     @property
     def field(self) -> str | None:
-        """The free field whose value is being written."""
-        return self.form.fields[self.part // 2] if self.part % 2 and not self.in_utterance else None
+        """The free field whose value is incomplete."""
+        return self.grammar.fields[self.part // 2] if self.part % 2 and not self.in_utterance else None
 
     @property
     def in_utterance(self) -> bool:
-        return self.part == 2 * len(self.form.literals) - 1
+        return self.part == 2 * len(self.grammar.literals) - 1
 
     @property
     def may_end(self) -> bool:
         """Whether a message that ends here parses."""
-        return self.in_utterance or (self.part == 2 * len(self.form.literals) - 2 and self.due == " ")
+        return self.in_utterance or (self.part == 2 * len(self.grammar.literals) - 2 and self.required == " ")
 
     @property
-    def due(self) -> str:
-        """What must follow to the letter: the rest of a literal, the space after a comma between topics."""
+    def required(self) -> str:
+        """The text that must follow: the rest of a literal, or the space after a comma between topics."""
         if self.part % 2 == 0:
-            return self.form.literals[self.part // 2][len(self.written) :]
-        return " " if self.written.endswith(",") else ""
+            return self.grammar.literals[self.part // 2][len(self.consumed) :]
+        return " " if self.consumed.endswith(",") else ""
 
     @property
     def label(self) -> str:
-        """What stands of the label under way."""
-        return "" if self.field is None or self.due else self.written.rpartition(", ")[2]
+        """The text so far of the label at this position."""
+        return "" if self.field is None or self.required else self.consumed.rpartition(", ")[2]
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The labels of the list under way that are whole, the one under way not among them."""
+        """The complete labels of the list at this position, without the incomplete one."""
         if self.field is None:
             return ()
-        whole = self.written.removesuffix(",") if self.due else self.written.rpartition(", ")[0]
-        return tuple(whole.split(", ")) if whole else ()
+        complete = self.consumed.removesuffix(",") if self.required else self.consumed.rpartition(", ")[0]
+        return tuple(complete.split(", ")) if complete else ()
 
+    @property
     def label_may_end(self) -> bool:
-        """Whether what stands of the label under way is a whole label."""
+        """Whether `label` is a complete label."""
         label = self.label
-        listed = self.field is not None and is_list(self.field)
-        return bool(label) and not label[-1].isspace() and not (listed and label == _NULL)
+        in_list = self.field is not None and is_list_field(self.field)
+        return bool(label) and not label[-1].isspace() and not (in_list and label == NULL)
 
-    def openings(self) -> Iterator[tuple[str, str, str]]:
-        """Where a label may go on or begin next: (field, what must be written before it, what stands of it)."""
+    def label_positions(self) -> Iterator[tuple[str, str, str]]:
+        """Yield where a label may continue or begin next: (field, text required before it, its text so far)."""
         if self.in_utterance:
             return
         field, following = self.field, self.part // 2 + (self.part % 2)
         if field is None:
-            if following < len(self.form.fields):
-                yield self.form.fields[following], self.due, ""
+            if following < len(self.grammar.fields):
+                yield self.grammar.fields[following], self.required, ""
             return
-        yield field, self.due, self.label
-        whole = self.label_may_end()
-        if whole and is_list(field):
+        yield field, self.required, self.label
+        complete = self.label_may_end
+        if complete and is_list_field(field):
             yield field, ", ", ""
-        if following < len(self.form.fields) and (whole or (is_list(field) and not self.written)):
-            yield self.form.fields[following], self.form.literals[following], ""
+        if following < len(self.grammar.fields) and (complete or (is_list_field(field) and not self.consumed)):
+            yield self.grammar.fields[following], self.grammar.literals[following], ""
 
-    def likeness(self, words: Collection[str] = ()) -> Progress:
-        """The one progress that stands for all that can go on alike, as far as these words are concerned.
+    def canonical(self, keywords: Collection[str] = ()) -> ParserState:
+        """Return the representative of all states with the same continuations, as far as these keywords matter.
 
-        Kept of a value are a label that begins one of the words, and the topics that are among them.
+        Of a value it keeps a label that is a prefix of a keyword, and the topics that are keywords.
         """
         if self.field is None:
             return self
-        known = {*words, _NULL}
+        known = {*keywords, NULL}
         other = next(
             letter for letter in map(chr, count(ord("一"))) if not any(word.startswith(letter) for word in known)
         )
@@ -141,58 +163,60 @@ class Progress:
         if not any(word.startswith(label) for word in known):
             label = f"{other} " if label[-1].isspace() else other
         topics = sorted(known.intersection(self.topics)) or [other] * bool(self.topics)
-        return replace(self, written=", ".join([*topics, label]).removesuffix(self.due))
+        return replace(self, consumed=", ".join([*topics, label]).removesuffix(self.required))
 
-    def feed(self, text: str) -> Progress | None:
-        """The progress after more of the message; None where no message that begins so parses."""
-        progress: Progress | None = self
+    def advance(self, text: str) -> ParserState | None:
+        """Return the state after more text; None where no message with this beginning parses."""
+        state: ParserState | None = self
         position = 0
-        while progress is not None and position < len(text) and not progress.in_utterance:
-            if progress.part % 2 == 0:
-                taken = min(len(progress.due), len(text) - position)
-                progress = progress._literal(text[position : position + taken])
+        while state is not None and position < len(text) and not state.in_utterance:
+            if state.part % 2 == 0:
+                length = min(len(state.required), len(text) - position)
+                state = state._advance_literal(text[position : position + length])
             else:
-                letters = None if progress.due else _LABEL_LETTERS.match(text, position)
-                taken = len(letters.group()) if letters else 1
-                progress = progress._value(text[position : position + taken], bool(letters))
-            position += taken
-        return progress
+                letters = None if state.required else _LABEL_LETTERS.match(text, position)
+                length = len(letters.group()) if letters else 1
+                state = state._advance_value(text[position : position + length], bool(letters))
+            position += length
+        return state
 
-    def _literal(self, text: str) -> Progress | None:
-        if not self.due.startswith(text):
+    def _advance_literal(self, text: str) -> ParserState | None:
+        if not self.required.startswith(text):
             return None
-        if len(text) == len(self.due):
-            return Progress(self.form, self.part + 1, "")
-        return replace(self, written=self.written + text)
+        if len(text) == len(self.required):
+            return ParserState(self.grammar, self.part + 1, "")
+        return replace(self, consumed=self.consumed + text)
 
-    def _value(self, text: str, letters: bool) -> Progress | None:
-        """After letters of a label, or one sign between labels or behind them."""
+    def _advance_value(self, text: str, letters: bool) -> ParserState | None:
+        """Return the state after letters of a label, or after one sign between or behind labels."""
         field = str(self.field)
+        longer = replace(self, consumed=self.consumed + text)
         if letters:
-            return None if not self.label and text[0].isspace() else replace(self, written=self.written + text)
-        if self.due:
-            return replace(self, written=self.written + text) if text == self.due else None
-        whole = self.label_may_end()
-        if text == self.form.literals[self.part // 2 + 1][0] and (whole or (is_list(field) and not self.written)):
-            return Progress(self.form, self.part + 1, text)
-        return replace(self, written=self.written + text) if text == "," and whole and is_list(field) else None
+            return None if not self.label and text[0].isspace() else longer
+        if self.required:
+            return longer if text == self.required else None
+        complete = self.label_may_end
+        closes = text == self.grammar.literals[self.part // 2 + 1][0]
+        if closes and (complete or (is_list_field(field) and not self.consumed)):
+            return ParserState(self.grammar, self.part + 1, text)
+        return longer if text == "," and complete and is_list_field(field) else None
 
 
-def is_list(field: str) -> bool:
-    """Whether the field holds a list of labels."""
+def is_list_field(field: str) -> bool:
+    """Return whether the field holds a list of labels."""
     return field.endswith("_topic")
 
 
 def is_label_text(text: str) -> bool:
-    """Whether a text may stand inside a label: it has a letter and no sign that the form reserves."""
+    """Return whether a text may stand inside a label: not empty and without reserved characters."""
     return _LABEL_LETTERS.fullmatch(text) is not None
 
 
-def _value_text(field: str, value: Value) -> str:
-    if is_list(field):
+def _value_text(field: str, value: FieldValue) -> str:
+    if is_list_field(field):
         if not isinstance(value, tuple):
             raise ValueError(f"{field} takes a list of labels, which may be empty, not {value!r}")
-        return ", ".join(_checked_label(field, topic) for topic in value)
+        return ", ".join(check_label(field, topic) for topic in value)
     if isinstance(value, tuple):
         raise ValueError(f"{field} takes one label or null, not {list(value)!r}")
-    return _NULL if value is None else _checked_label(field, value)
+    return NULL if value is None else check_label(field, value)

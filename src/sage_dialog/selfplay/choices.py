@@ -24,7 +24,7 @@ class Choices:
         self._chosen: Counter[_Part] = Counter()
         self._by_chance: defaultdict[_Part, float] = defaultdict(float)
         turns: dict[str, list[tuple[int, Candidate | None]]] = {}
-        for (situation_id, _), drawn in turns_of(candidates):
+        for (situation_id, _), drawn in group_by_turn(candidates):
             chosen = next((candidate for candidate in drawn if candidate["chosen"]), None)
             turns.setdefault(situation_id, []).append((len(drawn), chosen))
             if chosen is None:
@@ -37,7 +37,7 @@ class Choices:
             self._chosen.update(_action(chosen))
         self._turns = turns
 
-    def liking(self, candidate: Candidate) -> float:
+    def action_preference(self, candidate: Candidate) -> float:
         """How often the selector chose candidates with this motivation, and with this emotion, against chance.
 
         1 is as often as if it had drawn, 2 twice as often; the two are multiplied. Each count has one more on both
@@ -48,20 +48,20 @@ class Choices:
             product *= (self._chosen[key] + 1) / (self._by_chance.get(key, 0.0) + 1)
         return product
 
-    def standing(self, situation_id: str) -> tuple[float, float]:
+    def dialogue_score(self, situation_id: str) -> tuple[float, float]:
         """How well a dialogue was judged; larger is better, and the second number decides where the first is equal.
 
         The choices made for each candidate drawn, which is less where none was good and others were drawn, or the
-        dialogue ended for want of one; and the mean liking of what the agent said. (0, 0) where it was never chosen.
+        dialogue ended for want of one; and the mean action_preference of what the agent said. (0, 0) where it was never chosen.
         """
         turns = self._turns.get(situation_id, [])
         said = [chosen for _, chosen in turns if chosen is not None]
         if not said:
             return 0.0, 0.0
-        return len(said) / sum(drawn for drawn, _ in turns), sum(map(self.liking, said)) / len(said)
+        return len(said) / sum(drawn for drawn, _ in turns), sum(map(self.action_preference, said)) / len(said)
 
 
-def turns_of(candidates: pa.Table) -> Iterator[tuple[tuple[str, int], Sequence[Candidate]]]:
+def group_by_turn(candidates: pa.Table) -> Iterator[tuple[tuple[str, int], Sequence[Candidate]]]:
     """The candidates of each agent turn, whose rows stand together, as the search wrote them."""
     batches = candidates.select(_COLUMNS).to_batches(max_chunksize=4096)
     rows = (row for batch in batches for row in batch.to_pylist())

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from sage_dialog.config import GameRules
 from sage_dialog.core.seeds import generator
 from sage_dialog.dialogue import Message, agent_view, user_view
-from sage_dialog.inference.candidates import Candidate, read_candidate
+from sage_dialog.inference.candidates import Candidate, parse_candidate
 from sage_dialog.inference.engine import Engine, Prompt, Sample
-from sage_dialog.roles.protocols import Choice, Declined, Selector
+from sage_dialog.roles.protocols import Choice, NoChoice, Selector
 from sage_dialog.sac import Chain, Unparsed, parse
-from sage_dialog.selfplay.views import Dialogue, Outcome, Speaker, is_farewell, up_to_first_question
+from sage_dialog.selfplay.game_state import GameState, Outcome, Speaker
+from sage_dialog.selfplay.reply_rules import is_farewell, up_to_first_question
 
-Turns = Generator[list[Choice], list[int | Declined], None]
+Turns = Generator[list[Choice], list[int | NoChoice], None]
 """Dialogues being played: gives the choices that the selector is to decide, and takes what it picked."""
 
 
@@ -38,12 +39,12 @@ class Game:
         """
         return (self.kind, *([] if self.selector is None else [self.agent.policy]), *parts)
 
-    def select(self, choices: Sequence[Choice]) -> list[int | Declined]:
+    def select(self, choices: Sequence[Choice]) -> list[int | NoChoice]:
         """What the selector picks; a game without one asks nothing."""
         return [] if self.selector is None else self.selector.select(choices)
 
 
-def play(engine: Engine, game: Game, dialogues: Sequence[Dialogue]) -> Turns:
+def play(engine: Engine, game: Game, dialogues: Sequence[GameState]) -> Turns:
     """Plays opened dialogues to their end, all at the same turn; a dialogue depends on itself alone.
 
     Gives an empty list of choices where nothing is to be decided, as in every exchange of a rollout.
@@ -59,7 +60,7 @@ def play(engine: Engine, game: Game, dialogues: Sequence[Dialogue]) -> Turns:
         _within_limit(game, going)
 
 
-def _within_limit(game: Game, dialogues: Sequence[Dialogue]) -> list[Dialogue]:
+def _within_limit(game: Game, dialogues: Sequence[GameState]) -> list[GameState]:
     for dialogue in dialogues:
         if dialogue.outcome is None and dialogue.turn >= game.max_turns:
             dialogue.outcome = Outcome.TURN_LIMIT
@@ -67,8 +68,8 @@ def _within_limit(game: Game, dialogues: Sequence[Dialogue]) -> list[Dialogue]:
 
 
 def _agent_samples(
-    engine: Engine, game: Game, dialogues: Sequence[Dialogue], redraw: int = 0
-) -> list[tuple[Dialogue, list[Sample]]]:
+    engine: Engine, game: Game, dialogues: Sequence[GameState], redraw: int = 0
+) -> list[tuple[GameState, list[Sample]]]:
     """The dialogues whose prompt fits the model's context, each with its samples; the others end."""
     prompts = [
         Prompt(
@@ -81,14 +82,14 @@ def _agent_samples(
     return _fitting(dialogues, sampled)
 
 
-def _fitting(dialogues: Sequence[Dialogue], sampled: Sequence[list[Sample]]) -> list[tuple[Dialogue, list[Sample]]]:
+def _fitting(dialogues: Sequence[GameState], sampled: Sequence[list[Sample]]) -> list[tuple[GameState, list[Sample]]]:
     for dialogue, samples in zip(dialogues, sampled, strict=True):
         if not samples:
             dialogue.outcome = Outcome.CONTEXT_FULL
     return [(dialogue, samples) for dialogue, samples in zip(dialogues, sampled, strict=True) if samples]
 
 
-def _listen(engine: Engine, game: Game, dialogues: Sequence[Dialogue]) -> None:
+def _listen(engine: Engine, game: Game, dialogues: Sequence[GameState]) -> None:
     """An agent turn of a rollout: the one sample is said."""
     for dialogue, (sample,) in _agent_samples(engine, game, dialogues):
         chain = parse(sample.text) if game.agent.blocks else None
@@ -101,7 +102,7 @@ def _listen(engine: Engine, game: Game, dialogues: Sequence[Dialogue]) -> None:
             dialogue.outcome = Outcome.EMPTY_AGENT_REPLY
 
 
-def _search_turn(engine: Engine, game: Game, dialogues: Sequence[Dialogue]) -> Turns:
+def _search_turn(engine: Engine, game: Game, dialogues: Sequence[GameState]) -> Turns:
     """An agent turn of a search: the selector picks among valid candidates with different utterances.
 
     Where it finds none good, candidates are drawn anew, `game.redraws` times; all of them are kept.
@@ -115,16 +116,16 @@ def _search_turn(engine: Engine, game: Game, dialogues: Sequence[Dialogue]) -> T
         dialogue.outcome = Outcome.NO_GOOD_CANDIDATE
 
 
-_Asked = tuple[Dialogue, list[int], Choice]
+_Asked = tuple[GameState, list[int], Choice]
 """A dialogue, the indices of the candidates that the selector sees, and what it is asked."""
 
 
-def _draw(engine: Engine, game: Game, dialogues: Sequence[Dialogue], redraw: int) -> list[_Asked]:
+def _draw(engine: Engine, game: Game, dialogues: Sequence[GameState], redraw: int) -> list[_Asked]:
     """Candidates for each of the dialogues; one without a valid candidate ends."""
     asked = []
     for dialogue, samples in _agent_samples(engine, game, dialogues, redraw):
         before, _ = dialogue.candidates.get(dialogue.turn, ([], None))
-        drawn = [read_candidate(sample, game.agent.blocks) for sample in samples]
+        drawn = [parse_candidate(sample, game.agent.blocks) for sample in samples]
         dialogue.candidates[dialogue.turn] = (before + drawn, None)
         shown = _shown(game, dialogue, drawn)
         if not shown:
@@ -132,18 +133,18 @@ def _draw(engine: Engine, game: Game, dialogues: Sequence[Dialogue], redraw: int
             dialogue.outcome = Outcome.NO_GOOD_CANDIDATE if declined else Outcome.NO_VALID_CANDIDATE
             continue
         item = f"{game.agent.policy}/{dialogue.situation_id}/{dialogue.turn}" + (f"/{redraw}" if redraw else "")
-        choice = Choice(item, dialogue.said(), tuple(str(drawn[index].utterance) for index in shown))
+        choice = Choice(item, dialogue.visible_messages(), tuple(str(drawn[index].utterance) for index in shown))
         asked.append((dialogue, [len(before) + index for index in shown], choice))
     return asked
 
 
-def _decide(asked: Sequence[_Asked], picked: Sequence[int | Declined]) -> list[Dialogue]:
+def _decide(asked: Sequence[_Asked], picked: Sequence[int | NoChoice]) -> list[GameState]:
     """What was picked is said; the dialogues for which no candidate was good."""
     none_good = []
     for (dialogue, shown, _), answer in zip(asked, picked, strict=True):
-        if answer is Declined.NONE_GOOD:
+        if answer is NoChoice.NONE_GOOD:
             none_good.append(dialogue)
-        elif answer is Declined.UNREADABLE:
+        elif answer is NoChoice.UNREADABLE:
             dialogue.outcome = Outcome.UNREADABLE_CHOICE
         else:
             candidates, _ = dialogue.candidates[dialogue.turn]
@@ -154,7 +155,7 @@ def _decide(asked: Sequence[_Asked], picked: Sequence[int | Declined]) -> list[D
     return none_good
 
 
-def _shown(game: Game, dialogue: Dialogue, candidates: Sequence[Candidate]) -> list[int]:
+def _shown(game: Game, dialogue: GameState, candidates: Sequence[Candidate]) -> list[int]:
     """Indices of the candidates that the selector sees, in an order that favours no position."""
     distinct: dict[str, int] = {}
     for index, candidate in enumerate(candidates):
@@ -165,7 +166,7 @@ def _shown(game: Game, dialogue: Dialogue, candidates: Sequence[Candidate]) -> l
     return [shown[place] for place in shuffle.permutation(len(shown))]
 
 
-def _user_turn(engine: Engine, game: Game, dialogues: Sequence[Dialogue]) -> None:
+def _user_turn(engine: Engine, game: Game, dialogues: Sequence[GameState]) -> None:
     """The simulated user answers; a reply that nobody could hear is drawn again."""
     waiting = list(dialogues)
     for attempt in range(game.rules.user_attempts):
@@ -179,7 +180,7 @@ def _user_turn(engine: Engine, game: Game, dialogues: Sequence[Dialogue]) -> Non
         if not prompts:
             return
         sampled = engine.sample(game.user.policy, prompts, game.rules.user)
-        unheard: list[tuple[Dialogue, Outcome]] = []
+        unheard: list[tuple[GameState, Outcome]] = []
         for dialogue, (sample,) in _fitting(waiting, sampled):
             reply = read_user_reply(sample, game.user.blocks, game.rules.one_question)
             if isinstance(reply, Outcome):

@@ -9,16 +9,16 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TypeVar
 
-from sage_dialog.roles.protocols import Choice, Declined
+from sage_dialog.roles.protocols import Choice, NoChoice
 from sage_dialog.selfplay.game import Turns
 
 logger = logging.getLogger(__name__)
 
 Name = TypeVar("Name")
-Picked = list[int | Declined]
+Picked = list[int | NoChoice]
 
 
-def in_turn(
+def interleave(
     games: Iterable[tuple[Name, Turns]], select: Callable[[list[Choice]], Picked], at_once: int
 ) -> Iterator[tuple[Name, bool]]:
     """Plays named games to their end; at each of its turns a game's name, and whether it has ended.

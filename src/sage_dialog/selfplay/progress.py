@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from sage_dialog.selfplay.views import Dialogue
+    from sage_dialog.selfplay.game_state import GameState
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def update(self, shard: int, dialogues: Sequence[Dialogue]) -> None:
+    def update(self, shard: int, dialogues: Sequence[GameState]) -> None:
         """Takes note of how far the dialogues of a shard are."""
         before = self._counted.get(shard, (0, 0))
         given = sum(self._replies if dialogue.outcome else dialogue.turn - 1 for dialogue in dialogues)

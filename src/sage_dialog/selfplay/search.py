@@ -17,11 +17,11 @@ from sage_dialog.inference.engine import Engine
 from sage_dialog.inference.external_models import ExternalModel
 from sage_dialog.roles.protocols import Selector
 from sage_dialog.selfplay.game import Game, Turns, play
-from sage_dialog.selfplay.interleave import in_turn
+from sage_dialog.selfplay.game_state import GameState, Speaker
+from sage_dialog.selfplay.interleave import interleave
 from sage_dialog.selfplay.progress import Progress
 from sage_dialog.selfplay.shards import Shards
 from sage_dialog.selfplay.tables import candidates_table, trajectories_table
-from sage_dialog.selfplay.views import Dialogue, Speaker
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -152,16 +152,16 @@ def _play_shards(
     unplayed = sum(map(len, to_play.values()))
     if game.selector is not None:
         game.selector.expect(unplayed * (game.max_turns // 2) * (game.redraws + 1))
-    under_way: dict[int, list[Dialogue]] = {}
+    under_way: dict[int, list[GameState]] = {}
 
     def begun() -> Iterator[tuple[int, Turns]]:
         for number, part in to_play.items():
-            under_way[number] = [Dialogue.opened(*situation) for situation in part]
+            under_way[number] = [GameState.from_situation(*situation) for situation in part]
             yield number, play(engine, game, under_way[number])
 
     title, finished = f"{game.kind} {game.agent.policy}", len(situations) - unplayed
     with Progress(title, len(situations), finished, game.max_turns) as progress:
-        for number, ended in in_turn(begun(), game.select, at_once):
+        for number, ended in interleave(begun(), game.select, at_once):
             progress.update(number, under_way[number])
             if ended:
                 dialogues = under_way.pop(number)

@@ -10,10 +10,10 @@ import pyarrow as pa
 from sage_dialog.dialogue import Message
 from sage_dialog.sac import Chain
 from sage_dialog.schemas import CANDIDATES, TRAJECTORIES
-from sage_dialog.selfplay.views import Dialogue
+from sage_dialog.selfplay.game_state import GameState
 
 
-def candidates_table(dialogues: Iterable[Dialogue]) -> pa.Table:
+def candidates_table(dialogues: Iterable[GameState]) -> pa.Table:
     """Every candidate of every agent turn, in the order of the dialogues, turns and samples."""
     rows = [
         {
@@ -34,7 +34,7 @@ def candidates_table(dialogues: Iterable[Dialogue]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=CANDIDATES)
 
 
-def trajectories_table(dialogues: Iterable[Dialogue]) -> pa.Table:
+def trajectories_table(dialogues: Iterable[GameState]) -> pa.Table:
     """Every message of every dialogue. The situation itself, turn 0, has no state and no action."""
     rows = [
         {
@@ -61,7 +61,7 @@ def _intents(chain: Chain | None) -> dict[str, Any]:
     return columns
 
 
-def dialogues_of(trajectories: pa.Table) -> dict[str, list[Message]]:
+def messages_by_dialogue(trajectories: pa.Table) -> dict[str, list[Message]]:
     """The messages of each dialogue of a TRAJECTORIES table, by situation id, in the order of their turns.
 
     Their chains are not read back.

@@ -1,1 +1,1 @@
-"""The training mix, and supervised and preference learning on TRL and PEFT."""
+"""Supervised fine-tuning and preference tuning with TRL, resumable and in one or several processes."""

@@ -1,26 +1,33 @@
-"""What is seen of a training: a bar while it runs, a line when it ends, and its log as a table."""
+"""Trainer callbacks for progress and early stopping, and the log of a training as a table."""
 
 from __future__ import annotations
 
 import logging
+import math
 import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pyarrow as pa
+import torch
+from accelerate.utils import gather_object
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+from transformers import Trainer, TrainerCallback
 
+from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.schemas import TRAINING_LOG
-
-if TYPE_CHECKING:
-    from transformers import Trainer
+from sage_dialog.training.checkpoints import TrainingRunDir
 
 logger = logging.getLogger(__name__)
 
 TRAIN, HELD_OUT = "train", "held out"
+BEST = "best.safetensors"
+"""The best weights so far, beside the current ones in a checkpoint."""
 
-_MEASURES = {
+_LOG_COLUMNS = {
     "loss": "loss",
     "learning_rate": "learning_rate",
     "grad_norm": "grad_norm",
@@ -28,77 +35,122 @@ _MEASURES = {
     "preference_accuracy": "rewards/accuracies",
     "preference_margin": "rewards/margins",
 }
-"""Columns of schemas.TRAINING_LOG, and what TRL calls them."""
+"""Columns of schemas.TRAINING_LOG, and TRL's names of them."""
 
 
-def watch(trainer: Trainer, name: str) -> None:
-    """Show a bar with the steps, the time left and the latest loss; at the end a line with totals.
+class TrainingProgress(TrainerCallback):
+    """Show a progress bar with the latest loss, and log the totals of the training; log and evaluate the last step.
 
-    The last step is logged and measured too. Seconds and memory are in that line alone: in the table they would make
-    two runs of one training differ. Of several processes the first shows it; tokens are those of all, and memory is
-    that of the one which had most.
+    Time and memory are logged but not in the table, where they would make two runs of one training differ. The first of
+    several processes shows the progress; tokens are the sum, memory the maximum over all processes.
     """
-    import torch
-    from accelerate.utils import gather_object
-    from tqdm import tqdm
-    from transformers import PrinterCallback, TrainerCallback
 
-    class LossBar(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.bar = tqdm(
-                total=state.max_steps,
-                initial=state.global_step,
-                desc=f"training {name}",
-                unit="step",
-                mininterval=1.0,
-                disable=not state.is_world_process_zero,
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc=f"training {self._name}",
+            unit="step",
+            mininterval=1.0,
+            disable=not state.is_world_process_zero,
+        )
+        self._start = (time.monotonic(), state.global_step, state.num_input_tokens_seen)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._bar.update(state.global_step - self._bar.n)
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+            control.should_evaluate = args.eval_strategy != "no"
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if "loss" in (logs or {}):
+            self._bar.set_postfix(loss=f"{float(logs['loss']):.3f}", refresh=False)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._bar.close()
+        started, first_step, first_tokens = self._start
+        seconds, tokens = time.monotonic() - started, state.num_input_tokens_seen - first_tokens
+        peaks = gather_object([_peak_memory()])
+        logger.info(
+            "%s: %d of %d steps, %d tokens in %.1f s (%.0f a second), peak memory %.0f MB%s",
+            *(self._name, state.global_step - first_step, state.max_steps, tokens, seconds),
+            *(tokens / max(seconds, 1e-9), max(peaks) / 1e6),
+            f" in the largest of {len(peaks)} processes" if len(peaks) > 1 else "",
+        )
+
+
+class EarlyStopping(TrainerCallback):
+    """Stop after `patience` evaluations in a row without a lower loss, and restore the best weights.
+
+    transformers' EarlyStoppingCallback restores weights only with `load_best_model_at_end`, which saves a checkpoint at
+    each evaluation. Here the best weights are kept in memory, and in the checkpoints that are saved anyway. Add this
+    callback before `CheckpointCallback`.
+
+    Raises:
+        ValueError: if the weights are sharded over processes.
+    """
+
+    def __init__(self, trainer: Trainer, name: str, patience: int, run_dir: TrainingRunDir) -> None:
+        if trainer.is_fsdp_enabled or any(hasattr(weight, "ds_id") for weight in trainer.model.parameters()):
+            raise ValueError(
+                f"{name}: patience keeps the best weights, but FSDP and ZeRO-3 shard weights over processes; set "
+                "patience to null, or train with DDP or ZeRO-2"
             )
-            self.began = (time.monotonic(), state.global_step, state.num_input_tokens_seen)
-            if torch.cuda.is_available():
-                torch.cuda.reset_peak_memory_stats()
+        self._weights = {key: weight for key, weight in trainer.model.named_parameters() if weight.requires_grad}
+        self._name, self._patience, self._run_dir = name, patience, run_dir
+        self._loss, self._step, self._waited = math.inf, 0, 0
+        self._best: dict[str, torch.Tensor] = {}
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.bar.update(state.global_step - self.bar.n)
-            if state.global_step >= state.max_steps:
-                control.should_log = True
-                control.should_evaluate = args.eval_strategy != "no"
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._run_dir.checkpoint is None or not state.global_step:
+            return
+        with safe_open(self._run_dir.checkpoint / BEST, "pt") as file:
+            saved = file.metadata()
+            self._loss, self._step, self._waited = float(saved["loss"]), int(saved["step"]), int(saved["waited"])
+            self._best = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
-        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            logs = kwargs.get("logs") or {}
-            if "loss" in logs:
-                self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}", refresh=False)
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        if (loss := metrics["eval_loss"]) < self._loss:
+            self._loss, self._step, self._waited = loss, state.global_step, 0
+            self._best = {key: weight.detach().to("cpu", copy=True) for key, weight in self._weights.items()}
+            return
+        self._waited += 1
+        control.should_training_stop = control.should_training_stop or self._waited >= self._patience
 
-        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.bar.close()
-            began, first, tokens = self.began
-            seconds, tokens = time.monotonic() - began, state.num_input_tokens_seen - tokens
-            peaks = gather_object([_peak_memory()])
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            metadata = {"loss": repr(self._loss), "step": str(self._step), "waited": str(self._waited)}
+            save_file(self._best, self._run_dir.trainer / f"checkpoint-{state.global_step}" / BEST, metadata)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        for key, best in self._best.items():
+            self._weights[key].data.copy_(best)
+        if self._step < state.global_step:
             logger.info(
-                "%s: %d of %d steps, %d tokens in %.1f s (%.0f a second), peak memory %.0f MB%s",
-                *(name, state.global_step - first, state.max_steps, tokens, seconds, tokens / max(seconds, 1e-9)),
-                *(max(peaks) / 1e6, f" in the largest of {len(peaks)} processes" if len(peaks) > 1 else ""),
+                "%s has the weights of step %d of %d, where the held-out loss was lowest (%.4f)",
+                *(self._name, self._step, state.global_step, self._loss),
             )
 
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(LossBar())
 
-
-def _peak_memory() -> int:
-    """Bytes that torch allocated on the GPU, or that the process has had in memory since it started."""
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def training_log(history: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """What a Trainer logged (`trainer.state.log_history`) as schemas.TRAINING_LOG, in the order of the steps."""
+def training_log(history: Sequence[Mapping[str, Any]]) -> DataFrame:
+    """Return the log of a Trainer (`trainer.state.log_history`) as schemas.TRAINING_LOG, in the order of the steps."""
     rows = []
     for entry in history:
         for split, prefix in ((TRAIN, ""), (HELD_OUT, "eval_")):
             if f"{prefix}loss" in entry:
-                measures = {column: entry.get(prefix + measure) for column, measure in _MEASURES.items()}
-                told = {"step": entry["step"], "epoch": entry["epoch"], "tokens": entry["num_input_tokens_seen"]}
-                rows.append({**told, "split": split, **measures})
-    return pa.Table.from_pylist(rows, schema=TRAINING_LOG)
+                row = {"step": entry["step"], "epoch": entry["epoch"], "tokens": entry["num_input_tokens_seen"]}
+                measures = {column: entry.get(prefix + key) for column, key in _LOG_COLUMNS.items()}
+                rows.append({**row, "split": split, **measures})
+    return from_rows(rows, TRAINING_LOG)
+
+
+def _peak_memory() -> int:
+    """Return the peak memory in bytes: of torch on the GPU, or of the process."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

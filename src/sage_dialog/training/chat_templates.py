@@ -1,9 +1,8 @@
-"""Chat templates to train with, which mark what the assistant writes, the end of its turn included.
+"""Chat templates for training, which mark what the assistant writes, end of turn included.
 
-The loss is on what a template has between ``{% generation %}`` and ``{% endgeneration %}``. Few bases come with such
-marks; `chat_templates/` has them for families of bases. Which one is a base's is told by what its own template makes of
-conversations, not by how that is written, so nothing is trained on that the base would read otherwise. What is trained
-is sampled with the base's own template.
+The loss is on the text between ``{% generation %}`` and ``{% endgeneration %}``. Few bases have these markers;
+`templates/` adds them for families of bases. A family is recognised by rendering test conversations, not by the source
+of the template, so training renders every conversation as the base does. Sampling uses the base's own template.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+from trl.chat_template_utils import has_generation_markers, is_chat_template_stop_token_trained
 
 from sage_dialog.inference.chat_format import ChatFormat, Messages
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 _MISTRAL_0 = {"opens": "[INST] ", "closes": " [/INST]", "leads": "", "follows": "", "strips": False, "system": ""}
 _MISTRAL_1 = {**_MISTRAL_0, "opens": " [INST] ", "leads": " ", "system": "first"}
@@ -39,61 +38,56 @@ FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
     "Qwen 3": ("qwen", {"system_prompt": "", "thoughts": True}),
     "Qwen 3 Instruct 2507": ("qwen", {"system_prompt": "", "thoughts": False}),
 }
-"""The file of `chat_templates/` that has the marks, and how the bases of this name differ from others it serves."""
+"""The file of `templates/`, and the variables by which the bases of a family differ."""
 
 
 def training_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The tokenizer's own template if it has marks, else one with marks that reads every conversation the same.
+    """Return the tokenizer's own template if it has markers, else one with markers that renders the same text.
 
     Raises:
-        ValueError: if there is none, or the end of a turn is not among what is marked.
+        ValueError: if there is none, or the markers leave out the end of a turn.
     """
-    from trl.chat_template_utils import has_generation_markers, is_chat_template_stop_token_trained
-
     if not tokenizer.chat_template:
-        raise ValueError(f"{_where(tokenizer)} has no chat template; take a base that was trained to converse")
+        raise ValueError(f"{_describe(tokenizer)} has no chat template; use a base that was trained on conversations")
     template: str = tokenizer.get_chat_template()
     if not has_generation_markers(template):
-        template = next((marked for marked in _marked() if _alike(tokenizer, marked)), "")
+        template = next((marked for marked in _templates() if _renders_equally(tokenizer, marked)), "")
     if not template:
         raise ValueError(
-            f"the chat template of {_where(tokenizer)} does not mark what the assistant writes, and is none of those "
-            f"known: {'; '.join(FAMILIES)}. Put {{% generation %}} before and {{% endgeneration %}} behind what it "
-            "writes of an assistant's message, its end of turn included, in chat_template.jinja of the base"
+            f"the chat template of {_describe(tokenizer)} does not mark what the assistant writes, and is none of the "
+            f"known ones: {'; '.join(FAMILIES)}. In chat_template.jinja of the base, put {{% generation %}} before and "
+            "{% endgeneration %} after what it writes for a message of the assistant, end of turn included"
         )
     if not is_chat_template_stop_token_trained(tokenizer, template):
         raise ValueError(
-            f"the chat template of {_where(tokenizer)} leaves the end of the assistant's turn out of "
-            "{% generation %}: a policy would never learn to stop. Put {% endgeneration %} behind it"
+            f"the chat template of {_describe(tokenizer)} leaves the end of the assistant's turn out of "
+            "{% generation %}: a policy would never learn to stop. Put {% endgeneration %} after it"
         )
     return template
 
 
-def encoded(chat: ChatFormat, messages: Messages) -> Iterator[dict[str, list[int]]]:
-    """A conversation as what a trainer learns from: `input_ids`, and `labels` that are -100 but for what is learned.
+def encode_conversation(chat: ChatFormat, messages: Messages) -> Iterator[dict[str, list[int]]]:
+    """Yield the training examples of a conversation: `input_ids`, and `labels` that are -100 outside of replies.
 
-    One row for all replies; but where a reply is read otherwise later in the conversation than it was written
-    (`ChatFormat.grows`), one for each, which ends with it and is learned for it alone.
+    One example for all replies; but where the template changes earlier replies (not `ChatFormat.prefix_preserving`),
+    one for each reply, which ends with it and has labels for it only.
 
     Args:
         chat: with a template from `training_template`.
 
     Raises:
-        ValueError: if the template refuses the messages, or tokens of a reply cannot be told from others.
+        ValueError: if the template refuses the messages, or the tokens of a reply cannot be located.
     """
-    from jinja2 import TemplateError
-
     replies = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
-    for place in replies[-1:] if chat.grows else replies:
-        told = messages[: place + 1] if not chat.grows else messages
+    for place in replies[-1:] if chat.prefix_preserving else replies:
         try:
-            ids, marks = chat.marked(told)
+            ids, marks = chat.tokens_with_mask(messages if chat.prefix_preserving else messages[: place + 1])
         except TemplateError as error:
             raise ValueError(f"the base's chat template refuses it: {error}") from error
-        begins = [at for at, mark in enumerate(marks) if mark and (at == 0 or not marks[at - 1])]
-        if len(begins) < sum(at <= place for at in replies):
-            raise ValueError("the base's tokenizer drops letters of a reply, so that its tokens cannot be told")
-        first = begins[0 if chat.grows else -1]
+        starts = [at for at, mark in enumerate(marks) if mark and (at == 0 or not marks[at - 1])]
+        if len(starts) < sum(at <= place for at in replies):
+            raise ValueError("the base's tokenizer drops characters of a reply, so its tokens cannot be located")
+        first = starts[0 if chat.prefix_preserving else -1]
         labels = [
             token if mark and at >= first else -100 for at, (token, mark) in enumerate(zip(ids, marks, strict=True))
         ]
@@ -101,8 +95,8 @@ def encoded(chat: ChatFormat, messages: Messages) -> Iterator[dict[str, list[int
 
 
 @cache
-def _marked() -> tuple[str, ...]:
-    """A template with marks for each family."""
+def _templates() -> tuple[str, ...]:
+    """Return a template with markers for each family."""
     folder = files(__package__) / "templates"
     return tuple(
         f"{{%- set family = {json.dumps(variant)} %}}" + (folder / f"{file}.jinja").read_text("utf-8")
@@ -110,29 +104,27 @@ def _marked() -> tuple[str, ...]:
     )
 
 
-def _alike(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
-    """Whether a template makes of every probe what the tokenizer's own does, refusals included."""
+def _renders_equally(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
+    """Return whether a template renders every probe as the tokenizer's own does, refusals included."""
     return all(
-        _rendered(tokenizer, None, probe, reply_follows, told)
-        == _rendered(tokenizer, template, probe, reply_follows, told)
+        _render(tokenizer, None, probe, reply_follows, variables)
+        == _render(tokenizer, template, probe, reply_follows, variables)
         for probe in _probes()
         for reply_follows in (False, True)
-        for told in ({}, {"date_string": "1 Jan 2000", "enable_thinking": False}, {"enable_thinking": True})
+        for variables in ({}, {"date_string": "1 Jan 2000", "enable_thinking": False}, {"enable_thinking": True})
     )
 
 
-def _rendered(
+def _render(
     tokenizer: PreTrainedTokenizerBase,
     template: str | None,
     probe: Messages,
     reply_follows: bool,
-    told: Mapping[str, object],
+    variables: Mapping[str, object],
 ) -> str | None:
-    from jinja2 import TemplateError
-
     try:
         text: str = tokenizer.apply_chat_template(
-            list(probe), chat_template=template, add_generation_prompt=reply_follows, tokenize=False, **told
+            list(probe), chat_template=template, add_generation_prompt=reply_follows, tokenize=False, **variables
         )
     except TemplateError:
         return None
@@ -140,18 +132,18 @@ def _rendered(
 
 
 def _probes() -> Iterator[Messages]:
-    """Conversations in which templates differ: who opens and ends, a system message, one out of turn, odd spaces."""
-    asked, said, told = ("user", "Hi, {x}?"), ("assistant", "Well."), ("system", "Be kind.")
+    """Yield conversations that templates render differently: first and last role, system messages, odd spaces."""
+    user, reply, system = ("user", "Hi, {x}?"), ("assistant", "Well."), ("system", "Be kind.")
     odd, thought = ("assistant", "\n ünd…\n\n"), ("assistant", "<think>\nhm\n</think>\n\nYes.")
     spaced = ("user", "  a\tb \n")
-    talks = [
-        [asked], [asked, said], [asked, said, spaced], [asked, odd, spaced, odd], [asked, thought, asked, thought],
-        [said, asked, said], [asked, asked], [asked, said, said], [asked, said, told, said],
+    conversations = [
+        [user], [user, reply], [user, reply, spaced], [user, odd, spaced, odd], [user, thought, user, thought],
+        [reply, user, reply], [user, user], [user, reply, reply], [user, reply, system, reply],
     ]  # fmt: skip
-    for talk in talks:
-        for opening in ([], [told], [("system", " \nA \n B ")]):
-            yield [{"role": role, "content": content} for role, content in (*opening, *talk)]
+    for messages in conversations:
+        for opening in ([], [system], [("system", " \nA \n B ")]):
+            yield [{"role": role, "content": content} for role, content in (*opening, *messages)]
 
 
-def _where(tokenizer: PreTrainedTokenizerBase) -> str:
+def _describe(tokenizer: PreTrainedTokenizerBase) -> str:
     return f"the tokenizer at {tokenizer.name_or_path}" if tokenizer.name_or_path else "this tokenizer"

@@ -1,20 +1,18 @@
-"""Trainings that survive being killed: where they work, what they keep there, and how they go on.
+"""The folder of a training, from which a killed training resumes.
 
-A training works in `<scratch>/training/<policy>/<fingerprint>`, a folder named by everything that decides its weights::
+A training runs in `<scratch>/training/<policy>/<fingerprint>`, named after everything that determines the weights::
 
-    lock            held while a run trains here
-    job/, log       of a training in processes of its own: what they are told, and all they wrote to the terminal
-    trainer/        what the Trainer is writing, perhaps half
-    step-00000120/  the latest checkpoint, there only when whole
-    trained/        the policy and its tables, there only when whole
+    lock            held while a process trains here
+    job/, log       of a training in worker processes: their arguments, and their output
+    trainer/        what the Trainer is writing, possibly incomplete
+    step-00000120/  the latest checkpoint, always complete
+    trained/        the policy and its tables, always complete
 
-Other inputs never meet this folder; the catalog removes it once it has the policy.
+The catalog removes the folder after it has saved the policy.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shutil
 import time
@@ -23,43 +21,45 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
+from transformers import Trainer, TrainerCallback
 
 from sage_dialog.core.atomic_files import atomic_folder
 from sage_dialog.core.hashing import fingerprint
 from sage_dialog.core.policies import Policy, TrainedPolicy
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import torch
-    from transformers import Trainer
+from sage_dialog.core.tables import DataFrame
 
 logger = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "safetensors")
-"""Code of others that decides the weights; another version trains anew."""
+"""Libraries whose version determines the weights."""
 
 CODE = ("training", "inference/chat_format.py", "core/seeds.py")
-"""Our own that does."""
+"""Code of this package that determines the weights."""
 
-EVERY_S = 60.0
-"""Seconds of training between two checkpoints, at least."""
+MIN_INTERVAL_S = 60.0
+"""Minimum time of training between two checkpoints, in seconds."""
 
-COST = 0.05
-"""Share of the time that checkpoints may take; where they are slow, there are fewer."""
+MAX_TIME_SHARE = 0.05
+"""Maximum share of the time for writing checkpoints; slow checkpoints are written less often."""
 
 POLICY, LOG, TRAINING_REJECTS = "policy", "log.parquet", "training_rejects.parquet"
 
 
-class Trained(NamedTuple):
-    """What a training gives, in the order in which the catalog shall save it.
+class TrainingResult(NamedTuple):
+    """The outputs of a training, in the order in which the catalog saves them.
 
-    The policy is last: with it the folder of the training goes, and the tables must be safe by then.
+    The policy is last: saving it removes the folder of the training.
     """
 
-    log: pa.Table
+    log: DataFrame
     """schemas.TRAINING_LOG"""
-    training_rejects: pa.Table
+    training_rejects: DataFrame
     """schemas.TRAINING_REJECTS"""
     policy: Policy
 
@@ -72,106 +72,91 @@ class TrainingRunDir:
 
     @property
     def trainer(self) -> Path:
-        """For the Trainer; what is found here at the start is half written."""
+        """The Trainer's output folder; its content is incomplete when a training starts."""
         return self.folder / "trainer"
 
     @property
     def checkpoint(self) -> Path | None:
-        """The latest whole one."""
+        """The latest complete checkpoint."""
         return max(self.folder.glob("step-*"), default=None)
 
     @property
     def job(self) -> Path:
-        """What the processes of a training are told."""
+        """The arguments of worker processes."""
         return self.folder / "job"
 
     @property
     def log(self) -> Path:
-        """What they wrote to the terminal, in all runs."""
+        """The output of worker processes, of all runs."""
         return self.folder / "log"
 
     @property
-    def whole(self) -> Path:
-        """What came out; there when it is whole."""
+    def trained(self) -> Path:
+        """The result; exists only when complete."""
         return self.folder / "trained"
 
-    def earlier(self) -> Trained | None:
-        """What an earlier run trained to the end; it was killed before the catalog had all of it."""
-        if not self.whole.is_dir():
-            return None
-        trained = self.trained()
-        logger.info("%s was trained by an earlier run; it is taken from %s", trained.policy.name, self.whole)
-        return trained
+    def result(self) -> TrainingResult:
+        """Read the result."""
+        policy = Policy.open(self.trained / POLICY)
+        log, training_rejects = (
+            pd.read_parquet(self.trained / name, dtype_backend="pyarrow") for name in (LOG, TRAINING_REJECTS)
+        )
+        return TrainingResult(log, training_rejects, TrainedPolicy(policy.path, policy.card, self.folder))
 
-    def trained(self) -> Trained:
-        """What came out, opened."""
-        import pyarrow.parquet as pq
+    def save_result(self, log: DataFrame, training_rejects: DataFrame, save_policy: Callable[[Path], Policy]) -> None:
+        """Save the result; `save_policy` writes the policy to a folder."""
+        with atomic_folder(self.trained) as partial:
+            save_policy(partial / POLICY)
+            log.to_parquet(partial / LOG)
+            training_rejects.to_parquet(partial / TRAINING_REJECTS)
 
-        policy = Policy.open(self.whole / POLICY)
-        kept = TrainedPolicy(policy.path, policy.card, self.folder)
-        return Trained(pq.read_table(self.whole / LOG), pq.read_table(self.whole / TRAINING_REJECTS), kept)
-
-    def keep(self, written: Path, step: int) -> None:
-        """A checkpoint that the Trainer has written to its end; it takes the place of the one before."""
+    def save_checkpoint(self, step: int) -> None:
+        """Replace the latest checkpoint by the one that the Trainer has written."""
+        written, previous = self.trainer / f"checkpoint-{step}", self.checkpoint
         (written / "training_args.bin").unlink(missing_ok=True)  # a pickle, which nothing reads
-        before = self.checkpoint
         with atomic_folder(self.folder / f"step-{step:08d}") as partial:
             for path in written.iterdir():
                 path.rename(partial / path.name)
         written.rmdir()
-        if before is not None:
-            shutil.rmtree(before)
+        if previous is not None:
+            shutil.rmtree(previous)
 
-    def finish(self, log: pa.Table, training_rejects: pa.Table, save: Callable[[Path], Policy]) -> Trained:
-        """Keep what came out; `save` writes the policy to the folder it is given."""
-        import pyarrow.parquet as pq
-
-        with atomic_folder(self.whole) as partial:
-            save(partial / POLICY)
-            pq.write_table(log, partial / LOG)
-            pq.write_table(training_rejects, partial / TRAINING_REJECTS)
-        return self.trained()
-
-    def tidy(self) -> None:
-        """Remove what a killed process left half written or half removed."""
-        for gone in self.folder.parent.glob(".*.gone"):
-            shutil.rmtree(gone, ignore_errors=True)
-        needed = {self.checkpoint, self.whole, self.log, self.folder / "lock"}
+    def remove_incomplete(self) -> None:
+        """Remove what a killed process left incomplete."""
+        for removed in self.folder.parent.glob(".*.gone"):
+            shutil.rmtree(removed, ignore_errors=True)
+        complete = {self.checkpoint, self.trained, self.log, self.folder / "lock"}
         for path in self.folder.iterdir():
-            if path not in needed:
+            if path not in complete:
                 shutil.rmtree(path)
 
 
 @contextmanager
-def run_dir(scratch: Path, name: str, fingerprint_inputs: Mapping[str, object]) -> Iterator[TrainingRunDir]:
-    """The place to train `name` at, for one process at a time.
+def open_run_dir(scratch: Path, name: str, fingerprint_inputs: Mapping[str, object]) -> Iterator[TrainingRunDir]:
+    """Lock the folder of a training, and yield it.
 
     Args:
-        decides: everything that decides the weights but code, libraries and machine; what JSON can write.
+        fingerprint_inputs: everything that determines the weights except code, libraries and machine; as JSON.
 
     Raises:
-        ValueError: if another process is at it.
+        ValueError: if another process holds the lock.
     """
-    from filelock import FileLock, Timeout
-
     folder = Path(scratch) / "training" / name / fingerprint({**fingerprint_inputs, "machine": _machine()}, *CODE)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        held = FileLock(folder / "lock").acquire(timeout=0)
+        lock = FileLock(folder / "lock").acquire(timeout=0)
     except Timeout as error:
         raise ValueError(
             f"another process is training {name} on the same data with the same parameters, in {folder}; "
-            "wait for it, or give this run a scratch folder of its own"
+            "wait for it, or set another scratch folder"
         ) from error
-    with held:
-        place = TrainingRunDir(folder)
-        place.tidy()
-        yield place
+    with lock:
+        run_dir = TrainingRunDir(folder)
+        run_dir.remove_incomplete()
+        yield run_dir
 
 
 def _machine() -> dict[str, object]:
-    import torch
-
     return {
         "libraries": {library: version(library) for library in LIBRARIES},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -179,69 +164,30 @@ def _machine() -> dict[str, object]:
     }
 
 
-def table_digest(table: pa.Table) -> str:
-    """sha256 of the rows; how they are split into chunks makes no difference."""
-    digest = hashlib.sha256()
-    for batch in table.to_batches(max_chunksize=1024):
-        for row in batch.to_pylist():
-            digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
-    return digest.hexdigest()
+class CheckpointCallback(TrainerCallback):
+    """Save checkpoints by time, not by steps.
 
-
-def train_on(trainer: Trainer, name: str, place: TrainingRunDir) -> None:
-    """Train to the end, from the latest checkpoint where there is one, and keep checkpoints on the way.
-
-    A checkpoint is taken only where the log has just been written, the sums behind its means being empty then: that
-    is what makes the log of a training that was interrupted the same as of one that was not.
+    A checkpoint is saved only directly after a row of the log, when the sums behind the logged means are empty: the log
+    of a resumed training then equals that of an uninterrupted one.
     """
-    from accelerate.utils import broadcast_object_list
-    from transformers import TrainerCallback
 
-    class Checkpoints(TrainerCallback):
-        def __init__(self) -> None:
-            self._last = self._asked = time.monotonic()
-            self._cost = 0.0
+    def __init__(self, trainer: Trainer, run_dir: TrainingRunDir) -> None:
+        self._accelerator = trainer.accelerator
+        self._run_dir = run_dir
+        self._saved_at = self._started_at = time.monotonic()
+        self._duration = 0.0
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            if "loss" not in (logs or {}) or state.global_step >= state.max_steps:
-                return
-            self._asked = time.monotonic()
-            due = self._asked - self._last >= max(EVERY_S, self._cost / COST)
-            control.should_save = broadcast_object_list([due])[0]  # of many processes the first one's clock counts
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if "loss" not in (logs or {}) or state.global_step >= state.max_steps:
+            return
+        self._started_at = time.monotonic()
+        due = self._started_at - self._saved_at >= max(MIN_INTERVAL_S, self._duration / MAX_TIME_SHARE)
+        control.should_save = broadcast_object_list([due])[0]  # the clock of the first process decides
 
-        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            trainer.accelerator.wait_for_everyone()  # each writes its share
-            if state.is_world_process_zero:
-                place.keep(place.trainer / f"checkpoint-{state.global_step}", state.global_step)
-            trainer.accelerator.wait_for_everyone()
-            self._last = time.monotonic()
-            self._cost = self._last - self._asked
-
-    trainer.add_callback(Checkpoints())
-    if checkpoint := place.checkpoint:
-        logger.info("%s goes on from %s, where an earlier run was interrupted", name, checkpoint)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-
-
-def whole_weights(model: torch.nn.Module, first: bool) -> dict[str, torch.Tensor]:
-    """What was trained, whole, by its names in the model; every process must ask, and the first alone is told.
-
-    Where processes share a model, each holds a part of every weight. They are put together one by one, so that the
-    memory of a GPU holds one of them at a time.
-    """
-    weights = {}
-    for name, weight in model.named_parameters(remove_duplicate=False):  # tied ones are saved under both names
-        if not weight.requires_grad:
-            continue
-        if hasattr(weight, "full_tensor"):  # FSDP
-            whole = weight.detach().full_tensor().cpu()
-        elif hasattr(weight, "ds_id"):  # ZeRO-3
-            from deepspeed import zero
-
-            with zero.GatheredParameters([weight]):
-                whole = weight.detach().to("cpu", copy=True)
-        else:
-            whole = weight.detach()
-        if first:
-            weights[name] = whole
-    return weights
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._accelerator.wait_for_everyone()  # each process writes its shard
+        if state.is_world_process_zero:
+            self._run_dir.save_checkpoint(state.global_step)
+        self._accelerator.wait_for_everyone()
+        self._saved_at = time.monotonic()
+        self._duration = self._saved_at - self._started_at

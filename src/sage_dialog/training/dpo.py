@@ -1,4 +1,4 @@
-"""Direct preference optimisation on chosen and rejected candidates (paper §3.5)."""
+"""Preference tuning: direct preference optimisation on chosen and rejected candidates (paper §3.5)."""
 
 from __future__ import annotations
 
@@ -6,121 +6,103 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import pandas as pd
+from trl import DPOConfig, DPOTrainer
 
 from sage_dialog.config import Launcher, Preference
-from sage_dialog.core.log_filters import quiet_libraries
 from sage_dialog.core.policies import Policy
 from sage_dialog.core.seeds import sample_ids
-from sage_dialog.inference.chat_format import ARGUMENTS, ChatFormat
-from sage_dialog.training.checkpoints import Trained, TrainingRunDir
-from sage_dialog.training.full_weights import whole_reference
-from sage_dialog.training.launch import IN_PROCESS, trained_by
-from sage_dialog.training.policy_model import (
-    apart,
-    arguments_of,
-    continued_adapter,
-    fitting,
-    load_model,
-    load_tokenizer,
-    seed_torch,
-    tables_for,
-    trained,
+from sage_dialog.core.tables import DataFrame, to_rows
+from sage_dialog.inference.chat_format import TEMPLATE_ARGUMENTS, ChatFormat
+from sage_dialog.training.adapters import load_adapter, load_model, load_tokenizer
+from sage_dialog.training.checkpoints import TrainingResult, TrainingRunDir
+from sage_dialog.training.full_weights import copy_to_reference
+from sage_dialog.training.job import TrainingJob
+from sage_dialog.training.launch import IN_PROCESS, launch_training
+from sage_dialog.training.trainer import (
+    filter_by_length,
+    run_trainer,
+    seed_training,
+    train_eval_split,
+    trainer_arguments,
+    trainer_datasets,
 )
 
-Pair = dict[str, Any]
-"""`prompt`, `chosen` and `rejected`: messages; and what the chat template is told."""
 
-
-def prefer(
+def preference_tune(
     name: str,
     base: Policy,
     start: Policy,
-    pairs: pa.Table,
+    pairs: DataFrame,
     config: Preference,
     seed: int,
     scratch: Path,
     threads: int | None = None,
     launcher: Launcher = IN_PROCESS,
-) -> Trained:
-    """Continue the adapter of `start` by DPO on `pairs` (schemas.DPO_PAIRS); killed and called again, it goes on.
+) -> TrainingResult:
+    """Train the adapter of `start` further by DPO; a killed training resumes when it is called again.
 
-    The reference is the starting policy, as DPO defines it. Pairs that do not fit into `max_length` tokens
-    are left out and listed, never cut.
+    The reference model is the starting policy, as DPO defines it.
+
+    Args:
+        pairs: schemas.DPO_PAIRS; those over `config.max_length` tokens are rejected, never cut.
 
     Raises:
-        ValueError: if no pair is left, both sides of one are the same, or `start` is no adapter on this base.
+        ValueError: if no pair is left, chosen and rejected of one are equal, or `start` is no adapter on this base.
     """
-    told = {"base": base, "start": start, "pairs": pairs, "config": config, "seed": seed}
-    return trained_by(launcher, "dpo", scratch, name, threads, told)
+    blocks = start.card.blocks
+    job = TrainingJob("dpo", name, base, start, pairs, config, None, blocks, seed, threads, launcher)
+    return launch_training(job, train_dpo, scratch)
 
 
-def train_at(
-    place: TrainingRunDir,
-    launcher: Launcher,
-    name: str,
-    threads: int | None,
-    base: Policy,
-    start: Policy,
-    pairs: pa.Table,
-    config: Preference,
-    seed: int,
-) -> Trained:
-    """`prefer` at its place, in each of the launcher's processes."""
-    from trl import DPOConfig, DPOTrainer
-
-    quiet_libraries()
-    trainer_seed = seed_torch(seed, "dpo", name, threads)
-    tokenizer = load_tokenizer(base)
-    chat = ChatFormat(tokenizer)
-    given, situations = _conversational(chat, pairs, config, seed)
-    rows, training_rejects = fitting(name, "pairs", given, lambda row: _length(chat, row), config.max_length)
-    learnt, measured = apart(name, rows, [situations[pair] for pair, _ in rows], config.held_out, seed)
-    sft_term = config.sft_weight > 0
+def train_dpo(job: TrainingJob, run_dir: TrainingRunDir) -> None:
+    """Run a preference tuning job, in each of its processes."""
+    config = job.config
+    assert isinstance(config, Preference) and job.start is not None
+    seed = seed_training(job)
+    tokenizer = load_tokenizer(job.base)
+    examples = _examples(ChatFormat(tokenizer), job.rows, config, job.seed)
+    examples, training_rejects = filter_by_length(job.name, "pairs", examples, config.max_length)
+    train, held_out = train_eval_split(job.name, examples, config.held_out, job.seed)
+    with_sft = config.sft_weight > 0
     arguments = DPOConfig(
         beta=config.beta,
-        loss_type=[config.loss_type, "sft"] if sft_term else [config.loss_type],
-        loss_weights=[1.0, config.sft_weight] if sft_term else None,
-        **arguments_of(config, launcher, trainer_seed, measured, place),
+        loss_type=[config.loss_type, "sft"] if with_sft else [config.loss_type],
+        loss_weights=[1.0, config.sft_weight] if with_sft else None,
+        **trainer_arguments(job, seed, len(held_out) > 0, run_dir),
     )
-    model = load_model(base, config.quantize)  # once the arguments are there: the processes may share it among them
+    model = load_model(job.base, config.quantization)  # after the arguments, which may shard it over the processes
     trainer = DPOTrainer(
-        model=continued_adapter(model, base, start),
+        model=load_adapter(model, job.base, job.start),
         args=arguments,
         processing_class=tokenizer,
-        **tables_for(learnt, measured),
+        **trainer_datasets(train, held_out, ["prompt", "chosen", "rejected", "chat_template_kwargs"]),
     )
-    whole_reference(trainer.model)
-    return trained(trainer, name, base, start, start.card.blocks, config.patience, training_rejects, place)
+    copy_to_reference(trainer.model)
+    run_trainer(trainer, job, training_rejects, run_dir)
 
 
-def _conversational(
-    chat: ChatFormat, pairs: pa.Table, config: Preference, seed: int
-) -> tuple[list[tuple[str, Pair]], dict[str, str]]:
-    """Pairs by situation and turn, a further one of the same turn by its number too; and the situation of each."""
-    rows = {}
-    met: Counter[str] = Counter()
-    for row in pairs.to_pylist():
+def _examples(chat: ChatFormat, pairs: DataFrame, config: Preference, seed: int) -> DataFrame:
+    """Return a sample of the pairs as training examples; ids are situation and turn, with a number from the second on.
+
+    Raises:
+        ValueError: if chosen and rejected of a pair are equal.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    count: Counter[str] = Counter()
+    for row in to_rows(pairs):
         turn = f"{row['situation_id']} {row['turn']}"
-        met[turn] += 1
         if row["chosen"] == row["rejected"]:
-            raise ValueError(f"dpo_pairs: chosen and rejected of {turn} are the same; make the pairs again")
-        rows[turn if met[turn] == 1 else f"{turn} {met[turn]}"] = row
-    drawn = [
-        (
-            key,
-            {
-                "prompt": chat.placed(rows[key]["prompt"]),
-                "chosen": [{"role": "assistant", "content": rows[key]["chosen"]}],
-                "rejected": [{"role": "assistant", "content": rows[key]["rejected"]}],
-                "chat_template_kwargs": {**ARGUMENTS},
-            },
-        )
-        for key in sample_ids(list(rows), config.pairs, seed, "dpo pairs")
-    ]
-    return drawn, {key: rows[key]["situation_id"] for key, _ in drawn}
-
-
-def _length(chat: ChatFormat, pair: Pair) -> int:
-    """Tokens of the longer of the two sides, prompt included."""
-    return max(len(chat.tokens(pair["prompt"] + pair[side])) for side in ("chosen", "rejected"))
+            raise ValueError(f"dpo_pairs: chosen and rejected of {turn} are equal; run make_pairs again")
+        count[turn] += 1
+        rows[turn if count[turn] == 1 else f"{turn} {count[turn]}"] = row
+    examples = []
+    for pair_id in sample_ids(list(rows), config.pairs, seed, "dpo pairs"):
+        row = rows[pair_id]
+        prompt = chat.place_system_prompt(row["prompt"])
+        replies = {side: [{"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}
+        tokens = max(len(chat.tokens([*prompt, *reply])) for reply in replies.values())
+        example = {"prompt": prompt, **replies, "chat_template_kwargs": {**TEMPLATE_ARGUMENTS}}
+        examples.append({"row": pair_id, "group": row["situation_id"], "tokens": tokens, **example})
+    columns = ["row", "group", "tokens", "prompt", "chosen", "rejected", "chat_template_kwargs"]
+    return pd.DataFrame(examples, columns=columns)

@@ -1,38 +1,31 @@
-"""Full fine-tuning: an adapter that holds all weights of the base anew.
+"""Full fine-tuning: an adapter that holds a trained copy of all weights of the base.
 
-To all that takes adapters such a policy is one: it is played beside others on one base, goes on, is its own reference
-in preference learning, and merges into a whole model.
+Everything that takes adapters takes these too: several on one base, further training, the reference model of preference
+tuning, merging.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils.constants import DUMMY_TARGET_MODULES
+from transformers import PreTrainedModel
 
 
 def full_adapter(model: PreTrainedModel) -> PeftModel:
-    """All weights of `model` in an adapter, whose name is "default"; they are still what they were."""
-    from peft import LoraConfig, get_peft_model
-    from peft.utils.constants import DUMMY_TARGET_MODULES
-
-    named = ((name.rpartition(".")[2], module) for name, module in model.named_modules())
-    with_weights = {name for name, module in named if [*module.parameters(recurse=False)]}
+    """Return an adapter, named "default", with an unchanged copy of all weights of `model`."""
+    named_modules = [(name.rpartition(".")[2], module) for name, module in model.named_modules()]
+    names = {name for name, module in named_modules if [*module.parameters(recurse=False)]}
     if model.config.tie_word_embeddings:
-        with_weights.add(_name_of(model, model.get_output_embeddings()))
-    config = LoraConfig(
-        target_modules=DUMMY_TARGET_MODULES, modules_to_save=sorted(with_weights), task_type="CAUSAL_LM"
-    )
-    return trainable(get_peft_model(model, config))
+        names |= {name for name, module in named_modules if module is model.get_output_embeddings()}
+    config = LoraConfig(target_modules=DUMMY_TARGET_MODULES, modules_to_save=sorted(names), task_type="CAUSAL_LM")
+    return prepare_full_adapter(get_peft_model(model, config))
 
 
-def trainable(adapter: PeftModel) -> PeftModel:
-    """A full adapter as it is trained; one of LoRA as it is.
+def prepare_full_adapter(adapter: PeftModel) -> PeftModel:
+    """Return a full adapter ready for training: in fp32, embeddings tied as in the base. LoRA adapters are unchanged.
 
-    In fp32, since small updates are lost on weights in bf16 (of LoRA's, PEFT sees to it); and with output embeddings
-    that are the input's where they are so in the base. (PEFT's own `ensure_weight_tying` ties only the first adapter.)
+    Small updates are lost on weights in bf16; PEFT sees to this for LoRA only, and its `ensure_weight_tying` ties the
+    first adapter only.
     """
     if not is_full(adapter):
         return adapter
@@ -41,13 +34,13 @@ def trainable(adapter: PeftModel) -> PeftModel:
             weight.data = weight.data.float()
     model = adapter.get_base_model()
     if model.config.tie_word_embeddings:
-        inner, outer = model.get_input_embeddings(), model.get_output_embeddings()
-        outer.modules_to_save["default"].weight = inner.modules_to_save["default"].weight
+        inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+        outputs.modules_to_save["default"].weight = inputs.modules_to_save["default"].weight
     return adapter
 
 
-def whole_reference(model: PeftModel) -> None:
-    """Give TRL's reference, the adapter "ref", all weights of "default", of which TRL leaves out tied ones."""
+def copy_to_reference(model: PeftModel) -> None:
+    """Copy all weights of a full adapter to TRL's reference, the adapter "ref"; TRL omits tied weights."""
     if not is_full(model):
         return
     weights = dict(model.named_parameters(remove_duplicate=False))
@@ -58,7 +51,3 @@ def whole_reference(model: PeftModel) -> None:
 
 def is_full(adapter: PeftModel) -> bool:
     return bool(adapter.peft_config["default"].modules_to_save)
-
-
-def _name_of(model: PreTrainedModel, wanted: object) -> str:
-    return next(name.rpartition(".")[2] for name, module in model.named_modules() if module is wanted)

@@ -1,46 +1,45 @@
-"""Supervised fine-tuning, by LoRA or of all weights (paper §3.3, §3.4): loss on assistant messages only."""
+"""Supervised fine-tuning, with LoRA or of all weights (paper §3.3, §3.4); the loss is on assistant messages only."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pyarrow as pa
+import pandas as pd
+import torch
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from trl import SFTConfig, SFTTrainer
 
 from sage_dialog.config import FineTuning, Launcher, LoraSettings
-from sage_dialog.core.log_filters import quiet_libraries
 from sage_dialog.core.policies import Policy
 from sage_dialog.core.seeds import derived_seed
+from sage_dialog.core.tables import DataFrame, to_rows
 from sage_dialog.inference.chat_format import ChatFormat
-from sage_dialog.training.chat_templates import encoded, training_template
-from sage_dialog.training.checkpoints import Trained, TrainingRunDir
-from sage_dialog.training.launch import IN_PROCESS, trained_by
-from sage_dialog.training.policy_model import (
-    apart,
-    arguments_of,
-    continued_adapter,
-    fitting,
-    fresh_adapter,
-    load_model,
-    load_tokenizer,
-    seed_torch,
-    tables_for,
-    trained,
+from sage_dialog.training.adapters import load_adapter, load_model, load_tokenizer, new_adapter
+from sage_dialog.training.chat_templates import encode_conversation, training_template
+from sage_dialog.training.checkpoints import TrainingResult, TrainingRunDir
+from sage_dialog.training.job import TrainingJob
+from sage_dialog.training.launch import IN_PROCESS, launch_training
+from sage_dialog.training.trainer import (
+    filter_by_length,
+    run_trainer,
+    seed_training,
+    train_eval_split,
+    trainer_arguments,
+    trainer_datasets,
 )
 
-if TYPE_CHECKING:
-    from trl import SFTTrainer
-
-_REDDIT = re.compile(r"(?P<thread>[0-9a-z]{5,})/[0-9a-z]{5,}")
-"""Dialogues of schemas.DIALOGUES: ids of Reddit, in base 36."""
+_REDDIT_ID = re.compile(r"(?P<thread>[0-9a-z]{5,})/[0-9a-z]{5,}")
+"""Dialogue ids of schemas.DIALOGUES: Reddit's thread and comment, in base 36."""
 
 
 def fine_tune(
     name: str,
     base: Policy,
     start: Policy | None,
-    conversations: pa.Table,
+    conversations: DataFrame,
     config: FineTuning,
     lora: LoraSettings | None,
     seed: int,
@@ -48,116 +47,97 @@ def fine_tune(
     blocks: bool,
     threads: int | None = None,
     launcher: Launcher = IN_PROCESS,
-) -> Trained:
-    """Train `name` on `conversations` (schemas.SFT_CONVERSATIONS); killed and called again, it goes on.
+) -> TrainingResult:
+    """Train the policy `name` on conversations; a killed training resumes when it is called again.
 
-    A fresh adapter on the base where `start` is None (of all weights where `lora` is), else the adapter of `start`
-    goes on. Conversations longer than `max_length` tokens are left out and listed, never cut.
+    Args:
+        start: its adapter is trained further; None starts with a new adapter on the base.
+        conversations: schemas.SFT_CONVERSATIONS; those over `config.max_length` tokens are rejected, never cut.
+        lora: parameters of a new adapter; None trains all weights.
 
     Raises:
-        ValueError: if nothing is left to train on, `start` is no adapter on this base, or the base's chat template
-            cannot be trained with (`templates.training_template`) or refuses a conversation.
+        ValueError: if no conversation is left, `start` is no adapter on this base, or the base's chat template has no
+            training template or refuses a conversation.
     """
-    told = {"base": base, "start": start, "conversations": conversations, "config": config, "lora": lora}
-    return trained_by(launcher, "sft", scratch, name, threads, {**told, "seed": seed, "blocks": blocks})
+    job = TrainingJob("sft", name, base, start, conversations, config, lora, blocks, seed, threads, launcher)
+    return launch_training(job, train_sft, scratch)
 
 
-def train_at(
-    place: TrainingRunDir,
-    launcher: Launcher,
-    name: str,
-    threads: int | None,
-    base: Policy,
-    start: Policy | None,
-    conversations: pa.Table,
-    config: FineTuning,
-    lora: LoraSettings | None,
-    seed: int,
-    blocks: bool,
-) -> Trained:
-    """`fine_tune` at its place, in each of the launcher's processes."""
-    from trl import SFTConfig
-
-    quiet_libraries()
-    trainer_seed = seed_torch(seed, "sft", name, threads)
-    tokenizer = load_tokenizer(base)
+def train_sft(job: TrainingJob, run_dir: TrainingRunDir) -> None:
+    """Run a fine-tuning job, in each of its processes."""
+    config = job.config
+    assert isinstance(config, FineTuning)
+    seed = seed_training(job)
+    tokenizer = load_tokenizer(job.base)
     chat = ChatFormat(tokenizer, training_template(tokenizer))
-    lessons, told_in = _lessons(name, chat, conversations)
-    rows, training_rejects = fitting(
-        name, "conversations", lessons, lambda row: len(row["input_ids"]), config.max_length
-    )
-    learnt, measured = apart(name, rows, [told_in[row] for row, _ in rows], config.held_out, seed)
-    arguments = SFTConfig(**arguments_of(config, launcher, trainer_seed, measured, place))
-    model = load_model(base, config.quantize)  # once the arguments are there: the processes may share it among them
-    trainer = _trainer(config.group_by_length, seed, name)(
-        model=fresh_adapter(model, lora) if start is None else continued_adapter(model, base, start),
+    examples = _encode_conversations(job.name, chat, job.rows)
+    examples, training_rejects = filter_by_length(job.name, "conversations", examples, config.max_length)
+    train, held_out = train_eval_split(job.name, examples, config.held_out, job.seed)
+    arguments = SFTConfig(**trainer_arguments(job, seed, len(held_out) > 0, run_dir))
+    model = load_model(job.base, config.quantization)  # after the arguments, which may shard it over the processes
+    trainer_class = LengthGroupedTrainer if config.group_by_length else SFTTrainer
+    trainer = trainer_class(
+        model=new_adapter(model, job.lora) if job.start is None else load_adapter(model, job.base, job.start),
         args=arguments,
         processing_class=tokenizer,
-        **tables_for(learnt, measured),
+        **trainer_datasets(train, held_out, ["input_ids", "labels"]),
     )
-    return trained(trainer, name, base, start, blocks, config.patience, training_rejects, place)
+    if isinstance(trainer, LengthGroupedTrainer):
+        trainer.batch_seed = (job.seed, "batches", job.name)
+    run_trainer(trainer, job, training_rejects, run_dir)
 
 
-def _lessons(
-    name: str, chat: ChatFormat, conversations: pa.Table
-) -> tuple[list[tuple[str, dict[str, list[int]]]], dict[str, str]]:
-    """What is learned from, by conversation (by conversation and reply where each is a row); and the dialogue of each.
+def dialogue_group(conversation: str, source: str) -> str:
+    """Return the dialogue of a conversation, or the thread of a Reddit dialogue; groups are held out as a whole.
+
+    The mix holds a dialogue from both sides, as `listener:THREAD/COMMENT` and `speaker:THREAD/COMMENT`, and dialogues
+    of one thread may share their first messages.
+    """
+    dialogue = conversation.removeprefix(f"{source}:")
+    reddit = _REDDIT_ID.fullmatch(dialogue)
+    return reddit["thread"] if reddit else dialogue
+
+
+def _encode_conversations(name: str, chat: ChatFormat, conversations: DataFrame) -> DataFrame:
+    """Return training examples: one a conversation, or one a reply where the template changes earlier replies.
 
     Raises:
         ValueError: naming the conversation that the base's template refuses.
     """
-    lessons, told_in = [], {}
-    for row in conversations.select(["conversation_id", "source", "messages"]).to_pylist():
+    examples = []
+    for row in to_rows(conversations[["conversation_id", "source", "messages"]]):
         key = row["conversation_id"]
         try:
-            encoded_here = [*encoded(chat, row["messages"])]
+            encoded = list(encode_conversation(chat, row["messages"]))
         except ValueError as error:
             raise ValueError(f"{name}: conversation {key} of source {row['source']!r}: {error}") from error
-        for number, lesson in enumerate(encoded_here, 1):
-            own = key if chat.grows else f"{key} reply {number}"
-            lessons.append((own, lesson))
-            told_in[own] = spoken_in(key, row["source"])
-    return lessons, told_in
+        for number, example in enumerate(encoded, 1):
+            example_id = key if chat.prefix_preserving else f"{key} reply {number}"
+            group, tokens = dialogue_group(key, row["source"]), len(example["input_ids"])
+            examples.append({"row": example_id, "group": group, "tokens": tokens, **example})
+    return pd.DataFrame(examples, columns=["row", "group", "tokens", "input_ids", "labels"])
 
 
-def spoken_in(conversation: str, source: str) -> str:
-    """The dialogue that a conversation tells, of Reddit its thread; what has the same words is held out together.
+class LengthGroupedTrainer(SFTTrainer):
+    """TRL's trainer with batches of similar length, drawn by seed and epoch.
 
-    Both sides of a dialogue are conversations of the mix, `listener:THREAD/COMMENT` and `speaker:THREAD/COMMENT`, and
-    dialogues of a thread may begin alike.
+    `group_by_length` of transformers draws from a random state that a checkpoint does not restore.
     """
-    dialogue = conversation.removeprefix(f"{source}:")
-    reddit = _REDDIT.fullmatch(dialogue)
-    return reddit["thread"] if reddit else dialogue
+
+    batch_seed: tuple[int, str, str]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        return _EpochSampler(self, [len(ids) for ids in rows["input_ids"]])
 
 
-def _trainer(group_by_length: bool, seed: int, name: str) -> type[SFTTrainer]:
-    """TRL's trainer; where asked with batches of similar length, drawn by seed and epoch.
+class _EpochSampler(LengthGroupedSampler):
+    def __init__(self, trainer: LengthGroupedTrainer, lengths: list[int]) -> None:
+        args = trainer.args
+        super().__init__(args.train_batch_size * args.gradient_accumulation_steps * args.world_size, lengths=lengths)
+        self._trainer = trainer
 
-    The library groups by length too, but by a random state that a checkpoint does not bring back.
-    """
-    import torch
-    from transformers.trainer_pt_utils import LengthGroupedSampler
-    from trl import SFTTrainer
-
-    if not group_by_length:
-        return SFTTrainer
-
-    class Sampler(LengthGroupedSampler):
-        def __init__(self, trainer: SFTTrainer, lengths: list[int]) -> None:
-            args = trainer.args
-            update = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-            super().__init__(update, lengths=lengths)
-            self._trainer = trainer
-
-        def __iter__(self) -> Any:
-            epoch = int(self._trainer.state.epoch or 0)
-            self.generator = torch.Generator().manual_seed(derived_seed(seed, "batches", name, epoch) % 2**63)
-            return super().__iter__()
-
-    class Grouped(SFTTrainer):
-        def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
-            rows = self.train_dataset if train_dataset is None else train_dataset
-            return Sampler(self, [len(ids) for ids in rows["input_ids"]])
-
-    return Grouped
+    def __iter__(self) -> Iterator[int]:
+        epoch = int(self._trainer.state.epoch or 0)
+        self.generator = torch.Generator().manual_seed(derived_seed(*self._trainer.batch_seed, epoch) % 2**63)
+        return super().__iter__()

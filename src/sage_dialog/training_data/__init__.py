@@ -1,1 +1,1 @@
-"""Every builder of training rows: the mix, refinement, preference pairs."""
+"""Builders of training rows: the mix, refinement, preference pairs."""

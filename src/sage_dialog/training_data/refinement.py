@@ -1,98 +1,81 @@
-"""What the next policy learns from: the chosen trajectories, with a share of the first training mix (paper §3.4)."""
+"""Training conversations of the next policy: chosen trajectories and a share of the first training mix (paper §3.4)."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 
-import pyarrow as pa
+import pandas as pd
 
 from sage_dialog.core.seeds import derived_seed, sample_ids, seed_label
-from sage_dialog.dialogue import Message, agent_view
+from sage_dialog.core.tables import DataFrame, conform, from_rows, to_arrow
+from sage_dialog.dialogue import agent_view
 from sage_dialog.schemas import SFT_CONVERSATIONS
 from sage_dialog.selfplay.choices import Choices
-from sage_dialog.selfplay.tables import dialogues_of
+from sage_dialog.selfplay.tables import messages_by_dialogue
+from sage_dialog.training_data.sources import up_to_last_reply
 
 logger = logging.getLogger(__name__)
 
 
 def refinement_mix(
-    trajectories: pa.Table,
-    sft_conversations: pa.Table,
+    trajectories: DataFrame,
+    sft_conversations: DataFrame,
     system_prompt: str | None,
     replay_share: float,
     seed: int,
-    candidates: pa.Table | None = None,
+    candidates: DataFrame | None = None,
     best_share: float = 1.0,
-) -> pa.Table:
-    """Training conversations (schemas.SFT_CONVERSATIONS) from played dialogues.
+) -> DataFrame:
+    """Return training conversations (schemas.SFT_CONVERSATIONS) from self-play trajectories.
 
-    A dialogue counts up to the agent's last message; one in which the agent never spoke is left out.
-    `replay_share` times as many conversations of the first mix, drawn by seed, keep the agent in the habit
-    of its blocks: the selector that picked the trajectories never saw them.
+    A dialogue counts up to the agent's last message; dialogues without one are skipped. A sample of the first mix,
+    `replay_share` times as many conversations, keeps the agent's blocks valid: the selector never reads blocks.
 
     Args:
-        candidates: schemas.CANDIDATES of the same search; needed where `best_share` is less than 1.
-        best_share: of the dialogues in which the agent spoke, those that the selector judged best
-            (`Choices.standing`); among equals the seed decides.
+        candidates: schemas.CANDIDATES of the same search; required where `best_share` is less than 1.
+        best_share: share of the dialogues to keep, best first by `Choices.dialogue_score`; ties are broken by the seed.
 
     Raises:
-        ValueError: if the agent spoke in no dialogue.
+        ValueError: if no dialogue has a message of the agent.
     """
     rows = []
-    silent = 0
-    for situation_id, played in dialogues_of(trajectories).items():
-        spoken = _up_to_last_reply(played)
-        if spoken:
-            messages = list(agent_view(spoken, system_prompt))
-            rows.append({"conversation_id": situation_id, "source": "trajectories", "messages": messages})
-        else:
-            silent += 1
+    dialogues = messages_by_dialogue(to_arrow(trajectories))
+    for situation_id, dialogue in dialogues.items():
+        if messages := up_to_last_reply(dialogue):
+            view = list(agent_view(messages, system_prompt))
+            rows.append({"conversation_id": situation_id, "source": "trajectories", "messages": view})
     if not rows:
         raise ValueError(
-            f"the agent spoke in none of {silent} dialogues, so there is nothing to refine it on; the column `outcome` "
-            "of the trajectories and `invalid_reason` of the candidates say why. Train the first policy longer, lower "
-            "self_play.agent.temperature or raise self_play.agent.max_new_tokens"
+            f"no message of the agent in {len(dialogues)} dialogues, so there is nothing to refine it on; see the "
+            "column `outcome` of the trajectories and `invalid_reason` of the candidates. Train the first policy "
+            "longer, lower self_play.agent.temperature or raise self_play.agent.max_new_tokens"
         )
-    if silent:
-        logger.info("%d of %d dialogues hold no reply of the agent and are left out", silent, silent + len(rows))
+    if silent := len(dialogues) - len(rows):
+        logger.info("%d of %d dialogues have no message of the agent and are skipped", silent, len(dialogues))
+    conversations = from_rows(rows, SFT_CONVERSATIONS)
     if best_share < 1:
         if candidates is None:
-            raise ValueError("best_share ranks dialogues by the choices among their candidates; give the candidates")
-        best = _best([str(row["conversation_id"]) for row in rows], Choices(candidates), best_share, seed)
-        logger.info("%d of %d dialogues, those judged best, are learned from", len(best), len(rows))
-        rows = [row for row in rows if row["conversation_id"] in best]
-    return pa.concat_tables(
-        [
-            pa.Table.from_pylist(rows, schema=SFT_CONVERSATIONS),
-            _replay(sft_conversations, round(replay_share * len(rows)), seed),
-        ]
-    )
+            raise ValueError("best_share ranks dialogues by their candidates; pass the candidates of the search")
+        best = _best_dialogues(conversations["conversation_id"], Choices(to_arrow(candidates)), best_share, seed)
+        logger.info("%d of %d dialogues are kept, best first", len(best), len(conversations))
+        conversations = conversations[conversations["conversation_id"].isin(best)]
+    replayed = _sample_replay(sft_conversations, round(replay_share * len(conversations)), seed)
+    return pd.concat([conversations, replayed], ignore_index=True)
 
 
-def _best(situations: Sequence[str], choices: Choices, share: float, seed: int) -> set[str]:
+def _best_dialogues(situations: Sequence[str], choices: Choices, share: float, seed: int) -> list[str]:
     ranked = sorted(
         situations,
         key=lambda name: (
-            *(-number for number in choices.standing(name)),
+            *(-score for score in choices.dialogue_score(name)),
             derived_seed(seed, "best trajectories", name),
         ),
     )
-    return set(ranked[: max(1, round(share * len(ranked)))])
+    return ranked[: max(1, round(share * len(ranked)))]
 
 
-def _up_to_last_reply(messages: Sequence[Message]) -> Sequence[Message]:
-    last = max((turn for turn, message in enumerate(messages) if message.role == "assistant"), default=-1)
-    return messages[: last + 1]
-
-
-def _replay(conversations: pa.Table, size: int, seed: int) -> pa.Table:
-    names = [
-        f"{seed_label(source)}/{seed_label(name)}"
-        for source, name in zip(
-            conversations["source"].to_pylist(), conversations["conversation_id"].to_pylist(), strict=True
-        )
-    ]
-    drawn = set(sample_ids(names, size, seed, "replay"))
-    replayed = conversations.filter(pa.array([name in drawn for name in names], pa.bool_()))
-    return replayed.select(SFT_CONVERSATIONS.names).cast(SFT_CONVERSATIONS)
+def _sample_replay(conversations: DataFrame, size: int, seed: int) -> DataFrame:
+    ids = conversations["source"].map(seed_label) + "/" + conversations["conversation_id"].map(seed_label)
+    sample = sample_ids(ids.tolist(), size, seed, "replay")
+    return conform(conversations[ids.isin(sample)], SFT_CONVERSATIONS)

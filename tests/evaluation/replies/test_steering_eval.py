@@ -12,9 +12,9 @@ from sage_dialog.datasets.schema import TableSchema
 from sage_dialog.dialogue import Message
 from sage_dialog.evaluation.replies.steering_eval import UNSTEERED, Opening, Row, Setting, play_grid, steering_eval
 from sage_dialog.evaluation.statistics import clustered_share
-from sage_dialog.inference.engine import Finish, Prompt, Sample
+from sage_dialog.inference.engine import FinishReason, Prompt, Sample
 from sage_dialog.roles.offline.annotator import OfflineAnnotator
-from sage_dialog.roles.protocols import Labelled, Rejected
+from sage_dialog.roles.protocols import LabelledUtterance, RejectedDialogue
 from sage_dialog.sac import Chain, Intent, render
 from sage_dialog.schemas import STEERING_GRID
 
@@ -23,7 +23,7 @@ HUMOR, COMFORT = Setting("a_motivation", ("humor",)), Setting("a_motivation", ("
 
 
 def reply(said: str, motivation: str | None = None, topics: tuple[str, ...] = ()) -> Sample:
-    return Sample(render(Chain(Intent("sharing"), Intent(motivation, None, topics), said)), 9, Finish.STOP)
+    return Sample(render(Chain(Intent("sharing"), Intent(motivation, None, topics), said)), 9, FinishReason.STOP)
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Engine:
     asked: list[tuple[list[Prompt], Steering | None]] = field(default_factory=list)
     fingerprint_inputs: Mapping[str, object] = field(default_factory=dict)
 
-    def sample(self, policy, prompts, sampling, samples=1, steering=None, heard=None) -> list[list[Sample]]:
+    def sample(self, policy, prompts, sampling, samples=1, steering=None, on_text=None) -> list[list[Sample]]:
         assert samples == 1
         self.asked.append((prompts, steering))
         answers = [self.answer(prompt.messages[-1]["content"], steering) for prompt in prompts]
@@ -53,7 +53,11 @@ class Annotator:
         for dialogue in dialogues:
             self.seen.append(dialogue)
             intent = self.reads.get(dialogue[-1].text, Intent())
-            yield Rejected("no") if intent is None else tuple(Labelled(intent, said.text) for said in dialogue)
+            yield (
+                RejectedDialogue("no")
+                if intent is None
+                else tuple(LabelledUtterance(intent, said.text) for said in dialogue)
+            )
 
 
 def openings(*texts: str) -> list[Opening]:
@@ -126,8 +130,8 @@ def test_of_a_set_of_topics_each_counts() -> None:
 
 
 def test_what_cannot_be_read_takes_nothing_and_is_not_shown_to_the_annotator(caplog: pytest.LogCaptureFixture) -> None:
-    broken = Sample("{u_motivation: sharing, oh", 5, Finish.LENGTH)
-    cut = Sample(reply("Half a", "humor").text, 9, Finish.LENGTH)
+    broken = Sample("{u_motivation: sharing, oh", 5, FinishReason.LENGTH)
+    cut = Sample(reply("Half a", "humor").text, 9, FinishReason.LENGTH)
     answers = {"a": broken, "b": None, "c": reply("  ", "humor"), "d": cut, "e": reply("What?", "humor")}
     annotator = Annotator({"Half a": Intent("humor"), "What?": None})
     rows = grid(lambda text, steering: answers[text], [HUMOR], "abcde", annotator)
@@ -175,7 +179,7 @@ def test_the_labels_of_the_offline_annotator_are_those_it_gives() -> None:
 
 
 def test_the_score_can_be_had_from_the_table_again() -> None:
-    answers = {"a": reply("Ha.", "humor"), "b": Sample("oh", 1, Finish.STOP), "c": None}
+    answers = {"a": reply("Ha.", "humor"), "b": Sample("oh", 1, FinishReason.STOP), "c": None}
     rows = grid(
         lambda text, steering: answers[text], [UNSTEERED, HUMOR, COMFORT], "abc", Annotator({"Ha.": Intent("humor")})
     )

@@ -96,12 +96,12 @@ def meeting(func: Any, args: Any, kwargs: Any) -> Any:
         given, named = tree_map(lambda value: value.held if isinstance(value, There) else value, (args, kwargs))
         out = func(*given, **named)
 
-    def placed(value: Any) -> Any:
+    def place(value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
             return value
         return own[id(value)] if id(value) in own else There(value)
 
-    return tree_map(placed, out) if there else out
+    return tree_map(place, out) if there else out
 
 
 def moved(model: torch.nn.Module) -> None:
@@ -137,7 +137,7 @@ def test_all_that_meets_in_sampling_is_on_the_models_device(base: Policy, monkey
     assert engine._model.device == ELSEWHERE
     pieces: list[str] = []
     with elsewhere():
-        replies = engine.sample("sage_0", PROMPTS, FREE, samples=8, heard=pieces.append)
+        replies = engine.sample("sage_0", PROMPTS, FREE, samples=8, on_text=pieces.append)
     assert replies == expected
     assert "".join(pieces) == replies[0][0].text
     assert any(sample.finished for row in replies for sample in row)  # rows were dropped
@@ -146,13 +146,13 @@ def test_all_that_meets_in_sampling_is_on_the_models_device(base: Policy, monkey
 def test_so_it_is_where_a_reply_is_steered() -> None:
     import numpy as np
 
-    from sage_dialog.inference.steering import Place
+    from sage_dialog.inference.steering import GuideState
 
     barred = np.array([0, 0, -np.inf, 0, 0, 0], np.float32)
     places = [
-        Place(None, b"", [1, 3], [2.0, 1.0], barred),  # type: ignore[arg-type]
+        GuideState(None, b"", [1, 3], [2.0, 1.0], barred),  # type: ignore[arg-type]
         None,
-        Place(None, b"", [], [], None),  # type: ignore[arg-type]
+        GuideState(None, b"", [], [], None),  # type: ignore[arg-type]
     ]
     logits = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
     expected = decoding.steered(logits, places, 1.5)

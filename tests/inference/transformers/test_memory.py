@@ -84,15 +84,15 @@ def test_the_estimate_bounds_what_is_allocated_and_not_by_much(name: str) -> Non
 
 
 def test_the_estimate_has_room_for_steering() -> None:
-    from sage_dialog.inference.steering import Place
+    from sage_dialog.inference.steering import GuideState
 
     model = model_of(MODELS["many words"])
     barred = np.zeros(9000, np.float32)
 
     class Guide:
-        start = Place(None, b"", list(range(20)), [1.0] * 20, barred)  # type: ignore[arg-type]
+        start = GuideState(None, b"", list(range(20)), [1.0] * 20, barred)  # type: ignore[arg-type]
 
-        def after(self, place: Place, token: int) -> Place:
+        def after(self, place: GuideState, token: int) -> GuideState:
             return place
 
     for batch in ((1, 8, 1, 4), (4, 40, 16, 5)):

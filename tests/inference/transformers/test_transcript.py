@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_dialog.inference.transformers.detokenizer import Transcript, text_of
+from sage_dialog.inference.transformers.detokenizer import IncrementalDetokenizer, decode_tokens
 
 pytest.importorskip("transformers")
 
@@ -57,7 +57,7 @@ TOKENIZERS = {make.__name__: fast(make) for make in (words, byte_level, sentence
 def pieces_of(tokenizer: Any, tokens: list[int]) -> list[str]:
     """What was heard after each token, and last what was held back."""
     heard: list[str] = []
-    transcript = Transcript(tokenizer, heard.append)
+    transcript = IncrementalDetokenizer(tokenizer, heard.append)
     after = []
     for token in tokens:
         before = len(heard)
@@ -76,7 +76,7 @@ def test_the_pieces_are_the_text_whatever_the_tokens(name: str, data: st.DataObj
     some = st.integers(0, len(tokenizer) + 1)  # two beyond the last: padded embeddings
     letters = st.sampled_from(LETTERS + "\ufffd\n").map(lambda letter: letter_tokens(tokenizer, letter))
     tokens = joined(data.draw(st.lists(some.map(lambda token: [token]) | letters, max_size=15)))
-    assert "".join(pieces_of(tokenizer, tokens)) == text_of(tokenizer, tokens)
+    assert "".join(pieces_of(tokenizer, tokens)) == decode_tokens(tokenizer, tokens)
 
 
 def joined(parts: list[list[int]]) -> list[int]:

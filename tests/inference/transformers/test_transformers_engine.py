@@ -77,14 +77,14 @@ def test_adapters_write_the_same_in_batches_of_any_size_and_order(
 def test_the_reply_is_heard_in_whichever_batch_it_is_written(base: Policy) -> None:
     engine = TransformersEngine(base, [], seed=3, threads=1, memory_gb=1e-9)
     pieces: list[str] = []
-    replies = engine.sample("sage_0", prompts_of(3, 40, 11), FREE, samples=2, heard=pieces.append)
+    replies = engine.sample("sage_0", prompts_of(3, 40, 11), FREE, samples=2, on_text=pieces.append)
     assert "".join(pieces) == replies[0][0].text
 
 
 def test_nothing_is_heard_of_a_first_prompt_without_room(base: Policy) -> None:
     pieces: list[str] = []
     engine = TransformersEngine(base, [], seed=3, threads=1)
-    assert [len(row) for row in engine.sample("sage_0", prompts_of(90, 5), FREE, heard=pieces.append)] == [0, 1]
+    assert [len(row) for row in engine.sample("sage_0", prompts_of(90, 5), FREE, on_text=pieces.append)] == [0, 1]
     assert pieces == []
 
 

@@ -21,7 +21,7 @@ from sage_dialog.core.policies import Policy
 from sage_dialog.inference.engine import Prompt
 from sage_dialog.llm.budget import CapReachedError
 from sage_dialog.llm.completions import CompletionRequest, Continuation
-from sage_dialog.llm.requests import NoReplyError, RefusedError
+from sage_dialog.llm.requests import RequestFailedError, RequestRejectedError
 from sage_dialog.llm.response_cache import ResponseCache
 from sage_dialog.sac import Chain, parse
 
@@ -33,7 +33,7 @@ from sampling import PROMPTS, SAMPLING
 from test_engines import FREE, prompts_of
 from test_self_play import searched
 
-from sage_dialog.inference.transformers.detokenizer import text_of
+from sage_dialog.inference.transformers.detokenizer import decode_tokens
 from sage_dialog.inference.vllm.completions_engine import CompletionsEngine
 from sage_dialog.inference.vllm.served_policies import served_name
 from sage_dialog.inference.vllm.streaming import Listener
@@ -103,29 +103,44 @@ def test_another_name_of_a_field(serve: Serve, open_engine: Open) -> None:
     ],
 )
 def test_a_server_that_cannot_is_told_apart(serve: Serve, open_engine: Open, how: dict[str, Any], said: str) -> None:
-    with pytest.raises(RefusedError, match=said):
+    with pytest.raises(RequestRejectedError, match=said):
         open_engine(serve(**how).url).sample("sage_0", prompts_of(5), FREE, samples=4)
 
 
 def test_takes_is_spoken_of_only_where_it_helps(serve: Serve, open_engine: Open) -> None:
-    with pytest.raises(RefusedError, match=r"\(401\).*Look at the key\.$"):
+    with pytest.raises(RequestRejectedError, match=r"\(401\).*Check the key\.$"):
         open_engine(serve(script=["401"]).url).sample("sage_0", prompts_of(5), FREE)
 
 
 @pytest.mark.parametrize(
     ("choices", "n", "raised", "said"),
     [
-        ([], 1, NoReplyError, "holds no choices"),
-        ([{"text": "a", "finish_reason": "stop"}, {"text": "b"}], 3, NoReplyError, "ends before a choice of it does"),
-        ([{"text": "a", "finish_reason": "stop"}] * 2, 1, RefusedError, "gave 2 samples where one was asked for"),
-        ([{"text": "a", "finish_reason": "stop"}] * 2, 3, RefusedError, "gave 2 of 3 samples that `n` asked for"),
+        ([], 1, RequestFailedError, "holds no choices"),
+        (
+            [{"text": "a", "finish_reason": "stop"}, {"text": "b"}],
+            3,
+            RequestFailedError,
+            "ends before a choice of it does",
+        ),
+        (
+            [{"text": "a", "finish_reason": "stop"}] * 2,
+            1,
+            RequestRejectedError,
+            "gave 2 samples where one was asked for",
+        ),
+        (
+            [{"text": "a", "finish_reason": "stop"}] * 2,
+            3,
+            RequestRejectedError,
+            "gave 2 of 3 samples that `n` asked for",
+        ),
     ],
 )
 def test_what_is_not_whole_may_pass_and_what_is_too_few_not(
     choices: list[dict[str, str]], n: int, raised: type[Exception], said: str
 ) -> None:
     with pytest.raises(raised, match=said):
-        CompletionRequest("policy", "sage_0", (1,), n=n).read({"choices": choices}, 1, 1)
+        CompletionRequest("policy", "sage_0", (1,), n=n).parse({"choices": choices}, 1, 1)
 
 
 def test_what_renders_and_decodes_here_decides_too(open_engine: Open) -> None:
@@ -144,7 +159,7 @@ def test_faults_that_pass_are_survived(serve: Serve, open_engine: Open, heard: l
     last = "half" if heard is None else "early"
     server = serve(script=["429", "half", "500", "reset", "no json", last])
     replies = open_engine(server.url).sample(
-        "sage_0", prompts_of(5, 9), FREE, samples=3, heard=None if heard is None else heard.append
+        "sage_0", prompts_of(5, 9), FREE, samples=3, on_text=None if heard is None else heard.append
     )
     assert replies == expected
     assert len(server.calls) == 8
@@ -153,15 +168,15 @@ def test_faults_that_pass_are_survived(serve: Serve, open_engine: Open, heard: l
 
 def test_a_server_that_stays_broken_ends_it(serve: Serve, open_engine: Open) -> None:
     engine = open_engine(serve(script=["500"] * 3).url, endpoint={"attempts": 3})
-    with pytest.raises(NoReplyError, match="not now"):
+    with pytest.raises(RequestFailedError, match="not now"):
         engine.sample("sage_0", prompts_of(5), FREE)
 
 
 def test_another_reply_than_the_one_heard_is_not_passed_off_as_it(serve: Serve, open_engine: Open) -> None:
     server = serve(script=["half"], ignores=["seed"])
     engine = open_engine(server.url, endpoint={"attempts": 2})
-    with pytest.raises(NoReplyError, match="another reply than the one that was heard"):
-        engine.sample("sage_0", prompts_of(9), FREE, heard=lambda piece: None)
+    with pytest.raises(RequestFailedError, match="another reply than the one that was heard"):
+        engine.sample("sage_0", prompts_of(9), FREE, on_text=lambda piece: None)
 
 
 def test_nothing_is_asked_twice_and_the_server_not_even_looked_at(
@@ -171,7 +186,7 @@ def test_nothing_is_asked_twice_and_the_server_not_even_looked_at(
     first = open_engine(server.url, policies=adapters).sample("sage_1", prompts_of(5, 9), FREE, samples=3)
     pieces: list[str] = []
     gone = open_engine("http://127.0.0.1:9/v1", policies=adapters)
-    assert gone.sample("sage_1", prompts_of(5, 9), FREE, samples=3, heard=pieces.append) == first
+    assert gone.sample("sage_1", prompts_of(5, 9), FREE, samples=3, on_text=pieces.append) == first
     assert "".join(pieces) == first[0][0].text
     assert len(server.calls) == 2
 
@@ -251,7 +266,7 @@ def test_the_key_is_sent_and_stands_nowhere_else(
     engine.sample("sage_0", prompts_of(5), FREE)
     assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
     server.refuses = ["top_k"]
-    with pytest.raises(RefusedError) as refusal:
+    with pytest.raises(RequestRejectedError) as refusal:
         engine.sample("sage_0", prompts_of(6), FREE)
     shown = [caplog.text, str(refusal.value), repr(refusal.value.__context__), repr(engine.fingerprint_inputs)]
     assert not any(KEY in text for text in shown)
@@ -324,14 +339,14 @@ def test_what_goes_on_with_a_reply_is_heard_as_it_stands_there(writer: Policy) -
 
     tokenizer = AutoTokenizer.from_pretrained(writer.path)
     tokens = tokenizer("x So it is. Why? {é}", add_special_tokens=False)["input_ids"]
-    text = text_of(tokenizer, tokens)
+    text = decode_tokens(tokenizer, tokens)
     for cut in range(len(tokens)):
         pieces: list[str] = []
         listener = Listener(tokenizer, pieces.append, tokens[:cut])
         for end in range(cut, len(tokens) + 1):
             listener.read({"choices": [{"index": 0, "text": "?", "token_ids": tokens[cut:end]}]})
         listener.end(Continuation("?", tokens[cut:], "stop"))
-        assert "".join(pieces) == text[len(text_of(tokenizer, tokens[:cut])) :]
+        assert "".join(pieces) == text[len(decode_tokens(tokenizer, tokens[:cut])) :]
 
 
 def test_a_server_that_steers_by_itself_gets_it_with_the_request(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_dialog.inference.transformers.detokenizer import text_of
+from sage_dialog.inference.transformers.detokenizer import decode_tokens
 from sage_dialog.inference.vllm.streaming import Listener, plain_text
 from sage_dialog.llm.completions import Continuation
 
@@ -43,7 +43,7 @@ def test_a_servers_text_is_read_as_the_tokens_are(name: str, data: st.DataObject
     tokens = data.draw(st.lists(some, max_size=8))
     before, whole = (tokenizer.decode(ids, skip_special_tokens=True) for ids in (prompt, prompt + tokens))
     told = whole[len(before) :]
-    assert plain_text(tokenizer, told) == "".join(heard_of(tokenizer, told)) == text_of(tokenizer, tokens)
+    assert plain_text(tokenizer, told) == "".join(heard_of(tokenizer, told)) == decode_tokens(tokenizer, tokens)
 
 
 @given(st.lists(st.sampled_from(["<end>", "<", "<en", "end>", "<e", "a", " "]), max_size=12).map("".join))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sage_dialog.core.policies import Policy
-from sage_dialog.llm.requests import RefusedError
+from sage_dialog.llm.requests import RequestRejectedError
 
 pytest.importorskip("torch")
 
@@ -28,7 +28,7 @@ def test_no_server_is_told_with_the_command_that_starts_one(
     open_engine: Open, base: Policy, adapters: tuple[Policy, ...]
 ) -> None:
     engine = open_engine("http://127.0.0.1:9/v1", policies=adapters)
-    with pytest.raises(RefusedError, match=r"127\.0\.0\.1:9/v1 does not say") as refusal:
+    with pytest.raises(RequestRejectedError, match=r"127\.0\.0\.1:9/v1 does not say") as refusal:
         engine.sample("sage_0", prompts_of(5), FREE)
     command = str(refusal.value).splitlines()[-1]
     assert command.split() == [
@@ -73,7 +73,9 @@ def test_no_server_is_started_for_what_another_server_would_not_mend(
     serve: Serve, open_engine: Open, adapters: tuple[Policy, Policy], looks: list[str]
 ) -> None:
     engine = open_engine(serve(looks=looks).url, policies=adapters, endpoint={"attempts": 3})
-    with pytest.raises(RefusedError, match="Look at the key" if "401" in looks else "the server failed") as refusal:
+    with pytest.raises(
+        RequestRejectedError, match="Check the key" if "401" in looks else "the server failed"
+    ) as refusal:
         engine.sample("sage_1", prompts_of(5), FREE)
     assert "vllm serve" not in str(refusal.value)
 
@@ -112,7 +114,7 @@ def test_names_of_ones_own_are_served_already_and_revisions_still_kept_apart(
     for policy in ("sage_0", "sage_1", "sage_1"):
         open_engine(server.url, policies=adapters, names=names).sample(policy, prompts_of(5), FREE)
     assert [call["model"] for call in server.calls] == ["mine", "mine"]
-    with pytest.raises(RefusedError, match=r"model theirs does not exist.*Look at base_urls and model\.$"):
+    with pytest.raises(RequestRejectedError, match=r"model theirs does not exist.*Check base_urls and model\.$"):
         open_engine(server.url, policies=adapters, names={**names, "sage_2": "theirs"}).sample(
             "sage_2", prompts_of(5), FREE
         )
@@ -121,10 +123,12 @@ def test_names_of_ones_own_are_served_already_and_revisions_still_kept_apart(
 def test_a_server_that_loads_no_adapters_is_told_with_the_command(
     serve: Serve, open_engine: Open, adapters: tuple[Policy, Policy]
 ) -> None:
-    with pytest.raises(RefusedError, match=r"(?s)did not load the adapter sage_1-.*RUNTIME_LORA.*--enable-lora"):
+    with pytest.raises(
+        RequestRejectedError, match=r"(?s)did not load the adapter sage_1-.*RUNTIME_LORA.*--enable-lora"
+    ):
         open_engine(serve(loads=False).url, policies=adapters).sample("sage_1", prompts_of(5), FREE)
 
 
 def test_what_servers_may_take_is_documented() -> None:
-    documented = (Path(__file__).parents[2] / "docs/generation.md").read_text()
+    documented = (Path(__file__).parents[3] / "docs/generation.md").read_text()
     assert [name for name in Takes.model_fields if f"`{name}`" not in documented] == []

@@ -15,14 +15,14 @@ from block_writers import END, SPARE, TEMPLATE, block_writer
 from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.inference.engine import Sample
 from sage_dialog.sac import Chain, Intent, parse, render
-from sage_dialog.sac.grammar import Form
+from sage_dialog.sac.grammar import BlockGrammar
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from transformers import DynamicCache  # noqa: E402
 
-from sage_dialog.inference.steering import Guide, Place, Vocabulary  # noqa: E402
+from sage_dialog.inference.steering import Guide, GuideState, Vocabulary  # noqa: E402
 from sage_dialog.inference.transformers.decoding import decode, draw, penalised, steered  # noqa: E402
 from sage_dialog.inference.transformers.engine import TransformersEngine  # noqa: E402
 from sage_dialog.inference.vllm.steered_completions import (  # noqa: E402
@@ -76,9 +76,9 @@ class Served:
     def text(self, tokens: list[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def sample(self, guide: Guide, draws: np.ndarray, heard: Callable[[str], None] | None = None) -> Sample:
+    def sample(self, guide: Guide, draws: np.ndarray, on_text: Callable[[str], None] | None = None) -> Sample:
         self.draws, self.asked, self.drawn = draws, list[dict[str, Any]](), 0
-        return asyncio.run(steered_sample(self.complete, guide, self.prompt, self.sampling, int, self.text, heard))
+        return asyncio.run(steered_sample(self.complete, guide, self.prompt, self.sampling, int, self.text, on_text))
 
     async def complete(self, prompt: Sequence[int], **asked: Any) -> Completion:
         self.asked.append(asked)
@@ -88,16 +88,16 @@ class Served:
             token = self._drawn(tokens, cache, **asked)
             self.drawn += 1
             if token == END:
-                return self._heard(reply, written, "end", asked)
+                return self._complete(reply, written, "end", asked)
             tokens.append(token)
             written.append(token)
             if self.stops and asked["stop"] and asked["stop"] in self.text(tokens[len(prompt) :]):
-                return self._heard(reply, written, "stop", asked)
-        return self._heard(reply, written, "length", asked)
+                return self._complete(reply, written, "stop", asked)
+        return self._complete(reply, written, "length", asked)
 
-    def _heard(self, reply: list[int], written: list[int], finish: Any, asked: dict[str, Any]) -> Completion:
-        if asked["heard"]:
-            asked["heard"](self.text([*reply, *written])[len(self.text(reply)) :])
+    def _complete(self, reply: list[int], written: list[int], finish: Any, asked: dict[str, Any]) -> Completion:
+        if asked["on_text"]:
+            asked["on_text"](self.text([*reply, *written])[len(self.text(reply)) :])
         return Completion(written, finish)
 
     @torch.inference_mode()
@@ -191,7 +191,7 @@ def test_who_listens_changes_no_request(engine: TransformersEngine, boosts: str)
     served.sample(guide, draws_of(0))
     silent = served.asked
     served.sample(guide, draws_of(0), [].append)
-    assert [request | {"heard": None} for request in served.asked] == silent
+    assert [request | {"on_text": None} for request in served.asked] == silent
 
 
 def test_what_is_heard_is_the_text(engine: TransformersEngine) -> None:
@@ -214,8 +214,8 @@ def test_no_letter_is_heard_in_halves(letters: Vocabulary) -> None:
     async def complete(prompt: Sequence[int], **asked: Any) -> Completion:
         """Stops within the letter behind the blocks."""
         rest = tokens[len(prompt) :]
-        if asked["heard"]:
-            asked["heard"](decoded(rest))
+        if asked["on_text"]:
+            asked["on_text"](decoded(rest))
             return Completion(rest, "end")
         return Completion(rest[:1] if asked["max_tokens"] == 1 else rest[:-2], "stop")
 
@@ -250,7 +250,7 @@ def test_given_values_are_always_taken_and_the_message_parses(
     guide = served.guide(Steering(fixed=given))
     samples = [served.sample(guide, draws_of(number)) for number in range(4)]
     for sample in samples:
-        assert Form.given(given).start().feed(sample.text), sample.text
+        assert BlockGrammar.with_values(given).start().feed(sample.text), sample.text
         assert not sample.finished or isinstance(parse(sample.text), Chain)
     assert sum(sample.finished for sample in samples) >= 2
 
@@ -259,7 +259,7 @@ def test_what_is_given_stands_in_the_tokenizers_own_tokens(engine: TransformersE
     served = Served(engine, SAMPLING)
     guide = served.guide(Steering(fixed=GIVEN["all"]))
     served.sample(guide, draws_of(0))
-    place: Place | None = guide.start
+    place: GuideState | None = guide.start
     certain = []
     while place is not None and place.only is not None:
         certain.append(place.only)
@@ -337,13 +337,13 @@ def test_free_values_within_the_form_have_the_probabilities_that_they_have_in_pr
     sampling = SamplingConfig(temperature=temperature, top_k=1000, max_new_tokens=given + 2)
 
     expected: dict[str, float] = {}
-    place: Place | None = guide.start
+    place: GuideState | None = guide.start
     for byte in b"{u_motivation: calm, u_emotion: ":
         assert place is not None
         assert place.only == token[bytes([byte])]
         place = guide.after(place, place.only)
 
-    def go_on(place: Place | None, tokens: list[int], probability: float) -> None:
+    def go_on(place: GuideState | None, tokens: list[int], probability: float) -> None:
         if len(tokens) == sampling.max_new_tokens:
             expected[f"{tokens}length"] = probability
             return

@@ -18,14 +18,14 @@ from block_writers import END, block_writer
 
 from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.sac import Chain, parse
-from sage_dialog.sac.grammar import Form
+from sage_dialog.sac.grammar import BlockGrammar
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
-from sage_dialog.inference.steering import Guide, Place, Vocabulary  # noqa: E402
+from sage_dialog.inference.steering import Guide, GuideState, Vocabulary  # noqa: E402
 from sage_dialog.inference.transformers.decoding import decode, draw, penalised, steered  # noqa: E402
 from sage_dialog.inference.transformers.shared_prefix import IMPLEMENTATION  # noqa: E402
 from sage_dialog.inference.vllm.logits_processor import SteeringProcessor  # noqa: E402
@@ -269,7 +269,7 @@ def test_a_penalty_that_comes_later_leaves_boosts_their_strength(served: Served)
     vocabulary, size = Vocabulary(served.tokenizer), served.model.config.vocab_size
     written = [token for token, _, _ in vocabulary.encode(text)]
     guide = Guide(vocabulary, steering, END, size)
-    place: Place | None = guide.start
+    place: GuideState | None = guide.start
     for token in written:
         place = place and guide.after(place, token)
     assert place is not None
@@ -308,7 +308,7 @@ def test_keywords_come_more_often_and_given_values_always(served: Served) -> Non
     assert rates[2] > 0.95
     given: dict[str, Any] = {"a_motivation": "teasing", "u_topic": ()}
     texts = replies(Steering(fixed=given))
-    assert all(Form.given(given).start().feed(text) for text in texts)
+    assert all(BlockGrammar.with_values(given).start().feed(text) for text in texts)
     assert sum("u_topic: []} {a_motivation: teasing, " in text for text in texts) == len(texts)
     assert sum(isinstance(parse(text), Chain) for text in texts) > 10
 

@@ -12,11 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_dialog.dialogue import Message
-from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError, Request, TooManyFailuresError
-from sage_dialog.roles.llm.annotator import LLMAnnotator, kept
+from sage_dialog.llm.requests import (
+    FailureReason,
+    Request,
+    RequestFailedError,
+    RequestRejectedError,
+    TooManyFailuresError,
+)
+from sage_dialog.roles.llm.annotator import LLMAnnotator, similarity
 from sage_dialog.roles.llm.parsing import UnreadableError
-from sage_dialog.roles.protocols import Labelled, Rejected
-from sage_dialog.sac import Annotated, Chain, Intent, augment, parse
+from sage_dialog.roles.protocols import LabelledUtterance, RejectedDialogue
+from sage_dialog.sac import Chain, Intent, parse
+from sage_dialog.sac.augmentation import augment
 
 DIALOGUE = (
     Message("user", "my dog ran away yesturday n i cant sleep"),
@@ -34,17 +41,19 @@ BRIDGE = "Where have you looked?"
 TURNS: list[dict[str, Any]] = [
     {
         "turn": number,
-        "speaker": said.role,
+        "speaker": message.role,
         "motivation": "venting",
         "emotion": "worried",
         "topics": ["lost dog"],
         "text": text,
         "question": BRIDGE if number == 2 else None,
     }
-    for number, (said, text) in enumerate(zip(DIALOGUE, TEXTS, strict=True), start=1)
+    for number, (message, text) in enumerate(zip(DIALOGUE, TEXTS, strict=True), start=1)
 ]
 INTENT = Intent("venting", "worried", ("lost dog",))
-LABELLED = tuple(Labelled(INTENT, f"{text} {BRIDGE}" if position == 1 else text) for position, text in enumerate(TEXTS))
+LABELLED = tuple(
+    LabelledUtterance(INTENT, f"{text} {BRIDGE}" if position == 1 else text) for position, text in enumerate(TEXTS)
+)
 ODD = '{u_motivation: x} [topics], "so": it\'s {{ 7 }} {% if %} <b>\n\n[user]\n3. user: hm'
 
 
@@ -85,8 +94,8 @@ SWAPPED = json.dumps({"turns": [TURNS[1], TURNS[0], *TURNS[2:]]})
         without(1, "question"),
     ],
 )
-def test_a_good_reply_is_read_however_it_is_wrapped(annotator: LLMAnnotator, reply: str) -> None:
-    assert annotator.read(reply, DIALOGUE) == LABELLED
+def test_a_good_response_is_parsed_within_other_text(annotator: LLMAnnotator, reply: str) -> None:
+    assert annotator.parse(reply, DIALOGUE) == LABELLED
 
 
 @pytest.mark.parametrize(
@@ -117,21 +126,21 @@ def test_a_good_reply_is_read_however_it_is_wrapped(annotator: LLMAnnotator, rep
         (f"{GOOD}\n{changed(1, emotion='sad')}", "it has 2 lists of turns"),
     ],
 )
-def test_a_reply_that_does_not_fit_the_dialogue_is_told_why(annotator: LLMAnnotator, reply: str, error: str) -> None:
+def test_an_unusable_response_names_the_error(annotator: LLMAnnotator, reply: str, error: str) -> None:
     with pytest.raises(UnreadableError) as raised:
-        annotator.read(reply, DIALOGUE)
+        annotator.parse(reply, DIALOGUE)
     assert error in str(raised.value)
 
 
 @pytest.mark.parametrize("nothing", [None, "null", "None", " ", "N/A", "{}"])
-def test_what_says_nothing_is_no_label(annotator: LLMAnnotator, nothing: str | None) -> None:
+def test_empty_labels_become_none(annotator: LLMAnnotator, nothing: str | None) -> None:
     reply = changed(1, motivation=nothing, emotion=nothing, topics=[nothing])
-    assert annotator.read(reply, DIALOGUE)[0].intent == Intent()
-    assert annotator.read(changed(1, topics=nothing), DIALOGUE)[0].intent.topics == ()
+    assert annotator.parse(reply, DIALOGUE)[0].intent == Intent()
+    assert annotator.parse(changed(1, topics=nothing), DIALOGUE)[0].intent.topics == ()
 
 
 def test_labels_fit_the_chain_and_topics_are_a_few(annotator: LLMAnnotator) -> None:
-    labels = annotator.read(changed(1, emotion="Sad: {very}\n", topics=["a, b", "c", "d", "e"]), DIALOGUE)
+    labels = annotator.parse(changed(1, emotion="Sad: {very}\n", topics=["a, b", "c", "d", "e"]), DIALOGUE)
     assert labels[0].intent == Intent("venting", "sad very", ("a b", "c", "d"))
 
 
@@ -152,7 +161,7 @@ def test_labels_fit_the_chain_and_topics_are_a_few(annotator: LLMAnnotator) -> N
 def test_a_bridging_question_goes_only_where_one_helps(
     annotator: LLMAnnotator, number: int, fields: dict[str, Any], text: str
 ) -> None:
-    assert annotator.read(changed(number, **fields), DIALOGUE)[number - 1] == Labelled(INTENT, text)
+    assert annotator.parse(changed(number, **fields), DIALOGUE)[number - 1] == LabelledUtterance(INTENT, text)
 
 
 @pytest.mark.parametrize(
@@ -166,18 +175,18 @@ def test_a_bridging_question_goes_only_where_one_helps(
         None,
     ],
 )
-def test_a_wording_that_says_something_else_leaves_the_original(annotator: LLMAnnotator, drifted: str | None) -> None:
-    labels = annotator.read(changed(2, text=drifted), DIALOGUE)
-    assert labels[1] == Labelled(INTENT, DIALOGUE[1].text, kept_original=True)
+def test_a_different_wording_keeps_the_original(annotator: LLMAnnotator, drifted: str | None) -> None:
+    labels = annotator.parse(changed(2, text=drifted), DIALOGUE)
+    assert labels[1] == LabelledUtterance(INTENT, DIALOGUE[1].text, kept_original=True)
     assert labels[0] == LABELLED[0]
 
 
 def test_the_threshold_is_a_setting(scripted: Any, prompts: Path) -> None:
     drifted = "I am so sorry to hear that he is gone."
-    lenient = LLMAnnotator(scripted(), prompts / "annotator.txt", min_kept=0)
-    strict = LLMAnnotator(scripted(), prompts / "annotator.txt", min_kept=1)
-    assert lenient.read(changed(2, text=drifted), DIALOGUE)[1].text == f"{drifted} {BRIDGE}"
-    assert [label.kept_original for label in strict.read(GOOD, DIALOGUE)] == [True, True, True, True]
+    lenient = LLMAnnotator(scripted(), prompts / "annotator.txt", min_similarity=0)
+    strict = LLMAnnotator(scripted(), prompts / "annotator.txt", min_similarity=1)
+    assert lenient.parse(changed(2, text=drifted), DIALOGUE)[1].text == f"{drifted} {BRIDGE}"
+    assert [label.kept_original for label in strict.parse(GOOD, DIALOGUE)] == [True, True, True, True]
 
 
 @pytest.mark.parametrize(
@@ -190,9 +199,9 @@ def test_the_threshold_is_a_setting(scripted: Any, prompts: Path) -> None:
         (":)", ":-)"),
     ],
 )
-def test_mended_spelling_keeps_an_utterance(original: str, readable: str) -> None:
-    assert kept(original, readable) > 0.6
-    assert kept(original, original) == 1
+def test_corrected_spelling_is_similar(original: str, readable: str) -> None:
+    assert similarity(original, readable) > 0.6
+    assert similarity(original, original) == 1
 
 
 @pytest.mark.parametrize(
@@ -205,9 +214,9 @@ def test_mended_spelling_keeps_an_utterance(original: str, readable: str) -> Non
         (":)", "I am happy"),
     ],
 )
-def test_an_answer_a_summary_and_an_addition_do_not(original: str, readable: str) -> None:
-    assert kept(original, readable) < 0.4
-    assert kept(readable, original) == kept(original, readable)
+def test_answers_summaries_and_additions_are_not_similar(original: str, readable: str) -> None:
+    assert similarity(original, readable) < 0.4
+    assert similarity(readable, original) == similarity(original, readable)
 
 
 def test_texts_with_block_characters_go_in_as_data_and_come_out_as_chains(scripted: Any, prompts: Path) -> None:
@@ -221,78 +230,81 @@ def test_texts_with_block_characters_go_in_as_data_and_come_out_as_chains(script
         return json.dumps({"turns": turns})
 
     (labels,) = LLMAnnotator(scripted(echo), prompts / "annotator.txt").annotate([dialogue])
-    assert not isinstance(labels, Rejected)
+    assert not isinstance(labels, RejectedDialogue)
     assert [label.kept_original for label in labels] == [False, False]
     messages = augment(
-        [Annotated(said.role, label.text, label.intent) for said, label in zip(dialogue, labels, strict=True)]
+        [Message(message.role, label.text) for message, label in zip(dialogue, labels, strict=True)],
+        [label.intent for label in labels],
     )
     intent = Intent("venting", "worried", ("a b c",))
-    assert parse(messages[1]["content"]) == Chain(intent, intent, " ".join(ODD.split()))
+    assert parse(messages[1].content) == Chain(intent, intent, " ".join(ODD.split()))
 
 
-def test_half_a_surrogate_pair_in_a_reply_reaches_no_table(annotator: LLMAnnotator) -> None:
+def test_a_lone_surrogate_reaches_no_table(annotator: LLMAnnotator) -> None:
     reply = changed(1, text=f"{TEXTS[0]}\ud83d", emotion="sad\ud83d", topics=["dog\udc00"])
-    label = annotator.read(reply, DIALOGUE)[0]
-    assert label == Labelled(Intent("venting", "sad", ("dog",)), TEXTS[0])
+    label = annotator.parse(reply, DIALOGUE)[0]
+    assert label == LabelledUtterance(Intent("venting", "sad", ("dog",)), TEXTS[0])
 
 
-def test_a_bad_reply_is_shown_to_the_model_with_its_error_once(scripted: Any, prompts: Path) -> None:
+def test_an_unusable_response_is_sent_back_once_with_its_error(scripted: Any, prompts: Path) -> None:
     client = scripted(lambda request: SWAPPED if len(request.messages) == 2 else GOOD)
     assert list(LLMAnnotator(client, prompts / "annotator.txt").annotate([DIALOGUE])) == [LABELLED]
-    first, second = client.asked
+    first, second = client.requests
     assert second.messages[:2] == first.messages
     assert [message["role"] for message in second.messages] == ["system", "user", "assistant", "user"]
     assert second.messages[2]["content"] == SWAPPED
     assert "turn 1 of the dialogue is called turn '2'" in second.messages[3]["content"]
     assert (first.role, first.schema) == ("annotator", second.schema)
-    assert client.announced == [(1, None)]
+    assert client.estimates == [(1, None)]
 
 
-def test_a_reply_that_stays_bad_is_rejected_with_its_reason(scripted: Any, prompts: Path) -> None:
+def test_a_dialogue_is_rejected_after_two_unusable_responses(scripted: Any, prompts: Path) -> None:
     client = scripted(lambda request: SWAPPED if len(request.messages) == 2 else changed(2, speaker="user"))
     (rejected,) = LLMAnnotator(client, prompts / "annotator.txt").annotate([DIALOGUE])
-    assert isinstance(rejected, Rejected)
+    assert isinstance(rejected, RejectedDialogue)
     assert "turn 2 is the assistant's" in rejected.reason
     assert rejected.raw_response == changed(2, speaker="user")
-    assert len(client.asked) == 2
+    assert len(client.requests) == 2
 
 
 @pytest.mark.parametrize("messages", [2, 4])
-def test_a_dialogue_without_a_reply_is_rejected_with_what_came(scripted: Any, prompts: Path, messages: int) -> None:
+def test_a_failed_request_rejects_its_dialogue(scripted: Any, prompts: Path, messages: int) -> None:
     def cut(request: Request) -> str | Exception:
         at_last = len(request.messages) == messages
-        return NoReplyError(Reason.TRUNCATED, "after 9 tokens", '{"turns": [') if at_last else "hm"
+        return RequestFailedError(FailureReason.TRUNCATED, "after 9 tokens", '{"turns": [') if at_last else "hm"
 
     (rejected,) = LLMAnnotator(scripted(cut), prompts / "annotator.txt").annotate([DIALOGUE])
-    assert rejected == Rejected("truncated: after 9 tokens", '{"turns": [')
+    assert rejected == RejectedDialogue("truncated: after 9 tokens", '{"turns": [')
 
 
 def test_dialogues_come_in_order_and_an_empty_utterance_costs_no_call(scripted: Any, prompts: Path) -> None:
     client = scripted(lambda request: "hm" if "allready" not in request.messages[1]["content"] else GOOD)
     broken, other = (Message("user", "hi"), Message("assistant", " ")), (Message("user", "hello"),)
     labels = list(LLMAnnotator(client, prompts / "annotator.txt").annotate([broken, DIALOGUE, other]))
-    assert labels[0] == Rejected("utterance 1 is empty")
+    assert labels[0] == RejectedDialogue("utterance 1 is empty")
     assert labels[1] == LABELLED
-    assert isinstance(labels[2], Rejected) and labels[2].raw_response == "hm"
-    assert len(client.asked) == 3
-    assert client.announced == [(2, None)]
+    assert isinstance(labels[2], RejectedDialogue) and labels[2].raw_response == "hm"
+    assert len(client.requests) == 3
+    assert client.estimates == [(2, None)]
 
 
 def test_too_many_rejected_dialogues_end_the_run(scripted: Any, prompts: Path) -> None:
     client = scripted(lambda request: "hm", max_failed_share=0.25)
     answers = LLMAnnotator(client, prompts / "annotator.txt").annotate([DIALOGUE] * 4)
-    assert isinstance(next(answers), Rejected)
+    assert isinstance(next(answers), RejectedDialogue)
     with pytest.raises(TooManyFailuresError, match=r"2 of 4 dialogues failed.*it holds no JSON"):
         next(answers)
 
 
-def test_a_server_that_takes_no_request_ends_the_run(scripted: Any, prompts: Path) -> None:
-    annotator = LLMAnnotator(scripted(lambda request: RefusedError("look at the key")), prompts / "annotator.txt")
-    with pytest.raises(RefusedError):
+def test_a_rejected_request_ends_the_run(scripted: Any, prompts: Path) -> None:
+    annotator = LLMAnnotator(
+        scripted(lambda request: RequestRejectedError("look at the key")), prompts / "annotator.txt"
+    )
+    with pytest.raises(RequestRejectedError):
         list(annotator.annotate([DIALOGUE]))
 
 
-def test_the_name_changes_with_all_that_decides_labels_and_holds_no_secret(
+def test_the_name_changes_with_all_that_determines_labels_and_holds_no_secret(
     scripted: Any, prompts: Path, tmp_path: Path
 ) -> None:
     file, other = prompts / "annotator.txt", tmp_path / "annotator.txt"
@@ -309,15 +321,15 @@ def test_the_name_changes_with_all_that_decides_labels_and_holds_no_secret(
         name(endpoint=lambda: {"sampling": {"temperature": 0.5}}),
         name(endpoint=lambda: {"model": "gpt-5"}),
         name(endpoint=lambda: {"json_schema": False}),
-        name(min_kept=0.6),
+        name(min_similarity=0.6),
         name(max_topics=2),
         name(max_label_words=3),
     ]
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("wrong", [{"min_kept": 1.5}, {"max_topics": -1}, {"max_label_words": 0}])
-def test_settings_that_make_no_sense_are_told(scripted: Any, prompts: Path, wrong: dict[str, Any]) -> None:
+@pytest.mark.parametrize("wrong", [{"min_similarity": 1.5}, {"max_topics": -1}, {"max_label_words": 0}])
+def test_invalid_settings_are_refused(scripted: Any, prompts: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} = "):
         LLMAnnotator(scripted(), prompts / "annotator.txt", **wrong)
 
@@ -335,8 +347,8 @@ VALUES = st.recursive(
 def reading(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The reading alone needs no client."""
     annotator = LLMAnnotator.__new__(LLMAnnotator)
-    annotator._min_kept, annotator._max_topics, annotator._max_label_words = 0.5, 3, 4
-    return annotator.read
+    annotator._min_similarity, annotator._max_topics, annotator._max_label_words = 0.5, 3, 4
+    return annotator.parse
 
 
 @given(st.text(st.characters()) | VALUES.map(json.dumps))

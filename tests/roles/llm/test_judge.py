@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_dialog.dialogue import Message
-from sage_dialog.llm.requests import NoReplyError, Reason, Request, TooManyFailuresError
-from sage_dialog.roles.llm.judge import LLMJudge, read_verdict
+from sage_dialog.llm.requests import FailureReason, Request, RequestFailedError, TooManyFailuresError
+from sage_dialog.roles.llm.judge import LLMJudge, parse_verdict
 from sage_dialog.roles.protocols import Comparison, Verdict
 
 SITUATION = Message("user", "I lost my job.")
@@ -52,19 +52,19 @@ WORDS = ["A", "B", "tie", "a", "is", "better", ".", "\n", "{", "}", '"', ":", "v
         ("", "unreadable"),
     ],
 )
-def test_a_verdict_is_read_and_never_guessed(reply: str, vote: str) -> None:
-    assert read_verdict(reply) == Verdict(vote, reply)
+def test_a_verdict_is_parsed_and_never_guessed(reply: str, vote: str) -> None:
+    assert parse_verdict(reply) == Verdict(vote, reply)
 
 
 @given(st.text(st.characters()) | st.lists(st.sampled_from(WORDS)))
 def test_no_verdict_is_made_up(words: str | list[str]) -> None:
     text = words if isinstance(words, str) else " ".join(words)
-    vote = read_verdict(text).vote
-    named = {"first": r"\ba\b", "second": r"\bb\b", "tie": r"\btie\b", "unreadable": ""}[vote]
-    assert re.search(named, text, re.IGNORECASE)
+    vote = parse_verdict(text).vote
+    name = {"first": "a", "second": "b", "tie": "tie", "unreadable": None}[vote]
+    assert name is None or re.search(rf"(?<![^\W_]){name}(?![^\W_])", text, re.IGNORECASE)  # Markdown's _A_ is emphasis
 
 
-def test_each_order_is_a_question_of_its_own_and_the_verdict_names_a_place(scripted: Any, prompts: Path) -> None:
+def test_each_order_is_its_own_request_and_the_verdict_names_a_position(scripted: Any, prompts: Path) -> None:
     def prefers_warmth(request: Request) -> str:
         first, second = request.messages[1]["content"].split("Conversation B:")
         assert ("rough" in first) is not ("rough" in second)
@@ -75,30 +75,41 @@ def test_each_order_is_a_question_of_its_own_and_the_verdict_names_a_place(scrip
     verdicts = list(LLMJudge(client, prompts / "judge.txt").judge([Comparison(WARM, COLD), Comparison(COLD, WARM)]))
     assert [verdict.vote for verdict in verdicts] == ["first", "second"]
     assert verdicts[1].raw_response == '{"verdict": "B", "reason": "warm"}'
-    assert len({request.key for request in client.asked}) == 2
-    assert client.announced == [(2, None)]
-    assert {request.role for request in client.asked} == {"judge"}
+    assert len({request.key for request in client.requests}) == 2
+    assert client.estimates == [(2, None)]
+    assert {request.role for request in client.requests} == {"judge"}
 
 
-def test_a_schema_goes_out_only_to_servers_that_keep_one(scripted: Any, prompts: Path) -> None:
+def test_a_schema_is_sent_only_to_servers_that_enforce_it(scripted: Any, prompts: Path) -> None:
     sent = []
     for json_schema in (True, False):
         client = scripted(json_schema=json_schema)
         list(LLMJudge(client, prompts / "judge.txt").judge([Comparison(WARM, COLD)]))
-        sent.append(client.asked[0].schema)
-        assert '"verdict"' in client.asked[0].messages[0]["content"]
+        sent.append(client.requests[0].schema)
+        assert '"verdict"' in client.requests[0].messages[0]["content"]
     assert sent[0] is not None and sent[0]["properties"]["verdict"]["enum"] == ["A", "B", "tie"]
     assert sent[1] is None
 
 
-@pytest.mark.parametrize("reason", [Reason.TRUNCATED, Reason.EMPTY, Reason.FILTERED, Reason.REFUSED, Reason.TOO_LONG])
-def test_a_useless_reply_is_unreadable_and_a_failing_server_ends_the_run(
-    scripted: Any, prompts: Path, reason: Reason
+@pytest.mark.parametrize(
+    "reason",
+    [
+        FailureReason.TRUNCATED,
+        FailureReason.EMPTY,
+        FailureReason.FILTERED,
+        FailureReason.REFUSED,
+        FailureReason.TOO_LONG,
+    ],
+)
+def test_an_unusable_response_is_unreadable_and_a_failing_server_ends_the_run(
+    scripted: Any, prompts: Path, reason: FailureReason
 ) -> None:
-    judge = LLMJudge(scripted(lambda request: NoReplyError(reason, said="A is bet")), prompts / "judge.txt")
+    judge = LLMJudge(
+        scripted(lambda request: RequestFailedError(reason, response_text="A is bet")), prompts / "judge.txt"
+    )
     assert list(judge.judge([Comparison(WARM, COLD)])) == [Verdict("unreadable", "A is bet")]
-    gone = LLMJudge(scripted(lambda request: NoReplyError(Reason.UNREACHABLE)), prompts / "judge.txt")
-    with pytest.raises(NoReplyError, match="could not be reached"):
+    gone = LLMJudge(scripted(lambda request: RequestFailedError(FailureReason.UNREACHABLE)), prompts / "judge.txt")
+    with pytest.raises(RequestFailedError, match="could not be reached"):
         list(gone.judge([Comparison(WARM, COLD)]))
 
 
@@ -111,7 +122,7 @@ def test_too_many_unreadable_verdicts_end_the_run_after_those_allowed(scripted: 
     assert [next(votes).vote, next(votes).vote] == ["unreadable", "unreadable"]
 
 
-def test_the_name_changes_with_all_that_decides_a_verdict_and_holds_no_secret(
+def test_the_name_changes_with_all_that_determines_a_verdict_and_holds_no_secret(
     scripted: Any, prompts: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "judge.txt"

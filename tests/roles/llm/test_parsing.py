@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_dialog.roles.llm.parsing import json_fault, json_values, spoken, stated
+from sage_dialog.roles.llm.parsing import describe_json_error, find_answer, json_values, strip_thoughts
 
 ANY_REPLY = st.text(st.characters()) | st.text('{}[]",:0123AB \n<think/>choicverdtn', max_size=60)
 
@@ -25,24 +25,27 @@ ANY_REPLY = st.text(st.characters()) | st.text('{}[]",:0123AB \n<think/>choicver
         ("{" * 5000, []),
     ],
 )
-def test_json_is_found_wherever_it_stands(text: str, values: list[object]) -> None:
+def test_json_is_found_anywhere_in_a_response(text: str, values: list[object]) -> None:
     assert json_values(text) == values
 
 
-def test_a_fault_in_json_is_told_by_its_place() -> None:
-    assert json_fault('Sure:\n{"a": 1 "b": 2}') == "it is no valid JSON: Expecting ',' delimiter at line 2, column 9"
-    assert json_fault('{"a": 1, "a": 2}') == "it is no valid JSON: an object has the same key twice"
-    assert json_fault("Sorry.") == "it holds no JSON"
+def test_a_json_error_has_line_and_column() -> None:
+    assert (
+        describe_json_error('Sure:\n{"a": 1 "b": 2}')
+        == "it is no valid JSON: Expecting ',' delimiter at line 2, column 9"
+    )
+    assert describe_json_error('{"a": 1, "a": 2}') == "it is no valid JSON: an object has the same key twice"
+    assert describe_json_error("Sorry.") == "it holds no JSON"
 
 
-def test_what_a_model_thinks_aloud_is_no_answer() -> None:
-    assert spoken('<think>{"a": 1}? No.</think> {"a": 2}') == ' {"a": 2}'
-    assert spoken("the template opened the thought</think>3") == "3"
-    assert spoken("<think>perhaps 3") == ""
+def test_thoughts_are_stripped() -> None:
+    assert strip_thoughts('<think>{"a": 1}? No.</think> {"a": 2}') == ' {"a": 2}'
+    assert strip_thoughts("the template opened the thought</think>3") == "3"
+    assert strip_thoughts("<think>perhaps 3") == ""
 
 
 @given(ANY_REPLY, st.sampled_from(["choice", "c"]))
-def test_reading_never_raises_and_an_answer_stands_in_the_text(text: str, key: str) -> None:
-    json_fault(text)
-    answer = stated(text, key, re.compile(r"(?P<answer>[0-9]|none)"))
+def test_parsing_never_raises_and_the_answer_is_in_the_text(text: str, key: str) -> None:
+    describe_json_error(text)
+    answer = find_answer(text, key, re.compile(r"(?P<answer>[0-9]|none)"))
     assert answer is None or answer in text or (answer == "none" and "null" in text)

@@ -1,4 +1,4 @@
-"""The selector LLM: one number or none, asked again where it cannot be read."""
+"""The selector LLM: one number or none, requested again if unreadable."""
 
 import re
 from pathlib import Path
@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_dialog.dialogue import Message
-from sage_dialog.llm.requests import NoReplyError, Reason, Request, TooManyFailuresError
-from sage_dialog.roles.llm.selector import LLMSelector, read_choice
-from sage_dialog.roles.protocols import Choice, Declined
+from sage_dialog.llm.requests import FailureReason, Request, RequestFailedError, TooManyFailuresError
+from sage_dialog.roles.llm.selector import LLMSelector, parse_choice
+from sage_dialog.roles.protocols import Choice, NoChoice
 
-NONE, UNREADABLE = Declined.NONE_GOOD, Declined.UNREADABLE
+NONE, UNREADABLE = NoChoice.NONE_GOOD, NoChoice.UNREADABLE
 WORDS = [
     "candidate",
     "3",
@@ -91,14 +91,14 @@ def choice(item: str, *candidates: str) -> Choice:
         ("", UNREADABLE),
     ],
 )
-def test_an_answer_is_read_and_never_guessed(reply: str, answer: int | Declined) -> None:
-    assert read_choice(reply, 16) is answer or read_choice(reply, 16) == answer
+def test_an_answer_is_parsed_and_never_guessed(reply: str, answer: int | NoChoice) -> None:
+    assert parse_choice(reply, 16) is answer or parse_choice(reply, 16) == answer
 
 
 @given(st.text(st.characters()) | st.lists(st.sampled_from(WORDS), max_size=8), st.integers(1, 20))
 def test_no_answer_is_made_up(words: str | list[str], candidates: int) -> None:
     text = words if isinstance(words, str) else " ".join(words)
-    answer = read_choice(text, candidates)
+    answer = parse_choice(text, candidates)
     if isinstance(answer, int):
         assert 0 <= answer < candidates
         assert str(answer + 1) in {number.lstrip("0") for number in re.findall("[0-9]+", text)}
@@ -106,71 +106,82 @@ def test_no_answer_is_made_up(words: str | list[str], candidates: int) -> None:
         assert re.search("none|null", text, re.IGNORECASE)
 
 
-def test_an_unreadable_answer_is_asked_again_with_the_same_candidates(scripted: Any, prompts: Path) -> None:
+def test_an_unreadable_answer_is_requested_again_with_the_same_candidates(scripted: Any, prompts: Path) -> None:
     client = scripted(lambda request: "1 or 2" if request.sample < 2 else '{"choice": "2"}')
     assert LLMSelector(client, prompts / "selector_companion.txt").select([choice("s1/1")]) == [1]
-    assert [request.sample for request in client.asked] == [0, 1, 2]
-    assert len({request.messages[1]["content"] for request in client.asked}) == 1
-    assert len({request.key for request in client.asked}) == 3
+    assert [request.sample for request in client.requests] == [0, 1, 2]
+    assert len({request.messages[1]["content"] for request in client.requests}) == 1
+    assert len({request.key for request in client.requests}) == 3
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
-def test_after_its_attempts_a_turn_is_declined_as_unreadable(scripted: Any, prompts: Path, attempts: int) -> None:
+def test_a_turn_is_unreadable_after_all_attempts(scripted: Any, prompts: Path, attempts: int) -> None:
     client = scripted(lambda request: "hm")
     selector = LLMSelector(client, prompts / "selector_companion.txt", attempts=attempts)
     assert selector.select([choice("s1/1")]) == [UNREADABLE]
-    assert len(client.asked) == attempts
+    assert len(client.requests) == attempts
 
 
-@pytest.mark.parametrize("reason", [Reason.TRUNCATED, Reason.EMPTY, Reason.FILTERED, Reason.REFUSED])
-def test_a_useless_reply_counts_as_an_unreadable_one(scripted: Any, prompts: Path, reason: Reason) -> None:
-    client = scripted(lambda request: '{"choice": "1"}' if request.sample else NoReplyError(reason))
+@pytest.mark.parametrize(
+    "reason", [FailureReason.TRUNCATED, FailureReason.EMPTY, FailureReason.FILTERED, FailureReason.REFUSED]
+)
+def test_an_unusable_response_counts_as_unreadable(scripted: Any, prompts: Path, reason: FailureReason) -> None:
+    client = scripted(lambda request: '{"choice": "1"}' if request.sample else RequestFailedError(reason))
     assert LLMSelector(client, prompts / "selector_companion.txt").select([choice("s1/1")]) == [0]
-    assert [request.sample for request in client.asked] == [0, 1]
+    assert [request.sample for request in client.requests] == [0, 1]
 
 
-def test_a_turn_too_long_for_the_model_is_not_asked_again(scripted: Any, prompts: Path) -> None:
-    client = scripted(lambda request: NoReplyError(Reason.TOO_LONG))
+def test_a_turn_too_long_for_the_model_is_not_retried(scripted: Any, prompts: Path) -> None:
+    client = scripted(lambda request: RequestFailedError(FailureReason.TOO_LONG))
     assert LLMSelector(client, prompts / "selector_companion.txt").select([choice("s1/1")]) == [UNREADABLE]
-    assert len(client.asked) == 1
+    assert len(client.requests) == 1
 
 
-@pytest.mark.parametrize("reason", [Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.BUSY, Reason.BROKEN, Reason.EXPIRED])
-def test_a_failing_server_ends_the_run(scripted: Any, prompts: Path, reason: Reason) -> None:
-    selector = LLMSelector(scripted(lambda request: NoReplyError(reason)), prompts / "selector_companion.txt")
-    with pytest.raises(NoReplyError):
+@pytest.mark.parametrize(
+    "reason",
+    [
+        FailureReason.UNREACHABLE,
+        FailureReason.TIMED_OUT,
+        FailureReason.BUSY,
+        FailureReason.BROKEN,
+        FailureReason.EXPIRED,
+    ],
+)
+def test_a_failing_server_ends_the_run(scripted: Any, prompts: Path, reason: FailureReason) -> None:
+    selector = LLMSelector(scripted(lambda request: RequestFailedError(reason)), prompts / "selector_companion.txt")
+    with pytest.raises(RequestFailedError):
         selector.select([choice("s1/1")])
 
 
-def test_choices_are_answered_in_order_and_a_single_candidate_is_asked_about(scripted: Any, prompts: Path) -> None:
+def test_choices_are_answered_in_order_and_a_single_candidate_is_requested(scripted: Any, prompts: Path) -> None:
     def third_or_none(request: Request) -> str:
         return '{"choice": "3"}' if "Candidate 3:" in request.messages[1]["content"] else "None"
 
     client = scripted(third_or_none)
     choices = [choice("s1/1", "Only this"), choice("s2/1"), choice("s3/1", "a", "b")]
     assert LLMSelector(client, prompts / "selector_humour.txt").select(choices) == [NONE, 2, NONE]
-    assert [request.schema["properties"]["choice"]["enum"] for request in client.asked] == [
+    assert [request.schema["properties"]["choice"]["enum"] for request in client.requests] == [
         ["1", "none"],
         ["1", "2", "3", "none"],
         ["1", "2", "none"],
     ]
 
 
-def test_a_turns_own_name_is_not_in_the_prompt(scripted: Any, prompts: Path) -> None:
+def test_a_turns_name_is_not_in_the_prompt(scripted: Any, prompts: Path) -> None:
     client = scripted(lambda request: "1")
     LLMSelector(client, prompts / "selector_companion.txt").select([choice("hit:0_conv:1/1"), choice("other")])
-    first, second = client.asked
+    first, second = client.requests
     assert first.key == second.key
 
 
-def test_calls_are_announced_once_for_all_turns_that_are_expected(scripted: Any, prompts: Path) -> None:
+def test_the_estimate_is_logged_once_for_all_expected_turns(scripted: Any, prompts: Path) -> None:
     client = scripted(lambda request: "1")
     selector = LLMSelector(client, prompts / "selector_companion.txt")
     selector.expect(60)
     assert selector.select([]) == []
     selector.select([choice("s1/1"), choice("s2/1", "x", "y")])
     selector.select([choice("s1/3", "z")])
-    assert client.announced == [(2, 60)]
+    assert client.estimates == [(2, 60)]
 
 
 def test_too_many_unreadable_turns_end_the_run(scripted: Any, prompts: Path) -> None:
@@ -182,7 +193,7 @@ def test_too_many_unreadable_turns_end_the_run(scripted: Any, prompts: Path) -> 
         selector.select([choice("s2/3", "odd one")])
 
 
-def test_the_name_tells_the_mode_and_changes_with_what_decides(scripted: Any, prompts: Path) -> None:
+def test_the_name_contains_the_mode_and_changes_with_the_settings(scripted: Any, prompts: Path) -> None:
     companion, humour = prompts / "selector_companion.txt", prompts / "selector_humour.txt"
     name = LLMSelector(scripted(), companion).name
     assert re.fullmatch(r"gpt-5-mini selector_companion [0-9a-f]{8}", name)

@@ -7,9 +7,9 @@ import pytest
 from sage_dialog.corpora.empathetic import EMOTIONS
 from sage_dialog.dialogue import Message
 from sage_dialog.roles.offline.annotator import OfflineAnnotator
-from sage_dialog.roles.offline.emotions import cue_votes, shown_emotion, welcome_styles
-from sage_dialog.roles.offline.lexicon import phrase_list, read_tables
-from sage_dialog.roles.protocols import Labelled, Rejected
+from sage_dialog.roles.offline.cues import cue_votes, dominant_emotion, welcome_styles
+from sage_dialog.roles.offline.lexicon import read_lexicon, split_phrases
+from sage_dialog.roles.protocols import LabelledUtterance, RejectedDialogue
 from sage_dialog.sac import Intent
 
 SCARED = "My stomach was in knots"  # what happened: terrified, anxious, afraid or apprehensive
@@ -21,10 +21,10 @@ def dialogue(*texts: str) -> tuple[Message, ...]:
     return tuple(Message("assistant" if place % 2 else "user", text) for place, text in enumerate(texts))
 
 
-def labelled(*texts: str) -> tuple[Labelled, ...]:
+def labelled(*texts: str) -> tuple[LabelledUtterance, ...]:
     """The labels of one dialogue, the first speaker's utterance first."""
     (labels,) = OfflineAnnotator().annotate([dialogue(*texts)])
-    assert not isinstance(labels, Rejected)
+    assert not isinstance(labels, RejectedDialogue)
     return labels
 
 
@@ -53,14 +53,14 @@ def test_every_utterance_of_a_dialogue_is_labelled() -> None:
 
 
 def test_topics_are_at_most_two_first_the_one_with_most_of_its_words() -> None:
-    (said,) = intents(
+    (intent,) = intents(
         "A nurse saw a dog, its leash and a puppy by the car, that car of all cars, the car, the car, an engine."
     )
-    assert said.topics == ("dog", "car")
+    assert intent.topics == ("dog", "car")
     assert intents("Cargo, a scar, and a hotdog.") == [Intent("sharing", None, ())]  # whole words only
 
 
-def test_the_sharers_feeling_is_read_from_all_their_words_and_not_from_the_listeners() -> None:
+def test_the_users_emotion_comes_from_all_their_words_and_not_from_the_assistants() -> None:
     first, _, later = intents(f"{SCARED}.", "All at once?", f"Yes, {QUIETLY}.")
     assert first.emotion in {"terrified", "anxious", "afraid", "apprehensive"}
     assert later.emotion == "anxious"
@@ -69,7 +69,7 @@ def test_the_sharers_feeling_is_read_from_all_their_words_and_not_from_the_liste
 def test_a_dialogue_with_an_empty_utterance_is_rejected_and_the_others_are_not() -> None:
     whole, broken = dialogue("I won.", "Hooray!"), dialogue("I won.", " \n", "Hello?")
     labels = list(OfflineAnnotator().annotate([whole, broken, whole]))
-    assert labels[1] == Rejected("utterance 1 is empty")
+    assert labels[1] == RejectedDialogue("utterance 1 is empty")
     assert labels[0] == labels[2] == labelled("I won.", "Hooray!")
 
 
@@ -83,7 +83,7 @@ def test_dialogues_are_answered_in_their_order_and_the_same_every_time() -> None
     assert list(OfflineAnnotator().annotate([])) == []
 
 
-def test_a_reply_that_asks_nothing_is_given_a_question_unless_it_is_the_last() -> None:
+def test_a_reply_without_a_question_gets_one_unless_it_is_the_last() -> None:
     texts = [
         label.text for label in labelled("The car broke.", "Oh no.", "Yes.", "Oh?", "Yes.", "I see.", "Hm.", "Bye.")
     ]
@@ -104,40 +104,40 @@ def test_the_wording_is_made_more_readable() -> None:
     assert label.text == "So then. he left! why?"
 
 
-def test_one_kind_of_cue_leaves_the_feeling_open_and_two_name_it() -> None:
-    assert shown_emotion([SCARED]) is None
-    assert shown_emotion([SCARED, SCARED]) is None
-    assert shown_emotion([QUIETLY]) is None
-    assert shown_emotion([SCARED, QUIETLY]) == shown_emotion([f"{SCARED}, {QUIETLY}"]) == "anxious"
+def test_one_kind_of_cue_is_ambiguous_and_two_name_an_emotion() -> None:
+    assert dominant_emotion([SCARED]) is None
+    assert dominant_emotion([SCARED, SCARED]) is None
+    assert dominant_emotion([QUIETLY]) is None
+    assert dominant_emotion([SCARED, QUIETLY]) == dominant_emotion([f"{SCARED}, {QUIETLY}"]) == "anxious"
 
 
-def test_feelings_that_stand_out_alike_are_a_tie() -> None:
-    assert shown_emotion([SCARED, QUIETLY, MOVED]) is None  # anxious as much as caring
-    assert shown_emotion([SCARED, QUIETLY, MOVED, SCARED]) == "anxious"
-    assert shown_emotion(["There was weather."]) is None
-    assert shown_emotion([]) is None
+def test_emotions_with_equal_votes_tie() -> None:
+    assert dominant_emotion([SCARED, QUIETLY, MOVED]) is None  # anxious as much as caring
+    assert dominant_emotion([SCARED, QUIETLY, MOVED, SCARED]) == "anxious"
+    assert dominant_emotion(["There was weather."]) is None
+    assert dominant_emotion([]) is None
 
 
-def test_a_cue_said_twice_in_a_message_is_one_vote() -> None:
+def test_a_repeated_cue_in_a_message_is_one_vote() -> None:
     assert cue_votes(f"{SCARED}, I was shaking, shaking") == cue_votes("I was SHAKING!")
     assert not cue_votes("I was shaken")
 
 
 @pytest.mark.parametrize("emotion", EMOTIONS)
 def test_any_two_cues_of_an_emotion_name_it(emotion: str) -> None:
-    happened, came = (group["phrases"] for group in read_tables("feelings")["cues"] if emotion in group["emotions"])
-    for pair in itertools.product(phrase_list(happened), phrase_list(came)):
-        assert shown_emotion([" and ".join(pair)]) == emotion, pair
+    happened, came = (group["phrases"] for group in read_lexicon("feelings")["cues"] if emotion in group["emotions"])
+    for pair in itertools.product(split_phrases(happened), split_phrases(came)):
+        assert dominant_emotion([" and ".join(pair)]) == emotion, pair
 
 
-def test_what_is_welcome_is_told_for_the_32_emotions_in_styles_that_replies_can_have() -> None:
-    assert set(read_tables("feelings")["welcome"]) == set(EMOTIONS)
-    assert {emotion for group in read_tables("feelings")["cues"] for emotion in group["emotions"]} == set(EMOTIONS)
+def test_welcome_styles_cover_the_32_emotions_and_known_styles() -> None:
+    assert set(read_lexicon("feelings")["welcome"]) == set(EMOTIONS)
+    assert {emotion for group in read_lexicon("feelings")["cues"] for emotion in group["emotions"]} == set(EMOTIONS)
     for emotion in EMOTIONS:
-        assert set(welcome_styles(emotion)) <= set(read_tables("selector_styles")), emotion
+        assert set(welcome_styles(emotion)) <= set(read_lexicon("selector_styles")), emotion
         assert all(0 < value <= 1 for value in welcome_styles(emotion).values()), emotion
 
 
 def test_every_motivation_of_a_listener_has_a_tone() -> None:
-    lexicon = read_tables("annotator")
-    assert set(lexicon["tones"]) == set(lexicon["motivations"]) <= set(read_tables("selector_styles"))
+    lexicon = read_lexicon("annotator")
+    assert set(lexicon["tones"]) == set(lexicon["motivations"]) <= set(read_lexicon("selector_styles"))

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sage_dialog.dialogue import Message
-from sage_dialog.roles.offline.judge import WEIGHTS, OfflineJudge, traits
+from sage_dialog.roles.offline.judge import WEIGHTS, OfflineJudge, scores
 from sage_dialog.roles.protocols import Comparison
 
 LONELY = "I have been so lonely since my brother left, the house is too quiet."
@@ -65,7 +65,7 @@ TURNS = st.sampled_from(
 def test_the_reversed_comparison_gives_the_mirrored_verdict(first: list[str], second: list[str]) -> None:
     mirrored = {"first": "second", "second": "first", "tie": "tie"}
     assert vote(dialogue(*second), dialogue(*first)) == mirrored[vote(dialogue(*first), dialogue(*second))]
-    assert all(0 <= score <= 1 for score in traits(dialogue(*first)).values())
+    assert all(0 <= score <= 1 for score in scores(dialogue(*first)).values())
 
 
 @pytest.mark.parametrize(
@@ -84,13 +84,13 @@ def test_the_reversed_comparison_gives_the_mirrored_verdict(first: list[str], se
         ("on_topic", [LONELY, "Your brother went far?"], [LONELY, "Your tractor went far?"]),
     ],
 )
-def test_each_trait_is_heard(trait: str, better: list[str], worse: list[str]) -> None:
-    good, bad = traits(dialogue(*better)), traits(dialogue(*worse))
+def test_each_trait_changes_with_its_words(trait: str, better: list[str], worse: list[str]) -> None:
+    good, bad = scores(dialogue(*better)), scores(dialogue(*worse))
     assert good[trait] > bad[trait]
 
 
 @pytest.mark.parametrize(
-    ("heard", "welcome", "unwelcome"),
+    ("user_text", "welcome", "unwelcome"),
     [
         (
             "My hands were shaking, I was scared.",
@@ -104,28 +104,30 @@ def test_each_trait_is_heard(trait: str, better: list[str], worse: list[str]) ->
         ("I can't wait, I am counting the days.", "Good luck, I hope it comes soon!", "I am sorry for your loss."),
     ],
 )
-def test_attunement_follows_the_plight(heard: str, welcome: str, unwelcome: str) -> None:
-    assert traits(dialogue(heard, welcome))["attuned"] > 0.7
-    assert traits(dialogue(heard, unwelcome))["attuned"] < 0.3
+def test_attunement_follows_the_users_need(user_text: str, welcome: str, unwelcome: str) -> None:
+    assert scores(dialogue(user_text, welcome))["attuned"] > 0.7
+    assert scores(dialogue(user_text, unwelcome))["attuned"] < 0.3
 
 
-def test_without_a_reaction_phrase_vader_tells_how_it_was_taken() -> None:
-    pleased, hurt = (traits(dialogue(LONELY, "I see.", text))["welcomed"] for text in ("Wonderful!", "Horrible!"))
+def test_without_a_reaction_phrase_vader_scores_the_reaction() -> None:
+    pleased, hurt = (scores(dialogue(LONELY, "I see.", text))["welcomed"] for text in ("Wonderful!", "Horrible!"))
     assert pleased > 0.5 > hurt
 
 
-def test_only_the_users_own_words_tell_how_it_was_taken() -> None:
+def test_only_the_users_words_score_the_reaction() -> None:
     answer = "Hmm, not really."
-    said, thanked = (traits(dialogue(LONELY, text, answer))["welcomed"] for text in ("I see.", "Thanks, that helps."))
-    assert said == thanked < 0.5
+    neutral, thanked = (
+        scores(dialogue(LONELY, text, answer))["welcomed"] for text in ("I see.", "Thanks, that helps.")
+    )
+    assert neutral == thanked < 0.5
 
 
-def test_an_assistant_that_says_nothing_scores_nothing() -> None:
-    assert set(traits(dialogue(LONELY)).values()) == set(traits(dialogue(LONELY, "  ")).values()) == {0.0}
+def test_a_silent_assistant_scores_zero() -> None:
+    assert set(scores(dialogue(LONELY)).values()) == set(scores(dialogue(LONELY, "  ")).values()) == {0.0}
     assert vote(dialogue(LONELY), GOOD) == "second"
 
 
-def test_the_answer_gives_the_scores_of_both() -> None:
+def test_the_raw_response_holds_the_scores_of_both() -> None:
     (verdict,) = OfflineJudge().judge([Comparison(GOOD, ESSAY)])
     assert verdict.raw_response is not None
     first, second = verdict.raw_response.split("; ")
@@ -133,6 +135,6 @@ def test_the_answer_gives_the_scores_of_both() -> None:
     assert all(trait in first and trait in second for trait in WEIGHTS)
 
 
-def test_the_weights_are_shares() -> None:
+def test_the_weights_sum_to_one() -> None:
     assert sum(WEIGHTS.values()) == pytest.approx(1.0)
-    assert list(traits(GOOD)) == list(WEIGHTS)
+    assert list(scores(GOOD)) == list(WEIGHTS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sage_dialog.roles.offline.lexicon import Phrases, content_words, read_tables, trigrams, words
+from sage_dialog.roles.offline.lexicon import Phrases, content_words, read_lexicon, trigrams, words
 
 
 def test_words_keep_apostrophes_and_hyphens_inside() -> None:
@@ -49,7 +49,7 @@ def test_phrases_found(text: str, weights: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("phrase", [".. knots", "a*", "x/b*"])
-def test_a_phrase_that_begins_too_loosely_is_named(phrase: str) -> None:
+def test_a_phrase_with_an_invalid_start_is_named(phrase: str) -> None:
     with pytest.raises(ValueError, match="list 'fear'"):
         Phrases({"fear": f"afraid, {phrase}"})
 
@@ -58,22 +58,22 @@ def phrases_of(*texts: str) -> set[str]:
     return {" ".join(phrase.split()) for text in texts for phrase in text.split(",")} - {""}
 
 
-def test_the_judge_has_words_of_its_own() -> None:
+def test_the_judge_has_its_own_words() -> None:
     """Common English is shared; most phrases are not, so that the judge is no copy of the selector."""
-    feelings = phrases_of(*(table["cues"] for table in read_tables("selector_feelings").values()))
-    user_needs = phrases_of(*(table["heard"] for table in read_tables("judge_user_needs").values()))
-    styles = phrases_of(*read_tables("selector_styles").values())
-    moves = phrases_of(*read_tables("judge_moves")["moves"].values())
+    feelings = phrases_of(*(table["cues"] for table in read_lexicon("selector_feelings").values()))
+    user_needs = phrases_of(*(table["heard"] for table in read_lexicon("judge_user_needs").values()))
+    styles = phrases_of(*read_lexicon("selector_styles").values())
+    moves = phrases_of(*read_lexicon("judge_moves")["moves"].values())
     assert len(feelings & user_needs) / len(user_needs) < 0.25
     assert len(styles & moves) / len(moves) < 0.35
 
 
-def test_every_style_and_move_that_is_asked_for_is_listed() -> None:
-    styles = set(read_tables("selector_styles"))
-    for family, table in read_tables("selector_feelings").items():
+def test_every_required_style_and_move_has_a_list() -> None:
+    styles = set(read_lexicon("selector_styles"))
+    for family, table in read_lexicon("selector_feelings").items():
         assert set(table["fitting"]) <= styles, family
         assert all(-1 <= fit <= 1 for fit in table["fitting"].values()) and max(table["fitting"].values()) >= 0.7
-    moves = set(read_tables("judge_moves")["moves"])
-    for plight, table in read_tables("judge_user_needs").items():
+    moves = set(read_lexicon("judge_moves")["moves"])
+    for plight, table in read_lexicon("judge_user_needs").items():
         assert set(table["welcome"]) | set(table["unwelcome"]) <= moves, plight
         assert not set(table["welcome"]) & set(table["unwelcome"]), plight

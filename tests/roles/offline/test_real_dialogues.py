@@ -32,7 +32,7 @@ def strangers(conversations: list[list[str]], place: int, size: int) -> list[lis
     return [conversations[other] for other in drawn if other != place][:size]
 
 
-def test_the_selector_finds_the_real_answer_among_strangers(conversations: list[list[str]]) -> None:
+def test_the_selector_finds_the_real_answer_among_others(conversations: list[list[str]]) -> None:
     choices = []
     for place, talk in enumerate(conversations):
         answers = [talk[1], *(other[1] for other in strangers(conversations, place, OTHERS))]
@@ -42,7 +42,7 @@ def test_the_selector_finds_the_real_answer_among_strangers(conversations: list[
     assert found / len(choices) > 3 / (OTHERS + 1)
 
 
-def test_the_judge_prefers_the_listener_who_was_there(conversations: list[list[str]]) -> None:
+def test_the_judge_prefers_the_real_listener(conversations: list[list[str]]) -> None:
     comparisons = []
     for place, talk in enumerate(conversations):
         (other,) = strangers(conversations, place, 1)

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sage_dialog.dialogue import Message
-from sage_dialog.roles.offline.selector import OfflineSelector, fitting_styles, readable
-from sage_dialog.roles.protocols import Choice, Declined
+from sage_dialog.roles.offline.selector import OfflineSelector, is_readable, style_fit
+from sage_dialog.roles.protocols import Choice, NoChoice
 
 AFRAID = "My sister and I were at the garden last night, my stomach was in knots and it keeps coming back."
 PROUD = "My son passed his exam this week. I was walking tall and I told everyone about the exam."
@@ -19,9 +19,9 @@ STYLES = {
 
 def chosen(history: list[str], *candidates: str) -> str | None:
     """What is chosen after the user's and the assistant's messages in turn."""
-    said = tuple(Message("user" if place % 2 == 0 else "assistant", text) for place, text in enumerate(history))
-    (picked,) = OfflineSelector().select([Choice("s1/1", said, candidates)])
-    return None if isinstance(picked, Declined) else candidates[picked]
+    messages = tuple(Message("user" if place % 2 == 0 else "assistant", text) for place, text in enumerate(history))
+    (picked,) = OfflineSelector().select([Choice("s1/1", messages, candidates)])
+    return None if isinstance(picked, NoChoice) else candidates[picked]
 
 
 def test_a_worried_user_is_reassured_and_a_proud_one_is_praised() -> None:
@@ -34,7 +34,7 @@ def test_a_worried_user_is_reassured_and_a_proud_one_is_praised() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heard", "better", "worse"),
+    ("user_text", "better", "worse"),
     [
         (
             "I was furious, my boss took the credit again.",
@@ -63,29 +63,29 @@ def test_a_worried_user_is_reassured_and_a_proud_one_is_praised() -> None:
         ),
     ],
 )
-def test_the_style_fits_the_feeling(heard: str, better: str, worse: str) -> None:
-    assert chosen([heard], worse, better) == better
+def test_the_style_fits_the_emotion(user_text: str, better: str, worse: str) -> None:
+    assert chosen([user_text], worse, better) == better
 
 
 def test_without_a_cue_the_sign_of_the_words_decides() -> None:
-    assert fitting_styles(("The weather was terrible and the food was bad.",))["comfort"] > 0
-    assert fitting_styles(("The weather was great and the food was good.",))["comfort"] < 0
-    assert fitting_styles(("There was weather and there was food.",)).get("celebration", 0.0) == 0.0
+    assert style_fit(("The weather was terrible and the food was bad.",))["comfort"] > 0
+    assert style_fit(("The weather was great and the food was good.",))["comfort"] < 0
+    assert style_fit(("There was weather and there was food.",)).get("celebration", 0.0) == 0.0
 
 
-def test_it_stays_on_the_users_topic() -> None:
+def test_the_users_topic_is_preferred() -> None:
     assert chosen([AFRAID], "You will be okay. How are the trains?", "You will be okay. How is the garden?") == (
         "You will be okay. How is the garden?"
     )
 
 
-def test_it_comes_back_to_the_situation_where_the_last_words_say_nothing() -> None:
+def test_the_situation_counts_if_the_latest_message_has_no_content() -> None:
     history = [AFRAID, "You will be okay. Who was there?", "Yes, it was."]
     about, aside = "You are safe. How is the garden now?", "You are safe. How is everything now?"
     assert chosen(history, aside, about) == chosen(history, about, aside) == about
 
 
-def test_it_neither_opens_nor_ends_as_it_did_before() -> None:
+def test_repeated_openers_and_endings_are_avoided() -> None:
     history = [AFRAID, "It will be okay. Who was there?", "She said the garden was dark."]
     for stale, turned in (  # the same words, repeated as much
         ("It will be fine, did you sleep?", "Did you sleep, it will be fine?"),
@@ -94,13 +94,13 @@ def test_it_neither_opens_nor_ends_as_it_did_before() -> None:
         assert chosen(history, stale, turned) == chosen(history, turned, stale) == turned
 
 
-def test_it_says_nothing_twice() -> None:
-    said = "You will be okay, the garden is safe. What did your sister say?"
+def test_repetition_is_avoided() -> None:
+    earlier = "You will be okay, the garden is safe. What did your sister say?"
     fresh = "Nothing to worry about in that garden, I promise. Did your sister sleep?"
-    assert chosen([AFRAID, said, "She said the garden was dark."], said, fresh) == fresh
+    assert chosen([AFRAID, earlier, "She said the garden was dark."], earlier, fresh) == fresh
 
 
-def test_it_is_short_and_asks() -> None:
+def test_short_replies_and_questions_are_preferred() -> None:
     short = "You will be okay in that garden."
     long = short + " And then there was another day and another day and one more day after it" * 3 + "."
     assert chosen([AFRAID], long, short) == short
@@ -121,23 +121,23 @@ def test_it_is_short_and_asks() -> None:
     ],
 )
 def test_garbled_replies_are_never_chosen(text: str) -> None:
-    assert not readable(text)
+    assert not is_readable(text)
     assert chosen([AFRAID], text) is None
     assert chosen([AFRAID], text, STYLES["lecture"]) == STYLES["lecture"]
 
 
-def test_no_candidate_no_choice() -> None:
-    assert OfflineSelector().select([Choice("s1/1", (Message("user", AFRAID),), ())]) == [Declined.NONE_GOOD]
+def test_without_candidates_there_is_no_choice() -> None:
+    assert OfflineSelector().select([Choice("s1/1", (Message("user", AFRAID),), ())]) == [NoChoice.NONE_GOOD]
 
 
-def test_each_choice_is_answered_in_its_place() -> None:
+def test_choices_are_answered_in_order() -> None:
     history = (Message("user", AFRAID),)
     choices = [
         Choice("a", history, ("", STYLES["lecture"], STYLES["reassurance"])),
         Choice("b", history, ("",)),
         Choice("c", history, (STYLES["reassurance"], STYLES["celebration"])),
     ]
-    assert OfflineSelector().select(choices) == [2, Declined.NONE_GOOD, 0]
+    assert OfflineSelector().select(choices) == [2, NoChoice.NONE_GOOD, 0]
 
 
 TALK = st.lists(
@@ -156,7 +156,7 @@ def test_candidates_in_another_order_give_the_same_choice(candidates: tuple[list
     assert chosen([AFRAID], *given_order) == chosen([AFRAID], *permuted)
 
 
-def test_ties_are_drawn_by_turn_and_words_not_by_place() -> None:
+def test_ties_are_drawn_by_turn_and_words_not_by_position() -> None:
     pair = ("I see the garden, why there?", "I see the garden, why then?")
     picks = [OfflineSelector().select([Choice(f"s{n}/1", (Message("user", AFRAID),), pair)])[0] for n in range(200)]
     assert 60 < sum(pick == 0 for pick in picks) < 140

@@ -80,7 +80,7 @@ def test_what_is_written_wrongly_is_refused_with_what_to_write(line: str, reason
 
 
 def test_every_command_is_documented() -> None:
-    text = (Path(__file__).parents[2] / "docs/chat.md").read_text().replace("\\|", "|")
+    text = (Path(__file__).parents[3] / "docs/chat.md").read_text().replace("\\|", "|")
     assert [
         name for name, command in COMMANDS.items() if f"`/{name} {command.usage}`".replace(" `", "`") not in text
     ] == []
@@ -144,9 +144,9 @@ def test_known_values_are_those_of_either_speaker_frequent_ones_first() -> None:
         ("assistant", "humor", None, ["garden"]),
     ]
     rows = [
-        {"dialogue_id": "d", "turn": turn, "speaker": speaker, "motivation": motivation, "emotion": emotion}
+        {"dialogue_id": "d", "turn": turn, "role": role, "motivation": motivation, "emotion": emotion}
         | {"topics": topics, "text": "x", "original_text": "x", "kept_original": False, "annotator": "a"}
-        for turn, (speaker, motivation, emotion, topics) in enumerate(said)
+        for turn, (role, motivation, emotion, topics) in enumerate(said)
     ]
     known = known_values(pa.Table.from_pylist(rows, schema=schemas.ANNOTATIONS))
     assert known == {

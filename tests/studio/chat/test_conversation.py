@@ -8,7 +8,7 @@ import pytest
 from jinja2 import TemplateError
 
 from sage_dialog.config import Steering
-from sage_dialog.inference.engine import Finish, Prompt, Sample
+from sage_dialog.inference.engine import FinishReason, Prompt, Sample
 from sage_dialog.studio.chat.conversation import Conversation, Reply
 
 Talk = Callable[..., Conversation]
@@ -137,16 +137,16 @@ def test_where_nothing_was_said_nothing_can_be_taken_back(talk: Talk, ask: Calla
 @pytest.mark.parametrize(
     ("text", "finish", "blocks", "said", "fault"),
     [
-        (CHAINED, Finish.STOP, True, "Hm {so}.", None),
-        (CHAINED, Finish.LENGTH, True, "Hm {so}.", "cut at the token limit"),
-        (CHAINED[:-8], Finish.STOP, True, "", "empty utterance"),
-        ("{u_motivation: a} Hm.", Finish.STOP, True, "{u_motivation: a} Hm.", "state block: expected"),
-        ("{u_motivation: a} Hm.", Finish.STOP, False, "{u_motivation: a} Hm.", None),
-        (" ", Finish.STOP, False, " ", "empty utterance"),
+        (CHAINED, FinishReason.STOP, True, "Hm {so}.", None),
+        (CHAINED, FinishReason.LENGTH, True, "Hm {so}.", "cut at the token limit"),
+        (CHAINED[:-8], FinishReason.STOP, True, "", "empty utterance"),
+        ("{u_motivation: a} Hm.", FinishReason.STOP, True, "{u_motivation: a} Hm.", "state block: expected"),
+        ("{u_motivation: a} Hm.", FinishReason.STOP, False, "{u_motivation: a} Hm.", None),
+        (" ", FinishReason.STOP, False, " ", "empty utterance"),
     ],
 )
 def test_what_is_wrong_with_a_reply_is_said(
-    text: str, finish: Finish, blocks: bool, said: str, fault: str | None
+    text: str, finish: FinishReason, blocks: bool, said: str, fault: str | None
 ) -> None:
     reply = Reply.read(Sample(text, 5, finish), blocks)
     assert (reply.text, reply.said) == (text, said)

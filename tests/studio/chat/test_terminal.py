@@ -13,7 +13,7 @@ from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from sage_dialog.corpora.conversations import read_conversations
-from sage_dialog.inference.engine import Finish, Sample
+from sage_dialog.inference.engine import FinishReason, Sample
 from sage_dialog.studio.chat import display
 from sage_dialog.studio.chat.conversation import Conversation
 from sage_dialog.studio.chat.terminal import Read, ask_person, piped_lines, read_lines
@@ -77,11 +77,11 @@ def test_what_was_heard_of_a_reply_that_fails_stays_on_the_screen(talk: Talk, sc
     with_policy = talk()
     sample = with_policy.engine.sample
 
-    def cut(*arguments, heard=None):
-        heard("So far")
+    def cut(*arguments, on_text=None):
+        on_text("So far")
         raise ValueError("the server is gone")
 
-    with_policy.engine.sample = lambda policy, prompts, sampling, number, steering, heard: cut(heard=heard)
+    with_policy.engine.sample = lambda policy, prompts, sampling, number, steering, on_text: cut(on_text=on_text)
     played = screen(with_policy, is_terminal=True)
     assert played.run("/blocks off", "One.") == 1
     assert played.shown.getvalue().endswith("So far\n") and "the server is gone" in played.noted.getvalue()
@@ -91,7 +91,7 @@ def test_what_was_heard_of_a_reply_that_fails_stays_on_the_screen(talk: Talk, sc
 
 
 def test_candidates_are_listed_with_what_they_mean_to_do(talk: Talk, screen) -> None:
-    replies = [f"{BLOCKS} Good.", f"{STATE} Bad.", Sample(f"{BLOCKS} Cut", 50, Finish.LENGTH), f"{BLOCKS} Fair."]
+    replies = [f"{BLOCKS} Good.", f"{STATE} Bad.", Sample(f"{BLOCKS} Cut", 50, FinishReason.LENGTH), f"{BLOCKS} Fair."]
     played = screen(talk(lambda prompt, j: replies[j]))
     played.run("One.", "/candidates", "4", "/candidates", "5")
     listed = played.shown.getvalue()

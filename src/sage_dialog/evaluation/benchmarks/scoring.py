@@ -30,7 +30,7 @@ from sage_dialog.core.policies import Policy
 from sage_dialog.core.seeds import derived_seed
 from sage_dialog.evaluation.benchmarks.files import EXAMPLES, ITEMS, LocalTask, local_tasks
 from sage_dialog.evaluation.benchmarks.scores import Score, mean_of
-from sage_dialog.inference.policy_set import PolicySet, holds_all_weights
+from sage_dialog.inference.policy_set import PolicySet, has_full_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -76,7 +76,7 @@ def score_policies(
             peft = None
             if policy is base:
                 asked = model
-            elif holds_all_weights(policy):  # lm-eval ties embeddings, which only a whole model lets it do
+            elif has_full_weights(policy):  # lm-eval ties embeddings, which only a whole model lets it do
                 asked = _adapted(_model(base), policy).merge_and_unload()
             else:
                 asked = peft = _adapted(model, policy)

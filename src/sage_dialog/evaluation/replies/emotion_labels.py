@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 
 from sage_dialog.corpora.empathetic import EMOTIONS
-from sage_dialog.sac import normalised_label
+from sage_dialog.sac import normalize_label
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class EmotionLabels:
         In lower case, the lists are asked for the whole of it, then again without a word or two of degree in front.
         Nothing is guessed: no stems, no parts, no nearest neighbours.
         """
-        emotion = None if emotion is None else normalised_label(emotion)
+        emotion = None if emotion is None else normalize_label(emotion)
         while emotion is not None and emotion not in self.meant:
             words = emotion.split(" ")
             cut = next((size for size in (2, 1) if " ".join(words[:size]) in self.degrees and words[size:]), None)

@@ -14,11 +14,11 @@ from typing import Any
 from sage_dialog.config import BlockField, SamplingConfig, Steering
 from sage_dialog.dialogue import Message
 from sage_dialog.evaluation.statistics import Estimate, clustered_share, proportion_interval
-from sage_dialog.inference.candidates import read_candidate
+from sage_dialog.inference.candidates import parse_candidate
 from sage_dialog.inference.engine import Engine, Prompt, Sample
-from sage_dialog.roles.protocols import Annotator, Rejected
+from sage_dialog.roles.protocols import Annotator, RejectedDialogue
 from sage_dialog.sac import Chain, Intent
-from sage_dialog.sac.grammar import Value, is_list
+from sage_dialog.sac.grammar import FieldValue, is_list_field
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Setting:
             return None
         if self.boost is not None:
             return Steering(boosts={self.field: dict.fromkeys(self.labels, self.boost)})
-        return Steering(fixed={self.field: self.labels if is_list(self.field) else self.labels[0]})
+        return Steering(fixed={self.field: self.labels if is_list_field(self.field) else self.labels[0]})
 
 
 UNSTEERED = Setting()
@@ -75,7 +75,7 @@ class Obedience:
     carried_unsteered: Estimate | None
 
 
-def value_of(chain: Chain, field: str) -> Value:
+def value_of(chain: Chain, field: str) -> FieldValue:
     """What a chain says in a field of the form."""
     intent = chain.state if field.startswith("u_") else chain.action
     return {"motivation": intent.motivation, "emotion": intent.emotion, "topic": intent.topics}[field[2:]]
@@ -197,7 +197,7 @@ def _as_written(sample: Sample | None = None) -> Row:
     """The columns of what was sampled; none is where the prompt left no room for a reply."""
     if sample is None:
         return {"invalid_reason": "no room in the model's context"}
-    read = read_candidate(sample, blocks=True)
+    read = parse_candidate(sample, blocks=True)
     row = {"text": read.text, "utterance": read.utterance, "invalid_reason": read.reason}
     if read.chain is None:
         return row
@@ -228,9 +228,9 @@ def _readings(annotator: Annotator, rows: Sequence[Row]) -> Iterator[Intent | No
             yield Intent()
         else:
             read = next(labels)
-            if isinstance(read, Rejected):
+            if isinstance(read, RejectedDialogue):
                 refused.append(read.reason)
-            yield None if isinstance(read, Rejected) else read[1].intent
+            yield None if isinstance(read, RejectedDialogue) else read[1].intent
     if refused:
         logger.warning(
             "%s labels %d of %d replies not, the first: %s", annotator.name, len(refused), len(heard), refused[0]
@@ -241,7 +241,7 @@ def _share(row: Row, prefix: str, field: str, asked: Sequence[str]) -> float | N
     """The share of the asked labels that these columns of a row hold; null where nothing was read."""
     if (topics := row.get(f"{prefix}topics")) is None:
         return None
-    held = topics if is_list(field) else [row[f"{prefix}{field[2:]}"]]
+    held = topics if is_list_field(field) else [row[f"{prefix}{field[2:]}"]]
     return sum(label in held for label in asked) / len(asked)
 
 

@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache
 
 from sage_dialog.config import SamplingConfig
-from sage_dialog.inference.steering import Guide, Place
+from sage_dialog.inference.steering import Guide, GuideState
 from sage_dialog.inference.transformers.shared_prefix import ReservedLayer, SharedPrefix
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def decode(
     log_probabilities = torch.zeros(len(rows), dtype=torch.float64, device=device)
     alive = torch.ones(len(rows), dtype=torch.bool, device=device)
     cache = Cache(layers=[ReservedLayer(sampling.max_new_tokens) for _ in prefix.layers])
-    places: list[Place | None] | None = None if guide is None else [guide.start] * len(rows)
+    places: list[GuideState | None] | None = None if guide is None else [guide.start] * len(rows)
     for step in range(sampling.max_new_tokens):
         token = draw(logits, seen, uniform[rows, step], sampling, places)
         if guide is not None and places is not None:
@@ -74,8 +74,8 @@ def decode(
         log_probabilities[rows] -= cross_entropy(logits, token, reduction="none").where(alive, 0.0)
         alive &= token != end
         if listener is not None:
-            for heard in token[alive & (rows == listener[0] * samples)].tolist():
-                listener[1](heard)
+            for on_text in token[alive & (rows == listener[0] * samples)].tolist():
+                listener[1](on_text)
         going = int(alive.sum())
         if going == 0 or step + 1 == sampling.max_new_tokens:
             break
@@ -102,7 +102,7 @@ def draw(
     seen: torch.Tensor,
     uniform: torch.Tensor,
     sampling: SamplingConfig,
-    places: Sequence[Place | None] | None = None,
+    places: Sequence[GuideState | None] | None = None,
 ) -> torch.Tensor:
     """One token a row by inverse CDF: repetition penalty, steering, temperature, top-k.
 
@@ -138,7 +138,7 @@ def penalised(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch
     return flat.view(logits.shape)
 
 
-def steered(logits: torch.Tensor, places: Sequence[Place | None], temperature: float) -> torch.Tensor:
+def steered(logits: torch.Tensor, places: Sequence[GuideState | None], temperature: float) -> torch.Tensor:
     """Logits (rows, vocabulary) with boosts added, and minus infinity where a token may not come.
 
     A boost is in log-odds of the drawn token, so it is multiplied by the temperature that divides it later.

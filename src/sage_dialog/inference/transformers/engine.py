@@ -18,10 +18,10 @@ from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.core.log_filters import quiet_warnings
 from sage_dialog.core.policies import Policy, identity
 from sage_dialog.core.seeds import generator
-from sage_dialog.inference.engine import Finish, Prompt, Sample
+from sage_dialog.inference.engine import FinishReason, Prompt, Sample
 from sage_dialog.inference.policy_set import PolicySet
 from sage_dialog.inference.transformers.decoding import Decoded, decode
-from sage_dialog.inference.transformers.detokenizer import Transcript
+from sage_dialog.inference.transformers.detokenizer import IncrementalDetokenizer
 from sage_dialog.inference.transformers.memory import Footprint, batches
 from sage_dialog.inference.transformers.shared_prefix import IMPLEMENTATION
 
@@ -142,9 +142,9 @@ class TransformersEngine:
         sampling: SamplingConfig,
         samples: int = 1,
         steering: Steering | None = None,
-        heard: Callable[[str], None] | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> list[list[Sample]]:
-        """See `Engine.sample`. After an exception, one that `heard` raises too, the engine may be used on.
+        """See `Engine.sample`. After an exception, one that `on_text` raises too, the engine may be used on.
 
         Raises:
             KeyError: if no policy of that name was loaded.
@@ -160,8 +160,8 @@ class TransformersEngine:
             for batch in batches(fitting, samples, new, self._weights.footprint, self._budget):
                 draws = np.stack([self._draws(prompts[index], samples, new) for index in batch])
                 listener = None
-                if heard is not None and 0 in batch:
-                    transcript = Transcript(self._policies.tokenizer, heard)
+                if on_text is not None and 0 in batch:
+                    transcript = IncrementalDetokenizer(self._policies.tokenizer, on_text)
                     listener = batch.index(0), transcript.add
                 end = self._policies.tokenizer.eos_token_id
                 decoded = decode(self._model, [tokens[index] for index in batch], draws, sampling, end, guide, listener)
@@ -185,7 +185,7 @@ class TransformersEngine:
         return int(FREE_SHARE * (free + reusable))
 
     def _sample(self, row: Decoded) -> Sample:
-        finish = Finish.STOP if row.finished else Finish.LENGTH
+        finish = FinishReason.STOP if row.finished else FinishReason.LENGTH
         return Sample(self._policies.text(row.tokens), len(row.tokens), finish, row.log_probability)
 
     def _draws(self, prompt: Prompt, samples: int, length: int) -> np.ndarray:

@@ -15,15 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.core.policies import Policy, identity
 from sage_dialog.core.seeds import derived_seed
-from sage_dialog.inference.engine import Finish, Prompt, Sample
+from sage_dialog.inference.engine import FinishReason, Prompt, Sample
 from sage_dialog.inference.policy_set import PolicySet
-from sage_dialog.inference.vllm.served_policies import Serving, revision
+from sage_dialog.inference.vllm.served_policies import ServedPolicies, revision
 from sage_dialog.inference.vllm.steered_completions import Completion, processor_arguments, steered_sample
 from sage_dialog.inference.vllm.streaming import Listener, plain_text
 from sage_dialog.llm import event_loop as loop
-from sage_dialog.llm.client import Client
 from sage_dialog.llm.completions import CompletionRequest, Continuation, continuations
-from sage_dialog.llm.requests import RefusedError
+from sage_dialog.llm.live_client import LiveClient
+from sage_dialog.llm.requests import RequestRejectedError
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ ROLE = "policy"
 LIBRARIES = ("transformers", "tokenizers")  # prompts are rendered and tokenized here, and replies decoded
 _SEEDS = 2**31  # that every server takes
 
-Heard = Callable[[str], None]
+OnText = Callable[[str], None]
 
 
 class Takes(BaseModel):
@@ -76,8 +76,8 @@ class CompletionsEngine:
     """An `Engine` over OpenAI-compatible servers, all of which have the same base.
 
     The prompt is rendered and tokenized here, by the base's own template. Every reply is in the client's response cache
-    before it is used, and asked for once. What `sample` raises beside what `Engine` says: `RefusedError` where a
-    server does not have a policy or does not take a request, `NoReplyError` where it fails for good, and
+    before it is used, and asked for once. What `sample` raises beside what `Engine` says: `RequestRejectedError` where a
+    server does not have a policy or does not take a request, `RequestFailedError` where it fails for good, and
     `CapReachedError`.
 
     Args:
@@ -102,7 +102,7 @@ class CompletionsEngine:
         seed: int,
         threads: int | None = None,
         *,
-        client: Client,
+        client: LiveClient,
         names: Mapping[str, str] | None = None,
         takes: Takes | Mapping[str, Any] | None = None,
         window: int | None = None,
@@ -114,7 +114,7 @@ class CompletionsEngine:
         self._takes = given.takes or Takes()
         self._names = given.names or {}
         self._window = given.window or self._policies.window
-        self._serving = Serving(client.servers, self._policies, self._names, self._window)
+        self._serving = ServedPolicies(client.servers, self._policies, self._names, self._window)
         self._warned: set[str] = set()
 
     @property
@@ -137,14 +137,14 @@ class CompletionsEngine:
         sampling: SamplingConfig,
         samples: int = 1,
         steering: Steering | None = None,
-        heard: Heard | None = None,
+        on_text: OnText | None = None,
     ) -> list[list[Sample]]:
         """See `Engine.sample`.
 
         Raises:
             KeyError: if the engine does not have a policy of that name.
             ValueError: if a cap on money cannot be kept, because `llm.prices` has no price for the policy.
-            RefusedError: if a server does not have it, or does not take a request; see also the class.
+            RequestRejectedError: if a server does not have it, or does not take a request; see also the class.
         """
         reply = _Replies(self, policy, sampling, steering if steering else None).reply
         tokens = [self._policies.tokens(prompt) for prompt in prompts]
@@ -157,9 +157,9 @@ class CompletionsEngine:
             for first in range(0, samples, at_once)
         ]
         replies: list[list[Sample]] = [[] for _ in prompts]
-        if heard is not None and work and work[0].index == 0:
-            replies[0] += _heard(partial(reply, work.pop(0)), heard)
-        for done, got in zip(work, self._client.in_order(reply, work), strict=True):
+        if on_text is not None and work and work[0].index == 0:
+            replies[0] += _on_text(partial(reply, work.pop(0)), on_text)
+        for done, got in zip(work, self._client.map(reply, work), strict=True):
             replies[done.index] += got
         return replies
 
@@ -182,8 +182,8 @@ class _Replies:
         self._policy = policy
         self._name = engine._serving.name(policy)
         budget = self._client.budget
-        budget.one_model(policy, self._name)
-        budget.check(ROLE, policy, sampling.max_new_tokens)
+        budget.share_price(policy, self._name)
+        budget.check_caps(ROLE, policy, sampling.max_new_tokens)
         self._revision = revision(engine._policies.policy(policy))
         self._sampling = sampling
         self._tokenizer = engine._policies.tokenizer
@@ -199,7 +199,7 @@ class _Replies:
             )
         engine._warn_of(sampling)
 
-    async def reply(self, work: _Work, heard: Heard | None = None) -> list[Sample]:
+    async def reply(self, work: _Work, on_text: OnText | None = None) -> list[Sample]:
         """The samples of one piece of work."""
 
         def seed(*request: int) -> int:
@@ -213,13 +213,13 @@ class _Replies:
                 self._sampling,
                 seed,
                 self._policies.text,
-                heard,
+                on_text,
             )
             return [sample]
         body = self._body(seed(), self._sampling.max_new_tokens)
         if self._processor is not None:
             body["vllm_xargs"] = self._processor
-        listener = None if heard is None else Listener(self._tokenizer, heard)
+        listener = None if on_text is None else Listener(self._tokenizer, on_text)
         written = await self._ask(self._prompt(work), body, seed(), work.number, listener)
         return [self._sample(one) for one in written]
 
@@ -228,15 +228,15 @@ class _Replies:
     ) -> list[Continuation]:
         hears = None if listener is None else listener.read
         request = CompletionRequest(ROLE, self._name, prompt, body, n, draw, self._revision, hears)
-        if self._client.response_cache.reply_to(request) is None:
+        if request not in self._client.response_cache:
             await self._serving.ready(self._policy)
         try:
-            written = continuations(await self._client.ask(request))
-        except RefusedError as error:
+            written = continuations(await self._client.request(request))
+        except RequestRejectedError as error:
             if error.status not in (None, 400, 422):  # it is not the request's form that it refuses
                 raise
             told = f"{error} What a server does not take is left out by the engine's `takes`."
-            raise RefusedError(told, error.status) from None
+            raise RequestRejectedError(told, error.status) from None
         if listener is not None:
             listener.end(written[0])
         return written
@@ -251,19 +251,19 @@ class _Replies:
         stop: str | None,
         logit_bias: Mapping[int, float],
         allowed: Sequence[int] | None,
-        heard: Heard | None,
+        on_text: OnText | None,
     ) -> Completion:
         """See `Completer`; the reply begins `behind` so many tokens."""
         body = self._body(seed, max_tokens, logprobs=False)
         body |= {"stop": [stop]} if stop else {}
         body |= {"logit_bias": {str(token): bias for token, bias in logit_bias.items()}} if logit_bias else {}
         body |= {"allowed_token_ids": list(allowed)} if allowed is not None else {}
-        listener = None if heard is None else Listener(self._tokenizer, heard, prompt[behind:])
+        listener = None if on_text is None else Listener(self._tokenizer, on_text, prompt[behind:])
         (written,) = await self._ask(tuple(prompt), body, seed, 1, listener)
         drawn = self._drawn(written)
         if written.finish == "length":
             return Completion(drawn, "length")
-        at_text = isinstance(written.stopped_at, str)
+        at_text = isinstance(written.stop_reason, str)
         return Completion(drawn, "stop" if at_text else "end")
 
     def _body(self, seed: int, max_tokens: int, logprobs: bool = True) -> dict[str, Any]:
@@ -296,15 +296,15 @@ class _Replies:
         else:
             tokens = self._drawn(written)
             text, number = self._policies.text(tokens), len(tokens)
-        return Sample(text, number, Finish(written.finish), written.log_probability)
+        return Sample(text, number, FinishReason(written.finish), written.log_probability)
 
 
-def _heard(reply: Callable[..., Any], heard: Heard) -> list[Sample]:
-    """What `reply` gives, while its pieces are heard in this thread."""
+def _on_text(reply: Callable[..., Any], on_text: OnText) -> list[Sample]:
+    """What `reply` gives, while its pieces are on_text in this thread."""
 
     async def begin() -> tuple[asyncio.Task[list[Sample]], asyncio.Queue[str | None]]:
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        task = asyncio.create_task(reply(heard=pieces.put_nowait))
+        task = asyncio.create_task(reply(on_text=pieces.put_nowait))
         task.add_done_callback(lambda _: pieces.put_nowait(None))
         return task, pieces
 
@@ -318,7 +318,7 @@ def _heard(reply: Callable[..., Any], heard: Heard) -> list[Sample]:
     task, pieces = loop.run(begin())
     try:
         while (piece := loop.run(pieces.get())) is not None:
-            heard(piece)
+            on_text(piece)
         return loop.run(end(task))
     except BaseException:
         loop.run(stop(task))

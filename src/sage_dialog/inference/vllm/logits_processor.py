@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from sage_dialog.config import Steering
-from sage_dialog.inference.steering import Guide, Place, Vocabulary
+from sage_dialog.inference.steering import Guide, GuideState, Vocabulary
 from sage_dialog.inference.vllm.steered_completions import PROCESSOR_ARGUMENT
-from sage_dialog.sac.grammar import Form
+from sage_dialog.sac.grammar import BlockGrammar
 
 try:
     from vllm.v1.sample.logits_processor import LogitsProcessor as OfRunnerV1
@@ -56,7 +56,7 @@ class _Row:
     """
 
     guide: Guide | None
-    place: Place | None
+    place: GuideState | None
     temperature: float
     drawn: list[int]
     penalty: float = 1.0
@@ -107,12 +107,12 @@ class SteeringProcessor(OfRunnerV1, OfRunnerV2):
         vocabulary, end, size = Vocabulary(tokenizer), tokenizer.eos_token_id, model.get_vocab_size()
         self._requests: Any = requests
         self._rows: dict[int, _Row] = {}  # by their number in the batch (V1), by their slot (V2)
-        self._bars: WeakKeyDictionary[Place, torch.Tensor] = WeakKeyDictionary()
+        self._bars: WeakKeyDictionary[GuideState, torch.Tensor] = WeakKeyDictionary()
         self._guide: Callable[[str], Guide | None] = lru_cache(GUIDES)(
             lambda steering: _guide(vocabulary, steering, end, size)
         )
         only_end = np.where(np.arange(size) == end, np.float32(0), np.float32(-np.inf))
-        self._end_at_once = Place(Form.given({}).start(), b"", [], [], only_end)
+        self._end_at_once = GuideState(BlockGrammar.with_values({}).initial_state(), b"", [], [], only_end)
 
     @classmethod
     def validate_params(cls, sampling_params: SamplingParams) -> None:
@@ -207,7 +207,7 @@ class SteeringProcessor(OfRunnerV1, OfRunnerV2):
         wanted = torch.where(found > 0, found / penalties, found * penalties) + torch.tensor(weights).to(logits)
         logits[at, tokens] = torch.where(wanted > 0, wanted * penalties, wanted / penalties)
 
-    def _bar(self, place: Place, device: torch.device) -> torch.Tensor:
+    def _bar(self, place: GuideState, device: torch.device) -> torch.Tensor:
         """Which tokens may not come (vocabulary,), kept where the logits are."""
         if place not in self._bars:
             assert place.barred is not None

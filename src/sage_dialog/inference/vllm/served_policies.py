@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from sage_dialog.core.policies import Policy
 from sage_dialog.inference.policy_set import PolicySet
-from sage_dialog.llm.requests import NoReplyError, Reason, RefusedError
+from sage_dialog.llm.requests import FailureReason, RequestFailedError, RequestRejectedError
 from sage_dialog.llm.server import Server
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM sets memory aside for
@@ -31,7 +31,7 @@ def served_name(policy: Policy) -> str:
     return f"{policy.name}-{revision(policy)[:12]}"
 
 
-class Serving:
+class ServedPolicies:
     """Sees to it that all servers have a policy before it is asked for.
 
     The base is what they were started with; adapters are loaded at run time where they are not there yet.
@@ -57,7 +57,7 @@ class Serving:
         """Returns when every server has the policy.
 
         Raises:
-            RefusedError: naming the server that has not, and where it helps the command that would start one that has.
+            RequestRejectedError: naming the server that has not, and where it helps the command that would start one that has.
         """
         async with self._looking:
             if policy not in self._there:
@@ -70,29 +70,31 @@ class Serving:
             return  # not every server says what it has; it will say what it has not
         try:
             models = await server.models()
-        except NoReplyError as error:
-            command = self._command(server) if error.reason is Reason.UNREACHABLE else ""
-            raise RefusedError(f"{server.place} does not say which models it has: {error}.{command}") from None
+        except RequestFailedError as error:
+            command = self._command(server) if error.reason is FailureReason.UNREACHABLE else ""
+            raise RequestRejectedError(
+                f"{server.address} does not say which models it has: {error}.{command}"
+            ) from None
         name, base = self.name(policy), self.name(self._policies.base.name)
         longest = models.get(base, {}).get("max_model_len")
         if isinstance(longest, int) and longest < self._window:
-            raise RefusedError(
-                f"{server.place} takes {longest} tokens at once, and {base} has a window of {self._window}. Start the "
+            raise RequestRejectedError(
+                f"{server.address} takes {longest} tokens at once, and {base} has a window of {self._window}. Start the "
                 f"server with --max-model-len {self._window}, or set the engine's `window: {longest}`."
             )
         if name in models:
             return
         if base not in models:
             has = ", ".join(sorted(models)) or "nothing"
-            raise RefusedError(f"{server.place} has no model {base}; it has {has}.{self._command(server)}")
+            raise RequestRejectedError(f"{server.address} has no model {base}; it has {has}.{self._command(server)}")
         path = str(self._policies.policy(policy).path.resolve())
         try:
             await server.load_adapter(name, path)
-        except (RefusedError, NoReplyError) as error:
-            told = f"{server.place} did not load the adapter {name}: {error}"
-            if isinstance(error, NoReplyError) or error.status in _NO_KEY:
-                raise RefusedError(told) from None
-            raise RefusedError(
+        except (RequestRejectedError, RequestFailedError) as error:
+            told = f"{server.address} did not load the adapter {name}: {error}"
+            if isinstance(error, RequestFailedError) or error.status in _NO_KEY:
+                raise RequestRejectedError(told) from None
+            raise RequestRejectedError(
                 f"{told}\nThe server reads it from {path}, which must lie there for it, too, and loads adapters while "
                 f"it runs only where it was started for that.{self._command(server)}"
             ) from None
@@ -100,7 +102,7 @@ class Serving:
     def _command(self, server: Server) -> str:
         """What would start a server that has the base, at the address where it was looked for."""
         base, adapters = self._policies.base, list(self._policies.adapters.values())
-        place = urlsplit(server.place)
+        place = urlsplit(server.address)
         port = place.port or {"https": 443}.get(place.scheme, 80)
         here = place.hostname is None or place.hostname in _HERE
         options = ["--served-model-name", self.name(base.name), "--max-model-len", str(self._window)]

@@ -16,9 +16,9 @@ from typing import Literal, Protocol
 import numpy as np
 
 from sage_dialog.config import SamplingConfig, Steering
-from sage_dialog.inference.engine import Finish, Sample
-from sage_dialog.inference.steering import Guide, Place
-from sage_dialog.sac.grammar import Form, is_list
+from sage_dialog.inference.engine import FinishReason, Sample
+from sage_dialog.inference.steering import Guide, GuideState
+from sage_dialog.sac.grammar import BlockGrammar, is_list_field
 
 PROCESSOR_ARGUMENT = "sage_steering"
 """The request argument under which the logits processor in `vllm_steering` looks for a steering."""
@@ -29,7 +29,7 @@ LARGEST_BIAS = 100.0
 REDRAWS = 16
 """Times a token is drawn again at one place before the server is given all that may come there."""
 
-_END_OF_BLOCKS = Form.given({}).literals[-1]
+_END_OF_BLOCKS = BlockGrammar.with_values({}).literals[-1]
 
 
 def processor_arguments(steering: Steering) -> dict[str, str]:
@@ -65,7 +65,7 @@ class Completer(Protocol):
         stop: str | None,
         logit_bias: Mapping[int, float],
         allowed: Sequence[int] | None,
-        heard: Callable[[str], None] | None,
+        on_text: Callable[[str], None] | None,
     ) -> Completion:
         """The prompt is token ids, and nothing is added to it.
 
@@ -74,7 +74,7 @@ class Completer(Protocol):
                 server does not tell a stop string from the end of the reply (vLLM: `stop_reason`).
             logit_bias: added to the logits before the temperature divides them; at most `LARGEST_BIAS` either way.
             allowed: the only tokens that may come (vLLM: `allowed_token_ids`), rarely asked for.
-            heard: as in `Engine.sample`, for what this request writes.
+            on_text: as in `Engine.sample`, for what this request writes.
 
         Raises:
             ValueError: if `allowed` is asked for and the server has nothing of the kind.
@@ -89,14 +89,14 @@ async def steered_sample(
     sampling: SamplingConfig,
     seed_of: Callable[[int], int],
     decode: Callable[[list[int]], str],
-    heard: Callable[[str], None] | None = None,
+    on_text: Callable[[str], None] | None = None,
 ) -> Sample:
     """One reply to a prompt of token ids, a function of the prompt and the seeds; its log-probability is not known.
 
     Args:
         seed_of: the seed of the reply's request number 0, 1, …
         decode: the text of a reply's tokens.
-        heard: as in `Engine.sample`. The blocks are heard in one piece, since of them some may be thrown away. The
+        on_text: as in `Engine.sample`. The blocks are on_text in one piece, since of them some may be thrown away. The
             requests are the same without.
 
     Raises:
@@ -104,7 +104,7 @@ async def steered_sample(
     """
     reply, requests = _Reply(guide, guide.start), count()
 
-    async def go_on(one: bool, stop: str | None = None, heard: Callable[[str], None] | None = None) -> None:
+    async def go_on(one: bool, stop: str | None = None, on_text: Callable[[str], None] | None = None) -> None:
         completion = await complete(
             [*prompt, *reply.tokens],
             max_tokens=1 if one else room(),
@@ -112,7 +112,7 @@ async def steered_sample(
             stop=stop,
             logit_bias=reply.biases(sampling.temperature),
             allowed=reply.allowed(),
-            heard=heard,
+            on_text=on_text,
         )
         reply.read(completion)
 
@@ -128,21 +128,21 @@ async def steered_sample(
             await go_on(one=False, stop=_stop(guide, place, decode(reply.tokens)))
     while room() and decode(reply.tokens).endswith("\ufffd"):
         await go_on(one=True)  # until the last letter is whole
-    if heard is not None:
-        heard(decode(reply.tokens))
+    if on_text is not None:
+        on_text(decode(reply.tokens))
     if room():
-        await go_on(one=False, heard=heard)
-    finish = Finish.STOP if reply.ended else Finish.LENGTH
+        await go_on(one=False, on_text=on_text)
+    finish = FinishReason.STOP if reply.ended else FinishReason.LENGTH
     return Sample(decode(reply.tokens), len(reply.tokens), finish)
 
 
-def _stop(guide: Guide, place: Place, text: str) -> str:
+def _stop(guide: Guide, place: GuideState, text: str) -> str:
     """Where the next token to steer comes, as far as a text can tell; where none does, the end of the blocks.
 
     There a request ends whether or not anyone listens, since each draws by a seed of its own.
     """
     under_way = place.progress.field
-    if under_way in guide.markers and is_list(under_way):
+    if under_way in guide.markers and is_list_field(under_way):
         return ","
     return next((marker for marker in guide.markers.values() if marker not in text), _END_OF_BLOCKS)
 
@@ -152,7 +152,7 @@ class _Reply:
     """A reply so far. `barred` are tokens that the server drew at this place and that may not come there."""
 
     guide: Guide
-    place: Place | None
+    place: GuideState | None
     tokens: list[int] = field(default_factory=list)
     ended: bool = False
     barred: list[int] = field(default_factory=list)

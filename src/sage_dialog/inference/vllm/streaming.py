@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sage_dialog.inference.transformers.detokenizer import Transcript, text_of
+from sage_dialog.inference.transformers.detokenizer import IncrementalDetokenizer, decode_tokens
 from sage_dialog.llm.completions import Continuation
-from sage_dialog.llm.requests import NoReplyError, Reason
+from sage_dialog.llm.requests import FailureReason, RequestFailedError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -24,13 +24,13 @@ class Listener:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, heard: Callable[[str], None], before: Sequence[int] = ()
+        self, tokenizer: PreTrainedTokenizerFast, on_text: Callable[[str], None], before: Sequence[int] = ()
     ) -> None:
-        self._tokenizer, self._heard = tokenizer, heard
+        self._tokenizer, self._on_text = tokenizer, on_text
         self._tokens: list[int] = []
         self._text = ""
-        self._hidden = len(text_of(tokenizer, list(before)))  # letters that were there before
-        self._transcript = Transcript(tokenizer, self._say)
+        self._hidden = len(decode_tokens(tokenizer, list(before)))  # letters that were there before
+        self._transcript = IncrementalDetokenizer(tokenizer, self._say)
         for token in before:
             self._transcript.add(token)
 
@@ -38,14 +38,14 @@ class Listener:
         """Takes what has come of the answer.
 
         Raises:
-            NoReplyError: if that is not how the reply began that was heard so far.
+            RequestFailedError: if that is not how the reply began that was on_text so far.
         """
         for choice in answer["choices"]:
             if choice["index"] == 0:
                 self._take(choice.get("text", ""), choice.get("token_ids"))
 
     def end(self, written: Continuation) -> None:
-        """The reply is whole; where the response cache had it, nothing of it was heard yet."""
+        """The reply is whole; where the response cache had it, nothing of it was on_text yet."""
         self._take(written.text, written.token_ids, whole=True)
         if written.token_ids is not None:
             self._transcript.end()
@@ -64,17 +64,17 @@ class Listener:
         _same(text[:known] == self._text[:known])
         if piece := text[known:]:
             self._text = text
-            self._heard(piece)
+            self._on_text(piece)
 
     def _say(self, piece: str) -> None:
         hidden = min(self._hidden, len(piece))
         self._hidden -= hidden
         if piece[hidden:]:
-            self._heard(piece[hidden:])
+            self._on_text(piece[hidden:])
 
 
 def plain_text(tokenizer: PreTrainedTokenizerFast, text: str, whole: bool = True) -> str:
-    """What `text_of` makes of a reply of which a server tells the text alone.
+    """What `decode_tokens` makes of a reply of which a server tells the text alone.
 
     Special tokens, which some servers leave in it, are taken out. So is the space that the first token brings along
     behind a prompt, where the tokenizer's own decoding drops it (SentencePiece).
@@ -91,10 +91,10 @@ def plain_text(tokenizer: PreTrainedTokenizerFast, text: str, whole: bool = True
 
 def _strips_first_space(tokenizer: PreTrainedTokenizerFast) -> bool:
     tokens = tokenizer(" x", add_special_tokens=False)["input_ids"]
-    alone = text_of(tokenizer, tokens)
-    return text_of(tokenizer, tokens + tokens) == f"{alone} {alone}"
+    alone = decode_tokens(tokenizer, tokens)
+    return decode_tokens(tokenizer, tokens + tokens) == f"{alone} {alone}"
 
 
 def _same(same: bool) -> None:
     if not same:
-        raise NoReplyError(Reason.BROKEN, "asked again, it began another reply than the one that was heard so far")
+        raise RequestFailedError(FailureReason.BROKEN, "asked again, it began another reply than the one that was on_text so far")

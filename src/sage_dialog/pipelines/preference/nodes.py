@@ -1,4 +1,4 @@
-"""Pairs from the last search, and DPO on them."""
+"""Preference pairs of the last search, and preference tuning on them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from pathlib import Path
 
 from sage_dialog.config import Launcher, Preference, SacAugmentation
 from sage_dialog.core.policies import Policy
-from sage_dialog.core.tables import Table
-
-NAME = "sage_dpo"
+from sage_dialog.core.tables import DataFrame
 
 
 def make_pairs(
-    candidates: Table, trajectories: Table, sac_augmentation: SacAugmentation, preference: Preference, seed: int
-) -> Table:
-    """Chosen candidates against others of the same turn.
+    candidates: DataFrame,
+    trajectories: DataFrame,
+    sac_augmentation: SacAugmentation,
+    preference: Preference,
+    seed: int,
+) -> DataFrame:
+    """Pair chosen candidates with others of the same turn.
 
     Args:
         candidates: schemas.CANDIDATES of the last iteration.
@@ -29,26 +31,23 @@ def make_pairs(
     return preference_pairs(candidates, trajectories, system_prompt, seed, preference.negatives, preference.rejected)
 
 
-def prefer(
+def train_sage_dpo(
     base: Policy,
     start: Policy,
-    dpo_pairs: Table,
+    dpo_pairs: DataFrame,
     preference: Preference,
     seed: int,
     threads: int | None,
     scratch: str,
     launcher: Launcher,
-) -> tuple[Table, Table, Policy]:
-    """Continue the adapter of `start` by DPO; `start` is also the reference.
-
-    Args:
-        base: the base model.
-        start: the last iteration's policy.
-        dpo_pairs: schemas.DPO_PAIRS.
+) -> tuple[DataFrame, DataFrame, Policy]:
+    """Train the adapter of the last iteration's policy further by DPO; that policy is also the reference.
 
     Returns:
         Tables of `schemas.TRAINING_LOG` and `schemas.TRAINING_REJECTS`, and the policy.
     """
-    from sage_dialog.training import dpo as training
+    from sage_dialog.training.dpo import preference_tune
 
-    return training.prefer(NAME, base, start, dpo_pairs, preference, seed, Path(scratch), threads, launcher)
+    return preference_tune(
+        "sage_dpo", base, start, dpo_pairs, preference, seed, Path(scratch), threads=threads, launcher=launcher
+    )

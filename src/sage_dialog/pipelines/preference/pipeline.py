@@ -1,26 +1,25 @@
-"""From the last search, K, to `sage_dpo`::
+"""Preference tuning on the last search, K::
 
     candidates_{K}, trajectories_{K} ──> [make_pairs] ──> dpo_pairs ──┐
-    sage_0, sage_{K+1} ───────────────────────────────────────────────┴─> [prefer] ──> sage_dpo
+    sage_0, sage_{K+1} ───────────────────────────────────────────────┴─> [train_sage_dpo] ──> sage_dpo
 
-`sage_{K+1}` is where training starts and what it is compared with. Beside the policy come its tables,
-`training_log_sage_dpo` and `training_rejects_sage_dpo`.
+`sage_{K+1}` is the starting policy and the reference. The policy comes with its tables, `training_log_sage_dpo` and
+`training_rejects_sage_dpo`.
 """
 
 from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node, pipeline
 
-from sage_dialog.core.tables import on_arrow
-from sage_dialog.pipelines.preference.nodes import NAME, make_pairs, prefer
+from sage_dialog.pipelines.preference.nodes import make_pairs, train_sage_dpo
 
 
 def create_pipeline(iterations: int) -> Pipeline:
-    """`iterations` is K, the number of self-play iterations before."""
+    """Create the pipeline after K self-play iterations."""
     return pipeline(
         [
             node(
-                on_arrow(make_pairs),
+                make_pairs,
                 inputs={
                     "candidates": f"candidates_{iterations}",
                     "trajectories": f"trajectories_{iterations}",
@@ -32,7 +31,7 @@ def create_pipeline(iterations: int) -> Pipeline:
                 name="make_pairs",
             ),
             node(
-                on_arrow(prefer),
+                train_sage_dpo,
                 inputs={
                     "base": "sage_0",
                     "start": f"sage_{iterations + 1}",
@@ -43,8 +42,8 @@ def create_pipeline(iterations: int) -> Pipeline:
                     "scratch": "params:scratch",
                     "launcher": "params:launcher",
                 },
-                outputs=[f"training_log_{NAME}", f"training_rejects_{NAME}", NAME],
-                name="prefer",
+                outputs=["training_log_sage_dpo", "training_rejects_sage_dpo", "sage_dpo"],
+                name="train_sage_dpo",
             ),
         ]
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sage_dialog.config import Launcher, SacAugmentation, SelfPlay, Sft
 from sage_dialog.core.policies import Policy
-from sage_dialog.core.tables import Table
+from sage_dialog.core.tables import DataFrame, Table
 from sage_dialog.inference.engine import OpenEngine
 from sage_dialog.roles.protocols import Selector
 
@@ -46,15 +46,15 @@ def search(
     return play.search(opened, agent, user, situations, self_play, system_prompts, selector, seed, Path(scratch))
 
 
-def refine_into(name: str) -> Callable[..., tuple[Table, Table, Policy]]:
-    """The node function that trains the policy called `name`."""
+def refine_into(name: str) -> Callable[..., tuple[DataFrame, DataFrame, Policy]]:
+    """Return the node function that trains the policy `name`."""
 
     def refine(
         base: Policy,
         agent: Policy,
-        candidates: Table,
-        trajectories: Table,
-        sft_conversations: Table,
+        candidates: DataFrame,
+        trajectories: DataFrame,
+        sft_conversations: DataFrame,
         self_play: SelfPlay,
         sft: Sft,
         sac_augmentation: SacAugmentation,
@@ -62,13 +62,13 @@ def refine_into(name: str) -> Callable[..., tuple[Table, Table, Policy]]:
         threads: int | None,
         scratch: str,
         launcher: Launcher,
-    ) -> tuple[Table, Table, Policy]:
-        """Continue the agent's adapter on the trajectories it was chosen for, user turns masked.
+    ) -> tuple[DataFrame, DataFrame, Policy]:
+        """Train the agent's adapter further on its chosen trajectories; the loss leaves out the user's messages.
 
         Args:
             base: the base model.
             agent: the policy that played.
-            candidates: schemas.CANDIDATES of the search, by which `self_play.best_share` tells dialogues judged well.
+            candidates: schemas.CANDIDATES of the search, to rank dialogues for `self_play.best_share`.
             trajectories: schemas.TRAJECTORIES of the search.
             sft_conversations: schemas.SFT_CONVERSATIONS, of which `self_play.replay_share` is mixed in.
 
@@ -88,14 +88,7 @@ def refine_into(name: str) -> Callable[..., tuple[Table, Table, Policy]]:
             self_play.best_share,
         )
         return fine_tune(
-            name,
-            base,
-            agent,
-            conversations,
-            self_play.training,
-            sft.lora,
-            seed,
-            Path(scratch),
+            *(name, base, agent, conversations, self_play.training, sft.lora, seed, Path(scratch)),
             blocks=agent.card.blocks,
             threads=threads,
             launcher=launcher,

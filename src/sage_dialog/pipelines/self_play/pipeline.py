@@ -38,7 +38,7 @@ def create_pipeline(iteration: int) -> Pipeline:
                 name="search",
             ),
             node(
-                on_arrow(refine_into(refined)),
+                refine_into(refined),
                 inputs={
                     "base": "base",
                     "agent": "agent",

@@ -1,7 +1,7 @@
-"""The annotator LLM: labels for every utterance, in a wording that is easier to read (paper §3.2, appendix B).
+"""The annotator LLM: labels for every utterance, and a more readable wording (paper §3.2, appendix B).
 
-A dialogue goes to the model whole. What comes back is checked against it; a reply that does not fit is shown to the
-model with what is wrong, once, and is rejected if the next does not fit either.
+One request holds a whole dialogue. A response that does not fit the dialogue is sent back to the model once, with its
+error; if the next does not fit either, the dialogue is rejected.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sage_dialog.dialogue import Message
-from sage_dialog.llm.endpoint import LLMClient
-from sage_dialog.llm.requests import NoReplyError, Request, whole_characters
-from sage_dialog.roles.llm.parsing import UnreadableError, json_fault, json_values, spoken
-from sage_dialog.roles.llm.prompts import Prompt, PromptFile, numbered, role_name
-from sage_dialog.roles.protocols import Labelled, Rejected
-from sage_dialog.sac import Intent, normalised_label
+from sage_dialog.llm.client import LLMClient
+from sage_dialog.llm.requests import Request, RequestFailedError, remove_surrogates
+from sage_dialog.roles.llm.parsing import UnreadableError, describe_json_error, json_values, strip_thoughts
+from sage_dialog.roles.llm.prompts import Prompt, PromptFile, number_messages, role_name
+from sage_dialog.roles.protocols import Annotation, LabelledUtterance, RejectedDialogue
+from sage_dialog.sac import Intent, normalize_label
 
 _NULLABLE = {"type": ["string", "null"]}
 _TURN = {
@@ -40,178 +40,183 @@ _SCHEMA = {
     "required": ["turns"],
     "additionalProperties": False,
 }
-_ENDS_ASKING = re.compile(r"[?？][?!.…\s\"'”’»)\]*_]*$")
+_ENDS_WITH_QUESTION = re.compile(r"[?？][?!.…\s\"'”’»)\]*_]*$")
 
 
 class LLMAnnotator:
-    """Asks once for each dialogue, and once more where the reply cannot be used.
+    """Sends one request for each dialogue, and a second one if the response cannot be used.
 
     Args:
-        client: the model, and all that calls to it have in common.
-        prompt: file with the sections [system], which says `max_topics`, [user], which shows the `utterances`, and
-            [repair], which says the `error`.
-        min_kept: how much of an utterance its more readable wording must keep (`kept`), from 0 to 1; with less, the
-            original stays. Mended typing errors and spelled-out abbreviations keep more than 0.6 of all but the
-            shortest utterances, a paraphrase, an answer or a summary less than 0.4.
-        max_topics: topics of an utterance at most; more are left out.
-        max_label_words: words of a label at most; a reply with longer ones cannot be used.
+        client: the model.
+        prompt: file with the sections [system], which states `max_topics`, [user], which shows the `utterances`, and
+            [repair], which states the `error`.
+        min_similarity: minimum `similarity` of a new wording to the original, from 0 to 1; below it the original stays.
+            Corrected spelling and expanded abbreviations are above 0.6 in all but the shortest utterances; paraphrases,
+            answers and summaries are below 0.4.
+        max_topics: limit on the topics of an utterance; more are dropped.
+        max_label_words: limit on the words of a label; a response with longer labels cannot be used.
     """
 
     def __init__(
         self,
         client: LLMClient,
         prompt: PromptFile,
-        min_kept: float = 0.5,
+        min_similarity: float = 0.5,
         max_topics: int = 3,
         max_label_words: int = 4,
     ) -> None:
-        if not 0 <= min_kept <= 1:
-            raise ValueError(f"min_kept = {min_kept} is no share between 0 and 1")
+        if not 0 <= min_similarity <= 1:
+            raise ValueError(f"min_similarity = {min_similarity}; it must be between 0 and 1")
         if max_topics < 0 or max_label_words < 1:
             raise ValueError(f"max_topics = {max_topics}, max_label_words = {max_label_words} leave no room for labels")
         self._client = client
-        self._min_kept = min_kept
+        self._min_similarity = min_similarity
         self._max_topics = max_topics
         self._max_label_words = max_label_words
-        example = numbered((Message("user", "i lost my keys"), Message("assistant", "oh no")))
+        example = number_messages((Message("user", "i lost my keys"), Message("assistant", "oh no")))
         self._prompt = Prompt(
             prompt,
             {"system": {"max_topics": max_topics}, "user": {"utterances": example}, "repair": {"error": "no JSON"}},
         )
-        limits = {"min_kept": min_kept, "max_topics": max_topics, "max_label_words": max_label_words}
+        limits = {"min_similarity": min_similarity, "max_topics": max_topics, "max_label_words": max_label_words}
         self.name = role_name(client.endpoint, self._prompt, _SCHEMA, **limits)
 
-    def annotate(self, dialogues: Sequence[Sequence[Message]]) -> Iterator[tuple[Labelled, ...] | Rejected]:
-        """See `protocols.Annotator`. A dialogue with an empty utterance is rejected without a call.
+    def annotate(self, dialogues: Sequence[Sequence[Message]]) -> Iterator[Annotation]:
+        """Yield the labels of each dialogue, in order. Dialogues with an empty utterance are rejected without a call.
 
         Raises:
             TooManyFailuresError: if more dialogues are rejected than the parameters allow.
         """
-        self._client.announce(self._request(self._messages(dialogue)) for dialogue in dialogues if not _empty(dialogue))
-        failed = self._client.rows("dialogues", len(dialogues))
-        for labels in self._client.in_order(self._labels, dialogues):
-            if isinstance(labels, Rejected):
-                failed.add(labels.reason)
-            yield labels
+        self._client.log_estimate(
+            self._request(self._messages(dialogue)) for dialogue in dialogues if _first_empty(dialogue) is None
+        )
+        failures = self._client.failure_counter("dialogues", len(dialogues))
+        for annotation in self._client.map(self._annotate, dialogues):
+            if isinstance(annotation, RejectedDialogue):
+                failures.add(annotation.reason)
+            yield annotation
 
-    async def _labels(self, dialogue: Sequence[Message]) -> tuple[Labelled, ...] | Rejected:
-        if empty := _empty(dialogue):
-            return Rejected(f"utterance {empty[0]} is empty")
+    async def _annotate(self, dialogue: Sequence[Message]) -> Annotation:
+        if (position := _first_empty(dialogue)) is not None:
+            return RejectedDialogue(f"utterance {position} is empty")
         messages = self._messages(dialogue)
         try:
-            reply = await self._client.ask(self._request(messages))
+            response = await self._client.request(self._request(messages))
             try:
-                return self.read(reply.text, dialogue)
+                return self.parse(response.text, dialogue)
             except UnreadableError as error:
-                said = {"role": "assistant", "content": reply.text}
+                unusable = {"role": "assistant", "content": response.text}
                 repair = {"role": "user", "content": self._prompt.render("repair", error=str(error))}
-            reply = await self._client.ask(self._request([*messages, said, repair]))
+            response = await self._client.request(self._request([*messages, unusable, repair]))
             try:
-                return self.read(reply.text, dialogue)
+                return self.parse(response.text, dialogue)
             except UnreadableError as error:
-                return Rejected(f"the reply cannot be used, nor could the one before it: {error}", reply.text)
-        except NoReplyError as error:
-            return Rejected(str(error), error.said)
+                reason = f"the reply cannot be used, nor could the one before it: {error}"
+                return RejectedDialogue(reason, response.text)
+        except RequestFailedError as error:
+            return RejectedDialogue(str(error), error.response_text)
 
-    def read(self, reply: str, dialogue: Sequence[Message]) -> tuple[Labelled, ...]:
-        """The labels of a dialogue in a reply.
+    def parse(self, response: str, dialogue: Sequence[Message]) -> tuple[LabelledUtterance, ...]:
+        """Return the labels of a dialogue in a response.
 
         Raises:
             UnreadableError: if it is not one JSON object with all turns of the dialogue, in order.
         """
-        turns = _turns(reply)
+        turns = _find_turns(response)
         if len(turns) != len(dialogue):
             raise UnreadableError(f"it has {len(turns)} turns, and the dialogue has {len(dialogue)}")
         labelled = []
-        for number, (turn, said) in enumerate(zip(turns, dialogue, strict=True), start=1):
+        for number, (turn, message) in enumerate(zip(turns, dialogue, strict=True), start=1):
             if not isinstance(turn, Mapping):
                 raise UnreadableError(f"turn {number} is no JSON object")
-            _check_place(turn, number, said.role)
-            labelled.append(self._labelled(turn, number, said, last=number == len(dialogue)))
+            _check_turn(turn, number, message.role)
+            labelled.append(self._label_utterance(turn, number, message, last=number == len(dialogue)))
         return tuple(labelled)
 
-    def _labelled(self, turn: Mapping[str, Any], number: int, said: Message, *, last: bool) -> Labelled:
+    def _label_utterance(
+        self, turn: Mapping[str, Any], number: int, message: Message, *, last: bool
+    ) -> LabelledUtterance:
         text, question = _string(turn, "text", number), _string({"question": None, **turn}, "question", number)
         intent = Intent(
             self._label(_string(turn, "motivation", number), "motivation", number),
             self._label(_string(turn, "emotion", number), "emotion", number),
             self._topics(turn, number),
         )
-        braces = set("{}") & (set(text) - set(said.text))  # labels that strayed into the wording
-        if not text or braces or kept(said.text, text) < self._min_kept:
-            return Labelled(intent, said.text, kept_original=True)
-        if said.role == "assistant" and not last and not _ENDS_ASKING.search(text) and _ENDS_ASKING.search(question):
+        new_braces = set("{}") & (set(text) - set(message.text))  # labels inside the wording
+        if not text or new_braces or similarity(message.text, text) < self._min_similarity:
+            return LabelledUtterance(intent, message.text, kept_original=True)
+        asks = _ENDS_WITH_QUESTION.search
+        if message.role == "assistant" and not last and not asks(text) and asks(question):
             text = f"{text} {question}"
-        return Labelled(intent, text)
+        return LabelledUtterance(intent, text)
 
     def _topics(self, turn: Mapping[str, Any], number: int) -> tuple[str, ...]:
-        listed = _field(turn, "topics", number)
-        if listed is None or isinstance(listed, str):
-            listed = (listed or "").split(",")
-        if not isinstance(listed, list) or not all(isinstance(topic, str | None) for topic in listed):
+        topics = _field(turn, "topics", number)
+        if topics is None or isinstance(topics, str):
+            topics = (topics or "").split(",")
+        if not isinstance(topics, list) or not all(isinstance(topic, str | None) for topic in topics):
             raise UnreadableError(f"topics of turn {number} are no list of strings")
-        labels = (self._label(topic, "a topic", number) for topic in listed if isinstance(topic, str))
+        labels = (self._label(topic, "a topic", number) for topic in topics if isinstance(topic, str))
         return tuple(dict.fromkeys(label for label in labels if label))[: self._max_topics]
 
-    def _label(self, text: str, what: str, number: int) -> str | None:
-        label = normalised_label(text)
+    def _label(self, text: str, field: str, number: int) -> str | None:
+        label = normalize_label(text)
         if label and len(label.split()) > self._max_label_words:
             raise UnreadableError(
-                f"{what} of turn {number} has more than {self._max_label_words} words: {label[:60]!r}"
+                f"{field} of turn {number} has more than {self._max_label_words} words: {label[:60]!r}"
             )
         return label
 
     def _messages(self, dialogue: Sequence[Message]) -> list[dict[str, str]]:
-        return self._prompt.messages({"utterances": numbered(dialogue)}, {"max_topics": self._max_topics})
+        return self._prompt.messages({"utterances": number_messages(dialogue)}, {"max_topics": self._max_topics})
 
     def _request(self, messages: Sequence[Mapping[str, str]]) -> Request:
-        return self._client.request("annotator", messages, _SCHEMA)
+        return self._client.chat_request("annotator", messages, _SCHEMA)
 
 
-def kept(original: str, readable: str) -> float:
-    """How much of an utterance is still there in another wording, and how little besides, from 0 to 1.
+def similarity(original: str, rewritten: str) -> float:
+    """Return the Dice coefficient of the character trigrams of two wordings, from 0 to 1.
 
-    The Dice coefficient of their letters and digits by threes: case, marks and the order of sentences do not count,
-    a mended letter counts little, and what was added counts like what was lost. It knows no meaning: a "not" more or
-    less is a small change.
+    Case, punctuation and the order of sentences do not count, a corrected letter counts little, and additions count as
+    much as omissions. The measure knows no meaning: a missing "not" is a small change.
     """
-    before, after = _threes(original), _threes(readable)
-    both = before.total() + after.total()
-    return 2 * (before & after).total() / both if both else 1.0
+    before, after = _trigrams(original), _trigrams(rewritten)
+    total = before.total() + after.total()
+    return 2 * (before & after).total() / total if total else 1.0
 
 
-def _threes(text: str) -> Counter[str]:
+def _trigrams(text: str) -> Counter[str]:
     words = re.findall(r"\w+", re.sub("['’]", "", text.casefold()))
-    spelled = f" {' '.join(words)} "
-    return Counter(spelled[start : start + 3] for start in range(len(spelled) - 2))
+    spaced = f" {' '.join(words)} "
+    return Counter(spaced[start : start + 3] for start in range(len(spaced) - 2))
 
 
-def _empty(dialogue: Sequence[Message]) -> list[int]:
-    return [position for position, said in enumerate(dialogue) if not said.text.strip()]
+def _first_empty(dialogue: Sequence[Message]) -> int | None:
+    return next((position for position, message in enumerate(dialogue) if not message.text.strip()), None)
 
 
-def _turns(reply: str) -> list[Any]:
-    """The list of turns in a reply, bare or under "turns"."""
-    answer = spoken(reply)
+def _find_turns(response: str) -> list[Any]:
+    """Return the list of turns in a response, bare or under "turns"."""
+    answer = strip_thoughts(response)
     lists = [value.get("turns") if isinstance(value, dict) else value for value in json_values(answer)]
     found = [turns for turns in lists if isinstance(turns, list) and any(isinstance(turn, dict) for turn in turns)]
     if not found:
-        raise UnreadableError(f'there is no JSON object with the list "turns" in it; {json_fault(answer)}')
+        raise UnreadableError(f'there is no JSON object with the list "turns" in it; {describe_json_error(answer)}')
     if len(found) > 1:
         raise UnreadableError(f"it has {len(found)} lists of turns; give one")
     return found[0]
 
 
-def _check_place(turn: Mapping[str, Any], number: int, speaker: str) -> None:
-    called, by = _plain(_field(turn, "turn", number)), _plain(_field(turn, "speaker", number))
-    if called != str(number):
-        raise UnreadableError(f"turn {number} of the dialogue is called turn {called!r}")
-    if by.lower() != speaker:
-        raise UnreadableError(f"turn {number} is the {speaker}'s, and the reply gives it to {by!r}")
+def _check_turn(turn: Mapping[str, Any], number: int, role: str) -> None:
+    own_number, speaker = _plain(_field(turn, "turn", number)), _plain(_field(turn, "speaker", number))
+    if own_number != str(number):
+        raise UnreadableError(f"turn {number} of the dialogue is called turn {own_number!r}")
+    if speaker.lower() != role:
+        raise UnreadableError(f"turn {number} is the {role}'s, and the reply gives it to {speaker!r}")
 
 
 def _plain(value: Any) -> str:
-    """A number or a word as it is written, up to a length; the type of anything else."""
+    """Return a number or a word as text, cut to a length; the type's name of anything else."""
     plain = isinstance(value, str | int) and not isinstance(value, bool)
     return str(value).strip()[:40] if plain else type(value).__name__
 
@@ -223,8 +228,8 @@ def _field(turn: Mapping[str, Any], name: str, number: int) -> Any:
 
 
 def _string(turn: Mapping[str, Any], name: str, number: int) -> str:
-    """A field in one line; empty where it is null."""
+    """Return a field in one line; empty if it is null."""
     value = _field(turn, name, number)
     if not isinstance(value, str | None):
         raise UnreadableError(f"{name} of turn {number} is {type(value).__name__}, not a string or null")
-    return " ".join(whole_characters(value or "").split())
+    return " ".join(remove_surrogates(value or "").split())

@@ -1,6 +1,6 @@
-"""The judge LLM: two whole dialogues read side by side (paper §3.6, appendix A).
+"""The judge LLM: compares two complete dialogues (paper §3.6, appendix A).
 
-Judges tend to favour a place; whoever asks gives every pair in both orders.
+Judges tend to prefer one of the two positions; callers present every pair in both orders.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from sage_dialog.dialogue import Message
-from sage_dialog.llm.endpoint import LLMClient
-from sage_dialog.llm.requests import NoReplyError, Request
-from sage_dialog.roles.llm.parsing import NO_ANSWER, stated
-from sage_dialog.roles.llm.prompts import Prompt, PromptFile, numbered, role_name
+from sage_dialog.llm.client import LLMClient
+from sage_dialog.llm.requests import Request, RequestFailedError
+from sage_dialog.roles.llm.parsing import NO_ANSWER, find_answer
+from sage_dialog.roles.llm.prompts import Prompt, PromptFile, number_messages, role_name
 from sage_dialog.roles.protocols import Comparison, Verdict
 
 _THING = r"(?:dialogue|dialog|conversation|transcript|assistant|chatbot|one|choice)"
@@ -30,13 +30,17 @@ _SCHEMA = {
     "required": ["verdict", "reason"],
     "additionalProperties": False,
 }
+_EXAMPLE = Comparison(
+    (Message("user", "I lost my keys."), Message("assistant", "Oh no! Where were you last?")),
+    (Message("user", "I lost my keys."), Message("assistant", "Keys are often lost.")),
+)
 
 
 class LLMJudge:
     """Asks which assistant is the better social chatbot: A, the first, or B, the second, or neither.
 
     Args:
-        client: the model, and all that calls to it have in common; the paper's judge has temperature 0.
+        client: the model; the paper's judge has temperature 0.
         prompt: file with the sections [system] and [user], which shows the dialogues `a` and `b`.
     """
 
@@ -46,45 +50,38 @@ class LLMJudge:
         self.name = role_name(client.endpoint, self._prompt, _SCHEMA)
 
     def judge(self, comparisons: Sequence[Comparison]) -> Iterator[Verdict]:
-        """See `protocols.Judge`.
+        """Yield a verdict for each comparison, in order.
 
         Raises:
-            NoReplyError: if the server fails.
+            RequestFailedError: if the server fails.
             TooManyFailuresError: if more verdicts are unreadable than the parameters allow.
         """
-        self._client.announce(self._request(comparison) for comparison in comparisons)
-        failed = self._client.rows("comparisons", len(comparisons))
-        for verdict in self._client.in_order(self._verdict, comparisons):
+        self._client.log_estimate(self._request(comparison) for comparison in comparisons)
+        failures = self._client.failure_counter("comparisons", len(comparisons))
+        for verdict in self._client.map(self._verdict, comparisons):
             if verdict.vote == "unreadable":
-                failed.add(
-                    "no reply" if verdict.raw_response is None else f"unreadable: {verdict.raw_response[:200]!r}"
-                )
+                response = verdict.raw_response
+                failures.add("no response" if response is None else f"unreadable: {response[:200]!r}")
             yield verdict
 
     async def _verdict(self, comparison: Comparison) -> Verdict:
         try:
-            reply = await self._client.ask(self._request(comparison))
-        except NoReplyError as error:
+            response = await self._client.request(self._request(comparison))
+        except RequestFailedError as error:
             if error.reason not in NO_ANSWER:
                 raise
-            return Verdict("unreadable", error.said)
-        return read_verdict(reply.text)
+            return Verdict("unreadable", error.response_text)
+        return parse_verdict(response.text)
 
     def _request(self, comparison: Comparison) -> Request:
-        return self._client.request("judge", self._prompt.messages(_variables(comparison)), _SCHEMA)
+        return self._client.chat_request("judge", self._prompt.messages(_variables(comparison)), _SCHEMA)
 
 
-def read_verdict(reply: str) -> Verdict:
-    """The verdict that a reply states; unreadable where it states none, or two."""
-    answer = stated(reply, "verdict", _FORM)
-    return Verdict("unreadable" if answer is None else _VOTES[answer], reply)
+def parse_verdict(response: str) -> Verdict:
+    """Return the verdict that a response states; unreadable if it states none, or several."""
+    answer = find_answer(response, "verdict", _FORM)
+    return Verdict("unreadable" if answer is None else _VOTES[answer], response)
 
 
 def _variables(comparison: Comparison) -> dict[str, Any]:
-    return {"a": numbered(comparison.first), "b": numbered(comparison.second)}
-
-
-_EXAMPLE = Comparison(
-    (Message("user", "I lost my keys."), Message("assistant", "Oh no! Where were you last?")),
-    (Message("user", "I lost my keys."), Message("assistant", "Keys are often lost.")),
-)
+    return {"a": number_messages(comparison.first), "b": number_messages(comparison.second)}

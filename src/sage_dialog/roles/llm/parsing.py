@@ -1,4 +1,4 @@
-"""Reading what language models reply: tolerant of what stands around an answer, never guessing what it is."""
+"""Parsing of LLM responses: tolerant of text around an answer, without guessing the answer."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 import re
 from typing import Any
 
-from sage_dialog.llm.requests import UNUSABLE_RESPONSES, Reason
+from sage_dialog.llm.requests import UNUSABLE_RESPONSES, FailureReason
 
-NO_ANSWER = (*UNUSABLE_RESPONSES, Reason.PROMPT_FILTERED, Reason.TOO_LONG)
-"""The server did its part, and there is still nothing to read. With any other reason it is the server that fails."""
+NO_ANSWER = (*UNUSABLE_RESPONSES, FailureReason.PROMPT_FILTERED, FailureReason.TOO_LONG)
+"""Failures of one request. All other reasons are failures of the server."""
 
 _JSON_START = re.compile(r"[{\[]")
 _TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
@@ -18,32 +18,32 @@ _AROUND = " \t*_`\"'“”‘’.,;!()[]{}|>"
 
 
 class UnreadableError(ValueError):
-    """What is wrong with a reply, in words that the model may be shown."""
+    """A response that cannot be used. The message may be shown to the model."""
 
 
-def spoken(text: str) -> str:
-    """A reply without what the model thought aloud; a thought that never ends leaves nothing behind it."""
+def strip_thoughts(text: str) -> str:
+    """Return a response without its <think> part; empty if that part is not closed."""
     return text.rpartition("</think>")[2].partition("<think>")[0]
 
 
 def json_values(text: str) -> list[Any]:
-    """The objects and arrays in a reply, wherever they stand; those inside of others are part of them."""
+    """Return the outermost JSON objects and arrays in a response."""
     text = _TRAILING_COMMA.sub(lambda found: found[1] or "", text)
-    values, at = [], 0
-    while found := _JSON_START.search(text, at):
+    values, position = [], 0
+    while found := _JSON_START.search(text, position):
         try:
-            value, at = _DECODER.raw_decode(text, found.start())
+            value, position = _DECODER.raw_decode(text, found.start())
         except RecursionError:
-            break  # a model that repeats itself; each bracket would be followed all the way down
+            break  # a model that repeats a bracket; decoding at each of them would take quadratic time
         except ValueError:
-            at = found.end()
+            position = found.end()
         else:
             values.append(value)
     return values
 
 
-def json_fault(text: str) -> str:
-    """Why a reply is no JSON, by its line and column."""
+def describe_json_error(text: str) -> str:
+    """Return why a response is no JSON, with line and column."""
     found = _JSON_START.search(text)
     if found is None:
         return "it holds no JSON"
@@ -56,39 +56,35 @@ def json_fault(text: str) -> str:
     return "it is not the JSON that was asked for"
 
 
-def stated(text: str, key: str, form: re.Pattern[str]) -> str | None:
-    """The one answer that a reply states, as the group "answer" of the form has it, in lower case.
+def find_answer(text: str, key: str, form: re.Pattern[str]) -> str | None:
+    """Return the one answer in a response: the group "answer" of `form`, in lower case.
 
-    An answer stands under the key in a JSON object, or, where there is no such object, is a line or sentence that is
-    of the form as a whole. None where there is no answer, or more than one.
+    The answer is the value of `key` in a JSON object or, without such an object, a line or sentence that matches `form`
+    as a whole. None if there is no answer, or several different ones.
     """
-    text = spoken(text)
-    objects = [value[key] for value in json_values(text) if isinstance(value, dict) and key in value]
-    if objects:
-        found = [form.fullmatch(_bare(_written(value))) for value in objects]
+    text = strip_thoughts(text)
+    values = [value[key] for value in json_values(text) if isinstance(value, dict) and key in value]
+    if values:
+        found = [form.fullmatch(_value_text(value).strip(_AROUND)) for value in values]
         if not all(found):
             return None
     else:
-        found = [form.fullmatch(_bare(statement)) for statement in _STATEMENT_END.split(text)]
+        found = [form.fullmatch(statement.strip(_AROUND)) for statement in _STATEMENT_END.split(text)]
     answers = {match["answer"].lower() for match in found if match}
     return answers.pop() if len(answers) == 1 else None
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    whole = dict(pairs)
-    if len(whole) < len(pairs):
-        raise ValueError("an object has the same key twice")
-    return whole
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_each_once, strict=False)  # line ends inside of strings
-
-
-def _written(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if value is None:
         return "none"
     return str(value) if isinstance(value, str | int) else ""
 
 
-def _bare(statement: str) -> str:
-    return statement.strip(_AROUND)
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("an object has the same key twice")
+    return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, strict=False)  # allows line breaks in strings

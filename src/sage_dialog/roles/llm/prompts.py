@@ -1,8 +1,7 @@
-"""Prompts kept as text files, and how a dialogue is shown in one.
+"""Prompt files, and the form of a dialogue in a prompt.
 
-A prompt file has sections, each headed by a line such as `[system]`; what stands before the first is a note to
-whoever reads the file. A section is a Jinja template. What was said in a dialogue comes in as data: nothing in it
-is read as a template or as a section.
+A prompt file has sections, each headed by a line such as `[system]`; text before the first is a comment. A section is a
+Jinja template. Utterances are inserted as data: templates and section headings in them have no effect.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,22 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from sage_dialog.dialogue import Message
 from sage_dialog.llm.endpoint import Endpoint
-from sage_dialog.llm.requests import whole_characters
+from sage_dialog.llm.requests import remove_surrogates
 
 PromptFile = Path | str | Mapping[str, str]
-"""A path, or {"filepath": path}, the one key that Kedro makes absolute inside a catalog entry."""
+"""A path, or {"filepath": path}: the one key that Kedro makes absolute in a catalog entry."""
 
 _HEADING = re.compile(r"^\[(\w+)\][ \t]*$", re.MULTILINE)
 _TEMPLATES = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 class Prompt:
-    """The sections of one prompt file.
+    """The sections of a prompt file.
 
     Args:
-        file: where it is.
-        sections: those that it must have, each with an example of the variables that it must use. All are rendered
-            once with these, so that a fault shows before the first call.
+        file: the prompt file.
+        sections: the required sections, each with example values of the variables that it must use. All are rendered
+            once, so that errors come before the first call.
 
     Raises:
         ValueError: naming the file and what is wrong with it.
@@ -49,31 +48,31 @@ class Prompt:
             self.text = self.path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"the prompt file {self.path} cannot be read: {error}") from error
-        found = _HEADING.split(self.text)
-        names = found[1::2]
+        comment, *parts = _HEADING.split(self.text)
+        names, bodies = parts[::2], parts[1::2]
         for name in sections:
             if names.count(name) != 1:
                 raise ValueError(f"{self.path} needs one section [{name}], and has {names.count(name) or 'none'}")
         for name in names:
             if name not in sections:
-                raise ValueError(f"{self.path}: no section is called [{name}]; there are {_listed(sections)}")
+                raise ValueError(f"{self.path}: no section is called [{name}]; there are {_list(sections)}")
         self._templates: dict[str, Template] = {}
-        line = found[0].count("\n")
-        for name, body in zip(names, found[2::2], strict=True):
+        line = comment.count("\n")
+        for name, body in zip(names, bodies, strict=True):
             self._templates[name] = self._template(name, "\n" * line + body, set(sections[name]))
             line += body.count("\n")
         for name, variables in sections.items():
             self.render(name, **variables)
 
     def render(self, section: str, /, **variables: Any) -> str:
-        """A section with its variables filled in, without space around it."""
+        """Return a section with its variables filled in."""
         try:
             return self._templates[section].render(variables).strip()
         except (TemplateError, TypeError) as error:
             raise ValueError(f"{self.path}, section [{section}], cannot be filled in: {error}") from error
 
     def messages(self, user: Mapping[str, Any], system: Mapping[str, Any] | None = None) -> list[dict[str, str]]:
-        """How a conversation begins: the sections [system] and [user], with their variables filled in."""
+        """Return the sections [system] and [user] as chat messages, with their variables filled in."""
         return [
             {"role": "system", "content": self.render("system", **(system or {}))},
             {"role": "user", "content": self.render("user", **user)},
@@ -86,17 +85,17 @@ class Prompt:
         except TemplateSyntaxError as error:
             raise ValueError(f"{self.path}, line {error.lineno}: {error}") from error
         if unknown := used - variables:
-            has = f"it has {_listed(variables)}" if variables else "it has none"
-            raise ValueError(f"{self.path}, section [{section}], knows no variable {_listed(unknown)}; {has}")
+            has = f"it has {_list(variables)}" if variables else "it has none"
+            raise ValueError(f"{self.path}, section [{section}], knows no variable {_list(unknown)}; {has}")
         if unused := variables - used:
-            raise ValueError(f"{self.path}, section [{section}], must show {_listed(unused)}")
+            raise ValueError(f"{self.path}, section [{section}], must show {_list(unused)}")
         return template
 
 
 def role_name(endpoint: Endpoint, prompt: Prompt, schema: Mapping[str, Any], **settings: Any) -> str:
-    """Model, prompt, and a digest of all else that decides what the role answers, such as "gpt-5-mini judge 1a2b3c4d".
+    """Return model, prompt and a digest of all else that determines the answers: "gpt-5-mini judge 1a2b3c4d".
 
-    Tables and fingerprints hold it, so it says nothing of keys and servers.
+    The name is stored in tables and fingerprints; it contains no key and no server.
     """
     fingerprint_inputs = {
         "model": endpoint.model,
@@ -109,17 +108,18 @@ def role_name(endpoint: Endpoint, prompt: Prompt, schema: Mapping[str, Any], **s
     return f"{endpoint.model} {prompt.path.stem} {digest}"
 
 
-def numbered(dialogue: Sequence[Message]) -> list[dict[str, Any]]:
-    """The utterances of a dialogue for a template: number (from 1), speaker and text."""
+def number_messages(dialogue: Sequence[Message]) -> list[dict[str, Any]]:
+    """Return the messages of a dialogue for a template: number (from 1), speaker and text."""
     return [
-        {"number": number, "speaker": said.role, "text": shown(said.text)} for number, said in enumerate(dialogue, 1)
+        {"number": number, "speaker": message.role, "text": indent_lines(message.text)}
+        for number, message in enumerate(dialogue, 1)
     ]
 
 
-def shown(text: str) -> str:
-    """An utterance as a prompt shows it: its lines after the first are set in, so that none passes for a turn."""
-    return "\n    ".join(line.strip() for line in whole_characters(text).splitlines() if line.strip())
+def indent_lines(text: str) -> str:
+    """Return the text with all lines but the first indented, so that no line looks like another turn."""
+    return "\n    ".join(line.strip() for line in remove_surrogates(text).splitlines() if line.strip())
 
 
-def _listed(names: Mapping[str, Any] | set[str]) -> str:
+def _list(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))

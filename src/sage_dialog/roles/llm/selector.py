@@ -1,6 +1,6 @@
-"""The selector LLM: it sees what was said and the candidates, and names the best or none (paper §3.4).
+"""The selector LLM: names the best candidate of an agent turn, or none (paper §3.4).
 
-What "best" means, the mode (companion, humour), is the prompt file's to say.
+The prompt file defines what "best" means: the mode (companion, humour).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from sage_dialog.dialogue import Message
-from sage_dialog.llm.endpoint import FailedRows, LLMClient
-from sage_dialog.llm.requests import NoReplyError, Reason, Request
-from sage_dialog.roles.llm.parsing import NO_ANSWER, json_values, spoken, stated
-from sage_dialog.roles.llm.prompts import Prompt, PromptFile, numbered, role_name, shown
-from sage_dialog.roles.protocols import Choice, Declined
+from sage_dialog.llm.client import FailureCounter, LLMClient
+from sage_dialog.llm.requests import FailureReason, Request, RequestFailedError
+from sage_dialog.roles.llm.parsing import NO_ANSWER, find_answer, json_values, strip_thoughts
+from sage_dialog.roles.llm.prompts import Prompt, PromptFile, indent_lines, number_messages, role_name
+from sage_dialog.roles.protocols import Choice, NoChoice
 
 _FILLERS = r"I|I'd|would|choose|pick|select|my|the|best|candidate|choice|option|reply|response|answer|number|is|be"
 _FORM = re.compile(
@@ -26,103 +26,100 @@ _FORM = re.compile(
     re.IGNORECASE,
 )
 _MENTION = re.compile(r"[0-9]+|\bnone\b", re.IGNORECASE)
+_EXAMPLE = Choice("example", (Message("user", "I lost my keys."),), ("Oh no! Where were you last?", "Buy new ones."))
 
 
 class LLMSelector:
-    """Asks for one number or none, once for each turn and again where the answer cannot be read.
+    """Asks for one number or none.
 
     Args:
-        client: the model, and all that calls to it have in common.
+        client: the model.
         prompt: file with the sections [system] and [user], which shows `history` and `candidates`.
-        attempts: how often a turn is asked, with the same candidates, until the answer can be read.
+        attempts: limit on requests for a turn until an answer is readable, with the same candidates.
     """
 
     def __init__(self, client: LLMClient, prompt: PromptFile, attempts: int = 3) -> None:
         if attempts < 1:
-            raise ValueError(f"attempts = {attempts}; it takes at least one to choose")
+            raise ValueError(f"attempts = {attempts}; it must be at least 1")
         self._client = client
         self._attempts = attempts
         self._prompt = Prompt(prompt, {"system": {}, "user": _variables(_EXAMPLE)})
         self._expected: int | None = None
-        self._announced = False
-        self._failed: FailedRows | None = None
-        self._counting = threading.Lock()
+        self._estimate_logged = False
+        self._failures: FailureCounter | None = None
+        self._lock = threading.Lock()
         self.name = role_name(client.endpoint, self._prompt, _schema(2), attempts=attempts)
 
     def expect(self, choices: int) -> None:
-        """See `protocols.Selector`. From here on unreadable turns are counted against as many."""
-        self._expected, self._announced = choices, False
-        self._failed = self._client.rows("turns to select for", choices)
+        """Set the upper bound on the choices to come; unreadable ones are counted against it from here on."""
+        self._expected, self._estimate_logged = choices, False
+        self._failures = self._client.failure_counter("turns to select for", choices)
 
-    def select(self, choices: Sequence[Choice]) -> list[int | Declined]:
-        """See `protocols.Selector`.
+    def select(self, choices: Sequence[Choice]) -> list[int | NoChoice]:
+        """Return the index of the best candidate of each choice, or why there is none.
 
         Raises:
-            NoReplyError: if the server fails; nothing can be played on without it.
+            RequestFailedError: if the server fails.
             TooManyFailuresError: if more of the expected turns are unreadable than the parameters allow.
         """
-        with self._counting:
-            if choices and not self._announced:
-                self._client.announce((self._request(choice) for choice in choices), self._expected)
-                self._announced = True
-        picked = list(self._client.in_order(self._picked, choices))
-        with self._counting:
-            for answer in picked:
-                if answer is Declined.UNREADABLE and self._failed is not None:
-                    self._failed.add("no answer to it named one candidate or none")
-        return picked
+        with self._lock:
+            if choices and not self._estimate_logged:
+                self._client.log_estimate((self._request(choice) for choice in choices), self._expected)
+                self._estimate_logged = True
+        selected = list(self._client.map(self._select, choices))
+        with self._lock:
+            for answer in selected:
+                if answer is NoChoice.UNREADABLE and self._failures is not None:
+                    self._failures.add("no response named one candidate or none")
+        return selected
 
-    async def _picked(self, choice: Choice) -> int | Declined:
+    async def _select(self, choice: Choice) -> int | NoChoice:
         for attempt in range(self._attempts):
             try:
-                reply = await self._client.ask(self._request(choice, attempt))
-            except NoReplyError as error:
+                response = await self._client.request(self._request(choice, attempt))
+            except RequestFailedError as error:
                 if error.reason not in NO_ANSWER:
                     raise
-                if error.reason is Reason.TOO_LONG:  # it stays too long
+                if error.reason is FailureReason.TOO_LONG:  # at every attempt
                     break
                 continue
-            answer = read_choice(reply.text, len(choice.candidates))
-            if answer is not Declined.UNREADABLE:
+            answer = parse_choice(response.text, len(choice.candidates))
+            if answer is not NoChoice.UNREADABLE:
                 return answer
-        return Declined.UNREADABLE
+        return NoChoice.UNREADABLE
 
     def _request(self, choice: Choice, attempt: int = 0) -> Request:
         messages = self._prompt.messages(_variables(choice))
-        return self._client.request("selector", messages, _schema(len(choice.candidates)), attempt)
+        return self._client.chat_request("selector", messages, _schema(len(choice.candidates)), attempt)
 
 
-def read_choice(reply: str, candidates: int) -> int | Declined:
-    """The index that a reply names by its number, which counts from 1.
+def parse_choice(response: str, candidates: int) -> int | NoChoice:
+    """Return the index that a response names by its number, which counts from 1.
 
-    Prose that holds a second number, or a number and "none", is unreadable, and so is a number out of range.
+    Prose with a second number, or with a number and "none", is unreadable, and so is a number out of range.
     """
-    answer = stated(reply, "choice", _FORM)
-    if answer is None or not (_in_json(reply) or _said_alone(reply)):
-        return Declined.UNREADABLE
+    answer = find_answer(response, "choice", _FORM)
+    if answer is None or not (_is_json(response) or _is_only_mention(response)):
+        return NoChoice.UNREADABLE
     if answer == "none":
-        return Declined.NONE_GOOD
+        return NoChoice.NONE_GOOD
     digits = answer.lstrip("0")
     if not digits or len(digits) > 9 or int(digits) > candidates:
-        return Declined.UNREADABLE
+        return NoChoice.UNREADABLE
     return int(digits) - 1
 
 
-def _in_json(reply: str) -> bool:
-    return any(isinstance(value, dict) and "choice" in value for value in json_values(spoken(reply)))
+def _is_json(response: str) -> bool:
+    return any(isinstance(value, dict) and "choice" in value for value in json_values(strip_thoughts(response)))
 
 
-def _said_alone(reply: str) -> bool:
-    return len({mention.lower().lstrip("0") for mention in _MENTION.findall(spoken(reply))}) == 1
+def _is_only_mention(response: str) -> bool:
+    return len({mention.lower().lstrip("0") for mention in _MENTION.findall(strip_thoughts(response))}) == 1
 
 
 def _variables(choice: Choice) -> dict[str, Any]:
-    return {
-        "history": numbered(choice.history),
-        "candidates": [
-            {"number": number, "text": shown(text)} for number, text in enumerate(choice.candidates, start=1)
-        ],
-    }
+    candidates = [{"number": n, "text": indent_lines(text)} for n, text in enumerate(choice.candidates, start=1)]
+    return {"history": number_messages(choice.history), "candidates": candidates}
 
 
 def _schema(candidates: int) -> dict[str, Any]:
@@ -133,6 +130,3 @@ def _schema(candidates: int) -> dict[str, Any]:
         "required": ["choice"],
         "additionalProperties": False,
     }
-
-
-_EXAMPLE = Choice("example", (Message("user", "I lost my keys."),), ("Oh no! Where were you last?", "Buy new ones."))

@@ -1,22 +1,22 @@
-"""The offline judge: whole dialogues compared by counts of words, in place of the judge LLM (paper §3.6, appendix A).
+"""The offline judge: scores of complete dialogues by word counts, in place of the judge LLM (paper §3.6, appendix A).
 
-The paper's prompt asks for a chatbot that sounds "like a real human, being colloquial, humorous, funny,
-intriguing, sympathetic, natural and not overly verbose". Each dialogue gets one score between 0 and 1 for
-each of these traits that words can show; the better mean wins, a small difference is a tie. The scores of a
-dialogue do not depend on the other, so the order cannot matter. Its words and its scheme are not the
-selector's. Nothing it says is evidence about language models.
+The paper's prompt asks for a chatbot that sounds "like a real human, being colloquial, humorous, funny, intriguing,
+sympathetic, natural and not overly verbose". Each dialogue gets a score in [0, 1] for each of these traits that word
+counts can measure; the better weighted mean wins, and a small difference is a tie. A dialogue's scores are independent
+of the other, so the order cannot matter. Word lists and rules differ from the selector's. Its votes are no evidence
+about language models.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from statistics import fmean
 
 from sage_dialog.core.sentiment import compound
 from sage_dialog.dialogue import Message
-from sage_dialog.roles.offline.lexicon import Phrases, content_words, read_tables, trigrams, words
+from sage_dialog.roles.offline.lexicon import Phrases, content_words, read_lexicon, trigrams, words
 from sage_dialog.roles.protocols import Comparison, Verdict
 
 WEIGHTS = {
@@ -28,12 +28,12 @@ WEIGHTS = {
     "curious": 0.10,
     "on_topic": 0.10,
 }
-MARGIN = 0.03  # of a score between 0 and 1; closer dialogues are a tie
+MARGIN = 0.03  # differences of weighted means up to which two dialogues tie
 
-BRIEF_WORDS = 25.0  # mean words a reply up to which brevity is full; at VERBOSE_WORDS nothing is left of it
+BRIEF_WORDS = 25.0  # mean words a reply up to which "brief" is 1; it falls to 0 at VERBOSE_WORDS
 VERBOSE_WORDS = 60.0
 TERSE_WORDS = 4.0
-ASKING_SHARE = 0.6  # share of replies with a question that is as good as more
+ASKING_SHARE = 0.6  # share of replies with a question from which "curious" is 1
 
 
 class OfflineJudge:
@@ -42,44 +42,44 @@ class OfflineJudge:
     name = "offline-rules-judge"
 
     def judge(self, comparisons: Sequence[Comparison]) -> Iterator[Verdict]:
-        """See `protocols.Judge`. Never unreadable; `raw_response` gives the scores of both dialogues."""
-        return (_verdict(traits(pair.first), traits(pair.second)) for pair in comparisons)
+        """Yield verdicts, with the scores of both dialogues as `raw_response`; never "unreadable"."""
+        return (_verdict(scores(pair.first), scores(pair.second)) for pair in comparisons)
 
 
 def _verdict(first: dict[str, float], second: dict[str, float]) -> Verdict:
     lead = round(_total(first) - _total(second), 9)
-    reply = f"first {_spelled(first)}; second {_spelled(second)}"
+    response = f"first {_format(first)}; second {_format(second)}"
     if abs(lead) <= MARGIN:
-        return Verdict("tie", reply)
-    return Verdict("first" if lead > 0 else "second", reply)
+        return Verdict("tie", response)
+    return Verdict("first" if lead > 0 else "second", response)
 
 
-def _total(scores: dict[str, float]) -> float:
-    return sum(WEIGHTS[trait] * score for trait, score in scores.items())
+def _total(traits: dict[str, float]) -> float:
+    return sum(WEIGHTS[trait] * score for trait, score in traits.items())
 
 
-def _spelled(scores: dict[str, float]) -> str:
-    return f"{_total(scores):.3f} (" + ", ".join(f"{trait} {score:.2f}" for trait, score in scores.items()) + ")"
+def _format(traits: dict[str, float]) -> str:
+    return f"{_total(traits):.3f} (" + ", ".join(f"{trait} {score:.2f}" for trait, score in traits.items()) + ")"
 
 
-@lru_cache(maxsize=4096)  # a dialogue is read in both orders and in several pairs
-def traits(dialogue: tuple[Message, ...]) -> dict[str, float]:
-    """Scores in [0, 1] by trait, in the order of WEIGHTS; all 0 where the assistant says nothing."""
-    heard = [words(said.text) for said in dialogue if said.role == "user"]
-    spoken = [said.text for said in dialogue if said.role == "assistant" and words(said.text)]
-    if not spoken:
+@lru_cache(maxsize=4096)  # a dialogue is judged in both orders and in several pairs
+def scores(dialogue: tuple[Message, ...]) -> dict[str, float]:
+    """Return the scores in [0, 1] by trait, in the order of WEIGHTS; all 0 if the assistant says nothing."""
+    user_words = [words(message.text) for message in dialogue if message.role == "user"]
+    replies = [message.text for message in dialogue if message.role == "assistant" and words(message.text)]
+    if not replies:
         return dict.fromkeys(WEIGHTS, 0.0)
-    replies = [words(text) for text in spoken]
-    answers = [said.text for said in dialogue[1:] if said.role == "user"]
-    questions = [text.rstrip().endswith("?") for text in spoken]
+    reply_words = [words(text) for text in replies]
+    reactions = [message.text for message in dialogue[1:] if message.role == "user"]
+    questions = [text.rstrip().endswith("?") for text in replies]
     return {
-        "brief": _brief(fmean(map(len, replies))),
-        "natural": fmean(map(_natural, replies)),
-        "attuned": _attuned(heard, replies),
-        "welcomed": fmean(map(_welcomed, answers)) if answers else 0.5,
-        "varied": _varied(replies),
+        "brief": _brief(fmean(map(len, reply_words))),
+        "natural": fmean(map(_natural, reply_words)),
+        "attuned": _attuned(user_words, reply_words),
+        "welcomed": fmean(map(_welcomed, reactions)) if reactions else 0.5,
+        "varied": _varied(reply_words),
         "curious": min(1.0, fmean(questions) / ASKING_SHARE),
-        "on_topic": _on_topic(heard, replies),
+        "on_topic": _on_topic(user_words, reply_words),
     }
 
 
@@ -90,78 +90,68 @@ def _brief(mean_words: float) -> float:
 
 
 def _natural(reply: Sequence[str]) -> float:
-    """Talk against essay: colloquial and bookish phrases and contractions weighed up, 0.5 where there are none."""
-    sound = _sounds().weights(reply)
-    talk = sound.get("colloquial", 0.0) + sum("'" in word for word in reply)
-    return (talk + 1) / (talk + 2 * sound.get("bookish", 0.0) + 2)
+    """Return the share of colloquial phrases and contractions among these and bookish phrases, 0.5 without any."""
+    sound = _phrases("sound").weights(reply)
+    colloquial = sound.get("colloquial", 0.0) + sum("'" in word for word in reply)
+    return (colloquial + 1) / (colloquial + 2 * sound.get("bookish", 0.0) + 2)
 
 
-def _attuned(heard: Sequence[Sequence[str]], replies: Sequence[Sequence[str]]) -> float:
-    """How far the replies do what this user would welcome: 1 does nothing else, 0 only what grates, 0.5 neither."""
-    wishes = _wishes(heard)
+def _attuned(user_words: Sequence[Sequence[str]], replies: Sequence[Sequence[str]]) -> float:
+    """Return how far the replies make the moves that this user needs: 1 only these, 0 only unwelcome ones."""
+    preferences = _move_preferences(user_words)
     balance = []
     for reply in replies:
-        moves = _moves().weights(reply)
-        made = sum(moves.values())
-        balance.append(sum(weight * wishes[move] for move, weight in moves.items()) / made if made else 0.0)
+        moves = _phrases("moves").weights(reply)
+        total = sum(moves.values())
+        balance.append(sum(weight * preferences[move] for move, weight in moves.items()) / total if total else 0.0)
     return 0.5 + 0.5 * fmean(balance)
 
 
-def _wishes(heard: Sequence[Sequence[str]]) -> Counter[str]:
-    """By move, between -1 and 1, how welcome it is: the user_needs heard in all the user says, by their cues."""
+def _move_preferences(user_words: Sequence[Sequence[str]]) -> Counter[str]:
+    """Return how welcome each move is, in [-1, 1]: the needs found in the user's messages, weighted by their cues."""
     found: Counter[str] = Counter()
-    for message in heard:
-        found.update(_plights().weights(message))
+    for message in user_words:
+        found.update(_user_needs().weights(message))
     total = sum(found.values())
-    wishes: Counter[str] = Counter()
-    for plight, cues in found.items():
-        table = read_tables("judge_user_needs")[plight]
-        wishes.update(dict.fromkeys(table["welcome"], cues / total))
-        wishes.subtract(dict.fromkeys(table["unwelcome"], cues / total))
-    return wishes
+    preferences: Counter[str] = Counter()
+    for need, cues in found.items():
+        table = read_lexicon("judge_user_needs")[need]
+        preferences.update(dict.fromkeys(table["welcome"], cues / total))
+        preferences.subtract(dict.fromkeys(table["unwelcome"], cues / total))
+    return preferences
 
 
-def _welcomed(answer: str) -> float:
-    """How the user takes the reply: warm or flat by phrase, else by the sign and size of VADER's compound."""
-    reaction = _reactions().weights(words(answer))
-    warm, flat = reaction.get("warm", 0.0), reaction.get("flat", 0.0)
+def _welcomed(reaction: str) -> float:
+    """Return how warm a user's reaction is, in [0, 1]: by phrases, else by VADER's compound."""
+    found = _phrases("reactions").weights(words(reaction))
+    warm, flat = found.get("warm", 0.0), found.get("flat", 0.0)
     if warm or flat:
         return warm / (warm + flat)
-    return 0.5 + 0.25 * compound()(answer)
+    return 0.5 + 0.25 * compound()(reaction)
 
 
 def _varied(replies: Sequence[Sequence[str]]) -> float:
-    """Share of the assistant's trigrams that no earlier reply has, over all replies but the first."""
-    said = trigrams(replies[0])
+    """Return the mean share of new trigrams over all replies but the first."""
+    earlier = trigrams(replies[0])
     fresh = []
     for reply in replies[1:]:
         own = trigrams(reply)
-        fresh.append(len(own - said) / len(own) if own else 0.0)
-        said |= own
+        fresh.append(len(own - earlier) / len(own) if own else 0.0)
+        earlier |= own
     return fmean(fresh) if fresh else 1.0
 
 
-def _on_topic(heard: Sequence[Sequence[str]], replies: Sequence[Sequence[str]]) -> float:
-    """Share of replies that take up a content word of the user's."""
-    subjects = set().union(*map(content_words, heard)) if heard else set()
+def _on_topic(user_words: Sequence[Sequence[str]], replies: Sequence[Sequence[str]]) -> float:
+    """Return the share of replies that contain a content word of the user's."""
+    subjects = set().union(*map(content_words, user_words)) if user_words else set()
     return fmean(bool(content_words(reply) & subjects) for reply in replies)
 
 
-@lru_cache(maxsize=1)
-def _plights() -> Phrases:
-    return Phrases({name: table["heard"] for name, table in read_tables("judge_user_needs").items()})
+@cache
+def _user_needs() -> Phrases:
+    return Phrases({name: table["heard"] for name, table in read_lexicon("judge_user_needs").items()})
 
 
-@lru_cache(maxsize=1)
-def _moves() -> Phrases:
-    return Phrases(read_tables("judge_moves")["moves"])
-
-
-@lru_cache(maxsize=1)
-def _sounds() -> Phrases:
-    return Phrases(read_tables("judge_moves")["sound"])
-
-
-@lru_cache(maxsize=1)
-def _reactions() -> Phrases:
-    return Phrases(read_tables("judge_moves")["reactions"])
+@cache
+def _phrases(table: str) -> Phrases:
+    return Phrases(read_lexicon("judge_moves")[table])

@@ -1,6 +1,6 @@
-"""Phrase lists read from TOML, and the few text measures that the offline roles share.
+"""Phrase lists in TOML files, and the text measures that the offline roles share.
 
-What the roles share is this machinery, not their words: each has lists of its own in `lexicons/`.
+The roles share these functions; most of their word lists in `lexicons/` are their own.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-Pattern = tuple[tuple[str, ...], ...]  # the alternatives of each place
+Pattern = tuple[tuple[str, ...], ...]  # the alternatives at each position
 
 _WORD = re.compile(r"[a-z]+(?:['-][a-z]+)*")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _GAP = ".."
 _GAP_WORDS = 3
-_STEM_CHARS = 2  # a stem is looked up by its first letters, so it has at least as many
+_STEM_CHARS = 2  # stems are looked up by their first letters
 _NEGATIONS = frozenset({"not", "never", "no", "hardly", "without", "neither", "nor"})
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words; an apostrophe or hyphen inside a word stays in it."""
+    """Return the words in lower case, with the apostrophes and hyphens inside them."""
     return _WORD.findall(text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
 
 
 def content_words(tokens: Sequence[str]) -> set[str]:
-    """What an utterance is about: its words without function words, plural and singular made one."""
+    """Return the words without function words, in the singular."""
     bare = (token.removesuffix("n't").split("'")[0] for token in tokens)
     return {_singular(token) for token in bare if len(token) > 2 and token not in function_words()}
 
@@ -46,41 +46,40 @@ def _singular(token: str) -> str:
 
 
 @cache
-def read_tables(name: str) -> dict[str, Any]:
-    """The tables of `lexicons/<name>.toml`."""
-    return tomllib.loads(_lexicon_file(f"{name}.toml"))
+def read_lexicon(name: str) -> dict[str, Any]:
+    """Read `lexicons/<name>.toml`."""
+    return tomllib.loads(_read_text(f"{name}.toml"))
 
 
 @cache
 def function_words() -> frozenset[str]:
-    """Words that say nothing of what an utterance is about."""
-    return frozenset(_lexicon_file("function_words.txt").split())
+    return frozenset(_read_text("function_words.txt").split())
 
 
-def _lexicon_file(name: str) -> str:
+def _read_text(name: str) -> str:
     return (resources.files("sage_dialog.roles.offline") / "lexicons" / name).read_text("utf-8")
 
 
-def phrase_list(text: str) -> list[str]:
-    """The phrases of a list, which commas set apart, each once and in their order."""
+def split_phrases(text: str) -> list[str]:
+    """Return the different phrases of a comma-separated list, in order."""
     return list(dict.fromkeys(" ".join(part.split()) for part in text.split(",") if part.strip()))
 
 
 class Phrases:
-    """Named lists of phrases, found in a sequence of words.
+    """Named, comma-separated lists of phrases to find in a sequence of words.
 
-    A phrase is words set apart by spaces: a word, a stem (`terrif*`), alternatives (`worry/fret`), or a
-    gap of up to three words (`..`). Phrases of a list are set apart by commas.
+    A phrase consists of words separated by spaces: a word, a stem (`terrif*`), alternatives (`worry/fret`), or a gap of
+    up to three words (`..`).
 
     Raises:
-        ValueError: naming list and phrase, where a phrase begins with a gap or a stem is too short.
+        ValueError: naming list and phrase, if a phrase starts with a gap or a stem is too short.
     """
 
     def __init__(self, lists: Mapping[str, str]) -> None:
         self.names = tuple(lists)
         self._by_start: dict[str, list[tuple[str, str, Pattern]]] = {}
         for name, text in lists.items():
-            for phrase in sorted(phrase_list(text)):
+            for phrase in sorted(split_phrases(text)):
                 pattern = tuple(tuple(slot.split("/")) for slot in phrase.split(" "))
                 for word in pattern[0]:
                     if word == _GAP or (word.endswith("*") and len(word) <= _STEM_CHARS):
@@ -89,9 +88,9 @@ class Phrases:
                     self._by_start.setdefault(start, []).append((name, phrase, ((word,), *pattern[1:])))
 
     def weights(self, tokens: Sequence[str]) -> dict[str, float]:
-        """Found phrases a list, each distinct phrase once: 1 for a single word, 2 for a longer phrase.
+        """Return the weight of each list with a match: 1 for each different word, 2 for each longer phrase.
 
-        A single word right behind a negation ("not happy") does not count. Lists without a find are left out.
+        A single word directly after a negation ("not happy") does not count.
         """
         found: dict[str, dict[str, float]] = {}
         for start, token in enumerate(tokens):

@@ -1,8 +1,8 @@
 """The offline selector: rules and word lists in place of the paper's selector LLM (paper §3.4).
 
-It reads the user's feeling in the user's words, tells what each candidate does by its phrases, and prefers
-a reply whose style fits the feeling, that stays on the user's topic and brings up no other, repeats nothing,
-is short, and hands the turn back with a question. Nothing it chooses is evidence about language models.
+It detects the user's emotion and each candidate's style by phrases. It prefers a reply whose style fits the emotion,
+that keeps to the user's topic, repeats nothing, is short, and ends with a question. Its choices are no evidence about
+language models.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from functools import lru_cache
 from sage_dialog.core.seeds import derived_seed
 from sage_dialog.core.sentiment import compound
 from sage_dialog.dialogue import Message
-from sage_dialog.roles.offline.emotions import shown_emotion, welcome_styles
-from sage_dialog.roles.offline.lexicon import Phrases, content_words, read_tables, sentences, trigrams, words
-from sage_dialog.roles.offline.topics import mentioned_topics
-from sage_dialog.roles.protocols import Choice, Declined
+from sage_dialog.roles.offline.cues import count_topics, dominant_emotion, welcome_styles
+from sage_dialog.roles.offline.lexicon import Phrases, content_words, read_lexicon, sentences, trigrams, words
+from sage_dialog.roles.protocols import Choice, NoChoice
 
-Fitting = dict[str, float]
+StyleFit = dict[str, float]
 
 FIT = 2.0
 TOPIC = 1.0
@@ -30,56 +29,54 @@ OPENER = 0.5
 
 SHORT_WORDS = 4
 LONG_WORDS = 30
-OVERLONG = 0.04  # a word past LONG_WORDS
-MOST_WORDS = 120
-READABLE = 0.85  # share of letters and spaces
+OVERLONG = 0.04  # for each word over LONG_WORDS
+MAX_WORDS = 120
+READABLE = 0.85  # minimum share of letters and spaces
 
 OUT_OF_PLACE = -0.5
-# Where no cue tells the feeling, VADER tells its sign; below this it tells nothing.
-CLEAR_SENTIMENT = 0.2
-_DISTRESS: Fitting = {"comfort": 0.8, "validation": 0.7, "reassurance": 0.7, "celebration": -1.0, "lecture": -0.5}
-_DELIGHT: Fitting = {"celebration": 0.8, "admiration": 0.7, "encouragement": 0.4, "comfort": -0.8, "lecture": -0.5}
-_UNCLEAR: Fitting = {"validation": 0.4, "encouragement": 0.3, "lecture": -0.5}
+CLEAR_SENTIMENT = 0.2  # minimum absolute VADER compound that counts where no cue indicates an emotion
+_DISTRESS: StyleFit = {"comfort": 0.8, "validation": 0.7, "reassurance": 0.7, "celebration": -1.0, "lecture": -0.5}
+_DELIGHT: StyleFit = {"celebration": 0.8, "admiration": 0.7, "encouragement": 0.4, "comfort": -0.8, "lecture": -0.5}
+_UNCLEAR: StyleFit = {"validation": 0.4, "encouragement": 0.3, "lecture": -0.5}
 
 
 class OfflineSelector:
-    """Deterministic; ties are broken by a draw keyed to the turn and the candidate's own words.
+    """Deterministic, and independent of the order of the candidates.
 
-    A candidate's score depends on the history and itself alone, so candidates in another order give the
-    same choice.
+    Ties are broken by a draw that the turn and the candidate's own words seed.
     """
 
     name = "offline-rules-selector"
 
     def expect(self, choices: int) -> None:
-        """See `protocols.Selector`; costs nothing here."""
+        """Do nothing: the rules cost nothing."""
 
-    def select(self, choices: Sequence[Choice]) -> list[int | Declined]:
-        """See `protocols.Selector`. None is good where every candidate is empty, garbled or far too long."""
+    def select(self, choices: Sequence[Choice]) -> list[int | NoChoice]:
+        """Return the best candidates; none is good if all are empty, garbled or far too long."""
         return [self._best(choice) for choice in choices]
 
-    def _best(self, choice: Choice) -> int | Declined:
-        reading = _Reading(choice.history)
+    def _best(self, choice: Choice) -> int | NoChoice:
+        scorer = _Scorer(choice.history)
 
         def rank(index: int) -> tuple[float, int]:
             candidate = choice.candidates[index]
-            return round(reading.score(candidate), 6), derived_seed(0, "selector", choice.item, candidate)
+            return round(scorer.score(candidate), 6), derived_seed(0, "selector", choice.item, candidate)
 
-        acceptable = [index for index, candidate in enumerate(choice.candidates) if readable(candidate)]
-        return max(acceptable, key=rank, default=Declined.NONE_GOOD)
+        acceptable = [index for index, candidate in enumerate(choice.candidates) if is_readable(candidate)]
+        return max(acceptable, key=rank, default=NoChoice.NONE_GOOD)
 
 
-class _Reading:
-    """What the selector takes from the history of one turn, read once for all its candidates."""
+class _Scorer:
+    """Scores the candidates of one turn by features of its history."""
 
     def __init__(self, history: Sequence[Message]) -> None:
-        heard = [said.text for said in history if said.role == "user"]
-        self.fitting = fitting_styles(tuple(heard))
-        self.topics = {topic for message in heard for topic in mentioned_topics(message)}
-        self.latest = content_words(words(heard[-1])) if heard else set()
-        self.situation = content_words(words(heard[0])) if heard else set()
-        self.latest_trigrams = trigrams(words(heard[-1])) if heard else set()
-        replies = [said.text for said in history if said.role == "assistant"]
+        user_texts = [message.text for message in history if message.role == "user"]
+        self.style_fit = style_fit(tuple(user_texts))
+        self.topics = {topic for text in user_texts for topic in count_topics(text)}
+        self.latest = content_words(words(user_texts[-1])) if user_texts else set()
+        self.situation = content_words(words(user_texts[0])) if user_texts else set()
+        self.latest_trigrams = trigrams(words(user_texts[-1])) if user_texts else set()
+        replies = [message.text for message in history if message.role == "assistant"]
         self.replies = [trigrams(words(reply)) for reply in replies]
         self.openers = {tuple(words(reply)[:3]) for reply in replies}
         self.endings = {tuple(words(sentences(reply)[-1])) for reply in replies if reply.strip()}
@@ -89,7 +86,7 @@ class _Reading:
         return (
             FIT * self._fit(tokens)
             + TOPIC * self._topic(tokens)
-            - DRIFT * bool(mentioned_topics(candidate).keys() - self.topics)
+            - DRIFT * bool(count_topics(candidate).keys() - self.topics)
             + QUESTION * candidate.rstrip().endswith("?")
             - REPETITION * self._repetition(tokens)
             - OPENER * ((tuple(tokens[:3]) in self.openers) + (tuple(words(sentences(candidate)[-1])) in self.endings))
@@ -98,28 +95,29 @@ class _Reading:
         )
 
     def _fit(self, tokens: Sequence[str]) -> float:
-        """Mean fit of the styles found in the reply, in [-1, 1]; 0 where none is."""
+        """Return the mean fit of the candidate's styles, in [-1, 1]; 0 without a style."""
         styles = _styles().weights(tokens)
-        total = sum(styles.values())
-        return sum(weight * self.fitting.get(style, 0.0) for style, weight in styles.items()) / total if total else 0.0
+        if not styles:
+            return 0.0
+        return sum(weight * self.style_fit.get(style, 0.0) for style, weight in styles.items()) / sum(styles.values())
 
     def _topic(self, tokens: Sequence[str]) -> float:
-        """How far the reply takes up what the user speaks of, in [0, 1]: the latest message before the situation."""
-        said = content_words(tokens)
-        return min(1.0, 0.6 * len(said & self.latest) + 0.4 * len(said & self.situation))
+        """Return the overlap with the user's content words, in [0, 1]; the latest message counts most."""
+        own = content_words(tokens)
+        return min(1.0, 0.6 * len(own & self.latest) + 0.4 * len(own & self.situation))
 
     def _repetition(self, tokens: Sequence[str]) -> float:
-        """The largest share of the reply's trigrams that one earlier reply, or the user just now, has said."""
+        """Return the largest share of the candidate's trigrams in one earlier reply, or the user's latest message."""
         own = trigrams(tokens)
         if not own:
             return 0.0
-        return max(len(own & said) / len(own) for said in (*self.replies, self.latest_trigrams))
+        return max(len(own & earlier) / len(own) for earlier in (*self.replies, self.latest_trigrams))
 
 
-def readable(text: str) -> bool:
-    """Whether a reply is worth comparing: words, not debris of blocks, no stutter, not endless."""
+def is_readable(text: str) -> bool:
+    """Return whether a reply consists of words, without parts of blocks, stutter or excessive length."""
     tokens = words(text)
-    if not 2 <= len(tokens) <= MOST_WORDS or set("{}[]<>|") & set(text):
+    if not 2 <= len(tokens) <= MAX_WORDS or set("{}[]<>|") & set(text):
         return False
     if sum(char.isalpha() or char.isspace() for char in text) < READABLE * len(text):
         return False
@@ -130,19 +128,18 @@ def readable(text: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def fitting_styles(heard: tuple[str, ...]) -> Fitting:
-    """How well each style answers the feelings in the user's messages, in [-1, 1].
+def style_fit(user_texts: tuple[str, ...]) -> StyleFit:
+    """Return how well each style answers the emotions in the user's messages, in [-1, 1].
 
-    Where the cues of feelings.toml leave one emotion, in the latest message or in all, what that emotion
-    welcomes. Else the families of selector_feelings.toml, weighed by the cues found for each; VADER's sign
-    where there are none.
+    By the one dominant emotion (feelings.toml) of the latest message or of all messages; else by the families of
+    selector_feelings.toml, weighted by their cues; else by the sign of VADER's compound.
     """
-    if emotion := shown_emotion(heard[-1:]) or shown_emotion(heard):
+    if emotion := dominant_emotion(user_texts[-1:]) or dominant_emotion(user_texts):
         return dict.fromkeys(_styles().names, OUT_OF_PLACE) | welcome_styles(emotion)
-    families = read_tables("selector_feelings")
+    families = read_lexicon("selector_feelings")
     found: Counter[str] = Counter()
-    for message in heard:
-        found.update(_feelings().weights(words(message)))
+    for text in user_texts:
+        found.update(_feelings().weights(words(text)))
     total = sum(found.values())
     if total:
         styles = {style for family in found for style in families[family]["fitting"]}
@@ -150,7 +147,7 @@ def fitting_styles(heard: tuple[str, ...]) -> Fitting:
             style: sum(weight * families[family]["fitting"].get(style, 0.0) for family, weight in found.items()) / total
             for style in sorted(styles)
         }
-    sentiment = compound()(" ".join(heard))
+    sentiment = compound()(" ".join(user_texts))
     if abs(sentiment) < CLEAR_SENTIMENT:
         return _UNCLEAR
     return _DISTRESS if sentiment < 0 else _DELIGHT
@@ -158,9 +155,9 @@ def fitting_styles(heard: tuple[str, ...]) -> Fitting:
 
 @lru_cache(maxsize=1)
 def _feelings() -> Phrases:
-    return Phrases({family: table["cues"] for family, table in read_tables("selector_feelings").items()})
+    return Phrases({family: table["cues"] for family, table in read_lexicon("selector_feelings").items()})
 
 
 @lru_cache(maxsize=1)
 def _styles() -> Phrases:
-    return Phrases(read_tables("selector_styles"))
+    return Phrases(read_lexicon("selector_styles"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
-from sage_dialog.sac.grammar import FIELDS, is_list
+from sage_dialog.sac.grammar import FIELDS, is_list_field
 
 
 class Bare(Enum):
@@ -130,7 +130,7 @@ def _topics(rest: str) -> Fix:
 def _value(field: str, text: str) -> str | tuple[str, ...] | None:
     """The word null is no label: it leaves the value out, and a list empty."""
     text = " ".join(text.split())
-    if is_list(field):
+    if is_list_field(field):
         return () if text == "null" else tuple(item.strip() for item in text.split(",") if item.strip())
     return None if text == "null" else text
 

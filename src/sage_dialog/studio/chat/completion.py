@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from sage_dialog.sac import Chain
-from sage_dialog.sac.grammar import FIELDS, is_list
+from sage_dialog.sac.grammar import FIELDS, is_list_field
 from sage_dialog.studio.chat.commands import COMMANDS
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ def known_values(annotations: pa.Table) -> dict[str, list[str]]:
 
     values: dict[str, list[str]] = {}
     for field in FIELDS:
-        speaker = "user" if field.startswith("u_") else "assistant"
+        role = "user" if field.startswith("u_") else "assistant"
         column = {"motivation": "motivation", "emotion": "emotion", "topic": "topics"}[field[2:]]
-        told = annotations.filter(pc.equal(annotations["speaker"], speaker))[column]
-        counted = (pc.list_flatten(told) if is_list(field) else told).drop_null().value_counts().to_pylist()
+        told = annotations.filter(pc.equal(annotations["role"], role))[column]
+        counted = (pc.list_flatten(told) if is_list_field(field) else told).drop_null().value_counts().to_pylist()
         counted.sort(key=lambda each: (-each["counts"], each["values"]))
         values[field] = [each["values"] for each in counted]
     return values
@@ -70,7 +70,7 @@ def completions(line: str, known: Mapping[str, Sequence[str]]) -> Iterator[tuple
 
 
 def _values(field: str, text: str, known: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, int]]:
-    begun = text.rpartition(",")[2] if is_list(field) else text
+    begun = text.rpartition(",")[2] if is_list_field(field) else text
     yield from _beginning(begun.lstrip(), known.get(field, ()))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from jinja2 import TemplateError
 
 from sage_dialog.config import SamplingConfig, Steering
-from sage_dialog.inference.candidates import read_candidate
+from sage_dialog.inference.candidates import parse_candidate
 from sage_dialog.inference.engine import Engine, Prompt, Sample
 from sage_dialog.sac import Chain
 
@@ -17,7 +17,7 @@ from sage_dialog.sac import Chain
 class Reply:
     """`text` is what the policy wrote, blocks included, `said` what the person hears of it.
 
-    Where blocks do not parse, `chain` is null and everything is heard, as in a rollout. `fault` says what is wrong.
+    Where blocks do not parse, `chain` is null and everything is on_text, as in a rollout. `fault` says what is wrong.
     """
 
     text: str
@@ -28,7 +28,7 @@ class Reply:
     @classmethod
     def read(cls, sample: Sample, blocks: bool) -> Reply:
         """A sample of a policy that writes blocks, or of one that does not."""
-        read = read_candidate(sample, blocks)
+        read = parse_candidate(sample, blocks)
         return cls(sample.text, sample.text if read.utterance is None else read.utterance, read.chain, read.reason)
 
 
@@ -60,20 +60,20 @@ class Conversation:
     offered: tuple[Exchange, ...] = ()
     """Candidates for the last exchange, to pick from."""
 
-    def say(self, text: str, heard: Callable[[str], None] | None = None) -> Reply:
-        """The reply to `text`; `heard` is called with its pieces while it is written.
+    def say(self, text: str, on_text: Callable[[str], None] | None = None) -> Reply:
+        """The reply to `text`; `on_text` is called with its pieces while it is written.
 
         Raises:
             ValueError: if the model's context is full, or the policy cannot be steered so.
         """
-        (reply,) = self._draw(self.exchanges, text, 0, 1, heard)
+        (reply,) = self._draw(self.exchanges, text, 0, 1, on_text)
         self.exchanges, self.offered = (*self.exchanges, Exchange(text, reply, self.steering)), ()
         return reply
 
-    def retry(self, heard: Callable[[str], None] | None = None) -> Reply:
+    def retry(self, on_text: Callable[[str], None] | None = None) -> Reply:
         """Another reply in place of the last, steered as is set now. Raises ValueError as `say` does."""
         last = self.last
-        (reply,) = self._draw(self.exchanges[:-1], last.user, last.draws, 1, heard)
+        (reply,) = self._draw(self.exchanges[:-1], last.user, last.draws, 1, on_text)
         self._put(Exchange(last.user, reply, self.steering, last.draws + 1))
         self.offered = ()
         return reply
@@ -138,12 +138,12 @@ class Conversation:
         text: str,
         draw: int,
         number: int,
-        heard: Callable[[str], None] | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> tuple[Reply, ...]:
         messages = (*self._view(before), {"role": "user", "content": text})
         prompt = Prompt(messages, ("chat", len(before), draw))
         try:
-            (samples,) = self.engine.sample(self.policy, [prompt], self.sampling, number, self.steering, heard)
+            (samples,) = self.engine.sample(self.policy, [prompt], self.sampling, number, self.steering, on_text)
         except TemplateError as error:  # such as one that takes no system message
             raise ValueError(f"The model's chat template does not take this conversation: {error}") from error
         if not samples:

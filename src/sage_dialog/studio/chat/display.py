@@ -11,12 +11,12 @@ from rich.text import Text
 
 from sage_dialog.config import Steering
 from sage_dialog.sac import Chain, Intent, parse
-from sage_dialog.sac.grammar import Form
+from sage_dialog.sac.grammar import BlockGrammar
 from sage_dialog.studio.chat.commands import COMMANDS
 from sage_dialog.studio.chat.conversation import Reply
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_FORM = Form.given({}).start()
+_FORM = BlockGrammar.with_values({}).initial_state()
 
 BLOCKS = "dim"
 FAULT = "yellow"
@@ -48,7 +48,7 @@ def _utterance_begins(text: str) -> int:
     chain = parse(text)
     if isinstance(chain, Chain):
         return len(text) - len(chain.utterance)
-    return len(text) if _FORM.feed(text) is not None else 0
+    return len(text) if _FORM.advance(text) is not None else 0
 
 
 def fault(reply: Reply) -> Text | None:

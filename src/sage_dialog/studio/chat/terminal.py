@@ -17,7 +17,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from sage_dialog.config import Steering
-from sage_dialog.llm.requests import NoReplyError, StopsRunError, whole_characters
+from sage_dialog.llm.requests import RequestFailedError, StopRunError, remove_surrogates
 from sage_dialog.studio.chat import display
 from sage_dialog.studio.chat import steering as steered
 from sage_dialog.studio.chat.commands import (
@@ -103,7 +103,7 @@ class Terminal:
                 if not interactive:
                     raise
                 self._note("Stopped; nothing of it is kept.")
-            except (ValueError, NoReplyError, StopsRunError) as error:
+            except (ValueError, RequestFailedError, StopRunError) as error:
                 refused += 1
                 self._note(str(error), display.FAULT)
 
@@ -124,7 +124,7 @@ class Terminal:
             case None:
                 pass
             case Say(text):
-                self._show_writing(lambda heard: talk.say(text, heard))
+                self._show_writing(lambda on_text: talk.say(text, on_text))
             case Bare.RETRY:
                 self._show_writing(talk.retry)
             case Bare.CANDIDATES:
@@ -172,7 +172,7 @@ class Terminal:
             return
         so_far = ""
 
-        def heard(piece: str) -> None:
+        def on_text(piece: str) -> None:
             nonlocal so_far
             so_far += piece
             if shown := self._written(so_far):
@@ -180,7 +180,7 @@ class Terminal:
 
         try:
             with Live(Spinner("dots"), console=self._console, refresh_per_second=12, transient=True) as live:
-                reply = draw(heard)
+                reply = draw(on_text)
         except BaseException:
             if so_far:
                 _print(self._console, self._written(so_far))
@@ -228,7 +228,7 @@ def ask_person(history: Path, known: Mapping[str, Sequence[str]]) -> Read:
         complete_while_typing=False,
         complete_style=CompleteStyle.READLINE_LIKE,
     )
-    return lambda prompt: whole_characters(session.prompt([("bold", prompt)]))
+    return lambda prompt: remove_surrogates(session.prompt([("bold", prompt)]))
 
 
 def read_lines(lines: Iterable[str]) -> Read:
@@ -251,7 +251,7 @@ def piped_lines() -> Iterable[str]:
 
 class _Lines(FileHistory):
     def store_string(self, string: str) -> None:
-        super().store_string(whole_characters(string))  # bytes that are no UTF-8 come as halves of surrogate pairs
+        super().store_string(remove_surrogates(string))  # bytes that are no UTF-8 come as halves of surrogate pairs
 
 
 class _Tab(Completer):

@@ -1,0 +1,142 @@
+"""Scripted players: replies are functions of the prompt, so every rule of the game can be seen."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from scripted_engine import ScriptedEngine
+
+from sage_dialog import schemas
+from sage_dialog.config import FineTuning, GameRules, SamplingConfig, SelfPlay
+from sage_dialog.core.policies import Policy, PolicyCard
+from sage_dialog.inference.engine import Engine
+from sage_dialog.roles.protocols import Choice, NoChoice
+from sage_dialog.sac import Chain, Intent, render
+from sage_dialog.selfplay.game import Game, play
+from sage_dialog.selfplay.game_state import GameState, Speaker
+from sage_dialog.selfplay.interleave import interleave
+
+
+def chained(text: str, reads: str = "sad", means: str = "empathy") -> str:
+    """A reply with its blocks."""
+    return render(Chain(Intent("sharing", reads, ("home",)), Intent(means, "supportive", ("home",)), text))
+
+
+@dataclass
+class ScriptedSelector:
+    """Takes the longest candidate; declines where it is told to."""
+
+    name: str = "longest"
+    rejects: Callable[[Choice], bool] = lambda choice: False
+    why: NoChoice = NoChoice.NONE_GOOD
+    seen: list[Choice] = field(default_factory=list)
+    expected: int | None = None
+
+    def expect(self, choices: int) -> None:
+        self.expected = choices
+
+    def select(self, choices: Sequence[Choice]) -> list[int | NoChoice]:
+        self.seen.extend(choices)
+        return [
+            self.why
+            if self.rejects(choice)
+            else max(range(len(choice.candidates)), key=lambda i: (len(choice.candidates[i]), choice.candidates[i]))
+            for choice in choices
+        ]
+
+
+SAMPLING = SamplingConfig(max_new_tokens=50)
+
+
+@pytest.fixture
+def game() -> Callable[..., Game]:
+    """A game between "agent" and "user", both with blocks unless told otherwise."""
+
+    def make(
+        selector: ScriptedSelector | None = None,
+        candidates: int = 1,
+        max_turns: int = 6,
+        agent_blocks: bool = True,
+        user_blocks: bool = True,
+        seed: int = 0,
+        redraws: int = 0,
+        **rules: Any,
+    ) -> Game:
+        return Game(
+            kind="rollout" if selector is None else "search",
+            agent=Speaker("agent", agent_blocks, "You listen."),
+            user=Speaker("user", user_blocks, "You share."),
+            rules=GameRules(agent=SAMPLING, user=SAMPLING, **rules),
+            max_turns=max_turns,
+            seed=seed,
+            candidates=candidates,
+            redraws=redraws,
+            selector=selector,
+        )
+
+    return make
+
+
+@pytest.fixture(name="play")
+def play_alone() -> Callable[[Engine, Game, Sequence[tuple[str, str]]], list[GameState]]:
+    """Plays (id, text) situations to their end, all of them in one game."""
+
+    def played(engine: Engine, rules: Game, situations: Sequence[tuple[str, str]]) -> list[GameState]:
+        dialogues = [GameState.from_situation(*situation) for situation in situations]
+        deque(interleave([("all", play(engine, rules, dialogues))], rules.select, 1), maxlen=0)
+        return dialogues
+
+    return played
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> dict[str, Policy]:
+    return {
+        name: Policy(tmp_path / name, PolicyCard(name, "adapter", True, "sage_0", "base")) for name in ("agent", "user")
+    }
+
+
+@pytest.fixture
+def search_config() -> SelfPlay:
+    return SelfPlay(
+        max_turns=6,
+        candidates=4,
+        agent=SAMPLING,
+        user=SAMPLING,
+        shard_size=3,
+        training=FineTuning(learning_rate=1e-3, batch_size=1),
+    )
+
+
+def situations_table(texts: Sequence[str], split: str = "train") -> pa.Table:
+    rows = [
+        {"situation_id": f"{split}-{number}", "split": split, "emotion": "sad", "text": text}
+        for number, text in enumerate(texts)
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.SITUATIONS)
+
+
+@pytest.fixture
+def situations() -> Callable[..., pa.Table]:
+    return situations_table
+
+
+@pytest.fixture
+def engine() -> type[ScriptedEngine]:
+    return ScriptedEngine
+
+
+@pytest.fixture
+def selector() -> type[ScriptedSelector]:
+    return ScriptedSelector
+
+
+@pytest.fixture
+def say() -> Callable[..., str]:
+    return chained
