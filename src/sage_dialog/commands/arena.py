@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, cast
 import click
 from kedro.framework.cli.utils import env_option
 
+from sage_dialog.commands.console import table
 from sage_dialog.commands.project import Project
+from sage_dialog.core.paths import display_path
 from sage_dialog.core.tables import DataFrame
-from sage_dialog.hooks import shown, why_missing
+from sage_dialog.hooks import why_missing
 
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
-    from rich.table import Table
+    from rich.console import Group
 
     from sage_dialog.datasets.human_votes import HumanVotes
 
@@ -104,7 +106,7 @@ def arena(
         click.echo(f"\n{_count(session.given)} given, {session.left} to go.")
         if file.votes:
             click.echo(
-                f"{_count(len(file.votes))} of {rater} in all, in {shown(file.path)}. "
+                f"{_count(len(file.votes))} of {rater} in all, in {display_path(file.path)}. "
                 f"To add them to the tables and the report: {_next_command(project, env)}"
             )
     finally:
@@ -192,27 +194,15 @@ def _show_status(project: Project, env: str | None) -> None:
     click.echo(f"To add them to the tables and the report: {_next_command(project, env)}")
 
 
-def _status_table(votes: Mapping[str, int], counted: DataFrame, rejects: DataFrame) -> Table:
+def _status_table(votes: Mapping[str, int], counted: DataFrame, rejects: DataFrame) -> Group:
     """Return raters and their votes for the terminal: how many are valid, and why others are not."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     from sage_dialog.evaluation.judging.votes import PERSON
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("rater", no_wrap=True)
-    for heading in ("votes", "valid", "comments"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("rejected")
+    rows = []
     for rater, number in votes.items():
         valid = counted[counted["judge"] == PERSON + rater]
         reasons = rejects.loc[rejects["judge"] == PERSON + rater, "reason"].value_counts(sort=False)
-        table.add_row(
-            Text(rater),
-            str(number),
-            str(len(valid)),
-            str(valid["raw_response"].count()),
-            Text(", ".join(f"{count} ({reason})" for reason, count in reasons.items()) or "–"),
-        )
-    return table
+        rejected = ", ".join(f"{count} ({reason})" for reason, count in reasons.items()) or "–"
+        rows.append((rater, number, len(valid), int(valid["raw_response"].count()), rejected))
+    numbers = ("votes", "valid", "comments")
+    return table("Votes", ("rater", *numbers, "rejected"), rows, right=numbers)

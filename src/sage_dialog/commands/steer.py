@@ -12,8 +12,9 @@ from kedro.framework.cli.utils import env_option
 from sage_dialog.commands.project import Project
 from sage_dialog.commands.summary import OFFLINE_NOTE
 from sage_dialog.core.hub_models import BASE
+from sage_dialog.core.paths import display_path
 from sage_dialog.core.tables import to_arrow
-from sage_dialog.hooks import shown, why_missing
+from sage_dialog.hooks import why_missing
 
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
@@ -97,7 +98,7 @@ def steer(
     console.print(score_table(scores, len(openings)))
     for note in _notes(rows, len(openings), annotator.name):
         console.print(note, style="dim", markup=False)
-    path = shown(project.catalog[GRID]._get_load_path())
+    path = display_path(project.catalog[GRID]._get_load_path())
     console.print(f"Written to {path}", markup=False, soft_wrap=True)
 
 
