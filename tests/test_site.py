@@ -1,4 +1,4 @@
-"""The documentation site: its page of parameters tells every dial, with what it may be and means."""
+"""The parameters page of the documentation site lists every parameter with its range and meaning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROJECT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, list[str]]:
-    """The page's rows by their dial."""
+    """The rows of the page by parameter."""
     sys.path.insert(0, str(PROJECT / "docs/_hooks"))
     try:
         import parameters_page
@@ -32,7 +32,7 @@ def rows() -> dict[str, list[str]]:
 
 
 def leaves(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str | None]]:
-    """Every dial of a model that holds no further parameters, and what it is said to be."""
+    """Yield every leaf parameter of a model with its description."""
     for name, field in model.model_fields.items():
         inner = next(
             (part for part in (field.annotation, *get_args(field.annotation)) if isinstance(part, type)
@@ -44,11 +44,11 @@ def leaves(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str | 
             yield from leaves(inner, f"{path}{name}.")
 
 
-def test_every_dial_is_described() -> None:
+def test_every_parameter_is_described() -> None:
     assert [name for name, description in leaves(Parameters) if not description] == []
 
 
-def test_the_page_has_every_dial_of_conf_base_with_its_value(rows: dict[str, list[str]]) -> None:
+def test_the_page_has_the_parameters_of_conf_base_with_their_values(rows: dict[str, list[str]]) -> None:
     assert rows["seed"][1] == "`0`"
     written = yaml.safe_load((PROJECT / "conf/base/parameters_self_play.yml").read_text())["self_play"]
     for name in ("candidates", "max_turns", "replay_share", "one_question"):
