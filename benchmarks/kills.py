@@ -4,10 +4,10 @@
     python benchmarks/kills.py --kills 100 --seed 1
     python benchmarks/kills.py --quick      # the stages before training, killed 3 times
 
-One run is uninterrupted. In another data folder the same command and its workers are killed (SIGKILL) after a random part
-of the duration of the first run, repeatedly; after every fourth kill the run completes. The latest versions of all tables
-and policies are compared. The last line is a JSON object; the exit code is 1 if something differs, or an uninterrupted run
-fails.
+One run is uninterrupted. In another data folder the same command and its workers are killed (SIGKILL) after a random
+part of the duration of the first run, repeatedly; after every fourth kill the run completes. The latest versions of all
+tables and policies are compared. The last line is a JSON object; the exit code is 1 if something differs, or an
+uninterrupted run fails.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python benchmarks/lineage.py [--quick] [--runs N] [--repeats N]
 
 The projects take turns, each command in a new process with a warm file cache. The ratio of a command is that of the
-medians, and `runs_ratio` the larger of the two; the goal is at most 2. The records are as large as real ones (hundreds of
-definitions each), and the last 300 runs have their tables on the disk. `record_ms` is the time to save a record, which
-every node of a run takes. The last line is a JSON object.
+medians, and `runs_ratio` the larger of the two; the goal is at most 2. The records are as large as real ones (hundreds
+of definitions each), and the last 300 runs have their tables on the disk. `record_ms` is the time to save a record,
+which every node of a run takes. The last line is a JSON object.
 """
 
 from __future__ import annotations
