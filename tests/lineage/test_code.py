@@ -143,12 +143,14 @@ def test_data_files_count_where_they_are_named(package: Package) -> None:
         "page.html.j2": "{% include 'part.html.j2' %}",
         "part.html.j2": "",
         "room/__init__.py": "FOLDER = 'forms'\nFORMS = {'one': 'two'}\ndef read(): FOLDER, FORMS, {'words': 1}",
+        "room/inner/__init__.py": "def read(): open('part.html.j2')",
         "room/forms/one.jinja": "",
         "room/words.toml": "",
     }
     found = {name for name in names(package, **files) if "/" in name}
     assert found == {"pack/lists/words.toml", "pack/page.html.j2", "pack/part.html.j2", "pack/room/words.toml"}
     assert [name for name in package.reached("pack.room:read") if "/" in name] == ["pack/room/forms/one.jinja"]
+    assert [name for name in package.reached("pack.room.inner:read") if "/" in name] == ["pack/part.html.j2"]
 
 
 def test_partials_closures_and_callable_objects(package: Package, monkeypatch) -> None:

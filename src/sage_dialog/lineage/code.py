@@ -191,7 +191,7 @@ class CodeIndex:
         return next((file for file in candidates if file.is_file()), None)
 
     def _data(self, texts: Mapping[str, Collection[str]]) -> dict[str, str]:
-        """Return the digests of data files that are named in code of their package, one around or in it, or in such a file.
+        """Return the digests of data files that are named in code of their package, one around or in it, or in a file.
 
         Args:
             texts: the strings in the code that was reached, by module.
