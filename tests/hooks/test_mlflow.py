@@ -57,7 +57,7 @@ def train(
             with open_session("base") as session:
                 catalog = session.load_context().catalog
                 catalog.save("sage_0", weights(tmp_path / "base", "sage_0", "base"))
-                catalog.save("sft_conversations", schemas.SFT_CONVERSATIONS.empty_table())
+                catalog.save("sft_conversations", from_rows([], schemas.SFT_CONVERSATIONS))
         with open_session(env, **parameters) as session:
             session.run(node_names=["sft.train_sage_1"])
 
