@@ -102,6 +102,7 @@ def pseudo_counts(situations: int) -> dict[str, Any]:
     from sage_dialog import schemas
     from sage_dialog.config import Evaluation
     from sage_dialog.core.seeds import generator
+    from sage_dialog.core.tables import from_arrow, from_rows
     from sage_dialog.corpora.empathetic import EMOTIONS
 
     ids = [f"hit:{index}_conv:{index}" for index in range(situations)]
@@ -116,7 +117,7 @@ def pseudo_counts(situations: int) -> dict[str, Any]:
     ]  # fmt: skip
     candidates = pa.concat_tables(searched(id_, emotions[id_]) for id_ in ids)
     rollouts = {
-        f"rollouts_{policy}": pa.concat_tables(dialogue(policy, rank, id_, emotions[id_]) for id_ in ids)
+        f"rollouts_{policy}": from_arrow(pa.concat_tables(dialogue(policy, rank, id_, emotions[id_]) for id_ in ids))
         for rank, policy in enumerate(POLICIES)
     }
     return {
@@ -126,7 +127,7 @@ def pseudo_counts(situations: int) -> dict[str, Any]:
         "policy_cards": pa.Table.from_pylist(cards, schema=schemas.POLICIES),
         "candidates_1": candidates,
         "judge_votes": votes_on(ids),
-        "external_rollouts": schemas.EXTERNAL_ROLLOUTS.empty_table(),
+        "external_rollouts": from_rows([], schemas.ROLLOUTS),
         **beside_the_votes(),
         "trajectories_1": rollouts["rollouts_sage_1"],  # as if the search had played them
         **rollouts,

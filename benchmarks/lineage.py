@@ -28,7 +28,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "src"))
 
 from sage_dialog.lineage.content import content_of  # noqa: E402
-from sage_dialog.lineage.records import NodeRecord, Process, Read, RunFolder, RunRecord, Selection, Written  # noqa: E402
+from sage_dialog.lineage.records import InputRecord, NodeRecord, OutputRecord, Process, RunFolder, RunRecord, Selection  # noqa: E402
 
 GOAL = 2.0
 ON_DISK = 300  # runs whose tables are still there
@@ -95,13 +95,13 @@ def record_runs(data: Path, number: int) -> RunRecord:
                 version = data / layer / f"{name}.parquet" / run
                 version.mkdir(parents=True)
                 os.link(table, version / f"{name}.parquet")
-    return runs.read(names[-1])
+    return runs.load(names[-1])
 
 
 def record(run: str, previous: str, sha256: str, size: int, modified_ns: int) -> RunRecord:
     """A run of four nodes, each with a table, that reads what the one before it wrote."""
     names = list(TABLES)
-    reads = {names[0]: Read(version=previous, sha256=sha256)}
+    reads = {names[0]: InputRecord(version=previous, sha256=sha256)}
     code = {f"sage_dialog.module_{n}:definition_{n}": f"{n:064x}" for n in range(DEFINITIONS)}
     at = f"{run[:10]}T00:00:00.000+00:00"
     return RunRecord(
@@ -123,7 +123,9 @@ def record(run: str, previous: str, sha256: str, size: int, modified_ns: int) ->
         code=code,
         reads=reads,
         writes={
-            name: Written(version=run, node=f"make_{name}", at=at, bytes=size, modified_ns=modified_ns, sha256=sha256)
+            name: OutputRecord(
+                version=run, node=f"make_{name}", at=at, bytes=size, modified_ns=modified_ns, sha256=sha256
+            )
             for name in names
         },
     )
@@ -135,7 +137,7 @@ def rewriting(data: Path, last: RunRecord, times: int = 50) -> float:
     seconds = []
     for _ in range(times):
         start = time.perf_counter()
-        runs.keep(last)
+        runs.save(last)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
 

@@ -19,7 +19,7 @@ from sage_dialog.hooks import _models_in, check_parameters
 from sage_dialog.pipeline_registry import POLICIES, register_pipelines
 
 ENVIRONMENTS = ("base", "test")
-PARQUET = "sage_dialog.datasets.parquet.VersionedParquet"
+PARQUET = "sage_dialog.datasets.parquet.AtomicParquet"
 POLICY = "sage_dialog.datasets.policy.PolicyDirectory"
 
 

@@ -15,7 +15,7 @@ from kedro.io import AbstractDataset, CatalogProtocol, DatasetError
 
 from sage_dialog.config import Llm, Parameters
 from sage_dialog.core import hub_models as bases
-from sage_dialog.datasets.endpoint import Made
+from sage_dialog.datasets.factory import FactoryDataset
 from sage_dialog.datasets.hub_model import HubBase
 from sage_dialog.hooks import check_parameters
 from sage_dialog.llm.budget import Budget
@@ -97,9 +97,9 @@ def test_roles_and_engine_can_be_made_of_what_is_configured(
     llm = Llm(response_cache=str(tmp_path / "responses.sqlite"))
     for name in ("annotator", "selector", "judges", "engine"):
         entry = catalog.get(name)
-        assert isinstance(entry, Made)
+        assert isinstance(entry, FactoryDataset)
         entry.bind_budget(llm, Budget(llm.caps, llm.role_caps, llm.prices))
-        assert entry.missing() is None
+        assert entry.explain_missing() is None
     judges = {"paper": ["gpt-3.5-turbo", "mistralai/Mixtral-8x7B-Instruct-v0.1"], "small": ["gpt-5.4-mini"]}
     assert [judge.name.split(" judge ")[0] for judge in catalog.load("judges")] == judges[env]
 
@@ -141,7 +141,7 @@ def test_a_base_in_the_cache_is_a_policy(offline: Path) -> None:
     assert policy.path == path
     assert (policy.name, policy.card.kind, policy.card.base) == ("sage_0", "base", "org/tiny")
     assert policy.revision() == policy.card.base_revision == COMMIT
-    assert entry.missing() is None
+    assert entry.explain_missing() is None
     with pytest.raises(DatasetError, match="nothing can be saved"):
         entry.save(policy)
 
@@ -170,13 +170,13 @@ def test_a_folder_takes_the_place_of_the_hub(
 @pytest.mark.parametrize("revision", [None, "main", COMMIT[:12], COMMIT.upper()])
 def test_what_is_no_commit_is_refused(offline: Path, revision: str | None) -> None:
     entry = HubBase(repo="org/tiny", revision=revision)
-    assert "40 hexadecimal digits" in (entry.missing() or "")
+    assert "40 hexadecimal digits" in (entry.explain_missing() or "")
     with pytest.raises(DatasetError, match=r"huggingface\.co/org/tiny/commits"):
         entry.load()
 
 
 def test_without_cache_and_network_it_says_what_to_do(offline: Path) -> None:
-    told = HubBase(repo="org/tiny", revision=COMMIT).missing() or ""
+    told = HubBase(repo="org/tiny", revision=COMMIT).explain_missing() or ""
     assert "org/tiny cannot be had" in told
     assert "folder:" in told
 

@@ -1,4 +1,4 @@
-"""A small project with its own data and configuration, in which the stages before any training have been run."""
+"""A small project with its own data and configuration, in which the stages before training have been run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from kedro.framework.session import KedroSession
+from run_records import keep, runs  # noqa: F401  # fixtures
 
 from sage_dialog.lineage.records import RunFolder
 
@@ -30,11 +31,11 @@ class SmallProject:
 
     @property
     def metadata(self) -> SimpleNamespace:
-        """What commands are given."""
+        """The object that Kedro passes to commands."""
         return SimpleNamespace(project_path=self.path)
 
     def run(self, pipelines: list[str], node: str | None = None) -> None:
-        """As `kedro run --env test --pipelines …`, of one node where one is named."""
+        """Run pipelines as `kedro run --env test --pipelines …`, or one node of them."""
         from kedro.framework.project import pipelines as registered
 
         found = [one.name for name in pipelines for one in registered[name].nodes if node and one.name.endswith(node)]
@@ -44,7 +45,7 @@ class SmallProject:
 
 @pytest.fixture(scope="session")
 def small_project(configured: Path, tmp_path_factory: pytest.TempPathFactory) -> SmallProject:
-    """Not to be changed; `project` is a copy."""
+    """The project of the session; tests change the copy `project`."""
     project = SmallProject(tmp_path_factory.mktemp("project"))
     shutil.copytree(configured / "conf", project.path / "conf")
     sizes = project.path / "conf/test/parameters_microworld.yml"
@@ -59,7 +60,7 @@ def small_project(configured: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def project(small_project: SmallProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallProject]:
-    """A copy of one's own; files keep their times, by which they are known."""
+    """A copy of the project, with the times of change of the files."""
     shutil.copytree(small_project.path, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("SAGE_DATA", str(tmp_path / "data"))
     yield SmallProject(tmp_path)

@@ -1,4 +1,4 @@
-"""`kedro sage arena`: what it asks for, refuses and says; the page in a browser, and the server killed amid it."""
+"""`kedro sage arena`: options, errors and output; the page in a browser, with a kill of the server."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from urllib.request import urlopen
 import pytest
 from click.testing import CliRunner, Result
 from kedro.io import Version
-from voting import HOSTILE, table, vote_on
+from voting import HOSTILE, PAIRS, POLICIES, rollouts_of, vote_on
 
 from sage_dialog.commands.arena import arena
-from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.studio.arena import server
-from sage_dialog.studio.arena.ballots import Ballot
+from sage_dialog.studio.arena.ballots import plan_ballots
 from sage_dialog.studio.arena.session import Session
 from sage_dialog.studio.arena.vote_file import VoteFile
 
@@ -33,9 +33,9 @@ PAIR = ("--pair", "sage_0", "sage_1")
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    for policy in ("sage_0", "sage_1", "sage_2"):
-        path = tmp_path / "07_model_output" / f"rollouts_{policy}.parquet"
-        VersionedParquet(filepath=str(path), version=Version(None, "2026-01-01T00.00.00.000Z")).save(table(policy, 9))
+    path = tmp_path / "07_model_output" / "rollouts.parquet"
+    rollouts = AtomicParquet(filepath=str(path), version=Version(None, "2026-01-01T00.00.00.000Z"))
+    rollouts.save(rollouts_of(9, *POLICIES))
     return tmp_path
 
 
@@ -54,10 +54,10 @@ def run(configured: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "error"),
     [
-        ((), "--rater says who votes, such as --rater anna"),
-        (("--rater", "Anna B", *PAIR), "'Anna B' is no name for a rater: take 1 to 32 of a to z"),
+        ((), "--rater is required, such as --rater anna"),
+        (("--rater", "Anna B", *PAIR), "'Anna B' is not a valid rater name: use 1 to 32 of a to z"),
         (
             ("--rater", "anna", "--pair", "sage_0", "sage_o"),
             "no policy with dialogues is called 'sage_o'; did you mean",
@@ -65,24 +65,24 @@ def run(configured: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
         (("--rater", "anna", "--pair", "sage_0", "zzz"), "called 'zzz'; there are sage_0, sage_1, sage_2."),
         (("--rater", "anna", "--pair", "sage_0", "sage_0"), "sage_0 cannot be compared with itself"),
         (("--rater", "anna", "--pair", "sage_0", "sage_3"), "no dialogues of sage_3 to compare"),
-        (("--rater", "anna"), "`kedro run --pipelines evaluation` makes it"),  # evaluation.pairs name sage_dpo
+        (("--rater", "anna"), "`kedro run --pipelines evaluation` makes them"),  # evaluation.pairs name sage_dpo
         (("--rater", "anna", "--port", "70000"), "70000 is not in the range"),
     ],
 )
-def test_what_is_wrong_is_said(run: Callable[..., Result], votes: Path, given: tuple[str, ...], told: str) -> None:
+def test_errors_name_the_fault(run: Callable[..., Result], votes: Path, given: tuple[str, ...], error: str) -> None:
     done = run(*given)
-    assert done.exit_code and told in done.output, done.output
+    assert done.exit_code and error in done.output, done.output
     assert not list(votes.glob("*.jsonl"))
 
 
-def test_without_dialogues_it_says_what_makes_them(run: Callable[..., Result], data: Path) -> None:
+def test_without_dialogues_the_error_names_the_pipeline(run: Callable[..., Result], data: Path) -> None:
     shutil.rmtree(data / "07_model_output")
     done = run("--rater", "anna")
     assert done.exit_code == 1
     assert "no dialogues to compare yet" in done.output and "`kedro run --pipelines demo`" in done.output
 
 
-def test_a_port_that_is_taken_is_named(run: Callable[..., Result]) -> None:
+def test_a_taken_port_is_an_error(run: Callable[..., Result]) -> None:
     taken = server.listen(0)
     port = taken.getsockname()[1]
     try:
@@ -93,14 +93,16 @@ def test_a_port_that_is_taken_is_named(run: Callable[..., Result]) -> None:
     assert f"Port {port} is taken" in done.output and f"--port {port + 1}" in done.output
 
 
-def test_it_serves_what_was_asked_for_and_sums_up(run: Callable[..., Result], votes: Path, monkeypatch) -> None:
+def test_it_serves_the_selected_pairs_and_prints_a_summary(
+    run: Callable[..., Result], votes: Path, monkeypatch
+) -> None:
     opened: list[str] = []
 
-    def people(session: Session, listening: socket.socket) -> None:
-        assert f"http://127.0.0.1:{listening.getsockname()[1]}/" == opened[-1]
+    def people(session: Session, listener: socket.socket) -> None:
+        assert f"http://127.0.0.1:{listener.getsockname()[1]}/" == opened[-1]
         for choice in ("first", "tie"):
             session.vote(session.state()["ballot"]["id"], choice, None)
-        listening.close()
+        listener.close()
 
     monkeypatch.setattr(server, "serve", people)
     monkeypatch.setattr("sage_dialog.commands.arena.click.launch", opened.append)
@@ -114,8 +116,9 @@ def test_it_serves_what_was_asked_for_and_sums_up(run: Callable[..., Result], vo
     assert len((votes / "anna.jsonl").read_text().splitlines()) == 4
 
 
-def test_the_status_tells_whose_votes_hold(run: Callable[..., Result], votes: Path, ballots: list[Ballot]) -> None:
-    assert "Nobody has voted yet" in run("--status").output
+def test_the_status_counts_valid_votes(run: Callable[..., Result], votes: Path) -> None:
+    ballots = plan_ballots(rollouts_of(9, *POLICIES), PAIRS, None, "anna", 7)
+    assert "There are no votes yet" in run("--status").output
     for rater, number in (("anna", 3), ("bert", 1)):
         file = VoteFile(votes, rater)
         for ballot in ballots[:number]:
@@ -129,7 +132,7 @@ def test_the_status_tells_whose_votes_hold(run: Callable[..., Result], votes: Pa
     assert ["bert", "1", "1", "1", "–"] in rows
     (votes / "bert.jsonl").write_text("no vote\n" * 2)
     damaged = run("--status")
-    assert damaged.exit_code == 1 and "bert.jsonl, line 1: is no vote" in damaged.output
+    assert damaged.exit_code == 1 and "bert.jsonl, line 1: not a vote" in damaged.output
 
 
 class Arena:
@@ -206,7 +209,7 @@ def test_in_a_browser(served: Arena, votes: Path) -> None:
 
         a_is_better.click()
         expect(count).to_have_text("1 of 5")
-        expect(page.locator("#said")).to_have_text("A is better, saved. 1 of 5.")
+        expect(page.locator("#status")).to_have_text("A is better, saved. 1 of 5.")
         expect(page.locator("#question")).to_be_focused()
         expect(a_is_better).to_be_enabled()
         behind = browser.new_page()  # a second window, which will show a pair that the first has judged
@@ -224,7 +227,7 @@ def test_in_a_browser(served: Arena, votes: Path) -> None:
         judged = behind.locator("#opening").text_content()
         expect(behind.get_by_role("button", name="Tie")).to_be_enabled()
         behind.keyboard.press("t")
-        expect(behind.get_by_role("alert")).to_contain_text("not asked any more; nothing was saved")
+        expect(behind.get_by_role("alert")).to_contain_text("no longer the current one; nothing was saved")
         expect(behind.locator("#count")).to_have_text("2 of 5")  # and it shows what is asked now
         assert behind.locator("#opening").text_content() != judged and len(kept(votes)) == 2
         behind.close()
@@ -234,7 +237,7 @@ def test_in_a_browser(served: Arena, votes: Path) -> None:
         third = first.text_content()
         served.stop(signal.SIGKILL)
         a_is_better.click()
-        expect(page.get_by_role("alert")).to_contain_text("The arena does not answer.")
+        expect(page.get_by_role("alert")).to_contain_text("The arena does not respond.")
         assert len(kept(votes)) == 2
         served.start()
         page.keyboard.press("t")  # the old page knows an old token only
@@ -252,7 +255,7 @@ def test_in_a_browser(served: Arena, votes: Path) -> None:
             expect(a_is_better).to_be_enabled()
             page.keyboard.press("ArrowRight" if given % 2 else "t")
             expect(count).to_have_text(f"{given + 1} of 5")
-        expect(page.get_by_role("heading", name="That was all.")).to_be_focused()
+        expect(page.get_by_role("heading", name="All pairs are judged.")).to_be_focused()
         assert not a_is_better.is_visible()
 
         browser.close()

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from kedro.framework.startup import ProjectMetadata, bootstrap_project
+from kedro.framework.startup import bootstrap_project
 from kedro.io import Version
 
 from sage_dialog.commands.chat import chat
-from sage_dialog.commands.policies import Project
-from sage_dialog.config import Steering
+from sage_dialog.commands.project import Project
+from sage_dialog.config import Parameters, Steering
 from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.datasets.engines import EngineDataset
 from sage_dialog.datasets.policy import PolicyDirectory
@@ -94,15 +94,15 @@ def test_a_policy_without_blocks_talks_and_is_not_steered(talk: Callable[..., Re
 def test_the_parameters_steer_only_a_policy_that_can_be_steered(
     talk: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, opened = talk("--policy", "sage_1_plain").stdout, Project.open
+    plain, parameters = talk("--policy", "sage_1_plain").stdout, Project.parameters.func
 
-    def steered_project(metadata: ProjectMetadata, env: str | None) -> Project:
-        project = opened(metadata, env)
+    def steered(project: Project) -> Parameters:
+        configured = parameters(project)
         steering = Steering(fixed={"u_motivation": "humor"})
-        evaluation = project.parameters.evaluation.model_copy(update={"steering": steering})
-        return Project(project.catalog, project.parameters.model_copy(update={"evaluation": evaluation}))
+        evaluation = configured.evaluation.model_copy(update={"steering": steering})
+        return configured.model_copy(update={"evaluation": evaluation})
 
-    monkeypatch.setattr(Project, "open", steered_project)
+    monkeypatch.setattr(Project, "parameters", property(steered))
     result = talk("--policy", "sage_1_plain")
     assert result.exit_code == 0 and result.stdout == plain != ""
     assert "sage_1_plain writes no state and action blocks: evaluation.steering leaves it" in result.stderr
@@ -152,7 +152,7 @@ def test_a_policy_that_is_not_there_is_told_with_what_makes_it(talk: Callable[..
     ):
         result = talk("--policy", name)
         assert result.exit_code == 1 and reason in result.stderr
-        assert "there: sage_0, sage_1_plain, sage_dpo." in result.stderr
+        assert "Existing policies: sage_0, sage_1_plain, sage_dpo." in result.stderr
 
 
 def test_no_torch_is_needed_to_tell_that(configured: Path, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_an_engine_over_servers_keeps_its_replies_where_the_project_does(
     configured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAGE_DATA", str(tmp_path))
-    project = Project.open(bootstrap_project(configured), "test")
+    project = Project(bootstrap_project(configured), "test")
     endpoint = {"base_urls": ["http://127.0.0.1:1/v1"]}
     project.catalog["engine"] = EngineDataset(engine="unittest.mock.call", endpoint=endpoint)
     made = project.engine(Policy(tmp_path, PolicyCard("sage_0", "base", True, "sage_0", "1")), [], seed=3)

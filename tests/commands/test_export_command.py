@@ -22,8 +22,8 @@ from sage_dialog import schemas, settings
 from sage_dialog.commands.export import export
 from sage_dialog.config import SamplingConfig
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
-from sage_dialog.datasets.parquet import VersionedParquet
-from sage_dialog.lineage.records import Git, Process, Read, RunFolder, RunRecord, Selection, Written
+from sage_dialog.datasets.parquet import AtomicParquet
+from sage_dialog.lineage.records import Git, InputRecord, OutputRecord, Process, RunFolder, RunRecord, Selection
 
 LONG_AGO = "2025-01-01T00.00.00.000Z"
 OLD, THEN, LATER = (f"2026-01-0{day}T00.00.00.000Z" for day in (1, 2, 3))
@@ -111,7 +111,7 @@ def policy(data: Path, weights: Path, version: str, card: PolicyCard) -> Policy:
 
 
 def keep(data: Path, name: str, version: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-    entry = VersionedParquet(filepath=str(data / f"{name}.parquet"), version=Version(None, version))
+    entry = AtomicParquet(filepath=str(data / f"{name}.parquet"), version=Version(None, version))
     entry.save(pa.Table.from_pylist(rows, schema=schema))
 
 
@@ -282,8 +282,8 @@ def test_the_records_of_runs_tell_it_exactly(
             run=name, started="", process=Process(host="h", pid=1, born=1.0), selection=Selection(pipelines=()),
             environment="test", parameters=parameters, git=Git(revision="c0ffee", changed=("a.py",)), python="",
             platform="", packages={}, nodes={}, code={},
-            reads={dataset: Read(version=version) for dataset, version in read.items()},
-            writes={"sage_dpo" if name == THEN else "dialogues": Written(
+            reads={dataset: InputRecord(version=version) for dataset, version in read.items()},
+            writes={"sage_dpo" if name == THEN else "dialogues": OutputRecord(
                 version=name, node="", at="", bytes=0, modified_ns=0, sha256="")},
         )  # fmt: skip
         RunFolder(data / "runs").begin(record)

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from sage_dialog.commands.replay import replay
 from sage_dialog.commands.status import status
-from sage_dialog.lineage.replay_plan import merged, overrides
+from sage_dialog.lineage.replay_plan import merge_trees, parameter_overrides
 
 HELLO = "sac_augmentation.system_prompts.listener=Hello."
 
@@ -23,29 +23,29 @@ def ask(project, *options: str) -> Result:
 def verdicts(project, *options: str) -> dict[str, Any]:
     result = ask(project, "--yes", "--json", *options)
     assert result.exit_code in (0, 1), result.output
-    told = json.loads(result.stdout)
-    assert result.exit_code == (not all(one["identical"] for one in told["outputs"]))
-    return told
+    result = json.loads(result.stdout)
+    assert result.exit_code == (not all(one["identical"] for one in result["outputs"]))
+    return result
 
 
 def left(project) -> list[Path]:
     return [path for path in (project.data / "replays").rglob("*") if path.is_file()]
 
 
-def test_the_same_comes_out_and_nothing_becomes_stale(project) -> None:
+def test_a_replay_is_identical_and_makes_nothing_stale(project) -> None:
     (run,) = project.runs.names()[:1]
     versions = sorted(project.data.glob("0*/*/*"))
-    told = verdicts(project)
-    assert {one["dataset"] for one in told["outputs"]} == set(project.runs.read(run).writes)
-    assert all(one["identical"] for one in told["outputs"])
-    assert project.runs.read(told["replay"]).replay_of == told["run"] == run
+    result = verdicts(project)
+    assert {one["dataset"] for one in result["outputs"]} == set(project.runs.load(run).writes)
+    assert all(one["identical"] for one in result["outputs"])
+    assert project.runs.load(result["replay"]).replay_of == result["run"] == run
     assert sorted(project.data.glob("0*/*/*")) == versions and left(project) == []
     assert CliRunner().invoke(status, ["--env", "test"], obj=project.metadata).exit_code == 0
     assert verdicts(project, "--node", "mix_plain")["run"] == run, "a replay is no run to replay"
 
 
-def test_two_replays_of_a_run_at_once_leave_each_other_s_work_alone(project) -> None:
-    record = project.runs.read("latest")
+def test_two_replays_of_a_run_at_once_keep_their_unfinished_work(project) -> None:
+    record = project.runs.load("latest")
     work = project.data / "replays" / record.run / "scratch/search/work"
     work.mkdir(parents=True)
     other = record.model_copy(
@@ -54,23 +54,23 @@ def test_two_replays_of_a_run_at_once_leave_each_other_s_work_alone(project) -> 
     project.runs.begin(other)  # its process is this one
     assert verdicts(project, "--node", "mix_plain")["run"] == record.run
     assert work.exists()
-    project.runs.keep(other.model_copy(update={"outcome": "done"}))
+    project.runs.save(other.model_copy(update={"outcome": "done"}))
     verdicts(project, "--node", "mix_plain")
     assert not work.exists()
 
 
-def test_another_parameter_shows_in_exactly_what_it_decides(project) -> None:
-    told = verdicts(project, "--params", HELLO)
-    found = {one["dataset"]: one for one in told["outputs"]}
+def test_a_changed_parameter_changes_only_the_outputs_it_affects(project) -> None:
+    result = verdicts(project, "--params", HELLO)
+    found = {one["dataset"]: one for one in result["outputs"]}
     changed = {name for name, one in found.items() if not one["identical"]}
     assert changed == {"sft_conversations", "sft_conversations_plain"}
     difference = found["sft_conversations"]["difference"]
     assert difference["column"] == "messages" and "Hello." in difference["after"]
     assert (
-        [words for words in told["not_as_it_was"] if words.startswith("parameter")]
+        [words for words in result["changes"] if words.startswith("parameter")]
         == [
             words
-            for words in told["not_as_it_was"]
+            for words in result["changes"]
             if words.startswith("parameter sac_augmentation.system_prompts.listener: ")
         ]
         != []
@@ -78,7 +78,7 @@ def test_another_parameter_shows_in_exactly_what_it_decides(project) -> None:
     assert {Path(one["kept"]) for name, one in found.items() if name in changed} == set(left(project))
 
 
-def test_against_what_was_recorded_where_the_original_is_gone(project) -> None:
+def test_a_removed_original_is_compared_by_its_recorded_digest(project) -> None:
     run = project.runs.names()[0]
     shutil.rmtree(project.data / f"05_model_input/sft_conversations_plain.parquet/{run}")
     assert verdicts(project, "--node", "mix_plain")["outputs"][0]["identical"]
@@ -86,7 +86,7 @@ def test_against_what_was_recorded_where_the_original_is_gone(project) -> None:
     assert not one["identical"] and one["difference"] is None
 
 
-def test_with_what_it_had_also_where_configuration_and_data_went_on(project) -> None:
+def test_a_replay_uses_the_recorded_configuration_and_data(project) -> None:
     run = project.runs.names()[0]
     file = project.path / "conf/base/system_prompts/listener.txt"
     file.write_text("Hello.")
@@ -94,17 +94,17 @@ def test_with_what_it_had_also_where_configuration_and_data_went_on(project) -> 
     options = ("--node", "sac_augmentation.mix_plain", "--node", "mix_with_blocks", "--yes", "--json")
     result = CliRunner().invoke(replay, [run, "--env", "test", *options], obj=project.metadata)
     assert result.exit_code == 0, result.output
-    record = project.runs.read(json.loads(result.stdout)["replay"])
+    record = project.runs.load(json.loads(result.stdout)["replay"])
     assert record.reads["annotations"].version == run == record.selection.load_versions["annotations"]
 
 
-def test_what_cannot_be_had_again_is_named_and_nothing_is_run(project) -> None:
+def test_a_replay_without_its_inputs_is_refused(project) -> None:
     runs = project.runs.names()
-    assert ask(project).exit_code == 2, "nobody said yes"
+    assert ask(project).exit_code == 2, "not confirmed"
     unknown = ask(project, "--node", "mix", "--yes")
     assert unknown.exit_code == 2 and "has no node mix" in unknown.output
     nothing = CliRunner().invoke(replay, ["2020", "--env", "test"], obj=project.metadata)
-    assert nothing.exit_code == 2 and "no run is called" in nothing.output
+    assert nothing.exit_code == 2 and "No run is called" in nothing.output
     shutil.rmtree(project.data / "03_primary/annotations.parquet" / runs[0])
     gone = ask(project, "--node", "mix_plain", "--yes")
     assert gone.exit_code == 2 and f"version {runs[0]} of annotations" in gone.output
@@ -114,8 +114,11 @@ def test_what_cannot_be_had_again_is_named_and_nothing_is_run(project) -> None:
     assert project.runs.names() == runs
 
 
-def test_parameters_are_given_where_they_differ() -> None:
+def test_changed_parameters_are_overridden() -> None:
     then = {"a": {"b": 1, "c": [1, 2], "d": None}, "f": "${x}", "scratch": "s", "g": "(secret 12)"}
     now = {"a": {"b": 2, "c": [1, 2], "d": {"e": 1}, "new": 1}, "f": "y", "scratch": "t", "g": "z"}
-    assert overrides(then, now) == {"a": {"b": 1, "d": None}, "f": "\\${x}"}
-    assert merged({"a": {"b": 1}, "c": 1}, {"a": {"d": 2}, "c": {"e": 1}}) == {"a": {"b": 1, "d": 2}, "c": {"e": 1}}
+    assert parameter_overrides(then, now, ("scratch",)) == {"a": {"b": 1, "d": None}, "f": "\\${x}"}
+    assert merge_trees({"a": {"b": 1}, "c": 1}, {"a": {"d": 2}, "c": {"e": 1}}) == {
+        "a": {"b": 1, "d": 2},
+        "c": {"e": 1},
+    }

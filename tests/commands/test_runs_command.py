@@ -1,4 +1,4 @@
-"""`kedro sage runs`, `show`, `diff`, `tag` and `prune`, as they are typed."""
+"""`kedro sage runs`, `show`, `diff`, `tag` and `prune` on the command line."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa
+import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from kedro.io import Version
+from run_records import make_record, run_name
 
 from sage_dialog.cli import sage
-from sage_dialog.commands.runs import long
-from sage_dialog.datasets.parquet import VersionedParquet
-from sage_dialog.lineage.differences import differences
-from sage_dialog.lineage.records import File, Git, Process, Read, Selection, Spent
+from sage_dialog.commands.console import format_duration
+from sage_dialog.datasets.parquet import AtomicParquet
+from sage_dialog.lineage.record_diff import record_differences
+from sage_dialog.lineage.records import File, Git, InputRecord, Process, Selection, Spent
 
 
 @pytest.fixture
 def type_in(configured: Path, tmp_path: Path) -> Any:
-    """Runs a command on a project whose data lies in `tmp_path/data`."""
+    """Run a command on a project with data in `tmp_path/data`."""
     (tmp_path / "conf").symlink_to(configured / "conf")
 
     def typed(*arguments: str, answer: str | None = None) -> Result:
@@ -32,42 +33,42 @@ def type_in(configured: Path, tmp_path: Path) -> Any:
     return typed
 
 
-def test_runs_lists_the_latest_with_what_became_of_them(type_in, keep, runs, make):
+def test_runs_lists_the_latest_runs_with_their_outcome(type_in, keep, runs):
     keep(1)
     keep(2, outcome="running", ended=None)
     keep(3, outcome="failed", error="[red]ValueError", selection=Selection(pipelines=("sage_2",), nodes=("search",)))
     for day in range(4, 24):
         keep(day)
-    runs.tag(make.name(3), "paper")
+    runs.tag(run_name(3), "paper")
     few = type_in("runs")
-    assert few.exit_code == 0 and "3 earlier ones: --all" in few.output and make.name(3) not in few.output
+    assert few.exit_code == 0 and "3 earlier runs: --all" in few.output and run_name(3) not in few.output
     lines = {
         json.loads(line)["run"]: json.loads(line) for line in type_in("runs", "--all", "--json").output.splitlines()
     }
     assert len(lines) == 23 and list(lines) == sorted(lines, reverse=True)
-    assert lines[make.name(1)]["seconds"] == 65 and lines[make.name(1)]["outcome"] == "done"
-    assert lines[make.name(2)]["outcome"] == "unknown" and lines[make.name(2)]["seconds"] is None
-    failed = lines[make.name(3)]
+    assert lines[run_name(1)]["seconds"] == 65 and lines[run_name(1)]["outcome"] == "done"
+    assert lines[run_name(2)]["outcome"] == "unknown" and lines[run_name(2)]["seconds"] is None
+    failed = lines[run_name(3)]
     assert (failed["outcome"], failed["error"], failed["tags"]) == ("failed", "[red]ValueError", ["paper"])
     assert failed["what"] == "sage_2; nodes search"
     assert "sage_2; nodes search" in " ".join(type_in("runs", "--all").output.split())
 
 
-def test_a_replay_is_told_by_its_run_not_by_its_many_pins(type_in, keep, make):
-    pins = {f"table_{number}": make.name(1) for number in range(9)}
+def test_a_replay_is_listed_by_its_run_without_pins(type_in, keep):
+    pins = {f"table_{number}": run_name(1) for number in range(9)}
     nodes = tuple(f"node_{number}" for number in range(9))
-    keep(2, selection=Selection(pipelines=("demo",), nodes=nodes, load_versions=pins), replay_of=make.name(1))
+    keep(2, selection=Selection(pipelines=("demo",), nodes=nodes, load_versions=pins), replay_of=run_name(1))
     what = json.loads(type_in("runs", "--json").output)["what"]
-    assert what == f"demo; nodes node_0, node_1, node_2, …; replay of {make.name(1)}"
+    assert what == f"demo; nodes node_0, node_1, node_2, …; replay of {run_name(1)}"
 
 
-def test_without_a_run_it_says_how_to_make_one(type_in):
+def test_without_runs_the_command_to_run_is_shown(type_in):
     assert "kedro run --pipelines demo" in type_in("runs").output
     found = type_in("show")
     assert found.exit_code == 1 and "none yet" in found.output
 
 
-def test_the_latest_runs_are_answered_from_their_records_alone(type_in, keep, runs, monkeypatch):
+def test_only_the_records_of_listed_runs_are_read(type_in, keep, runs, monkeypatch):
     for day in range(1, 29):
         keep(day)
     opened = []
@@ -77,14 +78,14 @@ def test_the_latest_runs_are_answered_from_their_records_alone(type_in, keep, ru
     assert len(opened) == 20
 
 
-def test_show_has_every_section_and_takes_markup_for_text(type_in, keep, make):
+def test_show_has_every_section_and_prints_markup_as_text(type_in, keep):
     keep(
         1,
         {"play": (("sage_1", "judge", "dumps"), ("trajectories_1",))},
         {
-            "sage_1": Read(version=make.name(1), sha256="5a1" * 8),
-            "judge": Read(made={"role": "a.b.Rules[bold]", "endpoint": {"model": "some-model"}}),
-            "dumps": Read(files={"RC_1": File(bytes=1234, modified_ns=1, sha256="x")}),
+            "sage_1": InputRecord(version=run_name(1), sha256="5a1" * 8),
+            "judge": InputRecord(definition={"role": "a.b.Rules[bold]", "endpoint": {"model": "some-model"}}),
+            "dumps": InputRecord(files={"RC_1": File(bytes=1234, modified_ns=1, sha256="x")}),
         },
         {"trajectories_1": "7ab" * 8},
         parameters={"seed": 7},
@@ -95,28 +96,28 @@ def test_show_has_every_section_and_takes_markup_for_text(type_in, keep, make):
         outcome="failed",
     )
     shown = type_in("show", "latest").output
-    for part in ("failed: it [link]broke[/link]", "ffffffffffff, 1 files changed: conf/base/x.yml", make.name(1),
+    for part in ("failed: it [link]broke[/link]", "ffffffffffff, 1 files changed: conf/base/x.yml", run_name(1),
                  "5a15a15a15a1", "Rules[bold], some-model", "1 files, 1,234 bytes", "7ab7ab7ab7ab", "3,456",
                  "some-model-2026", "numpy"):  # fmt: skip
         assert part in shown, part
     assert any(line.split() == ["seed", "7", "0"] for line in shown.splitlines())
     whole = json.loads(type_in("show", "latest", "--json").output)
-    assert whole["fate"] == "failed" and whole["parameters"] == {"seed": 7} and whole["tags"] == []
+    assert whole["status"] == "failed" and whole["parameters"] == {"seed": 7} and whole["tags"] == []
 
 
-def test_diff_tells_by_its_exit_code_and_by_section(type_in, keep, make):
+def test_diff_by_exit_code_and_section(type_in, keep):
     nodes = {"n": (("in",), ("out",))}
-    known = {"in": Read(version=make.name(1), sha256="i")}
+    known = {"in": InputRecord(version=run_name(1), sha256="i")}
     keep(1, nodes, known, {"out": "same"}, code={"m:f": "1"}, parameters={"a": {"b": 1, "c": [1]}})
-    keep(2, nodes, {"in": Read(version=make.name(2), sha256="i")}, {"out": "same"}, code={"m:f": "1"},
+    keep(2, nodes, {"in": InputRecord(version=run_name(2), sha256="i")}, {"out": "same"}, code={"m:f": "1"},
          parameters={"a": {"b": 1, "c": [1]}})  # fmt: skip
-    keep(3, nodes, {"in": Read(version=make.name(2), sha256="other")}, {"out": "new"}, code={"m:f": "2", "m:g": "1"},
-         parameters={"a": {"b": 2, "c": [1]}}, packages={"numpy": "3"}, environment="test")  # fmt: skip
-    keep(4, nodes, {"in": Read(version=make.name(4))}, {"out": "same"}, code={"m:f": "1"},
+    keep(3, nodes, {"in": InputRecord(version=run_name(2), sha256="other")}, {"out": "new"},
+         code={"m:f": "2", "m:g": "1"}, parameters={"a": {"b": 2, "c": [1]}}, packages={"numpy": "3"}, environment="test")  # fmt: skip
+    keep(4, nodes, {"in": InputRecord(version=run_name(4))}, {"out": "same"}, code={"m:f": "1"},
          parameters={"a": {"b": 1, "c": [1]}})  # fmt: skip
-    same = type_in("diff", make.name(1), make.name(2))
+    same = type_in("diff", run_name(1), run_name(2))
     assert same.exit_code == 0 and "outputs: 1 in both, all of the same content" in same.output
-    other = type_in("diff", make.name(1), make.name(3), "--json")
+    other = type_in("diff", run_name(1), run_name(3), "--json")
     assert other.exit_code == 1
     found = {
         (each["section"], each["name"]): (each["first"], each["second"])
@@ -127,34 +128,39 @@ def test_diff_tells_by_its_exit_code_and_by_section(type_in, keep, make):
         ("packages", "numpy"), ("outputs", "out"),
     }  # fmt: skip
     assert found["parameters", "a.b"] == ("1", "2") and found["code", "m:g"] == ("–", "1")
-    assert type_in("diff", make.name(1), make.name(3)).exit_code == 1
-    assert type_in("diff", make.name(1), make.name(4)).exit_code == 2
-    missing = type_in("diff", make.name(1), "nothing")
-    assert missing.exit_code == 2 and "no run is called 'nothing'" in missing.output
+    assert type_in("diff", run_name(1), run_name(3)).exit_code == 1
+    assert type_in("diff", run_name(1), run_name(4)).exit_code == 2
+    missing = type_in("diff", run_name(1), "nothing")
+    assert missing.exit_code == 2 and "No run is called 'nothing'" in missing.output
 
 
-def test_runs_of_different_nodes_are_compared_as_far_as_both_have_them(make):
+def test_runs_of_different_nodes_are_compared_where_both_have_them():
     both = {"a": ((), ("table",)), "b": (("table",), ("out",))}
-    whole = make.record(1, both, contents={"table": "t", "out": "o"}, code={"m:f": "1", "m:only": "1"})
-    table = Read(version=make.name(1), sha256="t")
-    part = make.record(2, {"b": (("table",), ("out",))}, {"table": table}, {"out": "o"}, code={"m:f": "1"})
-    found = differences(whole, part)
-    assert [(each.section, each.name, each.first) for each in found] == [("what was run", "nodes of one alone", "a")]
+    whole = make_record(1, both, contents={"table": "t", "out": "o"}, code={"m:f": "1", "m:only": "1"})
+    table = InputRecord(version=run_name(1), sha256="t")
+    part = make_record(2, {"b": (("table",), ("out",))}, {"table": table}, {"out": "o"}, code={"m:f": "1"})
+    found = record_differences(whole, part)
+    assert [(each.section, each.name, each.first) for each in found] == [("what was run", "nodes in one run only", "a")]
 
 
-def test_files_of_raw_data_differ_one_by_one(make):
-    def reads(**digests: str | None) -> dict[str, Read]:
-        return {"dumps": Read(files={name: File(bytes=1, modified_ns=1, sha256=d) for name, d in digests.items()})}
+def test_files_of_raw_data_differ_one_by_one():
+    def reads(**digests: str | None) -> dict[str, InputRecord]:
+        return {
+            "dumps": InputRecord(files={name: File(bytes=1, modified_ns=1, sha256=d) for name, d in digests.items()})
+        }
 
     nodes = {"n": (("dumps",), ("out",))}
     one, other = (
-        make.record(1, nodes, reads(a="1", b="1", r=None)),
-        make.record(2, nodes, reads(a="1", b="2", c="1", r=None)),
+        make_record(1, nodes, reads(a="1", b="1", r=None)),
+        make_record(2, nodes, reads(a="1", b="2", c="1", r=None)),
     )
-    assert [(each.name, each.certain) for each in differences(one, other)] == [("dumps/b", True), ("dumps/c", True)]
+    assert [(each.name, each.certain) for each in record_differences(one, other)] == [
+        ("dumps/b", True),
+        ("dumps/c", True),
+    ]
 
 
-def test_a_run_is_tagged_and_goes_by_that_name(type_in, keep, runs, make):
+def test_a_run_is_tagged_and_found_by_its_tag(type_in, keep, runs):
     keep(1)
     assert "is tagged paper" in type_in("tag", "latest", "paper").output
     assert json.loads(type_in("show", "paper", "--json").output)["tags"] == ["paper"]
@@ -162,53 +168,53 @@ def test_a_run_is_tagged_and_goes_by_that_name(type_in, keep, runs, make):
     assert type_in("tag", "nothing", "name").exit_code == 1
     assert type_in("tag", "latest").exit_code == 2
     refused = type_in("tag", "latest", "2026-01")
-    assert refused.exit_code == 1 and "cannot be a run's name" in refused.output
+    assert refused.exit_code == 1 and "cannot be a tag" in refused.output
 
 
-def test_prune_shows_asks_and_removes(type_in, keep, tmp_path, make):
+def test_prune_lists_asks_and_removes(type_in, keep, tmp_path):
     path = tmp_path / "data/02_intermediate/situations.parquet"
     for day in (1, 2, 3):
-        VersionedParquet(filepath=str(path), version=Version(None, make.name(day))).save(pa.table({"n": [1]}))
+        AtomicParquet(filepath=str(path), version=Version(None, run_name(day))).save(pd.DataFrame({"n": [1]}))
     versions = lambda: sorted(int(each.name[8:10]) for each in path.glob("2*"))  # noqa: E731
-    (made := tmp_path / "data/replays" / make.name(1)).mkdir(parents=True)
+    (made := tmp_path / "data/replays" / run_name(1)).mkdir(parents=True)
     keep(1)
     keep(3)
     asked = type_in("prune", "--keep", "1", answer="n\n")
     assert asked.exit_code == 1 and versions() == [1, 2, 3]
-    for what in ("versions: situations", "replays: what they made", "records: of runs of which nothing is left"):
+    for what in ("versions: situations", "replays: outputs", "records: of runs without remaining versions"):
         assert what in asked.output
-    told = json.loads(type_in("prune", "--keep", "1", "--json").output)
-    assert [each["path"] for each in told["replays"]] == [str(made)]
-    assert [each["version"] for each in told["versions"]] == [make.name(1), make.name(2)] and told["bytes"] > 100
+    planned = json.loads(type_in("prune", "--keep", "1", "--json").output)
+    assert [each["path"] for each in planned["replays"]] == [str(made)]
+    assert [each["version"] for each in planned["versions"]] == [run_name(1), run_name(2)] and planned["bytes"] > 100
     assert versions() == [1, 2, 3]
     assert "removed: 4" in type_in("prune", "--keep", "1", "--yes").output and versions() == [3] and not made.exists()
-    assert "Nothing goes" in type_in("prune").output
+    assert "Nothing to remove" in type_in("prune").output
 
 
-def test_prune_as_json_is_nothing_but_json(type_in, keep, runs, monkeypatch):
+def test_prune_prints_only_json_with_that_option(type_in, keep, runs, monkeypatch):
     from sage_dialog.lineage import pruning
 
-    plan = pruning.plan
-    monkeypatch.setattr(pruning, "plan", lambda *given: print("a warning") or plan(*given))
+    plan = pruning.plan_prune
+    monkeypatch.setattr(pruning, "plan_prune", lambda *given: print("a warning") or plan(*given))
     assert set(json.loads(type_in("prune", "--json").stdout)) >= {"versions", "work", "replays", "bytes"}
 
 
-def test_prune_leaves_work_alone_while_a_run_is_under_way(type_in, keep, tmp_path):
+def test_prune_keeps_work_while_a_run_is_running(type_in, keep, tmp_path):
     keep(1, outcome="running", ended=None, process=Process.here())
     work = tmp_path / "data/scratch/search/sage_1/0123456789abcdef0123"
     work.mkdir(parents=True)
-    assert "under way" in type_in("prune", "--scratch", "0", "--yes").output and work.exists()
+    assert "is running" in type_in("prune", "--scratch", "0", "--yes").output and work.exists()
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [(0.04, "0.0 s"), (59.4, "59.4 s"), (61, "1 min 01 s"), (3660, "1 h 01 min"), (90000, "25 h 00 min")],
 )
-def test_durations_are_said_as_people_say_them(seconds, said):
-    assert long(seconds) == said
+def test_durations_are_formatted(seconds, text):
+    assert format_duration(seconds) == text
 
 
-def test_prune_forgets_old_replies_only_when_asked_to(type_in, tmp_path):
+def test_prune_removes_old_responses_only_with_the_option(type_in, tmp_path):
     from sage_dialog.llm import event_loop as loop
     from sage_dialog.llm.requests import ChatRequest, LLMResponse
     from sage_dialog.llm.response_cache import ResponseCache
@@ -221,9 +227,9 @@ def test_prune_forgets_old_replies_only_when_asked_to(type_in, tmp_path):
         loop.run(response_cache.save(request, LLMResponse(text, 1, 1), None))
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE responses SET created_at = created_at - 40 * 86400 WHERE text = 'old'")
-    assert "Nothing goes" in type_in("prune", "--yes").output and response_cache.count() == 2
-    shown = type_in("prune", "--response cache", "30", answer="n\n")
-    assert "replies of language models" in shown.output and response_cache.count() == 2
-    assert type_in("prune", "--response cache", "30", "--yes").exit_code == 0
+    assert "Nothing to remove" in type_in("prune", "--yes").output and response_cache.count() == 2
+    shown = type_in("prune", "--response-cache", "30", answer="n\n")
+    assert "responses of language models" in shown.output and response_cache.count() == 2
+    assert type_in("prune", "--response-cache", "30", "--yes").exit_code == 0
     assert [entry["response"] for entry in response_cache.entries()] == ["new"]
     response_cache.close()

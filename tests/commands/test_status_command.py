@@ -1,4 +1,4 @@
-"""`kedro sage status` and `refresh` on real stages, without training: raw data, dialogues, annotations, the mix."""
+"""`kedro sage status` and `refresh` on the stages before training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def ask(command, project, *options: str) -> Result:
     return CliRunner().invoke(command, ["--env", "test", *options], obj=project.metadata)
 
 
-def told(project, *options: str) -> dict[str, dict]:
+def statuses(project, *options: str) -> dict[str, dict]:
     result = ask(status, project, "--json", *options)
     found = {one["dataset"]: one for one in json.loads(result.stdout)}
     assert result.exit_code == any(one["state"] == "stale" for one in found.values()), result.stderr
@@ -25,11 +25,11 @@ def told(project, *options: str) -> dict[str, dict]:
 
 
 def stale(project, *options: str) -> set[str]:
-    return {name for name, one in told(project, *options).items() if one["state"] == "stale"}
+    return {name for name, one in statuses(project, *options).items() if one["state"] == "stale"}
 
 
-def test_what_was_just_made_is_fresh_and_the_rest_is_missing(project) -> None:
-    found = told(project)
+def test_outputs_are_fresh_after_a_run_and_the_others_missing(project) -> None:
+    found = statuses(project)
     states = {state: {name for name, one in found.items() if one["state"] == state} for state in ("fresh", "missing")}
     assert {"reddit_dumps", "world_truth", "dialogues", "annotations", *MIXED} <= states["fresh"]
     assert {"sage_1", "report"} <= states["missing"] and set(found) == states["fresh"] | states["missing"]
@@ -39,48 +39,48 @@ def test_what_was_just_made_is_fresh_and_the_rest_is_missing(project) -> None:
     assert ask(refresh, project).stdout.strip().endswith("Nothing is stale.")
 
 
-def test_a_parameter_makes_stale_what_takes_it_and_refresh_makes_that_anew_and_nothing_else(project) -> None:
+def test_refresh_runs_only_the_nodes_of_outputs_made_stale_by_a_parameter(project) -> None:
     assert stale(project, "--params", HELLO) == MIXED
-    words = told(project, "--params", HELLO)["mix_rejects"]["reasons"][0]["words"]
+    words = statuses(project, "--params", HELLO)["mix_rejects"]["reasons"][0]["words"]
     assert words.startswith("sac_augmentation.system_prompts.listener was ") and words.endswith(", is Hello.")
     before = project.runs.names()
     planned = ask(refresh, project, "--params", HELLO, "--dry-run")
     assert planned.exit_code == 1 and words in planned.stdout
-    assert ask(refresh, project, "--params", HELLO).exit_code == 2, "nobody said yes"
+    assert ask(refresh, project, "--params", HELLO).exit_code == 2, "not confirmed"
     assert project.runs.names() == before
     done = ask(refresh, project, "--params", HELLO, "--yes")
     assert done.exit_code == 0 and "Nothing is stale any more." in done.stdout, done.output
     (run,) = set(project.runs.names()) - set(before)
     assert {output for node in project.runs.read(run).nodes.values() for output in node.outputs} == MIXED
     assert stale(project, "--params", HELLO) == set()
-    assert stale(project) == MIXED, "as configured they were made otherwise"
+    assert stale(project) == MIXED, "they were made with other parameters than the configured ones"
 
 
-def test_a_stage_run_again_makes_all_behind_it_stale_until_that_is_refreshed(project) -> None:
+def test_a_repeated_stage_makes_its_descendants_stale_until_a_refresh(project) -> None:
     project.run(["data_processing"], "make_dialogues")
     behind = {"filter_figure", "annotations", "annotation_rejects", *MIXED}
-    found = told(project)
+    found = statuses(project)
     assert {name for name, one in found.items() if one["state"] == "stale"} == behind
     assert found["annotations"]["reasons"][0]["words"].endswith("the same content")
     assert {reason["words"] for reason in found["mix_rejects"]["reasons"]} == {"annotations is stale"}
     situations = found["situations"]["version"]
     assert ask(refresh, project, "--yes").exit_code == 0
-    found = told(project)
+    found = statuses(project)
     assert not any(one["state"] == "stale" for one in found.values())
     assert {found[name]["version"] for name in behind} == {project.runs.names()[0]}
     assert found["situations"]["version"] == situations
 
 
-def test_raw_data_that_someone_put_there_makes_stale_what_was_read_from_it(project) -> None:
+def test_an_added_raw_file_makes_outputs_stale(project) -> None:
     (project.data / "01_raw/instructions/more.json").write_text("[]")
-    found = told(project)
+    found = statuses(project)
     assert "instructions" not in found
     assert {name for name, one in found.items() if one["state"] == "stale"} == MIXED
     assert found["mix_rejects"]["reasons"][0]["words"] == "instructions has changed: more.json"
 
 
 @pytest.mark.parametrize("command", [status, refresh])
-def test_what_cannot_be_told_is_no_answer(project, command) -> None:
+def test_errors_have_exit_code_2(project, command) -> None:
     result = ask(command, project, "--params", "self_play.turns=3")
     assert result.exit_code == 2 and "self_play.turns: unknown" in result.output
     result = ask(command, project, "--env", "nowhere")

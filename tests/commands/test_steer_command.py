@@ -16,11 +16,11 @@ from faulty_server import FaultyServer
 from kedro.io import Version
 
 from sage_dialog import schemas
-from sage_dialog.commands.policies import Project
+from sage_dialog.commands.project import Project
 from sage_dialog.commands.steer import steer
 from sage_dialog.config import Steering
 from sage_dialog.core.policies import Policy, PolicyCard
-from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.inference.engine import FinishReason, Prompt, Sample
 from sage_dialog.llm.requests import ChatRequest
 from sage_dialog.sac import Chain, Intent, render
@@ -52,7 +52,7 @@ class Engine:
 
 
 def keep(data: Path, name: str, rows: list[dict[str, object]], schema: pa.Schema) -> None:
-    entry = VersionedParquet(filepath=str(data / f"{name}.parquet"), version=Version(None, "2026-01-01T00.00.00.000Z"))
+    entry = AtomicParquet(filepath=str(data / f"{name}.parquet"), version=Version(None, "2026-01-01T00.00.00.000Z"))
     entry.save(pa.Table.from_pylist(rows, schema=schema))
 
 
@@ -211,19 +211,18 @@ def test_a_language_model_reads_the_replies_where_the_environment_names_one(
 def test_engine_and_annotator_spend_from_one_budget(
     run: Callable[..., Result], engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = Project.open
+    opened = Project.__init__
 
-    def capped(metadata: object, env: str | None) -> Project:
-        project = opened(metadata, env)
-        project.catalog["params:llm"] = {**project.catalog.load("params:llm"), "caps": {"calls": 4}}
-        return project
+    def capped(self: Project, metadata: Any, env: str | None) -> None:
+        opened(self, metadata, env)
+        self.catalog["params:llm"] = {**self.catalog.load("params:llm"), "caps": {"calls": 4}}
 
     def asking(self: Project, base: Policy, policies: Sequence[Policy], seed: int | None = None) -> Engine:
         for _ in range(3):
             assert self.budget.try_reserve(ChatRequest("agent", "m", ({"role": "user", "content": "Hm."},)))
         return engine
 
-    monkeypatch.setattr(Project, "open", capped)
+    monkeypatch.setattr(Project, "__init__", capped)
     monkeypatch.setattr(Project, "engine", asking)
     with FaultyServer(models=("served-model",)) as server:
         monkeypatch.setenv("VLLM_URL", server.url)

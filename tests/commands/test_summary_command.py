@@ -1,4 +1,4 @@
-"""`kedro sage summary` shows the latest results, the judge's and the world's truth apart."""
+"""`kedro sage summary` shows the latest results by judge, and those by the truth of the world."""
 
 import json
 import os
@@ -10,8 +10,8 @@ import pyarrow as pa
 from kedro.io import Version
 
 from sage_dialog import schemas
-from sage_dialog.datasets.files import WholeText
-from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.datasets.files import AtomicText
+from sage_dialog.datasets.parquet import AtomicParquet
 
 
 def rates(judge: str, **changes: object) -> pa.Table:
@@ -23,7 +23,7 @@ def rates(judge: str, **changes: object) -> pa.Table:
 
 def keep(data: Path, name: str, table: pa.Table, version: str) -> None:
     filepath = str(data / "08_reporting" / f"{name}.parquet")
-    VersionedParquet(filepath=filepath, version=Version(None, version)).save(table)
+    AtomicParquet(filepath=filepath, version=Version(None, version)).save(table)
 
 
 def summary(project: Path, data: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -41,7 +41,7 @@ def test_the_latest_results_are_shown_by_judge(configured: Path, tmp_path: Path)
         rates("world truth", win_rate_b=None, low=None, high=None),
         "2026-01-02T00.00.00.000Z",
     )
-    WholeText(
+    AtomicText(
         filepath=str(tmp_path / "08_reporting/report.html"), version=Version(None, "2026-01-02T00.00.00.000Z")
     ).save("<p>")
     done = summary(configured, tmp_path)
@@ -57,16 +57,16 @@ def test_the_latest_results_are_shown_by_judge(configured: Path, tmp_path: Path)
     assert "kedro run --pipelines sage_2" in done.stdout
 
 
-def test_a_script_gets_the_rows(configured: Path, tmp_path: Path) -> None:
+def test_json_has_the_rows(configured: Path, tmp_path: Path) -> None:
     keep(tmp_path, "win_rates", rates("offline-rules-judge"), "2026-01-02T00.00.00.000Z")
-    told = json.loads(summary(configured, tmp_path, "--json").stdout)
-    assert told == {
+    result = json.loads(summary(configured, tmp_path, "--json").stdout)
+    assert result == {
         "win_rates": {"version": "2026-01-02T00.00.00.000Z", "rows": rates("offline-rules-judge").to_pylist()},
         "report": None,
     }
 
 
-def test_without_results_it_says_how_to_make_them(configured: Path, tmp_path: Path) -> None:
+def test_without_results_the_command_to_run_is_shown(configured: Path, tmp_path: Path) -> None:
     done = summary(configured, tmp_path)
     assert done.returncode == 1
     assert "`kedro run --pipelines demo`" in done.stderr

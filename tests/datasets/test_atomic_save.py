@@ -1,123 +1,114 @@
-"""A version appears only when it is whole, also when the process is killed while it saves."""
+"""A version appears only when it is complete, also when the process is killed or fails while it saves."""
 
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
+import pandas as pd
 import pytest
-from kedro.io import Version
+from kedro.io import DatasetError, Version
+from saved_versions import KINDS, save_versions
 
 from sage_dialog.core.atomic_files import atomic_folder
-from sage_dialog.core.policies import Policy, PolicyCard
-from sage_dialog.datasets.parquet import VersionedParquet
-from sage_dialog.datasets.policy import PolicyDirectory
+from sage_dialog.datasets.parquet import AtomicParquet
 
-SRC = Path(__file__).parents[2] / "src"
 KILLS = 8
-
-SAVE_TABLES = """
-import itertools, sys, time
-import numpy as np, pyarrow as pa
-from kedro.io import Version
-from sage_dialog.datasets.parquet import VersionedParquet
-table = pa.table({"n": np.random.default_rng(0).integers(0, 1 << 60, 400_000)})
-for n in itertools.count():
-    start = time.perf_counter()
-    VersionedParquet(filepath=sys.argv[1], version=Version(None, f"{sys.argv[2]}-{n:06d}")).save(table)
-    if n == 0:
-        print(time.perf_counter() - start, flush=True)
-"""
-
-SAVE_POLICIES = """
-import itertools, sys, time
-from kedro.io import Version
-from sage_dialog.datasets.policy import PolicyDirectory
-from sage_dialog.core.policies import Policy
-policy = Policy.open(sys.argv[3])
-for n in itertools.count():
-    start = time.perf_counter()
-    PolicyDirectory(filepath=sys.argv[1], version=Version(None, f"{sys.argv[2]}-{n:06d}")).save(policy)
-    if n == 0:
-        print(time.perf_counter() - start, flush=True)
-"""
+LATEST = Version(None, None)
+FORKS = multiprocessing.get_context("forkserver")  # imports once for all processes
 
 
-def kill_at_random_moments(code: str, *arguments: str) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _fork_server() -> None:
+    """Start the process that others are forked from; it is given `sys.path` by the environment alone."""
+    FORKS.set_forkserver_preload(["saved_versions"])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        forkserver.ensure_running()
+
+
+def kill_at_random_moments(name: str, folder: Path) -> None:
     """Start a process that saves one version after another and SIGKILL it within the next few, several times over."""
     moments = random.Random(7)
     for attempt in range(KILLS):
-        first, *others = arguments
-        command = [sys.executable, "-c", code, first, f"v{attempt:02d}", *others]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(SRC)}, cwd=SRC.parent
-        )
-        assert process.stdout is not None
-        seconds_a_save = float(process.stdout.readline())
+        first, sender = FORKS.Pipe()
+        process = FORKS.Process(target=save_versions, args=(name, folder, f"v{attempt:02d}", sender))
+        process.start()
+        seconds_a_save = first.recv()
         time.sleep(moments.uniform(0.0, 3 * seconds_a_save))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        process.stdout.close()
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
 
 
-def small_policy(path: Path, weights: bytes = b"x" * 4096) -> Policy:
-    path.mkdir(parents=True)
-    (path / "adapter_model.safetensors").write_bytes(weights)
-    (path / "adapter_config.json").write_text("{}")
-    return Policy.write_card(path, PolicyCard("sage_1", "adapter", True, "sage_0", "abc"))
-
-
-def test_killed_table_saves_leave_only_whole_versions(tmp_path: Path) -> None:
-    filepath = tmp_path / "dialogues.parquet"
-    kill_at_random_moments(SAVE_TABLES, str(filepath))
-    versions = VersionedParquet(filepath=str(filepath), version=Version(None, None)).list_versions(full_path=False)
-    interrupted = {path.name for path in filepath.iterdir()} - set(versions)
+@pytest.mark.parametrize("name", KINDS)
+def test_killed_saves_leave_only_complete_versions(tmp_path: Path, name: str) -> None:
+    kind = KINDS[name]
+    kill_at_random_moments(name, tmp_path)
+    versions = kind.at(tmp_path, LATEST).list_versions(full_path=False)
+    interrupted = {path.name for path in (tmp_path / kind.name).iterdir()} - set(versions)
     assert versions
     assert interrupted, "no kill fell into a save; nothing was tested"
+    kind.at(tmp_path, Version(None, "expected")).save(kind.data(tmp_path))
+    expected = kind.loaded(kind.at(tmp_path, Version("expected", None)).load())
     for version in versions:
-        table = VersionedParquet(filepath=str(filepath), version=Version(version, None)).load()
-        assert table.num_rows == 400_000
+        assert kind.at(tmp_path, Version(version, None)).fault(str(tmp_path / kind.name / version / kind.name)) is None
+        assert kind.loaded(kind.at(tmp_path, Version(version, None)).load()) == expected
 
 
-def test_killed_policy_saves_leave_only_whole_versions(tmp_path: Path) -> None:
-    policy = small_policy(tmp_path / "source", os.urandom(3_000_000))
-    filepath = tmp_path / "sage_1"
-    kill_at_random_moments(SAVE_POLICIES, str(filepath), str(policy.path))
-    versions = PolicyDirectory(filepath=str(filepath), version=Version(None, None)).list_versions(full_path=False)
-    interrupted = {path.name for path in filepath.iterdir()} - set(versions)
-    assert versions
-    assert interrupted, "no kill fell into a save; nothing was tested"
-    for version in versions:
-        loaded = PolicyDirectory(filepath=str(filepath), version=Version(version, None)).load()
-        assert loaded.revision() == policy.revision()
+@pytest.mark.parametrize("name", KINDS)
+def test_a_save_that_fails_leaves_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    dataset, data = KINDS[name].at(tmp_path, LATEST), KINDS[name].data(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("os.replace", full_disk)
+        with pytest.raises(Exception, match="No space left"):
+            dataset.save(data)
+    assert not dataset.exists()
+    assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_latest_passes_over_a_version_that_was_cut_off(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", KINDS)
+def test_equal_data_make_equal_bytes(tmp_path: Path, name: str) -> None:
+    kind, saved = KINDS[name], []
+    for version in ("1", "2"):
+        kind.at(tmp_path, Version(None, version)).save(kind.data(tmp_path))
+        path = tmp_path / kind.name / version / kind.name
+        files = [path] if path.is_file() else sorted(path.iterdir())
+        saved.append({file.name: file.read_bytes() for file in files})
+    assert saved[0] == saved[1]
+
+
+def test_latest_skips_a_version_that_was_cut_off(tmp_path: Path) -> None:
     filepath = tmp_path / "n.parquet"
-    VersionedParquet(filepath=str(filepath), version=Version(None, "2026-01-01T00.00.00.000Z")).save(
-        pa.table({"n": [1]})
+    AtomicParquet(filepath=str(filepath), version=Version(None, "2026-01-01T00.00.00.000Z")).save(
+        pd.DataFrame({"n": [1]})
     )
     cut_off = filepath / "2026-01-02T00.00.00.000Z"
     cut_off.mkdir()
     (cut_off / ".n.parquet.partial").write_bytes(b"PAR1")
-    assert VersionedParquet(filepath=str(filepath), version=Version(None, None)).load()["n"].to_pylist() == [1]
+    assert AtomicParquet(filepath=str(filepath), version=LATEST).load()["n"].tolist() == [1]
 
 
-def test_a_save_that_fails_leaves_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full_disk(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("name", sorted(set(KINDS) - {"policy"}))
+def test_a_save_that_fails_leaves_no_object_on_an_object_store(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: Any, data: Any, path: Path) -> None:
+        path.write_bytes(b"PAR1 and then")
+        raise MemoryError("no more")
 
-    dataset = VersionedParquet(filepath=str(tmp_path / "n.parquet"), version=Version(None, None))
-    with monkeypatch.context() as patched:
-        patched.setattr("os.replace", full_disk)
-        with pytest.raises(Exception, match="No space left"):
-            dataset.save(pa.table({"n": [1]}))
+    kind = KINDS[name]
+    dataset = kind.type(filepath=f"memory://bucket/failing/{kind.name}", version=Version(None, "1"))
+    monkeypatch.setattr(kind.type, "write", failing)
+    with pytest.raises(DatasetError, match="no more"):
+        dataset.save(kind.data(Path()))
     assert not dataset.exists()
-    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_a_folder_that_cannot_be_replaced_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

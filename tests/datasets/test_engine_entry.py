@@ -113,10 +113,10 @@ def test_so_it_is_of_the_engine_in_process(args: dict[str, Any], said: str) -> N
     pytest.importorskip("torch")
     from sage_dialog.inference.transformers.engine import TransformersEngine
 
-    assert said in str(EngineDataset(engine=IN_PROCESS, args=args).missing())
+    assert said in str(EngineDataset(engine=IN_PROCESS, args=args).explain_missing())
     with pytest.raises(ValueError, match=next(iter(args))):
         TransformersEngine(None, [], 0, **args)  # type: ignore[arg-type]
-    assert EngineDataset(engine=IN_PROCESS, args={"device": "cpu", "memory_gb": 0.5}).missing() is None
+    assert EngineDataset(engine=IN_PROCESS, args={"device": "cpu", "memory_gb": 0.5}).explain_missing() is None
 
 
 class Faulty:
@@ -148,12 +148,12 @@ def test_an_environment_of_vllm_has_roles_on_a_server_or_policies(
         catalog = session.load_context().catalog
         engine, annotator = catalog.get("engine"), catalog.get("annotator")
     assert isinstance(engine, EngineDataset)
-    assert engine.asks and engine.missing() is None and not annotator.asks
+    assert engine.uses_server and engine.explain_missing() is None and not annotator.uses_server
     assert engine._endpoint(model="any").base_urls == ("http://127.0.0.1:7/v1",)
     with open_session("vllm") as session:
         catalog = session.load_context().catalog
         engine, annotator = catalog.get("engine"), catalog.get("annotator")
-    assert annotator.asks and not engine.asks
+    assert annotator.uses_server and not engine.uses_server
 
 
 def test_both_go_into_an_environment_of_ones_own(configured: Path, tmp_path: Path) -> None:
@@ -163,4 +163,4 @@ def test_both_go_into_an_environment_of_ones_own(configured: Path, tmp_path: Pat
         shutil.copy(file, both)
     with KedroSession.create(tmp_path, conf_source=str(tmp_path / "conf"), env="servers") as session:
         catalog = session.load_context().catalog
-    assert all(catalog.get(name).asks for name in ("engine", "annotator", "selector", "judges"))
+    assert all(catalog.get(name).uses_server for name in ("engine", "annotator", "selector", "judges"))

@@ -3,29 +3,30 @@
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import pandas as pd
 import pytest
 from kedro.io import DataCatalog, DatasetError, Version
 from kedro.validation import DataValidationError
 
-from sage_dialog.datasets.parquet import VersionedParquet
-from sage_dialog.datasets.previous_tables import EarlierTables
+from sage_dialog.core.tables import from_rows
+from sage_dialog.datasets.parquet import AtomicParquet
+from sage_dialog.datasets.previous_tables import PreviousTables
 from sage_dialog.schemas import MIX_REJECTS
 
 
-def reject(source: str) -> pa.Table:
-    return pa.Table.from_pylist([{"source": source, "record": "r", "reason": "why"}], schema=MIX_REJECTS)
+def reject(source: str) -> pd.DataFrame:
+    return from_rows([{"source": source, "record": "r", "reason": "why"}], MIX_REJECTS)
 
 
 @pytest.fixture
 def open_table(tmp_path: Path) -> Any:
     for version in ("2026-01-01T00.00.00.000Z", "2026-01-02T00.00.00.000Z"):
         path = str(tmp_path / "trajectories_2.parquet")
-        VersionedParquet(filepath=path, version=Version(None, version)).save(reject(version))
+        AtomicParquet(filepath=path, version=Version(None, version)).save(reject(version))
     path = str(tmp_path / "other.parquet")
-    VersionedParquet(filepath=path, version=Version(None, "2026-01-01T00.00.00.000Z")).save(pa.table({"n": [1]}))
+    AtomicParquet(filepath=path, version=Version(None, "2026-01-01T00.00.00.000Z")).save(pd.DataFrame({"n": [1]}))
     entry = {
-        "type": "sage_dialog.datasets.previous_tables.EarlierTables",
+        "type": "sage_dialog.datasets.previous_tables.PreviousTables",
         "folder": f"{tmp_path}/",
         "schema": "MIX_REJECTS",
     }
@@ -33,8 +34,8 @@ def open_table(tmp_path: Path) -> Any:
 
 
 def test_a_table_is_opened_by_name_and_version(open_table: Any) -> None:
-    assert open_table("trajectories_2")["source"].to_list() == ["2026-01-02T00.00.00.000Z"]
-    assert open_table("trajectories_2:2026-01-01T00.00.00.000Z")["source"].to_list() == ["2026-01-01T00.00.00.000Z"]
+    assert open_table("trajectories_2")["source"].tolist() == ["2026-01-02T00.00.00.000Z"]
+    assert open_table("trajectories_2:2026-01-01T00.00.00.000Z")["source"].tolist() == ["2026-01-01T00.00.00.000Z"]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_a_table_of_another_kind_is_refused(open_table: Any) -> None:
 
 
 def test_nothing_is_read_before_it_is_asked_for_and_nothing_is_written(tmp_path: Path) -> None:
-    dataset = EarlierTables(folder=str(tmp_path / "nowhere"), schema="MIX_REJECTS")
+    dataset = PreviousTables(folder=str(tmp_path / "nowhere"), schema="MIX_REJECTS")
     assert dataset.exists() and callable(dataset.load())
     with pytest.raises(DatasetError, match="only read"):
         dataset.save(reject("x"))  # type: ignore[arg-type]

@@ -93,12 +93,13 @@ def test_missing_files_elsewhere_are_named_without_a_command_that_cannot_make_th
     put(memory, RC_2015__01=DUMP)
     dataset = folder("memory://bucket/reddit")
     message = "there is no RS_* in memory://bucket/reddit. Put your data there."
-    assert dataset.missing() == message
+    assert dataset.explain_missing() == message
     with pytest.raises(DatasetError) as refusal:
         dataset.load()
     assert str(refusal.value) == message
     assert (
-        folder("memory://nowhere").missing() == "there is no RC_* and no RS_* in memory://nowhere. Put your data there."
+        folder("memory://nowhere").explain_missing()
+        == "there is no RC_* and no RS_* in memory://nowhere. Put your data there."
     )
 
 
@@ -124,7 +125,10 @@ def test_files_are_read_from_a_web_server_that_lists_them(tmp_path: Path, web: s
     files = folder(f"{web}/reddit").load()
     assert list(files) == ["RC_2015-01.zst", "RS_2015-01.zst"]
     assert list(read_lines(files["RC_2015-01.zst"])) == LINES
-    assert folder(f"{web}/nowhere").missing() == f"there is no RC_* and no RS_* in {web}/nowhere. Put your data there."
+    assert (
+        folder(f"{web}/nowhere").explain_missing()
+        == f"there is no RC_* and no RS_* in {web}/nowhere. Put your data there."
+    )
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -165,7 +169,7 @@ def test_credentials_come_from_their_own_file_and_are_shown_nowhere() -> None:
     with pytest.raises(DatasetError) as refusal:
         dataset.load()
     chain: list[BaseException | None] = [refusal.value, refusal.value.__cause__]
-    told = [str(dataset), repr(dataset), dataset.missing(), repr(dataset.folder), *map(str, chain)]
+    told = [str(dataset), repr(dataset), dataset.explain_missing(), repr(dataset.folder), *map(str, chain)]
     assert "locked://bucket/reddit cannot be listed: PermissionError: key … may not list" in str(refusal.value)
     assert not any(SECRET in text or "2nd one" in text for text in told)
 
@@ -196,7 +200,7 @@ def test_every_reader_of_raw_files_reads_them_from_anywhere(memory: MemoryFileSy
 
 def test_either_of_two_patterns_will_do(tmp_path: Path) -> None:
     dataset = folder(str(tmp_path), ("*.json*|*.parquet",))
-    assert "there is no *.json* or *.parquet in" in dataset.missing()
+    assert "there is no *.json* or *.parquet in" in dataset.explain_missing()
     for name in ("talk.parquet", "notes.txt", "talk.jsonl"):
         (tmp_path / name).touch()
         assert dataset.exists()
@@ -207,8 +211,8 @@ def test_either_of_two_patterns_will_do(tmp_path: Path) -> None:
 def test_an_archive_stands_for_the_files_it_may_hold(tmp_path: Path, name: str) -> None:
     dataset = folder(str(tmp_path), ("train.csv*", "test.csv*"), archives=["*.tar", "*.tar.*", "*.tgz"])
     (tmp_path / "train.csv").touch()
-    assert "there is no test.csv* in" in dataset.missing()
-    assert "and no archive (*.tar or *.tar.* or *.tgz)" in dataset.missing()
+    assert "there is no test.csv* in" in dataset.explain_missing()
+    assert "and no archive (*.tar or *.tar.* or *.tgz)" in dataset.explain_missing()
     assert not dataset.exists()
     (tmp_path / name).touch()
     assert list(dataset.load()) == sorted([name, "train.csv"])

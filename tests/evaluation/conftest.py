@@ -1,22 +1,25 @@
-"""A made-up finished run: four policies on twelve situations, with a judge that prefers later policies."""
+"""A fabricated finished run: four policies on twelve situations, with a judge that prefers later policies."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa
+import pandas as pd
 import pytest
+from policy_cards import cards_of
 
 from sage_dialog import schemas
 from sage_dialog.config import Evaluation
 from sage_dialog.core.seeds import generator
+from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.corpora.reddit.funnel_figure import funnel_figure
 from sage_dialog.evaluation.benchmarks.scores import Score, benchmark_scores
 from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.judging.agreement import judge_agreement
 from sage_dialog.evaluation.judging.judge_bias import judge_checks, self_preference
-from sage_dialog.evaluation.judging.length import length_control, words_said
+from sage_dialog.evaluation.judging.length import count_words, length_control
 from sage_dialog.evaluation.judging.power import sample_sizes
 from sage_dialog.evaluation.judging.ranking import ranking
 from sage_dialog.evaluation.judging.votes import collect_votes, win_rates
@@ -31,49 +34,45 @@ from sage_dialog.evaluation.replies.emotions import (
 )
 from sage_dialog.evaluation.replies.failures import failure_modes
 from sage_dialog.evaluation.replies.replies import reply_statistics
-from sage_dialog.evaluation.report.report import Contents
+from sage_dialog.evaluation.rollouts import parse_replies
 from sage_dialog.roles.protocols import Comparison, Verdict
-from sage_dialog.sac import Chain, Intent, render
+from sage_dialog.sac import Chain, Intent, render, strip_blocks
 
 EMOTIONS = ("afraid", "angry", "joyful", "lonely")
 POLICIES = {"sage_0": False, "sage_1": True, "sage_2": True, "sage_dpo": True}
 PAIRS = (("sage_0", "sage_1"), ("sage_1", "sage_2"), ("sage_0", "sage_dpo"))
 
 
-def _rollout_row(situation: str, turn: int, role: str, text: str, content: str | None = None) -> dict[str, Any]:
-    return {
-        "situation_id": situation,
-        "turn": turn,
-        "role": role,
-        "text": text,
-        "content": content or text,
-        "u_motivation": None,
-        "u_emotion": None,
-        "u_topics": None,
-        "a_motivation": None,
-        "a_emotion": None,
-        "a_topics": None,
-        "outcome": "turn limit",
-    }
+RolloutsOf = Callable[..., DataFrame]
 
 
-@pytest.fixture
-def rollouts_of() -> Callable[[dict[str, list[str]]], pa.Table]:
-    """From the agent's messages by situation, blocks included, to a table of TRAJECTORIES."""
+@pytest.fixture(scope="session")
+def rollouts_of() -> RolloutsOf:
+    """A function from each policy's agent messages by situation, blocks included, to a table of ROLLOUTS."""
 
-    def make(messages: dict[str, list[str]]) -> pa.Table:
-        from sage_dialog.sac import strip_blocks
+    def build(**messages: dict[str, list[str]]) -> DataFrame:
+        tables = []
+        for policy, by_situation in messages.items():
+            rows = []
+            for situation, contents in by_situation.items():
+                rows.append(_rollout_row(policy, situation, 0, "user", f"This is {situation}."))
+                for place, content in enumerate(contents):
+                    text = strip_blocks(content)
+                    rows.append(_rollout_row(policy, situation, 2 * place + 1, "assistant", text, content))
+                    rows.append(
+                        _rollout_row(policy, situation, 2 * place + 2, "user", f"Answer {place} in {situation}.")
+                    )
+            tables += rows[::-1]  # not in the order of the turns: readers sort by turn
+        return from_rows(tables, schemas.ROLLOUTS)
 
-        rows = []
-        for situation, contents in messages.items():
-            rows.append(_rollout_row(situation, 0, "user", f"This is {situation}."))
-            for place, content in enumerate(contents):
-                rows.append(_rollout_row(situation, 2 * place + 1, "assistant", strip_blocks(content), content))
-                rows.append(_rollout_row(situation, 2 * place + 2, "user", f"Answer {place} in {situation}."))
-        # Rows in another order than they were said: readers sort by turn.
-        return pa.Table.from_pylist(rows[::-1], schema=schemas.TRAJECTORIES)
+    return build
 
-    return make
+
+def _rollout_row(
+    policy: str, situation: str, turn: int, role: str, text: str, content: str | None = None
+) -> dict[str, Any]:
+    place = {"policy": policy, "situation_id": situation, "turn": turn, "outcome": "turn limit"}
+    return {**place, "role": role, "text": text, "content": content or text}
 
 
 class PrefersLonger:
@@ -98,8 +97,8 @@ def prefers_longer() -> PrefersLonger:
     return PrefersLonger()
 
 
-@pytest.fixture
-def situations() -> pa.Table:
+@pytest.fixture(scope="session")
+def situations() -> DataFrame:
     rows = [
         {
             "situation_id": f"test/{index}",
@@ -109,26 +108,26 @@ def situations() -> pa.Table:
         }
         for index in range(12)
     ]
-    return pa.Table.from_pylist(rows, schema=schemas.SITUATIONS)
+    return from_rows(rows, schemas.SITUATIONS)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config() -> Evaluation:
     sampling = {"temperature": 1.0, "top_k": 100}
     return Evaluation(agent=sampling, user=sampling, pairs=PAIRS, exchanges=4)
 
 
-@pytest.fixture
-def rollouts(rollouts_of: Callable[[dict[str, list[str]]], pa.Table], situations: pa.Table) -> dict[str, pa.Table]:
+@pytest.fixture(scope="session")
+def rollouts(rollouts_of: RolloutsOf, situations: DataFrame) -> DataFrame:
     """sage_0 writes no blocks; the others do, but for a few broken ones, and later ones say more."""
-    tables = {}
+    messages: dict[str, dict[str, list[str]]] = {policy: {} for policy in POLICIES}
     for rank, (policy, blocks) in enumerate(POLICIES.items()):
-        messages = {}
-        for situation in situations.to_pylist():
+        for situation in to_rows(situations):
             draw = generator(0, "made-up run", policy, situation["situation_id"])
-            messages[situation["situation_id"]] = [_message(draw, situation, rank, blocks, place) for place in range(4)]
-        tables[policy] = rollouts_of(messages)
-    return tables
+            messages[policy][situation["situation_id"]] = [
+                _message(draw, situation, rank, blocks, place) for place in range(4)
+            ]
+    return rollouts_of(**messages)
 
 
 def _message(draw: Any, situation: dict[str, str], rank: int, blocks: bool, place: int) -> str:
@@ -144,7 +143,7 @@ def _message(draw: Any, situation: dict[str, str], rank: int, blocks: bool, plac
     return render(Chain(Intent("sharing", read, ("garden",)), Intent(means, feels, ("garden",)), utterance))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def bootstrap() -> Bootstrap:
     return Bootstrap(confidence=0.95, replicates=2000, seed=0)
 
@@ -159,9 +158,28 @@ def _benchmarks() -> dict[str, list[Score]]:
     return {"sage_0": [score(9)], "sage_dpo": [score(5)]}
 
 
-@pytest.fixture
-def contents(bootstrap: Bootstrap, config: Evaluation, situations: pa.Table, rollouts: dict[str, pa.Table]) -> Contents:
-    with_blocks = [policy for policy, blocks in POLICIES.items() if blocks]
+@pytest.fixture(scope="session")
+def replies_of(rollouts_of: RolloutsOf) -> RolloutsOf:
+    """A function from each policy's agent messages by situation to a table of REPLIES; sage_0 writes no blocks."""
+
+    def build(**messages: dict[str, list[str]]) -> DataFrame:
+        cards = cards_of(**{policy: policy != "sage_0" for policy in messages})
+        return parse_replies(rollouts_of(**messages), cards)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def replies(rollouts: DataFrame) -> DataFrame:
+    return parse_replies(rollouts, cards_of(**POLICIES))
+
+
+@pytest.fixture(scope="session")
+def contents(
+    bootstrap: Bootstrap, config: Evaluation, situations: DataFrame, rollouts: DataFrame, replies: DataFrame
+) -> dict[str, Any]:
+    """The inputs of the report by the names of their entries, with one self-play iteration."""
+    cards = cards_of(**POLICIES)
     votes = collect_votes(rollouts, config.pairs, PrefersLonger())
     scores = [
         {
@@ -173,7 +191,7 @@ def contents(bootstrap: Bootstrap, config: Evaluation, situations: pa.Table, rol
             "value": float(generator(1, policy, row["situation_id"], exchange).random() < 0.3 + 0.15 * rank),
         }
         for rank, policy in enumerate(POLICIES)
-        for row in situations.to_pylist()
+        for row in to_rows(situations)
         for exchange in (1, 2)
         for statistic in (
             "suitable",
@@ -185,7 +203,7 @@ def contents(bootstrap: Bootstrap, config: Evaluation, situations: pa.Table, rol
             "said as planned",
         )
     ]
-    searched = rollouts["sage_dpo"].to_pylist()
+    searched = to_rows(rollouts[rollouts["policy"] == "sage_dpo"])
     candidates = [
         {
             "situation_id": row["situation_id"],
@@ -231,86 +249,51 @@ def contents(bootstrap: Bootstrap, config: Evaluation, situations: pa.Table, rol
             start=1,
         )
     ]
-    cards = [
-        {
-            "policy": policy,
-            "kind": "adapter" if blocks else "base",
-            "blocks": blocks,
-            "revision": "0123456789abcdef" * 4,
-            "base": "sage_0",
-            "base_revision": "fedcba9876543210" * 4,
-            "parent": "sage_0" if blocks else None,
-            "parent_revision": None,
-        }
-        for policy, blocks in POLICIES.items()
-    ]
     rates = win_rates(votes, bootstrap)
-    readings = read_emotions(rollouts, with_blocks, situations)
-    confusion = emotion_confusion(readings, 0.95)
-    searched_for = pa.Table.from_pylist(candidates, schema=schemas.CANDIDATES)
-    failures, examples = failure_modes(rollouts, with_blocks, 0.95, seed=3)
-    same = [{**vote, "judge": "offline-twin"} for vote in votes]
-    words = words_said(rollouts)
-    return Contents(
-        config=config,
-        seed=3,
-        roles={
-            "annotator": "offline-test-annotator",
-            "selector": "offline-test-selector",
-        },
-        judges=["offline-test-judge"],
-        policies=pa.Table.from_pylist(cards, schema=schemas.POLICIES),
-        situations=situations,
-        rollouts=rollouts,
-        judge_votes=pa.Table.from_pylist(votes, schema=schemas.JUDGE_VOTES),
-        win_rates=pa.Table.from_pylist(rates, schema=schemas.WIN_RATES),
-        ranking=pa.Table.from_pylist(ranking(votes, bootstrap), schema=schemas.RANKING),
-        judge_checks=pa.Table.from_pylist(judge_checks(votes, words, 0.95), schema=schemas.JUDGE_CHECKS),
-        length_control=pa.Table.from_pylist(length_control(votes, words, 0.95), schema=schemas.LENGTH_CONTROL),
-        judge_agreement=pa.Table.from_pylist(judge_agreement(votes + same, bootstrap), schema=schemas.JUDGE_AGREEMENT),
-        self_preference=pa.Table.from_pylist(self_preference(votes, cards, bootstrap), schema=schemas.SELF_PREFERENCE),
-        sample_sizes=pa.Table.from_pylist(
-            sample_sizes(rates, config.true_shares, 0.95, config.power), schema=schemas.SAMPLE_SIZES
-        ),
-        emotion_accuracy=pa.Table.from_pylist(
-            emotion_accuracy(rollouts, with_blocks, situations, config.confidence), schema=schemas.EMOTION_ACCURACY
-        ),
-        mapped_emotions=pa.Table.from_pylist(mapped_emotions(readings, 0.95), schema=schemas.MAPPED_EMOTIONS),
-        unmapped_emotions=pa.Table.from_pylist(unmapped_emotions(readings), schema=schemas.UNMAPPED_EMOTIONS),
-        emotion_confusion=pa.Table.from_pylist(confusion, schema=schemas.EMOTION_CONFUSION),
-        confusion_figure=b"\x89PNG of what is taken for what",
-        emotion_top_k=pa.Table.from_pylist(
-            emotion_top_k({"sage_2": searched_for}, situations, 0.95), schema=schemas.EMOTION_TOP_K
-        ),
-        reply_statistics=pa.Table.from_pylist(
-            reply_statistics(rollouts, config.confidence), schema=schemas.REPLY_STATISTICS
-        ),
-        action_figure=b"\x89PNG of actions",
-        transition_figure=b"\x89PNG of what follows what",
-        diversity=pa.Table.from_pylist(diversity(rollouts, with_blocks, 0.95, seed=3), schema=schemas.DIVERSITY),
-        failure_modes=pa.Table.from_pylist(failures, schema=schemas.FAILURE_MODES),
-        training_figure=b"\x89PNG of trainings",
-        benchmark_scores=pa.Table.from_pylist(
-            benchmark_scores(_benchmarks(), bootstrap), schema=schemas.BENCHMARK_SCORES
-        ),
-        training_rejects={
-            policy: pa.Table.from_pylist(rows, schema=schemas.TRAINING_REJECTS)
-            for policy, rows in (
-                ("sage_1", [{"row": f"c{n}", "tokens": 3000 + n, "max_length": 2048} for n in range(1200)]),
-                ("sage_2", []),
-                ("sage_dpo", []),
-            )
-        },
-        failure_examples=pa.Table.from_pylist(examples, schema=schemas.FAILURE_EXAMPLES),
-        filter_report=pa.Table.from_pylist(funnel, schema=schemas.FILTER_REPORT),
-        filter_figure=funnel_figure(funnel),
-        candidates=searched_for,
-        trajectories=pa.Table.from_pylist(searched, schema=schemas.TRAJECTORIES),
-        external_scores=pa.Table.from_pylist(scores, schema=schemas.EXTERNAL_SCORES),
-        external_win_rates=pa.Table.from_pylist(
-            [{**row, "judge": "world truth"} for row in rates], schema=schemas.WIN_RATES
-        ),
-        external_votes=pa.Table.from_pylist(
-            [{**vote, "judge": "world truth"} for vote in votes], schema=schemas.JUDGE_VOTES
-        ),
-    )
+    readings = read_emotions(replies, situations)
+    searched_for = from_rows(candidates, schemas.CANDIDATES)
+    failures, examples = failure_modes(rollouts, replies, 0.95, seed=3)
+    words = count_words(rollouts)
+    too_long = [{"row": f"c{n}", "tokens": 3000 + n, "max_length": 2048} for n in range(1200)]
+    return {
+        "params:evaluation": config,
+        "params:seed": 3,
+        "annotator": SimpleNamespace(name="offline-test-annotator"),
+        "selector": SimpleNamespace(name="offline-test-selector"),
+        "judges": [SimpleNamespace(name="offline-test-judge")],
+        "policy_cards": cards,
+        "situations": situations,
+        "rollouts": rollouts,
+        "judge_votes": votes,
+        "win_rates": rates,
+        "ranking": ranking(votes, bootstrap),
+        "judge_checks": judge_checks(votes, words, 0.95),
+        "length_control": length_control(votes, words, 0.95),
+        "judge_agreement": judge_agreement(pd.concat([votes, votes.assign(judge="offline-twin")]), bootstrap),
+        "self_preference": self_preference(votes, cards, bootstrap),
+        "sample_sizes": sample_sizes(rates, config.true_shares, 0.95, config.power),
+        "emotion_accuracy": emotion_accuracy(readings, situations, config.confidence),
+        "mapped_emotions": mapped_emotions(readings, 0.95),
+        "unmapped_emotions": unmapped_emotions(readings),
+        "emotion_confusion": emotion_confusion(readings, 0.95),
+        "confusion_figure": b"\x89PNG of confusions",
+        "emotion_top_k": emotion_top_k({"sage_2": searched_for}, situations, 0.95),
+        "reply_statistics": reply_statistics(rollouts, replies, config.confidence),
+        "action_figure": b"\x89PNG of actions",
+        "transition_figure": b"\x89PNG of transitions",
+        "diversity": diversity(rollouts, replies, 0.95, seed=3),
+        "failure_modes": failures,
+        "failure_examples": examples,
+        "training_figure": b"\x89PNG of trainings",
+        "benchmark_scores": benchmark_scores(_benchmarks(), bootstrap),
+        "training_rejects_sage_1": from_rows(too_long, schemas.TRAINING_REJECTS),
+        "training_rejects_sage_2": from_rows([], schemas.TRAINING_REJECTS),
+        "training_rejects_sage_dpo": from_rows([], schemas.TRAINING_REJECTS),
+        "filter_report": from_rows(funnel, schemas.FILTER_REPORT),
+        "filter_figure": funnel_figure(funnel),
+        "candidates_1": searched_for,
+        "trajectories_1": from_rows(searched, schemas.TRAJECTORIES),
+        "truth_scores": from_rows(scores, schemas.EXTERNAL_SCORES),
+        "truth_win_rates": rates.assign(judge="world truth"),
+        "truth_votes": votes.assign(judge="world truth"),
+    }

@@ -16,6 +16,7 @@ from scripted_engine import ScriptedEngine
 from sage_dialog import schemas
 from sage_dialog.config import Caps, Evaluation, Llm, SacAugmentation, SamplingConfig
 from sage_dialog.core.policies import Policy, PolicyCard
+from sage_dialog.core.tables import from_arrow, to_rows
 from sage_dialog.datasets.external_models import ExternalModels
 from sage_dialog.hooks import RunRefused, check_parameters
 from sage_dialog.inference.engine import Prompt
@@ -23,16 +24,18 @@ from sage_dialog.llm import server as server_module
 from sage_dialog.llm.budget import Budget
 from sage_dialog.llm.requests import StopRunError
 from sage_dialog.pipelines.evaluation.nodes import (
+    collect_rollouts,
     describe_policies,
     describe_replies,
     judge_pairs,
+    parse_blocks,
     play_external_models,
 )
 from sage_dialog.roles.offline.judge import OfflineJudge
 from sage_dialog.sac import Chain, Intent, render
 
 SAMPLING = {"agent": SamplingConfig(max_new_tokens=20), "user": SamplingConfig(max_new_tokens=20)}
-DIALS = Evaluation(**SAMPLING, exchanges=2, pairs=(("sage_0", "theirs"),), one_question=False)
+EVALUATION = Evaluation(**SAMPLING, exchanges=2, pairs=(("sage_0", "theirs"),), one_question=False)
 
 
 def answer(body: dict[str, Any]) -> str:
@@ -85,15 +88,25 @@ def played(
     mix = SacAugmentation(system_prompts={"listener": "Listen.", "speaker": "Share."})
     opened = user or ScriptedEngine(shares)
     return play_external_models(
-        *(players["sage_0"], players["sage_1"], situations(), lambda *_: opened, entry.load(), DIALS, mix, 0, None),
+        *(
+            players["sage_0"],
+            players["sage_1"],
+            situations(),
+            lambda *_: opened,
+            entry.load(),
+            EVALUATION,
+            mix,
+            0,
+            None,
+        ),
         str(scratch),
     )
 
 
 def test_it_talks_with_the_same_user_and_every_reply_of_a_failing_server_is_its_own(server, players, tmp_path) -> None:
     rollouts = played(outside(server, tmp_path), players, tmp_path / "scratch")
-    assert rollouts.schema == schemas.EXTERNAL_ROLLOUTS
-    assert set(rollouts["model"].to_pylist()) == {"theirs"}
+    assert rollouts.schema == schemas.ROLLOUTS
+    assert set(rollouts["policy"].to_pylist()) == {"theirs"}
     for situation in situations().to_pylist():
         rows = [row for row in rollouts.to_pylist() if row["situation_id"] == situation["situation_id"]]
         texts = [row["text"] for row in rows]
@@ -134,17 +147,15 @@ def test_a_cap_holds_for_it(server, players, tmp_path) -> None:
 def test_it_is_judged_and_described_like_a_policy(server, players, tmp_path) -> None:
     entry = outside(server, tmp_path)
     theirs = played(entry, players, tmp_path / "scratch")
-    ours = theirs.drop_columns("model")
-    votes = judge_pairs(DIALS, [OfflineJudge()], sage_0=ours, external_rollouts=theirs)
-    assert votes.num_rows == 2 * 12
-    assert set(votes["policy_b"].to_pylist()) == {"theirs"}
+    ours = from_arrow(theirs.drop_columns("policy"))
+    rollouts = collect_rollouts(from_arrow(theirs), sage_0=ours, sage_1=ours)
+    votes = judge_pairs(EVALUATION, [OfflineJudge()], rollouts)
+    assert len(votes) == 2 * 12 and set(votes["policy_b"]) == {"theirs"}
     cards = describe_policies(entry.load(), **players)
-    assert (
-        cards.to_pylist()[-1] | {"policy": "theirs", "kind": "outside", "base": MODEL, "blocks": False}
-        == (cards.to_pylist()[-1])
-    )
-    statistics = describe_replies(DIALS, cards, sage_0=ours, sage_1=ours, external_rollouts=theirs)[2]
-    assert set(statistics["policy"].to_pylist()) == {"sage_0", "sage_1", "theirs"}
+    card = to_rows(cards)[-1]
+    assert card == card | {"policy": "theirs", "kind": "outside", "base": MODEL, "blocks": False}
+    statistics = describe_replies(rollouts, parse_blocks(rollouts, cards), EVALUATION)[2]
+    assert set(statistics["policy"]) == {"sage_0", "sage_1", "theirs"}
 
 
 def test_no_outside_model_is_an_empty_table_and_opens_no_engine(players, tmp_path) -> None:
@@ -152,7 +163,7 @@ def test_no_outside_model_is_an_empty_table_and_opens_no_engine(players, tmp_pat
         raise AssertionError("an engine was opened")
 
     mix = SacAugmentation(system_prompts={"listener": "Listen."})
-    arguments = (players["sage_0"], players["sage_1"], situations(), never, {}, DIALS, mix, 0, None, str(tmp_path))
+    arguments = (players["sage_0"], players["sage_1"], situations(), never, {}, EVALUATION, mix, 0, None, str(tmp_path))
     assert play_external_models(*arguments).num_rows == 0
 
 
@@ -173,6 +184,6 @@ def test_an_entry_that_is_not_right_says_so_and_shows_no_key() -> None:
     entry = ExternalModels(
         models={"theirs": {"endpoint": {"base_urls": []}, "credentials": {"api_key": "sk-secret-of-mine"}}}
     )
-    told = entry.missing()
+    told = entry.explain_missing()
     assert told is not None and "the outside model theirs cannot be asked" in told
     assert "sk-secret" not in told + str(entry)

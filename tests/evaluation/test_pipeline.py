@@ -1,20 +1,20 @@
 """The evaluation pipeline from rollouts to report, and the notebook that opens what it leaves."""
 
-from dataclasses import fields
+import inspect
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import nbformat
 import pyarrow as pa
 import pytest
 from kedro.framework.session import KedroSession
+from matplotlib.figure import Figure
 from nbclient import NotebookClient
 
 from sage_dialog import schemas
 from sage_dialog.config import Evaluation
 from sage_dialog.core.policies import Policy, PolicyCard
-from sage_dialog.evaluation.report.report import Contents
+from sage_dialog.core.tables import DataFrame, from_rows, to_arrow, to_rows
 from sage_dialog.pipelines.evaluation import create_pipeline
 from sage_dialog.pipelines.evaluation.nodes import check_judges, count_wins, rank_policies
 from sage_dialog.roles.offline.judge import OfflineJudge
@@ -35,30 +35,32 @@ def policies(tmp_path: Path) -> dict[str, Policy]:
     return made
 
 
-def training_log() -> pa.Table:
+def training_log() -> DataFrame:
     measured = {"epoch": 0.5, "tokens": 900, "loss": 1.5}
     rows = [{"step": step, "split": "train", **measured} for step in (1, 2)]
-    return pa.Table.from_pylist(rows, schema=schemas.TRAINING_LOG)
+    return from_rows(rows, schemas.TRAINING_LOG)
+
+
+def rollouts_of_policy(rollouts: DataFrame, policy: str) -> DataFrame:
+    return rollouts[rollouts["policy"] == policy].drop(columns="policy")
 
 
 @pytest.fixture
 def finished(
-    contents: Contents, rollouts: dict[str, pa.Table], policies: dict[str, Policy], config: Evaluation
+    contents: dict[str, Any], rollouts: DataFrame, policies: dict[str, Policy], config: Evaluation
 ) -> dict[str, Any]:
-    """What a run of everything behind the rollouts saves."""
+    """Return what all nodes after the rollouts save."""
     data: dict[str, Any] = {
         **policies,
-        **{f"rollouts_{policy}": table for policy, table in rollouts.items()},
-        "situations": contents.situations,
-        "filter_report": contents.filter_report,
-        "filter_figure": contents.filter_figure,
-        **{f"candidates_{k}": contents.candidates for k in (1, 2, 3)},
-        "trajectories_3": contents.trajectories,
+        **{f"rollouts_{policy}": rollouts_of_policy(rollouts, policy) for policy in POLICIES},
+        **{name: contents[name] for name in ("situations", "filter_report", "filter_figure")},
+        **{f"candidates_{k}": contents["candidates_1"] for k in (1, 2, 3)},
+        "trajectories_3": contents["trajectories_1"],
         **{f"training_log_{policy}": training_log() for policy in POLICIES[1:]},
-        **{f"training_rejects_{policy}": contents.training_rejects[policy] for policy in POLICIES[1:]},
+        **{f"training_rejects_{policy}": contents[f"training_rejects_{policy}"] for policy in POLICIES[1:]},
         "external_models": {},
         "human_votes": {},
-        "external_rollouts": pa.Table.from_pylist([], schema=schemas.EXTERNAL_ROLLOUTS),
+        "external_rollouts": from_rows([], schemas.ROLLOUTS),
         "annotator": OfflineSelector(),
         "selector": OfflineSelector(),
         "judges": [OfflineJudge()],
@@ -74,8 +76,15 @@ def finished(
     return {name: data[name] for name in set(data) - given}
 
 
+def nullable(schema: pa.Schema) -> pa.Schema:
+    """Return a schema as a DataFrame keeps it, without which columns are required."""
+    return pa.schema([(field.name, field.type) for field in schema])
+
+
 def test_every_output_is_there_and_holds_its_schema(finished: dict[str, Any]) -> None:
     tables = {
+        "rollouts": schemas.ROLLOUTS,
+        "replies": schemas.REPLIES,
         "policy_cards": schemas.POLICIES,
         "model_votes": schemas.JUDGE_VOTES,
         "judge_votes": schemas.JUDGE_VOTES,
@@ -100,30 +109,31 @@ def test_every_output_is_there_and_holds_its_schema(finished: dict[str, Any]) ->
         "reply_statistics": schemas.REPLY_STATISTICS,
         "benchmark_scores": schemas.BENCHMARK_SCORES,
     }
-    assert {name: finished[name].schema for name in tables} == tables
+    for name, schema in tables.items():
+        assert to_arrow(finished[name]).schema.equals(nullable(schema)), name
     # With one judge, and no truth, there is nobody to agree with and no kin of anybody. All emotions are labels, and
     # twelve situations make one group, which has no interval. There are no benchmark files.
-    empty = {name for name in tables if not finished[name].num_rows}
+    empty = {name for name in tables if finished[name].empty}
     assert empty == {
         "vote_rejects", "judge_agreement", "self_preference", "unmapped_emotions", "diversity", "benchmark_scores",
     }  # fmt: skip
-    assert finished["win_rate_figure"].startswith(b"\x89PNG") and finished["action_figure"].startswith(b"\x89PNG")
-    assert finished["training_figure"].startswith(b"\x89PNG")
+    figures = ("win_rate_figure", "action_figure", "transition_figure", "confusion_figure", "training_figure")
+    assert all(isinstance(finished[name], Figure) for name in figures)
     assert finished["report"].startswith("<!doctype html>") and "offline-rules-judge" in finished["report"]
 
 
 def test_policies_without_blocks_predict_no_emotion(finished: dict[str, Any]) -> None:
-    assert set(finished["emotion_accuracy"]["policy"].to_pylist()) == {"sage_1", "sage_2", "sage_dpo"}
-    assert set(finished["reply_statistics"]["policy"].to_pylist()) == set(POLICIES)
+    assert set(finished["emotion_accuracy"]["policy"]) == {"sage_1", "sage_2", "sage_dpo"}
+    assert set(finished["reply_statistics"]["policy"]) == set(POLICIES)
 
 
 def test_the_cards_carry_the_revision_of_the_weights(finished: dict[str, Any], policies: dict[str, Policy]) -> None:
-    revisions = dict(zip(*(finished["policy_cards"][key].to_pylist() for key in ("policy", "revision")), strict=True))
+    revisions = dict(zip(*(finished["policy_cards"][key] for key in ("policy", "revision")), strict=True))
     assert revisions["sage_0"] == "base-revision"
     assert revisions["sage_2"] == policies["sage_2"].revision() != revisions["sage_1"]
 
 
-def test_each_policy_is_played_against_the_same_user(contents: Contents) -> None:
+def test_each_policy_is_played_against_the_same_user() -> None:
     pipeline = create_pipeline(POLICIES, iterations=3, external_scores=True)
     played = {node.outputs[0]: node.inputs[:3] for node in pipeline.nodes if node.name.startswith("rollout_")}
     ours = {f"rollouts_{policy}": ["sage_0", policy, "sage_1"] for policy in POLICIES}
@@ -133,93 +143,70 @@ def test_each_policy_is_played_against_the_same_user(contents: Contents) -> None
     assert not truth & create_pipeline(POLICIES, iterations=3).inputs()
 
 
-def test_each_part_of_the_report_is_the_table_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline = create_pipeline(POLICIES, iterations=3, external_scores=True)
-    (node,) = (node for node in pipeline.nodes if node.name == "write_report")
-    written: list[Contents] = []
-    monkeypatch.setattr(
-        "sage_dialog.evaluation.report.report.render_report", lambda shown: written.append(shown) or "html"
-    )
-    role = SimpleNamespace(name="some role")
-    given = {"annotator": role, "selector": role, "judges": [role]}
-    given |= {"external_rollouts": schemas.EXTERNAL_ROLLOUTS.empty_table()}
-    node.run({name: name for name in node.inputs} | given)
-    (contents,) = written
-    trained = POLICIES[1:]
-    renamed = {
-        "config": "params:evaluation",
-        "seed": "params:seed",
-        "roles": dict.fromkeys(("annotator", "selector"), "some role"),
-        "judges": ["some role"],
-        "policies": "policy_cards",
-        "rollouts": {policy: f"rollouts_{policy}" for policy in POLICIES},
-        "training_rejects": {policy: f"training_rejects_{policy}" for policy in trained},
-        "candidates": "candidates_3",
-        "trajectories": "trajectories_3",
-        **{f"outside_{table}": f"truth_{table}" for table in ("scores", "win_rates", "votes")},
-    }
-    shown = {field.name: getattr(contents, field.name) for field in fields(contents)}
-    assert shown == {name: name for name in shown} | renamed
+def test_each_section_takes_the_tables_of_its_arguments() -> None:
+    renamed = {"external_scores": "truth_scores", "external_votes": "truth_votes"}
+    renamed |= {"external_win_rates": "truth_win_rates", "trajectories": "trajectories_3", "candidates": "candidates_3"}
+    renamed |= {"evaluation": "params:evaluation", "seed": "params:seed"}
+    nodes = [node for node in create_pipeline(POLICIES, iterations=3, external_scores=True).nodes
+             if node.name.startswith("report_")]  # fmt: skip
+    assert len(nodes) == 13
+    for node in nodes:
+        arguments = [name for name in inspect.signature(node.func).parameters if name != "training_rejects"]
+        taken = [name for name in node.inputs if not name.startswith("training_rejects_")]
+        assert taken == [renamed.get(name, name) for name in arguments], node.name
 
 
 def test_every_trained_policy_shows_its_training() -> None:
     nodes = {node.name: node for node in create_pipeline(POLICIES, iterations=3).nodes}
     assert nodes["draw_training"].inputs == [f"training_log_{policy}" for policy in ("sage_1", "sage_2", "sage_dpo")]
     assert {f"training_rejects_{policy}" for policy in ("sage_1", "sage_2", "sage_dpo")} < set(
-        nodes["write_report"].inputs
+        nodes["report_training"].inputs
     )
 
 
-def test_the_truth_is_compared_with_the_judges(contents: Contents, rollouts: dict[str, pa.Table]) -> None:
-    votes = contents.judge_votes
-    truth = pa.Table.from_pylist(
-        [{**row, "judge": "world truth", "vote": "a"} for row in votes.to_pylist()], schema=schemas.JUDGE_VOTES
-    )
-    checks, lengths, agreement, kin = check_judges(
-        votes, contents.policies, contents.config, seed=3, external_votes=truth, **rollouts
-    )
-    assert [(row["judge_a"], row["judge_b"]) for row in agreement.to_pylist()] == [
-        ("offline-test-judge", "world truth")
-    ]
+def test_the_truth_is_compared_with_the_judges(contents: dict[str, Any], rollouts: DataFrame) -> None:
+    votes, cards, config = (contents[name] for name in ("judge_votes", "policy_cards", "params:evaluation"))
+    truth = votes.assign(judge="world truth", vote="a")
+    checks, lengths, agreement, kin = check_judges(votes, cards, rollouts, config, seed=3, external_votes=truth)
+    assert agreement[["judge_a", "judge_b"]].to_numpy().tolist() == [["offline-test-judge", "world truth"]]
     for table in (checks, lengths, kin):
-        assert "world truth" not in table["judge"].to_pylist()
+        assert "world truth" not in set(table["judge"])
 
 
-def test_every_table_goes_by_the_rule_of_the_parameters(contents: Contents, rollouts: dict[str, pa.Table]) -> None:
-    torn = [{**row, "vote": "b" if row["order"] == "ab" else "tie"} for row in contents.judge_votes.to_pylist()]
-    votes = pa.Table.from_pylist([*torn, *({**row, "judge": "k"} for row in torn)], schema=schemas.JUDGE_VOTES)
-    shown = {}
+def test_every_table_goes_by_the_rule_of_the_parameters(contents: dict[str, Any], rollouts: DataFrame) -> None:
+    torn = [{**row, "vote": "b" if row["order"] == "ab" else "tie"} for row in to_rows(contents["judge_votes"])]
+    votes = from_rows([*torn, *({**row, "judge": "k"} for row in torn)], schemas.JUDGE_VOTES)
+    found = {}
     for rule in ("agreement", "half"):
-        config = contents.config.model_copy(update={"outcome_rule": rule})
-        _, lengths, agreement, _ = check_judges(votes, contents.policies, config, seed=3, **rollouts)
-        shown[rule] = (
-            sum(count_wins(votes, config, seed=3)["wins_b"].to_pylist()),
-            max(rank_policies(votes, config, seed=3)["rank"].to_pylist()),
-            sum(lengths["n"].to_pylist()),
-            agreement["decided"].to_pylist(),
+        config = contents["params:evaluation"].model_copy(update={"outcome_rule": rule})
+        _, lengths, agreement, _ = check_judges(votes, contents["policy_cards"], rollouts, config, seed=3)
+        found[rule] = (
+            count_wins(votes, config, seed=3)["wins_b"].sum(),
+            rank_policies(votes, config, seed=3)["rank"].max(),
+            lengths["n"].sum(),
+            agreement["decided"].tolist(),
         )
-    assert shown == {"agreement": (0, 1, 0, [0]), "half": (72, 4, 72, [36])}
+    assert found == {"agreement": (0, 1, 0, [0]), "half": (72, 4, 72, [36])}
 
 
-def test_the_same_votes_give_the_same_tables_and_another_seed_other_intervals(contents: Contents) -> None:
-    first, again, other = (count_wins(contents.judge_votes, contents.config, seed) for seed in (3, 3, 4))
+def test_the_same_votes_give_the_same_tables_and_another_seed_other_intervals(contents: dict[str, Any]) -> None:
+    votes, config = contents["judge_votes"], contents["params:evaluation"]
+    first, again, other = (count_wins(votes, config, seed) for seed in (3, 3, 4))
     assert first.equals(again) and not first.equals(other)
-    assert first.drop_columns(["low", "high"]).equals(other.drop_columns(["low", "high"]))
+    assert first.drop(columns=["low", "high"]).equals(other.drop(columns=["low", "high"]))
 
 
-def empty_tables(contents: Contents) -> dict[str, Any]:
-    """The tables of the stages before, as a run that found nothing leaves them, and two iterations."""
+def empty_tables(contents: dict[str, Any]) -> dict[str, Any]:
+    """Return the tables of the stages before, as a run that found nothing leaves them, and two iterations."""
     return {
-        "situations": contents.situations,
-        "filter_report": contents.filter_report,
-        "filter_figure": contents.filter_figure,
-        "dialogues": schemas.DIALOGUES.empty_table(),
-        "annotations": schemas.ANNOTATIONS.empty_table(),
-        "annotation_rejects": schemas.ANNOTATION_REJECTS.empty_table(),
-        "sft_conversations": schemas.SFT_CONVERSATIONS.empty_table(),
-        "dpo_pairs": schemas.DPO_PAIRS.empty_table(),
-        **{f"candidates_{k}": contents.candidates for k in (1, 2)},
-        **{f"trajectories_{k}": contents.trajectories for k in (1, 2)},
+        **{name: contents[name] for name in ("situations", "filter_report", "filter_figure")},
+        "dialogues": from_rows([], schemas.DIALOGUES),
+        "annotations": from_rows([], schemas.ANNOTATIONS),
+        "annotation_rejects": from_rows([], schemas.ANNOTATION_REJECTS),
+        "sft_conversations": from_rows([], schemas.SFT_CONVERSATIONS),
+        "dpo_pairs": from_rows([], schemas.DPO_PAIRS),
+        **{f"candidates_{k}": contents["candidates_1"] for k in (1, 2)},
+        **{f"trajectories_{k}": contents["trajectories_1"] for k in (1, 2)},
     }
 
 
@@ -227,8 +214,8 @@ def empty_tables(contents: Contents) -> dict[str, Any]:
 def test_the_notebook_shows_a_finished_run(
     truth: bool,
     finished: dict[str, Any],
-    rollouts: dict[str, pa.Table],
-    contents: Contents,
+    rollouts: DataFrame,
+    contents: dict[str, Any],
     configured: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -237,9 +224,9 @@ def test_the_notebook_shows_a_finished_run(
     monkeypatch.setenv("SAGE_PROJECT", str(configured))
     monkeypatch.setenv("SAGE_ENV", "test")
     catalog = KedroSession.create(project_path=configured, env="test").load_context().catalog
-    saved = {**empty_tables(contents), **finished, "rollouts_sage_dpo": rollouts["sage_dpo"]}
+    saved = {**empty_tables(contents), **finished, "rollouts_sage_dpo": rollouts_of_policy(rollouts, "sage_dpo")}
     if truth:
-        saved |= {"truth_scores": contents.external_scores, "truth_win_rates": contents.external_win_rates}
+        saved |= {name: contents[name] for name in ("truth_scores", "truth_win_rates")}
     for name, data in saved.items():
         catalog.save(name, data)
 

@@ -1,4 +1,4 @@
-"""A run's record, written by the hook as the run goes: what it holds, when, and whatever becomes of the run."""
+"""The record of a run, as the hook writes it while the run goes on, fails or is killed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa
+import pandas as pd
 import pytest
 from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import DataCatalog, SharedMemoryDataCatalog, Version
 from kedro.pipeline import Pipeline, node
 from kedro.runner import ParallelRunner, SequentialRunner, ThreadRunner
 
-from sage_dialog.datasets.parquet import VersionedParquet
-from sage_dialog.datasets.previous_tables import EarlierTables
+from sage_dialog.datasets.parquet import AtomicParquet
+from sage_dialog.datasets.previous_tables import PreviousTables
 from sage_dialog.datasets.raw_folder import RawFolder
 from sage_dialog.datasets.roles import RoleDataset, RolePanel
 from sage_dialog.hooks import RunRefused, RunStopped, SpendingLimit
@@ -31,27 +31,27 @@ SECRET = "sk-not-to-be-seen-0123456789"
 ROLE = "sage_dialog.roles.offline.annotator.OfflineAnnotator"
 
 
-def double(table: pa.Table, files: dict[str, Path]) -> pa.Table:
-    return pa.table({"n": [2 * n + len(files) for n in table["n"].to_pylist()]})
+def double(table: pd.DataFrame, files: dict[str, Path]) -> pd.DataFrame:
+    return 2 * table + len(files)
 
 
-def halve(table: pa.Table) -> tuple[pa.Table, pa.Table]:
-    return table.slice(0, 1), table.slice(1)
+def halve(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return table[:1], table[1:]
 
 
-def fail(table: pa.Table) -> pa.Table:
+def fail(table: pd.DataFrame) -> pd.DataFrame:
     raise ValueError(f"no such thing with {SECRET}\nand more")
 
 
 class Project:
-    """A folder with data, and runs of two nodes in it with nothing but the recorder around them."""
+    """A folder with data, and runs of two nodes with the recorder as their only hook."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.runs = RunFolder(folder / "data/runs")
         self.spending = SpendingLimit()
         self.parameters: dict[str, Any] = {"seed": 3, "api_key": SECRET, "mix_versions": False}
-        VersionedParquet(filepath=str(folder / "n.parquet"), version=Version(None, OLD)).save(pa.table({"n": [1, 2]}))
+        AtomicParquet(filepath=str(folder / "n.parquet"), version=Version(None, OLD)).save(pd.DataFrame({"n": [1, 2]}))
         (folder / "raw").mkdir()
         (folder / "raw/RC_1").write_text("a dump")
         self.pipeline = Pipeline(
@@ -63,14 +63,14 @@ class Project:
 
     def catalog(self, run: str, made: type[DataCatalog] = DataCatalog) -> DataCatalog:
         entries: dict[str, Any] = {
-            name: VersionedParquet(filepath=str(self.folder / f"{name}.parquet"), version=Version(None, run))
+            name: AtomicParquet(filepath=str(self.folder / f"{name}.parquet"), version=Version(None, run))
             for name in ("n", "doubled", "left", "right", "failed", "other")
         }
         raw = RawFolder(filepath=str(self.folder / "raw"), patterns=["RC_*"], made_by="nothing")
         return made({**entries, "raw": raw, "annotator": RoleDataset(role=ROLE)})
 
     def run(self, day: int = 2, pipeline: Pipeline | None = None, runner: Any = None, **params: Any) -> RunRecord:
-        """The record of a run, which may have failed."""
+        """Run a pipeline and return the record."""
         run = f"2026-03-{day:02}T12.00.00.000Z"
         recorder = Recorder(self.spending)
         hooks = _create_hook_manager()
@@ -88,7 +88,7 @@ class Project:
             hooks.hook.on_pipeline_error(error=error, run_params=asked, pipeline=pipeline, catalog=catalog)
         else:
             hooks.hook.after_pipeline_run(run_params=asked, run_result={}, pipeline=pipeline, catalog=catalog)
-        return self.runs.read(run)
+        return self.runs.load(run)
 
 
 @pytest.fixture
@@ -97,9 +97,9 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.mark.parametrize("runner", [SequentialRunner, ThreadRunner])
-def test_a_record_holds_all_that_decided_a_run_and_all_it_gave(project: Project, runner: Any) -> None:
+def test_a_record_has_the_inputs_outputs_and_configuration_of_a_run(project: Project, runner: Any) -> None:
     record = project.run(runner=runner())
-    assert (record.outcome, record.fate, record.error, record.environment) == ("done", "done", None, "test")
+    assert (record.outcome, record.status, record.error, record.environment) == ("done", "done", None, "test")
     assert record.selection.pipelines == ("p",) and record.selection.runner == runner.__name__
     assert record.reads["n"].version == OLD
     assert record.reads["n"].sha256 == content_of(project.folder / "n.parquet" / OLD / "n.parquet").sha256
@@ -115,12 +115,12 @@ def test_a_record_holds_all_that_decided_a_run_and_all_it_gave(project: Project,
     assert record.process.pid == os.getpid() and record.started <= record.ended
 
 
-def test_nothing_secret_comes_into_a_record(project: Project) -> None:
+def test_no_secret_is_recorded(project: Project) -> None:
     project.run(pipeline=Pipeline([node(fail, "n", "failed", name="fail")]))
     assert SECRET not in "".join(path.read_text() for path in project.runs.path.glob("*.json"))
 
 
-def test_a_run_that_fails_says_why_and_what_it_had_written(project: Project) -> None:
+def test_a_failed_run_records_its_error_and_outputs(project: Project) -> None:
     project.pipeline += Pipeline([node(fail, "right", "failed", name="fail")])
     record = project.run()
     assert record.outcome == "failed" and record.error == "ValueError: no such thing with …"
@@ -128,19 +128,19 @@ def test_a_run_that_fails_says_why_and_what_it_had_written(project: Project) -> 
     assert record.nodes["fail"].started and record.nodes["fail"].ended is None
 
 
-def test_a_run_that_a_cap_ends_is_stopped(project: Project) -> None:
-    def stop(table: pa.Table) -> pa.Table:
+def test_a_run_that_reaches_a_cap_is_stopped(project: Project) -> None:
+    def stop(table: pd.DataFrame) -> pd.DataFrame:
         raise RunStopped("a cap is reached")
 
     record = project.run(pipeline=Pipeline([node(stop, "n", "failed", name="stop")]))
     assert (record.outcome, record.error) == ("stopped", "RunStopped: a cap is reached")
 
 
-def test_the_record_is_on_disk_before_the_next_node_begins(project: Project) -> None:
+def test_the_record_is_saved_before_the_next_node_starts(project: Project) -> None:
     seen: list[RunRecord] = []
 
-    def look(table: pa.Table) -> pa.Table:
-        seen.append(project.runs.read("latest"))
+    def look(table: pd.DataFrame) -> pd.DataFrame:
+        seen.append(project.runs.load("latest"))
         return table
 
     project.run(pipeline=project.pipeline + Pipeline([node(look, "left", "other", name="look")]))
@@ -148,15 +148,15 @@ def test_the_record_is_on_disk_before_the_next_node_begins(project: Project) -> 
     assert {"doubled", "left"} <= set(seen[0].writes) and seen[0].nodes["double"].ended
 
 
-def test_processes_of_a_parallel_run_leave_the_record_to_the_one_that_began_it(project: Project) -> None:
+def test_only_the_main_process_of_a_parallel_run_writes_the_record(project: Project) -> None:
     record = project.run(runner=ParallelRunner(max_workers=2))
     assert (record.outcome, record.error) == ("done", None) and set(record.writes) == {"doubled", "left", "right"}
     assert record.selection.runner == "ParallelRunner"
     assert record.writes["left"].node == "halve"
 
 
-def test_a_process_that_did_not_begin_the_run_writes_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    def in_a_worker(table: pa.Table) -> pa.Table:
+def test_a_process_that_did_not_start_the_run_writes_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_a_worker(table: pd.DataFrame) -> pd.DataFrame:
         monkeypatch.setattr("os.getpid", lambda: -1)
         return table
 
@@ -164,21 +164,21 @@ def test_a_process_that_did_not_begin_the_run_writes_nothing(project: Project, m
     assert record.outcome == "running" and record.writes == {}
 
 
-def test_reads_take_the_digest_that_the_writer_found_unless_the_file_has_changed(project: Project) -> None:
+def test_an_input_takes_the_recorded_digest_unless_the_file_has_changed(project: Project) -> None:
     first = project.run(2)
     pipeline = Pipeline([node(halve, "doubled", ["left", "right"], name="halve")])
     assert project.run(3, pipeline).reads["doubled"].sha256 == first.writes["doubled"].sha256
     path = project.folder / "doubled.parquet" / first.run / "doubled.parquet"
-    VersionedParquet(filepath=str(path)).save(pa.table({"n": [7, 7]}))
+    AtomicParquet(filepath=str(path)).save(pd.DataFrame({"n": [7, 7]}))
     changed = project.run(4, pipeline)
     assert changed.reads["doubled"].sha256 == content_of(path).sha256 != first.writes["doubled"].sha256
 
 
-def test_a_run_that_would_mix_is_refused_without_a_record_and_runs_with_the_flag(project: Project) -> None:
+def test_a_run_that_would_mix_versions_is_refused_unless_allowed(project: Project) -> None:
     project.run(2)
-    VersionedParquet(
-        filepath=str(project.folder / "n.parquet"), version=Version(None, "2026-03-03T12.00.00.000Z")
-    ).save(pa.table({"n": [5, 6]}))
+    AtomicParquet(filepath=str(project.folder / "n.parquet"), version=Version(None, "2026-03-03T12.00.00.000Z")).save(
+        pd.DataFrame({"n": [5, 6]})
+    )
     both = Pipeline([node(lambda a, b: a, ["n", "doubled"], "other", name="both")])
     with pytest.raises(RunRefused, match="would mix") as refusal:
         project.run(4, both)
@@ -188,19 +188,19 @@ def test_a_run_that_would_mix_is_refused_without_a_record_and_runs_with_the_flag
     assert project.run(5, both).outcome == "done"
 
 
-def test_a_run_that_a_gate_refuses_leaves_no_record(open_session: Any, tmp_path: Path) -> None:
+def test_a_refused_run_leaves_no_record(open_session: Any, tmp_path: Path) -> None:
     with open_session() as session, pytest.raises(RunRefused, match="reads what is not there"):
         session.run(pipeline_names=["data_processing"])
     assert not list(tmp_path.rglob("runs"))
 
 
-def test_a_name_that_another_run_has_is_refused(project: Project) -> None:
+def test_a_run_id_in_use_is_refused(project: Project) -> None:
     project.run(2)
-    with pytest.raises(RunRefused, match="this very millisecond"):
+    with pytest.raises(RunRefused, match="same millisecond"):
         project.run(2)
 
 
-def test_a_replay_says_what_it_repeats(project: Project) -> None:
+def test_a_replay_records_the_run_it_repeats(project: Project) -> None:
     token = REPLAY_OF.set(OLD)
     try:
         assert project.run().replay_of == OLD
@@ -208,7 +208,7 @@ def test_a_replay_says_what_it_repeats(project: Project) -> None:
         REPLAY_OF.reset(token)
 
 
-def test_roles_are_recorded_by_what_decides_their_replies(project: Project) -> None:
+def test_roles_are_recorded_by_their_definition(project: Project) -> None:
     endpoint = {"base_urls": [f"https://user:{SECRET}@host:1/v1"], "model": "m", "sampling": {"temperature": 0.5}}
     prompt = project.folder / "judge.txt"
     prompt.write_text("Which is better?")
@@ -217,18 +217,18 @@ def test_roles_are_recorded_by_what_decides_their_replies(project: Project) -> N
                      "endpoint": endpoint,
                      "credentials": {"api_key": SECRET}}}
     )  # fmt: skip
-    revision = panel.revision()
-    assert SECRET not in json.dumps(revision) and str(project.folder) not in json.dumps(revision)
+    definition = panel.describe_input().definition
+    assert SECRET not in json.dumps(definition) and str(project.folder) not in json.dumps(definition)
     prompt.write_text("Which is worse?")
-    assert panel.revision() != revision
-    assert revision["roles"]["a"]["endpoint"] == {"model": "m", "sampling": {"temperature": 0.5}, "hosts": ["host"]}
-    assert revision["roles"]["a"]["role"] == ROLE and ROLE in panel.classes()
+    assert panel.describe_input().definition != definition
+    assert definition["roles"]["a"]["endpoint"] == {"model": "m", "sampling": {"temperature": 0.5}, "hosts": ["host"]}
+    assert definition["roles"]["a"]["role"] == ROLE and ROLE in panel.code_paths()
     record = project.run(pipeline=Pipeline([node(lambda n, role: n, ["n", "annotator"], "other", name="r")]))
-    assert record.reads["annotator"].made["role"] == ROLE
+    assert record.reads["annotator"].definition["role"] == ROLE
     assert any(name.startswith("sage_dialog.roles.offline.annotator:") for name in record.code)
 
 
-def test_a_budget_s_spending_and_the_models_that_replied_are_recorded(project: Project) -> None:
+def test_cost_and_replying_models_are_recorded(project: Project) -> None:
     from sage_dialog.config import Caps
     from sage_dialog.llm import event_loop as loop
     from sage_dialog.llm.budget import Budget
@@ -247,25 +247,25 @@ def test_a_budget_s_spending_and_the_models_that_replied_are_recorded(project: P
     assert set(record.spent) == {"judge", "the run"} and record.answered == {"judge": ("m-2026 fp_1",)}
 
 
-def test_earlier_tables_are_recorded_with_the_versions_that_were_opened(tmp_path: Path, project: Project) -> None:
+def test_tables_of_previous_runs_are_recorded_with_the_opened_versions(tmp_path: Path, project: Project) -> None:
     from sage_dialog import schemas
     from sage_dialog.core.tables import table
 
     row = {"source": "s", "record": "r", "reason": "why"}
     path = str(tmp_path / "trajectories_2.parquet")
-    VersionedParquet(filepath=path, version=Version(None, OLD)).save(table([row], schemas.MIX_REJECTS))
-    earlier = EarlierTables(folder=str(tmp_path), schema="MIX_REJECTS")
+    AtomicParquet(filepath=path, version=Version(None, OLD)).save(table([row], schemas.MIX_REJECTS))
+    earlier = PreviousTables(folder=str(tmp_path), schema="MIX_REJECTS")
     before = project.catalog
     project.catalog = lambda run: DataCatalog({**dict(before(run).items()), "earlier": earlier})  # type: ignore[method-assign]
     drawn = node(lambda n, open_table: open_table("trajectories_2") and n, ["n", "earlier"], "other", name="mix")
-    assert project.run(pipeline=Pipeline([drawn])).reads["earlier"].made["tables"] == {"trajectories_2": OLD}
+    assert project.run(pipeline=Pipeline([drawn])).reads["earlier"].definition["tables"] == {"trajectories_2": OLD}
 
 
 KILLED = """
 import os, signal, sys
 sys.path[:0] = [sys.argv[2]]
 from pathlib import Path
-import test_recorder as t
+import test_run_record as t
 from kedro.pipeline import Pipeline, node
 def end(table):
     os.kill(os.getpid(), int(sys.argv[3]))
@@ -277,23 +277,23 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize(("signal", "fate"), [(9, "killed"), (2, "stopped")], ids=["SIGKILL", "Ctrl-C"])
-def test_a_run_that_was_killed_or_interrupted_has_a_record_that_says_so(tmp_path: Path, signal: int, fate: str) -> None:
+@pytest.mark.parametrize(("signal", "status"), [(9, "killed"), (2, "stopped")], ids=["SIGKILL", "Ctrl-C"])
+def test_a_killed_or_interrupted_run_has_a_record_with_that_status(tmp_path: Path, signal: int, status: str) -> None:
     here = Path(__file__).parent
     environment = os.environ | {"PYTHONPATH": str(here.parents[1] / "src")}
     subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path), str(here), str(signal)], env=environment, capture_output=True
     )
-    record = RunFolder(tmp_path / "data/runs").read("latest")
-    assert record.fate == fate
+    record = RunFolder(tmp_path / "data/runs").load("latest")
+    assert record.status == status
     assert set(record.writes) >= {"doubled", "left"} and record.nodes["end"].ended is None
 
 
-def test_an_error_tells_no_secret_of_a_parameter_not_even_the_beginning_of_one(project: Project) -> None:
+def test_a_recorded_error_contains_no_part_of_a_secret(project: Project) -> None:
     key = "key-of-a-parameter-0123456789"
     project.parameters["api_key"] = key
 
-    def fail_long(table: pa.Table) -> pa.Table:
+    def fail_long(table: pd.DataFrame) -> pd.DataFrame:
         raise ValueError("x" * (500 - len("ValueError: ") - 12) + key)
 
     record = project.run(pipeline=Pipeline([node(fail_long, "n", "failed", name="fail")]))

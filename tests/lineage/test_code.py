@@ -1,4 +1,4 @@
-"""What a node's code can reach: followed definition by definition, so that only what a change decides is stale."""
+"""The code that a node can reach, followed by definition, so that a change makes stale only what it affects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import sage_dialog
-from sage_dialog.lineage.code import DATA, Code, digest, named, reached
+from sage_dialog.lineage.code import DATA_SUFFIXES, CodeIndex, code_of_callable, code_of_path, digest
 from sage_dialog.pipeline_registry import register_pipelines
 
 SRC = Path(sage_dialog.__file__).parent
@@ -36,7 +36,7 @@ class Package:
         return self
 
     def reached(self, place: str = "pack.main:start") -> dict[str, str]:
-        return Code({"pack": self.folder}).reached(*place.split(":"))
+        return CodeIndex({"pack": self.folder}).reachable(*place.split(":"))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def names(package: Package, **files: str) -> set[str]:
     return set(package.write(**files).reached())
 
 
-def test_definitions_are_followed_and_their_neighbours_are_not(package: Package) -> None:
+def test_used_definitions_are_followed_and_others_are_not(package: Package) -> None:
     files = {
         "main.py": "from pack.other import used, spare\n\ndef start():\n    return used() + here\n\n"
         "here = there\nthere = 1\n\ndef beside():\n    return spare()\n",
@@ -83,7 +83,7 @@ def test_definitions_are_followed_and_their_neighbours_are_not(package: Package)
         ("def start(): load_obj('pack.other.used')", "pack.other:used"),
     ],
 )  # fmt: skip
-def test_every_way_to_a_definition_is_seen(package: Package, start: str, found: str) -> None:
+def test_every_way_to_a_definition_is_followed(package: Package, start: str, found: str) -> None:
     files = {
         "main.py": start,
         "other.py": "def used(): pass\ndef spare(): pass\n",
@@ -97,7 +97,7 @@ def test_every_way_to_a_definition_is_seen(package: Package, start: str, found: 
 
 
 @pytest.mark.parametrize("use", ["getattr(other, name)", "other.pseudo_counts", "other"])
-def test_what_cannot_be_followed_is_the_whole_module(package: Package, use: str) -> None:
+def test_a_name_that_cannot_be_followed_is_the_whole_module(package: Package, use: str) -> None:
     files = {
         "main.py": f"from pack import other\ndef start(name): {use}",
         "other.py": "def used(): pass\ndef spare(): pass\n",
@@ -105,7 +105,7 @@ def test_what_cannot_be_followed_is_the_whole_module(package: Package, use: str)
     assert {"pack.other:used", "pack.other:spare"} <= names(package, **files)
 
 
-def test_circles_end(package: Package) -> None:
+def test_circular_imports_end(package: Package) -> None:
     files = {
         "main.py": "from pack.other import back\ndef start(): back()\n",
         "other.py": "from pack.main import start, lost\ndef back(): start(), lost()\n",
@@ -113,7 +113,7 @@ def test_circles_end(package: Package) -> None:
     assert names(package, **files) == {"pack.main:start", "pack.other:back"}
 
 
-def test_what_a_module_does_as_it_is_imported_counts(package: Package) -> None:
+def test_statements_that_run_on_import_count(package: Package) -> None:
     files = {
         "__init__.py": "import os\nos.environ['A'] = '1'\n",
         "main.py": "import pack.quiet\nfrom pack.other import used\ndef start(): used()\n",
@@ -123,7 +123,7 @@ def test_what_a_module_does_as_it_is_imported_counts(package: Package) -> None:
     assert {"pack:(module)", "pack.other:(module)", "pack.quiet:(module)"} <= names(package, **files)
 
 
-def test_wording_changes_nothing_and_a_number_does(package: Package) -> None:
+def test_comments_and_docstrings_do_not_count_and_a_number_does(package: Package) -> None:
     before = package.write(
         **{"main.py": 'X = 1\n"""What it is."""\ndef start():\n    """A."""\n    return X\n'}
     ).reached()
@@ -151,7 +151,7 @@ def test_data_files_count_where_they_are_named(package: Package) -> None:
     assert [name for name in package.reached("pack.room:read") if "/" in name] == ["pack/room/forms/one.jinja"]
 
 
-def test_nodes_that_are_no_plain_functions(package: Package, monkeypatch) -> None:
+def test_partials_closures_and_callable_objects(package: Package, monkeypatch) -> None:
     source = "import functools\ndef make(x):\n    def inner(): return BASE\n    return inner\nBASE = 1\n"
     source += "class Tool:\n    def __call__(self): return BASE\n"
     package.write(**{"main.py": source})
@@ -159,13 +159,15 @@ def test_nodes_that_are_no_plain_functions(package: Package, monkeypatch) -> Non
     main = importlib.import_module("pack.main")
     try:
         for target in (main.make(1), functools.partial(main.make, 1), functools.wraps(main.make)(lambda: 1)):
-            assert set(reached(target)) == {"pack.main:make", "pack.main:BASE"}
-        assert set(reached(main.Tool())) == {"pack.main:Tool", "pack.main:BASE"}
-        assert named("pack.main.Tool") == reached(main.Tool())
-        assert reached(len) == named("len") == named("no_such.thing") == {}
-        assert set(named("pack.main.nothing.at_all")) == {"pack.main:make", "pack.main:BASE", "pack.main:Tool"}, (
-            "all of it"
-        )
+            assert set(code_of_callable(target)) == {"pack.main:make", "pack.main:BASE"}
+        assert set(code_of_callable(main.Tool())) == {"pack.main:Tool", "pack.main:BASE"}
+        assert code_of_path("pack.main.Tool") == code_of_callable(main.Tool())
+        assert code_of_callable(len) == code_of_path("len") == code_of_path("no_such.thing") == {}
+        assert set(code_of_path("pack.main.nothing.at_all")) == {
+            "pack.main:make",
+            "pack.main:BASE",
+            "pack.main:Tool",
+        }, "all of it"
     finally:
         for name in ("pack", "pack.main"):
             sys.modules.pop(name)
@@ -182,52 +184,53 @@ def targets() -> dict[str, tuple[str, str]]:
 @pytest.fixture
 def changed(tmp_path: Path, targets):
     """The functions of the demo's nodes whose code is another after an edit of the project."""
-    before = Code({"sage_dialog": SRC})
+    before = CodeIndex({"sage_dialog": SRC})
     shutil.copytree(SRC, tmp_path / "sage_dialog", ignore=shutil.ignore_patterns("__pycache__"))
 
-    def nodes(file: str, old: str, new: str) -> set[str]:
-        path = tmp_path / "sage_dialog" / file
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new))
-        after = Code({"sage_dialog": tmp_path / "sage_dialog"})
-        return {name for name, place in targets.items() if before.reached(*place) != after.reached(*place)}
+    def nodes(folder: str, old: str, new: str, files: str = "*.py") -> set[str]:
+        (path,) = (path for path in (tmp_path / "sage_dialog" / folder).rglob(files) if old in path.read_text())
+        path.write_text(path.read_text().replace(old, new))
+        after = CodeIndex({"sage_dialog": tmp_path / "sage_dialog"})
+        return {name for name, place in targets.items() if before.reachable(*place) != after.reachable(*place)}
 
     return nodes
 
 
-def test_a_template_makes_the_report_stale_and_nothing_else(changed) -> None:
-    assert changed("evaluation/report.html.j2", "</body>", "<p></p></body>") == {"write_report"}
+def test_a_template_affects_the_report_only(changed) -> None:
+    assert changed("evaluation", "</body>", "<p></p></body>", "report.html.j2") == {"write_report"}
 
 
-def test_the_game_decides_what_is_played_and_nothing_else(changed) -> None:
-    found = changed("selfplay/game.py", "def play(", "def play(*, unheard_of=1, ")
+def test_a_change_of_the_game_affects_self_play_only(changed) -> None:
+    found = changed("selfplay", "def play(", "def play(*, unheard_of=1, ")
     assert {"search", "play_rollouts"} <= found
     assert not found & {"train_sage_1", "refine_into", "train_sage_dpo", "make_dialogues", "annotate_dialogues", "judge_pairs"}
 
 
-def test_a_schema_and_a_dial_touch_only_what_uses_them(changed) -> None:
-    assert changed("schemas.py", "WIN_RATES = ", "WIN_RATES = 0 or ") == {"count_wins"}
-    found = changed("parameters.py", "class Preference(", "class Unheard: ...\n\n\nclass Preference(Unheard, ")
-    assert found >= {"train_sage_dpo", "make_pairs"} and not found & {"search", "write_raw_data", "make_dialogues"}
+def test_a_schema_and_a_parameter_model_affect_only_their_users(changed) -> None:
+    assert changed("schemas", "WIN_RATES = ", "WIN_RATES = 0 or ") == {"count_wins"}
+    found = changed("config", "class Preference(", "class Unheard: ...\n\n\nclass Preference(Unheard, ")
+    assert found >= {"prefer", "make_pairs"} and not found & {"search", "write_raw_data", "make_dialogues"}
 
 
 def test_every_data_file_of_the_package_is_reached(targets) -> None:
-    code = Code({"sage_dialog": SRC})
+    code = CodeIndex({"sage_dialog": SRC})
     modules = [".".join(("sage_dialog", *path.relative_to(SRC).with_suffix("").parts)) for path in SRC.rglob("*.py")]
     found = {
-        name for module in modules for name in code.reached(module.removesuffix(".__init__"), "nothing") if "/" in name
+        name
+        for module in modules
+        for name in code.reachable(module.removesuffix(".__init__"), "nothing")
+        if "/" in name
     }
     assert found == {
-        f"sage_dialog/{path.relative_to(SRC).as_posix()}" for path in SRC.rglob("*") if path.suffix in DATA
+        f"sage_dialog/{path.relative_to(SRC).as_posix()}" for path in SRC.rglob("*") if path.suffix in DATA_SUFFIXES
     }
 
 
-def test_nodes_and_roles_reach_the_words_they_work_with(targets) -> None:
-    code = Code({"sage_dialog": SRC})
+def test_nodes_and_roles_reach_their_word_lists(targets) -> None:
+    code = CodeIndex({"sage_dialog": SRC})
 
     def files(place: tuple[str, ...]) -> set[str]:
-        return {Path(name).name for name in code.reached(*place) if "/" in name}
+        return {Path(name).name for name in code.reachable(*place) if "/" in name}
 
     annotator, selector, judge = (files(tuple(role.split(":"))) for role in ROLES)
     assert annotator == {"annotator.toml", "feelings.toml", "topics.toml"}

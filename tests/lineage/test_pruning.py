@@ -1,4 +1,4 @@
-"""What is needed stays, what goes is gone whole, and a kill leaves nothing half."""
+"""Pruning keeps what runs need and removes the rest completely, also after a kill."""
 
 import os
 import time
@@ -6,34 +6,35 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from run_records import output_record, run_name
 
 from sage_dialog.lineage import pruning
-from sage_dialog.lineage.pruning import Versions
-from sage_dialog.lineage.records import NoSuchRunError, Process, Read
+from sage_dialog.lineage.pruning import VersionFolder
+from sage_dialog.lineage.records import InputRecord, NoSuchRunError, Process
 
 
 @pytest.fixture
-def disk(tmp_path: Path, make):
-    """Puts versions of datasets on the disk; what begins with `!` is not whole."""
+def disk(tmp_path: Path):
+    """Save versions of datasets; content that begins with `!` is incomplete."""
 
     class Disk:
         scratch, replays = tmp_path / "data/scratch", tmp_path / "data/replays"
 
         def __init__(self) -> None:
-            self.datasets: dict[str, Versions] = {}
+            self.datasets: dict[str, VersionFolder] = {}
 
         def put(self, name: str, *days: int, content: str = "0123456789") -> None:
             folder = tmp_path / "data" / name
             for day in days:
-                file = folder / make.name(day) / name
+                file = folder / run_name(day) / name
                 file.parent.mkdir(parents=True)
                 file.write_text(content)
-            self.datasets[name] = Versions(
+            self.datasets[name] = VersionFolder(
                 folder, lambda path: "cut" if Path(path).read_text().startswith("!") else None
             )
 
         def plan(self, runs, keep: int = 1, days: float = 7):
-            return pruning.plan(runs, self.datasets, keep, self.scratch, days, self.replays)
+            return pruning.plan_prune(runs, self.datasets, keep, self.scratch, days, self.replays)
 
         def left(self, name: str) -> list[int]:
             return sorted(int(path.name[8:10]) for path in (tmp_path / "data" / name).glob("2*"))
@@ -45,7 +46,7 @@ def going(plan) -> set[tuple[str, int]]:
     return {(each.dataset, int(each.version[8:10])) for each in plan.versions}
 
 
-def test_the_last_versions_stay_and_the_rest_goes_with_its_bytes(runs, disk):
+def test_the_last_versions_are_kept_and_the_others_removed(runs, disk):
     disk.put("table", 1, 2, 3, 4)
     disk.put("other", 2)
     plan = disk.plan(runs, keep=2)
@@ -55,10 +56,10 @@ def test_the_last_versions_stay_and_the_rest_goes_with_its_bytes(runs, disk):
     assert not any(disk.plan(runs, keep=2))
 
 
-def test_what_kept_runs_and_kept_versions_stand_on_stays(runs, keep, disk, make):
+def test_the_ancestors_of_kept_versions_and_runs_are_kept(runs, keep, disk):
     keep(1, {"w": ((), ("world",)), "a": (("world",), ("dialogues",))}, contents={"world": "w", "dialogues": "d"})
     keep(2, {"w": ((), ("world",))}, contents={"world": "w2"})
-    keep(3, {"s": (("dialogues",), ("sage_1",))}, {"dialogues": Read(version=make.name(1))}, {"sage_1": "s"})
+    keep(3, {"s": (("dialogues",), ("sage_1",))}, {"dialogues": InputRecord(version=run_name(1))}, {"sage_1": "s"})
     keep(4, {"w": ((), ("world",)), "a": (("world",), ("dialogues",))}, contents={"world": "w4", "dialogues": "d4"})
     disk.put("world", 1, 2, 4)
     disk.put("dialogues", 1, 4)
@@ -70,25 +71,25 @@ def test_what_kept_runs_and_kept_versions_stand_on_stays(runs, keep, disk, make)
     assert [name[8:10] for name in runs.names()] == ["04", "03", "01"]
 
 
-def test_what_a_mix_drew_from_earlier_play_stays_with_its_run(runs, keep, disk, make):
-    earlier = Read(made={"folder": "f", "tables": {"trajectories_2": make.name(1)}})
+def test_tables_of_previous_runs_in_a_mix_are_kept_with_its_run(runs, keep, disk):
+    earlier = InputRecord(definition={"folder": "f", "tables": {"trajectories_2": run_name(1)}})
     keep(4, {"s": (("earlier",), ("sage_1",))}, {"earlier": earlier}, {"sage_1": "s"})
     disk.put("trajectories_2", 1, 2, 3)
     assert going(disk.plan(runs)) == {("trajectories_2", 2)}
 
 
-def test_a_tagged_run_is_kept(runs, keep, disk, make):
+def test_a_tagged_run_is_kept(runs, keep, disk):
     for day in (1, 2, 3):
         keep(day, {"n": ((), ("table",))}, contents={"table": str(day)})
     disk.put("table", 1, 2, 3)
-    runs.tag(make.name(1), "paper")
+    runs.tag(run_name(1), "paper")
     plan = disk.plan(runs)
     assert going(plan) == {("table", 2)} and [each.path.stem[8:10] for each in plan.records] == ["02"]
 
 
-def test_nothing_of_a_run_under_way_goes(runs, keep, disk, make):
+def test_nothing_of_a_running_run_is_removed(runs, keep, disk):
     keep(1, {"n": ((), ("table",))}, contents={"table": "1"})
-    keep(2, {"n": (("table",), ("other",))}, {"table": Read(version=make.name(1))}, outcome="running", ended=None,
+    keep(2, {"n": (("table",), ("other",))}, {"table": InputRecord(version=run_name(1))}, outcome="running", ended=None,
          process=Process.here())  # fmt: skip
     keep(3, {"n": ((), ("table", "other"))}, contents={"table": "3", "other": "3"})
     disk.put("table", 1, 3)
@@ -97,23 +98,23 @@ def test_nothing_of_a_run_under_way_goes(runs, keep, disk, make):
     piece.mkdir(parents=True)
     os.utime(piece, (0, 0))
     plan = disk.plan(runs)
-    assert not any(plan) and plan.under_way == (make.name(2),)
+    assert not any(plan) and plan.running == (run_name(2),)
 
 
-def test_what_a_run_that_has_begun_since_reads_stays(runs, keep, disk, make):
+def test_the_inputs_of_a_run_that_started_since_are_kept(runs, keep, disk):
     disk.put("table", 1, 2, 3)
     piece = disk.scratch / "search/sage_1/0123456789abcdef0123"
     piece.mkdir(parents=True)
     os.utime(piece, (0, 0))
     plan = disk.plan(runs)
     assert going(plan) == {("table", 1), ("table", 2)} and len(plan.work) == 1
-    keep(9, {"n": (("table",), ("x",))}, {"table": Read(version=make.name(1))}, outcome="running", ended=None,
+    keep(9, {"n": (("table",), ("x",))}, {"table": InputRecord(version=run_name(1))}, outcome="running", ended=None,
          process=Process.here())  # fmt: skip
-    assert [each.version for each in pruning.remove(plan, runs)] == [make.name(2)]
+    assert [each.version for each in pruning.remove(plan, runs)] == [run_name(2)]
     assert disk.left("table") == [1, 3] and piece.exists()
 
 
-def test_a_version_that_is_not_whole_is_none_of_the_last(runs, disk):
+def test_an_incomplete_version_is_not_one_of_the_last(runs, disk):
     disk.put("table", 1, 2)
     disk.put("table", 3, content="!cut")
     plan = disk.plan(runs)
@@ -122,7 +123,7 @@ def test_a_version_that_is_not_whole_is_none_of_the_last(runs, disk):
     assert disk.left("table") == [2]
 
 
-def test_killed_while_it_removes_it_leaves_no_half_version(runs, disk, monkeypatch):
+def test_a_killed_removal_leaves_no_partial_version(runs, disk, monkeypatch):
     disk.put("table", 1, 2, 3)
     plan = disk.plan(runs)
 
@@ -134,27 +135,27 @@ def test_killed_while_it_removes_it_leaves_no_half_version(runs, disk, monkeypat
         patched.setattr("shutil.rmtree", killed)
         list(pruning.remove(plan, runs))
     assert disk.left("table") == [2, 3]
-    again = disk.plan(runs)
-    assert len(again.leftovers) == 1 and going(again) == {("table", 2)}
-    list(pruning.remove(again, runs))
+    second = disk.plan(runs)
+    assert len(second.leftovers) == 1 and going(second) == {("table", 2)}
+    list(pruning.remove(second, runs))
     assert [path.name[8:10] for path in disk.datasets["table"].folder.iterdir()] == ["03"]
 
 
-def test_foreign_folders_and_saves_that_may_be_under_way_are_left_alone(runs, disk, make):
+def test_foreign_folders_and_recent_saves_are_kept(runs, disk):
     disk.put("table", 3)
     folder = disk.datasets["table"].folder
     (folder / "backup").mkdir()
     for day, age_s in ((1, 3600), (2, 48 * 3600)):
-        cut_off = folder / make.name(day)
+        cut_off = folder / run_name(day)
         cut_off.mkdir()
         (cut_off / ".table.partial").write_text("half")
         for path in (cut_off / ".table.partial", cut_off):
             os.utime(path, (time.time() - age_s,) * 2)
     plan = disk.plan(runs)
-    assert [each.path.name for each in plan.leftovers] == [make.name(2)] and not plan.versions
+    assert [each.path.name for each in plan.leftovers] == [run_name(2)] and not plan.versions
 
 
-def test_work_goes_by_age_unless_a_process_holds_it(runs, disk):
+def test_old_work_is_removed_unless_a_process_has_locked_it(runs, disk):
     for name, days in (("search/sage_1/0123456789abcdef0123", 30), ("training/sage_2/0123456789abcdef0124", 30),
                        ("training/sage_0", 30), ("reddit/extracted/RC_2012-01-0123456789abcdef0123", 1)):  # fmt: skip
         piece = disk.scratch / name
@@ -168,57 +169,57 @@ def test_work_goes_by_age_unless_a_process_holds_it(runs, disk):
     assert found == {"search/sage_1/0123456789abcdef0123", "training/sage_0"}
 
 
-def test_who_last_wrote_raw_data_is_still_told(runs, keep, disk, make):
+def test_the_record_of_the_last_raw_data_is_kept(runs, keep, disk):
     for day in (1, 2):
         keep(day, {"n": ((), ("dumps",))}, contents={})
     for day in (1, 2):
-        record = runs.read(make.name(day))
-        raw = make.wrote("", "x").model_copy(update={"version": None})
-        runs.keep(record.model_copy(update={"writes": {"dumps": raw}}))
+        record = runs.load(run_name(day))
+        raw = output_record("", "x").model_copy(update={"version": None})
+        runs.save(record.model_copy(update={"writes": {"dumps": raw}}))
     keep(3)
     assert [each.path.stem[8:10] for each in disk.plan(runs).records] == ["01"]
 
 
-def test_what_replays_made_goes_with_their_records_unless_a_replay_is_kept(runs, keep, disk, make):
+def test_replays_are_removed_with_their_records_unless_a_replay_is_kept(runs, keep, disk):
     for day in (1, 2):
         keep(day, {"n": ((), ("table",))}, contents={"table": str(day)})
-        made = disk.replays / make.name(day) / "table" / make.name(day + 2) / "table"
+        made = disk.replays / run_name(day) / "table" / run_name(day + 2) / "table"
         made.parent.mkdir(parents=True)
         made.write_text("0123456789")
-        keep(day + 2, {"n": ((), ("table",))}, contents={"table": str(day)}, replay_of=make.name(day))
+        keep(day + 2, {"n": ((), ("table",))}, contents={"table": str(day)}, replay_of=run_name(day))
     keep(5)
     disk.put("table", 1, 2)
     (disk.replays / "mine").mkdir()
-    runs.tag(make.name(4), "odd")
+    runs.tag(run_name(4), "odd")
     plan = disk.plan(runs, keep=1)
-    assert [(each.path, each.bytes) for each in plan.replays] == [(disk.replays / make.name(1), 10)]
+    assert [(each.path, each.bytes) for each in plan.replays] == [(disk.replays / run_name(1), 10)]
     assert [each.path.stem[8:10] for each in plan.records] == ["03", "01"]
-    keep(6, replay_of=make.name(1), outcome="running", ended=None, process=Process.here())
+    keep(6, replay_of=run_name(1), outcome="running", ended=None, process=Process.here())
     assert not disk.plan(runs, keep=1).replays
     list(pruning.remove(plan, runs))
-    assert {path.name for path in disk.replays.iterdir()} == {make.name(1), make.name(2), "mine"}  # it has begun since
-    runs.file(make.name(6)).unlink()
+    assert {path.name for path in disk.replays.iterdir()} == {run_name(1), run_name(2), "mine"}  # it has begun since
+    runs.file(run_name(6)).unlink()
     list(pruning.remove(disk.plan(runs, keep=1), runs))
-    assert {path.name for path in disk.replays.iterdir()} == {make.name(2), "mine"}
+    assert {path.name for path in disk.replays.iterdir()} == {run_name(2), "mine"}
 
 
-def test_a_replay_is_not_told_as_the_last_to_have_written_raw_data(runs, keep, disk, make):
-    raw = make.wrote("", "x").model_copy(update={"version": None})
-    for day, replay_of in ((1, None), (2, make.name(1)), (3, None)):
+def test_a_replay_does_not_count_as_the_last_writer_of_raw_data(runs, keep, disk):
+    raw = output_record("", "x").model_copy(update={"version": None})
+    for day, replay_of in ((1, None), (2, run_name(1)), (3, None)):
         record = keep(day, {"n": ((), ("dumps",))}, replay_of=replay_of)
-        runs.keep(record.model_copy(update={"writes": {"dumps": raw} if day < 3 else {}}))
+        runs.save(record.model_copy(update={"writes": {"dumps": raw} if day < 3 else {}}))
     assert [each.path.stem[8:10] for each in disk.plan(runs).records] == ["02"]
 
 
-def test_nothing_goes_while_a_record_that_is_needed_cannot_be_read(runs, keep, disk, make):
+def test_nothing_is_removed_if_a_needed_record_is_unreadable(runs, keep, disk):
     for day in (1, 2, 3):
         keep(day, {"n": ((), ("table",))}, contents={"table": str(day)})
     disk.put("table", 1, 2, 3)
-    runs.tag(make.name(1), "paper")
-    runs.file(make.name(2)).write_text("{")
+    runs.tag(run_name(1), "paper")
+    runs.file(run_name(2)).write_text("{")
     assert going(disk.plan(runs)) == {("table", 2)}
-    runs.file(make.name(1)).write_text("{")
-    with pytest.raises(NoSuchRunError, match=f"{make.name(1)}.json is no readable run record.*nothing goes"):
+    runs.file(run_name(1)).write_text("{")
+    with pytest.raises(NoSuchRunError, match=f"{run_name(1)}.json is not a readable run record.*Nothing was removed"):
         disk.plan(runs)
-    runs.file(make.name(1)).write_text("")  # killed as it began: it needs nothing but what has its name
+    runs.file(run_name(1)).write_text("")  # killed as it began: it needs nothing but what has its name
     assert going(disk.plan(runs)) == {("table", 2)}

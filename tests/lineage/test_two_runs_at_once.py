@@ -1,4 +1,4 @@
-"""Two runs of one project at the same time: each has its own versions and record, and the response cache has all replies."""
+"""Two runs of a project at the same time keep their own versions and records and share the response cache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kedro.io import Version
 
 from sage_dialog import schemas
 from sage_dialog.core.tables import table
-from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.lineage.content import content_of
 from sage_dialog.lineage.records import RunFolder
 
@@ -40,7 +40,7 @@ def test_each_ends_with_its_own_versions_and_record_and_nothing_is_asked_twice(t
          "turns": [{"comment_id": f"c{number}{turn}", "text": f"My dog number {number} is fine, turn {turn}."}
                    for turn in range(2)], "mean_words": 7.0, "min_sentiment": 0.5} for number in range(DIALOGUES)
     ]  # fmt: skip
-    VersionedParquet(filepath=str(tmp_path / "02_intermediate/dialogues.parquet"), version=Version(None, OLD)).save(
+    AtomicParquet(filepath=str(tmp_path / "02_intermediate/dialogues.parquet"), version=Version(None, OLD)).save(
         table(rows, schemas.DIALOGUES)
     )
     with FaultyServer(reply=annotated, models=("served-model",), latency_s=0.05) as server:
@@ -62,14 +62,14 @@ def test_each_ends_with_its_own_versions_and_record_and_nothing_is_asked_twice(t
         said = [run.communicate()[0].decode() for run in both]
     assert [run.returncode for run in both] == [0, 0], said
     records = list(RunFolder(tmp_path / "runs").records())
-    assert len(records) == 2 and {record.fate for record in records} == {"done"}
+    assert len(records) == 2 and {record.status for record in records} == {"done"}
     assert len({record.process.pid for record in records}) == 2
     for record in records:
         assert set(record.writes) == {"annotations", "annotation_rejects"}
         for name, written in record.writes.items():
             path = tmp_path / f"03_primary/{name}.parquet" / record.run / f"{name}.parquet"
             assert written.version == record.run and written.sha256 == content_of(path).sha256
-        assert record.reads["dialogues"].version == OLD and record.reads["annotator"].made["endpoint"]["hosts"]
+        assert record.reads["dialogues"].version == OLD and record.reads["annotator"].definition["endpoint"]["hosts"]
     assert len({record.writes["annotations"].sha256 for record in records}) == 1
     (response_cache,) = (tmp_path / "response_cache").glob("*.sqlite")
     with sqlite3.connect(response_cache) as connection:

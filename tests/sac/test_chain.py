@@ -125,7 +125,7 @@ def test_null_is_a_value_and_not_the_word():
 
 
 @given(hostile_text)
-def test_a_normalised_label_is_a_label_or_none(text):
+def test_a_normalize_label_is_a_label_or_none(text):
     label = normalize_label(text)
     if label is not None:
         assert parse(render(Chain(Intent(label, label, (label,)), Intent(), ""))).state == Intent(
@@ -145,7 +145,7 @@ def test_words_for_nothing_are_no_label(text):
     assert normalize_label(text) is None
 
 
-def test_normalised_labels_read_like_words():
+def test_normalize_labels_read_like_words():
     assert normalize_label("  Seeking {advice}:\n now ") == "seeking advice now"
 
 

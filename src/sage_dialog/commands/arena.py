@@ -9,41 +9,44 @@ from typing import TYPE_CHECKING, cast
 import click
 from kedro.framework.cli.utils import env_option
 
-from sage_dialog.commands.policies import Project
-from sage_dialog.core.tables import to_arrow
+from sage_dialog.commands.project import Project
+from sage_dialog.core.tables import DataFrame
 from sage_dialog.hooks import shown, why_missing
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from kedro.framework.startup import ProjectMetadata
     from rich.table import Table
 
     from sage_dialog.datasets.human_votes import HumanVotes
 
 VOTES = "human_votes"
-"""The catalog entry of the folder that votes are kept in."""
+"""The catalog entry of the folder of votes."""
 PORT = 4142
 
 
 @click.command()
 @env_option
-@click.option("--rater", metavar="NAME", help="Who votes: the judge `human:NAME` of the tables.")
+@click.option("--rater", metavar="NAME", help="Name of the rater: the judge `human:NAME` of the tables.")
 @click.option(
     "--pair",
     "pairs",
     nargs=2,
     multiple=True,
     metavar="POLICY POLICY",
-    help="What to compare; may be given several times.  [default: evaluation.pairs]",
+    help="Policies to compare; may be repeated.  [default: evaluation.pairs]",
 )
 @click.option(
-    "--situations", type=click.IntRange(min=1), default=20, show_default=True, help="How many of each pair, at most."
+    "--situations", type=click.IntRange(min=1), default=20, show_default=True, help="Maximum number for each pair."
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="Of the page; 0 takes a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=PORT,
+    show_default=True,
+    help="Port of the page; 0 takes a free one.",
 )
-@click.option("--browser/--no-browser", default=True, help="Whether to open the page.")
-@click.option("--status", is_flag=True, help="Show who has voted how often, and leave.")
+@click.option("--browser/--no-browser", default=True, help="Open the page in a browser.")
+@click.option("--status", is_flag=True, help="Show the number of votes of each rater and exit.")
 @click.pass_obj
 def arena(
     metadata: ProjectMetadata,
@@ -57,21 +60,20 @@ def arena(
 ) -> None:
     """Judge pairs of dialogues yourself, blind, in a page that only this machine can reach.
 
-    Each pair of dialogues begins with the same situation; which policy speaks in which is drawn by lot and not shown.
-    Every vote is saved at once: leave whenever you like, and the same command goes on where you were. Every rater gets
-    the same situations in the same order, so that several can be compared. The tables and the report take votes in
-    with
+    Both dialogues of a pair begin with the same situation; which policy speaks in which is random and hidden. Each
+    vote is saved at once: stop at any time, and continue with the same command. Every rater gets the same situations
+    in the same order, so that raters can be compared. To add the votes to the tables and the report, run
 
         kedro run --pipelines evaluation --from-inputs human_votes
     """
     if rater is None and not status:
-        raise click.UsageError("--rater says who votes, such as --rater anna.")
-    project = Project.open(metadata, env)
+        raise click.UsageError("--rater is required, such as --rater anna.")
+    project = Project(metadata, env)
     if rater is None or status:
         _show_status(project, env)
         return
-    rollouts = _rollouts(project)
-    asked = _pairs(project, pairs, rollouts)
+    rollouts = _load_rollouts(project)
+    compared = _select_pairs(project, pairs, rollouts["policy"].unique().tolist())
 
     from sage_dialog.studio.arena import server
     from sage_dialog.studio.arena.ballots import plan_ballots
@@ -79,95 +81,96 @@ def arena(
     from sage_dialog.studio.arena.vote_file import VoteFile, VoteFileError
 
     try:
-        ballots = plan_ballots(rollouts, asked, situations, rater, project.parameters.seed)
+        ballots = plan_ballots(rollouts, compared, situations, rater, project.parameters.seed)
         file = VoteFile(_entry(project).folder, rater)
     except (VoteFileError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     try:
         session = Session(ballots, file)
         try:
-            listening = server.listen(port)
+            listener = server.listen(port)
         except server.PortTakenError:
             raise click.ClickException(
-                f"Port {port} is taken, by another arena perhaps. Take another: --port {port % 65535 + 1}, "
-                "or --port 0 for any that is free."
+                f"Port {port} is taken, perhaps by another arena. Take another one: --port {port % 65535 + 1}, "
+                "or --port 0 for any free one."
             ) from None
         except OSError as error:
-            raise click.ClickException(f"Port {port} cannot be had: {error.strerror}.") from error
-        address = f"http://{server.ADDRESS}:{listening.getsockname()[1]}/"
+            raise click.ClickException(f"Port {port} is not available: {error.strerror}.") from error
+        address = f"http://{server.ADDRESS}:{listener.getsockname()[1]}/"
         click.echo(f"{rater} votes at {address} ({session.left} to go). Ctrl-C stops; every vote is saved at once.")
         if browser:
             click.launch(address)
-        server.serve(session, listening)
-        click.echo(f"\n{_many(session.given)} given, {session.left} to go.")
-        if file.standing:
-            where = f"{_many(len(file.standing))} of {rater} in all, in {shown(file.path)}."
-            click.echo(f"{where} The tables and the report take them in with: {_next(project, env)}")
+        server.serve(session, listener)
+        click.echo(f"\n{_count(session.given)} given, {session.left} to go.")
+        if file.votes:
+            click.echo(
+                f"{_count(len(file.votes))} of {rater} in all, in {shown(file.path)}. "
+                f"To add them to the tables and the report: {_next_command(project, env)}"
+            )
     finally:
         file.close()
 
 
-def _rollouts(project: Project) -> dict[str, pa.Table]:
-    """The latest dialogues of all that have some, by policy.
+def _load_rollouts(project: Project) -> DataFrame:
+    """Return the latest rollouts of all policies.
 
     Raises:
-        click.ClickException: where none has, saying what makes them.
+        click.ClickException: if there are none, naming the command that makes them.
     """
     from kedro.io import DatasetError
 
-    from sage_dialog.pipeline_registry import POLICIES
-    from sage_dialog.pipelines.evaluation.nodes import by_policy
-
-    catalog = project.catalog
-    entries = {**{policy: f"rollouts_{policy}" for policy in POLICIES}, "external_rollouts": "external_rollouts"}
-    there = {name: entry for name, entry in entries.items() if catalog.exists(entry)}
-    if not there:
-        first = next(iter(entries.values()))
+    if not project.catalog.exists("rollouts"):
         raise click.ClickException(
-            f"There are no dialogues to compare yet. {first}: {why_missing(first, catalog)} "
+            f"There are no dialogues to compare yet. rollouts: {why_missing('rollouts', project.catalog)} "
             "`kedro run --pipelines demo` makes everything, from generated data."
         )
     try:
-        return by_policy({name: to_arrow(catalog.load(entry)) for name, entry in there.items()})
+        rollouts: DataFrame = project.catalog.load("rollouts")
     except DatasetError as error:
         raise click.ClickException(str(error)) from error
+    return rollouts
 
 
-def _pairs(
-    project: Project, named: Sequence[tuple[str, str]], rollouts: Mapping[str, pa.Table]
+def _select_pairs(
+    project: Project, named: Sequence[tuple[str, str]], available: Sequence[str]
 ) -> list[tuple[str, str]]:
-    """The pairs that were named, or else those of the parameters, each once."""
+    """Return the named pairs, or else those of the parameters, each once.
+
+    Raises:
+        click.UsageError: if a pair names one policy twice or an unknown policy, or if there is no pair.
+        click.ClickException: if a policy has no dialogues yet.
+    """
     from sage_dialog.pipeline_registry import POLICIES
 
-    asked = list({frozenset(pair): pair for pair in named or project.parameters.evaluation.pairs}.values())
-    for pair in asked:
+    pairs = list({frozenset(pair): pair for pair in named or project.parameters.evaluation.pairs}.values())
+    for pair in pairs:
         if pair[0] == pair[1]:
             raise click.UsageError(f"--pair: {pair[0]} cannot be compared with itself.")
         for policy in pair:
-            if policy in rollouts:
+            if policy in available:
                 continue
             if policy in POLICIES:
-                entry = f"rollouts_{policy}"
-                why = why_missing(entry, project.catalog)
-                raise click.ClickException(f"There are no dialogues of {policy} to compare. {entry}: {why}")
-            near = difflib.get_close_matches(policy, rollouts, n=1)
-            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(rollouts)}."
-            raise click.UsageError(f"--pair: no policy with dialogues is called {policy!r}; {meant}")
-    if not asked:
-        raise click.UsageError("evaluation.pairs names no pair; say what to compare: --pair sage_0 sage_1")
-    return asked
+                raise click.ClickException(
+                    f"There are no dialogues of {policy} to compare; `kedro run --pipelines evaluation` makes them."
+                )
+            near = difflib.get_close_matches(policy, available, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(available)}."
+            raise click.UsageError(f"--pair: no policy with dialogues is called {policy!r}; {hint}")
+    if not pairs:
+        raise click.UsageError("evaluation.pairs is empty; name a pair: --pair sage_0 sage_1")
+    return pairs
 
 
 def _entry(project: Project) -> HumanVotes:
     return cast("HumanVotes", project.catalog.get(VOTES))
 
 
-def _next(project: Project, env: str | None) -> str:
+def _next_command(project: Project, env: str | None) -> str:
     pipeline = "demo" if project.catalog.exists("truth_votes") else "evaluation"
     return f"kedro run {f'--env {env} ' if env else ''}--pipelines {pipeline} --from-inputs human_votes"
 
 
-def _many(votes: int) -> str:
+def _count(votes: int) -> str:
     return "1 vote" if votes == 1 else f"{votes} votes"
 
 
@@ -182,17 +185,15 @@ def _show_status(project: Project, env: str | None) -> None:
     except DatasetError as error:
         raise click.ClickException(str(error)) from error
     if not votes:
-        click.echo("Nobody has voted yet. Begin with: kedro sage arena --rater NAME")
+        click.echo("There are no votes yet. Begin with: kedro sage arena --rater NAME")
         return
-    counted, rejects = count_votes(votes, _rollouts(project), project.parameters.evaluation.pairs)
-    Console().print(status_table({rater: len(of) for rater, of in votes.items()}, counted, rejects))
-    click.echo(f"The tables and the report take them in with: {_next(project, env)}")
+    counted, rejects = count_votes(votes, _load_rollouts(project), project.parameters.evaluation.pairs)
+    Console().print(_status_table({rater: len(of_rater) for rater, of_rater in votes.items()}, counted, rejects))
+    click.echo(f"To add them to the tables and the report: {_next_command(project, env)}")
 
 
-def status_table(
-    given: Mapping[str, int], counted: Sequence[Mapping[str, object]], rejects: Sequence[Mapping[str, object]]
-) -> Table:
-    """Raters and their votes, for the terminal: how many hold, and why others do not."""
+def _status_table(votes: Mapping[str, int], counted: DataFrame, rejects: DataFrame) -> Table:
+    """Return raters and their votes for the terminal: how many are valid, and why others are not."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -201,17 +202,17 @@ def status_table(
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("rater", no_wrap=True)
-    for heading in ("votes", "hold", "comments"):
+    for heading in ("votes", "valid", "comments"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("set aside")
-    for rater, votes in given.items():
-        hold = [row for row in counted if row["judge"] == PERSON + rater]
-        reasons = [str(row["reason"]) for row in rejects if row["judge"] == PERSON + rater]
+    table.add_column("rejected")
+    for rater, number in votes.items():
+        valid = counted[counted["judge"] == PERSON + rater]
+        reasons = rejects.loc[rejects["judge"] == PERSON + rater, "reason"].value_counts(sort=False)
         table.add_row(
             Text(rater),
-            str(votes),
-            str(len(hold)),
-            str(sum(row["raw_response"] is not None for row in hold)),
-            Text(", ".join(f"{reasons.count(reason)} ({reason})" for reason in dict.fromkeys(reasons)) or "–"),
+            str(number),
+            str(len(valid)),
+            str(valid["raw_response"].count()),
+            Text(", ".join(f"{count} ({reason})" for reason, count in reasons.items()) or "–"),
         )
     return table

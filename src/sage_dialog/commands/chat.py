@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 from kedro.framework.cli.utils import env_option
 
-from sage_dialog.commands.policies import BASE, Project
+from sage_dialog.commands.project import Project
+from sage_dialog.core.hub_models import BASE
 from sage_dialog.core.tables import to_arrow
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def chat(
         raise click.UsageError("--adapter and --blocks go with --base.")
     if base is not None and name is not None:
         raise click.UsageError("--policy and --base exclude each other.")
-    project = Project.open(metadata, env)
+    project = Project(metadata, env)
     under, policy = _external(base, adapter, blocks) if base else _of_catalog(project, name or "sage_dpo")
 
     from rich.console import Console

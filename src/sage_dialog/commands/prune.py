@@ -1,51 +1,53 @@
-"""`kedro sage tag` and `prune`: which runs are kept, and what of the others may go."""
+"""`kedro sage tag` and `prune`: names for runs to keep, and removal of what no kept run needs."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from kedro.framework.cli.utils import env_option
 
+from sage_dialog.commands.console import format_bytes, table
+from sage_dialog.commands.project import Project
 from sage_dialog.commands.replay import FOLDER
-from sage_dialog.commands.runs import as_json, one_run, runs_in, table
-from sage_dialog.hooks import shown
+from sage_dialog.commands.runs import json_option, load_record, open_runs
+from sage_dialog.core.paths import display_path
 
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
-    from kedro.io import CatalogProtocol
 
-    from sage_dialog.lineage.pruning import Plan, Versions
+    from sage_dialog.lineage.pruning import PrunePlan, Removal, VersionFolder
     from sage_dialog.llm.response_cache import ResponseCache
 
-KEPT = 3
+DEFAULT_KEEP = 3
 
 
 @click.command()
 @click.argument("run")
 @click.argument("name", required=False)
-@click.option("--remove", is_flag=True, help="take the name away instead: `kedro sage tag --remove NAME`")
+@click.option("--remove", is_flag=True, help="remove a tag: `kedro sage tag --remove NAME`")
 @env_option
 @click.pass_obj
 def tag(metadata: ProjectMetadata, run: str, name: str | None, remove: bool, env: str | None) -> None:
-    """Gives RUN a NAME of yours. Other commands take it, and `prune` keeps whatever a tagged run read or wrote.
+    """Give RUN the tag NAME. Other commands accept it, and `prune` keeps the inputs and outputs of tagged runs.
 
-    RUN is its name, a beginning of it that no other run has, `latest`, or another tag of it.
+    RUN is an id, a unique beginning of one, `latest`, or another tag.
     """
     from sage_dialog.lineage.records import NoSuchRunError
 
-    folder = runs_in(metadata, env)
+    folder = open_runs(metadata, env)
     try:
         if remove:
-            click.echo(f"{name or run} is no name of {folder.untag(name or run)} any more")
+            click.echo(f"{name or run} is no longer a tag of {folder.untag(name or run)}")
             return
         if name is None:
-            raise click.UsageError("Say which NAME the run gets: `kedro sage tag RUN NAME`.")
-        record = one_run(folder, run)
+            raise click.UsageError("The tag is missing: `kedro sage tag RUN NAME`.")
+        record = load_record(folder, run)
         folder.tag(record.run, name)
     except (NoSuchRunError, ValueError) as error:
         raise click.ClickException(str(error)) from None
@@ -54,7 +56,7 @@ def tag(metadata: ProjectMetadata, run: str, name: str | None, remove: bool, env
 
 @click.command()
 @click.option(
-    "--keep", default=KEPT, show_default=True, type=click.IntRange(1), help="versions of each dataset, and runs"
+    "--keep", default=DEFAULT_KEEP, show_default=True, type=click.IntRange(1), help="versions of each dataset, and runs"
 )
 @click.option(
     "--scratch",
@@ -62,147 +64,134 @@ def tag(metadata: ProjectMetadata, run: str, name: str | None, remove: bool, env
     default=7.0,
     show_default=True,
     type=click.FloatRange(0),
-    help="days for which unfinished work must not have been touched, to go",
+    help="days after which untouched unfinished work is removed",
 )
 @click.option(
-    "--response cache", "reply_days", type=click.FloatRange(0),
-    help="also forget replies of language models older than so many days; without it none are",
-)  # fmt: skip
-@click.option("--yes", is_flag=True, help="do not ask")
-@as_json
+    "--response-cache",
+    "response_days",
+    type=click.FloatRange(0),
+    help="also remove responses of language models older than this many days; without it none are removed",
+)
+@click.option("--yes", is_flag=True, help="do not ask for confirmation")
+@json_option
 @env_option
 @click.pass_obj
 def prune(
     metadata: ProjectMetadata,
     keep: int,
     work_days: float,
-    reply_days: float | None,
+    response_days: float | None,
     yes: bool,
     as_json: bool,
     env: str | None,
 ) -> None:
-    """Removes old versions, what replays made, records of runs of which nothing is left, and orphaned work.
+    """Remove old versions, replayed outputs, records without remaining versions, and orphaned work.
 
-    Shows what goes, and asks.
+    Lists what would be removed, and asks for confirmation.
 
-    What stays: the last versions of each dataset; what the last runs, tagged runs, and runs under way have read or
-    written; and everything that any of these was made from. Work in the scratch folder, and what replays made, stay
-    while a run is under way.
+    Kept are the last versions of each dataset, the inputs and outputs of the last runs, of tagged runs and of running
+    runs, and everything that any of these was made from. Unfinished work and replayed outputs are kept while a run is
+    running.
 
     With --json nothing is removed unless --yes is given, too.
     """
-    from kedro.framework.session import KedroSession
-
     from sage_dialog.lineage import pruning
     from sage_dialog.lineage.records import NoSuchRunError
 
-    folder = runs_in(metadata, env)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        session = KedroSession.create(project_path=metadata.project_path, env=env, save_on_close=False)
-        catalog = session.load_context().catalog
-        scratch = Path(catalog.load("params:scratch"))
-        replays = folder.path.parent / FOLDER
+        project = Project(metadata, env)
+        scratch = Path(project.catalog.load("params:scratch"))
+        runs, replays = project.runs, project.data / FOLDER
         try:
-            plan = pruning.plan(folder, local_versions(catalog), keep, scratch, work_days, replays)
+            plan = pruning.plan_prune(runs, version_folders(project), keep, scratch, work_days, replays)
         except NoSuchRunError as error:
             raise click.ClickException(str(error)) from None
-    response_cache = _response_cache(catalog) if reply_days is not None else None
-    replies = response_cache.keys_older_than(reply_days or 0.0) if response_cache else []
+    response_cache = _response_cache(project) if response_days is not None else None
+    responses = response_cache.keys_older_than(response_days or 0.0) if response_cache else []
     if as_json:
-        click.echo(json.dumps(_as_json(plan, replies), indent=1))
+        click.echo(json.dumps(_to_json(plan, responses), indent=1))
     else:
-        _show(plan, replies, scratch)
-    if not (any(plan) or replies):
-        return
-    if as_json and not yes:
+        _print_plan(plan, responses, scratch)
+    if not (any(plan) or responses) or (as_json and not yes):
         return
     if not yes:
         click.confirm("Go on?", abort=True)
-    removed = list(pruning.remove(plan, folder))
-    if response_cache and replies:
-        response_cache.drop(keys=replies)
+    removed = list(pruning.remove(plan, runs))
+    if response_cache and responses:
+        response_cache.drop(keys=responses)
     if not as_json:
-        kept = "; what a run that has begun since needs stays" if len(removed) < len(list(plan)) else ""
-        click.echo(f"removed: {len(removed)}, {bytes_in_words(sum(going.bytes for going in removed))}{kept}")
+        kept = "; the inputs of a run that started since were kept" if len(removed) < len(list(plan)) else ""
+        click.echo(f"removed: {len(removed)}, {format_bytes(sum(removal.bytes for removal in removed))}{kept}")
 
 
-def local_versions(catalog: CatalogProtocol) -> dict[str, Versions]:
-    """Where the datasets of the project's pipelines and catalog have their versions, of those on a local disk."""
-    from sage_dialog.datasets.versions import WholeVersions
-    from sage_dialog.lineage.pruning import Versions
-    from sage_dialog.pipeline_registry import register_pipelines
+def version_folders(project: Project) -> dict[str, VersionFolder]:
+    """Return the local version folders of the datasets in the pipelines and the catalog."""
+    from kedro.framework.project import pipelines
 
-    named = {name for pipeline in register_pipelines().values() for name in pipeline.datasets()} | set(catalog)
-    found = {}
-    for name in sorted(name for name in named if not name.startswith("params:") and name != "parameters"):
-        dataset = catalog.get(name)
-        if isinstance(dataset, WholeVersions) and dataset._version and getattr(dataset, "_local", True):
-            found[name] = Versions(Path(dataset._filepath), dataset.fault)
-    return found
+    from sage_dialog.hooks.recording import is_parameter
+    from sage_dialog.lineage.pruning import VersionFolder
 
-
-def bytes_in_words(number: float) -> str:
-    """As disks are sold: 1 MB is a million bytes."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:,.1f} TB"
-
-
-def _response_cache(catalog: CatalogProtocol) -> ResponseCache | None:
-    path = Path(catalog.load("params:llm")["response_cache"])
-    if not path.exists():
-        return None
-    from sage_dialog.llm.response_cache import ResponseCache
-
-    return ResponseCache(path)
-
-
-def _as_json(plan: Plan, replies: list[str]) -> dict[str, Any]:
-    def of(goings: Any) -> list[dict[str, Any]]:
-        return [{**going._asdict(), "path": str(going.path)} for going in goings]
-
+    names = {name for pipeline in pipelines.values() for name in pipeline.datasets()} | set(project.catalog)
+    entries = {name: project.versioned(name) for name in sorted(names) if not is_parameter(name)}
     return {
-        "versions": of(plan.versions),
-        "leftovers": of(plan.leftovers),
-        "work": of(plan.work),
-        "replays": of(plan.replays),
-        "records": of(plan.records),
-        "under_way": list(plan.under_way),
-        "bytes": plan.bytes,
-        "replies": len(replies),
+        name: VersionFolder(entry.versions_folder, entry.fault)
+        for name, entry in entries.items()
+        if entry and entry.versions_folder
     }
 
 
-def _show(plan: Plan, replies: list[str], scratch: Path) -> None:
+def _response_cache(project: Project) -> ResponseCache | None:
+    from sage_dialog.llm.response_cache import ResponseCache
+
+    path = Path(project.llm.response_cache)
+    return ResponseCache(path) if path.exists() else None
+
+
+def _to_json(plan: PrunePlan, responses: list[str]) -> dict[str, Any]:
+    def rows(removals: Iterable[Removal]) -> list[dict[str, Any]]:
+        return [{**removal._asdict(), "path": str(removal.path)} for removal in removals]
+
+    return {
+        "versions": rows(plan.versions),
+        "leftovers": rows(plan.leftovers),
+        "work": rows(plan.work),
+        "replays": rows(plan.replays),
+        "records": rows(plan.records),
+        "running": list(plan.running),
+        "bytes": plan.bytes,
+        "responses": len(responses),
+    }
+
+
+def _print_plan(plan: PrunePlan, responses: list[str], scratch: Path) -> None:
     from rich.console import Console
 
     console = Console()
-    for run in plan.under_way:
+    for run in plan.running:
         console.print(
-            f"{run} is under way, here or on another machine: nothing of it goes, nor any unfinished work, nor replays."
+            f"{run} is running, here or on another machine: its versions, unfinished work and replays are kept."
         )
-    if not (any(plan) or replies):
-        console.print("Nothing goes.")
+    if not (any(plan) or responses):
+        console.print("Nothing to remove.")
         return
-    groups: dict[tuple[str, str], list[int]] = {}
-    for going in plan.versions:
-        groups.setdefault((going.dataset, "versions"), []).append(going.bytes)
-    for going in plan.work:
-        groups.setdefault((str(going.path.relative_to(scratch).parts[0]), "pieces of unfinished work"), []).append(
-            going.bytes
-        )
-    for going in plan.leftovers:
-        groups.setdefault((str(shown(going.path)), "left by a kill"), []).append(going.bytes)
-    for going in plan.replays:
-        groups.setdefault(("what they made, by run", "replays"), []).append(going.bytes)
-    for going in plan.records:
-        groups.setdefault(("of runs of which nothing is left", "records"), []).append(going.bytes)
-    rows = [
-        (f"{len(sizes):,}", bytes_in_words(sum(sizes)), f"{what}: {name}") for (name, what), sizes in groups.items()
-    ]
-    if replies:
-        rows.append((f"{len(replies):,}", "", "replies of language models, paid for again when they are needed"))
-    rows.append((f"{len(list(plan)):,}", bytes_in_words(plan.bytes), "together"))
-    console.print(table("What goes", ("how many", "bytes", "what"), rows))
+    sizes: dict[str, list[int]] = {}
+    for label, size in _labelled_sizes(plan, scratch):
+        sizes.setdefault(label, []).append(size)
+    rows = [(f"{len(each):,}", format_bytes(sum(each)), label) for label, each in sizes.items()]
+    if responses:
+        rows.append((f"{len(responses):,}", "", "responses of language models, paid for again when needed"))
+    rows.append((f"{len(list(plan)):,}", format_bytes(plan.bytes), "in total"))
+    console.print(table("To be removed", ("count", "bytes", "what"), rows))
+
+
+def _labelled_sizes(plan: PrunePlan, scratch: Path) -> Iterator[tuple[str, int]]:
+    for removal in plan.versions:
+        yield f"versions: {removal.dataset}", removal.bytes
+    for removal in plan.work:
+        yield f"unfinished work: {removal.path.relative_to(scratch).parts[0]}", removal.bytes
+    for removal in plan.leftovers:
+        yield f"left by a kill: {display_path(removal.path)}", removal.bytes
+    for removal in plan.replays:
+        yield "replays: outputs, by run", removal.bytes
+    for removal in plan.records:
+        yield "records: of runs without remaining versions", removal.bytes

@@ -1,4 +1,4 @@
-"""`kedro sage replay`: a run again on the same inputs, and whether the same came out (docs/reruns.md)."""
+"""`kedro sage replay`: repeat a run on its recorded inputs and compare the outputs (docs/reruns.md)."""
 
 from __future__ import annotations
 
@@ -7,59 +7,55 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from kedro.framework.cli.utils import _split_params, env_option
+from kedro.framework.cli.utils import env_option
 from kedro.framework.hooks import hook_impl
 
-from sage_dialog.commands.project_state import Project, Trouble, in_trouble
-from sage_dialog.hooks import shown
-from sage_dialog.lineage.replay_plan import Again, CannotReplayError, again, merged, overrides, surroundings
-from sage_dialog.lineage.staleness import DECIDE_NOTHING, differences, other_files
-from sage_dialog.lineage.staleness import shown as value
+from sage_dialog.commands.project import CommandError, Project, command_errors
+from sage_dialog.commands.runs import json_option, open_runs
+from sage_dialog.commands.status import params_option
+from sage_dialog.core.paths import display_path
 
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
     from kedro.io import DataCatalog
     from kedro.pipeline import Pipeline
 
-    from sage_dialog.lineage.compare import Difference
+    from sage_dialog.lineage.output_diff import Difference
     from sage_dialog.lineage.records import RunRecord
 
 FOLDER = "replays"
-"""In the data folder: what replays made, laid out as that folder is, by the run that they repeat."""
+"""The folder of replayed outputs in the data folder: a copy of its layout for each run that was replayed."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether a replay has made of an output what the run had made, and where not."""
+class Comparison:
+    """An output of a replay compared with that of the run.
+
+    Attributes:
+        difference: the first difference; None where there is none, or where the original is gone.
+        kept: the path of the replayed output, if it was kept.
+    """
 
     dataset: str
     identical: bool
     difference: Difference | None
     kept: Path | None
 
-    @property
-    def words(self) -> str:
-        """The first difference, or why it cannot be told."""
-        if self.identical:
-            return ""
-        return str(self.difference) if self.difference else "what it was is not there any more, only its sha256"
-
 
 @click.command()
 @click.argument("run")
-@env_option(help="where the run is looked for; it is repeated in its own environment")
-@click.option("--node", "nodes", multiple=True, help="only this node of the run, or this namespace; may be given again")
-@click.option("--params", default="", callback=_split_params, help="KEY=VALUE,… that are to be other than they were")
-@click.option("--changed-data", is_flag=True, help="go on although raw data is not what it was")
-@click.option("--keep", is_flag=True, help="keep what came out identical, too")
-@click.option("--yes", is_flag=True, help="do not ask")
-@click.option("--json", "as_json", is_flag=True, help="for scripts; with --yes")
+@env_option(help="environment whose records are searched; the run is repeated in its own")
+@click.option("--node", "nodes", multiple=True, help="replay only this node or namespace; can be repeated")
+@params_option
+@click.option("--changed-data", is_flag=True, help="go on although raw data has changed")
+@click.option("--keep", is_flag=True, help="keep identical outputs, too")
+@click.option("--yes", is_flag=True, help="do not ask for confirmation")
+@json_option
 @click.pass_obj
 def replay(
     metadata: ProjectMetadata,
@@ -72,227 +68,217 @@ def replay(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Runs RUN again on the very inputs and parameters that it had, and compares what comes out.
+    """Repeat RUN on its recorded inputs and parameters, and compare the outputs.
 
-    RUN is a run's name, a beginning of it, a tag, or `latest`. What is not as it was (code, packages, roles,
-    parameters) is named before anything runs. What comes out lies in data/replays, as a version of its own: the latest
-    versions stay what they are, and nothing becomes stale. What is identical is removed again.
+    RUN is an id, a unique beginning of one, a tag, or `latest`. Changes since the run (code, packages, roles,
+    parameters) are listed first. Outputs are written to data/replays as new versions: the latest versions stay the
+    latest, and nothing becomes stale. Identical outputs are removed afterwards.
 
-    Exit code: 0 if all is identical, 1 if something differs, 2 if it could not run.
+    Exit code: 0 if all outputs are identical, 1 if some differ, 2 if the replay failed.
     """
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), in_trouble():
-        record = _record(metadata, env, run)
-        prepared = _Replay(metadata, record, nodes, params)
-        if prepared.again.changed and not changed_data:
-            what = "\n".join(f"  {words}" for words in prepared.again.changed)
-            raise Trouble(
-                f"Raw data is not what it was, nothing was run:\n{what}\n--changed-data goes on with what it is."
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), command_errors():
+        prepared = _Replay(metadata, _load_original(metadata, env, run), nodes, params)
+        if prepared.plan.changed_data and not changed_data:
+            changes = "\n".join(f"  {change}" for change in prepared.plan.changed_data)
+            raise CommandError(
+                f"Raw data has changed; the run was not started:\n{changes}\n--changed-data uses the current data."
             )
-        _tell(prepared)
+        prepared.print()
         if not yes:
             click.confirm("Run it?", abort=True, err=as_json)
-        verdicts = prepared.run(keep)
+        comparisons = prepared.run(keep)
     if as_json:
-        click.echo(json.dumps(_as_json(prepared, verdicts), indent=1))
+        result = {
+            "run": prepared.record.run,
+            "replay": prepared.name,
+            "changes": prepared.changes,
+            "outputs": [asdict(one) | {"kept": str(one.kept) if one.kept else None} for one in comparisons],
+        }
+        click.echo(json.dumps(result, indent=1))
     else:
-        _show(verdicts)
-    sys.exit(not all(verdict.identical for verdict in verdicts))
+        _print_comparisons(comparisons)
+    sys.exit(not all(one.identical for one in comparisons))
 
 
-def _record(metadata: ProjectMetadata, env: str | None, run: str) -> RunRecord:
-    from sage_dialog.hooks.run_record import runs_at
-
-    runs = runs_at(Path(metadata.project_path), env)
-    record = runs.read(run)
-    if record.replay_of:  # such as the latest, after a replay
-        record = runs.read(record.replay_of)
-    if record.fate == "running":
-        raise Trouble(f"Run {record.run} is under way.")
+def _load_original(metadata: ProjectMetadata, env: str | None, run: str) -> RunRecord:
+    """Return the record of a run, or for a replay, of the run that it repeats."""
+    runs = open_runs(metadata, env)
+    record = runs.load(run)
+    if record.replay_of:
+        record = runs.load(record.replay_of)
+    if record.status == "running":
+        raise CommandError(f"Run {record.run} is still running.")
     return record
 
 
 class _Replay:
-    """One run to be repeated, with everything that is known before."""
+    """A planned replay."""
 
     def __init__(
         self, metadata: ProjectMetadata, record: RunRecord, nodes: Sequence[str], params: Mapping[str, Any]
     ) -> None:
-        from sage_dialog.lineage.environment import git_of, machine, packages, python
+        from sage_dialog.hooks.recording import DISTRIBUTION
+        from sage_dialog.lineage.environment import git_state, machine, package_versions, python_version
+        from sage_dialog.lineage.formatting import format_value, tree_differences
+        from sage_dialog.lineage.replay_plan import (
+            CannotReplayError,
+            environment_changes,
+            merge_trees,
+            parameter_overrides,
+            plan_replay,
+        )
 
         self._metadata = metadata
         self.record = record
-        self.given = merged(overrides(record.parameters, Project(metadata, record.environment).parameters), params)
-        self.project = Project(metadata, record.environment, self.given)
+        current = Project(metadata, record.environment).recorded_parameters
+        overrides = parameter_overrides(record.parameters, current, Project.unaffecting)
+        self._params = merge_trees(overrides, params)
+        self.project = Project(metadata, record.environment, self._params)
         try:
-            self.again: Again = again(record, self.project, nodes)
+            self.plan = plan_replay(record, self.project, nodes)
         except CannotReplayError as error:
-            raise Trouble(f"Run {record.run} cannot be repeated: {error}") from None
-        self.area = self.project.data / FOLDER / record.run
-        self.named = [
-            *surroundings(record, git_of(self.project.path), python(), machine(), packages()),
-            *self.again.changed,
-            *self.again.named,
+            raise CommandError(f"Run {record.run} cannot be replayed: {error}") from None
+        self._area = self.project.data / FOLDER / record.run
+        git, packages = git_state(self.project.path), package_versions(DISTRIBUTION)
+        parameters = tree_differences(record.parameters, self.project.recorded_parameters)
+        self.changes = [
+            *environment_changes(record, git, python_version(), machine(), packages),
+            *self.plan.changed_data,
+            *self.plan.changes,
             *(
-                f"parameter {key}: was {value(was)}, is {value(now)}"
-                for key, was, now in differences(record.parameters, self.project.parameters)
-                if key.partition(".")[0] not in DECIDE_NOTHING
+                f"parameter {key}: was {format_value(was)}, is {format_value(now)}"
+                for key, was, now in parameters
+                if key.partition(".")[0] not in Project.unaffecting
             ),
         ]
         self.name = ""
 
-    def run(self, keep: bool) -> list[Verdict]:
-        """Raises Trouble if the run ends with an error."""
+    def print(self) -> None:
+        """Print the plan."""
+        click.echo(
+            f"Replay of run {self.record.run} ({', '.join(self.record.selection.pipelines)}): "
+            f"{len(self.plan.nodes)} nodes, {len(self.plan.pins)} inputs at their recorded versions."
+        )
+        if self.changes:
+            click.echo("Changed since the run:")
+            for change in self.changes:
+                click.echo(f"  {change}")
+
+    def run(self, keep: bool) -> list[Comparison]:
+        """Run and compare. Raises CommandError if the run fails."""
         from kedro import runner
         from kedro.framework.session import KedroSession
 
         from sage_dialog.hooks.run_record import REPLAY_OF
 
-        # What the run read together, the replay may read together, too.
-        given = {**self.given, "scratch": str(self.area / "scratch"), "mix_versions": True}
+        # A mix of versions that the run was allowed to read is allowed again.
+        params = {**self._params, "scratch": str(self._area / "scratch"), "mix_versions": True}
         token = REPLAY_OF.set(self.record.run)
         try:
             with KedroSession.create(
-                project_path=self._metadata.project_path, env=self.record.environment, runtime_params=given
+                project_path=self._metadata.project_path, env=self.record.environment, runtime_params=params
             ) as session:
                 assert isinstance(session, KedroSession)
-                session._hook_manager.register(_Aside(self.project.data, self.area))
+                session._hook_manager.register(_RedirectOutputs(self.project.data, self._area))
                 self.name = session.session_id
                 session.run(
                     pipeline_names=list(self.record.selection.pipelines),
-                    node_names=[node.name for node in self.again.nodes],
-                    load_versions=dict(self.again.pins),
+                    node_names=[node.name for node in self.plan.nodes],
+                    load_versions=dict(self.plan.pins),
                     runner=getattr(runner, self.record.selection.runner)(),
                 )
         except click.ClickException:
             raise
         except Exception as error:
-            raise Trouble(f"The replay ended with an error: {error}") from error
+            raise CommandError(f"The replay failed: {error}") from error
         finally:
             REPLAY_OF.reset(token)
-        others = [other for other in self.project.runs.under_way() if other.replay_of == self.record.run]
-        if not others:  # they work there, too
-            shutil.rmtree(self.area / "scratch", ignore_errors=True)
-        return self._verdicts(keep)
+        if not any(other.replay_of == self.record.run for other in self.project.runs.running()):
+            shutil.rmtree(self._area / "scratch", ignore_errors=True)
+        replayed = self.project.runs.load(self.name)
+        return [self._compare(dataset, replayed, keep) for dataset in self.plan.outputs]
 
-    def _verdicts(self, keep: bool) -> list[Verdict]:
-        from sage_dialog.lineage.compare import first_difference
+    def _compare(self, dataset: str, replayed: RunRecord, keep: bool) -> Comparison:
+        from sage_dialog.lineage.output_diff import first_difference
 
-        made = self.project.runs.read(self.name)
-        verdicts = []
-        for dataset in self.again.outputs:
-            before, after = self.record.writes[dataset], made.writes[dataset]
-            then, now = self._paths(dataset)
-            same = before.sha256 == after.sha256
-            there = not same and self._is_as_it_was(dataset)
-            difference = first_difference(then, now) if there else None
-            identical = same or (there and difference is None)  # the same rows may lie in other bytes
-            if identical and not keep:
-                _remove(now, self.area)
-            verdicts.append(Verdict(dataset, identical, difference, now if now.exists() else None))
-        return verdicts
+        identical, difference = self.record.writes[dataset].sha256 == replayed.writes[dataset].sha256, None
+        before, after = self._paths(dataset)
+        if not identical and self._original_exists(dataset):
+            difference = first_difference(before, after)
+            identical = difference is None  # equal rows in different bytes
+        if identical and not keep:
+            _remove(after, self._area)
+        return Comparison(dataset, identical, difference, after if after.exists() else None)
 
-    def _is_as_it_was(self, dataset: str) -> bool:
-        """Whether what the run made is there still."""
+    def _original_exists(self, dataset: str) -> bool:
+        """Return whether the output of the run exists unaltered."""
+        from sage_dialog.lineage.staleness import changed_files
+
         written = self.record.writes[dataset]
         if written.version is None:
-            return not other_files(written.files, self.project.read(dataset).files)
+            return not changed_files(written.files, self.project.read(dataset).files)
         try:
             return self.project.content(dataset, written.version).sha256 == written.sha256
         except (OSError, ValueError):
             return False
 
     def _paths(self, dataset: str) -> tuple[Path, Path]:
-        """Where the run has put an output, and where the replay has."""
-        entry = self.project.versioned(dataset)
-        if entry is None:
-            folder = Path(self.project.catalog[dataset].folder)
-            return folder, Path(aside(str(folder), self.project.data, self.area))
-        then = Path(entry._get_versioned_path(str(self.record.writes[dataset].version)))
-        moved = PurePosixPath(aside(str(entry._filepath), self.project.data, self.area))
-        return then, Path(moved / self.name / moved.name)
+        """Return the paths of an output of the run and of the replay."""
+        version = self.record.writes[dataset].version
+        entry = self.project.catalog[dataset]
+        moved = entry.at_folder(self.project.data, self._area)
+        if version is None:
+            return entry.folder, moved.folder
+        name = entry.versions_folder.name
+        return entry.versions_folder / version / name, moved.versions_folder / self.name / name
 
 
-class _Aside:
-    """Lets a run write elsewhere than the run that it repeats, so that what is the latest stays so."""
+class _RedirectOutputs:
+    """A hook that moves the outputs of a run to another folder, so that the latest versions stay the latest."""
 
     def __init__(self, data: Path, area: Path) -> None:
         self._data, self._area = data, area
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        from sage_dialog.datasets.raw_folder import RawFolder
-        from sage_dialog.datasets.versions import WholeVersions
+        from kedro.io import DatasetError
+
+        from sage_dialog.datasets.protocol import TrackedDataset
 
         for name in sorted(pipeline.all_outputs()):
             entry = catalog.get(name)
-            if isinstance(entry, WholeVersions):
-                if not getattr(entry, "_local", True):
-                    raise Trouble(f"{name} lies in {entry._filepath}; a replay can write to local folders only.")
-                entry._filepath = PurePosixPath(aside(str(entry._filepath), self._data, self._area))
-            elif isinstance(entry, RawFolder):
-                entry.folder = Path(aside(str(entry.folder), self._data, self._area))
+            if isinstance(entry, TrackedDataset):
+                try:
+                    moved = entry.at_folder(self._data, self._area)
+                except DatasetError as error:
+                    raise CommandError(f"{name} cannot be replayed: {error}") from None
+                vars(entry).update(vars(moved))  # in place: Kedro logs a warning for an entry that is replaced
 
 
-def aside(path: str, data: Path, area: Path) -> str:
-    """The place in the area of a replay for what lies at `path`."""
-    inner = Path(path).relative_to(data) if Path(path).is_relative_to(data) else Path(Path(path).name)
-    return (area / inner).as_posix()
-
-
-def _remove(made: Path, area: Path) -> None:
-    """What a replay has made, and folders that are empty then."""
-    if made.is_dir():
-        shutil.rmtree(made)
+def _remove(path: Path, area: Path) -> None:
+    """Remove a replayed output, and folders that are empty then."""
+    if path.is_dir():
+        shutil.rmtree(path)
     else:
-        made.unlink()
-    with suppress(OSError):
-        for folder in made.parents:
+        path.unlink()
+    with contextlib.suppress(OSError):
+        for folder in path.parents:
             if not folder.is_relative_to(area):
                 break
             folder.rmdir()
 
 
-def _tell(prepared: _Replay) -> None:
-    record = prepared.record
-    click.echo(
-        f"Run {record.run} of {', '.join(record.selection.pipelines)} again, nodes: {len(prepared.again.nodes)}, "
-        f"inputs at their versions of then: {len(prepared.again.pins)}."
-    )
-    if prepared.named:
-        click.echo("Not as it was:")
-        for words in prepared.named:
-            click.echo(f"  {words}")
-
-
-def _show(verdicts: Sequence[Verdict]) -> None:
+def _print_comparisons(comparisons: Sequence[Comparison]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console, width = Console(), max(len(verdict.dataset) for verdict in verdicts)
-    for verdict in verdicts:
-        line = Text(verdict.dataset.ljust(width + 2))
-        line.append(*("identical", "green") if verdict.identical else ("different", "bold red"))
+    console, width = Console(), max(len(one.dataset) for one in comparisons)
+    for one in comparisons:
+        line = Text(one.dataset.ljust(width + 2))
+        line.append(*("identical", "green") if one.identical else ("different", "bold red"))
         console.print(line, soft_wrap=True)
-        for words in (verdict.words, f"made now: {shown(verdict.kept)}" if verdict.kept else ""):
-            if words:
-                console.print(Text(f"    {words}"), soft_wrap=True)
-    number = sum(verdict.identical for verdict in verdicts)
-    console.print(f"{number} of {len(verdicts)} identical.", highlight=False)
-
-
-def _as_json(prepared: _Replay, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    def told(verdict: Verdict) -> dict[str, Any]:
-        found = verdict.difference
-        return {
-            "dataset": verdict.dataset,
-            "identical": verdict.identical,
-            "difference": vars(found) if found else None,
-            "kept": str(verdict.kept) if verdict.kept else None,
-        }
-
-    return {
-        "run": prepared.record.run,
-        "replay": prepared.name,
-        "not_as_it_was": prepared.named,
-        "outputs": [told(verdict) for verdict in verdicts],
-    }
+        if not one.identical:
+            console.print(Text(f"    {one.difference or 'the original no longer exists: compared by sha256'}"))
+        if one.kept:
+            console.print(Text(f"    replayed: {display_path(one.kept)}"), soft_wrap=True)
+    console.print(f"{sum(one.identical for one in comparisons)} of {len(comparisons)} identical.", highlight=False)

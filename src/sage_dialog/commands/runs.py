@@ -1,165 +1,162 @@
-"""`kedro sage runs`, `show` and `diff`: what was run, what it read and wrote, and what two runs have otherwise."""
+"""`kedro sage runs`, `show` and `diff`: the recorded runs, one run in detail, and two runs compared."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 from kedro.framework.cli.utils import env_option
 
+from sage_dialog.commands.console import format_duration, format_first, table
+
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
-    from rich.console import Group
 
-    from sage_dialog.lineage.differences import Difference
-    from sage_dialog.lineage.records import Read, RunFolder, RunRecord
+    from sage_dialog.lineage.record_diff import Difference
+    from sage_dialog.lineage.records import InputRecord, RunFolder, RunRecord
 
 LATEST = 20
 
-as_json = click.option("--json", "as_json", is_flag=True, help="as JSON, for scripts")
+json_option = click.option("--json", "as_json", is_flag=True, help="print JSON, for scripts")
 
 
 @click.command()
-@click.option("--all", "everything", is_flag=True, help=f"all runs, not only the latest {LATEST}")
-@as_json
+@click.option("--all", "show_all", is_flag=True, help=f"list all runs, not only the latest {LATEST}")
+@json_option
 @env_option
 @click.pass_obj
-def runs(metadata: ProjectMetadata, everything: bool, as_json: bool, env: str | None) -> None:
-    """The latest runs: when, how long, what became of them, and what was run.
+def runs(metadata: ProjectMetadata, show_all: bool, as_json: bool, env: str | None) -> None:
+    """List the latest runs: start, duration, outcome, selection.
 
-    A run is done, failed, stopped (by a cap, a server, Ctrl-C), killed (its process is gone), running, or unknown: it
-    may be under way on another machine.
+    Outcomes: done, failed, stopped (by a cap, a server, Ctrl-C), killed (the process is gone), running, and unknown
+    (the run may be running on another machine).
     """
-    folder = runs_in(metadata, env)
+    folder = open_runs(metadata, env)
     names = folder.names()
     tags = _tags_by_run(folder)
-    chosen = names if everything else names[:LATEST]
+    chosen = names if show_all else names[:LATEST]
     found = ((run, folder.find(run)) for run in chosen)
     if as_json:
         for run, record in found:
-            click.echo(json.dumps(_in_short(record, tags) if record else {"run": run, "outcome": "unreadable"}))
+            click.echo(json.dumps(_summary(record, tags) if record else {"run": run, "outcome": "unreadable"}))
         return
     if not names:
-        click.echo("No run is recorded yet. `kedro run --pipelines demo` makes one, with a generated world.")
+        click.echo("No runs are recorded yet. Run `kedro run --pipelines demo`, which works on generated data.")
         return
-    from rich.console import Console
-
-    console = Console()
-    console.print(_runs_table(found, tags))
+    rows = []
+    for run, record in found:
+        if record is None:
+            rows.append((run, "", "unreadable", "", ""))
+        else:
+            selection, labels = format_selection(record), ", ".join(tags.get(run, []))
+            rows.append((run, _duration(record), record.status, selection, labels))
+    console = _console()
+    console.print(table("Runs, the latest first (UTC)", ("run", "took", "outcome", "what was run", "tags"), rows))
     if len(names) > len(chosen):
-        console.print(f"{len(names) - len(chosen):,} earlier ones: --all", style="dim")
+        console.print(f"{len(names) - len(chosen):,} earlier runs: --all", style="dim")
 
 
 @click.command()
 @click.argument("run", default="latest")
-@as_json
+@json_option
 @env_option
 @click.pass_obj
 def show(metadata: ProjectMetadata, run: str, as_json: bool, env: str | None) -> None:
-    """What a run did: its inputs with their versions, its outputs with their digests, code, packages, cost.
+    """Show a run: inputs and outputs with versions and digests, changed parameters, code, packages, cost.
 
-    RUN is its name, a beginning of it that no other run has, `latest` (the default), or a tag.
+    RUN is an id, a unique beginning of one, `latest` (the default), or a tag.
     """
-    folder = runs_in(metadata, env)
-    record = one_run(folder, run)
+    folder = open_runs(metadata, env)
+    record = load_record(folder, run)
     tags = _tags_by_run(folder).get(record.run, [])
     if as_json:
-        click.echo(json.dumps(record.model_dump(mode="json") | {"fate": record.fate, "tags": tags}, indent=1))
+        click.echo(json.dumps(record.model_dump(mode="json") | {"status": record.status, "tags": tags}, indent=1))
         return
-    from rich.console import Console
-
-    console = Console()
-    for part in _sections(record, tags, _configured(metadata, record.environment)):
+    console = _console()
+    for part in _sections(record, tags, _configured_parameters(metadata, record.environment)):
         console.print(part)
 
 
 @click.command()
 @click.argument("first")
 @click.argument("second", default="latest")
-@as_json
+@json_option
 @env_option
 @click.pass_context
 def diff(context: click.Context, first: str, second: str, as_json: bool, env: str | None) -> None:
-    """What two runs have otherwise: parameters, inputs by content, code by definition, packages, outputs.
+    """Compare two runs: parameters, inputs by content, code by definition, packages, outputs.
 
-    FIRST and SECOND are names, beginnings of names that no other run has, `latest` (the default of SECOND), or tags.
+    FIRST and SECOND are ids, unique beginnings of ids, `latest` (the default of SECOND), or tags.
 
-    Ends with 0 where nothing differs, 1 where something does, 2 where it cannot be told: a run is not there, or the
-    content of an input is not known.
+    Exit code: 0 if nothing differs, 1 if something does, 2 if it is unknown: a run does not exist, or the content of
+    an input was not recorded.
     """
-    from sage_dialog.lineage.differences import differences
+    from sage_dialog.lineage.record_diff import record_differences
 
-    folder = runs_in(context.obj, env)
+    folder = open_runs(context.obj, env)
     try:
-        one, other = (one_run(folder, run) for run in (first, second))
+        one, other = (load_record(folder, run) for run in (first, second))
     except click.ClickException as error:
         error.show()
         context.exit(2)
-    found = differences(one, other)
+    found = record_differences(one, other)
     if as_json:
-        click.echo(
-            json.dumps(
-                {"first": one.run, "second": other.run, "differences": [each._asdict() for each in found]}, indent=1
-            )
-        )
+        differences = [each._asdict() for each in found]
+        click.echo(json.dumps({"first": one.run, "second": other.run, "differences": differences}, indent=1))
     else:
-        from rich.console import Console
-
-        console = Console()
-        for part in _differences(one, other, found):
+        console = _console()
+        for part in _difference_tables(one, other, found):
             console.print(part)
     context.exit(1 if any(each.certain for each in found) else 2 if found else 0)
 
 
-def runs_in(metadata: ProjectMetadata, env: str | None) -> RunFolder:
-    """The records of the project that the command was called in."""
-    from sage_dialog.hooks.run_record import runs_at
+def open_runs(metadata: ProjectMetadata, env: str | None) -> RunFolder:
+    """Return the run records of the project."""
+    from sage_dialog.hooks.recording import run_folder_of_env
 
-    return runs_at(metadata.project_path, env)
+    return run_folder_of_env(metadata.project_path, env)
 
 
-def one_run(folder: RunFolder, run: str) -> RunRecord:
-    """Raises click.ClickException with what there is where no run goes by this name."""
+def load_record(folder: RunFolder, run: str) -> RunRecord:
+    """Return a run record. Raises click.ClickException if there is none."""
     from sage_dialog.lineage.records import NoSuchRunError
 
     try:
-        return folder.read(run)
+        return folder.load(run)
     except NoSuchRunError as error:
         raise click.ClickException(str(error)) from None
 
 
-def in_words(record: RunRecord) -> str:
-    """What was run, as `kedro run` would be told."""
-    asked = record.selection
-    parts = [", ".join(asked.pipelines).replace("__default__", "all stages")]
+def format_selection(record: RunRecord) -> str:
+    """Return what was run, by the options of `kedro run`."""
+    selection = record.selection
+    parts = [", ".join(selection.pipelines).replace("__default__", "all stages")]
     for what, names in (
-        ("nodes", asked.nodes),
-        ("from nodes", asked.from_nodes),
-        ("to nodes", asked.to_nodes),
-        ("from", asked.from_inputs),
-        ("to", asked.to_outputs),
-        ("tags", asked.tags),
-        ("namespaces", asked.namespaces),
+        ("nodes", selection.nodes),
+        ("from nodes", selection.from_nodes),
+        ("to nodes", selection.to_nodes),
+        ("from", selection.from_inputs),
+        ("to", selection.to_outputs),
+        ("tags", selection.tags),
+        ("namespaces", selection.namespaces),
     ):
-        parts += [f"{what} {_few(names)}"] if names else []
-    if not record.replay_of:  # which is pinned to the versions of its run
-        parts += [f"{name} of {version}" for name, version in sorted(asked.load_versions.items())]
-    parts += ["what was missing"] if asked.only_missing_outputs else []
-    parts += [f"replay of {record.replay_of}"] if record.replay_of else []
+        parts += [f"{what} {format_first(names)}"] if names else []
+    if record.replay_of:  # its pins are the inputs of that run
+        parts.append(f"replay of {record.replay_of}")
+    else:
+        parts += [f"{name} of {version}" for name, version in sorted(selection.load_versions.items())]
+    parts += ["missing outputs only"] if selection.only_missing_outputs else []
     parts += [f"--env {record.environment}"] if record.environment not in ("base", "local") else []
     return "; ".join(parts)
 
 
-def long(seconds: float) -> str:
-    """A duration as people say it."""
-    whole = timedelta(seconds=round(seconds))
-    hours, minutes = divmod(whole.seconds // 60 + whole.days * 1440, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {whole.seconds % 60:02} s" if minutes else f"{seconds:.1f} s"
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
 
 
 def _tags_by_run(folder: RunFolder) -> dict[str, list[str]]:
@@ -175,19 +172,24 @@ def _tags_by_run(folder: RunFolder) -> dict[str, list[str]]:
 
 
 def _seconds(record: RunRecord) -> float | None:
-    """How long it took, or has taken so far; None of one that was killed."""
-    if record.ended is None and record.fate != "running":
+    """Return the duration of a run, so far for a running one; None for a killed one."""
+    if record.ended is None and record.status != "running":
         return None
     ended = datetime.fromisoformat(record.ended) if record.ended else datetime.now(UTC)
     return (ended - datetime.fromisoformat(record.started)).total_seconds()
 
 
-def _in_short(record: RunRecord, tags: Mapping[str, list[str]]) -> dict[str, Any]:
+def _duration(record: RunRecord) -> str:
+    seconds = _seconds(record)
+    return "" if seconds is None else format_duration(seconds)
+
+
+def _summary(record: RunRecord, tags: Mapping[str, list[str]]) -> dict[str, Any]:
     return {
         "run": record.run,
         "seconds": _seconds(record),
-        "outcome": record.fate,
-        "what": in_words(record),
+        "outcome": record.status,
+        "what": format_selection(record),
         "environment": record.environment,
         "tags": tags.get(record.run, []),
         "error": record.error,
@@ -195,168 +197,112 @@ def _in_short(record: RunRecord, tags: Mapping[str, list[str]]) -> dict[str, Any
     }
 
 
-def _runs_table(found: Iterable[tuple[str, RunRecord | None]], tags: Mapping[str, list[str]]) -> Group:
-    rows = []
-    for run, record in found:
-        if record is None:
-            rows.append((run, "", "unreadable", "", ""))
-            continue
-        seconds = _seconds(record)
-        took = long(seconds) if seconds is not None else ""
-        rows.append((run, took, record.fate, in_words(record), ", ".join(tags.get(run, []))))
-    return table("Runs, the latest first (UTC)", ("run", "took", "outcome", "what was run", "tags"), rows)
-
-
 def _sections(record: RunRecord, tags: list[str], configured: Mapping[str, Any] | None) -> Iterator[Any]:
-    """What `show` prints, for people."""
-    seconds = _seconds(record)
+    """Yield the parts of `show`."""
     git = record.git
-    whole = sum({*node.outputs} <= {*record.writes} for node in record.nodes.values())
-    changed = f", {len(git.changed)} files changed: {_few(git.changed)}" if git and git.changed else ", a clean tree"
-    what = {
+    complete = sum({*node.outputs} <= {*record.writes} for node in record.nodes.values())
+    tree = f"{len(git.changed)} files changed: {format_first(git.changed)}" if git and git.changed else "a clean tree"
+    rows = {
         "run": record.run,
-        "what": in_words(record),
+        "what": format_selection(record),
         "tags": ", ".join(tags),
-        "outcome": record.fate + (f": {record.error}" if record.error else ""),
-        "took": long(seconds) if seconds is not None else "",
-        "nodes": f"{whole} of {len(record.nodes)} with all their outputs",
+        "outcome": record.status + (f": {record.error}" if record.error else ""),
+        "took": _duration(record),
+        "nodes": f"{complete} of {len(record.nodes)} with all their outputs",
         "runner": record.selection.runner,
-        "code": f"{git.revision[:12]}{changed}" if git else "not in a git repository",
-        "definitions": f"{len(record.code):,} of the project's, that the nodes can reach",
+        "code": f"{git.revision[:12]}, {tree}" if git else "not in a git repository",
+        "definitions": f"{len(record.code):,} definitions of the project reached by the nodes",
         "python": f"{record.python}, {record.platform}",
         "process": f"{record.process.pid} on {record.process.host}",
     }
-    yield table("The run", (), [row for row in what.items() if row[1]])
-    yield _parameters(record, configured)
-    yield table(
-        "Inputs",
-        ("dataset", "version", "content"),
-        [(name, *_told(read)) for name, read in sorted(record.reads.items())],
-    )
-    yield table(
-        "Outputs",
-        ("dataset", "node", "bytes", "sha256"),
-        [(name, each.node, f"{each.bytes:,}", each.sha256[:16]) for name, each in sorted(record.writes.items())],
-    )
+    yield table("Run", (), [row for row in rows.items() if row[1]])
+    yield _parameter_table(record, configured)
+    inputs = [(name, *_format_input(read)) for name, read in sorted(record.reads.items())]
+    yield table("Inputs", ("dataset", "version", "content"), inputs)
+    outputs = [(name, each.node, f"{each.bytes:,}", each.sha256[:16]) for name, each in sorted(record.writes.items())]
+    yield table("Outputs", ("dataset", "node", "bytes", "sha256"), outputs)
     if record.spent:
-        rows = [(who, f"{s.calls:,.0f}", f"{s.tokens:,.0f}", f"{s.money:,.2f}") for who, s in record.spent.items()]
-        yield table("Cost", ("role", "calls", "tokens", "money"), rows)
+        costs = [(who, f"{s.calls:,.0f}", f"{s.tokens:,.0f}", f"{s.money:,.2f}") for who, s in record.spent.items()]
+        yield table("Cost", ("role", "calls", "tokens", "money"), costs)
     if record.answered:
-        yield table("Models that replied", (), [(role, ", ".join(said)) for role, said in record.answered.items()])
-    yield _packages(record)
+        models = [(role, ", ".join(names)) for role, names in record.answered.items()]
+        yield table("Models that replied", (), models)
+    yield _package_table(record)
 
 
-def _parameters(record: RunRecord, configured: Mapping[str, Any] | None) -> Any:
-    from rich.text import Text
-
-    from sage_dialog.lineage.differences import ABSENT, dotted
+def _parameter_table(record: RunRecord, configured: Mapping[str, Any] | None) -> Any:
+    from sage_dialog.lineage.formatting import flatten
 
     if configured is None:
-        return Text("Parameters: `--json` has them all; the configuration as it is now cannot be read.\n")
-    then, now = dotted(record.parameters), dotted(configured)
-    rows = [
-        (name, str(then.get(name, ABSENT)), str(now.get(name, ABSENT)))
-        for name in sorted({*then, *now})
-        if then.get(name, ABSENT) != now.get(name, ABSENT)
-    ]
+        return "Parameters: listed by `--json`; the current configuration cannot be read.\n"
+    recorded = flatten(record.parameters)
+    rows = _changes(recorded, flatten(configured))
     if not rows:
-        return Text(f"All {len(then)} parameters are as the configuration has them now.\n")
-    return table("Parameters otherwise than in the configuration now", ("parameter", "in the run", "now"), rows)
+        return f"Parameters: all {len(recorded)} as configured now.\n"
+    return table("Parameters that differ from the current configuration", ("parameter", "in the run", "now"), rows)
 
 
-def _packages(record: RunRecord) -> Any:
-    from rich.text import Text
+def _package_table(record: RunRecord) -> Any:
+    from sage_dialog.hooks.recording import DISTRIBUTION
+    from sage_dialog.lineage.environment import package_versions, python_version
 
-    from sage_dialog.lineage import environment as surroundings
-
-    now = {"python": surroundings.python(), **surroundings.packages()}
-    then = {"python": record.python, **record.packages}
-    rows = [
-        (name, then.get(name, "–"), now.get(name, "–"))
-        for name in sorted({*then, *now})
-        if then.get(name) != now.get(name)
-    ]
+    recorded = {"python": record.python, **record.packages}
+    rows = _changes(recorded, {"python": python_version(), **package_versions(DISTRIBUTION)})
     if not rows:
-        return Text(f"All {len(then)} packages have the versions that are installed now.")
-    return table("Packages of other versions than now", ("package", "in the run", "now"), rows)
+        return f"Packages: all {len(recorded)} in the versions installed now."
+    return table("Packages in other versions than now", ("package", "in the run", "now"), rows)
 
 
-def _differences(one: RunRecord, other: RunRecord, found: list[Difference]) -> Iterator[Any]:
-    from rich.text import Text
+def _changes(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    from sage_dialog.lineage.record_diff import ABSENT
 
-    from sage_dialog.lineage.differences import SECTIONS
+    rows = [(name, recorded.get(name, ABSENT), current.get(name, ABSENT)) for name in sorted({*recorded, *current})]
+    return [(name, str(was), str(now)) for name, was, now in rows if was != now]
+
+
+def _difference_tables(one: RunRecord, other: RunRecord, found: list[Difference]) -> Iterator[Any]:
+    from sage_dialog.lineage.record_diff import SECTIONS
 
     for section in SECTIONS:
         rows = [
-            (each.name, each.first, each.second, "" if each.certain else "cannot be told")
+            (each.name, each.first, each.second, "" if each.certain else "unknown")
             for each in found
             if each.section == section
         ]
         if rows:
             yield table(section, ("", one.run, other.run, ""), rows)
         elif section == "outputs":
-            both = sorted({*one.writes} & {*other.writes})
-            yield Text(
-                f"\n{section}: {len(both)} in both, all of the same content" if both else f"\n{section}: none in both"
-            )
+            shared = len({*one.writes} & {*other.writes})
+            yield f"\n{section}: {f'{shared} in both, all of the same content' if shared else 'none in both'}"
         else:
-            yield Text(f"\n{section}: the same")
+            yield f"\n{section}: the same"
 
 
-def _configured(metadata: ProjectMetadata, env: str) -> dict[str, Any] | None:
-    """The parameters of an environment as the configuration has them now."""
-    from kedro.framework.project import settings
-
-    from sage_dialog.lineage.masking import masked
+def _configured_parameters(metadata: ProjectMetadata, env: str) -> dict[str, Any] | None:
+    """Return the current parameters of an environment; None if they cannot be read."""
+    from sage_dialog.hooks.recording import config_loader
+    from sage_dialog.lineage.masking import mask_secrets
 
     try:
-        loader = settings.CONFIG_LOADER_CLASS(
-            str(metadata.project_path / settings.CONF_SOURCE), env=env, **settings.CONFIG_LOADER_ARGS
-        )
-        return dict(masked(loader["parameters"]))
-    except Exception:  # a missing environment, a broken file: whatever it is, it does not keep a record from being read
+        return dict(mask_secrets(config_loader(metadata.project_path, env)["parameters"]))
+    except Exception:  # whatever is wrong with the configuration, a record can still be shown
         return None
 
 
-def _told(read: Read) -> tuple[str, str]:
+def _format_input(read: InputRecord) -> tuple[str, str]:
+    """Return the version and the content of an input."""
     if read.files is not None:
         return "", f"{len(read.files)} files, {sum(file.bytes for file in read.files.values()):,} bytes"
-    if read.made is not None:
-        tables = [f"{name} {version}" for name, version in read.made.get("tables", {}).items()]
-        return "", ", ".join([*_leaves(read.made), *tables])
+    if read.definition is not None:
+        tables = [f"{name} {version}" for name, version in read.definition.get("tables", {}).items()]
+        return "", ", ".join([*_model_names(read.definition), *tables])
     return read.version or "", (read.sha256 or "")[:16]
 
 
-def _leaves(made: Mapping[str, Any]) -> Iterator[str]:
-    """The models and classes that stand in what made something, shortened to their own names."""
-    for name, value in made.items():
+def _model_names(definition: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the models and the class names in a definition."""
+    for name, value in definition.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value)
+            yield from _model_names(value)
         elif name in ("role", "engine", "model", "repo") and isinstance(value, str):
             yield value.rpartition(".")[2] if name in ("role", "engine") else value
-
-
-def _few(names: Iterable[str], at_most: int = 3) -> str:
-    every = list(names)
-    return ", ".join(every[:at_most]) + (", …" if len(every) > at_most else "")
-
-
-def table(title: str, headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Group:
-    """For the terminal. Cells are text, never markup: they come from data and from the command line."""
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    headings = tuple(headings)
-    made = Table(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        show_header=bool(headings),
-    )
-    for number, heading in enumerate(headings or ("", "")):
-        made.add_column(heading, no_wrap=number == 0, overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(str(cell)) for cell in row))
-    return Group(Text(f"\n{title}", style="bold"), made)

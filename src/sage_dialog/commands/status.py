@@ -1,4 +1,4 @@
-"""`kedro sage status` and `kedro sage refresh`: what is stale and why, and how it becomes fresh again."""
+"""`kedro sage status` and `kedro sage refresh`: stale outputs, and the nodes that make them fresh."""
 
 from __future__ import annotations
 
@@ -12,160 +12,165 @@ from typing import TYPE_CHECKING, Any
 import click
 from kedro.framework.cli.utils import _split_params, env_option
 
-from sage_dialog.commands.project_state import Project, Trouble, in_trouble
-from sage_dialog.lineage.staleness import Standing, listed, plan, standings
+from sage_dialog.commands.project import CommandError, Project, command_errors
+from sage_dialog.commands.runs import json_option
 
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
     from rich.text import Text
 
+    from sage_dialog.lineage.staleness import OutputStatus
+
 _STYLES = {"stale": "bold red", "fresh": "green"}
 
 params_option = click.option(
-    "--params",
-    default="",
-    callback=_split_params,
-    help="as of kedro run: KEY=VALUE,… in the place of what is configured",
+    "--params", default="", callback=_split_params, help="KEY=VALUE,… override configured parameters, as in kedro run"
 )
 
 
 @click.command()
 @env_option
 @params_option
-@click.option("--json", "as_json", is_flag=True, help="for scripts")
+@json_option
 @click.pass_obj
 def status(metadata: ProjectMetadata, env: str | None, params: dict[str, Any], as_json: bool) -> None:
-    """Every output: its latest version, what made it, and whether it is stale.
+    """Show the latest version of every output, the node that made it, and whether it is stale.
 
-    An output is stale when its inputs, the parameters or the code of the node that made it, or the output itself have
-    changed since, or when something it was made from is stale. Comments and docstrings are no change.
+    An output is stale if the inputs, parameters or code of its node, or the output itself, have changed since, or if
+    something it was made from is stale. Changes of comments and docstrings do not count.
 
-    Exit code: 0 if nothing is stale, 1 if something is, 2 if that cannot be told.
+    Exit code: 0 if nothing is stale, 1 if something is, 2 if that is unknown.
     """
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), in_trouble():
-        project = Project(metadata, env, params)
-        found = standings(project, project.runs)
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), command_errors():
+        project, statuses = _statuses(metadata, env, params)
     if as_json:
-        click.echo(json.dumps([_as_json(project, one) for one in found], indent=1))
+        click.echo(json.dumps([_to_json(project, one) for one in statuses], indent=1))
     else:
-        _show(project, found)
-    sys.exit(any(one.state == "stale" for one in found))
+        _print_statuses(project, statuses)
+    sys.exit(any(one.state == "stale" for one in statuses))
 
 
 @click.command()
 @env_option
 @params_option
-@click.option("--dry-run", is_flag=True, help="only say what would be run")
-@click.option("--yes", is_flag=True, help="do not ask")
+@click.option("--dry-run", is_flag=True, help="only list the nodes that would run")
+@click.option("--yes", is_flag=True, help="do not ask for confirmation")
 @click.pass_obj
 def refresh(metadata: ProjectMetadata, env: str | None, params: dict[str, Any], dry_run: bool, yes: bool) -> None:
-    """Makes anew exactly what is stale, oldest first, and nothing else.
+    """Run the nodes whose outputs are stale, and no others, inputs first.
 
-    What is missing is no matter of freshness and is left: `kedro run` makes it.
+    Missing outputs are not stale and stay missing: `kedro run` makes them.
 
-    Exit code: 0 if nothing is stale any more, 1 if something is (with --dry-run: now), 2 if it could not run.
+    Exit code: 0 if nothing is stale any more, 1 if something is (with --dry-run: now), 2 if the run failed.
     """
-    with in_trouble():
-        project = Project(metadata, env, params)
-        found = standings(project, project.runs)
-        runs = plan(found, project.flows)
-        _say_what_is_left(found)
+    from sage_dialog.lineage.staleness import plan_refresh
+
+    with command_errors():
+        project, statuses = _statuses(metadata, env, params)
+        runs = plan_refresh(statuses, project.registered)
+        _print_skipped(statuses)
         if not runs:
             click.echo("Nothing is stale.")
             return
-        stale = {one.now.name: one for one in reversed(found) if one.state == "stale" and one.now}
-        for flow, nodes in runs:
-            click.echo(f"of the pipeline {flow}:")
+        stale = {one.spec.name: one for one in reversed(statuses) if one.state == "stale" and one.spec}
+        for pipeline, nodes in runs:
+            click.echo(f"Pipeline {pipeline}:")
             for name in nodes:
                 click.echo(f"  {name}: {stale[name].reasons[0].words}")
         if dry_run:
             sys.exit(1)
         if not yes:
             click.confirm(f"Run {sum(len(nodes) for _, nodes in runs)} nodes?", abort=True)
-        for flow, nodes in runs:
-            _run(metadata, env, params, flow, nodes)
-        project = Project(metadata, env, params)
-        left = [one for one in standings(project, project.runs) if one.state == "stale"]
+        for pipeline, nodes in runs:
+            _run(metadata, env, params, pipeline, nodes)
+        left = [one for one in _statuses(metadata, env, params)[1] if one.state == "stale"]
     for one in left:
-        click.echo(f"{one.dataset} is stale still: {one.reasons[0].words}")
+        click.echo(f"{one.dataset} is still stale: {one.reasons[0].words}")
     click.echo(f"Still stale: {len(left)}" if left else "Nothing is stale any more.")
     sys.exit(bool(left))
 
 
-def _run(metadata: ProjectMetadata, env: str | None, params: dict[str, Any], flow: str, nodes: list[str]) -> None:
+def _statuses(metadata: ProjectMetadata, env: str | None, params: dict[str, Any]) -> tuple[Project, list[OutputStatus]]:
+    from sage_dialog.lineage.staleness import output_statuses
+
+    project = Project(metadata, env, params)
+    return project, output_statuses(project, project.runs)
+
+
+def _run(metadata: ProjectMetadata, env: str | None, params: dict[str, Any], pipeline: str, nodes: list[str]) -> None:
     from kedro.framework.session import KedroSession
 
     with KedroSession.create(project_path=metadata.project_path, env=env, runtime_params=params) as session:
         assert isinstance(session, KedroSession)
         try:
-            session.run(pipeline_names=[flow], node_names=nodes)
+            session.run(pipeline_names=[pipeline], node_names=nodes)
         except click.ClickException:
             raise
         except Exception as error:
-            raise Trouble(f"It ended with an error: {error}\nRun the same command again to go on.") from error
+            raise CommandError(f"The run failed: {error}\nRun the same command again to go on.") from error
 
 
-def _say_what_is_left(found: Iterable[Standing]) -> None:
+def _print_skipped(statuses: Iterable[OutputStatus]) -> None:
     for state, words in (
-        ("missing", "missing, left as they are"),
-        ("being made", "being made by a run under way, left to it"),
-        ("no record", "made by no run on record, taken as they are"),
+        ("missing", "missing, not made"),
+        ("being made", "being made by a running run"),
+        ("no record", "made by no recorded run, taken as they are"),
     ):
-        if names := [one.dataset for one in found if one.state == state]:
+        if names := [one.dataset for one in statuses if one.state == state]:
             click.echo(f"{words}: {', '.join(names)}")
 
 
-def _show(project: Project, found: Sequence[Standing]) -> None:
+def _print_statuses(project: Project, statuses: Sequence[OutputStatus]) -> None:
     from rich.console import Console
 
     console = Console()
-    if all(one.state == "missing" for one in found):
-        console.print("Nothing has been made yet. `kedro run --pipelines demo` makes all of it, from generated data.")
+    if all(one.state == "missing" for one in statuses):
+        console.print("There are no outputs yet. Run `kedro run --pipelines demo`, which works on generated data.")
         return
-    for line in status_lines(project, found):
+    for line in status_lines(project, statuses):
         console.print(line, soft_wrap=True)
-    counted = [f"{sum(one.state == state for one in found)} {state}" for state in dict.fromkeys(o.state for o in found)]
-    console.print(", ".join(counted) + ".", highlight=False)
-    if any(one.state == "stale" for one in found):
-        console.print("`kedro sage refresh` makes anew what is stale, and nothing else.")
+    states = [one.state for one in statuses]
+    counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
+    console.print(", ".join(counts) + ".", highlight=False)
+    if "stale" in states:
+        console.print("`kedro sage refresh` runs the nodes of the stale outputs, and no others.")
 
 
-def status_lines(project: Project, found: Sequence[Standing]) -> Iterator[Text]:
-    """For the terminal, stage by stage: a line for each output, below it why it is stale.
-
-    Names and values are text, never markup.
-    """
+def status_lines(project: Project, statuses: Sequence[OutputStatus]) -> Iterator[Text]:
+    """Yield the lines for the terminal by stage: one for each output, and below it why it is stale."""
     from rich.text import Text
 
-    stages: dict[str, list[Standing]] = {}
-    for one in found:
-        stages.setdefault(project.stage(one.now) if one.now else "", []).append(one)
-    widths = [max(map(len, column)) for column in zip(*(_cells(one) for one in found), strict=True)]
+    stages: dict[str, list[OutputStatus]] = {}
+    for one in statuses:
+        stages.setdefault(project.stage(one.spec) if one.spec else "", []).append(one)
+    widths = [max(map(len, column)) for column in zip(*(_cells(one) for one in statuses), strict=True)]
     for stage, rows in stages.items():
         yield Text(f"\n{stage}", style="bold")
         for one in rows:
             cells = (cell.ljust(width) for cell, width in zip(_cells(one), widths, strict=True))
             yield Text("  ".join(cells)).append(f"  {one.state}", style=_STYLES.get(one.state, "yellow"))
-            for words in _why(one):
+            for words in _reasons(one):
                 yield Text(f"    {words}", style="dim")
 
 
-def _why(one: Standing) -> Iterator[str]:
-    """The reasons in words; what it stands on that is stale, which may be much, in one line."""
+def _reasons(one: OutputStatus) -> Iterator[str]:
+    """Yield the reasons and the note; all stale inputs in one line."""
+    from sage_dialog.lineage.formatting import format_names
+
     yield from (reason.words for reason in one.reasons if reason.kind != "upstream")
-    if above := [reason.what for reason in one.reasons if reason.kind == "upstream"]:
-        yield f"{listed(above)} {'is' if len(above) == 1 else 'are'} stale"
+    if upstream := [reason.what for reason in one.reasons if reason.kind == "upstream"]:
+        yield f"{format_names(upstream)} {'is' if len(upstream) == 1 else 'are'} stale"
     if one.note:
         yield one.note
 
 
-def _cells(one: Standing) -> tuple[str, str, str]:
-    """Output, version, node without the stage under whose name it stands."""
+def _cells(one: OutputStatus) -> tuple[str, str, str]:
+    """Return the output, its version, and the node without the stage."""
     node = one.node or "–"
     return one.dataset, one.version or one.run or "–", node.partition(".")[2] or node
 
 
-def _as_json(project: Project, one: Standing) -> dict[str, Any]:
-    told = {name: getattr(one, name) for name in ("dataset", "state", "version", "run", "node", "note")}
+def _to_json(project: Project, one: OutputStatus) -> dict[str, Any]:
+    fields = {name: getattr(one, name) for name in ("dataset", "state", "version", "run", "node", "note")}
     reasons = [dataclasses.asdict(reason) for reason in one.reasons]
-    return {**told, "stage": project.stage(one.now) if one.now else None, "reasons": reasons}
+    return {**fields, "stage": project.stage(one.spec) if one.spec else None, "reasons": reasons}

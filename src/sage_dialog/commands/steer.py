@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 from kedro.framework.cli.utils import env_option
 
-from sage_dialog.commands.policies import BASE, Project
+from sage_dialog.commands.project import Project
 from sage_dialog.commands.summary import OFFLINE_NOTE
+from sage_dialog.core.hub_models import BASE
 from sage_dialog.core.tables import to_arrow
 from sage_dialog.hooks import shown, why_missing
 
@@ -66,7 +67,7 @@ def steer(
     if situation is not None and number is not None:
         raise click.UsageError("--situation and --situations exclude each other.")
     given: dict[BlockField, str | None] = {"a_emotion": emotions, "a_motivation": motivations, "a_topic": topics}
-    project = Project.open(metadata, env)
+    project = Project(metadata, env)
     agent = project.policy(policy)
     if not agent.card.blocks:
         raise click.ClickException(f"{policy} writes no state and action blocks, so there is nothing to steer.")
@@ -191,7 +192,7 @@ def _annotator(project: Project) -> Annotator:
     from sage_dialog.datasets.roles import RoleDataset
 
     entry = project.catalog.get("annotator")
-    if isinstance(entry, RoleDataset) and entry.asks:
+    if isinstance(entry, RoleDataset) and entry.uses_server:
         # A reply without labels is a row without a score here, so one of a few replies does not stop the others.
         entry.bind_budget(project.llm.model_copy(update={"max_failed_share": 1.0}), project.budget)
     try:

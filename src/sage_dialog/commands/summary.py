@@ -1,4 +1,4 @@
-"""`kedro sage summary`: the latest win rates, and where to look next."""
+"""`kedro sage summary`: the latest win rates, the report, and what to try next."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from kedro.framework.cli.utils import env_option
 
-from sage_dialog.core.tables import to_arrow
-from sage_dialog.hooks import shown
+from sage_dialog.commands.console import table
+from sage_dialog.commands.project import Project
+from sage_dialog.core.paths import display_path
+from sage_dialog.core.tables import DataFrame, to_rows
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from kedro.framework.startup import ProjectMetadata
-    from kedro.io import CatalogProtocol
-    from rich.table import Table
+    from rich.console import Group
 
-OFFLINE_NOTE = "Rules on word lists decide here: this shows that the recipe runs, nothing about language models."
+OFFLINE_NOTE = "The offline judge is a set of rules on word lists: its results show nothing about language models."
 TRUTH_NOTE = "Scored by what is true in the generated world, which no training stage reads."
+INTERVAL_NOTE = "b's share is of the decided dialogues, with its interval; p is of the exact sign test."
+COLUMNS = ("a", "b", "n", "a wins", "ties", "b wins", "b's share", "p")
 NEXT = (
     ("kedro sage chat", "talk with sage_dpo, and steer it"),
     ("kedro sage arena --rater NAME", "judge pairs of dialogues yourself, blind"),
-    ("kedro run --pipelines sage_2", "one self-play iteration again, alone"),
+    ("kedro run --pipelines sage_2", "run one self-play iteration alone"),
     ("kedro viz", "the pipelines as a graph, in the browser"),
     ("make notebook", "each table and figure of this run"),
 )
@@ -33,76 +35,56 @@ NEXT = (
 
 @click.command()
 @env_option
-@click.option("--json", "as_json", is_flag=True, help="rows of the tables, and the report's path, as JSON")
+@click.option("--json", "as_json", is_flag=True, help="print the rows of the tables and the report's path as JSON")
 @click.pass_obj
 def summary(metadata: ProjectMetadata, env: str | None, as_json: bool) -> None:
-    """The latest win rates, where the report is, and what to try next."""
-    from kedro.framework.session import KedroSession
+    """Show the latest win rates, the path of the report, and what to try next."""
     from rich.console import Console
     from rich.markup import escape
 
-    session = KedroSession.create(project_path=metadata.project_path, env=env, save_on_close=False)
-    catalog = session.load_context().catalog
+    project = Project(metadata, env)
+    catalog = project.catalog
     if not catalog.exists("win_rates"):
-        raise click.ClickException("No win rates yet. `kedro run --pipelines demo` makes them, from generated data.")
-    report = shown(catalog["report"]._get_load_path()) if catalog.exists("report") else None
-    tables = [name for name in ("win_rates", "truth_win_rates") if catalog.exists(name)]
+        raise click.ClickException(
+            "There are no win rates yet. Run `kedro run --pipelines demo`, which works on generated data."
+        )
+    version = project.latest("report")
+    report = project.version_path("report", version) if version else None
+    shown = str(display_path(report)) if report else None
+    tables = {
+        name: (project.latest(name) or "", catalog.load(name))
+        for name in ("win_rates", "truth_win_rates")
+        if catalog.exists(name)
+    }
     if as_json:
-        told = {
-            name: {"version": _version(catalog, name), "rows": to_arrow(catalog.load(name)).to_pylist()}
-            for name in tables
+        rows: dict[str, Any] = {
+            name: {"version": version, "rows": to_rows(rates)} for name, (version, rates) in tables.items()
         }
-        click.echo(json.dumps({**told, "report": None if report is None else str(report)}))
+        click.echo(json.dumps({**rows, "report": shown}))
         return
     console = Console()
-    for name in tables:
-        for table, note in win_rate_tables(
-            to_arrow(catalog.load(name)), _version(catalog, name), name == "truth_win_rates"
-        ):
-            console.print(table)
+    for name, (version, rates) in tables.items():
+        for part, note in win_rate_tables(rates, version, name == "truth_win_rates"):
+            console.print(part)
             console.print(note, style="dim", soft_wrap=True)
-    if report is not None:
-        console.print(f"\nReport: [bold]{escape(str(report))}[/bold]", soft_wrap=True)
-    console.print(f"\nNext{_activation()}:")
+    if shown is not None:
+        console.print(f"\nReport: [bold]{escape(shown)}[/bold]", soft_wrap=True)
+    activation = "" if shutil.which("kedro") else f" (first: source {display_path(sys.prefix)}/bin/activate)"
+    console.print(f"\nNext{activation}:")
     for command, what in NEXT:
         console.print(f"  [bold]{command:<30}[/bold]{what}", soft_wrap=True)
 
 
-def win_rate_tables(rates: pa.Table, version: str, by_truth: bool) -> Iterator[tuple[Table, str]]:
-    """A terminal table for each judge of a WIN_RATES table, and what to think of it.
-
-    Names come from data and are shown as text, never as markup.
-    """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    rows = rates.to_pylist()
-    for judge in dict.fromkeys(row["judge"] for row in rows):
-        title = Text(f"\nWin rates, {judge}, run {version}")
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for heading in ("a", "b"):
-            table.add_column(heading, no_wrap=True)
-        for heading in ("n", "a wins", "ties", "b wins", "b's share", "p"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for row in rows:
-            if row["judge"] == judge:
-                cells = (row["policy_a"], row["policy_b"], row["n"], row["wins_a"], row["ties"], row["wins_b"])
-                share = (
-                    f"{row['win_rate_b']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-                    if row["win_rate_b"] is not None
-                    else "–"
-                )
-                table.add_row(*(Text(str(cell)) for cell in (*cells, share, f"{row['p_value']:.2g}")))
-        note = "b's share is of the decided, with its interval; p is of the exact sign test."
-        apart = TRUTH_NOTE if by_truth else OFFLINE_NOTE if judge.startswith("offline") else ""
-        yield table, f"{note}\n{apart}".strip()
-
-
-def _version(catalog: CatalogProtocol, name: str) -> str:
-    return str(catalog[name].resolve_load_version())
-
-
-def _activation() -> str:
-    """How to put `kedro` on the PATH, for those who came by `make`."""
-    return "" if shutil.which("kedro") else f" (first: source {shown(sys.prefix)}/bin/activate)"
+def win_rate_tables(rates: DataFrame, version: str, by_truth: bool) -> Iterator[tuple[Group, str]]:
+    """Yield a table for the terminal and a note for each judge of a table of `schemas.WIN_RATES`."""
+    for judge, of_judge in rates.groupby("judge", sort=False):
+        rows = []
+        for row in to_rows(of_judge):
+            share = "–"
+            if row["win_rate_b"] is not None:
+                share = f"{row['win_rate_b']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+            counts = (row["n"], row["wins_a"], row["ties"], row["wins_b"])
+            rows.append((row["policy_a"], row["policy_b"], *counts, share, f"{row['p_value']:.2g}"))
+        title = f"Win rates, {judge}, run {version}"
+        note = TRUTH_NOTE if by_truth else OFFLINE_NOTE if judge.startswith("offline") else ""
+        yield table(title, COLUMNS, rows, right=COLUMNS[2:]), f"{INTERVAL_NOTE}\n{note}".strip()

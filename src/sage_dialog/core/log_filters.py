@@ -8,7 +8,7 @@ import warnings
 _KNOWN_CHATTER = (
     # PEFT looks for the pattern among modules; a Mixtral's fused experts are parameters, and get its rank.
     "The following (rank|alpha)_pattern keys did not match",
-    # `full.trainable` ties them.
+    # `full_weights.prepare_full_adapter` ties them.
     "Model has `tie_word_embeddings=True` and a tied layer is part of the adapter",
     "`is_gradient_checkpointing` is deprecated",
     ".*gradient_checkpointing.* is deprecated",

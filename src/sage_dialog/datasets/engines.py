@@ -1,4 +1,4 @@
-"""The engine that samples from policies as a catalog entry, so that an environment swaps it by configuration."""
+"""The engine that samples from policies, as a catalog entry that an environment can replace."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from kedro.io import DatasetError
 from kedro.utils import load_obj
 
-from sage_dialog.datasets.endpoint import Asking, told
+from sage_dialog.datasets.endpoint import EndpointDataset
+from sage_dialog.datasets.factory import format_error
 
 if TYPE_CHECKING:
     from sage_dialog.config import Llm
@@ -18,22 +19,18 @@ if TYPE_CHECKING:
     from sage_dialog.llm.budget import Budget
     from sage_dialog.llm.live_client import LiveClient
 
-_WHERE = "conf/*/catalog_generation.yml"
 
-
-class EngineDataset(Asking):
-    """What opens an engine for the policies of a node.
+class EngineDataset(EndpointDataset):
+    """Loads a function that opens an engine for the policies of a node.
 
     Args:
-        engine: dotted path of its class, which is imported when the entry is loaded or looked for.
-        args: keyword arguments of the class. Where it has a pydantic model of them, its `arguments`, that says before a
-            run which are wrong.
-        endpoint: for an engine over servers, the fields of `llm.client.Endpoint` but `model`; the class gets a
-            `client` of these servers among its keyword arguments.
+        engine: dotted path of the class.
+        args: keyword arguments of the class, checked before a run by the pydantic model `arguments` of the class if it
+            has one.
+        endpoint: for an engine on servers, the fields of `llm.endpoint.Endpoint` except `model`; the class gets a
+            client of these servers as the keyword argument `client`.
         credentials: `api_key` of the endpoint.
     """
-
-    makes = "engines"
 
     def __init__(
         self,
@@ -51,48 +48,47 @@ class EngineDataset(Asking):
         self.metadata = metadata
 
     def bind_budget(self, llm: Llm, budget: Budget) -> None:
-        """See `Made.bind_budget`."""
         super().bind_budget(llm, budget)
         self._client = None
 
     def load(self) -> OpenEngine:
         try:
-            if self.asks:
-                self._endpoint(**self._no_model())
+            if self.uses_server:
+                self._endpoint(**self._placeholder_model())
             self._check(load_obj(self._engine))
         except (ImportError, AttributeError, TypeError, ValueError) as error:
-            raise DatasetError(self._fault(error)) from None  # what led to it may hold a key
+            raise DatasetError(
+                f"no engine can be made from {self._engine}: {format_error(error)}. Correct this entry in "
+                "conf/*/catalog_generation.yml."
+            ) from None  # the cause may hold a key
         return self._open
 
     def _check(self, engine: Any) -> None:
-        """Whether the class takes what is given to it, as far as can be told without a policy."""
+        """Check the arguments against the signature and the model of the class; policies are not needed."""
         if not isinstance(engine, type):
             return
-        given = self._args | ({"client": None} if self.asks else {})
-        inspect.signature(engine).bind(None, (), 0, None, **given)
-        if form := getattr(engine, "arguments", None):
-            form.model_validate(self._args)
+        arguments = self._args | ({"client": None} if self.uses_server else {})
+        inspect.signature(engine).bind(None, (), 0, None, **arguments)
+        if model := getattr(engine, "arguments", None):
+            model.model_validate(self._args)
 
     def _open(self, base: Policy, policies: Sequence[Policy], seed: int, threads: int | None) -> Engine:
-        client = {"client": self._asking()} if self.asks else {}
+        client = {"client": self._shared_client()} if self.uses_server else {}
         engine: Engine = load_obj(self._engine)(base, policies, seed, threads, **client, **self._args)
         return engine
 
-    def _asking(self) -> LiveClient:
-        """One for the whole run, so that all its engines keep to the same pace."""
+    def _shared_client(self) -> LiveClient:
+        """Return one client for the whole run, so that its engines share a rate limit."""
         if self._client is None:
             from sage_dialog.llm.live_client import LiveClient
 
-            self._client = LiveClient(self._endpoint(**self._no_model()), *self._means())
+            self._client = LiveClient(self._endpoint(**self._placeholder_model()), *self._client_arguments())
         return self._client
 
-    def _no_model(self) -> dict[str, str]:
-        if "model" in (self._given or {}):
+    def _placeholder_model(self) -> dict[str, str]:
+        if "model" in (self._endpoint_fields or {}):
             raise ValueError("model: policies are several models; their names on the servers go into args.names")
         return {"model": "policies"}
-
-    def _fault(self, error: Exception) -> str:
-        return f"no engine can be made from {self._engine}: {told(error)}. Look at this entry in {_WHERE}."
 
     def _describe(self) -> dict[str, Any]:
         return {"engine": self._engine, "args": list(self._args)}

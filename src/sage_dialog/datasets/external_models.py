@@ -1,4 +1,4 @@
-"""Models of others as a catalog entry, evaluated beside the policies."""
+"""Models behind chat APIs as a catalog entry, evaluated beside the policies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.io import DatasetError
 
-from sage_dialog.datasets.endpoint import Asking, Made, told
+from sage_dialog.datasets.endpoint import EndpointDataset
+from sage_dialog.datasets.factory import FactoryDataset, format_error
 
 if TYPE_CHECKING:
     from sage_dialog.config import Llm
@@ -15,31 +16,27 @@ if TYPE_CHECKING:
     from sage_dialog.llm.budget import Budget
 
 
-class ExternalModels(Made):
-    """Models behind chat APIs by a name of yours, which `evaluation.pairs` may then name like a policy's.
+class ExternalModels(FactoryDataset):
+    """Models behind chat APIs, which `evaluation.pairs` may name like policies.
 
     Args:
-        models: by name, the arguments of `_ExternalModel`.
+        models: arguments of `_ExternalModel` by a name of the user's.
     """
 
-    makes = "models"
-
     def __init__(self, *, models: dict[str, dict[str, Any]], metadata: dict[str, Any] | None = None) -> None:
-        if odd := [name for name in models if not re.fullmatch(r"[A-Za-z0-9_.-]+", str(name))]:
-            raise DatasetError(f"{odd[0]!r} names a model; names are of letters, digits, '.', '_' and '-'.")
+        if invalid := [name for name in models if not re.fullmatch(r"[A-Za-z0-9_.-]+", str(name))]:
+            raise DatasetError(f"{invalid[0]!r} names a model; use letters, digits, '.', '_' and '-' only.")
         try:
-            self.models = {name: _ExternalModel(name, **given) for name, given in models.items()}
+            self.models = {name: _ExternalModel(name, **arguments) for name, arguments in models.items()}
         except TypeError as error:
-            raise DatasetError(f"no outside models: {error}") from None
+            raise DatasetError(f"invalid external model: {error}") from None
         self.metadata = metadata
 
     @property
-    def asks(self) -> bool:
-        """Whether there are any."""
+    def uses_server(self) -> bool:
         return bool(self.models)
 
     def bind_budget(self, llm: Llm, budget: Budget) -> None:
-        """See `Made.bind_budget`."""
         for model in self.models.values():
             model.bind_budget(llm, budget)
 
@@ -50,13 +47,13 @@ class ExternalModels(Made):
         return {"models": sorted(self.models)}
 
 
-class _ExternalModel(Asking):
-    """One of them.
+class _ExternalModel(EndpointDataset):
+    """One external model.
 
     Args:
-        endpoint: the fields of `llm.client.Endpoint`; its `sampling` says how the model is sampled.
+        endpoint: the fields of `llm.endpoint.Endpoint`, `sampling` included.
         credentials: `api_key` of the endpoint.
-        system prompt: its system message; null takes that of the policies, an empty one leaves it out.
+        system_prompt: the system message; null takes that of the policies, an empty text leaves it out.
     """
 
     def __init__(
@@ -69,27 +66,26 @@ class _ExternalModel(Asking):
     ) -> None:
         super().__init__(endpoint, credentials)
         self._name = name
-        self._preamble = system_prompt
+        self._system_prompt = system_prompt
         self._model: ExternalModel | None = None
 
     def bind_budget(self, llm: Llm, budget: Budget) -> None:
-        """See `Made.bind_budget`."""
         super().bind_budget(llm, budget)
         self._model = None
 
     def load(self) -> ExternalModel:
-        if self._model is None:  # one for the whole run, so that all its loads keep to the same pace
+        if self._model is None:  # one for the whole run, so that its loads share a rate limit
             from sage_dialog.inference.external_models import ExternalModel
             from sage_dialog.llm.live_client import LiveClient
 
             try:
-                client = LiveClient(self._endpoint(), *self._means())
+                client = LiveClient(self._endpoint(), *self._client_arguments())
             except ValueError as error:
                 raise DatasetError(
-                    f"the outside model {self._name} cannot be asked: {told(error)}. Look at `external_models` in "
-                    "conf/*/catalog_evaluation.yml."
-                ) from None  # what led to it may hold a key
-            self._model = ExternalModel(self._name, client, self._preamble)
+                    f"the external model {self._name} cannot be used: {format_error(error)}. Correct `external_models` "
+                    "in conf/*/catalog_evaluation.yml."
+                ) from None  # the cause may hold a key
+            self._model = ExternalModel(self._name, client, self._system_prompt)
         return self._model
 
     def _describe(self) -> dict[str, Any]:

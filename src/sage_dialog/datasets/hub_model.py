@@ -1,4 +1,4 @@
-"""A base model of a hub as a catalog entry, in place of one that was trained here."""
+"""A base model of a hub as a catalog entry, in place of one trained here."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ from kedro.io import DatasetError
 
 from sage_dialog.core.hub_models import can_be_had, hub_base
 from sage_dialog.core.policies import Policy
-from sage_dialog.datasets.endpoint import Made
+from sage_dialog.datasets.factory import FactoryDataset
 
 
-class HubBase(Made):
-    """`sage_0` from a hub, at a commit. Loading fetches what the local cache lacks and reads no weights.
+class HubBase(FactoryDataset):
+    """`sage_0` from a hub, at a commit. A load fetches what the local cache lacks and reads no weights.
 
-    Looking whether it is there, as a run does before its first node, fetches its configuration at most: a wrong name,
-    a missing licence or no network shows then, and the weights come with the first node that needs them.
+    The check before a run fetches at most the configuration: a wrong name, a missing licence or no network is found
+    there, and the weights are fetched by the first node that needs them.
 
     Args:
         repo: name on the hub, such as `mistralai/Mixtral-8x7B-Instruct-v0.1`.
-        revision: its commit, 40 hexadecimal digits; null is refused when the entry is used.
-        folder: where the files of that very commit lie already; the hub is not asked then.
+        revision: the commit, 40 hexadecimal digits; null is refused when the entry is used.
+        folder: a local folder with the files of that commit, used in place of the hub.
     """
-
-    makes = "a base from a hub"
 
     def __init__(
         self, *, repo: str, revision: str | None, folder: str | None = None, metadata: dict[str, Any] | None = None
@@ -35,20 +33,19 @@ class HubBase(Made):
         try:
             return hub_base(self._repo, self._revision, self._folder)
         except (ValueError, OSError) as error:
-            raise DatasetError(self._told(error)) from error
+            raise DatasetError(self._format_error(error)) from error
 
-    def missing(self) -> str | None:
-        """See `Made.missing`."""
+    def explain_missing(self) -> str | None:
         try:
             can_be_had(self._repo, self._revision, self._folder)
         except (ValueError, OSError) as error:
-            return self._told(error)
+            return self._format_error(error)
         return None
 
-    def _told(self, error: Exception) -> str:
+    def _format_error(self, error: Exception) -> str:
         return (
-            f"the base {self._repo} cannot be had: {error}. Where the hub asks for an account, set HF_TOKEN; without a "
-            "network, fill the cache elsewhere or name a `folder:` (docs/recipes.md)."
+            f"the base {self._repo} is not available: {error}. Where the hub asks for an account, set HF_TOKEN; "
+            "without a network, fill the cache elsewhere or set `folder:` (docs/recipes.md)."
         )
 
     def _describe(self) -> dict[str, Any]:

@@ -1,22 +1,27 @@
-"""People's votes, as `kedro sage arena` keeps them: a file a rater, which grows with each vote."""
+"""Votes of people from `kedro sage arena`: one file a rater, which grows with each vote."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import DatasetError
+
+from sage_dialog.datasets.factory import ReadOnlyDataset
+from sage_dialog.datasets.protocol import EntryState
 
 if TYPE_CHECKING:
     from sage_dialog.studio.arena.vote_file import HumanVote
 
 
-class HumanVotes(AbstractDataset[NoReturn, dict[str, "list[HumanVote]"]]):
-    """The votes that stand, by rater; none where nobody has voted. Not versioned: this is data from outside.
+class HumanVotes(ReadOnlyDataset):
+    """The valid votes by rater; an empty dictionary where nobody has voted.
 
     Args:
-        filepath: a local folder; the votes of a rater lie at `<filepath>/<rater>.jsonl`.
+        filepath: a local folder; the votes of a rater are at `<filepath>/<rater>.jsonl`.
     """
+
+    read_only = "Votes are cast at the arena, `kedro sage arena`; no node writes them."
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         self.folder = Path(filepath)
@@ -30,11 +35,8 @@ class HumanVotes(AbstractDataset[NoReturn, dict[str, "list[HumanVote]"]]):
         except VoteFileError as error:
             raise DatasetError(str(error)) from error
 
-    def save(self, data: NoReturn) -> None:
-        raise DatasetError("Votes are given at the arena, `kedro sage arena`; no node writes them.")
-
-    def _exists(self) -> bool:
-        return True  # no votes are none
+    def describe_input(self) -> EntryState:
+        return EntryState(files={path.name: path for path in sorted(self.folder.glob("*.jsonl"))})
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self.folder)}

@@ -1,28 +1,33 @@
-"""Tables that earlier runs wrote, for a stage that comes before the one that writes them."""
+"""Tables of previous runs, for a stage that comes before the one that writes them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
-from kedro.io import AbstractDataset, DatasetError, Version
+from kedro.io import DatasetError, Version
 
 from sage_dialog.core.tables import DataFrame
-from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.datasets.factory import ReadOnlyDataset
+from sage_dialog.datasets.parquet import AtomicParquet
+from sage_dialog.datasets.protocol import EntryState
 from sage_dialog.datasets.schema import TableSchema
+from sage_dialog.lineage.masking import mask_secrets
 
 
-class EarlierTables(AbstractDataset[NoReturn, Callable[[str], DataFrame]]):
-    """Versioned tables of one folder and schema, by name, each read when it is asked for.
+class PreviousTables(ReadOnlyDataset):
+    """Versioned tables of one folder and schema, opened by name.
 
-    As an input of their own name they would close a circle: the first policy learns from what later ones played.
-    Loading gives a function that opens `trajectories_2`, the latest version, or `trajectories_2:VERSION`.
+    As inputs of their own name they would close a circle: the first policy learns from dialogues of later ones. A load
+    gives a function that opens `trajectories_2`, the latest version, or `trajectories_2:VERSION`.
 
     Args:
-        folder: a path or an fsspec address; a table lies at `<folder>/<name>.parquet/<version>/<name>.parquet`.
-        schema: the name of a schema of `schemas.py`.
+        folder: a path or an fsspec address; a table is at `<folder>/<name>.parquet/<version>/<name>.parquet`.
+        schema: the name of a schema in `sage_dialog.schemas`.
         credentials: keyword arguments of the fsspec file system.
     """
+
+    read_only = "This entry is only read: the stage that makes a table writes it."
 
     def __init__(
         self,
@@ -36,40 +41,39 @@ class EarlierTables(AbstractDataset[NoReturn, Callable[[str], DataFrame]]):
         self._schema = schema
         self._credentials = credentials
         self.opened: dict[str, str] = {}
-        """The version of each table that was asked for."""
+        """The version of each table opened so far."""
         self.metadata = metadata
 
     def load(self) -> Callable[[str], DataFrame]:
         return self._open
 
-    def save(self, data: NoReturn) -> None:
-        raise DatasetError(f"{self} is only read: the stage that makes a table writes it.")
+    def describe_input(self) -> EntryState:
+        """Return folder and schema, and the versions of the tables opened so far under `tables`."""
+        tables = {"tables": dict(sorted(self.opened.items()))} if self.opened else {}
+        return EntryState(definition={**mask_secrets(self._describe()), **tables})  # a folder may be a URL with a login
 
-    def missing(self, name: str) -> str | None:
-        """What to tell whoever names a table that is not there; None where it is."""
+    def explain_missing_table(self, name: str) -> str | None:
+        """Return which table or version is missing; None where it exists."""
         if self._dataset(name).exists():
             return None
         table, _, version = name.partition(":")
-        there = f"no version {version} of {table}" if version else f"no {table}"
-        return f"There is {there} in {self._folder}. Run the pipeline that makes it, or name another."
+        missing = f"no version {version} of {table}" if version else f"no {table}"
+        return f"There is {missing} in {self._folder}. Run the pipeline that writes it, or name another."
 
-    def _dataset(self, name: str) -> VersionedParquet:
+    def _dataset(self, name: str) -> AtomicParquet:
         table, _, version = name.partition(":")
-        return VersionedParquet(
+        return AtomicParquet(
             filepath=f"{self._folder}/{table}.parquet",
             version=Version(version or None, None),
             credentials=self._credentials,
         )
 
     def _open(self, name: str) -> DataFrame:
-        if told := self.missing(name):
-            raise DatasetError(told)
-        name, dataset = name.partition(":")[0], self._dataset(name)
-        self.opened[name] = str(dataset.resolve_load_version())
+        if missing := self.explain_missing_table(name):
+            raise DatasetError(missing)
+        dataset = self._dataset(name)
+        self.opened[name.partition(":")[0]] = str(dataset.resolve_load_version())
         return TableSchema(self._schema).validate(dataset.load())
-
-    def _exists(self) -> bool:
-        return True  # a table that is missing is missed when it is asked for
 
     def _describe(self) -> dict[str, Any]:
         return {"folder": self._folder, "schema": self._schema}

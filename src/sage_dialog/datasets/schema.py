@@ -1,6 +1,13 @@
-"""The catalog's `validator:` for tables: exactly the columns, types and required values of `schemas.py`."""
+"""The catalog's `validator:` for tables: exactly the columns, types and required values of a schema.
+
+In the catalog::
+
+    validator: sage_dialog.datasets.schema.DIALOGUES # any name of sage_dialog.schemas
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,16 +18,10 @@ from sage_dialog.core.tables import DataFrame, to_arrow
 
 
 class TableSchema:
-    """Refuses a table that is not of the named schema; the table itself passes unchanged.
-
-    In the catalog::
-
-        validator:
-          class: sage_dialog.datasets.schema.TableSchema
-          options: {schema: DIALOGUES}
+    """Refuses a DataFrame that is not of the named schema; the DataFrame itself passes unchanged.
 
     Raises:
-        ValueError: when built with a name that `schemas.py` does not have.
+        AttributeError: if `sage_dialog.schemas` has no schema of this name.
         DataValidationError: from `validate`, with one failure a column.
     """
 
@@ -28,7 +29,7 @@ class TableSchema:
         expected = getattr(schemas, schema, None)
         if not isinstance(expected, pa.Schema):
             known = sorted(name for name, value in vars(schemas).items() if isinstance(value, pa.Schema))
-            raise ValueError(f"schemas.py has no schema {schema!r}; it has {', '.join(known)}")
+            raise AttributeError(f"sage_dialog.schemas has no schema {schema!r}; it has {', '.join(known)}")
         self.name = schema
         self.expected: pa.Schema = expected
 
@@ -38,33 +39,34 @@ class TableSchema:
         if not isinstance(data, pd.DataFrame):
             found = f"{type(data).__module__}.{type(data).__qualname__}"
             raise DataValidationError(f"Expected a pandas.DataFrame with schema {self.name}, found {found}")
-        arrow = to_arrow(data)
-        if failures := [*self._column_failures(arrow), *self._null_failures(arrow)]:
+        if failures := list(self._failures(data)):
             raise DataValidationError(f"Not a table of schema {self.name}", failures=failures)
         return data
 
-    def _column_failures(self, data: pa.Table) -> list[CheckFailure]:
-        failures = []
+    def _failures(self, data: DataFrame) -> Iterator[CheckFailure]:
+        names = list(data.columns)
         for field in self.expected:
-            if (count := data.column_names.count(field.name)) != 1:
-                failures.append(
-                    _failure(field.name, f"expected one column of type {field.type}, found {count or 'none'}")
-                )
-            elif (found := data.schema.field(field.name).type) != field.type:
-                failures.append(_failure(field.name, f"expected type {field.type}, found {found}"))
-        unknown = [name for name in data.column_names if name not in self.expected.names]
-        failures += [_failure(name, f"no column of schema {self.name}") for name in unknown]
-        if not failures and data.column_names != self.expected.names:
-            failures.append(_failure(None, f"expected columns in the order {self.expected.names}"))
-        return failures
+            if (count := names.count(field.name)) != 1:
+                yield _failure(field.name, f"expected one column of type {field.type}, found {count or 'none'}")
+                continue
+            values = to_arrow(data[[field.name]]).column(0)
+            if values.type != field.type:
+                yield _failure(field.name, f"expected type {field.type}, found {values.type}")
+                continue
+            for path, nulls in _nulls(values, field, field.name):
+                yield _failure(path, "required, but null", nulls)
+        for name in names:
+            if name not in self.expected.names:
+                yield _failure(name, f"no column of schema {self.name}")
+        if sorted(names) == sorted(self.expected.names) and names != self.expected.names:
+            yield _failure(None, f"expected columns in the order {self.expected.names}")
 
-    def _null_failures(self, data: pa.Table) -> list[CheckFailure]:
-        failures = []
-        for field in self.expected:
-            if data.column_names.count(field.name) == 1 and data.schema.field(field.name).type == field.type:
-                for path, count in _nulls(data.column(field.name), field, field.name):
-                    failures.append(_failure(path, "required, but null", count))
-        return failures
+
+def __getattr__(name: str) -> TableSchema:
+    """Return the validator for a schema by its name, by which a catalog entry refers to it."""
+    if not name.isupper():
+        raise AttributeError(f"module {__name__} has no attribute {name!r}")
+    return TableSchema(name)
 
 
 def _failure(column: str | None, check: str, count: int = 1) -> CheckFailure:
@@ -72,7 +74,7 @@ def _failure(column: str | None, check: str, count: int = 1) -> CheckFailure:
 
 
 def _nulls(values: pa.ChunkedArray, field: pa.Field, path: str) -> list[tuple[str, int]]:
-    """Where required values of a column are null, nested ones included, and how many are."""
+    """Return the paths at which required values are null, nested ones included, with their counts."""
     found = [(path, values.null_count)] if values.null_count and not field.nullable else []
     present = values.drop_null()
     if pa.types.is_list(field.type):

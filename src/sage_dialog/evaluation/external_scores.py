@@ -1,43 +1,29 @@
-"""Scores from outside the roles, such as what is true of a generated world, averaged by policy."""
+"""Means of scores that no role gave, such as the truth of a generated world."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from sage_dialog.evaluation.statistics import Estimate, clustered_share
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from sage_dialog.core.tables import DataFrame
+from sage_dialog.evaluation.statistics import clustered_shares
 
 
-def mean_scores(
-    external_scores: pa.Table, confidence: float, exchange: int | None = None
-) -> dict[str, dict[str, Estimate]]:
-    """By statistic, then policy, the mean of a table of `schemas.EXTERNAL_SCORES`, both in order of appearance.
+def mean_scores(external_scores: DataFrame, confidence: float, exchange: int | None = None) -> DataFrame:
+    """Return the mean of each statistic and policy, both in order of appearance, with situations as clusters.
 
     Args:
-        external_scores: one value in [0, 1] for each policy, situation, statistic and exchange.
-        confidence: such as 0.95; intervals take situations as clusters.
+        external_scores: a table of `schemas.EXTERNAL_SCORES`.
+        confidence: such as 0.95.
         exchange: the only exchange to average; None averages all.
+
+    Returns:
+        Columns `statistic`, `policy`, `value`, `low`, `high`, `n`.
 
     Raises:
         ValueError: naming a row whose value is outside [0, 1].
     """
-    clusters: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for row in external_scores.to_pylist():
-        if not 0 <= row["value"] <= 1:
-            raise ValueError(f"outside score {row} is not between 0 and 1")
-        if exchange is None or row["exchange"] == exchange:
-            by_policy = clusters.setdefault(row["statistic"], {})
-            by_policy.setdefault(row["policy"], {}).setdefault(row["situation_id"], []).append(row["value"])
-    return {
-        statistic: {
-            policy: clustered_share(
-                [sum(values) for values in by_situation.values()],
-                [len(values) for values in by_situation.values()],
-                confidence,
-            )
-            for policy, by_situation in by_policy.items()
-        }
-        for statistic, by_policy in clusters.items()
-    }
+    invalid = external_scores[~external_scores["value"].between(0, 1)]
+    if len(invalid):
+        raise ValueError(f"external score {invalid.iloc[0].to_dict()} is not between 0 and 1")
+    scores = external_scores if exchange is None else external_scores[external_scores["exchange"] == exchange]
+    return clustered_shares(
+        scores.assign(successes=scores["value"], size=1), ["statistic", "policy"], "situation_id", confidence
+    )

@@ -1,78 +1,135 @@
-"""Rollouts read back from their table: whole dialogues, and the agent's replies by exchange."""
+"""Rollouts as tables: all policies in one table, its dialogues, and the replies of the agents."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
+import pandas as pd
+
+from sage_dialog.core.tables import DataFrame, conform, from_rows, to_rows
 from sage_dialog.dialogue import Message
-from sage_dialog.sac import Chain, parse
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from sage_dialog.sac import Chain, Intent, parse
+from sage_dialog.schemas import REPLIES, ROLLOUTS
 
 
-@dataclass(frozen=True)
-class Reply:
-    """One message of the agent: `text` is what the user hears, `content` what was written.
+def concat_rollouts(rollouts: Mapping[str, DataFrame], external_rollouts: DataFrame | None = None) -> DataFrame:
+    """Return the rollouts of policies and of external models as one table of `schemas.ROLLOUTS`.
 
-    Exchange 1 is the reply to the situation itself. `heard_before` is all that the user had said until then.
+    Args:
+        rollouts: tables of `schemas.TRAJECTORIES` by policy.
+        external_rollouts: a table of `schemas.ROLLOUTS`.
     """
-
-    situation_id: str
-    exchange: int
-    text: str
-    content: str
-    heard_before: str
-
-    @cached_property
-    def chain(self) -> Chain | None:
-        """None where the message has no blocks that parse."""
-        chain = parse(self.content)
-        return chain if isinstance(chain, Chain) else None
+    tables = [rows.assign(policy=policy) for policy, rows in rollouts.items()]
+    return conform(pd.concat([*tables, external_rollouts] if external_rollouts is not None else tables), ROLLOUTS)
 
 
-def whole_dialogues(rollouts: pa.Table) -> dict[str, tuple[Message, ...]]:
-    """Each situation's dialogue as its two sides heard it, from a table of `schemas.TRAJECTORIES`."""
-    dialogues: dict[str, list[Message]] = {}
-    for row in rollouts.select(["situation_id", "turn", "role", "text"]).sort_by("turn").to_pylist():
-        dialogues.setdefault(row["situation_id"], []).append(Message(row["role"], row["text"]))
-    return {situation: tuple(dialogues[situation]) for situation in sorted(dialogues)}
+def dialogues_by_policy(rollouts: DataFrame) -> dict[str, dict[str, tuple[Message, ...]]]:
+    """Return the dialogues of a table of `schemas.ROLLOUTS` as both sides read them, by policy and situation.
+
+    Policies come in their order in the table, situations sorted.
+    """
+    dialogues: dict[str, dict[str, list[Message]]] = {policy: {} for policy in rollouts["policy"].unique()}
+    rows = rollouts.sort_values(["situation_id", "turn"])[["policy", "situation_id", "role", "text"]]
+    for policy, situation, role, text in rows.itertuples(index=False, name=None):
+        dialogues[policy].setdefault(situation, []).append(Message(role, text))
+    return {
+        policy: {situation: tuple(messages) for situation, messages in by_situation.items()}
+        for policy, by_situation in dialogues.items()
+    }
 
 
-def replies_by_dialogue(rollouts: pa.Table) -> dict[str, list[Reply]]:
-    """The agent's replies in order, for every situation of the table, also one without any reply."""
-    replies: dict[str, list[Reply]] = {}
-    heard: dict[str, str] = {}
-    for row in rollouts.select(["situation_id", "turn", "role", "text", "content"]).sort_by("turn").to_pylist():
-        situation, text = row["situation_id"], row["text"]
-        dialogue = replies.setdefault(situation, [])
-        if row["role"] == "assistant":
-            dialogue.append(Reply(situation, len(dialogue) + 1, text, row["content"], heard.get(situation, "")))
-        else:
-            heard[situation] = f"{heard[situation]}\n{text}" if situation in heard else text
-    return {situation: replies[situation] for situation in sorted(replies)}
+def same_situations(situations: Mapping[str, Collection[str]], policy_a: str, policy_b: str) -> list[str]:
+    """Return the situations that both policies played, sorted.
 
-
-def same_situations(rollouts: Mapping[str, pa.Table], policy_a: str, policy_b: str) -> list[str]:
-    """The situations that both policies played.
+    Args:
+        situations: those that each policy played, by policy.
 
     Raises:
-        ValueError: naming the policy that was not rolled out, or a situation that only one of the two played.
+        ValueError: naming the policy without rollouts, or a situation that only one of the two played.
     """
     for policy in (policy_a, policy_b):
-        if policy not in rollouts:
+        if policy not in situations:
             raise ValueError(
                 f"policy {policy!r} is compared but was not rolled out; `pairs` in parameters_evaluation.yml may name "
-                f"{', '.join(sorted(rollouts))}"
+                f"{', '.join(sorted(situations))}"
             )
-    played = {policy: set(rollouts[policy]["situation_id"].to_pylist()) for policy in (policy_a, policy_b)}
     for policy, other in ((policy_a, policy_b), (policy_b, policy_a)):
-        if missing := sorted(played[other] - played[policy]):
+        if missing := sorted(set(situations[other]) - set(situations[policy])):
             raise ValueError(
                 f"situation {missing[0]!r} was played by {other} but not by {policy} ({len(missing)} such in all); "
                 f"run both again on the same situations: kedro run --pipelines evaluation"
             )
-    return sorted(played[policy_a])
+    return sorted(situations[policy_a])
+
+
+def parse_replies(rollouts: DataFrame, policy_cards: DataFrame) -> DataFrame:
+    """Return the agents' replies with their parsed blocks, as a table of `schemas.REPLIES`.
+
+    Policies come in their order in `rollouts`, their dialogues sorted by situation.
+
+    Args:
+        rollouts: a table of `schemas.ROLLOUTS`.
+        policy_cards: a table of `schemas.POLICIES`; a policy that is not in it writes no blocks.
+    """
+    with_blocks = set(policy_cards["policy"][policy_cards["blocks"]])
+    return pd.concat(
+        [
+            from_rows(_parse_policy(policy, rows, policy in with_blocks), REPLIES)
+            for policy, rows in rollouts.groupby("policy", sort=False)
+        ]
+        or [from_rows([], REPLIES)],
+        ignore_index=True,
+    )
+
+
+def _parse_policy(policy: str, rollouts: DataFrame, blocks: bool) -> Iterator[dict[str, Any]]:
+    dialogue, exchange = None, 0
+    user_texts: list[str] = []
+    rows = rollouts.sort_values(["situation_id", "turn"])[["situation_id", "role", "text", "content"]]
+    for situation, role, text, content in rows.itertuples(index=False, name=None):
+        if situation != dialogue:
+            dialogue, exchange, user_texts = situation, 0, []
+        if role == "user":
+            user_texts.append(text)
+            continue
+        exchange += 1
+        reply = {"policy": policy, "situation_id": situation, "exchange": exchange, "text": text, "blocks": blocks}
+        yield reply | {"user_text": "\n".join(user_texts)} | (_parse_blocks(content) if blocks else {})
+        user_texts = []
+
+
+def _parse_blocks(content: str) -> dict[str, Any]:
+    chain = parse(content)
+    if not isinstance(chain, Chain):
+        return {"invalid_reason": chain.reason}
+    return _columns("u_", chain.state) | _columns("a_", chain.action)
+
+
+def _columns(prefix: str, intent: Intent) -> dict[str, Any]:
+    return {
+        f"{prefix}motivation": intent.motivation,
+        f"{prefix}emotion": intent.emotion,
+        f"{prefix}topics": list(intent.topics),
+    }
+
+
+def with_parsed_blocks(replies: DataFrame) -> DataFrame:
+    """Return the replies whose blocks parse."""
+    return replies[replies["blocks"] & replies["invalid_reason"].isna()]
+
+
+def replies_by_dialogue(
+    rollouts: DataFrame, replies: DataFrame
+) -> Iterator[tuple[str, dict[str, list[dict[str, Any]]]]]:
+    """Yield each policy with the replies of its dialogues by situation, sorted; a dialogue may have no reply.
+
+    Args:
+        rollouts: the table of `schemas.ROLLOUTS`, which has all dialogues.
+        replies: `parse_replies` of it.
+    """
+    for policy, rows in rollouts.groupby("policy", sort=False):
+        dialogues: dict[str, list[dict[str, Any]]] = {situation: [] for situation in sorted(set(rows["situation_id"]))}
+        for reply in to_rows(replies[replies["policy"] == policy]):
+            dialogues[reply["situation_id"]].append(reply)
+        yield policy, dialogues

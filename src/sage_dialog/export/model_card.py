@@ -13,8 +13,7 @@ from sage_dialog.core.hub_models import is_on_hub
 from sage_dialog.core.policies import PolicyCard
 from sage_dialog.evaluation.judging.votes import PERSON
 from sage_dialog.evaluation.replies.failures import FAILURES
-from sage_dialog.evaluation.report.formatting import p_value, percent
-from sage_dialog.evaluation.report.report import OUTCOME_RULES
+from sage_dialog.evaluation.report.formatting import OUTCOME_RULES, p_value, percent
 
 FILE = "README.md"
 TEMPLATE = "model_card.md.j2"

@@ -249,12 +249,12 @@ class InputsGate:
 def _missing_in_mix(names: Sequence[str], catalog: CatalogProtocol) -> Iterator[str]:
     """Earlier trajectories that the mix names; the run reads them by no name of its inputs."""
     from sage_dialog.config import SacAugmentation
-    from sage_dialog.datasets.previous_tables import EarlierTables
+    from sage_dialog.datasets.previous_tables import PreviousTables
 
     for name in names:
-        if isinstance(tables := catalog.get(name), EarlierTables):
+        if isinstance(tables := catalog.get(name), PreviousTables):
             for source in SacAugmentation.model_validate(catalog.load("params:sac_augmentation")).mix:
-                if source.kind == "trajectories" and source.of and (told := tables.missing(source.of)):
+                if source.kind == "trajectories" and source.of and (told := tables.explain_missing_table(source.of)):
                     yield f"  sac_augmentation.mix, source {source.name!r}: {told}"
 
 
@@ -263,12 +263,12 @@ def why_missing(name: str, catalog: CatalogProtocol) -> str:
     from kedro.io import AbstractVersionedDataset
     from kedro.io.core import VersionNotFoundError
 
-    from sage_dialog.datasets.endpoint import Made
+    from sage_dialog.datasets.factory import FactoryDataset
     from sage_dialog.datasets.raw_folder import RawFolder
 
     dataset = catalog.get(name)
-    if isinstance(dataset, RawFolder | Made):
-        return str(dataset.missing())
+    if isinstance(dataset, RawFolder | FactoryDataset):
+        return str(dataset.explain_missing())
     if dataset is None:
         return "no catalog entry has this name; entries stand in conf/base/catalog_*.yml."
     made_by = _made_by(name)
@@ -348,11 +348,11 @@ class SpendingLimit:
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        from sage_dialog.datasets.endpoint import Made
+        from sage_dialog.datasets.factory import FactoryDataset
 
         self.budget = None
         entries = [catalog.get(name) for name in sorted(pipeline.inputs()) if not name.startswith("params:")]
-        asking = [entry for entry in entries if isinstance(entry, Made) and entry.asks]
+        asking = [entry for entry in entries if isinstance(entry, FactoryDataset) and entry.uses_server]
         if not asking:
             return
         if "ParallelRunner" in str(run_params.get("runner")):

@@ -118,12 +118,13 @@ class Tracking:
     def _keep(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         """The figures and the report that a run wrote, and of its policies what says which they are."""
         from sage_dialog.core.policies import CARD
-        from sage_dialog.datasets.files import WholeImage, WholeText
+        from sage_dialog.datasets.figure import AtomicFigure
+        from sage_dialog.datasets.files import AtomicText
         from sage_dialog.datasets.policy import PolicyDirectory
 
         for name in sorted(pipeline.all_outputs()):
             entry = catalog.get(name)
-            if isinstance(entry, WholeImage | WholeText):
+            if isinstance(entry, AtomicFigure | AtomicText):
                 self._client.log_artifact(self._run, str(entry._get_load_path()))
             elif isinstance(entry, PolicyDirectory):
                 self._client.log_artifact(self._run, str(entry.load().path / CARD), artifact_path=name)

@@ -1,1 +1,1 @@
-"""What each run read, did and wrote, and what can be told from it: reruns, differences, what is stale."""
+"""Run records of a Kedro project, and what follows from them: stale outputs, replays, differences, pruning."""

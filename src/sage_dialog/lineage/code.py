@@ -1,8 +1,9 @@
-"""Which definitions a function or class can reach, and a digest of each: so that only what its code decides is stale.
+"""Digests of the definitions that a node can reach, so that a code change makes stale only what it affects.
 
-The code is read, never run. Not modules but their definitions are followed, by the names that each uses, annotations
-included (from them Kedro builds what a node is given): a new schema makes nothing stale that does not use it. Where a
-name cannot be followed, the whole module it comes from counts. Comments, docstrings and layout do not count.
+The code is parsed, never run. Definitions are followed by the names that they use, annotations included: Kedro builds
+typed node inputs from them. Where a name cannot be followed, such as `getattr(module, name)`, the whole module counts.
+Comments, docstrings and layout do not count. Written by hand because libraries follow code by module only (grimp), and
+a module such as one of schemas would then make every table stale.
 """
 
 from __future__ import annotations
@@ -14,67 +15,67 @@ import importlib.util
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from sage_dialog.lineage.definitions import Chain, Module, Uses
+from sage_dialog.lineage.modules import Chain, Module, find_uses
 
-DATA = frozenset({".toml", ".txt", ".yml", ".yaml", ".json", ".j2", ".jinja", ".css", ".js"})
-"""Suffixes of the files beside the code that decide what it does: word lists, templates."""
+DATA_SUFFIXES = frozenset({".toml", ".txt", ".yml", ".yaml", ".json", ".j2", ".jinja", ".css", ".js"})
+"""Suffixes of files in a package that count as code: word lists, templates."""
 
 EFFECTS = "(module)"
-"""In place of a definition: the statements of a module that define nothing and run as it is imported."""
+"""The name for the statements of a module that define nothing and run on import."""
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+")
+_DUNDER = re.compile("__(?!version)[a-z]+__")  # __file__, __name__
 
-Place = tuple[str, str]  # a module, a definition of it
+Definition = tuple[str, str]  # module, name
 
 
-def reached(target: Callable[..., Any]) -> dict[str, str]:
-    """What of the project `target`, a function or class, can reach, itself included.
+def code_of_callable(target: Callable[..., Any]) -> dict[str, str]:
+    """Return the digests of all project code that a function or class can reach, itself included.
 
-    Its own package is the project, and this one. Files are read once in a process.
+    Project code is that of the target's own top-level package and of this one. Files are read once per process.
 
     Returns:
-        By "module:definition", or the path of a data file from the folder of its package, a digest.
+        Digests by "module:definition", or by the path of a data file from the folder of its package.
     """
     while isinstance(target, functools.partial):
         target = target.func
     target = inspect.unwrap(target)
     if not hasattr(target, "__qualname__"):
         target = type(target)
-    return _code(target.__module__.partition(".")[0]).reached(target.__module__, target.__qualname__.partition(".")[0])
+    index = _index(target.__module__.partition(".")[0])
+    return index.reachable(target.__module__, target.__qualname__.partition(".")[0])
 
 
-def named(path: str) -> dict[str, str]:
-    """As `reached`, of what a dotted path names in a configuration; nothing is imported.
-
-    Of what is not there, or has no source, nothing can be reached.
-    """
+def code_of_path(path: str) -> dict[str, str]:
+    """Return the same for a dotted path in a configuration, without importing it; empty where it has no source."""
     package, *inner = path.split(".")
-    code = _code(package)
+    index = _index(package)
     for length in range(len(inner), 0, -1):
-        if found := code.reached(".".join((package, *inner[: length - 1])), inner[length - 1]):
+        if found := index.reachable(".".join((package, *inner[: length - 1])), inner[length - 1]):
             return found
     return {}
 
 
 def digest(definitions: Mapping[str, str]) -> str:
-    """One for all of them."""
+    """Return one digest for a set of digests by name."""
     return hashlib.sha256(json.dumps(definitions, sort_keys=True).encode()).hexdigest()
 
 
 @functools.cache
-def _code(package: str) -> Code:
-    return Code({name: path for name in {package, __name__.partition(".")[0]} if (path := _place(name))})
+def _index(package: str) -> CodeIndex:
+    packages = {package, __name__.partition(".")[0]}
+    return CodeIndex({name: path for name in packages if (path := _find_source(name))})
 
 
-def _place(package: str) -> Path | None:
-    """Where a top-level package or module lies, without importing it."""
+def _find_source(package: str) -> Path | None:
+    """Return the folder or file of a top-level package or module without importing it."""
     try:
         spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):  # such as __main__
+    except (ImportError, ValueError):  # __main__
         return None
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return None
@@ -82,171 +83,149 @@ def _place(package: str) -> Path | None:
     return path.parent if path.name == "__init__.py" else path
 
 
-class Code:
-    """The files of some packages, each read when something reaches it.
+class CodeIndex:
+    """The definitions of some packages and what each of them leads to; a file is parsed when it is reached.
 
     Args:
-        places: by top-level name, the folder of a package or the file of a module.
+        sources: the folder of a package, or the file of a module, by top-level name.
     """
 
-    def __init__(self, places: Mapping[str, Path]) -> None:
-        self._places = dict(places)
+    def __init__(self, sources: Mapping[str, Path]) -> None:
+        self._sources = dict(sources)
         self._modules: dict[str, Module | None] = {}
-        self._found: dict[Place, tuple[frozenset[Place], frozenset[str], str]] = {}
+        self._definitions: dict[Definition, tuple[frozenset[Definition], frozenset[str], str]] = {}
 
-    def reached(self, module: str, name: str) -> dict[str, str]:
-        """What a definition of a module can reach; see the function of this name."""
-        waiting = sorted(self._down(module, (name,)))
-        seen: dict[Place, str] = {}
-        words: dict[str, set[str]] = {}
+    def reachable(self, module: str, name: str) -> dict[str, str]:
+        """Return the digests of what a definition of a module can reach; see `code_of_callable`."""
+        waiting = sorted(self._resolve(module, (name,)))
+        digests: dict[Definition, str] = {}
+        texts: dict[str, set[str]] = {}
         while waiting:
-            place = waiting.pop()
-            if place not in seen:
-                leads, texts, seen[place] = self._definition(place)
-                words.setdefault(place[0], set()).update(texts)
-                waiting += leads
-        # A module without statements that define nothing has nothing to run.
-        code = {f"{module}:{name}": value for (module, name), value in seen.items() if value}
-        return dict(sorted((code | self._data(words)).items()))
+            definition = waiting.pop()
+            if definition not in digests:
+                targets, words, digests[definition] = self._read(definition)
+                texts.setdefault(definition[0], set()).update(words)
+                waiting += targets
+        # The digest of EFFECTS is empty where a module has no such statements.
+        code = {f"{module}:{name}": value for (module, name), value in digests.items() if value}
+        return dict(sorted((code | self._data(texts)).items()))
 
-    def _definition(self, place: Place) -> tuple[frozenset[Place], frozenset[str], str]:
-        """Where it leads, the words in it, its digest."""
-        if place not in self._found:
-            module = self._module(place[0])
+    def _read(self, definition: Definition) -> tuple[frozenset[Definition], frozenset[str], str]:
+        """Return the definitions that one leads to, the strings in it, its digest."""
+        if definition not in self._definitions:
+            module = self._module(definition[0])
             assert module is not None
-            statements = module.effects if place[1] == EFFECTS else module.definitions[place[1]]
-            uses = Uses(module.package)
-            for statement in statements:
-                uses.visit(statement)
-            leads = {(module.name, EFFECTS)} - {place}
+            is_effects = definition[1] == EFFECTS
+            statements = module.effects if is_effects else module.definitions[definition[1]]
+            uses = find_uses(statements, module.package)
+            targets = {(module.name, EFFECTS)} - {definition}
             for chain in uses.chains:
-                leads |= self._follow(module, chain, uses.imports)
-            for source in uses.loaded:
-                leads |= self._effects(source)
+                targets |= self._follow(module, chain, uses.imports)
+            for source in (*uses.loaded, *(module.loaded if is_effects else ())):
+                targets |= {(name, EFFECTS) for name in (source[0], ".".join(source)) if self._module(name)}
             for star in uses.stars:
-                leads |= self._whole(star)
-            for text in uses.texts:
-                if _DOTTED.fullmatch(text) and self._module(first := text.partition(".")[0]):
-                    leads |= self._down(first, tuple(text.split(".")[1:]))
-            if place[1] == EFFECTS:
-                for source in module.loaded:
-                    leads |= self._effects(source)
-                if parent := module.name.rpartition(".")[0]:
-                    leads.add((parent, EFFECTS))
+                targets |= self._whole(star)
+            for text in filter(_DOTTED.fullmatch, uses.texts):
+                first, *rest = text.split(".")
+                targets |= self._resolve(first, tuple(rest))
+            if is_effects and (parent := module.name.rpartition(".")[0]):
+                targets.add((parent, EFFECTS))
             text = "\n".join(ast.unparse(statement) for statement in statements)
             value = hashlib.sha256(text.encode()).hexdigest() if text else ""
-            self._found[place] = frozenset(leads), frozenset(uses.texts), value
-        return self._found[place]
+            self._definitions[definition] = frozenset(targets), frozenset(uses.texts), value
+        return self._definitions[definition]
 
-    def _follow(self, module: Module, chain: Chain, local: Mapping[str, Chain]) -> set[Place]:
-        """Where a chain of names leads that is used in a module; `local` are imports beside those of the module."""
+    def _follow(self, module: Module, chain: Chain, local: Mapping[str, Chain]) -> set[Definition]:
+        """Return what a chain of names in a module leads to; `local` are imports inside of definitions."""
         first, rest = chain[0], chain[1:]
-        found: set[Place] = set()
         if first in local:
-            return self._source(local[first], rest)
-        if first in module.definitions:
-            found.add((module.name, first))
+            return self._resolve(local[first][0], (*local[first][1:], *rest))
+        found = {(module.name, first)} if first in module.definitions else set()
         if first in module.imports:
-            found |= self._source(module.imports[first], rest)
+            source, *names = module.imports[first]
+            found |= self._resolve(source, (*names, *rest))
         return found
 
-    def _source(self, source: Chain, rest: Chain) -> set[Place]:
-        module, *name = source
-        return self._down(module, (*name, *rest))
-
-    def _down(self, name: str, rest: Chain, seen: frozenset[Chain] = frozenset()) -> set[Place]:
-        """Where the names lead that follow a module's."""
+    def _resolve(self, name: str, rest: Chain, seen: frozenset[Chain] = frozenset()) -> set[Definition]:
+        """Return the definitions that the names `rest` stand for in a module."""
         module = self._module(name)
-        if module is None or (rest and re.fullmatch("__(?!version)[a-z]+__", rest[0])):  # __file__, __name__
+        if module is None or (rest and _DUNDER.fullmatch(rest[0])):
             return set()
         if not rest:
             return self._whole(name)
         here = (name, *rest)
         if here in seen:  # two modules that import from each other
             return set()
-        found: set[Place] = {(name, rest[0])} if rest[0] in module.definitions else set()
-        if rest[0] in module.imports:  # handed on
-            source, *more = module.imports[rest[0]]
-            found |= self._down(source, (*more, *rest[1:]), seen | {here}) | {(name, EFFECTS)}
+        first = rest[0]
+        found: set[Definition] = {(name, first)} if first in module.definitions else set()
+        if first in module.imports:
+            source, *more = module.imports[first]
+            found |= self._resolve(source, (*more, *rest[1:]), seen | {here}) | {(name, EFFECTS)}
         if found:
             return found
-        if self._module(f"{name}.{rest[0]}"):
-            return self._down(f"{name}.{rest[0]}", rest[1:], seen | {here})
-        return set() if rest[0] in module.imports else self._whole(name)
+        if self._module(f"{name}.{first}"):
+            return self._resolve(f"{name}.{first}", rest[1:], seen | {here})
+        return set() if first in module.imports else self._whole(name)
 
-    def _whole(self, name: str, seen: frozenset[str] = frozenset()) -> set[Place]:
-        """Every definition of a module."""
+    def _whole(self, name: str, seen: frozenset[str] = frozenset()) -> set[Definition]:
+        """Return every definition of a module."""
         module = self._module(name)
         if module is None or name in seen:
             return set()
         found = {(name, one) for one in (*module.definitions, EFFECTS)}
-        for star in module.stars:
-            found |= self._whole(star, seen | {name})
-        return found
-
-    def _effects(self, source: Chain) -> set[Place]:
-        """What runs when something is imported."""
-        return {(name, EFFECTS) for name in (source[0], ".".join(source)) if self._module(name)}
+        return found.union(*(self._whole(star, seen | {name}) for star in module.stars))
 
     def _module(self, name: str) -> Module | None:
-        """None of what is not ours."""
+        """Return a module of the packages, None for any other."""
         if name not in self._modules:
-            top, *inner = name.split(".")
-            file = self._file(top, inner)
-            self._modules[name] = Module.read(name, file) if file else None
+            file = self._file(*name.split("."))
+            self._modules[name] = Module.parse(name, file) if file else None
         return self._modules[name]
 
-    def _file(self, top: str, inner: list[str]) -> Path | None:
-        place = self._places.get(top)
-        if place is None or place.is_file():
-            return None if inner else place
-        folder = place.joinpath(*inner)
-        named = [folder / "__init__.py", *([folder.with_suffix(".py")] if inner else [])]
-        return next((file for file in named if file.is_file()), None)
+    def _file(self, top: str, *inner: str) -> Path | None:
+        source = self._sources.get(top)
+        if source is None or source.is_file():
+            return None if inner else source
+        folder = source.joinpath(*inner)
+        candidates = [folder / "__init__.py", *([folder.with_suffix(".py")] if inner else [])]
+        return next((file for file in candidates if file.is_file()), None)
 
-    def _data(self, words: Mapping[str, set[str]]) -> dict[str, str]:
-        """The data files that are named, in code of their package or one around it, or in such a file."""
+    def _data(self, texts: Mapping[str, Collection[str]]) -> dict[str, str]:
+        """Return the digests of data files that code of their package or a parent package names, or a data file does.
+
+        Args:
+            texts: the strings in the code that was reached, by module.
+        """
         found: dict[str, str] = {}
+        packages = {name: module.package for name in texts if (module := self._module(name))}
         for package, files in self._data_files.items():
-            around = [texts for name, texts in words.items() if f"{package}.".startswith(f"{self._package_of(name)}.")]
-            named = [file for file in files if any(_is_named(file, texts) for texts in around)]
-            while named:
-                file = named.pop()
-                key = self._shown(package, file)
+            near = [texts[name] for name, parent in packages.items() if f"{package}.".startswith(f"{parent}.")]
+            waiting = [file for file in files if any(_is_named(file, strings) for strings in near)]
+            top = package.partition(".")[0]
+            while waiting:
+                file = waiting.pop()
+                key = f"{top}/{file.relative_to(self._sources[top]).as_posix()}"
                 if key not in found:
                     content = file.read_bytes()
                     found[key] = hashlib.sha256(content).hexdigest()
-                    named += [other for other in files if other.name.encode() in content]
+                    waiting += [other for other in files if other.name.encode() in content]
         return found
-
-    def _package_of(self, module: str) -> str:
-        found = self._module(module)
-        assert found is not None
-        return found.package
 
     @functools.cached_property
     def _data_files(self) -> dict[str, list[Path]]:
-        """By package, the files in its folder that no package further down holds."""
+        """The data files of each package, those of subpackages left out."""
         files: dict[str, list[Path]] = {}
-        for top, place in self._places.items():
-            for file in sorted(place.rglob("*")) if place.is_dir() else ():
-                if file.suffix in DATA and file.is_file():
+        for top, source in self._sources.items():
+            for file in sorted(source.rglob("*")) if source.is_dir() else ():
+                if file.suffix in DATA_SUFFIXES and file.is_file():
                     folder = file.parent
-                    while folder != place and not (folder / "__init__.py").exists():
+                    while folder != source and not (folder / "__init__.py").exists():
                         folder = folder.parent
-                    package = ".".join((top, *folder.relative_to(place).parts))
-                    files.setdefault(package, []).append(file)
+                    files.setdefault(".".join((top, *folder.relative_to(source).parts)), []).append(file)
         return files
 
-    def _shown(self, package: str, file: Path) -> str:
-        top = package.partition(".")[0]
-        return f"{top}/{file.relative_to(self._places[top]).as_posix()}"
 
-
-def _is_named(file: Path, texts: set[str]) -> bool:
-    """Whether the strings of a module's definitions name a file, or its folder and its stem.
-
-    A stem alone is often just a word: it counts where it is given to a call, as in read_tables("feelings").
-    """
+def _is_named(file: Path, texts: Collection[str]) -> bool:
+    """Return whether strings name a file: its name, its folder and its stem, or its stem as an argument of a call."""
     stem = file.name.partition(".")[0]
-    return file.name in texts or f"{stem}()" in texts or {file.parent.name, stem} <= texts
+    return file.name in texts or f"{stem}()" in texts or {file.parent.name, stem} <= set(texts)

@@ -1,96 +1,132 @@
-"""What files hold, as a digest: of what a run writes and of what it reads, without reading anything twice for it."""
+"""Digests of files, kept so that no file is read twice, and atomic writing of text files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from filelock import FileLock
+from pydantic import BaseModel, ConfigDict
+from tqdm import tqdm
 
-from sage_dialog.core.atomic_files import atomic_file
-from sage_dialog.lineage.records import File
+_BAR_AFTER_S = 3.0
+_BUFFER = 1 << 20
 
-_SHOWN_AFTER_S = 3.0  # seconds of reading until a bar says how far it is
-_PIECE = 1 << 20
+
+class File(BaseModel):
+    """A raw data file. Its content counts as unchanged while size and time of change are."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    bytes: int
+    modified_ns: int
+    sha256: str | None  # None of a file on an object store
 
 
 class Content(NamedTuple):
-    """A version's content."""
+    """The content of a version: a file or a folder."""
 
     bytes: int
     modified_ns: int  # the latest of its files
     sha256: str
 
 
-class Digests:
-    """sha256 of files outside the project's own records, kept beside these: dumps may be hundreds of GB.
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically: a killed process leaves the previous content or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
-    A file of the same size and time as when it was last read is not read again.
+
+class DigestCache:
+    """sha256 of files, cached in a JSON file by path, size and time of change: raw data may be hundreds of GB.
+
+    Args:
+        path: the JSON file.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def files(self, paths: Mapping[str, Path]) -> dict[str, File]:
-        """Local files by a name of the caller's."""
-        known = self._known()
-        states = {name: (path.stat().st_size, path.stat().st_mtime_ns) for name, path in paths.items()}
-        found = {name: known.get(_key(path)) for name, path in paths.items()}
-        new = {name for name, state in states.items() if not (kept := found[name]) or tuple(kept[:2]) != state}
-        digests = {name: str(kept[2]) for name, kept in found.items() if kept and name not in new}
-        with _bar(sum(states[name][0] for name in new)) as step:
-            for name in sorted(new):
-                digests[name] = _sha256(paths[name], step)
+        """Return the size, time and digest of local files, by the same names."""
+        cached = self._load()
+        found: dict[str, list[Any]] = {}
+        new: dict[str, Path] = {}
+        for name, path in sorted(paths.items()):
+            state, known = path.stat(), cached.get(_key(path))
+            found[name] = [state.st_size, state.st_mtime_ns, known[2] if known else None]
+            if found[name] != known:
+                new[name] = path
+        with tqdm(
+            total=sum(found[name][0] for name in new), unit="B", unit_scale=True, delay=_BAR_AFTER_S, leave=False,
+            desc="sha256 of this run's inputs",
+        ) as bar:  # fmt: skip
+            for name, path in new.items():
+                found[name][2] = _sha256(path, bar.update)
         if new:
-            self._keep({_key(paths[name]): [*states[name], digests[name]] for name in new})
-        return {
-            name: File(bytes=states[name][0], modified_ns=states[name][1], sha256=digests[name])
-            for name in sorted(paths)
-        }
+            self._save({_key(path): found[name] for name, path in new.items()})
+        return {name: File(bytes=size, modified_ns=time, sha256=sha256) for name, (size, time, sha256) in found.items()}
 
     def content(self, path: Path) -> Content:
-        """As `content_of`, of what may have been read before."""
-        return _together(path, self.files(_inside(path)))
+        """Return the content of a file or folder; equal to `content_of`."""
+        return _combine(path, self.files(_files_in(path)))
 
-    def _known(self) -> dict[str, list[Any]]:
+    def _load(self) -> dict[str, list[Any]]:
         try:
             return dict(json.loads(self._path.read_text("utf-8")))
         except (OSError, ValueError):
-            return {}  # what is lost is read again
+            return {}
 
-    def _keep(self, new: Mapping[str, list[Any]]) -> None:
+    def _save(self, new: Mapping[str, list[Any]]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self._path.with_name(f".{self._path.name}.lock")):
-            kept = {path: state for path, state in self._known().items() if Path(path).exists()} | dict(new)
-            with atomic_file(self._path) as partial:
-                partial.write_text(json.dumps(kept, indent=0, sort_keys=True) + "\n", "utf-8")
+            kept = {path: state for path, state in self._load().items() if Path(path).exists()} | dict(new)
+            write_text(self._path, json.dumps(kept, indent=0, sort_keys=True) + "\n")
 
 
 def content_of(path: Path) -> Content:
-    """What a file or a folder holds: sha256 of the file, or of the names and sha256 of all files of the folder."""
-    return _together(path, {name: _file(file) for name, file in _inside(path).items()})
+    """Return the content of a file, or of a folder by the names and digests of all its files."""
+    files = {}
+    for name, file in _files_in(path).items():
+        state = file.stat()
+        files[name] = File(bytes=state.st_size, modified_ns=state.st_mtime_ns, sha256=_sha256(file))
+    return _combine(path, files)
 
 
 def state_of(path: Path) -> tuple[int, int]:
-    """Bytes and the latest time of change in nanoseconds: as long as they stay, so does the content."""
-    states = [file.stat() for file in _inside(path).values()]
+    """Return the bytes and the latest time of change (ns) of a file or folder."""
+    states = [file.stat() for file in _files_in(path).values()]
     return sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)
 
 
-def of_stream(stream: Any) -> str:
-    """sha256 of an open binary file, wherever it lies."""
+def of_stream(stream: IO[bytes], step: Callable[[int], object] | None = None) -> str:
+    """Return the sha256 of an open binary file; `step` is called with the size of each part read."""
     digest = hashlib.sha256()
-    while piece := stream.read(_PIECE):
-        digest.update(piece)
+    while part := stream.read(_BUFFER):
+        digest.update(part)
+        if step:
+            step(len(part))
     return digest.hexdigest()
 
 
 def of_files(files: Mapping[str, File]) -> Content:
-    """Of files known one by one; those without a digest count by size and time."""
+    """Return the content of a set of files; a file without a digest counts by size and time of change."""
     digest = hashlib.sha256()
     for name, file in sorted(files.items()):
         digest.update(f"{name}\0{file.sha256 or [file.bytes, file.modified_ns]}\n".encode())
@@ -101,43 +137,22 @@ def of_files(files: Mapping[str, File]) -> Content:
     )
 
 
-def _inside(path: Path) -> dict[str, Path]:
+def _files_in(path: Path) -> dict[str, Path]:
     if not path.is_dir():
         return {path.name: path}
     return {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
 
 
-def _together(path: Path, files: Mapping[str, File]) -> Content:
+def _combine(path: Path, files: Mapping[str, File]) -> Content:
     if path.is_dir():
         return of_files(files)
     (file,) = files.values()
     return Content(file.bytes, file.modified_ns, str(file.sha256))
 
 
-def _file(path: Path) -> File:
-    state = path.stat()
+def _sha256(path: Path, step: Callable[[int], object] | None = None) -> str:
     with path.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    return File(bytes=state.st_size, modified_ns=state.st_mtime_ns, sha256=sha256)
-
-
-def _sha256(path: Path, step: Any) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(_PIECE):
-            digest.update(piece)
-            step(len(piece))
-    return digest.hexdigest()
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Any]:
-    from tqdm import tqdm
-
-    with tqdm(
-        total=total, unit="B", unit_scale=True, delay=_SHOWN_AFTER_S, leave=False, desc="sha256 of this run's inputs"
-    ) as bar:
-        yield bar.update
+        return of_stream(stream, step)
 
 
 def _key(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a run stands on beside its data: the repository, the packages, the machine."""
+"""The environment of a run: repository, packages, machine."""
 
 from __future__ import annotations
 
@@ -11,52 +11,47 @@ from pathlib import Path
 
 from sage_dialog.lineage.records import Git
 
-_PATIENCE_S = 10.0
-_PROJECT = "sage-dialog"
+_TIMEOUT_S = 10.0
 
 
-def git_of(folder: Path) -> Git | None:
-    """The revision that a folder's repository is at, and what differs from it; None where git cannot tell."""
-    command = ["git", "status", "--porcelain=v2", "--branch", "-z", "--no-renames", "--", "."]
+def git_state(folder: Path) -> Git | None:
+    """Return the revision of a folder's repository and the changed files in it; None outside a repository."""
     try:
-        said = subprocess.run(command, cwd=folder, capture_output=True, timeout=_PATIENCE_S, check=True).stdout
+        revision = _git(folder, "rev-parse", "HEAD").strip()
+        changed = _git(folder, "status", "--porcelain", "-z", "--no-renames", "--", ".")
     except (OSError, subprocess.SubprocessError):
         return None
-    revision, changed = "", []
-    for line in said.decode("utf-8", "replace").split("\0"):
-        kind, _, rest = line.partition(" ")
-        if kind == "#" and rest.startswith("branch.oid "):
-            revision = rest.removeprefix("branch.oid ")
-        elif kind == "?":
-            changed.append(rest)
-        elif kind in ("1", "u"):
-            changed.append(rest.split(" ", 7 if kind == "1" else 9)[-1])
-    return Git(revision=revision, changed=tuple(sorted(changed)))
+    return Git(revision=revision, changed=tuple(sorted(line[3:] for line in changed.split("\0") if line)))
 
 
 @cache
-def packages() -> dict[str, str]:
-    """Versions of what the project asks for by name, without extras, and of the project itself."""
+def package_versions(distribution: str) -> dict[str, str]:
+    """Return the versions of a distribution and of the packages it requires, without extras; none if not installed."""
     try:
-        asked = [line for line in metadata.requires(_PROJECT) or () if "extra ==" not in line]
-    except metadata.PackageNotFoundError:  # run from its folder, not installed
+        required = [line for line in metadata.requires(distribution) or () if "extra ==" not in line]
+    except metadata.PackageNotFoundError:
         return {}
-    found = {}
-    for line in [_PROJECT, *asked]:
+    versions = {}
+    for line in [distribution, *required]:
         name = re.match(r"[\w.-]+", line)[0].lower()  # type: ignore[index]
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
-def python() -> str:
-    """Of the interpreter."""
+def python_version() -> str:
+    """Return the version of the interpreter."""
     return platform.python_version()
 
 
 @cache
 def machine() -> str:
-    """System, processor and C library."""
+    """Return the system, processor and C library."""
     return platform.platform()
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, timeout=_TIMEOUT_S, check=True)
+    return done.stdout.decode("utf-8", "replace")

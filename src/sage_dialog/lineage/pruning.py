@@ -1,4 +1,4 @@
-"""What may go of old versions, records and unfinished work, and how it goes so that a kill leaves nothing half."""
+"""Which old versions, records and unfinished work to remove, and their removal without partial leftovers."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ from filelock import FileLock, Timeout
 from sage_dialog.lineage.mixing import Provenance
 from sage_dialog.lineage.records import RUN, NoSuchRunError, RunFolder, RunRecord
 
-Reference = tuple[str, str]  # a dataset, a version of it
+Reference = tuple[str, str]  # a dataset and a version of it
 _FINGERPRINT = re.compile(r".*[0-9a-f]{20}")
-_GONE = re.compile(r"\..*\.gone")
-_ORPHANED_S = 24 * 3600.0  # a save takes less
+_REMOVED = re.compile(r"\..*\.gone")
+_DAY_S = 24 * 3600.0
+_ORPHAN_AGE_S = _DAY_S  # no save takes longer
 
 
-class Versions(NamedTuple):
-    """Where a dataset's versions lie: `<folder>/<version>/<name of folder>`; `fault` tells why one is not whole."""
+class VersionFolder(NamedTuple):
+    """The versions of a dataset, `<folder>/<version>/<name of folder>`.
+
+    Attributes:
+        fault: returns why the version at a path is incomplete, None where it is not.
+    """
 
     folder: Path
     fault: Callable[[str], str | None]
 
 
-class Going(NamedTuple):
-    """A file or folder to be removed."""
+class Removal(NamedTuple):
+    """A file or folder to remove."""
 
     path: Path
     bytes: int
@@ -39,195 +44,193 @@ class Going(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What goes. Shown first; `remove` carries it out."""
+class PrunePlan:
+    """What to remove.
 
-    versions: tuple[Going, ...]
-    records: tuple[Going, ...]
-    leftovers: tuple[Going, ...]
-    """Of removals and saves that were killed."""
-    work: tuple[Going, ...]
-    replays: tuple[Going, ...]
-    """What replays of a run have made, all together."""
-    under_way: tuple[str, ...]
-    """Runs of which nothing is touched; while there are any, neither is unfinished work, nor what replays made."""
+    Attributes:
+        leftovers: of killed removals and saves.
+        replays: the outputs of all replays of a run.
+        running: running runs. Their versions stay; while there are any, so do unfinished work and replays.
+    """
 
-    def __iter__(self) -> Iterator[Going]:
+    versions: tuple[Removal, ...]
+    records: tuple[Removal, ...]
+    leftovers: tuple[Removal, ...]
+    work: tuple[Removal, ...]
+    replays: tuple[Removal, ...]
+    running: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[Removal]:
         yield from (*self.versions, *self.leftovers, *self.work, *self.replays)
-        yield from self.records  # they outlive their versions
+        yield from self.records  # last, so that a record never goes before its versions
 
     @property
     def bytes(self) -> int:
-        return sum(going.bytes for going in self)
+        return sum(removal.bytes for removal in self)
 
 
-def plan(
-    runs: RunFolder, datasets: Mapping[str, Versions], keep: int, scratch: Path, work_days: float, replays: Path
-) -> Plan:
-    """What may go.
+def plan_prune(
+    runs: RunFolder, datasets: Mapping[str, VersionFolder], keep: int, scratch: Path, work_days: float, replays: Path
+) -> PrunePlan:
+    """Return what to remove.
 
-    What stays is the last `keep` whole versions of each dataset, whatever the last `keep` runs, tagged runs and runs
-    under way have read or written, and everything that any of these versions was made from.
+    Kept are the last `keep` complete versions of each dataset, the inputs and outputs of the last `keep` runs, tagged
+    runs and running runs, and everything that any of these versions was made from.
 
     Args:
-        keep: versions of each dataset, and runs; at least 1.
+        keep: number of versions of each dataset, and of runs; at least 1.
         scratch: the folder of unfinished work.
-        work_days: days for which such work must not have been touched, to go.
-        replays: the folder of what replays made, by the run that they repeat.
+        work_days: days after which untouched work is removed.
+        replays: the folder of replayed outputs, by the run that they repeat.
 
     Raises:
-        NoSuchRunError: if a record cannot be read that would tell what is needed.
+        NoSuchRunError: if a record that decides what is kept cannot be read.
     """
-    under_way = runs.under_way()
-    found = {name: _versions(place) for name, place in datasets.items()}
-    chosen = [*runs.names()[:keep], *runs.tags().values(), *(record.run for record in under_way)]
+    running = runs.running()
+    complete = {name: _complete_versions(place) for name, place in datasets.items()}
+    kept_runs = {*runs.names()[:keep], *runs.tags().values(), *(record.run for record in running)}
     provenance = Provenance(runs)
-    kept: set[Reference] = {(name, version) for name, whole in found.items() for version in whole[:keep]}
-    kept |= {each for run in chosen if (record := provenance.record(run)) for each in referred(record)}
-    kept |= {(name, version) for name, whole in found.items() for version in {*whole} & {*chosen}}
-    kept |= set(_behind(kept, provenance))
-    _demand({*chosen, *(version for _, version in kept)}, runs, provenance)
-    areas = {path.name: path for path in _folders(replays) if RUN.fullmatch(path.name)}
-    repeated = areas if under_way else {record.replay_of for run in chosen if (record := provenance.record(run))}
-    busy = {record.run for record in under_way}
-    versions = []
-    leftovers = [Going(path, size(path)) for path in _folders(replays) if _GONE.fullmatch(path.name)]
+    kept = {(name, version) for name, versions in complete.items() for version in versions[:keep]}
+    kept |= {each for run in kept_runs if (record := provenance.record(run)) for each in referenced_versions(record)}
+    kept |= {(name, version) for name, versions in complete.items() for version in kept_runs.intersection(versions)}
+    kept |= set(_ancestors(kept, provenance))
+    kept_records = kept_runs | {version for _, version in kept}
+    _require_readable(kept_records, runs, provenance)
+    replayed = {path.name: path for path in _subfolders(replays) if RUN.fullmatch(path.name)}
+    repeated = {record.replay_of for run in kept_runs if (record := provenance.record(run))}
+    kept_replays = {run for run in replayed if running or run in repeated}
+    busy = {record.run for record in running}
+    versions, leftovers = [], [_removal(path) for path in _subfolders(replays) if _REMOVED.fullmatch(path.name)]
     for name, place in datasets.items():
-        for path in _folders(place.folder):
-            whole = (path / place.folder.name).exists()
-            if _GONE.fullmatch(path.name) or (RUN.fullmatch(path.name) and not whole and _is_orphan(path, busy)):
-                leftovers.append(Going(path, size(path)))
-            elif RUN.fullmatch(path.name) and whole and path.name not in busy and (name, path.name) not in kept:
-                versions.append(Going(path, size(path), name, path.name))
-    return Plan(
-        tuple(sorted(versions, key=lambda going: (going.version, going.dataset))),
-        tuple(_records(runs, {*chosen, *(version for _, version in kept)}, areas.keys() & repeated)),
-        tuple(leftovers),
-        () if under_way else tuple(old_work(scratch, work_days)),
-        tuple(Going(path, size(path)) for run, path in areas.items() if run not in repeated),
-        tuple(sorted(busy)),
+        for path in _subfolders(place.folder):
+            is_saved = (path / place.folder.name).exists()
+            is_version = RUN.fullmatch(path.name) and path.name not in busy
+            if _REMOVED.fullmatch(path.name) or (is_version and not is_saved and _age_s(path) > _ORPHAN_AGE_S):
+                leftovers.append(_removal(path))
+            elif is_version and is_saved and (name, path.name) not in kept:
+                versions.append(Removal(path, size_of(path), name, path.name))
+    return PrunePlan(
+        versions=tuple(sorted(versions, key=lambda removal: (removal.version, removal.dataset))),
+        records=tuple(_removable_records(runs, kept_records, kept_replays)),
+        leftovers=tuple(leftovers),
+        work=() if running else tuple(old_work(scratch, work_days)),
+        replays=tuple(_removal(path) for run, path in replayed.items() if run not in kept_replays),
+        running=tuple(sorted(busy)),
     )
 
 
-def remove(chosen: Plan, runs: RunFolder) -> Iterator[Going]:
-    """Removes what a plan holds, and gives each as it has gone.
+def remove(plan: PrunePlan, runs: RunFolder) -> Iterator[Removal]:
+    """Remove what a plan lists, and yield each removal when it is done.
 
-    A version is renamed to a hidden name first: killed meanwhile, it is either there whole or gone, and the next time
-    takes what is left. What a run that has begun since refers to stays.
+    A version is renamed to a hidden name first: after a kill it is complete or gone, and the next plan has the rest.
+    What a run that has started since refers to is kept.
     """
-    newest, under_way, needed = "", list[RunRecord](), set[Reference]()
-    for going in chosen:
+    newest, running, needed = "", list[RunRecord](), set[Reference]()
+    for removal in plan:
         if (latest := next(iter(runs.names()), "")) != newest:
-            newest, under_way = latest, runs.under_way()
-            needed = {each for record in under_way for each in referred(record)}
-        if (going.dataset, going.version) in needed or (under_way and going in (*chosen.work, *chosen.replays)):
+            newest, running = latest, runs.running()
+            needed = {each for record in running for each in referenced_versions(record)}
+        if (removal.dataset, removal.version) in needed or (running and removal in (*plan.work, *plan.replays)):
             continue
-        if going.path.is_dir():
-            hidden = going.path
-            if not _GONE.fullmatch(hidden.name):
-                hidden = going.path.with_name(f".{going.path.name}.gone")
-                os.replace(going.path, hidden)
+        if removal.path.is_dir():
+            hidden = removal.path
+            if not _REMOVED.fullmatch(hidden.name):
+                hidden = removal.path.with_name(f".{removal.path.name}.gone")
+                os.replace(removal.path, hidden)
             shutil.rmtree(hidden)
         else:
-            going.path.unlink(missing_ok=True)
-        yield going
+            removal.path.unlink(missing_ok=True)
+        yield removal
 
 
-def referred(record: RunRecord) -> set[Reference]:
-    """The versions that a run has read, written, or will write."""
-    read = {(name, each.version) for name, each in record.reads.items() if each.version}
-    for each in record.reads.values():
-        tables = (each.made or {}).get("tables", {})
-        read |= {(name.partition(":")[0], version) for name, version in tables.items()}
-    return read | {(name, record.run) for node in record.nodes.values() for name in node.outputs}
+def referenced_versions(record: RunRecord) -> set[Reference]:
+    """Return the versions that a run has read, has written, or will write."""
+    references = {(name, run_input.version) for name, run_input in record.reads.items() if run_input.version}
+    for run_input in record.reads.values():
+        tables = (run_input.definition or {}).get("tables", {})
+        references |= {(name.partition(":")[0], version) for name, version in tables.items()}
+    return references | {(name, record.run) for node in record.nodes.values() for name in node.outputs}
 
 
-def old_work(scratch: Path, days: float) -> Iterator[Going]:
-    """Unfinished work in the scratch folder that nothing has touched for so many days, and that no process holds."""
-    for path in _pieces(scratch):
-        if time.time() - _touched(path) > days * 86400 and not _is_held(path):
-            yield Going(path, size(path))
+def old_work(scratch: Path, days: float) -> Iterator[Removal]:
+    """Yield unfinished work that was not touched for some days and is not locked by a process."""
+    for path in _work_folders(scratch):
+        if _age_s(path) > days * _DAY_S and not _is_locked(path):
+            yield _removal(path)
 
 
-def size(path: Path) -> int:
-    """Bytes of a file, or of all files of a folder."""
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files of a folder."""
     if path.is_dir():
-        return sum(size(Path(entry.path)) for entry in os.scandir(path) if not entry.is_symlink())
+        return sum(size_of(Path(entry.path)) for entry in os.scandir(path) if not entry.is_symlink())
     return path.stat().st_size
 
 
-def _versions(place: Versions) -> list[str]:
-    """Those that are whole, the latest first."""
-    return [
-        path.name
-        for path in _folders(place.folder)
-        if RUN.fullmatch(path.name) and (file := path / place.folder.name).exists() and place.fault(str(file)) is None
-    ]
+def _removal(path: Path) -> Removal:
+    return Removal(path, size_of(path))
 
 
-def _folders(place: Path) -> list[Path]:
-    return sorted((path for path in place.iterdir() if path.is_dir()), reverse=True) if place.is_dir() else []
+def _complete_versions(place: VersionFolder) -> list[str]:
+    """Return the complete versions of a dataset, the latest first."""
+    files = {path.name: path / place.folder.name for path in _subfolders(place.folder) if RUN.fullmatch(path.name)}
+    return [version for version, file in files.items() if file.exists() and place.fault(str(file)) is None]
 
 
-def _behind(kept: Iterable[Reference], provenance: Provenance) -> Iterator[Reference]:
-    waiting, met = list(kept), set(kept)
-    while waiting:
-        for name, read in provenance.inputs(*waiting.pop()):
-            if read.version and (each := (name, read.version)) not in met:
-                met.add(each)
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.iterdir() if path.is_dir()), reverse=True) if folder.is_dir() else []
+
+
+def _ancestors(kept: Iterable[Reference], provenance: Provenance) -> Iterator[Reference]:
+    waiting, seen = list(kept), set(kept)
+    for reference in waiting:  # grows while it is read
+        for name, run_input in provenance.inputs(*reference):
+            if run_input.version and (each := (name, run_input.version)) not in seen:
+                seen.add(each)
                 waiting.append(each)
                 yield each
 
 
-def _demand(needed: Iterable[str], runs: RunFolder, provenance: Provenance) -> None:
-    """What an unreadable record needs cannot be told, and might go."""
+def _require_readable(needed: Iterable[str], runs: RunFolder, provenance: Provenance) -> None:
+    """Raise NoSuchRunError for an unreadable record: it may need versions that would be removed."""
     for run in sorted(needed):
         if provenance.record(run) is None and runs.file(run).exists() and not runs.is_empty(run):
             try:
-                runs.read(run)
+                runs.load(run)
             except NoSuchRunError as error:
                 raise NoSuchRunError(
-                    f"{error}. What that run needs cannot be told, so nothing goes; mend or remove its record."
+                    f"{error}. Nothing was removed, because this run may need any version. Repair or remove its record."
                 ) from None
 
 
-def _records(runs: RunFolder, kept: set[str], repeated: Collection[str]) -> Iterator[Going]:
-    """Records that tell of nothing that is left: not those of replays of the runs in `repeated`.
-
-    Who last wrote raw data, which has no versions, is still told.
-    """
+def _removable_records(runs: RunFolder, kept: Collection[str], kept_replays: Collection[str]) -> Iterator[Removal]:
+    """Yield records without remaining versions. The record of the run that last wrote raw data is kept."""
     raw: set[str] = set()
     for run in runs.names():
-        record = runs.find(run)
-        if record and record.replay_of:  # it writes elsewhere
-            if run not in kept and record.replay_of not in repeated:
-                yield Going(runs.file(run), size(runs.file(run)))
-            continue
-        written = {name for name, each in record.writes.items() if each.version is None} if record else set()
-        if run not in kept and written <= raw:
-            yield Going(runs.file(run), size(runs.file(run)))
-        raw |= written
+        if (record := runs.find(run)) and record.replay_of:
+            removable = run not in kept and record.replay_of not in kept_replays
+        else:
+            written = {name for name, each in record.writes.items() if each.version is None} if record else set()
+            removable = run not in kept and written <= raw
+            raw |= written
+        if removable:
+            yield _removal(runs.file(run))
 
 
-def _is_orphan(path: Path, busy: set[str]) -> bool:
-    return path.name not in busy and time.time() - _touched(path) > _ORPHANED_S
-
-
-def _pieces(folder: Path) -> Iterator[Path]:
-    """Folders of one piece of work each: named by a fingerprint, or holding files."""
-    for path in _folders(folder):
+def _work_folders(folder: Path) -> Iterator[Path]:
+    """Yield the folders of single pieces of work: named by a fingerprint, or with files in them."""
+    for path in _subfolders(folder):
         if _FINGERPRINT.fullmatch(path.name) or any(entry.is_file() for entry in os.scandir(path)):
             yield path
         else:
-            yield from _pieces(path)
+            yield from _work_folders(path)
 
 
-def _touched(path: Path) -> float:
-    return max((each.stat().st_mtime for each in (path, *path.rglob("*"))), default=0.0)
+def _age_s(path: Path) -> float:
+    """Return the seconds since the last change in a folder."""
+    return time.time() - max((each.stat().st_mtime for each in (path, *path.rglob("*"))), default=0.0)
 
 
-def _is_held(path: Path) -> bool:
-    """Whether a process works here."""
+def _is_locked(path: Path) -> bool:
     lock = path / "lock"
     if not lock.exists():
         return False

@@ -1,4 +1,4 @@
-"""Run records: one JSON file a run, from its first moment on, whatever becomes of the run."""
+"""Run records: one JSON file a run, written from the start of the run on and updated with every output."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sage_dialog.core.atomic_files import atomic_file
+from sage_dialog.lineage.content import File, write_text
 
 RUN = re.compile(r"\d{4}-\d\d-\d\dT\d\d\.\d\d\.\d\d\.\d{3}Z")
-"""A run's name: the moment it began, which is also the version of everything that it writes."""
+"""The id of a run: its start time, which is also the version of all its outputs."""
 
-_BEGINNING = 300  # bytes of a record's file, in which its outcome stands
+_HEADER_BYTES = 300  # the beginning of a record's file, which includes its outcome
+_CLOCK_TOLERANCE_S = 2  # a process's start time shifts a little when the clock is set
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")  # a later form of a record may tell more
+    model_config = ConfigDict(frozen=True, extra="ignore")  # later versions of the format may have more fields
 
 
 class Selection(_Part):
-    """What of the project was run, in the words of `kedro run`; a list not given is empty."""
+    """The options of `kedro run`; an option that was not given is empty."""
 
     pipelines: tuple[str, ...]
     nodes: tuple[str, ...] = ()
@@ -44,7 +46,7 @@ class Selection(_Part):
 
 
 class Process(_Part):
-    """Which process; a process id comes again, with another time of birth or on another machine."""
+    """A process. Ids are reused, so host and start time belong to its identity."""
 
     host: str
     pid: int
@@ -52,59 +54,47 @@ class Process(_Part):
 
     @classmethod
     def here(cls) -> Process:
-        """This very process."""
-        import psutil
-
+        """Return the current process."""
         return cls(host=socket.gethostname(), pid=os.getpid(), born=psutil.Process().create_time())
 
     @property
     def alive(self) -> bool | None:
-        """Whether it still runs; None of one on another machine."""
-        import psutil
-
+        """Whether the process is still running; None for one on another machine."""
         if self.host != socket.gethostname():
             return None
         try:
             process = psutil.Process(self.pid)
-            # The time of birth is reckoned from the machine's start, which moves a little when the clock is set.
-            return abs(process.create_time() - self.born) < 2 and process.status() != psutil.STATUS_ZOMBIE
+            same = abs(process.create_time() - self.born) < _CLOCK_TOLERANCE_S
+            return same and process.status() != psutil.STATUS_ZOMBIE
         except psutil.Error:
             return False
 
 
 class Git(_Part):
     revision: str
-    changed: tuple[str, ...]  # files that differ from it, or that it does not know; empty: a clean tree
+    changed: tuple[str, ...]  # modified and untracked files; empty for a clean tree
 
 
-class File(_Part):
-    """A file of raw data. As long as size and time are the same, so is taken to be its content."""
-
-    bytes: int
-    modified_ns: int
-    sha256: str | None  # None of a file that is not on a local disk
-
-
-class Read(_Part):
-    """An input that the run did not make. One of the three kinds: a version, files, or something made at each load."""
+class InputRecord(_Part):
+    """An input that the run did not write: a version, a folder of raw files, or an entry built from its definition."""
 
     version: str | None = None
-    sha256: str | None = None  # of a version's content
+    sha256: str | None = None  # of the version
     files: dict[str, File] | None = None  # of raw data
-    made: dict[str, Any] | None = None  # of a role or an engine: class, arguments, model; never a key
+    definition: dict[str, Any] | None = None  # of roles and engines: class, arguments, model; never a key
 
     @property
     def content(self) -> object:
-        """What makes two reads the same; None where it is not known."""
+        """The value by which two inputs are equal; None where it is unknown."""
         if self.files is not None:
             return {name: file.sha256 or [file.bytes, file.modified_ns] for name, file in self.files.items()}
-        return self.made if self.made is not None else self.sha256
+        return self.definition if self.definition is not None else self.sha256
 
 
-class Written(_Part):
-    """An output, whole in the catalog. Where bytes and times are still these, its content is taken to be."""
+class OutputRecord(_Part):
+    """An output saved by the run. Its content counts as unchanged while bytes and time of change are."""
 
-    version: str | None  # None of raw data, which has no versions
+    version: str | None  # None for raw data
     node: str
     at: str
     bytes: int
@@ -114,12 +104,12 @@ class Written(_Part):
 
 
 class NodeRecord(_Part):
-    """A node as the run had it."""
+    """A node of the run."""
 
-    inputs: tuple[str, ...]  # datasets, no parameters
+    inputs: tuple[str, ...]  # datasets only
     outputs: tuple[str, ...]
-    parameters: tuple[str, ...]  # such as "self_play"; values stand in the record's own `parameters`
-    code: str  # digest over every definition of the project that the node can reach
+    parameters: tuple[str, ...]  # such as "self_play"; values are in the record's `parameters`
+    code: str  # digest of every definition of the project that the node can reach
     started: str | None = None
     ended: str | None = None
 
@@ -131,18 +121,17 @@ class Spent(_Part):
 
 
 Outcome = Literal["running", "done", "failed", "stopped"]
-"""As the run itself last said."""
+"""The outcome as the run itself recorded it."""
 
-Fate = Literal["running", "done", "failed", "stopped", "killed", "unknown"]
-"""What became of a run: `killed` of one that says it is running and whose process is gone, `unknown` where that process
-would be on another machine."""
+Status = Literal["running", "done", "failed", "stopped", "killed", "unknown"]
+"""The outcome checked against the process: `killed` if it is gone, `unknown` if it is on another machine."""
 
 
 class RunRecord(_Part):
-    """Everything that decides what a run gives, and what it gave."""
+    """The inputs, configuration, code and outputs of a run. Times are ISO 8601 in UTC."""
 
     run: str
-    started: str  # ISO 8601, UTC, as all times
+    started: str
     ended: str | None = None
     outcome: Outcome = "running"
     error: str | None = None
@@ -156,33 +145,45 @@ class RunRecord(_Part):
     platform: str
     packages: dict[str, str]
     nodes: dict[str, NodeRecord]
-    code: dict[str, str]  # by "module:definition" or data file, a digest
-    reads: dict[str, Read]
-    writes: dict[str, Written] = {}
-    spent: dict[str, Spent] = {}  # by role, "the run" for all together
-    answered: dict[str, tuple[str, ...]] = {}  # by role, what servers said of the models that replied
+    code: dict[str, str]  # digest by "module:definition" or data file
+    reads: dict[str, InputRecord]
+    writes: dict[str, OutputRecord] = {}
+    spent: dict[str, Spent] = {}  # by role; "the run" for the total
+    answered: dict[str, tuple[str, ...]] = {}  # by role, the names that servers gave for the models that replied
 
     @property
-    def fate(self) -> Fate:
-        """What became of it, as far as can be told from this machine."""
+    def status(self) -> Status:
+        """The status of the run, as far as it is known on this machine."""
         if self.outcome != "running":
             return self.outcome
         alive = self.process.alive
         return "unknown" if alive is None else "running" if alive else "killed"
 
+    def node_of(self, dataset: str) -> str | None:
+        """Return the name of the node that writes a dataset."""
+        return next((name for name, node in self.nodes.items() if dataset in node.outputs), None)
+
+    def output_as_input(self, dataset: str) -> InputRecord | None:
+        """Return an output of the run as another run reads it; None where it was not written."""
+        written = self.writes.get(dataset)
+        if written is None:
+            return None
+        sha256 = None if written.files is not None else written.sha256
+        return InputRecord(version=written.version, sha256=sha256, files=written.files)
+
 
 class NoSuchRunError(ValueError):
-    """No record has this name; the message says which there are."""
+    """There is no such run, or its record cannot be read."""
 
 
 class RunFolder:
-    """The records of a project, `<folder>/<run>.json`, and the names given to runs, `<folder>/tags.json`."""
+    """The records of a project, `<folder>/<run>.json`, and the tags of runs, `<folder>/tags.json`."""
 
     def __init__(self, folder: Path | str) -> None:
         self.path = Path(folder)
 
     def names(self) -> list[str]:
-        """Runs, the latest first; no record is opened."""
+        """Return the ids of all runs, the latest first, without opening a record."""
         try:
             files = os.listdir(self.path)
         except FileNotFoundError:
@@ -192,22 +193,21 @@ class RunFolder:
         )
 
     def begin(self, record: RunRecord) -> None:
-        """Keep a new record.
+        """Write a new record.
 
         Raises:
-            FileExistsError: if another run has this name: two began in one millisecond.
+            FileExistsError: if a run with this id exists.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         os.close(os.open(self.file(record.run), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-        self.keep(record)
+        self.save(record)
 
-    def keep(self, record: RunRecord) -> None:
-        """Put a record in the place of its earlier form; killed meanwhile, one of the two is there."""
-        with atomic_file(self.file(record.run)) as partial:
-            partial.write_text(record.model_dump_json(indent=1) + "\n", "utf-8")
+    def save(self, record: RunRecord) -> None:
+        """Replace a record atomically."""
+        write_text(self.file(record.run), record.model_dump_json(indent=1) + "\n")
 
-    def read(self, run: str) -> RunRecord:
-        """The record of a run, of a name given to one, or of `latest`.
+    def load(self, run: str) -> RunRecord:
+        """Return the record of a run, by its id, a unique beginning of it, a tag, or `latest`.
 
         Raises:
             NoSuchRunError: if there is none, or it cannot be read.
@@ -216,52 +216,52 @@ class RunFolder:
         try:
             return RunRecord.model_validate_json(self.file(name).read_bytes())
         except FileNotFoundError:
-            few = ", ".join(self.names()[:5]) or "none yet"
-            raise NoSuchRunError(
-                f"no run is called {run!r}; the latest: {few}. `kedro sage runs` lists them."
-            ) from None
+            latest = ", ".join(self.names()[:5]) or "none yet"
+            raise NoSuchRunError(f"No run is called {run!r}. The latest runs: {latest}.") from None
         except (OSError, ValidationError) as error:
-            why = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0]
             if isinstance(error, ValidationError):
                 first = error.errors()[0]
-                why = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+                reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
             if self.is_empty(name):
-                why = "it was cut off as it began"
-            raise NoSuchRunError(f"{self.file(name)} is no readable run record: {why}") from None
+                reason = "it is empty; the run was killed as it started"
+            raise NoSuchRunError(f"{self.file(name)} is not a readable run record: {reason}") from None
 
     def is_empty(self, run: str) -> bool:
-        """Whether a run was killed as its record began, before it read or wrote anything."""
+        """Return whether a run was killed while its record was created, before it read or wrote anything."""
         try:
             return self.file(run).stat().st_size == 0
         except OSError:
             return False
 
     def find(self, run: str) -> RunRecord | None:
-        """As `read`; None where there is none."""
+        """Return the record of a run as `load` does; None where there is none."""
         try:
-            return self.read(run)
+            return self.load(run)
         except NoSuchRunError:
             return None
 
     def records(self) -> Iterator[RunRecord]:
-        """Every readable record, the latest first, each opened as it is asked for."""
-        for name in self.names():
-            if record := self.find(name):
-                yield record
+        """Yield every readable record, the latest first."""
+        yield from filter(None, map(self.find, self.names()))
 
-    def under_way(self) -> list[RunRecord]:
-        """The records of runs that are running, or may be on another machine."""
-        going = []
+    def running(self) -> list[RunRecord]:
+        """Return the records of runs that are running, or may be on another machine."""
+        found = []
         for name in self.names():
-            with suppress(OSError), self.file(name).open("rb") as file:  # most have ended, which their beginning tells
-                if b'"outcome": "running"' not in file.read(_BEGINNING):
+            with suppress(OSError), self.file(name).open("rb") as file:  # most runs have ended: no need to parse those
+                if b'"outcome": "running"' not in file.read(_HEADER_BYTES):
                     continue
-            if (record := self.find(name)) and record.fate in ("running", "unknown"):
-                going.append(record)
-        return going
+            if (record := self.find(name)) and record.status in ("running", "unknown"):
+                found.append(record)
+        return found
 
     def resolve(self, run: str) -> str:
-        """A run's own name for what a person calls it: a tag, `latest`, or a beginning that only one has."""
+        """Return the id of a run for an id, a tag, `latest`, or a unique beginning of an id.
+
+        Raises:
+            NoSuchRunError: if several ids begin so.
+        """
         if RUN.fullmatch(run):
             return run
         if run in (tags := self.tags()):
@@ -269,60 +269,57 @@ class RunFolder:
         names = self.names()
         if run == "latest" and names:
             return names[0]
-        fitting = [name for name in names if name.startswith(run)]
-        if len(fitting) > 1:
-            raise NoSuchRunError(f"{run!r} may be {', '.join(fitting[:5])}; write more of it")
-        return fitting[0] if fitting else run
+        matches = [name for name in names if name.startswith(run)]
+        if len(matches) > 1:
+            raise NoSuchRunError(f"{run!r} is ambiguous: it may be {', '.join(matches[:5])}. Write more of the id.")
+        return matches[0] if matches else run
 
     def tags(self) -> dict[str, str]:
-        """Runs by the names given to them."""
+        """Return the id of the run of each tag."""
         try:
             return {str(tag): str(run) for tag, run in json.loads((self.path / "tags.json").read_text("utf-8")).items()}
         except FileNotFoundError:
             return {}
         except (ValueError, AttributeError) as error:
-            raise NoSuchRunError(f"{self.path / 'tags.json'} is no list of tags: {error}; mend or remove it.") from None
+            raise NoSuchRunError(
+                f"{self.path / 'tags.json'} is not a table of tags: {error}. Repair or remove it."
+            ) from None
 
     def tag(self, run: str, name: str) -> None:
-        """Give a run a name, which it keeps until it is taken away; another run of this name loses it.
+        """Give a run a tag; a run that had the tag before loses it.
 
         Raises:
-            ValueError: if no run could be found by such a name.
+            ValueError: if the tag is not valid.
             NoSuchRunError: if there is no such run.
         """
         if not re.fullmatch(r"[\w.+-]{1,60}", name) or re.match(r"\d{4}-", name) or name == "latest":
             raise ValueError(
-                f"{name!r} cannot be a run's name: letters, digits and any of . + - _, at most 60; neither `latest` "
-                "nor the beginning of a date"
+                f"{name!r} cannot be a tag. A tag has at most 60 letters, digits and . + - _; it is not `latest` and "
+                "does not begin like a date."
             )
-        record = self.read(run)
-        self._keep_tags(lambda tags: {**tags, name: record.run})
+        record = self.load(run)
+        self._update_tags(lambda tags: {**tags, name: record.run})
 
     def untag(self, name: str) -> str:
-        """Take a name away again; the run that had it.
+        """Remove a tag and return the id of the run that had it.
 
         Raises:
-            NoSuchRunError: if no run has this name.
+            NoSuchRunError: if no run has this tag.
         """
         if name not in (tags := self.tags()):
-            raise NoSuchRunError(f"no run is tagged {name!r}; there are {', '.join(sorted(tags)) or 'no tags'}.")
-        self._keep_tags(lambda tags: {tag: run for tag, run in tags.items() if tag != name})
+            raise NoSuchRunError(f"No run has the tag {name!r}. The tags: {', '.join(sorted(tags)) or 'no tags'}.")
+        self._update_tags(lambda tags: {tag: run for tag, run in tags.items() if tag != name})
         return tags[name]
 
-    def _keep_tags(self, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
-        with FileLock(self.path / ".tags.lock"), atomic_file(self.path / "tags.json") as partial:
-            partial.write_text(json.dumps(change(self.tags()), indent=1, sort_keys=True) + "\n", "utf-8")
+    def _update_tags(self, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
+        with FileLock(self.path / ".tags.lock"):
+            write_text(self.path / "tags.json", json.dumps(change(self.tags()), indent=1, sort_keys=True) + "\n")
 
     def file(self, run: str) -> Path:
-        """Where a run's record lies."""
+        """Return the path of a run's record."""
         return self.path / f"{run}.json"
 
 
 def now() -> str:
-    """The time, as records have it."""
+    """Return the current time as records write it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def moment(run: str) -> datetime:
-    """When a run of this name began."""
-    return datetime.strptime(run, "%Y-%m-%dT%H.%M.%S.%fZ").replace(tzinfo=UTC)

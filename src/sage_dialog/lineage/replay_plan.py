@@ -1,138 +1,142 @@
-"""What it takes to run again what a record tells of: nodes, inputs, parameters, and what is not as it was."""
+"""Plan a replay from a run record: nodes, pinned input versions, parameters, and what has changed since."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sage_dialog.lineage.code import digest
-from sage_dialog.lineage.staleness import DECIDE_NOTHING, NodeNow, Present, differences, listed, other_files, shown
-
-if TYPE_CHECKING:  # pydantic comes in with the records
-    from sage_dialog.lineage.records import Git, NodeRecord, Read, RunRecord
-
-_SECRET = "(secret "  # how a record begins what it does not tell
+from sage_dialog.lineage.formatting import format_names, format_value, tree_differences
+from sage_dialog.lineage.masking import MASK
+from sage_dialog.lineage.records import Git, InputRecord, NodeRecord, RunRecord
+from sage_dialog.lineage.staleness import NodeSpec, ProjectState, changed_files, format_code_change
 
 
 class CannotReplayError(ValueError):
-    """What it would take is not there; the message says what."""
+    """A run cannot be replayed: something that it needs is gone or altered."""
 
 
 @dataclass(frozen=True)
-class Again:
-    """A run to repeat: nodes as they are now, versions to pin, and in words all that is not as it was.
+class ReplayPlan:
+    """A replay.
 
-    `changed` are inputs without versions that hold something else now: with them the replay is another run.
+    Attributes:
+        nodes: the nodes as they are registered now.
+        outputs: the outputs to compare.
+        pins: the versions of inputs.
+        changed_data: inputs without versions whose content has changed; with them the replay is a different run.
+        changes: other changes since the run.
     """
 
-    nodes: tuple[NodeNow, ...]
+    nodes: tuple[NodeSpec, ...]
     outputs: tuple[str, ...]
     pins: Mapping[str, str]
-    changed: tuple[str, ...]
-    named: tuple[str, ...]
+    changed_data: tuple[str, ...]
+    changes: tuple[str, ...]
 
 
-def again(record: RunRecord, present: Present, only: Sequence[str] = ()) -> Again:
-    """What of a run can be repeated, `only` these nodes of it where any are given, or all in these namespaces.
+def plan_replay(record: RunRecord, project: ProjectState, only: Sequence[str] = ()) -> ReplayPlan:
+    """Return the plan to replay a run, or `only` some nodes or namespaces of it.
 
     Raises:
-        CannotReplayError: if a node or the version of an input is not there any more, or was altered.
+        CannotReplayError: if a node or the version of an input no longer exists, or a version was altered.
     """
-    then = _repeated(record, only)
-    outputs = tuple(output for node in then.values() for output in node.outputs if output in record.writes)
+    recorded = _select_nodes(record, only)
+    outputs = tuple(output for node in recorded.values() for output in node.outputs if output in record.writes)
     if not outputs:
-        raise CannotReplayError(f"run {record.run} has made nothing that a replay could be compared with.")
-    if unregistered := sorted(set(record.selection.pipelines) - set(present.flows)):
-        raise CannotReplayError(f"there is no pipeline {', '.join(unregistered)} any more.{_at(record.git)}")
-    registered = [node for flow in record.selection.pipelines for node in present.flows[flow]]
-    now = {
-        name: next((other for other in registered if set(node.outputs) <= set(other.outputs)), None)
-        for name, node in then.items()
+        raise CannotReplayError(f"run {record.run} has no outputs to compare a replay with.")
+    if missing := sorted(set(record.selection.pipelines) - set(project.registered)):
+        raise CannotReplayError(f"the pipeline {', '.join(missing)} is no longer registered.{_revision(record.git)}")
+    registered = [node for pipeline in record.selection.pipelines for node in project.registered[pipeline]]
+    specs = {
+        name: next((spec for spec in registered if set(node.outputs) <= set(spec.outputs)), None)
+        for name, node in recorded.items()
     }
-    if gone := [name for name, node in now.items() if node is None]:
-        raise CannotReplayError(f"no node makes what {listed(gone)} made.{_at(record.git)}")
-    nodes = tuple(node for node in now.values() if node)
-    pins, changed, named = {}, [], []
+    if gone := [name for name, spec in specs.items() if spec is None]:
+        raise CannotReplayError(f"no node makes the outputs of {format_names(gone)} any more.{_revision(record.git)}")
+    nodes = tuple(spec for spec in specs.values() if spec)
+    pins: dict[str, str] = {}
+    changed_data: list[str] = []
+    changes: list[str] = []
     for name in sorted(
         {one for node in nodes for one in node.inputs} - {one for node in nodes for one in node.outputs}
     ):
-        read = record.reads.get(name) or _made_by_itself(record, name)
+        read = record.reads.get(name) or record.output_as_input(name)
         if read is None:
-            named.append(f"{name} was not read then, and is now")
+            changes.append(f"{name} is a new input")
         elif read.version:
-            pins[name] = _pin(name, read, present)
+            pins[name] = _pin(name, read, project)
         elif read.files is not None:
-            if other := other_files(read.files, present.read(name).files):
-                changed.append(f"{name} has changed: {listed(other)}")
-        elif read.made is not None:
-            named += _made_otherwise(name, read.made, present)
-    for name, node in zip(then, nodes, strict=True):
-        code = present.code(node)
-        if digest(code) != then[name].code:
-            other = [one for one, value in code.items() if record.code.get(one) != value]
-            named.append(f"code of {name}: {listed(other) or 'it uses less than it did'}")
-    return Again(nodes, outputs, pins, tuple(changed), tuple(named))
+            if other := changed_files(read.files, project.read(name).files):
+                changed_data.append(f"{name} has changed: {format_names(other)}")
+        elif read.definition is not None:
+            changes += _definition_changes(name, read.definition, project)
+    for name, node in zip(recorded, nodes, strict=True):
+        code = project.code(node)
+        if digest(code) != recorded[name].code:
+            changes.append(f"{name}: {format_code_change(code, record.code)}")
+    return ReplayPlan(nodes, outputs, pins, tuple(changed_data), tuple(changes))
 
 
-def surroundings(
+def environment_changes(
     record: RunRecord, git: Git | None, python: str, platform: str, packages: Mapping[str, str]
 ) -> list[str]:
-    """In words, what around the project is not as the run had it."""
-    told = []
+    """Return the differences between the environment of a run and the given one."""
+    changes = []
     if git and record.git and git.revision != record.git.revision:
-        told.append(f"git revision: was {record.git.revision[:10]}, is {git.revision[:10]}")
-    for was, known in ((True, record.git), (False, git)):
-        if known and known.changed:
-            told.append(f"files not committed {'then' if was else 'now'}: {listed(known.changed)}")
-    for what, before, now in (("Python", record.python, python), ("machine", record.platform, platform)):
-        if before != now:
-            told.append(f"{what}: was {before}, is {now}")
-    return told + [
-        f"{key}: was {shown(was)}, is {shown(now)}" for key, was, now in differences(record.packages, packages)
-    ]
+        changes.append(f"git revision: was {record.git.revision[:10]}, is {git.revision[:10]}")
+    for when, state in (("then", record.git), ("now", git)):
+        if state and state.changed:
+            changes.append(f"files not committed {when}: {format_names(state.changed)}")
+    before = {"Python": record.python, "machine": record.platform, **record.packages}
+    after = {"Python": python, "machine": platform, **packages}
+    differences = tree_differences(before, after)
+    return changes + [f"{name}: was {format_value(was)}, is {format_value(now)}" for name, was, now in differences]
 
 
-def overrides(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """What to give in place of configured parameters so that they are those of `then`.
+def parameter_overrides(
+    recorded: Mapping[str, Any], current: Mapping[str, Any], unaffecting: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the parameters to override so that the current ones become the recorded ones.
 
-    What a run may spend, and where it works, stay as they are; a key that is new cannot be taken away by giving others.
+    Masked secrets and the top-level parameters `unaffecting` stay as they are. A new key cannot be removed this way.
     """
-    return {key: value for key, value in _overrides(then, now).items() if key not in DECIDE_NOTHING}
+    overrides: dict[str, Any] = {}
+    for key, value in recorded.items():
+        now = current.get(key)
+        if key in unaffecting:
+            continue
+        if isinstance(value, Mapping) and isinstance(now, Mapping):
+            if inner := parameter_overrides(value, now):
+                overrides[key] = inner
+        elif (key not in current or value != now) and not str(value).startswith(MASK):
+            overrides[key] = _escape(value)
+    return overrides
 
 
-def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Two nested mappings as one; where both have a value, the second's."""
+def merge_trees(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return two trees as one; the second overrides the first."""
     both = {
-        key: merged(under[key], value) if isinstance(value, Mapping) and isinstance(under.get(key), Mapping) else value
+        key: merge_trees(under[key], value)
+        if isinstance(value, Mapping) and isinstance(under.get(key), Mapping)
+        else value
         for key, value in over.items()
     }
     return {**under, **both}
 
 
-def _overrides(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    given: dict[str, Any] = {}
-    for key, value in then.items():
-        current = now.get(key)
-        if isinstance(value, Mapping) and isinstance(current, Mapping):
-            if inner := _overrides(value, current):
-                given[key] = inner
-        elif (key not in now or value != current) and not str(value).startswith(_SECRET):
-            given[key] = _literally(value)
-    return given
-
-
-def _literally(value: Any) -> Any:
-    """Texts so that nothing in them is taken for a reference to another parameter."""
+def _escape(value: Any) -> Any:
+    """Return a value in which no text is an OmegaConf interpolation."""
     if isinstance(value, Mapping):
-        return {key: _literally(inner) for key, inner in value.items()}
+        return {key: _escape(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_literally(inner) for inner in value]
+        return [_escape(inner) for inner in value]
     return value.replace("${", "\\${") if isinstance(value, str) else value
 
 
-def _repeated(record: RunRecord, only: Sequence[str]) -> dict[str, NodeRecord]:
-    """The nodes of a run that were run: of one that did not end, or left out what was there, those that wrote."""
+def _select_nodes(record: RunRecord, only: Sequence[str]) -> dict[str, NodeRecord]:
+    """Return the nodes to replay; for a run that failed, or left out existing outputs, those that wrote something."""
     chosen = {name: [node for node in record.nodes if f".{name}." in f".{node}."] for name in only}
     if unknown := [name for name, nodes in chosen.items() if not nodes]:
         raise CannotReplayError(
@@ -147,34 +151,27 @@ def _repeated(record: RunRecord, only: Sequence[str]) -> dict[str, NodeRecord]:
     return {name: node for name, node in record.nodes.items() if name in names}
 
 
-def _made_by_itself(record: RunRecord, name: str) -> Read | None:
-    from sage_dialog.lineage.records import Read
-
-    written = record.writes.get(name)
-    return Read(version=written.version, sha256=written.sha256, files=written.files) if written else None
-
-
-def _made_otherwise(name: str, was: Mapping[str, Any], present: Present) -> Iterator[str]:
-    if now := present.read(name).made:
-        for key, one, other in differences(was, now):
-            yield f"{name}: {key} was {shown(one)}, is {shown(other)}"
-    for table, version in was.get("tables", {}).items():  # of earlier runs
-        if (latest := present.latest(table)) != version:
-            yield f"{name}: {table} was {version}, is {shown(latest)}"
+def _definition_changes(name: str, recorded: Mapping[str, Any], project: ProjectState) -> Iterator[str]:
+    if current := project.read(name).definition:
+        for key, was, now in tree_differences(recorded, current):
+            yield f"{name}: {key} was {format_value(was)}, is {format_value(now)}"
+    for table, version in recorded.get("tables", {}).items():  # of previous runs
+        if (latest := project.latest(table)) != version:
+            yield f"{name}: {table} was {version}, is {format_value(latest)}"
 
 
-def _pin(name: str, read: Read, present: Present) -> str:
+def _pin(name: str, read: InputRecord, project: ProjectState) -> str:
     version = str(read.version)
     try:
-        content = present.content(name, version)
+        content = project.content(name, version)
     except (OSError, ValueError):
         raise CannotReplayError(
-            f"version {version} of {name}, which it read, is not there any more: pruned, or moved away."
+            f"version {version} of {name}, which it read, no longer exists: it was pruned or moved away."
         ) from None
     if read.sha256 and content.sha256 != read.sha256:
-        raise CannotReplayError(f"version {version} of {name}, which it read, has been altered since.")
+        raise CannotReplayError(f"version {version} of {name}, which it read, was altered since.")
     return version
 
 
-def _at(git: Git | None) -> str:
-    return f" It was run at git revision {git.revision[:10]}." if git else ""
+def _revision(git: Git | None) -> str:
+    return f" The run was at git revision {git.revision[:10]}." if git else ""

@@ -12,22 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import lm_eval
+import pandas as pd
 import pytest
 from lm_eval.tasks import TaskManager
 
 from sage_dialog.config import Benchmarks
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
 from sage_dialog.core.seeds import generator
-from sage_dialog.core.tables import table
+from sage_dialog.core.tables import DataFrame, to_rows
 from sage_dialog.evaluation.benchmarks import scoring as benchmarks
 from sage_dialog.evaluation.benchmarks.files import local_tasks
-from sage_dialog.evaluation.benchmarks.scores import Score, as_shown, benchmark_scores, mean_of
+from sage_dialog.evaluation.benchmarks.scores import Score, benchmark_scores, mean_of
 from sage_dialog.evaluation.benchmarks.scoring import score_policies
 from sage_dialog.evaluation.bootstrap import Bootstrap
-from sage_dialog.evaluation.report.report import Contents, render_report
+from sage_dialog.pipelines.report.nodes import report_benchmarks
 
 BOOTSTRAP = Bootstrap(0.95, 2000, 1)
 Write = Callable[..., dict[str, Path]]
+
+
+def scores_of(by_policy: dict[str, list[Score]], bootstrap: Bootstrap) -> list[dict[str, Any]]:
+    return to_rows(benchmark_scores(by_policy, bootstrap))
 
 
 @pytest.fixture(autouse=True)
@@ -176,7 +181,7 @@ def test_nothing_asked_is_nothing_scored(policies: dict[str, Policy], caplog: py
     with caplog.at_level(logging.WARNING):
         assert scored(policies, {}) == {}
     assert "No benchmark was asked for" in caplog.text
-    assert benchmark_scores({}, BOOTSTRAP) == []
+    assert scores_of({}, BOOTSTRAP) == []
 
 
 @pytest.mark.parametrize(
@@ -295,7 +300,7 @@ def score(items: list[float], task: str = "quiz", **other: Any) -> Score:
 
 def test_a_comparison_is_paired_and_exact() -> None:
     before, after = [1.0] * 8 + [0.0] * 2, [1.0] * 2 + [0.0] * 6 + [1.0, 0.0]
-    first, second = benchmark_scores({"base": [score(before)], "final": [score(after)]}, BOOTSTRAP)
+    first, second = scores_of({"base": [score(before)], "final": [score(after)]}, BOOTSTRAP)
     assert "against" not in first and first["score"] == 0.8
     assert (second["against"], second["lost"], second["won"]) == ("base", 6, 1)
     assert second["p_value"] == pytest.approx(2 * (1 + 7) / 2**7)  # 0 or 1 of 7 fair coins, both sides
@@ -309,7 +314,7 @@ def test_pairing_narrows_the_interval() -> None:
     alike, unlike = [1.0] * 55 + [0.0] * 45, [0.0] * 45 + [1.0] * 55
     widths = []
     for after in (alike, unlike):
-        row = benchmark_scores({"base": [score(before)], "final": [score(after)]}, BOOTSTRAP)[1]
+        row = scores_of({"base": [score(before)], "final": [score(after)]}, BOOTSTRAP)[1]
         assert row["relative"] == pytest.approx(55 / 60 - 1) and row["low"] < row["relative"] < row["high"]
         widths.append(row["high"] - row["low"])
     assert widths[0] < widths[1] / 2
@@ -323,7 +328,7 @@ def test_intervals_of_the_relative_difference_hold_their_level() -> None:
         rng = generator(0, "coverage", number)
         before = (rng.random(150) < 0.75).astype(float)
         after = before * (rng.random(150) < 0.72) + (1 - before) * (rng.random(150) < 0.24)  # 0.75·0.72 + 0.25·0.24
-        row = benchmark_scores({"a": [score(list(before))], "b": [score(list(after), few_shot=number)]}, bootstrap)[1]
+        row = scores_of({"a": [score(list(before))], "b": [score(list(after), few_shot=number)]}, bootstrap)[1]
         held += row["low"] <= true <= row["high"]
     assert 0.92 < held / 400 < 0.98
 
@@ -332,24 +337,17 @@ def test_tests_are_adjusted_for_what_was_asked_and_parts_are_not_tested_again() 
     worse = [1.0] * 4 + [0.0] * 6
     before = [score([1.0] * 10, task) for task in ("a", "b")] + [score([1.0] * 10, "part", part_of="b")]
     after = [score(worse, task) for task in ("a", "b")] + [score(worse, "part", part_of="b")]
-    rows = [row for row in benchmark_scores({"x": before, "y": after}, BOOTSTRAP) if row["policy"] == "y"]
+    rows = [row for row in scores_of({"x": before, "y": after}, BOOTSTRAP) if row["policy"] == "y"]
     alone = 2 / 2**6
     assert [row["p_value"] for row in rows] == [alone] * 3
     assert [row.get("p_adjusted") for row in rows] == [2 * alone, 2 * alone, None]
-    assert list(as_shown(pa_table(rows))["lines"]) == [("a", "acc"), ("b", "acc")]
-
-
-def pa_table(rows: list[dict[str, Any]]) -> Any:
-    from sage_dialog.schemas import BENCHMARK_SCORES
-
-    return table(rows, BENCHMARK_SCORES)
 
 
 def test_scores_without_items_or_without_a_ratio_have_no_interval() -> None:
     perplexity = score([3.0, 5.0], "ppl", higher_is_better=False)
     zero = score([0.0, 0.0], "zero")
     whole = replace(score([1.0, 0.0], "whole"), items=None)
-    rows = benchmark_scores({"a": [perplexity, zero, whole], "b": [perplexity, zero, whole]}, BOOTSTRAP)[3:]
+    rows = scores_of({"a": [perplexity, zero, whole], "b": [perplexity, zero, whole]}, BOOTSTRAP)[3:]
     assert [(row.get("relative"), row.get("low"), row["p_value"]) for row in rows] == [
         (0.0, None, None),
         (None, None, 1.0),
@@ -387,13 +385,14 @@ def test_a_group_is_scored_over_the_items_of_its_parts(
     assert found["mmlu"].n == 40 and found["mmlu"].score == pytest.approx(sum(found["mmlu"].items or ()) / 40)
 
 
-def test_the_report_shows_what_was_unlearned(contents: Contents) -> None:
-    def section(shown: Contents) -> str:
-        return render_report(shown).split("Benchmarks before and after training</h2>")[1].split("</section>")[0]
+def test_the_report_shows_what_was_unlearned_and_no_parts_of_groups(contents: dict[str, Any]) -> None:
+    def section(scores: DataFrame) -> str:
+        return report_benchmarks(contents["params:evaluation"], scores)
 
-    text = section(contents)
+    scores = contents["benchmark_scores"]
+    text = section(pd.concat([scores, scores.assign(task="part", part_of="quiz")]))
     assert "<b>quiz</b>" not in text and "&lt;b&gt;quiz&lt;/b&gt;" in text
     cells = re.sub(r"<[^>]+>", " ", text.split("<tbody>")[1].split("</tbody>")[0]).split()
     assert cells[1:8] == ["acc", "sage_dpo", "10", "0.900", "±", "0.150", "0.500"]
     assert "-44.4" in cells and cells[-4:] == ["4", "0", "0.12", "0.12"]
-    assert "None was asked for." in section(replace(contents, benchmark_scores=contents.benchmark_scores[:0]))
+    assert "No benchmark was run." in section(scores[:0])

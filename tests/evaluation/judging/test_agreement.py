@@ -1,10 +1,8 @@
 """Agreement between judges against statsmodels and hand-worked tables."""
 
-from typing import Any
-
 import numpy as np
-import pyarrow as pa
 import pytest
+from judging_tables import Row, table_rows, votes_table
 from statsmodels.stats.inter_rater import cohens_kappa
 
 from sage_dialog import schemas
@@ -15,7 +13,7 @@ from sage_dialog.evaluation.statistics import proportion_interval
 OUTCOME = {"a": "a", "b": "b", "t": "tie"}
 
 
-def votes(judge: str, letters: str, pair: tuple[str, str] = ("old", "new")) -> list[dict[str, Any]]:
+def votes(judge: str, letters: str, pair: tuple[str, str] = ("old", "new")) -> list[Row]:
     return [
         {"judge": judge, "policy_a": pair[0], "policy_b": pair[1], "situation_id": f"s{place}", "order": order}
         | {"vote": OUTCOME[letter]}
@@ -24,9 +22,13 @@ def votes(judge: str, letters: str, pair: tuple[str, str] = ("old", "new")) -> l
     ]
 
 
+def agreement(votes: list[Row], bootstrap: Bootstrap) -> list[Row]:
+    return table_rows(judge_agreement(votes_table(votes), bootstrap), schemas.JUDGE_AGREEMENT)
+
+
 def test_a_table_by_hand(bootstrap: Bootstrap) -> None:
     # Same outcome on 6 of 10. By chance: 0.4 * 0.5 (a) + 0.4 * 0.3 (b) + 0.2 * 0.2 (tie) = 0.36.
-    (row,) = judge_agreement(votes("j", "aaaabbbbtt") + votes("k", "aaabbbatta"), bootstrap)
+    (row,) = agreement(votes("j", "aaaabbbbtt") + votes("k", "aaabbbatta"), bootstrap)
     assert (row["judge_a"], row["judge_b"], row["n"]) == ("j", "k", 10)
     assert row["agreement"] == 0.6
     assert row["kappa"] == pytest.approx((0.6 - 0.36) / (1 - 0.36))
@@ -35,24 +37,26 @@ def test_a_table_by_hand(bootstrap: Bootstrap) -> None:
     assert (row["decided"], row["same_winner"]) == (7, pytest.approx(5 / 7))
     # Of the seven j names a in four and k names a in four: 4/7 * 4/7 + 3/7 * 3/7.
     assert row["same_by_lot"] == pytest.approx(25 / 49)
-    assert pa.Table.from_pylist([row], schema=schemas.JUDGE_AGREEMENT).num_rows == 1
 
 
-def test_by_lot_is_what_shuffling_each_pair_s_winners_gives(bootstrap: Bootstrap) -> None:
-    """Judges who know which policy is better, and nothing of the situations, agree as often as they do by lot."""
+def test_agreement_by_lot_equals_that_of_shuffled_winners(bootstrap: Bootstrap) -> None:
+    """Judges who know which policy is better, and nothing of the situations, agree as often as by lot."""
     draw = np.random.default_rng(8)
     pairs = {("bad", "good"): 0.97, ("good", "better"): 0.6}
-    said = {
+    letters_of = {
         (pair, judge): draw.choice(list("abt"), size=400, p=[0.8 * (1 - share), 0.8 * share, 0.2])
         for pair, share in pairs.items()
         for judge in "jk"
     }
-    rows = [vote for (pair, judge), letters in said.items() for vote in votes(judge, "".join(letters), pair)]
-    (row,) = judge_agreement(rows, bootstrap)
-    decided = {pair: (said[pair, "j"] != "t") & (said[pair, "k"] != "t") for pair in pairs}
+    rows = [vote for (pair, judge), letters in letters_of.items() for vote in votes(judge, "".join(letters), pair)]
+    (row,) = agreement(rows, bootstrap)
+    decided = {pair: (letters_of[pair, "j"] != "t") & (letters_of[pair, "k"] != "t") for pair in pairs}
     by_lot = [
         np.concatenate(
-            [said[pair, "j"][both] == draw.permutation(said[pair, "k"][both]) for pair, both in decided.items()]
+            [
+                letters_of[pair, "j"][both] == draw.permutation(letters_of[pair, "k"][both])
+                for pair, both in decided.items()
+            ]
         )
         for _ in range(2000)
     ]
@@ -60,11 +64,11 @@ def test_by_lot_is_what_shuffling_each_pair_s_winners_gives(bootstrap: Bootstrap
     assert row["same_winner"] > 0.7 and row["same_low"] < row["same_by_lot"] < row["same_high"]
 
 
-def test_kappa_and_its_interval_are_those_of_statsmodels_where_there_is_much_to_go_by(bootstrap: Bootstrap) -> None:
+def test_kappa_and_its_interval_are_those_of_statsmodels_on_much_data(bootstrap: Bootstrap) -> None:
     draw = np.random.default_rng(1)
     first = draw.choice(list("abt"), size=800, p=[0.3, 0.5, 0.2])
     second = np.where(draw.random(800) < 0.5, first, draw.choice(list("abt"), size=800))
-    (row,) = judge_agreement(votes("j", "".join(first)) + votes("k", "".join(second)), bootstrap)
+    (row,) = agreement(votes("j", "".join(first)) + votes("k", "".join(second)), bootstrap)
     table = [[int(((first == x) & (second == y)).sum()) for y in "abt"] for x in "abt"]
     expected = cohens_kappa(np.array(table))
     assert row["kappa"] == pytest.approx(expected.kappa)
@@ -73,35 +77,38 @@ def test_kappa_and_its_interval_are_those_of_statsmodels_where_there_is_much_to_
     assert (row["low"], row["high"]) == pytest.approx((low, high), abs=1e-3)
 
 
-def test_pairs_on_the_same_situations_are_no_independent_evidence(bootstrap: Bootstrap) -> None:
+def test_pairs_on_the_same_situations_are_not_independent(bootstrap: Bootstrap) -> None:
     first, second = "ab" * 30, "abba" * 15
-    once = judge_agreement(votes("j", first) + votes("k", second), bootstrap)[0]
+    once = agreement(votes("j", first) + votes("k", second), bootstrap)[0]
     pairs = [("old", "new"), ("old", "newer"), ("new", "newer")]
     three = [
-        vote for pair in pairs for judge, said in (("j", first), ("k", second)) for vote in votes(judge, said, pair)
+        vote
+        for pair in pairs
+        for judge, letters in (("j", first), ("k", second))
+        for vote in votes(judge, letters, pair)
     ]
-    thrice = judge_agreement(three, bootstrap)[0]
+    thrice = agreement(three, bootstrap)[0]
     assert thrice["n"] == 3 * once["n"] and thrice["agreement"] == once["agreement"] == 0.5
     assert thrice["high"] - thrice["low"] > 0.95 * (once["high"] - once["low"])
     assert thrice["kappa_high"] - thrice["kappa_low"] > 0.9 * (once["kappa_high"] - once["kappa_low"])
 
 
-def test_full_agreement_is_not_taken_for_certain(bootstrap: Bootstrap) -> None:
-    (row,) = judge_agreement(votes("j", "aabbt") + votes("k", "aabbt"), bootstrap)
+def test_full_agreement_has_an_interval(bootstrap: Bootstrap) -> None:
+    (row,) = agreement(votes("j", "aabbt") + votes("k", "aabbt"), bootstrap)
     assert (row["agreement"], row["kappa"], row["same_winner"], row["high"], row["kappa_high"]) == (1, 1, 1, 1, 1)
     assert row["low"] < 0.7 and 0.2 < row["kappa_low"] < 0.5
 
 
-def test_judges_that_always_say_the_same_one_thing_have_no_kappa(bootstrap: Bootstrap) -> None:
-    (row,) = judge_agreement(votes("j", "ttt") + votes("k", "ttt"), bootstrap)
+def test_judges_with_one_constant_outcome_have_no_kappa(bootstrap: Bootstrap) -> None:
+    (row,) = agreement(votes("j", "ttt") + votes("k", "ttt"), bootstrap)
     assert (row["agreement"], row["kappa"], row["kappa_low"]) == (1, None, None)
     assert (row["decided"], row["same_winner"], row["same_low"]) == (0, None, None)
 
 
-def test_only_what_both_judged_is_compared(bootstrap: Bootstrap) -> None:
-    shared = judge_agreement(votes("j", "abab") + votes("k", "ab"), bootstrap)
+def test_only_situations_that_both_judged_are_compared(bootstrap: Bootstrap) -> None:
+    shared = agreement(votes("j", "abab") + votes("k", "ab"), bootstrap)
     assert [row["n"] for row in shared] == [2]
-    assert judge_agreement(votes("j", "ab") + votes("k", "ab", ("x", "y")), bootstrap) == []
-    assert judge_agreement(votes("j", "ab"), bootstrap) == judge_agreement([], bootstrap) == []
-    three = judge_agreement(votes("j", "ab") + votes("k", "ab") + votes("l", "ba"), bootstrap)
+    assert agreement(votes("j", "ab") + votes("k", "ab", ("x", "y")), bootstrap) == []
+    assert agreement(votes("j", "ab"), bootstrap) == agreement([], bootstrap) == []
+    three = agreement(votes("j", "ab") + votes("k", "ab") + votes("l", "ba"), bootstrap)
     assert [(row["judge_a"], row["judge_b"]) for row in three] == [("j", "k"), ("j", "l"), ("k", "l")]

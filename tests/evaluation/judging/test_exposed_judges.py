@@ -1,29 +1,31 @@
-"""A world whose truth is known, and judges whose faults are: the tables and the report expose each for what it is."""
+"""Judges with known faults in a world with known truth: the tables and the report expose each fault."""
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from judging_tables import Row, votes_table, words_table
+from sage_dialog.evaluation.report.judges import flips_by_lot, in_words
+from sage_dialog.evaluation.report.report import Contents, render_report
 
 from sage_dialog import schemas
+from sage_dialog.core.tables import from_rows, to_arrow
 from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.judging.agreement import judge_agreement
 from sage_dialog.evaluation.judging.judge_bias import judge_checks, self_preference
 from sage_dialog.evaluation.judging.length import length_control
 from sage_dialog.evaluation.judging.votes import win_rates
-from sage_dialog.evaluation.report.judges import flips_by_lot, in_words
-from sage_dialog.evaluation.report.report import Contents, render_report
 
 SITUATIONS = 400
 ORDERS = ("ab", "ba")
 TRUTH = "world truth"
 KIN = "new-model judge 1a2b3c4d"
-CARDS = [{"policy": policy, "kind": "base", "base": f"maker/{policy}-model"} for policy in ("old", "new")]
-
-Row = dict[str, Any]
+CARDS = from_rows(
+    [{"policy": policy, "kind": "base", "base": f"maker/{policy}-model"} for policy in ("old", "new")], schemas.POLICIES
+)
 
 
 class World(NamedTuple):
@@ -47,20 +49,20 @@ def world() -> World:
 @pytest.fixture(scope="module")
 def judged(world: World) -> list[Row]:
     return [
-        *asked("right", world, lambda draw, order, truth, longer: truth),
-        *asked("always A", world, lambda draw, order, truth, longer: order[0]),
-        *asked("longer", world, lambda draw, order, truth, longer: longer),
-        *asked("random", world, lambda draw, order, truth, longer: str(draw.choice(["a", "b"]))),
-        *asked("always tie", world, lambda draw, order, truth, longer: "tie"),
-        *asked("mumbling", world, lambda draw, order, truth, longer: "unreadable"),
-        *asked(KIN, world, lambda draw, order, truth, longer: "b"),
+        *judge_world("right", world, lambda draw, order, truth, longer: truth),
+        *judge_world("always A", world, lambda draw, order, truth, longer: order[0]),
+        *judge_world("longer", world, lambda draw, order, truth, longer: longer),
+        *judge_world("random", world, lambda draw, order, truth, longer: str(draw.choice(["a", "b"]))),
+        *judge_world("always tie", world, lambda draw, order, truth, longer: "tie"),
+        *judge_world("mumbling", world, lambda draw, order, truth, longer: "unreadable"),
+        *judge_world(KIN, world, lambda draw, order, truth, longer: "b"),
     ]
 
 
 Judge = Callable[[np.random.Generator, str, str, str], str]
 
 
-def asked(judge: str, world: World, answer: Judge) -> list[Row]:
+def judge_world(judge: str, world: World, answer: Judge) -> list[Row]:
     """Rows of JUDGE_VOTES: `answer` is given a generator, the order, who is better and who says more."""
     draw = np.random.default_rng(12)
     rows = []
@@ -97,15 +99,16 @@ class Tables(NamedTuple):
 
 def tables_of(votes: list[Row], world: World) -> Tables:
     bootstrap = Bootstrap(confidence=0.95, replicates=2000, seed=0)
-    known = asked(TRUTH, world, lambda draw, order, truth, longer: truth)
-    made = {
-        "JUDGE_CHECKS": judge_checks(votes, world.words, 0.95),
-        "WIN_RATES": win_rates(votes, bootstrap),
-        "LENGTH_CONTROL": length_control(votes, world.words, 0.95),
-        "JUDGE_AGREEMENT": judge_agreement(votes + known, bootstrap),
-        "SELF_PREFERENCE": self_preference(votes, CARDS, bootstrap),
-    }
-    return Tables(*(pa.Table.from_pylist(rows, schema=getattr(schemas, name)) for name, rows in made.items()))
+    known = judge_world(TRUTH, world, lambda draw, order, truth, longer: truth)
+    table, words = votes_table(votes), words_table(world.words)
+    tables = (
+        judge_checks(table, words, 0.95),
+        win_rates(table, bootstrap),
+        length_control(table, words, 0.95),
+        judge_agreement(votes_table([*votes, *known]), bootstrap),
+        self_preference(table, CARDS, bootstrap),
+    )
+    return Tables(*map(to_arrow, tables))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +125,7 @@ def even(row: Row) -> bool:
     return bool(row["low"] <= 0.5 <= row["high"])
 
 
-def test_the_right_one_stands_every_test(tables: Tables) -> None:
+def test_the_right_judge_passes_every_check(tables: Tables) -> None:
     checks, rate = tables.of("right"), one(tables.rates, "right")
     assert rate["p_adjusted"] < 1e-6 and rate["low"] < 0.7 < rate["high"]
     assert checks["order_flips"]["value"] == 0 and even(checks["names_first"])
@@ -142,7 +145,7 @@ def test_the_right_one_stands_every_test(tables: Tables) -> None:
     ]
 
 
-def test_the_one_that_always_says_a_is_told_by_the_order(tables: Tables) -> None:
+def test_a_judge_that_always_names_the_first_is_exposed_by_the_order(tables: Tables) -> None:
     checks, rate = tables.of("always A"), one(tables.rates, "always A")
     assert checks["names_first"]["value"] == checks["order_flips"]["value"] == 1
     assert checks["names_first"]["low"] > 0.98 and checks["order_flips"]["low"] > 0.98
@@ -159,7 +162,7 @@ def test_the_one_that_always_says_a_is_told_by_the_order(tables: Tables) -> None
     ]
 
 
-def test_the_one_that_counts_words_is_told_by_the_length(tables: Tables) -> None:
+def test_a_judge_that_counts_words_is_exposed_by_the_length(tables: Tables) -> None:
     checks, rate, length = tables.of("longer"), one(tables.rates, "longer"), one(tables.lengths, "longer")
     assert rate["p_adjusted"] < 1e-6 and rate["low"] > 0.6  # new seems better
     assert checks["names_longer"]["value"] == 1 and checks["names_longer"]["low"] > 0.98
@@ -177,7 +180,7 @@ def test_the_one_that_counts_words_is_told_by_the_length(tables: Tables) -> None
     assert said[0].endswith("in 57 %: nothing shows that it sees more than which policy is usually better.")
 
 
-def test_the_one_that_draws_lots_is_told_by_the_order_and_the_truth(tables: Tables) -> None:
+def test_a_random_judge_is_exposed_by_the_order_and_the_truth(tables: Tables) -> None:
     checks, rate = tables.of("random"), one(tables.rates, "random")
     flips = checks["order_flips"]
     assert flips["low"] < 0.5 < flips["high"] and flips["low"] <= flips_by_lot(checks) <= flips["high"]
@@ -190,17 +193,17 @@ def test_the_one_that_draws_lots_is_told_by_the_order_and_the_truth(tables: Tabl
     assert said[1].endswith("answers drawn by lot would on 50 %: nothing shows that it reads them.")
 
 
-def test_the_one_that_always_says_tie_and_the_one_that_cannot_be_read(tables: Tables) -> None:
+def test_a_judge_of_ties_and_an_unreadable_judge_are_exposed(tables: Tables) -> None:
     assert tables.of("always tie")["says_tie"]["low"] > 0.98
     assert tables.sentences("always tie")[1].endswith("would on 0 %: nothing shows that it reads them.")
     assert set(tables.of("mumbling")) == {"unreadable"} and one(tables.rates, "mumbling")["unreadable"] == SITUATIONS
     assert tables.sentences("mumbling")[1] == "Cannot be read in 100 % (99 to 100 %) of its answers."
 
 
-def test_the_one_that_favours_its_own_kind_is_told_by_the_others(world: World) -> None:
+def test_a_judge_that_prefers_its_own_model_is_exposed_by_other_judges(world: World) -> None:
     # Its own is truly better, which the right one says, too; it gives its own those that it loses on top.
-    right = asked("right", world, lambda draw, order, truth, longer: truth)
-    tables = tables_of([*right, *asked(KIN, world, lambda draw, order, truth, longer: "b")], world)
+    right = judge_world("right", world, lambda draw, order, truth, longer: truth)
+    tables = tables_of([*right, *judge_world(KIN, world, lambda draw, order, truth, longer: "b")], world)
     (row,) = tables.kinship.to_pylist()
     worse = sum(truth == "a" for truth in world.better.values()) / SITUATIONS
     assert (row["policy"], row["share"], row["difference"]) == ("new", 1, pytest.approx(worse))
@@ -208,15 +211,15 @@ def test_the_one_that_favours_its_own_kind_is_told_by_the_others(world: World) -
     assert tables.sentences(KIN)[-1] == (
         f"Gives new (same model as its own) {100 * worse:.0f} points of 100 more than other judges do, against old."
     )
-    fair = tables_of([*right, *asked(KIN, world, lambda draw, order, truth, longer: truth)], world)
+    fair = tables_of([*right, *judge_world(KIN, world, lambda draw, order, truth, longer: truth)], world)
     assert not any("points of 100" in sentence for sentence in fair.sentences(KIN))
 
 
 @pytest.mark.parametrize("share", [0.15, 0.3])
-def test_a_fault_that_shows_now_and_then_is_found(share: float, world: World) -> None:
-    votes = asked(
+def test_an_occasional_fault_is_found(share: float, world: World) -> None:
+    votes = judge_world(
         "hasty", world, lambda draw, order, truth, longer: order[0] if draw.random() < share else truth
-    ) + asked("wordy", world, lambda draw, order, truth, longer: longer if draw.random() < share else truth)
+    ) + judge_world("wordy", world, lambda draw, order, truth, longer: longer if draw.random() < share else truth)
     tables = tables_of(votes, world)
     first, longer = tables.of("hasty")["names_first"], tables.of("wordy")["names_longer"]
     assert first["low"] < 0.5 + share / 2 < first["high"] and first["low"] > 0.5
@@ -226,13 +229,13 @@ def test_a_fault_that_shows_now_and_then_is_found(share: float, world: World) ->
     assert any("that is the longer dialogue in" in sentence for sentence in tables.sentences("wordy"))
 
 
-def test_lots_change_with_the_order_as_often_as_counting_says() -> None:
+def test_flips_by_lot_by_hand() -> None:
     # Of two answers out of first 30 %, second 50 %, tie 20 %: the same are first and second, or two ties.
     checks = {"names_first": {"value": 3 / 8}, "says_tie": {"value": 0.2}}
     assert flips_by_lot(checks) == pytest.approx(1 - (2 * 0.3 * 0.5 + 0.2**2))
 
 
-def test_the_report_says_it(tables: Tables, contents: Contents) -> None:
+def test_the_report_describes_each_fault(tables: Tables, contents: Contents) -> None:
     truth = [{**row, "judge": TRUTH} for row in tables.rates.to_pylist() if row["judge"] == "right"]
     html = render_report(
         replace(
@@ -242,7 +245,7 @@ def test_the_report_says_it(tables: Tables, contents: Contents) -> None:
             length_control=tables.lengths,
             judge_agreement=tables.agreement,
             self_preference=tables.kinship,
-            external_win_rates=pa.Table.from_pylist(truth, schema=schemas.WIN_RATES),
+            external_win_rates=to_arrow(from_rows(truth, schemas.WIN_RATES)),
         )
     ).replace("\N{NO-BREAK SPACE}", " ")
     for judge in ("right", "always A", "longer", "random", KIN):
@@ -253,25 +256,20 @@ def test_the_report_says_it(tables: Tables, contents: Contents) -> None:
     assert "<b>always A</b>: 0 of 1 difference is more than chance would make." in " ".join(glance.split())
 
 
-def test_a_lead_that_holm_s_adjustment_takes_away_is_none(world: World) -> None:
+def test_a_lead_that_is_not_significant_after_holm_is_not_reported(world: World) -> None:
     """Each of two pairs has p = 0.031 by itself: an interval beside one half, and 0.063 for both together."""
     row = {"judge": "right", "policy_a": "old", "order": "ab", "vote": "b"}
     shown = [situation for situation in world.better if world.words["new"][situation] > world.words["old"][situation]]
-    votes = [
+    votes = votes_table(
         {**row, "policy_b": policy, "situation_id": situation, "order": order}
         for policy in ("new", "newer")
         for situation in shown[:6]
         for order in ORDERS
-    ]
-    words = {**world.words, "newer": world.words["new"]}
-    rates = win_rates(votes, Bootstrap(confidence=0.95, replicates=2000, seed=0))
-    assert all(rate["low"] > 0.5 and rate["p_value"] < 0.05 < rate["p_adjusted"] for rate in rates)
-    made = {
-        "JUDGE_CHECKS": judge_checks(votes, words, 0.95),
-        "WIN_RATES": rates,
-        "LENGTH_CONTROL": length_control(votes, words, 0.95),
-    }
-    three = [pa.Table.from_pylist(rows, schema=getattr(schemas, name)) for name, rows in made.items()]
+    )
+    words = words_table({**world.words, "newer": world.words["new"]})
+    rates = to_arrow(win_rates(votes, Bootstrap(confidence=0.95, replicates=2000, seed=0)))
+    assert all(rate["low"] > 0.5 and rate["p_value"] < 0.05 < rate["p_adjusted"] for rate in rates.to_pylist())
+    three = (to_arrow(judge_checks(votes, words, 0.95)), rates, to_arrow(length_control(votes, words, 0.95)))
     two = (schemas.JUDGE_AGREEMENT.empty_table(), schemas.SELF_PREFERENCE.empty_table())
     said = in_words(*three, *two, [], 0.95)["right"]
     assert "the longer dialogue in" in said[-1] and "lead" not in said[-1]

@@ -1,18 +1,18 @@
-"""Where there is nothing to find, nothing is found more often than stated: simulations of what the tables would say.
+"""Error rates of the tests and intervals, by simulation.
 
-Each run is one judge who draws lots between policies of which none is better, so that one call of the tables' functions
-makes 2,000 runs.
+Each run is one judge that votes at random between equally good policies, so that one call makes 2,000 runs.
 """
 
 from collections.abc import Iterator
 from functools import cache
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pytest
+from judging_tables import Row, table_rows, votes_table, words_table
 from scipy.stats import binom, binomtest
 
+from sage_dialog import schemas
 from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.judging.agreement import judge_agreement
 from sage_dialog.evaluation.judging.judge_bias import judge_checks
@@ -23,8 +23,6 @@ from sage_dialog.evaluation.statistics import holm, sign_test
 RUNS, SITUATIONS, TIES, LEVEL = 2000, 25, 0.3, 0.05
 POLICIES = ("p", "q", "r")
 PAIRS = tuple(combinations(POLICIES, 2))
-
-Row = dict[str, Any]
 
 
 def rows_of(runs: np.ndarray) -> Iterator[Row]:
@@ -42,6 +40,10 @@ def rows_of(runs: np.ndarray) -> Iterator[Row]:
                     yield {**of, "order": order, "vote": vote}
 
 
+def rates_of(runs: np.ndarray, bootstrap: Bootstrap) -> list[Row]:
+    return table_rows(win_rates(votes_table(rows_of(runs)), bootstrap), schemas.WIN_RATES)
+
+
 @pytest.fixture(scope="module")
 def rates() -> list[Row]:
     """WIN_RATES of runs in which each situation has its own favourite, so that answers on one depend on each other."""
@@ -50,7 +52,7 @@ def rates() -> list[Row]:
     ahead = np.stack([liking[..., POLICIES.index(b)] > liking[..., POLICIES.index(a)] for a, b in PAIRS], axis=-1)
     ties = draw.random(ahead.shape) < TIES
     outcomes = np.where(ties, "tie", np.where(ahead, "b", "a"))
-    return win_rates(rows_of(outcomes), Bootstrap(confidence=0.95, replicates=400, seed=0))
+    return rates_of(outcomes, Bootstrap(confidence=0.95, replicates=400, seed=0))
 
 
 def found_by_chance(level: float) -> float:
@@ -63,7 +65,7 @@ def found_by_chance(level: float) -> float:
     return total
 
 
-def test_the_sign_test_finds_what_is_not_there_as_often_as_counting_says(rates: list[Row]) -> None:
+def test_the_sign_test_errs_as_often_as_computed(rates: list[Row]) -> None:
     for pair in PAIRS:
         found = sum(row["p_value"] <= LEVEL for row in rates if (row["policy_a"], row["policy_b"]) == pair)
         interval = binomtest(found, RUNS).proportion_ci(0.99)
@@ -71,7 +73,7 @@ def test_the_sign_test_finds_what_is_not_there_as_often_as_counting_says(rates: 
     assert 0.02 < found_by_chance(LEVEL) < LEVEL  # exact: below the level, as counts come in steps
 
 
-def test_with_all_pairs_together_a_run_errs_no_more_often_than_that(rates: list[Row]) -> None:
+def test_holm_keeps_the_error_rate_of_all_pairs_together(rates: list[Row]) -> None:
     runs = [rates[place : place + len(PAIRS)] for place in range(0, len(rates), len(PAIRS))]
     assert {len({row["judge"] for row in run}) for run in runs} == {1} and len(runs) == RUNS
     adjusted = sum(min(row["p_adjusted"] for row in run) <= LEVEL for run in runs)
@@ -81,7 +83,7 @@ def test_with_all_pairs_together_a_run_errs_no_more_often_than_that(rates: list[
     assert binomtest(unadjusted, RUNS).proportion_ci(0.99).low > LEVEL
 
 
-def test_holm_holds_where_some_differences_are_real() -> None:
+def test_holm_keeps_the_error_rate_if_some_differences_are_real() -> None:
     # Six pairs, two of which differ: no more than one run in twenty may call one of the other four different.
     draw = np.random.default_rng(21)
     wins = draw.binomial(120, [0.5, 0.5, 0.8, 0.5, 0.75, 0.5], size=(RUNS, 6))
@@ -93,16 +95,16 @@ def test_holm_holds_where_some_differences_are_real() -> None:
 
 
 @pytest.mark.parametrize("true_share", [0.5, 0.7, 0.9])
-def test_the_win_rate_s_interval_holds_the_truth_as_often_as_it_says(true_share: float) -> None:
+def test_the_win_rate_s_interval_covers_the_truth(true_share: float) -> None:
     draw = np.random.default_rng(22)
     decided, wins = draw.random((RUNS, 40, 3)) > TIES, draw.random((RUNS, 40, 3)) < true_share
     outcomes = np.where(decided, np.where(wins, "b", "a"), "tie")[:700]  # three pairs each
-    rows = win_rates(rows_of(outcomes), Bootstrap(confidence=0.9, replicates=300, seed=1))
+    rows = rates_of(outcomes, Bootstrap(confidence=0.9, replicates=300, seed=1))
     held = sum(row["low"] <= true_share <= row["high"] for row in rows)
     assert 0.87 < held / len(rows) < 0.93
 
 
-def test_no_place_and_no_length_is_found_more_often_than_stated() -> None:
+def test_biases_are_not_found_in_random_votes() -> None:
     draw = np.random.default_rng(23)
     votes = [
         {"judge": f"run {run}", "policy_a": "p", "policy_b": "q", "situation_id": f"s{situation}", "order": order}
@@ -114,32 +116,33 @@ def test_no_place_and_no_length_is_found_more_often_than_stated() -> None:
     words = {
         policy: {f"s{place}": int(count) for place, count in enumerate(draw.integers(20, 90, 40))} for policy in "pq"
     }
-    rows = judge_checks(votes, words, 0.95)
+    rows = table_rows(judge_checks(votes_table(votes), words_table(words), 0.95), schemas.JUDGE_CHECKS)
     for statistic, truth in (("names_first", 0.5), ("names_longer", 0.5), ("order_flips", 0.5)):
         of = [row for row in rows if row["statistic"] == statistic]
         missed = sum(not row["low"] <= truth <= row["high"] for row in of)
         assert len(of) == RUNS and 0.02 < missed / RUNS < 0.07
 
 
-def test_length_that_does_not_matter_is_seldom_found_to() -> None:
+def test_an_effect_of_length_is_not_found_in_random_votes() -> None:
     draw = np.random.default_rng(24)
     outcomes = draw.choice(["a", "b"], size=(150, 60, 3))
     words = {
         policy: {f"s{place}": int(count) for place, count in enumerate(draw.integers(20, 90, 60))}
         for policy in POLICIES
     }
-    rows = length_control(rows_of(outcomes), words, 0.95)
+    control = length_control(votes_table(rows_of(outcomes)), words_table(words), 0.95)
+    rows = table_rows(control, schemas.LENGTH_CONTROL)
     for even, low, high in ((0.5, "low", "high"), (1, "odds_low", "odds_high")):
         missed = binomtest(sum(not row[low] <= even <= row[high] for row in rows), len(rows))
         assert missed.proportion_ci(0.99).low <= LEVEL and missed.statistic > 0.02
 
 
-def test_judges_that_know_nothing_of_each_other_have_no_kappa() -> None:
+def test_independent_judges_have_no_kappa() -> None:
     draw = np.random.default_rng(25)
     bootstrap = Bootstrap(confidence=0.95, replicates=300, seed=0)
     missed = 0
     for _ in range(300):
         two = draw.choice(["a", "b", "tie"], p=[0.3, 0.5, 0.2], size=(2, 60, 3))
-        (row,) = judge_agreement(rows_of(two), bootstrap)
-        missed += not row["kappa_low"] <= 0 <= row["kappa_high"]
+        agreement = judge_agreement(votes_table(rows_of(two)), bootstrap).iloc[0]
+        missed += not agreement["kappa_low"] <= 0 <= agreement["kappa_high"]
     assert 0.02 < missed / 300 < 0.09

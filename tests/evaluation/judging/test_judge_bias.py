@@ -1,25 +1,35 @@
-"""What kind of judges they are, by hand and by another computation; `test_exposed_judges.py` has known faults."""
-
-from typing import Any
+"""Biases of judges by hand and by another computation; `test_exposed_judges.py` has known faults."""
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from judging_tables import Row, table_rows, votes_table, words_table
 from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import ttest_1samp
 
 from sage_dialog import schemas
+from sage_dialog.core.tables import from_rows
 from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.judging.judge_bias import judge_checks, self_preference
 
 
-def vote(judge: str, situation: str, order: str, answer: str, pair: tuple[str, str] = ("old", "new")) -> dict[str, Any]:
+def vote(judge: str, situation: str, order: str, answer: str, pair: tuple[str, str] = ("old", "new")) -> Row:
     row = {"judge": judge, "policy_a": pair[0], "policy_b": pair[1], "situation_id": situation}
     return row | {"order": order, "vote": answer}
 
 
-def both(judge: str, outcomes: dict[str, str], pair: tuple[str, str] = ("old", "new")) -> list[dict[str, Any]]:
+def both(judge: str, outcomes: dict[str, str], pair: tuple[str, str] = ("old", "new")) -> list[Row]:
     return [vote(judge, situation, order, said, pair) for situation, said in outcomes.items() for order in ("ab", "ba")]
+
+
+def checks(votes: list[Row], words: dict[str, dict[str, int]]) -> dict[str, Row]:
+    """JUDGE_CHECKS by statistic."""
+    rows = table_rows(judge_checks(votes_table(votes), words_table(words), 0.95), schemas.JUDGE_CHECKS)
+    return {row["statistic"]: row for row in rows}
+
+
+def preference(votes: list[Row], bootstrap: Bootstrap, cards: list[Row] | None = None) -> list[Row]:
+    cards_table = from_rows(CARDS if cards is None else cards, schemas.POLICIES)
+    return table_rows(self_preference(votes_table(votes), cards_table, bootstrap), schemas.SELF_PREFERENCE)
 
 
 def test_checks_by_hand() -> None:
@@ -38,7 +48,7 @@ def test_checks_by_hand() -> None:
         for order, said in zip(("ab", "ba"), pair, strict=True)
     ]
     words = {"old": dict.fromkeys(answers, 20), "new": dict.fromkeys(answers, 10) | {"s6": 20}}
-    rows = {row["statistic"]: (row["n"], row["value"]) for row in judge_checks(votes, words, 0.95)}
+    rows = {statistic: (row["n"], row["value"]) for statistic, row in checks(votes, words).items()}
     assert rows == {
         "order_flips": (6, 3 / 6),
         "names_first": (12, pytest.approx(7 / 12)),
@@ -64,7 +74,7 @@ def test_intervals_are_those_of_another_bootstrap_over_situations() -> None:
             named[place] += first.sum(), 2
             flips[place] += answers[0] != answers[1]
     words = {policy: dict.fromkeys(ids, 10) for policy in "pqrs"}
-    rows = {row["statistic"]: row for row in judge_checks(votes, words, 0.95)}
+    rows = checks(votes, words)
 
     def other(found: np.ndarray, among: np.ndarray) -> tuple[float, float]:
         interval = scipy_bootstrap(
@@ -95,14 +105,14 @@ def preferences(letters: str) -> dict[str, str]:
     return {f"s{place}": {"a": "a", "b": "b", "t": "tie"}[letter] for place, letter in enumerate(letters)}
 
 
-def test_a_judge_is_set_against_those_that_are_no_kin(bootstrap: Bootstrap) -> None:
+def test_a_judge_is_compared_with_neutral_judges(bootstrap: Bootstrap) -> None:
     pair = ("sage_0", "outside")
     votes = [
         *both(MIXTRAL, preferences("a" * 60 + "t" * 20 + "b" * 20), pair),
         *both("offline-rules-judge", preferences("a" * 30 + "t" * 20 + "b" * 50), pair),
         *both("gpt judge 00000000", preferences("a" * 50 + "b" * 50), pair),
     ]
-    (row,) = self_preference(votes, CARDS, bootstrap)
+    (row,) = preference(votes, bootstrap)
     assert (row["judge"], row["policy"], row["relation"], row["other_policy"]) == (
         MIXTRAL,
         "sage_0",
@@ -111,16 +121,14 @@ def test_a_judge_is_set_against_those_that_are_no_kin(bootstrap: Bootstrap) -> N
     )
     assert (row["n"], row["share"], row["neutral_share"]) == (100, 0.7, 0.45)
     assert row["difference"] == pytest.approx(0.25) and 0 < row["low"] < 0.25 < row["high"]
-    assert pa.Table.from_pylist([row], schema=schemas.SELF_PREFERENCE).num_rows == 1
 
 
-def test_kin_on_the_other_side_of_the_pair_gives_the_same_figures(bootstrap: Bootstrap) -> None:
-    (row,) = self_preference(
+def test_the_side_of_the_closer_policy_makes_no_difference(bootstrap: Bootstrap) -> None:
+    (row,) = preference(
         [
             *both(MIXTRAL, preferences("b" * 60 + "t" * 20 + "a" * 20), ("outside", "sage_0")),
             *both("gpt judge 00000000", preferences("b" * 30 + "t" * 30 + "a" * 40), ("outside", "sage_0")),
         ],
-        CARDS,
         bootstrap,
     )
     assert (row["policy"], row["other_policy"]) == ("sage_0", "outside")
@@ -129,16 +137,16 @@ def test_kin_on_the_other_side_of_the_pair_gives_the_same_figures(bootstrap: Boo
 
 def test_a_policy_without_a_card_is_named(bootstrap: Bootstrap) -> None:
     with pytest.raises(ValueError, match="sage_9 was judged, but the table `policy_cards` does not hold it"):
-        self_preference(both("j", preferences("ab"), ("sage_1", "sage_9")), CARDS, bootstrap)
+        preference(both("j", preferences("ab"), ("sage_1", "sage_9")), bootstrap)
 
 
-def test_the_difference_has_the_interval_of_a_paired_t_test_where_there_is_much_to_go_by(bootstrap: Bootstrap) -> None:
+def test_the_difference_has_the_interval_of_a_paired_t_test_on_much_data(bootstrap: Bootstrap) -> None:
     draw = np.random.default_rng(6)
     kin = draw.choice(list("abt"), size=600, p=[0.5, 0.3, 0.2])
     neutral = np.where(draw.random(600) < 0.5, kin, draw.choice(list("abt"), size=600))
     pair = ("sage_0", "outside")
     votes = [*both(MIXTRAL, preferences("".join(kin)), pair), *both("gpt judge 0", preferences("".join(neutral)), pair)]
-    (row,) = self_preference(votes, CARDS, bootstrap)
+    (row,) = preference(votes, bootstrap)
     points = {"a": 1.0, "t": 0.5, "b": 0.0}
     gaps = [points[own] - points[other] for own, other in zip(kin, neutral, strict=True)]
     expected = ttest_1samp(gaps, 0).confidence_interval(0.95)
@@ -146,50 +154,49 @@ def test_the_difference_has_the_interval_of_a_paired_t_test_where_there_is_much_
     assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high), abs=0.004)
 
 
-def test_the_closer_policy_is_the_model_itself_before_one_made_from_it(bootstrap: Bootstrap) -> None:
+def test_the_model_itself_is_closer_than_a_policy_made_from_it(bootstrap: Bootstrap) -> None:
     votes = [
         *both(MIXTRAL, preferences("aab"), ("sage_2", "sage_0")),
         *both(MIXTRAL, preferences("aab"), ("sage_1", "sage_2")),  # equally close: no row
         *both(MIXTRAL, preferences("aab"), ("outside", "sage_1")),
         *both("gpt judge 00000000", preferences("bbb"), ("sage_1", "sage_2")),
     ]
-    rows = self_preference(votes, CARDS, bootstrap)
+    rows = preference(votes, bootstrap)
     assert [(row["policy"], row["relation"], row["other_policy"]) for row in rows] == [
         ("sage_0", "same model", "sage_2"),
         ("sage_1", "same base", "outside"),
     ]
     # Nobody neutral judged these pairs, so quality and preference cannot be told apart.
     assert [row["share"] for row in rows] == pytest.approx([1 / 3, 1 / 3])
-    table = pa.Table.from_pylist(rows, schema=schemas.SELF_PREFERENCE)
-    assert table["difference"].to_pylist() == table["neutral_share"].to_pylist() == [None, None]
+    assert [(row["difference"], row["neutral_share"]) for row in rows] == [(None, None)] * 2
 
 
-def test_an_outside_model_that_judges_itself_is_the_same_model(bootstrap: Bootstrap) -> None:
+def test_an_external_model_that_judges_itself_is_the_same_model(bootstrap: Bootstrap) -> None:
     cards = [*CARDS[:1], {"policy": "theirs", "kind": "outside", "base": "maker/GPT-x"}]
-    (row,) = self_preference(both("gpt-x judge 1a2b3c4d", preferences("abb"), ("sage_0", "theirs")), cards, bootstrap)
+    (row,) = preference(both("gpt-x judge 1a2b3c4d", preferences("abb"), ("sage_0", "theirs")), bootstrap, cards)
     assert (row["policy"], row["relation"]) == ("theirs", "same model")
 
 
 def test_a_judge_served_under_a_policy_s_name_is_that_policy(bootstrap: Bootstrap) -> None:
-    (row,) = self_preference(both("sage_2 judge 1a2b3c4d", preferences("bb"), ("sage_1", "sage_2")), CARDS, bootstrap)
+    (row,) = preference(both("sage_2 judge 1a2b3c4d", preferences("bb"), ("sage_1", "sage_2")), bootstrap)
     assert (row["policy"], row["relation"], row["share"]) == ("sage_2", "same model", 1.0)
 
 
-def test_a_judge_as_close_to_both_is_neutral(bootstrap: Bootstrap) -> None:
+def test_a_judge_equally_close_to_both_is_neutral(bootstrap: Bootstrap) -> None:
     pair = ("sage_1", "sage_2")
     votes = both("sage_2 judge 1a2b3c4d", preferences("bbba"), pair) + both(MIXTRAL, preferences("bbaa"), pair)
-    (row,) = self_preference(votes, CARDS, bootstrap)
+    (row,) = preference(votes, bootstrap)
     assert (row["judge"], row["share"], row["neutral_share"]) == ("sage_2 judge 1a2b3c4d", 0.75, 0.5)
 
 
-def test_kin_that_is_truly_better_is_no_self_preference(bootstrap: Bootstrap) -> None:
+def test_a_closer_policy_that_is_truly_better_is_no_self_preference(bootstrap: Bootstrap) -> None:
     said = preferences("a" * 80 + "b" * 20)
     votes = [*both(MIXTRAL, said, ("sage_0", "outside")), *both("gpt judge 0", said, ("sage_0", "outside"))]
-    (row,) = self_preference(votes, CARDS, bootstrap)
+    (row,) = preference(votes, bootstrap)
     assert (row["share"], row["difference"]) == (0.8, 0)
     assert row["low"] < 0 < row["high"]
 
 
-def test_offline_judges_are_nobody_s_kin(bootstrap: Bootstrap) -> None:
+def test_offline_judges_are_close_to_no_policy(bootstrap: Bootstrap) -> None:
     votes = both("offline-rules-judge", preferences("ab"), ("sage_0", "sage_1"))
-    assert self_preference(votes, CARDS, bootstrap) == []
+    assert preference(votes, bootstrap) == []

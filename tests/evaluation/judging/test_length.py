@@ -1,20 +1,20 @@
-"""Length told from skill: known effects are found, and what cannot be told is not claimed."""
+"""Effects of length and skill: known effects are found, and effects that cannot be separated are not claimed."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from judging_tables import Row, table_rows, votes_table, words_table
 from scipy.optimize import minimize
 
 from sage_dialog import schemas
-from sage_dialog.evaluation.judging.length import length_control, words_said
+from sage_dialog.core.tables import DataFrame
+from sage_dialog.evaluation.judging.length import count_words, length_control
 
 Words = dict[str, dict[str, int]]
 
 
-def votes(outcomes: list[str]) -> list[dict[str, Any]]:
+def votes(outcomes: list[str]) -> list[Row]:
     return [
         {"judge": "j", "policy_a": "old", "policy_b": "new", "situation_id": f"s{place}", "order": order, "vote": vote}
         for place, vote in enumerate(outcomes)
@@ -41,24 +41,31 @@ def pseudo_counts(
     return ["b" if won else "a" for won in wins], words_of(old.tolist(), new.tolist())
 
 
-def test_words_are_those_of_the_replies_without_blocks(rollouts_of: Callable[[dict[str, list[str]]], pa.Table]) -> None:
+def test_words_of_blocks_and_users_are_not_counted(rollouts_of: Callable[..., DataFrame]) -> None:
     block = "{u_motivation: x, u_emotion: y, u_topic: []} {a_motivation: x, a_emotion: y, a_topic: []} "
-    table = rollouts_of({"s1": [block + "one two three", "four"], "s2": []})
-    assert words_said({"new": table}) == {"new": {"s1": 4, "s2": 0}}
+    words = count_words(rollouts_of(new={"s1": [block + "one two three", "four"], "s2": []}))
+    assert words.to_dict("records") == [
+        {"policy": "new", "situation_id": "s1", "words": 4},
+        {"policy": "new", "situation_id": "s2", "words": 0},
+    ]
+
+
+def control(votes: list[Row], words: Words, confidence: float) -> list[Row]:
+    table = length_control(votes_table(votes), words_table(words), confidence)
+    return table_rows(table, schemas.LENGTH_CONTROL)
 
 
 def test_a_policy_that_wins_by_length_alone_wins_nothing_at_equal_length() -> None:
     outcomes, words = pseudo_counts(np.random.default_rng(1), 1500, skill=0.0, slope=3.0, longer=0.6)
-    (row,) = length_control(votes(outcomes), words, 0.95)
+    (row,) = control(votes(outcomes), words, 0.95)
     assert row["win_rate_b"] > 0.75 and row["b_says_more"] > 0.8
     assert row["low"] < 0.5 < row["high"] and row["high"] - row["low"] < 0.2
     assert row["odds_low"] < np.exp(3.0) < row["odds_high"]
-    assert pa.Table.from_pylist([row], schema=schemas.LENGTH_CONTROL).num_rows == 1
 
 
-def test_skill_shows_at_equal_length_although_less_is_said() -> None:
+def test_skill_shows_at_equal_length_with_fewer_words() -> None:
     outcomes, words = pseudo_counts(np.random.default_rng(2), 1500, skill=1.0, slope=2.0, longer=-0.5)
-    (row,) = length_control(votes(outcomes), words, 0.95)
+    (row,) = control(votes(outcomes), words, 0.95)
     assert row["win_rate_b"] < 0.6 and row["low"] < 1 / (1 + np.exp(-1.0)) < row["high"] and row["low"] > 0.6
 
 
@@ -66,18 +73,18 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     draw = np.random.default_rng(3)
     covered = 0
     for _ in range(300):
-        (row,) = length_control(*map_votes(pseudo_counts(draw, 80, skill=0.4, slope=1.0, longer=0.3)), 0.9)
+        (row,) = control(*map_votes(pseudo_counts(draw, 80, skill=0.4, slope=1.0, longer=0.3)), 0.9)
         covered += row["low"] <= 1 / (1 + np.exp(-0.4)) <= row["high"]
     assert 0.86 <= covered / 300 <= 0.95
 
 
-def map_votes(made: tuple[list[str], Words]) -> tuple[list[dict[str, Any]], Words]:
+def map_votes(made: tuple[list[str], Words]) -> tuple[list[Row], Words]:
     return votes(made[0]), made[1]
 
 
 def test_the_fit_is_the_most_likely_one_by_another_optimiser() -> None:
     outcomes, words = pseudo_counts(np.random.default_rng(4), 60, skill=0.5, slope=1.0, longer=0.2)
-    (row,) = length_control(votes(outcomes), words, 0.95)
+    (row,) = control(votes(outcomes), words, 0.95)
     ratio = np.log2([(words["new"][s] + 1) / (words["old"][s] + 1) for s in words["old"]])
     won = np.array([outcome == "b" for outcome in outcomes])
 
@@ -91,35 +98,33 @@ def test_the_fit_is_the_most_likely_one_by_another_optimiser() -> None:
     assert row["odds_by_doubling"] == pytest.approx(np.exp(slope), rel=1e-3)
 
 
-def test_where_length_alone_decides_the_figures_are_finite_and_skill_is_none() -> None:
+def test_figures_are_finite_if_length_alone_decides() -> None:
     draw = np.random.default_rng(5)
     old, new = draw.integers(50, 100, size=(2, 200)).tolist()
     outcomes = ["b" if b > a else "a" if a > b else "tie" for a, b in zip(old, new, strict=True)]
-    (row,) = length_control(votes(outcomes), words_of(old, new), 0.95)
+    (row,) = control(votes(outcomes), words_of(old, new), 0.95)
     assert row["low"] < 0.5 < row["high"] and row["odds_low"] > 100 and np.isfinite(row["odds_high"])
 
 
-def test_where_one_always_says_twice_as_much_skill_is_left_open() -> None:
+def test_skill_is_open_if_one_policy_always_writes_twice_as_much() -> None:
     old = list(range(50, 90))
-    (row,) = length_control(votes(["b"] * 38 + ["a"] * 2), words_of(old, [2 * n + 1 for n in old]), 0.95)
+    (row,) = control(votes(["b"] * 38 + ["a"] * 2), words_of(old, [2 * n + 1 for n in old]), 0.95)
     assert row["win_rate_b"] == 0.95 and row["b_says_more"] == 1.0
     assert row["low"] < 0.2 and row["high"] > 0.95
 
 
-def test_equal_lengths_leave_the_win_rate_as_it_is() -> None:
-    (row,) = length_control(votes(["b"] * 30 + ["a"] * 10 + ["tie"] * 5), words_of([70] * 45, [70] * 45), 0.95)
+def test_equal_lengths_do_not_change_the_win_rate() -> None:
+    (row,) = control(votes(["b"] * 30 + ["a"] * 10 + ["tie"] * 5), words_of([70] * 45, [70] * 45), 0.95)
     assert (row["n"], row["b_says_more"], row["words_a"], row["words_b"]) == (40, 0.0, 70, 70)
     assert row["equal_length_rate_b"] == pytest.approx(30.5 / 41)
 
 
 def test_nothing_decided_has_lengths_and_no_rate() -> None:
-    (row,) = length_control(votes(["tie", "tie"]), words_of([0, 4], [3, 5]), 0.95)
+    (row,) = control(votes(["tie", "tie"]), words_of([0, 4], [3, 5]), 0.95)
     assert (row["n"], row["words_a"], row["words_b"]) == (0, 2, 4)
-    assert "equal_length_rate_b" not in row
-    table = pa.Table.from_pylist([row], schema=schemas.LENGTH_CONTROL)
-    assert table["low"].to_pylist() == table["win_rate_b"].to_pylist() == [None]
+    assert row["equal_length_rate_b"] is row["low"] is row["win_rate_b"] is None
 
 
 def test_a_judged_situation_that_was_not_played_is_named() -> None:
     with pytest.raises(ValueError, match=r"'s1' of old against new \(judge j\) was judged, but the rollouts of new"):
-        length_control(votes(["a", "b"]), words_of([1, 2], [1]), 0.95)
+        control(votes(["a", "b"]), words_of([1, 2], [1]), 0.95)

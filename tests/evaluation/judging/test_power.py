@@ -4,7 +4,10 @@ from math import comb
 
 import numpy as np
 import pytest
+from judging_tables import Row, table_rows
 
+from sage_dialog import schemas
+from sage_dialog.core.tables import from_rows
 from sage_dialog.evaluation.judging.power import sample_sizes, sign_test_power, situations_needed
 from sage_dialog.evaluation.statistics import sign_test
 
@@ -47,30 +50,31 @@ def test_power_is_how_often_simulated_studies_see_it() -> None:
 
 
 @pytest.mark.parametrize(("share", "decided"), [(0.7, 1.0), (0.65, 0.8), (0.95, 0.5), (0.35, 1.0)])
-def test_from_the_number_needed_on_the_power_stays(share: float, decided: float) -> None:
+def test_the_power_stays_above_the_number_needed(share: float, decided: float) -> None:
     needed = situations_needed(share, decided, 0.05, 0.8)
     assert sign_test_power(needed - 1, share, decided, 0.05) < 0.8
     assert min(sign_test_power(n, share, decided, 0.05) for n in range(needed, 2 * needed + 20)) >= 0.8
 
 
-def test_the_number_needed_is_near_the_normal_approximation_where_it_is_large() -> None:
+def test_a_large_number_needed_is_near_the_normal_approximation() -> None:
     # (1.96 / 2 + 0.8416 sqrt(0.53 * 0.47))^2 / 0.03^2 = 2,178 decided, of which there are half.
     assert situations_needed(0.53, 0.5, 0.05, 0.8) == pytest.approx(2 * 2178, rel=0.02)
 
 
 @pytest.mark.parametrize(("share", "decided"), [(0.5, 1.0), (0.7, 0.0)])
-def test_what_no_number_shows_is_refused(share: float, decided: float) -> None:
+def test_a_difference_that_no_number_detects_is_refused(share: float, decided: float) -> None:
     with pytest.raises(ValueError, match="no number of situations shows"):
         situations_needed(share, decided, 0.05, 0.8)
 
 
-def rates(judge: str, n: int, wins_a: int, wins_b: int) -> dict[str, object]:
+def rates(judge: str, n: int, wins_a: int, wins_b: int) -> Row:
     return {"judge": judge, "n": n, "wins_a": wins_a, "wins_b": wins_b}
 
 
-def test_every_judge_is_planned_for_with_its_own_ties() -> None:
+def test_each_judge_has_sample_sizes_for_its_own_ties() -> None:
     found = [rates("j", 100, 30, 50), rates("j", 80, 40, 24), rates("k", 100, 0, 0)]
-    rows = sample_sizes(found, [0.6, 0.7], confidence=0.95, power=0.8)
+    sizes = sample_sizes(from_rows(found, schemas.WIN_RATES), [0.6, 0.7], confidence=0.95, power=0.8)
+    rows = table_rows(sizes, schemas.SAMPLE_SIZES)
     of_j, of_k = rows[:4], rows[4:]
     assert [(row["pairs"], row["level"], row["true_share"]) for row in of_j] == [
         (1, pytest.approx(0.05), 0.6),

@@ -1,22 +1,23 @@
-"""Every pair is read in both orders, and only agreement counts."""
+"""Each pair is read in both orders, and by default only agreement decides."""
 
 from collections.abc import Callable
 from typing import Any
 
-import pyarrow as pa
 import pytest
+from judging_tables import Row, table_rows, votes_table
 from scipy.stats import beta
 
 from sage_dialog import schemas
 from sage_dialog.config import OutcomeRule
+from sage_dialog.core.tables import DataFrame, to_rows
 from sage_dialog.evaluation.bootstrap import Bootstrap
-from sage_dialog.evaluation.judging.votes import Answers, collect_votes, outcomes, win_rates
+from sage_dialog.evaluation.judging.votes import collect_votes, outcomes, win_rates
 from sage_dialog.roles.protocols import Comparison, Verdict
 
-Rollouts = Callable[[dict[str, list[str]]], pa.Table]
+Rollouts = Callable[..., DataFrame]
 
 
-def votes_of(*by_order: tuple[str, str]) -> list[dict[str, Any]]:
+def votes_of(*by_order: tuple[str, str]) -> list[Row]:
     """One situation for each (vote in order ab, vote in order ba)."""
     return [
         {"situation_id": f"s{place}", "policy_a": "old", "policy_b": "new", "order": order, "judge": "j", "vote": vote}
@@ -33,11 +34,10 @@ class SaysFirst:
 
 
 def test_each_pair_is_read_in_both_orders(rollouts_of: Rollouts, prefers_longer: Any) -> None:
-    rollouts = {
-        "old": rollouts_of({"s1": ["a b c"], "s2": ["a"], "s3": ["a b"]}),
-        "new": rollouts_of({"s1": ["a"], "s2": ["a b c"], "s3": ["b a"]}),
-    }
-    votes = collect_votes(rollouts, [("old", "new")], prefers_longer)
+    rollouts = rollouts_of(
+        old={"s1": ["a b c"], "s2": ["a"], "s3": ["a b"]}, new={"s1": ["a"], "s2": ["a b c"], "s3": ["b a"]}
+    )
+    votes = table_rows(collect_votes(rollouts, [("old", "new")], prefers_longer), schemas.JUDGE_VOTES)
     assert [(vote["situation_id"], vote["order"], vote["vote"]) for vote in votes] == [
         ("s1", "ab", "a"),
         ("s1", "ba", "a"),
@@ -47,41 +47,42 @@ def test_each_pair_is_read_in_both_orders(rollouts_of: Rollouts, prefers_longer:
         ("s3", "ba", "tie"),
     ]
     assert votes[0]["raw_response"] == "3 words against 1" and votes[1]["raw_response"] == "1 words against 3"
-    assert pa.Table.from_pylist(votes, schema=schemas.JUDGE_VOTES).num_rows == 6
 
 
 def test_a_judge_that_goes_by_position_decides_nothing(rollouts_of: Rollouts) -> None:
-    rollouts = {name: rollouts_of({"s1": [f"{name} says this"]}) for name in ("old", "new")}
+    rollouts = rollouts_of(old={"s1": ["old says this"]}, new={"s1": ["new says this"]})
     votes = collect_votes(rollouts, [("old", "new")], SaysFirst())
-    assert [vote["vote"] for vote in votes] == ["a", "b"]
-    assert outcomes(votes)[("says-first", "old", "new")] == {"s1": "tie"}
+    assert votes["vote"].tolist() == ["a", "b"]
+    (judged,) = to_rows(outcomes(votes))
+    assert (judged["judge"], judged["policy_a"], judged["policy_b"]) == ("says-first", "old", "new")
+    assert (judged["situation_id"], judged["outcome"]) == ("s1", "tie")
 
 
-def test_a_judge_that_leaves_an_answer_out_is_an_error(rollouts_of: Rollouts) -> None:
+def test_a_judge_with_too_few_verdicts_is_an_error(rollouts_of: Rollouts) -> None:
     class Forgets(SaysFirst):
         def judge(self, comparisons: list[Comparison]) -> list[Verdict]:
             return list(super().judge(comparisons))[1:]
 
-    rollouts = {name: rollouts_of({"s1": ["a"]}) for name in ("old", "new")}
+    rollouts = rollouts_of(old={"s1": ["a"]}, new={"s1": ["a"]})
     with pytest.raises(ValueError, match="shorter"):
         collect_votes(rollouts, [("old", "new")], Forgets())
 
 
-def test_the_judge_hears_no_blocks(rollouts_of: Rollouts) -> None:
+def test_the_judge_reads_no_blocks(rollouts_of: Rollouts) -> None:
     block = (
         "{u_motivation: sharing, u_emotion: sad, u_topic: []} {a_motivation: comfort, a_emotion: calm, a_topic: []} "
     )
-    heard: list[Comparison] = []
+    compared: list[Comparison] = []
 
-    class Listens(SaysFirst):
+    class Records(SaysFirst):
         def judge(self, comparisons: list[Comparison]) -> list[Verdict]:
-            heard.extend(comparisons)
+            compared.extend(comparisons)
             return super().judge(comparisons)
 
-    rollouts = {"old": rollouts_of({"s1": [block + "Oh no."]}), "new": rollouts_of({"s1": ["Oh no."]})}
-    collect_votes(rollouts, [("old", "new")], Listens())
-    assert heard[0].first == heard[0].second
-    assert [said.text for said in heard[0].first] == ["This is s1.", "Oh no.", "Answer 0 in s1."]
+    rollouts = rollouts_of(old={"s1": [block + "Oh no."]}, new={"s1": ["Oh no."]})
+    collect_votes(rollouts, [("old", "new")], Records())
+    assert compared[0].first == compared[0].second
+    assert [message.text for message in compared[0].first] == ["This is s1.", "Oh no.", "Answer 0 in s1."]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,9 @@ def test_the_judge_hears_no_blocks(rollouts_of: Rollouts) -> None:
     ],
 )
 def test_only_agreement_wins(ab: str, ba: str, outcome: str) -> None:
-    assert outcomes(votes_of((ab, ba))) == {("j", "old", "new"): {"s0": outcome}}
+    (judged,) = to_rows(outcomes(votes_table(votes_of((ab, ba)))))
+    assert (judged["judge"], judged["policy_a"], judged["policy_b"]) == ("j", "old", "new")
+    assert (judged["situation_id"], judged["ab"], judged["ba"], judged["outcome"]) == ("s0", ab, ba, outcome)
 
 
 @pytest.mark.parametrize(
@@ -115,10 +118,10 @@ def test_only_agreement_wins(ab: str, ba: str, outcome: str) -> None:
         ("unreadable", "unreadable", "tie", "tie"),
     ],
 )
-def test_other_rules_decide_other_answers(ab: str, ba: str, by_half: str, by_first: str) -> None:
+def test_other_rules_decide_other_votes(ab: str, ba: str, by_half: str, by_first: str) -> None:
     rules: tuple[OutcomeRule, ...] = ("half", "first_order")
-    found = [outcomes(votes_of((ab, ba)), rule)["j", "old", "new"]["s0"] for rule in rules]
-    assert found == [by_half, by_first]
+    found = [outcomes(votes_table(votes_of((ab, ba))), rule)["outcome"].tolist() for rule in rules]
+    assert found == [[by_half], [by_first]]
 
 
 @pytest.mark.parametrize(
@@ -133,34 +136,37 @@ def test_other_rules_decide_other_answers(ab: str, ba: str, by_half: str, by_fir
         ("unreadable", "unreadable", "unreadable"),
     ],
 )
-def test_two_answers_are_of_one_kind(ab: str, ba: str, kind: str) -> None:
-    assert Answers(ab, ba).kind == Answers(ba, ab).kind == kind
+def test_the_kind_of_two_votes(ab: str, ba: str, kind: str) -> None:
+    assert outcomes(votes_table(votes_of((ab, ba), (ba, ab))))["kind"].tolist() == [kind, kind]
 
 
-def test_unreadable_answers_stay_in_the_votes(rollouts_of: Rollouts) -> None:
+def test_unreadable_votes_are_kept(rollouts_of: Rollouts) -> None:
     class Mumbles(SaysFirst):
         def judge(self, comparisons: list[Comparison]) -> list[Verdict]:
             return [Verdict("unreadable", "Dialog Q is better") for _ in comparisons]
 
-    rollouts = {name: rollouts_of({"s1": ["a"]}) for name in ("old", "new")}
+    rollouts = rollouts_of(old={"s1": ["a"]}, new={"s1": ["a"]})
     votes = collect_votes(rollouts, [("old", "new")], Mumbles())
-    assert [(vote["vote"], vote["raw_response"]) for vote in votes] == [("unreadable", "Dialog Q is better")] * 2
+    assert votes[["vote", "raw_response"]].values.tolist() == [["unreadable", "Dialog Q is better"]] * 2
+
+
+def rates(votes: list[Row], bootstrap: Bootstrap, rule: OutcomeRule = "agreement") -> list[Row]:
+    return table_rows(win_rates(votes_table(votes), bootstrap, rule), schemas.WIN_RATES)
 
 
 def test_win_rates_by_hand(bootstrap: Bootstrap) -> None:
     votes = votes_of(("b", "b"), ("b", "b"), ("b", "b"), ("a", "a"), ("a", "b"), ("tie", "tie"), ("b", "unreadable"))
-    (row,) = win_rates(votes, bootstrap)
+    (row,) = rates(votes, bootstrap)
     assert (row["n"], row["wins_a"], row["ties"], row["wins_b"], row["win_rate_b"]) == (7, 1, 3, 3, 0.75)
     assert (row["both_say_tie"], row["inconsistent"], row["unreadable"]) == (1, 1, 1)
     # Of four flips, 3:1 or further from even: (1 + 4 + 4 + 1) / 16.
     assert row["p_value"] == row["p_adjusted"] == pytest.approx(10 / 16)
     assert (row["low"], row["high"]) == pytest.approx(tuple(beta(3.5, 1.5).ppf([0.025, 0.975])), abs=0.02)
-    assert pa.Table.from_pylist([row], schema=schemas.WIN_RATES).num_rows == 1
 
 
 def test_another_rule_counts_other_wins_of_the_same_kinds(bootstrap: Bootstrap) -> None:
     votes = votes_of(("b", "b"), ("b", "tie"), ("b", "unreadable"), ("b", "a"))
-    by_rule = {rule: win_rates(votes, bootstrap, rule)[0] for rule in ("agreement", "half", "first_order")}
+    by_rule = {rule: rates(votes, bootstrap, rule)[0] for rule in ("agreement", "half", "first_order")}
     assert {rule: (row["rule"], row["wins_b"]) for rule, row in by_rule.items()} == {
         "agreement": ("agreement", 1),
         "half": ("half", 3),
@@ -169,11 +175,11 @@ def test_another_rule_counts_other_wins_of_the_same_kinds(bootstrap: Bootstrap) 
     assert {(row["both_say_tie"], row["inconsistent"], row["unreadable"]) for row in by_rule.values()} == {(0, 2, 1)}
 
 
-def test_a_judge_s_pairs_are_adjusted_together_and_apart_from_another_judge_s(bootstrap: Bootstrap) -> None:
+def test_p_values_are_adjusted_for_each_judge(bootstrap: Bootstrap) -> None:
     strong, weak = votes_of(*[("b", "b")] * 6), votes_of(*[("b", "b")] * 5)
     weak = [{**vote, "policy_b": "newer"} for vote in weak]
     alone = [{**vote, "judge": "k"} for vote in strong]
-    rows = win_rates([*strong, *weak, *alone], bootstrap)
+    rows = rates([*strong, *weak, *alone], bootstrap)
     # 2 / 2^6 and 2 / 2^5; the smaller one of two times two.
     assert [row["p_value"] for row in rows] == pytest.approx([2 / 64, 2 / 32, 2 / 64])
     assert [row["p_adjusted"] for row in rows] == pytest.approx([4 / 64, 4 / 64, 2 / 64])
@@ -181,13 +187,13 @@ def test_a_judge_s_pairs_are_adjusted_together_and_apart_from_another_judge_s(bo
 
 @pytest.mark.parametrize("answers", [("tie", "tie"), ("a", "b"), ("unreadable", "unreadable")])
 def test_nothing_decided_has_no_rate(answers: tuple[str, str], bootstrap: Bootstrap) -> None:
-    (row,) = win_rates(votes_of(answers, answers), bootstrap)
+    (row,) = rates(votes_of(answers, answers), bootstrap)
     assert (row["win_rate_b"], row["low"], row["high"], row["p_value"], row["p_adjusted"]) == (None, None, None, 1, 1)
     assert row["ties"] == row["both_say_tie"] + row["inconsistent"] + row["unreadable"] == 2
 
 
 def test_a_situation_that_one_policy_did_not_play_is_named(rollouts_of: Rollouts, prefers_longer: Any) -> None:
-    rollouts = {"old": rollouts_of({"s1": ["a"], "s2": ["a"]}), "new": rollouts_of({"s1": ["a"]})}
+    rollouts = rollouts_of(old={"s1": ["a"], "s2": ["a"]}, new={"s1": ["a"]})
     with pytest.raises(ValueError, match=r"'s2' was played by old but not by new"):
         collect_votes(rollouts, [("old", "new")], prefers_longer)
     with pytest.raises(ValueError, match=r"'s2' was played by old but not by new"):
@@ -196,15 +202,15 @@ def test_a_situation_that_one_policy_did_not_play_is_named(rollouts_of: Rollouts
 
 def test_a_policy_that_was_not_rolled_out_is_named(rollouts_of: Rollouts, prefers_longer: Any) -> None:
     with pytest.raises(ValueError, match=r"'sage_7' is compared but was not rolled out.*may name old"):
-        collect_votes({"old": rollouts_of({"s1": ["a"]})}, [("old", "sage_7")], prefers_longer)
+        collect_votes(rollouts_of(old={"s1": ["a"]}), [("old", "sage_7")], prefers_longer)
 
 
 def test_a_missing_order_is_named() -> None:
     with pytest.raises(ValueError, match=r"'s0' of old against new \(judge j\) was not judged in order ba"):
-        outcomes(votes_of(("a", "a"))[:1])
+        outcomes(votes_table(votes_of(("a", "a"))[:1]))
 
 
 def test_an_order_judged_twice_is_named() -> None:
     votes = votes_of(("a", "a"))
     with pytest.raises(ValueError, match=r"'s0' of old against new \(judge j\) was judged twice as ab"):
-        outcomes([*votes, votes[0]])
+        outcomes(votes_table([*votes, votes[0]]))

@@ -6,22 +6,34 @@ from itertools import combinations
 from statistics import fmean
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+from policy_cards import cards_of
 
 from sage_dialog import schemas
 from sage_dialog.core.seeds import generator
+from sage_dialog.core.tables import DataFrame, to_rows
 from sage_dialog.evaluation.replies.diversity import diversity, expected_distinct, situation_groups
+from sage_dialog.evaluation.rollouts import parse_replies
 from sage_dialog.sac import Chain, Intent, render
 
-Rollouts = Callable[[dict[str, list[str]]], pa.Table]
+Rollouts = Callable[..., DataFrame]
+Figures = Callable[..., dict[str, tuple[float, float, float, int]]]
 
 
-def figures(table: pa.Table, blocks: bool = False, seed: int = 0) -> dict[str, tuple[float, float, float, int]]:
-    rows = diversity({"p": table}, ["p"] if blocks else [], 0.95, seed)
-    assert pa.Table.from_pylist(rows, schema=schemas.DIVERSITY).num_rows == len(rows)
-    return {row["statistic"]: (row["value"], row["low"], row["high"], row["n"]) for row in rows}
+@pytest.fixture
+def figures(rollouts_of: Rollouts) -> Figures:
+    """A function from a policy's messages to the value, interval and n of each statistic."""
+
+    def measure(
+        messages: dict[str, list[str]], blocks: bool = False, seed: int = 0
+    ) -> dict[str, tuple[float, float, float, int]]:
+        rollouts = rollouts_of(p=messages)
+        table = diversity(rollouts, parse_replies(rollouts, cards_of(p=blocks)), 0.95, seed)
+        assert list(table.columns) == schemas.DIVERSITY.names
+        return {row["statistic"]: (row["value"], row["low"], row["high"], row["n"]) for row in to_rows(table)}
+
+    return measure
 
 
 def said(words: Callable[[int, int], str], situations: int = 20, exchanges: int = 3) -> dict[str, list[str]]:
@@ -44,17 +56,17 @@ def test_groups_are_by_seed_and_id_alone_and_hold_each_situation_once() -> None:
     assert situation_groups(ids[::-1], 0) == groups != situation_groups(ids, 1)
 
 
-def test_the_same_reply_everywhere_is_no_diversity_and_all_new_words_are_all(rollouts_of: Rollouts) -> None:
-    same = figures(rollouts_of(said(lambda index, place: "oh no that is so very sad")))
+def test_the_same_reply_everywhere_is_no_diversity_and_all_new_words_are_all(figures: Figures) -> None:
+    same = figures(said(lambda index, place: "oh no that is so very sad"))
     assert same["self_bleu"][:3] == pytest.approx((1, 1, 1))
     assert same["distinct_1"][0] == pytest.approx(0.07)  # seven words, each of them thirty times
     assert (same["distinct_2"][0], same["distinct_3"][0]) == (pytest.approx(0.06), pytest.approx(0.05))
-    new = figures(rollouts_of(said(lambda index, place: " ".join(f"{index}.{place}.{word}" for word in range(7)))))
+    new = figures(said(lambda index, place: " ".join(f"{index}.{place}.{word}" for word in range(7))))
     assert new["distinct_1"][0] == new["distinct_3"][0] == pytest.approx(1.0)
     assert new["self_bleu"][0] < 0.1
 
 
-def test_longer_replies_of_the_same_kind_vary_as_much(rollouts_of: Rollouts) -> None:
+def test_longer_replies_of_the_same_kind_vary_as_much(figures: Figures) -> None:
     """The plain share of different words would halve: more words of the same vocabulary bring fewer new ones."""
 
     def words(length: int) -> Callable[[int, int], str]:
@@ -70,11 +82,11 @@ def test_longer_replies_of_the_same_kind_vary_as_much(rollouts_of: Rollouts) -> 
         for all_ in (short.values(), long.values())
     ]
     assert plain[0] > 4 * plain[1]
-    few, many = (figures(rollouts_of(texts))["distinct_1"] for texts in (short, long))
+    few, many = (figures(texts)["distinct_1"] for texts in (short, long))
     assert few[0] == pytest.approx(many[0], abs=0.01) and few[1] <= few[0] <= few[2]
 
 
-def test_self_bleu_is_nltks_against_the_other_situations_of_the_exchange(rollouts_of: Rollouts) -> None:
+def test_self_bleu_is_nltks_against_the_other_situations_of_the_exchange(figures: Figures) -> None:
     draw = generator(0, "self-bleu")
     texts = said(lambda index, place: " ".join(draw.choice(list("abcd"), 6)), exchanges=2)
     expected = []
@@ -86,27 +98,27 @@ def test_self_bleu_is_nltks_against_the_other_situations_of_the_exchange(rollout
                 reply = texts[one][place].split()
                 scores.append(sentence_bleu(others, reply, smoothing_function=SmoothingFunction().method1))
         expected.append(fmean(scores))
-    assert figures(rollouts_of(texts))["self_bleu"][0] == pytest.approx(fmean(expected))
+    assert figures(texts)["self_bleu"][0] == pytest.approx(fmean(expected))
 
 
-def test_different_actions_by_hand(rollouts_of: Rollouts) -> None:
+def test_different_actions_by_hand(figures: Figures) -> None:
     def reply(index: int, place: int) -> str:
         # Nine situations of a policy mean comfort; every fifth one something else, always feeling calm.
         motivation = "humor" if index % 5 == 0 else "comfort"
         return render(Chain(Intent(), Intent(motivation, "calm"), "Oh dear."))
 
     texts = said(reply, exchanges=1)
-    found = figures(rollouts_of(texts), blocks=True)
+    found = figures(texts, blocks=True)
     of_groups = []
     for group in situation_groups(texts, 0):
         counts = Counter(int(situation[1:]) % 5 == 0 for situation in group)
         of_groups.append(counts[True] * counts[False] / 45)
     assert found["different_motivations"][0] == pytest.approx(fmean(of_groups)) == found["different_actions"][0]
     assert found["different_emotions"][:3] == (0.0, 0.0, 0.0) and found["different_actions"][3] == 2
-    assert "different_motivations" not in figures(rollouts_of(texts))
+    assert "different_motivations" not in figures(texts)
 
 
-def test_the_interval_is_students_over_groups_of_independent_situations(rollouts_of: Rollouts) -> None:
+def test_the_interval_is_students_over_groups_of_independent_situations(figures: Figures) -> None:
     """Of 60 policies drawn alike, about one in twenty has an interval that leaves out what it is of."""
     truth, missed = 2 * 0.3 * 0.7, 0
     for policy in range(60):
@@ -116,13 +128,12 @@ def test_the_interval_is_students_over_groups_of_independent_situations(rollouts
             situations=50,
             exchanges=1,
         )
-        rows = diversity({"p": rollouts_of(texts)}, ["p"], 0.95, policy)
-        (row,) = [row for row in rows if row["statistic"] == "different_motivations"]
-        missed += not row["low"] <= truth <= row["high"]
+        _, low, high, _ = figures(texts, blocks=True, seed=policy)["different_motivations"]
+        missed += not low <= truth <= high
     assert missed <= 9
 
 
-def test_too_little_text_and_too_few_situations_have_no_row(rollouts_of: Rollouts) -> None:
-    assert figures(rollouts_of(said(lambda index, place: "oh no that is so very sad", situations=19))) == {}
-    assert set(figures(rollouts_of(said(lambda index, place: "oh no")))) == {"self_bleu"}
-    assert figures(rollouts_of(said(lambda index, place: ""))) == {}
+def test_too_little_text_and_too_few_situations_have_no_row(figures: Figures) -> None:
+    assert figures(said(lambda index, place: "oh no that is so very sad", situations=19)) == {}
+    assert set(figures(said(lambda index, place: "oh no"))) == {"self_bleu"}
+    assert figures(said(lambda index, place: "")) == {}

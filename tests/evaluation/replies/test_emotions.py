@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-import pyarrow as pa
+import pandas as pd
 import pytest
 
 from sage_dialog import schemas
+from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.corpora.empathetic import EMOTIONS
 from sage_dialog.evaluation.replies.emotion_labels import emotion_labels, read_emotion_labels
 from sage_dialog.evaluation.replies.emotions import (
@@ -14,6 +15,7 @@ from sage_dialog.evaluation.replies.emotions import (
     emotion_accuracy,
     emotion_confusion,
     emotion_top_k,
+    majority_share,
     mapped_emotions,
     read_emotions,
     unmapped_emotions,
@@ -21,7 +23,7 @@ from sage_dialog.evaluation.replies.emotions import (
 from sage_dialog.evaluation.statistics import proportion_interval
 from sage_dialog.sac import Chain, Intent, render
 
-Rollouts = Callable[[dict[str, list[str]]], pa.Table]
+Replies = Callable[..., DataFrame]
 
 
 def reply(emotion: str | None) -> str:
@@ -33,12 +35,13 @@ LISTS = "version = 7\ndegrees = 'very'\n[labels]\n" + "\n".join(f"{label} = '{la
 
 
 @pytest.fixture
-def labelled() -> pa.Table:
+def labelled() -> DataFrame:
     emotions = {"s1": "Afraid", "s2": "joyful", "s3": "joyful", "s4": "lonely"}
     rows = [
-        {"situation_id": id_, "split": "test", "emotion": emotion, "text": id_} for id_, emotion in emotions.items()
+        {"situation_id": id_, "split": "train" if id_ == "s4" else "test", "emotion": emotion, "text": id_}
+        for id_, emotion in emotions.items()
     ]
-    return pa.Table.from_pylist(rows, schema=schemas.SITUATIONS)
+    return from_rows(rows, schemas.SITUATIONS)
 
 
 @pytest.mark.parametrize(
@@ -68,14 +71,42 @@ def test_lists_that_say_two_things_or_miss_a_label_are_refused() -> None:
         read_emotion_labels(LISTS.replace("\nsad = 'sadly'", ""))
 
 
-def test_mapped_emotions_by_hand(rollouts_of: Rollouts, labelled: pa.Table) -> None:
-    rollouts = {
-        "sage_1": rollouts_of(
-            {"s1": [reply("scared")], "s2": [reply("upset"), reply("happy")], "s3": [BROKEN], "s4": [reply("joyful")]}
-        )
-    }
-    readings = read_emotions(rollouts, ["sage_1"], labelled)
-    first, second = mapped_emotions(readings, 0.95)
+def test_emotion_accuracy_by_hand(replies_of: Replies, labelled: DataFrame) -> None:
+    replies = replies_of(
+        sage_1={"s1": [reply("afraid"), reply("angry")], "s2": [reply("joyful")], "s3": [BROKEN, reply("joyful")]},
+        sage_0={"s1": ["Oh."], "s2": ["Oh."], "s3": ["Oh."]},
+    )
+    rows = to_rows(emotion_accuracy(read_emotions(replies, labelled), labelled, 0.95))
+    # Labels are compared in lower case; a broken reply is wrong; s2 ended before exchange 2.
+    assert [(row["policy"], row["exchange"], row["n"], row["correct"]) for row in rows] == [
+        ("sage_1", 1, 3, 2),
+        ("sage_1", 2, 2, 1),
+    ]
+    assert rows[0]["accuracy"] == pytest.approx(2 / 3)
+    assert (rows[0]["low"], rows[0]["high"]) == pytest.approx(proportion_interval(2, 3, 0.95))
+    assert {row["chance"] for row in rows} == {1 / 3}
+
+
+def test_a_played_situation_without_label_is_named(replies_of: Replies, labelled: DataFrame) -> None:
+    with pytest.raises(ValueError, match="sage_1 played situation 's9'"):
+        read_emotions(replies_of(sage_1={"s9": ["Oh."]}), labelled)
+
+
+def test_majority_share_is_of_the_split(labelled: DataFrame) -> None:
+    assert majority_share(labelled, "test") == pytest.approx(2 / 3)
+    assert majority_share(labelled, "train") == 1.0
+    with pytest.raises(ValueError, match="no valid situation"):
+        majority_share(labelled, "valid")
+
+
+def test_mapped_emotions_by_hand(replies_of: Replies, labelled: DataFrame) -> None:
+    replies = replies_of(
+        sage_1={
+            "s1": [reply("scared")], "s2": [reply("upset"), reply("happy")], "s3": [BROKEN], "s4": [reply("joyful")]
+        }
+    )  # fmt: skip
+    readings = read_emotions(replies, labelled)
+    first, second = to_rows(mapped_emotions(readings, 0.95))
     counts = ("exchange", "n", "named", "mapped", "correct")
     # Word for word nothing would be right; "upset" is named and in no list, what is broken is not named.
     assert [first[key] for key in counts] == [1, 4, 3, 2, 1]
@@ -84,25 +115,22 @@ def test_mapped_emotions_by_hand(rollouts_of: Rollouts, labelled: pa.Table) -> N
     assert (first["coverage_low"], first["coverage_high"]) == proportion_interval(2, 3, 0.95)
     assert (first["low"], first["high"]) == proportion_interval(1, 4, 0.95)
     assert first["mapping"] == emotion_labels().version
-    assert unmapped_emotions(readings) == [{"policy": "sage_1", "emotion": "upset", "n": 5, "count": 1}]
-    assert emotion_accuracy(rollouts, ["sage_1"], labelled, 0.95)[0]["correct"] == 0
+    assert to_rows(unmapped_emotions(readings)) == [{"policy": "sage_1", "emotion": "upset", "n": 5, "count": 1}]
+    assert emotion_accuracy(readings, labelled, 0.95)["correct"][0] == 0
 
 
-def test_coverage_of_a_policy_that_names_nothing_is_null(rollouts_of: Rollouts, labelled: pa.Table) -> None:
-    readings = read_emotions({"p": rollouts_of({"s1": [BROKEN], "s2": [reply(None)]})}, ["p"], labelled)
-    (row,) = mapped_emotions(readings, 0.95)
+def test_coverage_of_a_policy_that_names_nothing_is_null(replies_of: Replies, labelled: DataFrame) -> None:
+    readings = read_emotions(replies_of(p={"s1": [BROKEN], "s2": [reply(None)]}), labelled)
+    (row,) = to_rows(mapped_emotions(readings, 0.95))
     assert (row["named"], row["coverage"], row["coverage_low"], row["accuracy"]) == (0, None, None, 0.0)
-    assert pa.Table.from_pylist([row], schema=schemas.MAPPED_EMOTIONS).num_rows == 1
 
 
-def test_confusion_by_hand(rollouts_of: Rollouts, labelled: pa.Table) -> None:
-    rollouts = {
-        "sage_1": rollouts_of(
-            # The second exchange is not counted: the label says what the situation is about.
-            {"s1": [reply("scared"), reply("angry")], "s2": [reply("upset")], "s3": [reply("glad")], "s4": [BROKEN]}
-        )
-    }
-    rows = emotion_confusion(read_emotions(rollouts, ["sage_1"], labelled), 0.95)
+def test_confusion_by_hand(replies_of: Replies, labelled: DataFrame) -> None:
+    replies = replies_of(
+        # The second exchange is not counted: the label describes the situation.
+        sage_1={"s1": [reply("scared"), reply("angry")], "s2": [reply("upset")], "s3": [reply("glad")], "s4": [BROKEN]}
+    )
+    rows = to_rows(emotion_confusion(read_emotions(replies, labelled), 0.95))
     assert [(row["label"], row["predicted"], row["count"], row["n"]) for row in rows] == [
         ("afraid", "afraid", 1, 1),
         ("lonely", UNNAMED, 1, 1),
@@ -112,52 +140,52 @@ def test_confusion_by_hand(rollouts_of: Rollouts, labelled: pa.Table) -> None:
     assert (rows[2]["share"], rows[2]["low"], rows[2]["high"]) == (0.5, *proportion_interval(1, 2, 0.95))
 
 
-def test_a_policy_that_ignores_the_user_is_exposed(rollouts_of: Rollouts, labelled: pa.Table) -> None:
-    always = {"p": rollouts_of({situation: [reply("happy")] for situation in ("s1", "s2", "s3", "s4")})}
-    readings = read_emotions(always, ["p"], labelled)
+def test_a_policy_that_ignores_the_user_is_exposed(replies_of: Replies, labelled: DataFrame) -> None:
+    always = replies_of(p={situation: [reply("happy")] for situation in ("s1", "s2", "s3", "s4")})
+    readings = read_emotions(always, labelled)
     # What it gets right is the share of that one label; whatever the label, it reads the same.
-    assert mapped_emotions(readings, 0.95)[0]["accuracy"] == 0.5
-    assert {row["predicted"] for row in emotion_confusion(readings, 0.95)} == {"joyful"}
+    assert mapped_emotions(readings, 0.95)["accuracy"][0] == 0.5
+    assert set(emotion_confusion(readings, 0.95)["predicted"]) == {"joyful"}
 
 
-def candidates_of(emotions: dict[str, list[str | None]], turn: int = 1) -> pa.Table:
+def candidates_of(emotions: dict[str, list[str | None]], turn: int = 1) -> DataFrame:
     rows = [
         {"situation_id": id_, "turn": turn, "candidate": index, "text": "", "u_emotion": emotion, "valid": True,
          "chosen": index == 0}
         for id_, named in emotions.items()
         for index, emotion in enumerate(named)
     ]  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=schemas.CANDIDATES)
+    return from_rows(rows, schemas.CANDIDATES)
 
 
-def within(rows: list[dict[str, object]], **of: object) -> list[object]:
-    return [row["accuracy"] for row in rows if all(row[key] == value for key, value in of.items())]
+def within(table: DataFrame, **of: object) -> list[object]:
+    return [row["accuracy"] for row in to_rows(table) if all(row[key] == value for key, value in of.items())]
 
 
-def test_guesses_are_ranked_by_how_many_candidates_name_them(labelled: pa.Table) -> None:
+def test_guesses_are_ranked_by_how_many_candidates_name_them(labelled: DataFrame) -> None:
     drawn = {
         "s1": ["sad", "sad", "scared", "fear", "fearful"],  # three words for afraid come before one for sad
         "s2": ["angry", "angry", "upset", "upset", "glad", None],  # joyful is third, behind a word of no list
         "s4": ["angry"],
     }
-    rows = emotion_top_k({"sage_1": candidates_of(drawn)}, labelled, 0.95)
-    assert within(rows) == [1 / 3, 2 / 3, 2 / 3]  # k of 1, 3, 5
+    table = emotion_top_k({"sage_1": candidates_of(drawn)}, labelled, 0.95)
+    rows = to_rows(table)
+    assert within(table) == [1 / 3, 2 / 3, 2 / 3]  # k of 1, 3, 5
     assert {(row["n"], row["candidates"], row["emotions"]) for row in rows} == {(3, 4.0, 2.0)}
     assert [row["chance"] for row in rows] == [1 / 3, 1.0, 1.0]  # of three labels
-    assert pa.Table.from_pylist(rows, schema=schemas.EMOTION_TOP_K).num_rows == 3
 
 
-def test_a_tie_counts_as_the_share_of_orders_that_are_right(labelled: pa.Table) -> None:
+def test_a_tie_counts_as_the_share_of_orders_that_are_right(labelled: DataFrame) -> None:
     drawn = {"s1": ["afraid", "sad", "angry", "joyful"]}
     assert within(emotion_top_k({"p": candidates_of(drawn)}, labelled, 0.95)) == [1 / 4, 3 / 4, 1.0]
 
 
-def test_only_the_first_reply_is_asked_and_situations_searched_before_stand_apart(labelled: pa.Table) -> None:
+def test_only_the_first_reply_is_asked_and_situations_searched_before_stand_apart(labelled: DataFrame) -> None:
     first = candidates_of({"s1": ["afraid"], "s2": ["sad"]})
     later = candidates_of({"s1": ["sad"] * 9}, turn=3)
     second = candidates_of({"s2": ["joyful"], "s4": ["sad"]})
     third = candidates_of({"s1": ["afraid"], "s3": ["sad"]})
-    searched = {"sage_1": pa.concat_tables([first, later]), "sage_2": second, "sage_3": third}
+    searched = {"sage_1": pd.concat([first, later]), "sage_2": second, "sage_3": third}
     rows = emotion_top_k(searched, labelled, 0.95)
     assert within(rows, policy="sage_1", k=1) == [0.5]
     assert within(rows, policy="sage_2", k=1, searched_before=False) == [0.0]
@@ -165,6 +193,6 @@ def test_only_the_first_reply_is_asked_and_situations_searched_before_stand_apar
     assert within(rows, policy="sage_3", k=1, searched_before=True) == [1.0]
 
 
-def test_a_searched_situation_without_label_is_named(labelled: pa.Table) -> None:
+def test_a_searched_situation_without_label_is_named(labelled: DataFrame) -> None:
     with pytest.raises(ValueError, match="sage_1 searched situation 's9'"):
         emotion_top_k({"sage_1": candidates_of({"s9": ["sad"]})}, labelled, 0.95)

@@ -3,21 +3,26 @@
 from collections.abc import Callable
 from typing import Any
 
-import pyarrow as pa
 import pytest
+from policy_cards import cards_of
 
 from sage_dialog import schemas
+from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.evaluation.replies.failures import FAILURES, failure_modes, human_claim
 from sage_dialog.evaluation.replies.replies import reply_statistics
+from sage_dialog.evaluation.rollouts import parse_replies
 from sage_dialog.evaluation.statistics import clustered_share
 from sage_dialog.sac import Chain, Intent, render
 
-Rollouts = Callable[[dict[str, list[str]]], pa.Table]
+Rollouts = Callable[..., DataFrame]
 
 
-def found(table: pa.Table, blocks: bool = False) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
-    modes, examples = failure_modes({"p": table}, ["p"] if blocks else [], 0.95, seed=0)
-    return {row["failure"]: row for row in modes}, examples
+def found(
+    rollouts: DataFrame, blocks: bool = False, seed: int = 0
+) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """Return the failures of a policy called p by name, and the examples."""
+    modes, examples = failure_modes(rollouts, parse_replies(rollouts, cards_of(p=blocks)), 0.95, seed)
+    return {row["failure"]: row for row in to_rows(modes)}, to_rows(examples)
 
 
 @pytest.mark.parametrize(
@@ -70,24 +75,24 @@ def test_words_that_the_user_said_before_are_no_claim_and_other_ones_are() -> No
 
 
 def test_what_the_user_says_later_excuses_nothing(rollouts_of: Rollouts) -> None:
-    table = rollouts_of({"s1": ["My dog likes it."]})
-    rows = [{**row, "text": "My dog ran away." if row["role"] == "user" else row["text"]} for row in table.to_pylist()]
+    table = rollouts_of(p={"s1": ["My dog likes it."]})
+    rows = [{**row, "text": "My dog ran away." if row["role"] == "user" else row["text"]} for row in to_rows(table)]
     later = [{**row, "text": "Oh."} if row["turn"] == 0 else row for row in rows]
     for said, count in ((rows, 0), (later, 1)):
-        modes, _ = found(pa.Table.from_pylist(said, schema=schemas.TRAJECTORIES))
+        modes, _ = found(from_rows(said, schemas.ROLLOUTS))
         assert modes["poses_as_human"]["count"] == count
 
 
 def test_what_other_users_say_excuses_nothing(rollouts_of: Rollouts) -> None:
-    rows = rollouts_of({"s1": ["Oh."], "s2": ["My dog likes it."]}).to_pylist()
+    rows = to_rows(rollouts_of(p={"s1": ["Oh."], "s2": ["My dog likes it."]}))
     rows = [{**row, "text": "My dog ran."} if (row["situation_id"], row["turn"]) == ("s1", 0) else row for row in rows]
-    modes, _ = found(pa.Table.from_pylist(rows, schema=schemas.TRAJECTORIES))
+    modes, _ = found(from_rows(rows, schemas.ROLLOUTS))
     assert modes["poses_as_human"]["count"] == 1
 
 
 def test_a_policy_that_repeats_itself_is_exposed(rollouts_of: Rollouts) -> None:
     table = rollouts_of(
-        {
+        p={
             "s1": ["Oh dear, how sad!", "Oh dear, how awful!", "Oh dear, how sad!"],
             "s2": ["A new one.", "Another new one."],
             "s3": ["Alone."],
@@ -102,10 +107,10 @@ def test_a_policy_that_repeats_itself_is_exposed(rollouts_of: Rollouts) -> None:
     assert (reply["exchange"], reply["why"]) == (3, "as in exchange 1: Oh dear, how sad!")
 
 
-def test_each_figure_stands_in_one_table(rollouts: dict[str, pa.Table]) -> None:
-    modes, _ = failure_modes(rollouts, ["sage_1", "sage_2", "sage_dpo"], 0.95, seed=0)
+def test_each_figure_is_in_one_table(rollouts: DataFrame, replies: DataFrame) -> None:
+    modes = to_rows(failure_modes(rollouts, replies, 0.95, seed=0)[0])
     failures = {(row["policy"], row["n"], min(row["share"], 1 - row["share"])) for row in modes if row["share"]}
-    statistics = reply_statistics(rollouts, 0.95)
+    statistics = to_rows(reply_statistics(rollouts, replies, 0.95))
     assert failures.isdisjoint((row["policy"], row["n"], min(row["value"], 1 - row["value"])) for row in statistics)
 
 
@@ -113,21 +118,21 @@ def test_a_policy_with_a_stock_opening_is_exposed(rollouts_of: Rollouts) -> None
     dialogues = {f"s{index}": [f"Reply {index} is new.", f"So {index} goes on."] for index in range(60)}
     # Three of sixty dialogues: each of them has two others, less than one in twenty of its 59 others. Four: three are.
     for used, count in ((3, 0), (4, 4)):
-        table = rollouts_of({**dialogues, **{f"s{index}": ["Oh dear, that again."] for index in range(used)}})
+        table = rollouts_of(p={**dialogues, **{f"s{index}": ["Oh dear, that again."] for index in range(used)}})
         modes, examples = found(table)
         assert modes["stock_opening"]["count"] == count
     assert "in 3 of 59 other dialogues: oh dear, that" in {row["why"] for row in examples}
 
 
 def test_one_dialogue_that_repeats_itself_is_no_stock(rollouts_of: Rollouts) -> None:
-    modes, _ = found(rollouts_of({"s1": ["Oh dear, no."] * 4, "s2": ["Well."], "s3": ["Fine."]}))
+    modes, _ = found(rollouts_of(p={"s1": ["Oh dear, no."] * 4, "s2": ["Well."], "s3": ["Fine."]}))
     assert modes["stock_opening"]["count"] == 0
 
 
 def test_blocks_that_break_or_leak(rollouts_of: Rollouts) -> None:
     good = render(Chain(Intent("sharing", "sad"), Intent("comfort", "calm"), "Oh."))
     broken = "{u_motivation: sharing, u_emotion: sad Oh."
-    table = rollouts_of({"s1": [good, broken], "s2": [good]})
+    table = rollouts_of(p={"s1": [good, broken], "s2": [good]})
     modes, examples = found(table, blocks=True)
     assert (modes["broken_blocks"]["count"], modes["broken_blocks"]["n"]) == (1, 3)
     assert (modes["leaked_blocks"]["count"], modes["leaked_blocks"]["n"]) == (1, 3)
@@ -138,18 +143,16 @@ def test_blocks_that_break_or_leak(rollouts_of: Rollouts) -> None:
 
 
 def test_examples_are_few_and_chosen_by_seed(rollouts_of: Rollouts) -> None:
-    rollouts = {"p": rollouts_of({f"s{index}": ["My wife said so."] for index in range(30)})}
+    rollouts = rollouts_of(p={f"s{index}": ["My wife said so."] for index in range(30)})
 
     def shown(seed: int) -> list[str]:
-        rows = failure_modes(rollouts, [], 0.95, seed)[1]
-        assert pa.Table.from_pylist(rows, schema=schemas.FAILURE_EXAMPLES).num_rows == len(rows)
+        rows = found(rollouts, seed=seed)[1]
         return [row["situation_id"] for row in rows if row["failure"] == "poses_as_human"]
 
     assert len(shown(0)) == 3 and shown(0) == shown(0) != shown(1)
 
 
 def test_a_policy_that_never_speaks_has_no_figures_and_every_failure_has_a_rule(rollouts_of: Rollouts) -> None:
-    assert found(rollouts_of({"s1": []})) == ({}, [])
-    modes, _ = found(rollouts_of({"s1": ["A.", "B."], "s2": ["C."]}), blocks=True)
+    assert found(rollouts_of(p={"s1": []})) == ({}, [])
+    modes, _ = found(rollouts_of(p={"s1": ["A.", "B."], "s2": ["C."]}), blocks=True)
     assert list(modes) == list(FAILURES)
-    assert pa.Table.from_pylist(list(modes.values()), schema=schemas.FAILURE_MODES).num_rows == len(FAILURES)

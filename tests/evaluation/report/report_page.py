@@ -3,9 +3,13 @@
 import json
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa
+from sage_dialog.core.tables import DataFrame, from_rows, to_arrow, to_rows
+from sage_dialog.pipelines.report import create_pipeline
+
+_ENTRIES = {"evaluation": "params:evaluation", "seed": "params:seed"}
 
 
 class Elements(HTMLParser):
@@ -32,8 +36,22 @@ class Elements(HTMLParser):
             self.text += data
 
 
-def spoiled(table: pa.Table, **columns: Any) -> pa.Table:
-    return pa.Table.from_pylist([{**row, **columns} for row in table.to_pylist()], schema=table.schema)
+def render_report(contents: dict[str, Any], **changes: Any) -> str:
+    """Return the report of the inputs by the names of their entries; a truth that is None is left out."""
+    data = {**contents, **{_ENTRIES.get(name, name): value for name, value in changes.items()}}
+    trained = [name.removeprefix("training_rejects_") for name in data if name.startswith("training_rejects_")]
+    for node in create_pipeline(trained, iterations=1, external_scores=data["truth_scores"] is not None).nodes:
+        data |= node.run({name: data[name] for name in node.inputs})
+    return str(data["report"])
+
+
+def role(name: str) -> SimpleNamespace:
+    return SimpleNamespace(name=name)
+
+
+def spoiled(table: DataFrame, **columns: Any) -> DataFrame:
+    """Return a table with the same values in all rows of some columns, of the same types."""
+    return from_rows([{**row, **columns} for row in to_rows(table)], to_arrow(table).schema)
 
 
 def words_of(html: str) -> str:

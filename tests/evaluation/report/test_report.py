@@ -3,24 +3,24 @@
 import hashlib
 import re
 from base64 import b64encode
-from dataclasses import replace
 from platform import python_version
+from typing import Any
 
 import pyarrow as pa
 import pytest
 import scipy
-from report_page import Elements, data_of, spoiled, words_of
+from report_page import Elements, data_of, render_report, role, spoiled, words_of
 
 from sage_dialog import __version__, schemas
+from sage_dialog.core.tables import from_rows, to_rows
 from sage_dialog.corpora.reddit.funnel_figure import funnel_figure
 from sage_dialog.evaluation.replies.failures import FAILURES
 from sage_dialog.evaluation.report.formatting import p_value, percent, times
-from sage_dialog.evaluation.report.report import Contents, render_report
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}'
 
 
-def test_it_needs_nothing_beside_it(contents: Contents) -> None:
+def test_it_needs_nothing_beside_it(contents: dict[str, Any]) -> None:
     html = render_report(contents)
     assert not re.search(r"https?:|//[a-z]|@import|url\(", re.sub(r"base64,[A-Za-z0-9+/=]+", "", html))
     page = Elements(html)
@@ -32,7 +32,7 @@ def test_it_needs_nothing_beside_it(contents: Contents) -> None:
         assert "href" not in attributes
 
 
-def test_only_its_own_style_and_script_are_allowed(contents: Contents) -> None:
+def test_only_its_own_style_and_script_are_allowed(contents: dict[str, Any]) -> None:
     html = render_report(contents)
     (rules,) = (tag["content"] for _, tag in Elements(html).tags if "http-equiv" in tag)
     allowed = {}
@@ -47,69 +47,71 @@ def test_only_its_own_style_and_script_are_allowed(contents: Contents) -> None:
     assert kinds == ["application/json", "application/json", None]
 
 
-def test_it_shows_what_was_measured(contents: Contents) -> None:
+def test_it_shows_what_was_measured(contents: dict[str, Any]) -> None:
     text = words_of(render_report(contents))
     assert "4 policies on 12 test situations, up to 4 exchanges each, seed 3." in text
-    for row in contents.win_rates.to_pylist():
+    for row in to_rows(contents["win_rates"]):
         assert f"{row['policy_a']} {row['policy_b']} {row['n']} {row['wins_a']} {row['ties']} {row['wins_b']}" in text
     assert "Chance, one over the number of labels, is 25.0 %" in text
     assert "Both orders agreed on 36 of 36 pairs of dialogues; 0 answers were unreadable." in text
     assert "temperature 1.0, top-k 100" in text
     for figure in (
-        contents.action_figure,
-        contents.transition_figure,
-        contents.confusion_figure,
-        contents.training_figure,
+        contents["action_figure"],
+        contents["transition_figure"],
+        contents["confusion_figure"],
+        contents["training_figure"],
     ):
         assert b64encode(figure).decode() in render_report(contents)
     assert "0123456789ab" in text
 
 
-def test_offline_roles_are_named_as_such(contents: Contents) -> None:
+def test_offline_roles_are_named_as_such(contents: dict[str, Any]) -> None:
     text = words_of(render_report(contents))
     assert (
         "Offline roles: annotator offline-test-annotator, selector offline-test-selector, judge offline-test-judge."
         in text
     )
     assert "Nothing they produce is evidence about language models." in text
-    big = dict.fromkeys(("annotator", "selector"), "big-model")
-    only_judge = words_of(render_report(replace(contents, roles=big, judges=["big-judge"])))
+    big = dict.fromkeys(("annotator", "selector"), role("big-model"))
+    only_judge = words_of(render_report(contents, **big, judges=[role("big-judge")]))
     assert "Offline roles: judge offline-test-judge." in only_judge  # it voted
     assert "Judged by big-judge, offline-test-judge" in only_judge
     assert "judge: big-judge" in only_judge and "judge: offline-test-judge, offline rules" in only_judge
     assert "judge: big-judge, offline" not in only_judge
-    none = replace(contents, roles=big, judges=["big-model"], judge_votes=spoiled(contents.judge_votes, judge="big"))
-    assert "evidence about language models" not in words_of(render_report(none))
+    votes, rates = (spoiled(contents[name], judge="big") for name in ("judge_votes", "win_rates"))
+    none = render_report(contents, **big, judges=[role("big-model")], judge_votes=votes, win_rates=rates)
+    assert "evidence about language models" not in words_of(none)
 
 
-def test_what_ran_is_told_with_versions_and_revisions(contents: Contents) -> None:
-    cards = [{**row, "parent_revision": "abcdef0123456789"} for row in contents.policies.to_pylist()]
-    policies = pa.Table.from_pylist(cards, schema=schemas.POLICIES)
-    text = words_of(render_report(replace(contents, policies=policies)))
-    assert f"installed when this page was written: sage-dialog {__version__}, Python {python_version()}, kedro" in text
+def test_what_ran_is_told_with_versions_and_revisions(contents: dict[str, Any]) -> None:
+    cards = [{**row, "parent_revision": "abcdef0123456789"} for row in to_rows(contents["policy_cards"])]
+    policies = from_rows(cards, schemas.POLICIES)
+    text = words_of(render_report(contents, policy_cards=policies))
+    assert (
+        f"installed when this section was rendered: sage-dialog {__version__}, Python {python_version()}, kedro" in text
+    )
     assert f"pyarrow {pa.__version__}" in text and f"scipy {scipy.__version__}" in text
     assert "sage_1 adapter yes 0123456789ab sage_0 abcdef012345 fedcba987654" in text
 
 
-def test_the_weights_behind_a_hosted_name_are_not_known(contents: Contents) -> None:
+def test_the_weights_behind_a_hosted_name_are_not_known(contents: dict[str, Any]) -> None:
     name = "maker/a-model-with-a-long-name"
-    cards = [*contents.policies.to_pylist()[:1]]
+    cards = [*to_rows(contents["policy_cards"])[:1]]
     cards[0] |= {"policy": "theirs", "kind": "outside", "base": name, "revision": name, "base_revision": "not known"}
     cards[0] |= {"parent": None, "parent_revision": None}
-    policies = pa.Table.from_pylist(cards, schema=schemas.POLICIES)
-    text = words_of(render_report(replace(contents, policies=policies)))
+    policies = from_rows(cards, schemas.POLICIES)
+    text = words_of(render_report(contents, policy_cards=policies))
     assert f"theirs outside no not known {name} not known" in text
 
 
-def test_without_scripts_some_dialogues_and_a_search_stand_there(contents: Contents) -> None:
+def test_without_scripts_some_dialogues_and_a_search_stand_there(contents: dict[str, Any]) -> None:
     html = render_report(contents)
     text = words_of(html)
-    shown = [row for row in data_of(html, "dialogues")["rows"][:2]]
-    for row in shown:
-        for policy in contents.rollouts:
-            said = [line for line in contents.rollouts[policy].to_pylist() if line["situation_id"] == row["id"]]
-            assert len(said) == 9 and all(line["text"] in text for line in said)
-    assert "12 of 12 situations stand here." in text and "12 of 12 searched situations of the last iteration" in text
+    rollouts = contents["rollouts"]
+    for row in data_of(html, "dialogues")["rows"][:2]:
+        for _, said in rollouts[rollouts["situation_id"] == row["id"]].groupby("policy"):
+            assert len(said) == 9 and all(line in text for line in said["text"])
+    assert "12 of 12 situations are here." in text and "12 of 12 searched situations of the last iteration" in text
     turns = text.split("The last search")[1]
     assert turns.count("4 candidates") == turns.count("chosen Candidate 0 says this.") == 4
     assert turns.count("not valid (state block: expected another start): {u_motivation: broken") == 4
@@ -117,32 +119,39 @@ def test_without_scripts_some_dialogues_and_a_search_stand_there(contents: Conte
     assert html.count('<li class="chosen">') == 4
 
 
-def test_hostile_text_is_shown_as_text(contents: Contents) -> None:
+def test_hostile_text_is_shown_as_text(contents: dict[str, Any]) -> None:
     html = render_report(
-        replace(
-            contents,
-            trajectories=spoiled(
-                contents.trajectories, text=HOSTILE, outcome=HOSTILE, u_emotion=HOSTILE, a_topics=[HOSTILE]
-            ),
-            candidates=spoiled(
-                contents.candidates, utterance=HOSTILE, text=HOSTILE, a_motivation=HOSTILE, invalid_reason=HOSTILE
-            ),
-            rollouts={HOSTILE: spoiled(contents.rollouts["sage_1"], text=HOSTILE, outcome=HOSTILE, u_topics=[HOSTILE])},
-            judge_votes=spoiled(contents.judge_votes, judge=HOSTILE, policy_a=HOSTILE, raw_response=HOSTILE),
-            win_rates=spoiled(contents.win_rates, policy_a=HOSTILE, judge=HOSTILE),
-            ranking=spoiled(contents.ranking, judge=HOSTILE, policy=HOSTILE),
-            judge_checks=spoiled(contents.judge_checks, judge=HOSTILE),
-            length_control=spoiled(contents.length_control, judge=HOSTILE, policy_b=HOSTILE),
-            judge_agreement=spoiled(contents.judge_agreement, judge_a=HOSTILE, judge_b=HOSTILE),
-            sample_sizes=spoiled(contents.sample_sizes, judge=HOSTILE),
-            filter_report=spoiled(contents.filter_report, rule=HOSTILE),
-            emotion_confusion=spoiled(contents.emotion_confusion, predicted=HOSTILE),
-            unmapped_emotions=pa.Table.from_pylist([{"policy": HOSTILE, "emotion": HOSTILE, "n": 1, "count": 1}]),
-            failure_examples=spoiled(contents.failure_examples, why=HOSTILE, text=HOSTILE, situation_id=HOSTILE),
-            policies=spoiled(contents.policies, policy=HOSTILE, base=HOSTILE, parent=None),
-            roles={"annotator": HOSTILE, "selector": HOSTILE},
-            judges=[HOSTILE],
-        )
+        contents,
+        trajectories_1=spoiled(
+            contents["trajectories_1"], text=HOSTILE, outcome=HOSTILE, u_emotion=HOSTILE, a_topics=[HOSTILE]
+        ),
+        candidates_1=spoiled(
+            contents["candidates_1"], utterance=HOSTILE, text=HOSTILE, a_motivation=HOSTILE, invalid_reason=HOSTILE
+        ),
+        rollouts=spoiled(
+            contents["rollouts"].query("policy == 'sage_1'"),
+            policy=HOSTILE,
+            text=HOSTILE,
+            outcome=HOSTILE,
+            u_topics=[HOSTILE],
+        ),
+        judge_votes=spoiled(contents["judge_votes"], judge=HOSTILE, policy_a=HOSTILE, raw_response=HOSTILE),
+        win_rates=spoiled(contents["win_rates"], policy_a=HOSTILE, judge=HOSTILE),
+        ranking=spoiled(contents["ranking"], judge=HOSTILE, policy=HOSTILE),
+        judge_checks=spoiled(contents["judge_checks"], judge=HOSTILE),
+        length_control=spoiled(contents["length_control"], judge=HOSTILE, policy_b=HOSTILE),
+        judge_agreement=spoiled(contents["judge_agreement"], judge_a=HOSTILE, judge_b=HOSTILE),
+        sample_sizes=spoiled(contents["sample_sizes"], judge=HOSTILE),
+        filter_report=spoiled(contents["filter_report"], rule=HOSTILE),
+        emotion_confusion=spoiled(contents["emotion_confusion"], predicted=HOSTILE),
+        unmapped_emotions=from_rows(
+            [{"policy": HOSTILE, "emotion": HOSTILE, "n": 1, "count": 1}], schemas.UNMAPPED_EMOTIONS
+        ),
+        failure_examples=spoiled(contents["failure_examples"], why=HOSTILE, text=HOSTILE, situation_id=HOSTILE),
+        policy_cards=spoiled(contents["policy_cards"], policy=HOSTILE, base=HOSTILE, parent=None),
+        annotator=role(HOSTILE),
+        selector=role(HOSTILE),
+        judges=[role(HOSTILE)],
     )
     page = Elements(html)
     assert [attributes.get("type") for tag, attributes in page.tags if tag == "script"] == ["application/json"] * 2 + [
@@ -154,100 +163,98 @@ def test_hostile_text_is_shown_as_text(contents: Contents) -> None:
     assert HOSTILE not in html and "alert(1)</script>" not in html
 
 
-def test_the_funnel_is_shown_rule_by_rule_and_month_by_month(contents: Contents) -> None:
+def test_the_funnel_is_shown_rule_by_rule_and_month_by_month(contents: dict[str, Any]) -> None:
     html = render_report(contents)
     text = words_of(html)
-    assert b64encode(contents.filter_figure).decode() in html
-    assert "what no rule takes is a dialogue: 600 in all." in text
+    assert b64encode(contents["filter_figure"]).decode() in html
+    assert "what no rule removes is a dialogue: 600 in all." in text
     assert "not json lines that are no JSON object in UTF-8 10,000 24 0.2 %" in text
     assert "sentiment paths with a comment whose VADER compound score is min_sentiment or lower 4,200 3,600" in text
-    assert "Rules that took nothing: lone surrogate." in text
+    assert "Rules that removed nothing: lone surrogate." in text
     assert "2015-02 5,000 4,988 2,100 300 2015-03 5,000 4,988 2,100 300" in text
     assert '<details class="months" open>' in html
 
 
-def test_many_months_are_folded(contents: Contents) -> None:
+def test_many_months_are_folded(contents: dict[str, Any]) -> None:
     months = [f"{year}-{month:02d}" for year in range(2005, 2018) for month in range(1, 13)]
-    rows = [{**row, "month": month} for month in months for row in contents.filter_report.to_pylist()[:5]]
-    html = render_report(replace(contents, filter_report=pa.Table.from_pylist(rows, schema=schemas.FILTER_REPORT)))
+    rows = [{**row, "month": month} for month in months for row in to_rows(contents["filter_report"])[:5]]
+    html = render_report(contents, filter_report=from_rows(rows, schemas.FILTER_REPORT))
     assert '<details class="months">' in html and "2005-01 5,000" in words_of(html)
 
 
-def test_a_funnel_of_no_lines_and_of_unknown_rules_is_shown(contents: Contents) -> None:
-    none = replace(contents, filter_report=schemas.FILTER_REPORT.empty_table(), filter_figure=funnel_figure([]))
-    assert "what no rule takes is a dialogue: 0 in all." in words_of(render_report(none))
-    other = replace(contents, filter_report=spoiled(contents.filter_report, rule="a_rule_of_before"))
-    assert "a rule of before lines 10,000 24" in words_of(render_report(other))
+def test_a_funnel_of_no_lines_and_of_unknown_rules_is_shown(contents: dict[str, Any]) -> None:
+    none = {"filter_report": from_rows([], schemas.FILTER_REPORT), "filter_figure": funnel_figure([])}
+    assert "what no rule removes is a dialogue: 0 in all." in words_of(render_report(contents, **none))
+    other = spoiled(contents["filter_report"], rule="a_rule_of_before")
+    assert "a rule of before lines 10,000 24" in words_of(render_report(contents, filter_report=other))
 
 
-def test_emotions_are_shown_by_word_and_by_meaning(contents: Contents) -> None:
-    meant = spoiled(contents.mapped_emotions, mapping=41, coverage=0.8125, coverage_low=0.61, coverage_high=0.93)
+def test_emotions_are_shown_by_word_and_by_meaning(contents: dict[str, Any]) -> None:
+    meant = spoiled(contents["mapped_emotions"], mapping=41, coverage=0.8125, coverage_low=0.61, coverage_high=0.93)
     outside = [{"policy": "sage_1", "emotion": f"word {place}", "n": 4800, "count": 1200 - place} for place in range(9)]
-    table = pa.Table.from_pylist(outside, schema=schemas.UNMAPPED_EMOTIONS)
-    text = words_of(render_report(replace(contents, mapped_emotions=meant, unmapped_emotions=table)))
-    assert "stands in lists, version 41;" in text and " 81 % 61 % to 93 % " in text
+    table = from_rows(outside, schemas.UNMAPPED_EMOTIONS)
+    text = words_of(render_report(contents, mapped_emotions=meant, unmapped_emotions=table))
+    assert "the 32 labels, version 41;" in text and " 81 % 61 % to 93 % " in text
     assert "Words outside the lists, with how often: sage_1: word 0 (1,200), word 1 (1,199)," in text
     assert "word 7 (1,193) and 1 more." in text and "word 8" not in text
-    silent = spoiled(contents.mapped_emotions, coverage=None, coverage_low=None, coverage_high=None)
-    assert "Words outside" not in words_of(render_report(replace(contents, mapped_emotions=silent)))
+    silent = spoiled(contents["mapped_emotions"], coverage=None, coverage_low=None, coverage_high=None)
+    assert "Words outside" not in words_of(render_report(contents, mapped_emotions=silent))
 
 
-def test_what_was_left_out_of_training_is_counted_by_policy(contents: Contents) -> None:
+def test_what_was_left_out_of_training_is_counted_by_policy(contents: dict[str, Any]) -> None:
     text = words_of(render_report(contents))
     assert "sage_1 1,200 2,048 4,199 sage_2 0 – – sage_dpo 0 – –" in text
 
 
-def test_the_most_frequent_errors_are_those_of_the_last_policy(contents: Contents) -> None:
-    wrong = [row for row in contents.emotion_confusion.to_pylist() if row["policy"] == "sage_dpo"]
+def test_the_most_frequent_errors_are_those_of_the_last_policy(contents: dict[str, Any]) -> None:
+    wrong = [row for row in to_rows(contents["emotion_confusion"]) if row["policy"] == "sage_dpo"]
     wrong = sorted((row for row in wrong if row["label"] != row["predicted"]), key=lambda row: -row["count"])
     text = words_of(render_report(contents)).split("The most frequent errors of sage_dpo")[1].split("In k guesses")[0]
     assert wrong and f"{wrong[0]['count']} of {wrong[0]['n']}" in text
     assert all(f"{row['label']} {row['predicted']} {row['count']} of {row['n']}" in text for row in wrong[:8])
 
 
-def test_guesses_in_k_are_shown_apart_where_situations_were_searched_before(contents: Contents) -> None:
+def test_guesses_in_k_are_shown_apart_where_situations_were_searched_before(contents: dict[str, Any]) -> None:
     row = {"policy": "sage_2", "n": 1068, "candidates": 16.0, "emotions": 2.5, "low": 0.5, "high": 0.7, "chance": 0.03}
     rows = [
         {**row, "k": k, "searched_before": before, "accuracy": accuracy}
         for before, accuracy in ((False, 0.61), (True, 0.69))
         for k in (1, 3)
     ]
-    table = pa.Table.from_pylist(rows, schema=schemas.EMOTION_TOP_K)
-    text = words_of(render_report(replace(contents, emotion_top_k=table)))
+    table = from_rows(rows, schemas.EMOTION_TOP_K)
+    text = words_of(render_report(contents, emotion_top_k=table))
     assert "sage_2 new to it 1,068 16.0 2.5 61 % 50 % to 70 % 3 % 61 %" in text
     assert "sage_2 searched before 1,068 16.0 2.5 69 %" in text
 
 
-def test_diversity_is_shown_by_policy_and_its_absence_is_told(contents: Contents) -> None:
+def test_diversity_is_shown_by_policy_and_its_absence_is_told(contents: dict[str, Any]) -> None:
     row = {"policy": "sage_1", "of": "replies", "n": 20, "low": 0.5, "high": 0.7}
     rows = [{**row, "statistic": "distinct_1", "value": 0.65}, {**row, "statistic": "self_bleu", "value": 0.31}]
-    text = words_of(render_report(replace(contents, diversity=pa.Table.from_pylist(rows, schema=schemas.DIVERSITY))))
+    text = words_of(render_report(contents, diversity=from_rows(rows, schemas.DIVERSITY)))
     assert "sage_1 65 % 50 % to 70 % – – 31 % 50 % to 70 % – – –" in text
-    none = words_of(render_report(replace(contents, diversity=schemas.DIVERSITY.empty_table())))
-    assert "There are too few situations to say: it takes twenty." in none
+    none = words_of(render_report(contents, diversity=from_rows([], schemas.DIVERSITY)))
+    assert "There are too few situations: it takes twenty." in none
 
 
-def test_failures_are_shown_with_their_rules_and_examples(contents: Contents) -> None:
-    modes = spoiled(contents.failure_modes, share=0.0125, low=0.006, high=0.026)
+def test_failures_are_shown_with_their_rules_and_examples(contents: dict[str, Any]) -> None:
+    modes = spoiled(contents["failure_modes"], share=0.0125, low=0.006, high=0.026)
     example = {"policy": "sage_2", "failure": "poses_as_human", "situation_id": "test/7", "exchange": 2}
     example |= {"why": "my wife", "text": "So did my wife!"}
-    table = pa.Table.from_pylist([example], schema=schemas.FAILURE_EXAMPLES)
-    text = words_of(render_report(replace(contents, failure_modes=modes, failure_examples=table)))
+    table = from_rows([example], schemas.FAILURE_EXAMPLES)
+    text = words_of(render_report(contents, failure_modes=modes, failure_examples=table))
     assert all(f"{failure.replace('_', ' ')}: {rule}" in text for failure, rule in FAILURES.items())
     assert "sage_1 1.2 % 0.6 % to 2.6 %" in text
     assert "poses as human: examples sage_2, exchange 2 on test/7, my wife: So did my wife!" in text
     assert "stock opening: examples" not in text
 
 
-def test_an_empty_search_and_a_run_without_blocks_still_report(contents: Contents) -> None:
+def test_an_empty_search_and_a_run_without_blocks_still_report(contents: dict[str, Any]) -> None:
     text = words_of(
         render_report(
-            replace(
-                contents,
-                trajectories=schemas.TRAJECTORIES.empty_table(),
-                candidates=schemas.CANDIDATES.empty_table(),
-                emotion_accuracy=schemas.EMOTION_ACCURACY.empty_table(),
-            )
+            contents,
+            trajectories_1=from_rows([], schemas.TRAJECTORIES),
+            candidates_1=from_rows([], schemas.CANDIDATES),
+            emotion_accuracy=from_rows([], schemas.EMOTION_ACCURACY),
         )
     )
     assert "The last search kept no dialogue." in text and "No policy of this run writes blocks." in text

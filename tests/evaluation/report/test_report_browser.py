@@ -2,15 +2,14 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
+from report_page import render_report
 
 from sage_dialog import schemas
-from sage_dialog.evaluation.report.report import Contents, render_report
+from sage_dialog.core.tables import DataFrame, from_rows, to_arrow, to_rows
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -28,30 +27,30 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture
-def report(contents: Contents, tmp_path: Path) -> Path:
+def report(contents: dict[str, Any], tmp_path: Path) -> Path:
     """With hostile text in a message, a vote, a candidate and the reason why another is not valid."""
 
-    def spoiled(rows: pa.Table, where: dict[str, Any], **columns: Any) -> pa.Table:
+    def spoiled(table: DataFrame, where: dict[str, Any], **columns: Any) -> DataFrame:
         changed = [
             {**row, **columns} if all(row[key] == value for key, value in where.items()) else row
-            for row in rows.to_pylist()
+            for row in to_rows(table)
         ]
-        return pa.Table.from_pylist(changed, schema=rows.schema)
+        return from_rows(changed, to_arrow(table).schema)
 
     played = {"situation_id": "test/5", "turn": 1}
-    spoiled_contents = replace(
+    html = render_report(
         contents,
-        rollouts=contents.rollouts | {"sage_dpo": spoiled(contents.rollouts["sage_dpo"], played, text=HOSTILE)},
-        judge_votes=spoiled(contents.judge_votes, {"situation_id": "test/5", "order": "ab"}, raw_response=HOSTILE),
-        candidates=spoiled(
-            spoiled(contents.candidates, {**played, "candidate": 2}, utterance=HOSTILE, a_emotion=HOSTILE),
+        rollouts=spoiled(contents["rollouts"], {**played, "policy": "sage_dpo"}, text=HOSTILE),
+        judge_votes=spoiled(contents["judge_votes"], {"situation_id": "test/5", "order": "ab"}, raw_response=HOSTILE),
+        candidates_1=spoiled(
+            spoiled(contents["candidates_1"], {**played, "candidate": 2}, utterance=HOSTILE, a_emotion=HOSTILE),
             {**played, "candidate": 3},
             text=HOSTILE,
             invalid_reason=HOSTILE,
         ),
     )
     page = tmp_path / "report.html"
-    page.write_text(render_report(spoiled_contents), encoding="utf-8")
+    page.write_text(html, encoding="utf-8")
     return page
 
 
@@ -81,17 +80,17 @@ class Opened:
 
 
 def test_dialogues_of_a_situation_stand_side_by_side_with_their_votes(
-    chromium: Any, report: Path, contents: Contents
+    chromium: Any, report: Path, contents: dict[str, Any]
 ) -> None:
     opened = Opened(chromium, report)
     opened.choose("dialogues", "test/7")
-    shown = opened.page.locator("#dialogues-shown")
+    shown = opened.page.locator("#dialogues-view")
     assert shown.locator(".side h4").all_text_contents() == ["sage_0", "sage_dpo"]  # the last pair of the parameters
     for column, policy in enumerate(("sage_0", "sage_dpo")):
-        said = [row for row in contents.rollouts[policy].sort_by("turn").to_pylist() if row["situation_id"] == "test/7"]
-        found = shown.locator(".side > div").nth(column).locator(".said").all_text_contents()
-        assert found == [row["text"] for row in said]
-    votes = {(vote["order"]): vote for vote in contents.judge_votes.to_pylist()
+        rollouts = contents["rollouts"].query(f"policy == '{policy}' and situation_id == 'test/7'").sort_values("turn")
+        found = shown.locator(".side > div").nth(column).locator(".message").all_text_contents()
+        assert found == rollouts["text"].tolist()
+    votes = {(vote["order"]): vote for vote in to_rows(contents["judge_votes"])
              if vote["situation_id"] == "test/7" and vote["policy_b"] == "sage_dpo"}  # fmt: skip
     names = {"a": "sage_0", "b": "sage_dpo", "tie": "tie"}
     answers = [names[votes[order]["vote"]] for order in ("ab", "ba")]
@@ -119,7 +118,7 @@ def test_dialogues_of_a_situation_stand_side_by_side_with_their_votes(
 def test_a_search_shows_every_candidate_of_every_turn(chromium: Any, report: Path) -> None:
     opened = Opened(chromium, report)
     opened.choose("searches", "test/3")
-    shown = opened.page.locator("#searches-shown")
+    shown = opened.page.locator("#searches-view")
     assert shown.locator("code").first.inner_text() == "test/3"
     assert shown.locator("details").count() == 4 and shown.locator("details[open]").count() == 1
     assert shown.locator("summary").first.inner_text() == "4 candidates, number 1 chosen, 1 not valid"
@@ -143,8 +142,8 @@ def test_hostile_text_is_only_read(chromium: Any, report: Path) -> None:
     opened.choose("dialogues", "test/5")
     opened.choose("searches", "test/5")
     opened.page.locator("#searches-all").click()
-    dialogues, searches = opened.page.locator("#dialogues-shown"), opened.page.locator("#searches-shown")
-    assert HOSTILE in dialogues.locator(".side .said").all_text_contents()
+    dialogues, searches = opened.page.locator("#dialogues-view"), opened.page.locator("#searches-view")
+    assert HOSTILE in dialogues.locator(".side .message").all_text_contents()
     assert any(HOSTILE in reply for reply in dialogues.locator("details li").all_text_contents())
     first = searches.locator(".tree").first.locator("li").all_text_contents()
     assert first[2].startswith(f"3{HOSTILE}") and f"comfort · {HOSTILE} · garden" in first[2]
@@ -209,15 +208,17 @@ def test_on_paper_everything_is_unfolded_and_nothing_waits_for_a_click(chromium:
     opened.done(report)
 
 
-def test_a_run_without_dialogues_opens_without_complaints(chromium: Any, contents: Contents, tmp_path: Path) -> None:
+def test_a_run_without_dialogues_opens_without_complaints(
+    chromium: Any, contents: dict[str, Any], tmp_path: Path
+) -> None:
     page = tmp_path / "empty.html"
     nothing = {
-        "rollouts": {},
-        "trajectories": schemas.TRAJECTORIES.empty_table(),
-        "candidates": schemas.CANDIDATES.empty_table(),
+        "rollouts": from_rows([], schemas.ROLLOUTS),
+        "trajectories_1": from_rows([], schemas.TRAJECTORIES),
+        "candidates_1": from_rows([], schemas.CANDIDATES),
     }
-    page.write_text(render_report(replace(contents, **nothing)), encoding="utf-8")
+    page.write_text(render_report(contents, **nothing), encoding="utf-8")
     opened = Opened(chromium, page)
-    assert opened.page.get_by_text("There is no dialogue to show.").is_visible()
+    assert opened.page.get_by_text("There is no dialogue.").is_visible()
     assert opened.page.get_by_text("The last search kept no dialogue.").is_visible()
     opened.done(page)

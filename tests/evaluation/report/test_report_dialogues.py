@@ -4,14 +4,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 
 from sage_dialog import schemas
-from sage_dialog.evaluation.report import dialogues as report_dialogues
-from sage_dialog.evaluation.report.dialogues import as_json, dialogues_of_situations, searches
-from sage_dialog.evaluation.report.report import Contents
+from sage_dialog.core.tables import DataFrame, from_rows
+from sage_dialog.evaluation.report.page import script_data
+from sage_dialog.evaluation.report.sections import dialogues as report_dialogues
+from sage_dialog.evaluation.report.sections.dialogues import dialogues_by_situation, searched_dialogues
 
 
 def vote(situation: str, order: str, said: str, judge: str = "j") -> dict[str, Any]:
@@ -19,8 +18,8 @@ def vote(situation: str, order: str, said: str, judge: str = "j") -> dict[str, A
     return {"situation_id": situation, "order": order, "vote": said, **pair}
 
 
-def votes_of(*rows: dict[str, Any]) -> pa.Table:
-    return pa.Table.from_pylist(list(rows), schema=schemas.JUDGE_VOTES)
+def votes_of(*rows: dict[str, Any]) -> DataFrame:
+    return from_rows(rows, schemas.JUDGE_VOTES)
 
 
 def ids(rows: list[dict[str, Any]]) -> list[str]:
@@ -28,33 +27,32 @@ def ids(rows: list[dict[str, Any]]) -> list[str]:
 
 
 @pytest.fixture
-def many(rollouts_of: Callable[[dict[str, list[str]]], pa.Table]) -> dict[str, pa.Table]:
+def many(rollouts_of: Callable[..., DataFrame]) -> DataFrame:
     """Two policies on 90 situations."""
     situations = [f"s{place:02d}" for place in range(90)]
-    return {policy: rollouts_of({id_: [f"{policy} says this."] for id_ in situations}) for policy in ("old", "new")}
+    return rollouts_of(**{policy: {id_: [f"{policy} says this."] for id_ in situations} for policy in ("old", "new")})
 
 
-def test_no_more_than_forty_situations_chosen_by_seed_alone(many: dict[str, pa.Table]) -> None:
-    shown = dialogues_of_situations(many, [], {}, "agreement", seed=3)
+def test_no_more_than_forty_situations_chosen_by_seed_alone(many: DataFrame) -> None:
+    shown = dialogues_by_situation(many, votes_of(), {}, "agreement", seed=3)
     assert len(shown) == 40 and ids(shown) == sorted(set(ids(shown)))
-    backwards = {policy: rows.take(list(range(rows.num_rows))[::-1]) for policy, rows in reversed(many.items())}
-    votes = [votes_of(*(vote(id_, order, "a") for id_ in ids(shown)[:5] for order in ("ab", "ba")))]
-    assert ids(dialogues_of_situations(backwards, votes, {}, "agreement", seed=3)) == ids(shown)
-    assert ids(dialogues_of_situations(many, [], {}, "agreement", seed=4)) != ids(shown)
+    votes = votes_of(*(vote(id_, order, "a") for id_ in ids(shown)[:5] for order in ("ab", "ba")))
+    assert ids(dialogues_by_situation(many[::-1], votes, {}, "agreement", seed=3)) == ids(shown)
+    assert ids(dialogues_by_situation(many, votes_of(), {}, "agreement", seed=4)) != ids(shown)
     assert {policy for row in shown for policy in row["dialogues"]} == {"old", "new"}
 
 
-def test_no_more_than_fit_and_always_one(many: dict[str, pa.Table], monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = dialogues_of_situations(many, [], {}, "agreement", seed=3)
-    one = len(as_json(shown[0]))
+def test_no_more_than_fit_and_always_one(many: DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = dialogues_by_situation(many, votes_of(), {}, "agreement", seed=3)
+    one = len(script_data(shown[0]))
     monkeypatch.setattr(report_dialogues, "LARGEST", 10 * one + one // 2)
-    fewer = dialogues_of_situations(many, [], {}, "agreement", seed=3)
+    fewer = dialogues_by_situation(many, votes_of(), {}, "agreement", seed=3)
     assert len(fewer) == 10 and set(ids(fewer)) < set(ids(shown))
     monkeypatch.setattr(report_dialogues, "LARGEST", 1)
-    assert len(dialogues_of_situations(many, [], {}, "agreement", seed=3)) == 1
+    assert len(dialogues_by_situation(many, votes_of(), {}, "agreement", seed=3)) == 1
 
 
-def test_votes_are_told_by_name_with_what_comes_of_them(many: dict[str, pa.Table]) -> None:
+def test_votes_are_told_by_name_with_what_comes_of_them(many: DataFrame) -> None:
     judged = votes_of(
         vote("s00", "ba", "b", "sure"),
         vote("s00", "ab", "b", "sure"),
@@ -66,34 +64,35 @@ def test_votes_are_told_by_name_with_what_comes_of_them(many: dict[str, pa.Table
         vote("s01", "ab", "a", "elsewhere"),
         vote("s01", "ba", "a", "elsewhere"),
     )
-    two = {policy: rows.filter(pc.equal(rows["situation_id"], "s00")) for policy, rows in many.items()}
-    (row,) = dialogues_of_situations(two, [judged], {"s00": "sad"}, "agreement", seed=0)
+    two = many[many["situation_id"] == "s00"]
+    (row,) = dialogues_by_situation(two, judged, {"s00": "sad"}, "agreement", seed=0)
     assert (row["id"], row["emotion"]) == ("s00", "sad")
     told = {of["judge"]: (of["a"], of["b"], of["answers"], of["outcome"], of["wrote"]) for of in row["votes"]}
     assert told == {
         "sure": ("old", "new", ["new", "new"], "new", ["sure on ab", "sure on ba"]),
         "torn": ("old", "new", ["old", "new"], "tie", ["torn on ab", "torn on ba"]),
         "mumbling": ("old", "new", ["old", "unreadable"], "tie", ["mumbling on ab", "mumbling on ba"]),
-        "human:ada": ("old", "new", ["not asked", "old"], "old", [None, "human:ada on ba"]),
+        "human:ada": ("old", "new", ["no answer", "old"], "old", [None, "human:ada on ba"]),
     }
-    (half,) = dialogues_of_situations(two, [judged], {}, "half", seed=0)
+    (half,) = dialogues_by_situation(two, judged, {}, "half", seed=0)
     assert [of["outcome"] for of in half["votes"] if of["judge"] == "mumbling"] == ["old"]
 
 
-def test_turns_stand_in_their_order_with_the_blocks_of_the_agent(contents: Contents) -> None:
-    (row,) = (row for row in searches(contents.trajectories, contents.candidates, {"test/1": "angry"}, 3)
-              if row["id"] == "test/1")  # fmt: skip
-    said = [line for line in contents.trajectories.sort_by("turn").to_pylist() if line["situation_id"] == "test/1"]
-    assert [(turn["role"], turn["text"]) for turn in row["turns"]] == [(line["role"], line["text"]) for line in said]
+def test_turns_stand_in_their_order_with_the_blocks_of_the_agent(contents: dict[str, Any]) -> None:
+    rows = searched_dialogues(contents["trajectories_1"], contents["candidates_1"], {"test/1": "angry"}, 3)
+    (row,) = (row for row in rows if row["id"] == "test/1")
+    messages = contents["trajectories_1"].query("situation_id == 'test/1'").sort_values("turn")
+    expected = list(zip(messages["role"], messages["text"], strict=True))
+    assert [(turn["role"], turn["text"]) for turn in row["turns"]] == expected
     assert (row["emotion"], row["outcome"]) == ("angry", "turn limit")
     agent, user = row["turns"][1], row["turns"][2]
     assert agent["state"] == ["sharing", "afraid", ["garden"]] and agent["action"] == ["comfort", "calm", ["garden"]]
     assert "state" not in user and user["candidates"] == []
 
 
-def test_candidates_are_all_there_the_chosen_marked_the_broken_as_written(contents: Contents) -> None:
-    shuffled = contents.candidates.take(list(range(contents.candidates.num_rows))[::-1])
-    row = searches(contents.trajectories, shuffled, {}, 3)[0]
+def test_candidates_are_all_there_the_chosen_marked_the_broken_as_written(contents: dict[str, Any]) -> None:
+    shuffled = contents["candidates_1"][::-1]
+    row = searched_dialogues(contents["trajectories_1"], shuffled, {}, 3)[0]
     candidates = row["turns"][3]["candidates"]
     assert [(one["number"], one["chosen"]) for one in candidates] == [(1, True), (2, False), (3, False), (4, False)]
     assert candidates[1]["text"] == "Candidate 1 says this." and "why" not in candidates[1]
@@ -106,6 +105,6 @@ def test_candidates_are_all_there_the_chosen_marked_the_broken_as_written(conten
 
 @pytest.mark.parametrize("text", ["</script><!--", "a & b", "\u2028\u2029", "<script>", "]]>", "😀 “…”", '"\\'])
 def test_json_cannot_end_its_element_and_is_read_back(text: str) -> None:
-    written = as_json({"said": [text]})
+    written = script_data({"said": [text]})
     assert not set(written) & set("<>&\u2028\u2029") and written.isascii()
     assert json.loads(written) == {"said": [text]}

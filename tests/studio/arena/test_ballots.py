@@ -1,20 +1,17 @@
-"""What a person is asked: the same for all raters, both sides equally often, by seed and names alone."""
+"""Ballots are the same for all raters, balance sides and pairs, and depend on seed and names only."""
 
 from collections import Counter
 from itertools import pairwise
 
-import pyarrow as pa
 import pytest
-from voting import PAIRS, table
+from voting import PAIRS, POLICIES, rollouts_of
 
-from sage_dialog import schemas
+from sage_dialog.core.tables import DataFrame
 from sage_dialog.dialogue import Message
 from sage_dialog.studio.arena.ballots import dialogue_digest, plan_ballots
 
-Rollouts = dict[str, pa.Table]
 
-
-def asked(ballots) -> list[tuple[str, frozenset[str]]]:
+def compared(ballots) -> list[tuple[str, frozenset[str]]]:
     return [(ballot.situation_id, frozenset((ballot.first, ballot.second))) for ballot in ballots]
 
 
@@ -22,22 +19,22 @@ def sides(ballots) -> list[str]:
     return [ballot.first for ballot in ballots]
 
 
-def test_every_pair_is_asked_on_every_situation_once(ballots) -> None:
-    assert Counter(asked(ballots)) == Counter((f"test/{n}", frozenset(pair)) for n in range(9) for pair in PAIRS)
+def test_every_pair_is_compared_on_every_situation_once(ballots) -> None:
+    assert Counter(compared(ballots)) == Counter((f"test/{n}", frozenset(pair)) for n in range(9) for pair in PAIRS)
     assert len({ballot.id for ballot in ballots}) == 18
 
 
-def test_raters_see_the_same_in_the_same_order_with_sides_of_their_own(rollouts: Rollouts, ballots) -> None:
+def test_raters_see_the_same_in_the_same_order_with_sides_of_their_own(rollouts: DataFrame, ballots) -> None:
     others = [plan_ballots(rollouts, PAIRS, None, rater, 7) for rater in ("bert", "cleo", "dora")]
-    assert all(asked(other) == asked(ballots) for other in others)
+    assert all(compared(other) == compared(ballots) for other in others)
     assert len({tuple(sides(of)) for of in (ballots, *others)}) == 4
 
 
-def test_another_seed_is_another_order(rollouts: Rollouts, ballots) -> None:
-    assert asked(plan_ballots(rollouts, PAIRS, None, "anna", 8)) != asked(ballots)
+def test_another_seed_is_another_order(rollouts: DataFrame, ballots) -> None:
+    assert compared(plan_ballots(rollouts, PAIRS, None, "anna", 8)) != compared(ballots)
 
 
-def test_whenever_a_rater_stops_pairs_and_sides_are_even(rollouts: Rollouts) -> None:
+def test_pairs_and_sides_are_balanced_after_any_number_of_votes(rollouts: DataFrame) -> None:
     for rater in ("anna", "bert", "cleo"):
         ballots = plan_ballots(rollouts, PAIRS, None, rater, 7)
         for given in range(len(ballots) + 1):
@@ -47,25 +44,24 @@ def test_whenever_a_rater_stops_pairs_and_sides_are_even(rollouts: Rollouts) -> 
                 assert abs(2 * sides(of_pair).count(pair[0]) - len(of_pair)) <= 1
 
 
-def test_sides_are_no_pattern_to_be_learned() -> None:
-    many = {policy: table(policy, 200) for policy in ("sage_0", "sage_1")}
+def test_sides_have_no_pattern() -> None:
+    many = rollouts_of(200, "sage_0", "sage_1")
     shown = sides(plan_ballots(many, PAIRS[:1], None, "anna", 7))
     changes = sum(one != other for one, other in pairwise(shown))
     assert 120 < changes < 180  # by blocks of two, three changes in four places
 
 
-def test_neither_the_order_of_rows_nor_that_within_a_pair_counts(rollouts: Rollouts, ballots) -> None:
-    turned = {policy: rows.take(list(range(rows.num_rows))[::-1]) for policy, rows in rollouts.items()}
-    assert plan_ballots(turned, [pair[::-1] for pair in PAIRS], None, "anna", 7) == ballots
+def test_the_order_of_rows_and_within_a_pair_makes_no_difference(rollouts: DataFrame, ballots) -> None:
+    assert plan_ballots(rollouts[::-1], [pair[::-1] for pair in PAIRS], None, "anna", 7) == ballots
 
 
-def test_a_pair_is_judged_as_it_was_asked_of_others(rollouts: Rollouts, ballots) -> None:
-    """What else is compared makes no difference to which situations come first, and how."""
+def test_other_pairs_make_no_difference(rollouts: DataFrame, ballots) -> None:
+    """Neither to the order of a pair's situations nor to its sides."""
     alone = plan_ballots(rollouts, PAIRS[1:], None, "anna", 7)
     assert alone == [ballot for ballot in ballots if "sage_2" in (ballot.first, ballot.second)]
 
 
-def test_all_pairs_take_the_same_situations_where_some_are_left_out(rollouts: Rollouts) -> None:
+def test_a_limit_takes_the_same_situations_for_all_pairs(rollouts: DataFrame) -> None:
     few = plan_ballots(rollouts, PAIRS, 4, "anna", 7)
     chosen = [{ballot.situation_id for ballot in few if "sage_0" in (ballot.first, ballot.second)}]
     chosen += [{ballot.situation_id for ballot in few if "sage_2" in (ballot.first, ballot.second)}]
@@ -74,22 +70,22 @@ def test_all_pairs_take_the_same_situations_where_some_are_left_out(rollouts: Ro
     assert {ballot.id for ballot in few} < {ballot.id for ballot in more}
 
 
-def test_a_ballot_shows_what_was_heard_of_the_policies_it_names(ballots) -> None:
+def test_a_ballot_holds_the_dialogues_of_its_policies_without_blocks(ballots) -> None:
     for ballot in ballots:
-        shown = (ballot.shown.first, ballot.shown.second)
-        for policy, dialogue in zip((ballot.first, ballot.second), shown, strict=True):
-            assert [said.role for said in dialogue] == ["user", "assistant"] * 2
+        dialogues = (ballot.comparison.first, ballot.comparison.second)
+        for policy, dialogue in zip((ballot.first, ballot.second), dialogues, strict=True):
+            assert [message.role for message in dialogue] == ["user", "assistant"] * 2
             assert dialogue[1].text.startswith(f"voice {policy[-1]} 1")
-            assert "BLOCK" not in "".join(said.text for said in dialogue)
+            assert "BLOCK" not in "".join(message.text for message in dialogue)
 
 
-def test_a_ballot_is_another_when_a_word_is(rollouts: Rollouts, ballots) -> None:
-    changed = plan_ballots({**rollouts, "sage_2": table("sage_2", 9, "voice two")}, PAIRS, None, "anna", 7)
+def test_the_id_of_a_ballot_changes_with_the_text(rollouts: DataFrame, ballots) -> None:
+    changed = plan_ballots(rollouts_of(9, *POLICIES, sage_2="voice two"), PAIRS, None, "anna", 7)
     same = {ballot.id for ballot in ballots} & {ballot.id for ballot in changed}
     assert len(same) == 9
 
 
-def test_a_digest_is_of_every_word_and_who_says_it() -> None:
+def test_a_digest_covers_texts_and_roles() -> None:
     one = (Message("user", "a"), Message("assistant", "b"))
     others = [
         one[::-1],
@@ -100,10 +96,9 @@ def test_a_digest_is_of_every_word_and_who_says_it() -> None:
     assert len({dialogue_digest(dialogue) for dialogue in (one, *others)}) == 5
 
 
-def test_situations_that_one_alone_played_are_named(rollouts: Rollouts) -> None:
+def test_missing_situations_and_policies_are_named(rollouts: DataFrame) -> None:
     with pytest.raises(ValueError, match="'test/8' was played by sage_0 but not by sage_1"):
-        plan_ballots({**rollouts, "sage_1": table("sage_1", 8)}, PAIRS, None, "anna", 7)
+        incomplete = (rollouts["policy"] == "sage_1") & (rollouts["situation_id"] == "test/8")
+        plan_ballots(rollouts[~incomplete], PAIRS, None, "anna", 7)
     with pytest.raises(ValueError, match="policy 'sage_2' is compared but was not rolled out"):
-        plan_ballots({policy: rollouts[policy] for policy in ("sage_0", "sage_1")}, PAIRS, None, "anna", 7)
-    empty = dict.fromkeys(rollouts, schemas.TRAJECTORIES.empty_table())
-    assert plan_ballots(empty, PAIRS, None, "anna", 7) == []
+        plan_ballots(rollouts_of(9, "sage_0", "sage_1"), PAIRS, None, "anna", 7)

@@ -1,16 +1,28 @@
-"""Which votes hold for the dialogues there are, and what they become in `judge_votes`."""
+"""Valid and rejected votes, and their rows in `judge_votes`."""
 
-import pyarrow as pa
-from voting import PAIRS, table, vote_on
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sage_dialog import schemas
+from voting import PAIRS, POLICIES, rollouts_of, vote_on
+
+from sage_dialog.core.tables import DataFrame, to_rows
+from sage_dialog.schemas import JUDGE_VOTES, VOTE_REJECTS
+from sage_dialog.studio.arena import counting
 from sage_dialog.studio.arena.ballots import plan_ballots
-from sage_dialog.studio.arena.counting import count_votes
+from sage_dialog.studio.arena.vote_file import HumanVote
 
-Rollouts = dict[str, pa.Table]
+Rows = list[dict[str, Any]]
 
 
-def test_a_vote_names_the_policy_whatever_side_it_stood_on(rollouts: Rollouts, ballots) -> None:
+def count_votes(
+    votes: Mapping[str, Sequence[HumanVote]], rollouts: DataFrame, pairs: Sequence[tuple[str, str]]
+) -> tuple[Rows, Rows]:
+    counted, rejects = counting.count_votes(votes, rollouts, pairs)
+    assert (list(counted), list(rejects)) == (JUDGE_VOTES.names, VOTE_REJECTS.names)
+    return to_rows(counted), to_rows(rejects)
+
+
+def test_a_vote_names_the_policy_on_either_side(rollouts: DataFrame, ballots) -> None:
     votes = [vote_on(ballot, "first" if "1" in ballot.first else "second", "why") for ballot in ballots]
     counted, rejects = count_votes({"anna": votes}, rollouts, PAIRS)
     assert rejects == []
@@ -22,10 +34,10 @@ def test_a_vote_names_the_policy_whatever_side_it_stood_on(rollouts: Rollouts, b
     for row in counted:
         first = shown[row["situation_id"], frozenset((row["policy_a"], row["policy_b"]))]
         assert first == (row["policy_a"] if row["order"] == "ab" else row["policy_b"])
-    assert pa.Table.from_pylist(counted, schema=schemas.JUDGE_VOTES).num_rows == 18
+    assert len(counted) == 18
 
 
-def test_rows_stand_by_rater_pair_and_situation(rollouts: Rollouts, ballots) -> None:
+def test_rows_are_sorted_by_rater_pair_and_situation(rollouts: DataFrame, ballots) -> None:
     votes = [vote_on(ballot, "tie") for ballot in ballots]
     rows, _ = count_votes({"anna": votes, "bert": votes[::-1]}, rollouts, PAIRS)
     assert [(row["judge"], row["policy_a"], row["policy_b"], row["situation_id"]) for row in rows] == [
@@ -34,7 +46,7 @@ def test_rows_stand_by_rater_pair_and_situation(rollouts: Rollouts, ballots) -> 
     assert {row["vote"] for row in rows} == {"tie"}
 
 
-def test_a_pair_that_is_not_configured_counts_the_earlier_policy_first(rollouts: Rollouts) -> None:
+def test_policy_a_of_a_pair_that_is_not_configured_is_the_first_of_the_rollouts(rollouts: DataFrame) -> None:
     ballots = plan_ballots(rollouts, [("sage_2", "sage_0")], None, "anna", 7)
     counted, _ = count_votes({"anna": [vote_on(ballot, "first") for ballot in ballots]}, rollouts, PAIRS)
     assert {(row["policy_a"], row["policy_b"]) for row in counted} == {("sage_0", "sage_2")}
@@ -43,27 +55,25 @@ def test_a_pair_that_is_not_configured_counts_the_earlier_policy_first(rollouts:
     assert (turned[0]["vote"] == "a") == (ballots[0].first == "sage_2")
 
 
-def test_votes_on_dialogues_that_have_changed_are_set_aside(rollouts: Rollouts, ballots) -> None:
+def test_votes_on_changed_dialogues_are_rejected(ballots) -> None:
     votes = [vote_on(ballot, "first", "so said") for ballot in ballots]
-    rollouts["sage_2"] = table("sage_2", 9, "another voice")
+    rollouts = rollouts_of(9, *POLICIES, sage_2="another voice")
     counted, rejects = count_votes({"anna": votes}, rollouts, PAIRS)
     assert {(row["policy_a"], row["policy_b"]) for row in counted} == {PAIRS[0]} and len(counted) == 9
     assert [row["situation_id"] for row in rejects] == [
         ballot.situation_id for ballot in ballots if "sage_2" in (ballot.first, ballot.second)
     ]
     assert {(row["reason"], row["raw_response"]) for row in rejects} == {("the dialogue has changed", "so said")}
-    assert pa.Table.from_pylist(rejects, schema=schemas.VOTE_REJECTS).num_rows == 9
+    assert len(rejects) == 9
 
 
-def test_votes_on_what_is_not_there_are_set_aside(rollouts: Rollouts, ballots) -> None:
+def test_votes_on_missing_dialogues_are_rejected(ballots) -> None:
     votes = [vote_on(ballot, "first") for ballot in ballots]
-    del rollouts["sage_2"]
-    rollouts |= {policy: table(policy, 5) for policy in ("sage_0", "sage_1")}
-    counted, rejects = count_votes({"anna": votes}, rollouts, PAIRS)
+    counted, rejects = count_votes({"anna": votes}, rollouts_of(5, "sage_0", "sage_1"), PAIRS)
     assert (len(counted), len(rejects)) == (5, 13)
     assert {row["reason"] for row in rejects} == {"no such dialogue"}
 
 
-def test_no_votes_are_no_rows(rollouts: Rollouts) -> None:
+def test_no_votes_are_no_rows(rollouts: DataFrame) -> None:
     assert count_votes({}, rollouts, PAIRS) == ([], [])
     assert count_votes({"anna": []}, rollouts, PAIRS) == ([], [])

@@ -1,4 +1,4 @@
-"""The arena over HTTP: who may vote, what a page may load, what is told when something is wrong."""
+"""The arena over HTTP: access, headers and error messages."""
 
 import json
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def kept(folder: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_a_vote_is_taken_and_the_next_pair_comes(client: TestClient, given, ballots, tmp_path: Path) -> None:
+def test_a_vote_is_saved_and_the_next_pair_follows(client: TestClient, given, ballots, tmp_path: Path) -> None:
     assert client.get("/state").json()["ballot"]["id"] == ballots[0].id
     answer = client.post("/vote", json={**given, "comment": " warm \n"}, headers=OURS)
     assert answer.status_code == 200
@@ -45,7 +45,7 @@ def test_a_vote_is_taken_and_the_next_pair_comes(client: TestClient, given, ball
 def test_the_same_vote_sent_twice_counts_once(client: TestClient, given, tmp_path: Path) -> None:
     assert client.post("/vote", json=given, headers=OURS).status_code == 200
     again = client.post("/vote", json=given, headers=OURS)
-    assert (again.status_code, again.text) == (409, "This pair is not asked any more; nothing was saved.")
+    assert (again.status_code, again.text) == (409, "This pair is no longer the current one; nothing was saved.")
     assert len(kept(tmp_path)) == 1
 
 
@@ -77,7 +77,7 @@ def test_a_form_of_another_site_is_refused(client: TestClient, given, tmp_path: 
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:4142", "127.0.0.1.evil.example", "", "0.0.0.0:4142"])
-def test_a_name_that_leads_here_is_not_answered(client: TestClient, given, host: str, tmp_path: Path) -> None:
+def test_other_host_names_are_refused(client: TestClient, given, host: str, tmp_path: Path) -> None:
     for answer in (
         client.get("/", headers={"host": host}),
         client.get("/state", headers={"host": host}),
@@ -87,12 +87,12 @@ def test_a_name_that_leads_here_is_not_answered(client: TestClient, given, host:
     assert kept(tmp_path) == []
 
 
-def test_the_page_is_reached_by_the_machine_s_own_names(client: TestClient) -> None:
+def test_the_machine_s_own_names_are_accepted(client: TestClient) -> None:
     for host in ("127.0.0.1:4142", "localhost:4142", "localhost"):  # the last two through a forwarded port, too
         assert client.get("/", headers={"host": host}).status_code == 200
 
 
-def test_every_answer_forbids_what_is_not_ours(client: TestClient) -> None:
+def test_every_response_has_the_security_headers(client: TestClient) -> None:
     for path in ("/", "/state", "/page/arena.js", "/page/arena.css", "/nothing"):
         headers = client.get(path).headers
         policy = dict(rule.split(" ", 1) for rule in headers["content-security-policy"].split("; "))
@@ -136,12 +136,14 @@ def test_what_is_no_vote_is_refused(client: TestClient, body: str, status: int, 
 
 
 def test_a_longest_comment_in_any_script_fits(client: TestClient, given, tmp_path: Path) -> None:
-    comment = "\N{GRINNING FACE}" * vote_file.LONGEST_COMMENT
+    comment = "\N{GRINNING FACE}" * vote_file.MAX_COMMENT
     assert client.post("/vote", json={**given, "comment": comment}, headers=OURS).status_code == 200
     assert kept(tmp_path)[0]["comment"] == comment
 
 
-def test_a_full_disk_is_told_and_nothing_counts(client: TestClient, given, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_and_nothing_is_counted(
+    client: TestClient, given, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
@@ -151,17 +153,17 @@ def test_a_full_disk_is_told_and_nothing_counts(client: TestClient, given, monke
     assert client.get("/state").json()["done"] == 0
 
 
-def test_there_is_nothing_else(client: TestClient) -> None:
+def test_other_paths_do_not_exist(client: TestClient) -> None:
     for path in ("/docs", "/page/", "/page/../server.py", "/page/%2e%2e/server.py", "/anna.jsonl"):
         assert client.get(path).status_code == 404
     assert client.get("/vote").status_code == client.post("/", headers=OURS).status_code == 405
 
 
 def test_only_this_machine_can_reach_it() -> None:
-    listening = server.listen(0)
+    listener = server.listen(0)
     try:
-        assert listening.getsockname()[0] == "127.0.0.1"
+        assert listener.getsockname()[0] == "127.0.0.1"
         with pytest.raises(server.PortTakenError, match="is taken"):
-            server.listen(listening.getsockname()[1])
+            server.listen(listener.getsockname()[1])
     finally:
-        listening.close()
+        listener.close()

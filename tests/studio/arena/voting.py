@@ -1,27 +1,28 @@
-"""Policies whose dialogues hold hostile text, and votes on them, for tests."""
+"""Rollouts with hostile text, and votes on them, for tests."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
-
-from sage_dialog import schemas
+from sage_dialog.core.tables import DataFrame, from_rows
+from sage_dialog.schemas import ROLLOUTS
 from sage_dialog.studio.arena.ballots import Ballot
 from sage_dialog.studio.arena.vote_file import HumanVote
 
 HOSTILE = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title='owned'\"> & \N{GRINNING FACE}"
+POLICIES = ("sage_0", "sage_1", "sage_2")
 PAIRS = (("sage_0", "sage_1"), ("sage_1", "sage_2"))
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def dialogue(situation: str, says: str) -> list[dict[str, Any]]:
-    said = [("user", f"It is {situation}. {HOSTILE}"), ("assistant", f"{says} 1 {HOSTILE}")]
-    said += [("user", "Hm."), ("assistant", f"{says} 2")]
+def dialogue(policy: str, situation: str, reply: str) -> list[dict[str, Any]]:
+    messages = [("user", f"It is {situation}. {HOSTILE}"), ("assistant", f"{reply} 1 {HOSTILE}")]
+    messages += [("user", "Hm."), ("assistant", f"{reply} 2")]
     blocks = "{u_motivation: BLOCK, u_emotion: sad, u_topic: [a]} {a_motivation: b, a_emotion: c, a_topic: [d]} "
     rows = [
         {
+            "policy": policy,
             "situation_id": situation,
             "turn": turn,
             "role": role,
@@ -29,14 +30,22 @@ def dialogue(situation: str, says: str) -> list[dict[str, Any]]:
             "content": blocks + text if role == "assistant" else text,
             "outcome": "turn limit",
         }
-        for turn, (role, text) in enumerate(said)
+        for turn, (role, text) in enumerate(messages)
     ]
-    return rows[::-1]  # readers go by turn
+    return rows[::-1]  # readers sort by turn
 
 
-def table(policy: str, situations: int, says: str | None = None) -> pa.Table:
-    rows = [row for n in range(situations) for row in dialogue(f"test/{n}", says or f"voice {policy[-1]}")]
-    return pa.Table.from_pylist(rows, schema=schemas.TRAJECTORIES)
+def rollouts_of(situations: int, *policies: str, **replies: str) -> DataFrame:
+    """ROLLOUTS of policies on so many situations, `voice N` or what `replies` has for the policy."""
+    return from_rows(
+        (
+            row
+            for policy in policies
+            for n in range(situations)
+            for row in dialogue(policy, f"test/{n}", replies.get(policy, f"voice {policy[-1]}"))
+        ),
+        ROLLOUTS,
+    )
 
 
 def vote_on(ballot: Ballot, vote: str, comment: str | None = None) -> HumanVote:

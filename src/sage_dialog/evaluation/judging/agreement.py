@@ -1,112 +1,88 @@
-"""How far judges agree: raw agreement, Cohen's kappa, and whether they name the same winner."""
+"""Agreement between judges: raw agreement, Cohen's kappa, and whether they name the same winner."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from sage_dialog.config import OutcomeRule
+from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.evaluation.bootstrap import Bootstrap
-from sage_dialog.evaluation.judging.votes import Outcome, outcomes
+from sage_dialog.evaluation.judging.votes import outcomes
 from sage_dialog.evaluation.statistics import clustered_share
+from sage_dialog.schemas import JUDGE_AGREEMENT
 
-if TYPE_CHECKING:
-    import numpy as np
-
-PLACE: dict[Outcome, int] = {"a": 0, "b": 1, "tie": 2}
+OUTCOMES = ["a", "b", "tie"]
 
 
-def judge_agreement(
-    votes: Iterable[Mapping[str, Any]], bootstrap: Bootstrap, rule: OutcomeRule = "agreement"
-) -> list[dict[str, Any]]:
-    """Every two judges on the pairs and situations that both judged, as rows of `schemas.JUDGE_AGREEMENT`.
+def judge_agreement(votes: DataFrame, bootstrap: Bootstrap, rule: OutcomeRule = "agreement") -> DataFrame:
+    """Compare every two judges on what both judged, as a table of `schemas.JUDGE_AGREEMENT`.
 
-    `agreement` is of the outcomes a, b and tie, over all pairs together; `kappa` is Cohen's, agreement beyond what
-    the two judges' shares of a, b and tie would give by chance (1 is full, 0 is chance; null where both always say
-    the same one thing). `same_winner` is of those that both decide; `same_by_lot` what it would be if, pair by pair,
-    each judge named each policy as often as it does, on situations drawn by lot: what two agree on that only know
-    which policy is better. Intervals take situations as clusters. Judges that share no situation have no row.
+    `agreement` is the share of equal outcomes (a, b, tie) over all pairs together. `kappa` is Cohen's: agreement
+    beyond that expected from the two judges' shares of a, b and tie (1 is full agreement, 0 is chance; null if both
+    always give the same single outcome). `same_winner` is the share of equal winners where both judges name one.
+    `same_by_lot` is its expectation if, within each pair, each judge assigned its wins to situations at random: the
+    agreement of two judges that only know which policy is better. Intervals take situations as clusters. Judges
+    without a common situation have no row.
     """
-    judged: dict[str, dict[tuple[str, str, str], Outcome]] = {}
-    for pair, by_situation in outcomes(votes, rule).items():
-        heard = judged.setdefault(pair.judge, {})
-        heard |= {(situation, pair.policy_a, pair.policy_b): outcome for situation, outcome in by_situation.items()}
-    return [
-        {
-            "judge_a": judge_a,
-            "judge_b": judge_b,
-            **_compared(cells, bootstrap, judge_a, judge_b),
-            "same_by_lot": _same_by_lot(judged[judge_a], judged[judge_b]),
-        }
-        for judge_a, judge_b in combinations(judged, 2)
-        if len(cells := _cells(judged[judge_a], judged[judge_b]))
-    ]
+    judged = outcomes(votes, rule)[["judge", "policy_a", "policy_b", "situation_id", "outcome"]]
+    judged["outcome"] = pd.Index(OUTCOMES).get_indexer(judged["outcome"])
+    by_judge = {judge: rows.drop(columns="judge") for judge, rows in judged.groupby("judge", sort=False)}
+    rows = []
+    for (judge_a, of_a), (judge_b, of_b) in combinations(by_judge.items(), 2):
+        both = of_a.merge(of_b, on=["policy_a", "policy_b", "situation_id"], suffixes=("_a", "_b"))
+        if len(both):
+            row = {"judge_a": judge_a, "judge_b": judge_b, "same_by_lot": _same_by_lot(both)}
+            rows.append(row | _compare(both, bootstrap, judge_a, judge_b))
+    return from_rows(rows, JUDGE_AGREEMENT)
 
 
-def _cells(of_a: Mapping[tuple[str, str, str], Outcome], of_b: Mapping[tuple[str, str, str], Outcome]) -> np.ndarray:
-    """A table of judge a's outcome × judge b's for each situation that both judged."""
-    import numpy as np
-
-    both = [key for key in of_a if key in of_b]
-    situations = {situation: row for row, situation in enumerate(sorted({key[0] for key in both}))}
-    cells = np.zeros((len(situations), 3, 3), dtype=int)
-    for key in both:
-        cells[situations[key[0]], PLACE[of_a[key]], PLACE[of_b[key]]] += 1
-    return cells
-
-
-def _same_by_lot(
-    of_a: Mapping[tuple[str, str, str], Outcome], of_b: Mapping[tuple[str, str, str], Outcome]
-) -> float | None:
-    """Wins of each policy by judge a times those by judge b, over the situations of the pair that both decide."""
-    tables: dict[tuple[str, str], Counter[tuple[Outcome, Outcome]]] = defaultdict(Counter)
-    for key in of_a:
-        if key in of_b and "tie" not in (of_a[key], of_b[key]):
-            tables[key[1:]][of_a[key], of_b[key]] += 1
-    decided = sum(table.total() for table in tables.values())
-    expected = 0.0
-    for table in tables.values():
-        wins_a, wins_b = table["a", "a"] + table["a", "b"], table["a", "a"] + table["b", "a"]
-        expected += (wins_a * wins_b + (table.total() - wins_a) * (table.total() - wins_b)) / table.total()
-    return expected / decided if decided else None
-
-
-def _compared(cells: np.ndarray, bootstrap: Bootstrap, judge_a: str, judge_b: str) -> dict[str, Any]:
-    import numpy as np
-
+def _compare(both: DataFrame, bootstrap: Bootstrap, judge_a: str, judge_b: str) -> dict[str, Any]:
+    """Return agreement, kappa and equal winners from the two judges' outcomes, as indices of `OUTCOMES`."""
+    situations, ids = pd.factorize(both["situation_id"])
+    cells = np.zeros((len(ids), 3, 3), dtype=int)  # situation × outcome of judge a × outcome of judge b
+    np.add.at(cells, (situations, both["outcome_a"], both["outcome_b"]), 1)
     same = np.trace(cells, axis1=1, axis2=2)
     agreement = clustered_share(same.tolist(), cells.sum(axis=(1, 2)).tolist(), bootstrap.confidence)
-    total = cells.sum(axis=0)
-    expected = float(total.sum(axis=1) @ total.sum(axis=0)) / total.sum() ** 2
-    kappa = kappa_low = kappa_high = None
-    if expected < 1:
-        kappa = float(_kappa(total[None])[0])
-        flat = cells.reshape(len(cells), -1)
-        totals = bootstrap.totals(flat, np.eye(9), 1 / 9, "kappa", judge_a, judge_b)
-        kappa_low, kappa_high = bootstrap.interval(_kappa(totals.reshape(-1, 3, 3)), kappa)
     decided = cells[:, :2, :2].sum(axis=(1, 2))
-    row = {
+    row: dict[str, Any] = {
         "n": agreement.n,
         "agreement": agreement.value,
         "low": agreement.low,
         "high": agreement.high,
-        "kappa": kappa,
-        "kappa_low": kappa_low,
-        "kappa_high": kappa_high,
         "decided": int(decided.sum()),
     }
-    if not decided.any():
-        return row | {"same_winner": None, "same_low": None, "same_high": None}
-    named = np.trace(cells[:, :2, :2], axis1=1, axis2=2)
-    winner = clustered_share(named.tolist(), decided.tolist(), bootstrap.confidence)
-    return row | {"same_winner": winner.value, "same_low": winner.low, "same_high": winner.high}
+    total = cells.sum(axis=0)
+    expected = float(total.sum(axis=1) @ total.sum(axis=0)) / total.sum() ** 2
+    if expected < 1:
+        row["kappa"] = float(_kappa(total[None])[0])
+        totals = bootstrap.totals(cells.reshape(len(cells), -1), np.eye(9), 1 / 9, "kappa", judge_a, judge_b)
+        row["kappa_low"], row["kappa_high"] = bootstrap.interval(_kappa(totals.reshape(-1, 3, 3)), row["kappa"])
+    if decided.any():
+        named = np.trace(cells[:, :2, :2], axis1=1, axis2=2)
+        winner = clustered_share(named.tolist(), decided.tolist(), bootstrap.confidence)
+        row |= {"same_winner": winner.value, "same_low": winner.low, "same_high": winner.high}
+    return row
 
 
 def _kappa(tables: np.ndarray) -> np.ndarray:
-    import numpy as np
-
+    """Return Cohen's kappa of each table of two judges' outcomes."""
     tables = tables / tables.sum(axis=(1, 2), keepdims=True)
     expected = np.einsum("ri,ri->r", tables.sum(axis=2), tables.sum(axis=1))
     return (np.trace(tables, axis1=1, axis2=2) - expected) / (1 - expected)
+
+
+def _same_by_lot(both: DataFrame) -> float | None:
+    """Return the share of equal winners expected by chance, from each judge's wins of each policy pair."""
+    tie = OUTCOMES.index("tie")
+    decided = both[(both["outcome_a"] != tie) & (both["outcome_b"] != tie)]
+    counts = decided.groupby(["policy_a", "policy_b"], sort=False).agg(
+        wins_a=("outcome_a", "sum"), wins_b=("outcome_b", "sum"), n=("outcome_a", "size")
+    )
+    expected = 0.0
+    for wins_a, wins_b, n in counts.itertuples(index=False):
+        expected += (wins_a * wins_b + (n - wins_a) * (n - wins_b)) / n
+    return expected / len(decided) if len(decided) else None

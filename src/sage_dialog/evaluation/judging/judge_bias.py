@@ -1,139 +1,120 @@
-"""What kind of judge each one is: by order, by place, by length, by kinship with what it judges."""
+"""Biases of judges: by order, position, length, and relation to what they judge."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
+import numpy as np
+import pandas as pd
+
 from sage_dialog.config import OutcomeRule
+from sage_dialog.core.tables import DataFrame, conform, from_rows, to_rows
 from sage_dialog.evaluation.bootstrap import Bootstrap
-from sage_dialog.evaluation.judging.length import words_of_both
-from sage_dialog.evaluation.judging.votes import Answers, JudgedPair, Outcome, both_orders, outcomes
-from sage_dialog.evaluation.statistics import clustered_share
+from sage_dialog.evaluation.judging.length import add_words
+from sage_dialog.evaluation.judging.votes import outcomes
+from sage_dialog.evaluation.statistics import clustered_shares
+from sage_dialog.schemas import JUDGE_CHECKS, SELF_PREFERENCE
 
 Relation = Literal["same model", "same base"]
 
-POINTS: dict[Outcome, float] = {"a": 0.0, "tie": 0.5, "b": 1.0}
 _CLOSENESS: dict[Relation | None, int] = {None: 0, "same base": 1, "same model": 2}
 
 
-def judge_checks(
-    votes: Iterable[Mapping[str, Any]], words: Mapping[str, Mapping[str, int]], confidence: float
-) -> list[dict[str, Any]]:
-    """Each judge over all its pairs, as rows of `schemas.JUDGE_CHECKS`; what there is nothing to count of has no row.
+def judge_checks(votes: DataFrame, words: DataFrame, confidence: float) -> DataFrame:
+    """Return shares of each judge over all its pairs, as a table of `schemas.JUDGE_CHECKS`.
 
-    order_flips: pairs of dialogues, both answers readable, on which the answer changes with the order. names_first:
-    answers that name a dialogue and name the one read first; even is one half. names_longer: wins on which both orders
-    agree that go to the dialogue with more words from the assistant; equal ones are left out. says_tie: readable
-    answers that name none. unreadable: of all answers. Intervals take situations as clusters. Of a judge that was
-    asked once, an answer is a win and nothing can flip; its order was drawn by lot, so that even is one half, too.
+    order_flips: pairs of dialogues, both votes readable, on which the vote changes with the order. names_first: votes
+    that name a dialogue and name the one read first; unbiased is one half. names_longer: wins on which both orders
+    agree that go to the dialogue with more words from the assistant; equal ones are left out. says_tie: readable votes
+    that name none. unreadable: of all votes. Intervals take situations as clusters. A person votes once on each pair,
+    in a random order: the vote is a win, nothing can flip, and unbiased is one half as well. A statistic without
+    observations has no row.
 
     Args:
-        votes: rows of `schemas.JUDGE_VOTES`.
-        words: by policy and situation; see `length.words_said`.
+        votes: a table of `schemas.JUDGE_VOTES`.
+        words: as returned by `length.count_words`.
         confidence: such as 0.95.
 
     Raises:
         ValueError: naming a situation that was judged and is not in the rollouts.
     """
-    counted: dict[tuple[str, str], dict[str, list[int]]] = {}
-    for pair, by_situation in both_orders(votes).items():
-        for situation, answers in by_situation.items():
-            of_a, of_b = words_of_both(words, pair, situation)
-            for statistic, (found, among) in _counts(answers, of_b - of_a).items():
-                clusters = counted.setdefault((pair.judge, statistic), defaultdict(lambda: [0, 0]))
-                clusters[situation][0] += found
-                clusters[situation][1] += among
-    rows = []
-    for (judge, statistic), clusters in counted.items():
-        if any(among for _, among in clusters.values()):
-            successes, sizes = zip(*clusters.values(), strict=True)
-            share = clustered_share(successes, sizes, confidence)
-            rows.append(
-                {
-                    "judge": judge,
-                    "statistic": statistic,
-                    "n": share.n,
-                    "value": share.value,
-                    "low": share.low,
-                    "high": share.high,
-                }
-            )
-    return rows
-
-
-def _counts(answers: Answers, longer: int) -> dict[str, tuple[int, int]]:
-    """(how many, among how many) of one pair of dialogues; `longer`: the words that b's has more than a's."""
-    readable = [answer for answer in answers.given if answer != "unreadable"]
-    first = (answers.ab == "a") + (answers.ba == "b")
-    second = (answers.ab == "b") + (answers.ba == "a")
-    won = answers.kind == "win" and longer != 0
-    return {
-        "order_flips": (answers.kind == "inconsistent", len(answers.given) == 2 and answers.kind != "unreadable"),
-        "names_first": (first, first + second),
-        "names_longer": (won and ("b" in answers) == (longer > 0), won),
-        "says_tie": (readable.count("tie"), len(readable)),
-        "unreadable": (len(answers.given) - len(readable), len(answers.given)),
+    judged = add_words(outcomes(votes), words)
+    kind, longer = judged["kind"], judged["words_b"] - judged["words_a"]
+    twice = judged["ab"].notna() & judged["ba"].notna()
+    vote, named = votes["vote"], votes["vote"].isin(["a", "b"])
+    counts = {  # statistic: (rows, successes, observations)
+        "order_flips": (judged, kind == "inconsistent", twice & (kind != "unreadable")),
+        "names_first": (votes, named & (votes["order"].str[0] == vote), named),
+        "names_longer": (judged, (judged["outcome"] == "b") == (longer > 0), (kind == "win") & (longer != 0)),
+        "says_tie": (votes, vote == "tie", vote != "unreadable"),
+        "unreadable": (votes, vote == "unreadable", vote.notna()),
     }
+    checks = pd.concat(
+        [
+            clustered_shares(
+                rows.assign(statistic=statistic, successes=(found & among).astype(int), size=among.astype(int)),
+                ["judge", "statistic"],
+                "situation_id",
+                confidence,
+            )
+            for statistic, (rows, found, among) in counts.items()
+        ]
+    )
+    judges = pd.Index(votes["judge"].unique())
+    return conform(checks.iloc[judges.get_indexer(checks["judge"]).argsort(kind="stable")], JUDGE_CHECKS)
 
 
 def self_preference(
-    votes: Iterable[Mapping[str, Any]],
-    policies: Iterable[Mapping[str, Any]],
-    bootstrap: Bootstrap,
-    rule: OutcomeRule = "agreement",
-) -> list[dict[str, Any]]:
-    """Whether a judge favours what is made from its own model: rows of `schemas.SELF_PREFERENCE`.
+    votes: DataFrame, policy_cards: DataFrame, bootstrap: Bootstrap, rule: OutcomeRule = "agreement"
+) -> DataFrame:
+    """Return whether a judge favours what is made from its own model, as a table of `schemas.SELF_PREFERENCE`.
 
     A judge's model is the first word of its name, such as "mistralai/Mixtral-8x7B-Instruct-v0.1" of
-    "mistralai/Mixtral-8x7B-Instruct-v0.1 judge 1a2b3c4d". A policy is the same model where its name, or as a base the
-    name of its base, is that one, and has the same base where only its base is; of paths the last part counts, in any
-    case. A pair has a row where one of its policies is closer to the judge than the other. A tie is half a win.
+    "mistralai/Mixtral-8x7B-Instruct-v0.1 judge 1a2b3c4d". A policy is the same model if its name, or as a base the
+    name of its base, is that one, and has the same base if only its base is; the last part of a path counts, in any
+    case. A pair has a row if one of its policies is closer to the judge than the other. A tie is half a win.
 
-    A judge that names its kin more often may be right. So it is compared with the judges to which neither policy is
-    closer, on the situations that any of them judged (some, such as people, judge only a few), with the mean of those
-    that did; the interval of the difference is a bootstrap over these.
-    Where there is no such judge, the difference is null: preference and quality cannot be told apart.
+    A judge that prefers its own kind may be right. It is therefore compared with the neutral judges, to which neither
+    policy is closer: with the mean of those that judged a situation, on the situations that at least one of them
+    judged. The interval of the difference is a bootstrap over these situations. Without a neutral judge the difference
+    is null: preference and quality cannot be separated.
 
     Args:
-        votes: rows of `schemas.JUDGE_VOTES`.
-        policies: rows of `schemas.POLICIES`.
-        bootstrap: how intervals are made.
+        votes: a table of `schemas.JUDGE_VOTES`.
+        policy_cards: a table of `schemas.POLICIES`.
+        bootstrap: makes the intervals.
         rule: see `votes.outcomes`.
 
     Raises:
-        ValueError: naming a policy that was judged and is not in the table.
+        ValueError: naming a policy that was judged and has no card.
     """
-    cards = {card["policy"]: card for card in policies}
-    judged: dict[tuple[str, str], dict[str, Mapping[str, Outcome]]] = {}
-    for pair, by_situation in outcomes(votes, rule).items():
-        judged.setdefault(pair[1:], {})[pair.judge] = by_situation
+    cards = {card["policy"]: card for card in to_rows(policy_cards)}
+    judged = outcomes(votes, rule)
+    judged["points"] = judged["outcome"].map({"a": 0.0, "tie": 0.5, "b": 1.0})
     rows = []
-    for (policy_a, policy_b), judges in judged.items():
-        for policy in (policy_a, policy_b):
+    for policies, of_pair in judged.groupby(["policy_a", "policy_b"], sort=False):
+        for policy in policies:
             if policy not in cards:
                 raise ValueError(
                     f"{policy} was judged, but the table `policy_cards` does not hold it; run both again: "
                     f"kedro run --pipelines evaluation"
                 )
-        relations = {judge: [_relation(judge, cards[policy]) for policy in (policy_a, policy_b)] for judge in judges}
-        neutral = [judge for judge, (to_a, to_b) in relations.items() if to_a == to_b]
+        points = {
+            judge: dict(zip(of_judge["situation_id"], of_judge["points"], strict=True))
+            for judge, of_judge in of_pair.groupby("judge", sort=False)
+        }
+        relations = {judge: [_relation(judge, cards[policy]) for policy in policies] for judge in points}
+        neutral = [points[judge] for judge, (to_a, to_b) in relations.items() if to_a == to_b]
         for judge, (to_a, to_b) in relations.items():
             if to_a == to_b:
                 continue
-            b_is_kin = _CLOSENESS[to_b] > _CLOSENESS[to_a]
-            rows.append(
-                {
-                    "judge": judge,
-                    "policy": policy_b if b_is_kin else policy_a,
-                    "relation": to_b if b_is_kin else to_a,
-                    "other_policy": policy_a if b_is_kin else policy_b,
-                    **_favour(JudgedPair(judge, policy_a, policy_b), judges, neutral, b_is_kin, bootstrap),
-                }
-            )
-    return rows
+            b_is_closer = _CLOSENESS[to_b] > _CLOSENESS[to_a]
+            other, policy = policies if b_is_closer else policies[::-1]
+            row = {"judge": judge, "policy": policy, "relation": to_b if b_is_closer else to_a, "other_policy": other}
+            rows.append(row | _preference(points[judge], neutral, b_is_closer, bootstrap, (judge, *policies)))
+    return from_rows(rows, SELF_PREFERENCE)
 
 
 def _relation(judge: str, card: Mapping[str, Any]) -> Relation | None:
@@ -147,42 +128,47 @@ def _last_part(name: str) -> str:
     return name.rstrip("/").rsplit("/", 1)[-1].lower()
 
 
-def _favour(
-    pair: JudgedPair,
-    judges: Mapping[str, Mapping[str, Outcome]],
-    neutral: Sequence[str],
-    b_is_kin: bool,
+def _preference(
+    own: Mapping[str, float],
+    neutral: Sequence[Mapping[str, float]],
+    b_is_closer: bool,
     bootstrap: Bootstrap,
+    item: tuple[str, ...],
 ) -> dict[str, Any]:
-    """What the judge gives its kin, what neutral judges give it, and the difference with its interval."""
-    import numpy as np
+    """Return the share of points from the judge and from neutral judges, and the difference with its interval.
 
-    def points(judge: str, situation: str) -> float:
-        of_b = POINTS[judges[judge][situation]]
-        return of_b if b_is_kin else 1 - of_b
+    Args:
+        own: the points of b by situation, from the judge.
+        neutral: the same from each neutral judge.
+        b_is_closer: whether b is the policy closer to the judge.
+        bootstrap: makes the interval.
+        item: seeds it.
+    """
 
-    common = [situation for situation in judges[pair.judge] if any(situation in judges[other] for other in neutral)]
+    def points(of_b: float) -> float:
+        return of_b if b_is_closer else 1 - of_b
+
+    common = [situation for situation in own if any(situation in judge for judge in neutral)]
     if not common:
-        own = [points(pair.judge, situation) for situation in judges[pair.judge]]
-        return {"n": len(own), "share": fmean(own)}
-    given = np.array(
+        return {"n": len(own), "share": fmean(map(points, own.values()))}
+    observed = np.array(
         [
             (
-                points(pair.judge, situation),
-                fmean(points(other, situation) for other in neutral if situation in judges[other]),
+                points(own[situation]),
+                fmean(points(judge[situation]) for judge in neutral if situation in judge),
                 1.0,
             )
             for situation in common
         ]
     )
-    own, others = given[:, :2].mean(axis=0).tolist()
-    totals = bootstrap.totals(given, np.array([[1, 0, 1], [0, 1, 1]]), 1 / 2, "self-preference", *pair)
-    low, high = bootstrap.interval((totals[:, 0] - totals[:, 1]) / totals[:, 2], own - others)
+    share, neutral_share = observed[:, :2].mean(axis=0).tolist()
+    totals = bootstrap.totals(observed, np.array([[1, 0, 1], [0, 1, 1]]), 1 / 2, "self-preference", *item)
+    low, high = bootstrap.interval((totals[:, 0] - totals[:, 1]) / totals[:, 2], share - neutral_share)
     return {
         "n": len(common),
-        "share": own,
-        "neutral_share": others,
-        "difference": own - others,
+        "share": share,
+        "neutral_share": neutral_share,
+        "difference": share - neutral_share,
         "low": low,
         "high": high,
     }

@@ -1,98 +1,94 @@
-"""What length has to do with winning: how much is said, and the win rate between dialogues of equal length."""
+"""Effect of length on winning: words of the replies, and the win rate between dialogues of equal length."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import expit
+from statsmodels.genmod.families import Binomial
+from statsmodels.genmod.generalized_linear_model import GLM
 
 from sage_dialog.config import OutcomeRule
-from sage_dialog.evaluation.judging.votes import JudgedPair, outcomes
-from sage_dialog.evaluation.rollouts import replies_by_dialogue
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
+from sage_dialog.core.tables import DataFrame, from_rows
+from sage_dialog.evaluation.judging.votes import PAIR, outcomes
+from sage_dialog.schemas import LENGTH_CONTROL
 
 
-def words_said(rollouts: Mapping[str, pa.Table]) -> dict[str, dict[str, int]]:
-    """By policy and situation, the words of all its replies in the dialogue, split at white space, blocks left out."""
-    return {
-        policy: {
-            situation: sum(len(reply.text.split()) for reply in replies)
-            for situation, replies in replies_by_dialogue(table).items()
-        }
-        for policy, table in rollouts.items()
-    }
+def count_words(rollouts: DataFrame) -> DataFrame:
+    """Return `policy`, `situation_id` and `words`: the words of all replies of a dialogue, without blocks.
+
+    Words are split at white space.
+    """
+    of_assistant = rollouts["role"] == "assistant"
+    words = [len(text.split()) if reply else 0 for text, reply in zip(rollouts["text"], of_assistant, strict=True)]
+    by_dialogue = rollouts[["policy", "situation_id"]].assign(words=words).groupby(["policy", "situation_id"])
+    return by_dialogue["words"].sum().reset_index()
 
 
-def words_of_both(words: Mapping[str, Mapping[str, int]], pair: JudgedPair, situation: str) -> tuple[int, int]:
-    """The words of policy_a and of policy_b in their dialogues on one situation.
+def add_words(judged: DataFrame, words: DataFrame) -> DataFrame:
+    """Return judged situations with the words of their dialogues as columns `words_a` and `words_b`.
+
+    Args:
+        judged: columns `judge`, `policy_a`, `policy_b`, `situation_id`.
+        words: as returned by `count_words`.
 
     Raises:
         ValueError: naming the policy whose rollouts do not hold a situation that was judged.
     """
-    for policy in (pair.policy_a, pair.policy_b):
-        if situation not in words.get(policy, {}):
-            raise ValueError(
-                f"situation {situation!r} of {pair} was judged, but the rollouts of {policy} do not hold it; "
-                f"run both again: kedro run --pipelines evaluation"
-            )
-    return words[pair.policy_a][situation], words[pair.policy_b][situation]
+    for side in ("a", "b"):
+        of_side = words.rename(columns={"policy": f"policy_{side}", "words": f"words_{side}"})
+        judged = judged.merge(of_side, how="left", on=[f"policy_{side}", "situation_id"])
+    missing = judged[judged[["words_a", "words_b"]].isna().any(axis=1)]
+    if len(missing):
+        row = missing.iloc[0]
+        policy = row["policy_a"] if np.isnan(row["words_a"]) else row["policy_b"]
+        raise ValueError(
+            f"situation {row['situation_id']!r} of {row['policy_a']} against {row['policy_b']} (judge {row['judge']}) "
+            f"was judged, but the rollouts of {policy} do not hold it; run both again: kedro run --pipelines evaluation"
+        )
+    return judged
 
 
-def length_control(
-    votes: Iterable[Mapping[str, Any]],
-    words: Mapping[str, Mapping[str, int]],
-    confidence: float,
-    rule: OutcomeRule = "agreement",
-) -> list[dict[str, Any]]:
-    """Each pair's win rate as it would be between dialogues of equal length: rows of `schemas.LENGTH_CONTROL`.
+def length_control(votes: DataFrame, words: DataFrame, confidence: float, rule: OutcomeRule = "agreement") -> DataFrame:
+    """Return each pair's win rate between dialogues of equal length, as a table of `schemas.LENGTH_CONTROL`.
 
-    The idea is that of length-controlled AlpacaEval (Dubois et al. 2024): let a logistic regression say how the
-    length difference and the policies each move the odds, then ask it about a difference of nothing. Here it is one
-    regression for each judge and pair, on the decided situations: log-odds that b wins = skill + slope * log2(words
-    of b / words of a), a word added to both so that silence has a length. The rate at equal length is the logistic of
-    the skill; `odds_by_doubling` is what a doubling of b's words multiplies its odds by.
+    As in length-controlled AlpacaEval (Dubois et al. 2024), a logistic regression estimates how the length difference
+    and the policies each move the odds, and predicts a difference of zero. There is one regression for each judge and
+    pair, on the decided situations: log-odds that b wins = skill + slope * log2(words of b / words of a), with one
+    word added to both so that an empty dialogue has a length. The rate at equal length is the logistic of the skill;
+    `odds_by_doubling` is the factor on b's odds when its words double.
 
     Half a win and half a loss are added to skill and to slope each (a log-F(1, 1) prior, Greenland and Mansournia
-    2015), so that both are finite where length alone decides. Intervals are Wald's on the log-odds. Where one policy
-    always says more, skill and length cannot be told apart: the interval then spans nearly everything.
+    2015), so that both are finite if length alone decides. Intervals are Wald's on the log-odds. If one policy always
+    writes more, skill and length cannot be separated, and the interval spans nearly everything.
 
     Args:
-        votes: rows of `schemas.JUDGE_VOTES`.
-        words: by policy and situation; see `words_said`.
+        votes: a table of `schemas.JUDGE_VOTES`.
+        words: as returned by `count_words`.
         confidence: such as 0.95.
         rule: see `votes.outcomes`.
     """
-    import numpy as np
-
     rows = []
-    for pair, by_situation in outcomes(votes, rule).items():
-        said = {situation: words_of_both(words, pair, situation) for situation in by_situation}
-        decided = [situation for situation, outcome in by_situation.items() if outcome != "tie"]
-        doublings = np.array([math.log2((of_b + 1) / (of_a + 1)) for of_a, of_b in map(said.__getitem__, decided)])
-        wins_b = np.array([by_situation[situation] == "b" for situation in decided], dtype=float)
-        row = {
-            **pair._asdict(),
+    for pair, judged in add_words(outcomes(votes, rule), words).groupby(PAIR, sort=False):
+        decided = judged[judged["outcome"] != "tie"]
+        lengths = zip(decided["words_a"], decided["words_b"], strict=True)
+        doublings = np.array([math.log2((of_b + 1) / (of_a + 1)) for of_a, of_b in lengths])
+        wins_b = (decided["outcome"] == "b").to_numpy(dtype=float)
+        row = dict(zip(PAIR, pair, strict=True)) | {
             "n": len(decided),
-            "words_a": fmean(of_a for of_a, _ in said.values()),
-            "words_b": fmean(of_b for _, of_b in said.values()),
+            "words_a": fmean(judged["words_a"]),
+            "words_b": fmean(judged["words_b"]),
         }
-        if decided:
+        if len(decided):
             row |= {"b_says_more": float((doublings > 0).mean()), "win_rate_b": float(wins_b.mean())}
             row |= _at_equal_length(doublings, wins_b, confidence)
         rows.append(row)
-    return rows
+    return from_rows(rows, LENGTH_CONTROL)
 
 
 def _at_equal_length(doublings: np.ndarray, wins_b: np.ndarray, confidence: float) -> dict[str, float]:
-    import numpy as np
-    from scipy.special import expit
-    from statsmodels.genmod.families import Binomial
-    from statsmodels.genmod.generalized_linear_model import GLM
-
     pseudo_counts = np.full((2, 2), 0.5)
     won_lost = np.concatenate([np.column_stack([wins_b, 1 - wins_b]), pseudo_counts])
     terms = np.concatenate([np.column_stack([np.ones_like(doublings), doublings]), np.eye(2)])

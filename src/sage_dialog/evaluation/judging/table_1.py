@@ -1,4 +1,4 @@
-"""The paper's Table 1 through this project's own code.
+"""The paper's Table 1 recomputed from its printed counts.
 
     python -m sage_dialog.evaluation.judging.table_1
 
@@ -7,92 +7,86 @@ prints the tables of docs/table_1.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
+from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.judging.power import sample_sizes
 from sage_dialog.evaluation.judging.ranking import ranking
-from sage_dialog.evaluation.judging.votes import ORDERS, JudgedPair, win_rates
+from sage_dialog.evaluation.judging.votes import ORDERS, win_rates
 from sage_dialog.evaluation.report.formatting import p_value, percent, thousands
+from sage_dialog.schemas import JUDGE_VOTES
 
 BOOTSTRAP = Bootstrap(confidence=0.95, replicates=4000, seed=0)
 TRUE_SHARES = (0.525, 0.55, 0.6)
+STAR, TWO_STARS = 1e-10, 1e-50
 
 
 class Printed(NamedTuple):
-    """A row of the table as it is printed, policies by their names here; `below` is the p-value its stars claim."""
+    """A printed row, with this project's names of policies; `below` is the p-value that its stars claim."""
 
-    pair: JudgedPair
+    judge: str
+    policy_a: str
+    policy_b: str
     wins_a: int
     ties: int
     wins_b: int
     below: float | None
 
 
-def _printed() -> Iterator[Printed]:
-    star, two_stars = 1e-10, 1e-50
-    pairs = (
-        ("sage_0", "sage_1"),
-        ("sage_1_plain", "sage_1"),
-        ("sage_1", "sage_2"),
-        ("sage_2", "sage_3"),
-        ("sage_3", "sage_dpo"),
-        ("sage_0", "sage_dpo"),
-    )
-    stars = (star, star, star, None, None, two_stars)
-    counts = {
-        "GPT-3.5": (
-            (688, 892, 964), (823, 852, 869), (690, 945, 859), (811, 911, 822), (768, 941, 835), (542, 899, 1103),
-        ),
-        "Mixtral": (
-            (617, 1105, 822), (684, 1043, 817), (619, 1086, 839), (720, 1076, 748), (753, 1063, 728), (473, 1184, 887),
-        ),
-    }  # fmt: skip
-    for judge, rows in counts.items():
-        for pair, row, below in zip(pairs, rows, stars, strict=True):
-            yield Printed(JudgedPair(judge, *pair), *row, below)
+PRINTED = (
+    Printed("GPT-3.5", "sage_0", "sage_1", 688, 892, 964, STAR),
+    Printed("GPT-3.5", "sage_1_plain", "sage_1", 823, 852, 869, STAR),
+    Printed("GPT-3.5", "sage_1", "sage_2", 690, 945, 859, STAR),
+    Printed("GPT-3.5", "sage_2", "sage_3", 811, 911, 822, None),
+    Printed("GPT-3.5", "sage_3", "sage_dpo", 768, 941, 835, None),
+    Printed("GPT-3.5", "sage_0", "sage_dpo", 542, 899, 1103, TWO_STARS),
+    Printed("Mixtral", "sage_0", "sage_1", 617, 1105, 822, STAR),
+    Printed("Mixtral", "sage_1_plain", "sage_1", 684, 1043, 817, STAR),
+    Printed("Mixtral", "sage_1", "sage_2", 619, 1086, 839, STAR),
+    Printed("Mixtral", "sage_2", "sage_3", 720, 1076, 748, None),
+    Printed("Mixtral", "sage_3", "sage_dpo", 753, 1063, 728, None),
+    Printed("Mixtral", "sage_0", "sage_dpo", 473, 1184, 887, TWO_STARS),
+)
 
 
-PRINTED = tuple(_printed())
+def printed_votes() -> DataFrame:
+    """Return votes that give the printed counts, as a table of `schemas.JUDGE_VOTES`.
 
-
-def printed_votes() -> list[dict[str, Any]]:
-    """Votes, as rows of `schemas.JUDGE_VOTES`, that give the printed counts.
-
-    Which situations a policy won is not printed, so each pair has situations of its own, and both orders say the same.
+    The paper does not print which situations a policy won; each pair has situations of its own, with equal votes in
+    both orders.
     """
-    votes = []
-    for row in PRINTED:
-        results = ["a"] * row.wins_a + ["tie"] * row.ties + ["b"] * row.wins_b
-        votes += [
-            {
-                **row.pair._asdict(),
-                "situation_id": f"{row.pair.policy_a}-{row.pair.policy_b}/{number}",
-                "order": order,
-                "vote": result,
-                "raw_response": None,
-            }
-            for number, result in enumerate(results)
-            for order in ORDERS
-        ]
-    return votes
+    rows = [
+        {
+            "judge": row.judge,
+            "policy_a": row.policy_a,
+            "policy_b": row.policy_b,
+            "situation_id": f"{row.policy_a}-{row.policy_b}/{number}",
+            "order": order,
+            "vote": vote,
+        }
+        for row in PRINTED
+        for number, vote in enumerate(["a"] * row.wins_a + ["tie"] * row.ties + ["b"] * row.wins_b)
+        for order in ORDERS
+    ]
+    return from_rows(rows, JUDGE_VOTES)
 
 
-def reproduce_table_1() -> list[dict[str, Any]]:
-    """The rows of `schemas.WIN_RATES` that the printed counts give, in the paper's order."""
+def reproduce_table_1() -> DataFrame:
+    """Return the table of `schemas.WIN_RATES` of the printed counts, in the paper's order."""
     return win_rates(printed_votes(), BOOTSTRAP)
 
 
 def tables() -> str:
-    """The three tables of docs/table_1.md, in Markdown: win rates, ranking, what so many situations can show."""
+    """Return the three tables of docs/table_1.md as Markdown: win rates, ranking, sample sizes."""
     rates = reproduce_table_1()
     return "\n\n".join([_win_rates(rates), _ranking(), _sample_sizes(rates)])
 
 
-def _win_rates(rates: Sequence[Mapping[str, Any]]) -> str:
+def _win_rates(rates: DataFrame) -> str:
     rows = []
-    for printed, row in zip(PRINTED, rates, strict=True):
+    for printed, row in zip(PRINTED, to_rows(rates), strict=True):
         claim, holds = "none", ""
         if printed.below:
             claim, holds = f"p < {printed.below:.0e}", "yes" if row["p_value"] < printed.below else "**no**"
@@ -115,26 +109,26 @@ def _ranking() -> str:
                 f"{row['score']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})",
                 *(row["best_rank"], row["worst_rank"]),
             )
-            for row in ranking(printed_votes(), BOOTSTRAP)
+            for row in to_rows(ranking(printed_votes(), BOOTSTRAP))
         ],
     )
 
 
-def _sample_sizes(rates: Sequence[Mapping[str, Any]]) -> str:
+def _sample_sizes(rates: DataFrame) -> str:
     return _markdown(
-        "judge, decided:, true share:, tested, shown by so many:, needed for 80 %:",
+        "judge, decided:, true share:, tested, power:, needed for 80 %:",
         [
             (
                 *(row["judge"], f"{percent(row['decided'])} of {thousands(row['n'])}", percent(row["true_share"], 1)),
                 *("alone" if row["pairs"] == 1 else "among six", percent(row["power"]), thousands(row["needed"])),
             )
-            for row in sample_sizes(rates, TRUE_SHARES, BOOTSTRAP.confidence, power=0.8)
+            for row in to_rows(sample_sizes(rates, TRUE_SHARES, BOOTSTRAP.confidence, power=0.8))
         ],
     )
 
 
 def _markdown(heading: str, rows: Iterable[Iterable[object]]) -> str:
-    """A table; columns whose heading ends in a colon are set to the right."""
+    """Return a Markdown table; columns whose heading ends in a colon are right-aligned."""
     names = heading.split(", ")
     lines = [[name.rstrip(":") for name in names], ["---:" if name.endswith(":") else "---" for name in names], *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

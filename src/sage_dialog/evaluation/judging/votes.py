@@ -1,215 +1,139 @@
-"""Judged pairs: every pair of dialogues is read in both orders (paper §3.6)."""
+"""Judged pairs: each pair of dialogues is read in both orders (paper §3.6)."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
 
 from sage_dialog.config import OutcomeRule
+from sage_dialog.core.tables import DataFrame, conform, from_rows
 from sage_dialog.evaluation.bootstrap import Bootstrap
-from sage_dialog.evaluation.rollouts import same_situations, whole_dialogues
+from sage_dialog.evaluation.rollouts import dialogues_by_policy, same_situations
 from sage_dialog.evaluation.statistics import holm, sign_test
 from sage_dialog.roles.protocols import Comparison, Judge
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-Outcome = Literal["a", "b", "tie"]
-Kind = Literal["win", "tie", "inconsistent", "unreadable"]
+from sage_dialog.schemas import JUDGE_VOTES, WIN_RATES
 
 ORDERS = ("ab", "ba")
+PAIR = ["judge", "policy_a", "policy_b"]
 PERSON = "human:"
-"""How the name of a judge begins that is a person: one who reads a pair of dialogues once, in an order drawn by lot."""
-_VOTE_OF = {
+"""Prefix of the judge names of people, who read each pair once, in a random order."""
+_VOTES = {
     "ab": {"first": "a", "second": "b", "tie": "tie", "unreadable": "unreadable"},
     "ba": {"first": "b", "second": "a", "tie": "tie", "unreadable": "unreadable"},
 }
 
 
-class JudgedPair(NamedTuple):
-    """Two policies as one judge compares them."""
-
-    judge: str
-    policy_a: str
-    policy_b: str
-
-    def __str__(self) -> str:
-        return f"{self.policy_a} against {self.policy_b} (judge {self.judge})"
-
-
-class Answers(NamedTuple):
-    """One judge's answers to one pair of dialogues: "a", "b", "tie" or "unreadable" in each order.
-
-    One of the two is None where the judge was asked once, as people are.
-    """
-
-    ab: str | None
-    ba: str | None
-
-    @property
-    def given(self) -> tuple[str, ...]:
-        """The one or two answers."""
-        return tuple(answer for answer in self if answer is not None)
-
-    @property
-    def kind(self) -> Kind:
-        """What the answers are together; a win is one that all of them name."""
-        if "unreadable" in self:
-            return "unreadable"
-        if len(set(self.given)) > 1:
-            return "inconsistent"
-        return "tie" if "tie" in self else "win"
-
-
-def _agreement(answers: Answers) -> Outcome:
-    return _named(answers.given[0] if answers.kind == "win" else "tie")
-
-
-def _half(answers: Answers) -> Outcome:
-    lead = answers.count("a") - answers.count("b")
-    return "a" if lead > 0 else "b" if lead < 0 else "tie"
-
-
-def _first_order(answers: Answers) -> Outcome:
-    return _named(answers.given[0])
-
-
-def _named(answer: str) -> Outcome:
-    return "a" if answer == "a" else "b" if answer == "b" else "tie"
-
-
-_RULES: dict[OutcomeRule, Callable[[Answers], Outcome]] = {
-    "agreement": _agreement,
-    "half": _half,
-    "first_order": _first_order,
-}
-
-
-def collect_votes(
-    rollouts: Mapping[str, pa.Table], pairs: Sequence[tuple[str, str]], judge: Judge
-) -> list[dict[str, Any]]:
-    """The judge's answer to every ordered pair, as rows of `schemas.JUDGE_VOTES`; unreadable ones are kept.
+def collect_votes(rollouts: DataFrame, pairs: Sequence[tuple[str, str]], judge: Judge) -> DataFrame:
+    """Return the judge's votes on all pairs in both orders, as a table of `schemas.JUDGE_VOTES`.
 
     Args:
-        rollouts: tables of `schemas.TRAJECTORIES` by policy, all on the same situations.
-        pairs: the policies compared, as (a, b).
-        judge: sees both dialogues as their speakers heard them, and no policy's name.
+        rollouts: a table of `schemas.ROLLOUTS`.
+        pairs: the compared policies, as (a, b).
+        judge: reads both dialogues without blocks and without the policies' names.
 
     Raises:
-        ValueError: naming a policy that is missing, or a situation that only one of a pair played.
+        ValueError: naming a policy that is missing, or a situation that only one policy of a pair played.
     """
-    from tqdm import tqdm
-
-    dialogues = {policy: whole_dialogues(table) for policy, table in rollouts.items()}
-    asked: list[dict[str, Any]] = []
+    dialogues = dialogues_by_policy(rollouts)
+    votes: list[dict[str, str | None]] = []
     comparisons: list[Comparison] = []
     for policy_a, policy_b in pairs:
-        for situation in same_situations(rollouts, policy_a, policy_b):
+        for situation in same_situations(dialogues, policy_a, policy_b):
             a, b = dialogues[policy_a][situation], dialogues[policy_b][situation]
             for order in ORDERS:
-                asked.append({"situation_id": situation, "policy_a": policy_a, "policy_b": policy_b, "order": order})
+                votes.append({"situation_id": situation, "policy_a": policy_a, "policy_b": policy_b, "order": order})
                 comparisons.append(Comparison(a, b) if order == "ab" else Comparison(b, a))
     verdicts = tqdm(judge.judge(comparisons), f"judging with {judge.name}", total=len(comparisons), unit="comparison")
-    return [
-        {**row, "judge": judge.name, "vote": _VOTE_OF[row["order"]][verdict.vote], "raw_response": verdict.raw_response}
-        for row, verdict in zip(asked, verdicts, strict=True)
-    ]
+    for vote, verdict in zip(votes, verdicts, strict=True):
+        vote["judge"] = judge.name
+        vote["vote"] = _VOTES[str(vote["order"])][verdict.vote]
+        vote["raw_response"] = verdict.raw_response
+    return from_rows(votes, JUDGE_VOTES)
 
 
-def both_orders(votes: Iterable[Mapping[str, Any]]) -> dict[JudgedPair, dict[str, Answers]]:
-    """By judge and pair, in order of appearance, the answers on every situation; a person's may be one.
-
-    Raises:
-        ValueError: naming a situation that was not judged exactly once in each order.
-    """
-    heard: dict[JudgedPair, dict[str, dict[str, str]]] = {}
-    for vote in votes:
-        pair = JudgedPair(vote["judge"], vote["policy_a"], vote["policy_b"])
-        both = heard.setdefault(pair, {}).setdefault(vote["situation_id"], {})
-        if vote["order"] in both:
-            raise ValueError(f"situation {vote['situation_id']!r} of {pair} was judged twice as {vote['order']}")
-        both[vote["order"]] = vote["vote"]
-    for pair, situations in heard.items():
-        if pair.judge.startswith(PERSON):
-            continue
-        for situation, both in situations.items():
-            if missing := set(ORDERS) - set(both):
-                raise ValueError(f"situation {situation!r} of {pair} was not judged in order {missing.pop()}")
-    return {
-        pair: {situation: Answers(both.get("ab"), both.get("ba")) for situation, both in situations.items()}
-        for pair, situations in heard.items()
-    }
-
-
-def outcomes(
-    votes: Iterable[Mapping[str, Any]], rule: OutcomeRule = "agreement"
-) -> dict[JudgedPair, dict[str, Outcome]]:
-    """By judge and pair, the outcome on every situation.
+def outcomes(votes: DataFrame, rule: OutcomeRule = "agreement") -> DataFrame:
+    """Return one row for each judge, pair and situation, pair by pair in order of appearance.
 
     Args:
-        votes: rows of `schemas.JUDGE_VOTES`.
-        rule: "agreement", the paper's: a policy wins where both orders name it. "half": each order counts half, and
-            the policy with more of it wins, so that one clear answer decides beside a tie or an unreadable one.
-            "first_order": the order ab alone, as if nobody had asked twice. All else is a tie. Under each of them the
-            one answer of a judge that was asked once is the outcome.
+        votes: a table of `schemas.JUDGE_VOTES`.
+        rule: "agreement", the paper's: a policy wins if both orders name it. "half": the policy that more orders name
+            wins. "first_order": order ab alone decides. All else is a tie. The single vote of a person is the outcome
+            under each rule.
+
+    Returns:
+        Columns `judge`, `policy_a`, `policy_b`, `situation_id`; the votes `ab` and `ba`, of which a person has one;
+        `kind`: "win" (all votes name one policy), "tie", "inconsistent" or "unreadable"; `outcome`: "a", "b" or "tie".
 
     Raises:
         ValueError: naming a situation that was not judged exactly once in each order.
     """
-    decide = _RULES[rule]
-    return {
-        pair: {situation: decide(answers) for situation, answers in by_situation.items()}
-        for pair, by_situation in both_orders(votes).items()
+    cell = [*PAIR, "situation_id"]
+    by_pair = votes[[*cell, "order", "vote"]].iloc[votes.groupby(PAIR, sort=False).ngroup().argsort(kind="stable")]
+    cells, places = by_pair.groupby(cell, sort=False).ngroup().to_numpy(), (by_pair["order"] == "ba").to_numpy(int)
+    if (repeated := pd.Series(2 * cells + places).duplicated()).any():
+        vote = by_pair[repeated.to_numpy()].iloc[0]
+        raise ValueError(f"{_describe(vote)} was judged twice as {vote['order']}")
+    judged = by_pair[cell].iloc[np.unique(cells, return_index=True)[1]].reset_index(drop=True)
+    answers = np.full((len(judged), 2), None, dtype=object)
+    answers[cells, places] = by_pair["vote"]
+    missing = pd.isna(answers)
+    if (invalid := missing.any(axis=1) & ~judged["judge"].str.startswith(PERSON).to_numpy(bool)).any():
+        order = ORDERS[missing[invalid][0].argmax()]
+        raise ValueError(f"{_describe(judged[invalid].iloc[0])} was not judged in order {order}")
+    ab, ba = np.where(missing, answers[:, ::-1], answers).T  # a person's single vote stands for both orders
+    unreadable = (ab == "unreadable") | (ba == "unreadable")
+    kind = np.select([unreadable, ab != ba, ab == "tie"], ["unreadable", "inconsistent", "tie"], "win")
+    if rule == "half":
+        lead = ((ab == "b").astype(int) + (ba == "b")) - ((ab == "a").astype(int) + (ba == "a"))
+        outcome = np.select([lead < 0, lead > 0], ["a", "b"], "tie")
+    else:
+        decided = kind == "win" if rule == "agreement" else ab != "unreadable"
+        outcome = np.where(decided, ab, "tie")
+    columns = {
+        order: pd.array(column, dtype=votes["vote"].dtype) for order, column in zip(ORDERS, answers.T, strict=True)
     }
+    return judged.assign(**columns, kind=kind, outcome=outcome)
 
 
-def win_rates(
-    votes: Iterable[Mapping[str, Any]], bootstrap: Bootstrap, rule: OutcomeRule = "agreement"
-) -> list[dict[str, Any]]:
-    """Rows of `schemas.WIN_RATES`, in the order in which pairs first appear.
+def win_rates(votes: DataFrame, bootstrap: Bootstrap, rule: OutcomeRule = "agreement") -> DataFrame:
+    """Return a table of `schemas.WIN_RATES`, in order of appearance.
 
     `win_rate_b` is b's share of the decided situations, its interval a bootstrap over situations. The p-value is that
     of the exact two-sided sign test on the decided, adjusted by Holm's method for all pairs of the same judge.
     """
-    rows = []
-    for pair, by_situation in both_orders(votes).items():
-        results = [_RULES[rule](answers) for answers in by_situation.values()]
-        kinds = Counter(answers.kind for answers in by_situation.values())
-        wins_a, wins_b = results.count("a"), results.count("b")
-        rate, low, high = _share_of_decided(results, bootstrap, pair)
-        rows.append(
-            {
-                **pair._asdict(),
-                "rule": rule,
-                "n": len(results),
-                "wins_a": wins_a,
-                "ties": results.count("tie"),
-                "wins_b": wins_b,
-                "both_say_tie": kinds["tie"],
-                "inconsistent": kinds["inconsistent"],
-                "unreadable": kinds["unreadable"],
-                "win_rate_b": rate,
-                "low": low,
-                "high": high,
-                "p_value": sign_test(wins_a, wins_b),
-            }
-        )
-    for judge in dict.fromkeys(row["judge"] for row in rows):
-        asked = [row for row in rows if row["judge"] == judge]
-        for row, adjusted in zip(asked, holm([row["p_value"] for row in asked]), strict=True):
-            row["p_adjusted"] = adjusted
-    return rows
+    judged = outcomes(votes, rule)
+    kind, outcome = judged["kind"], judged["outcome"]
+    counted = judged[PAIR].assign(
+        n=1,
+        wins_a=outcome == "a",
+        ties=outcome == "tie",
+        wins_b=outcome == "b",
+        both_say_tie=kind == "tie",
+        inconsistent=kind == "inconsistent",
+        unreadable=kind == "unreadable",
+    )
+    rates = counted.groupby(PAIR, sort=False, as_index=False).sum()
+    shares = [_share_of_decided(row, bootstrap) for row in rates.to_dict("records")]
+    rates[["win_rate_b", "low", "high"]] = pd.DataFrame(shares, columns=range(3), index=rates.index, dtype=float)
+    rates["p_value"] = [sign_test(*wins) for wins in zip(rates["wins_a"], rates["wins_b"], strict=True)]
+    rates["p_adjusted"] = rates.groupby("judge", sort=False)["p_value"].transform(holm)
+    return conform(rates.assign(rule=rule), WIN_RATES)
 
 
-def _share_of_decided(
-    results: Sequence[Outcome], bootstrap: Bootstrap, pair: JudgedPair
-) -> tuple[float, float, float] | tuple[None, None, None]:
-    import numpy as np
+def _describe(row: pd.Series) -> str:
+    return f"situation {row['situation_id']!r} of {row['policy_a']} against {row['policy_b']} (judge {row['judge']})"
 
-    wins = np.array([(result == "a", result == "b") for result in results], dtype=int)
-    if not wins.sum():
+
+def _share_of_decided(row: Mapping[str, Any], bootstrap: Bootstrap) -> tuple[float | None, float | None, float | None]:
+    """Return b's share of the decided situations and its interval; None if no situation was decided."""
+    decided = row["wins_a"] + row["wins_b"]
+    if not decided:
         return None, None, None
-    share = float(wins[:, 1].sum() / wins.sum())
-    totals = bootstrap.totals(wins, np.eye(2), 1 / 2, "win rate", *pair)
+    share = row["wins_b"] / decided
+    observed = np.repeat([[1, 0], [0, 0], [0, 1]], [row["wins_a"], row["ties"], row["wins_b"]], axis=0)
+    totals = bootstrap.totals(observed, np.eye(2), 1 / 2, "win rate", *(row[name] for name in PAIR))
     return share, *bootstrap.interval(totals[:, 1] / totals.sum(axis=1), share)

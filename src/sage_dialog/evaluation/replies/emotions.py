@@ -1,187 +1,164 @@
-"""How an agent reads the user's emotion, against the situation's label: word for word, by meaning, in k guesses."""
+"""Accuracy of the user emotion that an agent predicts, against the situation's label.
+
+Emotions are compared word for word, by the label that a word means, and among k guesses.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from sage_dialog.core.tables import DataFrame, conform, from_rows, to_rows
 from sage_dialog.evaluation.replies.emotion_labels import emotion_labels
-from sage_dialog.evaluation.rollouts import replies_by_dialogue
 from sage_dialog.evaluation.statistics import clustered_share, proportion_interval
 from sage_dialog.sac import normalize_label
+from sage_dialog.schemas import (
+    EMOTION_ACCURACY,
+    EMOTION_CONFUSION,
+    EMOTION_TOP_K,
+    MAPPED_EMOTIONS,
+    UNMAPPED_EMOTIONS,
+)
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-UNMAPPED, UNNAMED = "(unmapped)", "(none)"  # none of the 32 labels is written so
+UNMAPPED, UNNAMED = "(unmapped)", "(none)"  # not among the 32 labels
 TOP_KS = (1, 3, 5)
+READINGS = pa.schema(
+    [
+        ("policy", pa.string()),
+        ("situation_id", pa.string()),
+        ("exchange", pa.int32()),
+        ("label", pa.string()),
+        ("named", pa.string()),
+        ("mapped", pa.string()),
+    ]
+)
 
 
-def emotion_accuracy(
-    rollouts: Mapping[str, pa.Table], with_blocks: Sequence[str], situations: pa.Table, confidence: float
-) -> list[dict[str, Any]]:
-    """Predicted `u_emotion` against the situation's label, at every exchange, as rows of `schemas.EMOTION_ACCURACY`.
-
-    `n` counts the dialogues that reached the exchange; a reply whose blocks do not parse is wrong. `chance` is
-    one over the number of labels in `situations`: what guessing without looking gives. (The share of the most
-    common label is `majority_share`.) The interval is Wilson's; a dialogue gives an exchange one reply.
+def read_emotions(replies: DataFrame, situations: DataFrame) -> DataFrame:
+    """Return the emotion that each reply with blocks predicts, and the situation's label.
 
     Args:
-        rollouts: tables of `schemas.TRAJECTORIES` by policy.
-        with_blocks: the policies that write state and action; the others predict nothing and get no row.
+        replies: a table of `schemas.REPLIES`.
         situations: the table of `schemas.SITUATIONS`.
-        confidence: such as 0.95.
+
+    Returns:
+        Columns `policy`, `situation_id`, `exchange`, `label`; `named`, the emotion of the state block, null if there
+        is none or the blocks do not parse; `mapped`, the label which that means, null if it is in no list.
 
     Raises:
         ValueError: naming a played situation that `situations` does not hold.
     """
-    chance = 1 / len(set(_labels(situations).values()))
-    rows = []
-    for policy, read in read_emotions(rollouts, with_blocks, situations).items():
-        reached = Counter(reading.exchange for reading in read)
-        correct = Counter(reading.exchange for reading in read if reading.named == reading.label)
-        for exchange in sorted(reached):
-            low, high = proportion_interval(correct[exchange], reached[exchange], confidence)
-            rows.append(
-                {
-                    "policy": policy,
-                    "exchange": exchange,
-                    "n": reached[exchange],
-                    "correct": correct[exchange],
-                    "accuracy": correct[exchange] / reached[exchange],
-                    "low": low,
-                    "high": high,
-                    "chance": chance,
-                }
-            )
-    return rows
+    labels, mapping = _labels(situations), emotion_labels()
+    predicted = replies.loc[replies["blocks"], ["policy", "situation_id", "exchange", "u_emotion"]]
+    return from_rows(
+        (
+            {
+                **row,
+                "label": _label_of(labels, row["situation_id"], f"{row['policy']} played"),
+                "named": row["u_emotion"],
+                "mapped": mapping.label(row["u_emotion"]),
+            }
+            for row in to_rows(predicted)
+        ),
+        READINGS,
+    )
 
 
-def majority_share(situations: pa.Table, split: str) -> float:
-    """Share of the most common emotion among a split's situations: what always guessing that one gives.
+def emotion_accuracy(readings: DataFrame, situations: DataFrame, confidence: float) -> DataFrame:
+    """Return the accuracy of the predicted emotion at each exchange, as a table of `schemas.EMOTION_ACCURACY`.
+
+    `n` counts the dialogues that reached the exchange; a reply whose blocks do not parse is wrong. `chance` is one over
+    the number of labels in `situations`. The interval is Wilson's: a dialogue has one reply at an exchange.
+
+    Args:
+        readings: as returned by `read_emotions`.
+        situations: the table of `schemas.SITUATIONS`.
+        confidence: such as 0.95.
+    """
+    correct = readings.assign(correct=(readings["named"] == readings["label"]).fillna(False))
+    counts = correct.groupby(["policy", "exchange"], sort=False)["correct"].agg(n="size", correct="sum").reset_index()
+    counts = _by_exchange(counts).assign(chance=1 / len(set(_labels(situations).values())))
+    return conform(_add_share(counts, "accuracy", "correct", "n", confidence), EMOTION_ACCURACY)
+
+
+def majority_share(situations: DataFrame, split: str) -> float:
+    """Return the share of the most common emotion among a split's situations: the accuracy of always naming that one.
 
     Raises:
         ValueError: if the split holds no situation.
     """
-    emotions = [
-        emotion
-        for emotion, kept in zip(situations["emotion"].to_pylist(), situations["split"].to_pylist(), strict=True)
-        if kept == split
-    ]
-    if not emotions:
+    counts = situations.loc[situations["split"] == split, "emotion"].value_counts()
+    if not len(counts):
         raise ValueError(f"the table `situations` holds no {split} situation")
-    return Counter(emotions).most_common(1)[0][1] / len(emotions)
+    return float(counts.iloc[0] / counts.sum())
 
 
-class Reading(NamedTuple):
-    """One reply: the situation's label, the emotion that the state block names, and the label which that means."""
+def mapped_emotions(readings: DataFrame, confidence: float) -> DataFrame:
+    """Return the accuracy by meaning at each exchange, as a table of `schemas.MAPPED_EMOTIONS`.
 
-    situation: str
-    exchange: int
-    label: str
-    named: str | None
-    meant: str | None
-
-
-Readings = Mapping[str, Sequence[Reading]]
-"""By policy."""
-
-
-def read_emotions(rollouts: Mapping[str, pa.Table], with_blocks: Sequence[str], situations: pa.Table) -> Readings:
-    """Every reply's reading, dialogues by their ids. Arguments and errors are those of `emotion_accuracy`."""
-    labels, known = _labels(situations), emotion_labels()
-    return {policy: list(_of_policy(policy, rollouts[policy], labels, known.label)) for policy in with_blocks}
-
-
-def mapped_emotions(readings: Readings, confidence: float) -> list[dict[str, Any]]:
-    """What the free words mean by `emotion_labels`, against the label: rows of `schemas.MAPPED_EMOTIONS`.
-
-    `coverage` is the share of the replies that name an emotion whose word the lists hold; null where none names one.
-    `accuracy` is of all replies: one that names nothing, or a word outside the lists, is wrong. Intervals are Wilson's;
-    a dialogue gives an exchange one reply.
+    `coverage` is the share of the replies with an emotion whose word is in the lists of `emotion_labels`; null if none
+    has one. `accuracy` is of all replies: one without an emotion, or with a word outside the lists, is wrong.
+    Intervals are Wilson's: a dialogue has one reply at an exchange.
     """
-    version = emotion_labels().version
-    rows = []
-    for policy, read in readings.items():
-        for exchange in sorted({reading.exchange for reading in read}):
-            at = [reading for reading in read if reading.exchange == exchange]
-            named = sum(reading.named is not None for reading in at)
-            mapped = sum(reading.meant is not None for reading in at)
-            correct = sum(reading.meant == reading.label for reading in at)
-            covered = proportion_interval(mapped, named, confidence) if named else (None, None)
-            low, high = proportion_interval(correct, len(at), confidence)
-            rows.append(
-                {
-                    "policy": policy,
-                    "exchange": exchange,
-                    "mapping": version,
-                    "n": len(at),
-                    "named": named,
-                    "mapped": mapped,
-                    "coverage": mapped / named if named else None,
-                    "coverage_low": covered[0],
-                    "coverage_high": covered[1],
-                    "correct": correct,
-                    "accuracy": correct / len(at),
-                    "low": low,
-                    "high": high,
-                }
-            )
-    return rows
+    counted = readings.assign(
+        named=readings["named"].notna(),
+        mapped=readings["mapped"].notna(),
+        correct=(readings["mapped"] == readings["label"]).fillna(False),
+    )
+    counts = counted.groupby(["policy", "exchange"], sort=False).agg(
+        n=("named", "size"), named=("named", "sum"), mapped=("mapped", "sum"), correct=("correct", "sum")
+    )
+    counts = _by_exchange(counts.reset_index()).assign(mapping=emotion_labels().version)
+    coverage = _add_share(counts, "coverage", "mapped", "named", confidence)
+    coverage = coverage.rename(columns={"low": "coverage_low", "high": "coverage_high"})
+    return conform(_add_share(coverage, "accuracy", "correct", "n", confidence), MAPPED_EMOTIONS)
 
 
-def unmapped_emotions(readings: Readings) -> list[dict[str, Any]]:
-    """The words that `emotion_labels` does not hold, as rows of `schemas.UNMAPPED_EMOTIONS`, frequent ones first."""
-    rows = []
-    for policy, read in readings.items():
-        outside = Counter(reading.named for reading in read if reading.named and not reading.meant)
-        for emotion, count in sorted(outside.items(), key=lambda item: (-item[1], item[0])):
-            rows.append({"policy": policy, "emotion": emotion, "n": len(read), "count": count})
-    return rows
+def unmapped_emotions(readings: DataFrame) -> DataFrame:
+    """Return the words that are in no list, as a table of `schemas.UNMAPPED_EMOTIONS`, most frequent first."""
+    n = readings.groupby("policy", sort=False).size()
+    unmapped = readings[readings["named"].notna() & readings["mapped"].isna()]
+    counts = unmapped.groupby(["policy", "named"]).size().rename("count").reset_index()
+    counts = counts.assign(n=counts["policy"].map(n), place=counts["policy"].map(_places(n.index)))
+    counts = counts.sort_values(["place", "count", "named"], ascending=[True, False, True])
+    return conform(counts.rename(columns={"named": "emotion"}), UNMAPPED_EMOTIONS)
 
 
-def emotion_confusion(readings: Readings, confidence: float) -> list[dict[str, Any]]:
-    """What is read where the label says what, at the first exchange: rows of `schemas.EMOTION_CONFUSION`.
+def emotion_confusion(readings: DataFrame, confidence: float) -> DataFrame:
+    """Return how often each label is read as what at the first exchange, as a table of `schemas.EMOTION_CONFUSION`.
 
-    Only there, because the label describes the situation; what the user feels later may be something else. `predicted`
-    is a label, `UNMAPPED` where the word is in no list, `UNNAMED` where there is none. Labels come in the order of the
-    lists, those of like meaning together; intervals are Wilson's, one reply a situation.
+    The label describes the situation; what the user feels at later exchanges may differ. `predicted` is a label,
+    `UNMAPPED` if the word is in no list, `UNNAMED` if there is none. Labels come in the order of the lists, those of
+    similar meaning together. Intervals are Wilson's, one reply a situation.
     """
-    order = (*emotion_labels().labels, UNMAPPED, UNNAMED)
-    rows = []
-    for policy, read in readings.items():
-        cells = Counter((reading.label, _predicted(reading)) for reading in read if reading.exchange == 1)
-        labelled = Counter(reading.label for reading in read if reading.exchange == 1)
-        places = {name: place for place, name in enumerate(dict.fromkeys((*order, *sorted(labelled))))}
-        for (label, predicted), count in sorted(cells.items(), key=lambda cell: [places[name] for name in cell[0]]):
-            low, high = proportion_interval(count, labelled[label], confidence)
-            rows.append(
-                {
-                    "policy": policy,
-                    "label": label,
-                    "predicted": predicted,
-                    "n": labelled[label],
-                    "count": count,
-                    "share": count / labelled[label],
-                    "low": low,
-                    "high": high,
-                }
-            )
-    return rows
+    first = readings[readings["exchange"] == 1]
+    predicted = first["mapped"].where(first["mapped"].notna(), np.where(first["named"].isna(), UNNAMED, UNMAPPED))
+    cells = first.assign(predicted=predicted).groupby(["policy", "label", "predicted"]).size()
+    cells = cells.rename("count").reset_index()
+    n = first.groupby(["policy", "label"]).size().rename("n").reset_index()
+    order = _places(dict.fromkeys((*emotion_labels().labels, UNMAPPED, UNNAMED, *sorted(set(first["label"])))))
+    policies = _places(first["policy"].unique())
+    cells = cells.merge(n, on=["policy", "label"]).sort_values(
+        ["policy", "label", "predicted"], key=lambda column: column.map(policies if column.name == "policy" else order)
+    )
+    return conform(_add_share(cells, "share", "count", "n", confidence), EMOTION_CONFUSION)
 
 
-def emotion_top_k(candidates: Mapping[str, pa.Table], situations: pa.Table, confidence: float) -> list[dict[str, Any]]:
-    """Whether the label is among the k emotions a policy names most often, as rows of `schemas.EMOTION_TOP_K`.
+def emotion_top_k(candidates: Mapping[str, DataFrame], situations: DataFrame, confidence: float) -> DataFrame:
+    """Return how often the label is among the k emotions that a policy names most, as `schemas.EMOTION_TOP_K`.
 
-    A policy writes one emotion a reply and no scores beside it, so its guesses are counted over samples: the candidates
+    A policy writes one emotion a reply, without scores. Its guesses are therefore counted over samples: the candidates
     that the search drew for the first reply to each situation, all from the same prompt. Emotions are ranked by how
-    many candidates name them, as the labels they mean; a word outside the lists holds a place of its own and is wrong,
-    a candidate that names nothing holds none. Of emotions named equally often each is as likely to come first, so a
-    tie at rank k counts as the share of orders that are right. The interval takes situations as drawn.
+    many candidates name them, as the labels they mean; a word outside the lists takes a rank of its own and is wrong,
+    a candidate that names nothing takes none. Emotions named equally often are in random order, so a tie at rank k
+    counts as the share of orders that are right. The interval takes situations as drawn.
 
-    These are situations of the search. The ones that an earlier iteration searched, which the policy was trained on,
-    stand in rows of their own.
+    These are situations of the search. Those that an earlier iteration searched, and the policy was trained on, have
+    rows of their own.
 
     Args:
         candidates: tables of `schemas.CANDIDATES` by the policy that they were drawn from, in the order of iterations.
@@ -191,47 +168,42 @@ def emotion_top_k(candidates: Mapping[str, pa.Table], situations: pa.Table, conf
     Raises:
         ValueError: naming a searched situation that `situations` does not hold.
     """
-    labels, known = _labels(situations), emotion_labels()
+    labels, mapping = _labels(situations), emotion_labels()
     rows = []
-    before: set[str] = set()
+    trained_on: set[str] = set()
     for policy, table in candidates.items():
-        drawn: dict[str, list[str | None]] = {}
-        for row in table.select(["situation_id", "turn", "u_emotion"]).to_pylist():
-            if row["turn"] == 1:
-                drawn.setdefault(row["situation_id"], []).append(row["u_emotion"])
+        first = table.loc[table["turn"] == 1, ["situation_id", "u_emotion"]]
+        guesses = {
+            situation: Counter(mapping.label(emotion) or f"unmapped {emotion}" for emotion in named.dropna() if emotion)
+            for situation, named in first.groupby("situation_id")["u_emotion"]
+        }
+        drawn = first.groupby("situation_id").size()
         for searched_before in (False, True):
-            asked = {situation: named for situation, named in drawn.items() if (situation in before) is searched_before}
-            guesses = [
-                (
-                    _label_of(labels, situation, f"{policy} searched"),
-                    Counter(known.label(emotion) or f"unmapped {emotion}" for emotion in emotions if emotion),
-                )
-                for situation, emotions in sorted(asked.items())
-            ]
-            for k in TOP_KS if guesses else ():
-                share = clustered_share(
-                    [_within(named, label, k) for label, named in guesses], [1] * len(guesses), confidence
-                )
+            asked = [situation for situation in guesses if (situation in trained_on) is searched_before]
+            label_of = {situation: _label_of(labels, situation, f"{policy} searched") for situation in asked}
+            for k in TOP_KS if asked else ():
+                right = [_share_of_orders(guesses[situation], label, k) for situation, label in label_of.items()]
+                share = clustered_share(right, [1] * len(asked), confidence)
                 rows.append(
                     {
                         "policy": policy,
                         "searched_before": searched_before,
                         "k": k,
                         "n": share.n,
-                        "candidates": sum(map(len, asked.values())) / share.n,
-                        "emotions": sum(len(named) for _, named in guesses) / share.n,
+                        "candidates": int(drawn[asked].sum()) / share.n,
+                        "emotions": sum(len(guesses[situation]) for situation in asked) / share.n,
                         "accuracy": share.value,
                         "low": share.low,
                         "high": share.high,
                         "chance": min(1.0, k / len(set(labels.values()))),
                     }
                 )
-        before |= set(drawn)
-    return rows
+        trained_on |= set(guesses)
+    return from_rows(rows, EMOTION_TOP_K)
 
 
-def _within(guesses: Counter[str], label: str, k: int) -> float:
-    """The share of orders, of those that go by count, in which the label is among the first k."""
+def _share_of_orders(guesses: Counter[str], label: str, k: int) -> float:
+    """Return the share of the orders by count in which the label is among the first k."""
     if not guesses[label]:
         return 0.0
     before = sum(count > guesses[label] for count in guesses.values())
@@ -239,27 +211,34 @@ def _within(guesses: Counter[str], label: str, k: int) -> float:
     return min(1.0, max(0.0, (k - before) / tied))
 
 
-def _of_policy(
-    policy: str, rollouts: pa.Table, labels: Mapping[str, str], meaning: Callable[[str | None], str | None]
-) -> Iterator[Reading]:
-    for situation, replies in replies_by_dialogue(rollouts).items():
-        label = _label_of(labels, situation, f"{policy} played")
-        for reply in replies:
-            named = reply.chain.state.emotion if reply.chain else None
-            yield Reading(situation, reply.exchange, label, named, meaning(named))
+def _labels(situations: DataFrame) -> dict[str, str]:
+    """Return the label of each situation, as blocks write labels."""
+    pairs = zip(situations["situation_id"], situations["emotion"], strict=True)
+    return {situation: normalize_label(emotion) or emotion for situation, emotion in pairs}
 
 
-def _predicted(reading: Reading) -> str:
-    return reading.meant or (UNMAPPED if reading.named else UNNAMED)
-
-
-def _labels(situations: pa.Table) -> dict[str, str]:
-    """The label of each situation, as blocks write labels."""
-    ids, emotions = situations["situation_id"].to_pylist(), situations["emotion"].to_pylist()
-    return {situation: normalize_label(emotion) or emotion for situation, emotion in zip(ids, emotions, strict=True)}
-
-
-def _label_of(labels: Mapping[str, str], situation: str, who: str) -> str:
+def _label_of(labels: Mapping[str, str], situation: str, where: str) -> str:
     if situation not in labels:
-        raise ValueError(f"{who} situation {situation!r}, which the table `situations` does not hold")
+        raise ValueError(f"{where} situation {situation!r}, which the table `situations` does not hold")
     return labels[situation]
+
+
+def _places(names: Mapping[str, object] | pd.Index) -> dict[str, int]:
+    return {name: place for place, name in enumerate(names)}
+
+
+def _by_exchange(counts: DataFrame) -> DataFrame:
+    """Return rows by policy, in order of appearance, and by exchange, sorted."""
+    place = counts["policy"].map(_places(counts["policy"].unique()))
+    return counts.assign(place=place).sort_values(["place", "exchange"]).drop(columns="place")
+
+
+def _add_share(counts: DataFrame, name: str, successes: str, n: str, confidence: float) -> DataFrame:
+    """Return counts with the column `name`, the share of successes, and its Wilson interval `low` and `high`."""
+    pairs = list(zip(counts[successes].tolist(), counts[n].tolist(), strict=True))
+    intervals = [proportion_interval(*pair, confidence) if pair[1] else (None, None) for pair in pairs]
+    return counts.assign(
+        **{name: [hits / size if size else None for hits, size in pairs]},
+        low=[low for low, _ in intervals],
+        high=[high for _, high in intervals],
+    )

@@ -1,183 +1,163 @@
-"""What the agent's replies look like: their actions, lengths, questions, repetitions (paper §4, Figure 3)."""
+"""Actions, lengths and questions of the agents' replies (paper §4, Figure 3)."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping
 
-from sage_dialog.evaluation.rollouts import Reply, replies_by_dialogue
+import pandas as pd
+
+from sage_dialog.core.tables import DataFrame, from_rows
+from sage_dialog.evaluation.rollouts import with_parsed_blocks
 from sage_dialog.evaluation.statistics import Estimate, clustered_mean, clustered_share, counted_share
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from sage_dialog.schemas import ACTION_DISTRIBUTION, ACTION_TRANSITIONS, REPLY_STATISTICS
 
 MOST_VALUES = 10
 OPENING_WORDS = 3
 NO_LABEL = "null"
+ACTION_FIELDS = ("a_motivation", "a_emotion")
 _QUESTION = re.compile(r"\?[?!]*")
 
-ACTION_FIELDS: dict[str, Callable[[Reply], str | None]] = {
-    "a_motivation": lambda reply: reply.chain.action.motivation if reply.chain else None,
-    "a_emotion": lambda reply: reply.chain.action.emotion if reply.chain else None,
-}
+Group = tuple[Hashable, ...]
 
 
-def action_distribution(
-    rollouts: Mapping[str, pa.Table], with_blocks: Sequence[str], confidence: float
-) -> list[dict[str, Any]]:
-    """How often a policy means to do and feel what, as rows of `schemas.ACTION_DISTRIBUTION`, frequent values first.
+def action_distribution(replies: DataFrame, confidence: float) -> DataFrame:
+    """Return how often each policy means to do and feel what, as a table of `schemas.ACTION_DISTRIBUTION`.
 
-    Shares are of the replies whose blocks parse; an empty label counts as "null". A policy without a reply
-    that parses has no row. Intervals take dialogues as clusters.
+    Shares are of the replies whose blocks parse; an empty label counts as "null". Frequent values come first. A policy
+    without a reply that parses has no row. Intervals take dialogues as clusters.
     """
+    parsed = with_parsed_blocks(replies)
     rows = []
-    for policy in with_blocks:
-        dialogues = replies_by_dialogue(rollouts[policy]).values()
-        for name, label in ACTION_FIELDS.items():
-            labels = _Labels()
-            for replies in dialogues:
-                labels.add(Counter(label(reply) or NO_LABEL for reply in replies if reply.chain))
-            rows += [
-                {
-                    "policy": policy,
-                    "field": name,
-                    "value": value,
-                    "n": share.n,
-                    "count": count,
-                    "share": share.value,
-                    "low": share.low,
-                    "high": share.high,
-                }
-                for value, count, share in labels.shares(confidence)
-            ]
-    return rows
+    for policy, of_policy in parsed.groupby("policy", sort=False):
+        for field in ACTION_FIELDS:
+            labels = of_policy[["situation_id"]].assign(label=of_policy[field].fillna(NO_LABEL))
+            for value, count, share in _label_shares(labels, confidence)[()]:
+                place = {"policy": policy, "field": field, "value": value, "count": count}
+                rows.append(place | _columns(share, "share"))
+    return from_rows(rows, ACTION_DISTRIBUTION)
 
 
-def action_transitions(
-    rollouts: Mapping[str, pa.Table], with_blocks: Sequence[str], confidence: float
-) -> list[dict[str, Any]]:
-    """What a policy means to do next after what, as rows of `schemas.ACTION_TRANSITIONS`, frequent ones first.
+def action_transitions(replies: DataFrame, confidence: float) -> DataFrame:
+    """Return what each policy means to do after what, as a table of `schemas.ACTION_TRANSITIONS`.
 
     A step goes from one reply of a dialogue to the next; both have blocks that parse. `share` is of the steps from
-    `before`, with dialogues as clusters. `expected` is the share of `after` among all steps: what it would be if the
-    reply before made no difference. In place of a reply before the first one stands null; `expected` is null there.
-    Between the ten most frequent labels a step that was never made has its row, with a count of 0.
+    `before`, with dialogues as clusters. `expected` is the share of `after` among all steps: the share if the reply
+    before made no difference. Both `before` and `expected` are null for the first reply. Between the ten most frequent
+    labels a step that was never made has its row, with a count of 0. Frequent steps come first.
     """
     rows = []
-    for policy in with_blocks:
-        dialogues = replies_by_dialogue(rollouts[policy]).values()
-        for name, label in ACTION_FIELDS.items():
-            steps: dict[str | None, _Labels] = {}
-            moves: Counter[str] = Counter()
-            for replies in dialogues:
-                taken: dict[str | None, Counter[str]] = {}
-                for before, after in _steps(replies, label):
-                    taken.setdefault(before, Counter())[after] += 1
-                for before, labels in taken.items():
-                    steps.setdefault(before, _Labels()).add(labels)
-                    moves.update(labels if before is not None else {})
-            befores = sorted(
-                steps, key=lambda before: (before is not None, -steps[before].totals.total(), before or "")
-            )
-            often = frequent(moves)
-            rows += [
-                {
-                    "policy": policy,
-                    "field": name,
-                    "before": before,
-                    "after": after,
-                    "n": share.n,
-                    "count": count,
-                    "share": share.value,
-                    "low": share.low,
-                    "high": share.high,
-                    "expected": None if before is None else moves[after] / moves.total(),
-                }
-                for before in befores
-                for after, count, share in steps[before].shares(confidence, often if before in often else ())
-            ]
-    return rows
+    for policy, of_policy in replies[replies["blocks"]].groupby("policy", sort=False):
+        for field in ACTION_FIELDS:
+            steps = _steps(of_policy, field)
+            moves = Counter(steps.loc[steps["before"] != "", "label"])
+            totals = Counter(steps["before"])
+            most = frequent(moves)
+            shares = _label_shares(steps, confidence, by=["before"], also={(before,): most for before in most})
+            for before in sorted(totals, key=lambda before: (before != "", -totals[before], before)):
+                for after, count, share in shares[before,]:
+                    place = {"policy": policy, "field": field, "before": before or None, "after": after, "count": count}
+                    expected = moves[after] / moves.total() if before else None
+                    rows.append(place | _columns(share, "share") | {"expected": expected})
+    return from_rows(rows, ACTION_TRANSITIONS)
+
+
+def _steps(replies: DataFrame, field: str) -> DataFrame:
+    """Return the steps of one policy as columns `situation_id`, `before` ("" for the first reply) and `label`."""
+    parsed = replies["invalid_reason"].isna()
+    labels = replies[field].fillna(NO_LABEL)
+    before = labels.shift().where(replies["exchange"] > 1, "")
+    follows = (replies["exchange"] == 1) | parsed.shift(fill_value=False)
+    return replies[["situation_id"]].assign(before=before, label=labels)[parsed & follows]
 
 
 def frequent(shares: Mapping[str, float]) -> list[str]:
-    """The ten labels of the largest shares or counts, in that order."""
+    """Return the ten labels of the largest shares or counts, largest first."""
     return sorted(shares, key=lambda label: (-shares[label], label))[:MOST_VALUES]
 
 
-class _Labels:
-    """Labels counted over dialogues. Of a label only the dialogues that hold it are looked at: there may be many."""
+def _label_shares(
+    labels: DataFrame, confidence: float, by: list[str] | None = None, also: Mapping[Group, list[str]] | None = None
+) -> dict[Group, list[tuple[str, int, Estimate]]]:
+    """Return each label of a group with its count and share, frequent ones first; dialogues are clusters.
 
-    def __init__(self) -> None:
-        self.totals: Counter[str] = Counter()
-        self._sizes: Counter[int] = Counter()  # how many dialogues have so many labels
-        self._holding: dict[str, Counter[tuple[float, int]]] = {}  # (times this label, labels) of dialogues
+    There may be many labels. Dialogues without a label are counted by their size alone, not looked at for each label.
 
-    def add(self, labels: Counter[str]) -> None:
-        """Count one dialogue's."""
-        size = labels.total()
-        self.totals.update(labels)
-        self._sizes[size] += 1
-        for label, count in labels.items():
-            self._holding.setdefault(label, Counter())[count, size] += 1
-
-    def shares(self, confidence: float, asked: Collection[str] = ()) -> Iterator[tuple[str, int, Estimate]]:
-        """Each label, and each of `asked`, with its count and share, frequent ones first; dialogues are clusters."""
-        totals = dict.fromkeys(asked, 0) | self.totals
-        for label, count in sorted(totals.items(), key=lambda item: (-item[1], item[0])):
-            clusters: Counter[tuple[float, int]] = Counter({(0, size): found for size, found in self._sizes.items()})
-            for (times, size), found in self._holding.get(label, {}).items():
-                clusters[times, size] += found
-                clusters[0, size] -= found
-            yield label, count, counted_share(+clusters, confidence)
+    Args:
+        labels: columns `situation_id`, `label` and those of `by`.
+        confidence: such as 0.95.
+        by: columns that define a group; without it all rows are one.
+        also: labels that have an entry in a group even if they never occur.
+    """
+    counts = labels.groupby([*(by or []), "situation_id", "label"], sort=False).size()
+    dialogues: dict[Group, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
+    for (*group, situation, label), count in zip(counts.index.tolist(), counts.tolist(), strict=True):
+        dialogues[tuple(group)][situation][label] = count
+    return {
+        group: _shares_of_group(of_group.values(), confidence, (also or {}).get(group, ()))
+        for group, of_group in dialogues.items()
+    }
 
 
-def _steps(replies: Sequence[Reply], label: Callable[[Reply], str | None]) -> Iterator[tuple[str | None, str]]:
-    """(label before, label) of every reply that has blocks, and blocks before it; (None, label) of the first one."""
-    for place, reply in enumerate(replies):
-        if reply.chain and (place == 0 or replies[place - 1].chain):
-            yield (label(replies[place - 1]) or NO_LABEL) if place else None, label(reply) or NO_LABEL
+def _shares_of_group(
+    dialogues: Iterable[Mapping[str, int]], confidence: float, also: Iterable[str]
+) -> list[tuple[str, int, Estimate]]:
+    totals: Counter[str] = Counter(dict.fromkeys(also, 0))
+    sizes: Counter[int] = Counter()
+    with_label: dict[str, Counter[tuple[float, int]]] = defaultdict(Counter)  # (count of the label, size) of dialogues
+    for counts in dialogues:
+        size = sum(counts.values())
+        sizes[size] += 1
+        for label, count in counts.items():
+            totals[label] += count
+            with_label[label][count, size] += 1
+    shares = []
+    for label, total in sorted(totals.items(), key=lambda item: (-item[1], item[0])):
+        clusters: Counter[tuple[float, int]] = Counter({(0, size): number for size, number in sizes.items()})
+        for (times, size), number in with_label[label].items():
+            clusters[times, size] += number
+            clusters[0, size] -= number
+        shares.append((label, total, counted_share(+clusters, confidence)))
+    return shares
 
 
-def reply_statistics(rollouts: Mapping[str, pa.Table], confidence: float) -> list[dict[str, Any]]:
-    """Rows of `schemas.REPLY_STATISTICS`. A statistic with nothing to count (no reply anywhere) has no row.
+def reply_statistics(rollouts: DataFrame, replies: DataFrame, confidence: float) -> DataFrame:
+    """Return lengths and questions of the replies, as a table of `schemas.REPLY_STATISTICS`.
 
     mean_words: words of a reply, split at white space. question_share: replies that end in a question mark.
-    questions_per_reply: question marks in a reply, wherever they stand; several in a row ("???", "?!") are one.
-    replies_per_dialogue: how far dialogues go. Intervals take dialogues as clusters. What is wrong with replies is
-    counted in `failures`.
+    questions_per_reply: question marks in a reply, anywhere; several in a row ("???", "?!") are one.
+    replies_per_dialogue: length of the dialogues. Intervals take dialogues as clusters. A policy without any reply has
+    only the last one.
     """
+    counts = ["replies", "words", "questions", "asks"]
+    measured = [(1, len(text.split()), len(_QUESTION.findall(text)), _asks(text)) for text in replies["text"]]
+    counted = replies[["policy", "situation_id"]].join(pd.DataFrame(measured, replies.index, counts))
+    dialogues = rollouts[["policy", "situation_id"]].drop_duplicates()
+    sums = dialogues.merge(counted.groupby(["policy", "situation_id"], as_index=False).sum(), how="left")
     rows = []
-    for policy in rollouts:
-        dialogues = list(replies_by_dialogue(rollouts[policy]).values())
-        sizes = [len(replies) for replies in dialogues]
-        estimates = {"replies_per_dialogue": clustered_mean(sizes, [1] * len(sizes), confidence)} if sizes else {}
+    for policy, of_policy in sums.groupby("policy", sort=False):
+        sizes, words, questions, asks = of_policy[counts].fillna(0).astype(int).to_numpy().T.tolist()
+        estimates = {"replies_per_dialogue": clustered_mean(sizes, [1] * len(sizes), confidence)}
         if any(sizes):
-            lengths = [sum(len(reply.text.split()) for reply in replies) for replies in dialogues]
-            estimates["mean_words"] = clustered_mean(lengths, sizes, confidence)
-            asked = [sum(len(_QUESTION.findall(reply.text)) for reply in replies) for replies in dialogues]
-            estimates["questions_per_reply"] = clustered_mean(asked, sizes, confidence)
-            asking = [sum(map(_asks, replies)) for replies in dialogues]
-            estimates["question_share"] = clustered_share(asking, sizes, confidence)
+            estimates["mean_words"] = clustered_mean(words, sizes, confidence)
+            estimates["questions_per_reply"] = clustered_mean(questions, sizes, confidence)
+            estimates["question_share"] = clustered_share(asks, sizes, confidence)
         rows += [
-            {
-                "policy": policy,
-                "statistic": statistic,
-                "n": estimate.n,
-                "value": estimate.value,
-                "low": estimate.low,
-                "high": estimate.high,
-            }
+            {"policy": policy, "statistic": statistic} | _columns(estimate, "value")
             for statistic, estimate in estimates.items()
         ]
-    return rows
+    return from_rows(rows, REPLY_STATISTICS)
 
 
-def _asks(reply: Reply) -> bool:
-    return reply.text.rstrip().endswith("?")
+def _asks(text: str) -> bool:
+    return text.rstrip().endswith("?")
 
 
 def opening(text: str) -> tuple[str, ...]:
-    """The first three words, in lower case, split at white space."""
+    """Return the first three words, in lower case, split at white space."""
     return tuple(text.lower().split()[:OPENING_WORDS])
+
+
+def _columns(estimate: Estimate, value: str) -> dict[str, float]:
+    return {"n": estimate.n, value: estimate.value, "low": estimate.low, "high": estimate.high}

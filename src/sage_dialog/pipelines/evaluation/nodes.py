@@ -1,4 +1,4 @@
-"""Policies become rollouts, votes, tables and the report."""
+"""Play held-out dialogues, judge them, and measure the replies."""
 
 from __future__ import annotations
 
@@ -8,20 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 from sage_dialog.config import Evaluation, SacAugmentation
 from sage_dialog.core.policies import Policy
-from sage_dialog.core.tables import Table, table
+from sage_dialog.core.tables import DataFrame, Table, table
 from sage_dialog.inference.engine import OpenEngine
 from sage_dialog.inference.external_models import ExternalModel, ExternalModelEngine
-from sage_dialog.roles.protocols import Annotator, Judge, Selector
+from sage_dialog.roles.protocols import Judge
 from sage_dialog.studio.arena.vote_file import HumanVote
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from sage_dialog.evaluation.bootstrap import Bootstrap
+else:
+    Figure = Any
 
 logger = logging.getLogger(__name__)
 
 
-def describe_policies(external_models: dict[str, ExternalModel], **policies: Policy) -> Table:
-    """The cards of all that is evaluated, as a table of `schemas.POLICIES`; weights are hashed, not loaded."""
+def describe_policies(external_models: dict[str, ExternalModel], **policies: Policy) -> DataFrame:
+    """Return the cards of all policies and external models, as a table of `schemas.POLICIES`.
+
+    Weights are hashed, not loaded.
+    """
+    from sage_dialog.core.tables import from_rows
     from sage_dialog.schemas import POLICIES
 
     rows = [
@@ -48,7 +56,7 @@ def describe_policies(external_models: dict[str, ExternalModel], **policies: Pol
         }
         for name, model in external_models.items()
     ]
-    return table(rows, POLICIES)
+    return from_rows(rows, POLICIES)
 
 
 def play_rollouts(
@@ -63,7 +71,7 @@ def play_rollouts(
     threads: int | None,
     scratch: str,
 ) -> Table:
-    """Dialogues of one policy with the simulated user on held-out situations (paper §3.6).
+    """Return dialogues of one policy with the simulated user on held-out situations (paper §3.6).
 
     Returns:
         A table of `schemas.TRAJECTORIES`.
@@ -86,12 +94,12 @@ def play_external_models(
     threads: int | None,
     scratch: str,
 ) -> Table:
-    """Dialogues of models of others with the same simulated user on the same situations.
+    """Return dialogues of the external models with the same simulated user on the same situations.
 
     Returns:
-        A table of `schemas.EXTERNAL_ROLLOUTS`, without rows where there are no such models.
+        A table of `schemas.ROLLOUTS`, without rows if there are no external models.
     """
-    from sage_dialog.schemas import EXTERNAL_ROLLOUTS
+    from sage_dialog.schemas import ROLLOUTS
     from sage_dialog.selfplay.search import rollout
 
     rows = []
@@ -100,181 +108,167 @@ def play_external_models(
         played = rollout(
             opened, model, user, situations, evaluation, sac_augmentation.system_prompts, seed, Path(scratch)
         )
-        rows += [{"model": name, **row} for row in played.to_pylist()]
-    return table(rows, EXTERNAL_ROLLOUTS)
+        rows += [{"policy": name, **row} for row in played.to_pylist()]
+    return table(rows, ROLLOUTS)
 
 
-def judge_pairs(evaluation: Evaluation, judges: list[Judge], **rollouts: Table) -> Table:
-    """The votes of every configured judge on the configured pairs, in both orders: a table of `schemas.JUDGE_VOTES`."""
+def collect_rollouts(external_rollouts: DataFrame, **rollouts: DataFrame) -> DataFrame:
+    """Return the rollouts of all policies and external models as one table of `schemas.ROLLOUTS`."""
+    from sage_dialog.evaluation.rollouts import concat_rollouts
+
+    return concat_rollouts(rollouts, external_rollouts)
+
+
+def judge_pairs(evaluation: Evaluation, judges: list[Judge], rollouts: DataFrame) -> DataFrame:
+    """Return the votes of every configured judge on the configured pairs, as a table of `schemas.JUDGE_VOTES`."""
+    import pandas as pd
+
+    from sage_dialog.core.tables import from_rows
     from sage_dialog.evaluation.judging.votes import collect_votes
     from sage_dialog.schemas import JUDGE_VOTES
 
-    votes = [vote for judge in judges for vote in collect_votes(by_policy(rollouts), evaluation.pairs, judge)]
-    return table(votes, JUDGE_VOTES)
+    votes = [collect_votes(rollouts, evaluation.pairs, judge) for judge in judges]
+    return pd.concat([from_rows([], JUDGE_VOTES), *votes], ignore_index=True)
 
 
 def gather_votes(
-    model_votes: Table, human_votes: dict[str, list[HumanVote]], evaluation: Evaluation, **rollouts: Table
-) -> tuple[Table, Table]:
-    """The configured judges' votes, and people's behind them.
+    model_votes: DataFrame, human_votes: dict[str, list[HumanVote]], evaluation: Evaluation, rollouts: DataFrame
+) -> tuple[DataFrame, DataFrame]:
+    """Append people's votes to those of the configured judges.
 
     Returns:
-        Tables of `schemas.JUDGE_VOTES` and, of people's votes that do not hold, `schemas.VOTE_REJECTS`.
+        Tables of `schemas.JUDGE_VOTES` and, for people's votes that are not valid, `schemas.VOTE_REJECTS`.
     """
-    import pyarrow as pa
+    import pandas as pd
 
-    from sage_dialog.schemas import JUDGE_VOTES, VOTE_REJECTS
     from sage_dialog.studio.arena.counting import count_votes
 
-    counted, rejects = count_votes(human_votes, by_policy(rollouts), evaluation.pairs)
+    counted, rejects = count_votes(human_votes, rollouts, evaluation.pairs)
     if human_votes:
-        raters, away = ", ".join(human_votes), len(rejects)
-        logger.info("%d votes of people (%s), %d more set aside: see vote_rejects", len(counted), raters, away)
-    return pa.concat_tables([model_votes, table(counted, JUDGE_VOTES)]), table(rejects, VOTE_REJECTS)
+        logger.info(
+            "%d votes of people (%s); %d rejected: see vote_rejects", len(counted), ", ".join(human_votes), len(rejects)
+        )
+    return pd.concat([model_votes, counted], ignore_index=True), rejects
 
 
-def count_wins(votes: Table, evaluation: Evaluation, seed: int) -> Table:
-    """A table of `schemas.WIN_RATES` from one of `schemas.JUDGE_VOTES`."""
+def count_wins(votes: DataFrame, evaluation: Evaluation, seed: int) -> DataFrame:
+    """Return a table of `schemas.WIN_RATES` from one of `schemas.JUDGE_VOTES`."""
     from sage_dialog.evaluation.judging.votes import win_rates
-    from sage_dialog.schemas import WIN_RATES
 
-    return table(win_rates(_answers(votes), _bootstrap(evaluation, seed), evaluation.outcome_rule), WIN_RATES)
+    return win_rates(votes, _bootstrap(evaluation, seed), evaluation.outcome_rule)
 
 
-def rank_policies(votes: Table, evaluation: Evaluation, seed: int) -> Table:
-    """One ranking a judge, from all its pairs, as a table of `schemas.RANKING`."""
+def rank_policies(votes: DataFrame, evaluation: Evaluation, seed: int) -> DataFrame:
+    """Return each judge's ranking from all its pairs, as a table of `schemas.RANKING`."""
     from sage_dialog.evaluation.judging.ranking import ranking
-    from sage_dialog.schemas import RANKING
 
-    return table(ranking(_answers(votes), _bootstrap(evaluation, seed), evaluation.outcome_rule), RANKING)
+    return ranking(votes, _bootstrap(evaluation, seed), evaluation.outcome_rule)
 
 
-def plan_situations(win_rates: Table, evaluation: Evaluation) -> Table:
-    """How many situations would show what, as a table of `schemas.SAMPLE_SIZES`."""
+def plan_situations(win_rates: DataFrame, evaluation: Evaluation) -> DataFrame:
+    """Return how many situations detect which difference, as a table of `schemas.SAMPLE_SIZES`."""
     from sage_dialog.evaluation.judging.power import sample_sizes
-    from sage_dialog.schemas import SAMPLE_SIZES
 
-    config = (evaluation.true_shares, evaluation.confidence, evaluation.power)
-    return table(sample_sizes(win_rates.to_pylist(), *config), SAMPLE_SIZES)
+    return sample_sizes(win_rates, evaluation.true_shares, evaluation.confidence, evaluation.power)
 
 
 def check_judges(
-    votes: Table,
-    policy_cards: Table,
+    votes: DataFrame,
+    policy_cards: DataFrame,
+    rollouts: DataFrame,
     evaluation: Evaluation,
     seed: int,
-    external_votes: Table | None = None,
-    **rollouts: Table,
-) -> tuple[Table, Table, Table, Table]:
-    """What kind of judges these are; `external_votes`, such as a generated world's truth, are compared with theirs.
+    external_votes: DataFrame | None = None,
+) -> tuple[DataFrame, DataFrame, DataFrame, DataFrame]:
+    """Measure biases and agreement of the judges.
+
+    `external_votes`, such as those by a generated world's truth, take part in the agreement only.
 
     Returns:
         Tables of `schemas.JUDGE_CHECKS`, `LENGTH_CONTROL`, `JUDGE_AGREEMENT`, `SELF_PREFERENCE`.
     """
-    from sage_dialog import schemas
+    import pandas as pd
+
     from sage_dialog.evaluation.judging.agreement import judge_agreement
     from sage_dialog.evaluation.judging.judge_bias import judge_checks, self_preference
-    from sage_dialog.evaluation.judging.length import length_control, words_said
+    from sage_dialog.evaluation.judging.length import count_words, length_control
 
-    rule, bootstrap, words = evaluation.outcome_rule, _bootstrap(evaluation, seed), words_said(by_policy(rollouts))
-    judged = _answers(votes)
-    compared = judged if external_votes is None else judged + _answers(external_votes)
+    rule, bootstrap, words = evaluation.outcome_rule, _bootstrap(evaluation, seed), count_words(rollouts)
     return (
-        table(judge_checks(judged, words, evaluation.confidence), schemas.JUDGE_CHECKS),
-        table(length_control(judged, words, evaluation.confidence, rule), schemas.LENGTH_CONTROL),
-        table(judge_agreement(compared, bootstrap, rule), schemas.JUDGE_AGREEMENT),
-        table(self_preference(judged, policy_cards.to_pylist(), bootstrap, rule), schemas.SELF_PREFERENCE),
+        judge_checks(votes, words, evaluation.confidence),
+        length_control(votes, words, evaluation.confidence, rule),
+        judge_agreement(pd.concat([votes, external_votes]), bootstrap, rule),
+        self_preference(votes, policy_cards, bootstrap, rule),
     )
 
 
-def score_emotions(evaluation: Evaluation, situations: Table, policy_cards: Table, **rollouts: Table) -> Table:
-    """Predicted against labelled user emotion, as a table of `schemas.EMOTION_ACCURACY`."""
-    from sage_dialog.evaluation.replies.emotions import emotion_accuracy
-    from sage_dialog.schemas import EMOTION_ACCURACY
+def parse_blocks(rollouts: DataFrame, policy_cards: DataFrame) -> DataFrame:
+    """Return the agents' replies with their parsed blocks, as a table of `schemas.REPLIES`."""
+    from sage_dialog.evaluation.rollouts import parse_replies
 
-    rows = emotion_accuracy(by_policy(rollouts), _with_blocks(policy_cards), situations, evaluation.confidence)
-    return table(rows, EMOTION_ACCURACY)
+    return parse_replies(rollouts, policy_cards)
 
 
-def map_emotions(
-    evaluation: Evaluation, situations: Table, policy_cards: Table, **rollouts: Table
-) -> tuple[Table, Table, Table, bytes]:
-    """What the policies' free emotion words mean, against the label.
+def score_emotions(
+    replies: DataFrame, situations: DataFrame, evaluation: Evaluation
+) -> tuple[DataFrame, DataFrame, DataFrame, DataFrame]:
+    """Compare the predicted user emotion with the situation's label, word for word and by meaning.
 
     Returns:
-        Tables of `schemas.MAPPED_EMOTIONS`, `UNMAPPED_EMOTIONS`, `EMOTION_CONFUSION`, and the last one's figure as PNG.
+        Tables of `schemas.EMOTION_ACCURACY`, `MAPPED_EMOTIONS`, `UNMAPPED_EMOTIONS`, `EMOTION_CONFUSION`.
     """
-    from sage_dialog import schemas
-    from sage_dialog.evaluation.replies.emotions import (
-        emotion_confusion,
-        mapped_emotions,
-        read_emotions,
-        unmapped_emotions,
-    )
-    from sage_dialog.evaluation.report.figures import confusion_figure
+    from sage_dialog.evaluation.replies import emotions
 
-    readings = read_emotions(by_policy(rollouts), _with_blocks(policy_cards), situations)
-    confusion = emotion_confusion(readings, evaluation.confidence)
+    readings, confidence = emotions.read_emotions(replies, situations), evaluation.confidence
     return (
-        table(mapped_emotions(readings, evaluation.confidence), schemas.MAPPED_EMOTIONS),
-        table(unmapped_emotions(readings), schemas.UNMAPPED_EMOTIONS),
-        table(confusion, schemas.EMOTION_CONFUSION),
-        confusion_figure(confusion),
+        emotions.emotion_accuracy(readings, situations, confidence),
+        emotions.mapped_emotions(readings, confidence),
+        emotions.unmapped_emotions(readings),
+        emotions.emotion_confusion(readings, confidence),
     )
 
 
-def count_guesses(evaluation: Evaluation, situations: Table, **candidates: Table) -> Table:
-    """Whether the label is among the emotions that a policy's candidates name most, as `schemas.EMOTION_TOP_K`.
+def score_guesses(evaluation: Evaluation, situations: DataFrame, **candidates: DataFrame) -> DataFrame:
+    """Return how often the label is among the emotions that a policy's candidates name most, as `EMOTION_TOP_K`.
 
-    `candidates` are given by the policy that they were drawn from.
+    `candidates` are tables of `schemas.CANDIDATES` by the policy that they were drawn from.
     """
     from sage_dialog.evaluation.replies.emotions import emotion_top_k
-    from sage_dialog.schemas import EMOTION_TOP_K
 
-    return table(emotion_top_k(candidates, situations, evaluation.confidence), EMOTION_TOP_K)
+    return emotion_top_k(candidates, situations, evaluation.confidence)
 
 
-def describe_replies(evaluation: Evaluation, policy_cards: Table, **rollouts: Table) -> tuple[Table, bytes, Table]:
-    """What the replies mean to do and what they look like (paper Figure 3).
+def describe_replies(
+    rollouts: DataFrame, replies: DataFrame, evaluation: Evaluation
+) -> tuple[DataFrame, DataFrame, DataFrame]:
+    """Describe actions, lengths and questions of the replies (paper Figure 3).
 
     Returns:
-        A table of `schemas.ACTION_DISTRIBUTION`, its figure as PNG, a table of `schemas.REPLY_STATISTICS`.
+        Tables of `schemas.ACTION_DISTRIBUTION`, `ACTION_TRANSITIONS`, `REPLY_STATISTICS`.
     """
-    from sage_dialog.evaluation.replies.replies import action_distribution, reply_statistics
-    from sage_dialog.evaluation.report.figures import action_figure
-    from sage_dialog.schemas import ACTION_DISTRIBUTION, REPLY_STATISTICS
+    from sage_dialog.evaluation.replies.replies import action_distribution, action_transitions, reply_statistics
 
-    with_blocks = _with_blocks(policy_cards)
-    actions = action_distribution(by_policy(rollouts), with_blocks, evaluation.confidence)
-    statistics = reply_statistics(by_policy(rollouts), evaluation.confidence)
-    return table(actions, ACTION_DISTRIBUTION), action_figure(actions), table(statistics, REPLY_STATISTICS)
-
-
-def follow_actions(evaluation: Evaluation, policy_cards: Table, **rollouts: Table) -> tuple[Table, bytes]:
-    """What follows what along a dialogue: a table of `schemas.ACTION_TRANSITIONS` and its figure as PNG."""
-    from sage_dialog.evaluation.replies.replies import action_transitions
-    from sage_dialog.evaluation.report.figures import transition_figure
-    from sage_dialog.schemas import ACTION_TRANSITIONS
-
-    steps = action_transitions(by_policy(rollouts), _with_blocks(policy_cards), evaluation.confidence)
-    return table(steps, ACTION_TRANSITIONS), transition_figure(steps)
+    return (
+        action_distribution(replies, evaluation.confidence),
+        action_transitions(replies, evaluation.confidence),
+        reply_statistics(rollouts, replies, evaluation.confidence),
+    )
 
 
-def measure_diversity(evaluation: Evaluation, seed: int, policy_cards: Table, **rollouts: Table) -> Table:
-    """How much a policy varies what it does and says, as a table of `schemas.DIVERSITY`."""
+def measure_diversity(rollouts: DataFrame, replies: DataFrame, evaluation: Evaluation, seed: int) -> DataFrame:
+    """Return the diversity of actions and replies, as a table of `schemas.DIVERSITY`."""
     from sage_dialog.evaluation.replies.diversity import diversity
-    from sage_dialog.schemas import DIVERSITY
 
-    return table(diversity(by_policy(rollouts), _with_blocks(policy_cards), evaluation.confidence, seed), DIVERSITY)
+    return diversity(rollouts, replies, evaluation.confidence, seed)
 
 
-def find_failures(evaluation: Evaluation, seed: int, policy_cards: Table, **rollouts: Table) -> tuple[Table, Table]:
-    """How policies fail, with examples: tables of `schemas.FAILURE_MODES` and `schemas.FAILURE_EXAMPLES`."""
+def find_failures(
+    rollouts: DataFrame, replies: DataFrame, evaluation: Evaluation, seed: int
+) -> tuple[DataFrame, DataFrame]:
+    """Return the rates of failures and examples, as tables of `schemas.FAILURE_MODES` and `FAILURE_EXAMPLES`."""
     from sage_dialog.evaluation.replies.failures import failure_modes
-    from sage_dialog.schemas import FAILURE_EXAMPLES, FAILURE_MODES
 
-    modes, examples = failure_modes(by_policy(rollouts), _with_blocks(policy_cards), evaluation.confidence, seed)
-    return table(modes, FAILURE_MODES), table(examples, FAILURE_EXAMPLES)
+    return failure_modes(rollouts, replies, evaluation.confidence, seed)
 
 
 def score_benchmarks(
@@ -284,84 +278,44 @@ def score_benchmarks(
     seed: int,
     threads: int | None,
     **policies: Policy,
-) -> Table:
-    """Standard benchmarks before and after training (paper Table 2), as a table of `schemas.BENCHMARK_SCORES`."""
+) -> DataFrame:
+    """Return scores of standard benchmarks before and after training (paper Table 2), as `BENCHMARK_SCORES`."""
     from sage_dialog.evaluation.benchmarks.scores import benchmark_scores
     from sage_dialog.evaluation.benchmarks.scoring import score_policies
-    from sage_dialog.schemas import BENCHMARK_SCORES
 
     scores = score_policies(base, policies, benchmark_files, evaluation.benchmarks, seed, threads)
-    return table(benchmark_scores(scores, _bootstrap(evaluation, seed)), BENCHMARK_SCORES)
+    return benchmark_scores(scores, _bootstrap(evaluation, seed))
 
 
-def draw_win_rates(win_rates: Table, evaluation: Evaluation) -> bytes:
-    """Every judge's win rates with their intervals, as PNG."""
+def draw_win_rates(win_rates: DataFrame, evaluation: Evaluation) -> Figure:
+    """Return a figure of every judge's win rates with their intervals."""
     from sage_dialog.evaluation.report.figures import win_rate_figure
 
-    return win_rate_figure(win_rates.to_pylist(), evaluation.confidence)
+    return win_rate_figure(win_rates, evaluation.confidence)
 
 
-def draw_training(**logs: Table) -> bytes:
-    """The curves of the trainings, as PNG; `logs` are `schemas.TRAINING_LOG` by policy."""
+def draw_confusion(emotion_confusion: DataFrame) -> Figure:
+    """Return a figure of the last policy's predicted emotions by label."""
+    from sage_dialog.evaluation.report.figures import confusion_figure
+
+    return confusion_figure(emotion_confusion)
+
+
+def draw_actions(action_distribution: DataFrame, action_transitions: DataFrame) -> tuple[Figure, Figure]:
+    """Return figures of the distribution of actions (paper Figure 3) and of their transitions."""
+    from sage_dialog.evaluation.report.figures import action_figure, transition_figure
+
+    return action_figure(action_distribution), transition_figure(action_transitions)
+
+
+def draw_training(**logs: DataFrame) -> Figure:
+    """Return a figure of the curves of the trainings; `logs` are tables of `schemas.TRAINING_LOG` by policy."""
     from sage_dialog.evaluation.report.figures import training_figure
 
-    return training_figure({policy: log.to_pylist() for policy, log in logs.items()})
-
-
-def write_report(
-    evaluation: Evaluation, seed: int, annotator: Annotator, selector: Selector, judges: list[Judge], **shown: Any
-) -> str:
-    """The HTML report.
-
-    `shown` are the other fields of `report.Contents`, of which candidates and trajectories are those of the last
-    self-play iteration; `training_rejects_{policy}`, tables of `schemas.TRAINING_REJECTS`; and rollouts as the other nodes take them.
-    """
-    from dataclasses import fields
-
-    from sage_dialog.evaluation.report.report import Contents, render_report
-
-    prefix = "training_rejects_"
-    training_rejects = {name.removeprefix(prefix): rows for name, rows in shown.items() if name.startswith(prefix)}
-    contents = {field.name: shown[field.name] for field in fields(Contents) if field.name in shown}
-    rollouts = {name: rows for name, rows in shown.items() if name not in contents and not name.startswith(prefix)}
-    return render_report(
-        Contents(
-            config=evaluation,
-            seed=seed,
-            roles={"annotator": annotator.name, "selector": selector.name},
-            judges=[judge.name for judge in judges],
-            rollouts=by_policy(rollouts),
-            training_rejects=training_rejects,
-            **contents,
-        )
-    )
-
-
-def _answers(votes: Table) -> list[dict[str, Any]]:
-    """Votes without what the judge wrote, which may be long."""
-    return votes.drop_columns("raw_response").to_pylist()
+    return training_figure(logs)
 
 
 def _bootstrap(evaluation: Evaluation, seed: int) -> Bootstrap:
     from sage_dialog.evaluation.bootstrap import Bootstrap
 
     return Bootstrap(evaluation.confidence, evaluation.replicates, seed)
-
-
-def by_policy(rollouts: dict[str, Table]) -> dict[str, Table]:
-    """Rollouts by policy, those of outside models among them; a node gets the latter's in one table."""
-    from sage_dialog.schemas import TRAJECTORIES
-
-    tables = {policy: played for policy, played in rollouts.items() if policy != "external_rollouts"}
-    outside = rollouts.get("external_rollouts")
-    if outside is None or not outside.num_rows:
-        return tables
-    import pyarrow.compute as pc
-
-    for name in pc.unique(outside["model"]).to_pylist():
-        tables[name] = outside.filter(pc.equal(outside["model"], name)).select(TRAJECTORIES.names)
-    return tables
-
-
-def _with_blocks(policy_cards: Table) -> list[str]:
-    return [row["policy"] for row in policy_cards.to_pylist() if row["blocks"]]

@@ -1,76 +1,73 @@
-"""What a person is asked, and in which order: blind, shuffled by seed, both sides equally often."""
+"""Comparisons for a rater: blind, shuffled by seed, each policy equally often on both sides."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
 
 from sage_dialog.core.seeds import derived_seed, sample_ids
+from sage_dialog.core.tables import DataFrame
 from sage_dialog.dialogue import Message
-from sage_dialog.evaluation.rollouts import same_situations, whole_dialogues
+from sage_dialog.evaluation.rollouts import dialogues_by_policy, same_situations
 from sage_dialog.roles.protocols import Comparison
 from sage_dialog.studio.arena.vote_file import ballot_id, digest
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 @dataclass(frozen=True)
 class Ballot:
-    """One comparison that a person is asked for, and the policies whose dialogues it shows first and second."""
+    """One comparison, and the policies of its first and second dialogue."""
 
     situation_id: str
     first: str
     second: str
-    shown: Comparison
+    comparison: Comparison
 
     @cached_property
     def digests(self) -> tuple[str, str]:
-        """Of the dialogues shown first and second."""
-        return dialogue_digest(self.shown.first), dialogue_digest(self.shown.second)
+        """Digests of the first and second dialogue."""
+        return dialogue_digest(self.comparison.first), dialogue_digest(self.comparison.second)
 
     @cached_property
     def id(self) -> str:
-        """By every word of the two dialogues, whichever is first: nobody is asked about the same two again."""
+        """Identify the two dialogues by their text, in either order, so that no rater judges them twice."""
         return ballot_id(self.situation_id, *zip((self.first, self.second), self.digests, strict=True))
 
 
 def plan_ballots(
-    rollouts: Mapping[str, pa.Table], pairs: Sequence[tuple[str, str]], situations: int | None, rater: str, seed: int
+    rollouts: DataFrame, pairs: Sequence[tuple[str, str]], situations: int | None, rater: str, seed: int
 ) -> list[Ballot]:
-    """All that a rater is to be asked, in this order.
+    """Return the ballots of a rater in their order.
 
-    Every rater gets the same situations in the same order, so that those who stop early have judged the same ones,
-    which is what agreement is counted on. Pairs take turns: whenever somebody stops, each pair has about as many votes.
-    Who stands first is drawn for each rater; of every two situations of a pair one policy is first in one of them.
+    Every rater gets the same situations in the same order, so that raters who stop early have judged the same ones, on
+    which agreement is computed. Pairs alternate: after any number of votes, each pair has about equally many. The side
+    of each policy is drawn for each rater; of every two situations of a pair, a policy is first in one.
 
     Args:
-        rollouts: tables of `schemas.TRAJECTORIES` by policy, all on the same situations.
-        pairs: policies to compare; their order within a pair makes no difference.
-        situations: how many of each pair, drawn by seed; None takes all.
-        rater: whose sides are drawn.
-        seed: the run's.
+        rollouts: a table of `schemas.ROLLOUTS`.
+        pairs: policies to compare; the order within a pair makes no difference.
+        situations: number of situations for each pair, drawn by seed; None takes all.
+        rater: name of the rater.
+        seed: the run's seed.
 
     Raises:
-        ValueError: naming a policy that is missing, or a situation that only one of a pair played.
+        ValueError: naming a policy that is missing, or a situation that only one policy of a pair played.
     """
-    dialogues = {policy: whole_dialogues(rollouts[policy]) for pair in pairs for policy in pair if policy in rollouts}
+    dialogues = dialogues_by_policy(rollouts)
     rounds: dict[int, list[tuple[int, Ballot]]] = {}
     for pair in pairs:
         one, other = sorted(pair)
-        drawn = sample_ids(same_situations(rollouts, one, other), situations, seed, "arena situations")
+        drawn = sample_ids(same_situations(dialogues, one, other), situations, seed, "arena situations")
         ordered = sorted(drawn, key=partial(derived_seed, seed, "arena order", one, other))
         for place, situation in enumerate(ordered):
             coin = derived_seed(seed, "arena sides", rater, one, other, ordered[place - place % 2]) % 2
             first, second = (one, other) if coin == place % 2 else (other, one)
-            shown = Comparison(dialogues[first][situation], dialogues[second][situation])
+            comparison = Comparison(dialogues[first][situation], dialogues[second][situation])
             turn = derived_seed(seed, "arena turns", one, other, situation)
-            rounds.setdefault(place, []).append((turn, Ballot(situation, first, second, shown)))
+            rounds.setdefault(place, []).append((turn, Ballot(situation, first, second, comparison)))
     return [ballot for place in sorted(rounds) for _, ballot in sorted(rounds[place], key=lambda entry: entry[0])]
 
 
 def dialogue_digest(dialogue: Sequence[Message]) -> str:
-    """A name of a dialogue by who says what in it."""
-    return digest([[said.role, said.text] for said in dialogue])
+    """Return a digest of the roles and texts of a dialogue."""
+    return digest([[message.role, message.text] for message in dialogue])

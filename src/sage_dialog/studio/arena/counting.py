@@ -1,60 +1,64 @@
-"""People's votes become rows of `judge_votes`, each held to the dialogues that it was given on."""
+"""People's votes as rows of `judge_votes`, each checked against the dialogues that were read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.evaluation.judging.votes import PERSON
-from sage_dialog.evaluation.rollouts import whole_dialogues
+from sage_dialog.evaluation.rollouts import dialogues_by_policy
+from sage_dialog.schemas import JUDGE_VOTES, VOTE_REJECTS
 from sage_dialog.studio.arena.ballots import dialogue_digest
 from sage_dialog.studio.arena.vote_file import HumanVote
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-GONE = "no such dialogue"
+MISSING = "no such dialogue"
 CHANGED = "the dialogue has changed"
 
-_LETTERS = {("ab", "first"): "a", ("ab", "second"): "b", ("ba", "first"): "b", ("ba", "second"): "a"}
+_VOTES = {("ab", "first"): "a", ("ab", "second"): "b", ("ba", "first"): "b", ("ba", "second"): "a"}
 
 
 def count_votes(
-    votes: Mapping[str, Sequence[HumanVote]], rollouts: Mapping[str, pa.Table], pairs: Sequence[tuple[str, str]]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The votes that hold for these rollouts, and those that do not.
+    votes: Mapping[str, Sequence[HumanVote]], rollouts: DataFrame, pairs: Sequence[tuple[str, str]]
+) -> tuple[DataFrame, DataFrame]:
+    """Split votes into those that are valid for these rollouts and those that are not.
 
-    A vote is on the very words that were read. It does not hold where the dialogue is not there ("no such dialogue"),
-    or where a word of it is another now ("the dialogue has changed").
+    A vote is valid for exactly the text that was read. It is rejected if the dialogue does not exist ("no such
+    dialogue") or if its text differs ("the dialogue has changed").
 
     Args:
-        votes: as `vote_file.read_folder` gives them.
-        rollouts: tables of `schemas.TRAJECTORIES` by policy.
-        pairs: which policy of a pair is a, which b; of others, a is the one that stands first in `rollouts`.
+        votes: by rater, as returned by `vote_file.read_folder`.
+        rollouts: a table of `schemas.ROLLOUTS`.
+        pairs: decide which policy of a pair is a and which is b; of others, a is the first in `rollouts`.
 
     Returns:
-        Rows of `schemas.JUDGE_VOTES`, by rater, then pair, then situation, a comment as the raw reply; and rows of
-        `schemas.VOTE_REJECTS`, by rater in the order in which they were given.
+        A table of `schemas.JUDGE_VOTES`, by rater, then pair, then situation, with comments as raw responses; and a
+        table of `schemas.VOTE_REJECTS`, by rater in the order of the votes.
     """
-    voted_on = {policy for of_rater in votes.values() for vote in of_rater for policy in (vote.first, vote.second)}
     digests = {
         (policy, situation): dialogue_digest(dialogue)
-        for policy, table in rollouts.items()
-        if policy in voted_on
-        for situation, dialogue in whole_dialogues(table).items()
+        for policy, by_situation in dialogues_by_policy(rollouts).items()
+        for situation, dialogue in by_situation.items()
     }
-    places = {policy: place for place, policy in enumerate(rollouts)}
+    places = {policy: place for place, policy in enumerate(rollouts["policy"].unique())}
     configured = {pair: number for number, pair in enumerate(pairs)}
 
-    def rank(policy_a: str, policy_b: str) -> tuple[int, int, int]:
-        return configured.get((policy_a, policy_b), len(configured)), places[policy_a], places[policy_b]
+    def order_of(vote: HumanVote) -> str:
+        pair = (vote.first, vote.second)
+        if pair in configured or pair[::-1] in configured:
+            return "ab" if pair in configured else "ba"
+        return "ab" if places.get(vote.first, -1) <= places.get(vote.second, -1) else "ba"
+
+    def rank(row: Mapping[str, Any]) -> tuple[int, int, int, str]:
+        a, b = row["policy_a"], row["policy_b"]
+        return configured.get((a, b), len(configured)), places[a], places[b], row["situation_id"]
 
     counted: list[dict[str, Any]] = []
     rejects: list[dict[str, Any]] = []
     for rater, of_rater in votes.items():
-        rows = []
+        valid = []
         for vote in of_rater:
-            order = _order(vote, pairs, places)
+            order = order_of(vote)
             policy_a, policy_b = (vote.first, vote.second) if order == "ab" else (vote.second, vote.first)
             row = {
                 "situation_id": vote.situation_id,
@@ -62,28 +66,13 @@ def count_votes(
                 "policy_b": policy_b,
                 "order": order,
                 "judge": PERSON + rater,
-                "vote": _LETTERS.get((order, vote.vote), "tie"),
+                "vote": _VOTES.get((order, vote.vote), "tie"),
                 "raw_response": vote.comment,
             }
-            if reason := _fault(vote, digests):
-                rejects.append({**row, "reason": reason})
+            found = [digests.get((policy, vote.situation_id)) for policy in (vote.first, vote.second)]
+            if found == [vote.first_digest, vote.second_digest]:
+                valid.append(row)
             else:
-                rows.append(row)
-        counted += sorted(rows, key=lambda row: (rank(row["policy_a"], row["policy_b"]), row["situation_id"]))
-    return counted, rejects
-
-
-def _order(vote: HumanVote, pairs: Sequence[tuple[str, str]], places: Mapping[str, int]) -> str:
-    if (vote.first, vote.second) in pairs:
-        return "ab"
-    if (vote.second, vote.first) in pairs:
-        return "ba"
-    return "ab" if places.get(vote.first, -1) <= places.get(vote.second, -1) else "ba"
-
-
-def _fault(vote: HumanVote, digests: Mapping[tuple[str, str], str]) -> str | None:
-    shown = ((vote.first, vote.first_digest), (vote.second, vote.second_digest))
-    found = [digests.get((policy, vote.situation_id)) for policy, _ in shown]
-    if None in found:
-        return GONE
-    return None if found == [of for _, of in shown] else CHANGED
+                rejects.append({**row, "reason": MISSING if None in found else CHANGED})
+        counted += sorted(valid, key=rank)
+    return from_rows(counted, JUDGE_VOTES), from_rows(rejects, VOTE_REJECTS)

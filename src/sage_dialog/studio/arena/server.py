@@ -1,4 +1,4 @@
-"""The arena's page over HTTP, on this machine alone. Imported only where a page is served."""
+"""HTTP server of the arena's page, bound to this machine's own address."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import uvicorn
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
@@ -20,12 +22,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sage_dialog.studio.arena.session import NotAskedError, Session
-from sage_dialog.studio.arena.vote_file import LONGEST_COMMENT, Vote, VoteFileError
+from sage_dialog.studio.arena.session import BallotError, Session
+from sage_dialog.studio.arena.vote_file import MAX_COMMENT, Vote, VoteFileError
 
 ADDRESS = "127.0.0.1"
 PAGE = Path(__file__).parent / "page"
-LONGEST_BODY = 64 * 1024  # bytes; a comment of LONGEST_COMMENT characters, each escaped, is shorter
+MAX_BODY = 64 * 1024  # bytes; more than MAX_COMMENT escaped characters
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -38,19 +40,19 @@ HEADERS = {
 
 
 class PortTakenError(OSError):
-    """Something else listens on the port."""
+    """Another process listens on the port."""
 
 
-class _Given(BaseModel):
+class _VoteRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     ballot: str
     vote: Vote
-    comment: str | None = Field(None, max_length=LONGEST_COMMENT)
+    comment: str | None = Field(None, max_length=MAX_COMMENT)
 
 
 class _Headers:
-    """Puts HEADERS on every answer, errors included."""
+    """Add HEADERS to every response, including errors."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -65,20 +67,16 @@ class _Headers:
 
 
 def make_app(session: Session, token: str) -> Starlette:
-    """The page, what it shows as JSON, and the two things that it can do.
+    """Return the application: the page, its state as JSON, vote and undo.
 
-    Another site that is open in the same browser can do nothing here. A name of its own that leads to 127.0.0.1 (DNS
-    rebinding) is refused by the Host header. What changes something needs `token`, which stands in the page, where
-    other sites cannot read it, in a header, which they cannot send; and an Origin of this very address.
+    Other sites that are open in the same browser have no access. A host name of their own that resolves to 127.0.0.1
+    (DNS rebinding) is refused by the Host header. Changes require `token` in a header, which only the page holds, and
+    an Origin of this very address.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     templates = Environment(
         loader=PackageLoader("sage_dialog.studio.arena", "page"), autoescape=True, undefined=StrictUndefined
     )
-    page = templates.get_template("index.html.j2").render(
-        rater=session.rater, token=token, longest_comment=LONGEST_COMMENT
-    )
+    page = templates.get_template("index.html.j2").render(rater=session.rater, token=token, max_comment=MAX_COMMENT)
 
     async def index(request: Request) -> Response:
         return HTMLResponse(page)
@@ -87,16 +85,16 @@ def make_app(session: Session, token: str) -> Starlette:
         return JSONResponse(session.state())
 
     async def vote(request: Request) -> Response:
-        await _ours(request, token)
+        await _check_origin(request, token)
         try:
-            given = _Given.model_validate_json(await _body(request))
+            sent = _VoteRequest.model_validate_json(await _read_body(request))
         except ValidationError as error:
-            raise HTTPException(422, f"This is no vote: {error.errors(include_input=False)[0]['msg']}.") from None
-        session.vote(given.ballot, given.vote, given.comment)
+            raise HTTPException(422, f"Invalid vote: {error.errors(include_input=False)[0]['msg']}.") from None
+        session.vote(sent.ballot, sent.vote, sent.comment)
         return JSONResponse(session.state())
 
     async def undo(request: Request) -> Response:
-        await _ours(request, token)
+        await _check_origin(request, token)
         session.undo()
         return JSONResponse(session.state())
 
@@ -112,65 +110,63 @@ def make_app(session: Session, token: str) -> Starlette:
             Middleware(_Headers),
             Middleware(TrustedHostMiddleware, allowed_hosts=[ADDRESS, "localhost"], www_redirect=False),
         ],
-        exception_handlers={NotAskedError: _told(409), VoteFileError: _told(507)},
+        exception_handlers={BallotError: _error_response(409), VoteFileError: _error_response(507)},
     )
 
 
-def _told(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
-    async def answer(request: Request, error: Exception) -> Response:
+def _error_response(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def respond(request: Request, error: Exception) -> Response:
         return Response(str(error), status, media_type="text/plain")
 
-    return answer
+    return respond
 
 
-async def _ours(request: Request, token: str) -> None:
-    """Raises HTTPException unless the page itself asks."""
+async def _check_origin(request: Request, token: str) -> None:
+    """Raise HTTPException unless the request comes from the page itself."""
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
     if origin != f"http://{request.headers['host']}" or site not in (None, "same-origin"):
-        raise HTTPException(403, "Votes are taken from the arena's own page alone.")
+        raise HTTPException(403, "Votes are accepted from the arena's own page only.")
     if not secrets.compare_digest(request.headers.get("x-arena-token", "").encode(), token.encode()):
         raise HTTPException(403, "This page is from an earlier start of the arena. Reload it.")
 
 
-async def _body(request: Request) -> bytes:
+async def _read_body(request: Request) -> bytes:
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > LONGEST_BODY:
-            raise HTTPException(413, "That is too long.")
+        if len(body) > MAX_BODY:
+            raise HTTPException(413, "The request is too long.")
     return body
 
 
 def listen(port: int) -> socket.socket:
-    """A socket that listens on this machine's own address; port 0 takes any that is free.
+    """Return a socket that listens on this machine's own address; port 0 takes any free one.
 
     Raises:
-        PortTakenError: if something else listens there.
+        PortTakenError: if another process listens on the port.
     """
-    listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # at once again after a kill
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # allows a restart right after a kill
     try:
-        listening.bind((ADDRESS, port))
-        listening.listen()
+        listener.bind((ADDRESS, port))
+        listener.listen()
     except OSError as error:
-        listening.close()
+        listener.close()
         if error.errno == errno.EADDRINUSE:
             raise PortTakenError(f"port {port} is taken") from error
         raise
-    return listening
+    return listener
 
 
-def serve(session: Session, listening: socket.socket) -> None:
-    """Answers until it is interrupted; returns then."""
-    import uvicorn
-
+def serve(session: Session, listener: socket.socket) -> None:
+    """Serve the page until interrupted."""
     app = make_app(session, secrets.token_urlsafe(32))
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=1
     )
     try:
-        uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:  # uvicorn passes it on when it has closed
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:  # raised again by uvicorn after its shutdown
         pass
     finally:
-        listening.close()
+        listener.close()

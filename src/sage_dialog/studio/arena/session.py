@@ -1,4 +1,4 @@
-"""One rater at the arena: what is shown next, and what a vote does."""
+"""Progress of one rater: the next ballot, votes and undo."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from sage_dialog.studio.arena.ballots import Ballot
 from sage_dialog.studio.arena.vote_file import HumanVote, Vote, VoteFile
 
 
-class NotAskedError(ValueError):
-    """A vote on what is not asked now, as from a second window or a page from before."""
+class BallotError(ValueError):
+    """The vote is not on the current ballot; it comes from a second window or an outdated page."""
 
 
 class Session:
-    """Goes through the ballots that have no vote yet, in their order."""
+    """Iterate over the ballots that have no vote yet, in their order."""
 
     def __init__(self, ballots: Sequence[Ballot], file: VoteFile) -> None:
         self._ballots = {ballot.id: ballot for ballot in ballots}
         self._file = file
-        self._again: HumanVote | None = None
+        self._undone: HumanVote | None = None
         self._given: set[str] = set()
 
     @property
@@ -29,29 +29,29 @@ class Session:
 
     @property
     def given(self) -> int:
-        """Votes of this session that stand."""
+        """Number of valid votes of this session."""
         return len(self._given)
 
     @property
     def left(self) -> int:
-        """Ballots without a vote."""
-        return len(self._ballots.keys() - self._file.standing.keys())
+        """Number of ballots without a vote."""
+        return len(self._ballots.keys() - self._file.votes.keys())
 
     def state(self) -> dict[str, Any]:
-        """What the page shows, for JSON: how far it is, and the next two dialogues, without a policy's name.
+        """Return the state of the page for JSON: progress and the next two dialogues, without names of policies.
 
-        `opening` is what the user says first in both. `comment` is that of the vote just taken back.
+        `opening` is the first user message if both dialogues share it. `comment` is that of a vote just undone.
         """
         ballot = self._next()
         shown: dict[str, Any] | None = None
         if ballot is not None:
-            dialogues = (ballot.shown.first, ballot.shown.second)
+            dialogues = (ballot.comparison.first, ballot.comparison.second)
             shared = dialogues[0][:1] == dialogues[1][:1]
             shown = {
                 "id": ballot.id,
                 "opening": dialogues[0][0].text if shared else None,
                 "dialogues": [
-                    [{"role": said.role, "text": said.text} for said in dialogue[int(shared) :]]
+                    [{"role": message.role, "text": message.text} for message in dialogue[int(shared) :]]
                     for dialogue in dialogues
                 ],
             }
@@ -59,20 +59,20 @@ class Session:
             "done": len(self._ballots) - self.left,
             "total": len(self._ballots),
             "can_undo": self._last() is not None,
-            "comment": self._again.comment if self._again else None,
+            "comment": self._undone.comment if self._undone else None,
             "ballot": shown,
         }
 
     def vote(self, ballot_id: str, vote: Vote, comment: str | None) -> None:
-        """On disk when it returns.
+        """Save a vote on the current ballot; it is on disk on return.
 
         Raises:
-            NotAskedError: if another ballot is asked now.
-            VoteFileError: if it cannot be written.
+            BallotError: if another ballot is the current one.
+            VoteFileError: if the vote cannot be written.
         """
         ballot = self._next()
         if ballot is None or ballot.id != ballot_id:
-            raise NotAskedError("This pair is not asked any more; nothing was saved.")
+            raise BallotError("This pair is no longer the current one; nothing was saved.")
         self._file.add(
             HumanVote(
                 at=datetime.now(UTC),
@@ -85,26 +85,26 @@ class Session:
                 comment=(comment or "").strip() or None,
             )
         )
-        self._again = None
+        self._undone = None
         self._given.add(ballot.id)
 
     def undo(self) -> None:
-        """Takes back the last vote on one of these ballots, which is asked again at once.
+        """Undo the last vote on one of these ballots, which becomes the current one.
 
         Raises:
-            NotAskedError: if there is none.
-            VoteFileError: if that cannot be written.
+            BallotError: if there is no vote.
+            VoteFileError: if the undo cannot be written.
         """
         last = self._last()
         if last is None:
-            raise NotAskedError("There is no vote to take back.")
-        self._again = self._file.undo(last.ballot, datetime.now(UTC))
+            raise BallotError("There is no vote to undo.")
+        self._undone = self._file.undo(last.ballot, datetime.now(UTC))
         self._given.discard(last.ballot)
 
     def _next(self) -> Ballot | None:
-        if self._again:
-            return self._ballots[self._again.ballot]
-        return next((ballot for id_, ballot in self._ballots.items() if id_ not in self._file.standing), None)
+        if self._undone:
+            return self._ballots[self._undone.ballot]
+        return next((ballot for id_, ballot in self._ballots.items() if id_ not in self._file.votes), None)
 
     def _last(self) -> HumanVote | None:
-        return next((vote for vote in reversed(self._file.standing.values()) if vote.ballot in self._ballots), None)
+        return next((vote for vote in reversed(self._file.votes.values()) if vote.ballot in self._ballots), None)

@@ -1,8 +1,8 @@
-// The arena's page. What models and people wrote is only ever set as text.
+// The arena's page. Texts of models and people are only ever set as text content.
 "use strict";
 
-const PAUSE = 400; // ms in which a pair that has just come takes no vote: a double click is not a vote on the next one
-const KEYS = { a: "first", arrowleft: "first", b: "second", arrowright: "second", t: "tie" }; // not the down arrow, with which people read on
+const PAUSE = 400; // ms during which a new pair accepts no vote, so that a double click does not vote on the next one
+const KEYS = { a: "first", arrowleft: "first", b: "second", arrowright: "second", t: "tie" }; // not the down arrow, which scrolls
 const NAMES = { user: "User", assistant: "Assistant" };
 const WORDS = { first: "A is better", second: "B is better", tie: "Tie" };
 
@@ -12,26 +12,26 @@ const votes = [...document.querySelectorAll("[data-vote]")];
 let ballot = null;
 let canUndo = false;
 
-function message({ role, text }) {
+function messageItem({ role, text }) {
   const item = document.createElement("li");
   item.className = role;
   const who = document.createElement("span");
   who.className = "who";
   who.textContent = NAMES[role];
-  const said = document.createElement("p");
-  said.textContent = text;
-  item.append(who, said);
+  const paragraph = document.createElement("p");
+  paragraph.textContent = text;
+  item.append(who, paragraph);
   return item;
 }
 
-function busy(yes) {
-  for (const button of votes) button.disabled = yes;
-  element("undo").disabled = yes || !canUndo;
+function setBusy(busy) {
+  for (const button of votes) button.disabled = busy;
+  element("undo").disabled = busy || !canUndo;
 }
 
-function trouble(text) {
-  element("trouble").hidden = !text;
-  element("trouble").textContent = text;
+function showError(text) {
+  element("error").hidden = !text;
+  element("error").textContent = text;
 }
 
 function show(state, focused) {
@@ -40,63 +40,63 @@ function show(state, focused) {
   element("count").textContent = `${state.done} of ${state.total}`;
   element("progress").max = Math.max(1, state.total);
   element("progress").value = state.done;
-  for (const part of document.querySelectorAll("[data-asking]")) part.hidden = !ballot;
+  for (const part of document.querySelectorAll("[data-voting]")) part.hidden = !ballot;
   element("finished").hidden = Boolean(ballot);
   element("comment").value = state.comment ?? "";
   if (ballot) {
-    const opening = ballot.opening === null ? [] : [message({ role: "user", text: ballot.opening })];
+    const opening = ballot.opening === null ? [] : [messageItem({ role: "user", text: ballot.opening })];
     element("opening").replaceChildren(...opening);
     element("opening").parentElement.hidden = !opening.length;
-    element("first").replaceChildren(...ballot.dialogues[0].map(message));
-    element("second").replaceChildren(...ballot.dialogues[1].map(message));
+    element("first").replaceChildren(...ballot.dialogues[0].map(messageItem));
+    element("second").replaceChildren(...ballot.dialogues[1].map(messageItem));
   }
   if (focused) {
     window.scrollTo(0, 0);
     element(ballot ? "question" : "thanks").focus({ preventScroll: true });
   }
-  busy(true);
-  setTimeout(() => busy(false), PAUSE);
+  setBusy(true);
+  setTimeout(() => setBusy(false), PAUSE);
 }
 
-async function ask(path, given) {
-  busy(true);
-  let answer;
+async function request(path, body) {
+  setBusy(true);
+  let response;
   try {
-    answer = await fetch(path, given === undefined ? {} : {
+    response = await fetch(path, body === undefined ? {} : {
       method: "POST",
       headers: { "content-type": "application/json", "x-arena-token": token },
-      body: JSON.stringify(given),
+      body: JSON.stringify(body),
     });
   } catch {
-    trouble("The arena does not answer. Every vote before this one is saved: start it again in its terminal, then reload this page.");
-    busy(false);
+    showError("The arena does not respond. All previous votes are saved: start it again in its terminal, then reload this page.");
+    setBusy(false);
     return null;
   }
-  if (!answer.ok) {
-    const told = await answer.text();
-    const now = answer.status === 409 ? await ask("state") : null; // another window was quicker: go on where it is
-    if (now) show(now, true);
-    else busy(false);
-    trouble(told);
+  if (!response.ok) {
+    const error = await response.text();
+    const current = response.status === 409 ? await request("state") : null; // another window was quicker: show its state
+    if (current) show(current, true);
+    else setBusy(false);
+    showError(error);
     return null;
   }
-  trouble("");
-  return answer.json();
+  showError("");
+  return response.json();
 }
 
 async function vote(choice) {
   const comment = element("comment").value;
-  const state = await ask("vote", { ballot: ballot.id, vote: choice, comment: comment.toWellFormed?.() ?? comment });
+  const state = await request("vote", { ballot: ballot.id, vote: choice, comment: comment.toWellFormed?.() ?? comment });
   if (!state) return;
   show(state, true);
-  element("said").textContent = `${WORDS[choice]}, saved. ${state.done} of ${state.total}.`;
+  element("status").textContent = `${WORDS[choice]}, saved. ${state.done} of ${state.total}.`;
 }
 
 async function undo() {
-  const state = await ask("undo", {});
+  const state = await request("undo", {});
   if (!state) return;
   show(state, true);
-  element("said").textContent = `The last vote is taken back. ${state.done} of ${state.total}.`;
+  element("status").textContent = `The last vote is undone. ${state.done} of ${state.total}.`;
 }
 
 for (const button of votes) button.addEventListener("click", () => vote(button.dataset.vote));
@@ -118,4 +118,4 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-ask("state").then((state) => state && show(state, false));
+request("state").then((state) => state && show(state, false));

@@ -1,6 +1,6 @@
 
 "use strict";
-// Shows the dialogues and searches that the page carries. Their texts are data: they go into the page as text only.
+// Browsers of the dialogues and searches in the page. Their texts are data and are inserted as text only.
 (() => {
   const find = (id) => document.getElementById(id);
   const read = (id) => JSON.parse(find(id).textContent);
@@ -20,15 +20,15 @@
     return make("span", "intent " + name, make("b", "", name), " " + words.join(" · "));
   }
 
-  function intents(said) {
-    return said.state || said.action
-      ? make("div", "intents", intent("state", said.state), intent("action", said.action)) : null;
+  function intents(message) {
+    return message.state || message.action
+      ? make("div", "intents", intent("state", message.state), intent("action", message.action)) : null;
   }
 
-  function turn(said, below) {
-    const agent = said.role === "assistant";
+  function turn(message, below) {
+    const agent = message.role === "assistant";
     return make("div", "turn " + (agent ? "assistant" : "user"), make("div", "who", agent ? "agent" : "simulated user"),
-      intents(said), make("div", "said", said.text), below);
+      intents(message), make("div", "message", message.text), below);
   }
 
   function table(heads, rows) {
@@ -41,7 +41,7 @@
     const [ab, ba] = vote.answers;
     if (vote.outcome !== "tie") return vote.outcome + " wins";
     if (ab === "unreadable" || ba === "unreadable") return "tie: unreadable";
-    return ab === ba || vote.answers.includes("not asked") ? "tie" : "tie: the order changes the answer";
+    return ab === ba || vote.answers.includes("no answer") ? "tie" : "tie: the order changes the answer";
   }
 
   function votesOf(votes) {
@@ -77,20 +77,20 @@
 
   function search(tree) {
     let first = true;
-    const turns = tree.turns.map((said) => {
-      if (!said.candidates.length) return turn(said);
-      const broken = said.candidates.filter((row) => row.why !== undefined).length;
-      const picked = said.candidates.find((row) => row.chosen);
-      const folded = make("details", "candidates", make("summary", "", said.candidates.length + " candidates"
-        + (picked ? ", number " + picked.number + " chosen" : "") + (broken ? ", " + broken + " not valid" : "")), make("ul", "tree", ...said.candidates.map(candidate)));
+    const turns = tree.turns.map((message) => {
+      if (!message.candidates.length) return turn(message);
+      const broken = message.candidates.filter((row) => row.why !== undefined).length;
+      const picked = message.candidates.find((row) => row.chosen);
+      const folded = make("details", "candidates", make("summary", "", message.candidates.length + " candidates"
+        + (picked ? ", number " + picked.number + " chosen" : "") + (broken ? ", " + broken + " not valid" : "")), make("ul", "tree", ...message.candidates.map(candidate)));
       folded.open = first;
       first = false;
-      return turn(said, folded);
+      return turn(message, folded);
     });
     return make("div", "", ...turns, make("p", "soft", "Ended by “" + tree.outcome + "”."));
   }
 
-  // A select over rows with two buttons beside it; `show` is called with the row that is chosen.
+  // A select over rows with two buttons; `show` is called with the chosen row.
   function chooser(name, rows, show) {
     const select = find(name + "-select"), back = find(name + "-back"), on = find(name + "-on");
     rows.forEach((row, place) => {
@@ -109,7 +109,7 @@
     on.addEventListener("click", () => step(1));
     select.addEventListener("change", refresh);
     find(name + "-controls").hidden = false;
-    find(name + "-shown").hidden = false;
+    find(name + "-view").hidden = false;
     find(name + "-static").hidden = true;
     refresh();
     return refresh;
@@ -121,10 +121,10 @@
     const refresh = chooser("dialogues", rows, (row) => {
       const shown = policies.filter((policy) => chosen.has(policy) && row.dialogues[policy]);
       const columns = shown.map((policy) => make("div", "", make("h4", "", policy),
-        ...row.dialogues[policy].turns.map((said) => turn(said)),
+        ...row.dialogues[policy].turns.map((message) => turn(message)),
         make("p", "soft", "Ended by “" + row.dialogues[policy].outcome + "”.")));
       const votes = row.votes.filter((vote) => shown.includes(vote.a) && shown.includes(vote.b));
-      find("dialogues-shown").replaceChildren(make("p", "soft", "Situation ", make("code", "", row.id), ", labelled "
+      find("dialogues-view").replaceChildren(make("p", "soft", "Situation ", make("code", "", row.id), ", labelled "
         + row.emotion + "."), make("div", "side", ...columns), votesOf(votes));
     });
     for (const policy of policies) {
@@ -142,7 +142,7 @@
 
   function browseSearches() {
     const { rows } = read("searches-data");
-    const shown = find("searches-shown"), all = find("searches-all");
+    const shown = find("searches-view"), all = find("searches-all");
     chooser("searches", rows, (row) => {
       shown.replaceChildren(make("p", "soft", "Situation ", make("code", "", row.id), ", labelled " + row.emotion + "."),
         search(row));
@@ -156,7 +156,7 @@
   if (find("dialogues-data")) browseDialogues();
   if (find("searches-data")) browseSearches();
 
-  // Paper cannot be unfolded.
+  // Unfold everything for print.
   let unfolded = [];
   addEventListener("beforeprint", () => {
     unfolded = [...document.querySelectorAll("details:not([open])")];

@@ -1,4 +1,4 @@
-"""Two versions of an output: the same, or where they first differ."""
+"""The first difference between two versions of an output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from sage_dialog.lineage.compare import Difference, first_difference
+from sage_dialog.lineage.output_diff import Difference, first_difference
 
 ROWS = [{"n": number, "text": f"t{number}", "turns": [{"w": ["a", None]}], "x": math.nan} for number in range(5000)]
 
@@ -35,7 +35,7 @@ def found(before: Path, after: Path) -> Difference:
     return difference
 
 
-def test_the_same_rows_are_the_same_however_they_are_stored(tmp_path: Path) -> None:
+def test_equal_rows_in_different_files_are_equal(tmp_path: Path) -> None:
     one = table(tmp_path / "a.parquet", ROWS)
     assert first_difference(one, table(tmp_path / "b.parquet", ROWS)) is None
     other = table(tmp_path / "c.parquet", ROWS, row_group_size=700, compression="gzip")
@@ -44,7 +44,7 @@ def test_the_same_rows_are_the_same_however_they_are_stored(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("row", [0, 2047, 2048, 4999])
-def test_the_first_row_and_its_first_column(tmp_path: Path, row: int) -> None:
+def test_the_first_row_and_its_first_column_are_reported(tmp_path: Path, row: int) -> None:
     one = table(tmp_path / "a.parquet", ROWS)
     other = table(tmp_path / "b.parquet", changed(row, text="other", n=-1), row_group_size=700)
     difference = found(one, other)
@@ -59,14 +59,14 @@ def test_an_earlier_row_comes_before_an_earlier_column(tmp_path: Path) -> None:
     assert (difference.row, difference.column) == (9, "turns")
 
 
-def test_rows_and_columns_that_one_lacks(tmp_path: Path) -> None:
+def test_missing_rows_and_columns_are_reported(tmp_path: Path) -> None:
     one = table(tmp_path / "a.parquet", ROWS)
     assert str(found(one, table(tmp_path / "b.parquet", ROWS[:4000]))) == "rows: 5,000 before, 4,000 now"
     pq.write_table(pa.table({"n": [1]}), tmp_path / "c.parquet")
     assert found(one, tmp_path / "c.parquet").where == "columns"
 
 
-def test_long_values_are_shown_where_they_part(tmp_path: Path) -> None:
+def test_long_values_are_shortened_around_their_difference(tmp_path: Path) -> None:
     one, other = tmp_path / "a.html", tmp_path / "b.html"
     one.write_text("same\n" + "x" * 500 + "A" + "y" * 500)
     other.write_text("same\n" + "x" * 500 + "B" + "y" * 500)
@@ -74,10 +74,10 @@ def test_long_values_are_shown_where_they_part(tmp_path: Path) -> None:
     assert difference.where == "line 2" and len(difference.before) <= 60
     assert "xA" in difference.before and "xB" in difference.after
     other.write_text("s\x1b[2Jame\n")
-    assert found(one, other).after == "s\N{REPLACEMENT CHARACTER}[2Jame", "nothing that a terminal would obey"
+    assert found(one, other).after == "s\N{REPLACEMENT CHARACTER}[2Jame", "no control characters"
 
 
-def test_policies_by_their_first_file(tmp_path: Path) -> None:
+def test_folders_by_their_first_file(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name / "inner").mkdir(parents=True)
         (tmp_path / name / "card.json").write_text('{"a": 1}')
@@ -88,7 +88,7 @@ def test_policies_by_their_first_file(tmp_path: Path) -> None:
         "inner/w.safetensors, byte 3: 00 ff 00 before, 01 ff 00 now"
     )
     (tmp_path / "two/also").write_text("")
-    assert str(found(tmp_path / "one", tmp_path / "two")) == "also: not there before, there now"
+    assert str(found(tmp_path / "one", tmp_path / "two")) == "also: missing before, present now"
 
 
 def test_images_by_their_pixels(tmp_path: Path) -> None:

@@ -5,28 +5,29 @@ import logging
 from pathlib import Path
 
 import fsspec
-import pyarrow as pa
+import pandas as pd
 import pytest
 from kedro.io import DatasetError, Version
 
 from sage_dialog.core.policies import Policy, PolicyCard
-from sage_dialog.datasets import versions
-from sage_dialog.datasets.files import WholeImage, WholeText
-from sage_dialog.datasets.parquet import VersionedParquet
+from sage_dialog.datasets import atomic
+from sage_dialog.datasets.figure import PNG_BEGIN, PNG_END, AtomicFigure
+from sage_dialog.datasets.files import AtomicText
+from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.datasets.policy import PolicyDirectory
 
 OLD, NEW, NEWER, EMPTY = (f"2026-03-0{day}T12.00.00.000Z" for day in (1, 2, 3, 4))
 LATEST = Version(None, None)
-PNG = versions.PNG_BEGINS + b"0" * 20 + versions.PNG_ENDS
+PNG = PNG_BEGIN + b"0" * 20 + PNG_END
 
 
 @pytest.fixture(autouse=True)
 def _each_test_is_warned() -> None:
-    versions._warn.cache_clear()
+    atomic._warn_once.cache_clear()
 
 
-def parquet(folder: Path, version: Version = LATEST) -> VersionedParquet:
-    return VersionedParquet(filepath=str(folder / "n.parquet"), version=version)
+def parquet(folder: Path, version: Version = LATEST) -> AtomicParquet:
+    return AtomicParquet(filepath=str(folder / "n.parquet"), version=version)
 
 
 def safetensors(length: int = 16) -> bytes:
@@ -46,22 +47,22 @@ def save_policy(folder: Path, version: str) -> Path:
 @pytest.mark.parametrize("keep", [0, 3, 11, 100, -1, -5], ids=str)
 def test_a_table_cut_anywhere_is_passed_over_and_named(tmp_path: Path, caplog, keep: int) -> None:
     for version in (OLD, NEW):
-        parquet(tmp_path, Version(None, version)).save(pa.table({"version": [version] * 100}))
+        parquet(tmp_path, Version(None, version)).save(pd.DataFrame({"version": [version] * 100}))
     cut = tmp_path / "n.parquet" / NEW / "n.parquet"
     cut.write_bytes(cut.read_bytes()[:keep])
-    assert parquet(tmp_path).load()["version"][0].as_py() == OLD
+    assert parquet(tmp_path).load()["version"][0] == OLD
     (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert str(cut) in warning.message and OLD in warning.message
 
 
 def test_a_folder_that_no_run_has_named_is_passed_over(tmp_path: Path, caplog) -> None:
-    parquet(tmp_path, Version(None, OLD)).save(pa.table({"n": [1]}))
+    parquet(tmp_path, Version(None, OLD)).save(pd.DataFrame({"n": [1]}))
     for name in ("backup", f"{NEW}.bak", "9999-01-01", ".2026-03-09T12.00.00.000Z.gone"):
-        parquet(tmp_path, Version(None, name)).save(pa.table({"n": [2]}))
+        parquet(tmp_path, Version(None, name)).save(pd.DataFrame({"n": [2]}))
     assert parquet(tmp_path).resolve_load_version() == OLD
     named = " ".join(record.message for record in caplog.records if record.levelno == logging.WARNING)
     assert "'backup'" in named and f"'{NEW}.bak'" in named and "'9999-01-01'" in named and "gone" not in named
-    assert parquet(tmp_path, Version("backup", None)).load()["n"].to_pylist() == [2]  # by its name it is opened
+    assert parquet(tmp_path, Version("backup", None)).load()["n"].tolist() == [2]  # by its name it is opened
 
 
 def test_where_none_is_whole_nothing_exists_and_the_error_says_why(tmp_path: Path) -> None:
@@ -69,14 +70,14 @@ def test_where_none_is_whole_nothing_exists_and_the_error_says_why(tmp_path: Pat
     file.parent.mkdir(parents=True)
     file.write_bytes(b"PAR1")
     assert not parquet(tmp_path).exists()
-    with pytest.raises(DatasetError, match="no whole version") as refusal:
+    with pytest.raises(DatasetError, match="no complete version") as refusal:
         parquet(tmp_path).load()
     assert str(file) in str(refusal.value) and f"Remove {file.parent}" in str(refusal.value)
 
 
 def test_a_pinned_version_is_opened_and_fails_by_its_name(tmp_path: Path) -> None:
     for version in (OLD, NEW):
-        parquet(tmp_path, Version(None, version)).save(pa.table({"n": [1]}))
+        parquet(tmp_path, Version(None, version)).save(pd.DataFrame({"n": [1]}))
     cut = tmp_path / "n.parquet" / NEW / "n.parquet"
     cut.write_bytes(b"PAR1")
     with pytest.raises(DatasetError, match=NEW):
@@ -86,10 +87,10 @@ def test_a_pinned_version_is_opened_and_fails_by_its_name(tmp_path: Path) -> Non
 def test_a_remote_table_is_looked_at_too(caplog) -> None:
     address = "memory://versions/remote_n.parquet"
     for version in (OLD, NEW):
-        VersionedParquet(filepath=address, version=Version(None, version)).save(pa.table({"version": [version]}))
+        AtomicParquet(filepath=address, version=Version(None, version)).save(pd.DataFrame({"version": [version]}))
     fsspec.filesystem("memory").pipe_file(f"/remote_n.parquet/{NEW}/remote_n.parquet", b"PAR1 and then PAR1")
-    dataset = VersionedParquet(filepath=address, version=LATEST)
-    assert dataset.load()["version"].to_pylist() == [OLD]
+    dataset = AtomicParquet(filepath=address, version=LATEST)
+    assert dataset.load()["version"].tolist() == [OLD]
     assert NEW in caplog.text
     assert dataset.content(OLD).bytes > 100 and len(dataset.content(OLD).sha256) == 64
 
@@ -109,21 +110,21 @@ def test_a_policy_without_all_of_its_weights_is_passed_over(tmp_path: Path, capl
 def test_an_image_and_a_text_are_looked_at_too(tmp_path: Path, caplog) -> None:
     image = str(tmp_path / "figure.png")
     text = str(tmp_path / "report.html")
-    WholeImage(filepath=image, version=Version(None, OLD)).save(PNG)
-    WholeText(filepath=text, version=Version(None, OLD)).save("<p>")
+    AtomicFigure(filepath=image, version=Version(None, OLD)).save(PNG)
+    AtomicText(filepath=text, version=Version(None, OLD)).save("<p>")
     for path, content in ((image, PNG[:-1]), (text, b"")):
         file = Path(path) / NEW / Path(path).name
         file.parent.mkdir()
         file.write_bytes(content)
-    assert WholeImage(filepath=image, version=LATEST).load() == PNG
-    assert WholeText(filepath=text, version=LATEST).load() == "<p>"
-    assert "no whole PNG" in caplog.text and "it is empty" in caplog.text
+    assert AtomicFigure(filepath=image, version=LATEST).load() == PNG
+    assert AtomicText(filepath=text, version=LATEST).load() == "<p>"
+    assert "no complete PNG" in caplog.text and "it is empty" in caplog.text
 
 
 def test_a_run_loads_what_it_saved_though_a_later_run_has_saved_meanwhile(tmp_path: Path) -> None:
-    parquet(tmp_path, Version(None, NEW)).save(pa.table({"n": [2]}))  # by another run, begun later
+    parquet(tmp_path, Version(None, NEW)).save(pd.DataFrame({"n": [2]}))  # by another run, begun later
     ours = parquet(tmp_path, Version(None, OLD))
     assert ours.resolve_load_version() == NEW
-    ours.save(pa.table({"n": [1]}))
-    assert ours.load()["n"].to_pylist() == [1]
-    assert parquet(tmp_path, Version(None, OLD)).load()["n"].to_pylist() == [1]  # in another process of the run
+    ours.save(pd.DataFrame({"n": [1]}))
+    assert ours.load()["n"].tolist() == [1]
+    assert parquet(tmp_path, Version(None, OLD)).load()["n"].tolist() == [1]  # in another process of the run

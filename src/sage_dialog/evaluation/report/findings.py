@@ -1,0 +1,222 @@
+"""Findings on each judge: its figures as a table, and in sentences what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from sage_dialog.core.tables import DataFrame, to_rows
+from sage_dialog.evaluation.report.formatting import percent, times, with_interval
+
+JUDGE_CHECKS = {
+    "order_flips": "the answer changes with the order of the two",
+    "names_first": "where one dialogue is named, it is the one read first",
+    "names_longer": "where all answers on a pair name one winner, it is the longer dialogue",
+    "says_tie": "the answer is a tie",
+    "unreadable": "the answer cannot be read",
+}
+LEANINGS = {  # below one half, above it
+    "names_first": ("leans to the second place", "leans to the first place"),
+    "names_longer": ("shorter dialogues win", "longer dialogues win"),
+}
+MANY_UNREADABLE = 0.02
+
+Row = Mapping[str, Any]
+Pair = tuple[str, str]
+
+
+def describe_leaning(row: Row) -> str:
+    """Return the bias that a row of `schemas.JUDGE_CHECKS` shows; "" for a statistic that is unbiased at no half."""
+    if row["statistic"] not in LEANINGS:
+        return ""
+    below, above = LEANINGS[row["statistic"]]
+    return below if row["high"] < 0.5 else above if row["low"] > 0.5 else "no bias detected"
+
+
+def check_table(judge_checks: DataFrame) -> list[tuple[str, dict[str, Row]]]:
+    """Return each statistic's meaning and its row of `schemas.JUDGE_CHECKS` by judge."""
+    rows = to_rows(judge_checks)
+    return [
+        (meaning, {row["judge"]: row for row in rows if row["statistic"] == statistic})
+        for statistic, meaning in JUDGE_CHECKS.items()
+    ]
+
+
+def flips_by_chance(checks: Mapping[str, Row]) -> float:
+    """Return how often the answer would change with the order if each were drawn with the judge's own frequencies.
+
+    Two independent answers agree if both are ties or if they name different places: 1 - t² - 2 f s, with t the share
+    of ties, f and s those of the dialogue read first and second.
+
+    Args:
+        checks: one judge's rows of `schemas.JUDGE_CHECKS`, by statistic.
+    """
+    ties = checks["says_tie"]["value"] if "says_tie" in checks else 0.0
+    first = (1 - ties) * checks["names_first"]["value"] if "names_first" in checks else 0.0
+    return float(1 - ties**2 - 2 * first * (1 - ties - first))
+
+
+def findings_by_judge(
+    judge_checks: DataFrame,
+    win_rates: DataFrame,
+    length_control: DataFrame,
+    judge_agreement: DataFrame,
+    self_preference: DataFrame,
+    truths: Collection[str],
+    confidence: float,
+) -> dict[str, list[str]]:
+    """Return by judge a sentence for each significant finding of the tables.
+
+    Args:
+        truths: judges of the agreement table that know the truth, with which the others are compared.
+    """
+    checks: dict[str, dict[str, Row]] = {}
+    for row in to_rows(judge_checks):
+        checks.setdefault(row["judge"], {})[row["statistic"]] = row
+    agreement = to_rows(judge_agreement)
+    return {
+        judge: [
+            *_against_truth(judge, agreement, truths),
+            *_by_order(of_judge),
+            *_by_length(of_judge, _pairs_of(win_rates, judge), _pairs_of(length_control, judge), confidence),
+            *_by_relation(to_rows(self_preference[self_preference["judge"] == judge])),
+        ]
+        for judge, of_judge in checks.items()
+    }
+
+
+def significant_differences(
+    win_rates: DataFrame, judge_agreement: DataFrame, truths: Collection[str], confidence: float
+) -> dict[str, dict[str, Any]]:
+    """Return by judge the pairs of policies with a significant difference after Holm's adjustment, and the others.
+
+    Args:
+        win_rates: a table of `schemas.WIN_RATES`, with the rows of the truth.
+
+    Returns:
+        "pairs", their number; "significant", with the better and the worse policy; "others", rows of `win_rates`;
+        "truth", sentences on the agreement with the truth.
+    """
+    agreement = to_rows(judge_agreement)
+    found: dict[str, dict[str, Any]] = {}
+    for row in to_rows(win_rates):
+        of_judge = found.setdefault(row["judge"], {"pairs": 0, "significant": [], "others": []})
+        of_judge["pairs"] += 1
+        if not _is_significant(row, confidence):
+            of_judge["others"].append(row)
+            continue
+        share, better, worse = with_interval(row, "win_rate_b"), row["policy_b"], row["policy_a"]
+        if row["win_rate_b"] < 0.5:
+            share, better, worse = with_interval(_complement(row, "win_rate_b")), worse, better
+        decided = row["wins_a"] + row["wins_b"]
+        of_judge["significant"].append(
+            {"better": better, "worse": worse, "share": share, "decided": decided, "n": row["n"]}
+        )
+    for judge, of_judge in found.items():
+        of_judge["truth"] = list(_against_truth(judge, agreement, truths))
+    return found
+
+
+def _is_significant(row: Row, confidence: float) -> bool:
+    """Return whether a row of `schemas.WIN_RATES` shows a difference, adjusted for all pairs of the judge."""
+    return row["win_rate_b"] is not None and row["p_adjusted"] <= 1 - confidence
+
+
+def _complement(row: Row, value: str = "value") -> dict[str, float]:
+    """Return the share of the other side, with its interval."""
+    return {"value": 1 - row[value], "low": 1 - row["high"], "high": 1 - row["low"]}
+
+
+def _pairs_of(table: DataFrame, judge: str) -> dict[Pair, Row]:
+    return {(row["policy_a"], row["policy_b"]): row for row in to_rows(table[table["judge"] == judge])}
+
+
+def _against_truth(judge: str, agreement: list[dict[str, Any]], truths: Collection[str]) -> Iterator[str]:
+    for row in agreement:
+        two = {row["judge_a"], row["judge_b"]}
+        if judge in truths or judge not in two or not (two & set(truths)):
+            continue
+        (truth,) = two - {judge}
+        if not row["decided"]:
+            yield f"Decides none of the pairs of dialogues that the {truth} decides, so the two cannot be compared."
+            continue
+        coin = "not shown to be better than a coin" if row["same_low"] <= 0.5 else "better than a coin"
+        usual = "no evidence that it sees more than which policy is usually better"
+        more = f": {usual}" if row["same_low"] <= row["same_by_lot"] else ""
+        yield (
+            f"Names the winner that the {truth} names in "
+            f"{with_interval(row, 'same_winner', 'same_low', 'same_high')} of the {row['decided']:,} pairs of "
+            f"dialogues that both decide: {'worse than a coin' if row['same_high'] < 0.5 else coin}. Assigned to "
+            f"situations at random, the same wins would agree in {percent(row['same_by_lot'])}{more}."
+        )
+
+
+def _by_order(checks: Mapping[str, Row]) -> Iterator[str]:
+    first = checks.get("names_first")
+    if first and not first["low"] <= 0.5 <= first["high"]:
+        place, shown = ("first", first) if first["value"] > 0.5 else ("second", _complement(first))
+        yield (
+            f"Names the {place} dialogue in {with_interval(shown)} of the answers that name one, where an unbiased "
+            f"judge has {percent(0.5)}: the position counts."
+        )
+    flips = checks.get("order_flips")
+    if flips:
+        chance = flips_by_chance(checks)
+        blind = ": no evidence that it reads them" if flips["high"] >= chance else ""
+        yield (
+            f"Changes its answer with the order on {with_interval(flips)} of the pairs of dialogues; random answers "
+            f"would on {percent(chance)}{blind}."
+        )
+    if (unreadable := checks.get("unreadable")) and unreadable["value"] > MANY_UNREADABLE:
+        yield f"Cannot be read in {with_interval(unreadable)} of its answers."
+
+
+def _by_length(
+    checks: Mapping[str, Row],
+    rates: Mapping[Pair, Row],
+    lengths: Mapping[Pair, Row],
+    confidence: float,
+) -> Iterator[str]:
+    longer = checks.get("names_longer")
+    if not longer or longer["low"] <= 0.5 <= longer["high"]:
+        return
+    kind, shown = ("longer", longer) if longer["value"] > 0.5 else ("shorter", _complement(longer))
+    sentence = f"Where its answers name one winner, that is the {kind} dialogue in {with_interval(shown)}"
+    moved = [row for row in lengths.values() if row["win_rate_b"] is not None and _away_from(1, row, "odds_")]
+    if moved:
+        odds = sorted(row["odds_by_doubling"] for row in moved)
+        by = times(odds[0]) if len(odds) == 1 else f"{times(odds[0])} to {times(odds[-1])}"
+        sentence += (
+            f", and writing twice as much multiplies the odds, in {_of_pairs(len(moved), len(lengths))}, by {by}"
+        )
+    leads = [pair for pair, row in rates.items() if _is_significant(row, confidence)]
+    clear = sum(_same_lead(rates[pair], lengths[pair]) for pair in leads if pair in lengths)
+    if leads:
+        still = f"{clear or 'none'} {'are' if clear > 1 else 'is'}"
+        sentence += (
+            f": of its {len(leads)} clear {'lead' if len(leads) == 1 else 'leads'}, {still} clear at equal length"
+        )
+    yield f"{sentence}."
+
+
+def _of_pairs(some: int, among: int) -> str:
+    return f"{some} of {among} {'pair' if among == 1 else 'pairs'} of policies"
+
+
+def _away_from(even: float, row: Row, prefix: str = "") -> bool:
+    return not row[f"{prefix}low"] <= even <= row[f"{prefix}high"]
+
+
+def _same_lead(rate: Row, length: Row) -> bool:
+    """Return whether the policy that leads is significantly better at equal length, too."""
+    return bool(length["low"] > 0.5 if rate["win_rate_b"] > 0.5 else length["high"] < 0.5)
+
+
+def _by_relation(rows: list[dict[str, Any]]) -> Iterator[str]:
+    for row in rows:
+        if row["difference"] is not None and _away_from(0, row):
+            more = "more" if row["difference"] > 0 else "less"
+            yield (
+                f"Gives {row['policy']} ({row['relation']} as its own) {abs(row['difference']) * 100:.0f} points of "
+                f"100 {more} than other judges do, against {row['other_policy']}."
+            )

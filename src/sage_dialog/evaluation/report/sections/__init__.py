@@ -1,0 +1,1 @@
+"""The sections of the report, each an HTML fragment from its own tables."""

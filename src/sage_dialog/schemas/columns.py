@@ -1,0 +1,44 @@
+"""Short forms in which schemas are declared: `schema(name=STRING, n=nullable(INT32), **INTERVAL)`."""
+
+import pyarrow as pa
+
+STRING, BOOL, INT32, INT64, FLOAT64 = pa.string(), pa.bool_(), pa.int32(), pa.int64(), pa.float64()
+STRINGS = pa.list_(STRING)
+
+INTERVAL = {"low": FLOAT64, "high": FLOAT64}
+ESTIMATE = {"n": INT32, "value": FLOAT64, **INTERVAL}
+SHARE = {"n": INT32, "count": INT32, "share": FLOAT64, **INTERVAL}
+
+INTENT_COLUMNS = ("motivation", "emotion", "topics")
+
+
+def schema(**columns: pa.DataType | pa.Field) -> pa.Schema:
+    """Return a schema of columns in the given order; a column of a plain type may not be null."""
+    return pa.schema(required(**columns))
+
+
+def required(**columns: pa.DataType | pa.Field) -> list[pa.Field]:
+    """Return fields by name; a plain type may not be null, a field keeps whether it may."""
+    return [
+        column.with_name(name) if isinstance(column, pa.Field) else pa.field(name, column, nullable=False)
+        for name, column in columns.items()
+    ]
+
+
+def nullable(kind: pa.DataType) -> pa.Field:
+    """Return a column that may be null."""
+    return pa.field("", kind)
+
+
+def columns_of(other: pa.Schema) -> dict[str, pa.Field]:
+    """Return the columns of another schema, to be declared again."""
+    return {field.name: field for field in other}
+
+
+def intent(prefix: str) -> dict[str, pa.Field]:
+    """Return the columns of an intent: motivation, emotion and topics, each of which may be null."""
+    kinds = (STRING, STRING, STRINGS)
+    return {f"{prefix}{name}": nullable(kind) for name, kind in zip(INTENT_COLUMNS, kinds, strict=True)}
+
+
+MESSAGES = pa.list_(pa.field("element", pa.struct(required(role=STRING, content=STRING)), nullable=False))

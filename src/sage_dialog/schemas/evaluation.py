@@ -1,0 +1,177 @@
+"""Tables of rollouts and of measures of the policies' replies."""
+
+from sage_dialog.schemas.columns import (
+    BOOL,
+    ESTIMATE,
+    FLOAT64,
+    INT32,
+    INTERVAL,
+    SHARE,
+    STRING,
+    STRINGS,
+    columns_of,
+    intent,
+    nullable,
+    schema,
+)
+from sage_dialog.schemas.self_play import TRAJECTORIES
+
+ROLLOUTS = schema(policy=STRING, **columns_of(TRAJECTORIES))  # of an external model: its name in the catalog
+
+REPLIES = schema(
+    policy=STRING,
+    situation_id=STRING,
+    exchange=INT32,  # 1 = the reply to the situation itself
+    text=STRING,  # what the user reads
+    user_text=STRING,  # what the user wrote since the reply before
+    blocks=BOOL,  # whether the policy writes blocks
+    **intent("u_"),
+    **intent("a_"),
+    invalid_reason=nullable(STRING),  # why the blocks do not parse
+)
+
+POLICIES = schema(
+    policy=STRING,
+    kind=STRING,  # "base", "adapter", or "outside" for a model behind a chat API
+    blocks=BOOL,
+    revision=STRING,  # of its own weights; of an external model its name on the servers
+    base=STRING,
+    base_revision=STRING,
+    parent=nullable(STRING),
+    parent_revision=nullable(STRING),
+)
+
+EMOTION_ACCURACY = schema(
+    policy=STRING,
+    exchange=INT32,  # 1 = the reply to the situation itself
+    n=INT32,
+    correct=INT32,
+    accuracy=FLOAT64,
+    **INTERVAL,
+    chance=FLOAT64,
+)
+
+MAPPED_EMOTIONS = schema(
+    policy=STRING,
+    exchange=INT32,
+    mapping=INT32,  # version of evaluation/emotion_words.toml
+    n=INT32,
+    named=INT32,
+    mapped=INT32,
+    coverage=nullable(FLOAT64),  # null, as its interval, where no reply names an emotion
+    coverage_low=nullable(FLOAT64),
+    coverage_high=nullable(FLOAT64),
+    correct=INT32,
+    accuracy=FLOAT64,
+    **INTERVAL,
+)
+
+UNMAPPED_EMOTIONS = schema(policy=STRING, emotion=STRING, n=INT32, count=INT32)
+
+EMOTION_CONFUSION = schema(
+    policy=STRING,
+    label=STRING,
+    predicted=STRING,  # a label, "(unmapped)" or "(none)"
+    **SHARE,
+)
+
+EMOTION_TOP_K = schema(
+    policy=STRING,
+    searched_before=BOOL,  # an earlier iteration searched these situations
+    k=INT32,
+    n=INT32,
+    candidates=FLOAT64,
+    emotions=FLOAT64,
+    accuracy=FLOAT64,
+    **INTERVAL,
+    chance=FLOAT64,
+)
+
+ACTION_DISTRIBUTION = schema(
+    policy=STRING,
+    field=STRING,  # "a_motivation" or "a_emotion"
+    value=STRING,
+    **SHARE,
+)
+
+REPLY_STATISTICS = schema(policy=STRING, statistic=STRING, **ESTIMATE)
+
+ACTION_TRANSITIONS = schema(
+    policy=STRING,
+    field=STRING,  # "a_motivation" or "a_emotion"
+    before=nullable(STRING),  # null: the reply is the first
+    after=STRING,
+    **SHARE,
+    expected=nullable(FLOAT64),
+)
+
+DIVERSITY = schema(
+    policy=STRING,
+    of=STRING,  # "replies" or "actions"
+    statistic=STRING,
+    **ESTIMATE,
+)
+
+FAILURE_MODES = schema(
+    policy=STRING,
+    failure=STRING,
+    rules=INT32,  # version of evaluation/human_claims.toml
+    **SHARE,
+)
+
+FAILURE_EXAMPLES = schema(
+    policy=STRING,
+    failure=STRING,
+    situation_id=STRING,
+    exchange=INT32,
+    why=STRING,
+    text=STRING,  # what the user reads
+)
+
+BENCHMARK_SCORES = schema(
+    task=STRING,
+    part_of=nullable(STRING),  # the group of tasks; null for a task or group asked by itself
+    policy=STRING,
+    metric=STRING,
+    n=INT32,
+    few_shot=INT32,  # worked examples shown before a question
+    higher_is_better=BOOL,
+    score=FLOAT64,
+    standard_error=nullable(FLOAT64),
+    against=nullable(STRING),  # null, as all below, for the policy that others are compared with
+    difference=nullable(FLOAT64),
+    relative=nullable(FLOAT64),  # null where the other score is 0
+    low=nullable(FLOAT64),
+    high=nullable(FLOAT64),
+    lost=nullable(INT32),  # items that only the other gets right; null where items are not right or wrong
+    won=nullable(INT32),
+    p_value=nullable(FLOAT64),
+    p_adjusted=nullable(FLOAT64),  # over the tasks asked of the policy
+)
+
+STEERING_GRID = schema(
+    policy=STRING,
+    situation_id=nullable(STRING),  # null where the situation was typed in
+    situation=STRING,
+    field=nullable(STRING),  # null, as the next two, in a reply without steering
+    asked=nullable(STRINGS),  # one label; of "a_topic" one or more
+    boost=nullable(FLOAT64),  # of each label; null where the value is fixed
+    text=nullable(STRING),  # as sampled, blocks included; null where the prompt left no room
+    utterance=nullable(STRING),  # null where the text is no chain
+    invalid_reason=nullable(STRING),
+    **intent("u_"),
+    **intent("a_"),
+    annotator=STRING,
+    **intent("read_"),  # what the annotator reads in the utterance
+    taken=nullable(FLOAT64),  # share of the asked labels in the action block
+    carried=nullable(FLOAT64),  # share that the annotator reads in the utterance; null where it cannot tell
+)
+
+EXTERNAL_SCORES = schema(
+    scorer=STRING,
+    policy=STRING,
+    situation_id=STRING,
+    statistic=STRING,
+    exchange=INT32,
+    value=FLOAT64,
+)

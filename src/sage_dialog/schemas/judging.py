@@ -1,0 +1,106 @@
+"""Tables of judges, votes and what follows from them."""
+
+from sage_dialog.schemas.columns import ESTIMATE, FLOAT64, INT32, INTERVAL, STRING, columns_of, nullable, schema
+
+JUDGE_VOTES = schema(
+    situation_id=STRING,
+    policy_a=STRING,
+    policy_b=STRING,
+    order=STRING,  # "ab": policy_a's dialogue comes first; "ba": second
+    judge=STRING,
+    vote=STRING,  # "a", "b" (the policy, not the position), "tie" or "unreadable"
+    raw_response=nullable(STRING),
+)
+
+VOTE_REJECTS = schema(**columns_of(JUDGE_VOTES), reason=STRING)  # votes of people
+
+WIN_RATES = schema(
+    judge=STRING,
+    policy_a=STRING,
+    policy_b=STRING,
+    rule=STRING,  # which two answers count as a win: "agreement", "half" or "first_order"
+    n=INT32,
+    wins_a=INT32,
+    ties=INT32,
+    wins_b=INT32,
+    both_say_tie=INT32,
+    inconsistent=INT32,  # the answer changed with the order
+    unreadable=INT32,  # situations with such an answer
+    win_rate_b=nullable(FLOAT64),  # of the decided; null where none was
+    low=nullable(FLOAT64),
+    high=nullable(FLOAT64),
+    p_value=FLOAT64,
+    p_adjusted=FLOAT64,  # for all pairs of the judge
+)
+
+RANKING = schema(
+    judge=STRING,
+    group=INT32,  # of policies linked by comparisons
+    policy=STRING,
+    n=INT32,
+    rank=INT32,
+    best_rank=INT32,
+    worst_rank=INT32,
+    score=FLOAT64,  # log-odds, mean 0 in a group
+    **INTERVAL,
+)
+
+JUDGE_CHECKS = schema(judge=STRING, statistic=STRING, **ESTIMATE)
+
+JUDGE_AGREEMENT = schema(
+    judge_a=STRING,
+    judge_b=STRING,
+    n=INT32,
+    agreement=FLOAT64,
+    **INTERVAL,
+    kappa=nullable(FLOAT64),
+    kappa_low=nullable(FLOAT64),
+    kappa_high=nullable(FLOAT64),
+    decided=INT32,  # by both
+    same_winner=nullable(FLOAT64),  # of these
+    same_low=nullable(FLOAT64),
+    same_high=nullable(FLOAT64),
+    same_by_lot=nullable(FLOAT64),
+)
+
+LENGTH_CONTROL = schema(
+    judge=STRING,
+    policy_a=STRING,
+    policy_b=STRING,
+    n=INT32,  # decided situations; what follows the words is null where there is none
+    words_a=FLOAT64,
+    words_b=FLOAT64,
+    b_says_more=nullable(FLOAT64),
+    win_rate_b=nullable(FLOAT64),
+    equal_length_rate_b=nullable(FLOAT64),
+    low=nullable(FLOAT64),
+    high=nullable(FLOAT64),
+    odds_by_doubling=nullable(FLOAT64),
+    odds_low=nullable(FLOAT64),
+    odds_high=nullable(FLOAT64),
+)
+
+SELF_PREFERENCE = schema(
+    judge=STRING,
+    policy=STRING,  # the closer one
+    relation=STRING,  # "same model" or "same base"
+    other_policy=STRING,
+    n=INT32,
+    share=FLOAT64,
+    neutral_share=nullable(FLOAT64),  # null where no judge is neutral
+    difference=nullable(FLOAT64),
+    low=nullable(FLOAT64),
+    high=nullable(FLOAT64),
+)
+
+SAMPLE_SIZES = schema(
+    judge=STRING,
+    pairs=INT32,  # tested together
+    level=FLOAT64,
+    decided=FLOAT64,
+    true_share=FLOAT64,
+    n=INT32,
+    power=FLOAT64,
+    wanted_power=FLOAT64,
+    needed=nullable(INT32),  # null where nothing was decided
+)

@@ -1,0 +1,24 @@
+"""Tables of SFT and preference learning."""
+
+from sage_dialog.schemas.columns import FLOAT64, INT32, INT64, MESSAGES, STRING, nullable, schema
+
+DPO_PAIRS = schema(situation_id=STRING, turn=INT32, prompt=MESSAGES, chosen=STRING, rejected=STRING)
+
+TRAINING_REJECTS = schema(
+    row=STRING,  # a conversation's id, or a pair's situation and turn
+    tokens=INT32,
+    max_length=INT32,
+)
+
+TRAINING_LOG = schema(
+    step=INT32,  # updates so far
+    split=STRING,  # "train": the mean since the row before; "held out": the whole split
+    epoch=FLOAT64,
+    tokens=INT64,  # trained on so far, without padding
+    loss=FLOAT64,
+    learning_rate=nullable(FLOAT64),  # null where nothing is trained
+    grad_norm=nullable(FLOAT64),
+    token_accuracy=nullable(FLOAT64),
+    preference_accuracy=nullable(FLOAT64),  # this and the next of preference learning only
+    preference_margin=nullable(FLOAT64),
+)

@@ -1,0 +1,35 @@
+"""Tables of votes and words from plain values, and rows of the tables that metrics return, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from sage_dialog import schemas
+from sage_dialog.core.tables import DataFrame, from_rows, to_rows
+
+Row = dict[str, Any]
+
+
+def votes_table(rows: Iterable[Mapping[str, Any]]) -> DataFrame:
+    return from_rows(rows, schemas.JUDGE_VOTES)
+
+
+def words_table(words: Mapping[str, Mapping[str, int]]) -> DataFrame:
+    """From words by policy and situation, a table as `length.count_words` returns it."""
+    schema = pa.schema([("policy", pa.string()), ("situation_id", pa.string()), ("words", pa.int64())])
+    rows = [
+        {"policy": policy, "situation_id": situation, "words": count}
+        for policy, by_situation in words.items()
+        for situation, count in by_situation.items()
+    ]
+    return from_rows(rows, schema)
+
+
+def table_rows(frame: DataFrame, schema: pa.Schema) -> list[Row]:
+    """The rows of a table that has exactly the columns and types of a schema."""
+    types = [(name, dtype.pyarrow_dtype) for name, dtype in frame.dtypes.items()]
+    assert types == [(field.name, field.type) for field in schema]
+    return to_rows(frame)
