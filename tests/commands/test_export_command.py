@@ -236,7 +236,12 @@ def test_an_adapter_on_a_hub_base_names_it_with_its_commit(
     written = json.loads(done(run("--env", "small", "--policy", "sage_1", "--to", tmp_path / "out", "--json")).stdout)
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == (repo, commit)
-    assert (written["base"], written["base_revision"], written["merged"], written["evaluation"]) == (repo, commit, False, None)
+    assert (written["base"], written["base_revision"], written["merged"], written["evaluation"]) == (
+        repo,
+        commit,
+        False,
+        None,
+    )
     assert "model.safetensors" not in written["files"] and "base/config.json" not in written["files"]
     card = (tmp_path / "out" / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["base_model"] == repo
