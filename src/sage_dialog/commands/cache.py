@@ -119,7 +119,7 @@ def cache_summary(responses: ResponseCache) -> dict[str, Any]:
 
 def cache_tables(responses: ResponseCache) -> Iterator[Group]:
     """Yield tables for the terminal: usage by role and model, failures by reason, open batches."""
-    from sage_dialog.commands.console import format_bytes, table
+    from sage_dialog.commands.console import format_bytes
 
     numbers = ("responses", "hits", "failures", "tokens in", "out")
     rows = [

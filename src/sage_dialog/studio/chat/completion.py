@@ -22,7 +22,12 @@ def known_values(annotations: DataFrame) -> dict[str, list[str]]:
         role = "user" if field.startswith("u_") else "assistant"
         column = annotations.loc[annotations["role"] == role, columns[field[2:]]]
         counts = (column.explode() if is_list_field(field) else column).value_counts()  # without nulls
-        values[field] = sorted(counts.index, key=lambda value, counts=counts: (-counts[value], value))
+        frequent_first = (
+            counts.rename_axis("value")
+            .reset_index(name="count")
+            .sort_values(["count", "value"], ascending=[False, True])
+        )
+        values[field] = frequent_first["value"].tolist()
     return values
 
 
