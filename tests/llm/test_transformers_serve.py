@@ -141,6 +141,8 @@ def test_policies_are_sampled_from_it_as_text(tmp_path: Path, url: str, model: P
     response_cache.drop()
     assert engine.sample("sage_0", prompts, sampling, samples=3) == replies  # it keeps to its seed
 
-    wants_more = CompletionsEngine(base, [], 0, client=client, names={"sage_0": str(model)}, supports={**takes, "n": True})
+    wants_more = CompletionsEngine(
+        base, [], 0, client=client, names={"sage_0": str(model)}, supports={**takes, "n": True}
+    )
     with pytest.raises(RequestRejectedError, match="1 of 3 samples"):
         wants_more.sample("sage_0", prompts, sampling, samples=3)

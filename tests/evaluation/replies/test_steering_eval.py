@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from sage_dialog.config import SamplingConfig, Steering
-from sage_dialog.core.tables import table
+from sage_dialog.core.tables import from_rows
 from sage_dialog.datasets.schema import TableSchema
 from sage_dialog.dialogue import Message
 from sage_dialog.evaluation.replies.steering_eval import UNSTEERED, Opening, Row, Setting, play_grid, steering_eval
@@ -183,7 +183,7 @@ def test_the_score_can_be_had_from_the_table_again() -> None:
     rows = grid(
         lambda text, steering: answers[text], [UNSTEERED, HUMOR, COMFORT], "abc", Annotator({"Ha.": Intent("humor")})
     )
-    kept = table(rows, STEERING_GRID)
+    kept = from_rows(rows, STEERING_GRID)
     TableSchema("STEERING_GRID").validate(kept)
     assert kept.num_rows == 9
     assert steering_eval(kept.to_pylist(), 0.9) == steering_eval(rows, 0.9)
