@@ -74,9 +74,7 @@ def test_the_site_shows_the_stages_and_unfolds_self_play(site: str, tmp_path: Pa
         page.wait_for_timeout(1000)  # it zooms to fit and draws only what is visible
         page.wait_for_function(drawn, arg=stages)
         heights = {node.text_content(): node.bounding_box()["y"] for node in nodes.all()}
-        assert (
-            sorted(stages, key=heights.__getitem__) == stages
-        )  # from top to bottom, folded
+        assert sorted(stages, key=heights.__getitem__) == stages  # from top to bottom, folded
         assert "Iteration 1" not in heights
         stage.click()
         nodes.filter(has_text="Iteration 1").first.wait_for()

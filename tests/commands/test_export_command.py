@@ -22,6 +22,7 @@ from sage_dialog import schemas, settings
 from sage_dialog.commands.export import export
 from sage_dialog.config import SamplingConfig
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
+from sage_dialog.core.tables import from_rows
 from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.lineage.records import Git, InputRecord, OutputRecord, Process, RunFolder, RunRecord, Selection
 
@@ -112,7 +113,7 @@ def policy(data: Path, weights: Path, version: str, card: PolicyCard) -> Policy:
 
 def keep(data: Path, name: str, version: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
     entry = AtomicParquet(filepath=str(data / f"{name}.parquet"), version=Version(None, version))
-    entry.save(pa.Table.from_pylist(rows, schema=schema))
+    entry.save(from_rows(rows, schema))
 
 
 def known(policy: str, revision: str) -> dict[str, Any]:
@@ -218,8 +219,8 @@ def test_full_fine_tuning_is_exported_as_a_complete_model(made: Path, tmp_path: 
     )
     (tmp_path / "out").mkdir()
     with pytest.raises(ValueError, match="give --merge"):
-        export_policy(policy, base, SamplingConfig(), False, tmp_path / "out", tmp_path / "out")
-    export_policy(policy, base, SamplingConfig(), True, tmp_path / "out", tmp_path / "out")
+        export_policy(policy, base, SamplingConfig.from_base(top_k=100), False, tmp_path / "out", tmp_path / "out")
+    export_policy(policy, base, SamplingConfig.from_base(top_k=100), True, tmp_path / "out", tmp_path / "out")
     with torch.no_grad():
         loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()(input_ids=torch.arange(8)[None]).logits
     assert (loaded - expected).abs().max() < 1e-4
@@ -235,7 +236,12 @@ def test_an_adapter_on_a_hub_base_names_it_with_its_commit(
     written = json.loads(done(run("--env", "small", "--policy", "sage_1", "--to", tmp_path / "out", "--json")).stdout)
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == (repo, commit)
-    assert (written["base"], written["base_revision"], written["merged"], written["evaluation"]) == (repo, commit, False, None)
+    assert (written["base"], written["base_revision"], written["merged"], written["evaluation"]) == (
+        repo,
+        commit,
+        False,
+        None,
+    )
     assert "model.safetensors" not in written["files"] and "base/config.json" not in written["files"]
     card = (tmp_path / "out" / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["base_model"] == repo

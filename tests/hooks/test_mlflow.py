@@ -13,7 +13,7 @@ from kedro.framework.session import KedroSession
 from sage_dialog import schemas, settings
 from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.core.tables import DataFrame, from_rows
-from sage_dialog.hooks import RunRefused
+from sage_dialog.hooks.errors import RunRefused
 from sage_dialog.hooks.mlflow import _name
 from sage_dialog.lineage.formatting import flatten
 from sage_dialog.training import sft

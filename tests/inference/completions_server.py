@@ -193,7 +193,7 @@ class CompletionsServer:
         prompt = body["prompt"]
         ids = prompt if isinstance(prompt, list) else tokenizer(prompt)["input_ids"]
         number = body.get("n", 1)
-        sampling = SamplingConfig(
+        sampling = SamplingConfig.from_base(
             temperature=body["temperature"],
             top_k=body.get("top_k", 10**6),
             repetition_penalty=body.get("repetition_penalty", 1.0),
@@ -248,14 +248,14 @@ class _Bias:
         allowed = body.get("allowed_token_ids")
         self.tokens = list(biases)
         self.weights = [bias / temperature for bias in biases.values()]  # decode multiplies boosts by it
-        self.barred = None
+        self.mask = None
         if allowed is not None:
-            self.barred = np.full(size, -math.inf, dtype=np.float32)
-            self.barred[allowed] = 0.0
-        self.start = self
+            self.mask = np.full(size, -math.inf, dtype=np.float32)
+            self.mask[allowed] = 0.0
+        self.initial_state = self
 
     def __bool__(self) -> bool:
-        return bool(self.tokens) or self.barred is not None
+        return bool(self.tokens) or self.mask is not None
 
-    def after(self, place: _Bias, token: int) -> _Bias:
+    def next_state(self, place: _Bias, token: int) -> _Bias:
         return self

@@ -16,7 +16,7 @@ from sage_dialog.llm.live_client import LiveClient
 from sage_dialog.llm.response_cache import ResponseCache
 
 PROMPTS = [Prompt(({"role": "user", "content": f"w1 w{number}"},), (number,)) for number in range(40)]
-SAMPLING = SamplingConfig(top_k=20, max_new_tokens=6)
+SAMPLING = SamplingConfig.from_base(top_k=20, max_new_tokens=6)
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     client = LiveClient(endpoint, ResponseCache(Path(response_cache)), Budget(Caps(), {}, {}))
     engine = CompletionsEngine(Policy.open(base), [], 0, client=client)
     for (sample,) in engine.sample("sage_0", PROMPTS, SAMPLING):
-        print(sample.text, sample.finish)
+        print(sample.text, sample.finish_reason)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from block_writers import block_writer  # noqa: E402
 
 from sage_dialog.inference.transformers.engine import TransformersEngine  # noqa: E402
 
-GREEDY = SamplingConfig(top_k=1, max_new_tokens=24)
-FREE = SamplingConfig(temperature=1.1, top_k=20, repetition_penalty=1.1, max_new_tokens=24)
-BLOCKS = SamplingConfig(temperature=1.0, top_k=50, max_new_tokens=120)
+GREEDY = SamplingConfig.from_base(top_k=1, max_new_tokens=24)
+FREE = SamplingConfig.from_base(temperature=1.1, top_k=20, repetition_penalty=1.1, max_new_tokens=24)
+BLOCKS = SamplingConfig.from_base(temperature=1.0, top_k=50, max_new_tokens=120)
 
 Open = Callable[..., Engine]
 
@@ -80,12 +80,14 @@ def asked_of(count: int) -> list[Prompt]:
 
 @pytest.fixture(params=KINDS)
 def open_engine(request: pytest.FixtureRequest, base: Policy) -> Open:
-    takes = KINDS[request.param]
-    if takes is None:
+    supports = KINDS[request.param]
+    if supports is None:
         return lambda base, policies=(), seed=0: TransformersEngine(base, policies, seed, threads=1)
     served = request.getfixturevalue("writer" if "writer" in request.fixturenames else "base")
     over_http, server = request.getfixturevalue("open_engine"), request.getfixturevalue("serve")(served)
-    return lambda base, policies=(), seed=0: over_http(server.url, base=base, policies=policies, seed=seed, takes=takes)
+    return lambda base, policies=(), seed=0: over_http(
+        server.url, base=base, policies=policies, seed=seed, supports=supports
+    )
 
 
 def test_top_1_is_greedy_generate_for_prompts_of_unequal_length(open_engine: Open, base: Policy) -> None:
@@ -148,7 +150,7 @@ def test_log_probability_is_the_policys_own_of_the_reply_and_its_end(
     """Whatever penalty, temperature and top-k made of it, and whether or not the reply came to its end."""
     from peft import PeftModel
 
-    sampling = SamplingConfig(temperature=1.7, top_k=9, repetition_penalty=1.5, max_new_tokens=24)
+    sampling = SamplingConfig.from_base(temperature=1.7, top_k=9, repetition_penalty=1.5, max_new_tokens=24)
     prompts = prompts_of(30, 4, 17)
     replies = open_engine(base, adapters).sample(policy, prompts, sampling, samples=8)
     assert len({sample.finished for samples in replies for sample in samples}) == 2
@@ -229,7 +231,7 @@ def test_two_policies_of_one_name_are_refused(open_engine: Open, base: Policy, a
 def test_an_unknown_policy_is_named_with_those_there(
     open_engine: Open, base: Policy, adapters: tuple[Policy, Policy]
 ) -> None:
-    with pytest.raises(KeyError, match="'sage_9' is not loaded; this engine holds sage_0, sage_1, sage_2"):
+    with pytest.raises(KeyError, match="'sage_9' is not loaded; this engine has sage_0, sage_1, sage_2"):
         open_engine(base, adapters).sample("sage_9", prompts_of(3), GREEDY)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.hooks import hook_impl
 
 from sage_dialog.core.tables import DataFrame, to_rows
-from sage_dialog.hooks import RunRefused
+from sage_dialog.hooks.errors import RunRefused
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
