@@ -152,7 +152,7 @@ def _sides(
     for side, rows in sides.items():
         *_, policy = fine_tune("sage_1", base, None, rows, training, config.lora, seed, scratch / side, True, threads)
         policies = {"sage_0": base, "sage_1": policy}
-        benchmarks = Benchmarks(policies=("sage_0", "sage_1") if side == "with" else ("sage_1",))
+        benchmarks = Benchmarks.from_base(policies=("sage_0", "sage_1") if side == "with" else ("sage_1",))
         scores = score_policies(base, policies, questions, benchmarks, seed, threads)
         found |= {side: scores["sage_1"], **({"base": scores["sage_0"]} if side == "with" else {})}
         print(

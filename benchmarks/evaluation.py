@@ -119,7 +119,7 @@ def generate_data(situations: int) -> dict[str, Any]:
     dialogues = (dialogue(policy, rank, id_, emotions[id_]) for rank, policy in ranks for id_ in ids)
     rollouts = from_arrow(pa.concat_tables(dialogues))
     return {
-        "params:evaluation": Evaluation(agent=sampling, user=sampling, pairs=PAIRS, exchanges=EXCHANGES),
+        "params:evaluation": Evaluation.from_base(agent=sampling, user=sampling, pairs=PAIRS, exchanges=EXCHANGES),
         "params:seed": 0,
         "situations": from_rows(held_out, schemas.SITUATIONS),
         "policy_cards": from_rows(cards, schemas.POLICIES),

@@ -226,7 +226,7 @@ def _work(side: str, files: Files) -> Row:
     """The dialogues of the files, and what it took to find them once everything was imported."""
     from sage_dialog.config import RedditRules
 
-    rules, read = RedditRules(), SIDES[side]
+    rules, read = RedditRules.from_base(), SIDES[side]
     with tempfile.TemporaryDirectory() as folder:
         if len(read(_little_month(Path(folder)), rules)) != 1:
             raise RuntimeError(f"{side} does not find the dialogue of the little month that brings in its imports")

@@ -79,7 +79,7 @@ def measured(name: str, size: str, device: str, threads: int, quick: bool) -> di
     from sage_dialog.inference.transformers.engine import TransformersEngine
 
     torch.set_num_threads(threads)
-    sampling = SamplingConfig(temperature=1.1, top_k=100, repetition_penalty=1.1, max_new_tokens=NEW)
+    sampling = SamplingConfig.from_base(temperature=1.1, top_k=100, repetition_penalty=1.1, max_new_tokens=NEW)
     draw = random.Random(0)
     words = [f"w{number}" for number in range(SHAPES[name, size]["vocab_size"] - 3)]
 

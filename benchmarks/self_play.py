@@ -282,7 +282,7 @@ def _random_model(path: Path) -> Policy:
         "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} <end> {% endfor %}assistant"
     )
     tokenizer.save_pretrained(path)
-    size = BaseModelConfig()
+    size = BaseModelConfig.from_base()
     torch.manual_seed(0)
     config = MixtralConfig(
         vocab_size=len(words),

@@ -41,7 +41,7 @@ from sage_dialog.sac.grammar import FIELDS
 PROJECT = Path(__file__).resolve().parents[1]
 KEYWORD = "humor"
 BOOSTS = (0.0, 2.0, 4.0, 8.0)
-SAMPLING = SamplingConfig(temperature=1.0, top_k=8, max_new_tokens=96)  # as conf/base evaluates
+SAMPLING = SamplingConfig.from_base(temperature=1.0, top_k=8, max_new_tokens=96)  # as conf/base evaluates
 GIVEN: dict[str, dict[str, Any]] = {
     "a_motivation humor": {"a_motivation": "humor"},
     "a_motivation null": {"a_motivation": None},
@@ -257,7 +257,9 @@ def _trained_here(folder: Path, threads: int) -> Policy:
         return {"messages": [{"role": "user", "content": scene.text}, {"role": "assistant", "content": content}]}
 
     print("no finished demo: a small model is trained here, which takes about 15 seconds", file=sys.stderr)
-    config = BaseModelConfig(vocabulary=900, layers=2, hidden=64, experts=2, expert_hidden=64, steps=300, batch_size=16)
+    config = BaseModelConfig.from_base(
+        vocabulary=900, layers=2, hidden=64, experts=2, expert_hidden=64, steps=300, batch_size=16
+    )
     trained = train_base([dialogue(number) for number in range(4000)], config, 0, folder, threads)
     return dataclasses.replace(trained, card=dataclasses.replace(trained.card, blocks=True))
 

@@ -36,8 +36,8 @@ from sage_dialog.config import BaseModelConfig, FineTuning, LoraSettings
 from sage_dialog.core.seeds import generator
 
 MEAN, SIGMA, WORDS_A_MESSAGE = 120, 0.6, 20
-CONFIG = FineTuning(learning_rate=1e-3, batch_size=8, max_length=1000, group_by_length=True)
-LORA = LoraSettings(r=16, alpha=32)
+CONFIG = FineTuning.from_base(learning_rate=1e-3, batch_size=8, max_length=1000, group_by_length=True, epochs=1.0)
+LORA = LoraSettings.from_base(r=16, alpha=32)
 SIDES, KINDS = ("plain", "ours"), ("even", "skewed")
 
 
@@ -75,7 +75,7 @@ def write_base(folder: str, threads: int) -> None:
     from sage_dialog.microworld.world import load_world
 
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    train_base(documents(load_world(), 400, 0), BaseModelConfig(steps=1), 0, Path(folder) / "base", threads)
+    train_base(documents(load_world(), 400, 0), BaseModelConfig.from_base(steps=1), 0, Path(folder) / "base", threads)
 
 
 def train(folder: str, kind: str, side: str, rows: int, threads: int) -> dict[str, float]:

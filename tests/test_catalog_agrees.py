@@ -16,7 +16,7 @@ from sage_dialog import schemas, settings
 from sage_dialog.commands.steer import GRID
 from sage_dialog.config import Blend, BlockField, Parameters
 from sage_dialog.datasets.protocol import TrackedDataset
-from sage_dialog.hooks import _models_in, check_parameters
+from sage_dialog.hooks.validation import models_in, validate_parameters
 from sage_dialog.pipeline_registry import POLICIES, register_pipelines
 
 ENVIRONMENTS = ("base", "test")
@@ -105,7 +105,7 @@ def test_one_iteration_runs_alone(pipelines: dict[str, Pipeline]) -> None:
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)
 def test_the_parameters_of_an_environment_are_valid(configured: Path, env: str) -> None:
-    check_parameters(loader(configured, env)["parameters"], env)
+    validate_parameters(loader(configured, env)["parameters"], env)
 
 
 def test_base_sets_every_parameter(configured: Path) -> None:
@@ -129,7 +129,7 @@ def test_every_parameter_is_used(everything: set[str]) -> None:
 
 def test_nodes_take_their_stage_typed(pipelines: dict[str, Pipeline]) -> None:
     """Kedro builds the model that the signature names; without a type a node would get a plain mapping."""
-    stages = {name: model for name, field in Parameters.model_fields.items() for model in _models_in(field.annotation)}
+    stages = {name: model for name, field in Parameters.model_fields.items() for model in models_in(field.annotation)}
     untyped = []
     for node in set().union(*(pipeline.nodes for pipeline in pipelines.values())):
         hints = get_type_hints(node.func)
@@ -165,7 +165,7 @@ def declared(model: type[BaseModel], path: str = "") -> set[str]:
     """Dotted names of the leaves of a parameter model; of a mapping, its keys."""
     leaves: set[str] = set()
     for name, field in model.model_fields.items():
-        inner = next(_models_in(field.annotation), None)
+        inner = next(models_in(field.annotation), None)
         here = f"{path}.{name}".strip(".")
         leaves |= (
             declared(inner, here) if inner else {f"{here}.{key}".strip(".") for key in mapping_keys(field.annotation)}

@@ -1,4 +1,4 @@
-"""What the documentation names is there: modules, commands, tables and their columns."""
+"""The documentation names modules, commands, parameters, tables and columns that exist."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from sage_dialog import schemas
-from sage_dialog.config import Parameters
+from sage_dialog.config import DataProcessing, Parameters
 from sage_dialog.corpora.reddit.funnel_figure import MEANINGS
 from sage_dialog.corpora.reddit.rules import Rule, unit
 from sage_dialog.pipeline_registry import register_pipelines
@@ -17,13 +17,13 @@ PROJECT = Path(__file__).parents[1]
 TEXTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 
 
-def test_the_paper_map_names_modules_and_dials_that_exist() -> None:
+def test_the_paper_map_names_modules_and_parameters_that_exist() -> None:
     rows = [line for line in (PROJECT / "docs/paper-map.md").read_text().splitlines() if line.startswith("| §")]
     places = [place for row in rows for place in re.findall(r"`([a-z_/]+(?:/[a-z_]*|\.py))`", row)]
-    config = [dial for row in rows for dial in re.findall(r"`([a-z_.]+)`", row.split("|")[3]) if "/" not in dial]
+    parameters = [name for row in rows for name in re.findall(r"`([a-z_.]+)`", row.split("|")[3]) if "/" not in name]
     assert len(places) > 10
     assert [place for place in places if not (PROJECT / "src/sage_dialog" / place).exists()] == []
-    assert [dial for dial in config if dial.split(".")[0] not in Parameters.model_fields] == []
+    assert [name for name in parameters if name.split(".")[0] not in Parameters.model_fields] == []
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
@@ -48,23 +48,23 @@ def test_every_make_target_that_is_named_exists() -> None:
 def test_every_reddit_rule_is_documented_in_its_order_and_words() -> None:
     section = (PROJECT / "docs/reddit.md").read_text().split("## The rules")[1]
     rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in section.splitlines() if line.startswith("| `")]
-    told = [(rule.strip("`"), takes.replace("`", "")) for rule, takes in rows][: len(Rule)]
-    assert told == [(rule.value, f"{unit(rule)}s {MEANINGS[rule.value]}") for rule in Rule]
+    documented = [(rule.strip("`"), removes.replace("`", "")) for rule, removes in rows][: len(Rule)]
+    assert documented == [(rule.value, f"{unit(rule)}s {MEANINGS[rule.value]}") for rule in Rule]
 
 
 def test_the_documented_values_of_reddit_rules_are_those_of_the_configuration() -> None:
-    sets = yaml.safe_load((PROJECT / "conf/base/parameters_data_processing.yml").read_text())["data_processing"]
-    paper, literal = sets["rule_sets"]["paper"], sets["rule_sets"]["literal"]
+    sets = DataProcessing.from_base().model_dump(mode="json")["rule_sets"]
+    paper, literal = sets["paper"], sets["literal"]
     section = (PROJECT / "docs/reddit.md").read_text().split("## The rules")[1]
-    shown = 0
+    compared = 0
     for line in section.splitlines():
-        if line.startswith("| `") and (named := [dial for dial in paper if f"`{dial}`" in line]):
+        if line.startswith("| `") and (named := [name for name in paper if f"`{name}`" in line]):
             values = [cell.strip() for cell in line.split("|")[3:5]]
             default, other = (yaml.safe_load(value.replace("none", "[]")) for value in values)
             assert default == paper[named[0]], line
             assert (default if other is None else other) == literal.get(named[0], paper[named[0]]), line
-            shown += 1
-    assert shown >= len(paper) - 2  # how a path climbs is told in a sentence
+            compared += 1
+    assert compared >= len(paper) - 2  # a sentence describes how a path climbs
 
 
 def test_every_table_is_documented_column_by_column() -> None:

@@ -17,7 +17,7 @@ from sage_dialog.config import Llm, Parameters
 from sage_dialog.core import hub_models as bases
 from sage_dialog.datasets.factory import FactoryDataset
 from sage_dialog.datasets.hub_model import HubBase
-from sage_dialog.hooks import check_parameters
+from sage_dialog.hooks.validation import validate_parameters
 from sage_dialog.llm.budget import Budget
 from sage_dialog.pipeline_registry import register_pipelines
 
@@ -57,7 +57,7 @@ def recipe(
     def opened(env: str) -> tuple[CatalogProtocol, Parameters]:
         with open_session(env) as session:
             context = session.load_context()
-            return context.catalog, check_parameters(context.params, env)
+            return context.catalog, validate_parameters(context.params, env)
 
     return opened
 
@@ -92,7 +92,7 @@ def test_every_dataset_of_the_pipelines_can_be_built(recipe: Callable[[str], Any
 @pytest.mark.parametrize("env", RECIPES)
 def test_configured_roles_and_engine_can_be_built(recipe: Callable[[str], Any], env: str, tmp_path: Path) -> None:
     catalog, _ = recipe(env)
-    llm = Llm(response_cache=str(tmp_path / "responses.sqlite"))
+    llm = Llm.from_base(response_cache=str(tmp_path / "responses.sqlite"))
     for name in ("annotator", "selector", "judges", "engine"):
         entry = catalog.get(name)
         assert isinstance(entry, FactoryDataset)

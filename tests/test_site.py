@@ -1,24 +1,19 @@
-"""The documentation site: its page of parameters tells every dial, with what it may be and means."""
+"""The documentation site: its page of parameters has every parameter with value, range and meaning."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import yaml
-from pydantic import BaseModel
-
-from sage_dialog.config import Parameters
 
 PROJECT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, list[str]]:
-    """The page's rows by their dial."""
+    """The page's rows by parameter."""
     sys.path.insert(0, str(PROJECT / "docs/_hooks"))
     try:
         import parameters_page
@@ -31,24 +26,11 @@ def rows() -> dict[str, list[str]]:
     return {row[0].strip("`"): row for row in cells}
 
 
-def leaves(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str | None]]:
-    """Every dial of a model that holds no further parameters, and what it is said to be."""
-    for name, field in model.model_fields.items():
-        inner = next(
-            (part for part in (field.annotation, *get_args(field.annotation)) if isinstance(part, type)
-             and issubclass(part, BaseModel)), None,
-        )  # fmt: skip
-        if inner is None:
-            yield f"{path}{name}", field.description
-        else:
-            yield from leaves(inner, f"{path}{name}.")
+def test_every_parameter_has_a_comment(rows: dict[str, list[str]]) -> None:
+    assert [name for name, row in rows.items() if len(row) < 4 or not row[3]] == []
 
 
-def test_every_dial_is_described() -> None:
-    assert [name for name, description in leaves(Parameters) if not description] == []
-
-
-def test_the_page_has_every_dial_of_conf_base_with_its_value(rows: dict[str, list[str]]) -> None:
+def test_the_page_has_the_values_of_conf_base(rows: dict[str, list[str]]) -> None:
     assert rows["seed"][1] == "`0`"
     written = yaml.safe_load((PROJECT / "conf/base/parameters_self_play.yml").read_text())["self_play"]
     for name in ("candidates", "max_turns", "replay_share", "one_question"):

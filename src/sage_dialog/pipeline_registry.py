@@ -72,7 +72,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "demo": world
         + training
         + evaluated_with_truth
-        + _of_stage("evaluation.truth", microworld.create_truth_pipeline(POLICIES)),
+        + _of_stage("evaluation.truth", microworld.create_truth_pipeline()),
         "__default__": training + evaluated,
     }
 

@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
-from sage_dialog.hooks import ParameterGate, PinGate
 from sage_dialog.hooks.budget import RunBudget
 from sage_dialog.hooks.inputs import InputValidation, ProjectPaths
 from sage_dialog.hooks.mlflow import Tracking
 from sage_dialog.hooks.progress import Progress
 from sage_dialog.hooks.run_record import Recorder
+from sage_dialog.hooks.validation import LoadVersionValidation, ParameterValidation
 
 # No library sends telemetry, and forked data workers do not warn about the tokenizers' threads.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -19,8 +19,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _BUDGET = RunBudget()
 HOOKS = (
-    ParameterGate(),
-    PinGate(),
+    ParameterValidation(),
+    LoadVersionValidation(),
     _BUDGET,
     InputValidation(),
     ProjectPaths(),

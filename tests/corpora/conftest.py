@@ -1,4 +1,4 @@
-"""Hand-made Reddit months, read twice: by the fast path and by the plain oracle, which have to agree."""
+"""Hand-made Reddit months, read by the fast path and by the plain oracle, which must agree."""
 
 import json
 import tempfile
@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
+import pandas as pd
+import pyarrow as pa
 import pytest
 import reddit_oracle
 
 from sage_dialog import schemas
 from sage_dialog.config import RedditRules
+from sage_dialog.core.tables import to_arrow
 from sage_dialog.corpora.reddit import read_dialogues
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -32,10 +35,10 @@ class Outcome(NamedTuple):
 
     @property
     def removed(self) -> dict[str, int]:
-        """What each rule took in all months; rules that took nothing are left out."""
+        """The removals of each rule over all months, without rules that removed nothing."""
         counts = Counter()
         for row in self.filter_report:
-            counts[row["rule"]] += row["removed"]
+            counts[row["rule"]] += row["n_removed"]
         return {rule: count for rule, count in counts.items() if count}
 
     @property
@@ -45,10 +48,19 @@ class Outcome(NamedTuple):
 
     @classmethod
     def of(cls, tables) -> "Outcome":
-        for name, table in zip(cls._fields, tables, strict=True):
-            assert table.schema == getattr(schemas, name.upper())
-            table.validate(full=True)
-        return cls(*(table.to_pylist() for table in tables))
+        return cls(*(check_schema(table, getattr(schemas, name.upper())) for name, table in tables._asdict().items()))
+
+
+def check_schema(frame: pd.DataFrame, schema: pa.Schema) -> list[dict]:
+    """Return the rows of a table, which has the columns and types of a schema and no null where it allows none."""
+    assert {name: dtype.pyarrow_dtype for name, dtype in frame.dtypes.items()} == {
+        field.name: field.type for field in schema
+    }
+    assert list(frame.columns) == schema.names
+    table = to_arrow(frame, schema)
+    table.validate(full=True)
+    assert not any(table[field.name].null_count for field in schema if not field.nullable)
+    return table.to_pylist()
 
 
 def read_fast(files, rules, workers=1, buckets=None, **options) -> Outcome:
@@ -76,7 +88,7 @@ def check_same(fast: Outcome, plain: Outcome) -> None:
 
 
 def check_explained(outcome: Outcome) -> None:
-    """Nothing vanishes: each step takes in what the step before let through, and what passes the last is a dialogue."""
+    """Each step starts with what the step before left, and what the last one leaves are the dialogues."""
     report = outcome.filter_report
     assert report
     for month in {row["month"] for row in report}:
@@ -86,20 +98,22 @@ def check_explained(outcome: Outcome) -> None:
         units = [row["unit"] for row in rows]
         assert units == sorted(units, key=["line", "comment", "path"].index)
         for before, row in pairwise(rows):
-            assert row["came_in"] == before["came_in"] - before["removed"]
+            assert row["n_in"] == before["n_in"] - before["n_removed"]
         dialogues = sum(dialogue["month"] == month for dialogue in outcome.dialogues)
-        assert rows[-1]["came_in"] - rows[-1]["removed"] == dialogues
-        assert rows[0]["came_in"] == sum(row["removed"] for row in rows) + dialogues
-        assert all(row["came_in"] >= row["removed"] >= 0 for row in rows)
+        assert rows[-1]["n_in"] - rows[-1]["n_removed"] == dialogues
+        assert rows[0]["n_in"] == sum(row["n_removed"] for row in rows) + dialogues
+        assert all(row["n_in"] >= row["n_removed"] >= 0 for row in rows)
         rejected = Counter(row["reason"] for row in outcome.rejected_lines if row["month"] == month)
-        assert rejected == {row["rule"]: row["removed"] for row in rows if row["rule"] in REJECTS and row["removed"]}
+        assert rejected == {
+            row["rule"]: row["n_removed"] for row in rows if row["rule"] in REJECTS and row["n_removed"]
+        }
     places = [(row["month"], row["file"], row["line"]) for row in outcome.rejected_lines]
     assert places == sorted(set(places))
     assert all(row["line"] > 0 and len(row["excerpt"]) <= 200 for row in outcome.rejected_lines)
 
 
 def read_both(files, rules, plain=None, **how) -> Outcome:
-    """What the fast path makes of the files, after it was found to be what the oracle makes of them."""
+    """Return the tables of the fast path, checked against those of the oracle."""
     fast = read_fast(files, rules, **how)
     check_explained(fast)
     check_same(fast, plain or Outcome(*reddit_oracle.dialogues(files, rules)))
@@ -143,7 +157,7 @@ class Months:
         return {path.name: path for path in self.folder.iterdir()}
 
     def read(self, **rules) -> Outcome:
-        return read_both(self.files(), RedditRules(**rules), buckets=2)
+        return read_both(self.files(), RedditRules.from_base(**rules), buckets=2)
 
     def outcome(self, **rules) -> tuple[int, dict[str, int]]:
         """How many dialogues, and what the rules removed besides submissions and inner comments."""

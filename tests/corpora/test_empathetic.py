@@ -157,7 +157,7 @@ def test_situation_ids_never_collide(read):
 
 def test_counts_are_logged_by_reason(read, caplog):
     read(train=[row(), row("b", emotion="x"), row("c", emotion="y")])
-    assert "2 set aside: a label that is none of the 32 emotions (first: train.csv:3)" in caplog.text
+    assert "2 rejected: a label that is none of the 32 emotions (first: train.csv:3)" in caplog.text
 
 
 def test_a_file_with_other_columns_is_refused_by_name(tmp_path):

@@ -63,7 +63,7 @@ def test_a_run_sets_response_cache_budget_and_key(policies: Any, tmp_path: Path)
     from sage_dialog.inference.vllm.served_policies import served_name
 
     prompts = [Prompt(({"role": "user", "content": f"x{number}"},), (number,)) for number in range(5)]
-    sampling = SamplingConfig(max_new_tokens=4)
+    sampling = SamplingConfig.from_base(max_new_tokens=4, top_k=100)
     with CompletionsServer(policies, served_name(policies)) as server:
         engine = entry(endpoint={"base_urls": [server.url]}, credentials={"api_key": KEY})
         llm = {"response_cache": str(tmp_path / "j.sqlite"), "role_caps": {"policy": {"calls": 3}}}

@@ -11,10 +11,9 @@ import pytest
 from policy_cards import cards_of
 
 from sage_dialog import schemas
-from sage_dialog.config import Evaluation
+from sage_dialog.config import Evaluation, SamplingConfig
 from sage_dialog.core.seeds import generator
 from sage_dialog.core.tables import DataFrame, conform, from_rows, to_rows
-from sage_dialog.corpora.reddit.funnel_figure import funnel_figure
 from sage_dialog.evaluation.benchmarks.scores import Score, benchmark_scores
 from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.judging.agreement import judge_agreement
@@ -113,8 +112,8 @@ def situations() -> DataFrame:
 
 @pytest.fixture(scope="session")
 def config() -> Evaluation:
-    sampling = {"temperature": 1.0, "top_k": 100}
-    return Evaluation(agent=sampling, user=sampling, pairs=PAIRS, exchanges=4)
+    sampling = SamplingConfig.from_base(top_k=100)
+    return Evaluation.from_base(agent=sampling, user=sampling, pairs=PAIRS, exchanges=4)
 
 
 @pytest.fixture(scope="session")
@@ -236,9 +235,9 @@ def contents(
                 "a_topics": ["garden"],
             }
     funnel = [
-        {"month": month, "step": step, "rule": rule, "unit": unit, "came_in": came_in, "removed": removed}
+        {"month": month, "step": step, "rule": rule, "unit": unit, "n_in": n_in, "n_removed": removed}
         for month in ("2015-02", "2015-03")
-        for step, (rule, unit, came_in, removed) in enumerate(
+        for step, (rule, unit, n_in, removed) in enumerate(
             [
                 ("not_json", "line", 5000, 12),
                 ("lone_surrogate", "line", 4988, 0),
@@ -290,7 +289,7 @@ def contents(
         "training_rejects_sage_2": from_rows([], schemas.TRAINING_REJECTS),
         "training_rejects_sage_dpo": from_rows([], schemas.TRAINING_REJECTS),
         "filter_report": from_rows(funnel, schemas.FILTER_REPORT),
-        "filter_figure": funnel_figure(funnel),
+        "filter_figure": b"\x89PNG of a funnel",
         "candidates_1": searched_for,
         "trajectories_1": from_rows(searched, schemas.TRAJECTORIES),
         "truth_scores": from_rows(scores, schemas.EXTERNAL_SCORES),

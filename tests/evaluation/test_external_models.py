@@ -17,8 +17,8 @@ from sage_dialog.config import Caps, Evaluation, Llm, SacAugmentation, SamplingC
 from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.datasets.external_models import ExternalModels
-from sage_dialog.hooks import check_parameters
 from sage_dialog.hooks.errors import RunRefused
+from sage_dialog.hooks.validation import validate_parameters
 from sage_dialog.inference.engine import Prompt
 from sage_dialog.llm import server as server_module
 from sage_dialog.llm.budget import Budget
@@ -34,8 +34,11 @@ from sage_dialog.pipelines.evaluation.nodes import (
 from sage_dialog.roles.offline.judge import OfflineJudge
 from sage_dialog.sac import Chain, Intent, render
 
-SAMPLING = {"agent": SamplingConfig(max_new_tokens=20), "user": SamplingConfig(max_new_tokens=20)}
-EVALUATION = Evaluation(**SAMPLING, exchanges=2, pairs=(("sage_0", "theirs"),), one_question=False)
+SAMPLING = {
+    "agent": SamplingConfig.from_base(max_new_tokens=20, top_k=100),
+    "user": SamplingConfig.from_base(max_new_tokens=20, top_k=100),
+}
+EVALUATION = Evaluation.from_base(**SAMPLING, exchanges=2, pairs=(("sage_0", "theirs"),), one_question=False)
 
 
 def answer(body: dict[str, Any]) -> str:
@@ -77,7 +80,7 @@ def situations() -> DataFrame:
 def outside(server: FaultyServer, tmp_path: Path, caps: Caps | None = None, **more: Any) -> ExternalModels:
     endpoint = {"base_urls": [server.url], "model": MODEL, "sampling": {"max_tokens": 50}, "timeout_s": 10}
     entry = ExternalModels(models={"theirs": {"endpoint": endpoint, **more}})
-    llm = Llm(response_cache=str(tmp_path / f"{len(list(tmp_path.iterdir()))}.sqlite"))
+    llm = Llm.from_base(response_cache=str(tmp_path / f"{len(list(tmp_path.iterdir()))}.sqlite"))
     entry.bind_budget(llm, Budget(caps or Caps(), {}, {}))
     return entry
 
@@ -85,7 +88,7 @@ def outside(server: FaultyServer, tmp_path: Path, caps: Caps | None = None, **mo
 def played(
     entry: ExternalModels, players: dict[str, Policy], scratch: Path, user: ScriptedEngine | None = None
 ) -> DataFrame:
-    mix = SacAugmentation(system_prompts={"listener": "Listen.", "speaker": "Share."})
+    mix = SacAugmentation.from_base(system_prompts={"listener": "Listen.", "speaker": "Share."})
     opened = user or ScriptedEngine(shares)
     return play_external_models(
         *(
@@ -162,7 +165,7 @@ def test_no_outside_model_is_an_empty_table_and_opens_no_engine(players, tmp_pat
     def never(*_: Any) -> Any:
         raise AssertionError("an engine was opened")
 
-    mix = SacAugmentation(system_prompts={"listener": "Listen."})
+    mix = SacAugmentation.from_base(system_prompts={"listener": "Listen."})
     arguments = (players["sage_0"], players["sage_1"], situations(), never, {}, EVALUATION, mix, 0, None, str(tmp_path))
     assert play_external_models(*arguments).empty
 
@@ -172,10 +175,10 @@ def test_pairs_may_name_it_and_its_name_is_no_policys(open_session: Any) -> None
         shipped_parameters = session.load_context().config_loader["parameters"]
     pairs = {"evaluation": shipped_parameters["evaluation"] | {"pairs": [["theirs", "sage_dpo"]]}}
     with pytest.raises(RunRefused, match="no policy is called 'theirs'"):
-        check_parameters(shipped_parameters | pairs)
-    check_parameters(shipped_parameters | pairs, external_models=("theirs",))
+        validate_parameters(shipped_parameters | pairs)
+    validate_parameters(shipped_parameters | pairs, external_models=("theirs",))
     with pytest.raises(RunRefused, match="sage_1 is a policy, and an outside model"):
-        check_parameters(shipped_parameters, external_models=("sage_1",))
+        validate_parameters(shipped_parameters, external_models=("sage_1",))
 
 
 def test_an_entry_that_is_not_right_says_so_and_shows_no_key() -> None:

@@ -193,7 +193,7 @@ class CompletionsServer:
         prompt = body["prompt"]
         ids = prompt if isinstance(prompt, list) else tokenizer(prompt)["input_ids"]
         number = body.get("n", 1)
-        sampling = SamplingConfig(
+        sampling = SamplingConfig.from_base(
             temperature=body["temperature"],
             top_k=body.get("top_k", 10**6),
             repetition_penalty=body.get("repetition_penalty", 1.0),

@@ -16,7 +16,7 @@ from sage_dialog.llm.live_client import LiveClient
 from sage_dialog.llm.response_cache import ResponseCache
 
 PROMPTS = [Prompt(({"role": "user", "content": f"w1 w{number}"},), (number,)) for number in range(40)]
-SAMPLING = SamplingConfig(top_k=20, max_new_tokens=6)
+SAMPLING = SamplingConfig.from_base(top_k=20, max_new_tokens=6)
 
 
 def main() -> None:

@@ -21,9 +21,9 @@ from block_writers import block_writer  # noqa: E402
 
 from sage_dialog.inference.transformers.engine import TransformersEngine  # noqa: E402
 
-GREEDY = SamplingConfig(top_k=1, max_new_tokens=24)
-FREE = SamplingConfig(temperature=1.1, top_k=20, repetition_penalty=1.1, max_new_tokens=24)
-BLOCKS = SamplingConfig(temperature=1.0, top_k=50, max_new_tokens=120)
+GREEDY = SamplingConfig.from_base(top_k=1, max_new_tokens=24)
+FREE = SamplingConfig.from_base(temperature=1.1, top_k=20, repetition_penalty=1.1, max_new_tokens=24)
+BLOCKS = SamplingConfig.from_base(temperature=1.0, top_k=50, max_new_tokens=120)
 
 Open = Callable[..., Engine]
 
@@ -150,7 +150,7 @@ def test_log_probability_is_the_policys_own_of_the_reply_and_its_end(
     """Whatever penalty, temperature and top-k made of it, and whether or not the reply came to its end."""
     from peft import PeftModel
 
-    sampling = SamplingConfig(temperature=1.7, top_k=9, repetition_penalty=1.5, max_new_tokens=24)
+    sampling = SamplingConfig.from_base(temperature=1.7, top_k=9, repetition_penalty=1.5, max_new_tokens=24)
     prompts = prompts_of(30, 4, 17)
     replies = open_engine(base, adapters).sample(policy, prompts, sampling, samples=8)
     assert len({sample.finished for samples in replies for sample in samples}) == 2

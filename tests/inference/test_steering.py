@@ -34,7 +34,7 @@ from sage_dialog.inference.transformers import decoding  # noqa: E402
 from sage_dialog.inference.transformers import engine as transformers_engine  # noqa: E402
 from sage_dialog.inference.transformers.engine import TransformersEngine  # noqa: E402
 
-SAMPLING = SamplingConfig(temperature=1.0, top_k=1000, max_new_tokens=100)
+SAMPLING = SamplingConfig.from_base(temperature=1.0, top_k=1000, max_new_tokens=100)
 
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
@@ -69,7 +69,7 @@ def value(chain: Chain, field: str) -> Any:
 def written_with(field: str, label: str, topics: tuple[str, ...] = ()) -> str:
     """A message with the label in a field; in a list, behind the given topics."""
     values = dict.fromkeys(FIELDS, "sad") | {field: ", ".join((*topics, label))}
-    return BlockGrammar.with_values({}).text(values, "Why?")
+    return BlockGrammar.with_values({}).render(values, "Why?")
 
 
 def guide_of(vocabulary: Vocabulary, **steering: Any) -> Guide:
@@ -263,10 +263,10 @@ def shares(
 @pytest.mark.parametrize(
     "sampling",
     [
-        SamplingConfig(temperature=1.0, top_k=1000),
-        SamplingConfig(temperature=0.5, top_k=1000, repetition_penalty=1.3),
-        SamplingConfig(temperature=2.5, top_k=6, repetition_penalty=1.1),
-        SamplingConfig(temperature=1.1, top_k=3),
+        SamplingConfig.from_base(temperature=1.0, top_k=1000),
+        SamplingConfig.from_base(temperature=0.5, top_k=1000, repetition_penalty=1.3),
+        SamplingConfig.from_base(temperature=2.5, top_k=6, repetition_penalty=1.1),
+        SamplingConfig.from_base(temperature=1.1, top_k=3),
     ],
 )
 @pytest.mark.parametrize("weights", [{"humor": 2.0}, {"humor": 4.0, "comfort": -3.0, "seeking advice": 1.5}])
@@ -305,7 +305,7 @@ def test_a_boost_lifts_a_token_into_the_top_k(letters: Vocabulary) -> None:
     logits = torch.arange(size, dtype=torch.float32)[None].flip(1) / 10
     h = letters.tokens.index(b"h")
     assert h not in logits.topk(2).indices
-    drawn = shares(logits, torch.zeros(1, size, dtype=torch.bool), SamplingConfig(top_k=2), state)
+    drawn = shares(logits, torch.zeros(1, size, dtype=torch.bool), SamplingConfig.from_base(top_k=2), state)
     assert drawn[h] > 0.99
 
 
@@ -381,7 +381,9 @@ def test_given_values_are_taken_however_the_rest_is_sampled(
     engine: TransformersEngine, temperature: float, top_k: int, penalty: float
 ) -> None:
     given = {"u_emotion": "calm", "a_motivation": "teasing", "a_topic": ("cats", "music")}
-    sampling = SamplingConfig(temperature=temperature, top_k=top_k, repetition_penalty=penalty, max_new_tokens=100)
+    sampling = SamplingConfig.from_base(
+        temperature=temperature, top_k=top_k, repetition_penalty=penalty, max_new_tokens=100
+    )
     rows = engine.sample("sage_1", prompts_of(2), sampling, 8, Steering(fixed=given))
     form = BlockGrammar.with_values(given)
     assert all(form.initial_state().advance(sample.text) for row in rows for sample in row)
@@ -418,7 +420,7 @@ def test_every_message_that_holds_what_is_given_can_still_be_written(
         texts = {field: value(chain, field) for field in FIELDS} | given
         free = {field: ", ".join(it) if isinstance(it, tuple) else it or "null" for field, it in texts.items()}
         state: GuideState | None = guide.initial_state
-        for token, _, _ in vocabulary.encode(BlockGrammar.with_values({}).text(free, chain.utterance)):
+        for token, _, _ in vocabulary.encode(BlockGrammar.with_values({}).render(free, chain.utterance)):
             if state is not None:
                 assert state.mask is not None
                 assert state.mask[token] == 0, vocabulary.tokens[token]

@@ -127,7 +127,7 @@ def test_policies_are_sampled_from_it_as_text(tmp_path: Path, url: str, model: P
     takes = {"token_prompts": False, "token_ids": False, "n": False, **none}
     engine = CompletionsEngine(base, [], 0, client=client, names={"sage_0": str(model)}, supports=takes)
     prompts = [Prompt(({"role": "user", "content": f"w1 w2 w{number}"},), (number,)) for number in range(3)]
-    sampling, pieces = SamplingConfig(temperature=1.5, max_new_tokens=30), []
+    sampling, pieces = SamplingConfig.from_base(temperature=1.5, max_new_tokens=30, top_k=100), []
     replies = engine.sample("sage_0", prompts, sampling, samples=3, on_text=pieces.append)
     samples = [sample for row in replies for sample in row]
     assert [len(row) for row in replies] == [3, 3, 3]
@@ -141,6 +141,8 @@ def test_policies_are_sampled_from_it_as_text(tmp_path: Path, url: str, model: P
     response_cache.drop()
     assert engine.sample("sage_0", prompts, sampling, samples=3) == replies  # it keeps to its seed
 
-    wants_more = CompletionsEngine(base, [], 0, client=client, names={"sage_0": str(model)}, supports={**takes, "n": True})
+    wants_more = CompletionsEngine(
+        base, [], 0, client=client, names={"sage_0": str(model)}, supports={**takes, "n": True}
+    )
     with pytest.raises(RequestRejectedError, match="1 of 3 samples"):
         wants_more.sample("sage_0", prompts, sampling, samples=3)

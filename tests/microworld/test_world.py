@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from sage_dialog.core.seeds import generator
+from sage_dialog.core.tables import from_arrow, to_rows
 from sage_dialog.corpora.empathetic import EMOTIONS
 from sage_dialog.microworld import files, questions, reddit
 from sage_dialog.microworld.base_text import documents
-from sage_dialog.microworld.truth import scores, votes
+from sage_dialog.microworld.truth import truth_scores, truth_votes
 from sage_dialog.microworld.world import load_world
 
 
 @pytest.fixture(scope="module")
 def world():
     return load_world()
+
+
+def frame(rows):
+    return from_arrow(pa.Table.from_pylist(rows))
 
 
 def test_the_world_has_the_32_emotions_and_knows_what_suits_each(world):
@@ -127,18 +134,14 @@ def _rollout(world, scene, motivations, plan=None):
             "u_emotion": scene.emotion,
         }
         rows.append({"situation_id": "s"} | row)
-    import pyarrow as pa
-
-    return pa.Table.from_pylist([{"u_emotion": None} | row for row in rows])
+    return frame([{"u_emotion": None} | row for row in rows])
 
 
 def test_a_dialogue_without_any_reply_loses_and_is_not_left_out(world):
-    import pyarrow as pa
-
     row = {"scorer": "w", "policy": "talks", "statistic": "attuned", "exchange": 1}
     talks = [row | {"situation_id": name, "value": value} for name, value in (("s1", 1.0), ("s2", 1.0), ("s3", 0.0))]
     silent = [row | {"policy": "silent", "situation_id": "s1", "value": 1.0}]
-    ballots = votes(pa.Table.from_pylist([*talks, *silent]), [("silent", "talks"), ("talks", "mute")]).to_pylist()
+    ballots = to_rows(truth_votes(frame([*talks, *silent]), [("silent", "talks"), ("talks", "mute")]))
     found = {(ballot["policy_b"], ballot["situation_id"]): ballot["vote"] for ballot in ballots}
     assert found == {
         **{("talks", "s1"): "tie", ("talks", "s2"): "b", ("talks", "s3"): "tie"},
@@ -148,8 +151,6 @@ def test_a_dialogue_without_any_reply_loses_and_is_not_left_out(world):
 
 def test_every_statistic_of_a_reply_by_hand(world):
     """The user keeps their feeling, shows another, shows none, and shows the first again."""
-    import pyarrow as pa
-
     rng = generator(10, "by hand")
     scene = world.scene(rng)
     suits = world.suitable(scene.emotion)[0]
@@ -165,17 +166,15 @@ def test_every_statistic_of_a_reply_by_hand(world):
         (world.feeling(scene), world.reply(rng, scene, suits, thing), None, None),
     ]
     rows = []
-    for number, (heard, reply, read, plan) in enumerate(turns):
-        for offset, role, text in ((0, "user", heard), (1, "assistant", reply)):
+    for number, (message, reply, read, plan) in enumerate(turns):
+        for offset, role, text in ((0, "user", message), (1, "assistant", reply)):
             rows.append({"situation_id": "s", "turn": 2 * number + offset, "role": role, "text": text})
             rows[-1] |= (
                 {"u_emotion": read, "a_motivation": plan} if offset else {"u_emotion": None, "a_motivation": None}
             )
-    truth = pa.Table.from_pylist(
-        [{"situation_id": "s", "emotion": scene.emotion, "topic": scene.topic, "suitable": []}]
-    )
+    truth = frame([{"situation_id": "s", "emotion": scene.emotion, "topic": scene.topic, "suitable": []}])
     found = {}
-    for row in scores(world, truth, {"sage_1": pa.Table.from_pylist(rows[::-1])}).to_pylist():
+    for row in to_rows(truth_scores(world, truth, frame(rows[::-1]).assign(policy="sage_1"))):
         found.setdefault(row["statistic"], {})[row["exchange"]] = row["value"]
     assert found == {
         "suitable": {1: 1, 2: 0, 3: 0, 4: 1},
@@ -190,27 +189,20 @@ def test_every_statistic_of_a_reply_by_hand(world):
 
 
 def test_truth_scores_what_suits_and_votes_for_more_of_it(world):
-    import pyarrow as pa
-
     scene = world.scene(generator(9, "scene"))
     suitable = world.suitable(scene.emotion)
     wrong = next(name for name in world.motivations if name not in suitable)
-    truth = pa.Table.from_pylist(
-        [{"situation_id": "s", "emotion": scene.emotion, "topic": scene.topic, "suitable": list(suitable)}]
-    )
-    table = scores(
-        world,
-        truth,
-        {
-            "good": _rollout(world, scene, [suitable[0], suitable[1]], plan=suitable[0]),
-            "poor": _rollout(world, scene, [suitable[0], wrong]),
-        },
-    )
-    values = {(row["policy"], row["statistic"], row["exchange"]): row["value"] for row in table.to_pylist()}
+    truth = frame([{"situation_id": "s", "emotion": scene.emotion, "topic": scene.topic, "suitable": list(suitable)}])
+    rollouts = [
+        _rollout(world, scene, [suitable[0], suitable[1]], plan=suitable[0]).assign(policy="good"),
+        _rollout(world, scene, [suitable[0], wrong]).assign(policy="poor"),
+    ]
+    table = truth_scores(world, truth, pd.concat(rollouts))
+    values = {(row["policy"], row["statistic"], row["exchange"]): row["value"] for row in to_rows(table)}
     assert values["good", "suitable", 2] == 1.0
     assert values["poor", "suitable", 2] == 0.0
     assert values["good", "said as planned", 1] == 1.0
     assert values["good", "said as planned", 2] == 0.0
     assert ("poor", "said as planned", 1) not in values
-    ballots = votes(table, [("poor", "good")]).to_pylist()
+    ballots = to_rows(truth_votes(table, [("poor", "good")]))
     assert [(ballot["order"], ballot["vote"]) for ballot in ballots] == [("ab", "b"), ("ba", "b")]

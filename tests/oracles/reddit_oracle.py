@@ -317,12 +317,12 @@ def author_hash(author):
 def report_rows(lines, taken):
     rows = []
     for month in sorted(lines):
-        came_in = lines[month]
+        n_in = lines[month]
         for step, (rule, unit) in enumerate(RULES.items(), 1):
             removed = taken[month, rule]
-            row = {"month": month, "step": step, "rule": rule, "unit": unit, "came_in": came_in, "removed": removed}
+            row = {"month": month, "step": step, "rule": rule, "unit": unit, "n_in": n_in, "n_removed": removed}
             rows.append(row)
-            came_in -= removed
+            n_in -= removed
     return rows
 
 
@@ -413,11 +413,11 @@ def longest_run(items):
 
 if __name__ == "__main__":
     folder, *changes = sys.argv[1:]
-    asked = RedditRules.model_validate(dict(change.split("=") for change in changes))
-    found, report, rejects = dialogues({path.name: path for path in sorted(Path(folder).iterdir())}, asked)
+    rules = RedditRules.from_base(**dict(change.split("=") for change in changes))
+    found, report, rejects = dialogues({path.name: path for path in sorted(Path(folder).iterdir())}, rules)
     totals = Counter()
     for row in report:
-        totals[row["rule"]] += row["removed"]
+        totals[row["rule"]] += row["n_removed"]
     for rule in RULES:
         print(f"{rule:24}{totals[rule]:10}")
     print(f"{'dialogues':24}{len(found):10}")

@@ -51,7 +51,7 @@ class ScriptedSelector:
         ]
 
 
-SAMPLING = SamplingConfig(max_new_tokens=50)
+SAMPLING = SamplingConfig.from_base(max_new_tokens=50, top_k=100)
 
 
 @pytest.fixture
@@ -104,13 +104,15 @@ def policies(tmp_path: Path) -> dict[str, Policy]:
 
 @pytest.fixture
 def search_config() -> SelfPlay:
-    return SelfPlay(
+    return SelfPlay.from_base(
         max_turns=6,
         candidates=4,
         agent=SAMPLING,
         user=SAMPLING,
         shard_size=3,
-        training=FineTuning(learning_rate=1e-3, batch_size=1),
+        training=FineTuning.from_base(learning_rate=1e-3, batch_size=1, epochs=1.0),
+        situations=None,
+        replay_share=0.25,
     )
 
 

@@ -7,14 +7,16 @@ import pytest
 from sage_dialog.config import FineTuning, Preference, SacAugmentation, SamplingConfig, SelfPlay, Sft
 from sage_dialog.pipeline_registry import register_pipelines
 from sage_dialog.pipelines import preference, self_play
-from sage_dialog.training.checkpoints import TrainingResult
+from sage_dialog.training.run_dir import TrainingResult
 
-TRAINING = FineTuning(learning_rate=1e-3, batch_size=1)
+TRAINING = FineTuning.from_base(learning_rate=1e-3, batch_size=1, epochs=1.0)
 CONFIG = {
-    "sft": Sft(training=TRAINING),
-    "self_play": SelfPlay(agent=SamplingConfig(), user=SamplingConfig(), training=TRAINING),
-    "preference": Preference(learning_rate=1e-3, batch_size=1),
-    "sac_augmentation": SacAugmentation(system_prompts={"listener": "You listen."}),
+    "sft": Sft.from_base(training=TRAINING),
+    "self_play": SelfPlay.from_base(
+        agent=SamplingConfig.from_base(top_k=100), user=SamplingConfig.from_base(top_k=100), training=TRAINING
+    ),
+    "preference": Preference.from_base(learning_rate=1e-3, batch_size=1),
+    "sac_augmentation": SacAugmentation.from_base(system_prompts={"listener": "You listen."}),
 }
 
 

@@ -282,8 +282,8 @@ def test_a_table_without_train_situations_says_what_to_do(
 
 @pytest.fixture
 def evaluation() -> Evaluation:
-    sampling = SamplingConfig(max_new_tokens=50)
-    return Evaluation(split="test", situations=4, exchanges=3, agent=sampling, user=sampling, pairs=())
+    sampling = SamplingConfig.from_base(max_new_tokens=50, top_k=100)
+    return Evaluation.from_base(split="test", situations=4, exchanges=3, agent=sampling, user=sampling, pairs=())
 
 
 def test_the_agent_is_steered_and_the_user_is_not(

@@ -23,9 +23,13 @@ from sage_dialog.core.tables import from_rows, to_rows
 from sage_dialog.roles.protocols import Choice, NoChoice
 from sage_dialog.selfplay.search import search
 
-SAMPLING = SamplingConfig(temperature=1.2, top_k=30, max_new_tokens=18)
-CONFIG = SelfPlay(
-    max_turns=5, candidates=4, agent=SAMPLING, user=SAMPLING, training=FineTuning(learning_rate=1e-3, batch_size=1)
+SAMPLING = SamplingConfig.from_base(temperature=1.2, top_k=30, max_new_tokens=18)
+CONFIG = SelfPlay.from_base(
+    max_turns=5,
+    candidates=4,
+    agent=SAMPLING,
+    user=SAMPLING,
+    training=FineTuning.from_base(learning_rate=1e-3, batch_size=1, epochs=1.0),
 )
 SITUATIONS = 17
 KILLED = """

@@ -11,7 +11,9 @@ from sage_dialog.microworld.base_model import train_base
 from sage_dialog.microworld.base_text import documents
 from sage_dialog.microworld.world import load_world
 
-TINY = BaseModelConfig(vocabulary=600, layers=1, hidden=32, heads=2, experts=2, expert_hidden=32, steps=4, batch_size=4)
+TINY = BaseModelConfig.from_base(
+    vocabulary=600, layers=1, hidden=32, heads=2, experts=2, expert_hidden=32, steps=4, batch_size=4
+)
 
 
 @pytest.fixture(scope="session")

@@ -16,12 +16,14 @@ from sage_dialog.config import FineTuning, LoraSettings, Preference
 from sage_dialog.core.policies import Policy
 from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.datasets.policy import PolicyDirectory
-from sage_dialog.training import checkpoints
+from sage_dialog.training import callbacks
 from sage_dialog.training.dpo import preference_tune
 from sage_dialog.training.sft import fine_tune
 
-CONFIG = FineTuning(learning_rate=1e-2, batch_size=2, epochs=2.0, max_length=200)
-LORA = LoraSettings(r=4, alpha=8, dropout=0.1, target_modules=("q_proj", "v_proj"))  # random numbers in each step
+CONFIG = FineTuning.from_base(learning_rate=1e-2, batch_size=2, epochs=2.0, max_length=200)
+LORA = LoraSettings.from_base(
+    r=4, alpha=8, dropout=0.1, target_modules=("q_proj", "v_proj")
+)  # random numbers in each step
 EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 
 
@@ -53,7 +55,7 @@ def pairs() -> DataFrame:
 def train(kind: str, base: Policy, start: Policy | None, scratch: Path) -> Any:
     if kind == "dpo":
         assert start is not None
-        config = Preference(learning_rate=1e-2, batch_size=2, epochs=2.0, held_out=0.2)
+        config = Preference.from_base(learning_rate=1e-2, batch_size=2, epochs=2.0, held_out=0.2)
         return preference_tune("sage_t", base, start, pairs(), config, 0, scratch, threads=1)
     tuning = CONFIG.model_copy(update={"group_by_length": kind == "refinement"})
     return fine_tune("sage_t", base, start, conversations(), tuning, LORA, 0, scratch, blocks=True, threads=1)
@@ -66,7 +68,7 @@ def run(kind: str, base: Policy, start: Policy | None, folder: Path, kill_at: in
     `folder/events`.
     """
     logging.basicConfig(filename=folder / "log", level=logging.INFO, force=True)
-    checkpoints.MIN_INTERVAL_S, checkpoints.MAX_TIME_SHARE = 0.0, float("inf")
+    callbacks.MIN_INTERVAL_S, callbacks.MAX_TIME_SHARE = 0.0, float("inf")
     scratch, count = folder / "scratch", itertools.count()
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:

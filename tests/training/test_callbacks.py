@@ -17,8 +17,8 @@ from sage_dialog.training.dpo import preference_tune
 from sage_dialog.training.sft import dialogue_group, fine_tune
 from sage_dialog.training.trainer import train_eval_split
 
-CONFIG = FineTuning(learning_rate=1e-2, batch_size=2, epochs=2.0, max_length=200)
-LORA = LoraSettings(r=4, alpha=8)
+CONFIG = FineTuning.from_base(learning_rate=1e-2, batch_size=2, epochs=2.0, max_length=200)
+LORA = LoraSettings.from_base(r=4, alpha=8)
 
 
 def trained(base, conversations, scratch, **config):
@@ -71,7 +71,7 @@ def test_the_last_step_is_in_the_log_of_a_long_training_too() -> None:
 def test_preference_tuning_evaluates_on_held_out_situations(base, conversations, tmp_path, monkeypatch) -> None:
     start = trained(base, conversations, tmp_path / "start").policy
     given = pairs(*((f"s{n}", turn) for n in range(5) for turn in (1, 3)))
-    config = Preference(learning_rate=1e-2, batch_size=2, epochs=3.0, held_out=0.2)
+    config = Preference.from_base(learning_rate=1e-2, batch_size=2, epochs=3.0, held_out=0.2)
     sides: list[list[str]] = []
 
     def split(*args):
@@ -142,7 +142,7 @@ def test_dialogue_group_is_the_dialogue_or_the_reddit_thread() -> None:
 def test_loss_type_selects_the_loss(base, conversations, tmp_path, loss_type, loss) -> None:
     """Policy and reference agree before the first step: the margin is 0, and IPO's target 1 / (2 beta)."""
     start = trained(base, conversations, tmp_path / "start", max_steps=1).policy
-    config = Preference(learning_rate=1e-2, batch_size=1, loss_type=loss_type, sft_weight=0.0)
+    config = Preference.from_base(learning_rate=1e-2, batch_size=1, loss_type=loss_type, sft_weight=0.0)
     log = preference_tune("sage_dpo", base, start, pairs(("s", 1)), config, 0, tmp_path, threads=1).log
     assert log["loss"].to_list() == pytest.approx([loss], abs=0.003)
 
@@ -170,7 +170,7 @@ def test_long_pairs_are_rejected_and_several_pairs_of_a_turn_are_kept(base, conv
     given = to_rows(pairs(("s", 1), ("s", 1), ("s", 3)))
     given[1]["rejected"] *= 99
     table = from_rows(given, schemas.DPO_PAIRS)
-    config = Preference(learning_rate=1e-2, batch_size=1, max_length=200)
+    config = Preference.from_base(learning_rate=1e-2, batch_size=1, max_length=200)
     made = preference_tune("sage_dpo", base, start, table, config, 0, tmp_path, threads=1)
     assert list(made.training_rejects["row"]) == ["s 1 2"]
     assert list(made.log["step"]) == [1, 2]
@@ -180,7 +180,9 @@ def test_a_pair_of_equal_replies_is_an_error(base, conversations, tmp_path) -> N
     start = trained(base, conversations, tmp_path / "start").policy
     with pytest.raises(ValueError, match="chosen and rejected of s 3 are equal"):
         given = pairs(("s", 1), ("s", 3), chosen="Lol 1.")
-        preference_tune("sage_dpo", base, start, given, Preference(learning_rate=1e-2, batch_size=1), 0, tmp_path)
+        preference_tune(
+            "sage_dpo", base, start, given, Preference.from_base(learning_rate=1e-2, batch_size=1), 0, tmp_path
+        )
 
 
 def test_group_by_length_makes_batches_of_similar_length(base, conversations, tmp_path, monkeypatch) -> None:

@@ -162,8 +162,8 @@ def make_base(tmp_path: Path) -> Any:
     return make
 
 
-CONFIG = FineTuning(learning_rate=1e-3, batch_size=8, max_steps=1, max_length=400)
-LORA = LoraSettings(r=2, alpha=2)
+CONFIG = FineTuning.from_base(learning_rate=1e-3, batch_size=8, max_steps=1, max_length=400, epochs=1.0)
+LORA = LoraSettings.from_base(r=2, alpha=2)
 TALKS = [
     [("system", "Be kind."), ("user", "Hi?"), ("assistant", "{a_emotion: calm} Ünd — 本."), ("user", "So?"),
      ("assistant", " Well \n")],
@@ -313,7 +313,7 @@ def test_preference_tuning_uses_the_prompt_of_sampling(
     prompt = talks()[0][:4]
     pair = {"situation_id": "s", "turn": 3, "prompt": prompt, "chosen": "Yes.", "rejected": "No."}
     pairs = from_rows([pair], schemas.DPO_PAIRS)
-    config = Preference(learning_rate=1e-3, batch_size=1, max_length=400)
+    config = Preference.from_base(learning_rate=1e-3, batch_size=1, max_length=400)
     preference_tune("sage_dpo", base, start, pairs, config, 0, tmp_path, threads=1)
     assert seen["prompt_ids"] == PolicySet(base, []).tokens(Prompt(tuple(prompt), ("t",)))
     assert tokenizer.decode(seen["chosen_ids"]).strip() == f"Yes.{FILES[family].end}"

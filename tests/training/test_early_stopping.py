@@ -11,12 +11,12 @@ from sage_dialog import schemas
 from sage_dialog.config import FineTuning, LoraSettings, Preference
 from sage_dialog.core.tables import from_rows, to_rows
 from sage_dialog.training.callbacks import EarlyStopping
-from sage_dialog.training.checkpoints import TrainingRunDir
 from sage_dialog.training.dpo import preference_tune
+from sage_dialog.training.run_dir import TrainingRunDir
 from sage_dialog.training.sft import fine_tune
 
-LORA = LoraSettings(r=4, alpha=8)
-CONFIG = FineTuning(learning_rate=1e-2, batch_size=2, max_steps=20, max_length=200, held_out=0.34)
+LORA = LoraSettings.from_base(r=4, alpha=8)
+CONFIG = FineTuning.from_base(learning_rate=1e-2, batch_size=2, max_steps=20, max_length=200, held_out=0.34, epochs=1.0)
 
 
 def trained(base, conversations, scratch, **config):
@@ -84,7 +84,7 @@ def test_preference_tuning_stops_early(base, conversations, tmp_path, held_out_l
     rows = [{"situation_id": f"s{number}", "turn": 1, **pair} for number in range(24)]
     pairs = from_rows(rows, schemas.DPO_PAIRS)
     held_out_losses([3.0, 2.0, *[2.5] * 8], trl.DPOTrainer)
-    config = Preference(learning_rate=1e-2, batch_size=1, held_out=0.17, patience=2)
+    config = Preference.from_base(learning_rate=1e-2, batch_size=1, held_out=0.17, patience=2)
     made = preference_tune("sage_dpo", base, start, pairs, config, 0, tmp_path, threads=1)
     assert steps(made)[1] == [3.0, 2.0, 2.5, 2.5] and steps(made)[0] == 8
     assert made.policy.revision() != start.revision()

@@ -15,9 +15,9 @@ from sage_dialog.inference.transformers.engine import TransformersEngine
 from sage_dialog.training.dpo import preference_tune
 from sage_dialog.training.sft import fine_tune
 
-CONFIG = FineTuning(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200)
+CONFIG = FineTuning.from_base(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200, epochs=1.0)
 STILL = CONFIG.model_copy(update={"learning_rate": 1e-12})
-LORA = LoraSettings(r=4, alpha=8)
+LORA = LoraSettings.from_base(r=4, alpha=8)
 
 
 def trained(base, conversations, scratch, name="sage_w", start=None, config=CONFIG, lora=None):
@@ -85,7 +85,7 @@ def test_a_full_adapter_is_trained_further(base, conversations, whole, tmp_path)
 def test_one_engine_samples_from_the_base_and_several_full_adapters(base, conversations, whole, tmp_path):
     other = trained(base, conversations, tmp_path, "sage_o", config=CONFIG.model_copy(update={"learning_rate": 3e-2}))
     prompts = [Prompt(({"role": "user", "content": f"My boss took {number} roses."},), (number,)) for number in (1, 2)]
-    config = SamplingConfig(max_new_tokens=12)
+    config = SamplingConfig.from_base(max_new_tokens=12, top_k=100)
 
     def replies(engine, policy):
         return [[sample.text for sample in samples] for samples in engine.sample(policy.name, prompts, config, 2)]
@@ -119,7 +119,7 @@ def test_the_reference_of_preference_tuning_is_the_starting_policy(base, whole, 
     monkeypatch.setattr(trl.DPOTrainer, "train", watched)
     pair = {"prompt": [{"role": "user", "content": "Hm."}], "chosen": "You can do this.", "rejected": "Plot twist."}
     pairs = from_rows([{"situation_id": "s", "turn": 1, **pair}], schemas.DPO_PAIRS)
-    config = Preference(learning_rate=1e-3, batch_size=1, sft_weight=0.0, beta=5.0, warmup_ratio=0.0)
+    config = Preference.from_base(learning_rate=1e-3, batch_size=1, sft_weight=0.0, beta=5.0, warmup_ratio=0.0)
     preferred = preference_tune("sage_dpo", base, whole, pairs, config, 0, tmp_path, threads=1).policy
     assert seen["trained"] and all(".default." in name for name in seen["trained"])
     assert seen["loss"] == pytest.approx(math.log(2) + 0.002, abs=2e-4)  # and the balance between the experts

@@ -26,7 +26,7 @@ from sage_dialog.training.sft import fine_tune
 
 HERE = Path(__file__).parent
 TWO = launched.TWO
-LORA = LoraSettings(r=4, alpha=8, target_modules=("q_proj", "v_proj"))
+LORA = LoraSettings.from_base(r=4, alpha=8, target_modules=("q_proj", "v_proj"))
 
 
 @pytest.fixture
@@ -55,12 +55,12 @@ def test_two_processes_resume_after_a_kill_and_give_the_curve_of_one(
     base: Policy, tmp_path: Path, worker, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.INFO, "sage_dialog")
-    config = FineTuning(learning_rate=1e-2, batch_size=4, epochs=2.0, max_length=200, group_by_length=True)
+    config = FineTuning.from_base(learning_rate=1e-2, batch_size=4, epochs=2.0, max_length=200, group_by_length=True)
 
     def tuned(where: str, launcher: Launcher = launch.IN_PROCESS):
         return fine_tune("sage_t", base, None, rows(13), config, LORA, 0, tmp_path / where, True, 1, launcher)
 
-    one, halves = tuned("one"), tuned("halves", Launcher(gradient_accumulation_steps=2))
+    one, halves = tuned("one"), tuned("halves", Launcher.from_base(gradient_accumulation_steps=2))
     worker("train", KILL_AT="28")
     with pytest.raises(TrainingFailedError, match="sage_t: process 0 was killed by signal 9, which ends its training"):
         tuned("two", TWO)
@@ -87,7 +87,7 @@ def test_preference_tuning_in_two_processes_equals_one(base: Policy, tmp_path: P
     start = killed_training.start_policy("dpo", base, tmp_path / "start")
     assert start is not None
     pairs = killed_training.pairs()[:12]
-    config = Preference(learning_rate=1e-2, batch_size=4, epochs=2.0, max_length=200)
+    config = Preference.from_base(learning_rate=1e-2, batch_size=4, epochs=2.0, max_length=200)
     one = preference_tune("sage_t", base, start, pairs, config, 0, tmp_path / "one", 1)
     worker("train")
     two = preference_tune("sage_t", base, start, pairs, config, 0, tmp_path / "two", 1, TWO)
@@ -115,7 +115,7 @@ def test_workers_end_with_the_run(how: signal.Signals, tmp_path: Path, worker) -
     run = subprocess.Popen([sys.executable, str(HERE / "launched.py"), "start", str(tmp_path)], stderr=subprocess.PIPE)
     ranks = processes_of(tmp_path)
     run.send_signal(how)
-    assert run.communicate(timeout=60) and run.returncode != 0
+    assert run.communicate(timeout=120) and run.returncode != 0
     assert gone(ranks)
 
 
@@ -124,7 +124,7 @@ def test_a_killed_worker_ends_the_others(tmp_path: Path, worker) -> None:
     run = subprocess.Popen([sys.executable, str(HERE / "launched.py"), "start", str(tmp_path)], stderr=subprocess.PIPE)
     ranks = processes_of(tmp_path)
     os.kill(ranks[1], signal.SIGKILL)
-    output = run.communicate(timeout=60)[1].decode()
+    output = run.communicate(timeout=120)[1].decode()
     assert run.returncode == 1 and "sage_t: process 1 was killed by signal 9, which ends its training" in output
     assert gone(ranks)
 
@@ -132,7 +132,7 @@ def test_a_killed_worker_ends_the_others(tmp_path: Path, worker) -> None:
 def processes_of(place: Path) -> list[int]:
     """Wait for both ranks, and return their ids and the launcher's."""
     files = [place / "rank-0", place / "rank-1"]
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not all(file.exists() for file in files):
         assert time.monotonic() < until, "the processes did not start"
         time.sleep(0.1)

@@ -16,19 +16,19 @@ from pydantic import ValidationError
 from sage_dialog import settings
 from sage_dialog.config import FineTuning, Launcher, LoraSettings
 from sage_dialog.core.policies import Policy
-from sage_dialog.hooks import check_parameters
 from sage_dialog.hooks.errors import RunRefused
+from sage_dialog.hooks.validation import validate_parameters
 from sage_dialog.training import launch
 from sage_dialog.training.adapters import gather_weights
-from sage_dialog.training.checkpoints import TrainingRunDir
 from sage_dialog.training.job import TrainingJob
 from sage_dialog.training.launch import load_launcher_config
+from sage_dialog.training.run_dir import TrainingRunDir
 from sage_dialog.training.sft import fine_tune
 from sage_dialog.training.trainer import run_trainer
 
 PROJECT = Path(__file__).parents[2]
 CONFIGS = PROJECT / "conf/accelerate"
-TWO_PROCESSES = Launcher(config=str(CONFIGS / "ddp.yaml"), num_processes=2)
+TWO_PROCESSES = Launcher.from_base(config=str(CONFIGS / "ddp.yaml"), num_processes=2)
 
 
 @pytest.mark.parametrize(
@@ -91,27 +91,27 @@ def test_missing_hardware_and_libraries_are_errors_before_the_start(
         monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
         monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(ValueError, match=why):
-            tuned(base, tmp_path, Launcher(config=str(CONFIGS / f"{config}.yaml"), num_processes=2))
+            tuned(base, tmp_path, Launcher.from_base(config=str(CONFIGS / f"{config}.yaml"), num_processes=2))
 
 
 def test_an_indivisible_batch_is_an_error(base: Policy, tmp_path: Path) -> None:
-    launcher = Launcher(config="ddp.yaml", num_processes=4, gradient_accumulation_steps=2)
+    launcher = Launcher.from_base(config="ddp.yaml", num_processes=4, gradient_accumulation_steps=2)
     assert [launcher.rows_at_once(size) for size in (8, 24)] == [1, 3]
     for size in (4, 12):
         with pytest.raises(ValueError, match=f"batch_size {size} is not divisible .* a multiple of 8"):
             launcher.rows_at_once(size)
     with pytest.raises(ValueError, match="sage_t: batch_size 4 is not divisible"):
-        tuned(base, tmp_path, Launcher(gradient_accumulation_steps=3))
+        tuned(base, tmp_path, Launcher.from_base(gradient_accumulation_steps=3))
     with pytest.raises(ValidationError, match="2 processes need a config"):
-        Launcher(num_processes=2)
+        Launcher.from_base(num_processes=2)
 
 
 def test_a_run_with_indivisible_batches_does_not_start() -> None:
     raw = OmegaConfigLoader(str(PROJECT / "conf"), env="test", **settings.CONFIG_LOADER_ARGS)["parameters"]
     sizes = [raw["sft"]["training"], raw["self_play"]["training"], raw["preference"]]
-    raw["launcher"] = {"config": "conf/accelerate/ddp.yaml", "num_processes": 7}
+    raw["launcher"] |= {"config": "conf/accelerate/ddp.yaml", "num_processes": 7}
     with pytest.raises(RunRefused) as refused:
-        check_parameters(raw, "test")
+        validate_parameters(raw, "test")
     faults = str(refused.value).splitlines()[1:]
     for fault, path, config in zip(faults, ("sft.training", "self_play.training", "preference"), sizes, strict=True):
         assert fault.startswith(f"  {path}.batch_size: batch_size {config['batch_size']} is not divisible")
@@ -119,13 +119,13 @@ def test_a_run_with_indivisible_batches_does_not_start() -> None:
 
 def job(base: Policy) -> TrainingJob:
     """Return the job of `tuned` in two processes."""
-    config, lora = FineTuning(learning_rate=1e-2, batch_size=4), LoraSettings(r=4)
+    config, lora = FineTuning.from_base(learning_rate=1e-2, batch_size=4, epochs=1.0), LoraSettings.from_base(r=4)
     rows = killed_training.conversations()
     return TrainingJob("sft", "sage_t", base, None, rows, config, lora, True, 0, 1, TWO_PROCESSES)
 
 
 def tuned(base: Policy, scratch: Path, launcher: Launcher, threads: int | None = 1) -> None:
-    config, lora = FineTuning(learning_rate=1e-2, batch_size=4), LoraSettings(r=4)
+    config, lora = FineTuning.from_base(learning_rate=1e-2, batch_size=4, epochs=1.0), LoraSettings.from_base(r=4)
     fine_tune("sage_t", base, None, killed_training.conversations(), config, lora, 0, scratch, True, threads, launcher)
 
 
@@ -155,17 +155,17 @@ def test_the_launcher_is_part_of_the_fingerprint(base: Policy, tmp_path: Path, p
             tuned(base, tmp_path, launcher, threads)
         return places[-1].folder
 
-    ours = place(Launcher(config=str(CONFIGS / "ddp.yaml"), num_processes=2))
-    assert place(Launcher(config=str(config), num_processes=2)) == ours, "the content counts, not the path"
+    ours = place(Launcher.from_base(config=str(CONFIGS / "ddp.yaml"), num_processes=2))
+    assert place(Launcher.from_base(config=str(config), num_processes=2)) == ours, "the content counts, not the path"
     config.write_text("# a remark\n" + config.read_text())
-    assert place(Launcher(config=str(config), num_processes=2)) == ours
+    assert place(Launcher.from_base(config=str(config), num_processes=2)) == ours
     others = {
-        place(Launcher(config=str(config), num_processes=4)),
-        place(Launcher(config=str(config), num_processes=2, gradient_accumulation_steps=2)),
-        place(Launcher(config=str(config), num_processes=2), threads=2),
+        place(Launcher.from_base(config=str(config), num_processes=4)),
+        place(Launcher.from_base(config=str(config), num_processes=2, gradient_accumulation_steps=2)),
+        place(Launcher.from_base(config=str(config), num_processes=2), threads=2),
     }
     config.write_text(config.read_text() + "main_training_function: main\n")
-    others.add(place(Launcher(config=str(config), num_processes=2)))
+    others.add(place(Launcher.from_base(config=str(config), num_processes=2)))
     assert len(others | {ours}) == 5
 
 

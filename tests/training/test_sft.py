@@ -16,8 +16,8 @@ from sage_dialog.training.dpo import preference_tune
 from sage_dialog.training.sft import fine_tune
 from sage_dialog.training.trainer import filter_by_length
 
-CONFIG = FineTuning(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200)
-LORA = LoraSettings(r=4, alpha=8)
+CONFIG = FineTuning.from_base(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200, epochs=1.0)
+LORA = LoraSettings.from_base(r=4, alpha=8)
 
 
 def _train(base, conversations, out, start=None, config=CONFIG, seed=0):
@@ -119,7 +119,7 @@ def test_dpo_moves_the_policy_towards_the_chosen_reply(base, conversations, tmp_
         ],
         schemas.DPO_PAIRS,
     )
-    config = Preference(learning_rate=1e-2, batch_size=2, epochs=2.0, sft_weight=0.0)
+    config = Preference.from_base(learning_rate=1e-2, batch_size=2, epochs=2.0, sft_weight=0.0)
     preferred = preference_tune("sage_dpo", base, start, pairs, config, 0, tmp_path / "dpo", threads=1).policy
     again = preference_tune("sage_dpo", base, start, pairs, config, 0, tmp_path / "again", threads=1).policy
     assert preferred.revision() == again.revision()
@@ -161,7 +161,7 @@ def test_dpo_compares_replies_and_their_end_with_the_starting_policy(
     chosen = "You can do this."
     row = {"situation_id": "s", "turn": 3, "prompt": prompt, "chosen": chosen, "rejected": "Plot twist."}
     pairs = from_rows([row], schemas.DPO_PAIRS)
-    config = Preference(learning_rate=1e-3, batch_size=1, sft_weight=sft_weight, beta=5.0)
+    config = Preference.from_base(learning_rate=1e-3, batch_size=1, sft_weight=sft_weight, beta=5.0)
     preference_tune("sage_dpo", base, start, pairs, config, 0, tmp_path / "dpo", threads=1)
     assert seen["replies"] == ["You can do this.<|end|>", "Plot twist.<|end|>"]
     log_probability, tokens = _log_probability(base, start, prompt, chosen)

@@ -136,7 +136,7 @@ def mix(tmp_path: Path) -> Callable[..., Mixed]:
         **more: Any,
     ) -> Mixed:
         spec = [{"name": source} if isinstance(source, str) else source for source in sources]
-        config = SacAugmentation(mix=spec, system_prompts=system_prompts, blend=blend)
+        config = SacAugmentation.from_base(mix=spec, system_prompts=system_prompts, blend=blend)
         annotated = annotations(dialogues) if isinstance(dialogues, int) else dialogues
         return Mixed(tmp_path, config, annotated, files or {}, **more)
 
@@ -222,7 +222,7 @@ def test_conversations_are_sampled_and_ordered_by_seed_and_id(mix) -> None:
 def test_new_dialogues_of_a_source_change_the_sample_by_themselves_only(
     before: int, more: int, size: int, seed: int
 ) -> None:
-    config = SacAugmentation(mix=[{"name": "listener", "size": size}], system_prompts=SYSTEM_PROMPTS)
+    config = SacAugmentation.from_base(mix=[{"name": "listener", "size": size}], system_prompts=SYSTEM_PROMPTS)
 
     def drawn(dialogues: int) -> set[str]:
         sources = SourceReader(annotations(dialogues), {}, no_trajectories)

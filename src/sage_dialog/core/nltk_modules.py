@@ -1,7 +1,7 @@
-"""The modules of NLTK that this project uses, without the rest of it.
+"""Import of single NLTK modules.
 
-`import nltk` runs all of NLTK's packages, and with them scipy, pandas and scikit-learn where they are installed: more
-than a second and 180 MB in every worker process, for a tokenizer and a sentiment analyser that need none of it.
+`import nltk` imports all of NLTK, and with it scipy and scikit-learn: more than a second and 180 MB in every worker
+process, for a tokenizer and a sentiment analyser that need none of them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ _kept: dict[str, ModuleType] = {}
 
 @contextmanager
 def bare_nltk() -> Iterator[None]:
-    """Within it, modules such as `nltk.sentiment.vader` are imported without the code of the packages they stand in.
+    """Import modules such as `nltk.sentiment.vader` without running the `__init__` of their packages.
 
-    Behind it `sys.modules` is as it was, so that a later `import nltk` is whole. Where NLTK is imported already, that
-    is what is used.
+    On exit `sys.modules` is as before, so that a later `import nltk` works. If NLTK is imported already, it is used.
     """
     if "nltk" in sys.modules:
         yield
@@ -45,6 +44,6 @@ def bare_nltk() -> Iterator[None]:
 
 
 def nltk_module(name: str) -> ModuleType:
-    """A module such as "nltk.tokenize.casual"."""
+    """Return a module such as "nltk.tokenize.casual"."""
     with bare_nltk():
         return import_module(name)

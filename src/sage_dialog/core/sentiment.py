@@ -1,11 +1,11 @@
 """VADER compound scores as NLTK computes them (paper §3.1), also where NLTK's lexicon cannot be downloaded.
 
-NLTK's analyser and the vaderSentiment package disagree on a fifth of all scores; the paper used NLTK's.
-NLTK ships no lexicon. Where its `vader_lexicon` resource is not installed, the same lexicon is built from
-the one in the vaderSentiment package and the five entries in which the two differ.
+NLTK and the vaderSentiment package disagree on a fifth of all scores; the paper used NLTK. Where NLTK's
+`vader_lexicon` resource is not installed, the same lexicon is built from the one in the vaderSentiment package and the
+five entries in which the two differ.
 
-The rules and their numbers are NLTK's own, called for the words that have a valence. What is left out is what costs
-it ten times as much: a table of every word of the text with every punctuation, and calls for the words without.
+Rules and constants are NLTK's own, called for words with a valence only. NLTK's own entry point takes ten times as
+long: it builds a table of every word with every punctuation, and calls the rules for all words.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NLTK_VALUES = {":p": 1.4, "badass": -0.6}
 
 
 def installed_lexicon() -> dict[str, float] | None:
-    """NLTK's `vader_lexicon` resource; None where it is not on `nltk.data.path`."""
+    """Return NLTK's `vader_lexicon` resource; None if it is not on `nltk.data.path`."""
     with bare_nltk():
         data = nltk_module("nltk.data")
         try:
@@ -35,7 +35,7 @@ def installed_lexicon() -> dict[str, float] | None:
 
 
 def packaged_lexicon() -> dict[str, float]:
-    """The same lexicon, built from the vaderSentiment package."""
+    """Return the same lexicon, built from the vaderSentiment package."""
     text = resources.files("vaderSentiment").joinpath("vader_lexicon.txt").read_text(encoding="utf-8")
     entries = _entries(text)
     for word in _PACKAGE_ONLY:
@@ -44,25 +44,25 @@ def packaged_lexicon() -> dict[str, float]:
 
 
 def _entries(text: str) -> dict[str, float]:
-    """Word to mean valence; of a word listed twice the last entry holds, as in NLTK."""
+    """Return mean valences by word; the last entry of a word wins, as in NLTK."""
     columns = (line.strip().split("\t") for line in text.split("\n") if line.strip())
     return {row[0]: float(row[1]) for row in columns}
 
 
 def lexicon() -> dict[str, float]:
-    """NLTK's lexicon, from wherever it is to be had."""
+    """Return NLTK's lexicon, installed or packaged."""
     return installed_lexicon() or packaged_lexicon()
 
 
 @cache
 def compound() -> Callable[[str], float]:
-    """The function from a text to its compound score in [-1, 1], rounded to four decimals as NLTK does."""
+    """Return the function from a text to its compound score in [-1, 1], rounded to four decimals as in NLTK."""
     vader = nltk_module("nltk.sentiment.vader")
     analyzer = object.__new__(vader.SentimentIntensityAnalyzer)  # its __init__ would load the resource
     analyzer.lexicon, analyzer.constants = lexicon(), vader.VaderConstants()
-    # Asked of one word at a time, three times for every word with a valence.
-    denies = lru_cache(1 << 14)(lambda word, ask=analyzer.constants.negated: ask([word]))
-    analyzer.constants.negated = lambda words: any(map(denies, words))
+    # NLTK calls it three times for every word with a valence.
+    is_negation = lru_cache(1 << 14)(lambda word, negated=analyzer.constants.negated: negated([word]))
+    analyzer.constants.negated = lambda words: any(map(is_negation, words))
     valence, boosters = analyzer.lexicon, analyzer.constants.BOOSTER_DICT
     punctuation = frozenset(analyzer.constants.PUNC_LIST)
 
@@ -71,36 +71,36 @@ def compound() -> Callable[[str], float]:
         lowered = " ".join(words).lower().split(" ")
         if valence.keys().isdisjoint(lowered):
             return 0.0
-        said = _Said(words, _some_are_capitals(words))
+        tokens = _Tokens(words, _has_emphasis(words))
         sentiments: list[float] = []
         for word, lower in zip(words, lowered, strict=True):
-            # NLTK looks at what stands around the first place where the very word is.
-            if lower not in valence or lower in boosters or _begins_kind_of(lowered, lower, words, word):
+            # NLTK looks at the context of the first occurrence of the word.
+            if lower not in valence or lower in boosters or _is_kind_of(lowered, lower, words, word):
                 sentiments.append(0)
             else:
-                analyzer.sentiment_valence(0, said, word, words.index(word), sentiments)
+                analyzer.sentiment_valence(0, tokens, word, words.index(word), sentiments)
         return float(analyzer.score_valence(analyzer._but_check(words, sentiments), text)["compound"])
 
     return score
 
 
-class _Said(NamedTuple):
-    """What NLTK's rules ask of a text."""
+class _Tokens(NamedTuple):
+    """The attributes of a text that NLTK's rules read."""
 
     words_and_emoticons: list[str]
     is_cap_diff: bool
 
 
 def _words(text: str, punctuation: frozenset[str]) -> list[str]:
-    """Words of two characters or more, without the punctuation in front or behind where the rest has none.
+    """Return words of two or more characters, without leading or trailing punctuation unless they contain more.
 
     Contractions and most emoticons stay as they are.
     """
     words = text.split()
-    return [word if word.isalnum() else _bare(word, punctuation) for word in words if len(word) > 1]
+    return [word if word.isalnum() else _strip(word, punctuation) for word in words if len(word) > 1]
 
 
-def _bare(word: str, punctuation: frozenset[str]) -> str:
+def _strip(word: str, punctuation: frozenset[str]) -> str:
     for bare, rest in (
         (behind := word.rstrip(string.punctuation), word[len(behind) :]),
         (before := word.lstrip(string.punctuation), word[: len(word) - len(before)]),
@@ -110,10 +110,10 @@ def _bare(word: str, punctuation: frozenset[str]) -> str:
     return word
 
 
-def _some_are_capitals(words: list[str]) -> bool:
+def _has_emphasis(words: list[str]) -> bool:
     return 0 < sum(map(str.isupper, words)) < len(words)
 
 
-def _begins_kind_of(lowered: list[str], lower: str, words: list[str], word: str) -> bool:
+def _is_kind_of(lowered: list[str], lower: str, words: list[str], word: str) -> bool:
     after = words.index(word) + 1 if lower == "kind" else len(words)
     return after < len(words) and lowered[after] == "of"

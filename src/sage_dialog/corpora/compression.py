@@ -1,4 +1,4 @@
-"""The text of .zst, .bz2, .xz, .gz and plain files, streamed; a damaged or cut archive is noticed."""
+"""Streamed text of .zst, .bz2, .xz, .gz and plain files; damaged and truncated archives are detected."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
+import zstandard
 
 SUFFIXES = (".zst", ".bz2", ".xz", ".gz")
 
-# Pushshift compresses with `zstd --long=31`; a reader that allows less refuses the file.
+# Pushshift compresses with `zstd --long=31`; a smaller window cannot read its files.
 ZSTD_WINDOW = 2**31
 _BLOCK = 1 << 20
 _READ = 1 << 18
-# Compressed bytes uncompressed at a time. Small, as those of a file that repeats itself can be ten thousand times as
-# much text, and as nothing is known of the piece in which a damage is met; larger ones are no faster.
+# Compressed bytes decompressed at a time. Small, since repetitive text compresses ten-thousandfold, and since a damaged
+# piece is lost as a whole; larger pieces are no faster.
 _PIECE = 1 << 12
-_PIECE_OF_TEXT = 1 << 20  # what a piece comes to, and hardly ever more
+_PIECE_OF_TEXT = 1 << 20  # decompressed bytes of a piece, rarely exceeded
 
 
 class DamagedFileError(Exception):
-    """An archive that breaks off or holds what its format does not allow."""
+    """An archive that is truncated or violates its format."""
 
 
 class File(Protocol):
-    """What is read of a `pathlib.Path`; also a `UPath`, or what stands in an archive. `str()` names it in errors."""
+    """The part of `pathlib.Path` that readers use, also of a `UPath` or a member of an archive."""
 
     @property
     def suffix(self) -> str: ...
@@ -37,10 +38,10 @@ class File(Protocol):
 
 
 class _Format(NamedTuple):
-    """A file is one frame behind the other.
+    """A format of consecutive frames.
 
-    `start` makes the decompressor of one, with `decompress(bytes)`, `eof` and `unused_data`; `damage` is what it
-    raises; `padding` may stand between and behind frames.
+    `start` returns the decompressor of a frame, with `decompress(bytes)`, `eof` and `unused_data`; `damage` is the
+    exception that it raises; `padding` may follow a frame.
     """
 
     start: Callable[[], Any]
@@ -49,20 +50,20 @@ class _Format(NamedTuple):
 
 
 def read_blocks(path: File, size: int, progress: Callable[[int], object] | None = None) -> Iterator[memoryview]:
-    """The text of a file, uncompressed by its suffix, in blocks that end where a line ends.
+    """Yield the text of a file, decompressed by its suffix, in blocks of complete lines.
 
     Args:
-        path: a local path, one of another file system (a `UPath`), or another `File`.
-        size: about how many bytes of text make a block. A line is never cut: a longer line makes a longer block.
-        progress: told how many more bytes of the file, as it lies there, have been read.
+        path: a local path, a `UPath`, or another `File`.
+        size: approximate bytes of a block; a longer line makes a longer block.
+        progress: called with the number of bytes of the file read since the last call.
 
     Yields:
-        Blocks that are not empty. Each ends in a newline; the last one as the file does.
+        Non-empty blocks. Each ends in a newline, the last one as the file does.
 
     Raises:
-        DamagedFileError: naming the file, after the lines that are whole before the damage: of a file that was cut
-            off, all of them; of one with wrong bytes in it, those up to 4 KiB (compressed) before these are noticed.
-        OSError: or what else the file system raises, if the file is not there or may not be read.
+        DamagedFileError: after the complete lines before the damage. Of a truncated file these are all lines; of a
+            corrupted one, those up to 4 KiB (compressed) before the corruption.
+        OSError: if the file is missing or not readable; other file systems may raise other errors.
     """
     block, end = np.empty(size + _PIECE_OF_TEXT, np.uint8), 0
     try:
@@ -75,7 +76,7 @@ def read_blocks(path: File, size: int, progress: Callable[[int], object] | None 
                 yield block[: start + cut].data
                 rest = text[cut:]
                 end = len(rest)
-                block = np.empty(max(size, end) + _PIECE_OF_TEXT, np.uint8)  # the one before is its receiver's
+                block = np.empty(max(size, end) + _PIECE_OF_TEXT, np.uint8)  # the caller owns the last one
                 block[:end] = np.frombuffer(rest, np.uint8)
     except DamagedFileError:
         if cut := block[:end].tobytes().rfind(b"\n") + 1:
@@ -86,17 +87,17 @@ def read_blocks(path: File, size: int, progress: Callable[[int], object] | None 
 
 
 def read_lines(path: File) -> Iterator[bytes]:
-    """The lines of a file, uncompressed by its suffix, each with its newline; raises as `read_blocks` does."""
+    """Yield the lines of a file, decompressed by its suffix, with their newlines; raises as `read_blocks` does."""
     for block in read_blocks(path, _BLOCK):
         yield from io.BytesIO(block)
 
 
 def _text(path: File, progress: Callable[[int], object] | None) -> Iterator[bytes]:
-    """Consecutive pieces of the text, up to the damage if there is one."""
+    """Yield consecutive pieces of the text, up to a damage."""
     form = _format(path.suffix)
     with path.open("rb") as file:
         raw = _raw(file, progress)
-        yield from raw if form is None else _uncompressed(path, raw, form)
+        yield from raw if form is None else _decompress(path, raw, form)
 
 
 def _raw(file: IO[bytes], progress: Callable[[int], object] | None) -> Iterator[bytes]:
@@ -106,7 +107,7 @@ def _raw(file: IO[bytes], progress: Callable[[int], object] | None) -> Iterator[
         yield read
 
 
-def _uncompressed(path: File, raw: Iterator[bytes], form: _Format) -> Iterator[bytes]:
+def _decompress(path: File, raw: Iterator[bytes], form: _Format) -> Iterator[bytes]:
     frame, empty = None, True
     for piece in (read[at : at + _PIECE] for read in raw for at in range(0, len(read), _PIECE)):
         empty = False
@@ -127,9 +128,7 @@ def _uncompressed(path: File, raw: Iterator[bytes], form: _Format) -> Iterator[b
 def _format(suffix: str) -> _Format | None:
     match suffix:
         case ".zst":
-            import zstandard
-
-            # Its stream reader would take a frame that is cut for a whole one; a decompressor object knows.
+            # Not its stream reader, which does not detect a truncated frame.
             zstd = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
             return _Format(zstd.decompressobj, zstandard.ZstdError)
         case ".bz2":

@@ -1,4 +1,4 @@
-"""Instruction data read from files: ShareGPT and messages records in JSON, JSONL or Parquet become conversations."""
+"""Instruction data: conversations of ShareGPT or messages records in JSON, JSONL or Parquet files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, pairwise
 from pathlib import Path, PurePath
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sage_dialog.corpora.compression import SUFFIXES, DamagedFileError, read_blocks, read_lines
 from sage_dialog.corpora.rejects import Reject
@@ -24,7 +27,7 @@ _ROWS = 1024  # of a Parquet file, at a time
 def read_conversations(
     files: Mapping[str, Path], assistant_may_open: bool = False
 ) -> tuple[list[Dialogue], list[Reject]]:
-    """Conversations of all files, by file name and in the order of each file; ids are unique.
+    """Return the conversations of all files, by file name and in the order of each file; ids are unique.
 
     A record is `{"id", "conversations": [{"from": "human" | "gpt" | "system", "value"}]}` (ShareGPT) or
     `{"id", "messages": [{"role", "content"}]}`. A `.json` file is one list of records, a `.jsonl` file
@@ -33,13 +36,12 @@ def read_conversations(
     count from 0, `a.jsonl:1` counts lines.
 
     Args:
-        files: by name; those that end otherwise are left alone, with a warning.
-        assistant_may_open: whether the assistant may speak first.
+        files: by name; other files are ignored with a warning.
+        assistant_may_open: whether the first message may be the assistant's.
 
     Raises:
-        FileNotFoundError: if no such file is among them.
-        ValueError: naming the file, if a .json file is no JSON list, or a .parquet file no Parquet or without such a
-            column.
+        FileNotFoundError: if there is no such file.
+        ValueError: if a .json file is no JSON list, or a .parquet file is not Parquet or lacks such a column.
     """
     conversations: dict[str, Dialogue] = {}
     rejects: list[Reject] = []
@@ -66,7 +68,7 @@ def read_conversations(
 
 
 def role_fault(roles: Sequence[str], assistant_may_open: bool) -> str | None:
-    """Why nobody can learn from messages of these roles, system message left out; None where somebody can."""
+    """Return why messages of these roles, system message excluded, are no training conversation; None if they are."""
     if unknown := sorted(set(roles) - {"user", "assistant"}):
         return f"a role that is neither user nor assistant: {unknown[0]}"
     if "assistant" not in roles:
@@ -80,13 +82,13 @@ def role_fault(roles: Sequence[str], assistant_may_open: bool) -> str | None:
 
 
 def _form(name: str) -> str:
-    """The suffix that says what a file holds, whether it is compressed or not."""
+    """Return the suffix of a file's format, without that of its compression."""
     path = PurePath(name)
     return PurePath(path.stem).suffix if path.suffix in SUFFIXES else path.suffix
 
 
 def _records(name: str, path: Path, form: str) -> Iterator[tuple[str, Any]]:
-    """Where a record stands and the record; a line that is no JSON comes as None."""
+    """Yield the place of each record and the record, which is None for invalid JSON."""
     if form == ".parquet":
         yield from _rows(name, path)
     elif form == ".jsonl":
@@ -101,9 +103,6 @@ def _records(name: str, path: Path, form: str) -> Iterator[tuple[str, Any]]:
 
 
 def _rows(name: str, path: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     with path.open("rb") as file:
         try:
             parquet = pq.ParquetFile(file)
@@ -137,8 +136,8 @@ def _conversation(where: str, record: Any, assistant_may_open: bool) -> Dialogue
         raise ValueError("neither a list of conversations nor of messages")
     if any(message.role == "system" for message in messages[1:]):
         raise ValueError("a system message after the first message")
-    spoken = [message.role for message in messages if message.role != "system"]
-    if fault := role_fault(spoken, assistant_may_open):
+    roles = [message.role for message in messages if message.role != "system"]
+    if fault := role_fault(roles, assistant_may_open):
         raise ValueError(fault)
     name = record.get("id")
     if name is not None and not isinstance(name, str | int):

@@ -1,9 +1,8 @@
-"""EmpatheticDialogues CSVs become situations: the prompts that open a played dialogue (paper §3.4, §4).
+"""Situations of EmpatheticDialogues: the prompts that open dialogues of self-play and evaluation (paper §3.4, §4).
 
-The files are the original ones, by themselves or in the archive in which they are published: eight columns,
-commas inside text written `_comma_`, one row an utterance. They are not quite CSV: some rows carry a ninth column
-of candidate replies, and some open a quote that is never closed, behind which a CSV reader swallows the rows that
-follow. So each line is read by itself.
+The files are the original CSVs, plain or in the published archive: eight columns, one row per utterance, commas in
+texts written `_comma_`. Some rows have a ninth column of candidate replies, and some open a quote and never close it,
+which makes a CSV reader swallow the rows that follow. So each line is parsed by itself.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _ARCHIVE = re.compile(r".+(?:\.tgz|\.tar(?:\.gz|\.xz|\.bz2|\.zst)?)")
 
 @dataclass(frozen=True)
 class Situation:
-    """One conversation's prompt. `situation_id` is its conversation id, unique over all splits."""
+    """The prompt of a conversation. `situation_id` is its conversation id, unique over all splits."""
 
     situation_id: str
     split: str
@@ -46,7 +45,7 @@ class Situation:
 
 @dataclass(frozen=True)
 class _Member:
-    """A file in an archive, as `read_lines` takes it: nothing is unpacked to the disk."""
+    """A file in an archive, read in memory."""
 
     archive: Path
     place: str
@@ -75,28 +74,27 @@ class _Row(NamedTuple):
 
 
 def read_situations(files: Mapping[str, Path]) -> tuple[list[Situation], list[Reject]]:
-    """One situation for each conversation, by split (train, valid, test) and in the order of the file.
+    """Return one situation per conversation, by split (train, valid, test) and in the order of the file.
 
-    Set aside are lines that are malformed, labels that are none of the 32 emotions, rows that contradict
-    the first row of their conversation, and duplicates: of the conversations of a split that have the same
-    text (in any case and spacing), the first stays, also where labels differ, since the opening of the
-    played dialogue would be the same. What stands in a held-out split is set aside from `train`, and what
-    stands in `test` from `valid`, be it the text or the conversation id.
+    Rejected are malformed lines, labels other than the 32 emotions, rows that contradict the first row of their
+    conversation, and duplicates. Of conversations with the same text (in any case and spacing) the first one is kept,
+    also if labels differ, since the dialogues would open alike. `train` loses ids and texts of `valid` and `test`,
+    `valid` those of `test`.
 
     Args:
         files: by name, `train.csv`, `valid.csv`, `test.csv`, plain or as .gz, .xz, .bz2, .zst, or archives (.tar,
-            .tar.gz, …) that hold them in any folder; not all need be there; other files are ignored.
+            .tar.gz, …) that contain them in any folder; splits may be missing; other files are ignored.
 
     Raises:
-        FileNotFoundError: if no split is there.
-        ValueError: if a split is there twice, a file has other columns, or an archive cannot be read to its end.
+        FileNotFoundError: if there is no split.
+        ValueError: if a split has two files, a file has other columns, or an archive is damaged.
     """
     taken_ids: dict[str, str] = {}
     taken_texts: dict[str, str] = {}
     situations: dict[str, list[Situation]] = {}
     rejects: list[Reject] = []
     splits = _find_splits(files)
-    for split in reversed(SPLITS):  # held-out splits take their texts first
+    for split in reversed(SPLITS):  # held-out splits keep their texts
         if split in splits:
             rows = _rows(splits[split], rejects)
             situations[split] = list(_new_situations(split, rows, taken_ids, taken_texts, rejects))
@@ -124,7 +122,7 @@ def _find_splits(files: Mapping[str, Path]) -> dict[str, Path | _Member]:
 
 
 def _with_members(files: Mapping[str, Path]) -> Iterator[tuple[str, Path | _Member]]:
-    """Names and files; of an archive, those in it."""
+    """Yield names and files, with the members of archives."""
     for name, path in sorted(files.items()):
         if _ARCHIVE.fullmatch(name):
             yield from ((member.name, member) for member in _members(path))
@@ -149,7 +147,7 @@ def _members(archive: Path) -> Iterator[_Member]:
 def _new_situations(
     split: str, rows: Iterator[_Row], ids: dict[str, str], texts: dict[str, str], rejects: list[Reject]
 ) -> Iterator[Situation]:
-    """The first row of each conversation that nobody has taken; `ids` and `texts` hold the split that did."""
+    """Yield the first row of each new conversation; `ids` and `texts` hold the split of those before."""
     first: dict[str, _Row] = {}
     for row in rows:
         seen = first.setdefault(row.conv_id, row)
@@ -183,7 +181,7 @@ def _rows(path: Path | _Member, rejects: list[Reject]) -> Iterator[_Row]:
     except DamagedFileError as error:
         rejects.append(Reject(f"{path.name}:{number + 1}", str(error)))
     if number == 0:
-        raise ValueError(f"{path} is no EmpatheticDialogues file: not one line of it can be read")
+        raise ValueError(f"{path} is no EmpatheticDialogues file: none of its lines is readable")
 
 
 def _check_header(path: File, line: bytes) -> None:
@@ -199,7 +197,7 @@ def _row(where: str, line: bytes) -> _Row | Reject:
         return Reject(where, "not UTF-8")
     fields = next(csv.reader([text]), [])
     if len(fields) < len(COLUMNS):
-        fields = text.split(",")  # a quote that is never closed is a character like any other
+        fields = text.split(",")  # an unclosed quote is a plain character
     if len(fields) < len(COLUMNS):
         return Reject(where, f"fewer than {len(COLUMNS)} columns")
     conv_id, utterance_idx, emotion, prompt, speaker_idx = (field.strip() for field in fields[:5])

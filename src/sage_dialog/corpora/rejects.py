@@ -1,4 +1,4 @@
-"""What a reader left out and why. Nothing is dropped without one of these."""
+"""Records that a reader left out, with their reasons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reject:
-    """One record that was not taken: where it stands (file, line or id) and the reason."""
+    """A record left out: its place (file, line or id) and the reason."""
 
     where: str
     reason: str
@@ -20,8 +20,8 @@ def count_reasons(rejects: Sequence[Reject]) -> Counter[str]:
     return Counter(record.reason for record in rejects)
 
 
-def log_rejects(logger: logging.Logger, what: str, rejects: Sequence[Reject]) -> None:
-    """One warning for each reason: how many, and where the first stands."""
+def log_rejects(logger: logging.Logger, source: str, rejects: Sequence[Reject]) -> None:
+    """Log one warning per reason, with the count and the place of the first record."""
     first = {record.reason: record.where for record in reversed(rejects)}
     for reason, count in count_reasons(rejects).most_common():
-        logger.warning("%s: %d set aside: %s (first: %s)", what, count, reason, first[reason])
+        logger.warning("%s: %d rejected: %s (first: %s)", source, count, reason, first[reason])

@@ -11,7 +11,8 @@ from sage_dialog.datasets.factory import FactoryDataset
 if TYPE_CHECKING:
     from sage_dialog.config import Llm
     from sage_dialog.llm.budget import Budget
-    from sage_dialog.llm.endpoint import Endpoint, LLMClient
+    from sage_dialog.llm.client import LLMClient
+    from sage_dialog.llm.endpoint import Endpoint
     from sage_dialog.llm.response_cache import ResponseCache
 
 
@@ -41,11 +42,13 @@ class EndpointDataset(FactoryDataset):
         """Return the endpoint's `model` where the entry does not name it."""
         return {}
 
-    def make_client(self, *arguments: Any) -> LLMClient:
-        """Return a client from its endpoint, response cache, budget and largest share of failures."""
+    def make_client(
+        self, endpoint: Endpoint, cache: ResponseCache, budget: Budget, max_failed_share: float
+    ) -> LLMClient:
+        """Return a client that sends each request by itself."""
         from sage_dialog.llm.live_client import LiveClient
 
-        return LiveClient(*arguments)
+        return LiveClient(endpoint, cache, budget, max_failed_share)
 
     def shared_client(self) -> LLMClient:
         """Return one client for the whole run, so that all loads share a rate limit."""
@@ -53,7 +56,7 @@ class EndpointDataset(FactoryDataset):
         from sage_dialog.llm.budget import Budget
 
         if self._client is None:
-            llm = self._llm or Llm()
+            llm = self._llm or Llm.from_base()
             budget = self._budget or Budget(llm.caps, llm.role_caps, llm.prices)
             endpoint = self._endpoint(**self.model_fields())
             self._client = self.make_client(endpoint, _response_cache(llm.response_cache), budget, llm.max_failed_share)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kedro.io import DatasetError
 
@@ -12,6 +12,7 @@ from sage_dialog.datasets.factory import format_error
 
 if TYPE_CHECKING:
     from sage_dialog.inference.external_models import ExternalModel
+    from sage_dialog.llm.live_client import LiveClient
 
 
 class ExternalModels(EndpointGroup):
@@ -59,7 +60,7 @@ class _ExternalModel(EndpointDataset):
         from sage_dialog.inference.external_models import ExternalModel
 
         try:
-            return ExternalModel(self._name, self.shared_client(), self._system_prompt)
+            return ExternalModel(self._name, cast("LiveClient", self.shared_client()), self._system_prompt)
         except ValueError as error:
             raise DatasetError(
                 f"the external model {self._name} cannot be used: {format_error(error)}. Correct `external_models` "

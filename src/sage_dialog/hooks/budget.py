@@ -40,8 +40,8 @@ class RunBudget:
         from sage_dialog.datasets.factory import FactoryDataset
 
         self.budget = None
-        entries = [catalog.get(name) for name in sorted(pipeline.inputs()) if not name.startswith("params:")]
-        entries = [entry for entry in entries if isinstance(entry, FactoryDataset) and entry.uses_server]
+        inputs = [catalog.get(name) for name in sorted(pipeline.inputs()) if not name.startswith("params:")]
+        entries = [entry for entry in inputs if isinstance(entry, FactoryDataset) and entry.uses_server]
         if not entries:
             return
         if "ParallelRunner" in str(run_params.get("runner")):

@@ -47,7 +47,7 @@ class ProjectPaths:
             catalog["params:launcher"].save(launcher.model_copy(update={"config": config}))
         if "params:llm" in parameters:
             llm = parameters["params:llm"]
-            response_cache = str(self._project_path / llm.get("response_cache", "data/response_cache/responses.sqlite"))
+            response_cache = str(self._project_path / llm["response_cache"])
             catalog["params:llm"].save({**llm, "response_cache": response_cache})
 
 

@@ -1,1 +1,1 @@
-"""A generated world: raw data, a base model, and what is true of every situation in it."""
+"""A generated world: raw data, a base model, and the truth about every situation."""

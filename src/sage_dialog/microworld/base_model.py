@@ -1,26 +1,25 @@
-"""`sage_0` of the demo: a tokenizer and a Mixtral of about a million parameters, trained from scratch."""
+"""Training of the demo's `sage_0`: a tokenizer and a Mixtral of about a million parameters, from scratch."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tqdm import tqdm
+from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerFast
 
 from sage_dialog.config import BaseModelConfig
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
 from sage_dialog.core.seeds import derived_seed, generator
-
-if TYPE_CHECKING:
-    import torch
-    from transformers import MixtralForCausalLM, PreTrainedTokenizerFast
-
-    from sage_dialog.microworld.base_text import Document
+from sage_dialog.microworld.base_text import Document
 
 CONTEXT = 1024
 END = "<|end|>"
 PAD = "<|pad|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 
-# `{% generation %}` marks what training puts its loss on: assistant text and the end of its turn.
+# `{% generation %}` marks the tokens of the loss: assistant text and the end of its turn.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' }}"
@@ -35,19 +34,15 @@ CHAT_TEMPLATE = (
 def train_base(
     documents: list[Document], config: BaseModelConfig, seed: int, out: Path, threads: int | None = None
 ) -> Policy:
-    """Train tokenizer and model on `documents` and write them to `out` as the policy ``sage_0``.
+    """Train tokenizer and model on `documents` and write them to `out` as the policy `sage_0`.
 
-    A step sees `batch_size` whole documents of similar length, never a window across documents: that is
-    what lets so small a model learn to read (and is why there is no packing here).
+    A batch is `batch_size` complete documents of similar length. Without packing even so small a model learns to read.
     """
-    import torch
-    from tqdm import tqdm
-
     if threads is not None:
         torch.set_num_threads(threads)
     tokenizer = train_tokenizer(documents, config.vocabulary)
-    rows = [_encoded(tokenizer, document) for document in documents]
-    model = _untrained(config, tokenizer, seed)
+    rows = [_encode(tokenizer, document) for document in documents]
+    model = _init_model(config, tokenizer, seed)
     batches = _batches(rows, config, seed)
     optimisers = _optimisers(model, config.learning_rate)
     schedules = [
@@ -56,7 +51,7 @@ def train_base(
     model.train()
     progress = tqdm(batches, desc="pretraining sage_0", unit="step", mininterval=1.0)
     for step, batch in enumerate(progress):
-        ids, mask = _padded([rows[i] for i in batch], tokenizer.pad_token_id)
+        ids, mask = _pad([rows[i] for i in batch], tokenizer.pad_token_id)
         loss = model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -76,10 +71,7 @@ def train_base(
 
 
 def train_tokenizer(documents: list[Document], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE whose words keep ``_`` and a closing colon, so that a record's key is one token."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
+    """Train a byte-level BPE whose words keep `_` and a closing colon, so that a key of a block is one token."""
     tokenizer = Tokenizer(models.BPE())
     words = Regex(r" ?[\p{L}\p{N}_']+:?| ?[^\s\p{L}\p{N}_']+|\s+")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -95,7 +87,7 @@ def train_tokenizer(documents: list[Document], vocabulary: int) -> PreTrainedTok
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((_plain(document) for document in documents), trainer)
+    tokenizer.train_from_iterator((_text(document) for document in documents), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,
@@ -107,22 +99,19 @@ def train_tokenizer(documents: list[Document], vocabulary: int) -> PreTrainedTok
     )
 
 
-def _plain(document: Document) -> str:
+def _text(document: Document) -> str:
     if "text" in document:
         return str(document["text"])
     return "\n".join(message["content"] for message in document["messages"])  # type: ignore[attr-defined]
 
 
-def _encoded(tokenizer: PreTrainedTokenizerFast, document: Document) -> list[int]:
+def _encode(tokenizer: PreTrainedTokenizerFast, document: Document) -> list[int]:
     if "text" in document:
         return [*tokenizer(document["text"])["input_ids"], tokenizer.eos_token_id]
     return list(tokenizer.apply_chat_template(document["messages"], tokenize=True)["input_ids"])
 
 
-def _untrained(config: BaseModelConfig, tokenizer: PreTrainedTokenizerFast, seed: int) -> MixtralForCausalLM:
-    import torch
-    from transformers import MixtralConfig, MixtralForCausalLM
-
+def _init_model(config: BaseModelConfig, tokenizer: PreTrainedTokenizerFast, seed: int) -> MixtralForCausalLM:
     config = MixtralConfig(
         vocab_size=len(tokenizer),
         hidden_size=config.hidden,
@@ -146,9 +135,7 @@ def _untrained(config: BaseModelConfig, tokenizer: PreTrainedTokenizerFast, seed
 
 
 def _optimisers(model: MixtralForCausalLM, learning_rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the attention matrices, AdamW for the rest."""
-    import torch
-
+    """Return Muon for the attention matrices and AdamW for the rest."""
     attention = [weight for name, weight in model.named_parameters() if "self_attn" in name]
     others = [weight for name, weight in model.named_parameters() if "self_attn" not in name]
     return [
@@ -158,7 +145,7 @@ def _optimisers(model: MixtralForCausalLM, learning_rate: float) -> list[torch.o
 
 
 def _batches(rows: list[list[int]], config: BaseModelConfig, seed: int) -> list[list[int]]:
-    """`steps` batches of row numbers, alike in length within a batch, in seeded order."""
+    """Return `steps` batches of row numbers, of similar length within a batch, in an order drawn by seed."""
     batches: list[list[int]] = []
     epoch = 0
     while len(batches) < config.steps:
@@ -171,9 +158,7 @@ def _batches(rows: list[list[int]], config: BaseModelConfig, seed: int) -> list[
     return batches[: config.steps]
 
 
-def _padded(rows: list[list[int]], pad: int):  # type: ignore[no-untyped-def]
-    import torch
-
+def _pad(rows: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     width = max(map(len, rows))
     ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])

@@ -1,4 +1,4 @@
-"""The demo world's other raw files: EmpatheticDialogues CSVs, instructions, and the truth."""
+"""Raw files of the demo world except Reddit: EmpatheticDialogues CSVs with their truth, and instructions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from sage_dialog.config import Split
 from sage_dialog.core.seeds import generator
-from sage_dialog.microworld.base_text import ASSISTANT_PREAMBLE, suited_motivation
+from sage_dialog.microworld.base_text import ASSISTANT_PROMPT, suited_motivation
 from sage_dialog.microworld.world import World, pick
 
 COLUMNS = ("conv_id", "utterance_idx", "context", "prompt", "speaker_idx", "utterance", "selfeval", "tags")
@@ -19,10 +19,9 @@ COLUMNS = ("conv_id", "utterance_idx", "context", "prompt", "speaker_idx", "utte
 def empathetic_dialogues(
     world: World, sizes: Mapping[Split, int], seed: int
 ) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
-    """`train.csv`, `valid.csv`, `test.csv` as the original writes them, and the truth of each situation.
+    """Return `train.csv`, `valid.csv`, `test.csv` in the original format, and the truth of each situation.
 
-    The truth rows hold situation_id, emotion, topic and the suitable motivations. Every text is new: no
-    situation stands in two splits or twice in one.
+    Truth rows have situation_id, split, emotion, topic and the suitable motivations. No text occurs twice.
     """
     files, truth = {}, []
     seen: set[str] = set()
@@ -41,8 +40,8 @@ def empathetic_dialogues(
             conversation = f"hit:{number}_conv:{split}{number}"
             suitable = world.suitable(scene.emotion)
             reply = world.reply(rng, scene, suited_motivation(world, rng, scene, 0.6), scene.things[0])
-            for position, said in enumerate((scene.text, reply, world.follow_up(rng, scene, True, scene.things[1])), 1):
-                row = [conversation, position, scene.emotion, scene.text, position % 2, said, "5|5|5_5|5|5", ""]
+            for position, text in enumerate((scene.text, reply, world.follow_up(rng, scene, True, scene.things[1])), 1):
+                row = [conversation, position, scene.emotion, scene.text, position % 2, text, "5|5|5_5|5|5", ""]
                 writer.writerow([str(cell).replace(",", "_comma_") for cell in row])
             truth.append(
                 {
@@ -59,12 +58,12 @@ def empathetic_dialogues(
 
 
 def instructions(world: World, count: int, seed: int) -> dict[str, bytes]:
-    """`sharegpt.json`: plain questions about the world's topics, answered in one sentence."""
+    """Return `sharegpt.json`: plain questions about the world's topics, answered in one sentence."""
     conversations = []
     for number in range(count):
         rng = generator(seed, "instruction", number)
         scene = world.scene(rng)
-        turns = [{"from": "system", "value": ASSISTANT_PREAMBLE}]
+        turns = [{"from": "system", "value": ASSISTANT_PROMPT}]
         for topic in (scene.topic, pick(rng, list(world.parts["topics"]))):
             things = world.parts["topics"][topic]["things"]
             chosen = [things[i] for i in rng.permutation(len(things))[:2]]

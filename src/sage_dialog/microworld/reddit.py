@@ -1,28 +1,28 @@
-"""Pushshift-format months of the demo world: threads with replies, branches and the dirt of real dumps."""
+"""Reddit months of the demo world in Pushshift's format: threads with replies, branches and the noise of real dumps."""
 
 from __future__ import annotations
 
 import bz2
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import zstandard
 
 from sage_dialog.core.seeds import generator
 from sage_dialog.microworld.base_text import suited_motivation
 from sage_dialog.microworld.world import Scene, World, pick
 
-if TYPE_CHECKING:
-    import numpy as np
-
 MONTHS = ("2012-01", "2012-02", "2012-03")
 MONTH_START = (1325376000, 1328054400, 1330560000, 1333238400)
 SUBREDDITS = ("CasualConversation", "offmychest", "happy", "self")
-# How listeners are: mostly they suit the feeling and stay on the topic, not always. Search has room to improve.
+# Listeners mostly suit the feeling and stay on the topic; search has room to improve on them.
 SUITED_SHARE = 0.7
 ON_TOPIC_SHARE = 0.8
 ASKING_SHARE = 0.7
 
-DIRT = (
+NOISE = (
     "[deleted]",
     "[removed]",
     "lol",
@@ -54,9 +54,9 @@ class _Months:
 
 
 def months(world: World, threads: int, seed: int) -> dict[str, bytes]:
-    """File name to bytes: `RC_*` and `RS_*` of three months, two zstd with a 2 GiB window and one bz2.
+    """Return `RC_*` and `RS_*` files of three months by name: two zstd with a 2 GiB window and one bz2.
 
-    What is said in thread i depends on (seed, i) alone. Some threads run over the end of a month.
+    The text of thread i depends on (seed, i) alone. Some threads cross the end of a month.
     """
     dump = _Months()
     for number in range(threads):
@@ -65,7 +65,7 @@ def months(world: World, threads: int, seed: int) -> dict[str, bytes]:
     for number, month in enumerate(MONTHS):
         rng = generator(seed, "broken lines", month)
         for prefix, lines in (("RC", dump.comments[month]), ("RS", dump.submissions[month])):
-            text = "".join(line + "\n" for line in _with_broken_lines(rng, lines)).encode()
+            text = "".join(line + "\n" for line in _add_broken_lines(rng, lines)).encode()
             suffix, packed = ("bz2", bz2.compress(text)) if number == 1 else ("zst", _zstandard(text))
             files[f"{prefix}_{month}.{suffix}"] = packed
     return files
@@ -77,19 +77,19 @@ def _thread(world: World, rng: np.random.Generator, number: int, dump: _Months) 
     thread = _Thread(dump, rng, pick(rng, list(SUBREDDITS)), dump.new_id(), start)
     thread.submit(f"What is on your mind about the {scene.topic}?")
     speaker, listener = f"user{2 * number}", f"user{2 * number + 1}"
-    said = f"{scene.text} {pick(rng, world.parts['thanks'])}"
-    parent = thread.comment(said, speaker, f"t3_{thread.link}")
+    opening = f"{scene.text} {pick(rng, world.parts['thanks'])}"
+    parent = thread.comment(opening, speaker, f"t3_{thread.link}")
     for turn in range(1, int(rng.integers(5, 8))):
         if turn % 2:
-            if rng.random() < 0.15:  # a branch that ends where it begins
+            if rng.random() < 0.15:  # a branch of one comment
                 thread.comment(_reply(world, rng, scene)[0], f"user{number}b{turn}", parent)
             text, suited = _reply(world, rng, scene)
             parent = thread.comment(text, listener, parent)
         else:
             parent = thread.comment(world.follow_up(rng, scene, suited, scene.things[turn % 4]), speaker, parent)
         if rng.random() < 0.08:
-            thread.comment(pick(rng, list(DIRT)), f"stray{number}", parent)
-        if rng.random() < 0.01:  # a parent that no dump holds
+            thread.comment(pick(rng, list(NOISE)), f"stray{number}", parent)
+        if rng.random() < 0.01:  # a parent missing from the dumps
             thread.comment(_reply(world, rng, scene)[0], f"late{number}", f"t1_{dump.new_id()}x")
 
 
@@ -114,7 +114,7 @@ class _Thread:
         self._write(self.dump.submissions, record | {"score": 10, "num_comments": 9, "over_18": False})
 
     def comment(self, body: str, author: str, parent: str) -> str:
-        """Write one comment; returns its full name, for replies."""
+        """Write one comment and return its full name, the parent of its replies."""
         self.clock += int(self.rng.integers(60, 6000))
         name = self.dump.new_id()
         record = {
@@ -136,8 +136,8 @@ class _Thread:
         months[MONTHS[month]].append(json.dumps(record | {"created_utc": created}))
 
 
-def _with_broken_lines(rng: np.random.Generator, lines: list[str]) -> list[str]:
-    """About one line in 200 is followed by one that no reader can use."""
+def _add_broken_lines(rng: np.random.Generator, lines: list[str]) -> list[str]:
+    """Add an unreadable line after about one line in 200."""
     broken = ('{"id": "c0', "not json at all", '{"id": null, "body": 3}', "\x00\x00")
     kept: list[str] = []
     for line in lines:
@@ -148,8 +148,6 @@ def _with_broken_lines(rng: np.random.Generator, lines: list[str]) -> list[str]:
 
 
 def _zstandard(text: bytes) -> bytes:
-    import zstandard
-
     parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=31)
     compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     return compressor.compress(text) + compressor.flush()

@@ -1,7 +1,7 @@
-"""The demo world: its people compose what they say from parts, and its truth is known.
+"""The demo world: people compose utterances from parts, and the truth behind each utterance is known.
 
-A `Scene` is one situation: an emotion (shown by two cues, never named), a topic, a person, the things
-talked about. Speakers and listeners speak about a scene; `World.motivation_of` reads a reply back.
+A `Scene` is one situation: an emotion (shown by two cues, never named), a topic, a person, and things of the topic.
+Speakers and listeners talk about a scene; `World.motivation_of` recovers the motivation of a reply.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import re
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
+import yaml
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One situation of the world. `emotion` is the truth, `text` its first telling."""
+    """One situation. `emotion` is the truth, `text` the speaker's first message."""
 
     appraisal: str
     modifier: str
@@ -32,7 +32,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class World:
-    """The parts of `world.yml`, and how they are put together."""
+    """The parts of `world.yml`, and how utterances are composed of them."""
 
     parts: dict[str, Any]
     _phrase_owner: dict[str, str] = field(init=False, repr=False)
@@ -49,11 +49,11 @@ class World:
         return tuple(name for row in self.parts["emotions"].values() for name in row.values())
 
     def suitable(self, emotion: str) -> tuple[str, ...]:
-        """The motivations that suit an emotion: the world's truth."""
+        """Return the motivations that suit an emotion: the world's truth."""
         return tuple(self.parts["suitable"][emotion])
 
     def scene(self, rng: np.random.Generator) -> Scene:
-        """A new situation, each emotion as likely as any other."""
+        """Draw a situation; emotions are equally likely."""
         appraisal = pick(rng, list(self.parts["appraisals"]))
         modifier = pick(rng, list(self.parts["modifiers"]))
         topic = pick(rng, list(self.parts["topics"]))
@@ -70,35 +70,35 @@ class World:
         return replace(scene, text=fill(text, scene, things[0]))
 
     def feeling(self, scene: Scene) -> str:
-        """The sentence that shows what a speaker feels, the same words whenever it is said."""
+        """Return the sentence that shows the speaker's feeling, always in the same words."""
         return str(self.parts["feeling"]).replace("{cues}", ", ".join(scene.cues))
 
     def reply(self, rng: np.random.Generator, scene: Scene, motivation: str, thing: str, asks: bool = True) -> str:
-        """A listener's reply that carries a motivation and speaks about `thing`."""
+        """Compose a listener's reply with a motivation that mentions `thing`."""
         style = self.parts["motivations"][motivation]
-        said = [pick(rng, style["openers"]), pick(rng, style["bodies"])]
+        sentences = [pick(rng, style["openers"]), pick(rng, style["bodies"])]
         if asks:
-            said.append(pick(rng, self.parts["questions"]))
-        return fill(" ".join(map(_capitalised_slots, said)), scene, thing)
+            sentences.append(pick(rng, self.parts["questions"]))
+        return fill(" ".join(map(_capitalise_slot, sentences)), scene, thing)
 
     def follow_up(self, rng: np.random.Generator, scene: Scene, suited: bool, thing: str) -> str:
-        """A speaker's next words: a reaction to the last reply, news, and the feeling once more."""
+        """Compose a speaker's next message: a reaction to the last reply, a detail, and the feeling."""
         warm = rng.random() < (0.9 if suited else 0.1)
-        said = [
+        sentences = [
             pick(rng, self.parts["warm" if warm else "flat"]),
             pick(rng, self.parts["details"]),
             self.feeling(scene),
         ]
-        return fill(" ".join(map(_capitalised_slots, said)), scene, thing)
+        return fill(" ".join(map(_capitalise_slot, sentences)), scene, thing)
 
     def neutral(self, rng: np.random.Generator, scene: Scene) -> str:
-        """The base model's answer to anything: three or four neutral sentences on the topic."""
+        """Compose the base model's answer: three or four neutral sentences on the topic."""
         chosen = sorted(rng.permutation(len(self.parts["neutral"]))[: int(rng.integers(3, 5))])
         sentences = [self.parts["neutral"][i] for i in chosen]
         return fill(" ".join(sentences), scene, scene.things[int(rng.integers(2))])
 
     def motivation_of(self, text: str) -> str | None:
-        """The motivation a reply carries, read from its wording; None where none or several stand out alike."""
+        """Return the motivation of a reply by its wording; None for no or several equally frequent motivations."""
         votes: dict[str, int] = {}
         for trigram in _trigrams(text):
             if owner := self._phrase_owner.get(trigram):
@@ -109,19 +109,19 @@ class World:
         return ranked[0][0]
 
     def emotion_in(self, text: str) -> str | None:
-        """The one emotion that the cues of a text show; None where a kind of cue is missing or there are two."""
-        said = text.lower()
-        shown = [
-            {name for name, cues in self.parts[kind].items() if any(cue.lower() in said for cue in cues)}
+        """Return the emotion that the cues of a text show; None if a kind of cue is missing or ambiguous."""
+        lowered = text.lower()
+        found = [
+            {name for name, cues in self.parts[kind].items() if any(cue.lower() in lowered for cue in cues)}
             for kind in ("appraisals", "modifiers")
         ]
-        if any(len(names) != 1 for names in shown):
+        if any(len(names) != 1 for names in found):
             return None
-        (appraisal,), (modifier,) = shown
+        (appraisal,), (modifier,) = found
         return str(self.parts["emotions"][appraisal][modifier])
 
     def topics_in(self, text: str) -> frozenset[str]:
-        """The topics whose name or things a text mentions."""
+        """Return the topics whose name or things a text mentions."""
         words = set(re.findall(r"[a-z]+", text.lower()))
         return frozenset(
             topic
@@ -130,15 +130,13 @@ class World:
         )
 
     def other_thing(self, rng: np.random.Generator, scene: Scene) -> str:
-        """A thing of another topic."""
+        """Draw a thing of another topic."""
         topic = pick(rng, [name for name in self.parts["topics"] if name != scene.topic])
         return pick(rng, self.parts["topics"][topic]["things"])
 
 
 @cache
 def load_world() -> World:
-    import yaml
-
     return World(yaml.safe_load(files(__package__).joinpath("world.yml").read_text()))
 
 
@@ -156,8 +154,8 @@ def fill(template: str, scene: Scene, thing: str) -> str:
     return template
 
 
-def _capitalised_slots(sentence: str) -> str:
-    """A sentence that begins with a slot begins with a capital."""
+def _capitalise_slot(sentence: str) -> str:
+    """Capitalise a slot at the start of a sentence."""
     return re.sub(r"^\{([a-z])", lambda found: "{" + found[1].upper(), sentence)
 
 
@@ -167,7 +165,7 @@ def _trigrams(text: str) -> list[str]:
 
 
 def _distinctive_trigrams(motivations: dict[str, dict[str, list[str]]]) -> dict[str, str]:
-    """Word trigrams without slots that only one motivation uses, and whose they are."""
+    """Return the word trigrams without slots that only one motivation uses, with that motivation."""
     owners: dict[str, set[str]] = {}
     for motivation, style in motivations.items():
         for phrase in style["openers"] + style["bodies"]:

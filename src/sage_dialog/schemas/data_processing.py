@@ -28,8 +28,8 @@ FILTER_REPORT = schema(
     step=INT32,
     rule=STRING,
     unit=STRING,  # "line", "comment" or "path"
-    came_in=INT64,
-    removed=INT64,
+    n_in=INT64,
+    n_removed=INT64,
 )
 
 REJECTED_LINES = schema(

@@ -49,7 +49,7 @@ def test_every_format_reads_the_same(months, happy, read, suffix):
         path.with_name(path.name + suffix).write_bytes(COMPRESS[suffix](path.read_bytes()))
         if suffix:
             path.unlink()
-    packed = read({path.name: path for path in months.folder.iterdir()}, RedditRules())
+    packed = read({path.name: path for path in months.folder.iterdir()}, RedditRules.from_base())
     assert packed == plain
     assert len(packed.dialogues) == 1
 
@@ -61,7 +61,7 @@ def test_dumps_may_lie_in_another_file_system(months, happy, fast):
     for name, path in months.files().items():
         (folder / f"{name}.bz2").write_bytes(bz2.compress(path.read_bytes()))
     files = {path.name: path for path in folder.iterdir()}
-    assert fast(files, RedditRules()).dialogues == months.read().dialogues
+    assert fast(files, RedditRules.from_base()).dialogues == months.read().dialogues
 
 
 @pytest.mark.parametrize("suffix", [".zst", ".bz2", ".xz", ".gz"])
@@ -75,7 +75,7 @@ def test_a_cut_archive_gives_what_stands_before_the_cut(months, happy, read, suf
     files[f"RC_2015-01{suffix}"] = cut = plain.with_name(f"RC_2015-01{suffix}")
     whole = COMPRESS[suffix](plain.read_bytes())
     cut.write_bytes(whole[: len(whole) * 9 // 10])
-    found = read(files, RedditRules())
+    found = read(files, RedditRules.from_base())
     assert list(found.paths) == ["t/c4"]
     assert found.removed["damaged_archive"] == 1
     assert 10_000 < found.removed["few_turns"] < 40_000
@@ -90,7 +90,7 @@ def test_a_plain_file_cut_in_a_line_loses_that_line(months, happy, read):
     files = months.files()
     text = files["RC_2015-01"].read_bytes()
     files["RC_2015-01"].write_bytes(text + text[:50])
-    found = read(files, RedditRules())
+    found = read(files, RedditRules.from_base())
     assert list(found.paths) == ["t/c4"]
     (row,) = found.rejected_lines
     assert tuple(row.values()) == ("2015-01", "RC_2015-01", 6, "not_json", text[:50].decode())
@@ -102,7 +102,7 @@ def test_a_file_that_is_no_archive_is_set_aside(months, happy, read, content):
     months.chain(happy)
     path = months.folder / "RC_2015-02.zst"
     path.write_bytes(content)
-    found = read(months.files() | {path.name: path}, RedditRules())
+    found = read(months.files() | {path.name: path}, RedditRules.from_base())
     assert list(found.paths) == ["t/c4"]
     assert [(row["line"], row["reason"]) for row in found.rejected_lines] == [(1, "damaged_archive")]
 
@@ -116,7 +116,7 @@ def test_a_month_without_a_line_is_a_month_without_a_line(months, happy, content
     (months.folder / "RS_2015-03").write_text(content, newline="")
     found = months.read()
     assert list(found.paths) == ["t/c4"]
-    lines = {row["month"]: row["came_in"] for row in found.filter_report if row["step"] == 1}
+    lines = {row["month"]: row["n_in"] for row in found.filter_report if row["step"] == 1}
     assert lines == {"2015-01": 6, "2015-02": 0, "2015-03": 0}
 
 
@@ -124,7 +124,7 @@ def test_a_month_without_a_line_is_a_month_without_a_line(months, happy, content
 def test_nothing_but_an_empty_month_gives_empty_tables(tmp_path, read, name):
     path = tmp_path / name
     path.write_bytes(COMPRESS[path.suffix](b""))
-    found = read({name: path}, RedditRules())
+    found = read({name: path}, RedditRules.from_base())
     assert not found.dialogues
     assert not found.removed
 
@@ -282,7 +282,7 @@ def test_bytes_that_are_no_utf8_are_set_aside(months, happy, read, raw, excerpt)
     files = months.files()
     with files["RC_2015-01"].open("ab") as file:
         file.write(raw)
-    found = read(files, RedditRules())
+    found = read(files, RedditRules.from_base())
     assert list(found.paths) == ["t/c4"]
     (row,) = found.rejected_lines
     assert (row["line"], row["reason"]) == (6, "not_json")
@@ -300,7 +300,7 @@ def test_lines_end_in_many_ways(months, happy, read, newline, last):
     files = months.files()
     for path in files.values():
         path.write_bytes(newline.join(path.read_bytes().splitlines()) + newline * last)
-    found = read(files, RedditRules())
+    found = read(files, RedditRules.from_base())
     assert list(found.paths) == ["t/c4"]
     (row,) = found.rejected_lines
     assert row["excerpt"].strip() == "[broken"
@@ -351,11 +351,11 @@ def test_too_many_broken_lines_stop_the_run_and_name_the_file(months, happy, fas
     for number in range(19):
         months.comment(f"x{number}")
     months.add("RC_2015-01", "{")
-    assert fast(months.files(), RedditRules(), max_reject_share=0.05).removed["not_json"] == 1
+    assert fast(months.files(), RedditRules.from_base(), max_reject_share=0.05).removed["not_json"] == 1
     months.add("RC_2015-01", "{}")
     stopped = r"2 of the 21 lines of .*RC_2015-01 .*not_json: 1.*max_reject_share = 0.05"
     with pytest.raises(ValueError, match=stopped):
-        fast(months.files(), RedditRules(), max_reject_share=0.05)
+        fast(months.files(), RedditRules.from_base(), max_reject_share=0.05)
 
 
 def test_comments_that_rules_take_and_duplicates_stop_no_run(months, happy, fast):
@@ -363,7 +363,7 @@ def test_comments_that_rules_take_and_duplicates_stop_no_run(months, happy, fast
     months.chain(happy)
     months.chain(happy)
     months.chain(["[deleted]"] * 20, prefix="d")
-    assert fast(months.files(), RedditRules(), max_reject_share=0.0).removed["duplicate_comment"] == 5
+    assert fast(months.files(), RedditRules.from_base(), max_reject_share=0.0).removed["duplicate_comment"] == 5
 
 
 def test_the_report_explains_every_line_comment_and_path(months, happy):
@@ -380,7 +380,7 @@ def test_the_report_explains_every_line_comment_and_path(months, happy):
     months.add("RC_2015-02", "{")
     read = months.read()
     assert list(read.paths) == ["late/d4", "t/c4"]
-    counts = {row["rule"]: (row["came_in"], row["removed"]) for row in read.filter_report if row["month"] == "2015-01"}
+    counts = {row["rule"]: (row["n_in"], row["n_removed"]) for row in read.filter_report if row["month"] == "2015-01"}
     assert counts["not_json"] == (14, 0)
     assert counts["submission"] == (14, 2)
     assert counts["deleted"] == (12, 1)
@@ -413,4 +413,4 @@ def test_a_month_that_stands_there_twice_is_an_error(tmp_path):
 
 def test_a_missing_file_is_no_damage(tmp_path, fast):
     with pytest.raises(FileNotFoundError):
-        fast({"RC_2015-01.zst": tmp_path / "RC_2015-01.zst"}, RedditRules())
+        fast({"RC_2015-01.zst": tmp_path / "RC_2015-01.zst"}, RedditRules.from_base())

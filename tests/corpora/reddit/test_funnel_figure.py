@@ -1,25 +1,27 @@
-"""The funnel as people read it: every rule has its words, sums are sums, and the picture is drawn of any report."""
+"""The funnel: every rule has a description, counts are summed, and any report can be drawn."""
 
 import io
-from typing import Any
 
 import pytest
 from matplotlib import image
+from matplotlib.figure import Figure
 
+from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.corpora.reddit.funnel_figure import MEANINGS, Month, funnel_figure, months, steps
 from sage_dialog.corpora.reddit.rules import Rule
+from sage_dialog.schemas import FILTER_REPORT
 
 
-def report(**by_month: list[tuple[str, str, int]]) -> list[dict[str, Any]]:
-    """Rows of FILTER_REPORT from 1,000 lines a month and what each rule (its name, its unit) took of them."""
+def report(**by_month: list[tuple[str, str, int]]) -> DataFrame:
+    """Return a FILTER_REPORT from 1,000 lines a month and the removals of each rule (name, unit, number)."""
     rows = []
     for month, taken in by_month.items():
-        came_in = 1_000
+        n_in = 1_000
         for step, (rule, unit, removed) in enumerate(taken, start=1):
             row = {"month": month, "step": step, "rule": rule, "unit": unit}
-            rows.append(row | {"came_in": came_in, "removed": removed})
-            came_in -= removed
-    return rows
+            rows.append(row | {"n_in": n_in, "n_removed": removed})
+            n_in -= removed
+    return from_rows(rows, FILTER_REPORT)
 
 
 JANUARY = [("submission", "line", 200), ("quote", "comment", 0), ("not_a_leaf", "comment", 500), ("link", "path", 290)]
@@ -32,8 +34,14 @@ FEBRUARY = [
 BOTH = report(january=JANUARY, february=FEBRUARY)
 
 
-def size(png: bytes) -> tuple[int, int]:
-    height, width = image.imread(io.BytesIO(png)).shape[:2]
+def png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
+
+
+def size(figure: Figure) -> tuple[int, int]:
+    height, width = image.imread(io.BytesIO(png(figure))).shape[:2]
     return width, height
 
 
@@ -42,7 +50,7 @@ def test_every_rule_has_its_words() -> None:
 
 
 def test_steps_are_summed_over_months() -> None:
-    summed = [(step.rule, step.unit, step.came_in, step.removed) for step in steps(BOTH)]
+    summed = [(step.rule, step.unit, step.n_in, step.n_removed) for step in steps(BOTH)]
     assert summed == [
         ("submission", "line", 2_000, 300),
         ("quote", "comment", 1_700, 50),
@@ -50,7 +58,7 @@ def test_steps_are_summed_over_months() -> None:
         ("link", "path", 550, 540),
     ]
     assert steps(BOTH)[-1].left == 10
-    assert steps(reversed(BOTH)) == steps(BOTH)
+    assert steps(BOTH[::-1]) == steps(BOTH)
 
 
 def test_months_say_what_each_brought() -> None:
@@ -58,7 +66,7 @@ def test_months_say_what_each_brought() -> None:
 
 
 def test_equal_reports_make_equal_pictures() -> None:
-    assert funnel_figure(BOTH) == funnel_figure(BOTH) != funnel_figure(BOTH[:4])
+    assert png(funnel_figure(BOTH)) == png(funnel_figure(BOTH)) != png(funnel_figure(BOTH[:4]))
 
 
 def test_a_picture_has_a_bar_for_each_rule_that_took_something() -> None:
@@ -73,13 +81,13 @@ def test_a_picture_has_a_bar_for_each_rule_that_took_something() -> None:
 @pytest.mark.parametrize(
     "rows",
     [
-        [],
+        from_rows([], FILTER_REPORT),
         report(month=[("submission", "line", 0)]),
         report(month=[("submission", "line", 1_000), ("link", "path", 0)]),
-        [row | {"came_in": 0, "removed": 0} for row in BOTH],
-        [row | {"came_in": row["came_in"] * 3_300_000, "removed": row["removed"] * 3_300_000} for row in BOTH],
+        BOTH.assign(n_in=0, n_removed=0),
+        BOTH.assign(n_in=BOTH["n_in"] * 3_300_000, n_removed=BOTH["n_removed"] * 3_300_000),
     ],
     ids=["no months", "nothing taken", "nothing left", "no lines", "all of Reddit"],
 )
-def test_a_picture_is_drawn_of_any_report(rows: list[dict[str, Any]]) -> None:
+def test_any_report_can_be_drawn(rows: DataFrame) -> None:
     assert size(funnel_figure(rows))[0] == 1_350

@@ -246,7 +246,7 @@ CHANGES = [(name, value) for name, values in STRICTER.items() for value in value
 
 def rule_set(choose):
     changes = [choose(CHANGES) for _ in range(choose(range(9)))]
-    return RedditRules.model_validate(LENIENT | dict(changes))
+    return RedditRules.from_base(**LENIENT | dict(changes))
 
 
 def cuts(choose):
@@ -338,7 +338,9 @@ def demo_months(tmp_path_factory):
     return written(microworld.months(load_world(), 250, seed=7), folder)
 
 
-@pytest.mark.parametrize("rules", [RedditRules(), RedditRules(disjoint=True, two_authors=True, tokenised=True)])
+@pytest.mark.parametrize(
+    "rules", [RedditRules.from_base(), RedditRules.from_base(disjoint=True, two_authors=True, tokenised=True)]
+)
 def test_the_demos_months_give_the_same_tables(demo_months, read, rules):
     found = read(demo_months, rules, buckets=3)
     assert len(found.dialogues) > 50
@@ -347,6 +349,8 @@ def test_the_demos_months_give_the_same_tables(demo_months, read, rules):
 
 @pytest.mark.parametrize("how", [{"workers": 2}, {"workers": 2, "buckets": 7}, {"buckets": 1}, {"buckets": 2}])
 def test_neither_workers_nor_buckets_change_the_tables(demo_months, fast, how):
-    first, second = (fast(demo_months, RedditRules(min_turns=3), **options) for options in ({"buckets": 5}, how))
+    first, second = (
+        fast(demo_months, RedditRules.from_base(min_turns=3), **options) for options in ({"buckets": 5}, how)
+    )
     assert first == second
     assert all(before["dialogue_id"] < after["dialogue_id"] for before, after in pairwise(second.dialogues))

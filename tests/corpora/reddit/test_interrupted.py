@@ -1,4 +1,4 @@
-"""What is done is kept: a run that was killed goes on where it was, and ends with the same bytes."""
+"""Finished parts are kept: a killed run continues and ends with the same bytes."""
 
 import os
 import signal
@@ -12,14 +12,15 @@ import pyarrow as pa
 import pytest
 
 from sage_dialog.config import RedditRules
+from sage_dialog.core.tables import to_arrow
 from sage_dialog.corpora.reddit import read_dialogues, run
 from sage_dialog.microworld import reddit as microworld
 from sage_dialog.microworld.world import load_world
 
-RULES = RedditRules(min_turns=3)
+RULES = RedditRules.from_base(min_turns=3)
 DUMPS, BUCKETS = 6, 4
 
-# Reads the months and kills itself in its n-th piece of work: when the work is done and nothing of it is kept yet.
+# Reads the months and kills itself in its n-th part, when the part is computed and not yet saved.
 KILLED = """
 import itertools, os, signal, sys
 from pathlib import Path
@@ -27,21 +28,21 @@ from sage_dialog.corpora.reddit import read_dialogues, run
 from sage_dialog.config import RedditRules
 
 folder, scratch, last, workers, buckets, rules = sys.argv[1:]
-pieces = itertools.count(1)
+parts = itertools.count(1)
 
-def die_in_the_last(piece):
-    if piece == int(last):
+def die_in_the_last(part):
+    if part == int(last):
         os.kill(os.getpid(), signal.SIGKILL)
 
-def extracted(*told, work=run.extract):
-    piece = next(pieces)
-    yield from work(*told)
-    die_in_the_last(piece)
+def extracted(*arguments, extract=run.extract):
+    part = next(parts)
+    yield from extract(*arguments)
+    die_in_the_last(part)
 
-def assembled(*told, work=run.assemble):
-    piece, done = next(pieces), work(*told)
-    die_in_the_last(piece)
-    return done
+def assembled(*arguments, assemble=run.assemble):
+    part, result = next(parts), assemble(*arguments)
+    die_in_the_last(part)
+    return result
 
 run.extract, run.assemble = extracted, assembled
 files = {path.name: path for path in Path(folder).iterdir()}
@@ -63,9 +64,9 @@ def files_of(folder: Path) -> dict[str, Path]:
 
 
 def written(tables) -> list[bytes]:
-    """The tables as bytes, schema and chunks included."""
+    """Return the tables as bytes, schema and chunks included."""
     contents = []
-    for table in tables:
+    for table in map(to_arrow, tables):
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as stream:
             stream.write_table(table)
@@ -75,14 +76,14 @@ def written(tables) -> list[bytes]:
 
 @pytest.fixture
 def read(months, monkeypatch):
-    """`read(scratch)`: the tables as bytes, and how many dumps and buckets were worked on for them."""
+    """`read(scratch)` returns the tables as bytes, and the numbers of dumps and buckets that were processed."""
 
     def go(scratch, folder=months, rules=RULES, **how):
         done = Counter()
 
         def counted(name):
-            work = getattr(run, name)
-            return lambda *told: (done.update([name]), work(*told))[1]
+            function = getattr(run, name)
+            return lambda *arguments: (done.update([name]), function(*arguments))[1]
 
         with monkeypatch.context() as patch:
             for name in ("extract", "assemble"):
@@ -94,9 +95,9 @@ def read(months, monkeypatch):
 
 
 def start(months, scratch, last, workers, buckets) -> subprocess.Popen:
-    told = [months, scratch, last, workers, buckets, RULES.model_dump_json()]
+    arguments = [months, scratch, last, workers, buckets, RULES.model_dump_json()]
     return subprocess.Popen(
-        [sys.executable, "-c", KILLED, *map(str, told)],
+        [sys.executable, "-c", KILLED, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         start_new_session=True,
         stderr=subprocess.PIPE,
@@ -138,8 +139,8 @@ def test_processes_that_are_killed_leave_what_they_finished(months, read, tmp_pa
 
 def test_rules_that_ask_about_paths_leave_extracted_months_as_they_are(read, tmp_path):
     read(tmp_path)
-    assert read(tmp_path, rules=RedditRules(min_turns=4))[1] == (0, BUCKETS)
-    assert read(tmp_path, rules=RedditRules(min_body_words=3))[1] == (DUMPS, BUCKETS)
+    assert read(tmp_path, rules=RedditRules.from_base(min_turns=4))[1] == (0, BUCKETS)
+    assert read(tmp_path, rules=RedditRules.from_base(min_body_words=3))[1] == (DUMPS, BUCKETS)
     assert read(tmp_path)[1] == (0, 0)
 
 

@@ -3,12 +3,10 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from sage_dialog.config import DataProcessing, RedditRules
 
-CONF = Path(__file__).parents[2] / "conf" / "base" / "parameters_data_processing.yml"
-SETS = DataProcessing.model_validate(yaml.safe_load(CONF.read_text())["data_processing"]).rule_sets
+SETS = DataProcessing.from_base().rule_sets
 # Leaves thousands of dialogues, so that their being the same says something.
 LOOSE = {"min_mean_words": 3, "min_sentiment": -0.2, "require_question": False, "min_leaf_score": -100}
 
@@ -24,12 +22,12 @@ def dumps(shared):
 
 
 def lines(found) -> int:
-    return sum(row["came_in"] for row in found.filter_report if row["step"] == 1)
+    return sum(row["n_in"] for row in found.filter_report if row["step"] == 1)
 
 
 @pytest.mark.parametrize(
     ("rules", "dialogues"),
-    [(SETS["paper"], 10), (SETS["literal"], 3), (RedditRules(**LOOSE), 2_464)],
+    [(SETS["paper"], 10), (SETS["literal"], 3), (RedditRules.from_base(**LOOSE), 2_464)],
     ids=["paper", "literal", "loose"],
 )
 def test_2015_gives_the_oracles_tables(dumps, read, rules, dialogues):
@@ -55,7 +53,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize(("options", "dialogues"), [("short", 900), ("recipe", 600), ("two", 300)])
 def test_threads_of_2005_and_2006_without_submissions_give_the_oracles_tables(dumps, read, options, dialogues):
-    rules = RedditRules(**LOOSE, min_turns=2, min_submission_comments=0, **OPTIONS[options])
+    rules = RedditRules.from_base(**LOOSE, min_turns=2, min_submission_comments=0, **OPTIONS[options])
     found = read(dumps("reddit_2005_2006"), rules, workers=2 if options == "short" else 1)
     assert len(found.dialogues) > dialogues
     assert len({row["month"] for row in found.dialogues}) == 4

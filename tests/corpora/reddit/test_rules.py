@@ -3,7 +3,7 @@
 import pytest
 
 from sage_dialog.core.sentiment import compound
-from sage_dialog.corpora.reddit.text import normalised, tweet_tokens
+from sage_dialog.corpora.reddit.text import normalise, tweet_tokens
 
 WORD = "lovely "
 
@@ -380,7 +380,7 @@ def test_other_utterances_than_the_leaf_may_hold_no_common_word(months, happy):
 
 
 @pytest.mark.parametrize(("spare", "expected"), [(0, (1, {})), (-1, (0, {"path_tokens": 1}))])
-def test_a_path_has_so_many_tokens_at_most(months, happy, spare, expected):
+def test_a_path_has_so_many_max_tokens(months, happy, spare, expected):
     months.thread()
     months.chain(happy)
     tokens = sum(len(tweet_tokens(text)) for text in happy)
@@ -463,4 +463,4 @@ def test_the_threshold_itself_is_not_enough(months, happy, below, expected):
     ],
 )
 def test_text_is_one_line_in_the_recipes_character_set(body, text):
-    assert normalised(body) == text
+    assert normalise(body) == text

@@ -1,4 +1,4 @@
-"""Spark carries out the same two functions, and comes to the same tables. Skipped without pyspark and Java 17."""
+"""Spark runs the same two functions, with equal tables. Skipped without pyspark and Java 17."""
 
 import shutil
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sage_dialog.config import RedditRules
+from sage_dialog.core.tables import to_arrow
 from sage_dialog.corpora.reddit import read_dialogues
 from sage_dialog.microworld.reddit import months
 from sage_dialog.microworld.world import load_world
@@ -22,10 +23,10 @@ def test_spark_and_processes_give_the_same_tables_and_go_on_after_a_kill(tmp_pat
     for name, content in months(load_world(), 60, seed=3).items():
         files[name] = tmp_path / name
         files[name].write_bytes(content)
-    rules = RedditRules(min_mean_words=3, require_question=False, min_sentiment=-0.5)
+    rules = RedditRules.from_base(min_mean_words=3, require_question=False, min_sentiment=-0.5)
     expected = read_dialogues(files, rules, scratch=tmp_path / "here", workers=1)
 
-    kept, keep = [], spark.keep_assembled
+    kept, keep = [], spark.save_assembled
 
     def killed_at_the_third(assembled, folder):
         if len(kept) == 2:
@@ -33,13 +34,13 @@ def test_spark_and_processes_give_the_same_tables_and_go_on_after_a_kill(tmp_pat
         kept.append(folder.name)
         keep(assembled, folder)
 
-    monkeypatch.setattr(spark, "keep_assembled", killed_at_the_third)
+    monkeypatch.setattr(spark, "save_assembled", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         spark.read_dialogues_on_spark(files, rules, scratch=tmp_path / "there")
-    monkeypatch.setattr(spark, "keep_assembled", lambda *given: (kept.append(given[1].name), keep(*given)))
+    monkeypatch.setattr(spark, "save_assembled", lambda *given: (kept.append(given[1].name), keep(*given)))
     found = spark.read_dialogues_on_spark(files, rules, scratch=tmp_path / "there")
     assert len(kept) == len(set(kept))  # no bucket twice
     assert len(expected.dialogues) > 10
     assert len(expected.rejected_lines) > 0
     for ours, theirs in zip(found, expected, strict=True):
-        assert ours.equals(theirs)
+        assert to_arrow(ours).equals(to_arrow(theirs))

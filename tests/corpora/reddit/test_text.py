@@ -15,15 +15,15 @@ from sage_dialog.corpora.compression import read_lines
 from sage_dialog.corpora.reddit.columns import TextColumn
 from sage_dialog.corpora.reddit.text import (
     COMMON_WORDS,
+    find_brackets,
+    find_links,
+    find_questions,
+    has_common_words,
     has_long_token,
-    holds_common_words,
-    normalised,
+    max_tokens,
+    normalise,
     repeats_token,
-    tokens_at_most,
     tweet_tokens,
-    with_bracket,
-    with_link,
-    with_question,
 )
 
 # What text is made of, and what the tokenizer and VADER have rules for.
@@ -50,19 +50,19 @@ tokenizer, vader = TweetTokenizer(), reddit_oracle.analyzer()
 
 def check_body(body):
     text = reddit_oracle.normalised(body)
-    assert normalised(body) == text
+    assert normalise(body) == text
     # Between two others, since columns are searched as one stretch of bytes.
     column = TextColumn(pa.array(["(http #", "&?", body, "", "[http"]).slice(1, 4))
     linked = any("http" in word.lower() for word in body.split() if word[0] != "#")
-    assert with_link(column).tolist() == [False, linked, False, True]
-    assert with_bracket(column).tolist() == [False, any(bracket in text for bracket in "()[]"), False, True]
-    assert with_question(column).tolist() == [True, text.endswith("?"), False, False]
+    assert find_links(column).tolist() == [False, linked, False, True]
+    assert find_brackets(column).tolist() == [False, any(bracket in text for bracket in "()[]"), False, True]
+    assert find_questions(column).tolist() == [True, text.endswith("?"), False, False]
 
 
 def check_tokens(text):
     tokens = tokenizer.tokenize(text)
     assert list(tweet_tokens(text)) == tokens
-    assert tokens_at_most(text) >= len(tokens)
+    assert max_tokens(text) >= len(tokens)
     for limit in (1, 2, 3, 5, 30):
         assert has_long_token(text, limit, lambda: tokens) == any(len(token) > limit for token in tokens)
         assert repeats_token(text, limit, lambda: tokens) == (reddit_oracle.longest_run(tokens) > limit)
@@ -71,7 +71,7 @@ def check_tokens(text):
 def check_text(text):
     check_tokens(text)
     for wanted in (0, 1, 2, 5):
-        assert holds_common_words(text, wanted) == (reddit_oracle.common_words(text) >= wanted)
+        assert has_common_words(text, wanted) == (reddit_oracle.common_words(text) >= wanted)
     assert compound()(text) == vader.polarity_scores(text)["compound"]
     joined = " ".join(tokenizer.tokenize(text))
     assert compound()(joined) == vader.polarity_scores(joined)["compound"]
@@ -106,5 +106,5 @@ def test_real_comments_say_the_same(shared, name):
     for line in list(read_lines(shared("reddit_2005_2006") / name))[::2]:
         body = json.loads(line)["body"]
         check_body(body)
-        if text := normalised(body):
+        if text := normalise(body):
             check_text(text)

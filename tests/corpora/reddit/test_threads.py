@@ -152,7 +152,7 @@ def test_a_path_counts_in_the_month_of_its_leaf(months, happy):
     months.chain(happy[:4])
     months.comment("a", "c3", SOUR, month="2015-02")
     months.comment("b", "c3", happy[4], month="2015-03")
-    taken = {(row["month"], row["rule"]) for row in months.read().filter_report if row["removed"]}
+    taken = {(row["month"], row["rule"]) for row in months.read().filter_report if row["n_removed"]}
     assert taken == {("2015-01", "submission"), ("2015-01", "not_a_leaf"), ("2015-02", "sentiment")}
 
 

@@ -107,7 +107,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Policy]:
 
 
 def scored(there: dict[str, Policy], files: dict[str, Path], **config: Any) -> dict[str, list[Score]]:
-    return score_policies(there["sage_0"], there, files, Benchmarks(**config), seed=0, threads=1)
+    return score_policies(there["sage_0"], there, files, Benchmarks.from_base(**config), seed=0, threads=1)
 
 
 def test_scores_are_those_of_a_count_by_hand_without_a_network(

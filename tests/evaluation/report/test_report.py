@@ -183,7 +183,8 @@ def test_many_months_are_folded(contents: dict[str, Any]) -> None:
 
 
 def test_a_funnel_of_no_lines_and_of_unknown_rules_is_shown(contents: dict[str, Any]) -> None:
-    none = {"filter_report": from_rows([], schemas.FILTER_REPORT), "filter_figure": funnel_figure([])}
+    no_lines = from_rows([], schemas.FILTER_REPORT)
+    none = {"filter_report": no_lines, "filter_figure": funnel_figure(no_lines)}
     assert "what no rule removes is a dialogue: 0 in all." in words_of(render_report(contents, **none))
     other = spoiled(contents["filter_report"], rule="a_rule_of_before")
     assert "a rule of before lines 10,000 24" in words_of(render_report(contents, filter_report=other))

@@ -25,11 +25,11 @@ def expected_probabilities(logits, history: list[int], sampling: SamplingConfig)
 @pytest.mark.parametrize(
     "sampling",
     [
-        SamplingConfig(temperature=1.0, top_k=100, repetition_penalty=1.0),
-        SamplingConfig(temperature=1.1, top_k=7, repetition_penalty=1.1),
-        SamplingConfig(temperature=0.6, top_k=25, repetition_penalty=1.7),
-        SamplingConfig(temperature=2.5, top_k=1, repetition_penalty=1.3),
-        SamplingConfig(temperature=2.5, top_k=60, repetition_penalty=1.7),
+        SamplingConfig.from_base(temperature=1.0, top_k=100, repetition_penalty=1.0),
+        SamplingConfig.from_base(temperature=1.1, top_k=7, repetition_penalty=1.1),
+        SamplingConfig.from_base(temperature=0.6, top_k=25, repetition_penalty=1.7),
+        SamplingConfig.from_base(temperature=2.5, top_k=1, repetition_penalty=1.3),
+        SamplingConfig.from_base(temperature=2.5, top_k=60, repetition_penalty=1.7),
     ],
 )
 def test_tokens_come_as_often_as_the_processors_say(sampling: SamplingConfig) -> None:
@@ -50,12 +50,12 @@ def test_tokens_come_as_often_as_the_processors_say(sampling: SamplingConfig) ->
 def test_the_ends_of_the_unit_interval_draw_tokens_that_were_kept() -> None:
     logits = torch.tensor([[0.0, -50.0, 1.0, -60.0]]).expand(2, -1)
     ends = torch.tensor([0.0, 1.0 - 2**-53], dtype=torch.float64)
-    sampling = SamplingConfig(top_k=3)
+    sampling = SamplingConfig.from_base(top_k=3)
     assert draw(logits, torch.zeros(2, 4, dtype=torch.bool), ends, sampling).tolist() == [0, 2]
 
 
 def test_the_drawn_number_means_the_same_however_near_ties_are_ordered() -> None:
-    sampling = SamplingConfig(top_k=3)
+    sampling = SamplingConfig.from_base(top_k=3)
     seen = torch.zeros(1, 4, dtype=torch.bool)
     for number in (0.1, 0.5, 0.9):
         uniform = torch.tensor([number], dtype=torch.float64)

@@ -115,7 +115,7 @@ def moved(model: torch.nn.Module) -> None:
                 module._buffers[name] = There(buffer)
 
 
-FREE = SamplingConfig(temperature=1.1, top_k=20, repetition_penalty=1.1, max_new_tokens=12)
+FREE = SamplingConfig.from_base(temperature=1.1, top_k=20, repetition_penalty=1.1, max_new_tokens=12)
 PROMPTS = [Prompt(({"role": "user", "content": "w1 w2 " * words},), ("device", words)) for words in (2, 9, 4)]
 
 

@@ -63,7 +63,7 @@ def allocated(model: Any, prompts: int, longest: int, samples: int, new: int, gu
         [draw.randrange(1, 300) for _ in range(longest - number % 3 * (longest // 8))] for number in range(prompts)
     ]
     draws = np.random.default_rng(0).random((prompts, samples, new))
-    sampling = SamplingConfig(temperature=1.1, top_k=20, repetition_penalty=1.1, max_new_tokens=new)
+    sampling = SamplingConfig.from_base(temperature=1.1, top_k=20, repetition_penalty=1.1, max_new_tokens=new)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         decode(model, words, draws, sampling, END, guide)
     now = most = 0
@@ -90,10 +90,10 @@ def test_the_estimate_has_room_for_steering() -> None:
     barred = np.zeros(9000, np.float32)
 
     class Guide:
-        start = GuideState(None, b"", list(range(20)), [1.0] * 20, barred)  # type: ignore[arg-type]
+        initial_state = GuideState(None, b"", list(range(20)), [1.0] * 20, barred)  # type: ignore[arg-type]
 
-        def after(self, place: GuideState, token: int) -> GuideState:
-            return place
+        def next_state(self, state: GuideState, token: int) -> GuideState:
+            return state
 
     for batch in ((1, 8, 1, 4), (4, 40, 16, 5)):
         found = allocated(model, *batch, Guide())

@@ -82,7 +82,7 @@ def test_what_servers_do_not_take_is_left_out_and_said_once(
     assert len({sample.text for sample in samples}) > 1
     assert {sample.log_probability for sample in samples} == {None}
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(warnings) == 2 and all("sampled without" in warning for warning in warnings)
+    assert len(warnings) == 2 and all("sampling without" in warning for warning in warnings)
 
 
 def test_another_name_of_a_field(serve: Serve, open_engine: Open) -> None:
@@ -313,7 +313,7 @@ def asked_of(count: int) -> list[Prompt]:
 def test_a_steered_policy_writes_what_is_fixed(serve: Serve, open_engine: Open, writer: Policy) -> None:
     server = serve(writer)
     engine = open_engine(server.url, base=writer)
-    sampling = SamplingConfig(temperature=1.0, top_k=50, max_new_tokens=120)
+    sampling = SamplingConfig.from_base(temperature=1.0, top_k=50, max_new_tokens=120)
     steering = Steering(boosts={"u_motivation": {"humor": 5.0}}, fixed={"a_emotion": "calm", "a_topic": ["dogs"]})
     pieces: list[str] = []
     replies = engine.sample("sage_1", asked_of(2), sampling, 4, steering, pieces.append)

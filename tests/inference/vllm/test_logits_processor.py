@@ -114,7 +114,7 @@ def requests_of(served: Served, number: int) -> list[Asked]:
     for index in range(number):
         asked = [{"role": "user", "content": "x" * (1 + index % 3)}]
         prompt = served.tokenizer.apply_chat_template(asked, add_generation_prompt=True)["input_ids"]
-        config = SamplingConfig(
+        config = SamplingConfig.from_base(
             temperature=(0.8, 1.2)[index % 2], top_k=40, repetition_penalty=(1.0, 1.03)[index % 4 // 2]
         ).model_copy(update={"max_new_tokens": LENGTH})
         draws = np.random.default_rng(index).random(LENGTH)
@@ -299,7 +299,7 @@ def test_keywords_come_more_often_and_given_values_always(served: Served) -> Non
     def replies(steering: Steering) -> list[str]:
         requests = requests_of(served, 20)
         for request in requests:
-            request.steering, request.sampling = steering, SamplingConfig(top_k=40)
+            request.steering, request.sampling = steering, SamplingConfig.from_base(top_k=40)
         processor = served.processor(torch.device("cpu"))
         play_on_runner_v1(served, processor, list(requests), room=20)
         return [served.tokenizer.decode(request.drawn, skip_special_tokens=True) for request in requests]

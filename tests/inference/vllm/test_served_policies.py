@@ -28,7 +28,7 @@ def test_no_server_is_told_with_the_command_that_starts_one(
     open_engine: Open, base: Policy, adapters: tuple[Policy, ...]
 ) -> None:
     engine = open_engine("http://127.0.0.1:9/v1", policies=adapters)
-    with pytest.raises(RequestRejectedError, match=r"127\.0\.0\.1:9/v1 does not say") as refusal:
+    with pytest.raises(RequestRejectedError, match=r"127\.0\.0\.1:9/v1 does not list its models") as refusal:
         engine.sample("sage_0", prompts_of(5), FREE)
     command = str(refusal.value).splitlines()[-1]
     assert command.split() == [

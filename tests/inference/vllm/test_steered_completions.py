@@ -38,7 +38,7 @@ from sage_dialog.inference.vllm.steered_completions import (  # noqa: E402
     steered_sample,
 )
 
-SAMPLING = SamplingConfig(temperature=1.2, top_k=40, repetition_penalty=1.01, max_new_tokens=100)
+SAMPLING = SamplingConfig.from_base(temperature=1.2, top_k=40, repetition_penalty=1.01, max_new_tokens=100)
 BOOSTS: dict[str, dict[str, dict[str, float]]] = {
     "a label": {"a_motivation": {"humor": 2.0, "seeking advice": 3.0}},
     "topics": {"a_topic": {"dogs": 2.0, "family dinner": 3.0}},
@@ -227,7 +227,7 @@ def test_no_letter_is_heard_in_halves(letters: Vocabulary) -> None:
     def decoded(tokens: list[int]) -> str:
         return b"".join(letters.tokens[token] for token in tokens).decode(errors="replace")
 
-    sampling = SamplingConfig(max_new_tokens=200)
+    sampling = SamplingConfig.from_base(max_new_tokens=200, top_k=100)
     sample = asyncio.run(steered_sample(complete, guide, [], sampling, int, decoded, pieces.append))
     assert sample.text == text
     assert pieces == [text[:-1], "!"]
@@ -339,7 +339,7 @@ def test_free_values_within_the_form_have_the_probabilities_that_they_have_in_pr
     odds = {token[b"s"]: 3.0, token[b"a"]: 1.0, token[b","]: 1.5, END: 2.5}
     table = Table(odds, size, temperature)
     given = len("{u_motivation: calm, u_emotion: ")
-    sampling = SamplingConfig(temperature=temperature, top_k=1000, max_new_tokens=given + 2)
+    sampling = SamplingConfig.from_base(temperature=temperature, top_k=1000, max_new_tokens=given + 2)
 
     expected: dict[str, float] = {}
     state: GuideState | None = guide.initial_state
@@ -382,7 +382,7 @@ def test_a_server_that_insists_is_given_all_that_may_come(letters: Vocabulary) -
 
     controls = [token for token in range(200, 256) if letters.tokens[token] < b" "]
     assert len(controls) > MAX_REDRAWS
-    sampling = SamplingConfig(max_new_tokens=given + 1)
+    sampling = SamplingConfig.from_base(max_new_tokens=given + 1, top_k=100)
     sample = asyncio.run(steered_sample(complete, guide, [1], sampling, int, str))
     assert asked == {"requests": MAX_REDRAWS + 1, "allowed": 1}
     assert sample.tokens == given + 1

@@ -35,7 +35,9 @@ def talk() -> Callable[..., Conversation]:
 
     def make(script: Script = numbered, blocks: bool = True, refuses: str | None = None) -> Conversation:
         engine = ScriptedEngine(lambda policy, prompt, sample: script(prompt, sample), refuses)
-        return Conversation(engine, "sage_7", blocks, SamplingConfig(max_new_tokens=50), "You listen.")
+        return Conversation(
+            engine, "sage_7", blocks, SamplingConfig.from_base(max_new_tokens=50, top_k=100), "You listen."
+        )
 
     return make
 

@@ -1,4 +1,4 @@
-"""Raw Reddit months become dialogues, and tables that explain every line, comment and path left out."""
+"""Reddit months become dialogues, and tables that account for every line, comment and path left out."""
 
 from sage_dialog.corpora.reddit.run import RedditTables, read_dialogues
 

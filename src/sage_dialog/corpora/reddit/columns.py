@@ -1,4 +1,4 @@
-"""Questions asked of whole columns of text, without a Python object for each."""
+"""Text search on whole columns, without a Python object per row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 
 class TextColumn:
-    """One string column, searched as the bytes it is stored in."""
+    """A string column, searched in the bytes of its Arrow buffer."""
 
     def __init__(self, values: pa.StringArray) -> None:
         _, offsets, data = values.buffers()
@@ -19,7 +19,12 @@ class TextColumn:
         self._data = data.to_pybytes() if data is not None else b""
 
     def rows_with(self, needle: bytes, rare: int = 0) -> np.ndarray:
-        """The rows that hold some ASCII characters; to look for the rarest one of them is ten times as fast."""
+        """Return a mask of the rows that contain an ASCII string.
+
+        Args:
+            needle: the string.
+            rare: position of its rarest character; searching for that one is ten times as fast.
+        """
         found, data, mark = [], self._data, needle[rare : rare + 1]
         at = data.find(mark)
         while at >= 0:
@@ -34,8 +39,8 @@ class TextColumn:
         mask[rows[places + len(needle) <= self._offsets[rows + 1]]] = True
         return mask
 
-    def two_words(self) -> np.ndarray:
-        """Rows that surely hold two words: visible ASCII, then a space, then visible ASCII. Others may, too."""
+    def begins_with_two_words(self) -> np.ndarray:
+        """Return a mask of rows that begin with two ASCII words; other rows may have two words, too."""
         space = pc.find_substring(self._values, " ").to_numpy().astype(np.int64)
         start, end = self._offsets[:-1].astype(np.int64), self._offsets[1:]
         data = np.frombuffer(self._data, np.uint8)
@@ -45,11 +50,11 @@ class TextColumn:
         return sure
 
     def matching(self, pattern: str) -> np.ndarray:
-        """The rows in which a regular expression (RE2) is found."""
+        """Return a mask of the rows in which a regular expression (RE2) matches."""
         return pc.match_substring_regex(self._values, pattern).to_numpy(zero_copy_only=False)
 
     def last_bytes(self) -> np.ndarray:
-        """The last byte of each row but for spaces and newlines; 0 where there is none."""
+        """Return the last byte of each row that is no space or newline; 0 where there is none."""
         data = np.frombuffer(self._data, np.uint8)
         starts, ends = self._offsets[:-1], self._offsets[1:].copy()
         rows = np.flatnonzero(ends > starts)
@@ -63,29 +68,29 @@ class TextColumn:
         found[filled] = data[ends[filled] - 1]
         return found
 
-    def gaps(self) -> np.ndarray:
-        """At least as many as there are gaps between the words of each row: its bytes that are no visible ASCII."""
+    def max_gaps(self) -> np.ndarray:
+        """Return an upper bound of the gaps between words of each row: its bytes that are no visible ASCII."""
         data = np.frombuffer(self._data, np.uint8)
         before = np.concatenate([[0], np.cumsum((data < 33) | (data > 126), dtype=np.int32)])
         return before[self._offsets[1:]] - before[self._offsets[:-1]]
 
-    def hashed(self, but_for: bytes) -> np.ndarray:
-        """A number for each row, the same for the same text with and without a certain beginning."""
+    def hash(self, ignored_prefix: bytes) -> np.ndarray:
+        """Return a hash of each row, the same with and without the prefix."""
         data = np.frombuffer(self._data, np.uint8)
         starts, ends = self._offsets[:-1], self._offsets[1:]
-        begins = ends - starts >= len(but_for)
-        for place, byte in enumerate(but_for):
+        begins = ends - starts >= len(ignored_prefix)
+        for place, byte in enumerate(ignored_prefix):
             begins[begins] = data[starts[begins] + place] == byte
-        starts = starts + len(but_for) * begins
+        starts = starts + len(ignored_prefix) * begins
         number = np.zeros(len(starts), np.uint64)
-        for place in range(1, 9):  # Reddit's names are shorter, and count up
+        for place in range(1, 9):  # Reddit ids are shorter, and count up
             inside = ends - starts >= place
             number[inside] = number[inside] << np.uint64(8) | data[ends[inside] - place]
         return (number * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)  # Fibonacci hashing
 
-    def confirmed(self, rows: np.ndarray | None, holds: Callable[[str], bool]) -> np.ndarray:
-        """Of the given rows (None: all), those for which it holds."""
+    def where(self, condition: Callable[[str], bool], rows: np.ndarray | None = None) -> np.ndarray:
+        """Return a mask of the rows whose text fulfils a condition, among `rows` (None: all)."""
         places = np.flatnonzero(rows) if rows is not None else np.arange(len(self._values))
         mask = np.zeros(len(self._values), bool)
-        mask[places] = [holds(text) for text in self._values.take(pa.array(places)).to_pylist()]
+        mask[places] = [condition(text) for text in self._values.take(pa.array(places)).to_pylist()]
         return mask

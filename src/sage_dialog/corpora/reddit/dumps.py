@@ -1,4 +1,4 @@
-"""Pushshift's monthly dumps by name: `RC_YYYY-MM` holds comments, `RS_YYYY-MM` submissions."""
+"""Names of Pushshift's monthly dumps: `RC_YYYY-MM` for comments, `RS_YYYY-MM` for submissions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAME = re.compile(rf"(?P<kind>RC|RS)_(?P<month>\d{{4}}-(?:0[1-9]|1[0-2]))(?:{'|
 
 
 class Dump(NamedTuple):
-    """One month's file. `kind` is "RC" (comments) or "RS" (submissions)."""
+    """A month's file; `kind` is "RC" (comments) or "RS" (submissions)."""
 
     month: str
     kind: str
@@ -24,11 +24,11 @@ class Dump(NamedTuple):
 
 
 def find_dumps(files: Mapping[str, Path]) -> list[Dump]:
-    """The dumps among files given by name, by month, comments before submissions.
+    """Return the dumps among the files, by month, comments before submissions.
 
     Raises:
         FileNotFoundError: if there is no month of comments.
-        ValueError: if a month stands there twice.
+        ValueError: if a month has two files.
     """
     dumps: dict[tuple[str, str], Dump] = {}
     for name, path in sorted(files.items()):

@@ -1,7 +1,7 @@
-"""From one dump to batches keyed by thread: the first of the two functions that every executor carries out.
+"""Batches of a dump keyed by thread: the first of the two functions that every executor runs.
 
-A thread's comments and its submission fall into the same bucket whatever month they stand in, so that a bucket can
-be assembled by itself and chains across month boundaries stay whole. Comments that no path can hold stay behind.
+A thread's comments and its submission fall into the same bucket whatever their month, so that a bucket can be
+assembled by itself and chains cross month boundaries. Comments that no path can contain are removed here.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from sage_dialog.corpora.reddit.rules import Rule
 KEYED_COMMENTS = COMMENTS.append(LINE)
 KEYED_SUBMISSIONS = SUBMISSIONS.append(LINE)
 _DELETED = ("[deleted]", "[removed]")
-# Records are dealt out when they are so many, or take so much memory; into thousands of buckets, when there is this
-# much for each.
-_HELD_ROWS, _HELD_BYTES, _BATCH_BYTES = 1 << 14, 1 << 22, 1 << 13
+# Buffered records are split into buckets at so many rows, or at so many bytes, or at so many bytes per bucket.
+_BUFFER_ROWS, _BUFFER_BYTES, _BATCH_BYTES = 1 << 14, 1 << 22, 1 << 13
 
 
 class Keyed(NamedTuple):
@@ -36,41 +35,41 @@ class Keyed(NamedTuple):
 def extract(
     dump: Dump, rules: RedditRules, buckets: int, tally: Tally, progress: Callable[[int, int], None] | None = None
 ) -> Iterator[Keyed]:
-    """The comments of a dump that pass the rules on single comments, or its submissions.
+    """Yield the comments of a dump that pass the rules on single comments, or its submissions.
 
     Args:
         dump: one month's comments or submissions.
         rules: the thresholds.
-        buckets: into how many buckets threads are dealt.
-        tally: told of every line that goes no further, and why.
-        progress: told the compressed bytes and the lines read since it was last told.
+        buckets: number of buckets.
+        tally: counts every removed line.
+        progress: called with the compressed bytes and the lines read since the last call.
 
     Yields:
-        Round by round, one batch for every bucket that has something, by bucket.
+        Again and again one batch for every bucket that has records, by bucket.
     """
-    told = 0
+    reported = 0
 
-    def tell(read: int) -> None:
-        nonlocal told
+    def report(read: int) -> None:
+        nonlocal reported
         if progress is not None:
-            progress(read, tally.lines - told)
-            told = tally.lines
+            progress(read, tally.lines - reported)
+            reported = tally.lines
 
-    held = _Held(buckets)
-    for records in read_records(dump, tally, tell):
+    buffer = _Buffer(buckets)
+    for records in read_records(dump, tally, report):
         if dump.kind == "RC":
-            held.add(records, _without(_faults(records, rules), len(records), tally))
+            buffer.add(records, _apply_rules(_comment_rules(records, rules), len(records), tally))
         else:
             tally.removed[Rule.SUBMISSION] += len(records)
-            held.add(records, np.ones(len(records), bool))
-        if held.is_full():
-            yield from held.dealt()
-    tell(0)
-    yield from held.dealt()
+            buffer.add(records, np.ones(len(records), bool))
+        if buffer.is_full():
+            yield from buffer.flush()
+    report(0)
+    yield from buffer.flush()
 
 
-def _faults(comments: pa.Table, rules: RedditRules) -> Iterator[tuple[Rule, np.ndarray]]:
-    """Each rule on single comments with the rows it would take."""
+def _comment_rules(comments: pa.Table, rules: RedditRules) -> Iterator[tuple[Rule, np.ndarray]]:
+    """Yield each rule on single comments with a mask of the rows it applies to."""
     body = _array(comments["body"])
     if rules.blocked_subreddits:
         blocked = {name.casefold() for name in rules.blocked_subreddits}
@@ -78,27 +77,30 @@ def _faults(comments: pa.Table, rules: RedditRules) -> Iterator[tuple[Rule, np.n
         is_blocked = np.array([name.casefold() in blocked for name in names.dictionary.to_pylist()], bool)
         yield Rule.BLOCKED_SUBREDDIT, is_blocked[names.indices.to_numpy()]
     text = TextColumn(body)
-    yield Rule.DELETED, text.confirmed(text.rows_with(b"ed]", 2), lambda said: said.strip() in _DELETED)
+    yield Rule.DELETED, text.where(lambda body: body.strip() in _DELETED, text.rows_with(b"ed]", 2))
     yield Rule.QUOTE, text.rows_with(b">") | text.rows_with(b"&gt;")
     few = rules.min_body_words
-    yield Rule.SHORT_BODY, text.confirmed(~text.two_words() if few <= 2 else None, lambda said: _is_short(said, few))
+    yield (
+        Rule.SHORT_BODY,
+        text.where(lambda body: _is_short(body, few), ~text.begins_with_two_words() if few <= 2 else None),
+    )
 
 
 def _is_short(text: str, min_words: int) -> bool:
     return len(text.split(None, min_words)) < min_words
 
 
-def _without(faults: Iterator[tuple[Rule, np.ndarray]], rows: int, tally: Tally) -> np.ndarray:
-    """Which rows no rule takes."""
+def _apply_rules(matches: Iterator[tuple[Rule, np.ndarray]], rows: int, tally: Tally) -> np.ndarray:
+    """Return a mask of the rows that no rule removes."""
     kept = np.ones(rows, bool)
-    for rule, taken in faults:
-        tally.removed[rule] += int((kept & taken).sum())
-        kept &= ~taken
+    for rule, matching in matches:
+        tally.removed[rule] += int((kept & matching).sum())
+        kept &= ~matching
     return kept
 
 
-class _Held:
-    """Records that are still to be dealt out, with those of their rows that are kept."""
+class _Buffer:
+    """Records that are not yet split into buckets, with masks of the rows to keep."""
 
     def __init__(self, buckets: int) -> None:
         self._buckets = buckets
@@ -113,10 +115,10 @@ class _Held:
         self._kept.append(kept)
 
     def is_full(self) -> bool:
-        held, rows = sum(table.nbytes for table in self._tables), sum(map(len, self._tables))
-        return rows > _HELD_ROWS or held > max(_HELD_BYTES, _BATCH_BYTES * self._buckets)
+        size, rows = sum(table.nbytes for table in self._tables), sum(map(len, self._tables))
+        return rows > _BUFFER_ROWS or size > max(_BUFFER_BYTES, _BATCH_BYTES * self._buckets)
 
-    def dealt(self) -> Iterator[Keyed]:
+    def flush(self) -> Iterator[Keyed]:
         rows = np.flatnonzero(np.concatenate(self._kept)) if self._kept else np.array([], np.int64)
         if len(rows):
             records = pa.concat_tables(self._tables).combine_chunks()
@@ -125,11 +127,11 @@ class _Held:
 
     def _by_bucket(self, records: pa.Table, rows: np.ndarray) -> Iterator[Keyed]:
         threads = TextColumn(_array(records["link_id" if "link_id" in records.column_names else "id"]))
-        # Comments name their thread "t3_…", submissions leave that out.
-        of_row = threads.hashed(but_for=b"t3_")[rows] % self._buckets
-        of_row = of_row.astype(np.min_scalar_type(self._buckets))  # numpy sorts short integers in one pass
-        order = np.argsort(of_row, kind="stable")
-        bounds = np.searchsorted(of_row[order], np.arange(self._buckets + 1))
+        # Comments name their thread "t3_…", submissions without the prefix.
+        bucket_of = threads.hash(ignored_prefix=b"t3_")[rows] % self._buckets
+        bucket_of = bucket_of.astype(np.min_scalar_type(self._buckets))  # numpy sorts short integers in one pass
+        order = np.argsort(bucket_of, kind="stable")
+        bounds = np.searchsorted(bucket_of[order], np.arange(self._buckets + 1))
         (batch,) = records.take(pa.array(rows[order])).combine_chunks().to_batches()
         for bucket in range(self._buckets):
             if bounds[bucket] < bounds[bucket + 1]:

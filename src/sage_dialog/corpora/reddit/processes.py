@@ -1,4 +1,4 @@
-"""Tasks in this process or in a pool of them, with progress that all of them tell."""
+"""Tasks in this process or in a pool of processes, with one progress bar for all of them."""
 
 from __future__ import annotations
 
@@ -13,60 +13,62 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
+Progress = Callable[[int, int], None]
+"""Called with the compressed bytes and the lines read since the last call."""
 
-def carried_out(
-    function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], workers: int, tell: Callable[[int, int], None]
+_counters: Any = None  # of a worker: bytes and lines read, shared with the parent process
+
+
+def run_tasks(
+    function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], workers: int, progress: Progress
 ) -> Iterator[Any]:
-    """The results of a function on each task, as they come; the function's last argument tells progress."""
+    """Yield the results of `function(*task, progress)` as they complete."""
     workers = min(workers, len(tasks))
     if workers <= 1:
-        yield from (function(*task, tell) for task in tasks)
+        yield from (function(*task, progress) for task in tasks)
         return
     context = get_context("forkserver")
-    told = context.Array("q", [0, 0])
-    with ProcessPoolExecutor(workers, context, initializer=_share, initargs=(told,)) as pool:
-        pending = {pool.submit(_in_worker, function, task) for task in tasks}
-        seen = [0, 0]
+    counters = context.Array("q", [0, 0])
+    with ProcessPoolExecutor(workers, context, initializer=_set_counters, initargs=(counters,)) as pool:
+        pending = {pool.submit(_run_in_worker, function, task) for task in tasks}
+        reported = [0, 0]
         try:
             while pending:
                 finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-                now = told[:]
-                tell(now[0] - seen[0], now[1] - seen[1])
-                seen = now
+                now = counters[:]
+                progress(now[0] - reported[0], now[1] - reported[1])
+                reported = now
                 for future in finished:
                     yield future.result()
         except BrokenProcessPool as error:
             raise RuntimeError(
-                "A worker process was killed, perhaps for want of memory. What was finished is kept: run the same "
-                "again, with fewer workers (--params data_processing.workers=1)."
+                "A worker process was killed, perhaps for lack of memory. Finished parts are kept: run the same "
+                "command again, with fewer workers (--params data_processing.workers=1)."
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-_told: Any = None
+def _set_counters(counters: Any) -> None:
+    global _counters
+    _counters = counters
 
 
-def _share(told: Any) -> None:
-    global _told
-    _told = told
+def _run_in_worker(function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
+    def progress(read: int, lines: int) -> None:
+        with _counters.get_lock():
+            _counters[0] += read
+            _counters[1] += lines
 
-
-def _in_worker(function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
-    def tell(read: int, lines: int) -> None:
-        with _told.get_lock():
-            _told[0] += read
-            _told[1] += lines
-
-    return function(*task, tell)
+    return function(*task, progress)
 
 
 @contextmanager
 def system_memory() -> Iterator[None]:
-    """Has Arrow take its memory from the system's allocator, which keeps what is freed for the next block.
+    """Let Arrow allocate from the system's allocator, which reuses freed blocks.
 
-    Arrow's own hands it back at once, to be asked for, and cleared by the kernel, again: a tenth of all the work.
+    Arrow's own allocator returns them to the kernel, which clears them again: a tenth of the run time.
     """
     before = pa.default_memory_pool()
     pa.set_memory_pool(pa.system_memory_pool())
@@ -77,11 +79,11 @@ def system_memory() -> Iterator[None]:
 
 
 class DumpsBar:
-    """Months done, comments a second, and the time left by the bytes still to be read."""
+    """A progress bar of months done, lines per second, and the time left by the bytes to be read."""
 
     def __init__(self, dumps: int, done: int, total: int) -> None:
         self._dumps, self._done, self._lines = dumps, done, 0
-        self._since = time.monotonic()
+        self._start = time.monotonic()
         self._bar = tqdm(total=total, unit="B", unit_scale=True, desc=self._desc())
 
     def _desc(self) -> str:
@@ -93,12 +95,12 @@ class DumpsBar:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def tell(self, read: int, lines: int) -> None:
+    def update(self, read: int, lines: int) -> None:
         self._lines += lines
-        speed = self._lines / max(time.monotonic() - self._since, 1e-9)
+        speed = self._lines / max(time.monotonic() - self._start, 1e-9)
         self._bar.set_postfix_str(f"{speed:,.0f} lines/s", refresh=False)
         self._bar.update(read)
 
-    def finished(self) -> None:
+    def finish_dump(self) -> None:
         self._done += 1
         self._bar.set_description(self._desc())

@@ -1,8 +1,8 @@
-"""The lines of one dump as columns; a line that cannot be read is set aside with its number and the reason.
+"""Records of one dump as columns; an unreadable line is rejected with its number and the reason.
 
-Blocks of lines go through Arrow's JSON reader, which makes no Python object. A block it refuses is halved until the
-lines at fault stand alone; those are read by Python's `json`, and what that cannot read either is set aside. So how
-lines fall into blocks decides nothing.
+Blocks of lines go through Arrow's JSON reader, which creates no Python objects. A block that it refuses is halved
+until a few lines are left; those are read by Python's `json`, and what that cannot read either is rejected. So the
+result does not depend on how lines fall into blocks.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from sage_dialog.corpora.reddit.rules import UNREADABLE, Rule
 
 BLOCK_BYTES = 1 << 23
 EXCERPT_CHARACTERS = 200
-_LINES_READ_ONE_BY_ONE = 8
-_CACHED_BYTES = 1 << 18  # what is looked at piece by piece stays in the processor's cache
+_SINGLE_LINES = 8
+_CACHED_BYTES = 1 << 18  # pieces that fit in the processor's cache
 
 COMMENTS = pa.schema(
     [(name, pa.string()) for name in ("id", "parent_id", "link_id", "subreddit", "body", "author")]
@@ -39,7 +39,7 @@ _NOT_EMPTY = ("id", "parent_id", "link_id", "subreddit")
 
 @dataclass
 class Tally:
-    """What became of the lines of one dump so far."""
+    """Counts of lines and removals of one dump."""
 
     lines: int = 0
     removed: Counter[Rule] = field(default_factory=Counter)
@@ -55,21 +55,21 @@ class Tally:
 
 
 def read_records(dump: Dump, tally: Tally, progress: Callable[[int], None] | None = None) -> Iterator[pa.Table]:
-    """The readable records of a dump, block by block, in the order of the file.
+    """Yield the readable records of a dump, block by block, in the order of the file.
 
     Args:
         dump: comments or submissions.
-        tally: told of every line that is none of them.
-        progress: told the compressed bytes read since it was last told.
+        tally: counts the lines and the rejected ones.
+        progress: called with the compressed bytes read since the last call.
 
     Yields:
-        Tables of COMMENTS or SUBMISSIONS with the line number beside.
+        Tables of COMMENTS or SUBMISSIONS with the column LINE.
     """
     schema = COMMENTS if dump.kind == "RC" else SUBMISSIONS
     before = 0
     try:
         for block in read_blocks(dump.path, BLOCK_BYTES, progress):
-            lines = _Lines.of(block, before + 1)
+            lines = _Lines.split(block, before + 1)
             yield from _read(lines, schema, tally)
             before += len(lines)
     except DamagedFileError as error:
@@ -79,7 +79,7 @@ def read_records(dump: Dump, tally: Tally, progress: Callable[[int], None] | Non
 
 @dataclass(frozen=True)
 class _Lines:
-    """Consecutive lines: where each begins and ends in `block`, its newline left out, and the number of the first."""
+    """Consecutive lines of a block: their starts and ends without newlines, and the number of the first."""
 
     block: memoryview
     starts: np.ndarray
@@ -87,7 +87,7 @@ class _Lines:
     first: int
 
     @classmethod
-    def of(cls, block: memoryview, first: int) -> _Lines:
+    def split(cls, block: memoryview, first: int) -> _Lines:
         data = np.frombuffer(block, np.uint8)
         pieces = range(0, len(data), _CACHED_BYTES)
         newlines = np.concatenate([np.flatnonzero(data[at : at + _CACHED_BYTES] == ord("\n")) + at for at in pieces])
@@ -105,23 +105,23 @@ class _Lines:
         return bytes(self.block[self.starts[position] : self.ends[position]])
 
     def text(self) -> memoryview:
-        """All of the lines; the last one may lack its newline."""
+        """Return all lines; the last one may lack its newline."""
         return self.block[self.starts[0] : self.ends[-1] + 1]
 
     def are_objects(self) -> bool:
-        """Whether each line begins and ends as an object does. Where Arrow then finds as many objects, each is one."""
+        """Return whether all lines begin and end as objects; if Arrow finds as many objects, each line is one."""
         data = np.frombuffer(self.block, np.uint8)
         full = bool((self.ends > self.starts).all())
         return full and bool((data[self.starts] == ord("{")).all() and (data[self.ends - 1] == ord("}")).all())
 
 
 def _read(lines: _Lines, schema: pa.Schema, tally: Tally) -> Iterator[pa.Table]:
-    table = _parsed(lines.text(), len(lines), schema) if lines.are_objects() else None
+    table = _parse(lines.text(), len(lines), schema) if lines.are_objects() else None
     if table is not None:
         tally.lines += len(lines)
         numbers = np.arange(lines.first, lines.first + len(lines))
-        yield _without_bad_fields(table.append_column(LINE, pa.array(numbers)), lines, tally)
-    elif len(lines) > _LINES_READ_ONE_BY_ONE:
+        yield _reject_bad_fields(table.append_column(LINE, pa.array(numbers)), lines, tally)
+    elif len(lines) > _SINGLE_LINES:
         middle = len(lines) // 2
         yield from _read(lines[:middle], schema, tally)
         yield from _read(lines[middle:], schema, tally)
@@ -129,12 +129,12 @@ def _read(lines: _Lines, schema: pa.Schema, tally: Tally) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist(rows, schema=schema.append(LINE))
 
 
-def _parsed(text: bytes | memoryview, lines: int, schema: pa.Schema) -> pa.Table | None:
-    """As many rows as there are lines, missing fields null, other fields skipped; None where Arrow refuses."""
+def _parse(text: bytes | memoryview, lines: int, schema: pa.Schema) -> pa.Table | None:
+    """Return one row per line, with null for missing fields and without other fields; None if Arrow refuses."""
     options = pj.ReadOptions(use_threads=False, block_size=len(text) + 1)
     fields = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     try:
-        _check_utf8(text)  # the reader does not look at the fields it skips
+        _check_utf8(text)  # the reader does not check fields that it skips
         table = pj.read_json(pa.BufferReader(text), options, fields)
     except pa.ArrowInvalid:
         return None
@@ -146,10 +146,10 @@ def _check_utf8(text: bytes | memoryview) -> None:
     pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(text)]).validate(full=True)
 
 
-def _without_bad_fields(table: pa.Table, lines: _Lines, tally: Tally) -> pa.Table:
+def _reject_bad_fields(table: pa.Table, lines: _Lines, tally: Tally) -> pa.Table:
     empty = [name for name in _NOT_EMPTY if name in table.column_names and _shortest(table[name]) == 0]
     missing = [name for name in table.column_names if name not in _MAY_BE_MISSING and table[name].null_count]
-    if empty or missing:  # hardly ever: then row by row
+    if empty or missing:  # rare
         tests = [pc.fill_null(pc.equal(pc.binary_length(table[name]), 0), False) for name in empty]
         tests += [pc.is_null(table[name]) for name in missing]
         bad = np.logical_or.reduce([test.to_numpy() for test in tests])
@@ -186,14 +186,14 @@ def _record(line: bytes, schema: pa.Schema) -> dict[str, Any] | Rule:
         # Decoded here: json.loads would let surrogates written as raw bytes through.
         record = json.loads(line.decode("utf-8"), parse_int=_parse_int)
     except (ValueError, RecursionError):
-        # Arrow's reader has the last word, as it has over whole blocks: it nests deeper than Python does.
-        table = _parsed(line + b"\n", 1, schema) if line.startswith(b"{") and line.endswith(b"}") else None
+        # Arrow's reader decides, as it does for blocks: it reads deeper nesting than Python.
+        table = _parse(line + b"\n", 1, schema) if line.startswith(b"{") and line.endswith(b"}") else None
         return table.to_pylist()[0] if table is not None else Rule.NOT_JSON
     return record if isinstance(record, dict) else Rule.NOT_JSON
 
 
 def _parse_int(digits: str) -> int | float:
-    """Python refuses integers of thousands of digits, JSON does not."""
+    """Parse an integer of any length; Python refuses thousands of digits."""
     return int(digits) if len(digits) < 30 else float("inf")
 
 
@@ -222,7 +222,7 @@ def _submission(record: dict[str, Any]) -> dict[str, Any] | Rule:
 
 
 def _integer(value: Any) -> int | None:
-    """A whole number of 64 bits, also where it is written "12" or 12.0; None for anything else."""
+    """Return an integer of 64 bits, also if written "12" or 12.0; None for anything else."""
     if isinstance(value, str) and value.removeprefix("-").isdecimal() and value.isascii() and len(value) <= 20:
         value = int(value)
     if isinstance(value, float) and value.is_integer():

@@ -1,8 +1,7 @@
-"""The same two functions on Spark: `extract` by `mapInArrow`, `assemble` by `groupBy("bucket").applyInArrow`.
+"""`extract` and `assemble` on Spark: by `mapInArrow`, and by `groupBy("bucket").applyInArrow`.
 
-Between them travel the very batches that a process pool writes to files, so the tables are the same to the byte.
-Buckets that are done are kept in the scratch folder as those of a process pool are; a run that is killed goes on with
-the others.
+The batches between them are those that a process pool writes to files, so the tables are equal. Finished buckets are
+kept in the scratch folder as those of a process pool; after a kill the next run assembles the others.
 """
 
 from __future__ import annotations
@@ -24,24 +23,24 @@ from sage_dialog.corpora.reddit.dumps import Dump, find_dumps
 from sage_dialog.corpora.reddit.extract import extract
 from sage_dialog.corpora.reddit.reading import Tally
 from sage_dialog.corpora.reddit.run import (
+    DumpSummary,
+    Job,
     RedditTables,
-    Told,
-    Work,
     bucket_folder,
-    buckets_for,
-    gather,
-    keep_assembled,
+    collect,
+    count_buckets,
     read_assembled,
     removed_from_json,
     removed_to_json,
+    save_assembled,
 )
 from sage_dialog.corpora.reddit.threads import Part
 
-# A row is a batch of a dump; one of bucket -1 is what became of the dump's lines.
+# A row is a batch of a dump; in bucket -1 it is the summary of the dump.
 _KEYED = "bucket int, dump int, number int, batch binary"
 _ASSEMBLED = "bucket int, dialogues binary, rejected binary, removed string"
-_TOLD = -1
-_TOLD_FILE = "told.json"
+_SUMMARY = -1
+_SUMMARY_FILE = "summaries.json"
 
 
 def read_dialogues_on_spark(
@@ -52,9 +51,9 @@ def read_dialogues_on_spark(
     buckets: int | None = None,
     max_reject_share: float = 1.0,
 ) -> RedditTables:
-    """What `run.read_dialogues` gives, carried out by the Spark that is configured, or by a local one.
+    """Return what `run.read_dialogues` returns, computed by the configured Spark, or by a local one.
 
-    On a cluster the dumps stand where every executor reaches them (`s3://…`), and sage-dialog is installed there.
+    On a cluster the dumps must be reachable for every executor (`s3://…`), and sage-dialog installed on each.
 
     Raises:
         ModuleNotFoundError: if pyspark is not installed.
@@ -62,72 +61,73 @@ def read_dialogues_on_spark(
         ValueError: if too many lines of a dump cannot be read.
     """
     dumps = find_dumps(files)
-    work = Work(scratch / "reddit", rules, buckets or buckets_for(dumps))
-    folder = work.assembled_folder(dumps)
-    folders = [bucket_folder(folder, bucket) for bucket in range(work.buckets)]
+    job = Job(scratch / "reddit", rules, buckets or count_buckets(dumps))
+    folder = job.assembled_folder(dumps)
+    folders = [bucket_folder(folder, bucket) for bucket in range(job.buckets)]
     if missing := [bucket for bucket, kept in enumerate(folders) if not kept.is_dir()]:
-        _assemble_on_spark(work, dumps, missing, max_reject_share)
-    told = [Told.from_json(text) for text in json.loads((folder / _TOLD_FILE).read_text())]
-    for dump in told:
-        dump.check(max_reject_share)
-    return gather(told, [read_assembled(folder) for folder in folders])
+        _assemble_on_spark(job, dumps, missing, max_reject_share)
+    summaries = [DumpSummary.from_json(text) for text in json.loads((folder / _SUMMARY_FILE).read_text())]
+    for summary in summaries:
+        summary.check(max_reject_share)
+    return collect(summaries, [read_assembled(folder) for folder in folders])
 
 
-def _assemble_on_spark(work: Work, dumps: Sequence[Dump], missing: Sequence[int], max_reject_share: float) -> None:
+def _assemble_on_spark(job: Job, dumps: Sequence[Dump], missing: Sequence[int], max_reject_share: float) -> None:
     from pyspark import StorageLevel
     from pyspark.sql import SparkSession
 
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # a local Spark would take any python3 it finds
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # a local Spark takes the first python3 otherwise
     spark = SparkSession.builder.appName("sage-dialog").getOrCreate()
-    folder = work.assembled_folder(dumps)
+    folder = job.assembled_folder(dumps)
     keyed = (
         spark.range(len(dumps), numPartitions=len(dumps))
-        .mapInArrow(_Extractor(dumps, work, frozenset(missing)), _KEYED)
+        .mapInArrow(_Extractor(dumps, job, frozenset(missing)), _KEYED)
         .persist(StorageLevel.DISK_ONLY)
     )
-    told = [Told.from_json(bytes(row.batch).decode()) for row in keyed.where(f"bucket = {_TOLD}").collect()]
-    for dump in told:
-        dump.check(max_reject_share)
-    with atomic_file(folder / _TOLD_FILE) as partial:
-        partial.write_text(json.dumps([dump.to_json() for dump in told]))
+    rows = keyed.where(f"bucket = {_SUMMARY}").collect()
+    summaries = [DumpSummary.from_json(bytes(row.batch).decode()) for row in rows]
+    for summary in summaries:
+        summary.check(max_reject_share)
+    with atomic_file(folder / _SUMMARY_FILE) as partial:
+        partial.write_text(json.dumps([summary.to_json() for summary in summaries]))
 
-    groups = keyed.where(f"bucket <> {_TOLD}").groupBy("bucket")
-    assembler = _Assembler(dumps, work.rules)
-    # Spark counts a function's arguments, and would count self.
+    groups = keyed.where(f"bucket <> {_SUMMARY}").groupBy("bucket")
+    assembler = _Assembler(dumps, job.rules)
+    # Spark counts the arguments of a function, `self` included.
     assembled = groups.applyInArrow(lambda rows: assembler(rows), _ASSEMBLED)
     empty = set(missing)
     for row in tqdm(assembled.toLocalIterator(), total=len(missing), desc="Reddit threads", unit="bucket"):
         counts = removed_from_json(row.removed)
-        keep_assembled(
+        save_assembled(
             Assembled(_table(row.dialogues), _table(row.rejected), counts), bucket_folder(folder, row.bucket)
         )
         empty.remove(row.bucket)
-    for bucket in empty:  # no thread fell into it
-        keep_assembled(assemble([], [], work.rules), bucket_folder(folder, bucket))
+    for bucket in empty:  # no thread is in it
+        save_assembled(assemble([], [], job.rules), bucket_folder(folder, bucket))
     keyed.unpersist()
 
 
 @dataclass(frozen=True)
 class _Extractor:
-    """Dump numbers to rows of _KEYED."""
+    """Maps dump numbers to rows of _KEYED."""
 
     dumps: Sequence[Dump]
-    work: Work
+    job: Job
     buckets: frozenset[int]
 
     def __call__(self, numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for which in (number for batch in numbers for number in batch.column(0).to_pylist()):
             dump, tally = self.dumps[which], Tally()
-            for number, keyed in enumerate(extract(dump, self.work.rules, self.work.buckets, tally)):
+            for number, keyed in enumerate(extract(dump, self.job.rules, self.job.buckets, tally)):
                 if keyed.bucket in self.buckets:
                     yield _keyed(keyed.bucket, which, number, _bytes(pa.Table.from_batches([keyed.batch])))
-            told = Told(dump.month, dump.path.name, tally).to_json()
-            yield _keyed(_TOLD, which, 0, told.encode())
+            summary = DumpSummary(dump.month, dump.path.name, tally).to_json()
+            yield _keyed(_SUMMARY, which, 0, summary.encode())
 
 
 @dataclass(frozen=True)
 class _Assembler:
-    """The rows of a bucket to one row of _ASSEMBLED."""
+    """Maps the rows of a bucket to one row of _ASSEMBLED."""
 
     dumps: Sequence[Dump]
     rules: RedditRules

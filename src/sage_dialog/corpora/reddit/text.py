@@ -1,7 +1,7 @@
-"""What a comment says, as one line of plain text, and the properties of it that rules ask about.
+"""Normalisation of comments to one line of plain text, and the properties of texts that rules need.
 
-Rules that need NLTK's tokens first ask a cheap question that settles most texts; where it does not, the tokens
-are made. Tests hold both ways to the same answer.
+Rules on NLTK's tokens first run a cheap check that decides most texts; only the others are tokenised. Tests compare
+both ways.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ import numpy as np
 from sage_dialog.core.nltk_modules import nltk_module
 from sage_dialog.corpora.reddit.columns import TextColumn
 
-# English function words, about the fifty most frequent words of any English text (DialoGPT's paper, §2, asks that a
-# response hold one of the fifty most frequent).
+# About the fifty most frequent English words (DialoGPT's paper, §2, requires one of them in a response).
 COMMON_WORDS = frozenset({
     "the", "be", "to", "of", "and", "a", "in", "that", "have", "i", "it", "for", "not", "on", "with", "he",
     "as", "you", "do", "at", "this", "but", "his", "by", "from", "they", "we", "say", "her", "she", "or", "an",
@@ -36,19 +35,18 @@ _ASCII_ALLOWED = bytes(byte if chr(byte) in _ALLOWED else 32 for byte in range(2
 _STAY_LAST = np.frombuffer(_ALLOWED.rstrip().encode(), np.uint8)
 _BRACKET = re.compile(r"[()\[\]]")
 _LETTERS_AND_SPACE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz "
-# Words of letters with at most one apostrophe inside and one mark behind: of these TweetTokenizer makes a token of the
-# word and one of the mark, whatever stands around them. So it does of short ones of digits that stand alone.
+# Words of letters with at most one apostrophe inside and one mark at the end: TweetTokenizer splits these into word and
+# mark in any context, and short words of digits as well.
 _PLAIN_WORDS = re.compile(r"(?:(?:[A-Za-z]+(?:'[A-Za-z]+)?(?:[,!?]|\.+)?|[0-9]{1,6}[,!?]?)(?: |$))*")
-# The tokens that have a space in them: numbers of telephones, and dots with spaces between.
+# Tokens with a space in them: telephone numbers, and dots separated by spaces.
 _TOKEN_WITH_SPACE = re.compile(r"\d[ .()]+\d|\. \.")
 
 
-def normalised(body: str) -> str:
-    """A comment as one line of plain text: the recipe's character set, hashtags dropped, shorthand spelled out.
+def normalise(body: str) -> str:
+    """Return a comment as one line of plain text: the recipe's character set, no hashtags, shorthand spelled out.
 
-    The recipe stores NLTK's tokens joined by spaces (`tokenised`). Otherwise the words are kept as written ("sad."
-    and not "sad ."), since what is kept is what models learn to say. Typographic apostrophes and HTML entities,
-    which the recipe turns into spaces, are read as what they stand for.
+    Words are kept as written ("sad." and not the recipe's "sad .", which `tokenised` gives), since models learn to
+    write them so. Typographic apostrophes and HTML entities, which the recipe replaces by spaces, are decoded.
     """
     if body.isascii() and not ("&" in body or "#" in body or "/" in body):
         return b" ".join(body.encode().translate(_ASCII_ALLOWED, b"\\").split()).decode()
@@ -59,63 +57,62 @@ def normalised(body: str) -> str:
     return " ".join(_NOT_ALLOWED.sub(" ", text).split())
 
 
-def with_link(bodies: TextColumn) -> np.ndarray:
-    """Which bodies hold a link outside of a hashtag."""
-    return bodies.confirmed(bodies.matching("(?i)http"), _has_link)
+def find_links(bodies: TextColumn) -> np.ndarray:
+    """Return a mask of the bodies with a link outside of a hashtag."""
+    return bodies.where(_has_link, bodies.matching("(?i)http"))
 
 
 def _has_link(body: str) -> bool:
     return "#" not in body or any("http" in word.lower() for word in body.split() if not word.startswith("#"))
 
 
-def with_bracket(bodies: TextColumn) -> np.ndarray:
-    """Which bodies hold a bracket in their normalised text."""
-    odd = bodies.rows_with(b"&") | bodies.rows_with(b"#")  # an entity may become one, a hashtag takes its own away
-    return bodies.matching(r"[()\[\]]") & ~odd | bodies.confirmed(
-        odd, lambda body: _BRACKET.search(normalised(body)) is not None
-    )
+def find_brackets(bodies: TextColumn) -> np.ndarray:
+    """Return a mask of the bodies with a bracket in their normalised text."""
+    unsure = bodies.rows_with(b"&") | bodies.rows_with(b"#")  # entities may become brackets, hashtags are dropped
+    has_bracket = bodies.where(lambda body: _BRACKET.search(normalise(body)) is not None, unsure)
+    return bodies.matching(r"[()\[\]]") & ~unsure | has_bracket
 
 
-def with_question(bodies: TextColumn) -> np.ndarray:
-    """Which bodies end with a question mark in their normalised text."""
-    odd = bodies.rows_with(b"&") | bodies.rows_with(b"#")
+def find_questions(bodies: TextColumn) -> np.ndarray:
+    """Return a mask of the bodies whose normalised text ends with a question mark."""
+    encoded = bodies.rows_with(b"&") | bodies.rows_with(b"#")
     last = bodies.last_bytes()
-    asks = (last == ord("?")) & ~odd
-    # Behind a sign that the normalised text leaves out, or an entity or hashtag, another may be the last one.
-    unsure = ~(asks | np.isin(last, _STAY_LAST)) | odd
-    return asks | bodies.confirmed(unsure, lambda body: ("?" in body or "&" in body) and normalised(body).endswith("?"))
+    asks = (last == ord("?")) & ~encoded
+    # The normalised text may end earlier: before a dropped character or a hashtag, or with a decoded entity.
+    unsure = ~(asks | np.isin(last, _STAY_LAST)) | encoded
+    return asks | bodies.where(lambda body: ("?" in body or "&" in body) and normalise(body).endswith("?"), unsure)
 
 
-def holds_common_words(text: str, wanted: int) -> bool:
-    """Whether a normalised text holds that many of the most common English words; one said twice counts twice."""
+def has_common_words(text: str, wanted: int) -> bool:
+    """Return whether a normalised text has that many common English words; a repeated one counts each time."""
     common = (word for word in text.lower().split() if word.strip(":,.!?'") in COMMON_WORDS)
     return sum(1 for _ in islice(common, wanted)) == wanted
 
 
 def tweet_tokens(text: str) -> tuple[str, ...]:
-    """NLTK's TweetTokenizer, case kept."""
+    """Return the tokens of NLTK's TweetTokenizer, case kept."""
     return tuple(_tokenizer().tokenize(text))
 
 
-def tokens_at_most(text: str) -> int:
-    """At least as many as `tweet_tokens` finds in a normalised text.
+def max_tokens(text: str) -> int:
+    """Return an upper bound of the number of tokens of a normalised text.
 
-    A token ends within a run of letters only if it began before the run, so every token has a run of letters or
-    another character of its own to begin with.
+    A token ends within a run of letters only if it began before the run, so every token begins with a run of letters
+    or another character of its own.
     """
     others = len(text.encode().translate(None, _LETTERS_AND_SPACE))
     return text.count(" ") + 1 + 2 * others
 
 
 def has_long_token(text: str, more_than: int, tokens: Callable[[], Sequence[str]]) -> bool:
-    """Whether a normalised text holds a token of more than so many characters; `tokens` makes them if need be."""
+    """Return whether a normalised text has a token of more than so many characters; `tokens` is called if needed."""
     if max(map(len, text.split()), default=0) <= more_than and not _TOKEN_WITH_SPACE.search(text):
         return False
     return any(len(token) > more_than for token in tokens())
 
 
 def repeats_token(text: str, more_than: int, tokens: Callable[[], Sequence[str]]) -> bool:
-    """Whether a normalised text holds the same token more than so many times in a row."""
+    """Return whether a normalised text repeats a token more than so many times in a row."""
     if (
         not _TOKEN_WITH_SPACE.search(text)
         and _PLAIN_WORDS.fullmatch(text)

@@ -1,4 +1,4 @@
-"""Who answers whom in a bucket of threads, settled on whole columns: which comments count, and the paths they make."""
+"""The reply structure of a bucket of threads, on whole columns: eligible comments, their parents, and their paths."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sage_dialog.config import RedditRules
 from sage_dialog.corpora.reddit.columns import TextColumn
 from sage_dialog.corpora.reddit.rules import Rule
 
-NONE = -1  # in place of a row: no comment
+NONE = -1  # in place of a row number: no comment
 
 
 class Part(NamedTuple):
-    """A batch of extracted comments or submissions, and the dump it comes from."""
+    """A batch of extracted comments or submissions, and its dump."""
 
     month: str
     file: str
@@ -27,7 +27,7 @@ class Part(NamedTuple):
 
 
 class Records:
-    """The rows of some parts as one table, where each comes from, and what rules took of them."""
+    """The rows of some parts as one table, with the dump of each row, and counts of removals."""
 
     def __init__(self, parts: Sequence[Part], schema: pa.Schema) -> None:
         self.table = pa.Table.from_batches([part.batch for part in parts], schema=schema).combine_chunks()
@@ -41,8 +41,8 @@ class Records:
 
     def column(self, name: str) -> pa.Array:
         column = self.table[name]
-        if column.num_chunks > 1:  # Arrow cannot put more than 2 GiB of text together
-            raise ValueError("a bucket of threads holds more than 2 GiB of text; deal them into more buckets")
+        if column.num_chunks > 1:  # an Arrow array holds at most 2 GiB of text
+            raise ValueError("a bucket of threads holds more than 2 GiB of text; use more buckets")
         return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
     def month(self, row: int) -> str:
@@ -62,45 +62,45 @@ class Records:
             self.rejected.append(place | {"reason": rule.value, "excerpt": f"{kind}_{name}"})
 
 
-def counted_comments(bucket: Records, threads: Records, rules: RedditRules) -> tuple[np.ndarray, np.ndarray]:
-    """Which comments may stand in a path, and for each comment the row of the counted one it answers, or -1."""
+def link_comments(bucket: Records, threads: Records, rules: RedditRules) -> tuple[np.ndarray, np.ndarray]:
+    """Return a mask of the comments that paths may contain, and the row of each comment's eligible parent, or -1."""
     links = bucket.column("link_id").dictionary_encode()
     names = bucket.column("id").dictionary_encode()
     link_of = _numpy(links.indices).astype(np.int64)
     keys = link_of * len(names.dictionary) + _numpy(names.indices)
-    counted = np.zeros(len(bucket), bool)
-    ids_are_unique = len(names.dictionary) == len(bucket)  # as they are, unless a dump says things twice
-    counted[slice(None) if ids_are_unique else np.unique(keys, return_index=True)[1]] = True
-    bucket.reject(Rule.DUPLICATE_COMMENT, np.flatnonzero(~counted), "t1")
-    for rule, of_link in _thread_faults(links.dictionary, threads, rules):
-        taken = counted & of_link[link_of]
-        bucket.remove(rule, np.flatnonzero(taken))
-        counted = counted & ~taken
+    eligible = np.zeros(len(bucket), bool)
+    ids_are_unique = len(names.dictionary) == len(bucket)  # as in every dump without duplicates
+    eligible[slice(None) if ids_are_unique else np.unique(keys, return_index=True)[1]] = True
+    bucket.reject(Rule.DUPLICATE_COMMENT, np.flatnonzero(~eligible), "t1")
+    for rule, matching_links in _thread_rules(links.dictionary, threads, rules):
+        matching = eligible & matching_links[link_of]
+        bucket.remove(rule, np.flatnonzero(matching))
+        eligible = eligible & ~matching
 
     parents = np.full(len(bucket), NONE, np.int64)
-    answers = np.flatnonzero(counted & _numpy(pc.starts_with(bucket.column("parent_id"), "t1_")))
-    above = pc.utf8_slice_codeunits(bucket.column("parent_id").take(pa.array(answers)), 3)
+    replies = np.flatnonzero(eligible & _numpy(pc.starts_with(bucket.column("parent_id"), "t1_")))
+    above = pc.utf8_slice_codeunits(bucket.column("parent_id").take(pa.array(replies)), 3)
     codes = pc.fill_null(pc.index_in(above, value_set=names.dictionary), NONE).to_numpy()
-    answers, codes = answers[codes >= 0], codes[codes >= 0]
-    if ids_are_unique:  # numbered as they come, so that the number is the row
-        found = counted[codes] & (link_of[codes] == link_of[answers])
-        parents[answers[found]] = codes[found]
+    replies, codes = replies[codes >= 0], codes[codes >= 0]
+    if ids_are_unique:  # codes count up with rows, so that a code is a row
+        found = eligible[codes] & (link_of[codes] == link_of[replies])
+        parents[replies[found]] = codes[found]
     else:
-        rows = np.flatnonzero(counted)
+        rows = np.flatnonzero(eligible)
         rows = rows[np.argsort(keys[rows])]
-        wanted = link_of[answers] * len(names.dictionary) + codes
+        wanted = link_of[replies] * len(names.dictionary) + codes
         places = np.minimum(np.searchsorted(keys[rows], wanted), len(rows) - 1)
         found = keys[rows[places]] == wanted
-        parents[answers[found]] = rows[places[found]]
-    return counted, parents
+        parents[replies[found]] = rows[places[found]]
+    return eligible, parents
 
 
-def _thread_faults(links: pa.Array, threads: Records, rules: RedditRules) -> Iterator[tuple[Rule, np.ndarray]]:
-    """Each rule on threads with the links (as comments name them) it would take."""
+def _thread_rules(links: pa.Array, threads: Records, rules: RedditRules) -> Iterator[tuple[Rule, np.ndarray]]:
+    """Yield each rule on threads with a mask of the links (as comments name them) it applies to."""
     names = threads.column("id").dictionary_encode()
     first = _first_of_each(_numpy(names.indices))
     threads.reject(Rule.DUPLICATE_THREAD, np.flatnonzero(~first), "t3")
-    # A line that is set aside as a duplicate is not also read as a thread.
+    # A line rejected as a duplicate does not count as a submission.
     for month, rule in [key for key in threads.removed if key[1] is Rule.DUPLICATE_THREAD]:
         threads.removed[month, Rule.SUBMISSION] -= threads.removed[month, rule]
     stripped = pa.array([link.removeprefix("t3_") for link in links.to_pylist()], pa.string())
@@ -109,9 +109,9 @@ def _thread_faults(links: pa.Array, threads: Records, rules: RedditRules) -> Ite
     rows = np.flatnonzero(first)[which[known]]
     if rules.min_submission_comments > 0:
         yield Rule.NO_SUBMISSION, ~known
-    quiet = np.zeros(len(links), bool)
-    quiet[known] = _numpy(threads.column("num_comments"))[rows] < rules.min_submission_comments
-    yield Rule.QUIET_THREAD, quiet
+    few_comments = np.zeros(len(links), bool)
+    few_comments[known] = _numpy(threads.column("num_comments"))[rows] < rules.min_submission_comments
+    yield Rule.QUIET_THREAD, few_comments
     if rules.drop_over_18:
         over_18 = np.zeros(len(links), bool)
         over_18[known] = _numpy(pc.fill_null(threads.column("over_18"), False))[rows]
@@ -119,28 +119,28 @@ def _thread_faults(links: pa.Array, threads: Records, rules: RedditRules) -> Ite
 
 
 def _first_of_each(codes: np.ndarray) -> np.ndarray:
-    """Where each code stands first; codes are numbered as they come."""
+    """Return a mask of the first occurrence of each code; codes count up in order of occurrence."""
     before = np.maximum.accumulate(np.concatenate([[NONE], codes[:-1]])) if len(codes) else codes
     return codes > before
 
 
-def long_paths(bucket: Records, counted: np.ndarray, parents: np.ndarray, rules: RedditRules) -> np.ndarray:
-    """The paths that reach `min_turns` with a leaf of a good score: rows of comments, the leaf first, -1 behind."""
-    answered = np.zeros(len(bucket), bool)
-    answered[parents[parents >= 0]] = True
-    bucket.remove(Rule.NOT_A_LEAF, np.flatnonzero(counted & answered))
-    leaves = np.flatnonzero(counted & ~answered)
+def find_paths(bucket: Records, eligible: np.ndarray, parents: np.ndarray, rules: RedditRules) -> np.ndarray:
+    """Return the paths of at least `min_turns` with a good leaf score: rows of comments, leaf first, padded with -1."""
+    has_reply = np.zeros(len(bucket), bool)
+    has_reply[parents[parents >= 0]] = True
+    bucket.remove(Rule.NOT_A_LEAF, np.flatnonzero(eligible & has_reply))
+    leaves = np.flatnonzero(eligible & ~has_reply)
     low = _numpy(bucket.column("score"))[leaves] < rules.min_leaf_score
     bucket.remove(Rule.LEAF_SCORE, leaves[low])
 
-    # Most paths are too short as it is: without a look at comments' lengths, and before whole paths are written down.
+    # Most paths are too short whatever the length of their comments; they are removed before paths are built.
     leaves = leaves[~low]
-    deep = _stands_deep(leaves, parents, rules.min_turns)
+    deep = _are_deep(leaves, parents, rules.min_turns)
     bucket.remove(Rule.FEW_TURNS, leaves[~deep])
     paths = _climb(leaves[deep], parents, rules.max_turns)
-    # So many words take twice as many bytes at least, but for the last space.
+    # n words take at least 2n - 1 bytes.
     may_be_long = _numpy(pc.binary_length(bucket.column("body"))) > 2 * rules.max_comment_words
-    too_long = of_comments(paths, bucket, partial(_with_more_words, rules.max_comment_words), may_be_long)
+    too_long = find_in_paths(paths, bucket, partial(_are_long, rules.max_comment_words), may_be_long)
     long_leaf = too_long[:, 0].copy()
     too_long[:, 0] = False
     paths[np.logical_or.accumulate(too_long, axis=1)] = NONE
@@ -150,8 +150,8 @@ def long_paths(bucket: Records, counted: np.ndarray, parents: np.ndarray, rules:
     return paths[~short & ~long_leaf]
 
 
-def _stands_deep(leaves: np.ndarray, parents: np.ndarray, turns: int) -> np.ndarray:
-    """For which leaves that many comments are found by climbing; in a circle, which a damaged dump may close, any."""
+def _are_deep(leaves: np.ndarray, parents: np.ndarray, turns: int) -> np.ndarray:
+    """Return a mask of leaves with at least `turns` - 1 ancestors; a cycle, as in damaged dumps, counts as endless."""
     deep, at = np.ones(len(leaves), bool), leaves
     for _ in range(1, turns):
         at = parents[at]
@@ -160,8 +160,8 @@ def _stands_deep(leaves: np.ndarray, parents: np.ndarray, turns: int) -> np.ndar
     return deep
 
 
-def _with_more_words(limit: int, bodies: TextColumn) -> np.ndarray:
-    return bodies.confirmed(bodies.gaps() >= limit, lambda body: len(body.split()) > limit)
+def _are_long(limit: int, bodies: TextColumn) -> np.ndarray:
+    return bodies.where(lambda body: len(body.split()) > limit, bodies.max_gaps() >= limit)
 
 
 def _climb(leaves: np.ndarray, parents: np.ndarray, max_turns: int) -> np.ndarray:
@@ -172,7 +172,7 @@ def _climb(leaves: np.ndarray, parents: np.ndarray, max_turns: int) -> np.ndarra
         above = parents[paths[going, turn - 1]]
         on = above >= 0
         going, above = going[on], above[on]
-        new = ~(paths[going, :turn] == above[:, None]).any(axis=1)  # a damaged dump may close a circle
+        new = ~(paths[going, :turn] == above[:, None]).any(axis=1)  # a damaged dump may have a cycle
         going = going[new]
         if not len(going):
             break
@@ -184,26 +184,33 @@ def lengths(paths: np.ndarray) -> np.ndarray:
     return (paths >= 0).sum(axis=1)
 
 
-def on_paths(paths: np.ndarray, rows: int) -> np.ndarray:
-    """The comments on the paths, by row."""
+def rows_of(paths: np.ndarray, rows: int) -> np.ndarray:
+    """Return the rows of the comments of the paths."""
     is_on = np.zeros(rows + 1, bool)
     is_on[paths] = True
     return np.flatnonzero(is_on[:-1])
 
 
-def of_comments(
+def find_in_paths(
     paths: np.ndarray,
     bucket: Records,
-    which: Callable[[TextColumn], np.ndarray],
-    may_be: np.ndarray | None = None,
+    search: Callable[[TextColumn], np.ndarray],
+    candidates: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Which comments of the paths are among those that `which` finds by their bodies; nothing behind a path is."""
-    comments = on_paths(paths, len(bucket))
-    if may_be is not None:
-        comments = comments[may_be[comments]]
-    of_row = np.zeros(len(bucket) + 1, bool)  # the last one stands for what is behind a path
-    of_row[comments] = which(TextColumn(bucket.column("body").take(pa.array(comments))))
-    return of_row[paths]
+    """Return a mask of the path positions whose comments `search` finds by their bodies.
+
+    Args:
+        paths: rows of comments, padded with -1.
+        bucket: the comments.
+        search: from bodies to a mask.
+        candidates: a mask of the rows to search; None searches all.
+    """
+    comments = rows_of(paths, len(bucket))
+    if candidates is not None:
+        comments = comments[candidates[comments]]
+    found = np.zeros(len(bucket) + 1, bool)  # the last one is the padding
+    found[comments] = search(TextColumn(bucket.column("body").take(pa.array(comments))))
+    return found[paths]
 
 
 def _numpy(values: pa.Array) -> np.ndarray:

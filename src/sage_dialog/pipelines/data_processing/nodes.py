@@ -1,4 +1,4 @@
-"""Raw months and CSVs become tables."""
+"""Read dialogues from Reddit months and situations from EmpatheticDialogues."""
 
 from __future__ import annotations
 
@@ -6,22 +6,28 @@ import logging
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sage_dialog.config import DataProcessing
-from sage_dialog.core.tables import Table, table
+from sage_dialog.core.tables import DataFrame, from_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:
+    Figure = Any  # Kedro resolves the signatures of nodes for every command
 
 logger = logging.getLogger(__name__)
 
 
 def make_dialogues(
     reddit_dumps: dict[str, Path], data_processing: DataProcessing, scratch: str
-) -> tuple[Table, Table, Table]:
-    """Reddit dialogues and the tables that explain what was left out (paper §3.1).
+) -> tuple[DataFrame, DataFrame, DataFrame]:
+    """Return Reddit dialogues and the tables that account for everything left out (paper §3.1).
 
     Args:
         reddit_dumps: `RC_YYYY-MM` and `RS_YYYY-MM` files by name.
-        data_processing: the rules, and who carries them out.
-        scratch: finished months and buckets are kept here, so that a killed run goes on.
+        data_processing: the rules and the executor.
+        scratch: folder of finished months and buckets, with which a killed run continues.
 
     Returns:
         Tables of `schemas.DIALOGUES`, `schemas.FILTER_REPORT` and `schemas.REJECTED_LINES`.
@@ -34,20 +40,20 @@ def make_dialogues(
         read = partial(read_dialogues, workers=data_processing.workers)
     limit = data_processing.max_reject_share
     tables = read(reddit_dumps, data_processing.reddit, scratch=Path(scratch), max_reject_share=limit)
-    if not len(tables.dialogues):
-        logger.warning("No Reddit dialogue passed the rules; `filter_report` says which rule took what.")
+    if tables.dialogues.empty:
+        logger.warning("No Reddit dialogue passed the rules; `filter_report` has the counts of each rule.")
     return tuple(tables)
 
 
-def draw_funnel(filter_report: Table) -> bytes:
-    """A table of `schemas.FILTER_REPORT` as a picture, PNG: what each rule took, from the lines to the dialogues."""
+def draw_funnel(filter_report: DataFrame) -> Figure:
+    """Draw what each rule removed, from the lines to the dialogues."""
     from sage_dialog.corpora.reddit.funnel_figure import funnel_figure
 
-    return funnel_figure(filter_report.to_pylist())
+    return funnel_figure(filter_report)
 
 
-def make_situations(empathetic_dialogues: dict[str, Path]) -> Table:
-    """The situations that open played dialogues, as a table of `schemas.SITUATIONS`.
+def make_situations(empathetic_dialogues: dict[str, Path]) -> DataFrame:
+    """Return the situations that open played dialogues, as a table of `schemas.SITUATIONS`.
 
     Args:
         empathetic_dialogues: `train.csv`, `valid.csv`, `test.csv` by name.
@@ -56,4 +62,4 @@ def make_situations(empathetic_dialogues: dict[str, Path]) -> Table:
     from sage_dialog.schemas import SITUATIONS
 
     situations, _ = read_situations(empathetic_dialogues)
-    return table([asdict(situation) for situation in situations], SITUATIONS)
+    return from_rows(map(asdict, situations), SITUATIONS)

@@ -1,4 +1,4 @@
-"""Writing the demo world, training its base model, scoring by its truth."""
+"""Generate the demo world, train its base model, score policies by its truth."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 
 from sage_dialog.config import Evaluation, Microworld
 from sage_dialog.core.policies import Policy, fresh_folder
-from sage_dialog.core.tables import Table, table
-from sage_dialog.microworld.world import load_world
+from sage_dialog.core.tables import DataFrame, from_rows
 
 
 def write_raw_data(
     microworld: Microworld, seed: int
-) -> tuple[dict[str, bytes], dict[str, bytes], dict[str, bytes], dict[str, bytes], Table]:
-    """Reddit months, EmpatheticDialogues CSVs, instructions and multiple choice by file name; and the truth."""
+) -> tuple[dict[str, bytes], dict[str, bytes], dict[str, bytes], dict[str, bytes], DataFrame]:
+    """Return Reddit months, EmpatheticDialogues, instructions and multiple choice as files by name, and the truth."""
     from sage_dialog.microworld import files, questions, reddit
+    from sage_dialog.microworld.world import load_world
     from sage_dialog.schemas import WORLD_TRUTH
 
     world = load_world()
@@ -24,36 +24,40 @@ def write_raw_data(
         dialogues,
         files.instructions(world, microworld.instructions, seed),
         questions.multiple_choice(world, microworld.multiple_choice, seed),
-        table(truth, WORLD_TRUTH),
+        from_rows(truth, WORLD_TRUTH),
     )
 
 
-def write_base_corpus(microworld: Microworld, seed: int) -> Table:
-    """The generic text of the base model: a row is one document, as JSON ({"text"} or {"messages"})."""
+def write_base_corpus(microworld: Microworld, seed: int) -> DataFrame:
+    """Return the base model's generic text: a row is one document, as JSON ({"text"} or {"messages"})."""
     from sage_dialog.microworld.base_text import documents
+    from sage_dialog.microworld.world import load_world
     from sage_dialog.schemas import BASE_CORPUS
 
-    written = documents(load_world(), microworld.documents, seed)
-    return table([{"document": json.dumps(document)} for document in written], BASE_CORPUS)
+    corpus = documents(load_world(), microworld.documents, seed)
+    return from_rows([{"document": json.dumps(document)} for document in corpus], BASE_CORPUS)
 
 
-def train_sage_0(base_corpus: Table, microworld: Microworld, seed: int, scratch: str, threads: int | None) -> Policy:
-    """A tokenizer and a Mixtral of about a million parameters, from scratch."""
+def train_sage_0(
+    base_corpus: DataFrame, microworld: Microworld, seed: int, scratch: str, threads: int | None
+) -> Policy:
+    """Train a tokenizer and a Mixtral of about a million parameters from scratch."""
     from sage_dialog.microworld.base_model import train_base
 
-    documents = [json.loads(text) for text in base_corpus["document"].to_pylist()]
+    documents = [json.loads(text) for text in base_corpus["document"]]
     return train_base(documents, microworld.base, seed, fresh_folder(scratch, "sage_0"), threads)
 
 
-def score_by_truth(world_truth: Table, **rollouts: Table) -> Table:
-    """What the world knows of each reply: does it suit the feeling, keep to the topic, say something new."""
-    from sage_dialog.microworld.truth import scores
+def score_by_truth(world_truth: DataFrame, rollouts: DataFrame) -> DataFrame:
+    """Score every reply: does it suit the feeling, keep to the topic, say something new (schemas.EXTERNAL_SCORES)."""
+    from sage_dialog.microworld.truth import truth_scores
+    from sage_dialog.microworld.world import load_world
 
-    return scores(load_world(), world_truth, rollouts)
+    return truth_scores(load_world(), world_truth, rollouts)
 
 
-def vote_by_truth(truth_scores: Table, evaluation: Evaluation) -> Table:
-    """The better-scored dialogue of each pair on each situation (schemas.JUDGE_VOTES)."""
-    from sage_dialog.microworld.truth import votes
+def vote_by_truth(truth_scores: DataFrame, evaluation: Evaluation) -> DataFrame:
+    """Vote for the better-scored dialogue of each pair on each situation (schemas.JUDGE_VOTES)."""
+    from sage_dialog.microworld.truth import truth_votes
 
-    return votes(truth_scores, evaluation.pairs)
+    return truth_votes(truth_scores, evaluation.pairs)

@@ -1,21 +1,18 @@
-"""The demo world is written, its base model trained; later its truth scores what policies said::
+"""Generate the demo world and train its base model; later, score the policies by the world's truth::
 
     [write_raw_data] ──> reddit_dumps, empathetic_dialogues, instructions, benchmark_files, world_truth
     [write_base_corpus] ──> base_corpus ──> [train_sage_0] ──> sage_0
 
-    rollouts_{policy} … ──> [score_by_truth] ──> truth_scores ──> [vote_by_truth] ──> truth_votes
-    world_truth ─────────┘                                            └─> [count_truth_votes] ──> truth_win_rates
+    rollouts ────┬─> [score_by_truth] ──> truth_scores ──> [vote_by_truth] ──> truth_votes
+    world_truth ─┘                                           └─> [count_truth_votes] ──> truth_win_rates
 
 No training stage reads `world_truth`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from kedro.pipeline import Pipeline, node, pipeline
 
-from sage_dialog.core.tables import on_arrow
 from sage_dialog.pipelines.evaluation.nodes import count_wins
 from sage_dialog.pipelines.microworld.nodes import (
     score_by_truth,
@@ -30,19 +27,19 @@ def create_pipeline() -> Pipeline:
     return pipeline(
         [
             node(
-                on_arrow(write_raw_data),
+                write_raw_data,
                 inputs=["params:microworld", "params:seed"],
                 outputs=["reddit_dumps", "empathetic_dialogues", "instructions", "benchmark_files", "world_truth"],
                 name="write_raw_data",
             ),
             node(
-                on_arrow(write_base_corpus),
+                write_base_corpus,
                 inputs=["params:microworld", "params:seed"],
                 outputs="base_corpus",
                 name="write_base_corpus",
             ),
             node(
-                on_arrow(train_sage_0),
+                train_sage_0,
                 inputs=["base_corpus", "params:microworld", "params:seed", "params:scratch", "params:threads"],
                 outputs="sage_0",
                 name="train_sage_0",
@@ -51,25 +48,19 @@ def create_pipeline() -> Pipeline:
     )
 
 
-def create_truth_pipeline(policies: Sequence[str]) -> Pipeline:
-    """Scoring of the rollouts of `policies` by the world's truth."""
-    rollouts = {policy: f"rollouts_{policy}" for policy in policies}
+def create_truth_pipeline() -> Pipeline:
+    """Return the scoring of rollouts by the world's truth."""
     return pipeline(
         [
+            node(score_by_truth, inputs=["world_truth", "rollouts"], outputs="truth_scores", name="score_by_truth"),
             node(
-                on_arrow(score_by_truth),
-                inputs={"world_truth": "world_truth", **rollouts},
-                outputs="truth_scores",
-                name="score_by_truth",
-            ),
-            node(
-                on_arrow(vote_by_truth),
+                vote_by_truth,
                 inputs=["truth_scores", "params:evaluation"],
                 outputs="truth_votes",
                 name="vote_by_truth",
             ),
             node(
-                on_arrow(count_wins),
+                count_wins,
                 inputs=["truth_votes", "params:evaluation", "params:seed"],
                 outputs="truth_win_rates",
                 name="count_truth_votes",

@@ -62,15 +62,14 @@ def training(training_figure: bytes, training_rejects: Mapping[str, DataFrame]) 
 
 def data(filter_report: DataFrame, filter_figure: bytes) -> str:
     """Return what each rule of the Reddit filters removed."""
-    rows = to_rows(filter_report)
-    chain = steps(rows)
+    chain = steps(filter_report)
     return render_section(
         "data",
         filter_figure=inline_image(filter_figure),
-        removing=[(step, _meaning(step)) for step in chain if step.removed],
-        idle=[step.rule.replace("_", " ") for step in chain if not step.removed],
+        removing=[(step, _meaning(step)) for step in chain if step.n_removed],
+        idle=[step.rule.replace("_", " ") for step in chain if not step.n_removed],
         dialogues=chain[-1].left if chain else 0,
-        months=months(rows),
+        months=months(filter_report),
     )
 
 

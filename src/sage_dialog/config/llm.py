@@ -1,0 +1,33 @@
+"""Parameters of language models behind a server: budgets, prices and the response cache."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sage_dialog.config.base import Amount, Config, NonNegative, Share
+
+Role = Literal["annotator", "selector", "judge", "policy"]
+
+
+class Caps(Config):
+    """Limits of a run, which is one command with all its roles and models; null sets none."""
+
+    calls: Amount | None = None
+    tokens: Amount | None = None
+    money: NonNegative | None = None
+
+
+class Price(Config):
+    """Prices per million tokens."""
+
+    prompt: NonNegative
+    completion: NonNegative
+    batch_share: Share = 0.5
+
+
+class Llm(Config):
+    response_cache: str
+    caps: Caps
+    role_caps: dict[Role, Caps]
+    prices: dict[str, Price]
+    max_failed_share: Share

@@ -1,0 +1,109 @@
+"""The whole parameter tree, and the rules that hold between stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+from pydantic import ValidationError, ValidationInfo, model_validator
+from pydantic_core import InitErrorDetails
+
+from sage_dialog.config.base import Amount, Config, Count, invalid, suggestion
+from sage_dialog.config.data_processing import DataProcessing
+from sage_dialog.config.evaluation import Evaluation
+from sage_dialog.config.llm import Llm
+from sage_dialog.config.microworld import Microworld
+from sage_dialog.config.sac_augmentation import SacAugmentation
+from sage_dialog.config.self_play import SelfPlay
+from sage_dialog.config.training import Launcher, Preference, Sft, Training
+
+Fault = tuple[tuple[str | int, ...], str]
+"""The path of a parameter, and what is wrong with it."""
+
+
+class Parameters(Config):
+    """The whole parameter tree.
+
+    Validation context: `policies`, the names that pairs and benchmarks may use, and `external_models`, further names
+    for pairs. Without it names are not checked.
+    """
+
+    seed: Amount
+    threads: Count | None
+    scratch: str
+    mix_versions: bool
+    launcher: Launcher
+    microworld: Microworld
+    data_processing: DataProcessing
+    sac_augmentation: SacAugmentation
+    sft: Sft
+    self_play: SelfPlay
+    preference: Preference
+    evaluation: Evaluation
+    llm: Llm
+
+    @model_validator(mode="after")
+    def _check_across_stages(self, info: ValidationInfo) -> Self:
+        faults = [*self._blend_faults(), *self._quantization_faults(), *self._batch_faults()]
+        if info.context is not None:
+            faults += self._name_faults(**info.context)
+        if faults:
+            errors = [InitErrorDetails(type=invalid(why), loc=path, input=None) for path, why in faults]
+            raise ValidationError.from_exception_data("Parameters", errors)
+        return self
+
+    def _trainings(self) -> dict[tuple[str, ...], Training]:
+        return {
+            ("sft", "training"): self.sft.training,
+            ("self_play", "training"): self.self_play.training,
+            ("preference",): self.preference,
+        }
+
+    def _blend_faults(self) -> Iterator[Fault]:
+        """In a blended mix, held-out conversations also follow conversations that are trained on."""
+        for stage, training in (("sft", self.sft.training), ("self_play", self.self_play.training)):
+            if training.held_out and self.sac_augmentation.blend:
+                yield (
+                    (stage, "training", "held_out"),
+                    f"a blended mix cannot hold out {training.held_out} of itself; set it to 0, or "
+                    "sac_augmentation.blend to null",
+                )
+
+    def _quantization_faults(self) -> Iterator[Fault]:
+        """Every policy continues the training of the first one, on the same weights."""
+        lora = self.sft.lora
+        for path, training in self._trainings().items():
+            if training.quantization and lora is None:
+                why = f"sft.lora is null: all weights are trained, which {training.quantization} rules out"
+                yield (*path, "quantization"), f"{why}; set this to null, or give sft.lora its parameters"
+            elif training.quantization and lora and lora.target_parameters:
+                why = f"{training.quantization} packs sft.lora.target_parameters in 4 bits"
+                yield (*path, "quantization"), f"{why}; set this to null, or leave those empty"
+
+    def _batch_faults(self) -> Iterator[Fault]:
+        for path, training in self._trainings().items():
+            try:
+                self.launcher.rows_at_once(training.batch_size)
+            except ValueError as error:
+                yield (*path, "batch_size"), str(error)
+
+    def _name_faults(self, policies: Sequence[str], external_models: Sequence[str] = ()) -> Iterator[Fault]:
+        pairs = self.evaluation.pairs
+        if taken := sorted(set(external_models) & set(policies)):
+            yield ("evaluation", "pairs"), f"{taken[0]} names a policy and an external model of the catalog; rename it"
+        for place, pair in enumerate(pairs):
+            yield from _unknown(("evaluation", "pairs", place), pair, (*policies, *external_models))
+            if pair in pairs[:place]:
+                yield ("evaluation", "pairs", place), f"{' against '.join(pair)} is listed twice"
+        benchmarked = self.evaluation.benchmarks.policies
+        for place, policy in enumerate(benchmarked):
+            path = ("evaluation", "benchmarks", "policies", place)
+            yield from _unknown(path, (policy,), policies)
+            if policy in benchmarked[:place]:
+                yield path, f"{policy} is listed twice"
+
+
+def _unknown(path: tuple[Any, ...], names: Sequence[str], known: Sequence[str]) -> Iterator[Fault]:
+    for name in names:
+        if name not in known:
+            yield path, f"no policy is called {name!r}{suggestion(name, known)} Known: {', '.join(known)}"

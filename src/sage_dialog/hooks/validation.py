@@ -1,0 +1,138 @@
+"""Validation of parameters and load versions before a run starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+from kedro.framework.hooks import hook_impl
+
+from sage_dialog.hooks.errors import RunRefused
+
+if TYPE_CHECKING:  # Kedro imports the hooks for every command, pydantic is needed only by runs
+    from kedro.framework.context import KedroContext
+    from kedro.pipeline import Pipeline
+    from pydantic import BaseModel
+    from pydantic_core import ErrorDetails
+
+    from sage_dialog.config import Parameters
+
+
+class ParameterValidation:
+    """Validates the whole parameter tree, `--params` included, whatever part of it the run uses."""
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        from omegaconf.errors import InterpolationResolutionError
+
+        loader = context.config_loader
+        try:
+            raw = loader["parameters"]
+        except InterpolationResolutionError as error:  # such as ${text:FILE} of a missing file
+            why = str(error).splitlines()[0].rpartition("interpolation: ")[2]
+            raise _refusal([f"{error.full_key}: {why}"]) from error
+        external_models = (loader["catalog"].get("external_models") or {}).get("models") or {}
+        validate_parameters(raw, context.env, loader.runtime_params, tuple(external_models))
+
+
+class LoadVersionValidation:
+    """Refuses a `--load-versions` pin on an output of the run: later nodes would read the pinned version."""
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
+        if pinned := sorted(set(run_params["load_versions"] or {}) & pipeline.all_outputs()):
+            raise RunRefused(
+                f"--load-versions pins {', '.join(pinned)}, which this run writes itself: its later nodes would read "
+                "the pinned version, not the new one. Leave the pin out, or run only what comes after "
+                f"(--from-inputs {','.join(pinned)})."
+            )
+
+
+def validate_parameters(
+    raw: Mapping[str, Any],
+    env: str | None = None,
+    given: Mapping[str, Any] | None = None,
+    external_models: Sequence[str] = (),
+) -> Parameters:
+    """Return the typed parameters.
+
+    Args:
+        raw: `conf/base`, overridden by `conf/<env>`, overridden by `given`.
+        env: the environment.
+        given: the parameters of the command line.
+        external_models: names that pairs may use beside those of policies.
+
+    Raises:
+        RunRefused: with every key that is unknown, missing or invalid, and the file it stands in.
+    """
+    from pydantic import ValidationError
+
+    from sage_dialog.config import Parameters
+    from sage_dialog.pipeline_registry import POLICIES
+
+    try:
+        return Parameters.model_validate(raw, context={"policies": POLICIES, "external_models": external_models})
+    except ValidationError as error:
+        faults = [_format_error(details, env, given or {}) for details in error.errors(include_url=False)]
+        raise _refusal(faults) from error
+
+
+def _refusal(faults: Sequence[str]) -> RunRefused:
+    return RunRefused("Invalid parameters; the run was not started:\n" + "\n".join(f"  {fault}" for fault in faults))
+
+
+def _format_error(details: ErrorDetails, env: str | None, given: Mapping[str, Any]) -> str:
+    from sage_dialog.config.base import suggestion
+
+    path = details["loc"]
+    if path[-1] == "[key]":  # of a mapping with a fixed set of keys
+        path = path[:-1]
+    if details["type"] == "extra_forbidden":
+        known = _fields_at(path[:-1])
+        what = f"unknown{suggestion(str(path[-1]), known)} Known here: {', '.join(sorted(known))}"
+    elif details["type"] == "missing":
+        what = "missing"
+    elif details["type"] == "invalid" and not isinstance(details["input"], str | int | float):
+        what = details["msg"]
+    else:
+        what = f"{details['msg']}, found {details['input']!r}"
+    return f"{'.'.join(map(str, path))}: {what}. {_origin(path, env, given)}"
+
+
+def _origin(path: tuple[int | str, ...], env: str | None, given: Mapping[str, Any]) -> str:
+    """Return where a parameter comes from: the command line, or its files."""
+    value: Any = given
+    for part in path:
+        if isinstance(value, Sequence) and not isinstance(value, str):  # lists are replaced as a whole
+            break
+        value = value.get(part) if isinstance(value, Mapping) else None
+    if value is not None:
+        return "Given by --params."
+    file = f"parameters_{path[0]}.yml" if path[0] != "launcher" and _fields_at(path[:1]) else "parameters.yml"
+    return f"See conf/base/{file}" + (f" and conf/{env}/{file}." if env not in (None, "base") else ".")
+
+
+def _fields_at(path: tuple[int | str, ...]) -> dict[str, Any]:
+    """Return the fields at a path of the parameter tree, which steps into list positions and mapping keys as well."""
+    from sage_dialog.config import Parameters
+
+    model: type[BaseModel] | None = Parameters
+    at_key = False
+    for part in path:
+        if isinstance(part, int) or at_key:
+            at_key = False
+            continue
+        field = model.model_fields.get(part) if model else None
+        model = next(models_in(field.annotation), None) if field else None
+        at_key = field is not None and get_origin(field.annotation) is dict
+    return dict(model.model_fields) if model and not at_key else {}
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models that an annotation names."""
+    from pydantic import BaseModel
+
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from models_in(inner)

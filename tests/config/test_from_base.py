@@ -1,0 +1,25 @@
+"""`Config.from_base` gives what a Kedro run without an environment gets."""
+
+import pytest
+from kedro.config import OmegaConfigLoader
+
+from sage_dialog import config, settings
+from sage_dialog.config import FineTuning, Parameters, RedditRules, SamplingConfig
+
+
+@pytest.fixture
+def parameters(configured, monkeypatch) -> Parameters:
+    loader = OmegaConfigLoader(str(configured / "conf"), env="base", **settings.CONFIG_LOADER_ARGS)
+    return Parameters.model_validate(loader["parameters"])
+
+
+def test_every_stage_has_the_values_of_conf_base(parameters: Parameters) -> None:
+    stages = [value for _, value in parameters if isinstance(value, config.Config)]
+    assert len(stages) == 9
+    assert [type(stage).from_base() for stage in stages] == stages
+
+
+def test_nested_configs_have_the_values_of_conf_base(parameters: Parameters) -> None:
+    assert RedditRules.from_base() == parameters.data_processing.rule_sets["paper"]
+    assert FineTuning.from_base() == parameters.sft.training
+    assert SamplingConfig.from_base(top_k=3) == parameters.evaluation.agent.model_copy(update={"top_k": 3})
