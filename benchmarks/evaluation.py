@@ -1,16 +1,16 @@
-"""How long the evaluation's tables take, from votes and rollouts, and how that grows.
+"""Time and memory of the evaluation from votes and rollouts, and their growth with the number of votes.
 
     python benchmarks/evaluation.py    # about a minute on two cores
     python benchmarks/evaluation.py --quick
 
-Made-up rollouts and votes, by seed: five policies on 2,500 situations, eight exchanges each, replies of 10 to 40 words
-with labels from a long tail; every pair of policies by two judges in both orders, which is 100,000 votes. Through the
-nodes of the evaluation pipeline they become every table and figure that is made of them, and the report. Once with a
-tenth of the situations and once with all of them, each in a process of its own. Making the data and importing libraries
-is not timed, but counts in the process's peak memory.
+Generated rollouts and votes, by seed: five policies on 2,500 situations, eight exchanges each, replies of 10 to 40
+words with labels from a long tail; every pair of policies by two judges in both orders, which is 100,000 votes. The
+nodes of the evaluation pipeline turn them into all tables and figures, and the report; once with a tenth of the
+situations and once with all, each in a process of its own. Generating the data and importing libraries is not timed,
+but counts towards the peak memory.
 
-Goals: under 60 s and 1 GB at 100,000 votes. The last line is one JSON object; growth_10x is how many times longer ten
-times the votes take.
+Goals: under 60 s and 1 GB at 100,000 votes. The last line is one JSON object; growth_10x is the ratio of the times of
+ten times the votes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ JUDGES = ("judge one", "judge two")
 PAIRS = tuple(combinations(POLICIES, 2))
 EXCHANGES, CANDIDATES, LABELS, WORDS = 8, 16, 200, 5000
 VOTES_A_SITUATION = 2 * len(JUDGES) * len(PAIRS)
-SKIPPED = ("describe_policies", "judge_pairs", "gather_votes", "draw_training", "score_benchmarks")
+SKIPPED = ("collect_rollouts", "describe_policies", "judge_pairs", "gather_votes", "draw_training", "score_benchmarks")
 
 
 def main() -> None:
@@ -41,15 +41,15 @@ def main() -> None:
     options = parser.parse_args()
     sys.path.insert(0, str(PROJECT / "src"))
     if options.votes:
-        print(json.dumps(measured(options.votes)))
+        print(json.dumps(measure(options.votes)))
         return
     sizes = (1_000, 10_000) if options.quick else (10_000, 100_000)
-    few, many = (child(votes) for votes in sizes)
+    few, many = (run_child(votes) for votes in sizes)
     for votes, run in zip(sizes, (few, many), strict=True):
         slowest = sorted(run["nodes"].items(), key=lambda node: -node[1])[:4]
-        named = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in slowest)
-        used = f"{run['seconds']:.1f} s ({run['cpu_seconds']:.1f} s of CPU), {run['peak_rss_mb']:.0f} MB at most"
-        print(f"{votes:>7,} votes: {used}; {named}")
+        nodes = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in slowest)
+        total = f"{run['seconds']:.1f} s ({run['cpu_seconds']:.1f} s of CPU), peak memory {run['peak_rss_mb']:.0f} MB"
+        print(f"{votes:>7,} votes: {total}; {nodes}")
     print(
         json.dumps(
             {
@@ -65,38 +65,38 @@ def main() -> None:
     )
 
 
-def child(votes: int) -> dict[str, Any]:
+def run_child(votes: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--votes", str(votes)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
-def measured(votes: int) -> dict[str, Any]:
-    """Seconds of each node on so many votes, all together, and the peak memory of the process."""
-    # What the nodes import is the same for any number of votes: it would hide how they grow.
+def measure(votes: int) -> dict[str, Any]:
+    """Return the seconds of each node and of all together, and the peak memory of the process."""
+    # Imports take the same time for any number of votes and would hide the growth.
     import matplotlib.figure  # noqa: F401
     import scipy.stats  # noqa: F401
     import statsmodels.genmod.generalized_linear_model  # noqa: F401
 
     from sage_dialog.pipelines.evaluation import create_pipeline
 
-    data = pseudo_counts(votes // VOTES_A_SITUATION)
-    taken: dict[str, float] = {}
+    data = generate_data(votes // VOTES_A_SITUATION)
+    seconds: dict[str, float] = {}
     cpu = time.process_time()
     for node in create_pipeline(POLICIES, iterations=1).nodes:
         if node.name not in SKIPPED and not node.name.startswith("rollout_"):
             start = time.perf_counter()
             data |= node.run({name: data[name] for name in node.inputs})
-            taken[node.name] = time.perf_counter() - start
+            seconds[node.name] = time.perf_counter() - start
     return {
-        "seconds": sum(taken.values()),
+        "seconds": sum(seconds.values()),
         "cpu_seconds": time.process_time() - cpu,
-        "nodes": taken,
+        "nodes": seconds,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
-def pseudo_counts(situations: int) -> dict[str, Any]:
-    """The inputs of the nodes, by name; a row of a table at a time, so that Python's copies stay small."""
+def generate_data(situations: int) -> dict[str, Any]:
+    """Return the inputs of the nodes by name; built in small tables, so that Python's copies stay small."""
     import pyarrow as pa
 
     from sage_dialog import schemas
@@ -115,30 +115,28 @@ def pseudo_counts(situations: int) -> dict[str, Any]:
          "base": "sage_0", "base_revision": "0", "parent": None, "parent_revision": None}
         for rank, policy in enumerate(POLICIES)
     ]  # fmt: skip
-    candidates = pa.concat_tables(searched(id_, emotions[id_]) for id_ in ids)
-    rollouts = {
-        f"rollouts_{policy}": from_arrow(pa.concat_tables(dialogue(policy, rank, id_, emotions[id_]) for id_ in ids))
-        for rank, policy in enumerate(POLICIES)
-    }
+    ranks = enumerate(POLICIES)
+    dialogues = (dialogue(policy, rank, id_, emotions[id_]) for rank, policy in ranks for id_ in ids)
+    rollouts = from_arrow(pa.concat_tables(dialogues))
     return {
         "params:evaluation": Evaluation.from_base(agent=sampling, user=sampling, pairs=PAIRS, exchanges=EXCHANGES),
         "params:seed": 0,
-        "situations": pa.Table.from_pylist(held_out, schema=schemas.SITUATIONS),
-        "policy_cards": pa.Table.from_pylist(cards, schema=schemas.POLICIES),
-        "candidates_1": candidates,
-        "judge_votes": votes_on(ids),
-        "external_rollouts": from_rows([], schemas.ROLLOUTS),
-        **beside_the_votes(),
-        "trajectories_1": rollouts["rollouts_sage_1"],  # as if the search had played them
-        **rollouts,
+        "situations": from_rows(held_out, schemas.SITUATIONS),
+        "policy_cards": from_rows(cards, schemas.POLICIES),
+        "candidates_1": from_arrow(pa.concat_tables(search(id_, emotions[id_]) for id_ in ids)),
+        "judge_votes": from_arrow(generate_votes(ids)),
+        "rollouts": rollouts,
+        "trajectories_1": rollouts[rollouts["policy"] == "sage_1"].drop(columns="policy"),  # in place of a search
+        **other_inputs(),
     }
 
 
-def beside_the_votes() -> dict[str, Any]:
-    """What the report shows besides, as a run has it that trained and read nothing."""
+def other_inputs() -> dict[str, Any]:
+    """Return the other inputs of the report, as of a run that trained and read nothing."""
     from types import SimpleNamespace
 
     from sage_dialog import schemas
+    from sage_dialog.core.tables import from_rows
 
     roles = {role: SimpleNamespace(name=f"offline {role}") for role in ("annotator", "selector")}
     return {
@@ -146,14 +144,14 @@ def beside_the_votes() -> dict[str, Any]:
         "judges": [SimpleNamespace(name=judge) for judge in JUDGES],
         "training_figure": b"",
         "filter_figure": b"",
-        "filter_report": schemas.FILTER_REPORT.empty_table(),
-        "benchmark_scores": schemas.BENCHMARK_SCORES.empty_table(),
-        **{f"training_rejects_{policy}": schemas.TRAINING_REJECTS.empty_table() for policy in POLICIES[1:]},
+        "filter_report": from_rows([], schemas.FILTER_REPORT),
+        "benchmark_scores": from_rows([], schemas.BENCHMARK_SCORES),
+        **{f"training_rejects_{policy}": from_rows([], schemas.TRAINING_REJECTS) for policy in POLICIES[1:]},
     }
 
 
 def dialogue(policy: str, rank: int, situation: str, emotion: str) -> Any:
-    """One dialogue, as rows of `schemas.TRAJECTORIES`; later policies read emotions better and repeat openings more."""
+    """Return rows of `schemas.ROLLOUTS`; later policies read emotions better and repeat openings more."""
     import pyarrow as pa
 
     from sage_dialog import schemas
@@ -165,25 +163,28 @@ def dialogue(policy: str, rank: int, situation: str, emotion: str) -> Any:
     words = draw.integers(0, WORDS, int(lengths.sum()))
     labels = draw.zipf(1.4, (EXCHANGES, 3)) % LABELS
     right, opens = draw.random(EXCHANGES) < 0.3 + 0.1 * rank, draw.random(EXCHANGES) < 0.1 * rank
-    rows, start = [row(situation, 0, "user", f"This is what happened in {situation}.")], 0
+    rows, start = [row(policy, situation, 0, "user", f"This is what happened in {situation}.")], 0
     for place, length in enumerate(lengths):
-        said = " ".join(f"word{number}" for number in words[start : start + length])
+        spoken = " ".join(f"word{number}" for number in words[start : start + length])
         start += length
-        text = ("Oh dear, that is " if opens[place] else "") + said + "?"
+        text = ("Oh dear, that is " if opens[place] else "") + spoken + "?"
         read = emotion if right[place] else f"feeling {labels[place, 0]}"
         action = Intent(f"motivation {labels[place, 1]}", f"mood {labels[place, 2]}", ("topic",))
         content = render(Chain(Intent("sharing", read, ("topic",)), action, text)) if rank else text
-        rows += [row(situation, 2 * place + 1, "assistant", text, content), row(situation, 2 * place + 2, "user", said)]
-    return pa.Table.from_pylist(rows[:-1], schema=schemas.TRAJECTORIES)
+        rows += [
+            row(policy, situation, 2 * place + 1, "assistant", text, content),
+            row(policy, situation, 2 * place + 2, "user", spoken),
+        ]
+    return pa.Table.from_pylist(rows[:-1], schema=schemas.ROLLOUTS)
 
 
-def row(situation: str, turn: int, role: str, text: str, content: str | None = None) -> dict[str, Any]:
-    said = {"situation_id": situation, "turn": turn, "role": role, "text": text, "content": content or text}
-    return {**said, "outcome": "turn limit"}
+def row(policy: str, situation: str, turn: int, role: str, text: str, content: str | None = None) -> dict[str, Any]:
+    place = {"policy": policy, "situation_id": situation, "turn": turn, "outcome": "turn limit"}
+    return {**place, "role": role, "text": text, "content": content or text}
 
 
-def searched(situation: str, emotion: str) -> Any:
-    """The candidates of one situation's first two turns, as rows of `schemas.CANDIDATES`."""
+def search(situation: str, emotion: str) -> Any:
+    """Return the candidates of one situation's first two turns, as rows of `schemas.CANDIDATES`."""
     import pyarrow as pa
 
     from sage_dialog import schemas
@@ -207,8 +208,8 @@ def searched(situation: str, emotion: str) -> Any:
     return pa.Table.from_pylist(rows, schema=schemas.CANDIDATES)
 
 
-def votes_on(situations: list[str]) -> Any:
-    """Rows of `schemas.JUDGE_VOTES`: later policies win more often; answers change with the order now and then."""
+def generate_votes(situations: list[str]) -> Any:
+    """Return rows of `schemas.JUDGE_VOTES`: later policies win more often; some votes change with the order."""
     import pyarrow as pa
 
     from sage_dialog import schemas

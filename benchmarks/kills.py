@@ -1,13 +1,13 @@
-"""Killed at random moments and started again, does a whole run end, and with the same bytes?
+"""Compare a run that is killed at random times and restarted with an uninterrupted run, byte by byte.
 
-    python benchmarks/kills.py              # the demo at the size of a test, killed 20 times: half an hour on a core
+    python benchmarks/kills.py              # the demo at test size, killed 20 times: half an hour on a core
     python benchmarks/kills.py --kills 100 --seed 1
     python benchmarks/kills.py --quick      # the stages before training, killed 3 times
 
-One run is left alone. On other data the same command is started, and it and its workers killed (SIGKILL) after a random
-part of the time that the first took, again and again; after every fourth kill it is let to the end. Compared are all
-tables and policies, in their latest versions, byte by byte. The last line is one JSON object; the exit code is 1 where
-something differs, or a run that nobody killed did not end.
+One run is uninterrupted. In another data folder the same command and its workers are killed (SIGKILL) after a random
+part of the duration of the first run, repeatedly; after every fourth kill the run completes. The latest versions of all
+tables and policies are compared. The last line is a JSON object; the exit code is 1 if something differs, or an
+uninterrupted run fails.
 """
 
 from __future__ import annotations
@@ -25,39 +25,39 @@ import time
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
-BETWEEN = 4  # kills, after which a run is let to the end
+KILLS_BEFORE_COMPLETION = 4
 QUICK = ["--to-outputs", "sft_conversations,situations", "--params", "microworld.threads=120,data_processing.workers=1"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="of the random times")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--keep", type=Path, help="folder for the data of both")
+    parser.add_argument("--keep", type=Path, help="keep the data of both runs in this folder")
     given = parser.parse_args()
     kills, options = (3, QUICK) if given.quick else (given.kills, [])
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.keep or Path(temporary)
-        whole, killed = folder / "whole", folder / "killed"
+        uninterrupted, killed = folder / "uninterrupted", folder / "killed"
         began = time.monotonic()
-        run(whole, options)
+        run(uninterrupted, options)
         took = time.monotonic() - began
-        expected = made(whole)
-        print(f"left alone: {took:.0f} s, {len(expected)} files of tables and policies")
+        expected = digests(uninterrupted)
+        print(f"uninterrupted: {took:.0f} s, {len(expected)} files of tables and policies")
         draw, done, ended, differing = random.Random(given.seed), 0, 0, set[str]()
         while done < kills:
             after = draw.uniform(0, took)
             if run(killed, options, after):
                 done += 1
                 print(f"kill {done} of {kills}, after {after:.1f} s", flush=True)
-                if done % BETWEEN and done < kills:
+                if done % KILLS_BEFORE_COMPLETION and done < kills:
                     continue
                 run(killed, options)
             ended += 1
-            found = made(killed)
+            found = digests(killed)
             differing |= {name for name in {*expected, *found} if expected.get(name) != found.get(name)}
-            print(f"to the end: {len(differing)} files differ", flush=True)
+            print(f"completed: {len(differing)} files differ", flush=True)
     for name in sorted(differing):
         print(f"differs: {name}")
     figures = {"kills": done, "runs_to_the_end": ended, "files": len(expected), "differing": sorted(differing)}
@@ -66,19 +66,19 @@ def main() -> None:
 
 
 def run(data: Path, options: list[str], kill_after: float | None = None) -> bool:
-    """Run the demo on `data`, or kill it after so many seconds; whether it was killed.
+    """Run the demo on `data` and return whether it was killed after `kill_after` seconds.
 
     Raises:
-        SystemExit: if it ends with an error.
+        SystemExit: if it fails.
     """
     command = [sys.executable, "-m", "kedro", "run", "--env", "test", "--pipelines", "demo", *options]
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             command,
             cwd=PROJECT,
             env=os.environ | {"SAGE_DATA": str(data)},
-            stdout=said,
-            stderr=said,
+            stdout=log,
+            stderr=log,
             start_new_session=True,
         )
         try:
@@ -88,13 +88,13 @@ def run(data: Path, options: list[str], kill_after: float | None = None) -> bool
             process.wait()
             return True
         if process.returncode:
-            said.seek(0)
-            sys.exit(f"a run that nobody killed ended with {process.returncode}:\n{said.read()[-3000:]}")
+            log.seek(0)
+            sys.exit(f"an uninterrupted run failed with {process.returncode}:\n{log.read()[-3000:]}")
     return False
 
 
-def made(data: Path) -> dict[str, str]:
-    """sha256 of each file of the latest versions of tables and policies."""
+def digests(data: Path) -> dict[str, str]:
+    """Return the sha256 of each file of the latest versions of tables and policies."""
     found = {}
     for entry in sorted([*data.glob("0*/*.parquet"), *data.glob("06_models/*")]):
         latest = max(path for path in entry.iterdir() if not path.name.startswith("."))

@@ -1,11 +1,11 @@
-"""How long `kedro sage runs` and `kedro sage status` take in a project of 10,000 recorded runs, against an empty one.
+"""Time `kedro sage runs` and `kedro sage status` in a project of 10,000 recorded runs and in an empty one.
 
     python benchmarks/lineage.py [--quick] [--runs N] [--repeats N]
 
-Both sides run in turn, each command in a new process with a warm file cache; the ratio of a command is that of the
-medians, and `runs_ratio` the larger of the two. The goal is at most 2. The records are as large as real ones (hundreds
-of definitions each), and the last 300 runs have their tables on the disk. Beside it: what the record costs each node of
-a run, without the reading of what it writes. The last line is one JSON object.
+The projects take turns, each command in a new process with a warm file cache. The ratio of a command is that of the
+medians, and `runs_ratio` the larger of the two; the goal is at most 2. The records are as large as real ones (hundreds
+of definitions each), and the last 300 runs have their tables on the disk. `record_ms` is the time to save a record,
+which every node of a run takes. The last line is a JSON object.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sage_dialog.lineage.content import content_of  # noqa: E402
 from sage_dialog.lineage.records import InputRecord, NodeRecord, OutputRecord, Process, RunFolder, RunRecord, Selection  # noqa: E402
 
 GOAL = 2.0
-ON_DISK = 300  # runs whose tables are still there
+ON_DISK = 300  # runs with tables
 DEFINITIONS = 400
 COMMANDS = ("runs", "status")
 TABLES = {
@@ -53,12 +53,12 @@ def main() -> None:
         sides = {"recorded": Path(folder) / "recorded", "empty": Path(folder) / "empty"}
         sides["empty"].mkdir()
         last = record_runs(sides["recorded"], options.runs)
-        cost_ms = 1000 * rewriting(sides["recorded"], last)
+        cost_ms = 1000 * time_saving(sides["recorded"], last)
         seconds = {command: {side: list[float]() for side in sides} for command in COMMANDS}
         for repeat in range(repeats):
             for command in COMMANDS:
                 for side, data in sides.items():
-                    seconds[command][side].append(answer(command, data))
+                    seconds[command][side].append(time_command(command, data))
             print(f"{repeat + 1} of {repeats}", end="\r", file=sys.stderr, flush=True)
     ratios = {}
     for command, times in seconds.items():
@@ -68,14 +68,14 @@ def main() -> None:
             f"kedro sage {command:<7} {options.runs:,} runs {medians['recorded']:.2f} s, "
             f"empty {medians['empty']:.2f} s, ratio {ratios[command]:.2f}"
         )
-    print(f"a record rewritten: {cost_ms:.1f} ms; goal for the ratios: at most {GOAL}")
+    print(f"a record saved: {cost_ms:.1f} ms; goal for the ratios: at most {GOAL}")
     result = {"runs_ratio": round(max(ratios.values()), 3), "goal": GOAL, "runs": options.runs, "repeats": repeats}
     result |= {f"of_{command}": round(ratio, 3) for command, ratio in ratios.items()}
     print(json.dumps(result | {"record_ms": round(cost_ms, 2)}))
 
 
 def record_runs(data: Path, number: int) -> RunRecord:
-    """Records as of one run an hour, the tables of the last ones with them; the last record."""
+    """Write a record an hour, with the tables of the last runs, and return the last record."""
     runs = RunFolder(data / "runs")
     runs.path.mkdir(parents=True)
     began = datetime(2026, 1, 1, tzinfo=UTC)
@@ -86,7 +86,7 @@ def record_runs(data: Path, number: int) -> RunRecord:
     form = record(names[1], names[0], kept.sha256, kept.bytes, kept.modified_ns).model_dump_json(indent=1)
     runs.file(names[1]).write_text(form)
     for place, run in enumerate(names[1:]):
-        if number - place > ON_DISK:  # told apart by their names alone, which spares half a gigabyte
+        if number - place > ON_DISK:  # links to one file, which saves half a gigabyte
             if place:
                 os.link(runs.file(names[1]), runs.file(run))
         else:
@@ -99,7 +99,7 @@ def record_runs(data: Path, number: int) -> RunRecord:
 
 
 def record(run: str, previous: str, sha256: str, size: int, modified_ns: int) -> RunRecord:
-    """A run of four nodes, each with a table, that reads what the one before it wrote."""
+    """Return the record of a run of four nodes with a table each, which reads a table of the previous run."""
     names = list(TABLES)
     reads = {names[0]: InputRecord(version=previous, sha256=sha256)}
     code = {f"sage_dialog.module_{n}:definition_{n}": f"{n:064x}" for n in range(DEFINITIONS)}
@@ -131,8 +131,8 @@ def record(run: str, previous: str, sha256: str, size: int, modified_ns: int) ->
     )
 
 
-def rewriting(data: Path, last: RunRecord, times: int = 50) -> float:
-    """Seconds that one rewriting of a record takes, the median."""
+def time_saving(data: Path, last: RunRecord, times: int = 50) -> float:
+    """Return the median seconds to save a record."""
     runs = RunFolder(data / "runs")
     seconds = []
     for _ in range(times):
@@ -142,8 +142,8 @@ def rewriting(data: Path, last: RunRecord, times: int = 50) -> float:
     return statistics.median(seconds)
 
 
-def answer(command: str, data: Path) -> float:
-    """Seconds of wall time of `kedro sage COMMAND` in a new process."""
+def time_command(command: str, data: Path) -> float:
+    """Return the seconds of `kedro sage COMMAND` in a new process."""
     environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src"), "SAGE_DATA": str(data)}
     start = time.perf_counter()
     done = subprocess.run(

@@ -1,16 +1,16 @@
-"""How busy the client of `sage_dialog.llm` keeps a server, and what it costs itself.
+"""Throughput, CPU time and memory of the client of `sage_dialog.llm`.
 
     python benchmarks/llm_client.py    # about 2 minutes on two cores
     python benchmarks/llm_client.py --quick
 
-Calls   2,000 calls at a concurrency of 64, to a server in another process that answers each after 200 ms. The bound
-        is 64/0.2 s = 320 calls a second. In turn, each in a new process: ours, with response cache, claims, budget and
-        retries; and the openai SDK as one would use it in a script, with a semaphore and gather and nothing kept.
-        CPU is the user and system time of the client's process from the first call on, the response_cache's thread included.
-Memory  Replies of 400 bytes through client and response cache from a server that answers at once within the process:
+Calls   2,000 calls at a concurrency of 64, to a server in another process that answers each after 200 ms. The bound is
+        64/0.2 s = 320 calls a second. Compared, each in a new process: `LiveClient`, with cache, claims, budget
+        and retries; and the openai SDK as in a script, with a semaphore and gather, without a cache. CPU time is the
+        user and system time of the client's process from the first call on, with the response cache's thread.
+Memory  Responses of 400 bytes through client and response cache from a server that answers at once in the same process:
         resident memory after 100,000 entries against that after 10,000.
 
-Goals: bound_share at least 0.9; flat memory. The last line is one JSON object.
+Goals: bound_share at least 0.9; constant memory. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ANSWER = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="every side once; memory at 2,000 and 12,000 entries")
+    parser.add_argument("--quick", action="store_true", help="one run each; memory at 2,000 and 12,000 entries")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--calls", type=int, default=2000)
     parser.add_argument("--side", choices=("server", *SIDES, "memory"), help=argparse.SUPPRESS)  # of a child process
@@ -74,22 +74,22 @@ def compare(calls: int, repeats: int, quick: bool) -> None:
         found[side] = {"bound_share": round(share, 3), "cpu_ms_per_call": round(cpu_ms, 3)}
         print(f"{side:<5} {share:6.1%} of {bound:.0f} calls/s, {cpu_ms:.2f} ms of CPU a call, {repeats} runs")
     ratio = found["ours"]["cpu_ms_per_call"] / found["sdk"]["cpu_ms_per_call"]
-    print(f"CPU of ours to the SDK's own loop: {ratio:.2f}")
+    print(f"CPU time relative to the SDK: {ratio:.2f}")
     few, many = (2_000, 12_000) if quick else (10_000, 100_000)
     if quick:
-        print(f"The quick form: every side once, and memory at {few:,} and {many:,} entries.")
+        print(f"Quick: one run each, and memory at {few:,} and {many:,} entries.")
     grown = child("--side", "memory", "--entries", few, many)
     growth = grown["rss_mb"][1] / grown["rss_mb"][0] - 1
     print(
         f"memory {grown['rss_mb'][0]:.1f} MB after {few:,} entries, {grown['rss_mb'][1]:.1f} MB after {many:,} "
-        f"({growth:+.1%}); {grown['seconds'] / many * 1000:.2f} ms an entry; response cache of {grown['file_mb']:.0f} MB"
+        f"({growth:+.1%}); {grown['seconds'] / many * 1000:.2f} ms an entry; cache file of {grown['file_mb']:.0f} MB"
     )
-    said = {**found["ours"], "rss_growth": round(growth, 4), "cpu_ratio_to_sdk": round(ratio, 3)}
-    print(json.dumps({**said, "sdk": found["sdk"], "entries": [few, many], "repeats": repeats, "quick": quick}))
+    result = {**found["ours"], "rss_growth": round(growth, 4), "cpu_ratio_to_sdk": round(ratio, 3)}
+    print(json.dumps({**result, "sdk": found["sdk"], "entries": [few, many], "repeats": repeats, "quick": quick}))
 
 
 class Answering(asyncio.Protocol):
-    """Answers every call alike, after a while; no framework, so that its own work does not count as latency."""
+    """Sends the same answer to every call after the latency, without a framework, whose work would add to it."""
 
     body = json.dumps(ANSWER).encode()
     answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
@@ -107,7 +107,7 @@ class Answering(asyncio.Protocol):
 
 
 def serve() -> None:
-    """Says its address, and answers."""
+    """Print the address and answer calls."""
 
     async def run() -> None:
         server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0, backlog=1024)
@@ -118,7 +118,7 @@ def serve() -> None:
 
 
 def measured(side: str, url: str, calls: int) -> dict[str, float]:
-    """Seconds of wall time and of CPU, once everything is imported and the first call is made."""
+    """Return seconds of wall time and of CPU time after the imports and a first call."""
     with tempfile.TemporaryDirectory() as folder:
         steps = SIDES[side](url, calls, Path(folder))
         next(steps)
@@ -139,11 +139,11 @@ def messages(item: int) -> tuple[dict[str, str], ...]:
 def ours(url: str, calls: int, folder: Path) -> Iterator[list[str]]:
     client = _client(url, folder)
 
-    async def ask(item: int) -> str:
+    async def request(item: int) -> str:
         return (await client.request(client.chat_request("judge", messages(item)))).text
 
-    yield list(client.map(ask, [-1]))
-    yield list(client.map(ask, range(calls)))
+    yield list(client.map(request, [-1]))
+    yield list(client.map(request, range(calls)))
 
 
 def sdk(url: str, calls: int, folder: Path) -> Iterator[list[str]]:
@@ -153,20 +153,20 @@ def sdk(url: str, calls: int, folder: Path) -> Iterator[list[str]]:
     client = AsyncOpenAI(api_key="none", base_url=url)
     at_once = asyncio.Semaphore(CONCURRENCY)
 
-    async def ask(item: int) -> str:
+    async def request(item: int) -> str:
         async with at_once:
             reply = await client.chat.completions.create(model=MODEL, messages=messages(item), max_tokens=100)
         return reply.choices[0].message.content
 
-    async def ask_all(items: range) -> list[str]:
-        return await asyncio.gather(*map(ask, items))
+    async def request_all(items: range) -> list[str]:
+        return await asyncio.gather(*map(request, items))
 
-    yield loop.run_until_complete(ask_all(range(-1, 0)))
-    yield loop.run_until_complete(ask_all(range(calls)))
+    yield loop.run_until_complete(request_all(range(-1, 0)))
+    yield loop.run_until_complete(request_all(range(calls)))
 
 
 def memory(entries: Sequence[int]) -> dict[str, Any]:
-    """Resident memory after so many entries, all of them from one run."""
+    """Return the resident memory after each number of entries of one run."""
     import psutil
 
     process, rss = psutil.Process(), []
@@ -179,11 +179,11 @@ def memory(entries: Sequence[int]) -> dict[str, Any]:
 
         server.send = answer  # type: ignore[method-assign]
 
-        async def ask(item: int) -> int:
+        async def request(item: int) -> int:
             return len((await client.request(client.chat_request("judge", messages(item)))).text)
 
         started = time.perf_counter()
-        for number, _ in enumerate(client.map(ask, range(max(entries))), 1):
+        for number, _ in enumerate(client.map(request, range(max(entries))), 1):
             if number in entries:
                 rss.append(process.memory_info().rss / 1e6)
         seconds = time.perf_counter() - started
@@ -205,7 +205,7 @@ def _client(url: str, folder: Path) -> Any:
 
 
 def child(*arguments: object) -> dict[str, Any]:
-    """What a new process of this script says last."""
+    """Return the last line of a new process of this script."""
     done = subprocess.run([*COMMAND, *map(str, arguments)], check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 

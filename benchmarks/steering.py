@@ -5,7 +5,7 @@
     python benchmarks/steering.py --quick              # within 50 seconds; without a demo, on a model trained here
 
 Situations are test situations, replies are sampled as in evaluation; intervals are 95 %, over situations. Printed
-are the rates of every field while `a_motivation` is boosted, how often given values are taken, how often the
+are the rates of every field while `a_motivation` is boosted, how often blocks have the given values, how often the
 offline annotator finds in the reply what its action was set to, and the CPU time of steered against unsteered
 sampling of the same replies, in turn. The last line is one JSON object.
 """
@@ -103,8 +103,8 @@ def main() -> None:
         "situations": len(texts),
         "samples": samples,
         "rates": _rates(lambda steering: replies(steering, samples)),
-        "taken": _taken(replies),
-        "steering_eval": _obedience(engine, name, prompts, texts),
+        "block_compliance": _block_compliance(replies),
+        "steering_eval": _reply_compliance(engine, name, prompts, texts),
         "cost": _cost(engine, name, prompts, repeats),
     }
     print(json.dumps(figures))
@@ -132,10 +132,10 @@ def _rates(replies: Callable[[Steering | None], Replies]) -> dict[str, Any]:
     return {**rates, "parse": parsed}
 
 
-def _taken(replies: Callable[[Steering | None], Replies]) -> dict[str, dict[str, list[float]]]:
+def _block_compliance(replies: Callable[[Steering | None], Replies]) -> dict[str, dict[str, list[float]]]:
     """The replies that parse, of all, and those that hold the given values, of the ones that parse."""
     taken = {}
-    print(f"\n{'given values':<48}{'blocks parse':>22}{'of these taken':>22}")
+    print(f"\n{'given values':<48}{'blocks parse':>22}{'of these comply':>22}")
     for what, given in {"none": {}, **GIVEN}.items():
         steered = replies(Steering(fixed=given))
         parsed = _share(steered, lambda chain: True, of_all=True)
@@ -145,7 +145,9 @@ def _taken(replies: Callable[[Steering | None], Replies]) -> dict[str, dict[str,
     return taken
 
 
-def _obedience(engine: Any, name: str, prompts: Sequence[Prompt], texts: Sequence[str]) -> dict[str, list[float]]:
+def _reply_compliance(
+    engine: Any, name: str, prompts: Sequence[Prompt], texts: Sequence[str]
+) -> dict[str, list[float]]:
     """How often the offline annotator reads in the words what the action was set to; unsteered beside."""
     annotator = OfflineAnnotator()
     openings = [
@@ -157,8 +159,8 @@ def _obedience(engine: Any, name: str, prompts: Sequence[Prompt], texts: Sequenc
     scores = {}
     for score in steering_eval(rows, 0.95):
         if not score.labels:
-            scores[f"{score.field} given"] = _rounded(score.carried)
-            scores[f"{score.field} unsteered"] = _rounded(score.carried_unsteered)
+            scores[f"{score.field} given"] = _rounded(score.reply)
+            scores[f"{score.field} unsteered"] = _rounded(score.reply_unsteered)
     print("\nreplies in which the offline annotator reads a given value, mean over all values")
     for what, share in scores.items():
         print(f"  {what:<46}{_interval(share):>22}")

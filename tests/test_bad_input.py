@@ -11,7 +11,7 @@ import pytest
 from kedro.framework.session import KedroSession
 from omegaconf import OmegaConf
 
-from sage_dialog.hooks import RunRefused
+from sage_dialog.hooks.errors import RunRefused
 from sage_dialog.hooks.validation import validate_parameters
 
 OpenSession = Callable[..., KedroSession]
@@ -172,7 +172,7 @@ def test_the_command_line_shows_the_message_without_a_traceback(configured: Path
     command = [sys.executable, "-m", "kedro", "run", "--pipelines", "data_processing"]
     done = subprocess.run(command, cwd=configured, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: This run reads what is not there, nothing was run:")
+    assert done.stderr.startswith("Error: Missing inputs; the run was not started:")
     assert f"{tmp_path}/01_raw/reddit" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 

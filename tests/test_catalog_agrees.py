@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from sage_dialog import schemas, settings
 from sage_dialog.commands.steer import GRID
 from sage_dialog.config import Blend, BlockField, Parameters
+from sage_dialog.datasets.protocol import TrackedDataset
 from sage_dialog.hooks.validation import models_in, validate_parameters
 from sage_dialog.pipeline_registry import POLICIES, register_pipelines
 
@@ -66,14 +67,18 @@ def test_every_catalog_entry_is_used(
     assert sorted(set(entries) - used) == []
 
 
-def test_every_table_is_held_to_its_schema(entries: dict[str, dict[str, Any]]) -> None:
-    held = {
-        name: entry.get("validator", {}).get("options", {}).get("schema")
-        for name, entry in entries.items()
-        if entry["type"] == PARQUET
-    }
-    assert [name for name, schema in held.items() if schema is None] == []
-    assert set(held.values()) == {name for name, value in vars(schemas).items() if isinstance(value, pa.Schema)}
+def test_every_table_has_a_schema_and_every_schema_a_table(entries: dict[str, dict[str, Any]]) -> None:
+    validators = {name: entry.get("validator") for name, entry in entries.items() if entry["type"] == PARQUET}
+    assert [name for name, validator in validators.items() if validator is None] == []
+    known = {name for name, value in vars(schemas).items() if isinstance(value, pa.Schema)}
+    assert set(validators.values()) == {f"sage_dialog.datasets.schema.{name}" for name in known}
+
+
+def test_every_entry_describes_itself_to_run_records(everything: set[str], catalog: DataCatalog) -> None:
+    others = [
+        name for name in everything if not is_parameter(name) if not isinstance(catalog.get(name), TrackedDataset)
+    ]
+    assert others == []
 
 
 def test_no_two_datasets_share_a_place(everything: set[str], catalog: DataCatalog) -> None:
@@ -103,7 +108,7 @@ def test_the_parameters_of_an_environment_are_valid(configured: Path, env: str) 
     validate_parameters(loader(configured, env)["parameters"], env)
 
 
-def test_base_spells_out_every_dial(configured: Path) -> None:
+def test_base_sets_every_parameter(configured: Path) -> None:
     raw = loader(configured, "base")["parameters"]
     rule_sets = raw["data_processing"]["rule_sets"]
     raw["data_processing"]["rule_sets"] = rule_sets["paper"]  # another set names what differs from it
@@ -112,8 +117,8 @@ def test_base_spells_out_every_dial(configured: Path) -> None:
     raw["evaluation"]["benchmarks"]["few_shot"] = None  # by tasks of the user's
     raw["sac_augmentation"]["blend"] = dict.fromkeys(Blend.model_fields)  # a comment shows it
     for stage in ("self_play", "evaluation"):
-        for dial in raw[stage]["steering"].values():
-            dial |= dict.fromkeys(get_args(BlockField))  # by fields that the user names
+        for steering in raw[stage]["steering"].values():
+            steering |= dict.fromkeys(get_args(BlockField))  # by fields that the user names
     assert spelled(raw) == declared(Parameters)
 
 

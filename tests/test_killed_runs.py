@@ -1,4 +1,4 @@
-"""Killed at any moment and started again, a whole run ends, and its tables and adapters are the same to the byte."""
+"""A run that is killed at any moment and restarted completes with the same bytes of tables and adapters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KILLS = 20
 
 @pytest.fixture(scope="module")
 def start_process():
-    """Processes that have imported what takes seconds to import."""
+    """Start processes that have slow imports already loaded."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         [
@@ -43,20 +43,20 @@ def start_process():
     return start
 
 
-def test_killed_at_random_moments_a_run_ends_with_the_same_bytes(start_process, tmp_path: Path) -> None:
-    world, whole, killed = (tmp_path / name for name in ("world", "whole", "killed"))
+def test_a_run_killed_at_random_moments_completes_with_the_same_bytes(start_process, tmp_path: Path) -> None:
+    world, uninterrupted, killed = (tmp_path / name for name in ("world", "uninterrupted", "killed"))
     world.mkdir()
     assert start_process("write_world", world) == 0
-    for folder in (whole, killed):
+    for folder in (uninterrupted, killed):
         shutil.copytree(world, folder)
-    assert start_process("run", whole, None) == 0, (whole / "log").read_text()[-2000:]
-    expected, events = killed_runs.made(whole), int((whole / "events").read_text())
+    assert start_process("run", uninterrupted, None) == 0, (uninterrupted / "log").read_text()[-2000:]
+    expected, events = killed_runs.made(uninterrupted), int((uninterrupted / "events").read_text())
     assert events > 300 and {
         "sage_dpo/sage_dpo/adapter_model.safetensors",
         "dpo_pairs.parquet/dpo_pairs.parquet",
     } <= set(expected)
     draw, kills, moments = random.Random("whole runs"), 0, []
-    while kills < KILLS:  # a run that finds work of an earlier one has fewer moments, and may end before its own comes
+    while kills < KILLS:  # a restarted run has fewer events, and may complete before its moment
         moments.append(draw.randrange(events * 3 // 4))
         ended = start_process("run", killed, moments[-1])
         assert ended in (0, -signal.SIGKILL), (moments, (killed / "log").read_text()[-2000:])

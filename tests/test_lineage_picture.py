@@ -1,4 +1,4 @@
-"""The lineage as kedro-viz shows it: layers in an order, and a static site that a newcomer can open and unfold."""
+"""The pipelines in kedro-viz: ordered layers, and a static site whose stages unfold."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The static site that `make viz` builds, of a project without data, on a server of this machine."""
+    """Serve the static site of `make viz`, built from a project without data."""
     project = tmp_path_factory.mktemp("project")
     for name in ("src", "conf"):
         shutil.copytree(PROJECT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "local"))
@@ -31,31 +31,31 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [sys.executable, "-m", "kedro", "viz", "build", "--include-previews"]
     built = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=300)
     assert built.returncode == 0, built.stdout + built.stderr
-    handler = functools.partial(Quiet, directory=str(project / "build"))
+    handler = functools.partial(SilentHandler, directory=str(project / "build"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
-class Quiet(SimpleHTTPRequestHandler):
+class SilentHandler(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
 
 @pytest.mark.parametrize("pipeline", ["main", "pipelines/demo", "pipelines/self_play", "pipelines/evaluation"])
-def test_layers_have_an_order(site: str, pipeline: str) -> None:
-    """kedro-viz shows no layer at all where one comes both before and behind another, stages folded or not."""
+def test_layers_are_ordered(site: str, pipeline: str) -> None:
+    """kedro-viz shows no layers if one is both before and after another."""
     with urlopen(f"{site}/api/{pipeline}") as answer:
         layers = json.load(answer)["layers"]
     iterations = ["sage_1", "play_1", "sage_2", "play_2", "sage_3"]
-    assert layers, "they stand in a circle"
+    assert layers, "layers form a circle"
     if pipeline != "pipelines/evaluation":
         assert [layer for layer in layers if layer in iterations] == iterations
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium")
-def test_a_newcomer_opens_the_lineage_and_unfolds_self_play(site: str, tmp_path: Path) -> None:
+def test_the_site_shows_the_stages_and_unfolds_self_play(site: str, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -71,10 +71,10 @@ def test_a_newcomer_opens_the_lineage_and_unfolds_self_play(site: str, tmp_path:
         stage.wait_for()
         stages = ["Data Processing", "Sac Augmentation", "Sft", "Self Play", "Preference", "Evaluation"]
         drawn = "names => names.every(name => document.querySelector('#pipeline-graph').textContent.includes(name))"
-        page.wait_for_timeout(1000)  # it zooms until all is in sight, and draws only what is
+        page.wait_for_timeout(1000)  # it zooms to fit and draws only what is visible
         page.wait_for_function(drawn, arg=stages)
         heights = {node.text_content(): node.bounding_box()["y"] for node in nodes.all()}
-        assert sorted(stages, key=heights.__getitem__) == stages  # from top to bottom as in the recipe, each folded
+        assert sorted(stages, key=heights.__getitem__) == stages  # from top to bottom, folded
         assert "Iteration 1" not in heights
         stage.click()
         nodes.filter(has_text="Iteration 1").first.wait_for()

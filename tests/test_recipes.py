@@ -1,4 +1,4 @@
-"""conf/paper and conf/small: every entry and dial is right, shown without weights, servers or network."""
+"""conf/paper and conf/small are valid, checked without weights, servers or network."""
 
 import json
 import socket
@@ -79,7 +79,7 @@ def cached(hub: Path, without: str = "") -> Path:
 
 
 @pytest.mark.parametrize("env", RECIPES)
-def test_every_dataset_of_the_pipelines_can_be_made(recipe: Callable[[str], Any], env: str) -> None:
+def test_every_dataset_of_the_pipelines_can_be_built(recipe: Callable[[str], Any], env: str) -> None:
     catalog, parameters = recipe(env)
     names = set().union(*(pipeline.datasets() for pipeline in register_pipelines().values()))
     for name in sorted(names):
@@ -90,9 +90,7 @@ def test_every_dataset_of_the_pipelines_can_be_made(recipe: Callable[[str], Any]
 
 
 @pytest.mark.parametrize("env", RECIPES)
-def test_roles_and_engine_can_be_made_of_what_is_configured(
-    recipe: Callable[[str], Any], env: str, tmp_path: Path
-) -> None:
+def test_configured_roles_and_engine_can_be_built(recipe: Callable[[str], Any], env: str, tmp_path: Path) -> None:
     catalog, _ = recipe(env)
     llm = Llm.from_base(response_cache=str(tmp_path / "responses.sqlite"))
     for name in ("annotator", "selector", "judges", "engine"):
@@ -105,7 +103,7 @@ def test_roles_and_engine_can_be_made_of_what_is_configured(
 
 
 @pytest.mark.parametrize("env", RECIPES)
-def test_each_batch_can_be_dealt_out(recipe: Callable[[str], Any], env: str, configured: Path) -> None:
+def test_each_batch_divides_among_the_processes(recipe: Callable[[str], Any], env: str, configured: Path) -> None:
     _, parameters = recipe(env)
     launcher = parameters.launcher
     assert launcher.config is None or (configured / launcher.config).is_file()
@@ -113,13 +111,22 @@ def test_each_batch_can_be_dealt_out(recipe: Callable[[str], Any], env: str, con
         assert launcher.rows_at_once(training.batch_size) >= 1
 
 
-def test_the_paper_says_so(recipe: Callable[[str], Any]) -> None:
-    _, told = recipe("paper")
-    assert (told.sft.training.epochs, told.sft.lora.target_modules) == (5, ("q_proj", "v_proj"))
-    assert (told.self_play.candidates, told.self_play.max_turns, told.self_play.situations) == (16, 12, None)
-    for sampled in (told.self_play.agent, told.self_play.user, told.evaluation.agent, told.evaluation.user):
+def test_parameters_of_the_paper(recipe: Callable[[str], Any]) -> None:
+    _, paper = recipe("paper")
+    assert (paper.sft.training.epochs, paper.sft.lora.target_modules) == (5, ("q_proj", "v_proj"))
+    assert (paper.self_play.candidates, paper.self_play.max_turns, paper.self_play.situations) == (
+        16,
+        12,
+        None,
+    )
+    for sampled in (
+        paper.self_play.agent,
+        paper.self_play.user,
+        paper.evaluation.agent,
+        paper.evaluation.user,
+    ):
         assert (sampled.temperature, sampled.top_k, sampled.repetition_penalty) == (1.1, 100, 1.1)
-    tuned, refined, preferred = told.sft.training, told.self_play.training, told.preference
+    tuned, refined, preferred = paper.sft.training, paper.self_play.training, paper.preference
     rows = [(config.learning_rate, config.batch_size, config.epochs) for config in (tuned, refined, preferred)]
     assert rows == [(5e-5, 256, 5), (5e-5, 256, 3), (1e-5, 64, 3)]
     assert [config.max_length for config in (tuned, refined, preferred)] == [2048, 2048, 4096]
@@ -127,11 +134,19 @@ def test_the_paper_says_so(recipe: Callable[[str], Any]) -> None:
     pairs = 6 * 19533 * (1 - preferred.held_out)
     assert round(preferred.warmup_ratio * preferred.epochs * pairs / preferred.batch_size) in range(20, 24)
     assert (tuned.warmup_ratio, refined.warmup_ratio, preferred.beta, preferred.loss_type) == (0, 0, 0.1, "sigmoid")
-    assert (told.sft.lora.r, told.sft.lora.alpha, told.launcher.num_processes) == (8, 16, 8)
-    assert (told.evaluation.split, told.evaluation.exchanges, told.evaluation.situations) == ("test", 8, None)
-    assert (told.preference.rejected, told.preference.negatives, told.preference.sft_weight) == ("random", 1, 1.0)
-    assert told.data_processing.reddit.min_sentiment == 0.4
-    assert [source.size for source in told.sac_augmentation.mix] == [None, None]
+    assert (paper.sft.lora.r, paper.sft.lora.alpha, paper.launcher.num_processes) == (8, 16, 8)
+    assert (paper.evaluation.split, paper.evaluation.exchanges, paper.evaluation.situations) == (
+        "test",
+        8,
+        None,
+    )
+    assert (paper.preference.rejected, paper.preference.negatives, paper.preference.sft_weight) == (
+        "random",
+        1,
+        1.0,
+    )
+    assert paper.data_processing.reddit.min_sentiment == 0.4
+    assert [source.size for source in paper.sac_augmentation.mix] == [None, None]
 
 
 def test_a_base_in_the_cache_is_a_policy(offline: Path) -> None:
@@ -147,16 +162,16 @@ def test_a_base_in_the_cache_is_a_policy(offline: Path) -> None:
 
 
 @pytest.mark.parametrize("without", ["config.json", "model-00002-of-00002.safetensors", "tokenizer_config.json"])
-def test_half_a_base_is_none(offline: Path, without: str, tmp_path: Path) -> None:
+def test_an_incomplete_base_is_refused(offline: Path, without: str, tmp_path: Path) -> None:
     cached(offline, without)
-    with pytest.raises(DatasetError, match=r"org/tiny cannot be had"):
+    with pytest.raises(DatasetError, match=r"org/tiny is not available"):
         HubBase(repo="org/tiny", revision=COMMIT).load()
     named = folder_of(tmp_path / "copied", without)
     with pytest.raises(DatasetError, match=r"copied does not hold org/tiny: .*(config|missing, such as model-00002)"):
         HubBase(repo="org/tiny", revision=COMMIT, folder=str(named)).load()
 
 
-def test_a_folder_takes_the_place_of_the_hub(
+def test_a_folder_replaces_the_hub(
     recipe: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAGE_BASE", str(folder_of(tmp_path / "copied")))
@@ -168,16 +183,16 @@ def test_a_folder_takes_the_place_of_the_hub(
 
 
 @pytest.mark.parametrize("revision", [None, "main", COMMIT[:12], COMMIT.upper()])
-def test_what_is_no_commit_is_refused(offline: Path, revision: str | None) -> None:
+def test_a_revision_that_is_no_commit_is_refused(offline: Path, revision: str | None) -> None:
     entry = HubBase(repo="org/tiny", revision=revision)
     assert "40 hexadecimal digits" in (entry.explain_missing() or "")
     with pytest.raises(DatasetError, match=r"huggingface\.co/org/tiny/commits"):
         entry.load()
 
 
-def test_without_cache_and_network_it_says_what_to_do(offline: Path) -> None:
+def test_without_cache_and_network_the_error_names_the_remedy(offline: Path) -> None:
     told = HubBase(repo="org/tiny", revision=COMMIT).explain_missing() or ""
-    assert "org/tiny cannot be had" in told
+    assert "org/tiny is not available" in told
     assert "folder:" in told
 
 

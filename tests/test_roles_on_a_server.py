@@ -13,8 +13,8 @@ from kedro.framework.session import KedroSession
 from kedro.runner import ParallelRunner
 
 from sage_dialog import schemas
-from sage_dialog.core.tables import table
-from sage_dialog.hooks import RunRefused, RunStopped
+from sage_dialog.core.tables import from_rows
+from sage_dialog.hooks.errors import RunRefused, RunStopped
 from sage_dialog.llm import server as server_module
 
 OpenSession = Callable[..., KedroSession]
@@ -52,7 +52,7 @@ def project(open_session: OpenSession, configured: Path, tmp_path: Path) -> Open
     ]  # fmt: skip
     with open_session("vllm") as session:
         catalog = session.load_context().catalog
-        catalog.save("dialogues", table(rows, schemas.DIALOGUES))
+        catalog.save("dialogues", from_rows(rows, schemas.DIALOGUES))
     return open_session
 
 

@@ -1,4 +1,4 @@
-"""`python -m sage_dialog` is `kedro run` for the installed package."""
+"""Entry point of `python -m sage_dialog`: `kedro run` for the installed package."""
 
 from typing import Any
 

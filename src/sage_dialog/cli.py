@@ -1,4 +1,4 @@
-"""`kedro sage …`: what is no pipeline."""
+"""The commands of the project: `kedro sage …`."""
 
 from __future__ import annotations
 
@@ -23,33 +23,18 @@ def cli() -> None:
 
 @cli.group()
 def sage() -> None:
-    """Look at what the pipelines made, use it, and make it again.
+    """Commands other than pipelines.
 
     \b
-    what came out    summary, arena, cache
-    use it           chat, steer, export
-    what was run     runs, show, diff, tag
-    run it again     status and refresh (what is stale), replay (the very same)
-    make room        prune
+    results          summary, arena, cache
+    policies         chat, steer, export
+    run records      runs, show, diff, tag
+    reruns           status and refresh (stale outputs), replay (an identical run)
+    disk space       prune
 
-    Stages themselves are run by `kedro run --pipelines NAME`; `kedro registry list` names them.
+    Stages are run by `kedro run --pipelines NAME`; `kedro registry list` lists them.
     """
 
 
-for command in (
-    summary,
-    cache,
-    chat,
-    steer,
-    export,
-    arena,
-    runs,
-    show,
-    diff,
-    status,
-    refresh,
-    replay,
-    tag,
-    prune,
-):
+for command in (summary, cache, chat, steer, export, arena, runs, show, diff, status, refresh, replay, tag, prune):
     sage.add_command(command)

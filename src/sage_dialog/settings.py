@@ -1,40 +1,41 @@
-"""What Kedro reads when the project starts: its hooks and how configuration is merged."""
+"""Settings that Kedro reads when the project starts: hooks, and how configuration is merged."""
 
 import os
 from pathlib import Path
 
-from sage_dialog.hooks import InputsGate, Progress, ProjectPaths, SpendingLimit
+from sage_dialog.hooks.budget import RunBudget
+from sage_dialog.hooks.inputs import InputValidation, ProjectPaths
 from sage_dialog.hooks.mlflow import Tracking
+from sage_dialog.hooks.progress import Progress
 from sage_dialog.hooks.run_record import Recorder
 from sage_dialog.hooks.validation import LoadVersionValidation, ParameterValidation
 
-# No library reports home, and forked data workers do not trip over the tokenizers' threads.
+# No library sends telemetry, and forked data workers do not warn about the tokenizers' threads.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Threads that wait for each other spin only briefly: as fast on an idle machine, and not many times slower
-# on a busy one.
+# Waiting OpenMP threads spin only briefly: as fast on an idle machine, and much faster on a busy one.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-_SPENDING = SpendingLimit()
+_BUDGET = RunBudget()
 HOOKS = (
     ParameterValidation(),
     LoadVersionValidation(),
-    _SPENDING,
-    InputsGate(),
+    _BUDGET,
+    InputValidation(),
     ProjectPaths(),
     Progress(),
-    Recorder(_SPENDING),
+    Recorder(_BUDGET),
     Tracking(),
 )
-# Its hook would track every run wherever it is installed; `Tracking` has it do so where an mlflow.yml asks for it.
+# kedro-mlflow's hook tracks every run wherever it is installed; `Tracking` uses it only where there is an mlflow.yml.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")
 
 _PROJECT = Path(__file__).resolve().parents[2]
 
 
-def text_of(file: str) -> str:
-    """The words in a text file of the project, without space around them."""
+def read_text(file: str) -> str:
+    """Return the text of a file of the project, without white space around it."""
     try:
         return (_PROJECT / file).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -45,9 +46,9 @@ CONFIG_LOADER_ARGS = {
     "config_patterns": {"mlflow": ["mlflow*"]},
     "base_env": "base",
     "default_run_env": "local",
-    # An environment names the parameters it changes; their siblings stay as base has them.
+    # An environment sets only the parameters that it changes; their siblings keep the values of base.
     "merge_strategy": {"parameters": "soft"},
     # ${env:NAME, default} in catalogs and globals (OmegaConf's own oc.env is kept for credentials), ${text:FILE} in
     # parameters.
-    "custom_resolvers": {"env": lambda name, default=None: os.environ.get(name, default), "text": text_of},
+    "custom_resolvers": {"env": lambda name, default=None: os.environ.get(name, default), "text": read_text},
 }

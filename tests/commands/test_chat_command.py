@@ -105,10 +105,10 @@ def test_the_parameters_steer_only_a_policy_that_can_be_steered(
     monkeypatch.setattr(Project, "parameters", property(steered))
     result = talk("--policy", "sage_1_plain")
     assert result.exit_code == 0 and result.stdout == plain != ""
-    assert "sage_1_plain writes no state and action blocks: evaluation.steering leaves it" in result.stderr
+    assert "sage_1_plain writes no state and action blocks, so evaluation.steering does not apply" in result.stderr
     steered = talk()
     assert steered.exit_code == 0 and steered.stdout.startswith("{u_motivation: humor,")
-    assert "leaves it as it is" not in steered.stderr
+    assert "evaluation.steering does not apply" not in steered.stderr
 
 
 def test_a_base_and_an_adapter_of_elsewhere(

@@ -1,4 +1,4 @@
-"""`kedro sage export`: what it writes loads elsewhere with the same logits, and its card tells what is so."""
+"""`kedro sage export` writes folders that load elsewhere with the same logits, and a correct model card."""
 
 import json
 import shutil
@@ -22,6 +22,7 @@ from sage_dialog import schemas, settings
 from sage_dialog.commands.export import export
 from sage_dialog.config import SamplingConfig
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
+from sage_dialog.core.tables import from_rows
 from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.lineage.records import Git, InputRecord, OutputRecord, Process, RunFolder, RunRecord, Selection
 
@@ -37,7 +38,7 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 torch.set_num_threads(1)
-told = {}
+written = {}
 for name, loader in (("adapter", AutoModelForCausalLM), ("adapter", AutoPeftModelForCausalLM),
                      ("merged", AutoModelForCausalLM)):
     tokenizer = AutoTokenizer.from_pretrained(name)
@@ -45,7 +46,7 @@ for name, loader in (("adapter", AutoModelForCausalLM), ("adapter", AutoPeftMode
     with torch.no_grad():
         logits = loader.from_pretrained(name).eval()(input_ids=ids).logits
     how = GenerationConfig.from_pretrained(name)
-    told[f"{name} {loader.__name__}"] = {
+    written[f"{name} {loader.__name__}"] = {
         "ids": ids.tolist(), "logits": logits.tolist(), "samples": [how.do_sample, how.top_k, how.top_p]}
 for name in ("adapter", "merged"):
     card = open(f"{name}/README.md").read()
@@ -53,9 +54,9 @@ for name in ("adapter", "merged"):
     with torch.no_grad():
         logits = model.eval()(input_ids=ids).logits
     how = model.generation_config
-    told[f"{name} by its card"] = {
+    written[f"{name} by its card"] = {
         "ids": ids.tolist(), "logits": logits.tolist(), "samples": [how.do_sample, how.top_k, how.top_p]}
-print(json.dumps(told))
+print(json.dumps(written))
 """
 
 
@@ -112,7 +113,7 @@ def policy(data: Path, weights: Path, version: str, card: PolicyCard) -> Policy:
 
 def keep(data: Path, name: str, version: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
     entry = AtomicParquet(filepath=str(data / f"{name}.parquet"), version=Version(None, version))
-    entry.save(pa.Table.from_pylist(rows, schema=schema))
+    entry.save(from_rows(rows, schema))
 
 
 def known(policy: str, revision: str) -> dict[str, Any]:
@@ -166,7 +167,7 @@ def done(result: Result) -> Result:
     return result
 
 
-def test_both_forms_load_without_this_project_and_give_the_same_logits(
+def test_adapter_and_merged_model_load_without_this_project_with_equal_logits(
     run: Callable[..., Result], made: Path, tmp_path: Path
 ) -> None:
     import torch
@@ -179,15 +180,15 @@ def test_both_forms_load_without_this_project_and_give_the_same_logits(
         [sys.executable, "-c", PLAIN, json.dumps(MESSAGES)], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert plain.returncode == 0, plain.stderr
-    told = json.loads(plain.stdout)
+    written = json.loads(plain.stdout)
     base = AutoModelForCausalLM.from_pretrained(made / "experts").eval()
-    ids = torch.tensor(told["merged AutoModelForCausalLM"]["ids"])
+    ids = torch.tensor(written["merged AutoModelForCausalLM"]["ids"])
     with torch.no_grad():
         without = base(input_ids=ids).logits
         expected = PeftModel.from_pretrained(base, made / "experts_adapter").eval()(input_ids=ids).logits
     assert (expected - without).abs().max() > 0.1
-    assert len(told) == 5
-    for name, one in told.items():
+    assert len(written) == 5
+    for name, one in written.items():
         assert (torch.tensor(one["logits"]) - expected).abs().max() < 1e-4, name
         assert one["samples"] == [True, 8, 1.0]  # conf/base, evaluation.agent
     assert not list(tmp_path.rglob("merged/adapter*"))
@@ -198,7 +199,7 @@ def test_both_forms_load_without_this_project_and_give_the_same_logits(
         assert len({file.stat().st_mode for file in (tmp_path / name).rglob("*") if file.is_file()}) == 1
 
 
-def test_full_fine_tuning_is_exported_as_the_model_it_is(made: Path, tmp_path: Path) -> None:
+def test_full_fine_tuning_is_exported_as_a_complete_model(made: Path, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -225,27 +226,32 @@ def test_full_fine_tuning_is_exported_as_the_model_it_is(made: Path, tmp_path: P
     assert (loaded - expected).abs().max() < 1e-4
 
 
-def test_an_adapter_on_a_hubs_base_names_it_and_its_commit(
+def test_an_adapter_on_a_hub_base_names_it_with_its_commit(
     run: Callable[..., Result], data: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAGE_BASE", str(made / "dense"))
     commit = "989aa7980e4cf806f80c7fef2b1adb7bc71aa306"
     repo = "Qwen/Qwen2.5-1.5B-Instruct"
     policy(data, made / "dense_adapter", THEN, PolicyCard("sage_1", "adapter", True, repo, commit, "sage_0", commit))
-    told = json.loads(done(run("--env", "small", "--policy", "sage_1", "--to", tmp_path / "out", "--json")).stdout)
+    written = json.loads(done(run("--env", "small", "--policy", "sage_1", "--to", tmp_path / "out", "--json")).stdout)
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == (repo, commit)
-    assert (told["base"], told["base_revision"], told["merged"], told["evaluation"]) == (repo, commit, False, None)
-    assert "model.safetensors" not in told["files"] and "base/config.json" not in told["files"]
+    assert (written["base"], written["base_revision"], written["merged"], written["evaluation"]) == (
+        repo,
+        commit,
+        False,
+        None,
+    )
+    assert "model.safetensors" not in written["files"] and "base/config.json" not in written["files"]
     card = (tmp_path / "out" / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["base_model"] == repo
     assert f"vllm serve {repo} --revision {commit}" in card
     assert "--max-lora-rank 8 " in card and "--generation-config FOLDER" in card  # of rank 4, which vLLM has not
-    assert "It was trained with this system message" in card and "samples as an evaluation would" in card
-    assert "no evaluation that the catalog holds knows these weights" in card
+    assert "It was trained with this system message" in card and "has the sampling of the recipe's evaluation" in card
+    assert "the catalog has no evaluation of these weights" in card
 
 
-def test_the_card_tells_what_was_measured_on_these_weights(run: Callable[..., Result], tmp_path: Path) -> None:
+def test_the_card_has_the_results_of_these_weights(run: Callable[..., Result], tmp_path: Path) -> None:
     done(run("--to", tmp_path / "out"))
     card = (tmp_path / "out" / "README.md").read_text().replace("\N{NO-BREAK SPACE}", " ")
     assert f"From the evaluation {THEN}" in card
@@ -260,7 +266,7 @@ def test_the_card_tells_what_was_measured_on_these_weights(run: Callable[..., Re
     assert "It was trained and measured with" in card and "intervals of confidence 95 %" in card
 
 
-def test_the_card_names_the_data_of_that_time(run: Callable[..., Result], tmp_path: Path) -> None:
+def test_the_card_has_the_data_versions_of_that_time(run: Callable[..., Result], tmp_path: Path) -> None:
     done(run("--to", tmp_path / "out"))
     rows = [line for line in (tmp_path / "out" / "README.md").read_text().splitlines() if line.startswith("| sage_")]
     assert [row.split(" | ")[:2] for row in rows] == [
@@ -268,10 +274,10 @@ def test_the_card_names_the_data_of_that_time(run: Callable[..., Result], tmp_pa
     ]  # fmt: skip
     assert f"`dpo_pairs` {OLD}" in rows[2] and LATER not in "".join(rows)
     text = " ".join((tmp_path / "out" / "README.md").read_text().split())
-    assert "for sage_3, sage_dpo some are not recorded" in text and "as the environment `local` has it" in text
+    assert "for sage_3, sage_dpo some are not recorded" in text and "the parameters of the environment `local`" in text
 
 
-def test_the_records_of_runs_tell_it_exactly(
+def test_the_card_takes_versions_and_parameters_from_run_records(
     run: Callable[..., Result], data: Path, configured: Path, tmp_path: Path
 ) -> None:
     loader = OmegaConfigLoader(str(configured / "conf"), env="test", **settings.CONFIG_LOADER_ARGS)
@@ -297,14 +303,14 @@ def test_the_records_of_runs_tell_it_exactly(
 
 
 def test_an_older_version_is_exported_by_name(run: Callable[..., Result], tmp_path: Path, data: Path) -> None:
-    told = json.loads(done(run("--policy", "sage_3", "--version", OLD, "--to", tmp_path / "out", "--json")).stdout)
-    assert told["version"] == OLD
-    assert told["revision"] == weights_revision(data / "06_models/sage_3" / OLD / "sage_3")
+    written = json.loads(done(run("--policy", "sage_3", "--version", OLD, "--to", tmp_path / "out", "--json")).stdout)
+    assert written["version"] == OLD
+    assert written["revision"] == weights_revision(data / "06_models/sage_3" / OLD / "sage_3")
     refused = run("--policy", "sage_3", "--version", "2025-01-01", "--to", tmp_path / "other")
     assert refused.exit_code == 2 and f"no version 2025-01-01; there are {LATER}, {OLD}" in refused.output
 
 
-def test_what_a_library_prints_is_not_among_the_json(
+def test_json_output_has_nothing_that_libraries_print(
     run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sage_dialog.export import folder
@@ -320,7 +326,7 @@ def test_what_a_library_prints_is_not_among_the_json(
     assert json.loads(result.stdout)["policy"] == "sage_dpo" and "a warning" in result.stderr
 
 
-def test_what_is_there_is_not_touched(run: Callable[..., Result], tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_changed(run: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     refused = run("--to", tmp_path / "out")
@@ -328,7 +334,7 @@ def test_what_is_there_is_not_touched(run: Callable[..., Result], tmp_path: Path
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
-def test_what_cannot_be_exported_leaves_nothing(run: Callable[..., Result], data: Path, tmp_path: Path) -> None:
+def test_a_failed_export_leaves_nothing(run: Callable[..., Result], data: Path, tmp_path: Path) -> None:
     weights = next((data / "06_models/sage_dpo").rglob("adapter_model.safetensors"))
     save_file({name: values * np.nan for name, values in load_file(weights).items()}, weights)
     failed = run("--to", tmp_path / "out", "--merge")

@@ -21,10 +21,10 @@ def ask(project, *options: str) -> Result:
 
 
 def verdicts(project, *options: str) -> dict[str, Any]:
-    result = ask(project, "--yes", "--json", *options)
-    assert result.exit_code in (0, 1), result.output
-    result = json.loads(result.stdout)
-    assert result.exit_code == (not all(one["identical"] for one in result["outputs"]))
+    done = ask(project, "--yes", "--json", *options)
+    assert done.exit_code in (0, 1), done.output
+    result = json.loads(done.stdout)
+    assert done.exit_code == (not all(one["identical"] for one in result["outputs"]))
     return result
 
 

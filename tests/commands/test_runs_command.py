@@ -72,8 +72,8 @@ def test_only_the_records_of_listed_runs_are_read(type_in, keep, runs, monkeypat
     for day in range(1, 29):
         keep(day)
     opened = []
-    read = type(runs).read
-    monkeypatch.setattr(type(runs), "read", lambda self, run: opened.append(run) or read(self, run))
+    load = type(runs).load
+    monkeypatch.setattr(type(runs), "load", lambda self, run: opened.append(run) or load(self, run))
     assert type_in("runs").exit_code == 0
     assert len(opened) == 20
 
@@ -112,7 +112,8 @@ def test_diff_by_exit_code_and_section(type_in, keep):
     keep(2, nodes, {"in": InputRecord(version=run_name(2), sha256="i")}, {"out": "same"}, code={"m:f": "1"},
          parameters={"a": {"b": 1, "c": [1]}})  # fmt: skip
     keep(3, nodes, {"in": InputRecord(version=run_name(2), sha256="other")}, {"out": "new"},
-         code={"m:f": "2", "m:g": "1"}, parameters={"a": {"b": 2, "c": [1]}}, packages={"numpy": "3"}, environment="test")  # fmt: skip
+         code={"m:f": "2", "m:g": "1"}, parameters={"a": {"b": 2, "c": [1]}}, packages={"numpy": "3"},
+         environment="test")  # fmt: skip
     keep(4, nodes, {"in": InputRecord(version=run_name(4))}, {"out": "same"}, code={"m:f": "1"},
          parameters={"a": {"b": 1, "c": [1]}})  # fmt: skip
     same = type_in("diff", run_name(1), run_name(2))

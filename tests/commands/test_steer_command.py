@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
@@ -20,6 +19,7 @@ from sage_dialog.commands.project import Project
 from sage_dialog.commands.steer import steer
 from sage_dialog.config import Steering
 from sage_dialog.core.policies import Policy, PolicyCard
+from sage_dialog.core.tables import Schema, from_rows
 from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.inference.engine import FinishReason, Prompt, Sample
 from sage_dialog.llm.requests import ChatRequest
@@ -34,7 +34,7 @@ ANSWERS = {
 
 @dataclass
 class Engine:
-    """Takes what is fixed, ignores boosts, and does not get as far as its blocks' end where it is to be sarcastic."""
+    """Follows fixed values, ignores boosts, and is cut within its blocks for the motivation sarcasm."""
 
     asked: list[tuple[Sequence[Prompt], Steering | None]] = field(default_factory=list)
     fingerprint_inputs: Mapping[str, object] = field(default_factory=dict)
@@ -51,9 +51,9 @@ class Engine:
         return [[Sample(render(Chain(Intent("sharing"), action, said)), 9, FinishReason.STOP)] for _ in prompts]
 
 
-def keep(data: Path, name: str, rows: list[dict[str, object]], schema: pa.Schema) -> None:
+def keep(data: Path, name: str, rows: list[dict[str, object]], schema: Schema) -> None:
     entry = AtomicParquet(filepath=str(data / f"{name}.parquet"), version=Version(None, "2026-01-01T00.00.00.000Z"))
-    entry.save(pa.Table.from_pylist(rows, schema=schema))
+    entry.save(from_rows(rows, schema))
 
 
 def policy(data: Path, name: str, blocks: bool) -> None:
@@ -104,10 +104,16 @@ def test_a_reply_for_each_value_behind_one_without_steering(run: Callable[..., R
         run("--situation", "My dog died.", "--motivations", " Humor, comfort,", "--topics", "music; sport, health")
     )
     rows = written(data)
-    assert [row["asked"] for row in rows] == [None, ["humor"], ["comfort"], ["music"], ["sport", "health"]]
+    assert [row["labels"] for row in rows] == [None, ["humor"], ["comfort"], ["music"], ["sport", "health"]]
     assert {row["situation"] for row in rows} == {"My dog died."} and rows[0]["situation_id"] is None
-    assert [row["taken"] for row in rows] == [None, 1.0, 1.0, 1.0, 1.0]
-    assert [row["carried"] for row in rows] == [None, 1.0, 1.0, None, None]  # music is in no list of the annotator
+    assert [row["block_compliance"] for row in rows] == [None, 1.0, 1.0, 1.0, 1.0]
+    assert [row["reply_compliance"] for row in rows] == [
+        None,
+        1.0,
+        1.0,
+        None,
+        None,
+    ]  # music is in no list of the annotator
     assert "My dog died." in text and f"Written to {data}/08_reporting/steering_grid.parquet/" in text.replace("\n", "")
     assert "offline-lexicon-annotator" in text and "nothing about language models" in text
     assert "all motivations 2 1.00 0.00 2 1.00 0.00" in text and "all topics 2 1.00 0.00 0 – –" in text
@@ -122,8 +128,8 @@ def test_what_a_model_wrote_is_text(run: Callable[..., Result]) -> None:
 
 def test_an_unreadable_reply_is_shown_and_counted(run: Callable[..., Result], data: Path) -> None:
     text = words(run("--situation", "My dog died.", "--motivations", "humor, sarcasm"))
-    assert written(data)[2]["taken"] == 0.0
-    assert "{u_motivation: oh (cut at the token limit)" in text and "cannot be read: 1 of 3" in text
+    assert written(data)[2]["block_compliance"] == 0.0
+    assert "{u_motivation: oh (cut at the token limit)" in text and "do not parse: 1 of 3" in text
 
 
 def test_several_situations_give_rates_with_intervals(run: Callable[..., Result], data: Path, engine: Engine) -> None:
@@ -149,7 +155,7 @@ def test_alone_it_tries_the_most_frequent_labels_on_one_situation(run: Callable[
     keep(data, "03_primary/annotations", rows, schemas.ANNOTATIONS)
     words(run())
     grid = written(data)
-    assert [row["asked"][0] for row in grid if row["field"] == "a_motivation"] == [
+    assert [row["labels"][0] for row in grid if row["field"] == "a_motivation"] == [
         "comfort",
         "humor",
         "asking",
@@ -172,7 +178,7 @@ def test_a_situation_by_its_id_says_what_it_says_when_typed(run: Callable[..., R
     ("given", "why"),
     [
         (("--motivations", "humor", "--situation", "a b", "--situations", "2"), "exclude each other"),
-        (("--motivations", " , "), "--motivations names nothing"),
+        (("--motivations", " , "), "--motivations is empty"),
         (("--emotions", "a{b, calm"), "--emotions: a_emotion 'a{b' holds '{'"),
         (("--topics", "music", "--boost", "nan"), "--topics: Input should be a finite number"),
         (("--motivations", "humor", "--policy", "sage_0"), "sage_0 writes no state and action blocks"),
@@ -199,8 +205,8 @@ def test_a_language_model_reads_the_replies_where_the_environment_names_one(
     with FaultyServer(reply=labelled, models=("served-model",)) as server:
         monkeypatch.setenv("VLLM_URL", server.url)
         text = words(run("--env", "vllm", "--situation", "My dog died.", "--motivations", "humor, wry, comfort"))
-        assert [row["carried"] for row in written(data)] == [None, 0.0, 1.0, None]
-        assert "served-model annotator" in text and "gave no labels: 1 of 4" in text
+        assert [row["reply_compliance"] for row in written(data)] == [None, 0.0, 1.0, None]
+        assert "served-model annotator" in text and "did not label: 1 of 4" in text
         assert "nothing about language models" not in text
         server.status = (401, {"error": {"message": "no such key"}})
         refused = run("--env", "vllm", "--situation", "Another dog.", "--motivations", "humor")

@@ -6,22 +6,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow as pa
 from kedro.io import Version
 
 from sage_dialog import schemas
+from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.datasets.files import AtomicText
 from sage_dialog.datasets.parquet import AtomicParquet
 
 
-def rates(judge: str, **changes: object) -> pa.Table:
+def rates(judge: str, **changes: object) -> DataFrame:
     row = {"judge": judge, "policy_a": "sage_0", "policy_b": "sage_[bold]1", "n": 20, "wins_a": 3, "ties": 5}
     row |= {"wins_b": 12, "win_rate_b": 0.8, "low": 0.55, "high": 0.93, "p_value": 0.035, "p_adjusted": 0.07}
     row |= {"rule": "agreement", "both_say_tie": 5, "inconsistent": 0, "unreadable": 0, **changes}
-    return pa.Table.from_pylist([row], schema=schemas.WIN_RATES)
+    return from_rows([row], schemas.WIN_RATES)
 
 
-def keep(data: Path, name: str, table: pa.Table, version: str) -> None:
+def keep(data: Path, name: str, table: DataFrame, version: str) -> None:
     filepath = str(data / "08_reporting" / f"{name}.parquet")
     AtomicParquet(filepath=filepath, version=Version(None, version)).save(table)
 

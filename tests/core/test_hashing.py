@@ -1,4 +1,4 @@
-"""Unfinished work is met again by the same work alone: the same inputs, under the same code."""
+"""A fingerprint changes with the inputs and with the code."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from sage_dialog.core.hashing import fingerprint
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package of two rooms in place of this one."""
+    """A package of two folders in place of this one."""
     for file in ("__init__.py", "selfplay/search.py", "roles/words.toml", "roles/__pycache__/play.pyc"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(file)
@@ -19,7 +19,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_it_is_the_same_for_the_same_and_another_for_other_inputs(package: Path) -> None:
+def test_a_fingerprint_depends_on_the_inputs_alone(package: Path) -> None:
     assert fingerprint({"seed": 1, "config": [2]}) == fingerprint({"config": [2], "seed": 1})
     assert len({fingerprint(inputs) for inputs in ({}, {"seed": 1}, {"seed": 2}, {"seed": "1"})}) == 4
 
@@ -35,10 +35,10 @@ def test_it_is_the_same_for_the_same_and_another_for_other_inputs(package: Path)
     ],
 )
 def test_a_change_of_code_or_word_lists_is_another(package: Path, change: Callable[[Path], object]) -> None:
-    before, of_one_room = fingerprint({}), fingerprint({}, "generation", "sac/chain.py")
+    before, of_one_folder = fingerprint({}), fingerprint({}, "generation", "sac/chain.py")
     change(package)
     assert fingerprint({}) != before
-    assert fingerprint({}, "generation", "sac/chain.py") == of_one_room
+    assert fingerprint({}, "generation", "sac/chain.py") == of_one_folder
 
 
 def test_compiled_code_does_not_count(package: Path) -> None:

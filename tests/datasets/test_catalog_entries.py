@@ -1,4 +1,4 @@
-"""What the catalog's own datasets give back, and what they say of files that are not theirs."""
+"""Round trips of the catalog types, and their errors for files that they cannot read."""
 
 import json
 from pathlib import Path
@@ -114,7 +114,7 @@ def test_a_policy_without_card_or_weights_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"kind": "lora"}, {"blocks": "false"}])
-def test_a_card_that_says_what_no_policy_is_is_named(tmp_path: Path, wrong: dict[str, str]) -> None:
+def test_a_card_with_invalid_values_is_named(tmp_path: Path, wrong: dict[str, str]) -> None:
     card = policy(tmp_path / "sage_0").path / CARD
     card.write_text(json.dumps(json.loads(card.read_text()) | wrong))
     with pytest.raises(FileNotFoundError, match=rf"sage_0 is no policy directory.*'{next(iter(wrong.values()))}'"):
@@ -132,7 +132,7 @@ def test_a_policy_with_a_file_that_can_run_code_is_refused(tmp_path: Path, name:
     assert not dataset.exists()
 
 
-def test_raw_files_are_given_by_name(tmp_path: Path) -> None:
+def test_raw_files_are_loaded_by_name(tmp_path: Path) -> None:
     reddit(tmp_path).save({"RS_2015-01.zst": b"s", "RC_2015-01.zst": b"c"})
     files = reddit(tmp_path).load()
     assert list(files) == ["RC_2015-01.zst", "RS_2015-01.zst"]
@@ -186,14 +186,14 @@ def test_a_role_is_made_from_its_class_and_never_saved() -> None:
     ("role", "args"),
     [("sage_dialog.roles.nobody.Nobody", {}), ("fractions.Nothing", {}), ("fractions.Fraction", {"no_such": 1})],
 )
-def test_a_role_that_cannot_be_made_says_where_it_stands(role: str, args: dict[str, object]) -> None:
+def test_a_role_that_cannot_be_built_names_the_configuration_file(role: str, args: dict[str, object]) -> None:
     with pytest.raises(DatasetError, match=r"conf/\*/catalog_roles\.yml") as refusal:
         RoleDataset(role=role, args=args).load()
     assert role in str(refusal.value)
     assert not RoleDataset(role=role, args=args).exists()
 
 
-def test_a_role_never_shows_the_values_it_is_made_with() -> None:
+def test_the_arguments_of_a_role_are_never_printed() -> None:
     dataset = RoleDataset(role="fractions.Nothing", args={"api_key": "secret"})
     with pytest.raises(DatasetError, match=r"fractions\.Nothing \(api_key\)") as refusal:
         dataset.load()
@@ -209,7 +209,7 @@ def test_text_and_image_come_back(tmp_path: Path) -> None:
     assert image.load() == PNG
 
 
-def test_an_image_that_is_none_is_refused_and_named(tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_is_refused_and_named(tmp_path: Path) -> None:
     image = AtomicFigure(filepath=str(tmp_path / "figure.png"))
     with pytest.raises(DatasetError, match="no PNG"):
         image.save(json.dumps({}).encode())

@@ -1,4 +1,4 @@
-"""The engine's catalog entry over servers: response cache, budget and key come by the run, as the roles' do."""
+"""The catalog entry of the engine, in process and on servers."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,7 +12,9 @@ from kedro.pipeline import node, pipeline
 from kedro.runner import ParallelRunner
 
 from sage_dialog.datasets.engines import EngineDataset
-from sage_dialog.hooks import InputsGate, RunRefused, RunStopped, SpendingLimit
+from sage_dialog.hooks.budget import RunBudget
+from sage_dialog.hooks.errors import RunRefused, RunStopped
+from sage_dialog.hooks.inputs import InputValidation
 from sage_dialog.llm.requests import StopRunError
 
 KEY = "sk-not-to-be-seen-0123456789"
@@ -53,7 +55,7 @@ def policies(tmp_path: Path) -> Iterator[Any]:
     yield Policy.write_card(path, PolicyCard("sage_0", "base", False, "sage_0", weights_revision(path)))
 
 
-def test_a_run_gives_it_journal_budget_and_key(policies: Any, tmp_path: Path) -> None:
+def test_a_run_sets_response_cache_budget_and_key(policies: Any, tmp_path: Path) -> None:
     from completions_server import CompletionsServer
 
     from sage_dialog.config import SamplingConfig
@@ -66,15 +68,15 @@ def test_a_run_gives_it_journal_budget_and_key(policies: Any, tmp_path: Path) ->
         engine = entry(endpoint={"base_urls": [server.url]}, credentials={"api_key": KEY})
         llm = {"response_cache": str(tmp_path / "j.sqlite"), "role_caps": {"policy": {"calls": 3}}}
         catalog, flow = reading(engine, llm)
-        SpendingLimit().before_pipeline_run(run_params={}, pipeline=flow, catalog=catalog)
+        RunBudget().before_pipeline_run(run_params={}, pipeline=flow, catalog=catalog)
         opened = engine.load()(policies, [], 0, 1)
         with pytest.raises(StopRunError, match=r"llm\.role_caps\.policy\.calls = 3 is reached: the policy") as stopped:
             opened.sample("sage_0", prompts, sampling)
         with pytest.raises(RunStopped, match=r"^play stopped: llm\.role_caps"):
-            SpendingLimit().on_node_error(stopped.value, flow.nodes[0])
+            RunBudget().on_node_error(stopped.value, flow.nodes[0])
         assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
         assert len(server.calls) == 3
-        SpendingLimit().before_pipeline_run(run_params={}, pipeline=flow, catalog=catalog)  # another run
+        RunBudget().before_pipeline_run(run_params={}, pipeline=flow, catalog=catalog)  # another run
         assert len(engine.load()(policies, [], 0, 1).sample("sage_0", prompts, sampling)) == 5
         assert len(server.calls) == 5
     assert (tmp_path / "j.sqlite").exists()
@@ -88,17 +90,19 @@ def test_a_run_gives_it_journal_budget_and_key(policies: Any, tmp_path: Path) ->
         ({"credentials": {"api_key": None}}, "it has no key; set the environment variable"),
         ({"endpoint": {"model": "sage_1"}}, r"their names on the servers go into args\.names"),
         ({"endpoint": {"base_urls": []}}, "base_urls: Tuple should have at least 1 item"),
-        ({"args": {"takes": {"topk": None}}}, r"takes\.topk: Extra inputs are not permitted"),
+        ({"args": {"supports": {"topk": None}}}, r"supports\.topk: Extra inputs are not permitted"),
         ({"args": {"names": ["sage_1"]}}, "names: Input should be a valid dictionary"),
         ({"args": {"window": 0}}, "window: Input should be greater than 0"),
         ({"args": {"widnow": 4096}}, "unexpected keyword argument 'widnow'"),
     ],
 )
-def test_what_cannot_be_asked_is_told_before_a_run(given: dict[str, Any], said: str) -> None:
+def test_an_invalid_entry_is_refused_before_a_run(given: dict[str, Any], said: str) -> None:
     pytest.importorskip("transformers")
     catalog, flow = reading(entry(**given), {})
     with pytest.raises(RunRefused, match=rf"engine: no engine can be made .*{said}.*catalog_generation\.yml"):
-        InputsGate().before_pipeline_run(run_params={"only_missing_outputs": False}, pipeline=flow, catalog=catalog)
+        InputValidation().before_pipeline_run(
+            run_params={"only_missing_outputs": False}, pipeline=flow, catalog=catalog
+        )
 
 
 @pytest.mark.parametrize(
@@ -109,7 +113,7 @@ def test_what_cannot_be_asked_is_told_before_a_run(given: dict[str, Any], said: 
         ({"memory_gb": 0}, "memory_gb: Input should be greater than 0"),
     ],
 )
-def test_so_it_is_of_the_engine_in_process(args: dict[str, Any], said: str) -> None:
+def test_invalid_arguments_of_the_engine_in_process_are_named(args: dict[str, Any], said: str) -> None:
     pytest.importorskip("torch")
     from sage_dialog.inference.transformers.engine import TransformersEngine
 
@@ -126,18 +130,16 @@ class Faulty:
         raise TypeError("no weights of this kind")
 
 
-def test_what_goes_wrong_within_an_engine_is_not_blamed_on_its_entry() -> None:
+def test_an_error_within_an_engine_is_not_attributed_to_its_entry() -> None:
     made = EngineDataset(engine=f"{__name__}.Faulty")
     with pytest.raises(TypeError, match="no weights of this kind"):
         made.load()(None, [], 0, None)
 
 
-def test_servers_are_asked_from_one_process(tmp_path: Path) -> None:
+def test_the_parallel_runner_is_refused_with_servers(tmp_path: Path) -> None:
     catalog, flow = reading(entry(), {"response_cache": str(tmp_path / "j.sqlite")})
     with pytest.raises(RunRefused, match="ThreadRunner"):
-        SpendingLimit().before_pipeline_run(
-            run_params={"runner": ParallelRunner.__name__}, pipeline=flow, catalog=catalog
-        )
+        RunBudget().before_pipeline_run(run_params={"runner": ParallelRunner.__name__}, pipeline=flow, catalog=catalog)
 
 
 def test_an_environment_of_vllm_has_roles_on_a_server_or_policies(
@@ -156,7 +158,7 @@ def test_an_environment_of_vllm_has_roles_on_a_server_or_policies(
     assert annotator.uses_server and not engine.uses_server
 
 
-def test_both_go_into_an_environment_of_ones_own(configured: Path, tmp_path: Path) -> None:
+def test_both_can_be_combined_in_a_new_environment(configured: Path, tmp_path: Path) -> None:
     (both := tmp_path / "conf/servers").mkdir(parents=True)
     shutil.copytree(configured / "conf/base", tmp_path / "conf/base")
     for file in (path for env in ("vllm", "vllm_policies") for path in (configured / "conf" / env).glob("*.yml")):

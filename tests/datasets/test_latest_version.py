@@ -1,4 +1,4 @@
-"""Half a version, or somebody's folder, is never loaded as the latest; the warning names it."""
+"""An incomplete version, or a folder without the name of a run, is never the latest; a warning names it."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ PNG = PNG_BEGIN + b"0" * 20 + PNG_END
 
 
 @pytest.fixture(autouse=True)
-def _each_test_is_warned() -> None:
+def _reset_warnings() -> None:
     atomic._warn_once.cache_clear()
 
 
@@ -45,7 +45,7 @@ def save_policy(folder: Path, version: str) -> Path:
 
 
 @pytest.mark.parametrize("keep", [0, 3, 11, 100, -1, -5], ids=str)
-def test_a_table_cut_anywhere_is_passed_over_and_named(tmp_path: Path, caplog, keep: int) -> None:
+def test_a_table_cut_anywhere_is_skipped_and_named(tmp_path: Path, caplog, keep: int) -> None:
     for version in (OLD, NEW):
         parquet(tmp_path, Version(None, version)).save(pd.DataFrame({"version": [version] * 100}))
     cut = tmp_path / "n.parquet" / NEW / "n.parquet"
@@ -55,7 +55,7 @@ def test_a_table_cut_anywhere_is_passed_over_and_named(tmp_path: Path, caplog, k
     assert str(cut) in warning.message and OLD in warning.message
 
 
-def test_a_folder_that_no_run_has_named_is_passed_over(tmp_path: Path, caplog) -> None:
+def test_a_folder_without_the_name_of_a_run_is_skipped(tmp_path: Path, caplog) -> None:
     parquet(tmp_path, Version(None, OLD)).save(pd.DataFrame({"n": [1]}))
     for name in ("backup", f"{NEW}.bak", "9999-01-01", ".2026-03-09T12.00.00.000Z.gone"):
         parquet(tmp_path, Version(None, name)).save(pd.DataFrame({"n": [2]}))
@@ -65,7 +65,7 @@ def test_a_folder_that_no_run_has_named_is_passed_over(tmp_path: Path, caplog) -
     assert parquet(tmp_path, Version("backup", None)).load()["n"].tolist() == [2]  # by its name it is opened
 
 
-def test_where_none_is_whole_nothing_exists_and_the_error_says_why(tmp_path: Path) -> None:
+def test_without_a_complete_version_nothing_exists_and_the_error_says_why(tmp_path: Path) -> None:
     file = tmp_path / "n.parquet" / OLD / "n.parquet"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"PAR1")
@@ -75,7 +75,7 @@ def test_where_none_is_whole_nothing_exists_and_the_error_says_why(tmp_path: Pat
     assert str(file) in str(refusal.value) and f"Remove {file.parent}" in str(refusal.value)
 
 
-def test_a_pinned_version_is_opened_and_fails_by_its_name(tmp_path: Path) -> None:
+def test_a_pinned_version_is_never_replaced_by_another(tmp_path: Path) -> None:
     for version in (OLD, NEW):
         parquet(tmp_path, Version(None, version)).save(pd.DataFrame({"n": [1]}))
     cut = tmp_path / "n.parquet" / NEW / "n.parquet"
@@ -84,7 +84,7 @@ def test_a_pinned_version_is_opened_and_fails_by_its_name(tmp_path: Path) -> Non
         parquet(tmp_path, Version(NEW, None)).load()
 
 
-def test_a_remote_table_is_looked_at_too(caplog) -> None:
+def test_incomplete_versions_on_an_object_store_are_skipped(caplog) -> None:
     address = "memory://versions/remote_n.parquet"
     for version in (OLD, NEW):
         AtomicParquet(filepath=address, version=Version(None, version)).save(pd.DataFrame({"version": [version]}))
@@ -95,7 +95,7 @@ def test_a_remote_table_is_looked_at_too(caplog) -> None:
     assert dataset.content(OLD).bytes > 100 and len(dataset.content(OLD).sha256) == 64
 
 
-def test_a_policy_without_all_of_its_weights_is_passed_over(tmp_path: Path, caplog) -> None:
+def test_a_policy_with_missing_weights_is_skipped(tmp_path: Path, caplog) -> None:
     save_policy(tmp_path, OLD)
     (save_policy(tmp_path, NEW) / "adapter_model.safetensors").write_bytes(safetensors(15))
     (save_policy(tmp_path, EMPTY) / "adapter_model.safetensors").write_bytes(b"")
@@ -107,7 +107,7 @@ def test_a_policy_without_all_of_its_weights_is_passed_over(tmp_path: Path, capl
     assert "no weights" in caplog.text
 
 
-def test_an_image_and_a_text_are_looked_at_too(tmp_path: Path, caplog) -> None:
+def test_incomplete_images_and_texts_are_skipped(tmp_path: Path, caplog) -> None:
     image = str(tmp_path / "figure.png")
     text = str(tmp_path / "report.html")
     AtomicFigure(filepath=image, version=Version(None, OLD)).save(PNG)

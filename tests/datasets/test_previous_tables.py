@@ -1,4 +1,4 @@
-"""What later stages wrote is read by an earlier one, by name, without being its input by name."""
+"""A stage opens tables that later stages wrote in previous runs."""
 
 from pathlib import Path
 from typing import Any
@@ -42,17 +42,17 @@ def test_a_table_is_opened_by_name_and_version(open_table: Any) -> None:
     ("name", "said"),
     [("trajectories_3", "There is no trajectories_3 in "), ("trajectories_2:2025", "There is no version 2025 of ")],
 )
-def test_a_table_that_is_not_there_is_named(open_table: Any, name: str, said: str) -> None:
+def test_a_missing_table_is_named(open_table: Any, name: str, said: str) -> None:
     with pytest.raises(DatasetError, match=said):
         open_table(name)
 
 
-def test_a_table_of_another_kind_is_refused(open_table: Any) -> None:
+def test_a_table_of_another_schema_is_refused(open_table: Any) -> None:
     with pytest.raises(DataValidationError, match="Not a table of schema MIX_REJECTS"):
         open_table("other")
 
 
-def test_nothing_is_read_before_it_is_asked_for_and_nothing_is_written(tmp_path: Path) -> None:
+def test_nothing_is_read_before_a_table_is_opened_and_nothing_is_written(tmp_path: Path) -> None:
     dataset = PreviousTables(folder=str(tmp_path / "nowhere"), schema="MIX_REJECTS")
     assert dataset.exists() and callable(dataset.load())
     with pytest.raises(DatasetError, match="only read"):

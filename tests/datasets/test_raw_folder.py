@@ -1,4 +1,4 @@
-"""Raw data lies on any file system that fsspec knows; what it is opened with is shown to nobody."""
+"""Raw data on any file system that fsspec supports; credentials never appear in messages."""
 
 import json
 import multiprocessing

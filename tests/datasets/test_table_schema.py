@@ -1,4 +1,4 @@
-"""The catalog refuses a table that is not of its schema, and no version is left of it."""
+"""The catalog refuses a table that does not match its schema, and leaves no version of it."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def refusal(table: object) -> str:
     return str(refused.value)
 
 
-def test_a_right_table_is_saved_and_loaded(tmp_path: Path) -> None:
+def test_a_valid_table_is_saved_and_loaded(tmp_path: Path) -> None:
     catalog(tmp_path).save("dialogues", dialogues())
     assert to_rows(catalog(tmp_path).load("dialogues")) == [DIALOGUE]
 
@@ -68,7 +68,7 @@ def test_a_refused_save_names_table_and_column_and_leaves_no_version(tmp_path: P
     assert not list(tmp_path.rglob("*.parquet"))
 
 
-def test_a_table_of_another_kind_in_the_catalog_is_refused_on_load(tmp_path: Path) -> None:
+def test_a_table_of_another_schema_is_refused_on_load(tmp_path: Path) -> None:
     entry = {
         "type": "sage_dialog.datasets.parquet.AtomicParquet",
         "filepath": str(tmp_path / "dialogues.parquet"),
@@ -85,7 +85,7 @@ def test_missing_and_unknown_columns_are_named() -> None:
     assert "score: no column of schema DIALOGUES" in message
 
 
-def test_a_column_that_stands_twice_is_counted() -> None:
+def test_a_duplicate_column_is_counted() -> None:
     message = refusal(pd.concat([dialogues(), dialogues()[["month"]]], axis="columns"))
     assert "month: expected one column of type string, found 2" in message
 
@@ -103,16 +103,16 @@ def test_nulls_in_nested_required_fields_are_found() -> None:
     assert "turns[].text: required, but null — 1 case" in refusal(dialogues({}, {"turns": turns}))
 
 
-def test_nulls_where_they_mean_something_pass() -> None:
+def test_nulls_in_nullable_columns_pass() -> None:
     row = {"situation_id": "s", "turn": 0, "candidate": 0, "text": "x", "valid": False, "chosen": False}
     table = from_rows([row], schemas.CANDIDATES)
     assert TableSchema("CANDIDATES").validate(table) is table
 
 
-def test_another_kind_of_data_is_named_by_its_type() -> None:
+def test_data_of_another_type_are_named_by_it() -> None:
     assert "found builtins.list" in refusal([DIALOGUE])
 
 
-def test_a_schema_that_does_not_exist_lists_those_that_do(tmp_path: Path) -> None:
+def test_an_unknown_schema_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ValidationConfigurationError, match=r"no schema 'DIALOGS'; it has .*DIALOGUES"):
         catalog(tmp_path, schema="DIALOGS").save("dialogues", dialogues())

@@ -13,7 +13,7 @@ from policy_cards import cards_of
 from sage_dialog import schemas
 from sage_dialog.config import Evaluation, SamplingConfig
 from sage_dialog.core.seeds import generator
-from sage_dialog.core.tables import DataFrame, from_rows, to_rows
+from sage_dialog.core.tables import DataFrame, conform, from_rows, to_rows
 from sage_dialog.evaluation.benchmarks.scores import Score, benchmark_scores
 from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.judging.agreement import judge_agreement
@@ -293,6 +293,6 @@ def contents(
         "candidates_1": searched_for,
         "trajectories_1": from_rows(searched, schemas.TRAJECTORIES),
         "truth_scores": from_rows(scores, schemas.EXTERNAL_SCORES),
-        "truth_win_rates": rates.assign(judge="world truth"),
-        "truth_votes": votes.assign(judge="world truth"),
+        "truth_win_rates": conform(rates.assign(judge="world truth"), schemas.WIN_RATES),
+        "truth_votes": conform(votes.assign(judge="world truth"), schemas.JUDGE_VOTES),
     }

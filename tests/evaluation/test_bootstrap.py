@@ -22,13 +22,13 @@ def test_a_plain_share_has_jeffreys_interval(wins_a: int, wins_b: int) -> None:
     assert share_interval(wins_a, wins_b, resampling) == pytest.approx(tuple(expected), abs=0.006)
 
 
-def test_it_agrees_with_the_bias_corrected_bootstrap_where_there_is_much_to_go_by() -> None:
+def test_the_interval_equals_that_of_the_bias_corrected_bootstrap_on_much_data() -> None:
     # Situations with one to three answers each, so that a share of answers is a ratio of sums.
     draw = np.random.default_rng(2)
     sizes = draw.integers(1, 4, size=300)
     wins = draw.binomial(sizes, draw.beta(3, 2, size=300))
     other = bootstrap(
-        (wins, sizes), lambda won, asked, axis: won.sum(axis) / asked.sum(axis), paired=True, vectorized=True,
+        (wins, sizes), lambda won, judged, axis: won.sum(axis) / judged.sum(axis), paired=True, vectorized=True,
         method="BCa", n_resamples=4000, rng=np.random.default_rng(3),
     ).confidence_interval  # fmt: skip
     resampling = Bootstrap(confidence=0.95, replicates=4000, seed=1)
@@ -38,7 +38,7 @@ def test_it_agrees_with_the_bias_corrected_bootstrap_where_there_is_much_to_go_b
 
 
 @pytest.mark.parametrize(("n", "least"), [(12, 0.84), (25, 0.86), (120, 0.9)])
-def test_it_covers_the_truth_as_often_as_it_says(n: int, least: float) -> None:
+def test_the_interval_covers_the_truth(n: int, least: float) -> None:
     resampling = Bootstrap(confidence=0.95, replicates=4000, seed=2)
     low, high = np.array([share_interval(n - wins, wins, resampling, str(wins)) for wins in range(n + 1)]).T
     truths = np.linspace(0.05, 0.95, 91)
@@ -48,14 +48,14 @@ def test_it_covers_the_truth_as_often_as_it_says(n: int, least: float) -> None:
 
 
 @pytest.mark.parametrize("wins", [1, 5, 50])
-def test_winning_every_time_leaves_an_interval(wins: int) -> None:
+def test_winning_every_time_has_an_interval(wins: int) -> None:
     resampling = Bootstrap(confidence=0.95, replicates=4000, seed=0)
     low, high = share_interval(0, wins, resampling)
     assert high == 1.0 and low == pytest.approx(beta(wins + 0.5, 0.5).ppf(0.025), abs=0.03)
     assert share_interval(wins, 0, resampling) == (0.0, pytest.approx(1 - low, abs=0.03))
 
 
-def test_the_order_of_situations_and_the_size_of_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_of_situations_and_the_size_of_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     resampling = Bootstrap(confidence=0.95, replicates=500, seed=0)
     observed = np.random.default_rng(0).integers(0, 3, size=(40, 2))
     totals = resampling.totals(observed, *HALF_EACH, "one")

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from faulty_server import FaultyServer
 from kedro.io import DatasetError
@@ -16,9 +15,9 @@ from scripted_engine import ScriptedEngine
 from sage_dialog import schemas
 from sage_dialog.config import Caps, Evaluation, Llm, SacAugmentation, SamplingConfig
 from sage_dialog.core.policies import Policy, PolicyCard
-from sage_dialog.core.tables import from_arrow, to_rows
+from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.datasets.external_models import ExternalModels
-from sage_dialog.hooks import RunRefused
+from sage_dialog.hooks.errors import RunRefused
 from sage_dialog.hooks.validation import validate_parameters
 from sage_dialog.inference.engine import Prompt
 from sage_dialog.llm import server as server_module
@@ -70,12 +69,12 @@ def players(tmp_path: Path) -> dict[str, Policy]:
     return made
 
 
-def situations() -> pa.Table:
+def situations() -> DataFrame:
     rows = [
         {"situation_id": f"s{n}", "split": "test", "emotion": "sad", "text": f"My bike was stolen, for the {n}. time."}
         for n in range(12)
     ]
-    return pa.Table.from_pylist(rows, schema=schemas.SITUATIONS)
+    return from_rows(rows, schemas.SITUATIONS)
 
 
 def outside(server: FaultyServer, tmp_path: Path, caps: Caps | None = None, **more: Any) -> ExternalModels:
@@ -88,7 +87,7 @@ def outside(server: FaultyServer, tmp_path: Path, caps: Caps | None = None, **mo
 
 def played(
     entry: ExternalModels, players: dict[str, Policy], scratch: Path, user: ScriptedEngine | None = None
-) -> pa.Table:
+) -> DataFrame:
     mix = SacAugmentation.from_base(system_prompts={"listener": "Listen.", "speaker": "Share."})
     opened = user or ScriptedEngine(shares)
     return play_external_models(
@@ -109,10 +108,10 @@ def played(
 
 def test_it_talks_with_the_same_user_and_every_reply_of_a_failing_server_is_its_own(server, players, tmp_path) -> None:
     rollouts = played(outside(server, tmp_path), players, tmp_path / "scratch")
-    assert rollouts.schema == schemas.ROLLOUTS
-    assert set(rollouts["policy"].to_pylist()) == {"theirs"}
-    for situation in situations().to_pylist():
-        rows = [row for row in rollouts.to_pylist() if row["situation_id"] == situation["situation_id"]]
+    assert list(rollouts.columns) == schemas.ROLLOUTS.names
+    assert set(rollouts["policy"]) == {"theirs"}
+    for situation in to_rows(situations()):
+        rows = [row for row in to_rows(rollouts) if row["situation_id"] == situation["situation_id"]]
         texts = [row["text"] for row in rows]
         heard = f"I heard you say: {situation['text']}"
         assert texts == [situation["text"], heard, "Then 3 followed.", "I heard you say: Then 3 followed."]
@@ -151,8 +150,8 @@ def test_a_cap_holds_for_it(server, players, tmp_path) -> None:
 def test_it_is_judged_and_described_like_a_policy(server, players, tmp_path) -> None:
     entry = outside(server, tmp_path)
     theirs = played(entry, players, tmp_path / "scratch")
-    ours = from_arrow(theirs.drop_columns("policy"))
-    rollouts = collect_rollouts(from_arrow(theirs), sage_0=ours, sage_1=ours)
+    ours = theirs.drop(columns="policy")
+    rollouts = collect_rollouts(theirs, sage_0=ours, sage_1=ours)
     votes = judge_pairs(EVALUATION, [OfflineJudge()], rollouts)
     assert len(votes) == 2 * 12 and set(votes["policy_b"]) == {"theirs"}
     cards = describe_policies(entry.load(), **players)
@@ -168,7 +167,7 @@ def test_no_outside_model_is_an_empty_table_and_opens_no_engine(players, tmp_pat
 
     mix = SacAugmentation.from_base(system_prompts={"listener": "Listen."})
     arguments = (players["sage_0"], players["sage_1"], situations(), never, {}, EVALUATION, mix, 0, None, str(tmp_path))
-    assert play_external_models(*arguments).num_rows == 0
+    assert play_external_models(*arguments).empty
 
 
 def test_pairs_may_name_it_and_its_name_is_no_policys(open_session: Any) -> None:
@@ -178,7 +177,7 @@ def test_pairs_may_name_it_and_its_name_is_no_policys(open_session: Any) -> None
     with pytest.raises(RunRefused, match="no policy is called 'theirs'"):
         validate_parameters(shipped_parameters | pairs)
     validate_parameters(shipped_parameters | pairs, external_models=("theirs",))
-    with pytest.raises(RunRefused, match="sage_1 names a policy and an external model"):
+    with pytest.raises(RunRefused, match="sage_1 is a policy, and an outside model"):
         validate_parameters(shipped_parameters, external_models=("sage_1",))
 
 
@@ -189,5 +188,5 @@ def test_an_entry_that_is_not_right_says_so_and_shows_no_key() -> None:
         models={"theirs": {"endpoint": {"base_urls": []}, "credentials": {"api_key": "sk-secret-of-mine"}}}
     )
     told = entry.explain_missing()
-    assert told is not None and "the outside model theirs cannot be asked" in told
+    assert told is not None and "the external model theirs cannot be used" in told
     assert "sk-secret" not in told + str(entry)

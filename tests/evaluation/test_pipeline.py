@@ -224,7 +224,7 @@ def test_the_notebook_shows_a_finished_run(
     monkeypatch.setenv("SAGE_PROJECT", str(configured))
     monkeypatch.setenv("SAGE_ENV", "test")
     catalog = KedroSession.create(project_path=configured, env="test").load_context().catalog
-    saved = {**empty_tables(contents), **finished, "rollouts_sage_dpo": rollouts_of_policy(rollouts, "sage_dpo")}
+    saved = {**empty_tables(contents), **finished}
     if truth:
         saved |= {name: contents[name] for name in ("truth_scores", "truth_win_rates")}
     for name, data in saved.items():

@@ -27,7 +27,7 @@ def test_sign_test_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("wins_a", "wins_b"), [(1, 7), (40, 79), (44, 63), (500, 612), (1127, 1417)])
-def test_sign_test_is_what_counting_in_whole_numbers_gives(wins_a: int, wins_b: int) -> None:
+def test_sign_test_equals_exact_integer_arithmetic(wins_a: int, wins_b: int) -> None:
     decided, fewer = wins_a + wins_b, min(wins_a, wins_b)
     tail = sum(math.comb(decided, wins) for wins in range(fewer + 1))
     assert sign_test(wins_a, wins_b) == pytest.approx(float(Fraction(2 * tail, 2**decided)), rel=1e-9)
@@ -40,15 +40,15 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
-def test_holm_is_that_of_statsmodels() -> None:
+def test_holm_equals_statsmodels() -> None:
     draw = np.random.default_rng(5)
     for size in (1, 2, 7, 40):
         p_values = [*draw.random(size) ** 4, *[0.01] * (size % 3)]
         assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
 
 
-def test_a_difference_that_is_not_there_is_found_no_more_often_than_stated() -> None:
-    # 2,000 runs of six pairs on 150 situations, a third of them ties, nobody better than anybody.
+def test_error_rates_without_a_difference() -> None:
+    # 2,000 runs of six pairs on 150 situations, a third of them ties, with equally good policies.
     draw = np.random.default_rng(6)
     wins_a, _, wins_b = np.moveaxis(draw.multinomial(150, [1 / 3, 1 / 3, 1 / 3], size=(2000, 6)), 2, 0)
     p_values = np.vectorize(cache(sign_test), otypes=[float])(wins_a, wins_b)
@@ -57,7 +57,7 @@ def test_a_difference_that_is_not_there_is_found_no_more_often_than_stated() -> 
     any_of_six = binomtest(sum(min(holm(row)) <= 0.05 for row in p_values.tolist()), 2000)
     assert any_of_six.proportion_ci(0.99).low <= 0.05
     unadjusted = binomtest(int((p_values.min(axis=1) <= 0.05).sum()), 2000)
-    assert unadjusted.proportion_ci(0.99).low > 0.1  # what the adjustment is for
+    assert unadjusted.proportion_ci(0.99).low > 0.1  # the adjustment is needed
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 7), (7, 7), (3, 10), (120, 200)])
@@ -67,12 +67,12 @@ def test_proportion_interval_is_wilsons(successes: int, n: int) -> None:
 
 
 @pytest.mark.parametrize(("successes", "n"), [(-1, 5), (6, 5), (0, 0)])
-def test_proportion_interval_refuses_what_is_no_proportion(successes: int, n: int) -> None:
+def test_proportion_interval_refuses_invalid_counts(successes: int, n: int) -> None:
     with pytest.raises(ValueError, match="successes"):
         proportion_interval(successes, n, 0.95)
 
 
-def test_clusters_that_agree_within_count_little() -> None:
+def test_clusters_without_inner_variance_count_as_one_observation() -> None:
     # Ten dialogues of eight replies, all alike within a dialogue: 5 of 10, not 40 of 80. The linearised variance
     # has 9 in place of 10 below the line, so the effective sample is 9.
     share = clustered_share([8, 0] * 5, [8] * 10, 0.95)
@@ -80,13 +80,13 @@ def test_clusters_that_agree_within_count_little() -> None:
     assert (share.low, share.high) == pytest.approx(proportion_interval(4.5, 9, 0.95))
 
 
-def test_clusters_that_agree_between_count_no_more_than_their_size() -> None:
+def test_alike_clusters_count_at_most_their_size() -> None:
     share = clustered_share([4] * 10, [8] * 10, 0.95)
     assert (share.low, share.high) == pytest.approx(proportion_interval(40, 80, 0.95))
 
 
 @pytest.mark.parametrize("successes", [0, 8])
-def test_a_share_without_variance_counts_clusters(successes: int) -> None:
+def test_a_share_of_zero_or_one_counts_clusters(successes: int) -> None:
     share = clustered_share([successes] * 10, [8] * 10, 0.95)
     assert (share.low, share.high) == pytest.approx(proportion_interval(10 * successes / 8, 10, 0.95))
     assert share.high - share.low > 0.2
@@ -98,7 +98,7 @@ def test_clusters_can_be_counted() -> None:
     assert counted_share(clusters, 0.95) == clustered_share(*zip(*listed, strict=True), 0.95)
 
 
-def test_clustered_share_covers_the_truth_as_often_as_it_says() -> None:
+def test_clustered_share_covers_the_truth() -> None:
     draw = np.random.default_rng(1)
     covered = 0
     for _ in range(400):
@@ -117,12 +117,12 @@ def test_clustered_mean_of_single_observations_is_students() -> None:
     assert (mean.low, mean.high) == pytest.approx((expected.low, expected.high))
 
 
-def test_clustered_mean_pools_by_size_and_leaves_out_the_empty() -> None:
+def test_clustered_mean_pools_by_size_and_ignores_empty_clusters() -> None:
     mean = clustered_mean([30.0, 0.0, 10.0], [3, 0, 2], 0.95)
     assert (mean.value, mean.n) == (8.0, 5)
 
 
-def test_one_cluster_bounds_no_mean() -> None:
+def test_the_mean_of_one_cluster_is_unbounded() -> None:
     mean = clustered_mean([30.0], [3], 0.95)
     assert (mean.value, mean.low, mean.high) == (10.0, -math.inf, math.inf)
 

@@ -13,8 +13,9 @@ from kedro.framework.session import KedroSession
 from sage_dialog import schemas, settings
 from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.core.tables import DataFrame, from_rows
-from sage_dialog.hooks import RunRefused
-from sage_dialog.hooks.mlflow import _flat
+from sage_dialog.hooks.errors import RunRefused
+from sage_dialog.hooks.mlflow import _name
+from sage_dialog.lineage.formatting import flatten
 from sage_dialog.training import sft
 
 OpenSession = Callable[..., KedroSession]
@@ -56,7 +57,7 @@ def train(
             with open_session("base") as session:
                 catalog = session.load_context().catalog
                 catalog.save("sage_0", weights(tmp_path / "base", "sage_0", "base"))
-                catalog.save("sft_conversations", schemas.SFT_CONVERSATIONS.empty_table())
+                catalog.save("sft_conversations", from_rows([], schemas.SFT_CONVERSATIONS))
         with open_session(env, **parameters) as session:
             session.run(node_names=["sft.train_sage_1"])
 
@@ -96,7 +97,8 @@ def test_without_the_extra_the_file_is_refused(train: Callable[..., None]) -> No
 
 def test_parameters_have_dotted_names() -> None:
     tree = {"sft": {"lora": {"r": 8}, "system_prompts": {}}, "seed": 0, "prices": {"gpt(4)": 1}}
-    assert dict(_flat(tree)) == {"sft.lora.r": 8, "sft.system_prompts": {}, "seed": 0, "prices.gpt_4_": 1}
+    named = {_name(key): value for key, value in flatten(tree).items()}
+    assert named == {"sft.lora.r": 8, "sft.system_prompts": {}, "seed": 0, "prices.gpt_4_": 1}
 
 
 @needs_mlflow

@@ -21,7 +21,8 @@ from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.datasets.previous_tables import PreviousTables
 from sage_dialog.datasets.raw_folder import RawFolder
 from sage_dialog.datasets.roles import RoleDataset, RolePanel
-from sage_dialog.hooks import RunRefused, RunStopped, SpendingLimit
+from sage_dialog.hooks.budget import RunBudget
+from sage_dialog.hooks.errors import RunRefused, RunStopped
 from sage_dialog.hooks.run_record import REPLAY_OF, Recorder
 from sage_dialog.lineage.content import content_of
 from sage_dialog.lineage.records import RunFolder, RunRecord
@@ -49,7 +50,7 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.runs = RunFolder(folder / "data/runs")
-        self.spending = SpendingLimit()
+        self.spending = RunBudget()
         self.parameters: dict[str, Any] = {"seed": 3, "api_key": SECRET, "mix_versions": False}
         AtomicParquet(filepath=str(folder / "n.parquet"), version=Version(None, OLD)).save(pd.DataFrame({"n": [1, 2]}))
         (folder / "raw").mkdir()
@@ -189,7 +190,7 @@ def test_a_run_that_would_mix_versions_is_refused_unless_allowed(project: Projec
 
 
 def test_a_refused_run_leaves_no_record(open_session: Any, tmp_path: Path) -> None:
-    with open_session() as session, pytest.raises(RunRefused, match="reads what is not there"):
+    with open_session() as session, pytest.raises(RunRefused, match="Missing inputs"):
         session.run(pipeline_names=["data_processing"])
     assert not list(tmp_path.rglob("runs"))
 
@@ -249,11 +250,11 @@ def test_cost_and_replying_models_are_recorded(project: Project) -> None:
 
 def test_tables_of_previous_runs_are_recorded_with_the_opened_versions(tmp_path: Path, project: Project) -> None:
     from sage_dialog import schemas
-    from sage_dialog.core.tables import table
+    from sage_dialog.core.tables import from_rows
 
     row = {"source": "s", "record": "r", "reason": "why"}
     path = str(tmp_path / "trajectories_2.parquet")
-    AtomicParquet(filepath=path, version=Version(None, OLD)).save(table([row], schemas.MIX_REJECTS))
+    AtomicParquet(filepath=path, version=Version(None, OLD)).save(from_rows([row], schemas.MIX_REJECTS))
     earlier = PreviousTables(folder=str(tmp_path), schema="MIX_REJECTS")
     before = project.catalog
     project.catalog = lambda run: DataCatalog({**dict(before(run).items()), "earlier": earlier})  # type: ignore[method-assign]

@@ -248,14 +248,14 @@ class _Bias:
         allowed = body.get("allowed_token_ids")
         self.tokens = list(biases)
         self.weights = [bias / temperature for bias in biases.values()]  # decode multiplies boosts by it
-        self.barred = None
+        self.mask = None
         if allowed is not None:
-            self.barred = np.full(size, -math.inf, dtype=np.float32)
-            self.barred[allowed] = 0.0
-        self.start = self
+            self.mask = np.full(size, -math.inf, dtype=np.float32)
+            self.mask[allowed] = 0.0
+        self.initial_state = self
 
     def __bool__(self) -> bool:
-        return bool(self.tokens) or self.barred is not None
+        return bool(self.tokens) or self.mask is not None
 
-    def after(self, place: _Bias, token: int) -> _Bias:
+    def next_state(self, place: _Bias, token: int) -> _Bias:
         return self

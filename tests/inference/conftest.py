@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_policies import adapters, base  # noqa: F401
+import tiny_policies
 
 from sage_dialog.config import Caps, Price
 from sage_dialog.core.policies import Policy
@@ -18,6 +18,8 @@ from sage_dialog.llm.budget import Budget
 from sage_dialog.llm.endpoint import Endpoint
 from sage_dialog.llm.live_client import LiveClient
 from sage_dialog.llm.response_cache import ResponseCache
+
+base, adapters = tiny_policies.base, tiny_policies.adapters
 
 
 @pytest.fixture

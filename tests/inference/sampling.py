@@ -25,7 +25,7 @@ def main() -> None:
     client = LiveClient(endpoint, ResponseCache(Path(response_cache)), Budget(Caps(), {}, {}))
     engine = CompletionsEngine(Policy.open(base), [], 0, client=client)
     for (sample,) in engine.sample("sage_0", PROMPTS, SAMPLING):
-        print(sample.text, sample.finish)
+        print(sample.text, sample.finish_reason)
 
 
 if __name__ == "__main__":

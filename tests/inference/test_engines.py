@@ -80,12 +80,14 @@ def asked_of(count: int) -> list[Prompt]:
 
 @pytest.fixture(params=KINDS)
 def open_engine(request: pytest.FixtureRequest, base: Policy) -> Open:
-    takes = KINDS[request.param]
-    if takes is None:
+    supports = KINDS[request.param]
+    if supports is None:
         return lambda base, policies=(), seed=0: TransformersEngine(base, policies, seed, threads=1)
     served = request.getfixturevalue("writer" if "writer" in request.fixturenames else "base")
     over_http, server = request.getfixturevalue("open_engine"), request.getfixturevalue("serve")(served)
-    return lambda base, policies=(), seed=0: over_http(server.url, base=base, policies=policies, seed=seed, takes=takes)
+    return lambda base, policies=(), seed=0: over_http(
+        server.url, base=base, policies=policies, seed=seed, supports=supports
+    )
 
 
 def test_top_1_is_greedy_generate_for_prompts_of_unequal_length(open_engine: Open, base: Policy) -> None:
@@ -229,7 +231,7 @@ def test_two_policies_of_one_name_are_refused(open_engine: Open, base: Policy, a
 def test_an_unknown_policy_is_named_with_those_there(
     open_engine: Open, base: Policy, adapters: tuple[Policy, Policy]
 ) -> None:
-    with pytest.raises(KeyError, match="'sage_9' is not loaded; this engine holds sage_0, sage_1, sage_2"):
+    with pytest.raises(KeyError, match="'sage_9' is not loaded; this engine has sage_0, sage_1, sage_2"):
         open_engine(base, adapters).sample("sage_9", prompts_of(3), GREEDY)
 
 

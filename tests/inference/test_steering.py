@@ -29,8 +29,9 @@ from sage_dialog.sac.grammar import FIELDS, BlockGrammar
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from sage_dialog.inference import decoding, transformers_engine  # noqa: E402
 from sage_dialog.inference.steering import Guide, GuideState, Vocabulary  # noqa: E402
+from sage_dialog.inference.transformers import decoding  # noqa: E402
+from sage_dialog.inference.transformers import engine as transformers_engine  # noqa: E402
 from sage_dialog.inference.transformers.engine import TransformersEngine  # noqa: E402
 
 SAMPLING = SamplingConfig.from_base(temperature=1.0, top_k=1000, max_new_tokens=100)
@@ -68,7 +69,7 @@ def value(chain: Chain, field: str) -> Any:
 def written_with(field: str, label: str, topics: tuple[str, ...] = ()) -> str:
     """A message with the label in a field; in a list, behind the given topics."""
     values = dict.fromkeys(FIELDS, "sad") | {field: ", ".join((*topics, label))}
-    return BlockGrammar.with_values({}).text(values, "Why?")
+    return BlockGrammar.with_values({}).render(values, "Why?")
 
 
 def guide_of(vocabulary: Vocabulary, **steering: Any) -> Guide:
@@ -77,11 +78,11 @@ def guide_of(vocabulary: Vocabulary, **steering: Any) -> Guide:
 
 def walked(guide: Guide, vocabulary: Vocabulary, text: str) -> list[tuple[dict[int, float], int, int, int]]:
     """(boosts, token, begin, end) at every token of a text as the tokenizer writes it."""
-    steps, place = [], guide.start
+    steps, state = [], guide.initial_state
     for token, begin, end in vocabulary.encode(text):
-        boosts = {} if place is None else dict(zip(place.tokens, place.weights, strict=True))
+        boosts = {} if state is None else dict(zip(state.tokens, state.weights, strict=True))
         steps.append((boosts, token, begin, end))
-        place = place and guide.after(place, token)
+        state = state and guide.next_state(state, token)
     return steps
 
 
@@ -128,7 +129,7 @@ def test_every_token_of_a_keyword_is_boosted_in_its_field_and_nothing_else_is(
         stop = start + len(keyword.encode())
         steps = walked(guide, vocabulary, text)
         assert (
-            b"".join(vocabulary.written(token, place == 0) for place, (_, token, _, _) in enumerate(steps)).decode()
+            b"".join(vocabulary.token_bytes(token, state == 0) for state, (_, token, _, _) in enumerate(steps)).decode()
             == text
         )
         for boosts, token, begin, end in steps:
@@ -175,14 +176,14 @@ def letters() -> Vocabulary:
 
 def boosts_after(guide: Guide, vocabulary: Vocabulary, text: str) -> dict[str, float]:
     """What is boosted after a text, by what the tokens write."""
-    place: GuideState | None = guide.start
+    state: GuideState | None = guide.initial_state
     for token, _, _ in vocabulary.encode(text):
-        assert place is not None
-        place = guide.after(place, token)
-    if place is None:
+        assert state is not None
+        state = guide.next_state(state, token)
+    if state is None:
         return {}
-    tokens = (vocabulary.tokens[token].decode() for token in place.tokens)
-    return dict(zip(tokens, place.weights, strict=True))
+    tokens = (vocabulary.tokens[token].decode() for token in state.tokens)
+    return dict(zip(tokens, state.weights, strict=True))
 
 
 def test_keywords_that_begin_alike_share_the_largest_weight_until_they_part(letters: Vocabulary) -> None:
@@ -241,7 +242,7 @@ def test_a_tokenizer_whose_tokens_depend_on_their_neighbours_is_refused() -> Non
     from transformers import PreTrainedTokenizerFast
 
     words = Tokenizer(models.WordLevel({"<end>": 0, "a": 1}, unk_token="a"))
-    with pytest.raises(ValueError, match="its tokenizer is neither a byte-level nor a SentencePiece one"):
+    with pytest.raises(ValueError, match="its tokenizer is neither byte-level nor SentencePiece"):
         Vocabulary(PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>"))
 
 
@@ -249,13 +250,13 @@ def test_a_tokenizer_whose_tokens_depend_on_their_neighbours_is_refused() -> Non
 
 
 def shares(
-    logits: torch.Tensor, seen: torch.Tensor, sampling: SamplingConfig, place: GuideState | None
+    logits: torch.Tensor, seen: torch.Tensor, sampling: SamplingConfig, state: GuideState | None
 ) -> torch.Tensor:
     """How often each token is drawn, over a fine grid of uniform numbers."""
     draws = 5000
     uniform = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws
-    places = None if place is None else [place] * draws
-    tokens = decoding.draw(logits.expand(draws, -1), seen.expand(draws, -1), uniform, sampling, places)
+    states = None if state is None else [state] * draws
+    tokens = decoding.draw(logits.expand(draws, -1), seen.expand(draws, -1), uniform, sampling, states)
     return torch.bincount(tokens, minlength=logits.shape[1]) / draws
 
 
@@ -274,11 +275,11 @@ def test_the_log_odds_change_by_the_weight_at_any_temperature(
 ) -> None:
     guide = guide_of(letters, boosts={"a_motivation": weights})
     before = "{u_motivation: null, u_emotion: null, u_topic: []} {a_motivation: "
-    place: GuideState | None = guide.start
+    state: GuideState | None = guide.initial_state
     for token, _, _ in letters.encode(before):
-        assert place is not None
-        place = guide.after(place, token)
-    assert place is not None
+        assert state is not None
+        state = guide.next_state(state, token)
+    assert state is not None
     size = len(letters.tokens) + SPARE
     logits = 1.5 * torch.randn(1, size, generator=torch.Generator().manual_seed(3))
     seen = torch.zeros(1, size, dtype=torch.bool)
@@ -291,20 +292,20 @@ def test_the_log_odds_change_by_the_weight_at_any_temperature(
     kept = scores.topk(min(sampling.top_k, size)).indices
     expected = torch.zeros(size)
     expected[kept] = scores[kept].softmax(dim=0)
-    assert torch.allclose(shares(logits, seen, sampling, place), expected, atol=5e-4)
+    assert torch.allclose(shares(logits, seen, sampling, state), expected, atol=5e-4)
 
 
 def test_a_boost_lifts_a_token_into_the_top_k(letters: Vocabulary) -> None:
     guide = guide_of(letters, boosts={"u_motivation": {"humor": 30.0}})
-    place: GuideState | None = guide.start
+    state: GuideState | None = guide.initial_state
     for token, _, _ in letters.encode("{u_motivation: "):
-        assert place is not None
-        place = guide.after(place, token)
+        assert state is not None
+        state = guide.next_state(state, token)
     size = len(letters.tokens) + SPARE
     logits = torch.arange(size, dtype=torch.float32)[None].flip(1) / 10
     h = letters.tokens.index(b"h")
     assert h not in logits.topk(2).indices
-    drawn = shares(logits, torch.zeros(1, size, dtype=torch.bool), SamplingConfig.from_base(top_k=2), place)
+    drawn = shares(logits, torch.zeros(1, size, dtype=torch.bool), SamplingConfig.from_base(top_k=2), state)
     assert drawn[h] > 0.99
 
 
@@ -312,14 +313,14 @@ def test_the_ends_of_the_unit_interval_draw_tokens_that_may_come(letters: Vocabu
     """Also where the last of the vocabulary is barred, and fewer may come than top-k keeps."""
     guide = guide_of(letters, fixed={"a_emotion": "calm"})
     size = len(letters.tokens) + SPARE
-    place: GuideState | None = guide.start
+    state: GuideState | None = guide.initial_state
     for text in ("{", "u"):
-        assert place is not None
+        assert state is not None
         logits = torch.randn(2, size, generator=torch.Generator().manual_seed(1))
         ends = torch.tensor([0.0, 1.0 - 2**-53], dtype=torch.float64)
-        drawn = decoding.draw(logits, torch.zeros(2, size, dtype=torch.bool), ends, SAMPLING, [place, place])
+        drawn = decoding.draw(logits, torch.zeros(2, size, dtype=torch.bool), ends, SAMPLING, [state, state])
         assert [letters.tokens[token].decode() for token in drawn.tolist()] == [text, text]
-        place = guide.after(place, int(drawn[0]))
+        state = guide.next_state(state, int(drawn[0]))
 
 
 def rate(samples: list[Sample], field: str, wanted: str) -> float:
@@ -344,7 +345,7 @@ def test_a_keyword_comes_more_often_and_the_fields_before_it_stay_as_they_were(
 def test_without_steering_nothing_changes(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = sampled(engine, None)
     assert sampled(engine, Steering(boosts={field: {"humor": 0.0} for field in FIELDS})) == plain
-    monkeypatch.delattr(decoding, "steered")
+    monkeypatch.delattr(decoding, "apply_steering")
     assert sampled(engine, Steering()) == plain
     assert sampled(engine, Steering(boosts={"a_motivation": {}})) == plain
 
@@ -418,25 +419,25 @@ def test_every_message_that_holds_what_is_given_can_still_be_written(
         chain = composed(random.Random(number))
         texts = {field: value(chain, field) for field in FIELDS} | given
         free = {field: ", ".join(it) if isinstance(it, tuple) else it or "null" for field, it in texts.items()}
-        place: GuideState | None = guide.start
-        for token, _, _ in vocabulary.encode(BlockGrammar.with_values({}).text(free, chain.utterance)):
-            if place is not None:
-                assert place.barred is not None
-                assert place.barred[token] == 0, vocabulary.tokens[token]
-                place = guide.after(place, token)
+        state: GuideState | None = guide.initial_state
+        for token, _, _ in vocabulary.encode(BlockGrammar.with_values({}).render(free, chain.utterance)):
+            if state is not None:
+                assert state.mask is not None
+                assert state.mask[token] == 0, vocabulary.tokens[token]
+                state = guide.next_state(state, token)
 
 
 def test_a_free_label_may_be_any_label(letters: Vocabulary) -> None:
     guide = guide_of(letters, fixed={"a_emotion": "calm"})
 
     def allowed(text: str) -> set[str]:
-        place: GuideState | None = guide.start
+        state: GuideState | None = guide.initial_state
         for token, _, _ in letters.encode(text):
-            assert place is not None
-            place = guide.after(place, token)
-        assert place is not None
-        assert place.barred is not None
-        tokens = (place.barred == 0).nonzero()[0].tolist()
+            assert state is not None
+            state = guide.next_state(state, token)
+        assert state is not None
+        assert state.mask is not None
+        tokens = (state.mask == 0).nonzero()[0].tolist()
         return {"END" if token == END else letters.tokens[token].decode("latin-1") for token in tokens}
 
     bytes_of_labels = {chr(byte) for byte in range(32, 256) if byte != 127} - set("{}[],:")
@@ -475,15 +476,15 @@ def test_rows_that_end_early_leave_the_others_their_places(
     engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows_seen = []
-    steered = decoding.steered
+    steered = decoding.apply_steering
 
-    def recorded(logits: torch.Tensor, places: list[GuideState | None], temperature: float) -> torch.Tensor:
-        rows_seen.append(len(places))
-        return steered(logits, places, temperature)
+    def recorded(logits: torch.Tensor, states: list[GuideState | None], temperature: float) -> torch.Tensor:
+        rows_seen.append(len(states))
+        return steered(logits, states, temperature)
 
     expected = sampled(engine, BOTH)
     monkeypatch.setattr(decoding, "COMPACT_BELOW", 1.0)
-    monkeypatch.setattr(decoding, "steered", recorded)
+    monkeypatch.setattr(decoding, "apply_steering", recorded)
     assert sampled(engine, BOTH) == expected
     assert rows_seen[-1] < rows_seen[0]  # rows were dropped while others still wrote their blocks
 

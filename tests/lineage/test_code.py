@@ -143,12 +143,14 @@ def test_data_files_count_where_they_are_named(package: Package) -> None:
         "page.html.j2": "{% include 'part.html.j2' %}",
         "part.html.j2": "",
         "room/__init__.py": "FOLDER = 'forms'\nFORMS = {'one': 'two'}\ndef read(): FOLDER, FORMS, {'words': 1}",
+        "room/inner/__init__.py": "def read(): open('part.html.j2')",
         "room/forms/one.jinja": "",
         "room/words.toml": "",
     }
     found = {name for name in names(package, **files) if "/" in name}
     assert found == {"pack/lists/words.toml", "pack/page.html.j2", "pack/part.html.j2", "pack/room/words.toml"}
     assert [name for name in package.reached("pack.room:read") if "/" in name] == ["pack/room/forms/one.jinja"]
+    assert [name for name in package.reached("pack.room.inner:read") if "/" in name] == ["pack/part.html.j2"]
 
 
 def test_partials_closures_and_callable_objects(package: Package, monkeypatch) -> None:
@@ -196,20 +198,25 @@ def changed(tmp_path: Path, targets):
     return nodes
 
 
-def test_a_template_affects_the_report_only(changed) -> None:
-    assert changed("evaluation", "</body>", "<p></p></body>", "report.html.j2") == {"write_report"}
+@pytest.mark.parametrize(
+    ("template", "node"),
+    [("page", "assemble_report"), ("failures", "report_failures"), ("versions", "report_versions")],
+)
+def test_a_template_affects_one_node_of_the_report_only(changed, template: str, node: str) -> None:
+    assert changed("evaluation", "</", "<p></p></", f"{template}.html.j2") == {node}
 
 
 def test_a_change_of_the_game_affects_self_play_only(changed) -> None:
     found = changed("selfplay", "def play(", "def play(*, unheard_of=1, ")
     assert {"search", "play_rollouts"} <= found
-    assert not found & {"train_sage_1", "refine_into", "train_sage_dpo", "make_dialogues", "annotate_dialogues", "judge_pairs"}
+    unrelated = {"train_sage_1", "refine_into", "train_sage_dpo", "make_dialogues", "annotate_dialogues", "judge_pairs"}
+    assert not found & unrelated
 
 
 def test_a_schema_and_a_parameter_model_affect_only_their_users(changed) -> None:
     assert changed("schemas", "WIN_RATES = ", "WIN_RATES = 0 or ") == {"count_wins"}
     found = changed("config", "class Preference(", "class Unheard: ...\n\n\nclass Preference(Unheard, ")
-    assert found >= {"prefer", "make_pairs"} and not found & {"search", "write_raw_data", "make_dialogues"}
+    assert found >= {"train_sage_dpo", "make_pairs"} and not found & {"search", "write_raw_data", "make_dialogues"}
 
 
 def test_every_data_file_of_the_package_is_reached(targets) -> None:
@@ -236,7 +243,8 @@ def test_nodes_and_roles_reach_their_word_lists(targets) -> None:
     assert annotator == {"annotator.toml", "feelings.toml", "topics.toml"}
     assert judge == {"function_words.txt", "judge_moves.toml", "judge_user_needs.toml"}
     assert {"selector_feelings.toml", "selector_styles.toml"} <= selector
-    assert {"report.html.j2", "report_replies.html.j2"} <= files(targets["write_report"])
+    assert files(targets["assemble_report"]) == {"page.html.j2", "report.css", "report.js"}
+    assert files(targets["report_replies"]) == {"replies.html.j2", "macros.html.j2"}
     assert files(targets["write_raw_data"]) == {"world.yml"}
     assert files(targets["find_failures"]) == {"human_claims.toml"}
     assert files(targets["search"]) == set()

@@ -15,7 +15,7 @@ from faulty_server import FaultyServer
 from kedro.io import Version
 
 from sage_dialog import schemas
-from sage_dialog.core.tables import table
+from sage_dialog.core.tables import from_rows
 from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.lineage.content import content_of
 from sage_dialog.lineage.records import RunFolder
@@ -26,41 +26,33 @@ OLD = "2026-03-01T12.00.00.000Z"
 
 
 def annotated(body: dict[str, Any]) -> str:
-    said = re.findall(r"^(\d+)\. (user|assistant): (.*)$", body["messages"][1]["content"], re.MULTILINE)
+    messages = re.findall(r"^(\d+)\. (user|assistant): (.*)$", body["messages"][1]["content"], re.MULTILINE)
     turns = [
         {"turn": int(number), "speaker": speaker, "motivation": "Sharing", "emotion": None, "topics": ["dogs"],
-         "text": text, "question": None} for number, speaker, text in said
+         "text": text, "question": None} for number, speaker, text in messages
     ]  # fmt: skip
     return json.dumps({"turns": turns})
 
 
-def test_each_ends_with_its_own_versions_and_record_and_nothing_is_asked_twice(tmp_path: Path) -> None:
+def test_two_runs_keep_their_own_versions_and_send_each_request_once(tmp_path: Path) -> None:
     rows = [
         {"dialogue_id": f"d{number}", "subreddit": "s", "link_id": "t3_l", "month": "2015-01", "n_turns": 2,
          "turns": [{"comment_id": f"c{number}{turn}", "text": f"My dog number {number} is fine, turn {turn}."}
                    for turn in range(2)], "mean_words": 7.0, "min_sentiment": 0.5} for number in range(DIALOGUES)
     ]  # fmt: skip
     AtomicParquet(filepath=str(tmp_path / "02_intermediate/dialogues.parquet"), version=Version(None, OLD)).save(
-        table(rows, schemas.DIALOGUES)
+        from_rows(rows, schemas.DIALOGUES)
     )
     with FaultyServer(reply=annotated, models=("served-model",), latency_s=0.05) as server:
         environment = os.environ | {"SAGE_DATA": str(tmp_path), "VLLM_URL": server.url}
-        command = [
-            sys.executable,
-            "-m",
-            "kedro",
-            "run",
-            "--env",
-            "vllm",
-            "--nodes",
-            "sac_augmentation.annotate_dialogues",
-        ]
+        options = ["--env", "vllm", "--nodes", "sac_augmentation.annotate_dialogues"]
+        command = [sys.executable, "-m", "kedro", "run", *options]
         both = [
             subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             for _ in range(2)
         ]
-        said = [run.communicate()[0].decode() for run in both]
-    assert [run.returncode for run in both] == [0, 0], said
+        logs = [run.communicate()[0].decode() for run in both]
+    assert [run.returncode for run in both] == [0, 0], logs
     records = list(RunFolder(tmp_path / "runs").records())
     assert len(records) == 2 and {record.status for record in records} == {"done"}
     assert len({record.process.pid for record in records}) == 2
@@ -74,7 +66,7 @@ def test_each_ends_with_its_own_versions_and_record_and_nothing_is_asked_twice(t
     (response_cache,) = (tmp_path / "response_cache").glob("*.sqlite")
     with sqlite3.connect(response_cache) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert connection.execute("SELECT count(*) FROM replies").fetchone() == (DIALOGUES,)
+        assert connection.execute("SELECT count(*) FROM responses").fetchone() == (DIALOGUES,)
         assert connection.execute("SELECT count(*) FROM claims").fetchone() == (0,)
     assert sum(record.spent["the run"].calls for record in records if record.spent) == DIALOGUES
     assert {name for record in records for name in record.answered} == {"annotator"}

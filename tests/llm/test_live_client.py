@@ -207,11 +207,10 @@ def test_an_amount_above_the_burst_counts_in_full() -> None:
 
 
 def test_tokens_have_an_upper_bound() -> None:
-    messages = ({"role": "user", "content": "ΑΒ" * 50},)
-    chat_request = ChatRequest(
-        "judge", "m", ({"role": "user", "content": content},), {"max_tokens": 7}, {"type": "object"}
-    )
-    assert chat_request.max_prompt_tokens >= len(("ΑΒ" * 50).encode()) + len('{"type": "object"}')
+    content = "ΑΒ" * 50
+    messages = ({"role": "user", "content": content},)
+    chat_request = ChatRequest("judge", "m", messages, {"max_tokens": 7}, {"type": "object"})
+    assert chat_request.max_prompt_tokens >= len(content.encode()) + len('{"type": "object"}')
     assert chat_request.max_completion_tokens == 7
 
 

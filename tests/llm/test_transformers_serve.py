@@ -125,7 +125,7 @@ def test_policies_are_sampled_from_it_as_text(tmp_path: Path, url: str, model: P
     )
     none = {"top_k": None, "repetition_penalty": None, "logprobs": False}
     takes = {"token_prompts": False, "token_ids": False, "n": False, **none}
-    engine = CompletionsEngine(base, [], 0, client=client, names={"sage_0": str(model)}, takes=takes)
+    engine = CompletionsEngine(base, [], 0, client=client, names={"sage_0": str(model)}, supports=takes)
     prompts = [Prompt(({"role": "user", "content": f"w1 w2 w{number}"},), (number,)) for number in range(3)]
     sampling, pieces = SamplingConfig.from_base(temperature=1.5, max_new_tokens=30, top_k=100), []
     replies = engine.sample("sage_0", prompts, sampling, samples=3, on_text=pieces.append)
@@ -133,7 +133,7 @@ def test_policies_are_sampled_from_it_as_text(tmp_path: Path, url: str, model: P
     assert [len(row) for row in replies] == [3, 3, 3]
     assert len({sample.text for sample in samples}) == 9
     assert {word for sample in samples for word in sample.text.split()} <= {word for word in WORDS if word != "<end>"}
-    assert {sample.finish for sample in samples} == {FinishReason.STOP, FinishReason.LENGTH}
+    assert {sample.finish_reason for sample in samples} == {FinishReason.STOP, FinishReason.LENGTH}
     assert max(sample.tokens for sample in samples) == 30
     assert "".join(pieces) == replies[0][0].text
     assert engine.sample("sage_0", prompts, sampling, samples=3) == replies
@@ -141,6 +141,8 @@ def test_policies_are_sampled_from_it_as_text(tmp_path: Path, url: str, model: P
     response_cache.drop()
     assert engine.sample("sage_0", prompts, sampling, samples=3) == replies  # it keeps to its seed
 
-    wants_more = CompletionsEngine(base, [], 0, client=client, names={"sage_0": str(model)}, takes={**takes, "n": True})
+    wants_more = CompletionsEngine(
+        base, [], 0, client=client, names={"sage_0": str(model)}, supports={**takes, "n": True}
+    )
     with pytest.raises(RequestRejectedError, match="1 of 3 samples"):
         wants_more.sample("sage_0", prompts, sampling, samples=3)

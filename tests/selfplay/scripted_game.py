@@ -1,4 +1,4 @@
-"""Scripted players: replies are functions of the prompt, so every rule of the game can be seen."""
+"""Fixtures of a game with scripted players, whose replies are functions of the prompt."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from scripted_engine import ScriptedEngine
 
 from sage_dialog import schemas
 from sage_dialog.config import FineTuning, GameRules, SamplingConfig, SelfPlay
 from sage_dialog.core.policies import Policy, PolicyCard
+from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.inference.engine import Engine
 from sage_dialog.roles.protocols import Choice, NoChoice
 from sage_dialog.sac import Chain, Intent, render
@@ -30,7 +30,7 @@ def chained(text: str, reads: str = "sad", means: str = "empathy") -> str:
 
 @dataclass
 class ScriptedSelector:
-    """Takes the longest candidate; declines where it is told to."""
+    """Selects the longest candidate; declines where `rejects` is true."""
 
     name: str = "longest"
     rejects: Callable[[Choice], bool] = lambda choice: False
@@ -56,7 +56,7 @@ SAMPLING = SamplingConfig.from_base(max_new_tokens=50, top_k=100)
 
 @pytest.fixture
 def game() -> Callable[..., Game]:
-    """A game between "agent" and "user", both with blocks unless told otherwise."""
+    """A game between "agent" and "user", both with blocks by default."""
 
     def make(
         selector: ScriptedSelector | None = None,
@@ -85,7 +85,7 @@ def game() -> Callable[..., Game]:
 
 @pytest.fixture(name="play")
 def play_alone() -> Callable[[Engine, Game, Sequence[tuple[str, str]]], list[GameState]]:
-    """Plays (id, text) situations to their end, all of them in one game."""
+    """Play (id, text) situations to their end in one game."""
 
     def played(engine: Engine, rules: Game, situations: Sequence[tuple[str, str]]) -> list[GameState]:
         dialogues = [GameState.from_situation(*situation) for situation in situations]
@@ -111,19 +111,21 @@ def search_config() -> SelfPlay:
         user=SAMPLING,
         shard_size=3,
         training=FineTuning.from_base(learning_rate=1e-3, batch_size=1, epochs=1.0),
+        situations=None,
+        replay_share=0.25,
     )
 
 
-def situations_table(texts: Sequence[str], split: str = "train") -> pa.Table:
+def situations_table(texts: Sequence[str], split: str = "train") -> DataFrame:
     rows = [
         {"situation_id": f"{split}-{number}", "split": split, "emotion": "sad", "text": text}
         for number, text in enumerate(texts)
     ]
-    return pa.Table.from_pylist(rows, schema=schemas.SITUATIONS)
+    return from_rows(rows, schemas.SITUATIONS)
 
 
 @pytest.fixture
-def situations() -> Callable[..., pa.Table]:
+def situations() -> Callable[..., DataFrame]:
     return situations_table
 
 

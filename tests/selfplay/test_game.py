@@ -36,8 +36,8 @@ def test_candidates_that_nobody_may_say_are_kept_with_the_reason_and_never_shown
     assert set(chooser.seen[0].candidates) == {"Good words.", "Other good words."}
     candidates, chosen = dialogue.candidates[1]
     assert [candidate.valid for candidate in candidates] == [False, True, False, False, True]
-    assert candidates[0].reason is not None and candidates[0].reason.startswith("state block: ")
-    assert [candidates[2].reason, candidates[3].reason] == ["empty utterance", "cut at the token limit"]
+    assert candidates[0].invalid_reason is not None and candidates[0].invalid_reason.startswith("state block: ")
+    assert [candidates[2].invalid_reason, candidates[3].invalid_reason] == ["empty utterance", "cut at the token limit"]
     assert chosen == 4
     assert dialogue.messages[1].content == say("Other good words.")
 

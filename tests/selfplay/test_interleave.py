@@ -1,4 +1,4 @@
-"""Sampling goes on while the selector is at work, in one thread, and errors of either side end the run in order."""
+"""Sampling in one thread while the selector runs in others, and an orderly end after errors of either side."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_one_shard_is_sampled_while_the_selector_chooses_for_another(searched, e
     assert overlapped == [True]
 
 
-def test_selections_of_several_shards_are_under_way_together(searched, engine, selector, say) -> None:
+def test_selections_of_several_shards_run_concurrently(searched, engine, selector, say) -> None:
     together = threading.Barrier(3, timeout=WAIT_S)
 
     def waits(choice: Choice) -> bool:
@@ -61,7 +61,7 @@ def test_selections_of_several_shards_are_under_way_together(searched, engine, s
     assert not together.broken
 
 
-def test_the_engine_is_used_by_the_callers_thread_alone(searched, engine, selector, say) -> None:
+def test_only_the_callers_thread_uses_the_engine(searched, engine, selector, say) -> None:
     sampling, choosing = set(), set()
 
     def reply(policy, prompt, j):
@@ -77,7 +77,7 @@ def test_the_engine_is_used_by_the_callers_thread_alone(searched, engine, select
     assert choosing and choosing.isdisjoint(sampling)
 
 
-def test_no_more_shards_are_under_way_than_may_be(searched, engine, selector, say) -> None:
+def test_shards_at_once_is_a_limit(searched, engine, selector, say) -> None:
     begun: list[str] = []
 
     def reply(policy, prompt, j):
@@ -95,7 +95,7 @@ def test_no_more_shards_are_under_way_than_may_be(searched, engine, selector, sa
     assert seen == [2] * 6 + [4] * 6 + [6] * 6  # three turns of two dialogues each
 
 
-def test_a_selector_that_fails_ends_the_run_and_what_is_finished_stays(searched, engine, selector, say) -> None:
+def test_a_failing_selector_ends_the_run_and_finished_shards_stay(searched, engine, selector, say) -> None:
     def fails(choice: Choice) -> bool:
         if choice.item == "agent/train-4/1":
             raise FailedError
@@ -107,10 +107,10 @@ def test_a_selector_that_fails_ends_the_run_and_what_is_finished_stays(searched,
     _, trajectories = searched(again, selector())
     assert "train-4" in (played := {prompt.item[-2] for policy, prompt, _ in again.asked if policy == "agent"})
     assert not {"train-0", "train-1"} & played
-    assert trajectories.num_rows == len(TEXTS) * 6
+    assert len(trajectories) == len(TEXTS) * 6
 
 
-def test_an_engine_that_fails_waits_for_the_answers_that_are_on_their_way(searched, engine, selector, say) -> None:
+def test_a_failing_engine_waits_for_running_selections(searched, engine, selector, say) -> None:
     failing, answered = threading.Event(), []
 
     def reply(policy, prompt, j):

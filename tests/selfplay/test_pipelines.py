@@ -7,7 +7,7 @@ import pytest
 from sage_dialog.config import FineTuning, Preference, SacAugmentation, SamplingConfig, SelfPlay, Sft
 from sage_dialog.pipeline_registry import register_pipelines
 from sage_dialog.pipelines import preference, self_play
-from sage_dialog.training.checkpoints import TrainingResult
+from sage_dialog.training.run_dir import TrainingResult
 
 TRAINING = FineTuning.from_base(learning_rate=1e-3, batch_size=1, epochs=1.0)
 CONFIG = {

@@ -1,4 +1,4 @@
-"""How far a search is, as the log tells where there is no terminal."""
+"""Progress of a search in the log, without a terminal."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from sage_dialog.selfplay.game_state import GameState, Outcome
 from sage_dialog.selfplay.search import search
 
 
-def test_it_moves_by_replies_and_a_dialogue_that_ended_early_is_whole(monkeypatch, caplog) -> None:
+def test_it_counts_replies_and_a_dialogue_that_ended_early_in_full(monkeypatch, caplog) -> None:
     clock = iter([0.0, 100.0, 100.0 + 300.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     caplog.set_level(logging.INFO)
     dialogues = [GameState.from_situation(str(number), "Hello.") for number in range(4)]
-    with progress.Progress("search agent", dialogues=20, finished=8, max_turns=12) as shown:
+    with progress.RoundProgress("search agent", dialogues=20, finished=8, max_turns=12) as bar:
         for dialogue in dialogues:
             dialogue.messages.extend([Message("assistant", "Hi.")] * 5)
             dialogue.candidates[1] = ([None] * 50, None)  # type: ignore[list-item]
         dialogues[0].outcome = Outcome.FAREWELL
-        shown.update(0, dialogues)  # 11 + 3 * 5 of 132 replies
+        bar.update(0, dialogues)  # 11 + 3 * 5 of 132 replies
         for dialogue in dialogues:
             dialogue.outcome = Outcome.TURN_LIMIT
-        shown.update(0, dialogues)
+        bar.update(0, dialogues)
     assert [record.getMessage() for record in caplog.records] == [
         "search agent: 10 of 20 dialogues, 0.0236 dialogues/s, 2 candidates/s, 06:47 left",
         "search agent: 12 of 20 dialogues, 0.01 dialogues/s, 0.5 candidates/s, 13:20 left",
     ]
 
 
-def test_what_an_earlier_run_has_played_is_played(
+def test_dialogues_of_an_earlier_run_are_counted(
     monkeypatch, caplog, policies, situations, search_config, selector, engine, say, tmp_path
 ) -> None:
-    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "LOG_INTERVAL_S", 0.0)
     caplog.set_level(logging.INFO, "sage_dialog.selfplay.progress")
     config = search_config.model_copy(update={"shards_at_once": 1})
 
-    def told(reply) -> list[int]:
+    def logged(reply) -> list[int]:
         caplog.clear()
         table, players = situations([f"Situation {n}." for n in range(6)]), (policies["agent"], policies["user"])
         with suppress(InterruptedError):
@@ -52,6 +52,6 @@ def test_what_an_earlier_run_has_played_is_played(
             raise InterruptedError
         return say("Yes.")
 
-    assert told(stops)[-1] == 3
-    moved = told(lambda *_: say("Yes."))
+    assert logged(stops)[-1] == 3
+    moved = logged(lambda *_: say("Yes."))
     assert moved == sorted(moved) and moved[0] >= 3 and moved[-1] == 6

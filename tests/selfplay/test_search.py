@@ -1,4 +1,4 @@
-"""Searches and rollouts as tables, shard by shard, with and without a kill."""
+"""Tables of searches and rollouts, shard by shard, with and without a kill."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ import itertools
 import os
 import signal
 
+import pandas as pd
 import pytest
 
 from sage_dialog.config import Evaluation, SamplingConfig, Steering
 from sage_dialog.core.policies import Policy, PolicyCard
+from sage_dialog.core.tables import from_rows, to_arrow, to_rows
 from sage_dialog.schemas import CANDIDATES, TRAJECTORIES
 from sage_dialog.selfplay.search import rollout, search
 from sage_dialog.selfplay.shards import Shards
 
-PREAMBLES = {"listener": "You listen.", "speaker": "You share."}
+SYSTEM_PROMPTS = {"listener": "You listen.", "speaker": "You share."}
+EMPTY_TABLES = from_rows([], CANDIDATES), from_rows([], TRAJECTORIES)
 TEXTS = [f"My friend got tickets to the big game and not me, for the {n}. time." for n in range(8)]
+
+
+def columns(table):
+    """Names and types of a table's or a schema's columns."""
+    schema = to_arrow(table).schema if isinstance(table, pd.DataFrame) else table
+    return [(field.name, field.type) for field in schema]
 
 
 def hashed(say):
@@ -51,40 +60,32 @@ def until(replies: int, reply, end):
 
 @pytest.fixture
 def searched(policies, situations, search_config, selector, tmp_path):
-    """Run a search over TEXTS."""
+    """Run a search over TEXTS and return the rows of both tables."""
 
-    def run(engine, scratch="scratch", seed=0, chooser=None, config=search_config, system_prompts=PREAMBLES):
-        return search(
-            engine,
-            policies["agent"],
-            policies["user"],
-            situations(TEXTS),
-            config,
-            system_prompts,
-            chooser or selector(),
-            seed,
-            tmp_path / scratch,
+    def run(engine, scratch="scratch", seed=0, chooser=None, config=search_config, system_prompts=SYSTEM_PROMPTS):
+        players, table = (policies["agent"], policies["user"]), situations(TEXTS)
+        tables = search(
+            engine, *players, table, config, system_prompts, chooser or selector(), seed, tmp_path / scratch
         )
+        assert list(map(columns, tables)) == [columns(CANDIDATES), columns(TRAJECTORIES)]
+        return tuple(map(to_rows, tables))
 
     return run
 
 
-def test_tables_hold_every_candidate_and_every_message(searched, engine, say, search_config) -> None:
-    candidates, trajectories = searched(engine(hashed(say)))
-    assert candidates.schema == CANDIDATES
-    assert trajectories.schema == TRAJECTORIES
-    messages = trajectories.to_pylist()
+def test_tables_have_every_candidate_and_every_message(searched, engine, say, search_config) -> None:
+    candidates, messages = searched(engine(hashed(say)))
     assert {row["situation_id"] for row in messages} == {f"train-{n}" for n in range(8)}
     replies = [row for row in messages if row["role"] == "assistant"]
-    chosen = [row for row in candidates.to_pylist() if row["chosen"]]
+    chosen = [row for row in candidates if row["chosen"]]
     assert [(row["situation_id"], row["turn"], row["content"]) for row in replies] == [
         (row["situation_id"], row["turn"], row["text"]) for row in chosen
     ]
     assert all(row["u_emotion"] == chosen[n]["u_emotion"] is not None for n, row in enumerate(replies))
-    turns = {(row["situation_id"], row["turn"]) for row in candidates.to_pylist()}
-    assert candidates.num_rows == len(turns) * search_config.candidates
-    assert {row["valid"] for row in candidates.to_pylist()} == {True, False}
-    assert all((row["invalid_reason"] is None) == row["valid"] for row in candidates.to_pylist())
+    turns = {(row["situation_id"], row["turn"]) for row in candidates}
+    assert len(candidates) == len(turns) * search_config.candidates
+    assert {row["valid"] for row in candidates} == {True, False}
+    assert all((row["invalid_reason"] is None) == row["valid"] for row in candidates)
     openings = [row for row in messages if row["turn"] == 0]
     assert {row["text"] for row in openings} == set(TEXTS)
     assert all(row["a_motivation"] is None and row["content"] == row["text"] for row in openings)
@@ -94,8 +95,8 @@ def test_situations_that_begin_alike_stay_apart(searched, engine, say) -> None:
     def echo(policy, prompt, j):
         return say(f"You said: {prompt.messages[1]['content']}" if policy == "agent" else "Yes.")
 
-    _, trajectories = searched(engine(echo))
-    first = {row["situation_id"]: row["text"] for row in trajectories.to_pylist() if row["turn"] == 1}
+    _, messages = searched(engine(echo))
+    first = {row["situation_id"]: row["text"] for row in messages if row["turn"] == 1}
     assert first == {f"train-{n}": f"You said: {text}" for n, text in enumerate(TEXTS)}
 
 
@@ -106,8 +107,7 @@ def test_shards_do_not_change_the_rows(searched, engine, say, search_config) -> 
         assert searched(engine(hashed(say)), scratch=f"{size}/{at_once}", config=config) == one
 
 
-def test_shards_under_way_take_up_those_of_a_run_with_fewer(searched, engine, say, search_config) -> None:
-    """How many take turns decides nothing, so it may be changed between a kill and the next run."""
+def test_the_number_of_shards_at_once_may_change_after_a_kill(searched, engine, say, search_config) -> None:
     with pytest.raises(StoppedError):
         searched(engine(until(95, hashed(say), stop)))
     resumed, whole = engine(hashed(say)), engine(hashed(say))
@@ -117,7 +117,7 @@ def test_shards_under_way_take_up_those_of_a_run_with_fewer(searched, engine, sa
 
 
 @pytest.mark.parametrize("replies", [0, 30, 70, 100])
-def test_a_stopped_search_goes_on_where_it_was(searched, engine, say, replies: int) -> None:
+def test_a_stopped_search_resumes(searched, engine, say, replies: int) -> None:
     whole = searched(engine(hashed(say)), scratch="whole")
     with pytest.raises(StoppedError):
         searched(engine(until(replies, hashed(say), stop)), scratch="stopped")
@@ -127,7 +127,7 @@ def test_a_stopped_search_goes_on_where_it_was(searched, engine, say, replies: i
     assert again.asked == []
 
 
-def test_a_killed_search_leaves_only_whole_shards(searched, engine, say, tmp_path) -> None:
+def test_a_killed_search_leaves_only_complete_shards(searched, engine, say, tmp_path) -> None:
     whole = engine(hashed(say))
     expected = searched(whole, scratch="whole")
     child = os.fork()
@@ -148,13 +148,13 @@ def test_a_killed_search_leaves_only_whole_shards(searched, engine, say, tmp_pat
     assert not half_written.exists()
 
 
-def test_other_inputs_never_meet_the_shards_of_these(searched, engine, say, selector, search_config) -> None:
+def test_other_inputs_never_reuse_these_shards(searched, engine, say, selector, search_config) -> None:
     searched(engine(hashed(say)))
     warmer = search_config.agent.model_copy(update={"temperature": 1.3})
     for change in (
         {"seed": 1},
         {"chooser": selector(name="another")},
-        {"system_prompts": {**PREAMBLES, "listener": "You joke."}},
+        {"system_prompts": {**SYSTEM_PROMPTS, "listener": "You joke."}},
         {"config": search_config.model_copy(update={"agent": warmer})},
         {"config": search_config.model_copy(update={"max_turns": 4})},
         {"config": search_config.model_copy(update={"user_attempts": 1})},
@@ -167,7 +167,7 @@ def test_other_inputs_never_meet_the_shards_of_these(searched, engine, say, sele
         assert scripted.asked, change
 
 
-def test_a_policy_trained_again_never_meets_the_shards_of_the_old_one(searched, engine, say, policies) -> None:
+def test_a_retrained_policy_never_reuses_the_shards_of_the_old_one(searched, engine, say, policies) -> None:
     searched(engine(hashed(say)))
     policies["user"].path.mkdir()
     (policies["user"].path / "adapter_model.safetensors").write_bytes(b"other weights")
@@ -176,7 +176,7 @@ def test_a_policy_trained_again_never_meets_the_shards_of_the_old_one(searched, 
     assert scripted.asked
 
 
-def test_another_chat_template_or_engine_never_meets_these_shards(searched, engine, say, policies) -> None:
+def test_another_chat_template_or_engine_never_reuses_these_shards(searched, engine, say, policies) -> None:
     searched(engine(hashed(say)))
     policies["agent"].path.mkdir()
     for change in ("template", "other template"):
@@ -189,7 +189,7 @@ def test_another_chat_template_or_engine_never_meets_these_shards(searched, engi
     assert scripted.asked
 
 
-def test_shards_of_other_library_versions_are_not_met(searched, engine, say, monkeypatch) -> None:
+def test_shards_of_other_library_versions_are_not_reused(searched, engine, say, monkeypatch) -> None:
     searched(engine(hashed(say)))
     monkeypatch.setattr("sage_dialog.selfplay.search.version", lambda name: "another")
     scripted = engine(hashed(say))
@@ -198,9 +198,8 @@ def test_shards_of_other_library_versions_are_not_met(searched, engine, say, mon
 
 
 def test_the_slower_of_two_processes_keeps_the_shard_of_the_faster(tmp_path) -> None:
-    tables = CANDIDATES.empty_table(), TRAJECTORIES.empty_table()
     for _ in range(2):
-        Shards(tmp_path / "scratch").keep(0, *tables)
+        Shards(tmp_path / "scratch").save(0, *EMPTY_TABLES)
     assert [path.name for path in (tmp_path / "scratch").glob("*shard*")] == ["shard-00000"]
 
 
@@ -211,11 +210,11 @@ def test_a_shard_is_on_the_disk_before_it_counts_as_finished(tmp_path, monkeypat
 
     def flush(descriptor: int) -> None:
         genuine(descriptor)
-        if not shards.finished(0):
+        if not shards.is_finished(0):
             flushed.append(os.fstat(descriptor).st_ino)
 
     monkeypatch.setattr(os, "fsync", flush)
-    shards.keep(0, CANDIDATES.empty_table(), TRAJECTORIES.empty_table())
+    shards.save(0, *EMPTY_TABLES)
     shard = tmp_path / "shard-00000"
     assert {path.stat().st_ino for path in (shard, *shard.iterdir())} <= set(flushed)
 
@@ -223,16 +222,16 @@ def test_a_shard_is_on_the_disk_before_it_counts_as_finished(tmp_path, monkeypat
 def test_a_shard_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch) -> None:
     import pyarrow.parquet as pq
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr(pq, "write_table", full)
     with pytest.raises(OSError, match="no space left"):
-        Shards(tmp_path).keep(0, CANDIDATES.empty_table(), TRAJECTORIES.empty_table())
-    assert not list(tmp_path.glob("*shard*")) and not Shards(tmp_path).finished(0)
+        Shards(tmp_path).save(0, *EMPTY_TABLES)
+    assert not list(tmp_path.glob("*shard*")) and not Shards(tmp_path).is_finished(0)
 
 
-def test_training_dials_do_not_cost_the_played_dialogues(searched, engine, say, search_config) -> None:
+def test_training_parameters_do_not_invalidate_the_shards(searched, engine, say, search_config) -> None:
     searched(engine(hashed(say)))
     scripted = engine(hashed(say))
     searched(scripted, config=search_config.model_copy(update={"replay_share": 0.9}))
@@ -242,9 +241,7 @@ def test_training_dials_do_not_cost_the_played_dialogues(searched, engine, say, 
 def test_a_search_plays_train_situations_drawn_by_seed(
     policies, situations, search_config, selector, engine, say, tmp_path
 ) -> None:
-    import pyarrow as pa
-
-    table = pa.concat_tables([situations(TEXTS), situations(TEXTS, split="valid")])
+    table = pd.concat([situations(TEXTS), situations(TEXTS, split="valid")])
     config = search_config.model_copy(update={"situations": 3})
 
     def played(seed: int) -> set[str]:
@@ -254,12 +251,12 @@ def test_a_search_plays_train_situations_drawn_by_seed(
             policies["user"],
             table,
             config,
-            PREAMBLES,
+            SYSTEM_PROMPTS,
             selector(),
             seed,
             tmp_path,
         )
-        return set(trajectories["situation_id"].to_pylist())
+        return set(trajectories["situation_id"])
 
     assert played(0) == played(0)
     assert all(len(played(seed)) == 3 and played(seed) <= {f"train-{n}" for n in range(8)} for seed in range(3))
@@ -276,7 +273,7 @@ def test_a_table_without_train_situations_says_what_to_do(
             policies["user"],
             situations([]),
             search_config,
-            PREAMBLES,
+            SYSTEM_PROMPTS,
             selector(),
             0,
             tmp_path,
@@ -297,20 +294,20 @@ def test_the_agent_is_steered_and_the_user_is_not(
     searched(of_search, config=search_config.model_copy(update={"steering": steering}))
     config = evaluation.model_copy(update={"steering": steering})
     held_out = situations(TEXTS, split="test")
-    rollout(of_rollout, policies["agent"], policies["user"], held_out, config, PREAMBLES, 0, tmp_path)
+    rollout(of_rollout, policies["agent"], policies["user"], held_out, config, SYSTEM_PROMPTS, 0, tmp_path)
     for scripted in (of_search, of_rollout):
         assert set(map(repr, scripted.steered("agent"))) == {repr(steering)}
         assert not any(scripted.steered("user"))
 
 
-def test_an_agent_without_blocks_plays_unsteered_and_it_is_said(
+def test_an_agent_without_blocks_is_not_steered_which_is_logged(
     policies, situations, engine, evaluation, tmp_path, caplog
 ) -> None:
     plain = Policy(tmp_path / "plain", PolicyCard("plain", "adapter", False, "sage_0", "base"))
     scripted, user = engine(lambda *_: "Yes."), policies["agent"]
     config = evaluation.model_copy(update={"steering": Steering(fixed={"a_emotion": "calm"})})
     with caplog.at_level("INFO", logger="sage_dialog"):
-        rollout(scripted, plain, user, situations(TEXTS, split="test"), config, PREAMBLES, 0, tmp_path)
+        rollout(scripted, plain, user, situations(TEXTS, split="test"), config, SYSTEM_PROMPTS, 0, tmp_path)
     assert scripted.steered("plain") and not any(scripted.steered("plain"))
     assert "plain writes no state and action blocks" in caplog.text
 
@@ -318,7 +315,7 @@ def test_an_agent_without_blocks_plays_unsteered_and_it_is_said(
 def test_policies_draw_the_same_numbers_in_rollouts_and_their_own_in_searches(
     policies, situations, engine, say, evaluation, search_config, selector, tmp_path
 ) -> None:
-    """Two policies that are compared differ by what they are and not by luck."""
+    """Compared policies do not differ by luck."""
 
     def seeded(play_with) -> set[tuple[object, ...]]:
         scripted = engine(lambda *_: say("Yes."))
@@ -327,11 +324,11 @@ def test_policies_draw_the_same_numbers_in_rollouts_and_their_own_in_searches(
 
     def rolled(agent):
         user, table = policies["user"], situations(TEXTS, split="test")
-        return lambda scripted: rollout(scripted, agent, user, table, evaluation, PREAMBLES, 0, tmp_path)
+        return lambda scripted: rollout(scripted, agent, user, table, evaluation, SYSTEM_PROMPTS, 0, tmp_path)
 
     def searched(agent):
         user, table, config = policies["user"], situations(TEXTS), search_config
-        return lambda scripted: search(scripted, agent, user, table, config, PREAMBLES, selector(), 0, tmp_path)
+        return lambda scripted: search(scripted, agent, user, table, config, SYSTEM_PROMPTS, selector(), 0, tmp_path)
 
     assert seeded(rolled(policies["agent"])) == seeded(rolled(policies["user"])) != set()
     assert seeded(searched(policies["agent"])).isdisjoint(seeded(searched(policies["user"])))
@@ -345,12 +342,19 @@ def test_a_rollout_plays_the_same_held_out_situations_for_every_policy(
 
     def rows(agent):
         return rollout(
-            engine(reply), agent, policies["user"], situations(TEXTS, split="test"), evaluation, PREAMBLES, 0, tmp_path
+            engine(reply),
+            agent,
+            policies["user"],
+            situations(TEXTS, split="test"),
+            evaluation,
+            SYSTEM_PROMPTS,
+            0,
+            tmp_path,
         )
 
     of_agent, of_user = rows(policies["agent"]), rows(policies["user"])
-    assert of_agent.schema == TRAJECTORIES
-    assert of_agent["situation_id"].unique() == of_user["situation_id"].unique()
-    assert of_agent.num_rows == 4 * 6
-    third = [row for row in of_agent.to_pylist() if row["turn"] == 3]
+    assert columns(of_agent) == columns(TRAJECTORIES)
+    assert of_agent["situation_id"].unique().tolist() == of_user["situation_id"].unique().tolist()
+    assert len(of_agent) == 4 * 6
+    third = [row for row in to_rows(of_agent) if row["turn"] == 3]
     assert {(row["text"], row["u_emotion"]) for row in third} == {("broken {blocks", None)}

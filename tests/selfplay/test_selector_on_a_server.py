@@ -1,4 +1,4 @@
-"""A search whose selector is a language model on a server that fails: the same rows, every reply paid once."""
+"""A search with a language model as selector on a failing server: the same rows, every response billed once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from faulty_server import FaultyServer
 from live_program import MODEL
 
 from sage_dialog.config import Caps
+from sage_dialog.core.tables import to_rows
 from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm import server as server_module
 from sage_dialog.llm.budget import Budget, CapReachedError
@@ -49,7 +50,8 @@ def searched(policies, situations, search_config, tmp_path, server) -> Callable[
             list(policies.values()),
         )
         try:
-            return search(engine, *players, table, config, {}, LLMSelector(client, PROMPT), 0, tmp_path / scratch)
+            tables = search(engine, *players, table, config, {}, LLMSelector(client, PROMPT), 0, tmp_path / scratch)
+            return tuple(map(to_rows, tables))
         finally:
             loop.run(client.close())
             response_cache.close()
@@ -64,16 +66,16 @@ def talkative(say: Callable[..., str]) -> Callable[..., str]:
     return reply
 
 
-def test_rows_do_not_depend_on_how_shards_take_turns(searched, engine, say, server) -> None:
+def test_rows_do_not_depend_on_the_order_of_shards(searched, engine, say, server) -> None:
     one = searched(engine(talkative(say)), "one", at_once=1)
     calls = server.paid
     assert searched(engine(talkative(say)), "three", at_once=3) == one
     assert set(server.paid) == set(calls) and set(server.paid.values()) == {2}
-    outcomes = set(one[1]["outcome"].to_pylist())
+    outcomes = {row["outcome"] for row in one[1]}
     assert {"turn limit", "no good candidate"} <= outcomes
 
 
-def test_after_a_cap_or_an_error_of_the_engine_nothing_is_asked_twice(searched, engine, say, server) -> None:
+def test_after_a_cap_or_an_error_of_the_engine_no_request_is_repeated(searched, engine, say, server) -> None:
     whole = searched(engine(talkative(say)), "whole")
     calls = set(server.paid)
     server.calls.clear()

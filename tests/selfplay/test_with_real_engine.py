@@ -1,4 +1,4 @@
-"""The dialogue game on a real engine: the same rows, however the situations are put together."""
+"""The dialogue game on a real engine: the same rows for any order and grouping of situations."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
 from sage_dialog.config import FineTuning, SamplingConfig, SelfPlay
 from sage_dialog.core.policies import Policy
+from sage_dialog.core.tables import from_rows, to_rows
 from sage_dialog.roles.protocols import Choice, NoChoice
 from sage_dialog.selfplay.search import search
 
 SAMPLING = SamplingConfig.from_base(temperature=1.2, top_k=30, max_new_tokens=18)
-DIALS = SelfPlay.from_base(
+CONFIG = SelfPlay.from_base(
     max_turns=5,
     candidates=4,
     agent=SAMPLING,
@@ -38,6 +38,7 @@ from pathlib import Path
 sys.path.insert(0, {here!r})
 import test_with_real_engine as game
 from sage_dialog.core.policies import Policy
+from sage_dialog.core.tables import from_rows, to_rows
 
 base, agent, user, scratch = map(Path, sys.argv[1:5])
 engine = game.opened(*map(Policy.open, (base, agent, user)))
@@ -79,12 +80,12 @@ def searched(
         {"situation_id": f"s{number}", "split": "train", "emotion": "sad", "text": " ".join(["w1", f"w{number}"] * 3)}
         for number in range(SITUATIONS)
     ]
-    table = pa.Table.from_pylist(rows[::order], schema=schemas.SITUATIONS)
+    table = from_rows(rows[::order], schemas.SITUATIONS)
     # Random weights write no blocks: both talk plainly.
     agent, user = (dataclasses.replace(p, card=dataclasses.replace(p.card, blocks=False)) for p in (agent, user))
-    tables = search(engine, agent, user, table, DIALS.model_copy(update=config), {}, WordySelector(), 0, scratch)
+    tables = search(engine, agent, user, table, CONFIG.model_copy(update=config), {}, WordySelector(), 0, scratch)
     return tuple(
-        {name: list(group) for name, group in itertools.groupby(found.to_pylist(), lambda row: row["situation_id"])}
+        {name: list(group) for name, group in itertools.groupby(to_rows(found), lambda row: row["situation_id"])}
         for found in tables
     )
 

@@ -16,7 +16,7 @@ from sage_dialog.config import FineTuning, LoraSettings, Preference
 from sage_dialog.core.policies import Policy
 from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.datasets.policy import PolicyDirectory
-from sage_dialog.training import checkpoints
+from sage_dialog.training import callbacks
 from sage_dialog.training.dpo import preference_tune
 from sage_dialog.training.sft import fine_tune
 
@@ -68,7 +68,7 @@ def run(kind: str, base: Policy, start: Policy | None, folder: Path, kill_at: in
     `folder/events`.
     """
     logging.basicConfig(filename=folder / "log", level=logging.INFO, force=True)
-    checkpoints.MIN_INTERVAL_S, checkpoints.MAX_TIME_SHARE = 0.0, float("inf")
+    callbacks.MIN_INTERVAL_S, callbacks.MAX_TIME_SHARE = 0.0, float("inf")
     scratch, count = folder / "scratch", itertools.count()
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from sage_dialog.config import Launcher
-from sage_dialog.training import checkpoints, launch, worker
-from sage_dialog.training.checkpoints import TrainingRunDir
+from sage_dialog.training import launch
+from sage_dialog.training.run_dir import TrainingRunDir
 
-RUN_JOB = worker.run_job
 PROJECT = Path(__file__).parents[2]
 TWO = Launcher.from_base(config=str(PROJECT / "conf/accelerate/ddp.yaml"), num_processes=2)
 
 
 def train(job: Path) -> None:
     """Train with a checkpoint at each step; the first process kills itself at rename `KILL_AT` in scratch."""
-    checkpoints.MIN_INTERVAL_S, checkpoints.MAX_TIME_SHARE = 0.0, float("inf")
+    from sage_dialog.training import callbacks
+
+    callbacks.MIN_INTERVAL_S, callbacks.MAX_TIME_SHARE = 0.0, float("inf")
     count, kill_at = itertools.count(), int(os.environ.get("KILL_AT", "-1"))
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -30,7 +31,7 @@ def train(job: Path) -> None:
 
     if os.environ["RANK"] == "0":
         sys.addaudithook(watch)
-    RUN_JOB(job)
+    run_job(job)
 
 
 def idle(job: Path) -> None:
@@ -59,5 +60,8 @@ if __name__ == "__main__":
     if sys.argv[1] == "start":
         start(Path(sys.argv[2]))
     else:
+        from sage_dialog.training import worker  # not above: its imports take seconds
+
+        run_job = worker.run_job
         worker.run_job = {"train": train, "idle": idle, "fail": fail}[os.environ["LAUNCHED"]]
         worker.main(Path(sys.argv[1]))

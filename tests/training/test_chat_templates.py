@@ -162,7 +162,7 @@ def make_base(tmp_path: Path) -> Any:
     return make
 
 
-CONFIG = FineTuning.from_base(learning_rate=1e-3, batch_size=8, max_steps=1, max_length=400)
+CONFIG = FineTuning.from_base(learning_rate=1e-3, batch_size=8, max_steps=1, max_length=400, epochs=1.0)
 LORA = LoraSettings.from_base(r=2, alpha=2)
 TALKS = [
     [("system", "Be kind."), ("user", "Hi?"), ("assistant", "{a_emotion: calm} Ünd — 本."), ("user", "So?"),

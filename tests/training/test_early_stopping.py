@@ -11,12 +11,12 @@ from sage_dialog import schemas
 from sage_dialog.config import FineTuning, LoraSettings, Preference
 from sage_dialog.core.tables import from_rows, to_rows
 from sage_dialog.training.callbacks import EarlyStopping
-from sage_dialog.training.checkpoints import TrainingRunDir
 from sage_dialog.training.dpo import preference_tune
+from sage_dialog.training.run_dir import TrainingRunDir
 from sage_dialog.training.sft import fine_tune
 
 LORA = LoraSettings.from_base(r=4, alpha=8)
-CONFIG = FineTuning.from_base(learning_rate=1e-2, batch_size=2, max_steps=20, max_length=200, held_out=0.34)
+CONFIG = FineTuning.from_base(learning_rate=1e-2, batch_size=2, max_steps=20, max_length=200, held_out=0.34, epochs=1.0)
 
 
 def trained(base, conversations, scratch, **config):

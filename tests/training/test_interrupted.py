@@ -13,9 +13,9 @@ import trl
 
 from sage_dialog.config import FineTuning, LoraSettings, Preference
 from sage_dialog.core.policies import Policy
-from sage_dialog.training import checkpoints
-from sage_dialog.training.checkpoints import TrainingResult
+from sage_dialog.training import callbacks
 from sage_dialog.training.dpo import preference_tune
+from sage_dialog.training.run_dir import TrainingResult
 from sage_dialog.training.sft import fine_tune
 
 FILES = ("adapter_model.safetensors", "adapter_config.json", "sage_policy.json")
@@ -89,10 +89,10 @@ def test_a_training_that_fails_at_a_step_resumes_to_the_same_weights(
     kind: str, step: int, base: Policy, conversations, held_out_losses, monkeypatch, tmp_path
 ) -> None:
     """Early stopping resumes with the best weights so far, full fine-tuning with all weights."""
-    monkeypatch.setattr(checkpoints, "MIN_INTERVAL_S", 0.0)
-    monkeypatch.setattr(checkpoints, "MAX_TIME_SHARE", float("inf"))
+    monkeypatch.setattr(callbacks, "MIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr(callbacks, "MAX_TIME_SHARE", float("inf"))
     trainer = trl.DPOTrainer if kind == "full preference tuning" else trl.SFTTrainer
-    start, short = None, FineTuning.from_base(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200)
+    start, short = None, FineTuning.from_base(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200, epochs=1.0)
     if kind == "early stopping":
         held_out_losses([5.0, 4.0, 3.0, 3.5, 3.2, 3.1, 1.0, 1.0, 1.0, 1.0])
     else:

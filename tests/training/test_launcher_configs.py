@@ -16,13 +16,13 @@ from pydantic import ValidationError
 from sage_dialog import settings
 from sage_dialog.config import FineTuning, Launcher, LoraSettings
 from sage_dialog.core.policies import Policy
-from sage_dialog.hooks import RunRefused
+from sage_dialog.hooks.errors import RunRefused
 from sage_dialog.hooks.validation import validate_parameters
 from sage_dialog.training import launch
 from sage_dialog.training.adapters import gather_weights
-from sage_dialog.training.checkpoints import TrainingRunDir
 from sage_dialog.training.job import TrainingJob
 from sage_dialog.training.launch import load_launcher_config
+from sage_dialog.training.run_dir import TrainingRunDir
 from sage_dialog.training.sft import fine_tune
 from sage_dialog.training.trainer import run_trainer
 

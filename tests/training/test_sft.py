@@ -16,7 +16,7 @@ from sage_dialog.training.dpo import preference_tune
 from sage_dialog.training.sft import fine_tune
 from sage_dialog.training.trainer import filter_by_length
 
-CONFIG = FineTuning.from_base(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200)
+CONFIG = FineTuning.from_base(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200, epochs=1.0)
 LORA = LoraSettings.from_base(r=4, alpha=8)
 
 

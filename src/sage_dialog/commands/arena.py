@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import click
 from kedro.framework.cli.utils import env_option
 
+from sage_dialog.commands.console import table
 from sage_dialog.commands.project import Project
+from sage_dialog.core.paths import display_path
 from sage_dialog.core.tables import DataFrame
-from sage_dialog.hooks import shown, why_missing
+from sage_dialog.hooks.inputs import explain_missing
 
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
-    from rich.table import Table
 
     from sage_dialog.datasets.human_votes import HumanVotes
 
-VOTES = "human_votes"
-"""The catalog entry of the folder of votes."""
 PORT = 4142
 
 
@@ -38,13 +37,7 @@ PORT = 4142
 @click.option(
     "--situations", type=click.IntRange(min=1), default=20, show_default=True, help="Maximum number for each pair."
 )
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=PORT,
-    show_default=True,
-    help="Port of the page; 0 takes a free one.",
-)
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes a free port.")
 @click.option("--browser/--no-browser", default=True, help="Open the page in a browser.")
 @click.option("--status", is_flag=True, help="Show the number of votes of each rater and exit.")
 @click.pass_obj
@@ -104,7 +97,7 @@ def arena(
         click.echo(f"\n{_count(session.given)} given, {session.left} to go.")
         if file.votes:
             click.echo(
-                f"{_count(len(file.votes))} of {rater} in all, in {shown(file.path)}. "
+                f"{_count(len(file.votes))} of {rater} in all, in {display_path(file.path)}. "
                 f"To add them to the tables and the report: {_next_command(project, env)}"
             )
     finally:
@@ -121,7 +114,7 @@ def _load_rollouts(project: Project) -> DataFrame:
 
     if not project.catalog.exists("rollouts"):
         raise click.ClickException(
-            f"There are no dialogues to compare yet. rollouts: {why_missing('rollouts', project.catalog)} "
+            f"There are no dialogues to compare yet. rollouts: {explain_missing('rollouts', project.catalog)} "
             "`kedro run --pipelines demo` makes everything, from generated data."
         )
     try:
@@ -162,7 +155,7 @@ def _select_pairs(
 
 
 def _entry(project: Project) -> HumanVotes:
-    return cast("HumanVotes", project.catalog.get(VOTES))
+    return cast("HumanVotes", project.catalog.get("human_votes"))
 
 
 def _next_command(project: Project, env: str | None) -> str:
@@ -178,6 +171,7 @@ def _show_status(project: Project, env: str | None) -> None:
     from kedro.io import DatasetError
     from rich.console import Console
 
+    from sage_dialog.evaluation.judging.votes import PERSON
     from sage_dialog.studio.arena.counting import count_votes
 
     try:
@@ -188,31 +182,12 @@ def _show_status(project: Project, env: str | None) -> None:
         click.echo("There are no votes yet. Begin with: kedro sage arena --rater NAME")
         return
     counted, rejects = count_votes(votes, _load_rollouts(project), project.parameters.evaluation.pairs)
-    Console().print(_status_table({rater: len(of_rater) for rater, of_rater in votes.items()}, counted, rejects))
-    click.echo(f"To add them to the tables and the report: {_next_command(project, env)}")
-
-
-def _status_table(votes: Mapping[str, int], counted: DataFrame, rejects: DataFrame) -> Table:
-    """Return raters and their votes for the terminal: how many are valid, and why others are not."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from sage_dialog.evaluation.judging.votes import PERSON
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("rater", no_wrap=True)
-    for heading in ("votes", "valid", "comments"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("rejected")
-    for rater, number in votes.items():
+    rows = []
+    for rater, of_rater in votes.items():
         valid = counted[counted["judge"] == PERSON + rater]
         reasons = rejects.loc[rejects["judge"] == PERSON + rater, "reason"].value_counts(sort=False)
-        table.add_row(
-            Text(rater),
-            str(number),
-            str(len(valid)),
-            str(valid["raw_response"].count()),
-            Text(", ".join(f"{count} ({reason})" for reason, count in reasons.items()) or "–"),
-        )
-    return table
+        rejected = ", ".join(f"{count} ({reason})" for reason, count in reasons.items()) or "–"
+        rows.append((rater, len(of_rater), len(valid), valid["raw_response"].count(), rejected))
+    headings = ("rater", "votes", "valid", "comments", "rejected")
+    Console().print(table("Votes of people", headings, rows, right=("votes", "valid", "comments")))
+    click.echo(f"To add them to the tables and the report: {_next_command(project, env)}")

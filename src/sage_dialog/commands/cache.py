@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from kedro.framework.cli.utils import env_option
 
-from sage_dialog.hooks import shown
+from sage_dialog.commands.console import table
+from sage_dialog.core.paths import display_path
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
     from sage_dialog.llm.response_cache import ResponseCache
 
@@ -32,8 +33,8 @@ def cache(context: click.Context, env: str | None, as_json: bool) -> None:
         from rich.console import Console
 
         console = Console()
-        for table in cache_tables(context.obj):
-            console.print(table)
+        for part in cache_tables(context.obj):
+            console.print(part)
 
 
 @cache.command()
@@ -95,7 +96,9 @@ def _open(project_path: Path, env: str | None) -> ResponseCache:
     session = KedroSession.create(project_path=project_path, env=env, save_on_close=False)
     path = Path(session.load_context().catalog.load("params:llm")["response_cache"])
     if not path.exists():
-        raise click.ClickException(f"No response cache at {shown(path)}: no request was sent to a language model yet.")
+        raise click.ClickException(
+            f"No response cache at {display_path(path)}: no request was sent to a language model yet."
+        )
     return ResponseCache(path)
 
 
@@ -106,7 +109,7 @@ def _open_batches(responses: ResponseCache) -> list[dict[str, Any]]:
 def cache_summary(responses: ResponseCache) -> dict[str, Any]:
     """Return the content of `cache_tables` as JSON values."""
     return {
-        "path": str(shown(responses.path)),
+        "path": str(display_path(responses.path)),
         "bytes": responses.size(),
         "usage": [asdict(usage) for usage in responses.usage()],
         "failures": [list(failure) for failure in responses.failures()],
@@ -114,34 +117,26 @@ def cache_summary(responses: ResponseCache) -> dict[str, Any]:
     }
 
 
-def cache_tables(responses: ResponseCache) -> Iterator[Table]:
+def cache_tables(responses: ResponseCache) -> Iterator[Group]:
     """Yield tables for the terminal: usage by role and model, failures by reason, open batches."""
-    usage = [
-        (
-            *(one.role, one.model, one.responses, one.hits, one.failures, one.prompt_tokens, one.completion_tokens),
+    from sage_dialog.commands.console import format_bytes
+
+    numbers = ("responses", "hits", "failures", "tokens in", "out")
+    rows = [
+        [
+            *(one.role, one.model),
+            *(f"{number:,}" for number in (one.responses, one.hits, one.failures)),
+            *(f"{number:,}" for number in (one.prompt_tokens, one.completion_tokens)),
             "no price" if one.cost is None else f"{one.cost:,.2f}",
-        )
+        ]
         for one in responses.usage()
     ]
-    numbers = ("responses", "hits", "failures", "tokens in", "out", "cost")
-    yield _table(f"{shown(responses.path)}, {responses.size() / 1e6:,.1f} MB", ("role", "model"), numbers, usage)
+    title = f"{display_path(responses.path)}, {format_bytes(responses.size())}"
+    yield table(title, ("role", "model", *numbers, "cost"), rows, right=(*numbers, "cost"))
     if failures := responses.failures():
-        yield _table("Failed requests; most succeeded at a later attempt", ("role", "reason"), ("times",), failures)
+        failed = [(role, reason, f"{number:,}") for role, reason, number in failures]
+        title = "Failed requests; most succeeded at a later attempt"
+        yield table(title, ("role", "reason", "times"), failed, right=("times",))
     if batches := _open_batches(responses):
-        rows = [(batch["id"] or "no id yet", batch["model"], batch["state"]) for batch in batches]
-        yield _table("Open batches", ("id", "model", "state"), (), rows)
-
-
-def _table(title: str, texts: Iterable[str], numbers: Iterable[str], rows: Iterable[tuple[object, ...]]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in texts:
-        table.add_column(heading, no_wrap=True)
-    for heading in numbers:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
-    return table
+        open_batches = [(batch["id"] or "no id yet", batch["model"], batch["state"]) for batch in batches]
+        yield table("Open batches", ("id", "model", "state"), open_batches)

@@ -11,7 +11,6 @@ from kedro.framework.cli.utils import env_option
 
 from sage_dialog.commands.project import Project
 from sage_dialog.core.hub_models import BASE
-from sage_dialog.core.tables import to_arrow
 
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
@@ -23,15 +22,17 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @click.command()
 @env_option
-@click.option("--policy", "name", help="One of the catalog's.  [default: sage_dpo]")
-@click.option("--base", type=_FOLDER, help="In place of --policy: a model directory from elsewhere.")
+@click.option("--policy", "name", help="A policy of the catalog.  [default: sage_dpo]")
+@click.option("--base", type=_FOLDER, help="A model folder outside the catalog, in place of --policy.")
 @click.option("--adapter", type=_FOLDER, help="With --base: a LoRA adapter on it.")
 @click.option(
-    "--blocks/--no-blocks", default=None, help="With --base, where no card tells: whether it writes state and action."
+    "--blocks/--no-blocks",
+    default=None,
+    help="With --base and without a policy card: whether it writes state and action blocks.",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="The same seed and the same lines give the same replies.")
-@click.option("--temperature", type=click.FloatRange(min=0, min_open=True), help="[default: evaluation.agent's]")
-@click.option("--top-k", type=click.IntRange(min=1), help="[default: evaluation.agent's]")
+@click.option("--seed", type=click.IntRange(min=0), help="The same seed and lines give the same replies.")
+@click.option("--temperature", type=click.FloatRange(min=0, min_open=True), help="[default: of evaluation.agent]")
+@click.option("--top-k", type=click.IntRange(min=1), help="[default: of evaluation.agent]")
 @click.pass_obj
 def chat(
     metadata: ProjectMetadata,
@@ -44,10 +45,10 @@ def chat(
     temperature: float | None,
     top_k: int | None,
 ) -> None:
-    """Talk with a policy and steer it; /help lists what can be done, Ctrl-D leaves.
+    """Talk with a policy and steer it; /help lists the commands, Ctrl-D quits.
 
-    Its replies are streamed with what it reads in you and what it means to do before them. It is sampled and steered
-    as evaluation.agent and evaluation.steering say. Lines may also be piped in.
+    Replies are streamed, after their state and action blocks. Sampling and steering follow evaluation.agent and
+    evaluation.steering. Lines can also be piped in.
     """
     if base is None and (adapter is not None or blocks is not None):
         raise click.UsageError("--adapter and --blocks go with --base.")
@@ -64,31 +65,31 @@ def chat(
         engine = project.engine(under, [] if policy is under else [policy], seed)
 
     from sage_dialog.config import SamplingConfig
-    from sage_dialog.studio.chat import terminal
     from sage_dialog.studio.chat.conversation import Conversation
+    from sage_dialog.studio.chat.terminal import Terminal, piped_lines, prompt_lines, read_lines
 
     config = project.parameters.evaluation
     given = {"temperature": temperature, "top_k": top_k}
     sampling = SamplingConfig(
-        **{**config.agent.model_dump(), **{dial: value for dial, value in given.items() if value is not None}}
+        **{**config.agent.model_dump(), **{name: value for name, value in given.items() if value is not None}}
     )
     system_prompt = project.parameters.sac_augmentation.system_prompts.get("listener")
     talk = Conversation(engine, policy.name, policy.card.blocks, sampling, system_prompt)
     if config.steering and not talk.blocks:
-        note = f"{policy.name} writes no state and action blocks: evaluation.steering leaves it as it is."
-        notes.print(note, markup=False)
+        note = f"{policy.name} writes no state and action blocks, so evaluation.steering does not apply."
+        notes.print(note, markup=False, soft_wrap=True)
     else:
         try:
             talk.steer(config.steering)
         except ValueError as error:
             raise click.ClickException(f"evaluation.steering: {error}") from error
     known = _known_values(project)
-    screen = terminal.Terminal(talk, seed, project.parameters.self_play.candidates, known, console, notes)
+    screen = Terminal(talk, seed, project.parameters.self_play.candidates, known, console, notes)
     if sys.stdin.isatty() and sys.stdout.isatty():
         history = Path(project.catalog.load("params:scratch")) / "chat_history"
         screen.greet()
-        screen.run(terminal.ask_person(history, known), interactive=True)
-    elif screen.run(terminal.read_lines(terminal.piped_lines()), interactive=False):
+        screen.run(prompt_lines(history, known), interactive=True)
+    elif screen.run(read_lines(piped_lines()), interactive=False):
         raise SystemExit(1)
 
 
@@ -107,7 +108,7 @@ def _external(base: Path, adapter: Path | None, blocks: bool | None) -> tuple[Po
 
 
 def _known_values(project: Project) -> dict[str, list[str]]:
-    """What annotated dialogues hold; nothing where there are none."""
+    """Return the values of annotated dialogues by field; none without annotations."""
     from sage_dialog.studio.chat.completion import known_values
 
-    return known_values(to_arrow(project.catalog.load("annotations"))) if project.catalog.exists("annotations") else {}
+    return known_values(project.catalog.load("annotations")) if project.catalog.exists("annotations") else {}

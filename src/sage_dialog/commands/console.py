@@ -30,7 +30,7 @@ def table(
             heading, no_wrap=numeric or number == 0, overflow="fold", justify="right" if numeric else "left"
         )
     for row in rows:
-        built.add_row(*(Text(str(cell)) for cell in row))
+        built.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
     return Group(Text(f"\n{title}", style="bold"), built)
 
 

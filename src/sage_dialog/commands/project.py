@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sage_dialog.hooks import why_missing
+from sage_dialog.hooks.inputs import explain_missing
 
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
@@ -113,7 +113,7 @@ class Project:
 
         is_policy = isinstance(self.catalog.get(name), PolicyDirectory | HubBase)
         if not is_policy or not self.catalog.exists(name):
-            reason = why_missing(name, self.catalog) if is_policy else "no catalog entry of a policy has this name."
+            reason = explain_missing(name, self.catalog) if is_policy else "no catalog entry of a policy has this name."
             existing = ", ".join(policy for policy in POLICIES if self.catalog.exists(policy))
             suffix = f" Existing policies: {existing}." if existing else ""
             raise click.ClickException(f"There is no policy {name!r}: {reason}{suffix}")

@@ -1,8 +1,9 @@
-"""`kedro sage steer`: the grid of the paper's Tables 3 to 5, and how far a policy does as it is told."""
+"""`kedro sage steer`: the grid of the paper's Tables 3 to 5, and how well a policy follows steering."""
 
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,8 @@ from kedro.framework.cli.utils import env_option
 from sage_dialog.commands.project import Project
 from sage_dialog.commands.summary import OFFLINE_NOTE
 from sage_dialog.core.hub_models import BASE
-from sage_dialog.core.tables import to_arrow
-from sage_dialog.hooks import shown, why_missing
+from sage_dialog.core.paths import display_path
+from sage_dialog.hooks.inputs import explain_missing
 
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
@@ -21,29 +22,29 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from sage_dialog.config import BlockField
-    from sage_dialog.evaluation.replies.steering_eval import Obedience, Opening, Row, Setting
+    from sage_dialog.evaluation.replies.steering_eval import Compliance, Opening, Row, Setting
     from sage_dialog.evaluation.statistics import Estimate
     from sage_dialog.roles.protocols import Annotator
 
 GRID = "steering_grid"
-"""The catalog entry that a grid is written to."""
+"""The catalog entry of the grid."""
 
 FIELDS: dict[BlockField, str] = {"a_emotion": "emotions", "a_motivation": "motivations", "a_topic": "topics"}
 MOST_FREQUENT = 5
-"""Values of each field that are tried where none are named."""
+"""Number of values of each field without lists."""
 
 
 @click.command()
 @env_option
-@click.option("--policy", default="sage_dpo", show_default=True, help="One of the catalog's that writes blocks.")
-@click.option("--situation", help="What the user says, or the id of a situation.  [default: one drawn by seed]")
+@click.option("--policy", default="sage_dpo", show_default=True, help="A policy of the catalog that writes blocks.")
+@click.option("--situation", help="A user message, or the id of a situation.  [default: one drawn by seed]")
 @click.option(
-    "--situations", "number", type=click.IntRange(min=1), help="How many held-out situations to draw by seed."
+    "--situations", "number", type=click.IntRange(min=1), help="Number of held-out situations to draw by seed."
 )
-@click.option("--emotions", help='Set apart by commas: "playful, pessimistic".')
-@click.option("--motivations", help='Set apart by commas: "humor, giving advice".')
-@click.option("--topics", help='Sets of topics, with semicolons between them: "music; sport, health".')
-@click.option("--boost", type=float, help="Boost each label by so much, in place of fixing the value.")
+@click.option("--emotions", help='Separated by commas: "playful, pessimistic".')
+@click.option("--motivations", help='Separated by commas: "humor, giving advice".')
+@click.option("--topics", help='Sets of topics, separated by semicolons: "music; sport, health".')
+@click.option("--boost", type=float, help="Boost each label by this weight instead of fixing the value.")
 @click.pass_obj
 def steer(
     metadata: ProjectMetadata,
@@ -56,13 +57,13 @@ def steer(
     topics: str | None,
     boost: float | None,
 ) -> None:
-    """Steer a policy to one value after another and see what it says.
+    """Measure how well a policy follows steering: one reply for each value, and one without steering.
 
-    The first reply is not steered. Without lists, the most frequent emotions, motivations and topics of the training
-    data are tried. Labels are taken in lower case, as in training. Replies are sampled as evaluation.agent says.
+    Without lists, the values are the most frequent emotions, motivations and topics of the training data. Labels are
+    converted to lower case, as in training. Sampling follows evaluation.agent.
 
-    Two things are scored: whether the action block takes the value, and whether the annotator reads it in the reply.
-    Everything is written to the table `steering_grid`.
+    Each reply is scored twice: the value is in the action block, and the annotator reads it in the reply. All replies
+    are written to the table `steering_grid`.
     """
     if situation is not None and number is not None:
         raise click.UsageError("--situation and --situations exclude each other.")
@@ -77,7 +78,7 @@ def steer(
 
     from rich.console import Console
 
-    from sage_dialog.core.tables import table
+    from sage_dialog.core.tables import from_rows
     from sage_dialog.evaluation.replies.steering_eval import play_grid, steering_eval
     from sage_dialog.llm.requests import RequestFailedError, StopRunError
     from sage_dialog.schemas import STEERING_GRID
@@ -88,7 +89,7 @@ def steer(
         rows = play_grid(engine, policy, openings, settings, config.agent, annotator)
     except (ValueError, RequestFailedError, StopRunError) as error:
         raise click.ClickException(str(error)) from error
-    project.catalog.save(GRID, table(rows, STEERING_GRID))
+    project.catalog.save(GRID, from_rows(rows, STEERING_GRID))
 
     console = Console(highlight=False)
     console.print(_heading(rows[0], boost))
@@ -97,12 +98,12 @@ def steer(
     console.print(score_table(scores, len(openings)))
     for note in _notes(rows, len(openings), annotator.name):
         console.print(note, style="dim", markup=False)
-    path = shown(project.catalog[GRID]._get_load_path())
+    path = display_path(project.catalog[GRID]._get_load_path())
     console.print(f"Written to {path}", markup=False, soft_wrap=True)
 
 
 def _named(given: Mapping[BlockField, str | None]) -> list[tuple[BlockField, tuple[str, ...]]]:
-    """The values that the lists name, a tuple of labels each."""
+    """Return the values in the lists, each a tuple of labels."""
     named: list[tuple[BlockField, tuple[str, ...]]] = []
     for field, text in given.items():
         if text is None:
@@ -111,7 +112,7 @@ def _named(given: Mapping[BlockField, str | None]) -> list[tuple[BlockField, tup
         if field != "a_topic":
             values = [(label,) for value in values for label in value]
         if not any(values):
-            raise click.UsageError(f"--{FIELDS[field]} names nothing.")
+            raise click.UsageError(f"--{FIELDS[field]} is empty.")
         named += [(field, value) for value in dict.fromkeys(values) if value]
     return named
 
@@ -121,20 +122,20 @@ def _labels(text: str) -> tuple[str, ...]:
 
 
 def _most_frequent(project: Project) -> list[tuple[BlockField, tuple[str, ...]]]:
-    """Of each field the values that the annotations have most."""
+    """Return the most frequent values of each field in the annotations."""
     from sage_dialog.studio.chat.completion import known_values
 
     if not project.catalog.exists("annotations"):
-        why = why_missing("annotations", project.catalog)
+        why = explain_missing("annotations", project.catalog)
         raise click.ClickException(
             f"No annotations to take values from: {why} Or name values with --emotions, --motivations, --topics."
         )
-    known = known_values(to_arrow(project.catalog.load("annotations")))
+    known = known_values(project.catalog.load("annotations"))
     return [(field, (label,)) for field in FIELDS for label in known[field][:MOST_FREQUENT]]
 
 
 def _settings(values: Sequence[tuple[BlockField, tuple[str, ...]]], boost: float | None) -> list[Setting]:
-    """The settings of a grid, the first without steering; what blocks cannot hold is refused."""
+    """Return the settings of the grid, the first without steering. Raises UsageError for invalid labels."""
     from pydantic import ValidationError
 
     from sage_dialog.evaluation.replies.steering_eval import UNSTEERED, Setting
@@ -152,7 +153,7 @@ def _settings(values: Sequence[tuple[BlockField, tuple[str, ...]]], boost: float
 
 
 def _openings(project: Project, situation: str | None, number: int) -> list[Opening]:
-    """The situation that was named, or held-out ones drawn by seed. What is said decides the draws of its replies."""
+    """Return the given situation, or held-out ones drawn by seed. The text of a situation seeds its replies."""
     from sage_dialog.core.seeds import sample_ids
     from sage_dialog.dialogue import Message, agent_view
     from sage_dialog.evaluation.replies.steering_eval import Opening
@@ -164,15 +165,17 @@ def _openings(project: Project, situation: str | None, number: int) -> list[Open
     else:
         split = project.parameters.evaluation.split
         if not project.catalog.exists("situations"):
-            why = why_missing("situations", project.catalog)
+            why = explain_missing("situations", project.catalog)
             raise click.ClickException(
                 f'There are no situations: {why} Write one: --situation "My dog died last week."'
             )
-        rows = to_arrow(project.catalog.load("situations")).to_pylist()
-        texts = {row["situation_id"]: row["text"] for row in rows if situation or row["split"] == split}
+        situations = project.catalog.load("situations")
+        if not situation:
+            situations = situations[situations["split"] == split]
+        texts = dict(zip(situations["situation_id"], situations["text"], strict=True))
         if situation is not None and situation not in texts:
             near = difflib.get_close_matches(situation, texts, n=1)
-            meant = f"did you mean {near[0]}?" if near else "a situation of your own has more than one word."
+            meant = f"did you mean {near[0]}?" if near else "a message of your own needs more than one word."
             raise click.UsageError(f"--situation: no situation has the id {situation!r}; {meant}")
         seed = project.parameters.seed
         ids = [situation] if situation else sample_ids(list(texts), number, seed, "steering grid")
@@ -193,7 +196,7 @@ def _annotator(project: Project) -> Annotator:
 
     entry = project.catalog.get("annotator")
     if isinstance(entry, RoleDataset) and entry.uses_server:
-        # A reply without labels is a row without a score here, so one of a few replies does not stop the others.
+        # A reply without labels has no score, so one failure among few replies must not stop the run.
         entry.bind_budget(project.llm.model_copy(update={"max_failed_share": 1.0}), project.budget)
     try:
         annotator: Annotator = project.catalog.load("annotator")
@@ -214,7 +217,7 @@ def _heading(row: Row, boost: float | None) -> Text:
 
 
 def grid_table(rows: Sequence[Row]) -> Table:
-    """The replies to one situation, for the terminal. What a model or a person wrote is text, never markup."""
+    """Return the replies to one situation as a table for the terminal, with all texts escaped."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -222,36 +225,37 @@ def grid_table(rows: Sequence[Row]) -> Table:
     from sage_dialog.studio.chat.display import BLOCKS, FAULT, visible
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading, style in (("asked", "bold"), ("reads", BLOCKS), ("means to", BLOCKS), ("says", "")):
+    for heading, style in (("value", "bold"), ("state", BLOCKS), ("action", BLOCKS), ("reply", "")):
         table.add_column(heading, style=style, overflow="fold")
-    for heading in ("taken", "carried"):
+    for heading in ("in block", "in reply"):
         table.add_column(heading, no_wrap=True)
     before = rows[0]["field"]
     for row in rows:
         if row["field"] != before:
             table.add_section()
             before = row["field"]
-        asked = Text("nothing", style="dim") if row["field"] is None else Text(visible(", ".join(row["asked"])))
+        value = Text("none", style="dim") if row["field"] is None else Text(visible(", ".join(row["labels"])))
         if row["field"]:
-            asked.append(f"\n{row['field'].removeprefix('a_')}", style="not bold dim")
-        said = Text(visible(row["text"] or "" if row.get("utterance") is None else row["utterance"]))
+            value.append(f"\n{row['field'].removeprefix('a_')}", style="not bold dim")
+        reply = Text(visible(row["text"] or "" if row.get("utterance") is None else row["utterance"]))
         if reason := row.get("invalid_reason"):
-            said.append(f" ({visible(reason)})", style=FAULT)
-        table.add_row(asked, *(Text(visible(_intent(row, prefix))) for prefix in ("u_", "a_")), said, *_marks(row))
+            reply.append(f" ({visible(reason)})", style=FAULT)
+        intents = (Text(visible(_format_intent(row, prefix))) for prefix in ("u_", "a_"))
+        table.add_row(value, *intents, reply, *_format_compliance(row))
     return table
 
 
-def _intent(row: Row, prefix: str) -> str:
+def _format_intent(row: Row, prefix: str) -> str:
     if row.get(f"{prefix}topics") is None:
         return "–"
     labels = (row[f"{prefix}motivation"], row[f"{prefix}emotion"], ", ".join(row[f"{prefix}topics"]))
     return "\n".join(label or "–" for label in labels)
 
 
-def _marks(row: Row) -> Iterator[Text]:
+def _format_compliance(row: Row) -> Iterator[Text]:
     from rich.text import Text
 
-    for score in (row.get("taken"), row.get("carried")):
+    for score in (row.get("block_compliance"), row.get("reply_compliance")):
         if row["field"] is None:
             yield Text("")
         elif score is None:
@@ -259,11 +263,11 @@ def _marks(row: Row) -> Iterator[Text]:
         elif score in (0.0, 1.0):
             yield Text("yes" if score else "no", style="green" if score else "red")
         else:
-            yield Text(f"{round(score * len(row['asked']))} of {len(row['asked'])}", style="yellow")
+            yield Text(f"{round(score * len(row['labels']))} of {len(row['labels'])}", style="yellow")
 
 
-def score_table(scores: Sequence[Obedience], situations: int) -> Table:
-    """The rates of a grid, for the terminal: of each value where there are several situations, and of each field."""
+def score_table(scores: Sequence[Compliance], situations: int) -> Table:
+    """Return the rates of a grid as a table for the terminal, by field and, for several situations, by value."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -271,24 +275,28 @@ def score_table(scores: Sequence[Obedience], situations: int) -> Table:
     from sage_dialog.studio.chat.display import visible
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("steering_eval", overflow="fold")
-    for heading in ("n", "taken", "un-\nsteered", "n", "carried", "un-\nsteered"):
+    table.add_column("value", overflow="fold")
+    for heading in ("n", "block", "un-\nsteered", "n", "reply", "un-\nsteered"):
         table.add_column(heading, justify="right", no_wrap=True)
-    counted = {score.field: sum(other.field == score.field for other in scores) for score in scores}
+    values = Counter(score.field for score in scores)
     for score in scores:
-        whole = not score.labels or counted[score.field] == 1
-        if situations > 1 or whole:
+        of_field = not score.labels or values[score.field] == 1
+        if situations > 1 or of_field:
             name = ", ".join(score.labels) if score.labels else f"all {FIELDS[score.field]}"
             cells: list[str] = []
-            for given, plain in ((score.taken, score.taken_unsteered), (score.carried, score.carried_unsteered)):
-                cells += [str(given.n) if given else "0", _rate(given, situations > 1), _rate(plain, False)]
+            for steered, unsteered in ((score.block, score.block_unsteered), (score.reply, score.reply_unsteered)):
+                cells += [str(steered.n) if steered else "0"]
+                cells += [_format_rate(steered, situations > 1), _format_rate(unsteered, False)]
             table.add_row(
-                Text(visible(name)), *cells, style="" if score.labels else "bold", end_section=whole and situations > 1
+                Text(visible(name)),
+                *cells,
+                style="" if score.labels else "bold",
+                end_section=of_field and situations > 1,
             )
     return table
 
 
-def _rate(share: Estimate | None, with_interval: bool) -> str:
+def _format_rate(share: Estimate | None, with_interval: bool) -> str:
     if share is None:
         return "–"
     return f"{share.value:.2f}" + (f" [{share.low:.2f}, {share.high:.2f}]" if with_interval else "")
@@ -296,11 +304,11 @@ def _rate(share: Estimate | None, with_interval: bool) -> str:
 
 def _notes(rows: Sequence[Row], situations: int, annotator: str) -> Iterator[str]:
     if situations > 1:
-        yield f"The replies shown are those to the first of {situations} situations; the file has all."
+        yield f"The table shows the first of {situations} situations; the file has all."
     if broken := sum(row.get("utterance") is None for row in rows):
-        yield f"Replies that cannot be read: {broken} of {len(rows)}. They take nothing; what they carry is not scored."
+        yield f"Replies whose blocks do not parse: {broken} of {len(rows)}. They count 0 for block, nothing for reply."
     if unlabelled := sum(row.get("utterance") is not None and row.get("read_topics") is None for row in rows):
-        yield f"Replies that the annotator gave no labels: {unlabelled} of {len(rows)}. What they carry is not scored."
-    yield f"taken: by the action block. carried: read in the reply by {annotator}; – where it cannot tell."
+        yield f"Replies that the annotator did not label: {unlabelled} of {len(rows)}. They do not count for reply."
+    yield f"block: value in the action block. reply: value read in the reply by {annotator}; – if it has no such label."
     if annotator.startswith("offline"):
         yield OFFLINE_NOTE

@@ -1,4 +1,4 @@
-"""Files and folders that appear only when whole, also when the process is killed while it writes them."""
+"""Files and folders that appear only when complete, also when the process is killed while it writes."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pathlib import Path
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write to; it becomes `target` when the block ends without an error."""
+    """Yield a path beside `target` to write to; it becomes `target` when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     try:
         yield partial
-        _to_disk(partial)
+        _flush(partial)
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-    _to_disk(target.parent)
+    _flush(target.parent)
 
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """An empty folder beside `target` to fill; it replaces `target` when the block ends without an error.
+    """Yield an empty folder beside `target` to fill; it replaces `target` when the block ends without an error.
 
-    A folder that is there already is moved aside first, and back where the second move fails: killed
-    between the two moves, there is no `target` at all, never half of one.
+    An existing folder is moved aside first, and back if the second move fails. A kill between the two moves leaves no
+    `target`, never an incomplete one.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial, previous = (target.with_name(f".{target.name}.{suffix}") for suffix in ("partial", "previous"))
@@ -38,7 +38,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     try:
         yield partial
         for path in (*partial.rglob("*"), partial):
-            _to_disk(path)
+            _flush(path)
         if target.exists():
             os.replace(target, previous)
         os.replace(partial, target)
@@ -47,10 +47,10 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             os.replace(previous, target)
         for leftover in (partial, previous):
             shutil.rmtree(leftover, ignore_errors=True)
-    _to_disk(target.parent)
+    _flush(target.parent)
 
 
-def _to_disk(path: Path) -> None:
+def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

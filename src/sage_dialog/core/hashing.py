@@ -1,4 +1,4 @@
-"""Names for unfinished work, so that it is taken up again by the same work only."""
+"""Fingerprints of inputs and code, by which unfinished work is found and resumed."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from collections.abc import Iterator, Mapping
 import sage_dialog
 
 
-def fingerprint(inputs: Mapping[str, object], *rooms: str) -> str:
-    """A name for the inputs (anything JSON can write) under this very code.
+def fingerprint(inputs: Mapping[str, object], *sources: str) -> str:
+    """Return 20 hexadecimal digits that change with the inputs or the code.
 
-    `rooms` are the files and folders of the package that do the work; none named means all of it.
+    Args:
+        inputs: JSON values.
+        sources: files and folders of the package that do the work; all of the package where none is given.
     """
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
     package = os.path.dirname(sage_dialog.__file__)
-    for room in sorted(rooms) or ["."]:
-        path = os.path.join(package, room)
-        for source in sorted(_files(path)):
-            with open(source, "rb") as file:  # code, and the word lists and templates beside it
-                digest.update(os.path.relpath(source, package).encode() + file.read())
+    for source in sorted(sources) or ["."]:
+        for path in sorted(_files(os.path.join(package, source))):
+            with open(path, "rb") as file:  # code, word lists and templates
+                digest.update(os.path.relpath(path, package).encode() + file.read())
     return digest.hexdigest()[:20]
 
 
-def _files(room: str) -> Iterator[str]:
-    if os.path.isfile(room):
-        yield room
-    for path, _, names in os.walk(room):
+def _files(source: str) -> Iterator[str]:
+    if os.path.isfile(source):
+        yield source
+    for path, _, names in os.walk(source):
         yield from (os.path.join(path, name) for name in names if not name.endswith(".pyc"))

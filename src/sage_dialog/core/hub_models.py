@@ -1,4 +1,4 @@
-"""Bases that lie on a hub, at a commit: fetched once, whole, and never anything that can run code."""
+"""Base models on a hub, at a commit: fetched once, without files that can run code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from sage_dialog.core.policies import Policy, PolicyCard
 
 BASE = "sage_0"
-"""The policy on which every other one is an adapter."""
+"""The policy that all others are adapters on."""
 
 TOKENIZER_FILES = [
     "tokenizer*",
@@ -19,30 +19,30 @@ TOKENIZER_FILES = [
     "vocab.json",
     "merges.txt",
 ]
-"""Patterns of what a tokenizer is read from, its chat template included."""
+"""File patterns of a tokenizer, chat template included."""
 
 FILES = ["config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES]
-"""Patterns of what is fetched of a base."""
+"""File patterns that are fetched."""
 
 NOT_FETCHED = ["consolidated*", "*/*"]
-"""The same weights once more in another layout, and folders of further formats."""
+"""Patterns of the same weights in another layout, and of folders with other formats."""
 
 INDEX = "model.safetensors.index.json"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def hub_base(repo: str, revision: str | None, folder: str | Path | None = None) -> Policy:
-    """The base `repo` of a hub at a commit, its card made up, since a hub's model has none.
+    """Return a base model of a hub at a commit, with a card, which models of a hub have none of.
 
-    What the local cache lacks is fetched: weights as safetensors, tokenizer, configuration.
+    Files that the local cache lacks are fetched: weights as safetensors, tokenizer, configuration.
 
     Args:
         revision: the commit, 40 hexadecimal digits; a branch or a tag may be another model tomorrow.
-        folder: where these files lie already, in place of the hub's cache.
+        folder: a local folder with these files, used in place of the hub's cache.
 
     Raises:
         ValueError: if `revision` is no commit.
-        OSError: if the base can be had neither from the cache (or `folder`) nor from the hub, with the reason.
+        OSError: if the base is neither in the cache (or `folder`) nor on the hub, with the reason.
     """
     commit = _commit(repo, revision)
     card = PolicyCard(BASE, "base", False, repo, commit)
@@ -61,12 +61,12 @@ def hub_base(repo: str, revision: str | None, folder: str | Path | None = None) 
 
 
 def is_on_hub(card: PolicyCard) -> bool:
-    """Whether the base of a policy is one of a hub, at a commit; else its revision is the sha256 of its weights."""
+    """Return whether the base of a policy is on a hub: its revision is a commit, not a sha256 of weights."""
     return _COMMIT.fullmatch(card.base_revision) is not None
 
 
-def can_be_had(repo: str, revision: str | None, folder: str | Path | None = None) -> None:
-    """Look for the base where `hub_base` will, but fetch no more than its configuration, a few kilobytes.
+def check_available(repo: str, revision: str | None, folder: str | Path | None = None) -> None:
+    """Check that `hub_base` will find the base; fetch at most its configuration, a few kilobytes.
 
     Raises:
         ValueError, OSError: as `hub_base`.
@@ -83,14 +83,14 @@ def can_be_had(repo: str, revision: str | None, folder: str | Path | None = None
 def _commit(repo: str, revision: str | None) -> str:
     if revision is None or not _COMMIT.fullmatch(revision):
         raise ValueError(
-            f"{repo} needs the commit it is pinned to, 40 hexadecimal digits (found {revision!r}); the hub shows it at "
+            f"{repo} needs a commit as `revision`, 40 hexadecimal digits (found {revision!r}); see "
             f"https://huggingface.co/{repo}/commits"
         )
     return revision
 
 
 def _cached(repo: str, commit: str) -> Path | None:
-    """Where the whole of it lies in the hub's cache; nobody is asked."""
+    """Return the folder of the complete base in the hub's cache, without a request; None where it is not there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -102,7 +102,7 @@ def _cached(repo: str, commit: str) -> Path | None:
 
 
 def _fault(path: Path) -> str | None:
-    """Why a folder is no whole base, or None where it is one."""
+    """Return why a folder is no complete base; None where it is one."""
     if not (path / "config.json").is_file():
         return "there is no config.json in it"
     if (path / INDEX).is_file():

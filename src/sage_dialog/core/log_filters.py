@@ -1,12 +1,12 @@
-"""Keeps out of a run's log what torch's libraries say on every run."""
+"""Silence known warnings of third-party libraries."""
 
 from __future__ import annotations
 
 import warnings
 
-# Message on every run by the libraries of these versions, about nothing this project can or should change.
-_KNOWN_CHATTER = (
-    # PEFT looks for the pattern among modules; a Mixtral's fused experts are parameters, and get its rank.
+# Logged on every run, about nothing that this project should change.
+_KNOWN_WARNINGS = (
+    # PEFT looks for the pattern among modules only; the fused experts of a Mixtral are parameters, and get the rank.
     "The following (rank|alpha)_pattern keys did not match",
     # `full_weights.prepare_full_adapter` ties them.
     "Model has `tie_word_embeddings=True` and a tied layer is part of the adapter",
@@ -16,7 +16,7 @@ _KNOWN_CHATTER = (
 
 
 def quiet_libraries() -> None:
-    """Drop the libraries' own bars and chatter, which a run's log does not need."""
+    """Turn off progress bars, and logs below errors, of datasets and transformers."""
     import datasets
     import transformers
 
@@ -26,6 +26,6 @@ def quiet_libraries() -> None:
 
 
 def quiet_warnings() -> None:
-    """Drop the warnings alone; light, for who only loads policies."""
-    for message in _KNOWN_CHATTER:
+    """Ignore the known warnings; imports no library."""
+    for message in _KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message=message)

@@ -1,4 +1,4 @@
-"""A policy on disk: the base model, or a LoRA adapter on it, with where it came from beside the weights."""
+"""A policy on disk: a base model or an adapter on it, and a card that says where it comes from."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ CARD = "sage_policy.json"
 
 @dataclass(frozen=True)
 class PolicyCard:
-    """What `sage_policy.json` says of a policy.
+    """The content of `sage_policy.json`.
 
-    `base_revision` is the sha256 of the base's weights (a local base) or a hub commit; it ties an adapter
-    to the very base it was trained on. `blocks` is true where replies begin with state and action blocks.
+    Attributes:
+        kind: "base" or "adapter".
+        blocks: whether replies begin with state and action blocks.
+        base_revision: sha256 of the weights of the base that an adapter was trained on, or its commit on a hub.
+        parent: the policy whose training was continued.
     """
 
     name: str
-    kind: str  # "base" or "adapter"
+    kind: str
     blocks: bool
     base: str
     base_revision: str
@@ -37,7 +40,7 @@ class PolicyCard:
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy directory and its card. Opening one reads no weights and imports no torch."""
+    """A policy directory and its card. Opening it reads no weights and imports no torch."""
 
     path: Path
     card: PolicyCard
@@ -48,7 +51,11 @@ class Policy:
 
     @classmethod
     def open(cls, path: Path | str) -> Policy:
-        """Raises FileNotFoundError naming the directory when it holds no readable card."""
+        """Return the policy in a directory.
+
+        Raises:
+            FileNotFoundError: naming the directory, if it holds no readable card.
+        """
         path = Path(path)
         try:
             card = PolicyCard(**json.loads((path / CARD).read_text()))
@@ -60,32 +67,33 @@ class Policy:
 
     @classmethod
     def write_card(cls, path: Path | str, card: PolicyCard) -> Policy:
-        """Put the card beside weights already written to `path`."""
+        """Write the card beside the weights in `path` and return the policy."""
         path = Path(path)
         (path / CARD).write_text(json.dumps(asdict(card), indent=2) + "\n")
         return cls(path, card)
 
     def revision(self) -> str:
-        """sha256 over the names and bytes of the safetensors files; a base, which may be large, has it in its card."""
+        """Return the sha256 over the names and bytes of the safetensors files; that of a base is in its card."""
         return self.card.base_revision if self.card.kind == "base" else weights_revision(self.path)
 
 
 @dataclass(frozen=True)
 class TrainedPolicy(Policy):
-    """A policy that lies in the scratch folder still, with all that its training kept there."""
+    """A policy that is still in the scratch folder, in the run directory of its training."""
 
     run_dir: Path
 
     def forget(self) -> None:
-        """Remove it from the scratch folder; a process killed meanwhile leaves nothing that looks whole."""
-        gone = self.run_dir.with_name(f".{self.run_dir.name}.gone")
-        self.run_dir.rename(gone)
-        shutil.rmtree(gone)
-        with contextlib.suppress(OSError):  # another training of the policy is kept beside it
-            gone.parent.rmdir()
+        """Remove the run directory; a process killed meanwhile leaves none that looks complete."""
+        removed = self.run_dir.with_name(f".{self.run_dir.name}.gone")
+        self.run_dir.rename(removed)
+        shutil.rmtree(removed)
+        with contextlib.suppress(OSError):  # the folder may hold another training of the policy
+            removed.parent.rmdir()
 
 
 def weights_revision(path: Path) -> str:
+    """Return the sha256 over the names and bytes of the safetensors files in a folder."""
     digest = hashlib.sha256()
     for file in sorted(path.glob("*.safetensors")):
         digest.update(file.name.encode())
@@ -94,27 +102,27 @@ def weights_revision(path: Path) -> str:
 
 
 def identity(policy: Policy | None) -> dict[str, object] | None:
-    """Which policy it is, tokenizer and chat template included; what JSON can write, wherever the policy lies."""
+    """Return what identifies a policy wherever it is: card, weights, tokenizer and chat template, as JSON values."""
     if policy is None:
         return None
-    beside = sorted(path for path in policy.path.rglob("*") if path.is_file() and path.suffix != ".safetensors")
+    others = sorted(path for path in policy.path.rglob("*") if path.is_file() and path.suffix != ".safetensors")
     return {
         "card": asdict(policy.card),
         "weights": policy.revision(),
         "files": {
-            str(path.relative_to(policy.path)): _read_into(hashlib.sha256(), path).hexdigest() for path in beside
+            str(path.relative_to(policy.path)): _read_into(hashlib.sha256(), path).hexdigest() for path in others
         },
     }
 
 
 def _read_into(digest: hashlib._Hash, path: Path) -> hashlib._Hash:
-    """Bit by bit: a file may be larger than memory."""
+    """Add the bytes of a file, which may be larger than memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: digest)
 
 
 def fresh_folder(scratch: str | Path, name: str) -> Path:
-    """An empty folder to train `name` in; the catalog copies from it once the policy is whole."""
+    """Return an empty folder to train `name` in; the catalog copies the complete policy from it."""
     folder = Path(scratch) / "training" / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

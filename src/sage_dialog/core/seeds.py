@@ -1,7 +1,6 @@
-"""Random choices that depend on what they are for, never on when they are made.
+"""Seeds and generators keyed by (run seed, purpose, item id).
 
-Every draw comes from a generator keyed by (run seed, purpose, the item's id): the same inputs give the
-same rows in any order of work and in any batch.
+Equal inputs give equal rows in any order of work and in any batch.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def derived_seed(seed: int, purpose: str, *item: object) -> int:
-    """A 64-bit seed for one purpose and item; parts are kept apart, so ("a", "bc") differs from ("ab", "c")."""
+    """Return a 64-bit seed for a purpose and item; ("a", "bc") and ("ab", "c") differ."""
     digest = hashlib.blake2b(digest_size=8)
     for part in (seed, purpose, *item):
         encoded = str(part).encode("utf-8", "surrogatepass")
@@ -23,7 +22,7 @@ def derived_seed(seed: int, purpose: str, *item: object) -> int:
 
 
 def generator(seed: int, purpose: str, *item: object) -> np.random.Generator:
-    """A NumPy generator for one purpose and item."""
+    """Return a NumPy generator for a purpose and item."""
     import numpy as np
 
     return np.random.Generator(np.random.PCG64(derived_seed(seed, purpose, *item)))
@@ -38,7 +37,7 @@ def seed_label(name: str) -> str:
 
 
 def sample_ids(ids: list[str], size: int | None, seed: int, purpose: str) -> list[str]:
-    """`size` of the ids in their given order, chosen by seed and id alone; all of them where size is None."""
+    """Return `size` of the ids in their given order, chosen by seed and id alone; all where size is None."""
     if size is None or size >= len(ids):
         return list(ids)
     chosen = set(sorted(ids, key=lambda item: derived_seed(seed, purpose, item))[:size])

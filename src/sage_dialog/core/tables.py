@@ -6,8 +6,7 @@ its signature, and pandas and pyarrow are imported only when a table is built.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,29 +50,3 @@ def to_arrow(frame: DataFrame, schema: Schema | None = None) -> Table:
 def conform(frame: DataFrame, schema: Schema) -> DataFrame:
     """Return the columns of `schema` in its order and types, such as after a `groupby` that changed integer widths."""
     return from_arrow(to_arrow(frame, schema))
-
-
-def table(rows: Iterable[Mapping[str, Any]], schema: Schema) -> Table:
-    """Rows as a `pyarrow.Table` of one of `schemas`; a column that a row lacks is null."""
-    import pyarrow as pa
-
-    return pa.Table.from_pylist(list(rows), schema=schema)
-
-
-def on_arrow(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a node function that works on Arrow tables DataFrames as inputs and outputs."""
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        outputs = function(*map(_in, args), **{name: _in(value) for name, value in kwargs.items()})
-        return tuple(map(_out, outputs)) if isinstance(outputs, tuple) else _out(outputs)
-
-    return call
-
-
-def _in(value: Any) -> Any:
-    return to_arrow(value) if type(value).__name__ == "DataFrame" else value
-
-
-def _out(value: Any) -> Any:
-    return from_arrow(value) if type(value).__name__ == "Table" else value

@@ -1,1 +1,1 @@
-"""Catalog entries: versioned Parquet and policy directories that appear only when whole, raw folders, roles."""
+"""Catalog types: kedro-datasets with atomic saves; policies, raw folders, roles and engines."""

@@ -112,6 +112,11 @@ class AtomicMixin(Dataset):
     def describe_output(self) -> EntryState:
         return self._state(self.resolve_save_version())
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the load version is fixed, such as by `--load-versions`."""
+        return bool(self._version and self._version.load)
+
     def at_version(self, version: str) -> Self:
         return self._changed(_version=Version(version, self._version.save if self._version else None))
 
@@ -130,7 +135,7 @@ class AtomicMixin(Dataset):
         if not self._version:
             return f"there is no {place}."
         found = [PurePath(path).parent.name for path in self._candidates()]
-        if self._version.load and found:
+        if self.is_pinned and found:
             return f"there is no version {self._version.load} in {place}; there are {', '.join(found)}."
         return f"there is no {'complete ' if found else ''}version of {place}."
 

@@ -11,6 +11,7 @@ from sage_dialog.datasets.factory import FactoryDataset
 if TYPE_CHECKING:
     from sage_dialog.config import Llm
     from sage_dialog.llm.budget import Budget
+    from sage_dialog.llm.client import LLMClient
     from sage_dialog.llm.endpoint import Endpoint
     from sage_dialog.llm.response_cache import ResponseCache
 
@@ -28,13 +29,38 @@ class EndpointDataset(FactoryDataset):
         self._credentials = credentials
         self._llm: Llm | None = None
         self._budget: Budget | None = None
+        self._client: LLMClient | None = None
 
     @property
     def uses_server(self) -> bool:
         return self._endpoint_fields is not None
 
     def bind_budget(self, llm: Llm, budget: Budget) -> None:
-        self._llm, self._budget = llm, budget
+        self._llm, self._budget, self._client = llm, budget, None
+
+    def model_fields(self) -> dict[str, Any]:
+        """Return the endpoint's `model` where the entry does not name it."""
+        return {}
+
+    def make_client(
+        self, endpoint: Endpoint, cache: ResponseCache, budget: Budget, max_failed_share: float
+    ) -> LLMClient:
+        """Return a client that sends each request by itself."""
+        from sage_dialog.llm.live_client import LiveClient
+
+        return LiveClient(endpoint, cache, budget, max_failed_share)
+
+    def shared_client(self) -> LLMClient:
+        """Return one client for the whole run, so that all loads share a rate limit."""
+        from sage_dialog.config import Llm
+        from sage_dialog.llm.budget import Budget
+
+        if self._client is None:
+            llm = self._llm or Llm.from_base()
+            budget = self._budget or Budget(llm.caps, llm.role_caps, llm.prices)
+            endpoint = self._endpoint(**self.model_fields())
+            self._client = self.make_client(endpoint, _response_cache(llm.response_cache), budget, llm.max_failed_share)
+        return self._client
 
     def _endpoint(self, **fields: Any) -> Endpoint:
         """Return the endpoint with its key and further fields.
@@ -53,17 +79,22 @@ class EndpointDataset(FactoryDataset):
             fields["api_key"] = self._credentials["api_key"]
         return Endpoint.model_validate(fields)
 
-    def _client_arguments(self) -> tuple[ResponseCache, Budget, float]:
-        """Return what an LLM client takes beside its endpoint."""
-        from sage_dialog.config import Llm
-        from sage_dialog.llm.budget import Budget
 
-        llm = self._llm or Llm.from_base()
-        return (
-            _response_cache(llm.response_cache),
-            self._budget or Budget(llm.caps, llm.role_caps, llm.prices),
-            llm.max_failed_share,
-        )
+class EndpointGroup(FactoryDataset):
+    """Builds several objects by name, each from its own entry."""
+
+    entries: dict[str, EndpointDataset]
+
+    @property
+    def uses_server(self) -> bool:
+        return any(entry.uses_server for entry in self.entries.values())
+
+    def bind_budget(self, llm: Llm, budget: Budget) -> None:
+        for entry in self.entries.values():
+            entry.bind_budget(llm, budget)
+
+    def _describe(self) -> dict[str, Any]:
+        return {name: entry._describe() for name, entry in self.entries.items()}
 
 
 @cache

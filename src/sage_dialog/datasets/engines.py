@@ -13,11 +13,8 @@ from sage_dialog.datasets.endpoint import EndpointDataset
 from sage_dialog.datasets.factory import format_error
 
 if TYPE_CHECKING:
-    from sage_dialog.config import Llm
     from sage_dialog.core.policies import Policy
     from sage_dialog.inference.engine import Engine, OpenEngine
-    from sage_dialog.llm.budget import Budget
-    from sage_dialog.llm.live_client import LiveClient
 
 
 class EngineDataset(EndpointDataset):
@@ -44,17 +41,12 @@ class EngineDataset(EndpointDataset):
         super().__init__(endpoint, credentials)
         self._engine = engine
         self._args = args or {}
-        self._client: LiveClient | None = None
         self.metadata = metadata
-
-    def bind_budget(self, llm: Llm, budget: Budget) -> None:
-        super().bind_budget(llm, budget)
-        self._client = None
 
     def load(self) -> OpenEngine:
         try:
             if self.uses_server:
-                self._endpoint(**self._placeholder_model())
+                self._endpoint(**self.model_fields())
             self._check(load_obj(self._engine))
         except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise DatasetError(
@@ -73,19 +65,11 @@ class EngineDataset(EndpointDataset):
             model.model_validate(self._args)
 
     def _open(self, base: Policy, policies: Sequence[Policy], seed: int, threads: int | None) -> Engine:
-        client = {"client": self._shared_client()} if self.uses_server else {}
+        client = {"client": self.shared_client()} if self.uses_server else {}
         engine: Engine = load_obj(self._engine)(base, policies, seed, threads, **client, **self._args)
         return engine
 
-    def _shared_client(self) -> LiveClient:
-        """Return one client for the whole run, so that its engines share a rate limit."""
-        if self._client is None:
-            from sage_dialog.llm.live_client import LiveClient
-
-            self._client = LiveClient(self._endpoint(**self._placeholder_model()), *self._client_arguments())
-        return self._client
-
-    def _placeholder_model(self) -> dict[str, str]:
+    def model_fields(self) -> dict[str, Any]:
         if "model" in (self._endpoint_fields or {}):
             raise ValueError("model: policies are several models; their names on the servers go into args.names")
         return {"model": "policies"}

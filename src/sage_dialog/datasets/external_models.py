@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kedro.io import DatasetError
 
-from sage_dialog.datasets.endpoint import EndpointDataset
-from sage_dialog.datasets.factory import FactoryDataset, format_error
+from sage_dialog.datasets.endpoint import EndpointDataset, EndpointGroup
+from sage_dialog.datasets.factory import format_error
 
 if TYPE_CHECKING:
-    from sage_dialog.config import Llm
     from sage_dialog.inference.external_models import ExternalModel
-    from sage_dialog.llm.budget import Budget
+    from sage_dialog.llm.live_client import LiveClient
 
 
-class ExternalModels(FactoryDataset):
+class ExternalModels(EndpointGroup):
     """Models behind chat APIs, which `evaluation.pairs` may name like policies.
 
     Args:
@@ -27,24 +26,13 @@ class ExternalModels(FactoryDataset):
         if invalid := [name for name in models if not re.fullmatch(r"[A-Za-z0-9_.-]+", str(name))]:
             raise DatasetError(f"{invalid[0]!r} names a model; use letters, digits, '.', '_' and '-' only.")
         try:
-            self.models = {name: _ExternalModel(name, **arguments) for name, arguments in models.items()}
+            self.entries = {name: _ExternalModel(name, **arguments) for name, arguments in models.items()}
         except TypeError as error:
             raise DatasetError(f"invalid external model: {error}") from None
         self.metadata = metadata
 
-    @property
-    def uses_server(self) -> bool:
-        return bool(self.models)
-
-    def bind_budget(self, llm: Llm, budget: Budget) -> None:
-        for model in self.models.values():
-            model.bind_budget(llm, budget)
-
     def load(self) -> dict[str, ExternalModel]:
-        return {name: model.load() for name, model in self.models.items()}
-
-    def _describe(self) -> dict[str, Any]:
-        return {"models": sorted(self.models)}
+        return {name: entry.load() for name, entry in self.entries.items()}
 
 
 class _ExternalModel(EndpointDataset):
@@ -67,26 +55,17 @@ class _ExternalModel(EndpointDataset):
         super().__init__(endpoint, credentials)
         self._name = name
         self._system_prompt = system_prompt
-        self._model: ExternalModel | None = None
-
-    def bind_budget(self, llm: Llm, budget: Budget) -> None:
-        super().bind_budget(llm, budget)
-        self._model = None
 
     def load(self) -> ExternalModel:
-        if self._model is None:  # one for the whole run, so that its loads share a rate limit
-            from sage_dialog.inference.external_models import ExternalModel
-            from sage_dialog.llm.live_client import LiveClient
+        from sage_dialog.inference.external_models import ExternalModel
 
-            try:
-                client = LiveClient(self._endpoint(), *self._client_arguments())
-            except ValueError as error:
-                raise DatasetError(
-                    f"the external model {self._name} cannot be used: {format_error(error)}. Correct `external_models` "
-                    "in conf/*/catalog_evaluation.yml."
-                ) from None  # the cause may hold a key
-            self._model = ExternalModel(self._name, client, self._system_prompt)
-        return self._model
+        try:
+            return ExternalModel(self._name, cast("LiveClient", self.shared_client()), self._system_prompt)
+        except ValueError as error:
+            raise DatasetError(
+                f"the external model {self._name} cannot be used: {format_error(error)}. Correct `external_models` "
+                "in conf/*/catalog_evaluation.yml."
+            ) from None  # the cause may hold a key
 
     def _describe(self) -> dict[str, Any]:
         return {"name": self._name}

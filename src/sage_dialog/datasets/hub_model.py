@@ -6,7 +6,7 @@ from typing import Any
 
 from kedro.io import DatasetError
 
-from sage_dialog.core.hub_models import can_be_had, hub_base
+from sage_dialog.core.hub_models import check_available, hub_base
 from sage_dialog.core.policies import Policy
 from sage_dialog.datasets.factory import FactoryDataset
 
@@ -37,7 +37,7 @@ class HubBase(FactoryDataset):
 
     def explain_missing(self) -> str | None:
         try:
-            can_be_had(self._repo, self._revision, self._folder)
+            check_available(self._repo, self._revision, self._folder)
         except (ValueError, OSError) as error:
             return self._format_error(error)
         return None

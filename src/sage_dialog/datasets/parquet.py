@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import IO, Any, ClassVar
 
 from kedro_datasets._typing import TablePreview
 from kedro_datasets.pandas import ParquetDataset
 
-from sage_dialog.core.tables import from_arrow, to_rows
+from sage_dialog.core.tables import to_rows
 from sage_dialog.datasets.atomic import AtomicMixin
 
 _MAGIC = b"PAR1"
@@ -32,10 +31,6 @@ class AtomicParquet(AtomicMixin, ParquetDataset):
                 return parquet_fault(file, self._fs.size(path))
         except OSError as error:
             return f"it cannot be read: {error}"
-
-    def write(self, data: Any, path: Path) -> None:
-        # Arrow tables are accepted until all nodes return DataFrames.
-        super().write(from_arrow(data) if type(data).__name__ == "Table" else data, path)
 
     def preview(self, nrows: int = 10) -> TablePreview:
         """Return the first rows for kedro-viz, values as text."""

@@ -1,1 +1,1 @@
-"""What rollouts show: votes, exact statistics, figures, the report (paper §3.6, §4)."""
+"""Evaluation of rollouts: votes, statistics, figures and the report (paper §3.6, §4)."""

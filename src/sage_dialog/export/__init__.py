@@ -1,1 +1,1 @@
-"""Policies for others: a folder that plain libraries load, and the model card in it."""
+"""Export of policies to folders that plain libraries load, with a model card."""

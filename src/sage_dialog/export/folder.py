@@ -1,4 +1,4 @@
-"""A policy as others load it: a folder for plain transformers, PEFT and vLLM, of safetensors and text alone."""
+"""Export of a policy to a folder for transformers, PEFT and vLLM: safetensors and text files only."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from sage_dialog.core.policies import CARD, Policy
 
 CONFIG = "adapter_config.json"
 BASE_FOLDER = "base"
-"""Beside an adapter on a base of this machine, where that base lies."""
+"""The folder of the base, in the folder of an adapter on a base of this machine."""
 
 
 def export_policy(policy: Policy, base: Policy, sampling: SamplingConfig, merge: bool, out: Path, final: Path) -> None:
-    """Fill `out`: one whole model where `merge` is true, else the adapter.
+    """Write a policy to the folder `out`: a complete model if `merge` is true, else the adapter.
 
-    The tokenizer, with its chat template, is the base's to the byte. The generation config samples as `sampling` says,
-    as the policy was measured. An adapter names its base: one on a hub by name and commit; another is put into
-    `base/` and named by that folder's place under `final`, the path that `out` will have.
+    The tokenizer with its chat template is a copy of the base's. The adapter config names the base: one on a hub by
+    name and commit; any other is copied to `base/` and named by its path.
+
+    Args:
+        sampling: the sampling of the evaluation, for the generation config.
+        final: the path that `out` is renamed to.
 
     Raises:
-        ValueError: if `policy` is no adapter on `base`, merging gives weights that are no numbers, or an adapter that
-            holds all weights (full fine-tuning) is not to be merged.
+        ValueError: if `policy` is not an adapter on `base`, if merged weights are not finite, or if an adapter with
+            all weights (full fine-tuning) is exported without `merge`.
     """
     if policy.card.kind != "adapter":
-        raise ValueError(f"{policy.name} is a base, whole as it lies in {policy.path}; an adapter is exported")
+        raise ValueError(f"{policy.name} is a base, complete in {policy.path}; only adapters are exported")
     if policy.card.base_revision != base.card.base_revision:
         raise ValueError(
             f"{policy.name} at {policy.path} is an adapter on {policy.card.base} {policy.card.base_revision[:12]}, but "
@@ -37,24 +40,24 @@ def export_policy(policy: Policy, base: Policy, sampling: SamplingConfig, merge:
     if merge:
         _merge(policy, base, out)
     elif json.loads((policy.path / CONFIG).read_text()).get("modules_to_save"):
-        raise ValueError("it holds all weights of its base anew (sft.lora: null); give --merge, for a model by itself")
+        raise ValueError("it has all weights (sft.lora: null); give --merge, for a complete model")
     else:
         for file in ("adapter_model.safetensors", CONFIG):
             shutil.copyfile(policy.path / file, out / file)
-        beside = None if is_on_hub(base.card) else final / BASE_FOLDER
-        if beside:
+        base_folder = None if is_on_hub(base.card) else final / BASE_FOLDER
+        if base_folder:
             shutil.copytree(base.path, out / BASE_FOLDER, ignore=shutil.ignore_patterns(CARD))
-        _name_base(out / CONFIG, base, beside)
+        _set_base(out / CONFIG, base, base_folder)
     for pattern in TOKENIZER_FILES:
         for found in base.path.glob(pattern):
             shutil.copyfile(found, out / found.name)
     _generation_config(base, sampling, out)
     for weights in out.rglob("*.safetensors"):
-        shutil.copymode(out / "generation_config.json", weights)  # safetensors lets its own user alone read them
+        shutil.copymode(out / "generation_config.json", weights)  # safetensors makes them readable by their owner only
 
 
 def _merge(policy: Policy, base: Policy, out: Path) -> None:
-    """The adapter worked into the weights, in the type that the base has on disk."""
+    """Write the base with the adapter merged in, in the number format of the base."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -64,11 +67,11 @@ def _merge(policy: Policy, base: Policy, out: Path) -> None:
     merged.save_pretrained(out)
 
 
-def _name_base(config: Path, base: Policy, beside: Path | None) -> None:
-    said = json.loads(config.read_text())
-    said["base_model_name_or_path"] = str(beside) if beside else base.card.base
-    said["revision"] = None if beside else base.card.base_revision
-    config.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n")
+def _set_base(config: Path, base: Policy, folder: Path | None) -> None:
+    fields = json.loads(config.read_text())
+    fields["base_model_name_or_path"] = str(folder) if folder else base.card.base
+    fields["revision"] = None if folder else base.card.base_revision
+    config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 
 def _generation_config(base: Policy, sampling: SamplingConfig, out: Path) -> None:

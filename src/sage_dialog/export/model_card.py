@@ -1,4 +1,4 @@
-"""The model card of an exported policy: what it is, what it was made of, how well it does, how it fails."""
+"""The model card of an exported policy: provenance, recipe, results, known failures."""
 
 from __future__ import annotations
 
@@ -21,20 +21,24 @@ TEMPLATE = "model_card.md.j2"
 
 @dataclass(frozen=True)
 class Step:
-    """One training on the way to a policy. A version is None where the catalog has none that could be meant."""
+    """A training that led to a policy.
+
+    Attributes:
+        version: None if the catalog no longer has it.
+        tables: names and versions of its training data, without those of earlier steps.
+        recorded: whether all these versions are from run records; else some are the latest of that time.
+    """
 
     policy: str
     version: str | None
     revision: str
     tables: Sequence[tuple[str, str | None]]
-    """What it learned from, by name and version, without what the steps before have already."""
     recorded: bool
-    """Whether all these versions are from the records of runs; else some are the latest of that time."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """What was measured on these very weights, in the evaluation of a `version`: rows of the tables of these names."""
+    """The results of an evaluation of these weights: rows of the tables of these names."""
 
     version: str
     win_rates: Sequence[Mapping[str, Any]]
@@ -44,11 +48,15 @@ class Results:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a card tells.
+    """The content of a model card.
 
-    `recipe` are parameters by stage, as the runs had them that made the policy; those of the stages in `unrecorded` as
-    the environment `env` has them at the export. `code` is the commit that the last of these runs was of. `roles` are
-    the names of the roles that made the data. `results` are None where no evaluation knows these weights.
+    Attributes:
+        roles: names of the roles that made the data.
+        env: the environment of the export.
+        recipe: parameters by stage, from the records of the runs that made the policy.
+        unrecorded: stages without a record; their parameters are those of `env` at the export.
+        code: the commit of the training run.
+        results: None if no evaluation measured these weights.
     """
 
     policy: PolicyCard
@@ -69,19 +77,19 @@ class ModelCard:
 
     @property
     def offline(self) -> list[str]:
-        """The roles and judges among those of this card that are rules on word lists."""
+        """The roles and judges of this card that are rules on word lists."""
         judges = dict.fromkeys(row["judge"] for row in self.results.win_rates) if self.results else ()
         named = [*self.roles.items(), *(("judge", judge) for judge in judges)]
         return [f"{role} {name}" for role, name in named if name.startswith("offline")]
 
 
 def render_model_card(card: ModelCard) -> str:
-    """The card as Markdown; what comes from data is text in it, never markup."""
+    """Return the card as Markdown. Texts from data are escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("sage_dialog.export", "."),
-        autoescape=False,  # Markdown, for which `plain` does it
+        autoescape=False,  # the card is Markdown; `plain` escapes it
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -101,9 +109,9 @@ def render_model_card(card: ModelCard) -> str:
 
 
 def _comparisons(card: ModelCard) -> Iterator[Mapping[str, Any]]:
-    """Each win rate from the side of this policy, its share and interval turned where the table has it first.
+    """Yield the win rates from the side of this policy: share and interval are inverted where it is policy a.
 
-    People are not named: a card is for others.
+    Human raters are not named, since cards are published.
     """
     for row in card.results.win_rates if card.results else ():
         first = row["policy_a"] == card.policy.name
@@ -124,12 +132,12 @@ def _comparisons(card: ModelCard) -> Iterator[Mapping[str, Any]]:
 
 
 def plain(text: str) -> str:
-    """Text that Markdown and HTML leave as it is, on one line."""
+    """Return a text on one line with Markdown and HTML escaped."""
     return re.sub(r"([\\`*_{}\[\]()<>#|!~&$])", r"\\\1", " ".join(text.split()))
 
 
 def fenced(text: str, language: str = "text") -> str:
-    """A block of text as it is, behind a fence that the text cannot close."""
+    """Return a fenced block, with a fence longer than any in the text."""
     longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
     fence = "`" * (longest + 1)
     return f"{fence}{language}\n{text}\n{fence}"

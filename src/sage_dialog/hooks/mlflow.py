@@ -1,4 +1,4 @@
-"""MLflow beside a run, by kedro-mlflow, where the environment has an `mlflow.yml`; the run is the same without."""
+"""Tracking of runs in MLflow by kedro-mlflow, in environments with an `mlflow.yml`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.hooks import hook_impl
 
 from sage_dialog.core.tables import DataFrame, to_rows
-from sage_dialog.hooks import RunRefused
+from sage_dialog.hooks.errors import RunRefused
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from kedro.pipeline.node import Node
 
 LOG = "training_log_"
-METRICS_AT_ONCE, PARAMETERS_AT_ONCE = 1000, 100
-"""What MLflow takes in one call."""
-LONGEST = 6000
-"""Characters of a parameter's value that MLflow keeps."""
+MAX_METRICS, MAX_PARAMETERS = 1000, 100
+"""Limits of MLflow for one call."""
+MAX_CHARACTERS = 6000
+"""Limit of MLflow for the value of a parameter."""
 
 
 class Tracking:
-    """Parameters, training curves, figures and the report of a run, and the cards of its policies, go to MLflow.
+    """Logs parameters, training curves, figures, the report and policy cards of a run to MLflow.
 
-    kedro-mlflow's own hook would track every run and make a store in the project wherever it is installed, so the
-    project's settings switch it off; this one puts it to work where an environment asks for it.
+    The project's settings disable kedro-mlflow's own hook, which would track every run and create a store in the
+    project wherever it is installed. This hook calls it in environments with an `mlflow.yml`.
     """
 
     def __init__(self) -> None:
@@ -41,23 +41,23 @@ class Tracking:
 
         self._mlflow = None
         try:
-            asked = context.config_loader["mlflow"]
+            config = context.config_loader["mlflow"]
         except MissingConfigException:
             return
-        if not asked:
+        if not config:
             return
         try:
             from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
         except ImportError as error:
             raise RunRefused(
-                f"The environment {context.env or 'local'} has an mlflow.yml, and MLflow is not installed. Get the "
-                "extra (pip install '.[mlflow]'), or take the file away."
+                f"The environment {context.env or 'local'} has an mlflow.yml, but MLflow is not installed. Install the "
+                "extra (pip install '.[mlflow]') or remove the file."
             ) from error
         self._mlflow = MlflowHook()
         self._mlflow.after_context_created(context)
         self._parameters = context.config_loader["parameters"]
 
-    @hook_impl(trylast=True)  # a run that is refused is none
+    @hook_impl(trylast=True)  # after the hooks that refuse runs
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         if self._mlflow is None:
             return
@@ -65,22 +65,24 @@ class Tracking:
         if self._run is not None:
             from mlflow.entities import Param
 
+            from sage_dialog.lineage.formatting import flatten
+
             names = {name.removeprefix("params:") for name in pipeline.inputs() if name.startswith("params:")}
             used = {name: value for name, value in self._parameters.items() if name in names}
-            told = [Param(key, str(value)[:LONGEST]) for key, value in _flat(used)]
-            for few in _parts(told, PARAMETERS_AT_ONCE):
-                self._client.log_batch(self._run, params=few)
+            params = [Param(_name(key), str(value)[:MAX_CHARACTERS]) for key, value in flatten(used).items()]
+            for part in _parts(params, MAX_PARAMETERS):
+                self._client.log_batch(self._run, params=part)
 
     @hook_impl
     def after_node_run(self, node: Node, outputs: dict[str, Any]) -> None:
         for name, log in outputs.items() if self._run is not None else ():
             if name.startswith(LOG):
-                self._draw(name.removeprefix(LOG), log)
+                self._log_curves(name.removeprefix(LOG), log)
 
     @hook_impl
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         if self._run is not None:
-            self._keep(pipeline, catalog)
+            self._log_artifacts(pipeline, catalog)
         if self._mlflow is not None:
             self._mlflow.after_pipeline_run(run_params, pipeline, catalog)
 
@@ -93,7 +95,7 @@ class Tracking:
 
     @property
     def _run(self) -> str | None:
-        """The id of MLflow's run; None where nothing is tracked."""
+        """The id of the MLflow run; None if the run is not tracked."""
         run: str | None = getattr(self._mlflow, "run_id", None)
         return run
 
@@ -101,8 +103,8 @@ class Tracking:
     def _client(self) -> Any:
         return self._mlflow.mlflow_config.server._mlflow_client
 
-    def _draw(self, policy: str, log: DataFrame) -> None:
-        """A curve for each column of a table of schemas.TRAINING_LOG."""
+    def _log_curves(self, policy: str, log: DataFrame) -> None:
+        """Log a curve for each column of a table of schemas.TRAINING_LOG."""
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
@@ -112,11 +114,11 @@ class Tracking:
             for column, value in row.items()
             if column not in ("step", "split") and value is not None
         ]
-        for few in _parts(points, METRICS_AT_ONCE):
-            self._client.log_batch(self._run, metrics=few)
+        for part in _parts(points, MAX_METRICS):
+            self._client.log_batch(self._run, metrics=part)
 
-    def _keep(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """The figures and the report that a run wrote, and of its policies what says which they are."""
+    def _log_artifacts(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Log the figures and the report of a run, and the cards of its policies."""
         from sage_dialog.core.policies import CARD
         from sage_dialog.datasets.figure import AtomicFigure
         from sage_dialog.datasets.files import AtomicText
@@ -125,9 +127,9 @@ class Tracking:
         for name in sorted(pipeline.all_outputs()):
             entry = catalog.get(name)
             if isinstance(entry, AtomicFigure | AtomicText):
-                self._client.log_artifact(self._run, str(entry._get_load_path()))
+                self._client.log_artifact(self._run, str(entry.describe_output().path))
             elif isinstance(entry, PolicyDirectory):
-                self._client.log_artifact(self._run, str(entry.load().path / CARD), artifact_path=name)
+                self._client.log_artifact(self._run, f"{entry.describe_output().path}/{CARD}", artifact_path=name)
 
 
 def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
@@ -135,11 +137,6 @@ def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
         yield items[start : start + size]
 
 
-def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values; MLflow takes no other signs in a name than these."""
-    for key, value in tree.items():
-        name = f"{above}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{name}.")
-        else:
-            yield "".join(sign if sign.isalnum() or sign in "_-. :/" else "_" for sign in name), value
+def _name(key: str) -> str:
+    """Return a name with the characters that MLflow allows."""
+    return "".join(letter if letter.isalnum() or letter in "_-. :/" else "_" for letter in key)

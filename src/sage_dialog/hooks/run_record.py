@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # Kedro imports this module for every command; `recording` is
     from kedro.pipeline import Pipeline
     from kedro.pipeline.node import Node
 
-    from sage_dialog.hooks import SpendingLimit
+    from sage_dialog.hooks.budget import RunBudget
     from sage_dialog.hooks.recording import Recording
     from sage_dialog.lineage.mixing import MixedDataset
     from sage_dialog.lineage.records import Outcome
@@ -34,7 +34,7 @@ class Recorder:
     outputs are recorded at the end.
     """
 
-    def __init__(self, spending: SpendingLimit) -> None:
+    def __init__(self, spending: RunBudget) -> None:
         self._spending = spending
         self._recording: Recording | None = None
 
@@ -44,7 +44,7 @@ class Recorder:
 
     @hook_impl(trylast=True)  # after the hooks that refuse runs
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        from sage_dialog.hooks import RunRefused
+        from sage_dialog.hooks.errors import RunRefused
         from sage_dialog.hooks.recording import Recording, is_parameter, run_folder
         from sage_dialog.lineage.mixing import find_mixed_datasets
 
@@ -84,7 +84,7 @@ class Recorder:
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
-        from sage_dialog.hooks import RunStopped
+        from sage_dialog.hooks.errors import RunStopped
 
         self._end("stopped" if isinstance(error, RunStopped) else "failed", error)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from kedro.framework.hooks import hook_impl
 
-from sage_dialog.hooks import RunRefused
+from sage_dialog.hooks.errors import RunRefused
 
 if TYPE_CHECKING:  # Kedro imports the hooks for every command, pydantic is needed only by runs
     from kedro.framework.context import KedroContext

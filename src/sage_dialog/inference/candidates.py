@@ -1,29 +1,42 @@
-"""What a sampled reply is worth: what it says, and what is wrong with it."""
+"""Sampled replies parsed as candidates for a turn, with the reason where one is not valid."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sage_dialog.dialogue import Message
 from sage_dialog.inference.engine import Sample
 from sage_dialog.sac import Chain, Unparsed, parse
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One sampled agent reply. `reason` says why it is not valid; `utterance` is null where it cannot be told."""
+    """One sampled agent reply.
+
+    Attributes:
+        text: the reply as written, blocks included.
+        utterance: the reply without blocks; None where the blocks do not parse.
+        chain: the parsed blocks; None without blocks or where they do not parse.
+        invalid_reason: None for a valid candidate.
+    """
 
     text: str
     utterance: str | None
     chain: Chain | None
-    reason: str | None
+    invalid_reason: str | None
 
     @property
     def valid(self) -> bool:
-        return self.reason is None
+        return self.invalid_reason is None
+
+    @property
+    def message(self) -> Message:
+        """The reply as a message. Its text is the whole reply where the blocks do not parse."""
+        return Message("assistant", self.text, self.text if self.utterance is None else self.utterance, self.chain)
 
 
 def parse_candidate(sample: Sample, blocks: bool) -> Candidate:
-    """A sample as a candidate, with the reason where nobody may say it.
+    """Return a sample as a candidate.
 
     Args:
         blocks: whether the policy writes state and action blocks.

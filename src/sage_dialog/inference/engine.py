@@ -1,4 +1,4 @@
-"""What self-play, evaluation and chat ask of an engine that samples from policies."""
+"""The interface of engines, which sample replies from policies for self-play, evaluation and chat."""
 
 from __future__ import annotations
 
@@ -10,49 +10,64 @@ from typing import Protocol
 from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.core.policies import Policy
 
+ROLE = "policy"
+"""The role of policies and external models in the budget of requests."""
+
+MAX_SEED = 2**31
+"""Upper bound of the seeds that every server accepts."""
+
+OnText = Callable[[str], None]
+"""A callback for the pieces of a streamed text."""
+
 
 @dataclass(frozen=True)
 class Prompt:
-    """Messages up to the reply. `item` names the reply; with the engine's seed it alone decides the samples."""
+    """A prompt: chat messages up to the reply.
+
+    Attributes:
+        item: the name of the reply. With the engine's seed it alone decides the samples.
+    """
 
     messages: tuple[dict[str, str], ...]
     item: tuple[object, ...]
 
 
 class FinishReason(StrEnum):
-    """Why a reply ends where it does."""
+    """Why a reply ends."""
 
-    STOP = "stop"  # the policy ended it
-    LENGTH = "length"  # the limit on tokens cut it
+    STOP = "stop"  # the policy wrote the end token
+    LENGTH = "length"  # the token limit
 
 
 @dataclass(frozen=True)
 class Sample:
     """One sampled reply.
 
-    `log_probability` is the natural logarithm of the probability that the policy itself gives the tokens of the reply
-    and its end, where it came: at temperature 1, of the whole vocabulary, neither penalised nor steered. None where
-    a server does not tell. It is known up to rounding, which the batch decides, and so no part of equality.
+    Attributes:
+        tokens: their number.
+        log_probability: natural logarithm of the reply's probability under the policy itself, end token included where
+            it was drawn: at temperature 1, over the whole vocabulary, without penalty or steering. None where a server
+            does not return it. Its rounding depends on the batch, so it is no part of equality.
     """
 
     text: str
     tokens: int
-    finish: FinishReason
+    finish_reason: FinishReason
     log_probability: float | None = field(default=None, compare=False)
 
     @property
     def finished(self) -> bool:
         """Whether the policy ended the reply itself."""
-        return self.finish is FinishReason.STOP
+        return self.finish_reason is FinishReason.STOP
 
 
 class Engine(Protocol):
     @property
     def fingerprint_inputs(self) -> Mapping[str, object]:
-        """What decides its samples beside policies, prompts, sampling and seed: the base with its tokenizer and chat
-        template, the versions of libraries, what decides how sums are rounded.
+        """Everything that decides the samples beside policies, prompts, sampling and seed.
 
-        Unfinished work is kept under a name that holds it, so that it is not mixed with that of another engine.
+        These are the base with its tokenizer and chat template, library versions, and what decides rounding. Unfinished
+        work is stored under a fingerprint of them, so that it is never mixed with that of another engine.
         """
         ...
 
@@ -63,23 +78,22 @@ class Engine(Protocol):
         sampling: SamplingConfig,
         samples: int = 1,
         steering: Steering | None = None,
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> list[list[Sample]]:
-        """`samples` replies to each prompt by the named policy.
+        """Return `samples` replies of the named policy to each prompt.
 
-        Sample j of a prompt is a function of (seed, item, j), whatever else is in the batch and whether or not it is
-        on_text. A prompt that leaves no room for `max_new_tokens` in the model's context gets an empty list; nothing is
-        truncated.
+        Sample j of a prompt is a function of (seed, item, j), independent of the rest of the batch and of streaming. A
+        prompt that leaves no room for `max_new_tokens` in the model's context gets an empty list; nothing is truncated.
 
         Args:
-            on_text: called with each piece of text of the first sample of the first prompt, as it is written; the pieces
-                together are its text. An exception that it raises ends the sampling.
+            on_text: called with each piece of text of the first sample of the first prompt as it is generated. The
+                pieces concatenate to its text. An exception that it raises ends the sampling.
 
         Raises:
-            ValueError: if the policy is to be steered and writes no blocks, or cannot write what `steering` asks.
+            ValueError: if the policy cannot follow `steering`: it writes no blocks, or cannot write a value.
         """
         ...
 
 
 OpenEngine = Callable[[Policy, Sequence[Policy], int, int | None], Engine]
-"""Opens an engine for (base, policies, seed, threads); null leaves the number of threads to the libraries."""
+"""Opens an engine for (base, policies, seed, threads); None leaves the number of threads to the libraries."""

@@ -1,4 +1,4 @@
-"""What an engine knows of its policies before it samples from any: names, tokenizer, window, how they are steered."""
+"""A base and its adapters as every engine needs them: names, tokenizer, context window, steering."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from sage_dialog.inference.transformers.detokenizer import decode_tokens
 
 
 class PolicySet:
-    """A base and the adapters that belong to it, each once. No weights are read.
+    """A base and its adapters, each once. Reads no weights.
 
     Raises:
-        ValueError: if `base` is an adapter, two policies share a name, or an adapter's card names another
-            base revision than that of `base`, or some hold all weights (`sft.lora: null`) and others do not.
+        ValueError: if `base` is an adapter, two policies share a name, an adapter's card names another base revision,
+            or some adapters hold all weights (`sft.lora: null`) and others LoRA's.
     """
 
     def __init__(self, base: Policy, policies: Sequence[Policy]) -> None:
@@ -30,64 +30,64 @@ class PolicySet:
         self.tokenizer = AutoTokenizer.from_pretrained(base.path)
         self._chat = ChatFormat(self.tokenizer)
         self._config = AutoConfig.from_pretrained(base.path)
-        self._guided: tuple[Steering, Guide] | None = None
+        self._guide: tuple[Steering, Guide] | None = None
 
     def policy(self, name: str) -> Policy:
-        """The policy of that name. Raises KeyError where none was given."""
+        """Return the policy of that name. Raises KeyError if there is none."""
         if name == self.base.name:
             return self.base
         if name not in self.adapters:
             loaded = ", ".join(sorted({self.base.name, *self.adapters}))
-            raise KeyError(f"policy {name!r} is not loaded; this engine holds {loaded}")
+            raise KeyError(f"policy {name!r} is not loaded; this engine has {loaded}")
         return self.adapters[name]
 
     @property
     def window(self) -> int:
-        """Tokens the model can attend to at once; within a sliding window, sliding never begins."""
+        """Number of tokens that the model can attend to at once. It never exceeds a sliding window."""
         window: int | None = getattr(self._config, "sliding_window", None)
         limit: int = self._config.max_position_embeddings
         return min(limit, window) if window else limit
 
     def tokens(self, prompt: Prompt) -> list[int]:
-        """A prompt by the base's chat template, up to where the reply begins."""
+        """Return the token ids of a prompt by the base's chat template, up to the start of the reply."""
         return self._chat.tokens(prompt.messages, reply_follows=True)
 
     def as_text(self, prompt: Prompt) -> str:
-        """A prompt as text for a server that tokenizes by itself, special tokens written out.
+        """Return a prompt as text for a server that tokenizes it, special tokens written out.
 
-        Tokenizers that put a BOS before every text would double the template's own, so it is left to them.
+        A BOS token that the server's tokenizer adds is left out.
 
         Raises:
-            ValueError: if the server would make other tokens of it than `tokens`.
+            ValueError: if the server would get other tokens than `tokens`.
         """
         text = self._chat.text(prompt.messages, reply_follows=True)
-        for sent in (text, text.removeprefix(self.tokenizer.bos_token or "")):
-            if self.tokenizer(sent)["input_ids"] == self.tokens(prompt):
-                return sent
+        for candidate in (text, text.removeprefix(self.tokenizer.bos_token or "")):
+            if self.tokenizer(candidate)["input_ids"] == self.tokens(prompt):
+                return candidate
         raise ValueError(
-            "a prompt cannot be sent as text, because its tokens would be others on the server; take a server that "
-            "takes token ids, and set the engine's `takes.token_prompts`"
+            "a prompt cannot be sent as text, because the server would tokenize it differently; use a server that "
+            "accepts token ids, and set the engine's `supports.token_prompts`"
         )
 
     def text(self, tokens: list[int]) -> str:
-        """What the tokens of a reply write, special ones left out."""
+        """Return the text of a reply's tokens, without special tokens."""
         return decode_tokens(self.tokenizer, tokens)
 
     def guide(self, name: str, steering: Steering) -> Guide:
-        """A steering worked out for the policy's tokenizer.
+        """Return the guide of a steering for the policy's tokenizer.
 
         Raises:
-            ValueError: if the policy writes no blocks, or the tokenizer cannot write what is to be steered to.
+            ValueError: if the policy writes no blocks, or the tokenizer cannot write a value.
         """
         if not self.policy(name).card.blocks:
             raise ValueError(
                 f"policy {name!r} writes no state and action blocks, so there is nothing to steer; leave `steering` "
-                f"empty for it, or take a policy that was trained with blocks"
+                f"empty, or use a policy that was trained with blocks"
             )
-        if self._guided is None or self._guided[0] != steering:
+        if self._guide is None or self._guide[0] != steering:
             end, size = self.tokenizer.eos_token_id, self._config.vocab_size
-            self._guided = steering, Guide(self._vocabulary, steering, end, size)
-        return self._guided[1]
+            self._guide = steering, Guide(self._vocabulary, steering, end, size)
+        return self._guide[1]
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
@@ -95,7 +95,7 @@ class PolicySet:
 
 
 def _adapters(base: Policy, policies: Sequence[Policy]) -> list[Policy]:
-    """The policies that need loading, each once, all known to belong to `base`."""
+    """Return the policies to load, each once, after checking that they belong to `base`."""
     if base.card.kind != "base":
         raise ValueError(f"policy {base.name!r} at {base.path} is an adapter; give the engine its base")
     by_name: dict[str, Policy] = {}
@@ -109,16 +109,16 @@ def _adapters(base: Policy, policies: Sequence[Policy]) -> list[Policy]:
         if by_name.setdefault(policy.name, policy).path != policy.path:
             raise ValueError(f"two policies are named {policy.name!r}: {by_name[policy.name].path} and {policy.path}")
     adapters = [policy for policy in by_name.values() if policy.card.kind == "adapter"]
-    whole = [policy for policy in adapters if has_full_weights(policy)]
-    if whole and (lora := [policy for policy in adapters if policy not in whole]):
+    full = [policy for policy in adapters if has_full_weights(policy)]
+    if full and (lora := [policy for policy in adapters if policy not in full]):
         raise ValueError(
-            f"policy {whole[0].name!r} at {whole[0].path} holds all weights, {lora[0].name!r} at {lora[0].path} those "
-            f"of LoRA, and one engine cannot hold both; train them alike (`sft.lora`)"
+            f"policy {full[0].name!r} at {full[0].path} holds all weights, {lora[0].name!r} at {lora[0].path} those of "
+            f"LoRA, and one engine cannot hold both; train them alike (`sft.lora`)"
         )
     return adapters
 
 
 def has_full_weights(policy: Policy) -> bool:
-    """Whether an adapter has every weight of its base anew (`sft.lora: null`)."""
+    """Return whether an adapter replaces every weight of its base (`sft.lora: null`)."""
     config = policy.path / "adapter_config.json"
     return config.exists() and bool(json.loads(config.read_text()).get("modules_to_save"))

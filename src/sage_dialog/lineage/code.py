@@ -191,7 +191,7 @@ class CodeIndex:
         return next((file for file in candidates if file.is_file()), None)
 
     def _data(self, texts: Mapping[str, Collection[str]]) -> dict[str, str]:
-        """Return the digests of data files that code of their package or a parent package names, or a data file does.
+        """Return the digests of data files that are named in code of their package, one around or in it, or in a file.
 
         Args:
             texts: the strings in the code that was reached, by module.
@@ -199,7 +199,7 @@ class CodeIndex:
         found: dict[str, str] = {}
         packages = {name: module.package for name in texts if (module := self._module(name))}
         for package, files in self._data_files.items():
-            near = [texts[name] for name, parent in packages.items() if f"{package}.".startswith(f"{parent}.")]
+            near = [texts[name] for name, other in packages.items() if _is_nested(package, other)]
             waiting = [file for file in files if any(_is_named(file, strings) for strings in near)]
             top = package.partition(".")[0]
             while waiting:
@@ -223,6 +223,11 @@ class CodeIndex:
                         folder = folder.parent
                     files.setdefault(".".join((top, *folder.relative_to(source).parts)), []).append(file)
         return files
+
+
+def _is_nested(package: str, other: str) -> bool:
+    """Return whether one of two packages is inside the other."""
+    return f"{package}.".startswith(f"{other}.") or f"{other}.".startswith(f"{package}.")
 
 
 def _is_named(file: Path, texts: Collection[str]) -> bool:

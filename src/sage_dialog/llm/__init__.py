@@ -1,1 +1,1 @@
-"""Asking language models behind OpenAI-compatible servers: every reply kept once, nothing asked twice, spend capped."""
+"""Clients of OpenAI-compatible servers, with a response cache and hard caps on calls, tokens and money."""

@@ -1,1 +1,1 @@
-"""Annotator, selector and judge: a protocol each, a version that asks a language model and one that needs none."""
+"""Annotator, selector and judge: their protocols, an offline version and an LLM version of each."""

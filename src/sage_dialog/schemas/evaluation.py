@@ -54,7 +54,7 @@ EMOTION_ACCURACY = schema(
 MAPPED_EMOTIONS = schema(
     policy=STRING,
     exchange=INT32,
-    mapping=INT32,  # version of evaluation/emotion_words.toml
+    mapping=INT32,  # version of evaluation/replies/emotion_words.toml
     n=INT32,
     named=INT32,
     mapped=INT32,
@@ -115,7 +115,7 @@ DIVERSITY = schema(
 FAILURE_MODES = schema(
     policy=STRING,
     failure=STRING,
-    rules=INT32,  # version of evaluation/human_claims.toml
+    rules=INT32,  # version of evaluation/replies/human_claims.toml
     **SHARE,
 )
 
@@ -154,7 +154,7 @@ STEERING_GRID = schema(
     situation_id=nullable(STRING),  # null where the situation was typed in
     situation=STRING,
     field=nullable(STRING),  # null, as the next two, in a reply without steering
-    asked=nullable(STRINGS),  # one label; of "a_topic" one or more
+    labels=nullable(STRINGS),  # the requested ones: one; of "a_topic" one or more
     boost=nullable(FLOAT64),  # of each label; null where the value is fixed
     text=nullable(STRING),  # as sampled, blocks included; null where the prompt left no room
     utterance=nullable(STRING),  # null where the text is no chain
@@ -163,8 +163,8 @@ STEERING_GRID = schema(
     **intent("a_"),
     annotator=STRING,
     **intent("read_"),  # what the annotator reads in the utterance
-    taken=nullable(FLOAT64),  # share of the asked labels in the action block
-    carried=nullable(FLOAT64),  # share that the annotator reads in the utterance; null where it cannot tell
+    block_compliance=nullable(FLOAT64),  # share of the requested labels in the action block
+    reply_compliance=nullable(FLOAT64),  # share that the annotator reads in the reply; null if it has no such label
 )
 
 EXTERNAL_SCORES = schema(

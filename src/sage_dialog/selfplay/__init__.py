@@ -1,1 +1,1 @@
-"""The dialogue game: an agent and a simulated user, candidate search, and what training takes from it."""
+"""The dialogue game: an agent and a simulated user, candidate search, rollouts."""

@@ -1,4 +1,4 @@
-"""What a selector's choices say of candidates and dialogues: it names the best of a turn and gives no marks."""
+"""Scores of actions and dialogues from a selector's choices, which name the best candidate of a turn without marks."""
 
 from __future__ import annotations
 
@@ -7,69 +7,72 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-import pyarrow as pa
+from sage_dialog.core.tables import DataFrame, to_arrow
 
 Candidate = Mapping[str, Any]
 """A row of schemas.CANDIDATES."""
 
 _COLUMNS = ["situation_id", "turn", "text", "utterance", "a_motivation", "a_emotion", "chosen", "valid"]
-_ACTION = ("a_motivation", "a_emotion")
-_Part = tuple[str, str | None]
+_ACTION_FIELDS = ("a_motivation", "a_emotion")
+_ActionPart = tuple[str, str | None]
 
 
 class Choices:
-    """All choices of a search, as its CANDIDATES have them."""
+    """All choices of a search.
 
-    def __init__(self, candidates: pa.Table) -> None:
-        self._chosen: Counter[_Part] = Counter()
-        self._by_chance: defaultdict[_Part, float] = defaultdict(float)
-        turns: dict[str, list[tuple[int, Candidate | None]]] = {}
+    Args:
+        candidates: schemas.CANDIDATES.
+    """
+
+    def __init__(self, candidates: DataFrame) -> None:
+        self._chosen: Counter[_ActionPart] = Counter()
+        self._expected: defaultdict[_ActionPart, float] = defaultdict(float)
+        self._turns: dict[str, list[tuple[int, Candidate | None]]] = {}
         for (situation_id, _), drawn in group_by_turn(candidates):
             chosen = next((candidate for candidate in drawn if candidate["chosen"]), None)
-            turns.setdefault(situation_id, []).append((len(drawn), chosen))
+            self._turns.setdefault(situation_id, []).append((len(drawn), chosen))
             if chosen is None:
                 continue
-            shown = {candidate["utterance"].strip(): candidate for candidate in drawn if candidate["valid"]}
-            shown[chosen["utterance"].strip()] = chosen
-            for candidate in shown.values():
-                for key in _action(candidate):
-                    self._by_chance[key] += 1 / len(shown)
+            offered = {candidate["utterance"].strip(): candidate for candidate in drawn if candidate["valid"]}
+            offered[chosen["utterance"].strip()] = chosen
+            for candidate in offered.values():
+                for part in _action(candidate):
+                    self._expected[part] += 1 / len(offered)
             self._chosen.update(_action(chosen))
-        self._turns = turns
 
     def action_preference(self, candidate: Candidate) -> float:
-        """How often the selector chose candidates with this motivation, and with this emotion, against chance.
+        """Return how often the selector chose this motivation and this emotion, relative to chance.
 
-        1 is as often as if it had drawn, 2 twice as often; the two are multiplied. Each count has one more on both
-        sides, so that an action that was seldom shown is near 1. Without blocks there is no action, and all have 1.
+        1 is as often as a random choice, 2 twice as often; the values of motivation and emotion are multiplied. One is
+        added to both counts, so a rare action is near 1. A candidate without blocks has 1.
         """
         product = 1.0
-        for key in _action(candidate):
-            product *= (self._chosen[key] + 1) / (self._by_chance.get(key, 0.0) + 1)
+        for part in _action(candidate):
+            product *= (self._chosen[part] + 1) / (self._expected.get(part, 0.0) + 1)
         return product
 
     def dialogue_score(self, situation_id: str) -> tuple[float, float]:
-        """How well a dialogue was judged; larger is better, and the second number decides where the first is equal.
+        """Return the score of a dialogue; larger is better, and the second number breaks ties.
 
-        The choices made for each candidate drawn, which is less where none was good and others were drawn, or the
-        dialogue ended for want of one; and the mean action_preference of what the agent said. (0, 0) where it was never chosen.
+        The first is the number of choices per candidate drawn: redraws, and a dialogue that ended without a good
+        candidate, lower it. The second is the mean action preference of the chosen candidates. (0, 0) without choices.
         """
         turns = self._turns.get(situation_id, [])
-        said = [chosen for _, chosen in turns if chosen is not None]
-        if not said:
+        chosen = [candidate for _, candidate in turns if candidate is not None]
+        if not chosen:
             return 0.0, 0.0
-        return len(said) / sum(drawn for drawn, _ in turns), sum(map(self.action_preference, said)) / len(said)
+        return len(chosen) / sum(drawn for drawn, _ in turns), sum(map(self.action_preference, chosen)) / len(chosen)
 
 
-def group_by_turn(candidates: pa.Table) -> Iterator[tuple[tuple[str, int], Sequence[Candidate]]]:
-    """The candidates of each agent turn, whose rows stand together, as the search wrote them."""
-    batches = candidates.select(_COLUMNS).to_batches(max_chunksize=4096)
+def group_by_turn(candidates: DataFrame) -> Iterator[tuple[tuple[str, int], Sequence[Candidate]]]:
+    """Yield the candidates of each agent turn, in the order of the search."""
+    batches = to_arrow(candidates[_COLUMNS]).to_batches(max_chunksize=4096)  # so that few rows are in memory as Python
     rows = (row for batch in batches for row in batch.to_pylist())
     for turn, group in groupby(rows, key=lambda row: (row["situation_id"], row["turn"])):
         yield turn, list(group)
 
 
-def _action(candidate: Candidate) -> list[_Part]:
-    if all(candidate[field] is None for field in _ACTION):
+def _action(candidate: Candidate) -> list[_ActionPart]:
+    if all(candidate[field] is None for field in _ACTION_FIELDS):
         return []
-    return [(field, candidate[field]) for field in _ACTION]
+    return [(field, candidate[field]) for field in _ACTION_FIELDS]

@@ -1,4 +1,4 @@
-"""Several games under way in one process: while one waits for the selector, the next is sampled."""
+"""Several games in progress in one process: while one waits for the selector, the next is sampled."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from sage_dialog.selfplay.game import Turns
 logger = logging.getLogger(__name__)
 
 Name = TypeVar("Name")
-Picked = list[int | NoChoice]
+Selected = list[int | NoChoice]
 
 
 def interleave(
-    games: Iterable[tuple[Name, Turns]], select: Callable[[list[Choice]], Picked], at_once: int
+    games: Iterable[tuple[Name, Turns]], select: Callable[[list[Choice]], Selected], max_games: int
 ) -> Iterator[tuple[Name, bool]]:
-    """Plays named games to their end; at each of its turns a game's name, and whether it has ended.
+    """Play named games to their end; after each turn, yield the game's name and whether it has ended.
 
-    The caller's thread alone plays, and so samples; `select` runs in threads of its own, one for each of up to
-    `at_once` games. As no game sees another, how they take turns decides nothing but the time it takes.
+    Only the caller's thread plays, and so samples. `select` runs in threads of its own, one for each of up to
+    `max_games` games. Games are independent, so their order decides nothing but the running time.
 
-    An error of either side is raised after `select` has returned wherever it is at work: it may be paid for.
+    An error of either side is raised after all running calls of `select` have returned, because they may be billed.
     """
     waiting = iter(games)
-    ready: deque[tuple[Name, Turns, Picked | None]] = deque()
-    asked: dict[Future[Picked], tuple[Name, Turns]] = {}
-    with ThreadPoolExecutor(at_once, "selector") as selectors:
+    ready: deque[tuple[Name, Turns, Selected | None]] = deque()
+    pending: dict[Future[Selected], tuple[Name, Turns]] = {}
+    with ThreadPoolExecutor(max_games, "selector") as selectors:
         try:
             while True:
-                ready.extend((*game, None) for game in islice(waiting, at_once - len(ready) - len(asked)))
-                if not ready and not asked:
+                ready.extend((*game, None) for game in islice(waiting, max_games - len(ready) - len(pending)))
+                if not ready and not pending:
                     return
-                for future in wait(asked, 0 if ready else None, FIRST_COMPLETED).done:
-                    ready.append((*asked.pop(future), future.result()))
-                name, turns, picked = ready.popleft()
+                for future in wait(pending, 0 if ready else None, FIRST_COMPLETED).done:
+                    ready.append((*pending.pop(future), future.result()))
+                name, turns, selected = ready.popleft()
                 try:
-                    choices = turns.send(picked)  # type: ignore[arg-type]  # None begins a generator
+                    choices = turns.send(selected)  # type: ignore[arg-type]  # None starts a generator
                 except StopIteration:
                     yield name, True
                     continue
                 if choices:
-                    asked[selectors.submit(select, choices)] = name, turns
+                    pending[selectors.submit(select, choices)] = name, turns
                 else:
                     ready.append((name, turns, []))
                 yield name, False
         except BaseException:
-            if left := sum(not future.done() for future in asked):
-                logger.info("stopping as soon as the selector has answered what it was asked for %d shards", left)
+            if running := sum(not future.done() for future in pending):
+                logger.info("waiting for the selector's running requests for %d shards before stopping", running)
             raise

@@ -1,55 +1,53 @@
-"""Finished shards of dialogues, kept in a scratch folder so that a killed run plays only what it had not.
-
-The folder is named by a fingerprint of everything that decides the dialogues, the code included: other
-inputs never meet these shards. They stay until someone empties the scratch folder.
-"""
+"""Finished shards of dialogues in a scratch folder, so that an interrupted run only plays the missing ones."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
+from filelock import FileLock
 
 from sage_dialog.core.atomic_files import atomic_folder
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from sage_dialog.core.tables import DataFrame
 
 CANDIDATES_FILE = "candidates.parquet"
 TRAJECTORIES_FILE = "trajectories.parquet"
 
 
 class Shards:
-    """The shards of one round of dialogues, each a directory that appears only when whole."""
+    """The shards of one round of dialogues, each a folder that only appears when complete.
+
+    Args:
+        folder: named by a fingerprint of everything that decides the dialogues, so that other inputs never share
+            shards. Shards remain until the scratch folder is emptied.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def finished(self, number: int) -> bool:
+    def is_finished(self, number: int) -> bool:
         return self._path(number).is_dir()
 
-    def keep(self, number: int, candidates: pa.Table, trajectories: pa.Table) -> None:
-        """Write a shard; where another process was faster, its shard, which is the same, stays."""
-        import pyarrow.parquet as pq
-        from filelock import FileLock
-
+    def save(self, number: int, candidates: DataFrame, trajectories: DataFrame) -> None:
+        """Write a shard. If another process was faster, its shard remains; it is the same."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._folder / "lock"):  # of two processes neither removes what the other is writing
-            if self.finished(number):
+        with FileLock(self._folder / "lock"):  # neither of two processes removes the other's partial folder
+            if self.is_finished(number):
                 return
             with atomic_folder(self._path(number)) as partial:
-                pq.write_table(candidates, partial / CANDIDATES_FILE)
-                pq.write_table(trajectories, partial / TRAJECTORIES_FILE)
+                candidates.to_parquet(partial / CANDIDATES_FILE, index=False)
+                trajectories.to_parquet(partial / TRAJECTORIES_FILE, index=False)
 
-    def tables(self) -> tuple[pa.Table, pa.Table]:
-        """All candidates and all trajectories, shard after shard."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        found = sorted(self._folder.glob("shard-*"))
-        return (
-            pa.concat_tables([pq.read_table(shard / CANDIDATES_FILE) for shard in found]).combine_chunks(),
-            pa.concat_tables([pq.read_table(shard / TRAJECTORIES_FILE) for shard in found]).combine_chunks(),
+    def load(self) -> tuple[DataFrame, DataFrame]:
+        """Return all candidates and all trajectories, in the order of the shards."""
+        folders = sorted(self._folder.glob("shard-*"))
+        return _concat([path / CANDIDATES_FILE for path in folders]), _concat(
+            [path / TRAJECTORIES_FILE for path in folders]
         )
 
     def _path(self, number: int) -> Path:
         return self._folder / f"shard-{number:05d}"
+
+
+def _concat(files: list[Path]) -> DataFrame:
+    return pd.concat([pd.read_parquet(file, dtype_backend="pyarrow") for file in files], ignore_index=True)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import pyarrow as pa
-
+from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.dialogue import Message
 from sage_dialog.sac import Chain
 from sage_dialog.schemas import CANDIDATES, TRAJECTORIES
 from sage_dialog.selfplay.game_state import GameState
 
 
-def candidates_table(dialogues: Iterable[GameState]) -> pa.Table:
-    """Every candidate of every agent turn, in the order of the dialogues, turns and samples."""
+def candidates_table(dialogues: Iterable[GameState]) -> DataFrame:
+    """Return every candidate of every agent turn, ordered by dialogue, turn and sample."""
     rows = [
         {
             "situation_id": dialogue.situation_id,
@@ -24,18 +23,18 @@ def candidates_table(dialogues: Iterable[GameState]) -> pa.Table:
             "utterance": candidate.utterance,
             **_intents(candidate.chain),
             "valid": candidate.valid,
-            "invalid_reason": candidate.reason,
+            "invalid_reason": candidate.invalid_reason,
             "chosen": index == chosen,
         }
         for dialogue in dialogues
         for turn, (candidates, chosen) in dialogue.candidates.items()
         for index, candidate in enumerate(candidates)
     ]
-    return pa.Table.from_pylist(rows, schema=CANDIDATES)
+    return from_rows(rows, CANDIDATES)
 
 
-def trajectories_table(dialogues: Iterable[GameState]) -> pa.Table:
-    """Every message of every dialogue. The situation itself, turn 0, has no state and no action."""
+def trajectories_table(dialogues: Iterable[GameState]) -> DataFrame:
+    """Return every message of every dialogue. The situation, turn 0, has no state and no action."""
     rows = [
         {
             "situation_id": dialogue.situation_id,
@@ -49,7 +48,7 @@ def trajectories_table(dialogues: Iterable[GameState]) -> pa.Table:
         for dialogue in dialogues
         for turn, message in enumerate(dialogue.messages)
     ]
-    return pa.Table.from_pylist(rows, schema=TRAJECTORIES)
+    return from_rows(rows, TRAJECTORIES)
 
 
 def _intents(chain: Chain | None) -> dict[str, Any]:
@@ -61,13 +60,11 @@ def _intents(chain: Chain | None) -> dict[str, Any]:
     return columns
 
 
-def messages_by_dialogue(trajectories: pa.Table) -> dict[str, list[Message]]:
-    """The messages of each dialogue of a TRAJECTORIES table, by situation id, in the order of their turns.
-
-    Their chains are not read back.
-    """
-    rows = trajectories.select(["situation_id", "turn", "role", "text", "content"]).to_pylist()
+def messages_by_dialogue(trajectories: DataFrame) -> dict[str, list[Message]]:
+    """Return the messages of each dialogue of a TRAJECTORIES table by situation id, without chains."""
     dialogues: dict[str, list[Message]] = {}
-    for row in sorted(rows, key=lambda row: row["turn"]):
-        dialogues.setdefault(row["situation_id"], []).append(Message(row["role"], row["content"], row["text"]))
+    ordered = trajectories.sort_values("turn", kind="stable")
+    columns = (ordered[name] for name in ("situation_id", "role", "content", "text"))
+    for situation_id, role, content, text in zip(*columns, strict=True):
+        dialogues.setdefault(situation_id, []).append(Message(role, content, text))
     return dialogues

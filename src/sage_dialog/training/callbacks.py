@@ -1,4 +1,4 @@
-"""Trainer callbacks for progress and early stopping, and the log of a training as a table."""
+"""Trainer callbacks for progress, early stopping and checkpoints, and the log of a training as a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
@@ -19,13 +19,19 @@ from transformers import Trainer, TrainerCallback
 
 from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.schemas import TRAINING_LOG
-from sage_dialog.training.checkpoints import TrainingRunDir
+from sage_dialog.training.run_dir import TrainingRunDir
 
 logger = logging.getLogger(__name__)
 
 TRAIN, HELD_OUT = "train", "held out"
 BEST = "best.safetensors"
 """The best weights so far, beside the current ones in a checkpoint."""
+
+MIN_INTERVAL_S = 60.0
+"""Minimum time of training between two checkpoints, in seconds."""
+
+MAX_TIME_SHARE = 0.05
+"""Maximum share of the time for writing checkpoints; slow checkpoints are written less often."""
 
 _LOG_COLUMNS = {
     "loss": "loss",
@@ -135,6 +141,35 @@ class EarlyStopping(TrainerCallback):
                 "%s has the weights of step %d of %d, where the held-out loss was lowest (%.4f)",
                 *(self._name, self._step, state.global_step, self._loss),
             )
+
+
+class CheckpointCallback(TrainerCallback):
+    """Save checkpoints by time, not by steps.
+
+    A checkpoint is saved only directly after a row of the log, when the sums behind the logged means are empty: the log
+    of a resumed training then equals that of an uninterrupted one.
+    """
+
+    def __init__(self, trainer: Trainer, run_dir: TrainingRunDir) -> None:
+        self._accelerator = trainer.accelerator
+        self._run_dir = run_dir
+        self._saved_at = self._started_at = time.monotonic()
+        self._duration = 0.0
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if "loss" not in (logs or {}) or state.global_step >= state.max_steps:
+            return
+        self._started_at = time.monotonic()
+        due = self._started_at - self._saved_at >= max(MIN_INTERVAL_S, self._duration / MAX_TIME_SHARE)
+        control.should_save = broadcast_object_list([due])[0]  # the clock of the first process decides
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._accelerator.wait_for_everyone()  # each process writes its shard
+        if state.is_world_process_zero:
+            self._run_dir.save_checkpoint(state.global_step)
+        self._accelerator.wait_for_everyone()
+        self._saved_at = time.monotonic()
+        self._duration = self._saved_at - self._started_at
 
 
 def training_log(history: Sequence[Mapping[str, Any]]) -> DataFrame:

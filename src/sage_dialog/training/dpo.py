@@ -15,10 +15,10 @@ from sage_dialog.core.seeds import sample_ids
 from sage_dialog.core.tables import DataFrame, to_rows
 from sage_dialog.inference.chat_format import TEMPLATE_ARGUMENTS, ChatFormat
 from sage_dialog.training.adapters import load_adapter, load_model, load_tokenizer
-from sage_dialog.training.checkpoints import TrainingResult, TrainingRunDir
 from sage_dialog.training.full_weights import copy_to_reference
 from sage_dialog.training.job import TrainingJob
 from sage_dialog.training.launch import IN_PROCESS, launch_training
+from sage_dialog.training.run_dir import TrainingResult, TrainingRunDir
 from sage_dialog.training.trainer import (
     filter_by_length,
     run_trainer,

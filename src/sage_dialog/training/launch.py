@@ -31,8 +31,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 import sage_dialog
 from sage_dialog.config import Launcher
-from sage_dialog.training.checkpoints import TrainingResult, TrainingRunDir, open_run_dir
 from sage_dialog.training.job import TrainingJob
+from sage_dialog.training.run_dir import TrainingResult, TrainingRunDir, open_run_dir
 
 logger = logging.getLogger(__name__)
 

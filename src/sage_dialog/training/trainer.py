@@ -15,10 +15,10 @@ from sage_dialog.core.seeds import derived_seed, sample_ids
 from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.schemas import TRAINING_REJECTS
 from sage_dialog.training.adapters import gather_weights, save_adapter
-from sage_dialog.training.callbacks import EarlyStopping, TrainingProgress, training_log
-from sage_dialog.training.checkpoints import CheckpointCallback, TrainingRunDir
+from sage_dialog.training.callbacks import CheckpointCallback, EarlyStopping, TrainingProgress, training_log
 from sage_dialog.training.full_weights import is_full
 from sage_dialog.training.job import TrainingJob
+from sage_dialog.training.run_dir import TrainingRunDir
 
 logger = logging.getLogger(__name__)
 

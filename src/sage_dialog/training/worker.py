@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from sage_dialog.training.checkpoints import TrainingRunDir
 from sage_dialog.training.dpo import train_dpo
 from sage_dialog.training.job import TrainingJob
 from sage_dialog.training.launch import ALIVE, FAILED
+from sage_dialog.training.run_dir import TrainingRunDir
 from sage_dialog.training.sft import train_sft
 
 TRAININGS = {"sft": train_sft, "dpo": train_dpo}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from sage_dialog.core.seeds import derived_seed, generator
-from sage_dialog.core.tables import DataFrame, from_rows, to_arrow
+from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.dialogue import agent_view
 from sage_dialog.schemas import DPO_PAIRS
 from sage_dialog.selfplay.choices import Candidate, Choices, group_by_turn
@@ -36,8 +36,7 @@ def preference_pairs(
     Raises:
         ValueError: if no turn gives a pair.
     """
-    candidates = to_arrow(candidates)
-    dialogues = messages_by_dialogue(to_arrow(trajectories))
+    dialogues = messages_by_dialogue(trajectories)
     choices = Choices(candidates) if rejected == "worst" else None
     rows, without_pair = [], 0
     for (situation_id, turn), drawn in group_by_turn(candidates):

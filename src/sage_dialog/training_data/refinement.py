@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sage_dialog.core.seeds import derived_seed, sample_ids, seed_label
-from sage_dialog.core.tables import DataFrame, conform, from_rows, to_arrow
+from sage_dialog.core.tables import DataFrame, conform, from_rows
 from sage_dialog.dialogue import agent_view
 from sage_dialog.schemas import SFT_CONVERSATIONS
 from sage_dialog.selfplay.choices import Choices
@@ -40,7 +40,7 @@ def refinement_mix(
         ValueError: if no dialogue has a message of the agent.
     """
     rows = []
-    dialogues = messages_by_dialogue(to_arrow(trajectories))
+    dialogues = messages_by_dialogue(trajectories)
     for situation_id, dialogue in dialogues.items():
         if messages := up_to_last_reply(dialogue):
             view = list(agent_view(messages, system_prompt))
@@ -57,7 +57,7 @@ def refinement_mix(
     if best_share < 1:
         if candidates is None:
             raise ValueError("best_share ranks dialogues by their candidates; pass the candidates of the search")
-        best = _best_dialogues(conversations["conversation_id"], Choices(to_arrow(candidates)), best_share, seed)
+        best = _best_dialogues(conversations["conversation_id"], Choices(candidates), best_share, seed)
         logger.info("%d of %d dialogues are kept, best first", len(best), len(conversations))
         conversations = conversations[conversations["conversation_id"].isin(best)]
     replayed = _sample_replay(sft_conversations, round(replay_share * len(conversations)), seed)

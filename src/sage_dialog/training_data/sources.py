@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from sage_dialog.config import Source
-from sage_dialog.core.tables import DataFrame, to_arrow, to_rows
+from sage_dialog.core.tables import DataFrame, to_rows
 from sage_dialog.corpora.conversations import read_conversations, role_fault
 from sage_dialog.corpora.rejects import Reject
 from sage_dialog.dialogue import Message
@@ -116,7 +116,7 @@ class SourceReader:
 
     def _read_trajectories(self, source: Source) -> SourcePool:
         assert source.of is not None, "validated by config.Source"
-        dialogues = messages_by_dialogue(to_arrow(self._open_trajectories(source.of)))
+        dialogues = messages_by_dialogue(self._open_trajectories(source.of))
         messages = {name: up_to_last_reply(dialogue) for name, dialogue in dialogues.items()}
         faults = {
             name: fault

@@ -180,22 +180,22 @@ def test_a_chat_is_asked_as_one(policies: dict[str, Policy], write: Write) -> No
 def test_nothing_asked_is_nothing_scored(policies: dict[str, Policy], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert scored(policies, {}) == {}
-    assert "No benchmark was asked for" in caplog.text
+    assert "No benchmark is configured" in caplog.text
     assert scores_of({}, BOOTSTRAP) == []
 
 
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ({"tasks": ["quizz"]}, "lm-eval knows no 'quizz', and the benchmark files hold no quizz.jsonl"),
+        ({"tasks": ["quizz"]}, "lm-eval has no 'quizz', and the benchmark files have no quizz.jsonl"),
         ({"tasks": ["hellaswagg"]}, "did you mean hellaswag"),
         ({"few_shot": {"other": 1}}, "'other' is not among the tasks, quiz"),
-        ({"few_shot": {"quiz": 1}}, "put quiz.examples.jsonl beside it"),
-        ({"tasks": ["quiz", "quiz"]}, "quiz is asked twice"),
+        ({"few_shot": {"quiz": 1}}, "put quiz.examples.jsonl in the same folder"),
+        ({"tasks": ["quiz", "quiz"]}, "quiz is there twice"),
         ({"policies": ["sage_0", "sage_9"]}, "there is no 'sage_9', but sage_0, sage_dpo"),
     ],
 )
-def test_what_cannot_be_asked_is_told(
+def test_an_invalid_configuration_is_named(
     policies: dict[str, Policy], write: Write, config: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(ValueError, match=told):
@@ -211,7 +211,7 @@ def test_without_a_hub_a_task_of_lm_evals_own_says_what_to_do(
         raise ConnectionError("Couldn't reach the hub")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    with pytest.raises(RuntimeError, match=r"The items of piqa cannot be had.*or put piqa\.jsonl and piqa\.yml"):
+    with pytest.raises(RuntimeError, match=r"The items of piqa cannot be loaded.*or put piqa\.jsonl and piqa\.yml"):
         scored(policies, {}, tasks=["piqa"])
 
 
@@ -244,30 +244,30 @@ QUESTION = [{"question": "w1", "choices": ["w2", "w3"], "answer": 0}]
     ("files", "told"),
     [
         ({"a__jsonl": QUESTION, "a__yml": "x: 1\nprocess_docs: !function evil.py"}, "a.yml, line 2.*names no code"),
-        ({"a__jsonl": QUESTION, "a__yml": "process_docs: evil"}, "process_docs cannot stand here"),
-        ({"a__jsonl": QUESTION, "a__yml": "dataset_path: somebody/else"}, "dataset_path cannot stand here"),
-        ({"a__jsonl": QUESTION, "a__yml": "include: other.yml"}, "include cannot stand here .write it out"),
+        ({"a__jsonl": QUESTION, "a__yml": "process_docs: evil"}, "process_docs are not allowed"),
+        ({"a__jsonl": QUESTION, "a__yml": "dataset_path: somebody/else"}, "dataset_path are not allowed"),
+        ({"a__jsonl": QUESTION, "a__yml": "include: other.yml"}, "include are not allowed .write it out"),
         ({"a__jsonl": QUESTION, "a__yml": "metric_list: [{metric: x, hf_evaluate: true}]"}, "without hf_evaluate"),
         (
             {"a__jsonl": QUESTION, "a__yml": "generation_kwargs: {until: [w1], custom_generate: somebody/else}"},
-            "generation_kwargs has custom_generate, but takes",
+            "generation_kwargs has custom_generate; allowed are",
         ),
         ({"a__jsonl": QUESTION, "a__yml": "task: b"}, "a.yml defines 'b'; name the task as its file"),
-        ({"a__jsonl": QUESTION, "a__yml": "- 1"}, "holds no keys"),
-        ({"a__jsonl": QUESTION, "a__yml": "a: ["}, "a.yml is no YAML"),
-        ({"a__jsonl": QUESTION, "a__yml": "task: a", "a__yaml": "task: a"}, "a.yml and a.yaml both say"),
-        ({"a__yml": "task: a"}, "put a.jsonl beside it"),
-        ({"a__examples__jsonl": QUESTION}, "examples of nothing"),
-        ({"a__jsonl": ""}, "a.jsonl holds no item"),
-        ({"a__jsonl": '{"question": "w1"\n'}, "a.jsonl, line 1 is no JSON"),
+        ({"a__jsonl": QUESTION, "a__yml": "- 1"}, "has no keys"),
+        ({"a__jsonl": QUESTION, "a__yml": "a: ["}, "a.yml is not valid YAML"),
+        ({"a__jsonl": QUESTION, "a__yml": "task: a", "a__yaml": "task: a"}, "a.yml and a.yaml both define a"),
+        ({"a__yml": "task: a"}, "put a.jsonl in the same folder"),
+        ({"a__examples__jsonl": QUESTION}, "a.examples.jsonl has no items"),
+        ({"a__jsonl": ""}, "a.jsonl has no items"),
+        ({"a__jsonl": '{"question": "w1"\n'}, "a.jsonl, line 1 is not valid JSON"),
         ({"a__jsonl": "\n[1]\n"}, "a.jsonl, line 2: an item is a JSON object"),
-        ({"a__jsonl": [*QUESTION, {**QUESTION[0], "answer": 2}]}, "line 2: `answer` is not the place .* 0 to 1"),
-        ({"a__jsonl": [{**QUESTION[0], "answer": True}]}, "`answer` is not the place"),
+        ({"a__jsonl": [*QUESTION, {**QUESTION[0], "answer": 2}]}, "line 2: `answer` is not the index .* 0 to 1"),
+        ({"a__jsonl": [{**QUESTION[0], "answer": True}]}, "`answer` is not the index"),
         ({"a__jsonl": [{**QUESTION[0], "choices": ["w2"]}]}, "`choices` are not two or more"),
-        ({"a__jsonl": [{**QUESTION[0], "question": " "}]}, "`question` is no text; or say .* in a.yml"),
+        ({"a__jsonl": [{**QUESTION[0], "question": " "}]}, "`question` is not a text; or define the task in a.yml"),
     ],
 )
-def test_files_that_are_not_right_are_refused(write: Write, files: dict[str, Any], told: str) -> None:
+def test_invalid_files_are_named(write: Write, files: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         local_tasks(write(**files), None)
 
@@ -285,7 +285,7 @@ def test_a_template_reaches_nothing_but_the_item(policies: dict[str, Policy], wr
         scored(policies, write(a__jsonl=QUESTION, a__yml=definition))
 
 
-def test_wanted_tasks_come_in_the_order_asked(write: Write) -> None:
+def test_wanted_tasks_come_in_the_order_of_the_configuration(write: Write) -> None:
     files = write(b__jsonl=QUESTION, a__jsonl=QUESTION, a__examples__jsonl=QUESTION)
     assert [task.name for task in local_tasks(files, None)] == ["a", "b"]
     assert [task.name for task in local_tasks(files, ["b", "hellaswag", "a"])] == ["b", "a"]
@@ -301,7 +301,7 @@ def score(items: list[float], task: str = "quiz", **other: Any) -> Score:
 def test_a_comparison_is_paired_and_exact() -> None:
     before, after = [1.0] * 8 + [0.0] * 2, [1.0] * 2 + [0.0] * 6 + [1.0, 0.0]
     first, second = scores_of({"base": [score(before)], "final": [score(after)]}, BOOTSTRAP)
-    assert "against" not in first and first["score"] == 0.8
+    assert first["against"] is None and first["score"] == 0.8
     assert (second["against"], second["lost"], second["won"]) == ("base", 6, 1)
     assert second["p_value"] == pytest.approx(2 * (1 + 7) / 2**7)  # 0 or 1 of 7 fair coins, both sides
     assert second["difference"] == pytest.approx(-0.5) and second["relative"] == pytest.approx(-0.625)

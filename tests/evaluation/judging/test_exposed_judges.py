@@ -1,23 +1,21 @@
 """Judges with known faults in a world with known truth: the tables and the report expose each fault."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from judging_tables import Row, votes_table, words_table
-from sage_dialog.evaluation.report.judges import flips_by_lot, in_words
-from sage_dialog.evaluation.report.report import Contents, render_report
+from report_page import render_report
 
 from sage_dialog import schemas
-from sage_dialog.core.tables import from_rows, to_arrow
+from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.judging.agreement import judge_agreement
 from sage_dialog.evaluation.judging.judge_bias import judge_checks, self_preference
 from sage_dialog.evaluation.judging.length import length_control
 from sage_dialog.evaluation.judging.votes import win_rates
+from sage_dialog.evaluation.report.findings import findings_by_judge, flips_by_chance
 
 SITUATIONS = 400
 ORDERS = ("ab", "ba")
@@ -78,37 +76,36 @@ def judge_world(judge: str, world: World, answer: Judge) -> list[Row]:
 class Tables(NamedTuple):
     """Of all judges, as the evaluation makes them."""
 
-    checks: pa.Table
-    rates: pa.Table
-    lengths: pa.Table
-    agreement: pa.Table
-    kinship: pa.Table
+    checks: DataFrame
+    rates: DataFrame
+    lengths: DataFrame
+    agreement: DataFrame
+    kinship: DataFrame
 
     def of(self, judge: str) -> dict[str, Row]:
         """Its checks by statistic."""
-        return {row["statistic"]: row for row in self.checks.to_pylist() if row["judge"] == judge}
+        return {row["statistic"]: row for row in to_rows(self.checks) if row["judge"] == judge}
 
     def against_truth(self, judge: str) -> Row:
-        (row,) = (row for row in self.agreement.to_pylist() if (row["judge_a"], row["judge_b"]) == (judge, TRUTH))
+        (row,) = (row for row in to_rows(self.agreement) if (row["judge_a"], row["judge_b"]) == (judge, TRUTH))
         return row
 
     def sentences(self, judge: str) -> list[str]:
-        said = in_words(self.checks, self.rates, self.lengths, self.agreement, self.kinship, [TRUTH], 0.95)[judge]
-        return [sentence.replace("\N{NO-BREAK SPACE}", " ") for sentence in said]
+        findings = findings_by_judge(*self, truths=[TRUTH], confidence=0.95)
+        return [sentence.replace("\N{NO-BREAK SPACE}", " ") for sentence in findings[judge]]
 
 
 def tables_of(votes: list[Row], world: World) -> Tables:
     bootstrap = Bootstrap(confidence=0.95, replicates=2000, seed=0)
     known = judge_world(TRUTH, world, lambda draw, order, truth, longer: truth)
     table, words = votes_table(votes), words_table(world.words)
-    tables = (
+    return Tables(
         judge_checks(table, words, 0.95),
         win_rates(table, bootstrap),
         length_control(table, words, 0.95),
         judge_agreement(votes_table([*votes, *known]), bootstrap),
         self_preference(table, CARDS, bootstrap),
     )
-    return Tables(*map(to_arrow, tables))
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +113,8 @@ def tables(judged: list[Row], world: World) -> Tables:
     return tables_of(judged, world)
 
 
-def one(table: pa.Table, judge: str) -> Row:
-    (row,) = (row for row in table.to_pylist() if row["judge"] == judge)
+def one(table: DataFrame, judge: str) -> Row:
+    (row,) = (row for row in to_rows(table) if row["judge"] == judge)
     return row
 
 
@@ -136,10 +133,9 @@ def test_the_right_judge_passes_every_check(tables: Tables) -> None:
     assert agreement["kappa"] == agreement["same_winner"] == 1 and agreement["same_low"] > 0.98
     assert tables.sentences("right") == [
         "Names the winner that the world truth names in 100 % (99 to 100 %) of the 400 pairs of dialogues that both "
-        "decide: better than a coin. Dealt out to situations by lot, the same wins would agree in "
+        "decide: better than a coin. Assigned to situations at random, the same wins would agree in "
         "58 %.",
-        "Changes its answer with the order on 0 % (0 to 1 %) of the pairs of dialogues; answers drawn by lot would on "
-        "50 %.",
+        "Changes its answer with the order on 0 % (0 to 1 %) of the pairs of dialogues; random answers would on 50 %.",
         "Where its answers name one winner, that is the longer dialogue in 59 % (54 to 64 %): of its 1 clear lead, 1 "
         "is clear at equal length.",
     ]
@@ -154,11 +150,11 @@ def test_a_judge_that_always_names_the_first_is_exposed_by_the_order(tables: Tab
     agreement = tables.against_truth("always A")
     assert agreement["kappa"] == pytest.approx(0) and agreement["decided"] == 0
     assert tables.sentences("always A") == [
-        "Decides none of the pairs of dialogues that the world truth decides: there is nothing to compare.",
-        "Names the first dialogue in 100 % (99 to 100 %) of the answers that name one, where even is 50 %: its place "
-        "counts.",
-        "Changes its answer with the order on 100 % (99 to 100 %) of the pairs of dialogues; answers drawn by lot "
-        "would on 100 %: nothing shows that it reads them.",
+        "Decides none of the pairs of dialogues that the world truth decides, so the two cannot be compared.",
+        "Names the first dialogue in 100 % (99 to 100 %) of the answers that name one, where an unbiased judge has "
+        "50 %: the position counts.",
+        "Changes its answer with the order on 100 % (99 to 100 %) of the pairs of dialogues; random answers "
+        "would on 100 %: no evidence that it reads them.",
     ]
 
 
@@ -169,33 +165,33 @@ def test_a_judge_that_counts_words_is_exposed_by_the_length(tables: Tables) -> N
     assert length["low"] < 0.5 < length["high"] and length["odds_low"] > 100  # and is not, at equal length
     assert checks["order_flips"]["value"] == 0 and even(checks["names_first"])
     assert abs(tables.against_truth("longer")["kappa"]) < 0.1
-    said = tables.sentences("longer")
-    assert said[-1] == (
-        "Where its answers name one winner, that is the longer dialogue in 100 % (99 to 100 %), and saying twice as "
+    found = tables.sentences("longer")
+    assert found[-1] == (
+        "Where its answers name one winner, that is the longer dialogue in 100 % (99 to 100 %), and writing twice as "
         "much multiplies the odds, in 1 of 1 pair of policies, by over ×1,000: of its 1 clear lead, none is clear at "
         "equal length."
     )
-    # New is better and says more. It is right for a wrong reason, which lots show.
-    assert len(said) == 3 and ": better than a coin. Dealt" in said[0]
-    assert said[0].endswith("in 57 %: nothing shows that it sees more than which policy is usually better.")
+    # New is better and writes more. The judge is right for a wrong reason, which random assignment shows.
+    assert len(found) == 3 and ": better than a coin. Assigned" in found[0]
+    assert found[0].endswith("in 57 %: no evidence that it sees more than which policy is usually better.")
 
 
 def test_a_random_judge_is_exposed_by_the_order_and_the_truth(tables: Tables) -> None:
     checks, rate = tables.of("random"), one(tables.rates, "random")
     flips = checks["order_flips"]
-    assert flips["low"] < 0.5 < flips["high"] and flips["low"] <= flips_by_lot(checks) <= flips["high"]
+    assert flips["low"] < 0.5 < flips["high"] and flips["low"] <= flips_by_chance(checks) <= flips["high"]
     assert even(checks["names_first"]) and even(checks["names_longer"]) and rate["p_value"] > 0.05
     agreement = tables.against_truth("random")
     assert agreement["kappa_low"] < 0 < agreement["kappa_high"]
     assert agreement["same_low"] < 0.5 < agreement["same_high"]
-    said = tables.sentences("random")
-    assert len(said) == 2 and "that both decide: not shown to be better than a coin. Dealt" in said[0]
-    assert said[1].endswith("answers drawn by lot would on 50 %: nothing shows that it reads them.")
+    found = tables.sentences("random")
+    assert len(found) == 2 and "that both decide: not shown to be better than a coin. Assigned" in found[0]
+    assert found[1].endswith("random answers would on 50 %: no evidence that it reads them.")
 
 
 def test_a_judge_of_ties_and_an_unreadable_judge_are_exposed(tables: Tables) -> None:
     assert tables.of("always tie")["says_tie"]["low"] > 0.98
-    assert tables.sentences("always tie")[1].endswith("would on 0 %: nothing shows that it reads them.")
+    assert tables.sentences("always tie")[1].endswith("would on 0 %: no evidence that it reads them.")
     assert set(tables.of("mumbling")) == {"unreadable"} and one(tables.rates, "mumbling")["unreadable"] == SITUATIONS
     assert tables.sentences("mumbling")[1] == "Cannot be read in 100 % (99 to 100 %) of its answers."
 
@@ -204,7 +200,7 @@ def test_a_judge_that_prefers_its_own_model_is_exposed_by_other_judges(world: Wo
     # Its own is truly better, which the right one says, too; it gives its own those that it loses on top.
     right = judge_world("right", world, lambda draw, order, truth, longer: truth)
     tables = tables_of([*right, *judge_world(KIN, world, lambda draw, order, truth, longer: "b")], world)
-    (row,) = tables.kinship.to_pylist()
+    (row,) = to_rows(tables.kinship)
     worse = sum(truth == "a" for truth in world.better.values()) / SITUATIONS
     assert (row["policy"], row["share"], row["difference"]) == ("new", 1, pytest.approx(worse))
     assert row["low"] > 0.2
@@ -224,34 +220,31 @@ def test_an_occasional_fault_is_found(share: float, world: World) -> None:
     first, longer = tables.of("hasty")["names_first"], tables.of("wordy")["names_longer"]
     assert first["low"] < 0.5 + share / 2 < first["high"] and first["low"] > 0.5
     assert any(sentence.startswith("Names the first dialogue in") for sentence in tables.sentences("hasty"))
-    assert not any("nothing shows" in sentence for sentence in tables.sentences("hasty"))  # it reads, mostly
+    assert not any("no evidence" in sentence for sentence in tables.sentences("hasty"))  # it reads, mostly
     assert longer["low"] > 0.5 and one(tables.lengths, "wordy")["odds_low"] > 1
     assert any("that is the longer dialogue in" in sentence for sentence in tables.sentences("wordy"))
 
 
-def test_flips_by_lot_by_hand() -> None:
+def test_flips_by_chance_by_hand() -> None:
     # Of two answers out of first 30 %, second 50 %, tie 20 %: the same are first and second, or two ties.
     checks = {"names_first": {"value": 3 / 8}, "says_tie": {"value": 0.2}}
-    assert flips_by_lot(checks) == pytest.approx(1 - (2 * 0.3 * 0.5 + 0.2**2))
+    assert flips_by_chance(checks) == pytest.approx(1 - (2 * 0.3 * 0.5 + 0.2**2))
 
 
-def test_the_report_describes_each_fault(tables: Tables, contents: Contents) -> None:
-    truth = [{**row, "judge": TRUTH} for row in tables.rates.to_pylist() if row["judge"] == "right"]
+def test_the_report_describes_each_fault(tables: Tables, contents: dict[str, Any]) -> None:
     html = render_report(
-        replace(
-            contents,
-            judge_checks=tables.checks,
-            win_rates=tables.rates,
-            length_control=tables.lengths,
-            judge_agreement=tables.agreement,
-            self_preference=tables.kinship,
-            external_win_rates=to_arrow(from_rows(truth, schemas.WIN_RATES)),
-        )
+        contents,
+        judge_checks=tables.checks,
+        win_rates=tables.rates,
+        length_control=tables.lengths,
+        judge_agreement=tables.agreement,
+        self_preference=tables.kinship,
+        truth_win_rates=tables.rates[tables.rates["judge"] == "right"].assign(judge=TRUTH),
     ).replace("\N{NO-BREAK SPACE}", " ")
     for judge in ("right", "always A", "longer", "random", KIN):
         part = html.split(f"<h3>{judge}, in short</h3>")[1].split("</ul>")[0]
-        said = tables.sentences(judge)
-        assert said and all(f"<li>{sentence}</li>" in part for sentence in said)
+        found = tables.sentences(judge)
+        assert found and all(f"<li>{sentence}</li>" in part for sentence in found)
     glance = html.split("At a glance")[1].split("<h2>")[0]
     assert "<b>always A</b>: 0 of 1 difference is more than chance would make." in " ".join(glance.split())
 
@@ -267,10 +260,10 @@ def test_a_lead_that_is_not_significant_after_holm_is_not_reported(world: World)
         for order in ORDERS
     )
     words = words_table({**world.words, "newer": world.words["new"]})
-    rates = to_arrow(win_rates(votes, Bootstrap(confidence=0.95, replicates=2000, seed=0)))
-    assert all(rate["low"] > 0.5 and rate["p_value"] < 0.05 < rate["p_adjusted"] for rate in rates.to_pylist())
-    three = (to_arrow(judge_checks(votes, words, 0.95)), rates, to_arrow(length_control(votes, words, 0.95)))
-    two = (schemas.JUDGE_AGREEMENT.empty_table(), schemas.SELF_PREFERENCE.empty_table())
-    said = in_words(*three, *two, [], 0.95)["right"]
-    assert "the longer dialogue in" in said[-1] and "lead" not in said[-1]
-    assert "of its 2 clear leads, none is clear at equal length" in in_words(*three, *two, [], 0.9)["right"][-1]
+    rates = win_rates(votes, Bootstrap(confidence=0.95, replicates=2000, seed=0))
+    assert all(rate["low"] > 0.5 and rate["p_value"] < 0.05 < rate["p_adjusted"] for rate in to_rows(rates))
+    three = (judge_checks(votes, words, 0.95), rates, length_control(votes, words, 0.95))
+    two = (from_rows([], schemas.JUDGE_AGREEMENT), from_rows([], schemas.SELF_PREFERENCE))
+    last = {level: findings_by_judge(*three, *two, [], level)["right"][-1] for level in (0.9, 0.95)}
+    assert "the longer dialogue in" in last[0.95] and "lead" not in last[0.95]
+    assert "of its 2 clear leads, none is clear at equal length" in last[0.9]

@@ -18,7 +18,9 @@ def vote(judge: str, situation: str, order: str, answer: str, pair: tuple[str, s
 
 
 def both(judge: str, outcomes: dict[str, str], pair: tuple[str, str] = ("old", "new")) -> list[Row]:
-    return [vote(judge, situation, order, said, pair) for situation, said in outcomes.items() for order in ("ab", "ba")]
+    return [
+        vote(judge, situation, order, answer, pair) for situation, answer in outcomes.items() for order in ("ab", "ba")
+    ]
 
 
 def checks(votes: list[Row], words: dict[str, dict[str, int]]) -> dict[str, Row]:
@@ -43,9 +45,9 @@ def test_checks_by_hand() -> None:
         "s7": ("b", "b"),  # b wins, and says less
     }
     votes = [
-        vote("j", situation, order, said)
+        vote("j", situation, order, answer)
         for situation, pair in answers.items()
-        for order, said in zip(("ab", "ba"), pair, strict=True)
+        for order, answer in zip(("ab", "ba"), pair, strict=True)
     ]
     words = {"old": dict.fromkeys(answers, 20), "new": dict.fromkeys(answers, 10) | {"s6": 20}}
     rows = {statistic: (row["n"], row["value"]) for statistic, row in checks(votes, words).items()}
@@ -69,7 +71,7 @@ def test_intervals_are_those_of_another_bootstrap_over_situations() -> None:
             first = draw.random(2) < places[place]  # of each order, whether the first dialogue is named
             answers = ("a" if first[0] else "b", "b" if first[1] else "a")
             votes += [
-                vote("j", situation, order, said, pair) for order, said in zip(("ab", "ba"), answers, strict=True)
+                vote("j", situation, order, answer, pair) for order, answer in zip(("ab", "ba"), answers, strict=True)
             ]
             named[place] += first.sum(), 2
             flips[place] += answers[0] != answers[1]
@@ -166,7 +168,7 @@ def test_the_model_itself_is_closer_than_a_policy_made_from_it(bootstrap: Bootst
         ("sage_0", "same model", "sage_2"),
         ("sage_1", "same base", "outside"),
     ]
-    # Nobody neutral judged these pairs, so quality and preference cannot be told apart.
+    # Nobody neutral judged these pairs, so quality and preference cannot be separated.
     assert [row["share"] for row in rows] == pytest.approx([1 / 3, 1 / 3])
     assert [(row["difference"], row["neutral_share"]) for row in rows] == [(None, None)] * 2
 
@@ -190,8 +192,8 @@ def test_a_judge_equally_close_to_both_is_neutral(bootstrap: Bootstrap) -> None:
 
 
 def test_a_closer_policy_that_is_truly_better_is_no_self_preference(bootstrap: Bootstrap) -> None:
-    said = preferences("a" * 80 + "b" * 20)
-    votes = [*both(MIXTRAL, said, ("sage_0", "outside")), *both("gpt judge 0", said, ("sage_0", "outside"))]
+    answers = preferences("a" * 80 + "b" * 20)
+    votes = [*both(MIXTRAL, answers, ("sage_0", "outside")), *both("gpt judge 0", answers, ("sage_0", "outside"))]
     (row,) = preference(votes, bootstrap)
     assert (row["share"], row["difference"]) == (0.8, 0)
     assert row["low"] < 0 < row["high"]

@@ -63,7 +63,7 @@ def test_the_lists_know_every_label_by_itself() -> None:
 
 def test_lists_that_say_two_things_or_miss_a_label_are_refused() -> None:
     assert read_emotion_labels(LISTS).version == 7
-    with pytest.raises(ValueError, match="'afraidly' stands under 'afraid' and 'angry'"):
+    with pytest.raises(ValueError, match="'afraidly' is in the lists of 'afraid' and 'angry'"):
         read_emotion_labels(LISTS.replace("'angryly'", "'angryly, afraidly'"))
     with pytest.raises(ValueError, match="bored: give each of the 32 labels"):
         read_emotion_labels(LISTS + "\nbored = 'tired'")

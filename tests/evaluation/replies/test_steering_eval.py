@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from sage_dialog.config import SamplingConfig, Steering
-from sage_dialog.core.tables import table
+from sage_dialog.core.tables import from_rows
 from sage_dialog.datasets.schema import TableSchema
 from sage_dialog.dialogue import Message
 from sage_dialog.evaluation.replies.steering_eval import UNSTEERED, Opening, Row, Setting, play_grid, steering_eval
@@ -71,7 +71,7 @@ def grid(answer, settings: Sequence[Setting], texts: str = "a", annotator: objec
 def test_every_situation_is_asked_each_value_and_once_without_steering() -> None:
     engine = Engine(lambda text, steering: reply(f"{text}."))
     rows = play_grid(engine, "sage_9", openings("a", "b"), [UNSTEERED, HUMOR], SAMPLING, Annotator())
-    assert [(row["situation_id"], row["field"], row["asked"]) for row in rows] == [
+    assert [(row["situation_id"], row["field"], row["labels"]) for row in rows] == [
         ("sa", None, None),
         ("sa", "a_motivation", ["humor"]),
         ("sb", None, None),
@@ -91,7 +91,7 @@ def test_topics_are_steered_as_a_set_and_boosts_hold_for_each_label() -> None:
 
 
 def test_rates_by_hand() -> None:
-    """Humor is taken in three of four situations and read in two, comfort always; unsteered, d means comfort."""
+    """Humor is in three of four blocks and read in two replies, comfort in all; unsteered, d means comfort."""
 
     def answer(text: str, steering: Steering | None) -> Sample:
         if steering is None:
@@ -103,29 +103,29 @@ def test_rates_by_hand() -> None:
     rows = grid(answer, [UNSTEERED, HUMOR, COMFORT], "abcd", Annotator({**reads, "plain c": Intent("humor")}))
     humor, comfort, both = steering_eval(rows, 0.95)
     assert (humor.labels, comfort.labels, both.labels) == (("humor",), ("comfort",), ())
-    assert humor.taken.value == 0.75 and humor.taken.n == 4
-    assert (humor.taken.low, humor.taken.high) == pytest.approx((0.3006, 0.9544), abs=1e-4)  # Wilson, 3 of 4
-    assert (humor.carried.value, humor.carried.low) == pytest.approx((0.5, 0.1500), abs=1e-4)  # 2 of 4
-    assert (humor.taken_unsteered.value, humor.carried_unsteered.value) == (0.0, 0.25)
-    assert (comfort.taken.value, comfort.carried.value) == (1.0, 0.25)
-    assert (comfort.taken_unsteered.value, comfort.carried_unsteered.value) == (0.25, 0.0)
-    assert both.taken == clustered_share([1, 2, 2, 2], [2, 2, 2, 2], 0.95)
-    assert both.carried == clustered_share([1, 1, 0, 1], [2, 2, 2, 2], 0.95)
-    assert both.carried_unsteered.value == 1 / 8
+    assert humor.block.value == 0.75 and humor.block.n == 4
+    assert (humor.block.low, humor.block.high) == pytest.approx((0.3006, 0.9544), abs=1e-4)  # Wilson, 3 of 4
+    assert (humor.reply.value, humor.reply.low) == pytest.approx((0.5, 0.1500), abs=1e-4)  # 2 of 4
+    assert (humor.block_unsteered.value, humor.reply_unsteered.value) == (0.0, 0.25)
+    assert (comfort.block.value, comfort.reply.value) == (1.0, 0.25)
+    assert (comfort.block_unsteered.value, comfort.reply_unsteered.value) == (0.25, 0.0)
+    assert both.block == clustered_share([1, 2, 2, 2], [2, 2, 2, 2], 0.95)
+    assert both.reply == clustered_share([1, 1, 0, 1], [2, 2, 2, 2], 0.95)
+    assert both.reply_unsteered.value == 1 / 8
 
 
 def test_a_policy_that_disobeys_is_scored_so_whatever_its_words() -> None:
     rows = grid(
         lambda text, steering: reply("Haha!", "asking"), [UNSTEERED, HUMOR], "a", Annotator({"Haha!": Intent("humor")})
     )
-    assert [(row.get("taken"), row.get("carried")) for row in rows] == [(None, None), (0.0, 1.0)]
+    assert [(row.get("block_compliance"), row.get("reply_compliance")) for row in rows] == [(None, None), (0.0, 1.0)]
 
 
 def test_of_a_set_of_topics_each_counts() -> None:
     asked = Setting("a_topic", ("sport", "health", "food"))
     annotator = Annotator({"Run!": Intent(None, None, ("health", "sport", "music"))})
     _, row = grid(lambda text, steering: reply("Run!", None, ("health", "wine")), [UNSTEERED, asked], "a", annotator)
-    assert row["taken"] == pytest.approx(1 / 3) and row["carried"] == pytest.approx(2 / 3)
+    assert row["block_compliance"] == pytest.approx(1 / 3) and row["reply_compliance"] == pytest.approx(2 / 3)
     assert row["a_topics"] == ["health", "wine"] and row["read_topics"] == ["health", "sport", "music"]
 
 
@@ -135,8 +135,8 @@ def test_what_cannot_be_read_takes_nothing_and_is_not_shown_to_the_annotator(cap
     answers = {"a": broken, "b": None, "c": reply("  ", "humor"), "d": cut, "e": reply("What?", "humor")}
     annotator = Annotator({"Half a": Intent("humor"), "What?": None})
     rows = grid(lambda text, steering: answers[text], [HUMOR], "abcde", annotator)
-    assert [row["taken"] for row in rows] == [0.0, 0.0, 1.0, 1.0, 1.0]
-    assert [row["carried"] for row in rows] == [None, None, 0.0, 1.0, None]
+    assert [row["block_compliance"] for row in rows] == [0.0, 0.0, 1.0, 1.0, 1.0]
+    assert [row["reply_compliance"] for row in rows] == [None, None, 0.0, 1.0, None]
     assert [row["invalid_reason"] and row["invalid_reason"].split(":")[0] for row in rows] == [
         "cut at the token limit",
         "no room in the model's context",
@@ -148,8 +148,8 @@ def test_what_cannot_be_read_takes_nothing_and_is_not_shown_to_the_annotator(cap
     assert [said.role for said in annotator.seen[0]] == ["user", "assistant"] and annotator.seen[0][0].text == "d"
     assert "labels 1 of 2 replies not, the first: no" in caplog.text
     (score,) = steering_eval(rows, 0.95)
-    assert (score.taken.value, score.taken.n) == (0.6, 5) and (score.carried.value, score.carried.n) == (0.5, 2)
-    assert score.taken_unsteered is None and score.carried_unsteered is None  # there is no reply without steering
+    assert (score.block.value, score.block.n) == (0.6, 5) and (score.reply.value, score.reply.n) == (0.5, 2)
+    assert score.block_unsteered is None and score.reply_unsteered is None  # there is no reply without steering
 
 
 def test_what_the_annotator_has_no_label_for_it_cannot_tell() -> None:
@@ -161,12 +161,12 @@ def test_what_the_annotator_has_no_label_for_it_cannot_tell() -> None:
 
     settings = [UNSTEERED, HUMOR, Setting("a_motivation", ("sarcasm",)), Setting("a_topic", ("garden", "ninjas"))]
     rows = grid(answer, settings, "a", OfflineAnnotator())
-    assert [row["carried"] for row in rows[1:]] == [1.0, None, None]
-    assert [row["taken"] for row in rows[1:]] == [0.0, 1.0, 0.5]
+    assert [row["reply_compliance"] for row in rows[1:]] == [1.0, None, None]
+    assert [row["block_compliance"] for row in rows[1:]] == [0.0, 1.0, 0.5]
     humor, sarcasm, both, topics = steering_eval(rows, 0.95)
-    assert (humor.carried.value, humor.carried_unsteered.value) == (1.0, 1.0)
-    assert sarcasm.carried is None and sarcasm.carried_unsteered is None and topics.carried is None
-    assert both.carried.n == 1 and both.taken.n == 2
+    assert (humor.reply.value, humor.reply_unsteered.value) == (1.0, 1.0)
+    assert sarcasm.reply is None and sarcasm.reply_unsteered is None and topics.reply is None
+    assert both.reply.n == 1 and both.block.n == 2
 
 
 def test_the_labels_of_the_offline_annotator_are_those_it_gives() -> None:
@@ -183,7 +183,7 @@ def test_the_score_can_be_had_from_the_table_again() -> None:
     rows = grid(
         lambda text, steering: answers[text], [UNSTEERED, HUMOR, COMFORT], "abc", Annotator({"Ha.": Intent("humor")})
     )
-    kept = table(rows, STEERING_GRID)
+    kept = from_rows(rows, STEERING_GRID)
     TableSchema("STEERING_GRID").validate(kept)
     assert kept.num_rows == 9
     assert steering_eval(kept.to_pylist(), 0.9) == steering_eval(rows, 0.9)

@@ -23,7 +23,8 @@ from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_flatten, tree_map  # noqa: E402
 
-from sage_dialog.inference import decoding, transformers_engine  # noqa: E402
+from sage_dialog.inference.transformers import decoding  # noqa: E402
+from sage_dialog.inference.transformers import engine as transformers_engine  # noqa: E402
 from sage_dialog.inference.transformers.engine import TransformersEngine  # noqa: E402
 
 HERE, ELSEWHERE = torch.device("cpu"), torch.device("meta")
@@ -149,14 +150,14 @@ def test_so_it_is_where_a_reply_is_steered() -> None:
     from sage_dialog.inference.steering import GuideState
 
     barred = np.array([0, 0, -np.inf, 0, 0, 0], np.float32)
-    places = [
+    states = [
         GuideState(None, b"", [1, 3], [2.0, 1.0], barred),  # type: ignore[arg-type]
         None,
         GuideState(None, b"", [], [], None),  # type: ignore[arg-type]
     ]
     logits = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
-    expected = decoding.steered(logits, places, 1.5)
+    expected = decoding.apply_steering(logits, states, 1.5)
     with elsewhere():
-        found = decoding.steered(There(logits), places, 1.5)
+        found = decoding.apply_steering(There(logits), states, 1.5)
         assert isinstance(found, There)
         assert torch.equal(found.cpu(), expected)

@@ -90,10 +90,10 @@ def test_the_estimate_has_room_for_steering() -> None:
     barred = np.zeros(9000, np.float32)
 
     class Guide:
-        start = GuideState(None, b"", list(range(20)), [1.0] * 20, barred)  # type: ignore[arg-type]
+        initial_state = GuideState(None, b"", list(range(20)), [1.0] * 20, barred)  # type: ignore[arg-type]
 
-        def after(self, place: GuideState, token: int) -> GuideState:
-            return place
+        def next_state(self, state: GuideState, token: int) -> GuideState:
+            return state
 
     for batch in ((1, 8, 1, 4), (4, 40, 16, 5)):
         found = allocated(model, *batch, Guide())

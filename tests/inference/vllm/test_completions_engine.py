@@ -31,12 +31,12 @@ from block_writers import block_writer
 from completions_server import CompletionsServer
 from sampling import PROMPTS, SAMPLING
 from test_engines import FREE, prompts_of
-from test_self_play import searched
+from test_with_real_engine import searched
 
 from sage_dialog.inference.transformers.detokenizer import decode_tokens
 from sage_dialog.inference.vllm.completions_engine import CompletionsEngine
 from sage_dialog.inference.vllm.served_policies import served_name
-from sage_dialog.inference.vllm.streaming import Listener
+from sage_dialog.inference.vllm.streaming import StreamedReply
 
 KEY = "sk-proj-Zebra7Quagga9Okapi3Tapir5"
 TESTS = Path(__file__).parent
@@ -71,33 +71,33 @@ def test_what_servers_do_not_take_is_left_out_and_said_once(
 ) -> None:
     fields = ("top_k", "repetition_penalty", "logprobs", "n", "return_token_ids", "stop_token_ids", "seed")
     server = serve(refuses=fields)
-    takes = {
+    supports = {
         **{"top_k": None, "repetition_penalty": None, "logprobs": False},
         **{"n": False, "token_ids": False, "seed": False},
     }
-    engine = open_engine(server.url, takes=takes)
+    engine = open_engine(server.url, supports=supports)
     for _ in range(2):
         (samples,) = engine.sample("sage_0", prompts_of(5), FREE, samples=4)
     assert len(samples) == 4 == len(server.calls)  # the response cache tells apart what the server cannot
     assert len({sample.text for sample in samples}) > 1
     assert {sample.log_probability for sample in samples} == {None}
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(warnings) == 2 and all("sampled without" in warning for warning in warnings)
+    assert len(warnings) == 2 and all("sampling without" in warning for warning in warnings)
 
 
 def test_another_name_of_a_field(serve: Serve, open_engine: Open) -> None:
     server = serve()
-    open_engine(server.url, takes={"repetition_penalty": "repeat_penalty"}).sample("sage_0", prompts_of(5), FREE)
+    open_engine(server.url, supports={"repetition_penalty": "repeat_penalty"}).sample("sage_0", prompts_of(5), FREE)
     assert server.calls[0]["repeat_penalty"] == 1.1 and "repetition_penalty" not in server.calls[0]
 
 
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"refuses": ["top_k"]}, r"refused the request \(422\).*top_k.*`takes`"),
-        ({"ignores": ["n"]}, r"1 of 4 samples that `n` asked for.*`takes`"),
-        ({"ignores": ["return_token_ids"]}, "no token ids.*`takes`"),
-        ({"ignores": ["logprobs"]}, "no log-probabilities.*`takes`"),
+        ({"refuses": ["top_k"]}, r"refused the request \(422\).*top_k.*`supports`"),
+        ({"ignores": ["n"]}, r"1 of 4 samples that `n` asked for.*`supports`"),
+        ({"ignores": ["return_token_ids"]}, "no token ids.*`supports`"),
+        ({"ignores": ["logprobs"]}, "no log-probabilities.*`supports`"),
         ({"max_model_len": 50}, "takes 50 tokens at once.*--max-model-len 96.*`window: 50`"),
         ({"name": "something-else"}, r"has no model sage_0-\w{12}; it has something-else"),
     ],
@@ -107,7 +107,7 @@ def test_a_server_that_cannot_is_told_apart(serve: Serve, open_engine: Open, how
         open_engine(serve(**how).url).sample("sage_0", prompts_of(5), FREE, samples=4)
 
 
-def test_takes_is_spoken_of_only_where_it_helps(serve: Serve, open_engine: Open) -> None:
+def test_the_error_names_supports_only_where_it_helps(serve: Serve, open_engine: Open) -> None:
     with pytest.raises(RequestRejectedError, match=r"\(401\).*Check the key\.$"):
         open_engine(serve(script=["401"]).url).sample("sage_0", prompts_of(5), FREE)
 
@@ -175,7 +175,7 @@ def test_a_server_that_stays_broken_ends_it(serve: Serve, open_engine: Open) -> 
 def test_another_reply_than_the_one_heard_is_not_passed_off_as_it(serve: Serve, open_engine: Open) -> None:
     server = serve(script=["half"], ignores=["seed"])
     engine = open_engine(server.url, endpoint={"attempts": 2})
-    with pytest.raises(RequestFailedError, match="another reply than the one that was heard"):
+    with pytest.raises(RequestFailedError, match="another reply than the streamed one"):
         engine.sample("sage_0", prompts_of(9), FREE, on_text=lambda piece: None)
 
 
@@ -196,8 +196,8 @@ def test_killed_and_started_again_it_asks_for_the_rest(
 ) -> None:
     server = serve(latency_s=0.05)
     path = tmp_path / "killed.sqlite"
-    command = [sys.executable, str(TESTS / "sampling.py"), server.url, str(base.path), str(path)]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS.parents[1] / "src")}
+    command = [sys.executable, str(TESTS.parent / "sampling.py"), server.url, str(base.path), str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parents[2] / "src")}
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     deadline = time.monotonic() + 60
     while server.answered < 5 and time.monotonic() < deadline:
@@ -292,8 +292,8 @@ def test_text_prompts_leave_the_servers_own_bos_to_it(serve: Serve, open_engine:
     tokenizer.save_pretrained(path)
     base = Policy.write_card(path, PolicyCard("sage_0", "base", False, "sage_0", weights_revision(path)))
     server = serve(base)
-    takes = {"token_prompts": False}
-    as_text = open_engine(server.url, base=base, takes=takes).sample("sage_0", prompts_of(5), FREE, samples=4)
+    supports = {"token_prompts": False}
+    as_text = open_engine(server.url, base=base, supports=supports).sample("sage_0", prompts_of(5), FREE, samples=4)
     as_ids = open_engine(server.url, base=base).sample("sage_0", prompts_of(5), FREE, samples=4)
     text, ids = (call["prompt"] for call in server.calls)
     assert ids[:2] == [4, 2] and text.startswith(" user")
@@ -342,9 +342,9 @@ def test_what_goes_on_with_a_reply_is_heard_as_it_stands_there(writer: Policy) -
     text = decode_tokens(tokenizer, tokens)
     for cut in range(len(tokens)):
         pieces: list[str] = []
-        listener = Listener(tokenizer, pieces.append, tokens[:cut])
+        listener = StreamedReply(tokenizer, pieces.append, tokens[:cut])
         for end in range(cut, len(tokens) + 1):
-            listener.read({"choices": [{"index": 0, "text": "?", "token_ids": tokens[cut:end]}]})
+            listener.update({"choices": [{"index": 0, "text": "?", "token_ids": tokens[cut:end]}]})
         listener.end(Continuation("?", tokens[cut:], "stop"))
         assert "".join(pieces) == text[len(decode_tokens(tokenizer, tokens[:cut])) :]
 
@@ -354,7 +354,7 @@ def test_a_server_that_steers_by_itself_gets_it_with_the_request(
 ) -> None:
     server = serve(writer)
     steering = Steering(fixed={"a_emotion": "calm"})
-    engine = open_engine(server.url, base=writer, takes={"steering": True})
+    engine = open_engine(server.url, base=writer, supports={"steering": True})
     engine.sample("sage_1", prompts_of(2), FREE, 3, steering)
     (call,) = server.calls
     assert call["n"] == 3
@@ -362,7 +362,7 @@ def test_a_server_that_steers_by_itself_gets_it_with_the_request(
 
 
 def test_servers_without_token_ids_do_not_steer(serve: Serve, open_engine: Open, writer: Policy) -> None:
-    engine = open_engine(serve(writer).url, base=writer, takes={"token_ids": False})
+    engine = open_engine(serve(writer).url, base=writer, supports={"token_ids": False})
     with pytest.raises(ValueError, match=r"cannot be steered.*token_ids"):
         engine.sample("sage_1", prompts_of(2), FREE, steering=Steering(fixed={"a_emotion": "calm"}))
 
@@ -371,7 +371,7 @@ def test_seeds_give_every_sample_its_own_draws(serve: Serve, open_engine: Open) 
     """Sixteen at once and sixteen by themselves: as different from each other as chance has it."""
     server = serve()
     for n in (True, False):
-        engine = open_engine(server.url, takes={"n": n})
+        engine = open_engine(server.url, supports={"n": n})
         (samples,) = engine.sample("sage_0", prompts_of(9), FREE, samples=16)
         assert len({sample.text for sample in samples}) > 12
         assert all(math.isfinite(sample.log_probability) for sample in samples)

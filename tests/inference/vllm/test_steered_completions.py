@@ -23,11 +23,16 @@ pytest.importorskip("transformers")
 from transformers import DynamicCache  # noqa: E402
 
 from sage_dialog.inference.steering import Guide, GuideState, Vocabulary  # noqa: E402
-from sage_dialog.inference.transformers.decoding import decode, draw, penalised, steered  # noqa: E402
+from sage_dialog.inference.transformers.decoding import (  # noqa: E402
+    apply_repetition_penalty,
+    apply_steering,
+    decode,
+    draw,
+)
 from sage_dialog.inference.transformers.engine import TransformersEngine  # noqa: E402
 from sage_dialog.inference.vllm.steered_completions import (  # noqa: E402
-    LARGEST_BIAS,
-    REDRAWS,
+    MAX_BIAS,
+    MAX_REDRAWS,
     Completion,
     processor_arguments,
     steered_sample,
@@ -61,7 +66,7 @@ def letters() -> Vocabulary:
 
 
 class Served:
-    """A server over the engine's model. It draws by the uniform numbers given, one for each place of a reply."""
+    """A server over the engine's model. It draws by the uniform numbers given, one for each state of a reply."""
 
     def __init__(self, engine: TransformersEngine, sampling: SamplingConfig, stops: bool = True) -> None:
         self.model, self.tokenizer = engine._model, engine._policies.tokenizer
@@ -106,9 +111,9 @@ class Served:
         logits = self.model(fresh, past_key_values=cache, use_cache=True).logits[:, -1].clone()
         seen = torch.zeros(logits.shape, dtype=torch.bool)
         seen[0, tokens] = True
-        logits = penalised(logits, seen, self.sampling.repetition_penalty)
+        logits = apply_repetition_penalty(logits, seen, self.sampling.repetition_penalty)
         for token, bias in asked["logit_bias"].items():
-            assert abs(bias) <= LARGEST_BIAS
+            assert abs(bias) <= MAX_BIAS
             logits[0, token] += bias
         if asked["allowed"] is not None:
             bars = torch.full_like(logits, -math.inf)
@@ -250,7 +255,7 @@ def test_given_values_are_always_taken_and_the_message_parses(
     guide = served.guide(Steering(fixed=given))
     samples = [served.sample(guide, draws_of(number)) for number in range(4)]
     for sample in samples:
-        assert BlockGrammar.with_values(given).start().feed(sample.text), sample.text
+        assert BlockGrammar.with_values(given).initial_state().advance(sample.text), sample.text
         assert not sample.finished or isinstance(parse(sample.text), Chain)
     assert sum(sample.finished for sample in samples) >= 2
 
@@ -259,17 +264,17 @@ def test_what_is_given_stands_in_the_tokenizers_own_tokens(engine: TransformersE
     served = Served(engine, SAMPLING)
     guide = served.guide(Steering(fixed=GIVEN["all"]))
     served.sample(guide, draws_of(0))
-    place: GuideState | None = guide.start
+    state: GuideState | None = guide.initial_state
     certain = []
-    while place is not None and place.only is not None:
-        certain.append(place.only)
-        place = guide.after(place, place.only)
+    while state is not None and state.forced_token is not None:
+        certain.append(state.forced_token)
+        state = guide.next_state(state, state.forced_token)
     assert len(certain) > 10
     assert SAMPLING.max_new_tokens - served.asked[0]["max_tokens"] == len(certain)  # none of them was asked for
 
 
 class Table:
-    """A server whose model gives the same odds at every place, and each reply's probability beside it.
+    """A server whose model gives the same odds at every state, and each reply's probability beside it.
 
     `probabilities` goes through all that may be drawn: every reply that can come, with the sum over its ways.
     """
@@ -319,7 +324,7 @@ class Table:
             return Completion(tokens, "length")
 
         sample = asyncio.run(steered_sample(complete, guide, [1], sampling, int, str))
-        return sample.text + sample.finish, math.prod(taken)
+        return sample.text + sample.finish_reason, math.prod(taken)
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.5])
@@ -337,23 +342,23 @@ def test_free_values_within_the_form_have_the_probabilities_that_they_have_in_pr
     sampling = SamplingConfig.from_base(temperature=temperature, top_k=1000, max_new_tokens=given + 2)
 
     expected: dict[str, float] = {}
-    place: GuideState | None = guide.start
+    state: GuideState | None = guide.initial_state
     for byte in b"{u_motivation: calm, u_emotion: ":
-        assert place is not None
-        assert place.only == token[bytes([byte])]
-        place = guide.after(place, place.only)
+        assert state is not None
+        assert state.forced_token == token[bytes([byte])]
+        state = guide.next_state(state, state.forced_token)
 
-    def go_on(place: GuideState | None, tokens: list[int], probability: float) -> None:
+    def go_on(state: GuideState | None, tokens: list[int], probability: float) -> None:
         if len(tokens) == sampling.max_new_tokens:
             expected[f"{tokens}length"] = probability
             return
-        logits = steered(table.logits[None], [place], temperature)[0] / temperature
+        logits = apply_steering(table.logits[None], [state], temperature)[0] / temperature
         for drawn, share in enumerate(logits.double().softmax(dim=0).tolist()):
             if share > 1e-9:
                 assert drawn != END
-                go_on(place and guide.after(place, drawn), [*tokens, drawn], probability * share)
+                go_on(state and guide.next_state(state, drawn), [*tokens, drawn], probability * share)
 
-    go_on(place, [token[bytes([byte])] for byte in b"{u_motivation: calm, u_emotion: "], 1.0)
+    go_on(state, [token[bytes([byte])] for byte in b"{u_motivation: calm, u_emotion: "], 1.0)
     found = table.probabilities(guide, sampling)
     assert sum(found.values()) == pytest.approx(1)
     assert len(expected) > 4
@@ -376,13 +381,13 @@ def test_a_server_that_insists_is_given_all_that_may_come(letters: Vocabulary) -
         return Completion([next(token for token in range(200, 256) if token not in wanted["logit_bias"])], "length")
 
     controls = [token for token in range(200, 256) if letters.tokens[token] < b" "]
-    assert len(controls) > REDRAWS
+    assert len(controls) > MAX_REDRAWS
     sampling = SamplingConfig.from_base(max_new_tokens=given + 1, top_k=100)
     sample = asyncio.run(steered_sample(complete, guide, [1], sampling, int, str))
-    assert asked == {"requests": REDRAWS + 1, "allowed": 1}
+    assert asked == {"requests": MAX_REDRAWS + 1, "allowed": 1}
     assert sample.tokens == given + 1
     heeds = False
-    with pytest.raises(ValueError, match="which is not among the tokens that it was allowed"):
+    with pytest.raises(ValueError, match="which is not among the allowed tokens"):
         asyncio.run(steered_sample(complete, guide, [1], sampling, int, str))
 
 

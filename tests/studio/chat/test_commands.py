@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 from sage_dialog import schemas
 from sage_dialog.config import Steering
+from sage_dialog.core.tables import from_rows
 from sage_dialog.sac import Chain, Intent
-from sage_dialog.studio.chat import steering as steered
+from sage_dialog.studio.chat import steering
 from sage_dialog.studio.chat.commands import (
     COMMANDS,
     Action,
@@ -22,9 +22,9 @@ from sage_dialog.studio.chat.commands import (
     Pick,
     Save,
     Say,
-    read_line,
+    parse_line,
 )
-from sage_dialog.studio.chat.completion import completions, known_values, learn
+from sage_dialog.studio.chat.completion import add_values, completions, known_values
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ from sage_dialog.studio.chat.completion import completions, known_values, learn
     ],
 )
 def test_a_line_is_said_or_is_a_command(line: str, action: Action | None) -> None:
-    assert read_line(line) == action
+    assert parse_line(line) == action
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ def test_a_line_is_said_or_is_a_command(line: str, action: Action | None) -> Non
     [
         ("/rtry", "no command /rtry, did you mean /retry?"),
         ("/Retry now", "no command /Retry"),
-        ("/retry now", "/retry takes nothing, and 'now' stands behind it"),
-        ("/boost a_motivation humor", "takes a field, a keyword and how strongly"),
-        ("/boost a_motivation humor much", "'much' is no number"),
-        ("/boost a_motivation humor nan", "'nan' is no number"),
-        ("/boost a_emotoin calm 2", "no field 'a_emotoin', did you mean a_emotion?; there are u_motivation, "),
+        ("/retry now", "/retry takes no arguments, not 'now'"),
+        ("/boost a_motivation humor", "takes a field, a keyword and a weight"),
+        ("/boost a_motivation humor much", "'much' is not a number"),
+        ("/boost a_motivation humor nan", "'nan' is not a number"),
+        ("/boost a_emotoin calm 2", "no field 'a_emotoin', did you mean a_emotion?; the fields are u_motivation, "),
         ("/fix a_emotion", "takes a field and its value"),
         ("/topics", "as in /topics music, sport"),
         ("/clear everything", "no field 'everything'"),
@@ -75,7 +75,7 @@ def test_a_line_is_said_or_is_a_command(line: str, action: Action | None) -> Non
 )
 def test_what_is_written_wrongly_is_refused_with_what_to_write(line: str, reason: str) -> None:
     with pytest.raises(ValueError) as error:
-        read_line(line)
+        parse_line(line)
     assert reason in str(error.value)
 
 
@@ -87,25 +87,27 @@ def test_every_command_is_documented() -> None:
 
 
 def test_the_last_word_on_a_field_counts() -> None:
-    now = steered.boosted(Steering(), "a_motivation", "humor", 4)
-    now = steered.boosted(now, "a_motivation", "comfort", -1)
-    now = steered.fixed(now, "a_emotion", "calm")
+    now = steering.add_boost(Steering(), "a_motivation", "humor", 4)
+    now = steering.add_boost(now, "a_motivation", "comfort", -1)
+    now = steering.fix_value(now, "a_emotion", "calm")
     assert now == Steering(boosts={"a_motivation": {"humor": 4, "comfort": -1}}, fixed={"a_emotion": "calm"})
-    assert steered.fixed(now, "a_motivation", "humor") == Steering(fixed={"a_emotion": "calm", "a_motivation": "humor"})
-    assert steered.boosted(now, "a_emotion", "sad", 1).fixed == {}
-    assert steered.boosted(now, "a_emotion", "sad", 0) == now
-    less = steered.boosted(now, "a_motivation", "humor", 0)
+    assert steering.fix_value(now, "a_motivation", "humor") == Steering(
+        fixed={"a_emotion": "calm", "a_motivation": "humor"}
+    )
+    assert steering.add_boost(now, "a_emotion", "sad", 1).fixed == {}
+    assert steering.add_boost(now, "a_emotion", "sad", 0) == now
+    less = steering.add_boost(now, "a_motivation", "humor", 0)
     assert less.boosts == {"a_motivation": {"comfort": -1}}
-    assert steered.boosted(less, "a_motivation", "comfort", 0).boosts == {}
-    assert steered.cleared(now, "a_motivation") == Steering(fixed={"a_emotion": "calm"})
-    assert not steered.cleared(now, None)
+    assert steering.add_boost(less, "a_motivation", "comfort", 0).boosts == {}
+    assert steering.clear_field(now, "a_motivation") == Steering(fixed={"a_emotion": "calm"})
+    assert not steering.clear_field(now, None)
 
 
 def test_a_value_that_the_form_cannot_hold_is_refused() -> None:
     with pytest.raises(ValueError, match="reserves"):
-        steered.boosted(Steering(), "a_motivation", "[bold]", 4)
+        steering.add_boost(Steering(), "a_motivation", "[bold]", 4)
     with pytest.raises(ValueError, match="a_topic"):
-        steered.fixed(Steering(), "a_topic", ("a", "b: c"))
+        steering.fix_value(Steering(), "a_topic", ("a", "b: c"))
 
 
 KNOWN = {"a_motivation": ["humor", "hugging people", "comfort"], "a_topic": ["music", "movie", "sport"]}
@@ -148,7 +150,7 @@ def test_known_values_are_those_of_either_speaker_frequent_ones_first() -> None:
         | {"topics": topics, "text": "x", "original_text": "x", "kept_original": False, "annotator": "a"}
         for turn, (role, motivation, emotion, topics) in enumerate(said)
     ]
-    known = known_values(pa.Table.from_pylist(rows, schema=schemas.ANNOTATIONS))
+    known = known_values(from_rows(rows, schemas.ANNOTATIONS))
     assert known == {
         "u_motivation": ["sharing"],
         "u_emotion": ["sad"],
@@ -157,6 +159,6 @@ def test_known_values_are_those_of_either_speaker_frequent_ones_first() -> None:
         "a_emotion": ["calm"],
         "a_topic": ["garden", "dog"],
     }
-    learn(known, Chain(Intent("sharing", None, ("cat", "dog")), Intent("awe", "calm", ("cat", "cat")), "Oh!"))
+    add_values(known, Chain(Intent("sharing", None, ("cat", "dog")), Intent("awe", "calm", ("cat", "cat")), "Oh!"))
     assert known["u_topic"] == ["dog", "cat"] and known["a_motivation"] == ["humor", "comfort", "awe"]
     assert known["a_topic"] == ["garden", "dog", "cat"] and known["u_emotion"] == ["sad"]

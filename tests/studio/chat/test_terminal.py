@@ -16,7 +16,7 @@ from sage_dialog.corpora.conversations import read_conversations
 from sage_dialog.inference.engine import FinishReason, Sample
 from sage_dialog.studio.chat import display
 from sage_dialog.studio.chat.conversation import Conversation
-from sage_dialog.studio.chat.terminal import Read, ask_person, piped_lines, read_lines
+from sage_dialog.studio.chat.terminal import ReadLine, piped_lines, prompt_lines, read_lines
 
 Talk = Callable[..., Conversation]
 STATE = "{u_motivation: sharing, u_emotion: sad, u_topic: [home]}"
@@ -28,9 +28,9 @@ def test_a_script_gets_replies_on_one_stream_and_notes_on_the_other(talk: Talk, 
     assert played.run("One.", "/nothing", "", "/blocks off", "/retry", "/undo", "/undo") == 2
     assert played.shown.getvalue() == f"{BLOCKS}\nturn 0 draw 0 sample 0\nturn 0 draw 1 sample 0\n"
     assert played.noted.getvalue().splitlines() == [
-        "There is no command /nothing; /help lists them.",
-        "Taken back: One.",
-        "Nothing was said yet.",
+        "There is no command /nothing; /help lists all commands.",
+        "Removed: One.",
+        "The conversation is empty.",
     ]
 
 
@@ -48,12 +48,12 @@ def test_nothing_that_was_written_works_on_the_terminal(talk: Talk, screen) -> N
 def test_blocks_are_dimmed_while_they_are_written_and_told_from_what_is_said() -> None:
     whole = f"{BLOCKS} So {{it}} is."
     for end in range(1, len(whole) + 1):
-        text = display.written(whole[:end], blocks=True, show_blocks=True)
+        text = display.format_reply(whole[:end], blocks=True, show_blocks=True)
         dimmed = text.plain[: min(end, len(BLOCKS))]
         assert [(text.plain[span.start : span.end].strip(), span.style) for span in text.spans] == [(dimmed, "dim")]
         said = whole[len(BLOCKS) + 1 : end]
         assert text.plain == (f"{BLOCKS}\n{said}" if said else whole[:end].strip())
-        assert display.written(whole[:end], blocks=True, show_blocks=False).plain == said
+        assert display.format_reply(whole[:end], blocks=True, show_blocks=False).plain == said
 
 
 def test_what_cannot_be_blocks_is_shown_with_the_reason_even_where_blocks_are_hidden(talk: Talk, screen) -> None:
@@ -87,7 +87,7 @@ def test_what_was_heard_of_a_reply_that_fails_stays_on_the_screen(talk: Talk, sc
     assert played.shown.getvalue().endswith("So far\n") and "the server is gone" in played.noted.getvalue()
     with_policy.engine.sample = sample
     played.run("One.")
-    assert [exchange.user for exchange in with_policy.exchanges] == ["One."]
+    assert [exchange.user for exchange in with_policy.turns] == ["One."]
 
 
 def test_candidates_are_listed_with_what_they_mean_to_do(talk: Talk, screen) -> None:
@@ -101,16 +101,16 @@ def test_candidates_are_listed_with_what_they_mean_to_do(talk: Talk, screen) -> 
     )
     assert "(action block" in listed
     assert f"{BLOCKS}\nFair.\n" in listed
-    assert "There are candidates 1 to 4, and no 5." in played.noted.getvalue()
+    assert "There is no candidate 5; candidates are 1 to 4." in played.noted.getvalue()
 
 
 def test_a_number_is_a_choice_behind_candidates_until_one_is_picked(talk: Talk, screen) -> None:
     with_policy = talk()
     assert screen(with_policy).run("One.", "/candidates", "40", "4", "4") == 1
-    assert [exchange.user for exchange in with_policy.exchanges] == ["One.", "4"]
-    assert with_policy.exchanges[0].reply.said == "turn 0 draw 1 sample 3"
+    assert [exchange.user for exchange in with_policy.turns] == ["One.", "4"]
+    assert with_policy.turns[0].reply.message.text == "turn 0 draw 1 sample 3"
     screen(with_policy).run("/new", "One.", "/candidates", "/steering", "3")
-    assert [exchange.user for exchange in with_policy.exchanges] == ["One.", "3"]
+    assert [exchange.user for exchange in with_policy.turns] == ["One.", "3"]
 
 
 def test_what_is_steered_is_shown_and_slips_are_pointed_out(talk: Talk, screen) -> None:
@@ -125,7 +125,7 @@ def test_what_is_steered_is_shown_and_slips_are_pointed_out(talk: Talk, screen) 
         "fix   u_emotion null",
     ]
     noted = played.noted.getvalue().splitlines()
-    assert noted.count("No annotated dialogue has a_motivation: Humor. Tab shows what there is.") == 1
+    assert noted.count("No annotated dialogue has a_motivation: Humor. Tab shows the known values.") == 1
     assert not any(line.startswith("No annotated dialogue has a_topic") for line in noted)
     assert noted[-1] == "Nothing is steered."
 
@@ -150,7 +150,7 @@ def test_a_saved_conversation_is_one_that_the_training_mix_reads(talk: Talk, scr
     refused = played.run(
         f"/save {file}", "One.", f"/save {file.with_suffix('')}", "/fix a_emotion calm", "Two.", f"/save {file}"
     )
-    assert refused == 1 and "Nothing was said yet." in played.noted.getvalue()
+    assert refused == 1 and "The conversation is empty." in played.noted.getvalue()
     conversations, rejects = read_conversations({"talk.jsonl": file})
     assert rejects == [] and len(conversations) == 1
     told = [{"role": message.role, "content": message.content} for message in conversations[0].messages]
@@ -166,10 +166,10 @@ def test_no_file_of_others_is_written_over(talk: Talk, screen, tmp_path: Path) -
     played = screen(talk(lambda *_: "{u_", blocks=True))
     assert played.run("One.", f"/save {file}", f"/save {tmp_path}/talk.txt", f"/save {file}/x.jsonl") == 3
     assert file.read_text() == "mine\n"
-    for reason in ("is there already", "does not end in .jsonl", "cannot be written"):
+    for reason in ("exists and is not from this session", "does not end in .jsonl", "cannot be written"):
         assert reason in played.noted.getvalue()
     played.run(f"/save {tmp_path}/other")
-    assert "something wrong, which a policy would learn: 1" in played.noted.getvalue()
+    assert "Invalid replies in it, which a policy would learn: 1" in played.noted.getvalue()
 
 
 def test_lines_of_a_script_that_are_no_utf_8_are_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ def keys() -> Iterator[PipeInput]:
 ENTER, TAB, CTRL_C, CTRL_D, UP = "\r", "\t", "\x03", "\x04", "\x1b[A"
 
 
-def typed(keys: PipeInput, ask: Read, *lines: str) -> Read:
+def typed(keys: PipeInput, ask: ReadLine, *lines: str) -> ReadLine:
     """Keys for one prompt after the other: what is typed ahead cannot recall what is not loaded yet."""
     coming = iter(lines)
 
@@ -205,21 +205,21 @@ def test_keys_complete_recall_and_leave(talk: Talk, screen, keys: PipeInput, tmp
     history = tmp_path / "scratch/chat_history"
     first = screen(talk(), known)
     lines = [f"/bo{TAB}a_mo{TAB}hu{TAB} 4{ENTER}", f"not sent{CTRL_C}", f"One.{ENTER}", CTRL_D]
-    assert first.terminal.run(typed(keys, ask_person(history, known), *lines), interactive=True) == 0
+    assert first.terminal.run(typed(keys, prompt_lines(history, known), *lines), interactive=True) == 0
     assert first.noted.getvalue() == "boost a_motivation humor +4\n"
     assert first.shown.getvalue().endswith("turn 0 draw 0 sample 0\n")
 
     with_policy = talk()
     lines = [f"{UP}{ENTER}", f"{UP}{UP}{ENTER}", CTRL_D]
-    screen(with_policy).terminal.run(typed(keys, ask_person(history, {}), *lines), interactive=True)
-    assert [exchange.user for exchange in with_policy.exchanges] == ["One."]
+    screen(with_policy).terminal.run(typed(keys, prompt_lines(history, {}), *lines), interactive=True)
+    assert [exchange.user for exchange in with_policy.turns] == ["One."]
     assert with_policy.steering.boosts == {"a_motivation": {"humor": 4.0}}
 
 
 def test_bytes_that_are_no_utf_8_are_left_out(talk: Talk, screen, keys: PipeInput, tmp_path: Path) -> None:
     with_policy = talk()
     keys.send_bytes(b"ca\xfff\xc3\xa9\r\x04")
-    screen(with_policy).terminal.run(ask_person(tmp_path / "history", {}), interactive=True)
+    screen(with_policy).terminal.run(prompt_lines(tmp_path / "history", {}), interactive=True)
     assert with_policy.last.user == "café"
     assert "+café" in (tmp_path / "history").read_text("utf-8")
 
@@ -230,7 +230,7 @@ def test_tab_completes_the_names_of_files(
     (tmp_path / "my talks").mkdir()
     monkeypatch.chdir(tmp_path)
     lines = [f"One.{ENTER}", f"/sa{TAB}my{TAB}/one{ENTER}", CTRL_D]
-    screen(talk()).terminal.run(typed(keys, ask_person(tmp_path / "history", {}), *lines), interactive=True)
+    screen(talk()).terminal.run(typed(keys, prompt_lines(tmp_path / "history", {}), *lines), interactive=True)
     assert (tmp_path / "my talks/one.jsonl").exists()
 
 
@@ -246,9 +246,9 @@ def test_ctrl_c_stops_a_reply_and_keeps_nothing_of_it(talk: Talk, screen, keys: 
     with_policy = talk(script, blocks=False)
     played = screen(with_policy, is_terminal=True)
     keys.send_text(f"One.{ENTER}Two.{ENTER}Three.{ENTER}{CTRL_D}")
-    assert played.terminal.run(ask_person(tmp_path / "history", {}), interactive=True) == 0
-    assert [exchange.user for exchange in with_policy.exchanges] == ["One.", "Three."]
-    assert "Stopped; nothing of it is kept." in played.noted.getvalue()
+    assert played.terminal.run(prompt_lines(tmp_path / "history", {}), interactive=True) == 0
+    assert [exchange.user for exchange in with_policy.turns] == ["One.", "Three."]
+    assert "Stopped; the reply is discarded." in played.noted.getvalue()
 
 
 def test_ctrl_c_ends_a_script(talk: Talk, screen) -> None:

@@ -1,7 +1,4 @@
-"""Standard benchmarks of language models before and after training, run by lm-eval (paper Table 2).
-
-Imports lm-eval, torch and transformers: only a node that scores imports this module.
-"""
+"""Standard benchmarks of language models before and after training, run by lm-eval (paper Table 2)."""
 
 from __future__ import annotations
 
@@ -46,25 +43,25 @@ def score_policies(
     seed: int,
     threads: int | None,
 ) -> dict[str, list[Score]]:
-    """The scores of `config.policies`, in that order; none at all where no task is asked and `files` hold none.
+    """Return the scores of `config.policies`, in that order; {} if no task is configured and `files` hold none.
 
-    A task is that of `files` of its name, else lm-eval's, whose items come from a hub (or its cache).
+    A task is the one of its name in `files`, else lm-eval's, whose items come from a hub or its cache.
 
     Args:
-        base: what the policies are adapters on.
-        policies: all there are, by name.
+        base: the model that the policies are adapters on.
+        policies: all policies by name.
         files: benchmark files by name (docs/benchmarks.md).
 
     Raises:
-        ValueError: if a policy, a task or a file is not as it should be, with what to do.
-        RuntimeError: if a task of lm-eval's own cannot be had.
+        ValueError: if a policy, a task or a file is invalid, with what to do.
+        RuntimeError: if the items of a task of lm-eval's own cannot be loaded.
     """
     if unknown := [name for name in config.policies if name not in policies]:
         raise ValueError(f"evaluation.benchmarks.policies: there is no {unknown[0]!r}, but {', '.join(policies)}")
-    with _quiet():
+    with _log_filters():
         tasks, parts = _tasks(files, config, seed)
         if not tasks:
-            logger.warning("No benchmark was asked for: evaluation.benchmarks.tasks is null, and there are no files.")
+            logger.warning("No benchmark is configured: evaluation.benchmarks.tasks is null, and there are no files.")
             return {}
         if threads is not None:
             torch.set_num_threads(threads)
@@ -75,12 +72,12 @@ def score_policies(
             policy = chosen.policy(policies[name].name)
             peft = None
             if policy is base:
-                asked = model
+                scored = model
             elif has_full_weights(policy):  # lm-eval ties embeddings, which only a whole model lets it do
-                asked = _adapted(_model(base), policy).merge_and_unload()
+                scored = _adapted(_model(base), policy).merge_and_unload()
             else:
-                asked = peft = _adapted(model, policy)
-            lm = HFLM(pretrained=asked, tokenizer=chosen.tokenizer, batch_size=config.batch_size)
+                scored = peft = _adapted(model, policy)
+            lm = HFLM(pretrained=scored, tokenizer=chosen.tokenizer, batch_size=config.batch_size)
             scores[name] = _scores(lm, tasks, parts, config, seed)
             if peft is not None:
                 model = peft.unload()
@@ -88,8 +85,8 @@ def score_policies(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """lm-eval warns of what is meant to be: a model that is loaded already, items that are given to it."""
+def _log_filters() -> Iterator[None]:
+    """Silence lm-eval's warnings of a model and of items that are loaded already, as they are here."""
     loggers = {name: logging.getLogger(name) for name in ("lm_eval", "lm_eval.api.task", "lm_eval.evaluator")}
     levels = {name: found.level for name, found in loggers.items()}
     disable_progress_bar()  # of the weights
@@ -103,7 +100,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _model(base: Policy) -> PreTrainedModel:
-    """As `TransformersEngine` loads it, but for the attention, and over all GPUs there are."""
+    """Load the base as `TransformersEngine` does, except for the attention, and over all GPUs."""
     gpu = torch.cuda.is_available()
     placed = {"device_map": "auto"} if gpu else {"experts_implementation": "eager"}
     dtype = torch.bfloat16 if gpu else torch.float32
@@ -115,31 +112,31 @@ def _adapted(model: PreTrainedModel, policy: Policy) -> PeftModel:
 
 
 def _tasks(files: Mapping[str, Path], config: Benchmarks, seed: int) -> tuple[dict[str, Any], dict[str, str]]:
-    """What lm-eval is to run, as its TaskManager gives it; and the asked group of each task that is part of one."""
+    """Return the tasks as lm-eval's TaskManager returns them, and the configured group of each task that is in one."""
     local = {task.name: task for task in local_tasks(files, config.tasks)}
-    asked = list(local) if config.tasks is None else list(config.tasks)
-    if not asked:
+    names = list(local) if config.tasks is None else list(config.tasks)
+    if not names:
         return {}, {}
     _sandbox_templates()
-    elsewhere = [name for name in asked if name not in local]
+    elsewhere = [name for name in names if name not in local]
     manager = _manager(bool(elsewhere))
     for name in elsewhere:
         if name not in manager.task_index:
             meant = get_close_matches(name, manager.all_tasks, 1)
             hint = f"did you mean {meant[0]}? " if meant else ""
             raise ValueError(
-                f"evaluation.benchmarks.tasks: {hint}lm-eval knows no {name!r}, and the benchmark files "
-                f"hold no {name}.jsonl"
+                f"evaluation.benchmarks.tasks: {hint}lm-eval has no {name!r}, and the benchmark files "
+                f"have no {name}.jsonl"
             )
-    if unasked := sorted(set(config.few_shot) - set(asked)):
-        raise ValueError(f"evaluation.benchmarks.few_shot: {unasked[0]!r} is not among the tasks, {', '.join(asked)}")
+    if unknown := sorted(set(config.few_shot) - set(names)):
+        raise ValueError(f"evaluation.benchmarks.few_shot: {unknown[0]!r} is not among the tasks, {', '.join(names)}")
     loaded: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
     parts: dict[str, str] = {}
-    for name in asked:
+    for name in names:
         found = _from_file(local[name], manager) if name in local else _from_hub(name, manager)
         for kind, by_name in found.items():
             if kind == "tasks" and (twice := sorted(set(by_name) & set(loaded["tasks"]))):
-                raise ValueError(f"evaluation.benchmarks.tasks: {twice[0]} is asked twice, once by {name}")
+                raise ValueError(f"evaluation.benchmarks.tasks: {twice[0]} is there twice, once in {name}")
             loaded[kind].update(by_name)
         if name in found["groups"]:
             parts |= {part: name for part in (*found["tasks"], *found["groups"]) if part != name}
@@ -149,18 +146,19 @@ def _tasks(files: Mapping[str, Path], config: Benchmarks, seed: int) -> tuple[di
             elif task.get_config("num_fewshot") is None:
                 task.set_config(key="num_fewshot", value=0)
             if name in local and task.get_config("num_fewshot") and EXAMPLES not in local[name].splits:
-                raise ValueError(f"{name}: to show examples before a question, put {name}.{EXAMPLES}.jsonl beside it")
+                file = f"{name}.{EXAMPLES}.jsonl"
+                raise ValueError(f"{name}: to show examples before a question, put {file} in the same folder")
     return loaded, parts
 
 
 @cache
 def _manager(own_tasks: bool) -> TaskManager:
-    """lm-eval's own tasks, fourteen thousand files, take seconds to look through."""
+    """Return a TaskManager; lm-eval's own tasks are fourteen thousand files, which take seconds to read."""
     return TaskManager(include_defaults=own_tasks)
 
 
 def _sandbox_templates() -> None:
-    """A template could call whatever it reaches, and a task file is not to run code: templates go into a sandbox."""
+    """Render templates in a sandbox: a template could call any object, and a task file must not run code."""
     plain = utils.env
     utils.env = SandboxedEnvironment(
         loader=plain.loader, undefined=plain.undefined, keep_trailing_newline=plain.keep_trailing_newline
@@ -169,9 +167,9 @@ def _sandbox_templates() -> None:
 
 
 def _from_file(task: LocalTask, manager: TaskManager) -> dict[str, Any]:
-    """Items are handed over in memory: no library of data sets looks for them anywhere.
+    """Load a task with its items from memory, so that no library looks for them elsewhere.
 
-    A metric that lm-eval does not have, it would look for on a hub, and run.
+    lm-eval would look for an unknown metric on a hub, and run it.
     """
     for metric in task.definition.get("metric_list") or ():
         if metric["metric"] not in metric_registry:
@@ -187,7 +185,7 @@ def _from_file(task: LocalTask, manager: TaskManager) -> dict[str, Any]:
     try:
         return dict(manager.load([config]))
     except Exception as error:  # of templates, metrics and filters, each with classes of its own
-        raise ValueError(f"benchmark {task.name} cannot be asked as its file says: {error!r}") from error
+        raise ValueError(f"benchmark {task.name} cannot be loaded from its file: {error!r}") from error
 
 
 def _from_hub(name: str, manager: TaskManager) -> dict[str, Any]:
@@ -195,7 +193,7 @@ def _from_hub(name: str, manager: TaskManager) -> dict[str, Any]:
         return {"groups": {}, "group_map": {}, **manager.load([name])}
     except Exception as error:  # of the network, the hub, its cache: each has classes of its own
         raise RuntimeError(
-            f"The items of {name} cannot be had: {error!r}. Where the hub cannot be reached, fill its cache elsewhere "
+            f"The items of {name} cannot be loaded: {error!r}. Without access to the hub, fill its cache elsewhere "
             f"(HF_HOME), or put {name}.jsonl and {name}.yml among the benchmark files (docs/benchmarks.md)."
         ) from error
 
@@ -207,7 +205,7 @@ def _scores(lm: HFLM, tasks: dict[str, Any], parts: Mapping[str, str], config: B
         lm,
         tasks,
         limit=config.limit,
-        bootstrap_iters=1000,  # for standard errors of what is no mean
+        bootstrap_iters=1000,  # for standard errors of scores that are not means
         apply_chat_template=config.chat_template,
         fewshot_as_multiturn=config.chat_template,
     )
@@ -215,14 +213,14 @@ def _scores(lm: HFLM, tasks: dict[str, Any], parts: Mapping[str, str], config: B
 
 
 def _scores_of(name: str, found: Any, tasks: Mapping[str, Any], parts: Mapping[str, str]) -> Iterator[Score]:
-    """A task's or group's score by each metric, and by each way that answers are read from what was said."""
-    asked = _leaves(name, tasks["group_map"])
-    few_shot = {found["n-shot"][task] for task in asked}
+    """Yield a task's or group's score by each metric and each filter of the answers."""
+    leaves = _leaves(name, tasks["group_map"])
+    few_shot = {found["n-shot"][task] for task in leaves}
     for key, score in found["results"][name].items():
         metric, comma, read = key.partition(",")
         if not comma or metric.endswith("_stderr") or not isinstance(score, int | float):
             continue
-        samples = [sample for task in asked for sample in found["samples"][task] if sample["filter"] == read]
+        samples = [sample for task in leaves for sample in found["samples"][task] if sample["filter"] == read]
         error = found["results"][name].get(f"{metric}_stderr,{read}")
         yield Score(
             task=name,

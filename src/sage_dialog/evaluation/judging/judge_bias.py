@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,7 @@ from sage_dialog.evaluation.judging.votes import outcomes
 from sage_dialog.evaluation.statistics import clustered_shares
 from sage_dialog.schemas import JUDGE_CHECKS, SELF_PREFERENCE
 
-Relation = Literal["same model", "same base"]
-
-_CLOSENESS: dict[Relation | None, int] = {None: 0, "same base": 1, "same model": 2}
+RELATIONS = (None, "same base", "same model")  # from distant to close
 
 
 def judge_checks(votes: DataFrame, words: DataFrame, confidence: float) -> DataFrame:
@@ -95,33 +93,34 @@ def self_preference(
     judged["points"] = judged["outcome"].map({"a": 0.0, "tie": 0.5, "b": 1.0})
     rows = []
     for policies, of_pair in judged.groupby(["policy_a", "policy_b"], sort=False):
-        for policy in policies:
-            if policy not in cards:
-                raise ValueError(
-                    f"{policy} was judged, but the table `policy_cards` does not hold it; run both again: "
-                    f"kedro run --pipelines evaluation"
-                )
+        if missing := [policy for policy in policies if policy not in cards]:
+            raise ValueError(
+                f"{missing[0]} was judged, but the table `policy_cards` does not hold it; run both again: "
+                f"kedro run --pipelines evaluation"
+            )
         points = {
-            judge: dict(zip(of_judge["situation_id"], of_judge["points"], strict=True))
+            judge: of_judge.set_index("situation_id")["points"]
             for judge, of_judge in of_pair.groupby("judge", sort=False)
         }
-        relations = {judge: [_relation(judge, cards[policy]) for policy in policies] for judge in points}
-        neutral = [points[judge] for judge, (to_a, to_b) in relations.items() if to_a == to_b]
-        for judge, (to_a, to_b) in relations.items():
+        closeness = {judge: [_closeness(judge, cards[policy]) for policy in policies] for judge in points}
+        neutral = [judge for judge, (to_a, to_b) in closeness.items() if to_a == to_b]
+        for judge, (to_a, to_b) in closeness.items():
             if to_a == to_b:
                 continue
-            b_is_closer = _CLOSENESS[to_b] > _CLOSENESS[to_a]
-            other, policy = policies if b_is_closer else policies[::-1]
-            row = {"judge": judge, "policy": policy, "relation": to_b if b_is_closer else to_a, "other_policy": other}
-            rows.append(row | _preference(points[judge], neutral, b_is_closer, bootstrap, (judge, *policies)))
+            other, policy = policies if to_b > to_a else policies[::-1]
+            row = {"judge": judge, "policy": policy, "relation": RELATIONS[max(to_a, to_b)], "other_policy": other}
+            of_policy = points if to_b > to_a else {judge: 1 - of_b for judge, of_b in points.items()}
+            others = [of_policy[judge] for judge in neutral]
+            rows.append(row | _preference(of_policy[judge], others, bootstrap, (judge, *policies)))
     return from_rows(rows, SELF_PREFERENCE)
 
 
-def _relation(judge: str, card: Mapping[str, Any]) -> Relation | None:
+def _closeness(judge: str, card: Mapping[str, Any]) -> int:
+    """Return the index in `RELATIONS` of a judge and a policy."""
     model, base = _last_part(judge.split()[0] if judge.split() else ""), _last_part(card["base"])
     if model == _last_part(card["policy"]) or (card["kind"] in ("base", "outside") and model == base):
-        return "same model"
-    return "same base" if model == base else None
+        return 2
+    return int(model == base)
 
 
 def _last_part(name: str) -> str:
@@ -129,38 +128,21 @@ def _last_part(name: str) -> str:
 
 
 def _preference(
-    own: Mapping[str, float],
-    neutral: Sequence[Mapping[str, float]],
-    b_is_closer: bool,
-    bootstrap: Bootstrap,
-    item: tuple[str, ...],
+    own: pd.Series, neutral: Sequence[pd.Series], bootstrap: Bootstrap, item: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return the share of points from the judge and from neutral judges, and the difference with its interval.
 
     Args:
-        own: the points of b by situation, from the judge.
+        own: the closer policy's points by situation, from the judge.
         neutral: the same from each neutral judge.
-        b_is_closer: whether b is the policy closer to the judge.
         bootstrap: makes the interval.
         item: seeds it.
     """
-
-    def points(of_b: float) -> float:
-        return of_b if b_is_closer else 1 - of_b
-
-    common = [situation for situation in own if any(situation in judge for judge in neutral)]
-    if not common:
-        return {"n": len(own), "share": fmean(map(points, own.values()))}
-    observed = np.array(
-        [
-            (
-                points(own[situation]),
-                fmean(points(judge[situation]) for judge in neutral if situation in judge),
-                1.0,
-            )
-            for situation in common
-        ]
-    )
+    others = pd.concat(neutral, axis=1).mean(axis=1) if neutral else pd.Series(dtype=float)
+    common = own.index[own.index.isin(others.index)]
+    if common.empty:
+        return {"n": len(own), "share": fmean(own)}
+    observed = np.column_stack([own[common], others[common], np.ones(len(common))])
     share, neutral_share = observed[:, :2].mean(axis=0).tolist()
     totals = bootstrap.totals(observed, np.array([[1, 0, 1], [0, 1, 1]]), 1 / 2, "self-preference", *item)
     low, high = bootstrap.interval((totals[:, 0] - totals[:, 1]) / totals[:, 2], share - neutral_share)

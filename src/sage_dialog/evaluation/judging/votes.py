@@ -71,20 +71,9 @@ def outcomes(votes: DataFrame, rule: OutcomeRule = "agreement") -> DataFrame:
     Raises:
         ValueError: naming a situation that was not judged exactly once in each order.
     """
-    cell = [*PAIR, "situation_id"]
-    by_pair = votes[[*cell, "order", "vote"]].iloc[votes.groupby(PAIR, sort=False).ngroup().argsort(kind="stable")]
-    cells, places = by_pair.groupby(cell, sort=False).ngroup().to_numpy(), (by_pair["order"] == "ba").to_numpy(int)
-    if (repeated := pd.Series(2 * cells + places).duplicated()).any():
-        vote = by_pair[repeated.to_numpy()].iloc[0]
-        raise ValueError(f"{_describe(vote)} was judged twice as {vote['order']}")
-    judged = by_pair[cell].iloc[np.unique(cells, return_index=True)[1]].reset_index(drop=True)
-    answers = np.full((len(judged), 2), None, dtype=object)
-    answers[cells, places] = by_pair["vote"]
-    missing = pd.isna(answers)
-    if (invalid := missing.any(axis=1) & ~judged["judge"].str.startswith(PERSON).to_numpy(bool)).any():
-        order = ORDERS[missing[invalid][0].argmax()]
-        raise ValueError(f"{_describe(judged[invalid].iloc[0])} was not judged in order {order}")
-    ab, ba = np.where(missing, answers[:, ::-1], answers).T  # a person's single vote stands for both orders
+    judged = _pair_votes(votes)
+    # The single vote of a person stands for both orders.
+    ab, ba = judged["ab"].fillna(judged["ba"]).to_numpy(object), judged["ba"].fillna(judged["ab"]).to_numpy(object)
     unreadable = (ab == "unreadable") | (ba == "unreadable")
     kind = np.select([unreadable, ab != ba, ab == "tie"], ["unreadable", "inconsistent", "tie"], "win")
     if rule == "half":
@@ -93,10 +82,7 @@ def outcomes(votes: DataFrame, rule: OutcomeRule = "agreement") -> DataFrame:
     else:
         decided = kind == "win" if rule == "agreement" else ab != "unreadable"
         outcome = np.where(decided, ab, "tie")
-    columns = {
-        order: pd.array(column, dtype=votes["vote"].dtype) for order, column in zip(ORDERS, answers.T, strict=True)
-    }
-    return judged.assign(**columns, kind=kind, outcome=outcome)
+    return judged.assign(kind=kind, outcome=outcome)
 
 
 def win_rates(votes: DataFrame, bootstrap: Bootstrap, rule: OutcomeRule = "agreement") -> DataFrame:
@@ -122,6 +108,24 @@ def win_rates(votes: DataFrame, bootstrap: Bootstrap, rule: OutcomeRule = "agree
     rates["p_value"] = [sign_test(*wins) for wins in zip(rates["wins_a"], rates["wins_b"], strict=True)]
     rates["p_adjusted"] = rates.groupby("judge", sort=False)["p_value"].transform(holm)
     return conform(rates.assign(rule=rule), WIN_RATES)
+
+
+def _pair_votes(votes: DataFrame) -> DataFrame:
+    """Return each judged situation with its votes in both orders, pair by pair, as columns `ab` and `ba`."""
+    cell = [*PAIR, "situation_id"]
+    by_pair = votes.iloc[votes.groupby(PAIR, sort=False).ngroup().argsort(kind="stable")]
+    cells, places = by_pair.groupby(cell, sort=False).ngroup().to_numpy(), (by_pair["order"] == "ba").to_numpy(int)
+    if (repeated := pd.Series(2 * cells + places).duplicated()).any():
+        vote = by_pair[repeated.to_numpy()].iloc[0]
+        raise ValueError(f"{_describe(vote)} was judged twice as {vote['order']}")
+    judged = by_pair[cell].iloc[np.unique(cells, return_index=True)[1]].reset_index(drop=True)
+    of_cell = np.full((len(ORDERS), len(judged)), None, dtype=object)
+    of_cell[places, cells] = by_pair["vote"]
+    missing = pd.isna(of_cell)
+    if (invalid := missing.any(axis=0) & ~judged["judge"].str.startswith(PERSON).to_numpy(bool)).any():
+        order = ORDERS[missing[:, invalid][:, 0].argmax()]
+        raise ValueError(f"{_describe(judged[invalid].iloc[0])} was not judged in order {order}")
+    return judged.assign(**dict(zip(ORDERS, of_cell, strict=True))).astype(dict.fromkeys(ORDERS, votes["vote"].dtype))
 
 
 def _describe(row: pd.Series) -> str:

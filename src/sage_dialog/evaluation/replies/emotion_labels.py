@@ -1,4 +1,4 @@
-"""Which of the 32 labels of EmpatheticDialogues a free emotion word means, by hand-made lists with a version."""
+"""The label of EmpatheticDialogues that a free emotion word means, by versioned lists made by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sage_dialog.sac import normalize_label
 
 @dataclass(frozen=True)
 class EmotionLabels:
-    """A version of the lists. `meant` gives a word's label; `degrees` are left out in front of a word."""
+    """A version of the lists. `meant` maps words to labels; `degrees` are ignored in front of a word."""
 
     version: int
     meant: Mapping[str, str]
@@ -22,14 +22,14 @@ class EmotionLabels:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The 32 labels, those of like meaning together."""
+        """The 32 labels, those of similar meaning together."""
         return tuple(dict.fromkeys(self.meant.values()))
 
     def label(self, emotion: str | None) -> str | None:
-        """The label that an emotion of a block means; None where the lists do not hold it.
+        """Return the label that an emotion of a block means; None if the lists do not hold it.
 
-        In lower case, the lists are asked for the whole of it, then again without a word or two of degree in front.
-        Nothing is guessed: no stems, no parts, no nearest neighbours.
+        The emotion is looked up in lower case, first whole, then without a word or two of degree in front. There are no
+        guesses by stems, parts or nearest neighbours.
         """
         emotion = None if emotion is None else normalize_label(emotion)
         while emotion is not None and emotion not in self.meant:
@@ -41,17 +41,17 @@ class EmotionLabels:
 
 @cache
 def emotion_labels() -> EmotionLabels:
-    """The lists that the package ships."""
+    """Return the lists of the package."""
     return read_emotion_labels(
         (resources.files("sage_dialog.evaluation.replies") / "emotion_words.toml").read_text("utf-8")
     )
 
 
 def read_emotion_labels(text: str) -> EmotionLabels:
-    """Lists in the form of `emotion_words.toml`.
+    """Return lists in the form of `emotion_words.toml`.
 
     Raises:
-        ValueError: naming a label that is missing or is none of the 32, or a word that stands in two lists.
+        ValueError: naming a label that is missing or not one of the 32, or a word that is in two lists.
     """
     lists = tomllib.loads(text)
     if wrong := set(lists["labels"]) ^ set(EMOTIONS):
@@ -62,7 +62,8 @@ def read_emotion_labels(text: str) -> EmotionLabels:
     for label, words in lists["labels"].items():
         for word in (label, *_listed(words)):
             if meant.setdefault(word, label) != label:
-                raise ValueError(f"emotion words: {word!r} stands under {meant[word]!r} and {label!r}; choose one")
+                lists_of = f"{meant[word]!r} and {label!r}"
+                raise ValueError(f"emotion words: {word!r} is in the lists of {lists_of}; choose one")
     return EmotionLabels(int(lists["version"]), meant, frozenset(_listed(lists["degrees"])))
 
 

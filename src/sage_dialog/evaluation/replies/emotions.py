@@ -179,19 +179,19 @@ def emotion_top_k(candidates: Mapping[str, DataFrame], situations: DataFrame, co
         }
         drawn = first.groupby("situation_id").size()
         for searched_before in (False, True):
-            asked = [situation for situation in guesses if (situation in trained_on) is searched_before]
-            label_of = {situation: _label_of(labels, situation, f"{policy} searched") for situation in asked}
-            for k in TOP_KS if asked else ():
+            searched = [situation for situation in guesses if (situation in trained_on) is searched_before]
+            label_of = {situation: _label_of(labels, situation, f"{policy} searched") for situation in searched}
+            for k in TOP_KS if searched else ():
                 right = [_share_of_orders(guesses[situation], label, k) for situation, label in label_of.items()]
-                share = clustered_share(right, [1] * len(asked), confidence)
+                share = clustered_share(right, [1] * len(searched), confidence)
                 rows.append(
                     {
                         "policy": policy,
                         "searched_before": searched_before,
                         "k": k,
                         "n": share.n,
-                        "candidates": int(drawn[asked].sum()) / share.n,
-                        "emotions": sum(len(guesses[situation]) for situation in asked) / share.n,
+                        "candidates": int(drawn[searched].sum()) / share.n,
+                        "emotions": sum(len(guesses[situation]) for situation in searched) / share.n,
                         "accuracy": share.value,
                         "low": share.low,
                         "high": share.high,

@@ -1,7 +1,8 @@
-"""Does a steered policy do as it is told: the grid of the paper's Tables 3 to 5, and its score (paper §3.7).
+"""Measure how well a policy follows steering: the grid of the paper's Tables 3 to 5, and its rates (paper §3.7).
 
-In a grid each situation gets one reply for each value asked, and one without steering. Two things are scored: whether
-the action block takes the value, and whether an annotator, who sees the words alone, reads it in the reply.
+In a grid each situation has one reply for each requested value, and one without steering. Two rates are measured: block
+compliance, the value in the action block, and reply compliance, the value that an annotator, who sees the words alone,
+reads in the reply.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from tqdm import tqdm
 
 from sage_dialog.config import BlockField, SamplingConfig, Steering
 from sage_dialog.dialogue import Message
@@ -25,10 +28,13 @@ logger = logging.getLogger(__name__)
 Row = dict[str, Any]
 """A row of `schemas.STEERING_GRID`."""
 
+Scores = list[tuple[int, float | None]]
+"""Scores in [0, 1], each with its situation."""
+
 
 @dataclass(frozen=True)
 class Opening:
-    """A situation, which opens a dialogue, and the prompt for the reply; one that no table holds has no id."""
+    """A situation, which opens a dialogue, and the prompt for the reply; the id is None if no table holds it."""
 
     situation_id: str | None
     text: str
@@ -37,9 +43,9 @@ class Opening:
 
 @dataclass(frozen=True)
 class Setting:
-    """What one row of a grid asks of an action field: one label, for topics one or more; nothing where `field` is null.
+    """The request to an action field in one row of a grid: one label, for topics one or more; none if `field` is None.
 
-    `boost` is the weight of each label; null fixes the value.
+    `boost` is the weight of each label; None fixes the value.
     """
 
     field: BlockField | None = None
@@ -48,7 +54,7 @@ class Setting:
 
     @property
     def steering(self) -> Steering | None:
-        """Raises pydantic's ValidationError where a label cannot be written in a block."""
+        """The steering of the engine; a label that cannot be in a block raises pydantic's ValidationError."""
         if self.field is None:
             return None
         if self.boost is not None:
@@ -60,23 +66,23 @@ UNSTEERED = Setting()
 
 
 @dataclass(frozen=True)
-class Obedience:
-    """How often a value was taken by the block and carried by the reply; without `labels`, all values of the field.
+class Compliance:
+    """The block and reply compliance with a value; without `labels`, with all values of the field.
 
-    `…_unsteered`: the same of the replies without steering, for comparison. Null where there is nothing to count: no
-    reply whose blocks parse, no value that the annotator has a label for, no unsteered reply.
+    `…_unsteered` are the rates of the replies without steering. None if there is nothing to count: no reply whose
+    blocks parse, no value that the annotator has a label for, no unsteered reply.
     """
 
     field: BlockField
     labels: tuple[str, ...]
-    taken: Estimate
-    taken_unsteered: Estimate | None
-    carried: Estimate | None
-    carried_unsteered: Estimate | None
+    block: Estimate
+    block_unsteered: Estimate | None
+    reply: Estimate | None
+    reply_unsteered: Estimate | None
 
 
 def value_of(chain: Chain, field: str) -> FieldValue:
-    """What a chain says in a field of the form."""
+    """Return the value of a chain in a field of the blocks."""
     intent = chain.state if field.startswith("u_") else chain.action
     return {"motivation": intent.motivation, "emotion": intent.emotion, "topic": intent.topics}[field[2:]]
 
@@ -89,16 +95,14 @@ def play_grid(
     sampling: SamplingConfig,
     annotator: Annotator,
 ) -> list[Row]:
-    """One reply to each opening at each setting, scored; settings of an opening follow each other.
+    """Return one reply to each opening at each setting, with its compliance; settings of an opening follow each other.
 
-    `taken` is the share of the asked labels that stand in the action block, 0 where the blocks do not parse; `carried`
-    the share that the annotator reads in the reply, null where there is none to read or it has no such label.
+    `block_compliance` is the share of the requested labels in the action block, 0 if the blocks do not parse;
+    `reply_compliance` the share that the annotator reads in the reply, None if there is no reply or no such label.
 
     Raises:
         ValueError: if the policy cannot be steered so (`Engine.sample`).
     """
-    from tqdm import tqdm
-
     prompts = [opening.prompt for opening in openings]
     sampled = [
         engine.sample(policy, prompts, sampling, 1, setting.steering)
@@ -110,7 +114,7 @@ def play_grid(
             "situation_id": opening.situation_id,
             "situation": opening.text,
             "field": setting.field,
-            "asked": list(setting.labels) if setting.field else None,
+            "labels": list(setting.labels) if setting.field else None,
             "boost": setting.boost,
             "annotator": annotator.name,
             **_as_written(*sampled[number][place]),
@@ -121,70 +125,62 @@ def play_grid(
     for row, read in zip(rows, _readings(annotator, rows), strict=True):
         row |= _columns("read_", read)
         if row["field"]:
-            row["taken"] = _share(row, "a_", row["field"], row["asked"]) or 0.0
-            known = _has_labels(annotator, row["field"], row["asked"])
-            row["carried"] = _share(row, "read_", row["field"], row["asked"]) if known else None
+            row["block_compliance"] = _share(row, "a_", row["field"], row["labels"]) or 0.0
+            known = _has_labels(annotator, row["field"], row["labels"])
+            row["reply_compliance"] = _share(row, "read_", row["field"], row["labels"]) if known else None
     return rows
 
 
-def steering_eval(rows: Iterable[Row], confidence: float) -> list[Obedience]:
-    """The score of a grid, field by field: each value, then all values of the field where there are several.
+def steering_eval(rows: Iterable[Row], confidence: float) -> list[Compliance]:
+    """Return the compliance of a grid, field by field: with each value, then with all values if there are several.
 
-    Of one value the intervals are Wilson's, n being situations; of several they take situations as clusters.
+    Intervals are Wilson's for one value, with situations as observations, and take situations as clusters for several.
     """
     steered: dict[BlockField, dict[tuple[str, ...], dict[int, Row]]] = {}
-    plain: dict[int, Row] = {}
+    unsteered: dict[int, Row] = {}
     places: dict[tuple[str | None, str], int] = {}
     for row in rows:
         place = places.setdefault((row["situation_id"], row["situation"]), len(places))
         if row["field"] is None:
-            plain[place] = row
+            unsteered[place] = row
         else:
-            steered.setdefault(row["field"], {}).setdefault(tuple(row["asked"]), {})[place] = row
-    scores = []
+            steered.setdefault(row["field"], {}).setdefault(tuple(row["labels"]), {})[place] = row
+    compliance = []
     for field, values in steered.items():
-        scores += [_score(field, labels, {labels: found}, plain, confidence) for labels, found in values.items()]
-        if len(values) > 1:
-            scores.append(_score(field, (), values, plain, confidence))
-    return scores
+        of_each = [(labels, {labels: found}) for labels, found in values.items()]
+        for labels, some in [*of_each, ((), values)] if len(values) > 1 else of_each:
+            compliance.append(_compliance(field, labels, some, unsteered, confidence))
+    return compliance
 
 
-def _score(
+def _compliance(
     field: BlockField,
     labels: tuple[str, ...],
     values: Mapping[tuple[str, ...], Mapping[int, Row]],
-    plain: Mapping[int, Row],
+    unsteered: Mapping[int, Row],
     confidence: float,
-) -> Obedience:
-    given: dict[str, list[tuple[int, float]]] = {"taken": [], "carried": []}
-    unsteered: dict[str, list[tuple[int, float]]] = {"taken": [], "carried": []}
-    for asked, found in values.items():
-        told = any(row["carried"] is not None for row in found.values())
+) -> Compliance:
+    block, reply, block_unsteered, reply_unsteered = Scores(), Scores(), Scores(), Scores()
+    for requested, found in values.items():
         for place, row in found.items():
-            given["taken"].append((place, row["taken"]))
-            if row["carried"] is not None:
-                given["carried"].append((place, row["carried"]))
-        for place, row in plain.items():
-            unsteered["taken"].append((place, _share(row, "a_", field, asked) or 0.0))
-            if told and (carried := _share(row, "read_", field, asked)) is not None:
-                unsteered["carried"].append((place, carried))
-    taken = _estimate(given["taken"], confidence)
-    assert taken is not None  # every row has it
-    return Obedience(
-        field,
-        labels,
-        taken,
-        _estimate(unsteered["taken"], confidence),
-        _estimate(given["carried"], confidence),
-        _estimate(unsteered["carried"], confidence),
-    )
+            block.append((place, row["block_compliance"]))
+            reply.append((place, row["reply_compliance"]))
+        has_labels = any(row["reply_compliance"] is not None for row in found.values())
+        for place, row in unsteered.items():
+            block_unsteered.append((place, _share(row, "a_", field, requested) or 0.0))
+            reply_unsteered.append((place, _share(row, "read_", field, requested) if has_labels else None))
+    with_value = _estimate(block, confidence)
+    assert with_value is not None  # every row has a block compliance
+    others = (_estimate(scores, confidence) for scores in (block_unsteered, reply, reply_unsteered))
+    return Compliance(field, labels, with_value, *others)
 
 
-def _estimate(observed: Sequence[tuple[int, float]], confidence: float) -> Estimate | None:
-    """The mean of scores in [0, 1], each with its situation."""
+def _estimate(scores: Scores, confidence: float) -> Estimate | None:
+    """Return the mean of the scores that are not None."""
     clusters: dict[int, list[float]] = {}
-    for place, score in observed:
-        clusters.setdefault(place, []).append(score)
+    for place, score in scores:
+        if score is not None:
+            clusters.setdefault(place, []).append(score)
     if not clusters:
         return None
     totals, sizes = [sum(scores) for scores in clusters.values()], [len(scores) for scores in clusters.values()]
@@ -194,11 +190,11 @@ def _estimate(observed: Sequence[tuple[int, float]], confidence: float) -> Estim
 
 
 def _as_written(sample: Sample | None = None) -> Row:
-    """The columns of what was sampled; none is where the prompt left no room for a reply."""
+    """Return the columns of a sample; None if the prompt left no room for a reply."""
     if sample is None:
         return {"invalid_reason": "no room in the model's context"}
     read = parse_candidate(sample, blocks=True)
-    row = {"text": read.text, "utterance": read.utterance, "invalid_reason": read.reason}
+    row = {"text": read.text, "utterance": read.utterance, "invalid_reason": read.invalid_reason}
     if read.chain is None:
         return row
     return {**row, **_columns("u_", read.chain.state), **_columns("a_", read.chain.action)}
@@ -215,10 +211,10 @@ def _columns(prefix: str, intent: Intent | None) -> Row:
 
 
 def _readings(annotator: Annotator, rows: Sequence[Row]) -> Iterator[Intent | None]:
-    """What the annotator reads in each reply; null where there is none or it cannot label it. Silence means nothing."""
-    heard = [row for row in rows if (row.get("utterance") or "").strip()]
+    """Yield the annotator's labels of each reply; None if there is no reply or no label. An empty reply has none."""
+    replies = [row for row in rows if (row.get("utterance") or "").strip()]
     labels = annotator.annotate(
-        [(Message("user", row["situation"]), Message("assistant", row["utterance"])) for row in heard]
+        [(Message("user", row["situation"]), Message("assistant", row["utterance"])) for row in replies]
     )
     refused: list[str] = []
     for row in rows:
@@ -233,19 +229,19 @@ def _readings(annotator: Annotator, rows: Sequence[Row]) -> Iterator[Intent | No
             yield None if isinstance(read, RejectedDialogue) else read[1].intent
     if refused:
         logger.warning(
-            "%s labels %d of %d replies not, the first: %s", annotator.name, len(refused), len(heard), refused[0]
+            "%s labels %d of %d replies not, the first: %s", annotator.name, len(refused), len(replies), refused[0]
         )
 
 
-def _share(row: Row, prefix: str, field: str, asked: Sequence[str]) -> float | None:
-    """The share of the asked labels that these columns of a row hold; null where nothing was read."""
+def _share(row: Row, prefix: str, field: str, labels: Sequence[str]) -> float | None:
+    """Return the share of the requested labels in these columns of a row; None if they are null."""
     if (topics := row.get(f"{prefix}topics")) is None:
         return None
     held = topics if is_list_field(field) else [row[f"{prefix}{field[2:]}"]]
-    return sum(label in held for label in asked) / len(asked)
+    return sum(label in held for label in labels) / len(labels)
 
 
-def _has_labels(annotator: Annotator, field: str, asked: Sequence[str]) -> bool:
-    """Whether the annotator could read these labels in a reply; one that finds its own words could read any."""
+def _has_labels(annotator: Annotator, field: str, labels: Sequence[str]) -> bool:
+    """Return whether the annotator has these labels; one without a list of labels has any."""
     known = getattr(annotator, "labels", None)
-    return known is None or known[field[2:]].issuperset(asked)
+    return known is None or known[field[2:]].issuperset(labels)

@@ -154,9 +154,9 @@ def _against_truth(judge: str, agreement: list[dict[str, Any]], truths: Collecti
 def _by_order(checks: Mapping[str, Row]) -> Iterator[str]:
     first = checks.get("names_first")
     if first and not first["low"] <= 0.5 <= first["high"]:
-        place, shown = ("first", first) if first["value"] > 0.5 else ("second", _complement(first))
+        place, share = ("first", first) if first["value"] > 0.5 else ("second", _complement(first))
         yield (
-            f"Names the {place} dialogue in {with_interval(shown)} of the answers that name one, where an unbiased "
+            f"Names the {place} dialogue in {with_interval(share)} of the answers that name one, where an unbiased "
             f"judge has {percent(0.5)}: the position counts."
         )
     flips = checks.get("order_flips")
@@ -180,8 +180,8 @@ def _by_length(
     longer = checks.get("names_longer")
     if not longer or longer["low"] <= 0.5 <= longer["high"]:
         return
-    kind, shown = ("longer", longer) if longer["value"] > 0.5 else ("shorter", _complement(longer))
-    sentence = f"Where its answers name one winner, that is the {kind} dialogue in {with_interval(shown)}"
+    kind, share = ("longer", longer) if longer["value"] > 0.5 else ("shorter", _complement(longer))
+    sentence = f"Where its answers name one winner, that is the {kind} dialogue in {with_interval(share)}"
     moved = [row for row in lengths.values() if row["win_rate_b"] is not None and _away_from(1, row, "odds_")]
     if moved:
         odds = sorted(row["odds_by_doubling"] for row in moved)

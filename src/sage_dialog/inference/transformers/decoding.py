@@ -1,4 +1,4 @@
-"""The decode loop: a padded prefill, then one token a step for every row that has not ended."""
+"""The decode loop: a padded prefill, then one token per step for every unfinished row."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 COMPACT_BELOW = 0.75
-"""Rows that ended are dropped once fewer than this share of the batch is alive; dropping copies the cache."""
+"""Finished rows are dropped once less than this share of the batch is unfinished; dropping copies the cache."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The new tokens of one row, the end token not among them. `finished` is false at the token limit.
+    """The new tokens of one row.
 
-    `log_probability` is that of the tokens and the end, where it came, in the model's own distribution.
+    Attributes:
+        tokens: without the end token.
+        finished: false at the token limit.
+        log_probability: of the tokens, and of the end token where it was drawn, in the model's own distribution.
     """
 
     tokens: list[int]
@@ -43,15 +46,19 @@ def decode(
     sampling: SamplingConfig,
     end: int,
     guide: Guide | None = None,
-    listener: tuple[int, Callable[[int], None]] | None = None,
+    on_token: tuple[int, Callable[[int], None]] | None = None,
 ) -> list[list[Decoded]]:
-    """Sample replies to a batch of prompts, steered where there is a guide.
+    """Sample replies to a batch of prompts.
 
-    `draws` (prompts, samples, max_new_tokens) holds one uniform number in [0, 1) for every token that may
-    come: row (i, j) is a function of prompt i and draws[i, j] alone, up to the rounding of matrix products
-    whose shape the batch decides. `model` must run the shared prefix attention.
+    Row (i, j) is a function of prompt i and draws[i, j] alone, up to rounding, since the batch decides the shape of
+    matrix products.
 
-    A `listener` (i, hear) hears each token of row (i, 0) as it comes, the end token not among them.
+    Args:
+        model: with shared prefix attention.
+        draws: (prompts, samples, max_new_tokens), a uniform number in [0, 1) for every token.
+        end: the end token.
+        guide: steers the replies.
+        on_token: (i, callback), called with each token of row (i, 0) except the end token.
     """
     samples = draws.shape[1]
     logits, prefix, lengths = _prefill(model, prompts, samples)
@@ -60,33 +67,35 @@ def decode(
     uniform = torch.from_numpy(draws.reshape(len(rows), -1)).to(device)
     logits = logits.repeat_interleave(samples, dim=0)
     positions = lengths.repeat_interleave(samples)[:, None]
-    seen = _tokens_seen(prompts, logits.shape[1]).to(device).repeat_interleave(samples, dim=0)
+    seen = _seen_tokens(prompts, logits.shape[1]).to(device).repeat_interleave(samples, dim=0)
     written = torch.full((len(rows), sampling.max_new_tokens), end, device=device)
     log_probabilities = torch.zeros(len(rows), dtype=torch.float64, device=device)
     alive = torch.ones(len(rows), dtype=torch.bool, device=device)
     cache = Cache(layers=[ReservedLayer(sampling.max_new_tokens) for _ in prefix.layers])
-    places: list[GuideState | None] | None = None if guide is None else [guide.start] * len(rows)
+    states: list[GuideState | None] | None = None if guide is None else [guide.initial_state] * len(rows)
     for step in range(sampling.max_new_tokens):
-        token = draw(logits, seen, uniform[rows, step], sampling, places)
-        if guide is not None and places is not None:
-            places = [place and guide.after(place, drawn) for place, drawn in zip(places, token.tolist(), strict=True)]
+        token = draw(logits, seen, uniform[rows, step], sampling, states)
+        if guide is not None and states is not None:
+            states = [
+                state and guide.next_state(state, drawn) for state, drawn in zip(states, token.tolist(), strict=True)
+            ]
         written[rows, step] = torch.where(alive, token, end)
         log_probabilities[rows] -= cross_entropy(logits, token, reduction="none").where(alive, 0.0)
         alive &= token != end
-        if listener is not None:
-            for on_text in token[alive & (rows == listener[0] * samples)].tolist():
-                listener[1](on_text)
-        going = int(alive.sum())
-        if going == 0 or step + 1 == sampling.max_new_tokens:
+        if on_token is not None:
+            for drawn in token[alive & (rows == on_token[0] * samples)].tolist():
+                on_token[1](drawn)
+        unfinished = int(alive.sum())
+        if unfinished == 0 or step + 1 == sampling.max_new_tokens:
             break
-        if going < COMPACT_BELOW * len(rows):
+        if unfinished < COMPACT_BELOW * len(rows):
             kept = alive.nonzero().flatten()
             rows, token, positions, seen = rows[kept], token[kept], positions[kept], seen[kept]
             prefix, alive = prefix.keep(kept), alive[kept]
             cache.batch_select_indices(kept)
-            places = places and [places[row] for row in kept.tolist()]
-        if places is not None and not any(places):
-            places = None
+            states = states and [states[row] for row in kept.tolist()]
+        if states is not None and not any(states):
+            states = None
         if sampling.repetition_penalty != 1.0:
             seen.scatter_(1, token[:, None], True)
         output = model(
@@ -102,21 +111,23 @@ def draw(
     seen: torch.Tensor,
     uniform: torch.Tensor,
     sampling: SamplingConfig,
-    places: Sequence[GuideState | None] | None = None,
+    states: Sequence[GuideState | None] | None = None,
 ) -> torch.Tensor:
-    """One token a row by inverse CDF: repetition penalty, steering, temperature, top-k.
+    """Draw one token per row by inverse CDF, after repetition penalty, steering, temperature and top-k.
 
-    logits: (rows, vocabulary); seen: the same shape, true for tokens of the prompt or the reply so far;
-    uniform: (rows,) in [0, 1); places: for each row where its reply stands, None where nothing is steered.
-    But for steering the order is that of `transformers`.
+    Apart from steering the order is that of transformers. The kept tokens are in the order of the vocabulary, not of
+    their scores, so that rounding cannot swap two tokens of nearly equal score and change the drawn one.
 
-    The kept tokens stand in the order of the vocabulary, not of their scores, so that rounding cannot swap two
-    of about equal score and with them the meaning of the drawn number.
+    Args:
+        logits: (rows, vocabulary).
+        seen: (rows, vocabulary), true for tokens of the prompt and the reply so far.
+        uniform: (rows,) in [0, 1).
+        states: for each row its steering, None where there is none.
     """
     if sampling.repetition_penalty != 1.0:
-        logits = penalised(logits, seen, sampling.repetition_penalty)
-    if places is not None:
-        logits = steered(logits, places, sampling.temperature)
+        logits = apply_repetition_penalty(logits, seen, sampling.repetition_penalty)
+    if states is not None:
+        logits = apply_steering(logits, states, sampling.temperature)
     values, tokens = logits.topk(min(sampling.top_k, logits.shape[1]), dim=1)
     tokens, order = tokens.sort(dim=1)
     values = values.gather(1, order).double() / sampling.temperature
@@ -126,44 +137,44 @@ def draw(
     return tokens.gather(1, place).squeeze(1)
 
 
-def penalised(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
-    """Logits (rows, vocabulary) of the tokens seen divided by the penalty, negative ones multiplied.
+def apply_repetition_penalty(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
+    """Return logits (rows, vocabulary) with those of seen tokens divided by the penalty, negative ones multiplied.
 
-    Of thousands of tokens a row has seen hundreds: only those are worked on.
+    Only the seen tokens are computed: hundreds of many thousands.
     """
     flat = logits.reshape(-1).clone()
     at = seen.reshape(-1).nonzero().squeeze(1)
-    found = flat[at]
-    flat[at] = torch.where(found < 0, found * penalty, found / penalty)
+    values = flat[at]
+    flat[at] = torch.where(values < 0, values * penalty, values / penalty)
     return flat.view(logits.shape)
 
 
-def steered(logits: torch.Tensor, places: Sequence[GuideState | None], temperature: float) -> torch.Tensor:
-    """Logits (rows, vocabulary) with boosts added, and minus infinity where a token may not come.
+def apply_steering(logits: torch.Tensor, states: Sequence[GuideState | None], temperature: float) -> torch.Tensor:
+    """Return logits (rows, vocabulary) with boosts added, and minus infinity for forbidden tokens.
 
-    A boost is in log-odds of the drawn token, so it is multiplied by the temperature that divides it later.
+    Boosts are in log-odds of the drawn token, so they are multiplied by the temperature that divides them later.
     """
-    boosted = [(row, place) for row, place in enumerate(places) if place is not None and place.tokens]
+    boosted = [(row, state) for row, state in enumerate(states) if state is not None and state.tokens]
     device = logits.device
     if boosted:
-        rows = torch.tensor([row for row, place in boosted for _ in place.tokens], device=device)
-        tokens = torch.tensor([token for _, place in boosted for token in place.tokens], device=device)
-        weights = [weight for _, place in boosted for weight in place.weights]
+        rows = torch.tensor([row for row, state in boosted for _ in state.tokens], device=device)
+        tokens = torch.tensor([token for _, state in boosted for token in state.tokens], device=device)
+        weights = [weight for _, state in boosted for weight in state.weights]
         added = temperature * torch.tensor(weights, dtype=logits.dtype, device=device)
         logits = logits.index_put((rows, tokens), added, accumulate=True)
-    barred = [None if place is None else place.barred for place in places]
-    if any(bar is not None for bar in barred):
-        bars = {id(bar): np.zeros(logits.shape[1], np.float32) if bar is None else bar for bar in barred}
-        numbers = {key: number for number, key in enumerate(bars)}
-        which = torch.tensor([numbers[id(bar)] for bar in barred], device=device)
-        logits = logits + torch.from_numpy(np.stack([*bars.values()])).to(logits)[which]
+    masks = [None if state is None else state.mask for state in states]
+    if any(mask is not None for mask in masks):
+        distinct = {id(mask): np.zeros(logits.shape[1], np.float32) if mask is None else mask for mask in masks}
+        numbers = {key: number for number, key in enumerate(distinct)}
+        which = torch.tensor([numbers[id(mask)] for mask in masks], device=device)
+        logits = logits + torch.from_numpy(np.stack([*distinct.values()])).to(logits)[which]
     return logits
 
 
 def _prefill(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], samples: int
 ) -> tuple[torch.Tensor, SharedPrefix, torch.Tensor]:
-    """Next-token logits (prompts, vocabulary) in float32, the prompts' keys and values, their lengths (prompts,)."""
+    """Return next-token logits (prompts, vocabulary) in float32, the shared prefix, and prompt lengths (prompts,)."""
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     longest = int(lengths.max())
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
@@ -186,7 +197,7 @@ def _prefill(
     return output.logits[:, -1].float(), prefix, lengths
 
 
-def _tokens_seen(prompts: Sequence[Sequence[int]], vocabulary: int) -> torch.Tensor:
+def _seen_tokens(prompts: Sequence[Sequence[int]], vocabulary: int) -> torch.Tensor:
     seen = torch.zeros(len(prompts), vocabulary, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
         seen[row, torch.tensor(prompt)] = True

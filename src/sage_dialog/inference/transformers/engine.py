@@ -1,8 +1,8 @@
-"""Sampling in this process with transformers: one base in memory, every policy an adapter on it."""
+"""The engine in this process: one base in memory, every policy an adapter on it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -18,7 +18,7 @@ from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.core.log_filters import quiet_warnings
 from sage_dialog.core.policies import Policy, identity
 from sage_dialog.core.seeds import generator
-from sage_dialog.inference.engine import FinishReason, Prompt, Sample
+from sage_dialog.inference.engine import FinishReason, OnText, Prompt, Sample
 from sage_dialog.inference.policy_set import PolicySet
 from sage_dialog.inference.transformers.decoding import Decoded, decode
 from sage_dialog.inference.transformers.detokenizer import IncrementalDetokenizer
@@ -33,15 +33,14 @@ Device = Literal["auto", "cpu", "cuda"]
 LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "numpy")
 
 MEMORY_GB = 1.0
-"""Memory of a batch on a CPU. Larger ones gain little there; and since the batch decides how sums are rounded, it
-does not hang on what other programs leave free."""
+"""Memory of a batch on a CPU, independent of free memory, because the batch decides rounding. More gains little."""
 
 FREE_SHARE = 0.8
-"""Of a GPU's memory that is free when a batch is put together, the share it may take."""
+"""The share of a GPU's free memory that a batch may take."""
 
 
 class Arguments(BaseModel):
-    """What an entry of the catalog may say in `args`; see `TransformersEngine`."""
+    """The `args` of the catalog entry; `TransformersEngine` describes them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,22 +56,22 @@ class _Weights(NamedTuple):
 
 
 class TransformersEngine:
-    """An `Engine` over a base and adapters trained on that very base.
+    """An `Engine` over a base and adapters that were trained on this base.
 
-    On a CPU weights are float32, and mixture-of-experts layers run expert by expert ("eager"), the fastest of
-    transformers' ways there; on a GPU weights are bfloat16. The numbers by which tokens are drawn are the same on
-    both, so that samples differ only as far as rounding does.
+    On a CPU weights are float32, and mixture-of-experts layers run expert by expert ("eager"), which is transformers'
+    fastest way there; on a GPU weights are bfloat16. Both use the same uniform numbers, so samples differ only by
+    rounding.
 
     Args:
-        threads: of torch on the CPU; null leaves their number to torch.
-        device: "auto" takes the GPU where there is one. Which one, of several, CUDA_VISIBLE_DEVICES says.
-        memory_gb: 10^9 bytes that a batch of prompts may take beside the weights, which decides how many are decoded
-            together; a prompt that needs more is decoded alone. Null: `MEMORY_GB` on a CPU, `FREE_SHARE` of what is
-            free on a GPU.
+        threads: of torch on the CPU; None leaves their number to torch.
+        device: "auto" takes the GPU if there is one; CUDA_VISIBLE_DEVICES selects one of several.
+        memory_gb: memory in 10^9 bytes for a batch of prompts beside the weights, which decides the batch size; a
+            prompt that needs more is decoded alone. None: `MEMORY_GB` on a CPU, `FREE_SHARE` of the free memory on a
+            GPU.
 
     Raises:
-        ValueError: if an argument is not of its form, `base` is an adapter, two policies share a name, an adapter's
-            card names another base revision than that of `base`, or there is no GPU for "cuda".
+        ValueError: if an argument is invalid, the policies do not belong together (`PolicySet`), or there is no GPU
+            for "cuda".
     """
 
     arguments = Arguments
@@ -89,7 +88,7 @@ class TransformersEngine:
         Arguments(device=device, memory_gb=memory_gb)
         if threads is not None:
             torch.set_num_threads(threads)
-        disable_progress_bar()  # of the weights; self-play shows its own
+        disable_progress_bar()  # of loading weights; self-play has its own
         quiet_warnings()
         self._policies = PolicySet(base, policies)
         self._seed = seed
@@ -122,7 +121,6 @@ class TransformersEngine:
 
     @property
     def fingerprint_inputs(self) -> Mapping[str, object]:
-        """See `Engine.fingerprint_inputs`."""
         gpu = self._device.type == "cuda"
         return {
             "engine": "transformers",
@@ -142,9 +140,9 @@ class TransformersEngine:
         sampling: SamplingConfig,
         samples: int = 1,
         steering: Steering | None = None,
-        on_text: Callable[[str], None] | None = None,
+        on_text: OnText | None = None,
     ) -> list[list[Sample]]:
-        """See `Engine.sample`. After an exception, one that `on_text` raises too, the engine may be used on.
+        """Sample as `Engine.sample` does. The engine remains usable after an exception, also one of `on_text`.
 
         Raises:
             KeyError: if no policy of that name was loaded.
@@ -154,29 +152,29 @@ class TransformersEngine:
         tokens = [self._policies.tokens(prompt) for prompt in prompts]
         new = sampling.max_new_tokens
         room = self._policies.window - new
-        fitting = {index: len(prompt) for index, prompt in enumerate(tokens) if len(prompt) <= room}
+        lengths = {index: len(prompt) for index, prompt in enumerate(tokens) if len(prompt) <= room}
         replies: list[list[Sample]] = [[] for _ in prompts]
         try:
-            for batch in batches(fitting, samples, new, self._weights.footprint, self._budget):
+            for batch in batches(lengths, samples, new, self._weights.footprint, self._memory_budget):
                 draws = np.stack([self._draws(prompts[index], samples, new) for index in batch])
-                listener = None
+                on_token = None
                 if on_text is not None and 0 in batch:
-                    transcript = IncrementalDetokenizer(self._policies.tokenizer, on_text)
-                    listener = batch.index(0), transcript.add
+                    detokenizer = IncrementalDetokenizer(self._policies.tokenizer, on_text)
+                    on_token = batch.index(0), detokenizer.add
                 end = self._policies.tokenizer.eos_token_id
-                decoded = decode(self._model, [tokens[index] for index in batch], draws, sampling, end, guide, listener)
-                if listener is not None:
-                    transcript.end()
+                decoded = decode(self._model, [tokens[index] for index in batch], draws, sampling, end, guide, on_token)
+                if on_token is not None:
+                    detokenizer.end()
                 for index, rows in zip(batch, decoded, strict=True):
                     replies[index] = [self._sample(row) for row in rows]
         except BaseException:
             if _state(self._model) != self._weights.state:
-                del self._weights  # what an adapter left on the base when it was interrupted would falsify all policies
+                del self._weights  # an interrupted adapter may leave changes on the base
             raise
         return replies
 
     @property
-    def _budget(self) -> int:
+    def _memory_budget(self) -> int:
         """Bytes for a batch."""
         if self._memory_gb is not None or self._device.type == "cpu":
             return int(1e9 * (MEMORY_GB if self._memory_gb is None else self._memory_gb))
@@ -203,13 +201,13 @@ class TransformersEngine:
 def _device(name: Device) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError(
-            f"device is cuda, but torch {torch.__version__} finds no GPU; install a torch built for it, or take "
+            f"device is cuda, but torch {torch.__version__} finds no GPU; install a torch with CUDA, or set "
             f"device: auto or cpu (`args` of the entry `engine` in conf/*/catalog_generation.yml)"
         )
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _state(model: torch.nn.Module) -> object:
-    """What an exception amid a forward pass could leave changed: which tensors a model holds where, and its hooks."""
+    """Return what an interrupted forward pass could leave changed: the addresses of a model's tensors, its hooks."""
     hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
     return hooks, {name: parameter.data_ptr() for name, parameter in model.named_parameters()}

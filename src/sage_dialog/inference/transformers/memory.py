@@ -1,4 +1,4 @@
-"""How many prompts fit into a batch: an estimate, from above, of the bytes that decoding them takes."""
+"""Batches of prompts by an upper estimate of the memory that decoding takes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FLOAT, INDEX = 4, 8
-"""Bytes of what is reckoned in float32 whatever the model's dtype, such as logits, and of an index."""
+"""Bytes of a float32, such as a logit whatever the model's dtype, and of an index."""
 
 FIXED = 2**16
-"""Bytes for what does not grow with the batch."""
+"""Bytes independent of the batch."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What of a model decides the memory of a batch; the weights are not counted.
+    """The dimensions of a model that decide the memory of a batch, without the weights.
 
     Attributes:
         layers, hidden, heads, kv_heads, head_dim, vocabulary: of its configuration.
         inner: width of a token's feed-forward layers.
-        experts: how many experts work on a token at once.
+        experts: number of experts that process a token at once.
         element: bytes of a number in the model's dtype.
-        merged: bytes of the weights that adapters on experts make for one layer at a time.
+        merged: bytes of the temporary weights of adapters on experts, for one layer at a time.
     """
 
     layers: int
@@ -45,8 +45,8 @@ class Footprint:
     @classmethod
     def of(cls, model: PreTrainedModel) -> Footprint:
         config = model.config.get_text_config()
-        in_turn = getattr(config, "_experts_implementation", None) == "eager"
-        experts = 1 if in_turn else getattr(config, "num_experts_per_tok", None) or 1
+        one_by_one = getattr(config, "_experts_implementation", None) == "eager"
+        experts = 1 if one_by_one else getattr(config, "num_experts_per_tok", None) or 1
         inner = max(getattr(config, name, None) or 0 for name in ("intermediate_size", "moe_intermediate_size"))
         heads = config.num_attention_heads
         merged: dict[int, int] = defaultdict(int)
@@ -67,7 +67,7 @@ class Footprint:
         )
 
     def bytes(self, prompts: int, longest: int, samples: int, new: int) -> int:
-        """Bytes at the most crowded moment of `decode`: prompts padded to `longest` tokens, `new` ones at most."""
+        """Return the peak memory of `decode` in bytes, for prompts padded to `longest` tokens and `new` new ones."""
         rows = prompts * samples
         cache = 2 * self.layers * self.kv_heads * self.head_dim * self.element  # of a token
         of_prompts = prompts * longest * cache
@@ -81,7 +81,7 @@ class Footprint:
 
     @property
     def _activations(self) -> int:
-        """Bytes a token takes while it passes a layer, keys and values of the cache aside."""
+        """Bytes per token of a layer's activations, without the cache."""
         query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
         attention = 6 * query + 5 * key
         feed_forward = self.experts * (4 * self.inner + 2 * self.hidden)
@@ -89,16 +89,19 @@ class Footprint:
 
     @property
     def _mask(self) -> int:
-        """Bytes of the attention mask of a prompt, for each pair of its tokens: as truth values and as numbers."""
+        """Bytes of a prompt's attention mask per pair of tokens, as booleans and as numbers."""
         return 4 + FLOAT
 
 
 def batches(
     lengths: Mapping[int, int], samples: int, new: int, footprint: Footprint, budget: int
 ) -> Iterator[list[int]]:
-    """Prompts of like length together, longest first, as many as fit into `budget` bytes, and always one.
+    """Yield batches of prompts of similar length, longest first, as many as fit into `budget` bytes, at least one.
 
-    `lengths` holds the tokens of each prompt.
+    Args:
+        lengths: number of tokens by prompt.
+        samples: replies per prompt.
+        new: new tokens at most.
     """
     batch: list[int] = []
     for index in sorted(lengths, key=lambda index: (-lengths[index], index)):

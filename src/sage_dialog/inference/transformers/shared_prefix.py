@@ -1,9 +1,9 @@
 """Attention in which all samples of a prompt share one copy of its keys and values.
 
-A prompt of hundreds of tokens is read by 16 candidates at every step. Repeating its cache 16 times costs
-the memory and, since the cache is copied as it grows, most of the time. Here the prompt's keys and values
-stay as the prefill left them; each row keeps only those of its own new tokens, and the scores of both go
-through one softmax, so the result is that of plain attention up to rounding.
+At every step 16 candidates read a prompt of hundreds of tokens. Repeating its cache 16 times would cost the memory and,
+since a growing cache is copied, most of the time. Here the prompt's keys and values remain as in the prefill; each row
+stores only those of its own new tokens, and one softmax covers the scores of both. The result equals plain attention up
+to rounding.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ IMPLEMENTATION = "sage_shared_prefix"
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """The prompts of a batch and which of their sample slots are still being written.
+    """The prompts of a batch, and the sample slots that are unfinished.
 
-    layers: keys and values of each layer, both (prompts, kv_heads, length, head_dim).
-    padding: (prompts, 1, 1, length), minus infinity on padding and zero elsewhere.
-    slots: (rows,), for each row prompt * width + its slot, ascending.
-    width: sample slots a prompt.
+    Attributes:
+        layers: keys and values of each layer, both (prompts, kv_heads, length, head_dim).
+        padding: (prompts, 1, 1, length), minus infinity on padding and zero elsewhere.
+        slots: (rows,), for each row prompt * width + its slot, ascending.
+        width: sample slots per prompt.
     """
 
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
@@ -40,7 +41,7 @@ class SharedPrefix:
         return self.padding.shape[0]
 
     def spread(self, rows: torch.Tensor) -> torch.Tensor:
-        """(rows, kv_heads, group, x) to (prompts, kv_heads, width * group, x); free slots hold zeros."""
+        """Reshape (rows, kv_heads, group, x) to (prompts, kv_heads, width * group, x), with zeros in free slots."""
         _, heads, group, last = rows.shape
         if len(rows) < self.prompts * self.width:
             rows = rows.new_zeros(self.prompts * self.width, heads, group, last).index_copy_(0, self.slots, rows)
@@ -48,14 +49,14 @@ class SharedPrefix:
         return grouped.reshape(self.prompts, heads, self.width * group, last)
 
     def gather(self, spread: torch.Tensor, group: int) -> torch.Tensor:
-        """The way back from `spread`."""
+        """Invert `spread`."""
         _, heads, _, last = spread.shape
         rows = spread.view(self.prompts, heads, self.width, group, last).transpose(1, 2)
         rows = rows.reshape(self.prompts * self.width, heads, group, last)
         return rows if len(self.slots) == len(rows) else rows.index_select(0, self.slots)
 
     def keep(self, rows: torch.Tensor) -> SharedPrefix:
-        """Only the given rows go on; prompts that no row needs any more and spare slots are let go."""
+        """Keep the given rows only; unused prompts and slots are dropped."""
         prompt, slot_of_row = self.slots[rows] // self.width, torch.arange(len(rows), device=rows.device)
         alive, place = torch.unique_consecutive(prompt, return_inverse=True)
         starts = torch.searchsorted(prompt, alive)
@@ -69,9 +70,9 @@ class SharedPrefix:
 
 
 class ReservedLayer(DynamicLayer):
-    """A cache layer whose memory is reserved once, so that no step copies what earlier steps stored.
+    """A cache layer with memory reserved once, so that no step copies earlier ones.
 
-    Holds (rows, kv_heads, tokens so far, head_dim); takes one token a step, `length` at most.
+    Holds (rows, kv_heads, tokens so far, head_dim). Each step adds one token, `length` at most.
     """
 
     def __init__(self, length: int) -> None:
@@ -110,9 +111,11 @@ def shared_prefix_attention(
     prefix: SharedPrefix | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Plain attention without `prefix`; with it, one new token a row over the prefix and the row's own tokens.
+    """Plain attention without `prefix`; with it, one new token per row over the prefix and the row's own tokens.
 
-    query: (rows, heads, 1, head_dim); key and value: (rows, kv_heads, own tokens, head_dim).
+    Args:
+        query: (rows, heads, 1, head_dim).
+        key, value: (rows, kv_heads, own tokens, head_dim).
     """
     if prefix is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)

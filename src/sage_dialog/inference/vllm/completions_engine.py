@@ -1,10 +1,10 @@
-"""Sampling over HTTP: raw completions of servers such as vLLM that have the policies."""
+"""The engine over HTTP: raw completions of servers such as vLLM."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.core.policies import Policy, identity
 from sage_dialog.core.seeds import derived_seed
-from sage_dialog.inference.engine import FinishReason, Prompt, Sample
+from sage_dialog.inference.engine import MAX_SEED, ROLE, FinishReason, OnText, Prompt, Sample
 from sage_dialog.inference.policy_set import PolicySet
 from sage_dialog.inference.vllm.served_policies import ServedPolicies, revision
 from sage_dialog.inference.vllm.steered_completions import Completion, processor_arguments, steered_sample
-from sage_dialog.inference.vllm.streaming import Listener, plain_text
+from sage_dialog.inference.vllm.streaming import StreamedReply, plain_text
 from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm.completions import CompletionRequest, Continuation, continuations
 from sage_dialog.llm.live_client import LiveClient
@@ -27,42 +27,36 @@ from sage_dialog.llm.requests import RequestRejectedError
 
 logger = logging.getLogger(__name__)
 
-ROLE = "policy"
 LIBRARIES = ("transformers", "tokenizers")  # prompts are rendered and tokenized here, and replies decoded
-_SEEDS = 2**31  # that every server takes
-
-OnText = Callable[[str], None]
 
 
-class Takes(BaseModel):
-    """What the servers take of a request. The defaults are vLLM's; what is false or null is left out."""
+class ServerFeatures(BaseModel):
+    """The request fields that the servers support. The defaults are vLLM's; false and null leave a field out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    token_prompts: bool = Field(True, description="prompts as token ids; else as text, tokenized there")
+    token_prompts: bool = Field(True, description="prompts as token ids; else as text, tokenized by the server")
     token_ids: bool = Field(True, description="`return_token_ids` and `stop_token_ids`; steering needs them")
-    n: bool = Field(True, description="several samples of a prompt at once; else a request for each")
-    seed: bool = Field(True, description="a seed; without one another call gives another sample")
+    n: bool = Field(True, description="several samples per request; else one request for each")
+    seed: bool = Field(True, description="a seed; without one a repeated call gives another sample")
     top_k: str | None = Field("top_k", description="name of the field; null samples from the whole vocabulary")
-    repetition_penalty: str | None = Field(
-        "repetition_penalty", description="name of the field; null penalises nothing"
-    )
-    logprobs: bool = Field(True, description="log-probabilities, of the model's own distribution")
-    steering: bool = Field(False, description="the servers run the logits processor of `vllm_steering`")
+    repetition_penalty: str | None = Field("repetition_penalty", description="name of the field; null: no penalty")
+    logprobs: bool = Field(True, description="log-probabilities under the model's own distribution")
+    steering: bool = Field(False, description="the servers run the logits processor of `logits_processor`")
 
 
 class Arguments(BaseModel):
-    """What an entry of the catalog may say in `args`; see `CompletionsEngine`."""
+    """The `args` of the catalog entry; `CompletionsEngine` describes them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     names: dict[str, str] | None = None
-    takes: Takes | None = None
+    supports: ServerFeatures | None = None
     window: int | None = Field(None, gt=0)
 
 
 @dataclass(frozen=True)
-class _Work:
+class _Job:
     """Samples first, first + 1, … of one prompt, `number` of them."""
 
     index: int
@@ -73,24 +67,24 @@ class _Work:
 
 
 class CompletionsEngine:
-    """An `Engine` over OpenAI-compatible servers, all of which have the same base.
+    """An `Engine` over OpenAI-compatible servers with the same base.
 
-    The prompt is rendered and tokenized here, by the base's own template. Every reply is in the client's response cache
-    before it is used, and asked for once. What `sample` raises beside what `Engine` says: `RequestRejectedError` where a
-    server does not have a policy or does not take a request, `RequestFailedError` where it fails for good, and
-    `CapReachedError`.
+    Prompts are rendered and tokenized here by the base's own template. Each sample is requested once: its response is
+    in the client's response cache before it is used.
 
     Args:
-        threads: of no use here.
-        client: asks the servers. Its endpoint's `sampling` holds further fields of the requests' bodies.
+        threads: unused.
+        client: sends the requests. Its endpoint's `sampling` has further fields of the request bodies.
         names: by policy, its name on the servers. Others are called `<policy>-<revision>`, and adapters among them
-            are loaded at run time (vLLM) from their folder, which must be the servers', too.
-        takes: what the servers take, as `Takes` or its fields.
-        window: tokens of prompt and reply together; null takes the window of the base's config.json.
+            are loaded at run time (vLLM) from their folder, which the servers must be able to read.
+        supports: the request fields that the servers support, as `ServerFeatures` or its fields.
+        window: tokens of prompt and reply together; None takes the window of the base's config.json.
 
     Raises:
-        ValueError: if an argument is not of its form, `base` is an adapter, two policies share a name, or an
-            adapter's card names another base revision than that of `base`.
+        ValueError: if an argument is invalid, or the policies do not belong together (`PolicySet`).
+        RequestRejectedError: by `sample`, where a server lacks a policy or does not accept a request.
+        RequestFailedError: by `sample`, where a server fails for good.
+        CapReachedError: by `sample`, where a cap is reached.
     """
 
     arguments = Arguments
@@ -104,26 +98,25 @@ class CompletionsEngine:
         *,
         client: LiveClient,
         names: Mapping[str, str] | None = None,
-        takes: Takes | Mapping[str, Any] | None = None,
+        supports: ServerFeatures | Mapping[str, Any] | None = None,
         window: int | None = None,
     ) -> None:
-        given = Arguments.model_validate({"names": names, "takes": takes, "window": window})
+        arguments = Arguments.model_validate({"names": names, "supports": supports, "window": window})
         self._policies = PolicySet(base, policies)
         self._seed = seed
         self._client = client
-        self._takes = given.takes or Takes()
-        self._names = given.names or {}
-        self._window = given.window or self._policies.window
-        self._serving = ServedPolicies(client.servers, self._policies, self._names, self._window)
+        self._supports = arguments.supports or ServerFeatures()
+        self._names = arguments.names or {}
+        self._window = arguments.window or self._policies.window
+        self._served = ServedPolicies(client.servers, self._policies, self._names, self._window)
         self._warned: set[str] = set()
 
     @property
     def fingerprint_inputs(self) -> Mapping[str, object]:
-        """See `Engine.fingerprint_inputs`."""
         return {
             "engine": "completions",
             "base": identity(self._policies.base),
-            "takes": self._takes.model_dump(),
+            "supports": self._supports.model_dump(),
             "names": self._names,
             "sampling": dict(self._client.endpoint.sampling),
             "window": self._window,
@@ -139,48 +132,47 @@ class CompletionsEngine:
         steering: Steering | None = None,
         on_text: OnText | None = None,
     ) -> list[list[Sample]]:
-        """See `Engine.sample`.
+        """Sample as `Engine.sample` does.
 
         Raises:
             KeyError: if the engine does not have a policy of that name.
             ValueError: if a cap on money cannot be kept, because `llm.prices` has no price for the policy.
-            RequestRejectedError: if a server does not have it, or does not take a request; see also the class.
         """
-        reply = _Replies(self, policy, sampling, steering if steering else None).reply
+        reply = _Sampler(self, policy, sampling, steering if steering else None).reply
         tokens = [self._policies.tokens(prompt) for prompt in prompts]
         room = self._window - sampling.max_new_tokens
-        at_once = samples if self._takes.n and (not steering or self._takes.steering) else 1
-        work = [
-            _Work(index, prompts[index], tokens[index], first, min(at_once, samples - first))
+        per_request = samples if self._supports.n and (not steering or self._supports.steering) else 1
+        jobs = [
+            _Job(index, prompts[index], tokens[index], first, min(per_request, samples - first))
             for index in range(len(prompts))
             if len(tokens[index]) <= room
-            for first in range(0, samples, at_once)
+            for first in range(0, samples, per_request)
         ]
         replies: list[list[Sample]] = [[] for _ in prompts]
-        if on_text is not None and work and work[0].index == 0:
-            replies[0] += _on_text(partial(reply, work.pop(0)), on_text)
-        for done, got in zip(work, self._client.map(reply, work), strict=True):
-            replies[done.index] += got
+        if on_text is not None and jobs and jobs[0].index == 0:
+            replies[0] += _run_streaming(partial(reply, jobs.pop(0)), on_text)
+        for job, sampled in zip(jobs, self._client.map(reply, jobs), strict=True):
+            replies[job.index] += sampled
         return replies
 
-    def _warn_of(self, sampling: SamplingConfig) -> None:
+    def _warn_of_unsupported(self, sampling: SamplingConfig) -> None:
         wanted = {"top_k": True, "repetition_penalty": sampling.repetition_penalty != 1.0}
         for name, matters in wanted.items():
-            if matters and getattr(self._takes, name) is None and name not in self._warned:
+            if matters and getattr(self._supports, name) is None and name not in self._warned:
                 self._warned.add(name)
-                logger.warning("the servers take no %s (the engine's `takes`): policies are sampled without", name)
+                logger.warning("the servers do not support %s (the engine's `supports`); sampling without it", name)
 
 
-class _Replies:
-    """Asks for the samples of one policy, at one sampling and steering."""
+class _Sampler:
+    """Requests the samples of one policy with one sampling and steering."""
 
     def __init__(
         self, engine: CompletionsEngine, policy: str, sampling: SamplingConfig, steering: Steering | None
     ) -> None:
-        self._policies, self._takes, self._client = engine._policies, engine._takes, engine._client
-        self._serving, self._seed = engine._serving, engine._seed
+        self._policies, self._supports, self._client = engine._policies, engine._supports, engine._client
+        self._served, self._seed = engine._served, engine._seed
         self._policy = policy
-        self._name = engine._serving.name(policy)
+        self._name = engine._served.name(policy)
         budget = self._client.budget
         budget.share_price(policy, self._name)
         budget.check_caps(ROLE, policy, sampling.max_new_tokens)
@@ -190,60 +182,52 @@ class _Replies:
         self._end: int = self._tokenizer.eos_token_id
         self._guide = None if steering is None else engine._policies.guide(policy, steering)
         self._processor = None
-        if steering is not None and self._takes.steering:
+        if steering is not None and self._supports.steering:
             self._processor = processor_arguments(steering)
-        elif steering is not None and not (self._takes.token_ids and self._takes.token_prompts):
+        elif steering is not None and not (self._supports.token_ids and self._supports.token_prompts):
             raise ValueError(
-                "these servers cannot be steered: it takes prompts and replies as token ids, and by the engine's "
-                "`takes` they have `token_prompts` or `token_ids` false. vLLM has both"
+                "these servers cannot be steered: steering needs prompts and replies as token ids, and the engine's "
+                "`supports` sets `token_prompts` or `token_ids` to false. vLLM has both"
             )
-        engine._warn_of(sampling)
+        engine._warn_of_unsupported(sampling)
 
-    async def reply(self, work: _Work, on_text: OnText | None = None) -> list[Sample]:
-        """The samples of one piece of work."""
+    async def reply(self, job: _Job, on_text: OnText | None = None) -> list[Sample]:
+        """Return the samples of a job."""
 
         def seed(*request: int) -> int:
-            return derived_seed(self._seed, "sample", *work.prompt.item, work.first, *request) % _SEEDS
+            return derived_seed(self._seed, "sample", *job.prompt.item, job.first, *request) % MAX_SEED
 
         if self._guide is not None and self._processor is None:
-            sample = await steered_sample(
-                partial(self._complete, len(work.tokens)),
-                self._guide,
-                work.tokens,
-                self._sampling,
-                seed,
-                self._policies.text,
-                on_text,
-            )
-            return [sample]
+            complete, decode = partial(self._complete, len(job.tokens)), self._policies.text
+            return [await steered_sample(complete, self._guide, job.tokens, self._sampling, seed, decode, on_text)]
         body = self._body(seed(), self._sampling.max_new_tokens)
         if self._processor is not None:
             body["vllm_xargs"] = self._processor
-        listener = None if on_text is None else Listener(self._tokenizer, on_text)
-        written = await self._ask(self._prompt(work), body, seed(), work.number, listener)
-        return [self._sample(one) for one in written]
+        prompt = tuple(job.tokens) if self._supports.token_prompts else self._policies.as_text(job.prompt)
+        stream = None if on_text is None else StreamedReply(self._tokenizer, on_text)
+        return [self._sample(reply) for reply in await self._request(prompt, body, seed(), job.number, stream)]
 
-    async def _ask(
-        self, prompt: tuple[int, ...] | str, body: dict[str, Any], draw: int, n: int, listener: Listener | None
+    async def _request(
+        self, prompt: tuple[int, ...] | str, body: dict[str, Any], seed: int, n: int, stream: StreamedReply | None
     ) -> list[Continuation]:
-        hears = None if listener is None else listener.read
-        request = CompletionRequest(ROLE, self._name, prompt, body, n, draw, self._revision, hears)
+        update = None if stream is None else stream.update
+        request = CompletionRequest(ROLE, self._name, prompt, body, n, seed, self._revision, update)
         if request not in self._client.response_cache:
-            await self._serving.ready(self._policy)
+            await self._served.ensure_loaded(self._policy)
         try:
-            written = continuations(await self._client.request(request))
+            replies = continuations(await self._client.request(request))
         except RequestRejectedError as error:
-            if error.status not in (None, 400, 422):  # it is not the request's form that it refuses
+            if error.status not in (None, 400, 422):  # not because of the request's fields
                 raise
-            told = f"{error} What a server does not take is left out by the engine's `takes`."
-            raise RequestRejectedError(told, error.status) from None
-        if listener is not None:
-            listener.end(written[0])
-        return written
+            message = f"{error} Set unsupported fields to false or null in the engine's `supports`."
+            raise RequestRejectedError(message, error.status) from None
+        if stream is not None:
+            stream.end(replies[0])
+        return replies
 
     async def _complete(
         self,
-        behind: int,
+        prompt_length: int,
         prompt: Sequence[int],
         *,
         max_tokens: int,
@@ -253,73 +237,68 @@ class _Replies:
         allowed: Sequence[int] | None,
         on_text: OnText | None,
     ) -> Completion:
-        """See `Completer`; the reply begins `behind` so many tokens."""
+        """Implement `CompleteFunction`; the reply begins after `prompt_length` tokens."""
         body = self._body(seed, max_tokens, logprobs=False)
         body |= {"stop": [stop]} if stop else {}
         body |= {"logit_bias": {str(token): bias for token, bias in logit_bias.items()}} if logit_bias else {}
         body |= {"allowed_token_ids": list(allowed)} if allowed is not None else {}
-        listener = None if on_text is None else Listener(self._tokenizer, on_text, prompt[behind:])
-        (written,) = await self._ask(tuple(prompt), body, seed, 1, listener)
-        drawn = self._drawn(written)
-        if written.finish == "length":
+        stream = None if on_text is None else StreamedReply(self._tokenizer, on_text, prompt[prompt_length:])
+        (reply,) = await self._request(tuple(prompt), body, seed, 1, stream)
+        drawn = self._without_end(reply)
+        if reply.finish == "length":
             return Completion(drawn, "length")
-        at_text = isinstance(written.stop_reason, str)
-        return Completion(drawn, "stop" if at_text else "end")
+        return Completion(drawn, "stop" if isinstance(reply.stop_reason, str) else "end")
 
     def _body(self, seed: int, max_tokens: int, logprobs: bool = True) -> dict[str, Any]:
-        takes, sampling = self._takes, self._sampling
+        supports, sampling = self._supports, self._sampling
         body = {**self._client.endpoint.sampling, "max_tokens": max_tokens, "temperature": sampling.temperature}
-        if takes.top_k:
-            body[takes.top_k] = sampling.top_k
-        if takes.repetition_penalty:
-            body[takes.repetition_penalty] = sampling.repetition_penalty
-        if takes.seed:
+        if supports.top_k:
+            body[supports.top_k] = sampling.top_k
+        if supports.repetition_penalty:
+            body[supports.repetition_penalty] = sampling.repetition_penalty
+        if supports.seed:
             body["seed"] = seed
-        if takes.logprobs and logprobs:
-            body["logprobs"] = 1  # llama.cpp has none at 0
-        if takes.token_ids:
+        if supports.logprobs and logprobs:
+            body["logprobs"] = 1  # llama.cpp returns none for 0
+        if supports.token_ids:
             body |= {"return_token_ids": True, "stop_token_ids": [self._end]}
         return body
 
-    def _prompt(self, work: _Work) -> tuple[int, ...] | str:
-        return tuple(work.tokens) if self._takes.token_prompts else self._policies.as_text(work.prompt)
-
-    def _drawn(self, written: Continuation) -> list[int]:
-        """The tokens of a reply, its end not among them."""
-        tokens = written.token_ids or []
+    def _without_end(self, reply: Continuation) -> list[int]:
+        tokens = reply.token_ids or []
         return tokens[:-1] if tokens[-1:] == [self._end] else tokens
 
-    def _sample(self, written: Continuation) -> Sample:
-        if written.token_ids is None:
-            text = plain_text(self._tokenizer, written.text)
+    def _sample(self, reply: Continuation) -> Sample:
+        if reply.token_ids is None:
+            text = plain_text(self._tokenizer, reply.text)
             number = len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
         else:
-            tokens = self._drawn(written)
+            tokens = self._without_end(reply)
             text, number = self._policies.text(tokens), len(tokens)
-        return Sample(text, number, FinishReason(written.finish), written.log_probability)
+        return Sample(text, number, FinishReason(reply.finish), reply.log_probability)
 
 
-def _on_text(reply: Callable[..., Any], on_text: OnText) -> list[Sample]:
-    """What `reply` gives, while its pieces are on_text in this thread."""
+def _run_streaming(reply: Callable[..., Coroutine[Any, Any, list[Sample]]], on_text: OnText) -> list[Sample]:
+    """Run `reply` in the event loop, and call `on_text` in this thread."""
 
-    async def begin() -> tuple[asyncio.Task[list[Sample]], asyncio.Queue[str | None]]:
+    async def start() -> tuple[asyncio.Task[list[Sample]], asyncio.Queue[str | None]]:
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
         task = asyncio.create_task(reply(on_text=pieces.put_nowait))
         task.add_done_callback(lambda _: pieces.put_nowait(None))
         return task, pieces
 
-    async def end(task: asyncio.Task[list[Sample]]) -> list[Sample]:
+    async def result(task: asyncio.Task[list[Sample]]) -> list[Sample]:
         return await task
 
-    async def stop(task: asyncio.Task[list[Sample]]) -> None:
+    async def cancel(task: asyncio.Task[list[Sample]]) -> None:
         task.cancel()
         await asyncio.wait([task])
 
-    task, pieces = loop.run(begin())
+    task, pieces = loop.run(start())
     try:
         while (piece := loop.run(pieces.get())) is not None:
             on_text(piece)
-        return loop.run(end(task))
+        return loop.run(result(task))
     except BaseException:
-        loop.run(stop(task))
+        loop.run(cancel(task))
         raise

@@ -1,4 +1,4 @@
-"""Which policies servers have, under which names, and what to do where one is missing."""
+"""Policies on servers: their names, and loading of adapters that a server lacks."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from sage_dialog.inference.policy_set import PolicySet
 from sage_dialog.llm.requests import FailureReason, RequestFailedError, RequestRejectedError
 from sage_dialog.llm.server import Server
 
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM sets memory aside for
-_HERE = ("127.0.0.1", "localhost", "::1")
-_NO_KEY = (401, 403)
-_AT_RUN_TIME = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
+_VLLM_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+_LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+_AUTHORIZATION_ERRORS = (401, 403)
+_RUNTIME_LORA = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
 
 
 @cache
 def revision(policy: Policy) -> str:
-    """What tells a policy from others of its name; its weights are read once."""
+    """Return the policy's revision; its weights are read once."""
     return policy.revision()
 
 
 def served_name(policy: Policy) -> str:
-    """The policy's name on servers: it holds the revision, so that no version is taken for another."""
+    """Return the policy's name on servers, which includes the revision so that versions are never confused."""
     return f"{policy.name}-{revision(policy)[:12]}"
 
 
 class ServedPolicies:
-    """Sees to it that all servers have a policy before it is asked for.
+    """Loads policies on all servers before they are sampled.
 
-    The base is what they were started with; adapters are loaded at run time where they are not there yet.
+    Servers are started with the base; adapters that they lack are loaded at run time.
 
     Args:
-        names: by policy, its name on the servers where that is not `served_name`; these are taken to be there.
+        names: by policy, a name on the servers other than `served_name`; these policies are taken as loaded.
         window: tokens that a prompt and its reply may have together.
     """
 
@@ -46,84 +46,82 @@ class ServedPolicies:
         self._policies = policies
         self._names = names
         self._window = window
-        self._there: set[str] = set()
-        self._looking = asyncio.Lock()
+        self._loaded: set[str] = set()
+        self._lock = asyncio.Lock()
 
     def name(self, policy: str) -> str:
-        """What the servers call a policy. Raises KeyError where the engine does not have it."""
+        """Return the policy's name on the servers. Raises KeyError if the engine does not have it."""
         return self._names.get(policy) or served_name(self._policies.policy(policy))
 
-    async def ready(self, policy: str) -> None:
-        """Returns when every server has the policy.
+    async def ensure_loaded(self, policy: str) -> None:
+        """Wait until every server has the policy.
 
         Raises:
-            RequestRejectedError: naming the server that has not, and where it helps the command that would start one that has.
+            RequestRejectedError: naming a server without it, with the command that starts one where that helps.
         """
-        async with self._looking:
-            if policy not in self._there:
+        async with self._lock:
+            if policy not in self._loaded:
                 for server in self._servers:
-                    await self._ready(server, policy)
-                self._there.add(policy)
+                    await self._load(server, policy)
+                self._loaded.add(policy)
 
-    async def _ready(self, server: Server, policy: str) -> None:
+    async def _load(self, server: Server, policy: str) -> None:
         if policy in self._names:
-            return  # not every server says what it has; it will say what it has not
+            return  # not every server lists its models; a missing one fails at the first request
         try:
             models = await server.models()
         except RequestFailedError as error:
             command = self._command(server) if error.reason is FailureReason.UNREACHABLE else ""
-            raise RequestRejectedError(
-                f"{server.address} does not say which models it has: {error}.{command}"
-            ) from None
+            raise RequestRejectedError(f"{server.address} does not list its models: {error}.{command}") from None
         name, base = self.name(policy), self.name(self._policies.base.name)
         longest = models.get(base, {}).get("max_model_len")
         if isinstance(longest, int) and longest < self._window:
             raise RequestRejectedError(
-                f"{server.address} takes {longest} tokens at once, and {base} has a window of {self._window}. Start the "
-                f"server with --max-model-len {self._window}, or set the engine's `window: {longest}`."
+                f"{server.address} takes {longest} tokens at once, and {base} has a window of {self._window}. Start "
+                f"the server with --max-model-len {self._window}, or set the engine's `window: {longest}`."
             )
         if name in models:
             return
         if base not in models:
-            has = ", ".join(sorted(models)) or "nothing"
-            raise RequestRejectedError(f"{server.address} has no model {base}; it has {has}.{self._command(server)}")
+            names = ", ".join(sorted(models)) or "nothing"
+            raise RequestRejectedError(f"{server.address} has no model {base}; it has {names}.{self._command(server)}")
         path = str(self._policies.policy(policy).path.resolve())
         try:
             await server.load_adapter(name, path)
         except (RequestRejectedError, RequestFailedError) as error:
-            told = f"{server.address} did not load the adapter {name}: {error}"
-            if isinstance(error, RequestFailedError) or error.status in _NO_KEY:
-                raise RequestRejectedError(told) from None
+            message = f"{server.address} did not load the adapter {name}: {error}"
+            if isinstance(error, RequestFailedError) or error.status in _AUTHORIZATION_ERRORS:
+                raise RequestRejectedError(message) from None
             raise RequestRejectedError(
-                f"{told}\nThe server reads it from {path}, which must lie there for it, too, and loads adapters while "
-                f"it runs only where it was started for that.{self._command(server)}"
+                f"{message}\nThe server reads the adapter from {path}, so this path must exist there, and the server "
+                f"must be started with run-time loading of adapters.{self._command(server)}"
             ) from None
 
     def _command(self, server: Server) -> str:
-        """What would start a server that has the base, at the address where it was looked for."""
+        """Return the command that starts a server with the base at this address."""
         base, adapters = self._policies.base, list(self._policies.adapters.values())
-        place = urlsplit(server.address)
-        port = place.port or {"https": 443}.get(place.scheme, 80)
-        here = place.hostname is None or place.hostname in _HERE
+        address = urlsplit(server.address)
+        port = address.port or {"https": 443}.get(address.scheme, 80)
+        local = address.hostname is None or address.hostname in _LOCAL_HOSTS
         options = ["--served-model-name", self.name(base.name), "--max-model-len", str(self._window)]
         options += ["--generation-config", "vllm"]
-        options += ["--host", "127.0.0.1" if here else str(place.hostname), "--port", str(port)]
+        options += ["--host", "127.0.0.1" if local else str(address.hostname), "--port", str(port)]
         if adapters:
             rank = lora_rank(max(map(_rank, adapters)))
             options += ["--enable-lora", "--max-loras", "2", "--max-lora-rank", str(rank)]
-        where = "" if here else f" on {place.hostname}"
-        variables = f"{_AT_RUN_TIME} " if adapters else ""
+        where = "" if local else f" on {address.hostname}"
+        variables = f"{_RUNTIME_LORA} " if adapters else ""
         command = shlex.join(["vllm", "serve", str(base.path.resolve()), *options])
-        return f"\nThis would start one that serves it{where}:\n  {variables}{command}"
+        return f"\nThis command starts a server with it{where}:\n  {variables}{command}"
 
 
 def lora_rank(needed: int) -> int:
-    """What to tell vLLM of adapters of this rank: the least it takes that is no lower."""
-    return next((rank for rank in _RANKS if rank >= needed), needed)
+    """Return the smallest value of vLLM's --max-lora-rank for adapters of this rank."""
+    return next((rank for rank in _VLLM_LORA_RANKS if rank >= needed), needed)
 
 
 def _rank(adapter: Policy) -> int:
     try:
         return int(json.loads((adapter.path / "adapter_config.json").read_text())["r"])
     except (OSError, ValueError, KeyError, TypeError):
-        return _RANKS[0]
+        return _VLLM_LORA_RANKS[0]

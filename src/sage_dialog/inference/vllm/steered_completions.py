@@ -1,9 +1,9 @@
-"""Steering (paper §3.7) over a completions server that knows nothing of it: a request for each piece of the reply.
+"""Steering (paper §3.7) over a completions server without support for it: one request for each piece of the reply.
 
-Where nothing is steered the server writes on; where a keyword is boosted it draws one token with `logit_bias`; what is
-given is put behind the prompt unasked. Whatever the server wrote is read again token by token with the `Guide`, and
-thrown away from the first token on that should have been drawn otherwise. Replies have the probabilities that they
-have in process: a stop string, or its absence, decides only how much is thrown away.
+Where nothing is steered the server writes on; for a boosted keyword it draws one token with `logit_bias`; fixed text is
+appended to the prompt without a request. The `Guide` checks all tokens of a response, and discards them from the first
+token on that should have been drawn otherwise. Replies have the same probabilities as in process: stop strings only
+decide how much is discarded.
 """
 
 from __future__ import annotations
@@ -16,45 +16,46 @@ from typing import Literal, Protocol
 import numpy as np
 
 from sage_dialog.config import SamplingConfig, Steering
-from sage_dialog.inference.engine import FinishReason, Sample
+from sage_dialog.inference.engine import FinishReason, OnText, Sample
 from sage_dialog.inference.steering import Guide, GuideState
 from sage_dialog.sac.grammar import BlockGrammar, is_list_field
 
 PROCESSOR_ARGUMENT = "sage_steering"
-"""The request argument under which the logits processor in `vllm_steering` looks for a steering."""
+"""The request argument in which `logits_processor` expects a steering."""
 
-LARGEST_BIAS = 100.0
-"""What servers take at most; in effect it makes a token certain or impossible."""
+MAX_BIAS = 100.0
+"""The largest `logit_bias` that servers accept; it makes a token certain or impossible."""
 
-REDRAWS = 16
-"""Times a token is drawn again at one place before the server is given all that may come there."""
+MAX_REDRAWS = 16
+"""Redraws of a token at one position before the request lists all allowed tokens."""
 
 _END_OF_BLOCKS = BlockGrammar.with_values({}).literals[-1]
 
 
 def processor_arguments(steering: Steering) -> dict[str, str]:
-    """What a request's `vllm_xargs` hold for a server that runs the logits processor in `vllm_steering`.
+    """Return a request's `vllm_xargs` for a server with the logits processor.
 
-    The server steers such a request by itself, and it is sampled like any other, `n` at a time. It cannot say that its
-    tokenizer cannot write a value, so build the `Guide` here once before: it raises a ValueError that can be read.
+    Such a server steers the request itself. It cannot report that its tokenizer cannot write a value, so build the
+    `Guide` in this process first, which raises a clear ValueError.
     """
     return {PROCESSOR_ARGUMENT: steering.model_dump_json()}
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What a server wrote behind a prompt.
+    """A server's continuation of a prompt.
 
-    `tokens` are the ids of what it drew, the one that completes a stop string among them, the end token not.
-    `finish` is "end" where the policy ended the reply, "stop" at a stop string, "length" at `max_tokens`.
+    Attributes:
+        tokens: ids of the drawn tokens, with the one that completes a stop string, without the end token.
+        finish: "end" at the end token, "stop" at a stop string, "length" at `max_tokens`.
     """
 
     tokens: list[int]
     finish: Literal["end", "stop", "length"]
 
 
-class Completer(Protocol):
-    """Has a server go on with a prompt. Policy, temperature, top-k and repetition penalty are bound beforehand."""
+class CompleteFunction(Protocol):
+    """Requests a continuation. Policy, temperature, top-k and repetition penalty are bound beforehand."""
 
     async def __call__(
         self,
@@ -65,49 +66,49 @@ class Completer(Protocol):
         stop: str | None,
         logit_bias: Mapping[int, float],
         allowed: Sequence[int] | None,
-        on_text: Callable[[str], None] | None,
+        on_text: OnText | None,
     ) -> Completion:
-        """The prompt is token ids, and nothing is added to it.
+        """Return the continuation of a prompt of token ids.
 
         Args:
-            stop: the server may end the request at this text. It saves work and nothing else: leave it out where the
-                server does not tell a stop string from the end of the reply (vLLM: `stop_reason`).
-            logit_bias: added to the logits before the temperature divides them; at most `LARGEST_BIAS` either way.
-            allowed: the only tokens that may come (vLLM: `allowed_token_ids`), rarely asked for.
-            on_text: as in `Engine.sample`, for what this request writes.
+            stop: text at which the server may end the request. It only saves work: omit it where the server does not
+                distinguish a stop string from the end of the reply (vLLM: `stop_reason`).
+            logit_bias: added to the logits before the temperature divides them; at most `MAX_BIAS` in absolute value.
+            allowed: the only allowed tokens (vLLM: `allowed_token_ids`); rarely used.
+            on_text: as in `Engine.sample`, for the text of this request.
 
         Raises:
-            ValueError: if `allowed` is asked for and the server has nothing of the kind.
+            ValueError: if `allowed` is used and the server does not support it.
         """
         ...
 
 
 async def steered_sample(
-    complete: Completer,
+    complete: CompleteFunction,
     guide: Guide,
     prompt: Sequence[int],
     sampling: SamplingConfig,
     seed_of: Callable[[int], int],
     decode: Callable[[list[int]], str],
-    on_text: Callable[[str], None] | None = None,
+    on_text: OnText | None = None,
 ) -> Sample:
-    """One reply to a prompt of token ids, a function of the prompt and the seeds; its log-probability is not known.
+    """Return one reply to a prompt of token ids, a function of the prompt and the seeds, without log-probability.
 
     Args:
         seed_of: the seed of the reply's request number 0, 1, …
         decode: the text of a reply's tokens.
-        on_text: as in `Engine.sample`. The blocks are on_text in one piece, since of them some may be thrown away. The
-            requests are the same without.
+        on_text: as in `Engine.sample`. The blocks are emitted in one piece, because parts of them may be discarded.
+            The requests do not depend on it.
 
     Raises:
-        ValueError: if the server writes nothing, or what it was told not to.
+        ValueError: if the server returns no tokens, or forbidden ones.
     """
-    reply, requests = _Reply(guide, guide.start), count()
+    reply, requests = _Reply(guide, guide.initial_state), count()
 
-    async def go_on(one: bool, stop: str | None = None, on_text: Callable[[str], None] | None = None) -> None:
+    async def request(single: bool, stop: str | None = None, on_text: OnText | None = None) -> None:
         completion = await complete(
             [*prompt, *reply.tokens],
-            max_tokens=1 if one else room(),
+            max_tokens=1 if single else room(),
             seed=seed_of(next(requests)),
             stop=stop,
             logit_bias=reply.biases(sampling.temperature),
@@ -119,80 +120,80 @@ async def steered_sample(
     def room() -> int:
         return 0 if reply.ended else sampling.max_new_tokens - len(reply.tokens)
 
-    while (place := reply.place) is not None and room():
-        if place.only is not None:
-            reply.take(place.only)
-        elif any(place.weights) or reply.barred:
-            await go_on(one=True)
+    while (state := reply.state) is not None and room():
+        if state.forced_token is not None:
+            reply.append(state.forced_token)
+        elif any(state.weights) or reply.rejected:
+            await request(single=True)
         else:
-            await go_on(one=False, stop=_stop(guide, place, decode(reply.tokens)))
+            await request(single=False, stop=_stop(guide, state, decode(reply.tokens)))
     while room() and decode(reply.tokens).endswith("\ufffd"):
-        await go_on(one=True)  # until the last letter is whole
+        await request(single=True)  # until the last letter is complete
     if on_text is not None:
         on_text(decode(reply.tokens))
     if room():
-        await go_on(one=False, on_text=on_text)
-    finish = FinishReason.STOP if reply.ended else FinishReason.LENGTH
-    return Sample(decode(reply.tokens), len(reply.tokens), finish)
+        await request(single=False, on_text=on_text)
+    finish_reason = FinishReason.STOP if reply.ended else FinishReason.LENGTH
+    return Sample(decode(reply.tokens), len(reply.tokens), finish_reason)
 
 
-def _stop(guide: Guide, place: GuideState, text: str) -> str:
-    """Where the next token to steer comes, as far as a text can tell; where none does, the end of the blocks.
+def _stop(guide: Guide, state: GuideState, text: str) -> str:
+    """Return a text before the next steered token; without one, the end of the blocks.
 
-    There a request ends whether or not anyone listens, since each draws by a seed of its own.
+    A request always ends there, streamed or not, because each request has its own seed.
     """
-    under_way = place.progress.field
-    if under_way in guide.markers and is_list_field(under_way):
+    name = state.parser.field
+    if name in guide.markers and is_list_field(name):
         return ","
     return next((marker for marker in guide.markers.values() if marker not in text), _END_OF_BLOCKS)
 
 
 @dataclass
 class _Reply:
-    """A reply so far. `barred` are tokens that the server drew at this place and that may not come there."""
+    """A reply so far. `rejected` are the forbidden tokens that the server drew at this position."""
 
     guide: Guide
-    place: GuideState | None
+    state: GuideState | None
     tokens: list[int] = field(default_factory=list)
     ended: bool = False
-    barred: list[int] = field(default_factory=list)
+    rejected: list[int] = field(default_factory=list)
 
     def biases(self, temperature: float) -> dict[int, float]:
-        """Boosts are log-odds of the token drawn, so they are multiplied by the temperature that divides them later."""
-        boosts = {} if self.place is None else dict(zip(self.place.tokens, self.place.weights, strict=True))
+        """Boosts are log-odds of the drawn token, so they are multiplied by the temperature that divides them later."""
+        boosts = {} if self.state is None else dict(zip(self.state.tokens, self.state.weights, strict=True))
         biases = {token: temperature * weight for token, weight in boosts.items() if weight}
         if self.allowed() is None:
-            # Draws without putting back: the first that may come has the odds that it has among those that may.
-            biases |= dict.fromkeys(self.barred, -LARGEST_BIAS)
-        return {token: min(max(bias, -LARGEST_BIAS), LARGEST_BIAS) for token, bias in biases.items()}
+            # Draws without replacement: the first allowed token has its odds among the allowed ones.
+            biases |= dict.fromkeys(self.rejected, -MAX_BIAS)
+        return {token: min(max(bias, -MAX_BIAS), MAX_BIAS) for token, bias in biases.items()}
 
     def allowed(self) -> list[int] | None:
-        if self.place is None or self.place.barred is None or len(self.barred) < REDRAWS:
+        if self.state is None or self.state.mask is None or len(self.rejected) < MAX_REDRAWS:
             return None
-        return np.flatnonzero(self.place.barred == 0).tolist()
+        return np.flatnonzero(self.state.mask == 0).tolist()
 
     def read(self, completion: Completion) -> None:
-        """Take what the server drew, up to a token that should have been drawn otherwise."""
+        """Append the drawn tokens, up to one that should have been drawn otherwise."""
         drawn = [*completion.tokens, *([self.guide.end] if completion.finish == "end" else [])]
         if not drawn:
-            raise ValueError("the server wrote nothing; steering needs the ids of all tokens that it draws")
+            raise ValueError("the server returned no tokens; steering needs the ids of all tokens that it draws")
         for number, token in enumerate(drawn):
-            if self.place is not None:
-                if number and any(self.place.weights):
+            if self.state is not None:
+                if number and any(self.state.weights):
                     return
-                if self.place.barred is not None and self.place.barred[token] != 0:
-                    self._bar(token)
+                if self.state.mask is not None and self.state.mask[token] != 0:
+                    self._reject(token)
                     return
-            self.take(token)
+            self.append(token)
 
-    def _bar(self, token: int) -> None:
+    def _reject(self, token: int) -> None:
         if self.allowed() is not None:
-            raise ValueError(f"the server drew token {token}, which is not among the tokens that it was allowed")
-        if self.place is not None and self.place.only is None:
-            self.barred.append(token)
+            raise ValueError(f"the server drew token {token}, which is not among the allowed tokens")
+        if self.state is not None and self.state.forced_token is None:
+            self.rejected.append(token)
 
-    def take(self, token: int) -> None:
+    def append(self, token: int) -> None:
         self.ended = token == self.guide.end
         self.tokens += [] if self.ended else [token]
-        self.place = self.place and self.guide.after(self.place, token)
-        self.barred = []
+        self.state = self.state and self.guide.next_state(self.state, token)
+        self.rejected = []

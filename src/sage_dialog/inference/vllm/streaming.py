@@ -1,11 +1,12 @@
-"""Reading along while a server streams a reply."""
+"""Text of a reply while a server streams it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sage_dialog.inference.engine import OnText
 from sage_dialog.inference.transformers.detokenizer import IncrementalDetokenizer, decode_tokens
 from sage_dialog.llm.completions import Continuation
 from sage_dialog.llm.requests import FailureReason, RequestFailedError
@@ -14,78 +15,76 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-class Listener:
-    """Passes on what a streamed answer has of its first sample.
+class StreamedReply:
+    """Emits the text of the first sample of a streamed response in pieces.
 
-    Where the stream breaks off and the request is sent again, it goes on where it stood.
+    Where the stream breaks off and the request is repeated, it continues where it was.
 
     Args:
-        before: tokens of the reply that were there before this answer.
+        before: tokens of the reply before this response.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, on_text: Callable[[str], None], before: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, on_text: OnText, before: Sequence[int] = ()) -> None:
         self._tokenizer, self._on_text = tokenizer, on_text
         self._tokens: list[int] = []
         self._text = ""
-        self._hidden = len(decode_tokens(tokenizer, list(before)))  # letters that were there before
-        self._transcript = IncrementalDetokenizer(tokenizer, self._say)
+        self._hidden = len(decode_tokens(tokenizer, list(before)))  # letters of earlier responses
+        self._detokenizer = IncrementalDetokenizer(tokenizer, self._emit)
         for token in before:
-            self._transcript.add(token)
+            self._detokenizer.add(token)
 
-    def read(self, answer: Mapping[str, Any]) -> None:
-        """Takes what has come of the answer.
+    def update(self, response: Mapping[str, Any]) -> None:
+        """Emit the new text of the response so far.
 
         Raises:
-            RequestFailedError: if that is not how the reply began that was on_text so far.
+            RequestFailedError: if a repeated request began another reply.
         """
-        for choice in answer["choices"]:
+        for choice in response["choices"]:
             if choice["index"] == 0:
-                self._take(choice.get("text", ""), choice.get("token_ids"))
+                self._read(choice.get("text", ""), choice.get("token_ids"))
 
-    def end(self, written: Continuation) -> None:
-        """The reply is whole; where the response cache had it, nothing of it was on_text yet."""
-        self._take(written.text, written.token_ids, whole=True)
-        if written.token_ids is not None:
-            self._transcript.end()
+    def end(self, reply: Continuation) -> None:
+        """Emit the rest of the complete reply, which is all of it where the response cache had it."""
+        self._read(reply.text, reply.token_ids, complete=True)
+        if reply.token_ids is not None:
+            self._detokenizer.end()
 
-    def _take(self, text: str, tokens: Sequence[int] | None, whole: bool = False) -> None:
+    def _read(self, text: str, tokens: Sequence[int] | None, complete: bool = False) -> None:
         if tokens is not None:
             known = min(len(tokens), len(self._tokens))
-            _same(list(tokens[:known]) == self._tokens[:known])
+            _check_same(list(tokens[:known]), self._tokens[:known])
             for token in tokens[known:]:
                 self._tokens.append(token)
                 if token != self._tokenizer.eos_token_id:
-                    self._transcript.add(token)
+                    self._detokenizer.add(token)
             return
-        text = plain_text(self._tokenizer, text, whole)
+        text = plain_text(self._tokenizer, text, complete)
         known = min(len(text), len(self._text))
-        _same(text[:known] == self._text[:known])
+        _check_same(text[:known], self._text[:known])
         if piece := text[known:]:
             self._text = text
             self._on_text(piece)
 
-    def _say(self, piece: str) -> None:
+    def _emit(self, piece: str) -> None:
         hidden = min(self._hidden, len(piece))
         self._hidden -= hidden
         if piece[hidden:]:
             self._on_text(piece[hidden:])
 
 
-def plain_text(tokenizer: PreTrainedTokenizerFast, text: str, whole: bool = True) -> str:
-    """What `decode_tokens` makes of a reply of which a server tells the text alone.
+def plain_text(tokenizer: PreTrainedTokenizerFast, text: str, complete: bool = True) -> str:
+    """Return the text of a reply as `decode_tokens` would, for servers that return no token ids.
 
-    Special tokens, which some servers leave in it, are taken out. So is the space that the first token brings along
-    behind a prompt, where the tokenizer's own decoding drops it (SentencePiece).
+    Special tokens are removed, which some servers leave in. So is the first token's leading space where the tokenizer's
+    own decoding drops it (SentencePiece).
 
     Args:
-        whole: else more may come, and an end that may begin a special token is held back.
+        complete: false holds back an end that may begin a special token.
     """
     special = sorted(tokenizer.all_special_tokens, key=len, reverse=True)
-    begun = {token[:length] for token in special for length in range(1, len(token))}
-    unheard = [] if whole else [rf"(?:{'|'.join(map(re.escape, begun))})\Z"]
-    text = re.sub("|".join([*unheard, *map(re.escape, special)]), "", text)
+    prefixes = {token[:length] for token in special for length in range(1, len(token))}
+    held_back = [] if complete else [rf"(?:{'|'.join(map(re.escape, prefixes))})\Z"]
+    text = re.sub("|".join([*held_back, *map(re.escape, special)]), "", text)
     return text[1:] if text.startswith(" ") and _strips_first_space(tokenizer) else text
 
 
@@ -95,6 +94,6 @@ def _strips_first_space(tokenizer: PreTrainedTokenizerFast) -> bool:
     return decode_tokens(tokenizer, tokens + tokens) == f"{alone} {alone}"
 
 
-def _same(same: bool) -> None:
-    if not same:
-        raise RequestFailedError(FailureReason.BROKEN, "asked again, it began another reply than the one that was on_text so far")
+def _check_same(repeated: list[int] | str, emitted: list[int] | str) -> None:
+    if repeated != emitted:
+        raise RequestFailedError(FailureReason.BROKEN, "the repeated request began another reply than the streamed one")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_dialog.config import Evaluation, SacAugmentation
 from sage_dialog.core.policies import Policy
-from sage_dialog.core.tables import DataFrame, Table, table
+from sage_dialog.core.tables import DataFrame
 from sage_dialog.inference.engine import OpenEngine
 from sage_dialog.inference.external_models import ExternalModel, ExternalModelEngine
 from sage_dialog.roles.protocols import Judge
@@ -63,14 +63,14 @@ def play_rollouts(
     base: Policy,
     agent: Policy,
     user: Policy,
-    situations: Table,
+    situations: DataFrame,
     engine: OpenEngine,
     evaluation: Evaluation,
     sac_augmentation: SacAugmentation,
     seed: int,
     threads: int | None,
     scratch: str,
-) -> Table:
+) -> DataFrame:
     """Return dialogues of one policy with the simulated user on held-out situations (paper §3.6).
 
     Returns:
@@ -85,7 +85,7 @@ def play_rollouts(
 def play_external_models(
     base: Policy,
     user: Policy,
-    situations: Table,
+    situations: DataFrame,
     engine: OpenEngine,
     external_models: dict[str, ExternalModel],
     evaluation: Evaluation,
@@ -93,23 +93,26 @@ def play_external_models(
     seed: int,
     threads: int | None,
     scratch: str,
-) -> Table:
+) -> DataFrame:
     """Return dialogues of the external models with the same simulated user on the same situations.
 
     Returns:
         A table of `schemas.ROLLOUTS`, without rows if there are no external models.
     """
+    import pandas as pd
+
+    from sage_dialog.core.tables import conform, from_rows
     from sage_dialog.schemas import ROLLOUTS
     from sage_dialog.selfplay.search import rollout
 
-    rows = []
+    rollouts = [from_rows([], ROLLOUTS)]
     for name, model in external_models.items():
         opened = ExternalModelEngine(model, engine(base, [user], seed, threads), seed)
         played = rollout(
             opened, model, user, situations, evaluation, sac_augmentation.system_prompts, seed, Path(scratch)
         )
-        rows += [{"policy": name, **row} for row in played.to_pylist()]
-    return table(rows, ROLLOUTS)
+        rollouts.append(conform(played.assign(policy=name), ROLLOUTS))
+    return pd.concat(rollouts, ignore_index=True)
 
 
 def collect_rollouts(external_rollouts: DataFrame, **rollouts: DataFrame) -> DataFrame:

@@ -31,7 +31,6 @@ from collections.abc import Sequence
 
 from kedro.pipeline import Node, Pipeline, node, pipeline
 
-from sage_dialog.core.tables import on_arrow
 from sage_dialog.pipelines import report
 from sage_dialog.pipelines.evaluation.nodes import (
     check_judges,
@@ -86,7 +85,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
         [
             *(_rollout(policy) for policy in policies),
             node(
-                on_arrow(play_external_models),
+                play_external_models,
                 inputs={"external_models": "external_models", **_PLAYED_WITH},
                 outputs="external_rollouts",
                 name="rollout_external_models",
@@ -222,7 +221,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
 
 def _rollout(policy: str) -> Node:
     return node(
-        on_arrow(play_rollouts),
+        play_rollouts,
         inputs={"agent": policy, **_PLAYED_WITH},
         outputs=f"rollouts_{policy}",
         name=f"rollout_{policy}",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sage_dialog.config import Launcher, SacAugmentation, SelfPlay, Sft
 from sage_dialog.core.policies import Policy
-from sage_dialog.core.tables import DataFrame, Table
+from sage_dialog.core.tables import DataFrame
 from sage_dialog.inference.engine import OpenEngine
 from sage_dialog.roles.protocols import Selector
 
@@ -16,7 +16,7 @@ def search(
     base: Policy,
     agent: Policy,
     user: Policy,
-    situations: Table,
+    situations: DataFrame,
     selector: Selector,
     engine: OpenEngine,
     self_play: SelfPlay,
@@ -24,26 +24,26 @@ def search(
     seed: int,
     threads: int | None,
     scratch: str,
-) -> tuple[Table, Table]:
-    """Play train situations and keep every candidate.
+) -> tuple[DataFrame, DataFrame]:
+    """Play train situations and return all candidates and the chosen dialogues.
 
     Args:
-        base: the base model that `agent` and `user` are adapters on.
+        base: the base of `agent` and `user`.
         agent: the policy to be refined.
-        user: the policy that plays the user (`sage_1` in every iteration).
+        user: the policy of the simulated user, `sage_1` in every iteration.
         situations: schemas.SITUATIONS.
         selector: picks the best candidate of each agent turn.
-        engine: opens what samples from the policies.
+        engine: opens an engine over the policies.
         sac_augmentation: its system prompts "listener" and "speaker" are the agent's and the user's.
-        scratch: finished shards are kept here, so that a killed run goes on.
+        scratch: folder of finished shards, which an interrupted run reuses.
 
     Returns:
-        Tables of `schemas.CANDIDATES` and `schemas.TRAJECTORIES`.
+        schemas.CANDIDATES and schemas.TRAJECTORIES.
     """
-    from sage_dialog.selfplay import search as play
+    from sage_dialog.selfplay import search as selfplay
 
     opened, system_prompts = engine(base, [agent, user], seed, threads), sac_augmentation.system_prompts
-    return play.search(opened, agent, user, situations, self_play, system_prompts, selector, seed, Path(scratch))
+    return selfplay.search(opened, agent, user, situations, self_play, system_prompts, selector, seed, Path(scratch))
 
 
 def refine_into(name: str) -> Callable[..., tuple[DataFrame, DataFrame, Policy]]:

@@ -5,7 +5,7 @@
                                                          └───> trajectories_{k} ──┐
     sage_0, sage_{k}, sft_conversations ──────────────────────────────────────────┴─> [refine] ──> sage_{k+1}
 
-`sage_1` plays the user in every iteration. Beside the refined policy come `training_log_sage_{k+1}` and
+`sage_1` is the simulated user of every iteration. The refined policy comes with `training_log_sage_{k+1}` and
 `training_rejects_sage_{k+1}`.
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node, pipeline
 
-from sage_dialog.core.tables import on_arrow
 from sage_dialog.pipelines.self_play.nodes import refine_into, search
 
 SHARED_PARAMETERS = ("self_play", "sft", "sac_augmentation", "seed", "threads", "scratch", "launcher")
@@ -24,7 +23,7 @@ def create_pipeline(iteration: int) -> Pipeline:
     template = pipeline(
         [
             node(
-                on_arrow(search),
+                search,
                 inputs={
                     "base": "base",
                     "agent": "agent",

@@ -1,1 +1,1 @@
-"""Annotator, selector and judge by a language model behind a server."""
+"""Annotator, selector and judge by a language model on a server."""

@@ -145,8 +145,8 @@ class LLMAnnotator:
         new_braces = set("{}") & (set(text) - set(message.text))  # labels inside the wording
         if not text or new_braces or similarity(message.text, text) < self._min_similarity:
             return LabelledUtterance(intent, message.text, kept_original=True)
-        asks = _ENDS_WITH_QUESTION.search
-        if message.role == "assistant" and not last and not asks(text) and asks(question):
+        is_question = _ENDS_WITH_QUESTION.search
+        if message.role == "assistant" and not last and not is_question(text) and is_question(question):
             text = f"{text} {question}"
         return LabelledUtterance(intent, text)
 

@@ -1,1 +1,1 @@
-"""People as judges: a page that shows two dialogues blind, and what becomes of the votes (paper §3.6)."""
+"""The arena: people judge pairs of dialogues blind, in a page on their own machine (paper §3.6)."""

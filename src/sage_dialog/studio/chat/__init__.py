@@ -1,1 +1,1 @@
-"""Talking with a policy."""
+"""The chat with a policy."""

@@ -1,4 +1,4 @@
-"""What a line means that a person types: something said, or a command with what stands behind it."""
+"""Parsing of an input line: a message, or a command with its arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sage_dialog.sac.grammar import FIELDS, is_list_field
 
 
 class Bare(Enum):
-    """Commands that take nothing."""
+    """Commands without arguments."""
 
     CANDIDATES = auto()
     RETRY = auto()
@@ -54,7 +54,7 @@ class Pick:
 
 @dataclass(frozen=True)
 class Blocks:
-    shown: bool
+    visible: bool
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,18 @@ Action = Bare | Say | Boost | Fix | Clear | Pick | Blocks | Save
 
 @dataclass(frozen=True)
 class Command:
-    """How a command is written, what it does, and how what stands behind it is read."""
+    """A command: its arguments, a description, and the parser of its arguments."""
 
     usage: str
-    what: str
-    read: Callable[[str], Action]
+    description: str
+    parse: Callable[[str], Action]
 
 
-def read_line(line: str) -> Action | None:
-    """What a line asks for; None for one that is empty. To say what begins with a slash, begin with two.
+def parse_line(line: str) -> Action | None:
+    """Return the action of a line; None for an empty one. Two slashes begin a message with one.
 
     Raises:
-        ValueError: if it is no command that is known, or not written as it should be.
+        ValueError: if the command is unknown or its arguments are invalid.
     """
     text = line.strip()
     if not text:
@@ -87,48 +87,48 @@ def read_line(line: str) -> Action | None:
         return Say(text.removeprefix("/"))
     name, _, rest = text[1:].partition(" ")
     if name not in COMMANDS:
-        raise ValueError(f"There is no command /{name}{_meant(name, COMMANDS, '/')}; /help lists them.")
-    return COMMANDS[name].read(rest.strip())
+        raise ValueError(f"There is no command /{name}{_suggestion(name, COMMANDS, '/')}; /help lists all commands.")
+    return COMMANDS[name].parse(rest.strip())
 
 
 def _bare(action: Bare) -> Callable[[str], Bare]:
-    def read(rest: str) -> Bare:
+    def parse(rest: str) -> Bare:
         if rest:
-            raise ValueError(f"/{action.name.lower()} takes nothing, and {rest!r} stands behind it.")
+            raise ValueError(f"/{action.name.lower()} takes no arguments, not {rest!r}.")
         return action
 
-    return read
+    return parse
 
 
 def _boost(rest: str) -> Boost:
     field, _, keyword_and_weight = rest.partition(" ")
     keyword, _, weight = keyword_and_weight.strip().rpartition(" ")
     if not keyword:
-        raise _wrong("boost", "a field, a keyword and how strongly", "/boost a_motivation humor 4")
+        raise _usage_error("boost", "a field, a keyword and a weight", "/boost a_motivation humor 4")
     try:
         strength = float(weight)
     except ValueError:
         strength = math.nan
     if not math.isfinite(strength):
-        raise ValueError(f"{weight!r} is no number; a boost ends with one, as in /boost a_motivation humor 4")
+        raise ValueError(f"{weight!r} is not a number; a boost ends with one, as in /boost a_motivation humor 4")
     return Boost(_field(field), " ".join(keyword.split()), strength)
 
 
 def _fix(rest: str) -> Fix:
     field, _, value = rest.partition(" ")
     if not value.strip():
-        raise _wrong("fix", "a field and its value", "/fix a_emotion playful")
+        raise _usage_error("fix", "a field and its value", "/fix a_emotion playful")
     return Fix(_field(field), _value(field, value))
 
 
 def _topics(rest: str) -> Fix:
     if not rest:
-        raise _wrong("topics", "topics with commas between them", "/topics music, sport")
+        raise _usage_error("topics", "topics separated by commas", "/topics music, sport")
     return Fix("a_topic", _value("a_topic", rest))
 
 
 def _value(field: str, text: str) -> str | tuple[str, ...] | None:
-    """The word null is no label: it leaves the value out, and a list empty."""
+    """Return a field's value; the word null means no label, or an empty list."""
     text = " ".join(text.split())
     if is_list_field(field):
         return () if text == "null" else tuple(item.strip() for item in text.split(",") if item.strip())
@@ -141,51 +141,51 @@ def _clear(rest: str) -> Clear:
 
 def _pick(rest: str) -> Pick:
     if not (rest.isascii() and rest.isdecimal()):
-        raise _wrong("pick", "the number of a candidate", "/pick 3")
+        raise _usage_error("pick", "the number of a candidate", "/pick 3")
     return Pick(int(rest))
 
 
 def _blocks(rest: str) -> Blocks:
     if rest not in ("on", "off"):
-        raise _wrong("blocks", "on or off", "/blocks off")
+        raise _usage_error("blocks", "on or off", "/blocks off")
     return Blocks(rest == "on")
 
 
 def _save(rest: str) -> Save:
     if not rest:
-        raise _wrong("save", "the name of a file", "/save talk.jsonl")
+        raise _usage_error("save", "the name of a file", "/save talk.jsonl")
     return Save(Path(rest).expanduser())
 
 
 def _field(name: str) -> str:
     if name not in FIELDS:
-        raise ValueError(f"There is no field {name!r}{_meant(name, FIELDS)}; there are {', '.join(FIELDS)}.")
+        raise ValueError(f"There is no field {name!r}{_suggestion(name, FIELDS)}; the fields are {', '.join(FIELDS)}.")
     return name
 
 
-def _wrong(command: str, takes: str, example: str) -> ValueError:
+def _usage_error(command: str, takes: str, example: str) -> ValueError:
     return ValueError(f"/{command} takes {takes}, as in {example}")
 
 
-def _meant(word: str, known: Collection[str], sign: str = "") -> str:
+def _suggestion(word: str, known: Collection[str], sign: str = "") -> str:
     near = difflib.get_close_matches(word, known, n=1)
     return f", did you mean {sign}{near[0]}?" if near else ""
 
 
 COMMANDS = {
-    "boost": Command("FIELD KEYWORD WEIGHT", "make a keyword likelier; weight 0 takes it back", _boost),
-    "fix": Command("FIELD VALUE", "give a field its value; null leaves it empty", _fix),
-    "topics": Command("TOPIC, TOPIC", "the same as /fix a_topic", _topics),
-    "clear": Command("[FIELD]", "steer no longer, or no longer in one field", _clear),
-    "steering": Command("", "show what is boosted and fixed", _bare(Bare.STEERING)),
-    "retry": Command("", "another reply in place of the last", _bare(Bare.RETRY)),
-    "candidates": Command("", "draw many replies in place of the last", _bare(Bare.CANDIDATES)),
-    "pick": Command("NUMBER", "go on with that candidate; right behind them the number alone will do", _pick),
-    "undo": Command("", "take back what you said last, and the reply", _bare(Bare.UNDO)),
-    "new": Command("", "begin a new conversation; steering stays", _bare(Bare.NEW)),
-    "blocks": Command("on|off", "show or hide what the policy reads and means", _blocks),
-    "save": Command("FILE", "write the conversation as a line of JSON that a training mix reads", _save),
-    "help": Command("", "this list", _bare(Bare.HELP)),
-    "quit": Command("", "leave, as Ctrl-D does", _bare(Bare.QUIT)),
+    "boost": Command("FIELD KEYWORD WEIGHT", "make a keyword more likely; weight 0 removes the boost", _boost),
+    "fix": Command("FIELD VALUE", "fix the value of a field; null means none", _fix),
+    "topics": Command("TOPIC, TOPIC", "fix the topics, as /fix a_topic", _topics),
+    "clear": Command("[FIELD]", "remove all steering, or that of one field", _clear),
+    "steering": Command("", "show boosts and fixed values", _bare(Bare.STEERING)),
+    "retry": Command("", "replace the last reply by another", _bare(Bare.RETRY)),
+    "candidates": Command("", "draw candidates for the last reply", _bare(Bare.CANDIDATES)),
+    "pick": Command("NUMBER", "continue with a candidate; directly after /candidates the number suffices", _pick),
+    "undo": Command("", "remove your last message and its reply", _bare(Bare.UNDO)),
+    "new": Command("", "start a new conversation; the steering remains", _bare(Bare.NEW)),
+    "blocks": Command("on|off", "show or hide state and action blocks", _blocks),
+    "save": Command("FILE", "save the conversation as a line of JSON for a training mix", _save),
+    "help": Command("", "list the commands", _bare(Bare.HELP)),
+    "quit": Command("", "quit, like Ctrl-D", _bare(Bare.QUIT)),
 }
-"""By name, in the order in which they are listed."""
+"""By name, in the order of /help."""

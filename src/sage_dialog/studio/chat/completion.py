@@ -1,78 +1,77 @@
-"""What may stand at the end of a line that is being typed."""
+"""Completion of a line by Tab: commands, fields, and values of annotated dialogues."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
 
+from sage_dialog.core.tables import DataFrame
 from sage_dialog.sac import Chain
 from sage_dialog.sac.grammar import FIELDS, is_list_field
 from sage_dialog.studio.chat.commands import COMMANDS
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-MOST_WORDS = 100
-"""Offered at a time; who wants another types more of it."""
+MAX_WORDS = 100
+"""Number of completions at a time."""
 
 
-def known_values(annotations: pa.Table) -> dict[str, list[str]]:
-    """The values that each field of the form has in annotated dialogues (schemas.ANNOTATIONS), frequent ones first."""
-    import pyarrow.compute as pc
-
+def known_values(annotations: DataFrame) -> dict[str, list[str]]:
+    """Return the values of each field in annotated dialogues (schemas.ANNOTATIONS), frequent ones first."""
+    columns = {"motivation": "motivation", "emotion": "emotion", "topic": "topics"}
     values: dict[str, list[str]] = {}
     for field in FIELDS:
         role = "user" if field.startswith("u_") else "assistant"
-        column = {"motivation": "motivation", "emotion": "emotion", "topic": "topics"}[field[2:]]
-        told = annotations.filter(pc.equal(annotations["role"], role))[column]
-        counted = (pc.list_flatten(told) if is_list_field(field) else told).drop_null().value_counts().to_pylist()
-        counted.sort(key=lambda each: (-each["counts"], each["values"]))
-        values[field] = [each["values"] for each in counted]
+        column = annotations.loc[annotations["role"] == role, columns[field[2:]]]
+        counts = (column.explode() if is_list_field(field) else column).value_counts()  # without nulls
+        frequent_first = (
+            counts.rename_axis("value")
+            .reset_index(name="count")
+            .sort_values(["count", "value"], ascending=[False, True])
+        )
+        values[field] = frequent_first["value"].tolist()
     return values
 
 
-def learn(known: dict[str, list[str]], chain: Chain) -> None:
-    """Adds the values of a chain to those known."""
+def add_values(known: dict[str, list[str]], chain: Chain) -> None:
+    """Add the values of a chain to the known ones."""
     for prefix, intent in (("u", chain.state), ("a", chain.action)):
-        told = {"motivation": (intent.motivation,), "emotion": (intent.emotion,), "topic": intent.topics}
-        for name, values in told.items():
+        labels = {"motivation": (intent.motivation,), "emotion": (intent.emotion,), "topic": intent.topics}
+        for name, values in labels.items():
             words = known.setdefault(f"{prefix}_{name}", [])
             words.extend(value for value in dict.fromkeys(values) if value and value not in words)
 
 
 def completions(line: str, known: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, int]]:
-    """What may take the place of the end of a line, and of how many of its letters.
+    """Yield completions of a line's end, each with the number of letters that it replaces.
 
-    A word ends with a space where something must come behind it.
+    A word ends with a space where another must follow.
 
     Args:
         line: up to the cursor.
         known: values by field.
     """
-    command, behind, rest = line.partition(" ")
+    command, space, rest = line.partition(" ")
     if not command.startswith("/"):
         return
-    if not behind:
-        yield from _beginning(command, [f"/{name} " if each.usage else f"/{name}" for name, each in COMMANDS.items()])
+    if not space:
+        yield from _matching(command, [f"/{name} " if each.usage else f"/{name}" for name, each in COMMANDS.items()])
     elif command == "/blocks":
-        yield from _beginning(rest, ("on", "off"))
+        yield from _matching(rest, ("on", "off"))
     elif command == "/topics":
-        yield from _values("a_topic", rest, known)
+        yield from _matching_values("a_topic", rest, known)
     elif command in ("/boost", "/fix", "/clear"):
-        field, behind, value = rest.partition(" ")
-        if not behind:
-            yield from _beginning(field, FIELDS if command == "/clear" else [f"{name} " for name in FIELDS])
+        field, space, value = rest.partition(" ")
+        if not space:
+            yield from _matching(field, FIELDS if command == "/clear" else [f"{name} " for name in FIELDS])
         elif command == "/boost":
-            yield from _beginning(value.lstrip(), known.get(field, ()))
+            yield from _matching(value.lstrip(), known.get(field, ()))
         elif command == "/fix":
-            yield from _values(field, value, known)
+            yield from _matching_values(field, value, known)
 
 
-def _values(field: str, text: str, known: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, int]]:
-    begun = text.rpartition(",")[2] if is_list_field(field) else text
-    yield from _beginning(begun.lstrip(), known.get(field, ()))
+def _matching_values(field: str, text: str, known: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, int]]:
+    prefix = text.rpartition(",")[2] if is_list_field(field) else text
+    yield from _matching(prefix.lstrip(), known.get(field, ()))
 
 
-def _beginning(begun: str, words: Sequence[str]) -> Iterator[tuple[str, int]]:
-    yield from islice(((word, len(begun)) for word in words if word.startswith(begun)), MOST_WORDS)
+def _matching(prefix: str, words: Sequence[str]) -> Iterator[tuple[str, int]]:
+    yield from islice(((word, len(prefix)) for word in words if word.startswith(prefix)), MAX_WORDS)

@@ -1,53 +1,39 @@
-"""A conversation with a policy: what was said, how it came about, what may be taken back. It knows no terminal."""
+"""A conversation with a policy: its turns, steering, retries and undo. Independent of the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from jinja2 import TemplateError
 
 from sage_dialog.config import SamplingConfig, Steering
-from sage_dialog.inference.candidates import parse_candidate
-from sage_dialog.inference.engine import Engine, Prompt, Sample
-from sage_dialog.sac import Chain
+from sage_dialog.dialogue import Message, agent_view
+from sage_dialog.inference.candidates import Candidate, parse_candidate
+from sage_dialog.inference.engine import Engine, OnText, Prompt
 
 
 @dataclass(frozen=True)
-class Reply:
-    """`text` is what the policy wrote, blocks included, `said` what the person hears of it.
+class ChatTurn:
+    """The person's text and the policy's reply.
 
-    Where blocks do not parse, `chain` is null and everything is on_text, as in a rollout. `fault` says what is wrong.
+    Attributes:
+        steering: of the reply.
+        draws: how often replies were drawn for this turn.
     """
 
-    text: str
-    said: str
-    chain: Chain | None
-    fault: str | None
-
-    @classmethod
-    def read(cls, sample: Sample, blocks: bool) -> Reply:
-        """A sample of a policy that writes blocks, or of one that does not."""
-        read = parse_candidate(sample, blocks)
-        return cls(sample.text, sample.text if read.utterance is None else read.utterance, read.chain, read.reason)
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """What the person said, the reply that counts, how that one was steered, and how often replies were drawn."""
-
     user: str
-    reply: Reply
+    reply: Candidate
     steering: Steering
     draws: int = 1
 
 
 @dataclass
 class Conversation:
-    """The agent sees what it sees in self-play: its system message, the person's words, its own messages with blocks.
+    """A conversation in which the policy sees what the agent sees in self-play.
 
-    A reply is a function of the engine's seed, what stands before it, the steering, and how many times one was drawn
-    for this turn. Whatever ends a drawing before its time leaves the conversation as it was.
+    A reply is a function of the engine's seed, the messages before it, the steering, and the number of draws for this
+    turn. An exception while a reply is drawn leaves the conversation unchanged.
     """
 
     engine: Engine
@@ -56,102 +42,94 @@ class Conversation:
     sampling: SamplingConfig
     system_prompt: str | None = None
     steering: Steering = field(default_factory=Steering)
-    exchanges: tuple[Exchange, ...] = ()
-    offered: tuple[Exchange, ...] = ()
-    """Candidates for the last exchange, to pick from."""
+    turns: tuple[ChatTurn, ...] = ()
+    candidates: tuple[ChatTurn, ...] = ()
+    """Candidates for the last turn."""
 
-    def say(self, text: str, on_text: Callable[[str], None] | None = None) -> Reply:
-        """The reply to `text`; `on_text` is called with its pieces while it is written.
+    def say(self, text: str, on_text: OnText | None = None) -> Candidate:
+        """Return the reply to `text`; `on_text` is called with its pieces as they are generated.
 
         Raises:
-            ValueError: if the model's context is full, or the policy cannot be steered so.
+            ValueError: if the model's context is full, or the policy cannot follow the steering.
         """
-        (reply,) = self._draw(self.exchanges, text, 0, 1, on_text)
-        self.exchanges, self.offered = (*self.exchanges, Exchange(text, reply, self.steering)), ()
+        (reply,) = self._draw(self.turns, text, 0, 1, on_text)
+        self.turns, self.candidates = (*self.turns, ChatTurn(text, reply, self.steering)), ()
         return reply
 
-    def retry(self, on_text: Callable[[str], None] | None = None) -> Reply:
-        """Another reply in place of the last, steered as is set now. Raises ValueError as `say` does."""
+    def retry(self, on_text: OnText | None = None) -> Candidate:
+        """Replace the last reply by another, with the current steering. Raises ValueError as `say` does."""
         last = self.last
-        (reply,) = self._draw(self.exchanges[:-1], last.user, last.draws, 1, on_text)
-        self._put(Exchange(last.user, reply, self.steering, last.draws + 1))
-        self.offered = ()
+        (reply,) = self._draw(self.turns[:-1], last.user, last.draws, 1, on_text)
+        self._replace_last(ChatTurn(last.user, reply, self.steering, last.draws + 1))
+        self.candidates = ()
         return reply
 
-    def draw_candidates(self, number: int) -> tuple[Reply, ...]:
-        """Replies that may take the place of the last, which stays until one is picked. Raises as `say` does."""
+    def draw_candidates(self, number: int) -> tuple[Candidate, ...]:
+        """Return candidates for the last reply, which remains until one is picked. Raises ValueError as `say` does."""
         last = self.last
-        replies = self._draw(self.exchanges[:-1], last.user, last.draws, number)
-        self._put(replace(last, draws=last.draws + 1))
-        self.offered = tuple(Exchange(last.user, reply, self.steering, last.draws + 1) for reply in replies)
+        replies = self._draw(self.turns[:-1], last.user, last.draws, number)
+        self._replace_last(replace(last, draws=last.draws + 1))
+        self.candidates = tuple(ChatTurn(last.user, reply, self.steering, last.draws + 1) for reply in replies)
         return replies
 
-    def pick(self, number: int) -> Reply:
-        """Go on with a candidate, counted from 1. Raises ValueError where there is none of that number."""
-        if not self.offered:
+    def pick(self, number: int) -> Candidate:
+        """Replace the last reply by a candidate, counted from 1. Raises ValueError if there is none of that number."""
+        if not self.candidates:
             raise ValueError("There are no candidates to pick from; /candidates draws some.")
-        if not 1 <= number <= len(self.offered):
-            raise ValueError(f"There are candidates 1 to {len(self.offered)}, and no {number}.")
-        self._put(self.offered[number - 1])
+        if not 1 <= number <= len(self.candidates):
+            raise ValueError(f"There is no candidate {number}; candidates are 1 to {len(self.candidates)}.")
+        self._replace_last(self.candidates[number - 1])
         return self.last.reply
 
-    def undo(self) -> Exchange:
-        """Takes back the last exchange. Raises ValueError where nothing was said."""
+    def undo(self) -> ChatTurn:
+        """Remove and return the last turn. Raises ValueError if there is none."""
         last = self.last
-        self.exchanges, self.offered = self.exchanges[:-1], ()
+        self.turns, self.candidates = self.turns[:-1], ()
         return last
 
-    def begin_anew(self) -> None:
-        """Forgets what was said; steering stays."""
-        self.exchanges, self.offered = (), ()
+    def clear(self) -> None:
+        """Remove all turns; the steering remains."""
+        self.turns, self.candidates = (), ()
 
     def steer(self, steering: Steering) -> None:
-        """What replies are steered to from now on.
+        """Set the steering of the next replies.
 
         Raises:
-            ValueError: if the policy cannot be steered so; the steering stays as it was.
+            ValueError: if the policy cannot follow it; the steering remains as it was.
         """
-        self.engine.sample(self.policy, [], self.sampling, steering=steering)  # no prompt: only what it says to it
+        self.engine.sample(self.policy, [], self.sampling, steering=steering)  # no prompt: only a check
         self.steering = steering
 
     @property
-    def last(self) -> Exchange:
-        """Raises ValueError where nothing was said."""
-        if not self.exchanges:
-            raise ValueError("Nothing was said yet.")
-        return self.exchanges[-1]
+    def last(self) -> ChatTurn:
+        """The last turn. Raises ValueError if there is none."""
+        if not self.turns:
+            raise ValueError("The conversation is empty.")
+        return self.turns[-1]
 
     def messages(self) -> tuple[dict[str, str], ...]:
-        """Everything said, as the agent sees it."""
-        return self._view(self.exchanges)
-
-    def _view(self, exchanges: Sequence[Exchange]) -> tuple[dict[str, str], ...]:
-        view = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
-        for exchange in exchanges:
-            view.append({"role": "user", "content": exchange.user})
-            view.append({"role": "assistant", "content": exchange.reply.text})
-        return tuple(view)
+        """Return the chat messages that the policy sees."""
+        return agent_view(_messages(self.turns), self.system_prompt)
 
     def _draw(
-        self,
-        before: Sequence[Exchange],
-        text: str,
-        draw: int,
-        number: int,
-        on_text: Callable[[str], None] | None = None,
-    ) -> tuple[Reply, ...]:
-        messages = (*self._view(before), {"role": "user", "content": text})
-        prompt = Prompt(messages, ("chat", len(before), draw))
+        self, before: Sequence[ChatTurn], text: str, draw: int, number: int, on_text: OnText | None = None
+    ) -> tuple[Candidate, ...]:
+        view = agent_view([*_messages(before), Message("user", text)], self.system_prompt)
+        prompt = Prompt(view, ("chat", len(before), draw))
         try:
             (samples,) = self.engine.sample(self.policy, [prompt], self.sampling, number, self.steering, on_text)
-        except TemplateError as error:  # such as one that takes no system message
-            raise ValueError(f"The model's chat template does not take this conversation: {error}") from error
+        except TemplateError as error:  # such as of a template without system messages
+            raise ValueError(f"The model's chat template does not accept this conversation: {error}") from error
         if not samples:
             raise ValueError(
-                f"This does not fit the model's context together with a reply of {self.sampling.max_new_tokens} "
-                "tokens. /undo takes back an exchange, /new begins anew."
+                f"The conversation and a reply of {self.sampling.max_new_tokens} tokens do not fit the model's "
+                "context. /undo removes a turn, /new starts a new conversation."
             )
-        return tuple(Reply.read(sample, self.blocks) for sample in samples)
+        return tuple(parse_candidate(sample, self.blocks) for sample in samples)
 
-    def _put(self, exchange: Exchange) -> None:
-        self.exchanges = (*self.exchanges[:-1], exchange)
+    def _replace_last(self, turn: ChatTurn) -> None:
+        self.turns = (*self.turns[:-1], turn)
+
+
+def _messages(turns: Sequence[ChatTurn]) -> list[Message]:
+    return [message for turn in turns for message in (Message("user", turn.user), turn.reply.message)]

@@ -1,4 +1,4 @@
-"""What is shown in the terminal. Everything that a model or a person wrote is text in it, never markup."""
+"""Output for the terminal. Text of models and people is never interpreted as markup."""
 
 from __future__ import annotations
 
@@ -10,92 +10,88 @@ from rich.table import Table
 from rich.text import Text
 
 from sage_dialog.config import Steering
+from sage_dialog.inference.candidates import Candidate
 from sage_dialog.sac import Chain, Intent, parse
 from sage_dialog.sac.grammar import BlockGrammar
 from sage_dialog.studio.chat.commands import COMMANDS
-from sage_dialog.studio.chat.conversation import Reply
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_FORM = BlockGrammar.with_values({}).initial_state()
+_INITIAL_STATE = BlockGrammar.with_values({}).initial_state()
 
 BLOCKS = "dim"
 FAULT = "yellow"
 
 
 def visible(text: str) -> str:
-    """The text with what could work on the terminal, or turn its letters around, written out: `\\x1b` for an escape.
-
-    Line breaks and tabs stay.
-    """
+    """Return the text with control and bidirectional characters escaped, such as `\\x1b`; not line breaks and tabs."""
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def written(text: str, blocks: bool, show_blocks: bool) -> Text:
-    """A reply, or as much of it as was written so far.
+def format_reply(text: str, blocks: bool, show_blocks: bool) -> Text:
+    """Return a complete or partial reply, with its blocks dimmed on a line of their own or hidden.
 
-    The blocks stand dimmed on a line of their own, or are left out. What cannot be blocks any more is shown in any
-    case.
+    Text that cannot become blocks is always shown.
     """
-    begin = _utterance_begins(text) if blocks else 0
-    shown = Text()
+    begin = _utterance_offset(text) if blocks else 0
+    formatted = Text()
     if begin and show_blocks:
-        shown.append(visible(text[:begin].rstrip(" ")) + ("\n" if text[begin:] else ""), style=BLOCKS)
-    return shown.append(visible(text[begin:]))
+        formatted.append(visible(text[:begin].rstrip(" ")) + ("\n" if text[begin:] else ""), style=BLOCKS)
+    return formatted.append(visible(text[begin:]))
 
 
-def _utterance_begins(text: str) -> int:
-    """Where the blocks at the beginning end; 0 where there are none and none can come."""
+def _utterance_offset(text: str) -> int:
+    """Return the end of the blocks at the beginning; 0 without blocks."""
     chain = parse(text)
     if isinstance(chain, Chain):
         return len(text) - len(chain.utterance)
-    return len(text) if _FORM.advance(text) is not None else 0
+    return len(text) if _INITIAL_STATE.advance(text) is not None else 0
 
 
-def fault(reply: Reply) -> Text | None:
-    """What is wrong with a reply."""
-    return None if reply.fault is None else Text(f"({visible(reply.fault)})", style=FAULT)
+def format_fault(reply: Candidate) -> Text | None:
+    """Return why a reply is invalid."""
+    return None if reply.invalid_reason is None else Text(f"({visible(reply.invalid_reason)})", style=FAULT)
 
 
-def candidates(replies: Sequence[Reply], blocks: bool) -> Table:
-    """A row for each, counted from 1: what it means to do, where it tells, and what it says."""
+def candidates_table(replies: Sequence[Candidate], blocks: bool) -> Table:
+    """Return a table with a row for each candidate, counted from 1: its action, if it writes blocks, and its text."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), expand=False)
     table.add_column("", justify="right", no_wrap=True)
     if blocks:
-        table.add_column("means to", style=BLOCKS, ratio=2)
-    table.add_column("says", ratio=5)
+        table.add_column("action", style=BLOCKS, ratio=2)
+    table.add_column("reply", ratio=5)
     for number, reply in enumerate(replies, start=1):
-        said = Text(visible(reply.said))
-        if (wrong := fault(reply)) is not None:
-            said.append(" ").append_text(wrong)
-        means = [Text(_intent(reply.chain.action) if reply.chain else "–")] if blocks else []
-        table.add_row(Text(str(number)), *means, said)
+        text = Text(visible(reply.message.text))
+        if (fault := format_fault(reply)) is not None:
+            text.append(" ").append_text(fault)
+        action = [Text(_format_intent(reply.chain.action) if reply.chain else "–")] if blocks else []
+        table.add_row(Text(str(number)), *action, text)
     return table
 
 
-def _intent(intent: Intent) -> str:
+def _format_intent(intent: Intent) -> str:
     parts = (intent.motivation or "–", intent.emotion or "–", ", ".join(intent.topics) or "–")
     return visible(" · ".join(parts))
 
 
-def steering(set_now: Steering) -> Text:
-    """What is boosted and fixed, a line each."""
+def format_steering(steering: Steering) -> Text:
+    """Return one line for each boost and each fixed value."""
     lines = [
         f"boost {field} {keyword} {weight:+g}"
-        for field, weights in set_now.boosts.items()
+        for field, weights in steering.boosts.items()
         for keyword, weight in weights.items()
     ]
-    for field, value in set_now.fixed.items():
-        shown = ", ".join(value) if isinstance(value, tuple) else value
-        lines.append(f"fix   {field} {shown or 'null'}")
+    for field, value in steering.fixed.items():
+        text = ", ".join(value) if isinstance(value, tuple) else value
+        lines.append(f"fix   {field} {text or 'null'}")
     return Text("\n".join(map(visible, lines)) or "Nothing is steered.")
 
 
-def commands() -> Table:
-    """The list of commands."""
+def commands_table() -> Table:
+    """Return the list of commands."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column()
     for name, command in COMMANDS.items():
-        table.add_row(Text(f"/{name} {command.usage}".rstrip(), style="bold"), Text(command.what))
-    table.add_row(Text("//…", style="bold"), Text("say what begins with a slash"))
+        table.add_row(Text(f"/{name} {command.usage}".rstrip(), style="bold"), Text(command.description))
+    table.add_row(Text("//…", style="bold"), Text("send a text that begins with a slash"))
     return table

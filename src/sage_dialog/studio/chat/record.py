@@ -1,4 +1,4 @@
-"""A conversation as a file that a training mix reads (`corpora.conversations`)."""
+"""Saved conversations, in the format of a training mix (`corpora.conversations`)."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ SUFFIX = ".jsonl"
 
 
 class Records:
-    """Files written in this session; others are never written over."""
+    """The files written in this session. Other files are never overwritten."""
 
     def __init__(self) -> None:
         self._written: set[Path] = set()
 
     def save(self, conversation: Conversation, path: Path, seed: int) -> Path:
-        """Writes the conversation as one line of JSON; the file appears only when it is whole.
+        """Write the conversation as one line of JSON, atomically.
 
-        `messages` are what the agent has seen: its system message, and its replies with their blocks. `chat` says how
-        they came about; `steered` in it has an entry for each reply.
+        `messages` are those that the policy sees. `chat` has the settings; its `steered` has one entry per reply.
 
         Returns:
-            The file, its suffix added where none was named.
+            The file; a missing suffix is added.
 
         Raises:
-            ValueError: if nothing was said, or the file has another suffix, is there already or cannot be written.
+            ValueError: if the conversation is empty, or the file has another suffix, exists or cannot be written.
         """
-        conversation.last  # noqa: B018  # raises where there is none
+        if not conversation.turns:
+            raise ValueError("The conversation is empty.")
         path = path if path.suffix else path.with_name(path.name + SUFFIX)
         if path.suffix != SUFFIX:
-            raise ValueError(f"{path} does not end in {SUFFIX}, by which a training mix knows how to read it.")
-        where = path.resolve()
-        if where not in self._written and where.exists():
-            raise ValueError(f"{path} is there already and not from this session; name another file.")
+            raise ValueError(f"{path} does not end in {SUFFIX}, which a training mix requires.")
+        target = path.resolve()
+        if target not in self._written and target.exists():
+            raise ValueError(f"{path} exists and is not from this session; name another file.")
         try:
-            with atomic_file(where) as partial:
+            with atomic_file(target) as partial:
                 partial.write_text(json.dumps(_record(conversation, seed), ensure_ascii=False) + "\n", "utf-8")
         except (OSError, UnicodeEncodeError) as error:
             raise ValueError(f"{path} cannot be written: {error}") from error
-        self._written.add(where)
+        self._written.add(target)
         return path
 
 
@@ -54,6 +54,6 @@ def _record(conversation: Conversation, seed: int) -> dict[str, Any]:
             "blocks": conversation.blocks,
             "seed": seed,
             "sampling": conversation.sampling.model_dump(),
-            "steered": [exchange.steering.model_dump() for exchange in conversation.exchanges],
+            "steered": [turn.steering.model_dump() for turn in conversation.turns],
         },
     }

@@ -1,4 +1,4 @@
-"""The chat in a terminal, or on lines that a script pipes in."""
+"""The chat in a terminal, or on lines piped in by a script."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from sage_dialog.config import Steering
+from sage_dialog.inference.candidates import Candidate
+from sage_dialog.inference.engine import OnText
 from sage_dialog.llm.requests import RequestFailedError, StopRunError, remove_surrogates
 from sage_dialog.studio.chat import display
-from sage_dialog.studio.chat import steering as steered
 from sage_dialog.studio.chat.commands import (
     Action,
     Bare,
@@ -30,27 +31,28 @@ from sage_dialog.studio.chat.commands import (
     Pick,
     Save,
     Say,
-    read_line,
+    parse_line,
 )
-from sage_dialog.studio.chat.completion import completions, learn
-from sage_dialog.studio.chat.conversation import Conversation, Reply
+from sage_dialog.studio.chat.completion import add_values, completions
+from sage_dialog.studio.chat.conversation import Conversation
 from sage_dialog.studio.chat.record import Records
+from sage_dialog.studio.chat.steering import add_boost, clear_field, fix_value
 
-Read = Callable[[str], str]
-"""Gives the next line for a prompt; raises EOFError where there is none."""
+ReadLine = Callable[[str], str]
+"""Returns the next line for a prompt; raises EOFError at the end."""
 
 PROMPT = "› "
 
 
 class Terminal:
-    """Does what lines ask for, and shows what comes of it.
+    """Runs the actions of input lines and shows the results.
 
     Args:
-        seed: the engine's, for what is saved.
-        candidates: how many /candidates draws.
-        known: values by field of annotated dialogues; those that replies have are added.
-        console: where replies and what was asked for go.
-        notes: where the rest goes: what was refused and why.
+        seed: the engine's, for saved conversations.
+        candidates: number of candidates of /candidates.
+        known: values by field of annotated dialogues; values in replies are added.
+        console: for replies and requested output.
+        notes: for everything else, such as errors.
     """
 
     def __init__(
@@ -71,102 +73,102 @@ class Terminal:
         self._notes = notes
         self._records = Records()
         self._show_blocks = True
-        self._choosing = False
+        self._picking = False
 
     def greet(self) -> None:
-        """Says who is there, and how to ask for more."""
+        """Show the policy, the sampling and how to get help."""
         talk = self._conversation
         config = f"seed {self._seed}, temperature {talk.sampling.temperature:g}, top-k {talk.sampling.top_k}"
-        self._note(f"{talk.policy}, {config}. /help lists the commands, Ctrl-D leaves.")
+        self._note(f"{talk.policy}, {config}. /help lists the commands, Ctrl-D quits.")
         if talk.steering:
-            _print(self._notes, display.steering(talk.steering))
+            _print(self._notes, display.format_steering(talk.steering))
 
-    def run(self, read: Read, interactive: bool) -> int:
-        """Until the lines end or /quit. Returns how many were refused.
+    def run(self, read: ReadLine, interactive: bool) -> int:
+        """Run lines until their end or /quit, and return the number of errors.
 
-        A person who presses Ctrl-C stops the reply or empties the line; a script ends by it.
+        Ctrl-C stops a reply or clears the line if `interactive`, else it ends the run.
         """
-        refused = 0
+        errors = 0
         while True:
             try:
                 line = read(self._prompt())
             except EOFError:
-                return refused
+                return errors
             except KeyboardInterrupt:
                 if not interactive:
                     raise
                 continue
             try:
-                if self._obey(self._action(line)):
-                    return refused
+                if self._run_action(self._action(line)):
+                    return errors
             except KeyboardInterrupt:
                 if not interactive:
                     raise
-                self._note("Stopped; nothing of it is kept.")
+                self._note("Stopped; the reply is discarded.")
             except (ValueError, RequestFailedError, StopRunError) as error:
-                refused += 1
+                errors += 1
                 self._note(str(error), display.FAULT)
 
     def _prompt(self) -> str:
-        return f"pick 1-{len(self._conversation.offered)} {PROMPT}" if self._choosing else PROMPT
+        return f"pick 1-{len(self._conversation.candidates)} {PROMPT}" if self._picking else PROMPT
 
     def _action(self, line: str) -> Action | None:
-        """What a line means here: behind candidates, a number alone is the one to go on with, until one is."""
-        if self._choosing and line.strip().isdecimal():
+        """Return the action of a line; after /candidates a number alone picks one."""
+        if self._picking and line.strip().isdecimal():
             return Pick(int(line))
-        self._choosing = False
-        return read_line(line)
+        self._picking = False
+        return parse_line(line)
 
-    def _obey(self, action: Action | None) -> bool:
-        """Whether that was the last."""
+    def _run_action(self, action: Action | None) -> bool:
+        """Run an action and return whether it is /quit."""
         talk = self._conversation
         match action:
             case None:
                 pass
             case Say(text):
-                self._show_writing(lambda on_text: talk.say(text, on_text))
+                self._stream(lambda on_text: talk.say(text, on_text))
             case Bare.RETRY:
-                self._show_writing(talk.retry)
+                self._stream(talk.retry)
             case Bare.CANDIDATES:
                 self._show_candidates()
             case Pick(number):
                 self._show(talk.pick(number))
-                self._choosing = False
+                self._picking = False
             case Bare.UNDO:
-                self._note(f"Taken back: {talk.undo().user}")
+                self._note(f"Removed: {talk.undo().user}")
             case Bare.NEW:
-                talk.begin_anew()
+                talk.clear()
                 self._note("A new conversation.")
             case Boost(field, keyword, weight):
-                self._steer(steered.boosted(talk.steering, field, keyword, weight))
+                self._steer(add_boost(talk.steering, field, keyword, weight))
                 self._note_unknown(field, (keyword,))
             case Fix(field, value):
-                self._steer(steered.fixed(talk.steering, field, value))
+                self._steer(fix_value(talk.steering, field, value))
                 self._note_unknown(field, value if isinstance(value, tuple) else (value,) if value else ())
             case Clear(cleared):
-                self._steer(steered.cleared(talk.steering, cleared))
+                self._steer(clear_field(talk.steering, cleared))
             case Bare.STEERING:
-                _print(self._console, display.steering(talk.steering))
-            case Blocks(shown):
-                self._show_blocks = shown
+                _print(self._console, display.format_steering(talk.steering))
+            case Blocks(visible):
+                self._show_blocks = visible
             case Save(path):
                 self._save(path)
             case Bare.HELP:
-                self._console.print(display.commands())
+                self._console.print(display.commands_table())
         return action is Bare.QUIT
 
     def _steer(self, steering: Steering) -> None:
         self._conversation.steer(steering)
-        _print(self._notes, display.steering(steering))
+        _print(self._notes, display.format_steering(steering))
 
     def _note_unknown(self, field: str, values: Sequence[str]) -> None:
-        """Letters and spaces count in a label, so that a slip would steer to what the policy never learned."""
+        """Warn of values outside the annotations, such as typing errors, which the policy never learned."""
         for value in values:
             if (annotated := self._annotated.get(field)) and value not in annotated:
-                self._note(f"No annotated dialogue has {field}: {value}. Tab shows what there is.")
+                self._note(f"No annotated dialogue has {field}: {value}. Tab shows the known values.")
 
-    def _show_writing(self, draw: Callable[[Callable[[str], None] | None], Reply]) -> None:
-        """A reply while it is drawn. What stands there when it is stopped stays on the screen, and nowhere else."""
+    def _stream(self, draw: Callable[[OnText | None], Candidate]) -> None:
+        """Show a reply while it is drawn. The part of a stopped reply remains on the screen only."""
         if not self._console.is_terminal:
             self._show(draw(None))
             return
@@ -175,52 +177,52 @@ class Terminal:
         def on_text(piece: str) -> None:
             nonlocal so_far
             so_far += piece
-            if shown := self._written(so_far):
-                live.update(shown)
+            if formatted := self._format(so_far):
+                live.update(formatted)
 
         try:
             with Live(Spinner("dots"), console=self._console, refresh_per_second=12, transient=True) as live:
                 reply = draw(on_text)
         except BaseException:
             if so_far:
-                _print(self._console, self._written(so_far))
+                _print(self._console, self._format(so_far))
             raise
         self._show(reply)
 
-    def _show(self, reply: Reply) -> None:
-        _print(self._console, self._written(reply.text))
+    def _show(self, reply: Candidate) -> None:
+        _print(self._console, self._format(reply.text))
         if reply.chain is not None:
-            learn(self._known, reply.chain)
-        if (fault := display.fault(reply)) is not None:
+            add_values(self._known, reply.chain)
+        if (fault := display.format_fault(reply)) is not None:
             _print(self._notes, fault)
 
-    def _written(self, text: str) -> Text:
-        return display.written(text, self._conversation.blocks, self._show_blocks)
+    def _format(self, text: str) -> Text:
+        return display.format_reply(text, self._conversation.blocks, self._show_blocks)
 
     def _show_candidates(self) -> None:
         with self._notes.status(f"drawing {self._candidates} replies"):
             replies = self._conversation.draw_candidates(self._candidates)
-        self._console.print(display.candidates(replies, self._conversation.blocks))
-        self._choosing = True
+        self._console.print(display.candidates_table(replies, self._conversation.blocks))
+        self._picking = True
 
     def _save(self, path: Path) -> None:
         talk = self._conversation
-        where = self._records.save(talk, path, self._seed)
-        self._note(f"Written to {where}")
-        if faults := sum(exchange.reply.fault is not None for exchange in talk.exchanges):
-            self._note(f"Replies in it with something wrong, which a policy would learn: {faults}", display.FAULT)
+        saved = self._records.save(talk, path, self._seed)
+        self._note(f"Written to {saved}")
+        if invalid := sum(not turn.reply.valid for turn in talk.turns):
+            self._note(f"Invalid replies in it, which a policy would learn: {invalid}", display.FAULT)
 
     def _note(self, text: str, style: str = "") -> None:
         _print(self._notes, Text(display.visible(text), style=style))
 
 
 def _print(console: Console, text: Text) -> None:
-    """A terminal's lines end between words; a file's are as they were written."""
+    """Print with line wrapping on a terminal only."""
     console.print(text, soft_wrap=not console.is_terminal)
 
 
-def ask_person(history: Path, known: Mapping[str, Sequence[str]]) -> Read:
-    """Lines from a person: with editing, the lines of earlier sessions from `history`, and completion by Tab."""
+def prompt_lines(history: Path, known: Mapping[str, Sequence[str]]) -> ReadLine:
+    """Return a reader of lines from a person, with editing, a history file and completion by Tab."""
     history.parent.mkdir(parents=True, exist_ok=True)
     session: PromptSession[str] = PromptSession(
         history=_Lines(history),
@@ -231,8 +233,8 @@ def ask_person(history: Path, known: Mapping[str, Sequence[str]]) -> Read:
     return lambda prompt: remove_surrogates(session.prompt([("bold", prompt)]))
 
 
-def read_lines(lines: Iterable[str]) -> Read:
-    """Lines from a script."""
+def read_lines(lines: Iterable[str]) -> ReadLine:
+    """Return a reader of a script's lines."""
     coming = iter(lines)
 
     def read(prompt: str) -> str:
@@ -244,14 +246,14 @@ def read_lines(lines: Iterable[str]) -> Read:
 
 
 def piped_lines() -> Iterable[str]:
-    """Standard input, in which a byte that is no UTF-8 becomes a replacement sign."""
+    """Return standard input, with invalid UTF-8 replaced."""
     sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     return sys.stdin
 
 
 class _Lines(FileHistory):
     def store_string(self, string: str) -> None:
-        super().store_string(remove_surrogates(string))  # bytes that are no UTF-8 come as halves of surrogate pairs
+        super().store_string(remove_surrogates(string))  # invalid UTF-8 arrives as surrogates
 
 
 class _Tab(Completer):
@@ -262,8 +264,8 @@ class _Tab(Completer):
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         line = document.text_before_cursor.lstrip()
-        command, behind, rest = line.partition(" ")
-        if command == "/save" and behind:
+        command, space, rest = line.partition(" ")
+        if command == "/save" and space:
             yield from self._paths.get_completions(Document(rest.lstrip()), complete_event)
         for text, replaced in completions(line, self._known):
             yield Completion(display.visible(text), start_position=-replaced)

@@ -119,11 +119,11 @@
     const { rows, policies, ticked } = read("dialogues-data");
     const chosen = new Set(ticked);
     const refresh = chooser("dialogues", rows, (row) => {
-      const shown = policies.filter((policy) => chosen.has(policy) && row.dialogues[policy]);
-      const columns = shown.map((policy) => make("div", "", make("h4", "", policy),
+      const chosenPolicies = policies.filter((policy) => chosen.has(policy) && row.dialogues[policy]);
+      const columns = chosenPolicies.map((policy) => make("div", "", make("h4", "", policy),
         ...row.dialogues[policy].turns.map((message) => turn(message)),
         make("p", "soft", "Ended by “" + row.dialogues[policy].outcome + "”.")));
-      const votes = row.votes.filter((vote) => shown.includes(vote.a) && shown.includes(vote.b));
+      const votes = row.votes.filter((vote) => chosenPolicies.includes(vote.a) && chosenPolicies.includes(vote.b));
       find("dialogues-view").replaceChildren(make("p", "soft", "Situation ", make("code", "", row.id), ", labelled "
         + row.emotion + "."), make("div", "side", ...columns), votesOf(votes));
     });
@@ -142,13 +142,13 @@
 
   function browseSearches() {
     const { rows } = read("searches-data");
-    const shown = find("searches-view"), all = find("searches-all");
+    const view = find("searches-view"), all = find("searches-all");
     chooser("searches", rows, (row) => {
-      shown.replaceChildren(make("p", "soft", "Situation ", make("code", "", row.id), ", labelled " + row.emotion + "."),
+      view.replaceChildren(make("p", "soft", "Situation ", make("code", "", row.id), ", labelled " + row.emotion + "."),
         search(row));
     });
     all.addEventListener("click", () => {
-      const folded = [...shown.querySelectorAll("details")], open = folded.some((part) => !part.open);
+      const folded = [...view.querySelectorAll("details")], open = folded.some((part) => !part.open);
       folded.forEach((part) => { part.open = open; });
     });
   }

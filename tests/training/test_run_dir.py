@@ -14,9 +14,11 @@ import pytest
 
 from sage_dialog.core.policies import Policy, TrainedPolicy, identity, weights_revision
 from sage_dialog.core.tables import from_arrow
-from sage_dialog.training import checkpoints
-from sage_dialog.training.checkpoints import CheckpointCallback, open_run_dir
+from sage_dialog.training import callbacks
+from sage_dialog.training import run_dir as run_dir_module
+from sage_dialog.training.callbacks import CheckpointCallback
 from sage_dialog.training.job import table_digest
+from sage_dialog.training.run_dir import open_run_dir
 
 INPUTS = {"training": ["sft", "sage_t"], "seed": 0}
 EMPTY = pd.DataFrame({"row": pd.Series([], dtype=pd.ArrowDtype(pa.string()))})
@@ -36,7 +38,7 @@ def test_other_inputs_have_another_folder(tmp_path: Path, monkeypatch: pytest.Mo
     torch.set_num_threads(threads + 1)
     assert folder(tmp_path) != first, "another number of threads adds up in another order"
     torch.set_num_threads(threads)
-    monkeypatch.setattr(checkpoints, "version", lambda library: "0")
+    monkeypatch.setattr(run_dir_module, "version", lambda library: "0")
     assert folder(tmp_path) != first
 
 
@@ -132,7 +134,7 @@ def test_checkpoints_are_a_minute_apart_and_take_a_twentieth_of_the_time_at_most
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, cost, saved = 0.0, 1.0, []
-    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now)
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now)
 
     class Trainer:
         accelerator = SimpleNamespace(wait_for_everyone=lambda: None)

@@ -14,7 +14,8 @@ pytest.importorskip("transformers")
 
 from test_engines import FREE, plain_model, prompts_of  # noqa: E402
 
-from sage_dialog.inference import decoding, transformers_engine  # noqa: E402
+from sage_dialog.inference.transformers import decoding  # noqa: E402
+from sage_dialog.inference.transformers import engine as transformers_engine  # noqa: E402
 from sage_dialog.inference.transformers.engine import TransformersEngine  # noqa: E402
 from sage_dialog.inference.transformers.memory import Footprint  # noqa: E402
 

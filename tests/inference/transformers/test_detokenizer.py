@@ -1,9 +1,8 @@
-"""The pieces of a reply that is being written, under three kinds of tokenizers and any tokens at all."""
+"""Pieces of a streamed reply, for three kinds of tokenizers and arbitrary tokens."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,59 +13,22 @@ from sage_dialog.inference.transformers.detokenizer import IncrementalDetokenize
 
 pytest.importorskip("transformers")
 
-LETTERS = "abc .,{é☂"
-
-
-def words() -> Any:
-    from tokenizers import Tokenizer, models
-
-    return Tokenizer(models.WordLevel({"a": 0, "b": 1, "c.": 2, "☂": 3}, unk_token="a"))
-
-
-def byte_level() -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    made = Tokenizer(models.BPE({letter: token for token, letter in enumerate(alphabet)}, []))
-    made.decoder = decoders.ByteLevel()
-    return made
-
-
-def sentence_pieces() -> Any:
-    from tokenizers import Tokenizer, decoders, models
-
-    pieces = [*(f"<0x{byte:02X}>" for byte in range(256)), "▁", "▁a", "▁▁", *LETTERS]
-    made = Tokenizer(models.BPE({piece: token for token, piece in enumerate(pieces)}, [], byte_fallback=True))
-    strip = decoders.Strip(" ", 1, 0)
-    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), strip])
-    return made
-
-
-def fast(make: Callable[[], Any]) -> Any:
-    from tokenizers import AddedToken
-    from transformers import PreTrainedTokenizerFast
-
-    made = make()
-    made.add_special_tokens([AddedToken("<end>", special=True), AddedToken("<spare>", special=True)])
-    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>")
-
-
-TOKENIZERS = {make.__name__: fast(make) for make in (words, byte_level, sentence_pieces)}
+from small_tokenizers import LETTERS, TOKENIZERS
 
 
 def pieces_of(tokenizer: Any, tokens: list[int]) -> list[str]:
-    """What was heard after each token, and last what was held back."""
-    heard: list[str] = []
-    transcript = IncrementalDetokenizer(tokenizer, heard.append)
+    """The text emitted after each token, and at the end."""
+    emitted: list[str] = []
+    detokenizer = IncrementalDetokenizer(tokenizer, emitted.append)
     after = []
     for token in tokens:
-        before = len(heard)
-        transcript.add(token)
-        after.append("".join(heard[before:]))
-    before = len(heard)
-    transcript.end()
-    assert all(heard)  # nobody is called for nothing
-    return [*after, "".join(heard[before:])]
+        before = len(emitted)
+        detokenizer.add(token)
+        after.append("".join(emitted[before:]))
+    before = len(emitted)
+    detokenizer.end()
+    assert all(emitted)  # no empty pieces
+    return [*after, "".join(emitted[before:])]
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -95,13 +57,13 @@ def letter_tokens(tokenizer: Any, letter: str) -> list[int]:
     return [vocabulary[bytes_to_unicode()[byte]] for byte in letter.encode()]
 
 
-def test_a_letter_is_heard_with_its_last_byte() -> None:
+def test_a_letter_is_emitted_with_its_last_byte() -> None:
     tokenizer = TOKENIZERS["byte_level"]
     tokens = joined([letter_tokens(tokenizer, letter) for letter in "aé☂."])
     assert pieces_of(tokenizer, tokens) == ["a", "", "é", "", "", "☂", ".", ""]
 
 
-def test_a_run_of_byte_pieces_is_heard_with_the_token_behind_it() -> None:
+def test_a_run_of_byte_pieces_is_emitted_with_the_token_behind_it() -> None:
     tokenizer = TOKENIZERS["sentence_pieces"]
     a, comma = tokenizer.convert_tokens_to_ids(["▁a", ","])
     spare = tokenizer.convert_tokens_to_ids("<spare>")
@@ -119,7 +81,7 @@ def test_words_come_one_by_one_and_special_tokens_never() -> None:
     assert pieces_of(tokenizer, [0, spare, 2, 3, end]) == ["a", "", " c.", " ☂", "", ""]
 
 
-def test_a_long_reply_is_heard_all_along() -> None:
+def test_a_long_reply_is_emitted_all_along() -> None:
     tokenizer = TOKENIZERS["byte_level"]
     choices = random.Random(1)
     tokens = joined([letter_tokens(tokenizer, choices.choice(LETTERS)) for _ in range(300)])

@@ -17,7 +17,7 @@ pytest.importorskip("torch")
 from completions_server import CompletionsServer
 from test_engines import FREE, prompts_of
 
-from sage_dialog.inference.vllm.completions_engine import CompletionsEngine, Takes
+from sage_dialog.inference.vllm.completions_engine import CompletionsEngine, ServerFeatures
 from sage_dialog.inference.vllm.served_policies import served_name
 
 Serve = Callable[..., CompletionsServer]
@@ -28,7 +28,7 @@ def test_no_server_is_told_with_the_command_that_starts_one(
     open_engine: Open, base: Policy, adapters: tuple[Policy, ...]
 ) -> None:
     engine = open_engine("http://127.0.0.1:9/v1", policies=adapters)
-    with pytest.raises(RequestRejectedError, match=r"127\.0\.0\.1:9/v1 does not say") as refusal:
+    with pytest.raises(RequestRejectedError, match=r"127\.0\.0\.1:9/v1 does not list its models") as refusal:
         engine.sample("sage_0", prompts_of(5), FREE)
     command = str(refusal.value).splitlines()[-1]
     assert command.split() == [
@@ -51,7 +51,7 @@ def test_the_command_is_for_the_address_that_is_asked(open_engine: Open, base: P
     moved = Policy(base.path.with_name("my policies"), base.card)
     shutil.copytree(base.path, moved.path, dirs_exist_ok=True)
     engine = open_engine(url, base=moved, window=64)
-    said = engine._serving._command(engine._client.servers[0])
+    said = engine._served._command(engine._client.servers[0])
     arguments = shlex.split(said.splitlines()[-1])
     assert arguments[2] == str(moved.path)
     assert where in said and "--max-model-len 64" in said and "secret" not in said
@@ -131,4 +131,4 @@ def test_a_server_that_loads_no_adapters_is_told_with_the_command(
 
 def test_what_servers_may_take_is_documented() -> None:
     documented = (Path(__file__).parents[3] / "docs/generation.md").read_text()
-    assert [name for name in Takes.model_fields if f"`{name}`" not in documented] == []
+    assert [name for name in ServerFeatures.model_fields if f"`{name}`" not in documented] == []

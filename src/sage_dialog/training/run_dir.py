@@ -13,40 +13,28 @@ The catalog removes the folder after it has saved the policy.
 
 from __future__ import annotations
 
-import logging
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import torch
-from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
-from transformers import Trainer, TrainerCallback
 
 from sage_dialog.core.atomic_files import atomic_folder
 from sage_dialog.core.hashing import fingerprint
 from sage_dialog.core.policies import Policy, TrainedPolicy
 from sage_dialog.core.tables import DataFrame
 
-logger = logging.getLogger(__name__)
-
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "safetensors")
 """Libraries whose version determines the weights."""
 
 CODE = ("training", "inference/chat_format.py", "core/seeds.py")
 """Code of this package that determines the weights."""
-
-MIN_INTERVAL_S = 60.0
-"""Minimum time of training between two checkpoints, in seconds."""
-
-MAX_TIME_SHARE = 0.05
-"""Maximum share of the time for writing checkpoints; slow checkpoints are written less often."""
 
 POLICY, LOG, TRAINING_REJECTS = "policy", "log.parquet", "training_rejects.parquet"
 
@@ -162,32 +150,3 @@ def _machine() -> dict[str, object]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
     }
-
-
-class CheckpointCallback(TrainerCallback):
-    """Save checkpoints by time, not by steps.
-
-    A checkpoint is saved only directly after a row of the log, when the sums behind the logged means are empty: the log
-    of a resumed training then equals that of an uninterrupted one.
-    """
-
-    def __init__(self, trainer: Trainer, run_dir: TrainingRunDir) -> None:
-        self._accelerator = trainer.accelerator
-        self._run_dir = run_dir
-        self._saved_at = self._started_at = time.monotonic()
-        self._duration = 0.0
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if "loss" not in (logs or {}) or state.global_step >= state.max_steps:
-            return
-        self._started_at = time.monotonic()
-        due = self._started_at - self._saved_at >= max(MIN_INTERVAL_S, self._duration / MAX_TIME_SHARE)
-        control.should_save = broadcast_object_list([due])[0]  # the clock of the first process decides
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._accelerator.wait_for_everyone()  # each process writes its shard
-        if state.is_world_process_zero:
-            self._run_dir.save_checkpoint(state.global_step)
-        self._accelerator.wait_for_everyone()
-        self._saved_at = time.monotonic()
-        self._duration = self._saved_at - self._started_at

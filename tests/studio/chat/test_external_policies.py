@@ -62,10 +62,10 @@ def test_two_cards_are_as_they_are(tmp_path: Path) -> None:
 def test_what_is_no_such_directory_is_refused(base: Path, tmp_path: Path) -> None:
     lora = adapter(tmp_path)
     for given, reason in (
-        ((lora, None, True), "lora-1.5 is no base: there is no config.json"),
-        ((base, base, True), "Big-7B.v1 is no adapter: there is no adapter_config.json"),
-        ((base, lora, None), "say whether it writes state and action blocks"),
-        ((base, None, None), "say whether it writes state and action blocks"),
+        ((lora, None, True), "lora-1.5 is no base: it has no config.json"),
+        ((base, base, True), "Big-7B.v1 is no adapter: it has no adapter_config.json"),
+        ((base, lora, None), "state whether it writes state and action blocks"),
+        ((base, None, None), "state whether it writes state and action blocks"),
     ):
         with pytest.raises(ValueError, match=reason):
             external_policies(*given)

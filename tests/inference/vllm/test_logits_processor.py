@@ -26,7 +26,12 @@ pytest.importorskip("transformers")
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from sage_dialog.inference.steering import Guide, GuideState, Vocabulary  # noqa: E402
-from sage_dialog.inference.transformers.decoding import decode, draw, penalised, steered  # noqa: E402
+from sage_dialog.inference.transformers.decoding import (  # noqa: E402
+    apply_repetition_penalty,
+    apply_steering,
+    decode,
+    draw,
+)
 from sage_dialog.inference.transformers.shared_prefix import IMPLEMENTATION  # noqa: E402
 from sage_dialog.inference.vllm.logits_processor import SteeringProcessor  # noqa: E402
 from sage_dialog.inference.vllm.steered_completions import processor_arguments  # noqa: E402
@@ -142,7 +147,7 @@ def drawn(logits: Any, requests: Sequence[Asked], penalise: bool) -> list[int]:
         seen = torch.zeros(1, logits.shape[1], dtype=torch.bool)
         seen[0, [*request.prompt, *request.drawn]] = True
         penalty = request.sampling.repetition_penalty if penalise else 1.0
-        one = penalised(logits[row : row + 1], seen, penalty)
+        one = apply_repetition_penalty(logits[row : row + 1], seen, penalty)
         uniform = torch.tensor(request.draws[len(request.drawn)])[None]
         tokens.append(int(draw(one, seen, uniform, request.sampling.model_copy(update={"repetition_penalty": 1.0}))))
     return tokens
@@ -232,7 +237,7 @@ def play_on_runner_v2(served: Served, make: Any, waiting: list[Asked], room: int
         for row, request in enumerate(batch):  # here the penalty comes first
             seen = torch.zeros(1, size, dtype=torch.bool)
             seen[0, [*request.prompt, *request.drawn]] = True
-            logits[row] = penalised(logits[row : row + 1], seen, request.sampling.repetition_penalty)[0]
+            logits[row] = apply_repetition_penalty(logits[row : row + 1], seen, request.sampling.repetition_penalty)[0]
         logits = processor.apply(logits, context)
         for slot, request, token in zip(rows, batch, drawn(logits, batch, penalise=False), strict=True):
             if slot not in half_read:
@@ -269,11 +274,11 @@ def test_a_penalty_that_comes_later_leaves_boosts_their_strength(served: Served)
     vocabulary, size = Vocabulary(served.tokenizer), served.model.config.vocab_size
     written = [token for token, _, _ in vocabulary.encode(text)]
     guide = Guide(vocabulary, steering, END, size)
-    place: GuideState | None = guide.start
+    state: GuideState | None = guide.initial_state
     for token in written:
-        place = place and guide.after(place, token)
-    assert place is not None
-    in_reply, in_prompt, nowhere = sorted(place.tokens, key=lambda token: token not in written)
+        state = state and guide.next_state(state, token)
+    assert state is not None
+    in_reply, in_prompt, nowhere = sorted(state.tokens, key=lambda token: token not in written)
     assert in_reply in written
     prompt = [in_prompt]
     seen = torch.zeros(1, size, dtype=torch.bool)
@@ -285,8 +290,8 @@ def test_a_penalty_that_comes_later_leaves_boosts_their_strength(served: Served)
     processor.update_state(BatchUpdate(batch_size=1, removed=[], added=[(0, params, prompt, written)], moved=[]))
     for number in range(5):  # logits above and below 0
         logits = torch.randn(1, size, generator=torch.Generator().manual_seed(number))
-        expected = steered(penalised(logits, seen, 1.3), [place], 0.7)
-        found = penalised(processor.apply(logits.clone()), seen, 1.3)
+        expected = apply_steering(apply_repetition_penalty(logits, seen, 1.3), [state], 0.7)
+        found = apply_repetition_penalty(processor.apply(logits.clone()), seen, 1.3)
         assert torch.allclose(found, expected, atol=1e-5)
 
 
@@ -308,7 +313,7 @@ def test_keywords_come_more_often_and_given_values_always(served: Served) -> Non
     assert rates[2] > 0.95
     given: dict[str, Any] = {"a_motivation": "teasing", "u_topic": ()}
     texts = replies(Steering(fixed=given))
-    assert all(BlockGrammar.with_values(given).start().feed(text) for text in texts)
+    assert all(BlockGrammar.with_values(given).initial_state().advance(text) for text in texts)
     assert sum("u_topic: []} {a_motivation: teasing, " in text for text in texts) == len(texts)
     assert sum(isinstance(parse(text), Chain) for text in texts) > 10
 

@@ -1,0 +1,39 @@
+"""Small tokenizers of three kinds: words, byte-level, SentencePiece with byte fallback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+LETTERS = "abc .,{é☂"
+
+
+def words() -> Any:
+    return Tokenizer(models.WordLevel({"a": 0, "b": 1, "c.": 2, "☂": 3}, unk_token="a"))
+
+
+def byte_level() -> Any:
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made = Tokenizer(models.BPE({letter: token for token, letter in enumerate(alphabet)}, []))
+    made.decoder = decoders.ByteLevel()
+    return made
+
+
+def sentence_pieces() -> Any:
+    pieces = [*(f"<0x{byte:02X}>" for byte in range(256)), "▁", "▁a", "▁▁", *LETTERS]
+    made = Tokenizer(models.BPE({piece: token for token, piece in enumerate(pieces)}, [], byte_fallback=True))
+    strip = decoders.Strip(" ", 1, 0)
+    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), strip])
+    return made
+
+
+def fast(make: Callable[[], Any]) -> Any:
+    made = make()
+    made.add_special_tokens([AddedToken("<end>", special=True), AddedToken("<spare>", special=True)])
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>")
+
+
+TOKENIZERS = {make.__name__: fast(make) for make in (words, byte_level, sentence_pieces)}
