@@ -15,8 +15,6 @@ from sage_dialog.core.hub_models import BASE
 if TYPE_CHECKING:
     from kedro.framework.startup import ProjectMetadata
 
-    from sage_dialog.core.policies import Policy
-
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -55,7 +53,16 @@ def chat(
     if base is not None and name is not None:
         raise click.UsageError("--policy and --base exclude each other.")
     project = Project(metadata, env)
-    under, policy = _external(base, adapter, blocks) if base else _of_catalog(project, name or "sage_dpo")
+    if base is not None:
+        from sage_dialog.studio.chat.external_policies import external_policies
+
+        try:
+            under, policy = external_policies(base, adapter, blocks)
+        except (ValueError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+    else:
+        policy = project.policy(name or "sage_dpo")
+        under = policy if name == BASE else project.policy(BASE)
 
     from rich.console import Console
 
@@ -65,14 +72,14 @@ def chat(
         engine = project.engine(under, [] if policy is under else [policy], seed)
 
     from sage_dialog.config import SamplingConfig
+    from sage_dialog.studio.chat.completion import known_values
     from sage_dialog.studio.chat.conversation import Conversation
-    from sage_dialog.studio.chat.terminal import Terminal, piped_lines, prompt_lines, read_lines
+    from sage_dialog.studio.chat.terminal import Terminal, piped_lines, prompt_lines
 
     config = project.parameters.evaluation
     given = {"temperature": temperature, "top_k": top_k}
-    sampling = SamplingConfig(
-        **{**config.agent.model_dump(), **{name: value for name, value in given.items() if value is not None}}
-    )
+    overrides = {name: value for name, value in given.items() if value is not None}
+    sampling = SamplingConfig.model_validate(config.agent.model_dump() | overrides)
     system_prompt = project.parameters.sac_augmentation.system_prompts.get("listener")
     talk = Conversation(engine, policy.name, policy.card.blocks, sampling, system_prompt)
     if config.steering and not talk.blocks:
@@ -83,32 +90,11 @@ def chat(
             talk.steer(config.steering)
         except ValueError as error:
             raise click.ClickException(f"evaluation.steering: {error}") from error
-    known = _known_values(project)
+    known = known_values(project.catalog.load("annotations")) if project.catalog.exists("annotations") else {}
     screen = Terminal(talk, seed, project.parameters.self_play.candidates, known, console, notes)
     if sys.stdin.isatty() and sys.stdout.isatty():
         history = Path(project.catalog.load("params:scratch")) / "chat_history"
         screen.greet()
         screen.run(prompt_lines(history, known), interactive=True)
-    elif screen.run(read_lines(piped_lines()), interactive=False):
+    elif screen.run(piped_lines(), interactive=False):
         raise SystemExit(1)
-
-
-def _of_catalog(project: Project, name: str) -> tuple[Policy, Policy]:
-    policy = project.policy(name)
-    return (policy, policy) if name == BASE else (project.policy(BASE), policy)
-
-
-def _external(base: Path, adapter: Path | None, blocks: bool | None) -> tuple[Policy, Policy]:
-    from sage_dialog.studio.chat.external_policies import external_policies
-
-    try:
-        return external_policies(base, adapter, blocks)
-    except (ValueError, OSError) as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _known_values(project: Project) -> dict[str, list[str]]:
-    """Return the values of annotated dialogues by field; none without annotations."""
-    from sage_dialog.studio.chat.completion import known_values
-
-    return known_values(project.catalog.load("annotations")) if project.catalog.exists("annotations") else {}

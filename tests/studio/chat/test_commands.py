@@ -10,44 +10,32 @@ from sage_dialog import schemas
 from sage_dialog.config import Steering
 from sage_dialog.core.tables import from_rows
 from sage_dialog.sac import Chain, Intent
-from sage_dialog.studio.chat import steering
-from sage_dialog.studio.chat.commands import (
-    COMMANDS,
-    Action,
-    Bare,
-    Blocks,
-    Boost,
-    Clear,
-    Fix,
-    Pick,
-    Save,
-    Say,
-    parse_line,
-)
+from sage_dialog.studio.chat.commands import COMMANDS, Action, parse_line
 from sage_dialog.studio.chat.completion import add_values, completions, known_values
+from sage_dialog.studio.chat.conversation import add_boost, clear_field, fix_value
 
 
 @pytest.mark.parametrize(
     ("line", "action"),
     [
-        ("  I am sad. /undo ", Say("I am sad. /undo")),
-        ("//shrug", Say("/shrug")),
+        ("  I am sad. /undo ", ("say", "I am sad. /undo")),
+        ("//shrug", ("say", "/shrug")),
         (" ", None),
-        ("/boost a_motivation humor 4", Boost("a_motivation", "humor", 4.0)),
-        ("/boost a_motivation  seeking  advice  -2.5 ", Boost("a_motivation", "seeking advice", -2.5)),
-        ("/fix a_emotion playful", Fix("a_emotion", "playful")),
-        ("/fix a_motivation seeking advice", Fix("a_motivation", "seeking advice")),
-        ("/fix u_emotion null", Fix("u_emotion", None)),
-        ("/fix u_topic garden,dogs", Fix("u_topic", ("garden", "dogs"))),
-        ("/fix a_topic null", Fix("a_topic", ())),
-        ("/topics music,  board games,", Fix("a_topic", ("music", "board games"))),
-        ("/clear", Clear(None)),
-        ("/clear a_topic", Clear("a_topic")),
-        ("/pick 12", Pick(12)),
-        ("/blocks off", Blocks(False)),
-        ("/save my talk.jsonl", Save(Path("my talk.jsonl"))),
-        ("/retry ", Bare.RETRY),
-        ("/quit", Bare.QUIT),
+        ("/boost a_motivation humor 4", ("boost", "a_motivation", "humor", 4.0)),
+        ("/boost a_motivation  seeking  advice  -2.5 ", ("boost", "a_motivation", "seeking advice", -2.5)),
+        ("/fix a_emotion playful", ("fix", "a_emotion", "playful")),
+        ("/fix a_motivation seeking advice", ("fix", "a_motivation", "seeking advice")),
+        ("/fix u_emotion null", ("fix", "u_emotion", None)),
+        ("/fix u_topic garden,dogs", ("fix", "u_topic", ("garden", "dogs"))),
+        ("/fix a_topic null", ("fix", "a_topic", ())),
+        ("/topics music,  board games,", ("fix", "a_topic", ("music", "board games"))),
+        ("/clear", ("clear", None)),
+        ("/clear a_topic", ("clear", "a_topic")),
+        ("/pick 12", ("pick", 12)),
+        ("/blocks off", ("blocks", False)),
+        ("/save my talk.jsonl", ("save", Path("my talk.jsonl"))),
+        ("/retry ", ("retry",)),
+        ("/quit", ("quit",)),
     ],
 )
 def test_a_line_is_said_or_is_a_command(line: str, action: Action | None) -> None:
@@ -87,27 +75,25 @@ def test_every_command_is_documented() -> None:
 
 
 def test_the_last_word_on_a_field_counts() -> None:
-    now = steering.add_boost(Steering(), "a_motivation", "humor", 4)
-    now = steering.add_boost(now, "a_motivation", "comfort", -1)
-    now = steering.fix_value(now, "a_emotion", "calm")
+    now = add_boost(Steering(), "a_motivation", "humor", 4)
+    now = add_boost(now, "a_motivation", "comfort", -1)
+    now = fix_value(now, "a_emotion", "calm")
     assert now == Steering(boosts={"a_motivation": {"humor": 4, "comfort": -1}}, fixed={"a_emotion": "calm"})
-    assert steering.fix_value(now, "a_motivation", "humor") == Steering(
-        fixed={"a_emotion": "calm", "a_motivation": "humor"}
-    )
-    assert steering.add_boost(now, "a_emotion", "sad", 1).fixed == {}
-    assert steering.add_boost(now, "a_emotion", "sad", 0) == now
-    less = steering.add_boost(now, "a_motivation", "humor", 0)
+    assert fix_value(now, "a_motivation", "humor") == Steering(fixed={"a_emotion": "calm", "a_motivation": "humor"})
+    assert add_boost(now, "a_emotion", "sad", 1).fixed == {}
+    assert add_boost(now, "a_emotion", "sad", 0) == now
+    less = add_boost(now, "a_motivation", "humor", 0)
     assert less.boosts == {"a_motivation": {"comfort": -1}}
-    assert steering.add_boost(less, "a_motivation", "comfort", 0).boosts == {}
-    assert steering.clear_field(now, "a_motivation") == Steering(fixed={"a_emotion": "calm"})
-    assert not steering.clear_field(now, None)
+    assert add_boost(less, "a_motivation", "comfort", 0).boosts == {}
+    assert clear_field(now, "a_motivation") == Steering(fixed={"a_emotion": "calm"})
+    assert not clear_field(now, None)
 
 
 def test_a_value_that_the_form_cannot_hold_is_refused() -> None:
     with pytest.raises(ValueError, match="reserves"):
-        steering.add_boost(Steering(), "a_motivation", "[bold]", 4)
+        add_boost(Steering(), "a_motivation", "[bold]", 4)
     with pytest.raises(ValueError, match="a_topic"):
-        steering.fix_value(Steering(), "a_topic", ("a", "b: c"))
+        fix_value(Steering(), "a_topic", ("a", "b: c"))
 
 
 KNOWN = {"a_motivation": ["humor", "hugging people", "comfort"], "a_topic": ["music", "movie", "sport"]}

@@ -16,7 +16,7 @@ from sage_dialog.corpora.conversations import read_conversations
 from sage_dialog.inference.engine import FinishReason, Sample
 from sage_dialog.studio.chat import display
 from sage_dialog.studio.chat.conversation import Conversation
-from sage_dialog.studio.chat.terminal import ReadLine, piped_lines, prompt_lines, read_lines
+from sage_dialog.studio.chat.terminal import ReadLine, piped_lines, prompt_lines
 
 Talk = Callable[..., Conversation]
 STATE = "{u_motivation: sharing, u_emotion: sad, u_topic: [home]}"
@@ -174,7 +174,7 @@ def test_no_file_of_others_is_written_over(talk: Talk, screen, tmp_path: Path) -
 
 def test_lines_of_a_script_that_are_no_utf_8_are_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one \xff\ntwo"), encoding="ascii"))
-    read = read_lines(piped_lines())
+    read = piped_lines()
     assert [read(""), read("")] == ["one \ufffd\n", "two"]
     with pytest.raises(EOFError):
         read("")

@@ -6,72 +6,22 @@ import difflib
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from enum import Enum, auto
 from pathlib import Path
+from typing import Any
 
 from sage_dialog.sac.grammar import FIELDS, is_list_field
 
-
-class Bare(Enum):
-    """Commands without arguments."""
-
-    CANDIDATES = auto()
-    RETRY = auto()
-    UNDO = auto()
-    NEW = auto()
-    STEERING = auto()
-    HELP = auto()
-    QUIT = auto()
-
-
-@dataclass(frozen=True)
-class Say:
-    text: str
-
-
-@dataclass(frozen=True)
-class Boost:
-    field: str
-    keyword: str
-    weight: float
-
-
-@dataclass(frozen=True)
-class Fix:
-    field: str
-    value: str | tuple[str, ...] | None
-
-
-@dataclass(frozen=True)
-class Clear:
-    field: str | None
-
-
-@dataclass(frozen=True)
-class Pick:
-    number: int
-
-
-@dataclass(frozen=True)
-class Blocks:
-    visible: bool
-
-
-@dataclass(frozen=True)
-class Save:
-    path: Path
-
-
-Action = Bare | Say | Boost | Fix | Clear | Pick | Blocks | Save
+Action = tuple[Any, ...]
+"""The name of a command and its arguments. A message is ("say", text), and /topics is a `fix`."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its arguments, a description, and the parser of its arguments."""
+    """A command; `parse` returns the action of its arguments, None where the command takes none."""
 
     usage: str
     description: str
-    parse: Callable[[str], Action]
+    parse: Callable[[str], Action] | None = None
 
 
 def parse_line(line: str) -> Action | None:
@@ -84,23 +34,18 @@ def parse_line(line: str) -> Action | None:
     if not text:
         return None
     if not text.startswith("/") or text.startswith("//"):
-        return Say(text.removeprefix("/"))
+        return "say", text.removeprefix("/")
     name, _, rest = text[1:].partition(" ")
     if name not in COMMANDS:
         raise ValueError(f"There is no command /{name}{_suggestion(name, COMMANDS, '/')}; /help lists all commands.")
-    return COMMANDS[name].parse(rest.strip())
+    if parse := COMMANDS[name].parse:
+        return parse(rest.strip())
+    if rest.strip():
+        raise ValueError(f"/{name} takes no arguments, not {rest.strip()!r}.")
+    return (name,)
 
 
-def _bare(action: Bare) -> Callable[[str], Bare]:
-    def parse(rest: str) -> Bare:
-        if rest:
-            raise ValueError(f"/{action.name.lower()} takes no arguments, not {rest!r}.")
-        return action
-
-    return parse
-
-
-def _boost(rest: str) -> Boost:
+def _boost(rest: str) -> Action:
     field, _, keyword_and_weight = rest.partition(" ")
     keyword, _, weight = keyword_and_weight.strip().rpartition(" ")
     if not keyword:
@@ -111,20 +56,20 @@ def _boost(rest: str) -> Boost:
         strength = math.nan
     if not math.isfinite(strength):
         raise ValueError(f"{weight!r} is not a number; a boost ends with one, as in /boost a_motivation humor 4")
-    return Boost(_field(field), " ".join(keyword.split()), strength)
+    return "boost", _field(field), " ".join(keyword.split()), strength
 
 
-def _fix(rest: str) -> Fix:
+def _fix(rest: str) -> Action:
     field, _, value = rest.partition(" ")
     if not value.strip():
         raise _usage_error("fix", "a field and its value", "/fix a_emotion playful")
-    return Fix(_field(field), _value(field, value))
+    return "fix", _field(field), _value(field, value)
 
 
-def _topics(rest: str) -> Fix:
+def _topics(rest: str) -> Action:
     if not rest:
         raise _usage_error("topics", "topics separated by commas", "/topics music, sport")
-    return Fix("a_topic", _value("a_topic", rest))
+    return "fix", "a_topic", _value("a_topic", rest)
 
 
 def _value(field: str, text: str) -> str | tuple[str, ...] | None:
@@ -135,26 +80,26 @@ def _value(field: str, text: str) -> str | tuple[str, ...] | None:
     return None if text == "null" else text
 
 
-def _clear(rest: str) -> Clear:
-    return Clear(_field(rest) if rest else None)
+def _clear(rest: str) -> Action:
+    return "clear", _field(rest) if rest else None
 
 
-def _pick(rest: str) -> Pick:
+def _pick(rest: str) -> Action:
     if not (rest.isascii() and rest.isdecimal()):
         raise _usage_error("pick", "the number of a candidate", "/pick 3")
-    return Pick(int(rest))
+    return "pick", int(rest)
 
 
-def _blocks(rest: str) -> Blocks:
+def _blocks(rest: str) -> Action:
     if rest not in ("on", "off"):
         raise _usage_error("blocks", "on or off", "/blocks off")
-    return Blocks(rest == "on")
+    return "blocks", rest == "on"
 
 
-def _save(rest: str) -> Save:
+def _save(rest: str) -> Action:
     if not rest:
         raise _usage_error("save", "the name of a file", "/save talk.jsonl")
-    return Save(Path(rest).expanduser())
+    return "save", Path(rest).expanduser()
 
 
 def _field(name: str) -> str:
@@ -177,15 +122,15 @@ COMMANDS = {
     "fix": Command("FIELD VALUE", "fix the value of a field; null means none", _fix),
     "topics": Command("TOPIC, TOPIC", "fix the topics, as /fix a_topic", _topics),
     "clear": Command("[FIELD]", "remove all steering, or that of one field", _clear),
-    "steering": Command("", "show boosts and fixed values", _bare(Bare.STEERING)),
-    "retry": Command("", "replace the last reply by another", _bare(Bare.RETRY)),
-    "candidates": Command("", "draw candidates for the last reply", _bare(Bare.CANDIDATES)),
+    "steering": Command("", "show boosts and fixed values"),
+    "retry": Command("", "replace the last reply by another"),
+    "candidates": Command("", "draw candidates for the last reply"),
     "pick": Command("NUMBER", "continue with a candidate; directly after /candidates the number suffices", _pick),
-    "undo": Command("", "remove your last message and its reply", _bare(Bare.UNDO)),
-    "new": Command("", "start a new conversation; the steering remains", _bare(Bare.NEW)),
+    "undo": Command("", "remove your last message and its reply"),
+    "new": Command("", "start a new conversation; the steering remains"),
     "blocks": Command("on|off", "show or hide state and action blocks", _blocks),
     "save": Command("FILE", "save the conversation as a line of JSON for a training mix", _save),
-    "help": Command("", "list the commands", _bare(Bare.HELP)),
-    "quit": Command("", "quit, like Ctrl-D", _bare(Bare.QUIT)),
+    "help": Command("", "list the commands"),
+    "quit": Command("", "quit, like Ctrl-D"),
 }
 """By name, in the order of /help."""

@@ -1,13 +1,18 @@
-"""A conversation with a policy: its turns, steering, retries and undo. Independent of the terminal."""
+"""A conversation with a policy: its turns, steering, retries, undo and file. Independent of the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from jinja2 import TemplateError
+from pydantic import ValidationError
 
 from sage_dialog.config import SamplingConfig, Steering
+from sage_dialog.core.atomic_files import atomic_file
 from sage_dialog.dialogue import Message, agent_view
 from sage_dialog.inference.candidates import Candidate, parse_candidate
 from sage_dialog.inference.engine import Engine, OnText, Prompt
@@ -133,3 +138,83 @@ class Conversation:
 
 def _messages(turns: Sequence[ChatTurn]) -> list[Message]:
     return [message for turn in turns for message in (Message("user", turn.user), turn.reply.message)]
+
+
+def add_boost(steering: Steering, field: str, keyword: str, weight: float) -> Steering:
+    """Return the steering with a boost of a keyword; it replaces a fixed value, and weight 0 removes the boost.
+
+    Raises:
+        ValueError: if the field cannot hold the keyword.
+    """
+    boosts: Mapping[Any, Mapping[str, float]] = steering.boosts
+    weights = {**boosts.get(field, {}), keyword: weight}
+    if weight == 0:
+        del weights[keyword]
+        return _steer_field(steering, field, weights, steering.fixed)
+    return _steer_field(steering, field, weights, _without(steering.fixed, field))
+
+
+def fix_value(steering: Steering, field: str, value: str | tuple[str, ...] | None) -> Steering:
+    """Return the steering with a fixed value, which replaces boosts of the field.
+
+    Raises:
+        ValueError: if the field cannot hold the value.
+    """
+    return _steer_field(steering, field, {}, dict[Any, Any](steering.fixed) | {field: value})
+
+
+def clear_field(steering: Steering, field: str | None) -> Steering:
+    """Return the steering without this field, or an empty one for None."""
+    return _steer_field(steering, field, {}, _without(steering.fixed, field)) if field else Steering()
+
+
+def _without(values: Mapping[Any, Any], field: str) -> dict[Any, Any]:
+    return {name: value for name, value in values.items() if name != field}
+
+
+def _steer_field(steering: Steering, field: str, weights: Mapping[str, float], fixed: Mapping[Any, Any]) -> Steering:
+    boosts: dict[Any, Any] = {**steering.boosts}
+    boosts[field] = weights
+    try:
+        return Steering(boosts={name: each for name, each in boosts.items() if each}, fixed=dict(fixed))
+    except ValidationError as error:
+        raise ValueError("; ".join(str(details["msg"]) for details in error.errors())) from error
+
+
+def save_conversation(conversation: Conversation, path: Path, seed: int, saved: set[Path]) -> Path:
+    """Write a conversation as one line of JSON of a training mix (`corpora.conversations`), atomically.
+
+    `messages` are those that the policy sees. `chat` has the settings; its `steered` has one entry per reply.
+
+    Args:
+        saved: files of this session, to which this one is added. Other files are never overwritten.
+
+    Returns:
+        The file; a missing suffix is added.
+
+    Raises:
+        ValueError: if the conversation is empty, or the file has another suffix, exists or cannot be written.
+    """
+    if not conversation.turns:
+        raise ValueError("The conversation is empty.")
+    path = path if path.suffix else path.with_name(f"{path.name}.jsonl")
+    if path.suffix != ".jsonl":
+        raise ValueError(f"{path} does not end in .jsonl, which a training mix requires.")
+    target = path.resolve()
+    if target not in saved and target.exists():
+        raise ValueError(f"{path} exists and is not from this session; name another file.")
+    chat = {
+        "policy": conversation.policy,
+        "blocks": conversation.blocks,
+        "seed": seed,
+        "sampling": conversation.sampling.model_dump(),
+        "steered": [turn.steering.model_dump() for turn in conversation.turns],
+    }
+    record = json.dumps({"messages": conversation.messages(), "chat": chat}, ensure_ascii=False)
+    try:
+        with atomic_file(target) as partial:
+            partial.write_text(record + "\n", "utf-8")
+    except (OSError, UnicodeEncodeError) as error:
+        raise ValueError(f"{path} cannot be written: {error}") from error
+    saved.add(target)
+    return path

@@ -21,22 +21,9 @@ from sage_dialog.inference.candidates import Candidate
 from sage_dialog.inference.engine import OnText
 from sage_dialog.llm.requests import RequestFailedError, StopRunError, remove_surrogates
 from sage_dialog.studio.chat import display
-from sage_dialog.studio.chat.commands import (
-    Action,
-    Bare,
-    Blocks,
-    Boost,
-    Clear,
-    Fix,
-    Pick,
-    Save,
-    Say,
-    parse_line,
-)
+from sage_dialog.studio.chat.commands import parse_line
 from sage_dialog.studio.chat.completion import add_values, completions
-from sage_dialog.studio.chat.conversation import Conversation
-from sage_dialog.studio.chat.record import Records
-from sage_dialog.studio.chat.steering import add_boost, clear_field, fix_value
+from sage_dialog.studio.chat.conversation import Conversation, add_boost, clear_field, fix_value, save_conversation
 
 ReadLine = Callable[[str], str]
 """Returns the next line for a prompt; raises EOFError at the end."""
@@ -64,14 +51,11 @@ class Terminal:
         console: Console,
         notes: Console,
     ) -> None:
-        self._conversation = conversation
-        self._seed = seed
-        self._candidates = candidates
+        self._conversation, self._seed, self._candidates = conversation, seed, candidates
         self._known = known
         self._annotated = {field: frozenset(values) for field, values in known.items()}
-        self._console = console
-        self._notes = notes
-        self._records = Records()
+        self._console, self._notes = console, notes
+        self._saved: set[Path] = set()
         self._show_blocks = True
         self._picking = False
 
@@ -91,7 +75,7 @@ class Terminal:
         errors = 0
         while True:
             try:
-                line = read(self._prompt())
+                line = read(f"pick 1-{len(self._conversation.candidates)} {PROMPT}" if self._picking else PROMPT)
             except EOFError:
                 return errors
             except KeyboardInterrupt:
@@ -99,7 +83,7 @@ class Terminal:
                     raise
                 continue
             try:
-                if self._run_action(self._action(line)):
+                if self._run_line(line):
                     return errors
             except KeyboardInterrupt:
                 if not interactive:
@@ -109,53 +93,48 @@ class Terminal:
                 errors += 1
                 self._note(str(error), display.FAULT)
 
-    def _prompt(self) -> str:
-        return f"pick 1-{len(self._conversation.candidates)} {PROMPT}" if self._picking else PROMPT
-
-    def _action(self, line: str) -> Action | None:
-        """Return the action of a line; after /candidates a number alone picks one."""
-        if self._picking and line.strip().isdecimal():
-            return Pick(int(line))
-        self._picking = False
-        return parse_line(line)
-
-    def _run_action(self, action: Action | None) -> bool:
-        """Run an action and return whether it is /quit."""
+    def _run_line(self, line: str) -> bool:
+        """Run a line and return whether it is /quit; after /candidates a number alone picks one."""
         talk = self._conversation
+        self._picking = self._picking and line.strip().isdecimal()
+        action = ("pick", int(line)) if self._picking else parse_line(line)
         match action:
-            case None:
-                pass
-            case Say(text):
+            case "say", text:
                 self._stream(lambda on_text: talk.say(text, on_text))
-            case Bare.RETRY:
+            case ("retry",):
                 self._stream(talk.retry)
-            case Bare.CANDIDATES:
-                self._show_candidates()
-            case Pick(number):
+            case ("candidates",):
+                with self._notes.status(f"drawing {self._candidates} replies"):
+                    replies = talk.draw_candidates(self._candidates)
+                self._console.print(display.candidates_table(replies, talk.blocks))
+                self._picking = True
+            case "pick", number:
                 self._show(talk.pick(number))
                 self._picking = False
-            case Bare.UNDO:
+            case ("undo",):
                 self._note(f"Removed: {talk.undo().user}")
-            case Bare.NEW:
+            case ("new",):
                 talk.clear()
                 self._note("A new conversation.")
-            case Boost(field, keyword, weight):
+            case "boost", field, keyword, weight:
                 self._steer(add_boost(talk.steering, field, keyword, weight))
                 self._note_unknown(field, (keyword,))
-            case Fix(field, value):
+            case "fix", field, value:
                 self._steer(fix_value(talk.steering, field, value))
                 self._note_unknown(field, value if isinstance(value, tuple) else (value,) if value else ())
-            case Clear(cleared):
+            case "clear", cleared:
                 self._steer(clear_field(talk.steering, cleared))
-            case Bare.STEERING:
+            case ("steering",):
                 _print(self._console, display.format_steering(talk.steering))
-            case Blocks(visible):
+            case "blocks", visible:
                 self._show_blocks = visible
-            case Save(path):
-                self._save(path)
-            case Bare.HELP:
+            case "save", path:
+                self._note(f"Written to {save_conversation(talk, path, self._seed, self._saved)}")
+                if invalid := sum(not turn.reply.valid for turn in talk.turns):
+                    self._note(f"Invalid replies in it, which a policy would learn: {invalid}", display.FAULT)
+            case ("help",):
                 self._console.print(display.commands_table())
-        return action is Bare.QUIT
+        return action == ("quit",)
 
     def _steer(self, steering: Steering) -> None:
         self._conversation.steer(steering)
@@ -199,19 +178,6 @@ class Terminal:
     def _format(self, text: str) -> Text:
         return display.format_reply(text, self._conversation.blocks, self._show_blocks)
 
-    def _show_candidates(self) -> None:
-        with self._notes.status(f"drawing {self._candidates} replies"):
-            replies = self._conversation.draw_candidates(self._candidates)
-        self._console.print(display.candidates_table(replies, self._conversation.blocks))
-        self._picking = True
-
-    def _save(self, path: Path) -> None:
-        talk = self._conversation
-        saved = self._records.save(talk, path, self._seed)
-        self._note(f"Written to {saved}")
-        if invalid := sum(not turn.reply.valid for turn in talk.turns):
-            self._note(f"Invalid replies in it, which a policy would learn: {invalid}", display.FAULT)
-
     def _note(self, text: str, style: str = "") -> None:
         _print(self._notes, Text(display.visible(text), style=style))
 
@@ -233,22 +199,16 @@ def prompt_lines(history: Path, known: Mapping[str, Sequence[str]]) -> ReadLine:
     return lambda prompt: remove_surrogates(session.prompt([("bold", prompt)]))
 
 
-def read_lines(lines: Iterable[str]) -> ReadLine:
-    """Return a reader of a script's lines."""
-    coming = iter(lines)
+def piped_lines() -> ReadLine:
+    """Return a reader of standard input, which replaces invalid UTF-8."""
+    sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
 
     def read(prompt: str) -> str:
-        for line in coming:
+        if line := sys.stdin.readline():
             return line
         raise EOFError
 
     return read
-
-
-def piped_lines() -> Iterable[str]:
-    """Return standard input, with invalid UTF-8 replaced."""
-    sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-    return sys.stdin
 
 
 class _Lines(FileHistory):
@@ -259,7 +219,6 @@ class _Lines(FileHistory):
 class _Tab(Completer):
     def __init__(self, known: Mapping[str, Sequence[str]]) -> None:
         self._known = known
-        self._annotated = {field: frozenset(values) for field, values in known.items()}
         self._paths = PathCompleter(expanduser=True)
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
