@@ -18,8 +18,7 @@ from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.inference.engine import Engine
 from sage_dialog.roles.protocols import Choice, NoChoice
 from sage_dialog.sac import Chain, Intent, render
-from sage_dialog.selfplay.game import Game, play
-from sage_dialog.selfplay.game_state import GameState, Speaker
+from sage_dialog.selfplay.game import Game, GameState, Speaker, play
 from sage_dialog.selfplay.interleave import interleave
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from sage_dialog.inference.engine import FinishReason, Sample
 from sage_dialog.roles.protocols import NoChoice
-from sage_dialog.selfplay.game_state import Outcome
+from sage_dialog.selfplay.game import Outcome
 
 PROJECT = Path(__file__).parents[2]
 SITUATIONS = [("a", "I lost my keys."), ("b", "I won a race."), ("c", "My dog is ill.")]

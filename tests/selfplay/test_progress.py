@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from sage_dialog.dialogue import Message
 from sage_dialog.selfplay import progress
-from sage_dialog.selfplay.game_state import GameState, Outcome
+from sage_dialog.selfplay.game import GameState, Outcome
 from sage_dialog.selfplay.search import search
 
 

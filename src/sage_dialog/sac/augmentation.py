@@ -22,8 +22,7 @@ def augment(messages: Sequence[Message], intents: Sequence[Intent]) -> list[Mess
         ValueError: if roles are not "user" and "assistant" in strict alternation.
     """
     augmented: list[Message] = []
-    state = Intent()
-    previous = None
+    state, previous = Intent(), None
     for position, (message, intent) in enumerate(zip(messages, intents, strict=True)):
         if message.role not in ("user", "assistant") or message.role == previous:
             raise ValueError(f"message {position} has role {message.role!r} after {previous!r}; roles alternate")

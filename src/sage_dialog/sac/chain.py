@@ -24,14 +24,13 @@ _RESERVED = re.compile(rf"[{_RESERVED_CHARACTERS}]")
 LABEL_PATTERN = rf"[^{_RESERVED_CHARACTERS}]+"
 
 
-def _block_pattern(prefix: str) -> re.Pattern[str]:
-    return re.compile(
+_BLOCKS = {
+    prefix: re.compile(
         rf"\{{{prefix}_motivation: (?P<motivation>{LABEL_PATTERN}), {prefix}_emotion: (?P<emotion>{LABEL_PATTERN}), "
         rf"{prefix}_topic: \[(?P<topics>(?:{LABEL_PATTERN}(?:, {LABEL_PATTERN})*)?)\]\}}"
     )
-
-
-_BLOCKS = {prefix: _block_pattern(prefix) for prefix in (STATE_PREFIX, ACTION_PREFIX)}
+    for prefix in (STATE_PREFIX, ACTION_PREFIX)
+}
 
 
 def check_label(field: str, value: str) -> str:
@@ -140,15 +139,12 @@ def _parse_block(prefix: str, text: str, start: int) -> tuple[Intent | str, int]
     if found is None:
         form = f"{{{prefix}_motivation: …, {prefix}_emotion: …, {prefix}_topic: […]}}"
         return f"expected {form!r}, found {text[start : start + 60]!r}", start
+    motivation, emotion = (None if found[name] == NULL else found[name] for name in ("motivation", "emotion"))
     topics = tuple(found["topics"].split(", ")) if found["topics"] else ()
     try:
-        return Intent(_label(found["motivation"]), _label(found["emotion"]), topics), found.end()
+        return Intent(motivation, emotion, topics), found.end()
     except ValueError as error:
         return str(error), start
-
-
-def _label(text: str) -> str | None:
-    return None if text == NULL else text
 
 
 def strip_blocks(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -46,10 +47,8 @@ class Choices:
         1 is as often as a random choice, 2 twice as often; the values of motivation and emotion are multiplied. One is
         added to both counts, so a rare action is near 1. A candidate without blocks has 1.
         """
-        product = 1.0
-        for part in _action(candidate):
-            product *= (self._chosen[part] + 1) / (self._expected.get(part, 0.0) + 1)
-        return product
+        ratios = ((self._chosen[part] + 1) / (self._expected.get(part, 0.0) + 1) for part in _action(candidate))
+        return math.prod(ratios, start=1.0)
 
     def dialogue_score(self, situation_id: str) -> tuple[float, float]:
         """Return the score of a dialogue; larger is better, and the second number breaks ties.
@@ -73,6 +72,5 @@ def group_by_turn(candidates: DataFrame) -> Iterator[tuple[tuple[str, int], Sequ
 
 
 def _action(candidate: Candidate) -> list[_ActionPart]:
-    if all(candidate[field] is None for field in _ACTION_FIELDS):
-        return []
-    return [(field, candidate[field]) for field in _ACTION_FIELDS]
+    action = [(field, candidate[field]) for field in _ACTION_FIELDS]
+    return action if any(label is not None for _, label in action) else []

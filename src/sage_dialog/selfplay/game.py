@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from sage_dialog.config import GameRules
 from sage_dialog.core.seeds import generator
@@ -12,11 +13,68 @@ from sage_dialog.inference.candidates import Candidate, parse_candidate
 from sage_dialog.inference.engine import Engine, Prompt, Sample
 from sage_dialog.roles.protocols import Choice, NoChoice, Selector
 from sage_dialog.sac import Chain, Unparsed, parse
-from sage_dialog.selfplay.game_state import GameState, Outcome, Speaker
 from sage_dialog.selfplay.reply_rules import is_farewell, up_to_first_question
 
 Turns = Generator[list[Choice], list[int | NoChoice], None]
 """Dialogues in progress: yields the selector's choices of each turn, and receives its selections."""
+
+
+class Outcome(StrEnum):
+    """Why a dialogue ended."""
+
+    TURN_LIMIT = "turn limit"
+    FAREWELL = "farewell"
+    CONTEXT_FULL = "context full"
+    NO_VALID_CANDIDATE = "no valid candidate"
+    NO_GOOD_CANDIDATE = "no good candidate"
+    UNREADABLE_CHOICE = "unreadable choice"
+    EMPTY_AGENT_REPLY = "empty agent reply"
+    EMPTY_USER_REPLY = "empty user reply"
+    CUT_USER_REPLY = "cut user reply"
+    NO_VALID_USER_BLOCKS = "no valid user blocks"
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A policy in a role of the game.
+
+    Attributes:
+        blocks: whether it writes state and action blocks.
+    """
+
+    policy: str
+    blocks: bool
+    system_prompt: str | None
+
+
+@dataclass
+class GameState:
+    """A dialogue in progress.
+
+    Attributes:
+        situation_id: of the opening.
+        messages: the dialogue so far. Turn 0 is the situation, in the user's voice.
+        outcome: None until the dialogue ends.
+        candidates: for each agent turn of a search, all candidates and the index of the chosen one.
+    """
+
+    situation_id: str
+    messages: list[Message]
+    outcome: Outcome | None = None
+    candidates: dict[int, tuple[list[Candidate], int | None]] = field(default_factory=dict)
+
+    @classmethod
+    def from_situation(cls, situation_id: str, situation: str) -> GameState:
+        return cls(situation_id, [Message("user", situation)])
+
+    @property
+    def turn(self) -> int:
+        """The number of the next message."""
+        return len(self.messages)
+
+    def visible_messages(self) -> tuple[Message, ...]:
+        """Return the messages without blocks."""
+        return tuple(Message(message.role, message.text) for message in self.messages)
 
 
 @dataclass(frozen=True)
@@ -52,7 +110,11 @@ def play(engine: Engine, game: Game, dialogues: Sequence[GameState]) -> Turns:
     """
     while unfinished := [dialogue for dialogue in dialogues if dialogue.outcome is None]:
         if game.selector is None:
-            _agent_turn(engine, game, unfinished)
+            for dialogue, (sample,) in _agent_samples(engine, game, unfinished):
+                message = parse_candidate(sample, game.agent.blocks).message
+                dialogue.messages.append(message)
+                if not message.text.strip():
+                    dialogue.outcome = Outcome.EMPTY_AGENT_REPLY
             yield []
         else:
             yield from _search_turn(engine, game, unfinished)
@@ -93,15 +155,6 @@ def _end_if_full(
     return [(dialogue, samples) for dialogue, samples in zip(dialogues, sampled, strict=True) if samples]
 
 
-def _agent_turn(engine: Engine, game: Game, dialogues: Sequence[GameState]) -> None:
-    """Play an agent turn of a rollout: the single sample is the message."""
-    for dialogue, (sample,) in _agent_samples(engine, game, dialogues):
-        message = parse_candidate(sample, game.agent.blocks).message
-        dialogue.messages.append(message)
-        if not message.text.strip():
-            dialogue.outcome = Outcome.EMPTY_AGENT_REPLY
-
-
 def _search_turn(engine: Engine, game: Game, dialogues: Sequence[GameState]) -> Turns:
     """Play an agent turn of a search: the selector picks among valid candidates with different utterances.
 
@@ -111,17 +164,24 @@ def _search_turn(engine: Engine, game: Game, dialogues: Sequence[GameState]) -> 
     for redraw in range(game.redraws + 1):
         offers = _draw(engine, game, waiting, redraw)
         selected = yield [choice for _, _, choice in offers]
-        waiting = _apply(offers, selected)
+        waiting = []
+        for (dialogue, offered, _), selection in zip(offers, selected, strict=True):
+            if selection is NoChoice.NONE_GOOD:
+                waiting.append(dialogue)
+            elif selection is NoChoice.UNREADABLE:
+                dialogue.outcome = Outcome.UNREADABLE_CHOICE
+            else:
+                candidates, _ = dialogue.candidates[dialogue.turn]
+                dialogue.candidates[dialogue.turn] = (candidates, offered[selection])
+                dialogue.messages.append(candidates[offered[selection]].message)
     for dialogue in waiting:
         dialogue.outcome = Outcome.NO_GOOD_CANDIDATE
 
 
-_Offer = tuple[GameState, list[int], Choice]
-"""A dialogue, the indices of the candidates on offer, and the selector's choice."""
-
-
-def _draw(engine: Engine, game: Game, dialogues: Sequence[GameState], redraw: int) -> list[_Offer]:
-    """Draw candidates for each dialogue; a dialogue without a valid candidate ends."""
+def _draw(
+    engine: Engine, game: Game, dialogues: Sequence[GameState], redraw: int
+) -> list[tuple[GameState, list[int], Choice]]:
+    """Draw candidates; return each dialogue, the indices on offer and the choice. Without a valid candidate it ends."""
     offers = []
     for dialogue, samples in _agent_samples(engine, game, dialogues, redraw):
         before, _ = dialogue.candidates.get(dialogue.turn, ([], None))
@@ -136,22 +196,6 @@ def _draw(engine: Engine, game: Game, dialogues: Sequence[GameState], redraw: in
         choice = Choice(item, dialogue.visible_messages(), tuple(str(drawn[index].utterance) for index in offered))
         offers.append((dialogue, [len(before) + index for index in offered], choice))
     return offers
-
-
-def _apply(offers: Sequence[_Offer], selected: Sequence[int | NoChoice]) -> list[GameState]:
-    """Append the selected candidates, and return the dialogues without a good one."""
-    none_good = []
-    for (dialogue, offered, _), selection in zip(offers, selected, strict=True):
-        if selection is NoChoice.NONE_GOOD:
-            none_good.append(dialogue)
-        elif selection is NoChoice.UNREADABLE:
-            dialogue.outcome = Outcome.UNREADABLE_CHOICE
-        else:
-            candidates, _ = dialogue.candidates[dialogue.turn]
-            chosen = offered[selection]
-            dialogue.candidates[dialogue.turn] = (candidates, chosen)
-            dialogue.messages.append(candidates[chosen].message)
-    return none_good
 
 
 def _offered(game: Game, dialogue: GameState, candidates: Sequence[Candidate]) -> list[int]:

@@ -9,22 +9,18 @@ from typing import Self
 
 from tqdm import tqdm
 
-from sage_dialog.selfplay.game_state import GameState
+from sage_dialog.selfplay.game import GameState
 
 logger = logging.getLogger(__name__)
 
 LOG_INTERVAL_S = 60.0
 """Seconds between log lines without a terminal."""
 
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
-
 
 class RoundProgress:
     """A bar in the terminal, or lines in the log. It counts replies; a dialogue that ends early counts in full.
 
     Args:
-        title: of the round.
-        dialogues: number of dialogues.
         finished: number of dialogues that an earlier run has finished.
         max_turns: maximum number of messages of a dialogue, the situation included.
     """
@@ -36,7 +32,7 @@ class RoundProgress:
             initial=finished * self._replies,
             desc=title,
             smoothing=0,
-            bar_format=_BAR,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]",
             disable=None,
         )
         self._finished, self._played, self._drawn = finished * self._replies, 0, 0

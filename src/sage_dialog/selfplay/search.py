@@ -16,8 +16,7 @@ from sage_dialog.core.tables import DataFrame
 from sage_dialog.inference.engine import Engine
 from sage_dialog.inference.external_models import ExternalModel
 from sage_dialog.roles.protocols import Selector
-from sage_dialog.selfplay.game import Game, Turns, play
-from sage_dialog.selfplay.game_state import GameState, Speaker
+from sage_dialog.selfplay.game import Game, GameState, Speaker, Turns, play
 from sage_dialog.selfplay.interleave import interleave
 from sage_dialog.selfplay.progress import RoundProgress
 from sage_dialog.selfplay.shards import Shards
@@ -54,9 +53,6 @@ def search(
 
     Returns:
         schemas.CANDIDATES and schemas.TRAJECTORIES, in the order of the sampled situations.
-
-    Raises:
-        ValueError: if there is no train situation.
     """
     sampled = _sample_situations(situations, "train", config.situations, seed, f"situations of {agent.name}")
     game = Game(
@@ -94,9 +90,6 @@ def rollout(
 
     Returns:
         schemas.TRAJECTORIES.
-
-    Raises:
-        ValueError: if the split has no situation.
     """
     speaker = _agent_speaker(agent, system_prompts)
     if config.steering and not speaker.blocks:
@@ -176,13 +169,9 @@ def _play_shards(
                 dialogues = in_progress.pop(number)
                 shards.save(number, candidates_table(dialogues), trajectories_table(dialogues))
     candidates, trajectories = shards.load()
-    logger.info("%s: %s", title, _summary(candidates, trajectories))
-    return candidates, trajectories
-
-
-def _summary(candidates: DataFrame, trajectories: DataFrame) -> str:
     outcomes = trajectories.loc[trajectories["turn"] == 0, "outcome"].value_counts()
     summary = f"{outcomes.sum()} dialogues ended by {', '.join(f'{why} ({n})' for why, n in outcomes.items())}"
-    if candidates.empty:
-        return summary
-    return f"{summary}; {candidates['valid'].sum()} of {len(candidates)} candidates valid"
+    if not candidates.empty:
+        summary += f"; {candidates['valid'].sum()} of {len(candidates)} candidates valid"
+    logger.info("%s: %s", title, summary)
+    return candidates, trajectories

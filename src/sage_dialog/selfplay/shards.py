@@ -41,13 +41,13 @@ class Shards:
     def load(self) -> tuple[DataFrame, DataFrame]:
         """Return all candidates and all trajectories, in the order of the shards."""
         folders = sorted(self._folder.glob("shard-*"))
-        return _concat([path / CANDIDATES_FILE for path in folders]), _concat(
-            [path / TRAJECTORIES_FILE for path in folders]
+        candidates, trajectories = (
+            pd.concat(
+                [pd.read_parquet(folder / name, dtype_backend="pyarrow") for folder in folders], ignore_index=True
+            )
+            for name in (CANDIDATES_FILE, TRAJECTORIES_FILE)
         )
+        return candidates, trajectories
 
     def _path(self, number: int) -> Path:
         return self._folder / f"shard-{number:05d}"
-
-
-def _concat(files: list[Path]) -> DataFrame:
-    return pd.concat([pd.read_parquet(file, dtype_backend="pyarrow") for file in files], ignore_index=True)

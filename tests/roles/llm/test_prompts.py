@@ -14,7 +14,7 @@ from sage_dialog.roles.llm.prompts import Prompt, indent_lines, number_messages
 from sage_dialog.roles.llm.selector import LLMSelector
 from sage_dialog.roles.protocols import Choice, Comparison
 from sage_dialog.sac import Chain, Intent, render
-from sage_dialog.selfplay.game_state import GameState
+from sage_dialog.selfplay.game import GameState
 
 SECTIONS: dict[str, dict[str, Any]] = {"system": {}, "user": {"said": "hi"}}
 GOOD = "A note that is not sent.\n[system]\nBe kind.\n\n[user]\nThey said: {{ said }}\n"
