@@ -75,7 +75,7 @@ def arena(
 
     try:
         ballots = plan_ballots(rollouts, compared, situations, rater, project.parameters.seed)
-        file = VoteFile(_entry(project).folder, rater)
+        file = VoteFile(cast("HumanVotes", project.catalog.get("human_votes")).folder, rater)
     except (VoteFileError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     try:
@@ -105,11 +105,7 @@ def arena(
 
 
 def _load_rollouts(project: Project) -> DataFrame:
-    """Return the latest rollouts of all policies.
-
-    Raises:
-        click.ClickException: if there are none, naming the command that makes them.
-    """
+    """Return the latest rollouts of all policies."""
     from kedro.io import DatasetError
 
     if not project.catalog.exists("rollouts"):
@@ -127,12 +123,7 @@ def _load_rollouts(project: Project) -> DataFrame:
 def _select_pairs(
     project: Project, named: Sequence[tuple[str, str]], available: Sequence[str]
 ) -> list[tuple[str, str]]:
-    """Return the named pairs, or else those of the parameters, each once.
-
-    Raises:
-        click.UsageError: if a pair names one policy twice or an unknown policy, or if there is no pair.
-        click.ClickException: if a policy has no dialogues yet.
-    """
+    """Return the named pairs, or else those of the parameters, each once."""
     from sage_dialog.pipeline_registry import POLICIES
 
     pairs = list({frozenset(pair): pair for pair in named or project.parameters.evaluation.pairs}.values())
@@ -154,10 +145,6 @@ def _select_pairs(
     return pairs
 
 
-def _entry(project: Project) -> HumanVotes:
-    return cast("HumanVotes", project.catalog.get("human_votes"))
-
-
 def _next_command(project: Project, env: str | None) -> str:
     pipeline = "demo" if project.catalog.exists("truth_votes") else "evaluation"
     return f"kedro run {f'--env {env} ' if env else ''}--pipelines {pipeline} --from-inputs human_votes"
@@ -175,7 +162,7 @@ def _show_status(project: Project, env: str | None) -> None:
     from sage_dialog.studio.arena.counting import count_votes
 
     try:
-        votes = _entry(project).load()
+        votes = project.catalog.load("human_votes")
     except DatasetError as error:
         raise click.ClickException(str(error)) from error
     if not votes:

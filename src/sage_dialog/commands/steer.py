@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from sage_dialog.config import BlockField
     from sage_dialog.evaluation.replies.steering_eval import Compliance, Opening, Row, Setting
     from sage_dialog.evaluation.statistics import Estimate
-    from sage_dialog.roles.protocols import Annotator
 
 GRID = "steering_grid"
 """The catalog entry of the grid."""
@@ -74,14 +73,28 @@ def steer(
         raise click.ClickException(f"{policy} writes no state and action blocks, so there is nothing to steer.")
     settings = _settings(_named(given) or _most_frequent(project), boost)
     openings = _openings(project, situation, number or 1)
-    annotator = _annotator(project)
+
+    from kedro.io import DatasetError
+
+    from sage_dialog.datasets.roles import RoleDataset
+
+    entry = project.catalog.get("annotator")
+    if isinstance(entry, RoleDataset) and entry.uses_server:
+        # A reply without labels has no score, so one failure among few replies must not stop the run.
+        entry.bind_budget(project.llm.model_copy(update={"max_failed_share": 1.0}), project.budget)
+    try:
+        annotator = project.catalog.load("annotator")
+    except DatasetError as error:
+        raise click.ClickException(str(error)) from None
 
     from rich.console import Console
+    from rich.text import Text
 
     from sage_dialog.core.tables import from_rows
     from sage_dialog.evaluation.replies.steering_eval import play_grid, steering_eval
     from sage_dialog.llm.requests import RequestFailedError, StopRunError
     from sage_dialog.schemas import STEERING_GRID
+    from sage_dialog.studio.chat.display import visible
 
     config = project.parameters.evaluation
     engine = project.engine(project.policy(BASE), [agent])
@@ -92,7 +105,11 @@ def steer(
     project.catalog.save(GRID, from_rows(rows, STEERING_GRID))
 
     console = Console(highlight=False)
-    console.print(_heading(rows[0], boost))
+    how = "values fixed" if boost is None else f"labels boosted by {boost:g}"
+    named = f" ({visible(openings[0].situation_id)})" if openings[0].situation_id else ""
+    console.print(
+        Text(f"\n{policy}, {how}", style="bold").append(f"\n{visible(openings[0].text)}{named}", style="not bold")
+    )
     console.print(grid_table(rows[: len(settings)]))
     scores = steering_eval(rows, config.confidence)
     console.print(score_table(scores, len(openings)))
@@ -187,33 +204,6 @@ def _openings(project: Project, situation: str | None, number: int) -> list[Open
         Opening(id_, text, Prompt(agent_view([Message("user", text)], system_prompt), ("steering grid", text)))
         for id_, text in chosen
     ]
-
-
-def _annotator(project: Project) -> Annotator:
-    from kedro.io import DatasetError
-
-    from sage_dialog.datasets.roles import RoleDataset
-
-    entry = project.catalog.get("annotator")
-    if isinstance(entry, RoleDataset) and entry.uses_server:
-        # A reply without labels has no score, so one failure among few replies must not stop the run.
-        entry.bind_budget(project.llm.model_copy(update={"max_failed_share": 1.0}), project.budget)
-    try:
-        annotator: Annotator = project.catalog.load("annotator")
-    except DatasetError as error:
-        raise click.ClickException(str(error)) from None
-    return annotator
-
-
-def _heading(row: Row, boost: float | None) -> Text:
-    from rich.text import Text
-
-    from sage_dialog.studio.chat.display import visible
-
-    how = "values fixed" if boost is None else f"labels boosted by {boost:g}"
-    heading = Text(f"\n{row['policy']}, {how}", style="bold")
-    named = f" ({visible(row['situation_id'])})" if row["situation_id"] else ""
-    return heading.append(f"\n{visible(row['situation'])}{named}", style="not bold")
 
 
 def grid_table(rows: Sequence[Row]) -> Table:

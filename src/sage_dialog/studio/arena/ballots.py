@@ -47,8 +47,6 @@ def plan_ballots(
         rollouts: a table of `schemas.ROLLOUTS`.
         pairs: policies to compare; the order within a pair makes no difference.
         situations: number of situations for each pair, drawn by seed; None takes all.
-        rater: name of the rater.
-        seed: the run's seed.
 
     Raises:
         ValueError: naming a policy that is missing, or a situation that only one policy of a pair played.

@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import uvicorn
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -43,9 +42,7 @@ class PortTakenError(OSError):
     """Another process listens on the port."""
 
 
-class _VoteRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _VoteRequest(BaseModel, extra="forbid"):
     ballot: str
     vote: Vote
     comment: str | None = Field(None, max_length=MAX_COMMENT)
@@ -85,7 +82,7 @@ def make_app(session: Session, token: str) -> Starlette:
         return JSONResponse(session.state())
 
     async def vote(request: Request) -> Response:
-        await _check_origin(request, token)
+        _check_origin(request, token)
         try:
             sent = _VoteRequest.model_validate_json(await _read_body(request))
         except ValidationError as error:
@@ -94,9 +91,12 @@ def make_app(session: Session, token: str) -> Starlette:
         return JSONResponse(session.state())
 
     async def undo(request: Request) -> Response:
-        await _check_origin(request, token)
+        _check_origin(request, token)
         session.undo()
         return JSONResponse(session.state())
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        return Response(str(error), 409 if isinstance(error, BallotError) else 507, media_type="text/plain")
 
     return Starlette(
         routes=[
@@ -110,18 +110,11 @@ def make_app(session: Session, token: str) -> Starlette:
             Middleware(_Headers),
             Middleware(TrustedHostMiddleware, allowed_hosts=[ADDRESS, "localhost"], www_redirect=False),
         ],
-        exception_handlers={BallotError: _error_response(409), VoteFileError: _error_response(507)},
+        exception_handlers={BallotError: refuse, VoteFileError: refuse},
     )
 
 
-def _error_response(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
-    async def respond(request: Request, error: Exception) -> Response:
-        return Response(str(error), status, media_type="text/plain")
-
-    return respond
-
-
-async def _check_origin(request: Request, token: str) -> None:
+def _check_origin(request: Request, token: str) -> None:
     """Raise HTTPException unless the request comes from the page itself."""
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
     if origin != f"http://{request.headers['host']}" or site not in (None, "same-origin"):

@@ -18,14 +18,11 @@ class Session:
     """Iterate over the ballots that have no vote yet, in their order."""
 
     def __init__(self, ballots: Sequence[Ballot], file: VoteFile) -> None:
+        self.rater = file.rater
         self._ballots = {ballot.id: ballot for ballot in ballots}
         self._file = file
         self._undone: HumanVote | None = None
         self._given: set[str] = set()
-
-    @property
-    def rater(self) -> str:
-        return self._file.rater
 
     @property
     def given(self) -> int:

@@ -6,13 +6,12 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock, Timeout
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError
 
 from sage_dialog.core.atomic_files import atomic_file
 
@@ -26,15 +25,10 @@ class VoteFileError(ValueError):
     """A rater's file cannot be used; the message names the file, the line and the remedy."""
 
 
-class _Line(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    at: AwareDatetime
-
-
-class HumanVote(_Line):
+class HumanVote(BaseModel, frozen=True, extra="forbid"):
     """One vote: the first and second policy, each with the digest of its dialogue, and which was better."""
 
+    at: AwareDatetime
     situation_id: str
     first: str
     second: str
@@ -49,7 +43,8 @@ class HumanVote(_Line):
         return ballot_id(self.situation_id, (self.first, self.first_digest), (self.second, self.second_digest))
 
 
-class _Undo(_Line):
+class _Undo(BaseModel, frozen=True, extra="forbid"):
+    at: AwareDatetime
     undone: str  # id of the ballot
 
 
@@ -115,7 +110,7 @@ class VoteFile:
         self._append(_Undo(undone=ballot, at=at))
         return self.votes.pop(ballot)
 
-    def _append(self, line: _Line) -> None:
+    def _append(self, line: HumanVote | _Undo) -> None:
         text = json.dumps(line.model_dump(mode="json")).encode() + b"\n"
         try:
             if not self.path.exists():
@@ -172,21 +167,17 @@ def _read(path: Path) -> tuple[dict[str, HumanVote], bytes | None]:
     votes: dict[str, HumanVote] = {}
     for number, line in enumerate(lines, start=1):
         entry = _parse(line)
-        if fault := _find_fault(entry, votes):
+        fault = None
+        if entry is None:
+            fault = "not a vote"
+        elif isinstance(entry, _Undo):
+            if votes.pop(entry.undone, None) is None:
+                fault = "undoes a vote that does not exist"
+        elif votes.setdefault(entry.ballot, entry) is not entry:
+            fault = "a second vote on the same pair of dialogues"
+        if fault:
             raise VoteFileError(f"{path}, line {number}: {fault}. Correct the file, or move it away and vote anew.")
-        if isinstance(entry, _Undo):
-            del votes[entry.undone]
-        elif entry:
-            votes[entry.ballot] = entry
     return votes, repaired
-
-
-def _find_fault(entry: HumanVote | _Undo | None, votes: Mapping[str, HumanVote]) -> str | None:
-    if entry is None:
-        return "not a vote"
-    if isinstance(entry, _Undo):
-        return None if entry.undone in votes else "undoes a vote that does not exist"
-    return "a second vote on the same pair of dialogues" if entry.ballot in votes else None
 
 
 def _parse(line: bytes) -> HumanVote | _Undo | None:
