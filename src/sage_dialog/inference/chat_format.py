@@ -37,7 +37,7 @@ class ChatFormat:
         """Return a conversation as the text that the base reads.
 
         Args:
-            messages: with `role` and `content`; a system message only in the first place.
+            messages: a system message only in the first place.
             reply_follows: end where the assistant's next message begins.
 
         Raises:

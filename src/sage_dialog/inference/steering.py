@@ -29,7 +29,6 @@ FILLER = "x"
 """A placeholder for free text."""
 
 _KEYWORD_PLACE = "\0"  # in no label
-_BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")
 
 
 class Vocabulary:
@@ -58,9 +57,17 @@ class Vocabulary:
         Raises:
             ValueError: if the tokens do not decode to the text.
         """
+        # Those after the prompt where a whole dialogue is tokenized at once.
+        messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": text}]
+        chat = ChatFormat(self._tokenizer)
+        dialogue, prompt = chat.tokens(messages), chat.tokens(messages[:1], reply_follows=True)
+        if dialogue[: len(prompt)] == prompt:
+            tokens = dialogue[len(prompt) :]
+        else:
+            tokens = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
         spans: list[tuple[int, int, int]] = []
         written = b""
-        for token in self._reply_tokens(text):
+        for token in tokens:
             if len(written) >= len(text.encode()):
                 break  # the chat template's own text after the reply
             begin, written = len(written), written + self.token_bytes(token, first=not spans)
@@ -68,15 +75,6 @@ class Vocabulary:
         if not written.startswith(text.encode()):
             raise ValueError(f"the policy's tokenizer makes {written.decode(errors='replace')!r} of {text!r}")
         return spans
-
-    def _reply_tokens(self, text: str) -> list[int]:
-        """Return the tokens after the prompt where a whole dialogue is tokenized at once."""
-        messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": text}]
-        chat = ChatFormat(self._tokenizer)
-        dialogue, prompt = chat.tokens(messages), chat.tokens(messages[:1], reply_follows=True)
-        if dialogue[: len(prompt)] == prompt:
-            return dialogue[len(prompt) :]
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def token_bytes(self, token: int, first: bool = False) -> bytes:
         """Return the bytes of a token, `first` for the first token of a reply."""
@@ -123,7 +121,9 @@ def _piece_decoder(tokenizer: PreTrainedTokenizerFast) -> Callable[[str], bytes]
         return lambda piece: bytes(byte[letter] for letter in piece)
     if "▁" in decoder:
         return lambda piece: (
-            bytes([int(found[1], 16)]) if (found := _BYTE_PIECE.fullmatch(piece)) else piece.replace("▁", " ").encode()
+            bytes.fromhex(found[1])
+            if (found := re.fullmatch("<0x([0-9A-F]{2})>", piece))
+            else piece.replace("▁", " ").encode()
         )
     raise ValueError("the policy cannot be steered: its tokenizer is neither byte-level nor SentencePiece")
 
@@ -186,7 +186,9 @@ class Guide:
         self._masks: dict[tuple[ParserState, bytes], np.ndarray] = {}
         self.initial_state = self._state(self._grammar.initial_state(), b"")
         self.markers = {
-            field: self._marker(field) for field in FIELDS if field in steering.fixed or self._has_weights(field)
+            field: self._marker(field)
+            for field in FIELDS
+            if field in steering.fixed or any(self._boosts.get(field, {}).values())
         }
         """For each steered field, in order, a text before the steered part. Engines may use it as a stop string."""
 
@@ -219,9 +221,8 @@ class Guide:
         boosts: dict[int, float] = {}
         for name, before, label in parser.label_positions():
             listed = {*parser.topics, *([parser.label] if before else [])} if name == parser.field else set()
-            for token, keyword, weight in self._keyword_tokens.get(
-                (name, before.encode(), label.encode() + pending), ()
-            ):
+            key = name, before.encode(), label.encode() + pending
+            for token, keyword, weight in self._keyword_tokens.get(key, ()):
                 if keyword not in listed:
                     boosts[token] = max(weight, boosts.get(token, weight))
         return boosts
@@ -272,18 +273,12 @@ class Guide:
             parser, pending = step
         return forced
 
-    def _has_weights(self, field: str) -> bool:
-        return any(self._boosts.get(field, {}).values())
-
     def _marker(self, field: str) -> str:
         """Return the field's name and the text after it that no keyword token includes."""
         literal = BlockGrammar.with_values({}).literals[FIELDS.index(field)]
         opening = literal[literal.index(field) :]
-        included = [
-            len(before)
-            for name, before, _ in self._keyword_tokens
-            if name == field and opening.encode().endswith(before)
-        ]
+        places = (before for name, before, _ in self._keyword_tokens if name == field)
+        included = [len(before) for before in places if opening.encode().endswith(before)]
         return opening[: max(len(opening) - max(included), len(field))] if included else f"{field}:"
 
     def _find_keyword_tokens(self) -> dict[tuple[str, bytes, bytes], list[tuple[int, str, float]]]:

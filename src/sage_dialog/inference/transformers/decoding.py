@@ -67,7 +67,10 @@ def decode(
     uniform = torch.from_numpy(draws.reshape(len(rows), -1)).to(device)
     logits = logits.repeat_interleave(samples, dim=0)
     positions = lengths.repeat_interleave(samples)[:, None]
-    seen = _seen_tokens(prompts, logits.shape[1]).to(device).repeat_interleave(samples, dim=0)
+    seen = torch.zeros(len(prompts), logits.shape[1], dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        seen[row, torch.tensor(prompt)] = True
+    seen = seen.to(device).repeat_interleave(samples, dim=0)
     written = torch.full((len(rows), sampling.max_new_tokens), end, device=device)
     log_probabilities = torch.zeros(len(rows), dtype=torch.float64, device=device)
     alive = torch.ones(len(rows), dtype=torch.bool, device=device)
@@ -103,7 +106,12 @@ def decode(
         )
         logits = output.logits[:, -1].float()
         positions = positions + 1
-    return _replies(written.numpy(force=True), log_probabilities.tolist(), samples, end)
+    replies = []
+    for reply, log_probability in zip(written.numpy(force=True), log_probabilities.tolist(), strict=True):
+        ends = np.flatnonzero(reply == end)
+        cut = int(ends[0]) if len(ends) else len(reply)
+        replies.append(Decoded(reply[:cut].tolist(), bool(len(ends)), log_probability))
+    return [replies[start : start + samples] for start in range(0, len(replies), samples)]
 
 
 def draw(
@@ -154,8 +162,8 @@ def apply_steering(logits: torch.Tensor, states: Sequence[GuideState | None], te
 
     Boosts are in log-odds of the drawn token, so they are multiplied by the temperature that divides them later.
     """
-    boosted = [(row, state) for row, state in enumerate(states) if state is not None and state.tokens]
     device = logits.device
+    boosted = [(row, state) for row, state in enumerate(states) if state is not None and state.tokens]
     if boosted:
         rows = torch.tensor([row for row, state in boosted for _ in state.tokens], device=device)
         tokens = torch.tensor([token for _, state in boosted for token in state.tokens], device=device)
@@ -195,19 +203,3 @@ def _prefill(
     padding = layers[0][0].new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))[:, None, None, :]
     prefix = SharedPrefix(layers, padding, torch.arange(len(prompts) * samples, device=model.device), samples)
     return output.logits[:, -1].float(), prefix, lengths
-
-
-def _seen_tokens(prompts: Sequence[Sequence[int]], vocabulary: int) -> torch.Tensor:
-    seen = torch.zeros(len(prompts), vocabulary, dtype=torch.bool)
-    for row, prompt in enumerate(prompts):
-        seen[row, torch.tensor(prompt)] = True
-    return seen
-
-
-def _replies(written: np.ndarray, log_probabilities: list[float], samples: int, end: int) -> list[list[Decoded]]:
-    replies = []
-    for row, log_probability in zip(written, log_probabilities, strict=True):
-        ends = np.flatnonzero(row == end)
-        cut = int(ends[0]) if len(ends) else len(row)
-        replies.append(Decoded(row[:cut].tolist(), bool(len(ends)), log_probability))
-    return [replies[start : start + samples] for start in range(0, len(replies), samples)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import torch
 from peft import PeftModel
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
@@ -20,7 +20,7 @@ from sage_dialog.core.policies import Policy, identity
 from sage_dialog.core.seeds import generator
 from sage_dialog.inference.engine import FinishReason, OnText, Prompt, Sample
 from sage_dialog.inference.policy_set import PolicySet
-from sage_dialog.inference.transformers.decoding import Decoded, decode
+from sage_dialog.inference.transformers.decoding import decode
 from sage_dialog.inference.transformers.detokenizer import IncrementalDetokenizer
 from sage_dialog.inference.transformers.memory import Footprint, batches
 from sage_dialog.inference.transformers.shared_prefix import IMPLEMENTATION
@@ -39,10 +39,8 @@ FREE_SHARE = 0.8
 """The share of a GPU's free memory that a batch may take."""
 
 
-class Arguments(BaseModel):
+class Arguments(BaseModel, frozen=True, extra="forbid"):
     """The `args` of the catalog entry; `TransformersEngine` describes them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: Device = "auto"
     memory_gb: float | None = Field(None, gt=0)
@@ -58,8 +56,7 @@ class _Weights(NamedTuple):
 class TransformersEngine:
     """An `Engine` over a base and adapters that were trained on this base.
 
-    On a CPU weights are float32, and mixture-of-experts layers run expert by expert ("eager"), which is transformers'
-    fastest way there; on a GPU weights are bfloat16. Both use the same uniform numbers, so samples differ only by
+    On a CPU weights are float32, on a GPU bfloat16. Both use the same uniform numbers, so samples differ only by
     rounding.
 
     Args:
@@ -92,7 +89,12 @@ class TransformersEngine:
         quiet_warnings()
         self._policies = PolicySet(base, policies)
         self._seed = seed
-        self._device = _device(device)
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ValueError(
+                f"device is cuda, but torch {torch.__version__} finds no GPU; install a torch with CUDA, or set "
+                f"device: auto or cpu (`args` of the entry `engine` in conf/*/catalog_generation.yml)"
+            )
+        self._device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
         self._dtype = torch.float32 if self._device.type == "cpu" else torch.bfloat16
         self._memory_gb = memory_gb
 
@@ -104,29 +106,24 @@ class TransformersEngine:
             dtype=self._dtype,
             attn_implementation=IMPLEMENTATION,
             use_safetensors=True,
+            # "eager" is transformers' fastest way on a CPU to run mixture-of-experts layers.
             **({"experts_implementation": "eager"} if self._device.type == "cpu" else on_gpu),
         ).eval()
         peft: PeftModel | None = None
-        for policy in self._policies.adapters.values():
-            as_base = {"autocast_adapter_dtype": False}
+        for name, policy in self._policies.adapters.items():
             if peft is None:
-                peft = PeftModel.from_pretrained(model, policy.path, adapter_name=policy.name, **as_base)
+                peft = PeftModel.from_pretrained(model, policy.path, name, autocast_adapter_dtype=False)
             else:
-                peft.load_adapter(policy.path, adapter_name=policy.name, **as_base)
+                peft.load_adapter(policy.path, name, autocast_adapter_dtype=False)
         return _Weights(model, peft, Footprint.of(model), _state(model))
 
     @property
-    def _model(self) -> PreTrainedModel:
-        return self._weights.model
-
-    @property
     def fingerprint_inputs(self) -> Mapping[str, object]:
-        gpu = self._device.type == "cuda"
         return {
             "engine": "transformers",
             "base": identity(self._policies.base),
             "device": self._device.type,
-            "gpu": torch.cuda.get_device_name(self._device) if gpu else None,
+            "gpu": torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else None,
             "dtype": str(self._dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(),
             "memory_gb": self._memory_gb,
@@ -142,12 +139,13 @@ class TransformersEngine:
         steering: Steering | None = None,
         on_text: OnText | None = None,
     ) -> list[list[Sample]]:
-        """Sample as `Engine.sample` does. The engine remains usable after an exception, also one of `on_text`.
-
-        Raises:
-            KeyError: if no policy of that name was loaded.
-        """
-        self._switch(policy)
+        """Sample as `Engine.sample` does. The engine remains usable after an exception, also one of `on_text`."""
+        as_base, peft = self._policies.policy(policy) is self._policies.base, self._weights.peft
+        if peft is not None and as_base:
+            peft.base_model.disable_adapter_layers()
+        elif peft is not None:
+            peft.base_model.enable_adapter_layers()
+            peft.set_adapter(policy, inference_mode=True)
         guide = self._policies.guide(policy, steering) if steering else None
         tokens = [self._policies.tokens(prompt) for prompt in prompts]
         new = sampling.max_new_tokens
@@ -156,19 +154,28 @@ class TransformersEngine:
         replies: list[list[Sample]] = [[] for _ in prompts]
         try:
             for batch in batches(lengths, samples, new, self._weights.footprint, self._memory_budget):
-                draws = np.stack([self._draws(prompts[index], samples, new) for index in batch])
+                draws = np.array(
+                    [
+                        [generator(self._seed, "sample", *prompts[index].item, j).random(new) for j in range(samples)]
+                        for index in batch
+                    ]
+                )
                 on_token = None
                 if on_text is not None and 0 in batch:
                     detokenizer = IncrementalDetokenizer(self._policies.tokenizer, on_text)
                     on_token = batch.index(0), detokenizer.add
                 end = self._policies.tokenizer.eos_token_id
-                decoded = decode(self._model, [tokens[index] for index in batch], draws, sampling, end, guide, on_token)
+                inputs = [tokens[index] for index in batch]
+                decoded = decode(self._weights.model, inputs, draws, sampling, end, guide, on_token)
                 if on_token is not None:
                     detokenizer.end()
                 for index, rows in zip(batch, decoded, strict=True):
-                    replies[index] = [self._sample(row) for row in rows]
+                    for row in rows:
+                        finish = FinishReason.STOP if row.finished else FinishReason.LENGTH
+                        text = self._policies.text(row.tokens)
+                        replies[index].append(Sample(text, len(row.tokens), finish, row.log_probability))
         except BaseException:
-            if _state(self._model) != self._weights.state:
+            if _state(self._weights.model) != self._weights.state:
                 del self._weights  # an interrupted adapter may leave changes on the base
             raise
         return replies
@@ -181,30 +188,6 @@ class TransformersEngine:
         free, _ = torch.cuda.mem_get_info(self._device)
         reusable = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
         return int(FREE_SHARE * (free + reusable))
-
-    def _sample(self, row: Decoded) -> Sample:
-        finish = FinishReason.STOP if row.finished else FinishReason.LENGTH
-        return Sample(self._policies.text(row.tokens), len(row.tokens), finish, row.log_probability)
-
-    def _draws(self, prompt: Prompt, samples: int, length: int) -> np.ndarray:
-        return np.stack([generator(self._seed, "sample", *prompt.item, j).random(length) for j in range(samples)])
-
-    def _switch(self, policy: str) -> None:
-        peft = self._weights.peft
-        if self._policies.policy(policy) is not self._policies.base and peft is not None:
-            peft.base_model.enable_adapter_layers()
-            peft.set_adapter(policy, inference_mode=True)
-        elif peft is not None:
-            peft.base_model.disable_adapter_layers()
-
-
-def _device(name: Device) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device is cuda, but torch {torch.__version__} finds no GPU; install a torch with CUDA, or set "
-            f"device: auto or cpu (`args` of the entry `engine` in conf/*/catalog_generation.yml)"
-        )
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _state(model: torch.nn.Module) -> object:

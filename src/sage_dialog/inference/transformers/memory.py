@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 FLOAT, INDEX = 4, 8
 """Bytes of a float32, such as a logit whatever the model's dtype, and of an index."""
 
+MASK = 4 + FLOAT
+"""Bytes of a prompt's attention mask per pair of tokens, as booleans and as numbers."""
+
 FIXED = 2**16
 """Bytes independent of the batch."""
 
@@ -71,7 +74,7 @@ class Footprint:
         rows = prompts * samples
         cache = 2 * self.layers * self.kv_heads * self.head_dim * self.element  # of a token
         of_prompts = prompts * longest * cache
-        prefill = prompts * (longest * self._activations + longest**2 * self._mask + self.vocabulary * 2 * FLOAT)
+        prefill = prompts * (longest * self._activations + longest**2 * MASK + self.vocabulary * 2 * FLOAT)
         kept = rows * (new * (cache + 2 * INDEX) + self.vocabulary * (self.element + FLOAT + 1))
         scores = rows * self.heads * (longest + new) * (2 * self.element + 2 * FLOAT)
         forward = rows * (self._activations + self.vocabulary * (self.element + FLOAT)) + scores
@@ -86,11 +89,6 @@ class Footprint:
         attention = 6 * query + 5 * key
         feed_forward = self.experts * (4 * self.inner + 2 * self.hidden)
         return self.element * (4 * self.hidden + max(attention, feed_forward)) + 2 * FLOAT * self.hidden
-
-    @property
-    def _mask(self) -> int:
-        """Bytes of a prompt's attention mask per pair of tokens, as booleans and as numbers."""
-        return 4 + FLOAT
 
 
 def batches(

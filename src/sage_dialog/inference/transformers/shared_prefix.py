@@ -1,9 +1,8 @@
 """Attention in which all samples of a prompt share one copy of its keys and values.
 
-At every step 16 candidates read a prompt of hundreds of tokens. Repeating its cache 16 times would cost the memory and,
-since a growing cache is copied, most of the time. Here the prompt's keys and values remain as in the prefill; each row
-stores only those of its own new tokens, and one softmax covers the scores of both. The result equals plain attention up
-to rounding.
+Repeating the cache of a prompt for each of 16 candidates would cost most of the memory and of the time. Here each row
+stores only the keys and values of its own new tokens, and one softmax covers the scores of both. The result equals
+plain attention up to rounding.
 """
 
 from __future__ import annotations
@@ -36,34 +35,30 @@ class SharedPrefix:
     slots: torch.Tensor
     width: int
 
-    @property
-    def prompts(self) -> int:
-        return self.padding.shape[0]
-
     def spread(self, rows: torch.Tensor) -> torch.Tensor:
         """Reshape (rows, kv_heads, group, x) to (prompts, kv_heads, width * group, x), with zeros in free slots."""
         _, heads, group, last = rows.shape
-        if len(rows) < self.prompts * self.width:
-            rows = rows.new_zeros(self.prompts * self.width, heads, group, last).index_copy_(0, self.slots, rows)
-        grouped = rows.view(self.prompts, self.width, heads, group, last).transpose(1, 2)
-        return grouped.reshape(self.prompts, heads, self.width * group, last)
+        prompts = len(self.padding)
+        if len(rows) < prompts * self.width:
+            rows = rows.new_zeros(prompts * self.width, heads, group, last).index_copy_(0, self.slots, rows)
+        grouped = rows.view(prompts, self.width, heads, group, last).transpose(1, 2)
+        return grouped.reshape(prompts, heads, self.width * group, last)
 
     def gather(self, spread: torch.Tensor, group: int) -> torch.Tensor:
         """Invert `spread`."""
-        _, heads, _, last = spread.shape
-        rows = spread.view(self.prompts, heads, self.width, group, last).transpose(1, 2)
-        rows = rows.reshape(self.prompts * self.width, heads, group, last)
+        prompts, heads, _, last = spread.shape
+        rows = spread.view(prompts, heads, self.width, group, last).transpose(1, 2)
+        rows = rows.reshape(prompts * self.width, heads, group, last)
         return rows if len(self.slots) == len(rows) else rows.index_select(0, self.slots)
 
     def keep(self, rows: torch.Tensor) -> SharedPrefix:
         """Keep the given rows only; unused prompts and slots are dropped."""
-        prompt, slot_of_row = self.slots[rows] // self.width, torch.arange(len(rows), device=rows.device)
+        prompt = self.slots[rows] // self.width
         alive, place = torch.unique_consecutive(prompt, return_inverse=True)
-        starts = torch.searchsorted(prompt, alive)
-        slot_of_row = slot_of_row - starts[place]
+        slot_of_row = torch.arange(len(rows), device=rows.device) - torch.searchsorted(prompt, alive)[place]
         width = int(slot_of_row.max()) + 1
         kept = replace(self, slots=place * width + slot_of_row, width=width)
-        if len(alive) == self.prompts:
+        if len(alive) == len(self.padding):
             return kept
         layers = tuple((keys[alive], values[alive]) for keys, values in self.layers)
         return replace(kept, layers=layers, padding=self.padding[alive])

@@ -10,7 +10,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.core.policies import Policy, identity
@@ -30,10 +30,8 @@ logger = logging.getLogger(__name__)
 LIBRARIES = ("transformers", "tokenizers")  # prompts are rendered and tokenized here, and replies decoded
 
 
-class ServerFeatures(BaseModel):
+class ServerFeatures(BaseModel, frozen=True, extra="forbid"):
     """The request fields that the servers support. The defaults are vLLM's; false and null leave a field out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     token_prompts: bool = Field(True, description="prompts as token ids; else as text, tokenized by the server")
     token_ids: bool = Field(True, description="`return_token_ids` and `stop_token_ids`; steering needs them")
@@ -45,10 +43,8 @@ class ServerFeatures(BaseModel):
     steering: bool = Field(False, description="the servers run the logits processor of `logits_processor`")
 
 
-class Arguments(BaseModel):
+class Arguments(BaseModel, frozen=True, extra="forbid"):
     """The `args` of the catalog entry; `CompletionsEngine` describes them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     names: dict[str, str] | None = None
     supports: ServerFeatures | None = None
@@ -132,18 +128,13 @@ class CompletionsEngine:
         steering: Steering | None = None,
         on_text: OnText | None = None,
     ) -> list[list[Sample]]:
-        """Sample as `Engine.sample` does.
-
-        Raises:
-            KeyError: if the engine does not have a policy of that name.
-            ValueError: if a cap on money cannot be kept, because `llm.prices` has no price for the policy.
-        """
-        reply = _Sampler(self, policy, sampling, steering if steering else None).reply
+        """Sample as `Engine.sample` does."""
+        reply = _Sampler(self, policy, sampling, steering or None).reply
         tokens = [self._policies.tokens(prompt) for prompt in prompts]
         room = self._window - sampling.max_new_tokens
         per_request = samples if self._supports.n and (not steering or self._supports.steering) else 1
         jobs = [
-            _Job(index, prompts[index], tokens[index], first, min(per_request, samples - first))
+            _Job(index, prompts[index], tokens[index], first, per_request)
             for index in range(len(prompts))
             if len(tokens[index]) <= room
             for first in range(0, samples, per_request)
@@ -154,13 +145,6 @@ class CompletionsEngine:
         for job, sampled in zip(jobs, self._client.map(reply, jobs), strict=True):
             replies[job.index] += sampled
         return replies
-
-    def _warn_of_unsupported(self, sampling: SamplingConfig) -> None:
-        wanted = {"top_k": True, "repetition_penalty": sampling.repetition_penalty != 1.0}
-        for name, matters in wanted.items():
-            if matters and getattr(self._supports, name) is None and name not in self._warned:
-                self._warned.add(name)
-                logger.warning("the servers do not support %s (the engine's `supports`); sampling without it", name)
 
 
 class _Sampler:
@@ -189,7 +173,10 @@ class _Sampler:
                 "these servers cannot be steered: steering needs prompts and replies as token ids, and the engine's "
                 "`supports` sets `token_prompts` or `token_ids` to false. vLLM has both"
             )
-        engine._warn_of_unsupported(sampling)
+        for name, wanted in {"top_k": True, "repetition_penalty": sampling.repetition_penalty != 1.0}.items():
+            if wanted and getattr(self._supports, name) is None and name not in engine._warned:
+                engine._warned.add(name)
+                logger.warning("the servers do not support %s (the engine's `supports`); sampling without it", name)
 
     async def reply(self, job: _Job, on_text: OnText | None = None) -> list[Sample]:
         """Return the samples of a job."""
@@ -237,14 +224,13 @@ class _Sampler:
         allowed: Sequence[int] | None,
         on_text: OnText | None,
     ) -> Completion:
-        """Implement `CompleteFunction`; the reply begins after `prompt_length` tokens."""
-        body = self._body(seed, max_tokens, logprobs=False)
-        body |= {"stop": [stop]} if stop else {}
+        """Return a continuation for `steered_sample`; the reply begins after `prompt_length` tokens."""
+        body = self._body(seed, max_tokens, logprobs=False) | ({"stop": [stop]} if stop else {})
         body |= {"logit_bias": {str(token): bias for token, bias in logit_bias.items()}} if logit_bias else {}
         body |= {"allowed_token_ids": list(allowed)} if allowed is not None else {}
         stream = None if on_text is None else StreamedReply(self._tokenizer, on_text, prompt[prompt_length:])
         (reply,) = await self._request(tuple(prompt), body, seed, 1, stream)
-        drawn = self._without_end(reply)
+        drawn = self._without_end(reply.token_ids or [])
         if reply.finish == "length":
             return Completion(drawn, "length")
         return Completion(drawn, "stop" if isinstance(reply.stop_reason, str) else "end")
@@ -264,8 +250,7 @@ class _Sampler:
             body |= {"return_token_ids": True, "stop_token_ids": [self._end]}
         return body
 
-    def _without_end(self, reply: Continuation) -> list[int]:
-        tokens = reply.token_ids or []
+    def _without_end(self, tokens: list[int]) -> list[int]:
         return tokens[:-1] if tokens[-1:] == [self._end] else tokens
 
     def _sample(self, reply: Continuation) -> Sample:
@@ -273,7 +258,7 @@ class _Sampler:
             text = plain_text(self._tokenizer, reply.text)
             number = len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
         else:
-            tokens = self._without_end(reply)
+            tokens = self._without_end(reply.token_ids)
             text, number = self._policies.text(tokens), len(tokens)
         return Sample(text, number, FinishReason(reply.finish), reply.log_probability)
 
@@ -287,9 +272,6 @@ def _run_streaming(reply: Callable[..., Coroutine[Any, Any, list[Sample]]], on_t
         task.add_done_callback(lambda _: pieces.put_nowait(None))
         return task, pieces
 
-    async def result(task: asyncio.Task[list[Sample]]) -> list[Sample]:
-        return await task
-
     async def cancel(task: asyncio.Task[list[Sample]]) -> None:
         task.cancel()
         await asyncio.wait([task])
@@ -298,7 +280,7 @@ def _run_streaming(reply: Callable[..., Coroutine[Any, Any, list[Sample]]], on_t
     try:
         while (piece := loop.run(pieces.get())) is not None:
             on_text(piece)
-        return loop.run(result(task))
+        return loop.run(asyncio.wait_for(task, None))
     except BaseException:
         loop.run(cancel(task))
         raise

@@ -28,11 +28,9 @@ try:
     from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as OfRunnerV2
 except ImportError:  # outside a server
 
-    class OfRunnerV1:  # type: ignore[no-redef]
-        """Replaces vLLM's base class."""
+    class OfRunnerV1: ...  # type: ignore[no-redef]
 
-    class OfRunnerV2:  # type: ignore[no-redef]
-        """Replaces vLLM's base class."""
+    class OfRunnerV2: ...  # type: ignore[no-redef]
 
 
 if TYPE_CHECKING:
@@ -40,9 +38,6 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.v1.sample.logits_processor import BatchUpdate
     from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
-
-MAX_GUIDES = 16
-"""Number of guides in the cache."""
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +67,9 @@ class _SteeredRequest:
                 self.state = self.guide.next_state(self.state, token)
         self.advanced = len(self.drawn)
 
-    def penalties(self) -> list[float]:
-        """Return the penalty of each boosted token; 1 if it was not seen yet."""
-        tokens = self.state.tokens if self.state else []
-        if self.penalty == 1.0:
-            return [1.0] * len(tokens)
-        return [self.penalty if token in self.prompt or token in self.drawn else 1.0 for token in tokens]
+    def penalty_of(self, token: int) -> float:
+        """Return the penalty of a token; 1 if it was not seen yet."""
+        return self.penalty if self.penalty != 1.0 and (token in self.prompt or token in self.drawn) else 1.0
 
 
 class SteeringProcessor(OfRunnerV1, OfRunnerV2):
@@ -96,11 +88,7 @@ class SteeringProcessor(OfRunnerV1, OfRunnerV2):
         requests: torch.device | LogitsProcRequestState,
         is_pin_memory: bool | None = None,
     ) -> None:
-        """Create the processor.
-
-        Args:
-            requests: the state of the requests (Runner V2), or the device (Runner V1).
-            is_pin_memory: of Runner V1.
+        """Create the processor; `requests` is the state of the requests (Runner V2) or the device (Runner V1).
 
         Raises:
             ValueError: if the server uses speculative decoding, or its tokenizer cannot be steered.
@@ -115,7 +103,7 @@ class SteeringProcessor(OfRunnerV1, OfRunnerV2):
         self._requests: Any = requests
         self._rows: dict[int, _SteeredRequest] = {}  # by index in the batch (V1) or slot (V2)
         self._masks: WeakKeyDictionary[GuideState, torch.Tensor] = WeakKeyDictionary()
-        self._guide: Callable[[str], Guide | None] = lru_cache(MAX_GUIDES)(
+        self._guide: Callable[[str], Guide | None] = lru_cache(16)(
             lambda steering: _guide(vocabulary, steering, end, size)
         )
         only_end = np.where(np.arange(size) == end, np.float32(0), np.float32(-np.inf))
@@ -176,7 +164,14 @@ class SteeringProcessor(OfRunnerV1, OfRunnerV2):
             self._read_drawn(steered, ctx)
         for row in steered.values():
             row.advance()
-        self._boost(logits, {at: row for at, row in steered.items() if row.state and row.state.tokens})
+        boosted = [
+            (at, token, weight, row)
+            for at, row in steered.items()
+            if row.state
+            for token, weight in zip(row.state.tokens, row.state.weights, strict=True)
+        ]
+        if boosted:
+            self._boost(logits, boosted)
         masked = {at: row.state for at, row in steered.items() if row.state and row.state.mask is not None}
         if masked:
             at = torch.tensor(list(masked), device=logits.device)
@@ -203,14 +198,12 @@ class SteeringProcessor(OfRunnerV1, OfRunnerV2):
         for row, number, written in zip(rows.values(), fresh, drawn, strict=True):
             row.drawn += written[len(written) - number :]
 
-    def _boost(self, logits: torch.Tensor, rows: dict[int, _SteeredRequest]) -> None:
-        if not rows:
-            return
-        states = [(at, row, row.state) for at, row in rows.items() if row.state is not None]
-        at = torch.tensor([at for at, _, state in states for _ in state.tokens], device=logits.device)
-        tokens = torch.tensor([token for _, _, state in states for token in state.tokens], device=logits.device)
-        weights = [row.temperature * weight for _, row, state in states for weight in state.weights]
-        penalties = torch.tensor([each for _, row, _ in states for each in row.penalties()], device=logits.device)
+    def _boost(self, logits: torch.Tensor, boosted: list[tuple[int, int, float, _SteeredRequest]]) -> None:
+        """Boost (row, token, weight, request)."""
+        at = torch.tensor([at for at, *_ in boosted], device=logits.device)
+        tokens = torch.tensor([token for _, token, *_ in boosted], device=logits.device)
+        weights = [row.temperature * weight for *_, weight, row in boosted]
+        penalties = torch.tensor([row.penalty_of(token) for _, token, _, row in boosted], device=logits.device)
         values = logits[at, tokens]
         wanted = torch.where(values > 0, values / penalties, values * penalties) + torch.tensor(weights).to(logits)
         logits[at, tokens] = torch.where(wanted > 0, wanted * penalties, wanted / penalties)

@@ -15,9 +15,6 @@ from sage_dialog.llm.requests import FailureReason, RequestFailedError, RequestR
 from sage_dialog.llm.server import Server
 
 _VLLM_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-_LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
-_AUTHORIZATION_ERRORS = (401, 403)
-_RUNTIME_LORA = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
 
 
 @cache
@@ -90,7 +87,7 @@ class ServedPolicies:
             await server.load_adapter(name, path)
         except (RequestRejectedError, RequestFailedError) as error:
             message = f"{server.address} did not load the adapter {name}: {error}"
-            if isinstance(error, RequestFailedError) or error.status in _AUTHORIZATION_ERRORS:
+            if isinstance(error, RequestFailedError) or error.status in (401, 403):
                 raise RequestRejectedError(message) from None
             raise RequestRejectedError(
                 f"{message}\nThe server reads the adapter from {path}, so this path must exist there, and the server "
@@ -102,7 +99,7 @@ class ServedPolicies:
         base, adapters = self._policies.base, list(self._policies.adapters.values())
         address = urlsplit(server.address)
         port = address.port or {"https": 443}.get(address.scheme, 80)
-        local = address.hostname is None or address.hostname in _LOCAL_HOSTS
+        local = address.hostname in (None, "127.0.0.1", "localhost", "::1")
         options = ["--served-model-name", self.name(base.name), "--max-model-len", str(self._window)]
         options += ["--generation-config", "vllm"]
         options += ["--host", "127.0.0.1" if local else str(address.hostname), "--port", str(port)]
@@ -110,7 +107,7 @@ class ServedPolicies:
             rank = lora_rank(max(map(_rank, adapters)))
             options += ["--enable-lora", "--max-loras", "2", "--max-lora-rank", str(rank)]
         where = "" if local else f" on {address.hostname}"
-        variables = f"{_RUNTIME_LORA} " if adapters else ""
+        variables = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True " if adapters else ""
         command = shlex.join(["vllm", "serve", str(base.path.resolve()), *options])
         return f"\nThis command starts a server with it{where}:\n  {variables}{command}"
 

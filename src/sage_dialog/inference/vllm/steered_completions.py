@@ -1,17 +1,16 @@
 """Steering (paper §3.7) over a completions server without support for it: one request for each piece of the reply.
 
 Where nothing is steered the server writes on; for a boosted keyword it draws one token with `logit_bias`; fixed text is
-appended to the prompt without a request. The `Guide` checks all tokens of a response, and discards them from the first
-token on that should have been drawn otherwise. Replies have the same probabilities as in process: stop strings only
-decide how much is discarded.
+appended to the prompt without a request. The `Guide` discards the tokens of a response from the first one on that
+should have been drawn otherwise, so replies have the same probabilities as in process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
@@ -23,11 +22,8 @@ from sage_dialog.sac.grammar import BlockGrammar, is_list_field
 PROCESSOR_ARGUMENT = "sage_steering"
 """The request argument in which `logits_processor` expects a steering."""
 
-MAX_BIAS = 100.0
-"""The largest `logit_bias` that servers accept; it makes a token certain or impossible."""
-
-MAX_REDRAWS = 16
-"""Redraws of a token at one position before the request lists all allowed tokens."""
+MAX_BIAS = 100.0  # the largest `logit_bias` that servers accept; it makes a token certain or impossible
+MAX_REDRAWS = 16  # of a token at one position before the request lists all allowed tokens
 
 _END_OF_BLOCKS = BlockGrammar.with_values({}).literals[-1]
 
@@ -35,8 +31,7 @@ _END_OF_BLOCKS = BlockGrammar.with_values({}).literals[-1]
 def processor_arguments(steering: Steering) -> dict[str, str]:
     """Return a request's `vllm_xargs` for a server with the logits processor.
 
-    Such a server steers the request itself. It cannot report that its tokenizer cannot write a value, so build the
-    `Guide` in this process first, which raises a clear ValueError.
+    The server cannot report that its tokenizer cannot write a value, so build the `Guide` in this process first.
     """
     return {PROCESSOR_ARGUMENT: steering.model_dump_json()}
 
@@ -54,37 +49,8 @@ class Completion:
     finish: Literal["end", "stop", "length"]
 
 
-class CompleteFunction(Protocol):
-    """Requests a continuation. Policy, temperature, top-k and repetition penalty are bound beforehand."""
-
-    async def __call__(
-        self,
-        prompt: Sequence[int],
-        *,
-        max_tokens: int,
-        seed: int,
-        stop: str | None,
-        logit_bias: Mapping[int, float],
-        allowed: Sequence[int] | None,
-        on_text: OnText | None,
-    ) -> Completion:
-        """Return the continuation of a prompt of token ids.
-
-        Args:
-            stop: text at which the server may end the request. It only saves work: omit it where the server does not
-                distinguish a stop string from the end of the reply (vLLM: `stop_reason`).
-            logit_bias: added to the logits before the temperature divides them; at most `MAX_BIAS` in absolute value.
-            allowed: the only allowed tokens (vLLM: `allowed_token_ids`); rarely used.
-            on_text: as in `Engine.sample`, for the text of this request.
-
-        Raises:
-            ValueError: if `allowed` is used and the server does not support it.
-        """
-        ...
-
-
 async def steered_sample(
-    complete: CompleteFunction,
+    complete: Callable[..., Awaitable[Completion]],
     guide: Guide,
     prompt: Sequence[int],
     sampling: SamplingConfig,
@@ -95,6 +61,10 @@ async def steered_sample(
     """Return one reply to a prompt of token ids, a function of the prompt and the seeds, without log-probability.
 
     Args:
+        complete: requests the continuation of a prompt by one policy. Its keywords beside `max_tokens` and `seed`:
+            `stop`, a text at which the server may end the request, which only saves work; `logit_bias`, added to the
+            logits before the temperature divides them, at most `MAX_BIAS` in absolute value; `allowed`, the only
+            allowed tokens; and `on_text` for the text of this request.
         seed_of: the seed of the reply's request number 0, 1, …
         decode: the text of a reply's tokens.
         on_text: as in `Engine.sample`. The blocks are emitted in one piece, because parts of them may be discarded.
@@ -182,15 +152,12 @@ class _Reply:
                 if number and any(self.state.weights):
                     return
                 if self.state.mask is not None and self.state.mask[token] != 0:
-                    self._reject(token)
+                    if self.allowed() is not None:
+                        raise ValueError(f"the server drew token {token}, which is not among the allowed tokens")
+                    if self.state.forced_token is None:
+                        self.rejected.append(token)
                     return
             self.append(token)
-
-    def _reject(self, token: int) -> None:
-        if self.allowed() is not None:
-            raise ValueError(f"the server drew token {token}, which is not among the allowed tokens")
-        if self.state is not None and self.state.forced_token is None:
-            self.rejected.append(token)
 
     def append(self, token: int) -> None:
         self.ended = token == self.guide.end

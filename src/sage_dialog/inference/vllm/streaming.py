@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sage_dialog.inference.engine import OnText
 from sage_dialog.inference.transformers.detokenizer import IncrementalDetokenizer, decode_tokens
@@ -13,6 +13,8 @@ from sage_dialog.llm.requests import FailureReason, RequestFailedError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+_Part = TypeVar("_Part", str, list[int])
 
 
 class StreamedReply:
@@ -51,17 +53,13 @@ class StreamedReply:
 
     def _read(self, text: str, tokens: Sequence[int] | None, complete: bool = False) -> None:
         if tokens is not None:
-            known = min(len(tokens), len(self._tokens))
-            _check_same(list(tokens[:known]), self._tokens[:known])
-            for token in tokens[known:]:
+            for token in _new_part(list(tokens), self._tokens):
                 self._tokens.append(token)
                 if token != self._tokenizer.eos_token_id:
                     self._detokenizer.add(token)
             return
         text = plain_text(self._tokenizer, text, complete)
-        known = min(len(text), len(self._text))
-        _check_same(text[:known], self._text[:known])
-        if piece := text[known:]:
+        if piece := _new_part(text, self._text):
             self._text = text
             self._on_text(piece)
 
@@ -94,6 +92,8 @@ def _strips_first_space(tokenizer: PreTrainedTokenizerFast) -> bool:
     return decode_tokens(tokenizer, tokens + tokens) == f"{alone} {alone}"
 
 
-def _check_same(repeated: list[int] | str, emitted: list[int] | str) -> None:
-    if repeated != emitted:
+def _new_part(response: _Part, emitted: _Part) -> _Part:
+    known = min(len(response), len(emitted))
+    if response[:known] != emitted[:known]:
         raise RequestFailedError(FailureReason.BROKEN, "the repeated request began another reply than the streamed one")
+    return response[known:]
