@@ -108,7 +108,7 @@ def generate_data(situations: int) -> dict[str, Any]:
     ids = [f"hit:{index}_conv:{index}" for index in range(situations)]
     drawn = generator(0, "emotions of situations").integers(0, len(EMOTIONS), situations)
     emotions = {situation: EMOTIONS[place] for situation, place in zip(ids, drawn, strict=True)}
-    sampling = {"temperature": 1.0, "top_k": 100}
+    sampling = {"temperature": 1.0, "top_k": 100, "repetition_penalty": 1.0, "max_new_tokens": 96}
     held_out = [{"situation_id": id_, "split": "test", "emotion": emotions[id_], "text": id_} for id_ in ids]
     cards = [
         {"policy": policy, "kind": "adapter" if rank else "base", "blocks": rank > 0, "revision": str(rank),

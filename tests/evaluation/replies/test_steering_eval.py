@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from sage_dialog.config import SamplingConfig, Steering
-from sage_dialog.core.tables import from_rows
+from sage_dialog.core.tables import from_rows, to_rows
 from sage_dialog.datasets.schema import TableSchema
 from sage_dialog.dialogue import Message
 from sage_dialog.evaluation.replies.steering_eval import UNSTEERED, Opening, Row, Setting, play_grid, steering_eval
@@ -18,7 +18,7 @@ from sage_dialog.roles.protocols import LabelledUtterance, RejectedDialogue
 from sage_dialog.sac import Chain, Intent, render
 from sage_dialog.schemas import STEERING_GRID
 
-SAMPLING = SamplingConfig.from_base(top_k=100)
+SAMPLING = SamplingConfig.from_base()
 HUMOR, COMFORT = Setting("a_motivation", ("humor",)), Setting("a_motivation", ("comfort",))
 
 
@@ -178,12 +178,12 @@ def test_the_labels_of_the_offline_annotator_are_those_it_gives() -> None:
     assert read.intent.topics == ("garden",) and "garden" in labels["topic"]
 
 
-def test_the_score_can_be_had_from_the_table_again() -> None:
+def test_the_compliance_can_be_computed_from_the_table() -> None:
     answers = {"a": reply("Ha.", "humor"), "b": Sample("oh", 1, FinishReason.STOP), "c": None}
     rows = grid(
         lambda text, steering: answers[text], [UNSTEERED, HUMOR, COMFORT], "abc", Annotator({"Ha.": Intent("humor")})
     )
-    kept = from_rows(rows, STEERING_GRID)
-    TableSchema("STEERING_GRID").validate(kept)
-    assert kept.num_rows == 9
-    assert steering_eval(kept.to_pylist(), 0.9) == steering_eval(rows, 0.9)
+    table = from_rows(rows, STEERING_GRID)
+    TableSchema("STEERING_GRID").validate(table)
+    assert len(table) == 9
+    assert steering_eval(to_rows(table), 0.9) == steering_eval(rows, 0.9)
