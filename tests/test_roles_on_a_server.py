@@ -23,7 +23,7 @@ DIALOGUES = 12
 
 
 def annotated(body: dict[str, Any]) -> str:
-    """What a good annotator says of the dialogue in the last message."""
+    """Return valid labels of the dialogue in the last message."""
     utterances = re.findall(r"^(\d+)\. (user|assistant): (.*)$", body["messages"][1]["content"], re.MULTILINE)
     turns = [
         {"turn": int(number), "speaker": speaker, "motivation": "Sharing", "emotion": None, "topics": ["dogs"],
