@@ -1,19 +1,19 @@
-"""What reading Reddit's months costs, done in three ways, and that all three find the same dialogues.
+"""Cost of reading Reddit months in three ways, with a check that all three find the same dialogues.
 
     python benchmarks/reddit.py [--real DIR] [--keep DIR]    # about 12 minutes on two cores
     python benchmarks/reddit.py --quick                      # under 50 seconds, on less data
 
-    every   the oracle of the tests: dictionaries, one comment at a time, NLTK on every comment that counts
-    lazy    `lazy` below: a plain script that asks the cheap rules first, and NLTK last
+    every   the oracle of the tests: dictionaries, one comment at a time, NLTK on every eligible comment
+    lazy    `lazy` below: a plain script that applies the cheap rules first, and NLTK last
     ours    `sage_dialog.corpora.reddit.read_dialogues`, with one worker
 
-They run in turn, each in a new process, with the default rules: on real months (`../shared/data/reddit_2015` or
-`--real`; left out where there are none) and on a generated month of a million comments (`reddit_month.py`). Ours
-also reads a generated month of five million, for memory.
+They run one after the other, each in a new process, with the default rules: on real months
+(`../shared/data/reddit_2015` or `--real`, if there are any) and on a generated month of a million comments
+(`reddit_month.py`). Ours also reads a generated month of five million, for memory.
 
-Before it is measured, a side reads a month of five comments, which brings in all that it imports. CPU seconds are
-user and system time from there on; "with start" they are those of the whole process. Peak memory is that of the
-process that does the work, imports included. Every runs once, the other two three times: medians.
+Before the measurement a side reads a month of five comments, which imports what it needs. CPU seconds are user and
+system time from then on; "with start" they are those of the whole process. Peak memory is that of the reading
+process, imports included. Every runs once, the other two three times: medians.
 
 Goals: every/ours at least 8, lazy/ours at least 3, peak memory at most 600 MB at a million comments and at most
 10 % more at five. The exit status is 1 where dialogues differ. The last line is one JSON object; its ratios are
@@ -268,17 +268,18 @@ def every(files: Files, rules: RedditRules) -> list[Row]:
 
 
 def ours(files: Files, rules: RedditRules) -> list[Row]:
+    from sage_dialog.core.tables import to_rows
     from sage_dialog.corpora.reddit import read_dialogues
 
     with tempfile.TemporaryDirectory() as scratch:
-        return read_dialogues(files, rules, scratch=Path(scratch), workers=1).dialogues.to_pylist()
+        return to_rows(read_dialogues(files, rules, scratch=Path(scratch), workers=1).dialogues)
 
 
-# The lazy script: what one would write in an afternoon, for whole dumps and the default rules
+# The lazy script: a simple reader for complete dumps and the default rules
 
 
 def lazy(files: Files, rules: RedditRules) -> list[Row]:
-    """Reads line by line, keeps the comments that may count by thread, and asks of a path the cheap rules first."""
+    """Read line by line, keep eligible comments by thread, and apply the cheap rules to a path first."""
     num_comments: dict[str, int] = {}
     threads: defaultdict[str, dict[str, tuple[Any, ...]]] = defaultdict(dict)
     for name in sorted(files):

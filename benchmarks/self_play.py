@@ -1,17 +1,17 @@
-"""What a search by self-play costs, how it grows, and what it gains while the selector is waited for.
+"""Cost of a self-play search, its growth, and the gain of several shards at once.
 
     python benchmarks/self_play.py                     # on the policies of the finished demo in data/
     python benchmarks/self_play.py --data DIR --situations 64 128 256
-    python benchmarks/self_play.py --rows              # are they the same in any shards, and after a kill?
+    python benchmarks/self_play.py --rows              # are rows equal in any shards and after a kill?
     python benchmarks/self_play.py --quick             # within 50 seconds; without a demo, on a random model
 
     growth   whole searches of more and more situations: 12 turns, 16 candidates, the offline selector, shards of 32
-    overlap  the same search with one shard under way and with several, the selector answering after a fixed latency
-    offline  the same with the offline selector alone, which must not be slower for it
-    rows     32 situations in shards of 1, 4 and 16, one to three at once; one search is killed and goes on
+    overlap  the same search with one and with several shards at once, and a selector with a fixed latency
+    offline  the same with the offline selector, which must not become slower
+    rows     32 situations in shards of 1, 4 and 16, one to three at once; one search is killed and resumed
 
-The agent is `sage_2`, the user `sage_1`, sampling as in conf/base. Every search begins in an empty folder and ends with
-its tables; memory is the process's highest so far. The last line is one JSON object.
+The agent is `sage_2`, the user `sage_1`, sampling as in conf/base. Every search starts in an empty folder and ends with
+its tables; memory is the process's peak so far. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from sage_dialog import schemas  # noqa: E402
 from sage_dialog.config import BaseModelConfig, SacAugmentation, SelfPlay  # noqa: E402
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision  # noqa: E402
 from sage_dialog.core.seeds import generator  # noqa: E402
+from sage_dialog.core.tables import DataFrame, from_rows, to_rows  # noqa: E402
 from sage_dialog.microworld.world import load_world  # noqa: E402
 from sage_dialog.roles.offline.selector import OfflineSelector  # noqa: E402
 from sage_dialog.roles.protocols import Choice, NoChoice  # noqa: E402
@@ -43,15 +44,13 @@ from sage_dialog.selfplay.search import SystemPrompts, search  # noqa: E402
 from sage_dialog.settings import CONFIG_LOADER_ARGS  # noqa: E402
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from sage_dialog.inference.engine import Engine
 
-Tables = tuple["pa.Table", "pa.Table"]
+Tables = tuple[DataFrame, DataFrame]
 
 
 class WaitingSelector(OfflineSelector):
-    """The offline selector, whose answers come after a while, as from a server."""
+    """The offline selector with the latency of a server."""
 
     def __init__(self, latency_s: float) -> None:
         self._latency_s = latency_s
@@ -61,26 +60,28 @@ class WaitingSelector(OfflineSelector):
         return super().select(choices)
 
 
-class Table:
-    """What all searches have in common: who plays, which situations, with what parameters."""
+class Bench:
+    """The players, situations and parameters of all searches."""
 
-    def __init__(self, engine: Engine, agent: Policy, user: Policy, situations: pa.Table, config: SelfPlay) -> None:
+    def __init__(self, engine: Engine, agent: Policy, user: Policy, situations: DataFrame, config: SelfPlay) -> None:
         import torch
 
         self._play = engine, agent, user, situations
         self.config, self.agent, self.threads = config, agent.name, torch.get_num_threads()
         raw = _configured()["sac_augmentation"]
-        self._preambles: SystemPrompts = SacAugmentation.model_validate(raw).system_prompts if agent.card.blocks else {}
+        self._system_prompts: SystemPrompts = (
+            SacAugmentation.model_validate(raw).system_prompts if agent.card.blocks else {}
+        )
 
     def search(
         self, selector: OfflineSelector | None = None, scratch: Path | None = None, **config: Any
     ) -> tuple[Tables, float]:
-        """The tables of one search, and its seconds."""
+        """Return the tables of one search and its seconds."""
         with tempfile.TemporaryDirectory() as empty:
-            began = time.perf_counter()
-            asked = self.config.model_copy(update=config), self._preambles, selector or OfflineSelector()
-            found = search(*self._play, *asked, 0, scratch or Path(empty))
-            return found, time.perf_counter() - began
+            start = time.perf_counter()
+            arguments = self.config.model_copy(update=config), self._system_prompts, selector or OfflineSelector()
+            tables = search(*self._play, *arguments, 0, scratch or Path(empty))
+            return tables, time.perf_counter() - start
 
 
 def main() -> None:
@@ -101,36 +102,36 @@ def main() -> None:
     size = {"max_turns": turns, "candidates": candidates, "shard_size": 32, "shards_at_once": 2}
     config = SelfPlay.model_validate(raw | size | {"situations": None})
     with tempfile.TemporaryDirectory() as folder:
-        table = _table(given, config, Path(folder), parser)
+        bench = _open_bench(given, config, Path(folder), parser)
         if given.killed:
-            table.search(scratch=given.killed, **KILLED)
+            bench.search(scratch=given.killed, **KILLED)
             return
         figures: dict[str, Any] = {"agent": given.agent, "turns": turns, "candidates": candidates}
         if given.rows:
-            figures["rows"] = _rows(table, given.data)
+            figures["rows"] = _rows(bench, given.data)
         else:
-            table.search(situations=1)  # what is set up once
+            bench.search(situations=1)  # what is set up once
             latency, counts = (0.5, [2, 4]) if given.quick else (given.latency, sorted(given.situations))
-            figures["growth"] = _growth(table, counts)
+            figures["growth"] = _growth(bench, counts)
             count = min(counts[-1], 64)
-            figures["overlap"] = _overlap(table, count, -(-count // 4), latency, (1, 2) if given.quick else (1, 2, 4))
+            figures["overlap"] = _overlap(bench, count, -(-count // 4), latency, (1, 2) if given.quick else (1, 2, 4))
             if not given.quick:
-                figures["offline"] = _offline(table, -(-count // 2), -(-count // 4), repeats=3)
+                figures["offline"] = _offline(bench, -(-count // 2), -(-count // 4), repeats=3)
     print(json.dumps({"quick": given.quick, "threads": given.threads, **figures}))
 
 
-def _growth(table: Table, counts: Sequence[int]) -> dict[str, Any]:
-    """Whole searches of more and more situations."""
+def _growth(bench: Bench, counts: Sequence[int]) -> dict[str, Any]:
+    """Measure whole searches of increasing numbers of situations."""
     found: dict[str, Any] = {}
     print(f"{'situations':>10}{'seconds':>9}{'dialogues/min':>15}{'candidates/s':>14}{'valid':>8}{'peak MB':>9}")
     for count in counts:
-        (candidates, trajectories), seconds = table.search(situations=count)
+        (candidates, trajectories), seconds = bench.search(situations=count)
         dialogues = len(trajectories["situation_id"].unique())
         figures = {
             "seconds": round(seconds, 1),
             "dialogues_per_min": round(60 * dialogues / seconds, 2),
-            "candidates_per_s": round(candidates.num_rows / seconds, 2),
-            "valid": round(sum(candidates["valid"].to_pylist()) / candidates.num_rows, 4),
+            "candidates_per_s": round(len(candidates) / seconds, 2),
+            "valid": round(float(candidates["valid"].mean()), 4),
             "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         }
         found[str(count)] = figures
@@ -141,49 +142,49 @@ def _growth(table: Table, counts: Sequence[int]) -> dict[str, Any]:
     return {"searches": found, "seconds_per_situation": round(last / first, 3)}
 
 
-def _overlap(table: Table, count: int, shard_size: int, latency: float, at_once: Sequence[int]) -> dict[str, Any]:
-    """The seconds of one search by how many shards are under way; the rows must be the same."""
+def _overlap(bench: Bench, count: int, shard_size: int, latency: float, at_once: Sequence[int]) -> dict[str, Any]:
+    """Measure the seconds of one search by the number of shards at once, and check that the rows are equal."""
     print(f"\n{count} situations in shards of {shard_size}, a selector that answers after {latency:g} s")
     rows, seconds = [], {}
     for shards in at_once:
         selector = WaitingSelector(latency)
-        found, taken = table.search(selector, situations=count, shard_size=shard_size, shards_at_once=shards)
+        found, taken = bench.search(selector, situations=count, shard_size=shard_size, shards_at_once=shards)
         rows.append(found)
         seconds[str(shards)] = round(taken, 1)
         print(f"  {shards} at once {taken:9.1f} s   {seconds[str(at_once[0])] / taken:5.2f} times as fast")
-    assert all(found == rows[0] for found in rows)
+    assert all(one.equals(other) for tables in rows for one, other in zip(tables, rows[0], strict=True))
     one = seconds[str(at_once[0])]
     return {"latency_s": latency, "seconds": seconds, "speedup": {key: round(one / s, 2) for key, s in seconds.items()}}
 
 
-def _offline(table: Table, count: int, shard_size: int, repeats: int) -> dict[str, Any]:
-    """Two shards at once against one, in turn, where there is nothing to wait for: median ratio of seconds."""
+def _offline(bench: Bench, count: int, shard_size: int, repeats: int) -> dict[str, Any]:
+    """Measure the median ratio of seconds of two shards at once to one, with the offline selector."""
     taken: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(repeats):
         for shards, seconds in taken.items():
-            seconds.append(table.search(situations=count, shard_size=shard_size, shards_at_once=shards)[1])
+            seconds.append(bench.search(situations=count, shard_size=shard_size, shards_at_once=shards)[1])
     ratio = statistics.median(two / one for one, two in zip(taken[1], taken[2], strict=True))
     print(f"\noffline selector, two shards at once: {ratio:.3f} times the seconds of one at a time")
     return {"ratio": round(ratio, 3), "seconds": {key: [round(s, 1) for s in each] for key, each in taken.items()}}
 
 
-def _rows(table: Table, data: Path) -> dict[str, Any]:
-    """How many rows of a search differ where its shards are of other sizes, and after a kill.
+def _rows(bench: Bench, data: Path) -> dict[str, Any]:
+    """Count the rows of a search that differ with other shard sizes, and after a kill.
 
-    Sums of a matrix product are rounded otherwise in a batch of another shape; where the drawn number lies that close
-    to the border between two tokens, the other is taken, and the dialogue goes on from there.
+    A batch of another shape rounds matrix products differently; where a drawn number is that close to the border
+    between two tokens, the other token is drawn and the dialogue continues from there.
     """
-    whole, _ = table.search(situations=32, shard_size=16, shards_at_once=1)
-    of = sum(each.num_rows for each in whole)
+    whole, _ = bench.search(situations=32, shard_size=16, shards_at_once=1)
+    of = sum(len(each) for each in whole)
     print(f"rows of 32 situations, candidates and trajectories ({of} in all), that differ from those in shards of 16")
     found = {}
     for size, at_once, killed in ((16, 2, False), (4, 1, False), (4, 3, False), (4, 2, True), (1, 3, False)):
         how = f"shards of {size}, {at_once} at once{', killed' if killed else ''}"
         with tempfile.TemporaryDirectory() as folder:
             if killed:
-                _killed(table, Path(folder), data)
+                _killed(bench, Path(folder), data)
             config = {"situations": 32, "shard_size": size, "shards_at_once": at_once}
-            other, _ = table.search(scratch=Path(folder), **config)
+            other, _ = bench.search(scratch=Path(folder), **config)
         differ = [row for tables in zip(whole, other, strict=True) for row in _differing(*tables)]
         dialogues = sorted({row["situation_id"] for row in differ})
         found[how] = {"differ": len(differ), "of": of, "dialogues": len(dialogues)}
@@ -197,20 +198,20 @@ def _rows(table: Table, data: Path) -> dict[str, Any]:
 KILLED = {"situations": 32, "shard_size": 4, "shards_at_once": 2}
 
 
-def _killed(table: Table, scratch: Path, data: Path) -> None:
-    """A search in a process of its own that is killed as soon as it has kept a shard."""
-    command = [sys.executable, __file__, "--killed", str(scratch), "--data", str(data), "--agent", table.agent]
-    playing = subprocess.Popen([*command, "--threads", str(table.threads)], stderr=subprocess.DEVNULL)
+def _killed(bench: Bench, scratch: Path, data: Path) -> None:
+    """Run a search in a process of its own and kill it after its first shard."""
+    command = [sys.executable, __file__, "--killed", str(scratch), "--data", str(data), "--agent", bench.agent]
+    playing = subprocess.Popen([*command, "--threads", str(bench.threads)], stderr=subprocess.DEVNULL)
     while playing.poll() is None and not any(scratch.rglob("shard-*")):
         time.sleep(0.2)
     playing.kill()
     print(f"    killed ({playing.wait()}) with {len(list(scratch.rglob('shard-*')))} shards kept")
 
 
-def _differing(one: pa.Table, other: pa.Table) -> list[dict[str, Any]]:
-    """The rows of the one that the other does not have, by situation, turn and candidate; and the other's own."""
+def _differing(one: DataFrame, other: DataFrame) -> list[dict[str, Any]]:
+    """Return the rows by situation, turn and candidate that differ or that only one of the tables has."""
     mine, others = (
-        {(row["situation_id"], row["turn"], row.get("candidate")): row for row in table.to_pylist()}
+        {(row["situation_id"], row["turn"], row.get("candidate")): row for row in to_rows(table)}
         for table in (one, other)
     )
     return [mine.get(key) or others[key] for key in {**mine, **others} if mine.get(key) != others.get(key)]
@@ -222,9 +223,9 @@ def _configured() -> dict[str, Any]:
     return dict(OmegaConfigLoader(str(PROJECT / "conf"), env="base", **CONFIG_LOADER_ARGS)["parameters"])
 
 
-def _table(given: Any, config: SelfPlay, folder: Path, parser: argparse.ArgumentParser) -> Table:
-    """The demo's policies and situations; a random model and scenes of the demo's world where there is no demo."""
-    import pyarrow.parquet as pq
+def _open_bench(given: Any, config: SelfPlay, folder: Path, parser: argparse.ArgumentParser) -> Bench:
+    """Return the demo's policies and situations; without a demo a random model and scenes of the demo's world."""
+    import pandas as pd
     from transformers.utils import logging
 
     from sage_dialog.inference.transformers.engine import TransformersEngine
@@ -236,7 +237,9 @@ def _table(given: Any, config: SelfPlay, folder: Path, parser: argparse.Argument
     }
     if all(newest.values()):
         base, user, agent = (Policy.open(path) for path in newest.values() if path)
-        situations = pq.read_table(max(given.data.glob("02_intermediate/situations.parquet/*/situations.parquet")))
+        situations = pd.read_parquet(
+            max(given.data.glob("02_intermediate/situations.parquet/*/situations.parquet")), dtype_backend="pyarrow"
+        )
     elif given.quick:
         print("no finished demo: a random model talks without blocks", file=sys.stderr)
         base = user = agent = _random_model(folder)
@@ -249,12 +252,10 @@ def _table(given: Any, config: SelfPlay, folder: Path, parser: argparse.Argument
         missing = ", ".join(name for name, path in newest.items() if path is None)
         parser.error(f"{given.data} holds no policy {missing}; run `make demo`, or name a --data that does")
     engine = TransformersEngine(base, [agent, user], seed=0, threads=given.threads)
-    return Table(engine, agent, user, situations, config)
+    return Bench(engine, agent, user, situations, config)
 
 
-def _scenes(count: int) -> pa.Table:
-    import pyarrow as pa
-
+def _scenes(count: int) -> DataFrame:
     world = load_world()
     rows = [
         {
@@ -265,7 +266,7 @@ def _scenes(count: int) -> pa.Table:
         }
         for place in range(count)
     ]
-    return pa.Table.from_pylist(rows, schema=schemas.SITUATIONS)
+    return from_rows(rows, schemas.SITUATIONS)
 
 
 def _random_model(path: Path) -> Policy:

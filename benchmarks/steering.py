@@ -1,13 +1,13 @@
-"""Does steering steer, how strongly, and what does it cost?
+"""Effect, strength and cost of steering.
 
     python benchmarks/steering.py                      # on the policies of the finished demo in data/
     python benchmarks/steering.py --data DIR --policy sage_dpo
     python benchmarks/steering.py --quick              # within 50 seconds; without a demo, on a model trained here
 
 Situations are test situations, replies are sampled as in evaluation; intervals are 95 %, over situations. Printed
-are the rates of every field while `a_motivation` is boosted, how often blocks have the given values, how often the
-offline annotator finds in the reply what its action was set to, and the CPU time of steered against unsteered
-sampling of the same replies, in turn. The last line is one JSON object.
+are the rates of every field with a boost of `a_motivation`, the block compliance with fixed values, the reply
+compliance read by the offline annotator, and the CPU time of steered against unsteered sampling. The last line is one
+JSON object.
 """
 
 from __future__ import annotations

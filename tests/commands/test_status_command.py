@@ -51,7 +51,7 @@ def test_refresh_runs_only_the_nodes_of_outputs_made_stale_by_a_parameter(projec
     done = ask(refresh, project, "--params", HELLO, "--yes")
     assert done.exit_code == 0 and "Nothing is stale any more." in done.stdout, done.output
     (run,) = set(project.runs.names()) - set(before)
-    assert {output for node in project.runs.read(run).nodes.values() for output in node.outputs} == MIXED
+    assert {output for node in project.runs.load(run).nodes.values() for output in node.outputs} == MIXED
     assert stale(project, "--params", HELLO) == set()
     assert stale(project) == MIXED, "they were made with other parameters than the configured ones"
 

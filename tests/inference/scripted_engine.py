@@ -13,7 +13,7 @@ Reply = Callable[[str, Prompt, int], "str | Sample | None"]
 
 @dataclass
 class ScriptedEngine:
-    """Sample j of a prompt is `reply(policy, prompt, j)`, None for a full context, given to `on_text` in two pieces."""
+    """Sample j of a prompt is `reply(policy, prompt, j)`; None where the context is full. Streams two pieces."""
 
     reply: Reply
     refuses: str | None = None  # to be steered, and why

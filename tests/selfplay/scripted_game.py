@@ -72,7 +72,7 @@ def game() -> Callable[..., Game]:
             kind="rollout" if selector is None else "search",
             agent=Speaker("agent", agent_blocks, "You listen."),
             user=Speaker("user", user_blocks, "You share."),
-            rules=GameRules(agent=SAMPLING, user=SAMPLING, **rules),
+            rules=GameRules.from_base(agent=SAMPLING, user=SAMPLING, **rules),
             max_turns=max_turns,
             seed=seed,
             candidates=candidates,

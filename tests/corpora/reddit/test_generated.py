@@ -254,7 +254,7 @@ def cuts(choose):
     return (
         choose([1, 2, 7]),
         patch.object(reading, "BLOCK_BYTES", choose([1, 300, 2_000, reading.BLOCK_BYTES])),
-        patch.multiple(extract, _HELD_BYTES=choose([0, 1_000, extract._HELD_BYTES]), _BATCH_BYTES=0),
+        patch.multiple(extract, _BUFFER_BYTES=choose([0, 1_000, extract._BUFFER_BYTES]), _BATCH_BYTES=0),
     )
 
 

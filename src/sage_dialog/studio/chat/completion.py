@@ -22,12 +22,7 @@ def known_values(annotations: DataFrame) -> dict[str, list[str]]:
         role = "user" if field.startswith("u_") else "assistant"
         column = annotations.loc[annotations["role"] == role, columns[field[2:]]]
         counts = (column.explode() if is_list_field(field) else column).value_counts()  # without nulls
-        frequent_first = (
-            counts.rename_axis("value")
-            .reset_index(name="count")
-            .sort_values(["count", "value"], ascending=[False, True])
-        )
-        values[field] = frequent_first["value"].tolist()
+        values[field] = [value for _, value in sorted(zip(-counts, counts.index, strict=True))]
     return values
 
 
