@@ -52,7 +52,6 @@ class GameState:
     """A dialogue in progress.
 
     Attributes:
-        situation_id: of the opening.
         messages: the dialogue so far. Turn 0 is the situation, in the user's voice.
         outcome: None until the dialogue ends.
         candidates: for each agent turn of a search, all candidates and the index of the chosen one.

@@ -36,13 +36,9 @@ def add_values(known: dict[str, list[str]], chain: Chain) -> None:
 
 
 def completions(line: str, known: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, int]]:
-    """Yield completions of a line's end, each with the number of letters that it replaces.
+    """Yield completions of a line up to the cursor, each with the number of letters that it replaces.
 
     A word ends with a space where another must follow.
-
-    Args:
-        line: up to the cursor.
-        known: values by field.
     """
     command, space, rest = line.partition(" ")
     if not command.startswith("/"):

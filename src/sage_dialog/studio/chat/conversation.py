@@ -141,11 +141,7 @@ def _messages(turns: Sequence[ChatTurn]) -> list[Message]:
 
 
 def add_boost(steering: Steering, field: str, keyword: str, weight: float) -> Steering:
-    """Return the steering with a boost of a keyword; it replaces a fixed value, and weight 0 removes the boost.
-
-    Raises:
-        ValueError: if the field cannot hold the keyword.
-    """
+    """Return the steering with a boost of a keyword; it replaces a fixed value, and weight 0 removes the boost."""
     boosts: Mapping[Any, Mapping[str, float]] = steering.boosts
     weights = {**boosts.get(field, {}), keyword: weight}
     if weight == 0:
@@ -155,11 +151,7 @@ def add_boost(steering: Steering, field: str, keyword: str, weight: float) -> St
 
 
 def fix_value(steering: Steering, field: str, value: str | tuple[str, ...] | None) -> Steering:
-    """Return the steering with a fixed value, which replaces boosts of the field.
-
-    Raises:
-        ValueError: if the field cannot hold the value.
-    """
+    """Return the steering with a fixed value, which replaces boosts of the field."""
     return _steer_field(steering, field, {}, dict[Any, Any](steering.fixed) | {field: value})
 
 
@@ -173,6 +165,7 @@ def _without(values: Mapping[Any, Any], field: str) -> dict[Any, Any]:
 
 
 def _steer_field(steering: Steering, field: str, weights: Mapping[str, float], fixed: Mapping[Any, Any]) -> Steering:
+    """Return the steering with these boosts of a field. Raises ValueError if a field cannot hold a value."""
     boosts: dict[Any, Any] = {**steering.boosts}
     boosts[field] = weights
     try:
