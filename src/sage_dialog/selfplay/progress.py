@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import Self
+from contextlib import AbstractContextManager
 
 from tqdm import tqdm
 
@@ -17,7 +17,7 @@ LOG_INTERVAL_S = 60.0
 """Seconds between log lines without a terminal."""
 
 
-class RoundProgress:
+class RoundProgress(AbstractContextManager["RoundProgress"]):
     """A bar in the terminal, or lines in the log. It counts replies; a dialogue that ends early counts in full.
 
     Args:
@@ -38,9 +38,6 @@ class RoundProgress:
         self._finished, self._played, self._drawn = finished * self._replies, 0, 0
         self._counted: dict[int, tuple[int, int]] = {}
         self._start = self._logged = time.monotonic()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sage_dialog.config import Steering
 from sage_dialog.inference.candidates import Candidate
-from sage_dialog.sac import Chain, Intent, parse
+from sage_dialog.sac import Chain, parse
 from sage_dialog.sac.grammar import BlockGrammar
 from sage_dialog.studio.chat.commands import COMMANDS
 
@@ -32,19 +32,15 @@ def format_reply(text: str, blocks: bool, show_blocks: bool) -> Text:
 
     Text that cannot become blocks is always shown.
     """
-    begin = _utterance_offset(text) if blocks else 0
+    begin = 0
+    if blocks and isinstance(chain := parse(text), Chain):
+        begin = len(text) - len(chain.utterance)
+    elif blocks and _INITIAL_STATE.advance(text) is not None:
+        begin = len(text)
     formatted = Text()
     if begin and show_blocks:
         formatted.append(visible(text[:begin].rstrip(" ")) + ("\n" if text[begin:] else ""), style=BLOCKS)
     return formatted.append(visible(text[begin:]))
-
-
-def _utterance_offset(text: str) -> int:
-    """Return the end of the blocks at the beginning; 0 without blocks."""
-    chain = parse(text)
-    if isinstance(chain, Chain):
-        return len(text) - len(chain.utterance)
-    return len(text) if _INITIAL_STATE.advance(text) is not None else 0
 
 
 def format_fault(reply: Candidate) -> Text | None:
@@ -63,14 +59,11 @@ def candidates_table(replies: Sequence[Candidate], blocks: bool) -> Table:
         text = Text(visible(reply.message.text))
         if (fault := format_fault(reply)) is not None:
             text.append(" ").append_text(fault)
-        action = [Text(_format_intent(reply.chain.action) if reply.chain else "–")] if blocks else []
+        intent = reply.chain and reply.chain.action
+        parts = (intent.motivation, intent.emotion, ", ".join(intent.topics)) if intent else (None,)
+        action = [Text(visible(" · ".join(part or "–" for part in parts)))] if blocks else []
         table.add_row(Text(str(number)), *action, text)
     return table
-
-
-def _format_intent(intent: Intent) -> str:
-    parts = (intent.motivation or "–", intent.emotion or "–", ", ".join(intent.topics) or "–")
-    return visible(" · ".join(parts))
 
 
 def format_steering(steering: Steering) -> Text:
