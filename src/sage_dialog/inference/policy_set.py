@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 
 from transformers import AutoConfig, AutoTokenizer
 
@@ -29,7 +30,6 @@ class PolicySet:
         self.tokenizer = AutoTokenizer.from_pretrained(base.path)
         self._chat = ChatFormat(self.tokenizer)
         self._config = AutoConfig.from_pretrained(base.path)
-        self._vocabulary: Vocabulary | None = None
         self._guide: tuple[Steering, Guide] | None = None
 
     def policy(self, name: str) -> Policy:
@@ -85,10 +85,13 @@ class PolicySet:
                 f"empty, or use a policy that was trained with blocks"
             )
         if self._guide is None or self._guide[0] != steering:
-            self._vocabulary = self._vocabulary or Vocabulary(self.tokenizer)
             end, size = self.tokenizer.eos_token_id, self._config.vocab_size
             self._guide = steering, Guide(self._vocabulary, steering, end, size)
         return self._guide[1]
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.tokenizer)
 
 
 def _adapters(base: Policy, policies: Sequence[Policy]) -> list[Policy]:
