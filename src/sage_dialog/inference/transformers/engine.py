@@ -118,6 +118,10 @@ class TransformersEngine:
         return _Weights(model, peft, Footprint.of(model), _state(model))
 
     @property
+    def _model(self) -> PreTrainedModel:
+        return self._weights.model
+
+    @property
     def fingerprint_inputs(self) -> Mapping[str, object]:
         return {
             "engine": "transformers",
@@ -140,12 +144,7 @@ class TransformersEngine:
         on_text: OnText | None = None,
     ) -> list[list[Sample]]:
         """Sample as `Engine.sample` does. The engine remains usable after an exception, also one of `on_text`."""
-        as_base, peft = self._policies.policy(policy) is self._policies.base, self._weights.peft
-        if peft is not None and as_base:
-            peft.base_model.disable_adapter_layers()
-        elif peft is not None:
-            peft.base_model.enable_adapter_layers()
-            peft.set_adapter(policy, inference_mode=True)
+        self._switch(policy)
         guide = self._policies.guide(policy, steering) if steering else None
         tokens = [self._policies.tokens(prompt) for prompt in prompts]
         new = sampling.max_new_tokens
@@ -165,8 +164,7 @@ class TransformersEngine:
                     detokenizer = IncrementalDetokenizer(self._policies.tokenizer, on_text)
                     on_token = batch.index(0), detokenizer.add
                 end = self._policies.tokenizer.eos_token_id
-                inputs = [tokens[index] for index in batch]
-                decoded = decode(self._weights.model, inputs, draws, sampling, end, guide, on_token)
+                decoded = decode(self._model, [tokens[index] for index in batch], draws, sampling, end, guide, on_token)
                 if on_token is not None:
                     detokenizer.end()
                 for index, rows in zip(batch, decoded, strict=True):
@@ -175,10 +173,18 @@ class TransformersEngine:
                         text = self._policies.text(row.tokens)
                         replies[index].append(Sample(text, len(row.tokens), finish, row.log_probability))
         except BaseException:
-            if _state(self._weights.model) != self._weights.state:
+            if _state(self._model) != self._weights.state:
                 del self._weights  # an interrupted adapter may leave changes on the base
             raise
         return replies
+
+    def _switch(self, policy: str) -> None:
+        as_base, peft = self._policies.policy(policy) is self._policies.base, self._weights.peft
+        if peft is not None and as_base:
+            peft.base_model.disable_adapter_layers()
+        elif peft is not None:
+            peft.base_model.enable_adapter_layers()
+            peft.set_adapter(policy, inference_mode=True)
 
     @property
     def _memory_budget(self) -> int:
