@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol, DataCatalog
+from kedro.pipeline import Pipeline
 
+from sage_dialog.config import Launcher, SacAugmentation
+from sage_dialog.datasets.protocol import TrackedDataset
 from sage_dialog.hooks.errors import RunRefused
-
-if TYPE_CHECKING:  # Kedro imports hooks for every command
-    from kedro.framework.context import KedroContext
-    from kedro.io import CatalogProtocol, DataCatalog
-    from kedro.pipeline import Pipeline
+from sage_dialog.hooks.recording import is_parameter
 
 
 class InputValidation:
@@ -22,7 +23,7 @@ class InputValidation:
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         if run_params["only_missing_outputs"]:  # Kedro leaves out nodes of this pipeline later, and their inputs
             return
-        names = sorted(name for name in pipeline.inputs() if not name.startswith("params:") and name != "parameters")
+        names = sorted(name for name in pipeline.inputs() if not is_parameter(name))
         missing = [f"  {name}: {explain_missing(name, catalog)}" for name in names if not catalog.exists(name)]
         missing += _missing_previous_tables(names, catalog)
         if missing:
@@ -40,8 +41,6 @@ class ProjectPaths:
     def after_catalog_created(self, catalog: DataCatalog, parameters: dict[str, Any]) -> None:
         catalog["params:scratch"].save(str(self._project_path / parameters["params:scratch"]))
         if "params:launcher" in parameters:
-            from sage_dialog.config import Launcher
-
             launcher = Launcher.model_validate(parameters["params:launcher"])  # typed already where a node takes it
             config = launcher.config and str(self._project_path / launcher.config)
             catalog["params:launcher"].save(launcher.model_copy(update={"config": config}))
@@ -54,7 +53,6 @@ class ProjectPaths:
 def explain_missing(name: str, catalog: CatalogProtocol) -> str:
     """Return what is missing of a catalog entry, and the pipeline that makes it."""
     from sage_dialog.datasets.atomic import AtomicMixin
-    from sage_dialog.datasets.protocol import TrackedDataset
 
     dataset = catalog.get(name)
     if dataset is None:
@@ -69,7 +67,6 @@ def explain_missing(name: str, catalog: CatalogProtocol) -> str:
 
 def _missing_previous_tables(names: Sequence[str], catalog: CatalogProtocol) -> Iterator[str]:
     """Yield the missing tables of previous runs that the training mix names; they are no inputs by name."""
-    from sage_dialog.config import SacAugmentation
     from sage_dialog.datasets.previous_tables import PreviousTables
 
     for name in names:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import platform
 import re
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from kedro.io import DatasetError
+from kedro.framework.project import settings
+from kedro.io import CatalogProtocol, DatasetError
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 
 from sage_dialog.datasets.protocol import EntryState, TrackedDataset
 from sage_dialog.lineage.code import code_of_callable, code_of_path, digest
 from sage_dialog.lineage.content import DigestCache, File, of_files, state_of
-from sage_dialog.lineage.environment import git_state, machine, package_versions, python_version
+from sage_dialog.lineage.environment import git_state, package_versions
 from sage_dialog.lineage.masking import environment_secrets, mask_secrets, nested_texts, redact, secrets_in
 from sage_dialog.lineage.records import (
     InputRecord,
@@ -30,14 +35,11 @@ from sage_dialog.lineage.records import (
     Spent,
     now,
 )
+from sage_dialog.lineage.staleness import NodeSpec
+from sage_dialog.llm.budget import Budget
 
-if TYPE_CHECKING:
-    from kedro.io import CatalogProtocol
-    from kedro.pipeline import Pipeline
-    from kedro.pipeline.node import Node
-
+if TYPE_CHECKING:  # imports pandas
     from sage_dialog.datasets.atomic import AtomicMixin
-    from sage_dialog.llm.budget import Budget
 
 DISTRIBUTION = "sage-dialog"
 _MAX_ERROR_CHARACTERS = 500
@@ -48,15 +50,8 @@ def run_folder(project: Path, globals_: Mapping[str, Any]) -> RunFolder:
     return RunFolder(project / str(globals_.get("data", "data")) / "runs")
 
 
-def run_folder_of_env(project: Path, env: str | None) -> RunFolder:
-    """Return the same, by the configuration of an environment."""
-    return run_folder(project, config_loader(project, env)["globals"])
-
-
 def config_loader(project: Path, env: str | None) -> Any:
     """Return the configuration of an environment."""
-    from kedro.framework.project import settings
-
     return settings.CONFIG_LOADER_CLASS(str(project / settings.CONF_SOURCE), env=env, **settings.CONFIG_LOADER_ARGS)
 
 
@@ -103,7 +98,7 @@ class Recording:
         replay_of: str | None,
     ) -> None:
         """Write the record. Raises FileExistsError if another run has the same id."""
-        nodes, code = record_nodes(pipeline, self._catalog)
+        codes = {node.name: node_code(node, self._catalog) for node in pipeline.nodes}
         self._record = RunRecord(
             run=run_params["run_id"],
             started=now(),
@@ -113,11 +108,14 @@ class Recording:
             environment=environment,
             parameters=mask_secrets(self._parameters, self._secrets),
             git=git_state(project),
-            python=python_version(),
-            platform=machine(),
+            python=platform.python_version(),
+            platform=platform.platform(),
             packages=package_versions(DISTRIBUTION),
-            nodes=nodes,
-            code=code,
+            nodes={
+                node.name: NodeRecord(**asdict(node_spec(node)), code=digest(codes[node.name]))
+                for node in pipeline.nodes
+            },
+            code={name: value for code in codes.values() for name, value in code.items()},
             reads=inputs,
         )
         self._secrets |= {*secrets_in(self._parameters)}  # an error may quote them
@@ -158,7 +156,10 @@ class Recording:
                     spent={who: Spent(**budget.spent(who)) for who in budget.roles()},
                     answered={role: tuple(sorted(models)) for role, models in budget.served_models.items()},
                 )
-            message = redact(_first_line(error), self._secrets)[:_MAX_ERROR_CHARACTERS] if error else None
+            message = None
+            if error:
+                first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+                message = redact(f"{type(error).__name__}: {first_line}", self._secrets)[:_MAX_ERROR_CHARACTERS]
             self._update(outcome=outcome, error=message, ended=now())
             with contextlib.suppress(OSError):  # a full disk on which the run failed must not hide the run's error
                 self._runs.save(self._record)
@@ -200,22 +201,25 @@ class Recording:
             self._update(nodes={**self._record.nodes, name: node})
 
 
-def record_nodes(pipeline: Pipeline, catalog: CatalogProtocol) -> tuple[dict[str, NodeRecord], dict[str, str]]:
-    """Return the records of a pipeline's nodes, and the digests of all code that they reach, that of roles included."""
-    nodes: dict[str, NodeRecord] = {}
-    all_code: dict[str, str] = {}
-    for node in pipeline.nodes:
-        inputs = sorted({name for name in node.inputs if not is_parameter(name)})
-        code = dict(code_of_callable(node.func))
-        for entry in map(catalog.get, inputs):
-            for path in entry.code_paths() if isinstance(entry, TrackedDataset) else ():
-                code |= code_of_path(path)
-        all_code |= code
-        parameters = {name.removeprefix("params:") for name in node.inputs if is_parameter(name)}
-        nodes[node.name] = NodeRecord(
-            inputs=tuple(inputs), outputs=tuple(node.outputs), parameters=tuple(sorted(parameters)), code=digest(code)
-        )
-    return nodes, all_code
+def node_spec(node: Node) -> NodeSpec:
+    """Return a node by the names of its datasets and parameters."""
+    inputs = set(node.inputs)
+    parameters = {name for name in inputs if is_parameter(name)}
+    return NodeSpec(
+        name=node.name,
+        inputs=tuple(sorted(inputs - parameters)),
+        outputs=tuple(node.outputs),
+        parameters=tuple(sorted(name.removeprefix("params:") for name in parameters)),
+    )
+
+
+def node_code(node: Node, catalog: CatalogProtocol) -> dict[str, str]:
+    """Return the digests of all code that a node reaches, that of its roles included."""
+    code = code_of_callable(node.func)
+    for entry in map(catalog.get, node_spec(node).inputs):
+        for path in entry.code_paths() if isinstance(entry, TrackedDataset) else ():
+            code |= code_of_path(path)
+    return code
 
 
 def record_input(name: str, entry: object, runs: RunFolder, digests: DigestCache) -> InputRecord:
@@ -268,21 +272,13 @@ def _record_files(state: EntryState, digests: DigestCache) -> dict[str, File] | 
 
 def _selection(run_params: Mapping[str, Any]) -> Selection:
     """Return the options of `kedro run`."""
-
-    def names(key: str) -> tuple[str, ...]:
-        return tuple(map(str, run_params.get(key) or ()))
-
+    keys = {"pipelines": "pipeline_names", "nodes": "node_names"}
+    keys |= {key: key for key in ("from_nodes", "to_nodes", "from_inputs", "to_outputs", "tags", "namespaces")}
+    names = {field: tuple(map(str, run_params.get(key) or ())) for field, key in keys.items()}
     runner = re.search(r"\w+Runner", str(run_params.get("runner")))
     return Selection(
-        pipelines=names("pipeline_names") or ("__default__",),
-        nodes=names("node_names"),
-        **{key: names(key) for key in ("from_nodes", "to_nodes", "from_inputs", "to_outputs", "tags", "namespaces")},
+        **{**names, "pipelines": names["pipelines"] or ("__default__",)},
         load_versions=dict(run_params.get("load_versions") or {}),
         only_missing_outputs=bool(run_params.get("only_missing_outputs")),
         runner=runner[0] if runner else "SequentialRunner",
     )
-
-
-def _first_line(error: Exception) -> str:
-    message = str(error).strip() or type(error).__name__
-    return f"{type(error).__name__}: {message.splitlines()[0]}"

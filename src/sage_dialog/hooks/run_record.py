@@ -6,20 +6,19 @@ import os
 from collections.abc import Iterable
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 
-if TYPE_CHECKING:  # Kedro imports this module for every command; `recording` is imported by runs only
-    from kedro.framework.context import KedroContext
-    from kedro.io import DataCatalog
-    from kedro.pipeline import Pipeline
-    from kedro.pipeline.node import Node
-
-    from sage_dialog.hooks.budget import RunBudget
-    from sage_dialog.hooks.recording import Recording
-    from sage_dialog.lineage.mixing import MixedDataset
-    from sage_dialog.lineage.records import Outcome
+from sage_dialog.hooks.budget import RunBudget
+from sage_dialog.hooks.errors import RunRefused, RunStopped
+from sage_dialog.hooks.recording import Recording, is_parameter, run_folder
+from sage_dialog.lineage.mixing import MixedDataset, find_mixed_datasets
+from sage_dialog.lineage.records import Outcome
 
 REPLAY_OF: ContextVar[str | None] = ContextVar("replay_of", default=None)
 """The run that the next run repeats; set by `kedro sage replay`."""
@@ -44,10 +43,6 @@ class Recorder:
 
     @hook_impl(trylast=True)  # after the hooks that refuse runs
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        from sage_dialog.hooks.errors import RunRefused
-        from sage_dialog.hooks.recording import Recording, is_parameter, run_folder
-        from sage_dialog.lineage.mixing import find_mixed_datasets
-
         loader, project = self._context.config_loader, Path(self._context.project_path)
         runs = run_folder(project, loader["globals"])
         recording = Recording(runs, catalog, loader)
@@ -84,8 +79,6 @@ class Recorder:
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
-        from sage_dialog.hooks.errors import RunStopped
-
         self._end("stopped" if isinstance(error, RunStopped) else "failed", error)
 
     def _of_this_process(self) -> Recording | None:
