@@ -6,18 +6,17 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from kedro.framework.cli.utils import env_option
+from kedro.framework.session import KedroSession
+from rich.console import Console, Group
 
-from sage_dialog.commands.console import table
+from sage_dialog.commands.console import format_bytes, table
 from sage_dialog.core.paths import display_path
-
-if TYPE_CHECKING:
-    from rich.console import Group
-
-    from sage_dialog.llm.response_cache import ResponseCache
+from sage_dialog.llm import event_loop
+from sage_dialog.llm.response_cache import ResponseCache
 
 
 @click.group(invoke_without_command=True)
@@ -30,8 +29,6 @@ def cache(context: click.Context, env: str | None, as_json: bool) -> None:
     if context.invoked_subcommand is None and as_json:
         click.echo(json.dumps(cache_summary(context.obj)))
     elif context.invoked_subcommand is None:
-        from rich.console import Console
-
         console = Console()
         for part in cache_tables(context.obj):
             console.print(part)
@@ -77,8 +74,6 @@ def drop(
 @click.pass_obj
 def forget(responses: ResponseCache, batch_id: str, yes: bool) -> None:
     """Give up a batch that the server has lost; its requests are sent, and paid for, again."""
-    from sage_dialog.llm import event_loop
-
     names = [batch["name"] for batch in _open_batches(responses) if batch["id"] == batch_id]
     if not names:
         raise click.ClickException(f"No open batch {batch_id}; `kedro sage cache` lists the open batches.")
@@ -89,10 +84,6 @@ def forget(responses: ResponseCache, batch_id: str, yes: bool) -> None:
 
 
 def _open(project_path: Path, env: str | None) -> ResponseCache:
-    from kedro.framework.session import KedroSession
-
-    from sage_dialog.llm.response_cache import ResponseCache
-
     session = KedroSession.create(project_path=project_path, env=env, save_on_close=False)
     path = Path(session.load_context().catalog.load("params:llm")["response_cache"])
     if not path.exists():
@@ -119,8 +110,6 @@ def cache_summary(responses: ResponseCache) -> dict[str, Any]:
 
 def cache_tables(responses: ResponseCache) -> Iterator[Group]:
     """Yield tables for the terminal: usage by role and model, failures by reason, open batches."""
-    from sage_dialog.commands.console import format_bytes
-
     numbers = ("responses", "hits", "failures", "tokens in", "out")
     rows = [
         [

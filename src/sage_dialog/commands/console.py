@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.console import Group
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
 
 def table(
@@ -18,11 +19,6 @@ def table(
     Args:
         right: headings of columns that are aligned right and not wrapped.
     """
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
     built = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_header=bool(headings))
     for number, heading in enumerate(headings or ("", "")):
         numeric = heading in right

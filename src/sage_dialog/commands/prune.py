@@ -7,22 +7,24 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from kedro.framework.cli.utils import env_option
+from kedro.framework.project import pipelines
+from kedro.framework.startup import ProjectMetadata
+from rich.console import Console
 
 from sage_dialog.commands.console import format_bytes, table
 from sage_dialog.commands.project import Project
 from sage_dialog.commands.replay import FOLDER
 from sage_dialog.commands.runs import json_option, load_record, open_runs
 from sage_dialog.core.paths import display_path
-
-if TYPE_CHECKING:
-    from kedro.framework.startup import ProjectMetadata
-
-    from sage_dialog.lineage.pruning import PrunePlan, Removal, VersionFolder
-    from sage_dialog.llm.response_cache import ResponseCache
+from sage_dialog.hooks.recording import is_parameter
+from sage_dialog.lineage import pruning
+from sage_dialog.lineage.pruning import PrunePlan, Removal, VersionFolder
+from sage_dialog.lineage.records import NoSuchRunError
+from sage_dialog.llm.response_cache import ResponseCache
 
 DEFAULT_KEEP = 3
 
@@ -38,8 +40,6 @@ def tag(metadata: ProjectMetadata, run: str, name: str | None, remove: bool, env
 
     RUN is an id, a unique beginning of one, `latest`, or another tag.
     """
-    from sage_dialog.lineage.records import NoSuchRunError
-
     folder = open_runs(metadata, env)
     try:
         if remove:
@@ -95,9 +95,6 @@ def prune(
 
     With --json nothing is removed unless --yes is given, too.
     """
-    from sage_dialog.lineage import pruning
-    from sage_dialog.lineage.records import NoSuchRunError
-
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         project = Project(metadata, env)
         scratch = Path(project.catalog.load("params:scratch"))
@@ -126,11 +123,6 @@ def prune(
 
 def version_folders(project: Project) -> dict[str, VersionFolder]:
     """Return the local version folders of the datasets in the pipelines and the catalog."""
-    from kedro.framework.project import pipelines
-
-    from sage_dialog.hooks.recording import is_parameter
-    from sage_dialog.lineage.pruning import VersionFolder
-
     names = {name for pipeline in pipelines.values() for name in pipeline.datasets()} | set(project.catalog)
     entries = {name: project.versioned(name) for name in sorted(names) if not is_parameter(name)}
     return {
@@ -141,8 +133,6 @@ def version_folders(project: Project) -> dict[str, VersionFolder]:
 
 
 def _response_cache(project: Project) -> ResponseCache | None:
-    from sage_dialog.llm.response_cache import ResponseCache
-
     path = Path(project.llm.response_cache)
     return ResponseCache(path) if path.exists() else None
 
@@ -164,8 +154,6 @@ def _to_json(plan: PrunePlan, responses: list[str]) -> dict[str, Any]:
 
 
 def _print_plan(plan: PrunePlan, responses: list[str], scratch: Path) -> None:
-    from rich.console import Console
-
     console = Console()
     for run in plan.running:
         console.print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import platform
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,21 +13,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from kedro import runner
 from kedro.framework.cli.utils import env_option
 from kedro.framework.hooks import hook_impl
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import ProjectMetadata
+from kedro.io import DataCatalog, DatasetError
+from kedro.pipeline import Pipeline
+from rich.console import Console
+from rich.text import Text
 
 from sage_dialog.commands.project import CommandError, Project, command_errors
 from sage_dialog.commands.runs import json_option, open_runs
 from sage_dialog.commands.status import params_option
 from sage_dialog.core.paths import display_path
+from sage_dialog.datasets.protocol import TrackedDataset
+from sage_dialog.hooks.recording import DISTRIBUTION
+from sage_dialog.hooks.run_record import REPLAY_OF
+from sage_dialog.lineage.environment import git_state, package_versions
+from sage_dialog.lineage.formatting import format_value, tree_differences
+from sage_dialog.lineage.records import RunRecord
+from sage_dialog.lineage.replay_plan import (
+    CannotReplayError,
+    environment_changes,
+    merge_trees,
+    parameter_overrides,
+    plan_replay,
+)
+from sage_dialog.lineage.staleness import changed_files
 
-if TYPE_CHECKING:
-    from kedro.framework.startup import ProjectMetadata
-    from kedro.io import DataCatalog
-    from kedro.pipeline import Pipeline
-
+if TYPE_CHECKING:  # imports pyarrow
     from sage_dialog.lineage.output_diff import Difference
-    from sage_dialog.lineage.records import RunRecord
 
 FOLDER = "replays"
 """The folder of replayed outputs in the data folder: a copy of its layout for each run that was replayed."""
@@ -117,17 +134,6 @@ class _Replay:
     def __init__(
         self, metadata: ProjectMetadata, record: RunRecord, nodes: Sequence[str], params: Mapping[str, Any]
     ) -> None:
-        from sage_dialog.hooks.recording import DISTRIBUTION
-        from sage_dialog.lineage.environment import git_state, machine, package_versions, python_version
-        from sage_dialog.lineage.formatting import format_value, tree_differences
-        from sage_dialog.lineage.replay_plan import (
-            CannotReplayError,
-            environment_changes,
-            merge_trees,
-            parameter_overrides,
-            plan_replay,
-        )
-
         self._metadata = metadata
         self.record = record
         current = Project(metadata, record.environment).recorded_parameters
@@ -142,7 +148,7 @@ class _Replay:
         git, packages = git_state(self.project.path), package_versions(DISTRIBUTION)
         parameters = tree_differences(record.parameters, self.project.recorded_parameters)
         self.changes = [
-            *environment_changes(record, git, python_version(), machine(), packages),
+            *environment_changes(record, git, platform.python_version(), platform.platform(), packages),
             *self.plan.changed_data,
             *self.plan.changes,
             *(
@@ -166,11 +172,6 @@ class _Replay:
 
     def run(self, keep: bool) -> list[Comparison]:
         """Run and compare. Raises CommandError if the run fails."""
-        from kedro import runner
-        from kedro.framework.session import KedroSession
-
-        from sage_dialog.hooks.run_record import REPLAY_OF
-
         # A mix of versions that the run was allowed to read is allowed again.
         params = {**self._params, "scratch": str(self._area / "scratch"), "mix_versions": True}
         token = REPLAY_OF.set(self.record.run)
@@ -212,8 +213,6 @@ class _Replay:
 
     def _original_exists(self, dataset: str) -> bool:
         """Return whether the output of the run exists unaltered."""
-        from sage_dialog.lineage.staleness import changed_files
-
         written = self.record.writes[dataset]
         if written.version is None:
             return not changed_files(written.files, self.project.read(dataset).files)
@@ -241,10 +240,6 @@ class _RedirectOutputs:
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        from kedro.io import DatasetError
-
-        from sage_dialog.datasets.protocol import TrackedDataset
-
         for name in sorted(pipeline.all_outputs()):
             entry = catalog.get(name)
             if isinstance(entry, TrackedDataset):
@@ -269,9 +264,6 @@ def _remove(path: Path, area: Path) -> None:
 
 
 def _print_comparisons(comparisons: Sequence[Comparison]) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
     console, width = Console(), max(len(one.dataset) for one in comparisons)
     for one in comparisons:
         line = Text(one.dataset.ljust(width + 2))

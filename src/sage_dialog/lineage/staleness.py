@@ -41,9 +41,13 @@ class ProjectState(Protocol):
         unaffecting: top-level parameters that do not change any output, such as a scratch folder.
     """
 
-    registered: Mapping[str, Sequence[NodeSpec]]
-    recorded_parameters: Mapping[str, Any]
     unaffecting: Collection[str]
+
+    @property
+    def registered(self) -> Mapping[str, Sequence[NodeSpec]]: ...
+
+    @property
+    def recorded_parameters(self) -> Mapping[str, Any]: ...
 
     def is_versioned(self, dataset: str) -> bool: ...
 
