@@ -111,21 +111,15 @@ def cache_summary(responses: ResponseCache) -> dict[str, Any]:
 def cache_tables(responses: ResponseCache) -> Iterator[Group]:
     """Yield tables for the terminal: usage by role and model, failures by reason, open batches."""
     numbers = ("responses", "hits", "failures", "tokens in", "out")
-    rows = [
-        [
-            *(one.role, one.model),
-            *(f"{number:,}" for number in (one.responses, one.hits, one.failures)),
-            *(f"{number:,}" for number in (one.prompt_tokens, one.completion_tokens)),
-            "no price" if one.cost is None else f"{one.cost:,.2f}",
-        ]
-        for one in responses.usage()
-    ]
+    rows = []
+    for one in responses.usage():
+        counts = (one.responses, one.hits, one.failures, one.prompt_tokens, one.completion_tokens)
+        rows.append((one.role, one.model, *counts, "no price" if one.cost is None else f"{one.cost:,.2f}"))
     title = f"{display_path(responses.path)}, {format_bytes(responses.size())}"
     yield table(title, ("role", "model", *numbers, "cost"), rows, right=(*numbers, "cost"))
     if failures := responses.failures():
-        failed = [(role, reason, f"{number:,}") for role, reason, number in failures]
         title = "Failed requests; most succeeded at a later attempt"
-        yield table(title, ("role", "reason", "times"), failed, right=("times",))
+        yield table(title, ("role", "reason", "times"), failures, right=("times",))
     if batches := _open_batches(responses):
         open_batches = [(batch["id"] or "no id yet", batch["model"], batch["state"]) for batch in batches]
         yield table("Open batches", ("id", "model", "state"), open_batches)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from sage_dialog.commands.runs import json_option, load_record, open_runs
 from sage_dialog.core.paths import display_path
 from sage_dialog.hooks.recording import is_parameter
 from sage_dialog.lineage import pruning
-from sage_dialog.lineage.pruning import PrunePlan, Removal, VersionFolder
+from sage_dialog.lineage.pruning import PrunePlan, VersionFolder
 from sage_dialog.lineage.records import NoSuchRunError
 from sage_dialog.llm.response_cache import ResponseCache
 
@@ -138,19 +138,11 @@ def _response_cache(project: Project) -> ResponseCache | None:
 
 
 def _to_json(plan: PrunePlan, responses: list[str]) -> dict[str, Any]:
-    def rows(removals: Iterable[Removal]) -> list[dict[str, Any]]:
-        return [{**removal._asdict(), "path": str(removal.path)} for removal in removals]
-
-    return {
-        "versions": rows(plan.versions),
-        "leftovers": rows(plan.leftovers),
-        "work": rows(plan.work),
-        "replays": rows(plan.replays),
-        "records": rows(plan.records),
-        "running": list(plan.running),
-        "bytes": plan.bytes,
-        "responses": len(responses),
+    removals = {
+        part: [{**removal._asdict(), "path": str(removal.path)} for removal in getattr(plan, part)]
+        for part in ("versions", "leftovers", "work", "replays", "records")
     }
+    return {**removals, "running": list(plan.running), "bytes": plan.bytes, "responses": len(responses)}
 
 
 def _print_plan(plan: PrunePlan, responses: list[str], scratch: Path) -> None:

@@ -129,7 +129,9 @@ def _load_original(metadata: ProjectMetadata, env: str | None, run: str) -> RunR
 
 
 class _Replay:
-    """A planned replay."""
+    """A planned replay; `name` is the id of its run."""
+
+    name: str
 
     def __init__(
         self, metadata: ProjectMetadata, record: RunRecord, nodes: Sequence[str], params: Mapping[str, Any]
@@ -146,18 +148,14 @@ class _Replay:
             raise CommandError(f"Run {record.run} cannot be replayed: {error}") from None
         self._area = self.project.data / FOLDER / record.run
         git, packages = git_state(self.project.path), package_versions(DISTRIBUTION)
-        parameters = tree_differences(record.parameters, self.project.recorded_parameters)
         self.changes = [
             *environment_changes(record, git, platform.python_version(), platform.platform(), packages),
             *self.plan.changed_data,
             *self.plan.changes,
-            *(
-                f"parameter {key}: was {format_value(was)}, is {format_value(now)}"
-                for key, was, now in parameters
-                if key.partition(".")[0] not in Project.unaffecting
-            ),
         ]
-        self.name = ""
+        for key, was, now in tree_differences(record.parameters, self.project.recorded_parameters):
+            if key.partition(".")[0] not in Project.unaffecting:
+                self.changes.append(f"parameter {key}: was {format_value(was)}, is {format_value(now)}")
 
     def print(self) -> None:
         """Print the plan."""
@@ -165,10 +163,8 @@ class _Replay:
             f"Replay of run {self.record.run} ({', '.join(self.record.selection.pipelines)}): "
             f"{len(self.plan.nodes)} nodes, {len(self.plan.pins)} inputs at their recorded versions."
         )
-        if self.changes:
-            click.echo("Changed since the run:")
-            for change in self.changes:
-                click.echo(f"  {change}")
+        for line in ("Changed since the run:", *(f"  {change}" for change in self.changes)) if self.changes else ():
+            click.echo(line)
 
     def run(self, keep: bool) -> list[Comparison]:
         """Run and compare. Raises CommandError if the run fails."""
@@ -258,9 +254,8 @@ def _remove(path: Path, area: Path) -> None:
         path.unlink()
     with contextlib.suppress(OSError):
         for folder in path.parents:
-            if not folder.is_relative_to(area):
-                break
-            folder.rmdir()
+            if folder.is_relative_to(area):
+                folder.rmdir()
 
 
 def _print_comparisons(comparisons: Sequence[Comparison]) -> None:

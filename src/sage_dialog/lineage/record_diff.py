@@ -39,7 +39,7 @@ def record_differences(first: RunRecord, second: RunRecord) -> list[Difference]:
         *_compare("parameters", flatten(first.parameters), flatten(second.parameters)),
         *_compare_inputs(first, second),
         *_compare_code(first, second),
-        *_compare("packages", _packages(first), _packages(second)),
+        *_compare("packages", *({"python": record.python, **record.packages} for record in (first, second))),
         *_compare_outputs(first, second),
     ]
 
@@ -77,10 +77,6 @@ def _compare_code(first: RunRecord, second: RunRecord) -> Iterator[Difference]:
             shared = set(first.nodes) & set(second.nodes)
             one, other = ({name: side.nodes[name].code for name in shared} for side in (first, second))
     yield from _compare("code", one, other, lambda digest: digest[:_DIGITS])
-
-
-def _packages(record: RunRecord) -> dict[str, str]:
-    return {"python": record.python, **record.packages}
 
 
 def _compare_inputs(first: RunRecord, second: RunRecord) -> Iterator[Difference]:
