@@ -199,8 +199,8 @@ class Recorder:
         """Add the tables of previous runs that were opened."""
         for name, read in self._record.reads.items():
             entry = self._catalog.get(name) if read.definition is not None else None
-            definition = entry.describe_input().definition if isinstance(entry, TrackedDataset) else None
-            if tables := (definition or {}).get("tables"):
+            current = entry.describe_input().definition if isinstance(entry, TrackedDataset) else None
+            if tables := current and current.get("tables"):
                 read = read.model_copy(update={"definition": {**(read.definition or {}), "tables": tables}})
                 self._update(reads={**self._record.reads, name: read})
 

@@ -39,7 +39,7 @@ def record_differences(first: RunRecord, second: RunRecord) -> list[Difference]:
         *_compare("parameters", flatten(first.parameters), flatten(second.parameters)),
         *_compare_inputs(first, second),
         *_compare_code(first, second),
-        *_compare("packages", *({"python": record.python, **record.packages} for record in (first, second))),
+        *_compare("packages", {"python": first.python, **first.packages}, {"python": second.python, **second.packages}),
         *_compare_outputs(first, second),
     ]
 
