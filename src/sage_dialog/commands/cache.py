@@ -12,8 +12,9 @@ import click
 from kedro.framework.cli.utils import env_option
 from kedro.framework.session import KedroSession
 from rich.console import Console, Group
+from rich.filesize import decimal
 
-from sage_dialog.commands.console import format_bytes, table
+from sage_dialog.commands.console import table
 from sage_dialog.core.paths import display_path
 from sage_dialog.llm import event_loop
 from sage_dialog.llm.response_cache import ResponseCache
@@ -115,7 +116,7 @@ def cache_tables(responses: ResponseCache) -> Iterator[Group]:
     for one in responses.usage():
         counts = (one.responses, one.hits, one.failures, one.prompt_tokens, one.completion_tokens)
         rows.append((one.role, one.model, *counts, "no price" if one.cost is None else f"{one.cost:,.2f}"))
-    title = f"{display_path(responses.path)}, {format_bytes(responses.size())}"
+    title = f"{display_path(responses.path)}, {decimal(responses.size())}"
     yield table(title, ("role", "model", *numbers, "cost"), rows, right=(*numbers, "cost"))
     if failures := responses.failures():
         title = "Failed requests; most succeeded at a later attempt"

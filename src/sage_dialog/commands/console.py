@@ -1,4 +1,4 @@
-"""Terminal output of commands: tables, durations, sizes. Texts from data are never read as markup."""
+"""Terminal output of commands: tables, durations. Texts from data are never read as markup."""
 
 from __future__ import annotations
 
@@ -37,15 +37,6 @@ def format_duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min {rounded.seconds % 60:02} s" if minutes else f"{seconds:.1f} s"
-
-
-def format_bytes(number: float) -> str:
-    """Return a size in decimal units: 1 MB is a million bytes."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:,.1f} TB"
 
 
 def format_first(names: Iterable[str], at_most: int = 3) -> str:

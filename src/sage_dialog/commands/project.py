@@ -57,6 +57,23 @@ def command_errors() -> Iterator[None]:
         raise CommandError("Nothing was run.") from None
 
 
+def run_nodes(
+    metadata: ProjectMetadata, env: str | None, params: Mapping[str, Any], *hooks: object, **options: Any
+) -> str:
+    """Run a pipeline with the options of `KedroSession.run`, and return the id of the run."""
+    with KedroSession.create(project_path=metadata.project_path, env=env, runtime_params=dict(params)) as session:
+        assert isinstance(session, KedroSession)
+        for hook in hooks:
+            session._hook_manager.register(hook)
+        try:
+            session.run(**options)
+        except click.ClickException:
+            raise
+        except Exception as error:
+            raise CommandError(f"The run failed: {error}\nRun the same command again to go on.") from error
+        return str(session.session_id)
+
+
 class Project:
     """The project in one environment, and its current state for `lineage.staleness` and `lineage.replay_plan`.
 

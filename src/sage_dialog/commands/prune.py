@@ -14,8 +14,9 @@ from kedro.framework.cli.utils import env_option
 from kedro.framework.project import pipelines
 from kedro.framework.startup import ProjectMetadata
 from rich.console import Console
+from rich.filesize import decimal
 
-from sage_dialog.commands.console import format_bytes, table
+from sage_dialog.commands.console import table
 from sage_dialog.commands.project import Project
 from sage_dialog.commands.replay import FOLDER
 from sage_dialog.commands.runs import json_option, load_record, open_runs
@@ -118,7 +119,7 @@ def prune(
         response_cache.drop(keys=responses)
     if not as_json:
         kept = "; the inputs of a run that started since were kept" if len(removed) < len(list(plan)) else ""
-        click.echo(f"removed: {len(removed)}, {format_bytes(sum(removal.bytes for removal in removed))}{kept}")
+        click.echo(f"removed: {len(removed)}, {decimal(sum(removal.bytes for removal in removed))}{kept}")
 
 
 def version_folders(project: Project) -> dict[str, VersionFolder]:
@@ -157,10 +158,10 @@ def _print_plan(plan: PrunePlan, responses: list[str], scratch: Path) -> None:
     sizes: dict[str, list[int]] = {}
     for label, size in _labelled_sizes(plan, scratch):
         sizes.setdefault(label, []).append(size)
-    rows = [(f"{len(each):,}", format_bytes(sum(each)), label) for label, each in sizes.items()]
+    rows = [(f"{len(each):,}", decimal(sum(each)), label) for label, each in sizes.items()]
     if responses:
         rows.append((f"{len(responses):,}", "", "responses of language models, paid for again when needed"))
-    rows.append((f"{len(list(plan)):,}", format_bytes(plan.bytes), "in total"))
+    rows.append((f"{len(list(plan)):,}", decimal(plan.bytes), "in total"))
     console.print(table("To be removed", ("count", "bytes", "what"), rows))
 
 

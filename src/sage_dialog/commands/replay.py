@@ -16,14 +16,13 @@ import click
 from kedro import runner
 from kedro.framework.cli.utils import env_option
 from kedro.framework.hooks import hook_impl
-from kedro.framework.session import KedroSession
 from kedro.framework.startup import ProjectMetadata
 from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline
 from rich.console import Console
 from rich.text import Text
 
-from sage_dialog.commands.project import CommandError, Project, command_errors
+from sage_dialog.commands.project import CommandError, Project, command_errors, run_nodes
 from sage_dialog.commands.runs import json_option, open_runs
 from sage_dialog.commands.status import params_option
 from sage_dialog.core.paths import display_path
@@ -172,22 +171,16 @@ class _Replay:
         params = {**self._params, "scratch": str(self._area / "scratch"), "mix_versions": True}
         token = REPLAY_OF.set(self.record.run)
         try:
-            with KedroSession.create(
-                project_path=self._metadata.project_path, env=self.record.environment, runtime_params=params
-            ) as session:
-                assert isinstance(session, KedroSession)
-                session._hook_manager.register(_RedirectOutputs(self.project.data, self._area))
-                self.name = session.session_id
-                session.run(
-                    pipeline_names=list(self.record.selection.pipelines),
-                    node_names=[node.name for node in self.plan.nodes],
-                    load_versions=dict(self.plan.pins),
-                    runner=getattr(runner, self.record.selection.runner)(),
-                )
-        except click.ClickException:
-            raise
-        except Exception as error:
-            raise CommandError(f"The replay failed: {error}") from error
+            self.name = run_nodes(
+                self._metadata,
+                self.record.environment,
+                params,
+                _RedirectOutputs(self.project.data, self._area),
+                pipeline_names=list(self.record.selection.pipelines),
+                node_names=[node.name for node in self.plan.nodes],
+                load_versions=dict(self.plan.pins),
+                runner=getattr(runner, self.record.selection.runner)(),
+            )
         finally:
             REPLAY_OF.reset(token)
         if not any(other.replay_of == self.record.run for other in self.project.runs.running()):

@@ -11,12 +11,11 @@ from typing import Any
 
 import click
 from kedro.framework.cli.utils import _split_params, env_option
-from kedro.framework.session import KedroSession
 from kedro.framework.startup import ProjectMetadata
 from rich.console import Console
 from rich.text import Text
 
-from sage_dialog.commands.project import CommandError, Project, command_errors
+from sage_dialog.commands.project import Project, command_errors, run_nodes
 from sage_dialog.commands.runs import json_option
 from sage_dialog.lineage.formatting import format_names
 from sage_dialog.lineage.staleness import OutputStatus, output_statuses, plan_refresh
@@ -80,7 +79,7 @@ def refresh(metadata: ProjectMetadata, env: str | None, params: dict[str, Any], 
         if not yes:
             click.confirm(f"Run {sum(len(nodes) for _, nodes in runs)} nodes?", abort=True)
         for pipeline, nodes in runs:
-            _run(metadata, env, params, pipeline, nodes)
+            run_nodes(metadata, env, params, pipeline_names=[pipeline], node_names=nodes)
         left = [one for one in _statuses(metadata, env, params)[1] if one.state == "stale"]
     for one in left:
         click.echo(f"{one.dataset} is still stale: {one.reasons[0].words}")
@@ -91,17 +90,6 @@ def refresh(metadata: ProjectMetadata, env: str | None, params: dict[str, Any], 
 def _statuses(metadata: ProjectMetadata, env: str | None, params: dict[str, Any]) -> tuple[Project, list[OutputStatus]]:
     project = Project(metadata, env, params)
     return project, output_statuses(project, project.runs)
-
-
-def _run(metadata: ProjectMetadata, env: str | None, params: dict[str, Any], pipeline: str, nodes: list[str]) -> None:
-    with KedroSession.create(project_path=metadata.project_path, env=env, runtime_params=params) as session:
-        assert isinstance(session, KedroSession)
-        try:
-            session.run(pipeline_names=[pipeline], node_names=nodes)
-        except click.ClickException:
-            raise
-        except Exception as error:
-            raise CommandError(f"The run failed: {error}\nRun the same command again to go on.") from error
 
 
 def _print_skipped(statuses: Iterable[OutputStatus]) -> None:

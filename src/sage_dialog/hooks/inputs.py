@@ -53,6 +53,7 @@ class ProjectPaths:
 def explain_missing(name: str, catalog: CatalogProtocol) -> str:
     """Return what is missing of a catalog entry, and the pipeline that makes it."""
     from sage_dialog.datasets.atomic import AtomicMixin
+    from sage_dialog.pipeline_registry import register_pipelines
 
     dataset = catalog.get(name)
     if dataset is None:
@@ -60,8 +61,12 @@ def explain_missing(name: str, catalog: CatalogProtocol) -> str:
     missing = dataset.explain_missing() if isinstance(dataset, TrackedDataset) else None
     if missing and not (isinstance(dataset, AtomicMixin) and not dataset.is_pinned):
         return missing
-    pipeline = _shortest_pipeline(name)
-    command = f"`kedro run --pipelines {pipeline}` makes it" if pipeline else "no pipeline makes it"
+    writers = [
+        (len(pipeline.nodes), key != name, key)
+        for key, pipeline in register_pipelines().items()
+        if name in pipeline.all_outputs()
+    ]  # the pipeline with the fewest nodes first
+    command = f"`kedro run --pipelines {min(writers)[2]}` makes it" if writers else "no pipeline makes it"
     return f"{(missing or f'{dataset} does not exist').removesuffix('.')}; {command}."
 
 
@@ -74,15 +79,3 @@ def _missing_previous_tables(names: Sequence[str], catalog: CatalogProtocol) -> 
             for source in SacAugmentation.model_validate(catalog.load("params:sac_augmentation")).mix:
                 if source.kind == "trajectories" and source.of and (text := tables.explain_missing_table(source.of)):
                     yield f"  sac_augmentation.mix, source {source.name!r}: {text}"
-
-
-def _shortest_pipeline(name: str) -> str | None:
-    """Return the registered pipeline with the fewest nodes that writes a dataset."""
-    from sage_dialog.pipeline_registry import register_pipelines
-
-    writers = [
-        (len(pipeline.nodes), key != name, key)
-        for key, pipeline in register_pipelines().items()
-        if name in pipeline.all_outputs()
-    ]
-    return min(writers)[2] if writers else None
