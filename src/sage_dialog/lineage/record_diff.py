@@ -88,11 +88,10 @@ def _compare_inputs(first: RunRecord, second: RunRecord) -> Iterator[Difference]
             yield from _compare("inputs", flatten({name: one.definition}), flatten({name: other.definition}))
         elif one.files is not None and other.files is not None:
             yield from _compare_files(name, one.files, other.files)
-        elif one.content is None or other.content is None:
-            if one.version != other.version:
-                yield Difference("inputs", name, _format_input(one), _format_input(other), certain=False)
-        elif one.content != other.content:
-            yield Difference("inputs", name, _format_input(one), _format_input(other))
+        else:
+            certain = one.content is not None and other.content is not None
+            if one.content != other.content if certain else one.version != other.version:
+                yield Difference("inputs", name, _format_input(one), _format_input(other), certain)
 
 
 def _compare_files(name: str, first: Mapping[str, File], second: Mapping[str, File]) -> Iterator[Difference]:

@@ -188,11 +188,7 @@ class RunFolder:
         return sorted((file.stem for file in files if RUN.fullmatch(file.stem)), reverse=True)
 
     def begin(self, record: RunRecord) -> None:
-        """Write a new record.
-
-        Raises:
-            FileExistsError: if a run with this id exists.
-        """
+        """Write a new record. Raises FileExistsError if a run with this id exists."""
         self.path.mkdir(parents=True, exist_ok=True)
         os.close(os.open(self.file(record.run), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
         self.save(record)
@@ -290,11 +286,7 @@ class RunFolder:
         self._update_tags(lambda tags: {**tags, name: record.run})
 
     def untag(self, name: str) -> str:
-        """Remove a tag and return the id of the run that had it.
-
-        Raises:
-            NoSuchRunError: if no run has this tag.
-        """
+        """Remove a tag and return the id of the run that had it. Raises NoSuchRunError if no run has this tag."""
         if name not in (tags := self.tags()):
             raise NoSuchRunError(f"No run has the tag {name!r}. The tags: {', '.join(sorted(tags)) or 'no tags'}.")
         self._update_tags(lambda tags: {tag: run for tag, run in tags.items() if tag != name})
