@@ -18,7 +18,7 @@ from sage_dialog.roles.protocols import LabelledUtterance, RejectedDialogue
 from sage_dialog.sac import Chain, Intent, render
 from sage_dialog.schemas import STEERING_GRID
 
-SAMPLING = SamplingConfig()
+SAMPLING = SamplingConfig.from_base()
 HUMOR, COMFORT = Setting("a_motivation", ("humor",)), Setting("a_motivation", ("comfort",))
 
 
