@@ -236,11 +236,8 @@ def _changes(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[tu
 
 def _difference_tables(one: RunRecord, other: RunRecord, found: list[Difference]) -> Iterator[Any]:
     for section in SECTIONS:
-        rows = [
-            (each.name, each.first, each.second, "" if each.certain else "unknown")
-            for each in found
-            if each.section == section
-        ]
+        of_section = [each for each in found if each.section == section]
+        rows = [(each.name, each.first, each.second, "" if each.certain else "unknown") for each in of_section]
         if rows:
             yield table(section, ("", one.run, other.run, ""), rows)
         elif section == "outputs":
