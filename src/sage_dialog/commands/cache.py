@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 from kedro.framework.cli.utils import env_option
-from kedro.framework.session import KedroSession
 from rich.console import Console, Group
 from rich.filesize import decimal
 
 from sage_dialog.commands.console import table
+from sage_dialog.commands.project import Project
 from sage_dialog.core.paths import display_path
 from sage_dialog.llm import event_loop
 from sage_dialog.llm.response_cache import ResponseCache
@@ -26,7 +26,12 @@ from sage_dialog.llm.response_cache import ResponseCache
 @click.pass_context
 def cache(context: click.Context, env: str | None, as_json: bool) -> None:
     """Show the response cache of all runs: size, hits, and cost by role. Export or drop responses."""
-    context.obj = _open(context.obj.project_path, env)
+    path = Path(Project(context.obj, env).llm.response_cache)
+    if not path.exists():
+        raise click.ClickException(
+            f"No response cache at {display_path(path)}: no request was sent to a language model yet."
+        )
+    context.obj = ResponseCache(path)
     if context.invoked_subcommand is None and as_json:
         click.echo(json.dumps(cache_summary(context.obj)))
     elif context.invoked_subcommand is None:
@@ -82,16 +87,6 @@ def forget(responses: ResponseCache, batch_id: str, yes: bool) -> None:
         click.confirm("Responses that the server may still have for this batch are lost. Continue?", abort=True)
     event_loop.run(responses.forget_batch(names[0]))
     click.echo(f"batch {batch_id} is forgotten")
-
-
-def _open(project_path: Path, env: str | None) -> ResponseCache:
-    session = KedroSession.create(project_path=project_path, env=env, save_on_close=False)
-    path = Path(session.load_context().catalog.load("params:llm")["response_cache"])
-    if not path.exists():
-        raise click.ClickException(
-            f"No response cache at {display_path(path)}: no request was sent to a language model yet."
-        )
-    return ResponseCache(path)
 
 
 def _open_batches(responses: ResponseCache) -> list[dict[str, Any]]:
