@@ -40,10 +40,9 @@ class Tracking:
     def after_context_created(self, context: KedroContext) -> None:
         self._mlflow = None
         try:
-            config = context.config_loader["mlflow"]
+            if not context.config_loader["mlflow"]:
+                return
         except MissingConfigException:
-            return
-        if not config:
             return
         try:
             from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook

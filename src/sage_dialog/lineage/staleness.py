@@ -173,8 +173,8 @@ class _RecordCheck:
         record = self._record(version)
         if record is None:
             return OutputStatus(dataset, "no record", version, spec=spec)
-        name = record.writes[dataset].node if dataset in record.writes else record.node_of(dataset)
-        if name is None or name not in record.nodes:
+        name = record.node_of(dataset)
+        if name is None:
             return OutputStatus(dataset, "no record", version, note=f"run {version} did not make it", spec=spec)
         spec = self._current_spec(dataset, record, name)
         versioned = [
