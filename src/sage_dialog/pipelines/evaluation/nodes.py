@@ -12,14 +12,14 @@ from sage_dialog.core.tables import DataFrame
 from sage_dialog.inference.engine import OpenEngine
 from sage_dialog.inference.external_models import ExternalModel, ExternalModelEngine
 from sage_dialog.roles.protocols import Judge
-from sage_dialog.studio.arena.vote_file import HumanVote
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from sage_dialog.evaluation.bootstrap import Bootstrap
+    from sage_dialog.studio.arena.vote_file import HumanVote
 else:
-    Figure = Any
+    Figure = HumanVote = Any
 
 logger = logging.getLogger(__name__)
 
