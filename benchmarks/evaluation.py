@@ -108,7 +108,6 @@ def generate_data(situations: int) -> dict[str, Any]:
     ids = [f"hit:{index}_conv:{index}" for index in range(situations)]
     drawn = generator(0, "emotions of situations").integers(0, len(EMOTIONS), situations)
     emotions = {situation: EMOTIONS[place] for situation, place in zip(ids, drawn, strict=True)}
-    sampling = {"temperature": 1.0, "top_k": 100, "repetition_penalty": 1.0, "max_new_tokens": 96}
     held_out = [{"situation_id": id_, "split": "test", "emotion": emotions[id_], "text": id_} for id_ in ids]
     cards = [
         {"policy": policy, "kind": "adapter" if rank else "base", "blocks": rank > 0, "revision": str(rank),
@@ -119,7 +118,7 @@ def generate_data(situations: int) -> dict[str, Any]:
     dialogues = (dialogue(policy, rank, id_, emotions[id_]) for rank, policy in ranks for id_ in ids)
     rollouts = from_arrow(pa.concat_tables(dialogues))
     return {
-        "params:evaluation": Evaluation.from_base(agent=sampling, user=sampling, pairs=PAIRS, exchanges=EXCHANGES),
+        "params:evaluation": Evaluation.from_base(pairs=PAIRS, exchanges=EXCHANGES),
         "params:seed": 0,
         "situations": from_rows(held_out, schemas.SITUATIONS),
         "policy_cards": from_rows(cards, schemas.POLICIES),

@@ -124,7 +124,7 @@ def test_raters_are_judges_of_every_table(
     at_the_arena(new_session, rollouts, "bert")
     new_session("cleo")  # has looked, and not voted
     sampling = SamplingConfig.from_base(top_k=100)
-    config = Evaluation.from_base(agent=sampling, user=sampling, pairs=PAIRS, replicates=400)
+    config = Evaluation.from_base(pairs=PAIRS, replicates=400)
     models = [
         vote for n in range(9) for pair in PAIRS for vote in both(n, "b", "m", policy_a=pair[0], policy_b=pair[1])
     ]
