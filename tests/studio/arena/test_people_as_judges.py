@@ -10,7 +10,7 @@ from statsmodels.stats.inter_rater import cohens_kappa
 from voting import PAIRS, POLICIES, rollouts_of
 
 from sage_dialog import schemas
-from sage_dialog.config import Evaluation, OutcomeRule, SamplingConfig
+from sage_dialog.config import Evaluation, OutcomeRule
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.datasets.human_votes import HumanVotes
 from sage_dialog.evaluation.bootstrap import Bootstrap
@@ -123,7 +123,6 @@ def test_raters_are_judges_of_every_table(
     at_the_arena(new_session, rollouts, "anna")
     at_the_arena(new_session, rollouts, "bert")
     new_session("cleo")  # has looked, and not voted
-    sampling = SamplingConfig.from_base(top_k=100)
     config = Evaluation.from_base(pairs=PAIRS, replicates=400)
     models = [
         vote for n in range(9) for pair in PAIRS for vote in both(n, "b", "m", policy_a=pair[0], policy_b=pair[1])
