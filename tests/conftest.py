@@ -10,6 +10,7 @@ from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
 PROJECT = Path(__file__).parents[1]
+SHARED = PROJECT.parent / "shared" / "data"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is compared to the letter is reckoned on the CPU
 os.environ.pop("SAGE_DATA", None)  # nobody's own data: tests write, and prune
 os.environ["DO_NOT_TRACK"] = "1"  # sessions on a test's folder do not see the project's .telemetry
@@ -32,3 +33,16 @@ def open_session(configured: Path, tmp_path: Path) -> Callable[..., KedroSession
         )
 
     return create
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """The folder of real data beside the repository; tests that use it skip where it is missing."""
+
+    def folder(name: str) -> Path:
+        path = SHARED / name
+        if not path.exists():
+            pytest.skip(f"real data is missing: {path}")
+        return path
+
+    return folder

@@ -13,7 +13,7 @@ from kedro.framework.session import KedroSession
 from kedro.runner import ParallelRunner
 
 from sage_dialog import schemas
-from sage_dialog.core.tables import from_rows
+from sage_dialog.core.tables import from_rows, to_rows
 from sage_dialog.hooks.errors import RunRefused, RunStopped
 from sage_dialog.llm import server as server_module
 
@@ -23,7 +23,7 @@ DIALOGUES = 12
 
 
 def annotated(body: dict[str, Any]) -> str:
-    """What a good annotator says of the dialogue in the last message."""
+    """Return valid labels of the dialogue in the last message."""
     utterances = re.findall(r"^(\d+)\. (user|assistant): (.*)$", body["messages"][1]["content"], re.MULTILINE)
     turns = [
         {"turn": int(number), "speaker": speaker, "motivation": "Sharing", "emotion": None, "topics": ["dogs"],
@@ -59,7 +59,7 @@ def project(open_session: OpenSession, configured: Path, tmp_path: Path) -> Open
 def annotate(open_session: OpenSession, env: str, **parameters: Any) -> list[dict[str, Any]]:
     with open_session(env, **parameters) as session:
         made = session.run(node_names=["sac_augmentation.annotate_dialogues"])
-    return made["annotations"].load().to_pylist()
+    return to_rows(made["annotations"].load())
 
 
 def test_a_url_suffices(project: OpenSession, server: FaultyServer, tmp_path: Path) -> None:
@@ -91,7 +91,8 @@ def test_too_many_failed_rows_end_the_run(project: OpenSession, server: FaultySe
         annotate(project, "vllm")
     rows = None
     with project("vllm", llm={"max_failed_share": 1.0}) as session:
-        rows = session.run(node_names=["sac_augmentation.annotate_dialogues"])["annotation_rejects"].load().to_pylist()
+        made = session.run(node_names=["sac_augmentation.annotate_dialogues"])
+        rows = to_rows(made["annotation_rejects"].load())
     assert len(rows) == DIALOGUES
     assert {row["raw_response"] for row in rows} == {"I would rather talk about the weather."}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from kedro.io import Version
 
 from sage_dialog import schemas
-from sage_dialog.core.tables import DataFrame, from_rows
+from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.datasets.files import AtomicText
 from sage_dialog.datasets.parquet import AtomicParquet
 
@@ -61,7 +61,7 @@ def test_json_has_the_rows(configured: Path, tmp_path: Path) -> None:
     keep(tmp_path, "win_rates", rates("offline-rules-judge"), "2026-01-02T00.00.00.000Z")
     result = json.loads(summary(configured, tmp_path, "--json").stdout)
     assert result == {
-        "win_rates": {"version": "2026-01-02T00.00.00.000Z", "rows": rates("offline-rules-judge").to_pylist()},
+        "win_rates": {"version": "2026-01-02T00.00.00.000Z", "rows": to_rows(rates("offline-rules-judge"))},
         "report": None,
     }
 

@@ -18,7 +18,6 @@ from sage_dialog.config import RedditRules
 from sage_dialog.core.tables import to_arrow
 from sage_dialog.corpora.reddit import read_dialogues
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 REJECTS = ("damaged_archive", "not_json", "bad_field", "lone_surrogate", "duplicate_thread", "duplicate_comment")
 
 # Sixteen words, and happier than 0.4.
@@ -189,16 +188,3 @@ def read():
 def fast():
     """`fast(files, rules, **how)`: the Outcome of the fast path alone."""
     return read_fast
-
-
-@pytest.fixture(scope="session")
-def shared():
-    """The folder of real data beside the repository; tests that use it skip where it is missing."""
-
-    def folder(name: str) -> Path:
-        path = SHARED / name
-        if not path.exists():
-            pytest.skip(f"real data is missing: {path}")
-        return path
-
-    return folder

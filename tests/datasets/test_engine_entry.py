@@ -11,6 +11,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import node, pipeline
 from kedro.runner import ParallelRunner
 
+from sage_dialog.config import Llm
 from sage_dialog.datasets.engines import EngineDataset
 from sage_dialog.hooks.budget import RunBudget
 from sage_dialog.hooks.errors import RunRefused, RunStopped
@@ -29,7 +30,8 @@ def entry(**given: Any) -> EngineDataset:
 
 
 def reading(engine: EngineDataset, llm: dict[str, Any]) -> tuple[DataCatalog, Any]:
-    catalog = DataCatalog({"engine": engine, "params:llm": MemoryDataset(llm)})
+    parameters = Llm.from_base().model_dump() | llm
+    catalog = DataCatalog({"engine": engine, "params:llm": MemoryDataset(parameters)})
     return catalog, pipeline([node(lambda engine: None, "engine", None, name="play")])
 
 

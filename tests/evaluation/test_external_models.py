@@ -177,7 +177,7 @@ def test_pairs_may_name_it_and_its_name_is_no_policys(open_session: Any) -> None
     with pytest.raises(RunRefused, match="no policy is called 'theirs'"):
         validate_parameters(shipped_parameters | pairs)
     validate_parameters(shipped_parameters | pairs, external_models=("theirs",))
-    with pytest.raises(RunRefused, match="sage_1 is a policy, and an outside model"):
+    with pytest.raises(RunRefused, match="sage_1 names a policy and an external model"):
         validate_parameters(shipped_parameters, external_models=("sage_1",))
 
 

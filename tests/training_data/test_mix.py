@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kedro.config import OmegaConfigLoader
 from pydantic import ValidationError
@@ -218,6 +218,7 @@ def test_conversations_are_sampled_and_ordered_by_seed_and_id(mix) -> None:
     assert len(set(names(0)) - set(names(0, dialogues=13))) <= 2
 
 
+@settings(deadline=None)
 @given(before=st.integers(0, 30), more=st.integers(0, 30), size=st.integers(0, 40), seed=st.integers(0, 99))
 def test_new_dialogues_of_a_source_change_the_sample_by_themselves_only(
     before: int, more: int, size: int, seed: int

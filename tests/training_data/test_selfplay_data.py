@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sage_dialog import schemas
-from sage_dialog.core.tables import DataFrame, from_rows, to_arrow, to_rows
+from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.sac import Chain, Intent, render
 from sage_dialog.selfplay.choices import Choices
 from sage_dialog.training_data.preference_pairs import preference_pairs
@@ -181,7 +181,7 @@ def choices_of(*turns: tuple[str, int, list[tuple[str, str | None, bool, bool]]]
 def test_action_preference_compares_choices_with_chance() -> None:
     joke, comfort, broken = ("Lol.", "humor"), ("There.", "comfort"), ("Hm", "humor", False, False)
     turns = [(f"s{n}", 1, [(*joke, True, n == 9), (*comfort, True, n != 9), broken]) for n in range(10)]
-    choices = Choices(to_arrow(choices_of(*turns, ("s10", 1, [(*joke, True, False)] * 9))))  # where none was chosen
+    choices = Choices(choices_of(*turns, ("s10", 1, [(*joke, True, False)] * 9)))  # where none was chosen
     row = {"a_emotion": "calm"}
     assert choices.action_preference({**row, "a_motivation": "comfort"}) == pytest.approx((9 + 1) / (5 + 1) * 11 / 11)
     assert choices.action_preference({**row, "a_motivation": "humor"}) == pytest.approx((1 + 1) / (5 + 1))
@@ -191,7 +191,7 @@ def test_action_preference_compares_choices_with_chance() -> None:
 
 def test_candidates_with_the_same_utterance_count_once() -> None:
     turn = [("Lol.", "humor", True, False)] * 3 + [("There.", "comfort", True, True)]
-    action_preference = Choices(to_arrow(choices_of(("s0", 1, turn)))).action_preference
+    action_preference = Choices(choices_of(("s0", 1, turn))).action_preference
     assert action_preference({"a_motivation": "humor", "a_emotion": None}) == pytest.approx(1 / 1.5)
     assert action_preference({"a_motivation": "comfort", "a_emotion": None}) == pytest.approx(2 / 1.5)
 
