@@ -29,14 +29,14 @@ from sage_dialog.config import BaseModelConfig, BlockField, SamplingConfig, Stee
 from sage_dialog.core.policies import Policy
 from sage_dialog.core.seeds import generator, sample_ids
 from sage_dialog.dialogue import Message, agent_view
-from sage_dialog.evaluation.replies.steering_eval import UNSTEERED, Opening, Setting, play_grid, steering_eval, value_of
+from sage_dialog.evaluation.replies.steering_eval import UNSTEERED, Opening, Setting, play_grid, steering_eval
 from sage_dialog.evaluation.statistics import Estimate, clustered_share
 from sage_dialog.inference.engine import Prompt
 from sage_dialog.microworld.world import load_world, pick
 from sage_dialog.roles.offline.annotator import OfflineAnnotator
 from sage_dialog.roles.offline.lexicon import read_lexicon
 from sage_dialog.sac import Chain, Intent, parse, render
-from sage_dialog.sac.grammar import FIELDS
+from sage_dialog.sac.grammar import FIELDS, FieldValue
 
 PROJECT = Path(__file__).resolve().parents[1]
 KEYWORD = "humor"
@@ -143,6 +143,12 @@ def _block_compliance(replies: Callable[[Steering | None], Replies]) -> dict[str
         taken[what] = {"parse": parsed, "taken": held}
         print(f"  {what:<46}{_interval(parsed):>22}{_interval(held):>22}")
     return taken
+
+
+def value_of(chain: Chain, field: str) -> FieldValue:
+    """Return the value of a chain in a field of the blocks."""
+    intent = chain.state if field.startswith("u_") else chain.action
+    return {"motivation": intent.motivation, "emotion": intent.emotion, "topic": intent.topics}[field[2:]]
 
 
 def _reply_compliance(

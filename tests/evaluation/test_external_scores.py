@@ -4,7 +4,7 @@ import pytest
 
 from sage_dialog import schemas
 from sage_dialog.core.tables import from_rows, to_rows
-from sage_dialog.evaluation.external_scores import mean_scores
+from sage_dialog.evaluation.statistics import mean_scores
 
 
 def test_external_scores_are_averaged_by_exchange_or_all() -> None:

@@ -53,7 +53,8 @@ def test_two_runs_keep_their_own_versions_and_send_each_request_once(tmp_path: P
         ]
         logs = [run.communicate()[0].decode() for run in both]
     assert [run.returncode for run in both] == [0, 0], logs
-    records = list(RunFolder(tmp_path / "runs").records())
+    runs = RunFolder(tmp_path / "runs")
+    records = [runs.load(name) for name in runs.names()]
     assert len(records) == 2 and {record.status for record in records} == {"done"}
     assert len({record.process.pid for record in records}) == 2
     for record in records:

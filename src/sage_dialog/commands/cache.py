@@ -6,18 +6,18 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from kedro.framework.cli.utils import env_option
+from rich.console import Console, Group
+from rich.filesize import decimal
 
 from sage_dialog.commands.console import table
+from sage_dialog.commands.project import Project
 from sage_dialog.core.paths import display_path
-
-if TYPE_CHECKING:
-    from rich.console import Group
-
-    from sage_dialog.llm.response_cache import ResponseCache
+from sage_dialog.llm import event_loop
+from sage_dialog.llm.response_cache import ResponseCache
 
 
 @click.group(invoke_without_command=True)
@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 @click.pass_context
 def cache(context: click.Context, env: str | None, as_json: bool) -> None:
     """Show the response cache of all runs: size, hits, and cost by role. Export or drop responses."""
-    context.obj = _open(context.obj.project_path, env)
+    path = Path(Project(context.obj, env).llm.response_cache)
+    if not path.exists():
+        raise click.ClickException(
+            f"No response cache at {display_path(path)}: no request was sent to a language model yet."
+        )
+    context.obj = ResponseCache(path)
     if context.invoked_subcommand is None and as_json:
         click.echo(json.dumps(cache_summary(context.obj)))
     elif context.invoked_subcommand is None:
-        from rich.console import Console
-
         console = Console()
         for part in cache_tables(context.obj):
             console.print(part)
@@ -77,8 +80,6 @@ def drop(
 @click.pass_obj
 def forget(responses: ResponseCache, batch_id: str, yes: bool) -> None:
     """Give up a batch that the server has lost; its requests are sent, and paid for, again."""
-    from sage_dialog.llm import event_loop
-
     names = [batch["name"] for batch in _open_batches(responses) if batch["id"] == batch_id]
     if not names:
         raise click.ClickException(f"No open batch {batch_id}; `kedro sage cache` lists the open batches.")
@@ -86,20 +87,6 @@ def forget(responses: ResponseCache, batch_id: str, yes: bool) -> None:
         click.confirm("Responses that the server may still have for this batch are lost. Continue?", abort=True)
     event_loop.run(responses.forget_batch(names[0]))
     click.echo(f"batch {batch_id} is forgotten")
-
-
-def _open(project_path: Path, env: str | None) -> ResponseCache:
-    from kedro.framework.session import KedroSession
-
-    from sage_dialog.llm.response_cache import ResponseCache
-
-    session = KedroSession.create(project_path=project_path, env=env, save_on_close=False)
-    path = Path(session.load_context().catalog.load("params:llm")["response_cache"])
-    if not path.exists():
-        raise click.ClickException(
-            f"No response cache at {display_path(path)}: no request was sent to a language model yet."
-        )
-    return ResponseCache(path)
 
 
 def _open_batches(responses: ResponseCache) -> list[dict[str, Any]]:
@@ -119,24 +106,16 @@ def cache_summary(responses: ResponseCache) -> dict[str, Any]:
 
 def cache_tables(responses: ResponseCache) -> Iterator[Group]:
     """Yield tables for the terminal: usage by role and model, failures by reason, open batches."""
-    from sage_dialog.commands.console import format_bytes
-
     numbers = ("responses", "hits", "failures", "tokens in", "out")
-    rows = [
-        [
-            *(one.role, one.model),
-            *(f"{number:,}" for number in (one.responses, one.hits, one.failures)),
-            *(f"{number:,}" for number in (one.prompt_tokens, one.completion_tokens)),
-            "no price" if one.cost is None else f"{one.cost:,.2f}",
-        ]
-        for one in responses.usage()
-    ]
-    title = f"{display_path(responses.path)}, {format_bytes(responses.size())}"
+    rows = []
+    for one in responses.usage():
+        counts = (one.responses, one.hits, one.failures, one.prompt_tokens, one.completion_tokens)
+        rows.append((one.role, one.model, *counts, "no price" if one.cost is None else f"{one.cost:,.2f}"))
+    title = f"{display_path(responses.path)}, {decimal(responses.size())}"
     yield table(title, ("role", "model", *numbers, "cost"), rows, right=(*numbers, "cost"))
     if failures := responses.failures():
-        failed = [(role, reason, f"{number:,}") for role, reason, number in failures]
         title = "Failed requests; most succeeded at a later attempt"
-        yield table(title, ("role", "reason", "times"), failed, right=("times",))
+        yield table(title, ("role", "reason", "times"), failures, right=("times",))
     if batches := _open_batches(responses):
         open_batches = [(batch["id"] or "no id yet", batch["model"], batch["state"]) for batch in batches]
         yield table("Open batches", ("id", "model", "state"), open_batches)

@@ -1,13 +1,14 @@
-"""Terminal output of commands: tables, durations, sizes. Texts from data are never read as markup."""
+"""Terminal output of commands: tables, durations. Texts from data are never read as markup."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.console import Group
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
 
 def table(
@@ -18,11 +19,6 @@ def table(
     Args:
         right: headings of columns that are aligned right and not wrapped.
     """
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
     built = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_header=bool(headings))
     for number, heading in enumerate(headings or ("", "")):
         numeric = heading in right
@@ -41,15 +37,6 @@ def format_duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min {rounded.seconds % 60:02} s" if minutes else f"{seconds:.1f} s"
-
-
-def format_bytes(number: float) -> str:
-    """Return a size in decimal units: 1 MB is a million bytes."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:,.1f} TB"
 
 
 def format_first(names: Iterable[str], at_most: int = 3) -> str:

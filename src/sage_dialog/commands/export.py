@@ -6,19 +6,18 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from kedro.framework.cli.utils import env_option
+from kedro.framework.startup import ProjectMetadata
+from kedro.io import DatasetError
 
 from sage_dialog.commands.project import Project
+from sage_dialog.config import SamplingConfig
+from sage_dialog.core.atomic_files import atomic_folder
 from sage_dialog.core.hub_models import BASE
 from sage_dialog.core.paths import display_path
-
-if TYPE_CHECKING:
-    from kedro.framework.startup import ProjectMetadata
-
-    from sage_dialog.core.policies import Policy
+from sage_dialog.core.policies import Policy
 
 
 @click.command()
@@ -62,8 +61,6 @@ def export(
     from safetensors import SafetensorError
 
     from sage_dialog.commands.provenance import build_model_card
-    from sage_dialog.config import SamplingConfig
-    from sage_dialog.core.atomic_files import atomic_folder
     from sage_dialog.export.folder import export_policy
     from sage_dialog.export.model_card import FILE, render_model_card
 
@@ -101,8 +98,6 @@ def export(
 
 def _load_policy(project: Project, name: str, version: str | None) -> tuple[Policy, str]:
     """Return a policy of the catalog and its version."""
-    from kedro.io import DatasetError
-
     from sage_dialog.commands.provenance import load_version, versions_of
 
     if version is None or not project.is_versioned(name):

@@ -10,22 +10,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from kedro.config import MissingConfigException
+from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import ProjectMetadata
+from kedro.io import CatalogProtocol, DatasetError
+from kedro.io.core import VersionNotFoundError
+from kedro.pipeline.node import Node
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from sage_dialog.config import Llm, Parameters
+from sage_dialog.core.policies import Policy
+from sage_dialog.datasets.factory import FactoryDataset
 from sage_dialog.hooks.inputs import explain_missing
+from sage_dialog.hooks.recording import configured_secrets, node_code, node_spec, record_input, run_folder
+from sage_dialog.inference.engine import Engine
+from sage_dialog.lineage.content import Content, DigestCache, state_of
+from sage_dialog.lineage.masking import mask_secrets
+from sage_dialog.lineage.records import InputRecord, NoSuchRunError, RunFolder
+from sage_dialog.lineage.staleness import NodeSpec
+from sage_dialog.llm.budget import Budget
 
-if TYPE_CHECKING:
-    from kedro.framework.startup import ProjectMetadata
-    from kedro.io import CatalogProtocol
-    from kedro.pipeline.node import Node
-
-    from sage_dialog.config import Llm, Parameters
-    from sage_dialog.core.policies import Policy
+if TYPE_CHECKING:  # imports pandas
     from sage_dialog.datasets.atomic import AtomicMixin
-    from sage_dialog.inference.engine import Engine
-    from sage_dialog.lineage.content import Content, DigestCache
-    from sage_dialog.lineage.records import InputRecord, RunFolder
-    from sage_dialog.lineage.staleness import NodeSpec
-    from sage_dialog.llm.budget import Budget
 
 
 class CommandError(click.ClickException):
@@ -37,13 +45,6 @@ class CommandError(click.ClickException):
 @contextlib.contextmanager
 def command_errors() -> Iterator[None]:
     """Turn errors with a message for users into `CommandError`."""
-    from kedro.config import MissingConfigException
-    from kedro.io import DatasetError
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    from sage_dialog.lineage.records import NoSuchRunError
-
     try:
         yield
     except CommandError:
@@ -54,6 +55,23 @@ def command_errors() -> Iterator[None]:
         raise CommandError(str(error)) from None
     except click.Abort:
         raise CommandError("Nothing was run.") from None
+
+
+def run_nodes(
+    metadata: ProjectMetadata, env: str | None, params: Mapping[str, Any], *hooks: object, **options: Any
+) -> str:
+    """Run a pipeline with the options of `KedroSession.run`, and return the id of the run."""
+    with KedroSession.create(project_path=metadata.project_path, env=env, runtime_params=dict(params)) as session:
+        assert isinstance(session, KedroSession)
+        for hook in hooks:
+            session._hook_manager.register(hook)
+        try:
+            session.run(**options)
+        except click.ClickException:
+            raise
+        except Exception as error:
+            raise CommandError(f"The run failed: {error}\nRun the same command again to go on.") from error
+        return str(session.session_id)
 
 
 class Project:
@@ -72,8 +90,6 @@ class Project:
     """Parameters that set where work is stored, what may be spent and what is allowed, and change no output."""
 
     def __init__(self, metadata: ProjectMetadata, env: str | None, params: Mapping[str, Any] | None = None) -> None:
-        from kedro.framework.session import KedroSession
-
         self.path = Path(metadata.project_path)
         session = KedroSession.create(
             project_path=self.path, env=env, runtime_params=dict(params or {}), save_on_close=False
@@ -84,8 +100,6 @@ class Project:
 
     @cached_property
     def parameters(self) -> Parameters:
-        from sage_dialog.config import Parameters
-
         return Parameters.model_validate(self._context.params)
 
     @cached_property
@@ -95,8 +109,6 @@ class Project:
 
     @cached_property
     def runs(self) -> RunFolder:
-        from sage_dialog.hooks.recording import run_folder
-
         return run_folder(self.path, self._context.config_loader["globals"])
 
     def policy(self, name: str) -> Policy:
@@ -105,8 +117,6 @@ class Project:
         Raises:
             click.ClickException: if there is none, with the command that makes it, or if it is damaged.
         """
-        from kedro.io import DatasetError
-
         from sage_dialog.datasets.hub_model import HubBase
         from sage_dialog.datasets.policy import PolicyDirectory
         from sage_dialog.pipeline_registry import POLICIES
@@ -118,10 +128,9 @@ class Project:
             suffix = f" Existing policies: {existing}." if existing else ""
             raise click.ClickException(f"There is no policy {name!r}: {reason}{suffix}")
         try:
-            policy: Policy = self.catalog.load(name)
+            return self.catalog.load(name)
         except DatasetError as error:
             raise click.ClickException(str(error)) from error
-        return policy
 
     def engine(self, base: Policy, policies: Sequence[Policy], seed: int | None = None) -> Engine:
         """Return the configured engine with a base and adapters; `seed` overrides the parameter.
@@ -129,10 +138,6 @@ class Project:
         Raises:
             click.ClickException: if a policy is not an adapter on the base, or the engine is not available.
         """
-        from kedro.io import DatasetError
-
-        from sage_dialog.datasets.factory import FactoryDataset
-
         entry = self.catalog.get("engine")
         if isinstance(entry, FactoryDataset) and entry.uses_server:
             entry.bind_budget(self.llm, self.budget)
@@ -147,44 +152,23 @@ class Project:
 
     @cached_property
     def llm(self) -> Llm:
-        from sage_dialog.config import Llm
-
         return Llm.model_validate(self.catalog.load("params:llm"))
 
     @cached_property
     def budget(self) -> Budget:
         """The budget for all requests of this command."""
-        from sage_dialog.llm.budget import Budget
-
         return Budget(self.llm.caps, self.llm.role_caps, self.llm.prices)
 
     @cached_property
     def recorded_parameters(self) -> Mapping[str, Any]:
-        from sage_dialog.hooks.recording import configured_secrets
-        from sage_dialog.lineage.masking import mask_secrets
-
         loader = self._context.config_loader
-        tree: Mapping[str, Any] = mask_secrets(loader["parameters"], configured_secrets(loader))
-        return tree
+        return dict(mask_secrets(loader["parameters"], configured_secrets(loader)))
 
     @cached_property
     def registered(self) -> Mapping[str, Sequence[NodeSpec]]:
-        from kedro.framework.project import pipelines
-
-        return {name: [self._spec(node) for node in pipeline.nodes] for name, pipeline in pipelines.items()}
-
-    def _spec(self, node: Node) -> NodeSpec:
-        from sage_dialog.hooks.recording import is_parameter
-        from sage_dialog.lineage.staleness import NodeSpec
-
-        spec = NodeSpec(
-            node.name,
-            tuple(sorted({name for name in node.inputs if not is_parameter(name)})),
-            tuple(node.outputs),
-            tuple(sorted({name.removeprefix("params:") for name in node.inputs if is_parameter(name)})),
-        )
-        self._nodes.setdefault(spec, node)
-        return spec
+        specs = {name: [(node_spec(node), node) for node in pipeline.nodes] for name, pipeline in pipelines.items()}
+        self._nodes = {spec: node for pairs in reversed(specs.values()) for spec, node in pairs}
+        return {name: [spec for spec, _ in pairs] for name, pairs in specs.items()}
 
     def stage(self, spec: NodeSpec) -> str:
         """Return the stage of a node: its namespace, or the pipeline package of its function."""
@@ -203,8 +187,6 @@ class Project:
         return self.versioned(dataset) is not None
 
     def latest(self, dataset: str) -> str | None:
-        from kedro.io.core import VersionNotFoundError
-
         entry = self.versioned(dataset)
         try:
             return str(entry.resolve_load_version()) if entry else None
@@ -212,8 +194,6 @@ class Project:
             return None
 
     def state(self, dataset: str, version: str) -> tuple[int, int] | None:
-        from sage_dialog.lineage.content import state_of
-
         path = self.version_path(dataset, version)
         return state_of(path) if path else None
 
@@ -230,11 +210,7 @@ class Project:
         return folder / version / folder.name if folder else None
 
     def read(self, dataset: str) -> InputRecord:
-        from kedro.io import DatasetError
-
         from sage_dialog.datasets.previous_tables import PreviousTables
-        from sage_dialog.hooks.recording import record_input
-        from sage_dialog.lineage.records import InputRecord
 
         entry = self.catalog.get(dataset)
         try:
@@ -244,14 +220,8 @@ class Project:
             return InputRecord()
 
     def code(self, node: NodeSpec) -> Mapping[str, str]:
-        from kedro.pipeline import Pipeline
-
-        from sage_dialog.hooks.recording import record_nodes
-
-        return record_nodes(Pipeline([self._nodes[node]]), self.catalog)[1]
+        return node_code(self._nodes[node], self.catalog)
 
     @cached_property
     def _digests(self) -> DigestCache:
-        from sage_dialog.lineage.content import DigestCache
-
         return DigestCache(self.runs.path / "digests.json")

@@ -5,24 +5,27 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from kedro.framework.cli.utils import env_option
+from kedro.framework.project import pipelines
+from kedro.framework.startup import ProjectMetadata
+from rich.console import Console
+from rich.filesize import decimal
 
-from sage_dialog.commands.console import format_bytes, table
+from sage_dialog.commands.console import table
 from sage_dialog.commands.project import Project
 from sage_dialog.commands.replay import FOLDER
 from sage_dialog.commands.runs import json_option, load_record, open_runs
 from sage_dialog.core.paths import display_path
-
-if TYPE_CHECKING:
-    from kedro.framework.startup import ProjectMetadata
-
-    from sage_dialog.lineage.pruning import PrunePlan, Removal, VersionFolder
-    from sage_dialog.llm.response_cache import ResponseCache
+from sage_dialog.hooks.recording import is_parameter
+from sage_dialog.lineage import pruning
+from sage_dialog.lineage.pruning import PrunePlan, VersionFolder
+from sage_dialog.lineage.records import NoSuchRunError
+from sage_dialog.llm.response_cache import ResponseCache
 
 DEFAULT_KEEP = 3
 
@@ -38,8 +41,6 @@ def tag(metadata: ProjectMetadata, run: str, name: str | None, remove: bool, env
 
     RUN is an id, a unique beginning of one, `latest`, or another tag.
     """
-    from sage_dialog.lineage.records import NoSuchRunError
-
     folder = open_runs(metadata, env)
     try:
         if remove:
@@ -95,9 +96,6 @@ def prune(
 
     With --json nothing is removed unless --yes is given, too.
     """
-    from sage_dialog.lineage import pruning
-    from sage_dialog.lineage.records import NoSuchRunError
-
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         project = Project(metadata, env)
         scratch = Path(project.catalog.load("params:scratch"))
@@ -121,16 +119,11 @@ def prune(
         response_cache.drop(keys=responses)
     if not as_json:
         kept = "; the inputs of a run that started since were kept" if len(removed) < len(list(plan)) else ""
-        click.echo(f"removed: {len(removed)}, {format_bytes(sum(removal.bytes for removal in removed))}{kept}")
+        click.echo(f"removed: {len(removed)}, {decimal(sum(removal.bytes for removal in removed))}{kept}")
 
 
 def version_folders(project: Project) -> dict[str, VersionFolder]:
     """Return the local version folders of the datasets in the pipelines and the catalog."""
-    from kedro.framework.project import pipelines
-
-    from sage_dialog.hooks.recording import is_parameter
-    from sage_dialog.lineage.pruning import VersionFolder
-
     names = {name for pipeline in pipelines.values() for name in pipeline.datasets()} | set(project.catalog)
     entries = {name: project.versioned(name) for name in sorted(names) if not is_parameter(name)}
     return {
@@ -141,31 +134,19 @@ def version_folders(project: Project) -> dict[str, VersionFolder]:
 
 
 def _response_cache(project: Project) -> ResponseCache | None:
-    from sage_dialog.llm.response_cache import ResponseCache
-
     path = Path(project.llm.response_cache)
     return ResponseCache(path) if path.exists() else None
 
 
 def _to_json(plan: PrunePlan, responses: list[str]) -> dict[str, Any]:
-    def rows(removals: Iterable[Removal]) -> list[dict[str, Any]]:
-        return [{**removal._asdict(), "path": str(removal.path)} for removal in removals]
-
-    return {
-        "versions": rows(plan.versions),
-        "leftovers": rows(plan.leftovers),
-        "work": rows(plan.work),
-        "replays": rows(plan.replays),
-        "records": rows(plan.records),
-        "running": list(plan.running),
-        "bytes": plan.bytes,
-        "responses": len(responses),
+    removals = {
+        part: [{**removal._asdict(), "path": str(removal.path)} for removal in getattr(plan, part)]
+        for part in ("versions", "leftovers", "work", "replays", "records")
     }
+    return {**removals, "running": list(plan.running), "bytes": plan.bytes, "responses": len(responses)}
 
 
 def _print_plan(plan: PrunePlan, responses: list[str], scratch: Path) -> None:
-    from rich.console import Console
-
     console = Console()
     for run in plan.running:
         console.print(
@@ -177,10 +158,10 @@ def _print_plan(plan: PrunePlan, responses: list[str], scratch: Path) -> None:
     sizes: dict[str, list[int]] = {}
     for label, size in _labelled_sizes(plan, scratch):
         sizes.setdefault(label, []).append(size)
-    rows = [(f"{len(each):,}", format_bytes(sum(each)), label) for label, each in sizes.items()]
+    rows = [(f"{len(each):,}", decimal(sum(each)), label) for label, each in sizes.items()]
     if responses:
         rows.append((f"{len(responses):,}", "", "responses of language models, paid for again when needed"))
-    rows.append((f"{len(list(plan)):,}", format_bytes(plan.bytes), "in total"))
+    rows.append((f"{len(list(plan)):,}", decimal(plan.bytes), "in total"))
     console.print(table("To be removed", ("count", "bytes", "what"), rows))
 
 

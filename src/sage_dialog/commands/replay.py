@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import platform
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,21 +13,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from kedro import runner
 from kedro.framework.cli.utils import env_option
 from kedro.framework.hooks import hook_impl
+from kedro.framework.startup import ProjectMetadata
+from kedro.io import DataCatalog, DatasetError
+from kedro.pipeline import Pipeline
+from rich.console import Console
+from rich.text import Text
 
-from sage_dialog.commands.project import CommandError, Project, command_errors
+from sage_dialog.commands.project import CommandError, Project, command_errors, run_nodes
 from sage_dialog.commands.runs import json_option, open_runs
 from sage_dialog.commands.status import params_option
 from sage_dialog.core.paths import display_path
+from sage_dialog.datasets.protocol import TrackedDataset
+from sage_dialog.hooks.recording import DISTRIBUTION
+from sage_dialog.hooks.run_record import REPLAY_OF
+from sage_dialog.lineage.environment import git_state, package_versions
+from sage_dialog.lineage.formatting import format_value, tree_differences
+from sage_dialog.lineage.records import RunRecord
+from sage_dialog.lineage.replay_plan import (
+    CannotReplayError,
+    environment_changes,
+    merge_trees,
+    parameter_overrides,
+    plan_replay,
+)
+from sage_dialog.lineage.staleness import changed_files
 
-if TYPE_CHECKING:
-    from kedro.framework.startup import ProjectMetadata
-    from kedro.io import DataCatalog
-    from kedro.pipeline import Pipeline
-
+if TYPE_CHECKING:  # imports pyarrow
     from sage_dialog.lineage.output_diff import Difference
-    from sage_dialog.lineage.records import RunRecord
 
 FOLDER = "replays"
 """The folder of replayed outputs in the data folder: a copy of its layout for each run that was replayed."""
@@ -112,22 +128,13 @@ def _load_original(metadata: ProjectMetadata, env: str | None, run: str) -> RunR
 
 
 class _Replay:
-    """A planned replay."""
+    """A planned replay; `name` is the id of its run."""
+
+    name: str
 
     def __init__(
         self, metadata: ProjectMetadata, record: RunRecord, nodes: Sequence[str], params: Mapping[str, Any]
     ) -> None:
-        from sage_dialog.hooks.recording import DISTRIBUTION
-        from sage_dialog.lineage.environment import git_state, machine, package_versions, python_version
-        from sage_dialog.lineage.formatting import format_value, tree_differences
-        from sage_dialog.lineage.replay_plan import (
-            CannotReplayError,
-            environment_changes,
-            merge_trees,
-            parameter_overrides,
-            plan_replay,
-        )
-
         self._metadata = metadata
         self.record = record
         current = Project(metadata, record.environment).recorded_parameters
@@ -140,18 +147,14 @@ class _Replay:
             raise CommandError(f"Run {record.run} cannot be replayed: {error}") from None
         self._area = self.project.data / FOLDER / record.run
         git, packages = git_state(self.project.path), package_versions(DISTRIBUTION)
-        parameters = tree_differences(record.parameters, self.project.recorded_parameters)
         self.changes = [
-            *environment_changes(record, git, python_version(), machine(), packages),
+            *environment_changes(record, git, platform.python_version(), platform.platform(), packages),
             *self.plan.changed_data,
             *self.plan.changes,
-            *(
-                f"parameter {key}: was {format_value(was)}, is {format_value(now)}"
-                for key, was, now in parameters
-                if key.partition(".")[0] not in Project.unaffecting
-            ),
         ]
-        self.name = ""
+        for key, was, now in tree_differences(record.parameters, self.project.recorded_parameters):
+            if key.partition(".")[0] not in Project.unaffecting:
+                self.changes.append(f"parameter {key}: was {format_value(was)}, is {format_value(now)}")
 
     def print(self) -> None:
         """Print the plan."""
@@ -159,38 +162,25 @@ class _Replay:
             f"Replay of run {self.record.run} ({', '.join(self.record.selection.pipelines)}): "
             f"{len(self.plan.nodes)} nodes, {len(self.plan.pins)} inputs at their recorded versions."
         )
-        if self.changes:
-            click.echo("Changed since the run:")
-            for change in self.changes:
-                click.echo(f"  {change}")
+        for line in ("Changed since the run:", *(f"  {change}" for change in self.changes)) if self.changes else ():
+            click.echo(line)
 
     def run(self, keep: bool) -> list[Comparison]:
         """Run and compare. Raises CommandError if the run fails."""
-        from kedro import runner
-        from kedro.framework.session import KedroSession
-
-        from sage_dialog.hooks.run_record import REPLAY_OF
-
         # A mix of versions that the run was allowed to read is allowed again.
         params = {**self._params, "scratch": str(self._area / "scratch"), "mix_versions": True}
         token = REPLAY_OF.set(self.record.run)
         try:
-            with KedroSession.create(
-                project_path=self._metadata.project_path, env=self.record.environment, runtime_params=params
-            ) as session:
-                assert isinstance(session, KedroSession)
-                session._hook_manager.register(_RedirectOutputs(self.project.data, self._area))
-                self.name = session.session_id
-                session.run(
-                    pipeline_names=list(self.record.selection.pipelines),
-                    node_names=[node.name for node in self.plan.nodes],
-                    load_versions=dict(self.plan.pins),
-                    runner=getattr(runner, self.record.selection.runner)(),
-                )
-        except click.ClickException:
-            raise
-        except Exception as error:
-            raise CommandError(f"The replay failed: {error}") from error
+            self.name = run_nodes(
+                self._metadata,
+                self.record.environment,
+                params,
+                _RedirectOutputs(self.project.data, self._area),
+                pipeline_names=list(self.record.selection.pipelines),
+                node_names=[node.name for node in self.plan.nodes],
+                load_versions=dict(self.plan.pins),
+                runner=getattr(runner, self.record.selection.runner)(),
+            )
         finally:
             REPLAY_OF.reset(token)
         if not any(other.replay_of == self.record.run for other in self.project.runs.running()):
@@ -212,8 +202,6 @@ class _Replay:
 
     def _original_exists(self, dataset: str) -> bool:
         """Return whether the output of the run exists unaltered."""
-        from sage_dialog.lineage.staleness import changed_files
-
         written = self.record.writes[dataset]
         if written.version is None:
             return not changed_files(written.files, self.project.read(dataset).files)
@@ -241,10 +229,6 @@ class _RedirectOutputs:
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        from kedro.io import DatasetError
-
-        from sage_dialog.datasets.protocol import TrackedDataset
-
         for name in sorted(pipeline.all_outputs()):
             entry = catalog.get(name)
             if isinstance(entry, TrackedDataset):
@@ -263,15 +247,11 @@ def _remove(path: Path, area: Path) -> None:
         path.unlink()
     with contextlib.suppress(OSError):
         for folder in path.parents:
-            if not folder.is_relative_to(area):
-                break
-            folder.rmdir()
+            if folder.is_relative_to(area):
+                folder.rmdir()
 
 
 def _print_comparisons(comparisons: Sequence[Comparison]) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
     console, width = Console(), max(len(one.dataset) for one in comparisons)
     for one in comparisons:
         line = Text(one.dataset.ljust(width + 2))

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from kedro.framework.cli.utils import env_option
+from kedro.framework.startup import ProjectMetadata
+from rich.console import Console
 
 from sage_dialog.commands.console import format_duration, format_first, table
-
-if TYPE_CHECKING:
-    from kedro.framework.startup import ProjectMetadata
-
-    from sage_dialog.lineage.record_diff import Difference
-    from sage_dialog.lineage.records import InputRecord, RunFolder, RunRecord
+from sage_dialog.hooks.recording import DISTRIBUTION, config_loader, run_folder
+from sage_dialog.lineage.environment import package_versions
+from sage_dialog.lineage.formatting import flatten
+from sage_dialog.lineage.masking import mask_secrets
+from sage_dialog.lineage.record_diff import ABSENT, SECTIONS, Difference, record_differences
+from sage_dialog.lineage.records import InputRecord, NoSuchRunError, RunFolder, RunRecord
 
 LATEST = 20
 
@@ -46,14 +49,13 @@ def runs(metadata: ProjectMetadata, show_all: bool, as_json: bool, env: str | No
     if not names:
         click.echo("No runs are recorded yet. Run `kedro run --pipelines demo`, which works on generated data.")
         return
-    rows = []
-    for run, record in found:
-        if record is None:
-            rows.append((run, "", "unreadable", "", ""))
-        else:
-            selection, labels = format_selection(record), ", ".join(tags.get(run, []))
-            rows.append((run, _duration(record), record.status, selection, labels))
-    console = _console()
+    rows = [
+        (run, _duration(record), record.status, format_selection(record), ", ".join(tags.get(run, [])))
+        if record
+        else (run, "", "unreadable", "", "")
+        for run, record in found
+    ]
+    console = Console()
     console.print(table("Runs, the latest first (UTC)", ("run", "took", "outcome", "what was run", "tags"), rows))
     if len(names) > len(chosen):
         console.print(f"{len(names) - len(chosen):,} earlier runs: --all", style="dim")
@@ -75,7 +77,7 @@ def show(metadata: ProjectMetadata, run: str, as_json: bool, env: str | None) ->
     if as_json:
         click.echo(json.dumps(record.model_dump(mode="json") | {"status": record.status, "tags": tags}, indent=1))
         return
-    console = _console()
+    console = Console()
     for part in _sections(record, tags, _configured_parameters(metadata, record.environment)):
         console.print(part)
 
@@ -94,8 +96,6 @@ def diff(context: click.Context, first: str, second: str, as_json: bool, env: st
     Exit code: 0 if nothing differs, 1 if something does, 2 if it is unknown: a run does not exist, or the content of
     an input was not recorded.
     """
-    from sage_dialog.lineage.record_diff import record_differences
-
     folder = open_runs(context.obj, env)
     try:
         one, other = (load_record(folder, run) for run in (first, second))
@@ -107,7 +107,7 @@ def diff(context: click.Context, first: str, second: str, as_json: bool, env: st
         differences = [each._asdict() for each in found]
         click.echo(json.dumps({"first": one.run, "second": other.run, "differences": differences}, indent=1))
     else:
-        console = _console()
+        console = Console()
         for part in _difference_tables(one, other, found):
             console.print(part)
     context.exit(1 if any(each.certain for each in found) else 2 if found else 0)
@@ -115,15 +115,11 @@ def diff(context: click.Context, first: str, second: str, as_json: bool, env: st
 
 def open_runs(metadata: ProjectMetadata, env: str | None) -> RunFolder:
     """Return the run records of the project."""
-    from sage_dialog.hooks.recording import run_folder_of_env
-
-    return run_folder_of_env(metadata.project_path, env)
+    return run_folder(metadata.project_path, config_loader(metadata.project_path, env)["globals"])
 
 
 def load_record(folder: RunFolder, run: str) -> RunRecord:
     """Return a run record. Raises click.ClickException if there is none."""
-    from sage_dialog.lineage.records import NoSuchRunError
-
     try:
         return folder.load(run)
     except NoSuchRunError as error:
@@ -134,16 +130,10 @@ def format_selection(record: RunRecord) -> str:
     """Return what was run, by the options of `kedro run`."""
     selection = record.selection
     parts = [", ".join(selection.pipelines).replace("__default__", "all stages")]
-    for what, names in (
-        ("nodes", selection.nodes),
-        ("from nodes", selection.from_nodes),
-        ("to nodes", selection.to_nodes),
-        ("from", selection.from_inputs),
-        ("to", selection.to_outputs),
-        ("tags", selection.tags),
-        ("namespaces", selection.namespaces),
-    ):
-        parts += [f"{what} {format_first(names)}"] if names else []
+    for option in ("nodes", "from_nodes", "to_nodes", "from_inputs", "to_outputs", "tags", "namespaces"):
+        if names := getattr(selection, option):
+            what = option.removesuffix("_inputs").removesuffix("_outputs").replace("_", " ")
+            parts.append(f"{what} {format_first(names)}")
     if record.replay_of:  # its pins are the inputs of that run
         parts.append(f"replay of {record.replay_of}")
     else:
@@ -153,15 +143,7 @@ def format_selection(record: RunRecord) -> str:
     return "; ".join(parts)
 
 
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console()
-
-
 def _tags_by_run(folder: RunFolder) -> dict[str, list[str]]:
-    from sage_dialog.lineage.records import NoSuchRunError
-
     by_run: dict[str, list[str]] = {}
     try:
         for name, run in sorted(folder.tags().items()):
@@ -231,44 +213,31 @@ def _sections(record: RunRecord, tags: list[str], configured: Mapping[str, Any] 
 
 
 def _parameter_table(record: RunRecord, configured: Mapping[str, Any] | None) -> Any:
-    from sage_dialog.lineage.formatting import flatten
-
     if configured is None:
         return "Parameters: listed by `--json`; the current configuration cannot be read.\n"
-    recorded = flatten(record.parameters)
-    rows = _changes(recorded, flatten(configured))
+    rows = _changes(flatten(record.parameters), flatten(configured))
     if not rows:
-        return f"Parameters: all {len(recorded)} as configured now.\n"
+        return f"Parameters: all {len(flatten(record.parameters))} as configured now.\n"
     return table("Parameters that differ from the current configuration", ("parameter", "in the run", "now"), rows)
 
 
 def _package_table(record: RunRecord) -> Any:
-    from sage_dialog.hooks.recording import DISTRIBUTION
-    from sage_dialog.lineage.environment import package_versions, python_version
-
     recorded = {"python": record.python, **record.packages}
-    rows = _changes(recorded, {"python": python_version(), **package_versions(DISTRIBUTION)})
+    rows = _changes(recorded, {"python": platform.python_version(), **package_versions(DISTRIBUTION)})
     if not rows:
         return f"Packages: all {len(recorded)} in the versions installed now."
     return table("Packages in other versions than now", ("package", "in the run", "now"), rows)
 
 
 def _changes(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    from sage_dialog.lineage.record_diff import ABSENT
-
     rows = [(name, recorded.get(name, ABSENT), current.get(name, ABSENT)) for name in sorted({*recorded, *current})]
     return [(name, str(was), str(now)) for name, was, now in rows if was != now]
 
 
 def _difference_tables(one: RunRecord, other: RunRecord, found: list[Difference]) -> Iterator[Any]:
-    from sage_dialog.lineage.record_diff import SECTIONS
-
     for section in SECTIONS:
-        rows = [
-            (each.name, each.first, each.second, "" if each.certain else "unknown")
-            for each in found
-            if each.section == section
-        ]
+        of_section = [each for each in found if each.section == section]
+        rows = [(each.name, each.first, each.second, "" if each.certain else "unknown") for each in of_section]
         if rows:
             yield table(section, ("", one.run, other.run, ""), rows)
         elif section == "outputs":
@@ -280,9 +249,6 @@ def _difference_tables(one: RunRecord, other: RunRecord, found: list[Difference]
 
 def _configured_parameters(metadata: ProjectMetadata, env: str) -> dict[str, Any] | None:
     """Return the current parameters of an environment; None if they cannot be read."""
-    from sage_dialog.hooks.recording import config_loader
-    from sage_dialog.lineage.masking import mask_secrets
-
     try:
         return dict(mask_secrets(config_loader(metadata.project_path, env)["parameters"]))
     except Exception:  # whatever is wrong with the configuration, a record can still be shown

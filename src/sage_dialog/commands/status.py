@@ -7,19 +7,18 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from kedro.framework.cli.utils import _split_params, env_option
+from kedro.framework.startup import ProjectMetadata
+from rich.console import Console
+from rich.text import Text
 
-from sage_dialog.commands.project import CommandError, Project, command_errors
+from sage_dialog.commands.project import Project, command_errors, run_nodes
 from sage_dialog.commands.runs import json_option
-
-if TYPE_CHECKING:
-    from kedro.framework.startup import ProjectMetadata
-    from rich.text import Text
-
-    from sage_dialog.lineage.staleness import OutputStatus
+from sage_dialog.lineage.formatting import format_names
+from sage_dialog.lineage.staleness import OutputStatus, output_statuses, plan_refresh
 
 _STYLES = {"stale": "bold red", "fresh": "green"}
 
@@ -63,8 +62,6 @@ def refresh(metadata: ProjectMetadata, env: str | None, params: dict[str, Any], 
 
     Exit code: 0 if nothing is stale any more, 1 if something is (with --dry-run: now), 2 if the run failed.
     """
-    from sage_dialog.lineage.staleness import plan_refresh
-
     with command_errors():
         project, statuses = _statuses(metadata, env, params)
         runs = plan_refresh(statuses, project.registered)
@@ -82,7 +79,7 @@ def refresh(metadata: ProjectMetadata, env: str | None, params: dict[str, Any], 
         if not yes:
             click.confirm(f"Run {sum(len(nodes) for _, nodes in runs)} nodes?", abort=True)
         for pipeline, nodes in runs:
-            _run(metadata, env, params, pipeline, nodes)
+            run_nodes(metadata, env, params, pipeline_names=[pipeline], node_names=nodes)
         left = [one for one in _statuses(metadata, env, params)[1] if one.state == "stale"]
     for one in left:
         click.echo(f"{one.dataset} is still stale: {one.reasons[0].words}")
@@ -91,23 +88,8 @@ def refresh(metadata: ProjectMetadata, env: str | None, params: dict[str, Any], 
 
 
 def _statuses(metadata: ProjectMetadata, env: str | None, params: dict[str, Any]) -> tuple[Project, list[OutputStatus]]:
-    from sage_dialog.lineage.staleness import output_statuses
-
     project = Project(metadata, env, params)
     return project, output_statuses(project, project.runs)
-
-
-def _run(metadata: ProjectMetadata, env: str | None, params: dict[str, Any], pipeline: str, nodes: list[str]) -> None:
-    from kedro.framework.session import KedroSession
-
-    with KedroSession.create(project_path=metadata.project_path, env=env, runtime_params=params) as session:
-        assert isinstance(session, KedroSession)
-        try:
-            session.run(pipeline_names=[pipeline], node_names=nodes)
-        except click.ClickException:
-            raise
-        except Exception as error:
-            raise CommandError(f"The run failed: {error}\nRun the same command again to go on.") from error
 
 
 def _print_skipped(statuses: Iterable[OutputStatus]) -> None:
@@ -121,8 +103,6 @@ def _print_skipped(statuses: Iterable[OutputStatus]) -> None:
 
 
 def _print_statuses(project: Project, statuses: Sequence[OutputStatus]) -> None:
-    from rich.console import Console
-
     console = Console()
     if all(one.state == "missing" for one in statuses):
         console.print("There are no outputs yet. Run `kedro run --pipelines demo`, which works on generated data.")
@@ -138,8 +118,6 @@ def _print_statuses(project: Project, statuses: Sequence[OutputStatus]) -> None:
 
 def status_lines(project: Project, statuses: Sequence[OutputStatus]) -> Iterator[Text]:
     """Yield the lines for the terminal by stage: one for each output, and below it why it is stale."""
-    from rich.text import Text
-
     stages: dict[str, list[OutputStatus]] = {}
     for one in statuses:
         stages.setdefault(project.stage(one.spec) if one.spec else "", []).append(one)
@@ -155,8 +133,6 @@ def status_lines(project: Project, statuses: Sequence[OutputStatus]) -> Iterator
 
 def _reasons(one: OutputStatus) -> Iterator[str]:
     """Yield the reasons and the note; all stale inputs in one line."""
-    from sage_dialog.lineage.formatting import format_names
-
     yield from (reason.words for reason in one.reasons if reason.kind != "upstream")
     if upstream := [reason.what for reason in one.reasons if reason.kind == "upstream"]:
         yield f"{format_names(upstream)} {'is' if len(upstream) == 1 else 'are'} stale"

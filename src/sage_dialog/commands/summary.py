@@ -6,19 +6,18 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from kedro.framework.cli.utils import env_option
+from kedro.framework.startup import ProjectMetadata
+from rich.console import Console, Group
+from rich.markup import escape
 
 from sage_dialog.commands.console import table
 from sage_dialog.commands.project import Project
 from sage_dialog.core.paths import display_path
 from sage_dialog.core.tables import DataFrame, to_rows
-
-if TYPE_CHECKING:
-    from kedro.framework.startup import ProjectMetadata
-    from rich.console import Group
 
 OFFLINE_NOTE = "The offline judge is a set of rules on word lists: its results show nothing about language models."
 TRUTH_NOTE = "Scored by what is true in the generated world, which no training stage reads."
@@ -39,9 +38,6 @@ NEXT = (
 @click.pass_obj
 def summary(metadata: ProjectMetadata, env: str | None, as_json: bool) -> None:
     """Show the latest win rates, the path of the report, and what to try next."""
-    from rich.console import Console
-    from rich.markup import escape
-
     project = Project(metadata, env)
     catalog = project.catalog
     if not catalog.exists("win_rates"):

@@ -1,4 +1,4 @@
-"""Rollouts as tables: all policies in one table, its dialogues, and the replies of the agents."""
+"""Dialogues of a table of rollouts, and the replies of the agents."""
 
 from __future__ import annotations
 
@@ -7,21 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from sage_dialog.core.tables import DataFrame, conform, from_rows, to_rows
+from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.dialogue import Message
 from sage_dialog.sac import Chain, Intent, parse
-from sage_dialog.schemas import REPLIES, ROLLOUTS
-
-
-def concat_rollouts(rollouts: Mapping[str, DataFrame], external_rollouts: DataFrame | None = None) -> DataFrame:
-    """Return the rollouts of policies and of external models as one table of `schemas.ROLLOUTS`.
-
-    Args:
-        rollouts: tables of `schemas.TRAJECTORIES` by policy.
-        external_rollouts: a table of `schemas.ROLLOUTS`.
-    """
-    tables = [rows.assign(policy=policy) for policy, rows in rollouts.items()]
-    return conform(pd.concat([*tables, external_rollouts] if external_rollouts is not None else tables), ROLLOUTS)
+from sage_dialog.schemas import REPLIES
 
 
 def dialogues_by_policy(rollouts: DataFrame) -> dict[str, dict[str, tuple[Message, ...]]]:
@@ -41,9 +30,6 @@ def dialogues_by_policy(rollouts: DataFrame) -> dict[str, dict[str, tuple[Messag
 
 def same_situations(situations: Mapping[str, Collection[str]], policy_a: str, policy_b: str) -> list[str]:
     """Return the situations that both policies played, sorted.
-
-    Args:
-        situations: those that each policy played, by policy.
 
     Raises:
         ValueError: naming the policy without rollouts, or a situation that only one of the two played.
@@ -69,7 +55,6 @@ def parse_replies(rollouts: DataFrame, policy_cards: DataFrame) -> DataFrame:
     Policies come in their order in `rollouts`, their dialogues sorted by situation.
 
     Args:
-        rollouts: a table of `schemas.ROLLOUTS`.
         policy_cards: a table of `schemas.POLICIES`; a policy that is not in it writes no blocks.
     """
     with_blocks = set(policy_cards["policy"][policy_cards["blocks"]])
@@ -95,28 +80,23 @@ def _parse_policy(policy: str, rollouts: DataFrame, blocks: bool) -> Iterator[di
             continue
         exchange += 1
         reply = {"policy": policy, "situation_id": situation, "exchange": exchange, "text": text, "blocks": blocks}
-        yield reply | {"user_text": "\n".join(user_texts)} | (_parse_blocks(content) if blocks else {})
+        reply["user_text"] = "\n".join(user_texts)
         user_texts = []
+        chain = parse(content) if blocks else None
+        if isinstance(chain, Chain):
+            reply |= intent_columns("u_", chain.state) | intent_columns("a_", chain.action)
+        elif chain is not None:
+            reply["invalid_reason"] = chain.reason
+        yield reply
 
 
-def _parse_blocks(content: str) -> dict[str, Any]:
-    chain = parse(content)
-    if not isinstance(chain, Chain):
-        return {"invalid_reason": chain.reason}
-    return _columns("u_", chain.state) | _columns("a_", chain.action)
-
-
-def _columns(prefix: str, intent: Intent) -> dict[str, Any]:
+def intent_columns(prefix: str, intent: Intent) -> dict[str, Any]:
+    """Return an intent as columns of a table."""
     return {
         f"{prefix}motivation": intent.motivation,
         f"{prefix}emotion": intent.emotion,
         f"{prefix}topics": list(intent.topics),
     }
-
-
-def with_parsed_blocks(replies: DataFrame) -> DataFrame:
-    """Return the replies whose blocks parse."""
-    return replies[replies["blocks"] & replies["invalid_reason"].isna()]
 
 
 def replies_by_dialogue(

@@ -69,7 +69,6 @@ def clustered_share(successes: Iterable[float], sizes: Iterable[int], confidence
     Args:
         successes: successes of each cluster; fractional if an observation is a score in [0, 1].
         sizes: observations of each cluster; empty clusters are ignored.
-        confidence: such as 0.95.
 
     Raises:
         ValueError: if all clusters are empty.
@@ -90,21 +89,38 @@ def counted_share(clusters: Mapping[tuple[float, int], int], confidence: float) 
     return Estimate(share, low, high, n)
 
 
-def clustered_shares(observations: DataFrame, by: Sequence[str], cluster: str, confidence: float) -> DataFrame:
+def clustered_shares(observations: DataFrame, by: Sequence[str], confidence: float) -> DataFrame:
     """Return `clustered_share` of each group of rows, as columns `value`, `low`, `high` and `n` after those of `by`.
 
     Args:
-        observations: columns `successes` and `size`, those of `by`, and `cluster`.
+        observations: columns `successes`, `size`, `situation_id`, which names the cluster, and those of `by`.
         by: columns that define a group; groups without an observation are left out.
-        cluster: the column that names the cluster.
-        confidence: such as 0.95.
     """
-    clusters = observations.groupby([*by, cluster], sort=False)[["successes", "size"]].sum()
+    clusters = observations.groupby([*by, "situation_id"], sort=False)[["successes", "size"]].sum()
     shares = []
     for group, sums in clusters[clusters["size"] > 0].groupby(level=list(by), sort=False):
         share = clustered_share(sums["successes"].tolist(), sums["size"].tolist(), confidence)
         shares.append(dict(zip(by, group, strict=True)) | asdict(share))
     return pd.DataFrame(shares, columns=[*by, "value", "low", "high", "n"])
+
+
+def mean_scores(external_scores: DataFrame, confidence: float, exchange: int | None = None) -> DataFrame:
+    """Return the mean of each statistic and policy, both in order of appearance, with situations as clusters.
+
+    Args:
+        exchange: the only exchange to average; None averages all.
+
+    Returns:
+        Columns `statistic`, `policy`, `value`, `low`, `high`, `n`.
+
+    Raises:
+        ValueError: naming a row whose value is outside [0, 1].
+    """
+    invalid = external_scores[~external_scores["value"].between(0, 1)]
+    if len(invalid):
+        raise ValueError(f"external score {invalid.iloc[0].to_dict()} is not between 0 and 1")
+    scores = external_scores if exchange is None else external_scores[external_scores["exchange"] == exchange]
+    return clustered_shares(scores.assign(successes=scores["value"], size=1), ["statistic", "policy"], confidence)
 
 
 def clustered_mean(totals: Sequence[float], sizes: Sequence[int], confidence: float) -> Estimate:

@@ -47,7 +47,10 @@ def export_policy(policy: Policy, base: Policy, sampling: SamplingConfig, merge:
         base_folder = None if is_on_hub(base.card) else final / BASE_FOLDER
         if base_folder:
             shutil.copytree(base.path, out / BASE_FOLDER, ignore=shutil.ignore_patterns(CARD))
-        _set_base(out / CONFIG, base, base_folder)
+        config = json.loads((out / CONFIG).read_text())
+        config["base_model_name_or_path"] = str(base_folder) if base_folder else base.card.base
+        config["revision"] = None if base_folder else base.card.base_revision
+        (out / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     for pattern in TOKENIZER_FILES:
         for found in base.path.glob(pattern):
             shutil.copyfile(found, out / found.name)
@@ -65,13 +68,6 @@ def _merge(policy: Policy, base: Policy, out: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(base.path, dtype="auto", use_safetensors=True)
     merged = PeftModel.from_pretrained(model, policy.path).merge_and_unload(safe_merge=True)
     merged.save_pretrained(out)
-
-
-def _set_base(config: Path, base: Policy, folder: Path | None) -> None:
-    fields = json.loads(config.read_text())
-    fields["base_model_name_or_path"] = str(folder) if folder else base.card.base
-    fields["revision"] = None if folder else base.card.base_revision
-    config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
 
 def _generation_config(base: Policy, sampling: SamplingConfig, out: Path) -> None:

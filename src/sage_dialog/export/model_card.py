@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sage_dialog.core.hub_models import is_on_hub
 from sage_dialog.core.policies import PolicyCard
@@ -85,8 +86,6 @@ class ModelCard:
 
 def render_model_card(card: ModelCard) -> str:
     """Return the card as Markdown. Texts from data are escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     environment = Environment(
         loader=PackageLoader("sage_dialog.export", "."),
         autoescape=False,  # the card is Markdown; `plain` escapes it

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 
+from sage_dialog.config import Llm
+from sage_dialog.datasets.factory import FactoryDataset
 from sage_dialog.hooks.errors import RunRefused, RunStopped
-
-if TYPE_CHECKING:  # Kedro imports hooks for every command
-    from kedro.io import DataCatalog
-    from kedro.pipeline import Pipeline
-    from kedro.pipeline.node import Node
-
-    from sage_dialog.llm.budget import Budget
+from sage_dialog.llm.budget import Budget
+from sage_dialog.llm.requests import RequestFailedError, StopRunError
 
 
 class RunBudget:
@@ -25,8 +25,6 @@ class RunBudget:
 
     @hook_impl
     def on_node_error(self, error: Exception, node: Node) -> None:
-        from sage_dialog.llm.requests import RequestFailedError, StopRunError
-
         if isinstance(error, StopRunError):
             raise RunStopped(f"{node.name} stopped: {error}") from None
         if isinstance(error, RequestFailedError):
@@ -37,8 +35,6 @@ class RunBudget:
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        from sage_dialog.datasets.factory import FactoryDataset
-
         self.budget = None
         inputs = [catalog.get(name) for name in sorted(pipeline.inputs()) if not name.startswith("params:")]
         entries = [entry for entry in inputs if isinstance(entry, FactoryDataset) and entry.uses_server]
@@ -49,9 +45,6 @@ class RunBudget:
                 "Budget and rate limits hold within one process, and the parallel runner has several. Leave out "
                 "--runner, or use ThreadRunner: requests to language models overlap in either case."
             )
-        from sage_dialog.config import Llm
-        from sage_dialog.llm.budget import Budget
-
         llm = Llm.model_validate(catalog.load("params:llm"))
         self.budget = Budget(llm.caps, llm.role_caps, llm.prices)
         for entry in entries:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol, DataCatalog
+from kedro.pipeline import Pipeline
 
+from sage_dialog.config import Launcher, SacAugmentation
+from sage_dialog.datasets.protocol import TrackedDataset
 from sage_dialog.hooks.errors import RunRefused
-
-if TYPE_CHECKING:  # Kedro imports hooks for every command
-    from kedro.framework.context import KedroContext
-    from kedro.io import CatalogProtocol, DataCatalog
-    from kedro.pipeline import Pipeline
+from sage_dialog.hooks.recording import is_parameter
 
 
 class InputValidation:
@@ -22,7 +23,7 @@ class InputValidation:
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         if run_params["only_missing_outputs"]:  # Kedro leaves out nodes of this pipeline later, and their inputs
             return
-        names = sorted(name for name in pipeline.inputs() if not name.startswith("params:") and name != "parameters")
+        names = sorted(name for name in pipeline.inputs() if not is_parameter(name))
         missing = [f"  {name}: {explain_missing(name, catalog)}" for name in names if not catalog.exists(name)]
         missing += _missing_previous_tables(names, catalog)
         if missing:
@@ -40,8 +41,6 @@ class ProjectPaths:
     def after_catalog_created(self, catalog: DataCatalog, parameters: dict[str, Any]) -> None:
         catalog["params:scratch"].save(str(self._project_path / parameters["params:scratch"]))
         if "params:launcher" in parameters:
-            from sage_dialog.config import Launcher
-
             launcher = Launcher.model_validate(parameters["params:launcher"])  # typed already where a node takes it
             config = launcher.config and str(self._project_path / launcher.config)
             catalog["params:launcher"].save(launcher.model_copy(update={"config": config}))
@@ -54,7 +53,7 @@ class ProjectPaths:
 def explain_missing(name: str, catalog: CatalogProtocol) -> str:
     """Return what is missing of a catalog entry, and the pipeline that makes it."""
     from sage_dialog.datasets.atomic import AtomicMixin
-    from sage_dialog.datasets.protocol import TrackedDataset
+    from sage_dialog.pipeline_registry import register_pipelines
 
     dataset = catalog.get(name)
     if dataset is None:
@@ -62,14 +61,17 @@ def explain_missing(name: str, catalog: CatalogProtocol) -> str:
     missing = dataset.explain_missing() if isinstance(dataset, TrackedDataset) else None
     if missing and not (isinstance(dataset, AtomicMixin) and not dataset.is_pinned):
         return missing
-    pipeline = _shortest_pipeline(name)
-    command = f"`kedro run --pipelines {pipeline}` makes it" if pipeline else "no pipeline makes it"
+    writers = [
+        (len(pipeline.nodes), key != name, key)
+        for key, pipeline in register_pipelines().items()
+        if name in pipeline.all_outputs()
+    ]  # the pipeline with the fewest nodes first
+    command = f"`kedro run --pipelines {min(writers)[2]}` makes it" if writers else "no pipeline makes it"
     return f"{(missing or f'{dataset} does not exist').removesuffix('.')}; {command}."
 
 
 def _missing_previous_tables(names: Sequence[str], catalog: CatalogProtocol) -> Iterator[str]:
     """Yield the missing tables of previous runs that the training mix names; they are no inputs by name."""
-    from sage_dialog.config import SacAugmentation
     from sage_dialog.datasets.previous_tables import PreviousTables
 
     for name in names:
@@ -77,15 +79,3 @@ def _missing_previous_tables(names: Sequence[str], catalog: CatalogProtocol) -> 
             for source in SacAugmentation.model_validate(catalog.load("params:sac_augmentation")).mix:
                 if source.kind == "trajectories" and source.of and (text := tables.explain_missing_table(source.of)):
                     yield f"  sac_augmentation.mix, source {source.name!r}: {text}"
-
-
-def _shortest_pipeline(name: str) -> str | None:
-    """Return the registered pipeline with the fewest nodes that writes a dataset."""
-    from sage_dialog.pipeline_registry import register_pipelines
-
-    writers = [
-        (len(pipeline.nodes), key != name, key)
-        for key, pipeline in register_pipelines().items()
-        if name in pipeline.all_outputs()
-    ]
-    return min(writers)[2] if writers else None

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kedro.config import MissingConfigException
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 
+from sage_dialog.core.policies import CARD
 from sage_dialog.core.tables import DataFrame, to_rows
 from sage_dialog.hooks.errors import RunRefused
-
-if TYPE_CHECKING:
-    from kedro.framework.context import KedroContext
-    from kedro.io import CatalogProtocol
-    from kedro.pipeline import Pipeline
-    from kedro.pipeline.node import Node
+from sage_dialog.lineage.formatting import flatten
 
 LOG = "training_log_"
 MAX_METRICS, MAX_PARAMETERS = 1000, 100
@@ -37,14 +38,11 @@ class Tracking:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        from kedro.config import MissingConfigException
-
         self._mlflow = None
         try:
-            config = context.config_loader["mlflow"]
+            if not context.config_loader["mlflow"]:
+                return
         except MissingConfigException:
-            return
-        if not config:
             return
         try:
             from kedro_mlflow.framework.hooks.mlflow_hook import MlflowHook
@@ -64,8 +62,6 @@ class Tracking:
         self._mlflow.before_pipeline_run(run_params, pipeline, catalog)
         if self._run is not None:
             from mlflow.entities import Param
-
-            from sage_dialog.lineage.formatting import flatten
 
             names = {name.removeprefix("params:") for name in pipeline.inputs() if name.startswith("params:")}
             used = {name: value for name, value in self._parameters.items() if name in names}
@@ -119,7 +115,6 @@ class Tracking:
 
     def _log_artifacts(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         """Log the figures and the report of a run, and the cards of its policies."""
-        from sage_dialog.core.policies import CARD
         from sage_dialog.datasets.figure import AtomicFigure
         from sage_dialog.datasets.files import AtomicText
         from sage_dialog.datasets.policy import PolicyDirectory

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
 
 from kedro.framework.hooks import hook_impl
-
-if TYPE_CHECKING:
-    from kedro.pipeline import Pipeline
-    from kedro.pipeline.node import Node
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 
 logger = logging.getLogger(__name__)
 

@@ -1,46 +1,27 @@
-"""The record of a run while it grows, and what it takes from catalog entries, nodes and configuration."""
+"""The parts of a run record, from catalog entries, nodes and configuration."""
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import os
-import re
-import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from kedro.io import DatasetError
+from kedro.framework.project import settings
+from kedro.io import CatalogProtocol
+from kedro.pipeline.node import Node
 
 from sage_dialog.datasets.protocol import EntryState, TrackedDataset
-from sage_dialog.lineage.code import code_of_callable, code_of_path, digest
+from sage_dialog.lineage.code import code_of_callable, code_of_path
 from sage_dialog.lineage.content import DigestCache, File, of_files, state_of
-from sage_dialog.lineage.environment import git_state, machine, package_versions, python_version
-from sage_dialog.lineage.masking import environment_secrets, mask_secrets, nested_texts, redact, secrets_in
-from sage_dialog.lineage.records import (
-    InputRecord,
-    NodeRecord,
-    Outcome,
-    OutputRecord,
-    Process,
-    RunFolder,
-    RunRecord,
-    Selection,
-    Spent,
-    now,
-)
+from sage_dialog.lineage.masking import environment_secrets, nested_texts
+from sage_dialog.lineage.records import InputRecord, OutputRecord, RunFolder, now
+from sage_dialog.lineage.staleness import NodeSpec
 
-if TYPE_CHECKING:
-    from kedro.io import CatalogProtocol
-    from kedro.pipeline import Pipeline
-    from kedro.pipeline.node import Node
-
+if TYPE_CHECKING:  # imports pandas
     from sage_dialog.datasets.atomic import AtomicMixin
-    from sage_dialog.llm.budget import Budget
 
 DISTRIBUTION = "sage-dialog"
-_MAX_ERROR_CHARACTERS = 500
 
 
 def run_folder(project: Path, globals_: Mapping[str, Any]) -> RunFolder:
@@ -48,15 +29,8 @@ def run_folder(project: Path, globals_: Mapping[str, Any]) -> RunFolder:
     return RunFolder(project / str(globals_.get("data", "data")) / "runs")
 
 
-def run_folder_of_env(project: Path, env: str | None) -> RunFolder:
-    """Return the same, by the configuration of an environment."""
-    return run_folder(project, config_loader(project, env)["globals"])
-
-
 def config_loader(project: Path, env: str | None) -> Any:
     """Return the configuration of an environment."""
-    from kedro.framework.project import settings
-
     return settings.CONFIG_LOADER_CLASS(str(project / settings.CONF_SOURCE), env=env, **settings.CONFIG_LOADER_ARGS)
 
 
@@ -73,149 +47,25 @@ def is_parameter(name: str) -> bool:
     return name == "parameters" or name.startswith("params:")
 
 
-class Recording:
-    """The record of one run. Nodes may run in several threads."""
-
-    def __init__(self, runs: RunFolder, catalog: CatalogProtocol, loader: Any) -> None:
-        self.pid = os.getpid()
-        self._runs, self._catalog = runs, catalog
-        self._digests = DigestCache(runs.path / "digests.json")
-        self._parameters = dict(loader["parameters"])  # as configured; the catalog has models with defaults
-        self._secrets = configured_secrets(loader)
-        self._lock = threading.RLock()
-        self._record: RunRecord
-
-    def inputs(self, names: Iterable[str]) -> dict[str, InputRecord]:
-        """Return the records of inputs; a missing one is left out, since `--only-missing-outputs` may not need it."""
-        found = {}
-        for name in sorted(names):
-            with contextlib.suppress(DatasetError, OSError):
-                found[name] = record_input(name, self._catalog.get(name), self._runs, self._digests)
-        return found
-
-    def begin(
-        self,
-        project: Path,
-        run_params: Mapping[str, Any],
-        environment: str,
-        pipeline: Pipeline,
-        inputs: dict[str, InputRecord],
-        replay_of: str | None,
-    ) -> None:
-        """Write the record. Raises FileExistsError if another run has the same id."""
-        nodes, code = record_nodes(pipeline, self._catalog)
-        self._record = RunRecord(
-            run=run_params["run_id"],
-            started=now(),
-            replay_of=replay_of,
-            process=Process.here(),
-            selection=_selection(run_params),
-            environment=environment,
-            parameters=mask_secrets(self._parameters, self._secrets),
-            git=git_state(project),
-            python=python_version(),
-            platform=machine(),
-            packages=package_versions(DISTRIBUTION),
-            nodes=nodes,
-            code=code,
-            reads=inputs,
-        )
-        self._secrets |= {*secrets_in(self._parameters)}  # an error may quote them
-        self._runs.begin(self._record)
-        atexit.register(self._interrupted)
-
-    def node_started(self, node: Node) -> None:
-        """Set the start time of a node; it is written with the node's first output."""
-        self._update_node(node.name, started=now())
-
-    def dataset_loaded(self, name: str) -> None:
-        """Record an input that was an output of the pipeline: Kedro has left out the node that makes it."""
-        with self._lock:
-            if name in self._record.reads or name in self._record.writes or is_parameter(name):
-                return
-        loaded = record_input(name, self._catalog.get(name), self._runs, self._digests)
-        with self._lock:
-            if loaded.version and name not in self._record.writes:
-                self._update(reads={**self._record.reads, name: loaded})
-
-    def dataset_saved(self, name: str, node: Node) -> None:
-        """Record an output, and write the record before the next node starts."""
-        written = record_output(self._catalog.get(name), node.name, self._digests)
-        with self._lock:
-            if written is not None:
-                self._update(writes={**self._record.writes, name: written})
-            if set(node.outputs) <= set(self._record.writes):
-                self._update_node(node.name, ended=now())
-            self._runs.save(self._record)
-
-    def end(self, outcome: Outcome, error: Exception | None, budget: Budget | None) -> None:
-        """Record the outcome and the cost of the run."""
-        with self._lock:
-            self._add_outputs_of_other_processes(outcome == "done")
-            self._add_opened_tables()
-            if budget:
-                self._update(
-                    spent={who: Spent(**budget.spent(who)) for who in budget.roles()},
-                    answered={role: tuple(sorted(models)) for role, models in budget.served_models.items()},
-                )
-            message = redact(_first_line(error), self._secrets)[:_MAX_ERROR_CHARACTERS] if error else None
-            self._update(outcome=outcome, error=message, ended=now())
-            with contextlib.suppress(OSError):  # a full disk on which the run failed must not hide the run's error
-                self._runs.save(self._record)
-        atexit.unregister(self._interrupted)
-
-    def _add_outputs_of_other_processes(self, done: bool) -> None:
-        """Add saved outputs. Raw data has no version: it is an output of this run for certain only if all nodes ran."""
-        for node_name, node in self._record.nodes.items():
-            for name in set(node.outputs) - set(self._record.writes):
-                with contextlib.suppress(DatasetError, OSError):  # not saved
-                    written = record_output(self._catalog.get(name), node_name, self._digests)
-                    if written and (written.version or done):
-                        self._update(writes={**self._record.writes, name: written})
-
-    def _add_opened_tables(self) -> None:
-        """Add the tables of previous runs that were opened."""
-        for name, read in self._record.reads.items():
-            entry = self._catalog.get(name) if read.definition is not None else None
-            if isinstance(entry, TrackedDataset) and (
-                tables := (entry.describe_input().definition or {}).get("tables")
-            ):
-                read = read.model_copy(update={"definition": {**(read.definition or {}), "tables": tables}})
-                self._update(reads={**self._record.reads, name: read})
-
-    def _interrupted(self) -> None:
-        """Record that the process ended before the run did, such as by Ctrl-C."""
-        if os.getpid() == self.pid and self._runs.file(self._record.run).exists():
-            with self._lock, contextlib.suppress(OSError):
-                self._update(outcome="stopped", error="it was interrupted", ended=now())
-                self._runs.save(self._record)
-
-    def _update(self, **fields: Any) -> None:
-        with self._lock:
-            self._record = self._record.model_copy(update=fields)
-
-    def _update_node(self, name: str, **fields: Any) -> None:
-        with self._lock:
-            node = self._record.nodes[name].model_copy(update=fields)
-            self._update(nodes={**self._record.nodes, name: node})
+def node_spec(node: Node) -> NodeSpec:
+    """Return a node by the names of its datasets and parameters."""
+    inputs = set(node.inputs)
+    parameters = {name for name in inputs if is_parameter(name)}
+    return NodeSpec(
+        name=node.name,
+        inputs=tuple(sorted(inputs - parameters)),
+        outputs=tuple(node.outputs),
+        parameters=tuple(sorted(name.removeprefix("params:") for name in parameters)),
+    )
 
 
-def record_nodes(pipeline: Pipeline, catalog: CatalogProtocol) -> tuple[dict[str, NodeRecord], dict[str, str]]:
-    """Return the records of a pipeline's nodes, and the digests of all code that they reach, that of roles included."""
-    nodes: dict[str, NodeRecord] = {}
-    all_code: dict[str, str] = {}
-    for node in pipeline.nodes:
-        inputs = sorted({name for name in node.inputs if not is_parameter(name)})
-        code = dict(code_of_callable(node.func))
-        for entry in map(catalog.get, inputs):
-            for path in entry.code_paths() if isinstance(entry, TrackedDataset) else ():
-                code |= code_of_path(path)
-        all_code |= code
-        parameters = {name.removeprefix("params:") for name in node.inputs if is_parameter(name)}
-        nodes[node.name] = NodeRecord(
-            inputs=tuple(inputs), outputs=tuple(node.outputs), parameters=tuple(sorted(parameters)), code=digest(code)
-        )
-    return nodes, all_code
+def node_code(node: Node, catalog: CatalogProtocol) -> dict[str, str]:
+    """Return the digests of all code that a node reaches, that of its roles included."""
+    code = code_of_callable(node.func)
+    for entry in map(catalog.get, node_spec(node).inputs):
+        for path in entry.code_paths() if isinstance(entry, TrackedDataset) else ():
+            code |= code_of_path(path)
+    return code
 
 
 def record_input(name: str, entry: object, runs: RunFolder, digests: DigestCache) -> InputRecord:
@@ -264,25 +114,3 @@ def _record_files(state: EntryState, digests: DigestCache) -> dict[str, File] | 
             name: File(bytes=size, modified_ns=time, sha256=None) for name, (size, time) in state.remote_files.items()
         }
     return None
-
-
-def _selection(run_params: Mapping[str, Any]) -> Selection:
-    """Return the options of `kedro run`."""
-
-    def names(key: str) -> tuple[str, ...]:
-        return tuple(map(str, run_params.get(key) or ()))
-
-    runner = re.search(r"\w+Runner", str(run_params.get("runner")))
-    return Selection(
-        pipelines=names("pipeline_names") or ("__default__",),
-        nodes=names("node_names"),
-        **{key: names(key) for key in ("from_nodes", "to_nodes", "from_inputs", "to_outputs", "tags", "namespaces")},
-        load_versions=dict(run_params.get("load_versions") or {}),
-        only_missing_outputs=bool(run_params.get("only_missing_outputs")),
-        runner=runner[0] if runner else "SequentialRunner",
-    )
-
-
-def _first_line(error: Exception) -> str:
-    message = str(error).strip() or type(error).__name__
-    return f"{type(error).__name__}: {message.splitlines()[0]}"

@@ -2,41 +2,78 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
-from collections.abc import Iterable
+import platform
+import re
+import threading
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog, DatasetError
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 
-if TYPE_CHECKING:  # Kedro imports this module for every command; `recording` is imported by runs only
-    from kedro.framework.context import KedroContext
-    from kedro.io import DataCatalog
-    from kedro.pipeline import Pipeline
-    from kedro.pipeline.node import Node
-
-    from sage_dialog.hooks.budget import RunBudget
-    from sage_dialog.hooks.recording import Recording
-    from sage_dialog.lineage.mixing import MixedDataset
-    from sage_dialog.lineage.records import Outcome
+from sage_dialog.datasets.protocol import TrackedDataset
+from sage_dialog.hooks.budget import RunBudget
+from sage_dialog.hooks.errors import RunRefused, RunStopped
+from sage_dialog.hooks.recording import (
+    DISTRIBUTION,
+    configured_secrets,
+    is_parameter,
+    node_code,
+    node_spec,
+    record_input,
+    record_output,
+    run_folder,
+)
+from sage_dialog.lineage.code import digest
+from sage_dialog.lineage.content import DigestCache
+from sage_dialog.lineage.environment import git_state, package_versions
+from sage_dialog.lineage.masking import mask_secrets, redact, secrets_in
+from sage_dialog.lineage.mixing import MixedDataset, find_mixed_datasets
+from sage_dialog.lineage.records import (
+    InputRecord,
+    NodeRecord,
+    Outcome,
+    Process,
+    RunFolder,
+    RunRecord,
+    Selection,
+    Spent,
+    now,
+)
 
 REPLAY_OF: ContextVar[str | None] = ContextVar("replay_of", default=None)
 """The run that the next run repeats; set by `kedro sage replay`."""
 
 _MAX_MIXED = 4  # mixed datasets in an error message
+_MAX_ERROR_CHARACTERS = 500
 
 
 class Recorder:
-    """Writes the record of a run before its first node, with each output, and at its end.
+    """Writes the record of a run before its first node, with each output, and at its end. Nodes may run in threads.
 
     Only the process that started the run writes. With the parallel runner nodes run in other processes, and their
     outputs are recorded at the end.
     """
 
+    _runs: RunFolder
+    _catalog: DataCatalog
+    _digests: DigestCache
+    _secrets: set[str]
+    _record: RunRecord
+
     def __init__(self, spending: RunBudget) -> None:
         self._spending = spending
-        self._recording: Recording | None = None
+        self._lock = threading.RLock()
+        self._pid: int | None = None  # of the process that writes the record; None before and after a run
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -44,39 +81,77 @@ class Recorder:
 
     @hook_impl(trylast=True)  # after the hooks that refuse runs
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        from sage_dialog.hooks.errors import RunRefused
-        from sage_dialog.hooks.recording import Recording, is_parameter, run_folder
-        from sage_dialog.lineage.mixing import find_mixed_datasets
-
         loader, project = self._context.config_loader, Path(self._context.project_path)
-        runs = run_folder(project, loader["globals"])
-        recording = Recording(runs, catalog, loader)
-        inputs = recording.inputs(name for name in pipeline.inputs() if not is_parameter(name))
-        if not loader["parameters"].get("mix_versions") and (mixed := find_mixed_datasets(inputs, runs)):
+        parameters = dict(loader["parameters"])  # as configured; the catalog has models with defaults
+        self._catalog, self._runs = catalog, run_folder(project, loader["globals"])
+        self._digests = DigestCache(self._runs.path / "digests.json")
+        self._secrets = configured_secrets(loader)
+        inputs: dict[str, InputRecord] = {}
+        for name in sorted(name for name in pipeline.inputs() if not is_parameter(name)):
+            with contextlib.suppress(DatasetError, OSError):  # missing: --only-missing-outputs may not need it
+                inputs[name] = self._record_input(name)
+        if not parameters.get("mix_versions") and (mixed := find_mixed_datasets(inputs, self._runs)):
             raise RunRefused(format_mixed_datasets(mixed))
-        environment = self._context.env or str(getattr(loader, "default_run_env", "local"))
+        codes = {node.name: node_code(node, catalog) for node in pipeline.nodes}
+        self._record = RunRecord(
+            run=run_params["run_id"],
+            started=now(),
+            replay_of=REPLAY_OF.get(),
+            process=Process.here(),
+            selection=_selection(run_params),
+            environment=self._context.env or str(getattr(loader, "default_run_env", "local")),
+            parameters=mask_secrets(parameters, self._secrets),
+            git=git_state(project),
+            python=platform.python_version(),
+            platform=platform.platform(),
+            packages=package_versions(DISTRIBUTION),
+            nodes={
+                node.name: NodeRecord(**asdict(node_spec(node)), code=digest(codes[node.name]))
+                for node in pipeline.nodes
+            },
+            code={name: value for code in codes.values() for name, value in code.items()},
+            reads=inputs,
+        )
+        self._secrets |= {*secrets_in(parameters)}  # an error may quote them
         try:
-            recording.begin(project, run_params, environment, pipeline, inputs, REPLAY_OF.get())
+            self._runs.begin(self._record)
         except FileExistsError:
             raise RunRefused(
                 f"Another run started in the same millisecond ({run_params['run_id']}). Run the command again."
             ) from None
-        self._recording = recording
+        self._pid = os.getpid()
+        atexit.register(self._interrupted)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
-        if recording := self._of_this_process():
-            recording.node_started(node)
+        if self._pid == os.getpid():  # written with the node's first output
+            self._update_node(node.name, started=now())
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str) -> None:
-        if recording := self._of_this_process():
-            recording.dataset_loaded(dataset_name)
+        """Record an input that was an output of the pipeline: Kedro has left out the node that makes it."""
+        if self._pid != os.getpid() or is_parameter(dataset_name):
+            return
+        with self._lock:
+            if dataset_name in self._record.reads or dataset_name in self._record.writes:
+                return
+        loaded = self._record_input(dataset_name)
+        with self._lock:
+            if loaded.version and dataset_name not in self._record.writes:
+                self._update(reads={**self._record.reads, dataset_name: loaded})
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
-        if recording := self._of_this_process():
-            recording.dataset_saved(dataset_name, node)
+        """Record an output, and write the record before the next node starts."""
+        if self._pid != os.getpid():
+            return
+        written = record_output(self._catalog.get(dataset_name), node.name, self._digests)
+        with self._lock:
+            if written is not None:
+                self._update(writes={**self._record.writes, dataset_name: written})
+            if set(node.outputs) <= set(self._record.writes):
+                self._update_node(node.name, ended=now())
+            self._runs.save(self._record)
 
     @hook_impl
     def after_pipeline_run(self) -> None:
@@ -84,18 +159,80 @@ class Recorder:
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
-        from sage_dialog.hooks.errors import RunStopped
-
         self._end("stopped" if isinstance(error, RunStopped) else "failed", error)
 
-    def _of_this_process(self) -> Recording | None:
-        recording = self._recording
-        return recording if recording and recording.pid == os.getpid() else None
-
     def _end(self, outcome: Outcome, error: Exception | None = None) -> None:
-        if recording := self._of_this_process():
-            self._recording = None
-            recording.end(outcome, error, self._spending.budget)
+        """Record the outcome and the cost of the run."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            self._add_outputs_of_other_processes(outcome == "done")
+            self._add_opened_tables()
+            if budget := self._spending.budget:
+                self._update(
+                    spent={who: Spent(**budget.spent(who)) for who in budget.roles()},
+                    answered={role: tuple(sorted(models)) for role, models in budget.served_models.items()},
+                )
+            message = None
+            if error:
+                first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+                message = redact(f"{type(error).__name__}: {first_line}", self._secrets)[:_MAX_ERROR_CHARACTERS]
+            self._update(outcome=outcome, error=message, ended=now())
+            with contextlib.suppress(OSError):  # a full disk on which the run failed must not hide the run's error
+                self._runs.save(self._record)
+        self._pid = None
+        atexit.unregister(self._interrupted)
+
+    def _record_input(self, name: str) -> InputRecord:
+        return record_input(name, self._catalog.get(name), self._runs, self._digests)
+
+    def _add_outputs_of_other_processes(self, done: bool) -> None:
+        """Add saved outputs. Raw data has no version: it is an output of this run for certain only if all nodes ran."""
+        for node_name, node in self._record.nodes.items():
+            for name in set(node.outputs) - set(self._record.writes):
+                with contextlib.suppress(DatasetError, OSError):  # not saved
+                    written = record_output(self._catalog.get(name), node_name, self._digests)
+                    if written and (written.version or done):
+                        self._update(writes={**self._record.writes, name: written})
+
+    def _add_opened_tables(self) -> None:
+        """Add the tables of previous runs that were opened."""
+        for name, read in self._record.reads.items():
+            entry = self._catalog.get(name) if read.definition is not None else None
+            current = entry.describe_input().definition if isinstance(entry, TrackedDataset) else None
+            if tables := current and current.get("tables"):
+                read = read.model_copy(update={"definition": {**(read.definition or {}), "tables": tables}})
+                self._update(reads={**self._record.reads, name: read})
+
+    def _interrupted(self) -> None:
+        """Record that the process ended before the run did, such as by Ctrl-C."""
+        if self._pid == os.getpid() and self._runs.file(self._record.run).exists():
+            with self._lock, contextlib.suppress(OSError):
+                self._update(outcome="stopped", error="it was interrupted", ended=now())
+                self._runs.save(self._record)
+
+    def _update(self, **fields: Any) -> None:
+        with self._lock:
+            self._record = self._record.model_copy(update=fields)
+
+    def _update_node(self, name: str, **fields: Any) -> None:
+        with self._lock:
+            node = self._record.nodes[name].model_copy(update=fields)
+            self._update(nodes={**self._record.nodes, name: node})
+
+
+def _selection(run_params: Mapping[str, Any]) -> Selection:
+    """Return the options of `kedro run`."""
+    keys = {"pipelines": "pipeline_names", "nodes": "node_names"}
+    keys |= {key: key for key in ("from_nodes", "to_nodes", "from_inputs", "to_outputs", "tags", "namespaces")}
+    names = {field: tuple(map(str, run_params.get(key) or ())) for field, key in keys.items()}
+    runner = re.search(r"\w+Runner", str(run_params.get("runner")))
+    return Selection(
+        **{**names, "pipelines": names["pipelines"] or ("__default__",)},
+        load_versions=dict(run_params.get("load_versions") or {}),
+        only_missing_outputs=bool(run_params.get("only_missing_outputs")),
+        runner=runner[0] if runner else "SequentialRunner",
+    )
 
 
 def format_mixed_datasets(mixed: Iterable[MixedDataset]) -> str:

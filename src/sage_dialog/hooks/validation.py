@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import Any, get_args, get_origin
 
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.pipeline import Pipeline
+from omegaconf.errors import InterpolationResolutionError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
+from sage_dialog.config import Parameters
+from sage_dialog.config.base import suggestion
 from sage_dialog.hooks.errors import RunRefused
-
-if TYPE_CHECKING:  # Kedro imports the hooks for every command, pydantic is needed only by runs
-    from kedro.framework.context import KedroContext
-    from kedro.pipeline import Pipeline
-    from pydantic import BaseModel
-    from pydantic_core import ErrorDetails
-
-    from sage_dialog.config import Parameters
 
 
 class ParameterValidation:
@@ -23,8 +22,6 @@ class ParameterValidation:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        from omegaconf.errors import InterpolationResolutionError
-
         loader = context.config_loader
         try:
             raw = loader["parameters"]
@@ -65,9 +62,6 @@ def validate_parameters(
     Raises:
         RunRefused: with every key that is unknown, missing or invalid, and the file it stands in.
     """
-    from pydantic import ValidationError
-
-    from sage_dialog.config import Parameters
     from sage_dialog.pipeline_registry import POLICIES
 
     try:
@@ -82,8 +76,6 @@ def _refusal(faults: Sequence[str]) -> RunRefused:
 
 
 def _format_error(details: ErrorDetails, env: str | None, given: Mapping[str, Any]) -> str:
-    from sage_dialog.config.base import suggestion
-
     path = details["loc"]
     if path[-1] == "[key]":  # of a mapping with a fixed set of keys
         path = path[:-1]
@@ -114,8 +106,6 @@ def _origin(path: tuple[int | str, ...], env: str | None, given: Mapping[str, An
 
 def _fields_at(path: tuple[int | str, ...]) -> dict[str, Any]:
     """Return the fields at a path of the parameter tree, which steps into list positions and mapping keys as well."""
-    from sage_dialog.config import Parameters
-
     model: type[BaseModel] | None = Parameters
     at_key = False
     for part in path:
@@ -130,8 +120,6 @@ def _fields_at(path: tuple[int | str, ...]) -> dict[str, Any]:
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     """Yield the models that an annotation names."""
-    from pydantic import BaseModel
-
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in get_args(annotation):

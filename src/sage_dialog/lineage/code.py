@@ -1,14 +1,14 @@
 """Digests of the definitions that a node can reach, so that a code change makes stale only what it affects.
 
-The code is parsed, never run. Definitions are followed by the names that they use, annotations included: Kedro builds
-typed node inputs from them. Where a name cannot be followed, such as `getattr(module, name)`, the whole module counts.
-Comments, docstrings and layout do not count. Written by hand because libraries follow code by module only (grimp), and
-a module such as one of schemas would then make every table stale.
+Definitions are followed by the names that they use, annotations included: Kedro builds typed node inputs from them.
+Where a name cannot be followed, such as `getattr(module, name)`, the whole module counts. Libraries follow code by
+module only (grimp), and a module such as one of schemas would then make every table stale.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -67,20 +67,15 @@ def digest(definitions: Mapping[str, str]) -> str:
 
 @functools.cache
 def _index(package: str) -> CodeIndex:
-    packages = {package, __name__.partition(".")[0]}
-    return CodeIndex({name: path for name in packages if (path := _find_source(name))})
-
-
-def _find_source(package: str) -> Path | None:
-    """Return the folder or file of a top-level package or module without importing it."""
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):  # __main__
-        return None
-    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-        return None
-    path = Path(spec.origin)
-    return path.parent if path.name == "__init__.py" else path
+    """Return the index of a top-level package or module, and of this one, without importing them."""
+    sources = {}
+    for name in (package, __name__.partition(".")[0]):
+        with contextlib.suppress(ImportError, ValueError):  # __main__
+            spec = importlib.util.find_spec(name)
+            if spec and spec.origin and spec.origin.endswith(".py"):
+                path = Path(spec.origin)
+                sources[name] = path.parent if path.name == "__init__.py" else path
+    return CodeIndex(sources)
 
 
 class CodeIndex:
@@ -199,7 +194,11 @@ class CodeIndex:
         found: dict[str, str] = {}
         packages = {name: module.package for name in texts if (module := self._module(name))}
         for package, files in self._data_files.items():
-            near = [texts[name] for name, other in packages.items() if _is_nested(package, other)]
+            near = [
+                texts[name]
+                for name, other in packages.items()
+                if f"{package}.".startswith(f"{other}.") or f"{other}.".startswith(f"{package}.")
+            ]
             waiting = [file for file in files if any(_is_named(file, strings) for strings in near)]
             top = package.partition(".")[0]
             while waiting:
@@ -223,11 +222,6 @@ class CodeIndex:
                         folder = folder.parent
                     files.setdefault(".".join((top, *folder.relative_to(source).parts)), []).append(file)
         return files
-
-
-def _is_nested(package: str, other: str) -> bool:
-    """Return whether one of two packages is inside the other."""
-    return f"{package}.".startswith(f"{other}.") or f"{other}.".startswith(f"{package}.")
 
 
 def _is_named(file: Path, texts: Collection[str]) -> bool:

@@ -54,11 +54,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 class DigestCache:
-    """sha256 of files, cached in a JSON file by path, size and time of change: raw data may be hundreds of GB.
-
-    Args:
-        path: the JSON file.
-    """
+    """sha256 of files, cached in a JSON file by path, size and time of change: raw data may be hundreds of GB."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -69,7 +65,7 @@ class DigestCache:
         found: dict[str, list[Any]] = {}
         new: dict[str, Path] = {}
         for name, path in sorted(paths.items()):
-            state, known = path.stat(), cached.get(_key(path))
+            state, known = path.stat(), cached.get(str(path.resolve()))
             found[name] = [state.st_size, state.st_mtime_ns, known[2] if known else None]
             if found[name] != known:
                 new[name] = path
@@ -80,7 +76,7 @@ class DigestCache:
             for name, path in new.items():
                 found[name][2] = _sha256(path, bar.update)
         if new:
-            self._save({_key(path): found[name] for name, path in new.items()})
+            self._save({str(path.resolve()): found[name] for name, path in new.items()})
         return {name: File(bytes=size, modified_ns=time, sha256=sha256) for name, (size, time, sha256) in found.items()}
 
     def content(self, path: Path) -> Content:
@@ -153,7 +149,3 @@ def _combine(path: Path, files: Mapping[str, File]) -> Content:
 def _sha256(path: Path, step: Callable[[int], object] | None = None) -> str:
     with path.open("rb") as stream:
         return of_stream(stream, step)
-
-
-def _key(path: Path) -> str:
-    return str(path.resolve())

@@ -1,8 +1,7 @@
-"""The environment of a run: repository, packages, machine."""
+"""The environment of a run: repository and packages."""
 
 from __future__ import annotations
 
-import platform
 import re
 import subprocess
 from functools import cache
@@ -39,17 +38,6 @@ def package_versions(distribution: str) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
     return versions
-
-
-def python_version() -> str:
-    """Return the version of the interpreter."""
-    return platform.python_version()
-
-
-@cache
-def machine() -> str:
-    """Return the system, processor and C library."""
-    return platform.platform()
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import NamedTuple
 
-from sage_dialog.lineage.records import InputRecord, RunFolder, RunRecord
+from sage_dialog.lineage.records import InputRecord, RunFolder
 
 
 class Ancestor(NamedTuple):
@@ -41,14 +41,7 @@ class Provenance:
     """The ancestors of versions by their run records. Each record is read once."""
 
     def __init__(self, runs: RunFolder) -> None:
-        self._runs = runs
-        self._records: dict[str, RunRecord | None] = {}
-
-    def record(self, run: str) -> RunRecord | None:
-        """Return the record of a run; None where there is none that can be read."""
-        if run not in self._records:
-            self._records[run] = self._runs.find(run)
-        return self._records[run]
+        self.record = cache(runs.find)
 
     def inputs(self, name: str, version: str) -> Iterator[tuple[str, InputRecord]]:
         """Yield the inputs of the node that wrote a version of a dataset; none without a record."""
@@ -63,9 +56,9 @@ class Provenance:
             elif each in record.reads:
                 yield each, record.reads[each]
 
-    def ancestors(self, inputs: Mapping[str, InputRecord]) -> Iterator[Ancestor]:
+    def ancestors(self, inputs: Iterable[tuple[str, InputRecord]]) -> Iterator[Ancestor]:
         """Yield the inputs and everything that they were made from, the nearest first."""
-        waiting = [Ancestor(name, read, ()) for name, read in sorted(inputs.items())]
+        waiting = [Ancestor(name, read, ()) for name, read in inputs]
         seen: set[tuple[str, str | None]] = set()
         for each in waiting:  # breadth first: grows while it is read
             version, key = each.content.version, (each.name, each.content.version)
@@ -84,14 +77,10 @@ def find_mixed_datasets(inputs: Mapping[str, InputRecord], runs: RunFolder) -> l
     """
     first: dict[str, Ancestor] = {}
     mixed: dict[str, MixedDataset] = {}
-    for each in Provenance(runs).ancestors(inputs):
+    for each in Provenance(runs).ancestors(sorted(inputs.items())):
         if each.content.definition is not None or each.content.content is None:
             continue
         one = first.setdefault(each.name, each)
-        if each.name not in mixed and _key(one) != _key(each):
+        if each.name not in mixed and one.content.content != each.content.content:
             mixed[each.name] = MixedDataset(one, each)
     return list(mixed.values())
-
-
-def _key(ancestor: Ancestor) -> str:
-    return json.dumps(ancestor.content.content, sort_keys=True)

@@ -50,11 +50,8 @@ class Module:
         elif isinstance(statement, _COMPOUND):
             self._add_compound(statement)
         elif not isinstance(statement, ast.Pass):
-            names = {
-                node.id
-                for node in ast.walk(statement)
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-            }
+            nodes = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
+            names = {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
             for name in names:
                 self.definitions.setdefault(name, []).append(statement)
             if not names:
@@ -101,7 +98,11 @@ def find_uses(statements: Iterable[ast.AST], package: str) -> Uses:
         if isinstance(node, _IMPORTS):
             _add_import(uses, node, package)
         elif isinstance(node, ast.Name | ast.Attribute):
-            inner, names = _split_chain(node)
+            inner: ast.expr = node
+            names: list[str] = []
+            while isinstance(inner, ast.Attribute):
+                names.insert(0, inner.attr)
+                inner = inner.value
             if isinstance(inner, ast.Name):
                 uses.chains.add((inner.id, *names))
             else:
@@ -115,15 +116,6 @@ def find_uses(statements: Iterable[ast.AST], package: str) -> Uses:
                 waiting += _parse_quoted(annotation) if annotation else ()
             waiting += ast.iter_child_nodes(node)
     return uses
-
-
-def _split_chain(node: ast.expr) -> tuple[ast.expr, list[str]]:
-    """Return the expression that a chain of attributes starts from, and the names of the attributes."""
-    names: list[str] = []
-    while isinstance(node, ast.Attribute):
-        names.insert(0, node.attr)
-        node = node.value
-    return node, names
 
 
 def _strings(nodes: Iterable[ast.AST]) -> Iterator[str]:

@@ -47,8 +47,9 @@ def first_difference(before: Path, after: Path) -> Difference | None:
     """
     if before.is_dir() or after.is_dir():
         return _compare_folders(before, after)
-    if _digest(before) == _digest(after):
-        return None
+    with before.open("rb") as one, after.open("rb") as other:
+        if of_stream(one) == of_stream(other):
+            return None
     if before.suffix == ".parquet":
         return _compare_tables(before, after)
     if before.suffix == ".png":
@@ -140,8 +141,3 @@ def _shorten_both(before: str, after: str) -> tuple[str, str]:
 def _common_prefix(before: Any, after: Any) -> int:
     pairs = zip(before, after, strict=False)
     return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(before), len(after)))
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return of_stream(file)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 
 from sage_dialog.lineage.mixing import Provenance
-from sage_dialog.lineage.records import RUN, NoSuchRunError, RunFolder, RunRecord
+from sage_dialog.lineage.records import RUN, InputRecord, NoSuchRunError, RunFolder, RunRecord
 
 Reference = tuple[str, str]  # a dataset and a version of it
 _FINGERPRINT = re.compile(r".*[0-9a-f]{20}")
@@ -39,8 +39,8 @@ class Removal(NamedTuple):
 
     path: Path
     bytes: int
-    dataset: str = ""
-    version: str = ""
+    dataset: str
+    version: str
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ def plan_prune(
     kept = {(name, version) for name, versions in complete.items() for version in versions[:keep]}
     kept |= {each for run in kept_runs if (record := provenance.record(run)) for each in referenced_versions(record)}
     kept |= {(name, version) for name, versions in complete.items() for version in kept_runs.intersection(versions)}
-    kept |= set(_ancestors(kept, provenance))
+    ancestors = provenance.ancestors((name, InputRecord(version=version)) for name, version in kept)
+    kept = {(each.name, each.content.version) for each in ancestors if each.content.version}
     kept_records = kept_runs | {version for _, version in kept}
     _require_readable(kept_records, runs, provenance)
     replayed = {path.name: path for path in _subfolders(replays) if RUN.fullmatch(path.name)}
@@ -108,7 +109,7 @@ def plan_prune(
             if _REMOVED.fullmatch(path.name) or (is_version and not is_saved and _age_s(path) > _ORPHAN_AGE_S):
                 leftovers.append(_removal(path))
             elif is_version and is_saved and (name, path.name) not in kept:
-                versions.append(Removal(path, size_of(path), name, path.name))
+                versions.append(_removal(path, name, path.name))
     return PrunePlan(
         versions=tuple(sorted(versions, key=lambda removal: (removal.version, removal.dataset))),
         records=tuple(_removable_records(runs, kept_records, kept_replays)),
@@ -159,15 +160,14 @@ def old_work(scratch: Path, days: float) -> Iterator[Removal]:
             yield _removal(path)
 
 
-def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files of a folder."""
+def _removal(path: Path, dataset: str = "", version: str = "") -> Removal:
+    return Removal(path, _size(path), dataset, version)
+
+
+def _size(path: Path) -> int:
     if path.is_dir():
-        return sum(size_of(Path(entry.path)) for entry in os.scandir(path) if not entry.is_symlink())
+        return sum(_size(Path(entry.path)) for entry in os.scandir(path) if not entry.is_symlink())
     return path.stat().st_size
-
-
-def _removal(path: Path) -> Removal:
-    return Removal(path, size_of(path))
 
 
 def _complete_versions(place: VersionFolder) -> list[str]:
@@ -178,16 +178,6 @@ def _complete_versions(place: VersionFolder) -> list[str]:
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if path.is_dir()), reverse=True) if folder.is_dir() else []
-
-
-def _ancestors(kept: Iterable[Reference], provenance: Provenance) -> Iterator[Reference]:
-    waiting, seen = list(kept), set(kept)
-    for reference in waiting:  # grows while it is read
-        for name, run_input in provenance.inputs(*reference):
-            if run_input.version and (each := (name, run_input.version)) not in seen:
-                seen.add(each)
-                waiting.append(each)
-                yield each
 
 
 def _require_readable(needed: Iterable[str], runs: RunFolder, provenance: Provenance) -> None:

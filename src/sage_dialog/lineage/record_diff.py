@@ -39,7 +39,7 @@ def record_differences(first: RunRecord, second: RunRecord) -> list[Difference]:
         *_compare("parameters", flatten(first.parameters), flatten(second.parameters)),
         *_compare_inputs(first, second),
         *_compare_code(first, second),
-        *_compare("packages", _packages(first), _packages(second)),
+        *_compare("packages", {"python": first.python, **first.packages}, {"python": second.python, **second.packages}),
         *_compare_outputs(first, second),
     ]
 
@@ -79,10 +79,6 @@ def _compare_code(first: RunRecord, second: RunRecord) -> Iterator[Difference]:
     yield from _compare("code", one, other, lambda digest: digest[:_DIGITS])
 
 
-def _packages(record: RunRecord) -> dict[str, str]:
-    return {"python": record.python, **record.packages}
-
-
 def _compare_inputs(first: RunRecord, second: RunRecord) -> Iterator[Difference]:
     for name in _shared(first, second, "inputs", {*first.reads, *second.reads}):
         one, other = (record.reads.get(name) or record.output_as_input(name) for record in (first, second))
@@ -92,11 +88,10 @@ def _compare_inputs(first: RunRecord, second: RunRecord) -> Iterator[Difference]
             yield from _compare("inputs", flatten({name: one.definition}), flatten({name: other.definition}))
         elif one.files is not None and other.files is not None:
             yield from _compare_files(name, one.files, other.files)
-        elif one.content is None or other.content is None:
-            if one.version != other.version:
-                yield Difference("inputs", name, _format_input(one), _format_input(other), certain=False)
-        elif one.content != other.content:
-            yield Difference("inputs", name, _format_input(one), _format_input(other))
+        else:
+            certain = one.content is not None and other.content is not None
+            if one.content != other.content if certain else one.version != other.version:
+                yield Difference("inputs", name, _format_input(one), _format_input(other), certain)
 
 
 def _compare_files(name: str, first: Mapping[str, File], second: Mapping[str, File]) -> Iterator[Difference]:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -184,20 +184,11 @@ class RunFolder:
 
     def names(self) -> list[str]:
         """Return the ids of all runs, the latest first, without opening a record."""
-        try:
-            files = os.listdir(self.path)
-        except FileNotFoundError:
-            return []
-        return sorted(
-            (name[:-5] for name in files if name.endswith(".json") and RUN.fullmatch(name[:-5])), reverse=True
-        )
+        files = self.path.glob("*.json")
+        return sorted((file.stem for file in files if RUN.fullmatch(file.stem)), reverse=True)
 
     def begin(self, record: RunRecord) -> None:
-        """Write a new record.
-
-        Raises:
-            FileExistsError: if a run with this id exists.
-        """
+        """Write a new record. Raises FileExistsError if a run with this id exists."""
         self.path.mkdir(parents=True, exist_ok=True)
         os.close(os.open(self.file(record.run), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
         self.save(record)
@@ -241,20 +232,14 @@ class RunFolder:
         except NoSuchRunError:
             return None
 
-    def records(self) -> Iterator[RunRecord]:
-        """Yield every readable record, the latest first."""
-        yield from filter(None, map(self.find, self.names()))
-
     def running(self) -> list[RunRecord]:
         """Return the records of runs that are running, or may be on another machine."""
         found = []
         for name in self.names():
             with suppress(OSError), self.file(name).open("rb") as file:  # most runs have ended: no need to parse those
-                if b'"outcome": "running"' not in file.read(_HEADER_BYTES):
-                    continue
-            if (record := self.find(name)) and record.status in ("running", "unknown"):
-                found.append(record)
-        return found
+                if b'"outcome": "running"' in file.read(_HEADER_BYTES):
+                    found.append(self.find(name))
+        return [record for record in found if record and record.status in ("running", "unknown")]
 
     def resolve(self, run: str) -> str:
         """Return the id of a run for an id, a tag, `latest`, or a unique beginning of an id.
@@ -301,11 +286,7 @@ class RunFolder:
         self._update_tags(lambda tags: {**tags, name: record.run})
 
     def untag(self, name: str) -> str:
-        """Remove a tag and return the id of the run that had it.
-
-        Raises:
-            NoSuchRunError: if no run has this tag.
-        """
+        """Remove a tag and return the id of the run that had it. Raises NoSuchRunError if no run has this tag."""
         if name not in (tags := self.tags()):
             raise NoSuchRunError(f"No run has the tag {name!r}. The tags: {', '.join(sorted(tags)) or 'no tags'}.")
         self._update_tags(lambda tags: {tag: run for tag, run in tags.items() if tag != name})

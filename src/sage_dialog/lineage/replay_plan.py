@@ -59,9 +59,7 @@ def plan_replay(record: RunRecord, project: ProjectState, only: Sequence[str] = 
     pins: dict[str, str] = {}
     changed_data: list[str] = []
     changes: list[str] = []
-    for name in sorted(
-        {one for node in nodes for one in node.inputs} - {one for node in nodes for one in node.outputs}
-    ):
+    for name in sorted({one for node in nodes for one in node.inputs}.difference(*(node.outputs for node in nodes))):
         read = record.reads.get(name) or record.output_as_input(name)
         if read is None:
             changes.append(f"{name} is a new input")
@@ -117,13 +115,11 @@ def parameter_overrides(
 
 def merge_trees(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return two trees as one; the second overrides the first."""
-    both = {
-        key: merge_trees(under[key], value)
-        if isinstance(value, Mapping) and isinstance(under.get(key), Mapping)
-        else value
-        for key, value in over.items()
-    }
-    return {**under, **both}
+    both = dict(under)
+    for key, value in over.items():
+        nested = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
+        both[key] = merge_trees(both[key], value) if nested else value
+    return both
 
 
 def _escape(value: Any) -> Any:

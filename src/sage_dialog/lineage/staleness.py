@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Literal, Protocol
 
 from sage_dialog.lineage.code import digest
 from sage_dialog.lineage.content import Content, File
 from sage_dialog.lineage.formatting import format_names, format_value, tree_differences
-from sage_dialog.lineage.records import InputRecord, NodeRecord, OutputRecord, RunFolder, RunRecord
+from sage_dialog.lineage.records import InputRecord, NodeRecord, RunFolder, RunRecord
 
 State = Literal["fresh", "stale", "missing", "no record", "being made"]
 Kind = Literal["input", "parameter", "code", "altered", "together", "upstream"]
@@ -32,19 +33,21 @@ class NodeSpec:
 
 
 class ProjectState(Protocol):
-    """The current state of a project."""
+    """The current state of a project.
+
+    Attributes:
+        registered: the nodes of the registered pipelines.
+        recorded_parameters: the parameters as a run records them, with secrets masked.
+        unaffecting: top-level parameters that do not change any output, such as a scratch folder.
+    """
+
+    unaffecting: Collection[str]
 
     @property
-    def registered(self) -> Mapping[str, Sequence[NodeSpec]]:
-        """The nodes of the registered pipelines."""
+    def registered(self) -> Mapping[str, Sequence[NodeSpec]]: ...
 
     @property
-    def recorded_parameters(self) -> Mapping[str, Any]:
-        """The parameters as a run records them, with secrets masked."""
-
-    @property
-    def unaffecting(self) -> Collection[str]:
-        """Top-level parameters that do not change any output, such as a scratch folder."""
+    def recorded_parameters(self) -> Mapping[str, Any]: ...
 
     def is_versioned(self, dataset: str) -> bool: ...
 
@@ -95,13 +98,6 @@ class OutputStatus:
     note: str | None = None
     spec: NodeSpec | None = field(default=None, repr=False)
 
-    def add_reasons(self, *reasons: Reason) -> OutputStatus:
-        """Return the status as stale for further reasons; unchanged without reasons."""
-        if not reasons:
-            return self
-        state: State = self.state if self.state == "being made" else "stale"
-        return replace(self, state=state, reasons=(*self.reasons, *reasons))
-
 
 def output_statuses(project: ProjectState, runs: RunFolder) -> list[OutputStatus]:
     """Return the status of every output of the registered pipelines, inputs before what is made from them.
@@ -109,22 +105,15 @@ def output_statuses(project: ProjectState, runs: RunFolder) -> list[OutputStatus
     Opens only the records of current versions, and the latest few in search of running runs.
     """
     statuses = {status.dataset: status for status in _RecordCheck(project, runs).statuses()}
-    order = _sort_by_inputs(statuses)
-    changed = True
-    while changed:  # along inputs, and across the outputs of a node
-        changed = False
-        for dataset in order:
-            status = statuses[dataset]
-            if status.state == "fresh" and (reasons := tuple(_inherited_reasons(status, statuses))):
-                statuses[dataset] = status.add_reasons(*reasons)
-                changed = True
-    for dataset in order:  # outputs with reasons of their own may have stale inputs as well
-        status = statuses[dataset]
-        if status.state == "stale":
-            known = {(reason.kind, reason.what) for reason in status.reasons}
-            more = [one for one in _inherited_reasons(status, statuses) if (one.kind, one.what) not in known]
-            statuses[dataset] = status.add_reasons(*(reason for reason in more if reason.kind == "upstream"))
-    return [statuses[dataset] for dataset in order]
+    stale = {name for name, status in statuses.items() if status.state == "stale"}
+    fresh = {name for name, status in statuses.items() if status.state == "fresh"}
+    while more := {name for name in fresh - stale if any(_inherited_reasons(statuses[name], stale))}:
+        stale |= more  # along inputs, and across the outputs of a node
+    for name in stale:
+        status = statuses[name]
+        inherited = (one for one in _inherited_reasons(status, stale) if name in fresh or one.kind == "upstream")
+        statuses[name] = replace(status, state="stale", reasons=(*status.reasons, *inherited))
+    return [statuses[name] for name in _sort_by_inputs(statuses)]
 
 
 def plan_refresh(
@@ -156,10 +145,10 @@ class _RecordCheck:
     def __init__(self, project: ProjectState, runs: RunFolder) -> None:
         self._project = project
         self._runs = runs
-        self._records: dict[str, RunRecord | None] = {}
-        self._versions: dict[str, str | None] = {}
-        self._inputs: dict[str, InputRecord] = {}
-        self._codes: dict[NodeSpec, Mapping[str, str]] = {}
+        self._record = cache(runs.find)
+        self._latest = cache(project.latest)
+        self._input = cache(project.read)
+        self._code = cache(project.code)
         self._makers: dict[str, list[tuple[str, NodeSpec]]] = {}
         for pipeline, nodes in sorted(project.registered.items(), key=lambda item: len(item[1])):
             for node in nodes:
@@ -184,14 +173,19 @@ class _RecordCheck:
         record = self._record(version)
         if record is None:
             return OutputStatus(dataset, "no record", version, spec=spec)
-        name = record.writes[dataset].node if dataset in record.writes else record.node_of(dataset)
-        if name is None or name not in record.nodes:
+        name = record.node_of(dataset)
+        if name is None:
             return OutputStatus(dataset, "no record", version, note=f"run {version} did not make it", spec=spec)
         spec = self._current_spec(dataset, record, name)
-        gone = [one for one in record.nodes[name].inputs if one in record.reads and self._is_gone(one, record)]
+        versioned = [
+            one
+            for one in record.nodes[name].inputs
+            if one in record.reads and record.reads[one].version and self._project.is_versioned(one)
+        ]
+        gone = [one for one in versioned if self._latest(one) is None]
         note = f"made from {', '.join(gone)}, which no longer exists" if gone else None
-        status = OutputStatus(dataset, "fresh", version, version, name, note=note, spec=spec)
-        return status.add_reasons(*self._reasons(dataset, version, record, record.nodes[name], spec))
+        reasons = tuple(self._reasons(dataset, version, record, record.nodes[name], spec))
+        return OutputStatus(dataset, "stale" if reasons else "fresh", version, version, name, reasons, note, spec)
 
     def _raw_data_status(self, dataset: str) -> OutputStatus | None:
         """Return the status of a generated raw folder, by the record of the versioned outputs of the same node.
@@ -225,8 +219,14 @@ class _RecordCheck:
         code = self._code(spec)
         if digest(code) != recorded.code:
             yield Reason("code", spec.name, format_code_change(code, record.code))
-        if written := record.writes.get(dataset):
-            yield from self._altered(dataset, version, written)
+        written = record.writes.get(dataset)
+        state = self._project.state(dataset, version) if written and written.files is None else None
+        if (
+            written
+            and state not in (None, (written.bytes, written.modified_ns))
+            and self._project.content(dataset, version).sha256 != written.sha256
+        ):
+            yield Reason("altered", dataset, "it was altered after it was written")
 
     def _input_change(self, name: str, record: RunRecord) -> str | None:
         """Return how an input differs from the one that was read; None if it is the same, or gone."""
@@ -250,13 +250,6 @@ class _RecordCheck:
             return f"{name} has changed: {format_names(parts, '; ')}" if parts else None
         return None
 
-    def _altered(self, dataset: str, version: str, written: OutputRecord) -> Iterator[Reason]:
-        state = self._project.state(dataset, version) if written.files is None else None
-        if state is None or state == (written.bytes, written.modified_ns):
-            return
-        if self._project.content(dataset, version).sha256 != written.sha256:
-            yield Reason("altered", dataset, "it was altered after it was written")
-
     def _current_spec(self, dataset: str, record: RunRecord, name: str) -> NodeSpec:
         """Return the node that would make it now: in the pipelines of its run, else in the smallest that has one."""
         makers = self._makers[dataset]
@@ -264,9 +257,6 @@ class _RecordCheck:
         inputs = set(record.nodes[name].inputs)
         same_inputs = [maker for maker in of_run or makers if set(maker[1].inputs) == inputs]
         return (same_inputs or of_run or makers)[0][1]
-
-    def _is_gone(self, name: str, record: RunRecord) -> bool:
-        return bool(record.reads[name].version) and self._project.is_versioned(name) and self._latest(name) is None
 
     def _outputs_of_running_runs(self) -> Iterator[tuple[str, str]]:
         """Yield datasets that a running run will write, with its id."""
@@ -278,32 +268,11 @@ class _RecordCheck:
                 for node in record.nodes.values():
                     yield from ((output, run) for output in node.outputs if output not in record.writes)
 
-    def _latest(self, dataset: str) -> str | None:
-        if dataset not in self._versions:
-            self._versions[dataset] = self._project.latest(dataset)
-        return self._versions[dataset]
 
-    def _record(self, run: str) -> RunRecord | None:
-        if run not in self._records:
-            self._records[run] = self._runs.find(run)
-        return self._records[run]
-
-    def _input(self, dataset: str) -> InputRecord:
-        if dataset not in self._inputs:
-            self._inputs[dataset] = self._project.read(dataset)
-        return self._inputs[dataset]
-
-    def _code(self, node: NodeSpec) -> Mapping[str, str]:
-        if node not in self._codes:
-            self._codes[node] = self._project.code(node)
-        return self._codes[node]
-
-
-def _inherited_reasons(status: OutputStatus, statuses: Mapping[str, OutputStatus]) -> Iterator[Reason]:
+def _inherited_reasons(status: OutputStatus, stale: Collection[str]) -> Iterator[Reason]:
     """Yield a reason for each stale input, or if there is none, for each stale output of the same node."""
     if status.spec is None:
         return
-    stale = {name for name, one in statuses.items() if one.state == "stale"}
     upstream = [name for name in status.spec.inputs if name in stale]
     for name in upstream:
         yield Reason("upstream", name, f"{name} is stale")
@@ -340,9 +309,8 @@ def changed_files(before: Mapping[str, File] | None, after: Mapping[str, File] |
 def _same_file(before: File | None, after: File | None) -> bool:
     if before is None or after is None:
         return False
-    if before.bytes == after.bytes and before.modified_ns == after.modified_ns:
-        return True
-    return before.sha256 is not None and before.sha256 == after.sha256
+    same_state = (before.bytes, before.modified_ns) == (after.bytes, after.modified_ns)
+    return same_state or (before.sha256 is not None and before.sha256 == after.sha256)
 
 
 def _lookup(tree: Mapping[str, Any], dotted: str) -> Any:

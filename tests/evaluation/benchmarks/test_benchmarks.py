@@ -42,7 +42,7 @@ def _a_few_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     manager = TaskManager(
         include_path=[own / name for name in ("hellaswag", "piqa", "mmlu/default")], include_defaults=False
     )
-    monkeypatch.setattr(benchmarks, "_manager", lambda _: manager)
+    monkeypatch.setattr(benchmarks, "_task_manager", lambda include_defaults: manager)
 
 
 @pytest.fixture
@@ -358,7 +358,7 @@ def test_scores_without_items_or_without_a_ratio_have_no_interval() -> None:
 def test_items_count_only_where_the_score_is_their_mean() -> None:
     assert mean_of([1.0, 0.0], 0.5) == (1.0, 0.0)
     assert mean_of([1.0, 0.0], 0.6) is None
-    assert mean_of(None, 0.5) is None
+    assert mean_of([], 0.5) is None and mean_of([1.0, None], 0.5) is None
 
 
 def test_a_group_is_scored_over_the_items_of_its_parts(

@@ -8,9 +8,9 @@ import pytest
 
 from sage_dialog import schemas
 from sage_dialog.core.tables import DataFrame, from_rows
+from sage_dialog.evaluation.report import dialogues as report_dialogues
+from sage_dialog.evaluation.report.dialogues import dialogues_by_situation, searched_dialogues
 from sage_dialog.evaluation.report.page import script_data
-from sage_dialog.evaluation.report.sections import dialogues as report_dialogues
-from sage_dialog.evaluation.report.sections.dialogues import dialogues_by_situation, searched_dialogues
 
 
 def vote(situation: str, order: str, said: str, judge: str = "j") -> dict[str, Any]:

@@ -45,23 +45,20 @@ def benchmark_scores(by_policy: Mapping[str, Sequence[Score]], bootstrap: Bootst
         return from_rows([], BENCHMARK_SCORES)
     against, *others = by_policy
     first = {(score.task, score.metric): score for score in by_policy[against]}
-    rows = [_row(against, score) for score in first.values()]
+    rows = [{**vars(score), "policy": against} for score in first.values()]
     for policy in others:
         compared = []
         for score in by_policy[policy]:
             before = first[score.task, score.metric]
-            row = _row(policy, score) | {"against": against, "difference": score.score - before.score}
-            compared.append(row | _relative(before, score, policy, bootstrap) | _mcnemar(before, score))
+            difference = {"against": against, "difference": score.score - before.score}
+            tests = _relative(before, score, policy, bootstrap) | _mcnemar(before, score)
+            compared.append({**vars(score), "policy": policy, **difference, **tests})
         # Parts of a group are in its score, and are not tested as well.
         tested = [row for row in compared if row["p_value"] is not None and row["part_of"] is None]
         for row, adjusted in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
             row["p_adjusted"] = adjusted
         rows += compared
     return from_rows(rows, BENCHMARK_SCORES)
-
-
-def _row(policy: str, score: Score) -> dict[str, Any]:
-    return {**vars(score), "policy": policy}
 
 
 def _relative(before: Score, after: Score, policy: str, bootstrap: Bootstrap) -> dict[str, float]:
@@ -88,8 +85,9 @@ def _mcnemar(before: Score, after: Score) -> dict[str, Any]:
     return {"lost": lost, "won": won, "p_value": sign_test(lost, won)}
 
 
-def mean_of(values: Sequence[float] | None, score: float) -> tuple[float, ...] | None:
-    """Return the values of items if `score` is their mean, else None."""
-    if not values or not math.isclose(math.fsum(values) / len(values), score, rel_tol=1e-9, abs_tol=1e-12):
+def mean_of(values: Sequence[Any], score: float) -> tuple[float, ...] | None:
+    """Return the values of items if they are numbers and `score` is their mean, else None."""
+    if not values or not all(isinstance(value, int | float) for value in values):
         return None
-    return tuple(map(float, values))
+    is_mean = math.isclose(math.fsum(values) / len(values), score, rel_tol=1e-9, abs_tol=1e-12)
+    return tuple(map(float, values)) if is_mean else None

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
+_task_manager = cache(TaskManager)
 
 
 def score_policies(
@@ -45,12 +46,8 @@ def score_policies(
 ) -> dict[str, list[Score]]:
     """Return the scores of `config.policies`, in that order; {} if no task is configured and `files` hold none.
 
-    A task is the one of its name in `files`, else lm-eval's, whose items come from a hub or its cache.
-
-    Args:
-        base: the model that the policies are adapters on.
-        policies: all policies by name.
-        files: benchmark files by name (docs/benchmarks.md).
+    A task is the one of its name in `files` (docs/benchmarks.md), else lm-eval's, whose items come from a hub or its
+    cache.
 
     Raises:
         ValueError: if a policy, a task or a file is invalid, with what to do.
@@ -87,16 +84,16 @@ def score_policies(
 @contextmanager
 def _log_filters() -> Iterator[None]:
     """Silence lm-eval's warnings of a model and of items that are loaded already, as they are here."""
-    loggers = {name: logging.getLogger(name) for name in ("lm_eval", "lm_eval.api.task", "lm_eval.evaluator")}
-    levels = {name: found.level for name, found in loggers.items()}
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "lm_eval.api.task", "lm_eval.evaluator")]
+    levels = [found.level for found in loggers]
     disable_progress_bar()  # of the weights
-    for found in loggers.values():
+    for found in loggers:
         found.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        for name, found in loggers.items():
-            found.setLevel(levels[name])
+        for found, level in zip(loggers, levels, strict=True):
+            found.setLevel(level)
 
 
 def _model(base: Policy) -> PreTrainedModel:
@@ -119,7 +116,8 @@ def _tasks(files: Mapping[str, Path], config: Benchmarks, seed: int) -> tuple[di
         return {}, {}
     _sandbox_templates()
     elsewhere = [name for name in names if name not in local]
-    manager = _manager(bool(elsewhere))
+    # lm-eval's own tasks are fourteen thousand files, which take seconds to read.
+    manager = _task_manager(include_defaults=bool(elsewhere))
     for name in elsewhere:
         if name not in manager.task_index:
             meant = get_close_matches(name, manager.all_tasks, 1)
@@ -149,12 +147,6 @@ def _tasks(files: Mapping[str, Path], config: Benchmarks, seed: int) -> tuple[di
                 file = f"{name}.{EXAMPLES}.jsonl"
                 raise ValueError(f"{name}: to show examples before a question, put {file} in the same folder")
     return loaded, parts
-
-
-@cache
-def _manager(own_tasks: bool) -> TaskManager:
-    """Return a TaskManager; lm-eval's own tasks are fourteen thousand files, which take seconds to read."""
-    return TaskManager(include_defaults=own_tasks)
 
 
 def _sandbox_templates() -> None:
@@ -215,7 +207,6 @@ def _scores(lm: HFLM, tasks: dict[str, Any], parts: Mapping[str, str], config: B
 def _scores_of(name: str, found: Any, tasks: Mapping[str, Any], parts: Mapping[str, str]) -> Iterator[Score]:
     """Yield a task's or group's score by each metric and each filter of the answers."""
     leaves = _leaves(name, tasks["group_map"])
-    few_shot = {found["n-shot"][task] for task in leaves}
     for key, score in found["results"][name].items():
         metric, comma, read = key.partition(",")
         if not comma or metric.endswith("_stderr") or not isinstance(score, int | float):
@@ -229,9 +220,9 @@ def _scores_of(name: str, found: Any, tasks: Mapping[str, Any], parts: Mapping[s
             score=float(score),
             standard_error=float(error) if isinstance(error, int | float) else None,
             n=len(samples),
-            few_shot=max(few_shot),
+            few_shot=max(found["n-shot"][task] for task in leaves),
             higher_is_better=found["higher_is_better"].get(name, {}).get(metric) is not False,
-            items=mean_of(_numbers([sample.get(metric) for sample in samples]), float(score)),
+            items=mean_of([sample.get(metric) for sample in samples], float(score)),
         )
 
 
@@ -239,7 +230,3 @@ def _leaves(name: str, group_map: Mapping[str, Sequence[str]]) -> list[str]:
     if name not in group_map:
         return [name]
     return [leaf for child in group_map[name] for leaf in _leaves(child, group_map)]
-
-
-def _numbers(values: Sequence[Any]) -> list[float] | None:
-    return [float(value) for value in values] if all(isinstance(value, int | float) for value in values) else None

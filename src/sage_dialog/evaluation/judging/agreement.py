@@ -48,13 +48,7 @@ def _compare(both: DataFrame, bootstrap: Bootstrap, judge_a: str, judge_b: str) 
     same = np.trace(cells, axis1=1, axis2=2)
     agreement = clustered_share(same.tolist(), cells.sum(axis=(1, 2)).tolist(), bootstrap.confidence)
     decided = cells[:, :2, :2].sum(axis=(1, 2))
-    row: dict[str, Any] = {
-        "n": agreement.n,
-        "agreement": agreement.value,
-        "low": agreement.low,
-        "high": agreement.high,
-        "decided": int(decided.sum()),
-    }
+    row: dict[str, Any] = {**vars(agreement), "agreement": agreement.value, "decided": int(decided.sum())}
     total = cells.sum(axis=0)
     expected = float(total.sum(axis=1) @ total.sum(axis=0)) / total.sum() ** 2
     if expected < 1:

@@ -31,9 +31,7 @@ def judge_checks(votes: DataFrame, words: DataFrame, confidence: float) -> DataF
     observations has no row.
 
     Args:
-        votes: a table of `schemas.JUDGE_VOTES`.
         words: as returned by `length.count_words`.
-        confidence: such as 0.95.
 
     Raises:
         ValueError: naming a situation that was judged and is not in the rollouts.
@@ -54,7 +52,6 @@ def judge_checks(votes: DataFrame, words: DataFrame, confidence: float) -> DataF
             clustered_shares(
                 rows.assign(statistic=statistic, successes=(found & among).astype(int), size=among.astype(int)),
                 ["judge", "statistic"],
-                "situation_id",
                 confidence,
             )
             for statistic, (rows, found, among) in counts.items()
@@ -78,12 +75,6 @@ def self_preference(
     policy is closer: with the mean of those that judged a situation, on the situations that at least one of them
     judged. The interval of the difference is a bootstrap over these situations. Without a neutral judge the difference
     is null: preference and quality cannot be separated.
-
-    Args:
-        votes: a table of `schemas.JUDGE_VOTES`.
-        policy_cards: a table of `schemas.POLICIES`.
-        bootstrap: makes the intervals.
-        rule: see `votes.outcomes`.
 
     Raises:
         ValueError: naming a policy that was judged and has no card.
@@ -135,8 +126,7 @@ def _preference(
     Args:
         own: the closer policy's points by situation, from the judge.
         neutral: the same from each neutral judge.
-        bootstrap: makes the interval.
-        item: seeds it.
+        item: seeds the interval.
     """
     others = pd.concat(neutral, axis=1).mean(axis=1) if neutral else pd.Series(dtype=float)
     common = own.index[own.index.isin(others.index)]

@@ -65,10 +65,7 @@ def length_control(votes: DataFrame, words: DataFrame, confidence: float, rule: 
     writes more, skill and length cannot be separated, and the interval spans nearly everything.
 
     Args:
-        votes: a table of `schemas.JUDGE_VOTES`.
         words: as returned by `count_words`.
-        confidence: such as 0.95.
-        rule: see `votes.outcomes`.
     """
     rows = []
     for pair, judged in add_words(outcomes(votes, rule), words).groupby(PAIR, sort=False):
@@ -76,11 +73,8 @@ def length_control(votes: DataFrame, words: DataFrame, confidence: float, rule: 
         lengths = zip(decided["words_a"], decided["words_b"], strict=True)
         doublings = np.array([math.log2((of_b + 1) / (of_a + 1)) for of_a, of_b in lengths])
         wins_b = (decided["outcome"] == "b").to_numpy(dtype=float)
-        row = dict(zip(PAIR, pair, strict=True)) | {
-            "n": len(decided),
-            "words_a": fmean(judged["words_a"]),
-            "words_b": fmean(judged["words_b"]),
-        }
+        row = dict(zip(PAIR, pair, strict=True), n=len(decided))
+        row |= {side: fmean(judged[side]) for side in ("words_a", "words_b")}
         if len(decided):
             row |= {"b_says_more": float((doublings > 0).mean()), "win_rate_b": float(wins_b.mean())}
             row |= _at_equal_length(doublings, wins_b, confidence)
@@ -93,13 +87,9 @@ def _at_equal_length(doublings: np.ndarray, wins_b: np.ndarray, confidence: floa
     won_lost = np.concatenate([np.column_stack([wins_b, 1 - wins_b]), pseudo_counts])
     terms = np.concatenate([np.column_stack([np.ones_like(doublings), doublings]), np.eye(2)])
     fitted = GLM(won_lost, terms, family=Binomial()).fit()
-    (rate_low, rate_high), (slope_low, slope_high) = fitted.conf_int(1 - confidence)
-    skill, slope = fitted.params
+    # Rows: skill and slope; columns: value, low, high.
+    skill, slope = np.column_stack([fitted.params, fitted.conf_int(1 - confidence)])
     return {
-        "equal_length_rate_b": float(expit(skill)),
-        "low": float(expit(rate_low)),
-        "high": float(expit(rate_high)),
-        "odds_by_doubling": math.exp(slope),
-        "odds_low": math.exp(slope_low),
-        "odds_high": math.exp(slope_high),
+        **dict(zip(("equal_length_rate_b", "low", "high"), expit(skill).tolist(), strict=True)),
+        **dict(zip(("odds_by_doubling", "odds_low", "odds_high"), map(math.exp, slope), strict=True)),
     }

@@ -62,9 +62,7 @@ def sample_sizes(win_rates: DataFrame, true_shares: Sequence[float], confidence:
     and tested with all pairs of the judge, at the strictest step of Holm's method.
 
     Args:
-        win_rates: a table of `schemas.WIN_RATES`.
         true_shares: the differences to detect, as the better policy's true share of the decided.
-        confidence: such as 0.95.
         power: the probability with which to detect them, such as 0.8.
     """
     rows = []

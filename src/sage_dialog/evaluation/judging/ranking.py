@@ -39,7 +39,9 @@ def _of_judge(judge: str, judged: DataFrame, bootstrap: Bootstrap) -> list[dict[
     pairs = judged[["policy_a", "policy_b"]].drop_duplicates()
     policies = pd.Index(pairs.to_numpy().ravel()).unique()
     ends = policies.get_indexer(pairs.to_numpy().ravel()).reshape(-1, 2)
-    groups = _linked(ends, len(policies))
+    # Groups are linked by chains of comparisons.
+    links = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(policies), len(policies)))
+    groups = connected_components(links, directed=False)[1]
     # Columns: see bradley_terry.
     observed = np.pad(_points(judged, len(pairs)), ((0, 0), (0, 2 * len(policies))))
     pseudo_counts = np.eye(observed.shape[1])[2 * len(pairs) :]
@@ -48,25 +50,15 @@ def _of_judge(judge: str, judged: DataFrame, bootstrap: Bootstrap) -> list[dict[
     scores = _centred(bradley_terry(ends, once[None]), groups)
     replicates = _centred(bradley_terry(ends, totals), groups)
     ranks, replicate_ranks = _ranks(scores, groups)[0], _ranks(replicates, groups)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for index, policy in enumerate(policies):
         score, rank = float(scores[0, index]), int(ranks[index])
         low, high = bootstrap.interval(replicates[:, index], score)
         best, worst = bootstrap.interval(replicate_ranks[:, index], rank)
-        rows.append(
-            {
-                "judge": judge,
-                "group": int(groups[index]) + 1,
-                "policy": policy,
-                "n": int(((judged["policy_a"] == policy) | (judged["policy_b"] == policy)).sum()),
-                "rank": rank,
-                "best_rank": math.floor(best),
-                "worst_rank": math.ceil(worst),
-                "score": score,
-                "low": low,
-                "high": high,
-            }
-        )
+        n = int(((judged["policy_a"] == policy) | (judged["policy_b"] == policy)).sum())
+        row = {"judge": judge, "group": int(groups[index]) + 1, "policy": policy, "n": n}
+        row |= {"rank": rank, "best_rank": math.floor(best), "worst_rank": math.ceil(worst)}
+        rows.append(row | {"score": score, "low": low, "high": high})
     return sorted(rows, key=lambda row: (row["group"], row["rank"]))
 
 
@@ -110,12 +102,6 @@ def _points(judged: DataFrame, pairs: int) -> np.ndarray:
     for side, policy in enumerate(("a", "b")):
         points[situations, side, columns] = judged["outcome"].map({policy: 1.0, "tie": 0.5}).fillna(0.0)
     return points.reshape(len(ids), -1)
-
-
-def _linked(ends: np.ndarray, policies: int) -> np.ndarray:
-    """Return the group of each policy, from 0: those linked by chains of comparisons."""
-    links = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(policies, policies))
-    return connected_components(links, directed=False)[1]
 
 
 def _centred(scores: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -59,9 +59,7 @@ def printed_votes() -> DataFrame:
     """
     rows = [
         {
-            "judge": row.judge,
-            "policy_a": row.policy_a,
-            "policy_b": row.policy_b,
+            **row._asdict(),
             "situation_id": f"{row.policy_a}-{row.policy_b}/{number}",
             "order": order,
             "vote": vote,
@@ -91,11 +89,8 @@ def _win_rates(rates: DataFrame) -> str:
         if printed.below:
             claim, holds = f"p < {printed.below:.0e}", "yes" if row["p_value"] < printed.below else "**no**"
         share = f"{percent(row['win_rate_b'], 1)} ({percent(row['low'], 1)} to {percent(row['high'], 1)})"
-        counts = (row["wins_a"], row["ties"], row["wins_b"])
-        tests = (p_value(row["p_value"]), p_value(row["p_adjusted"]))
-        rows.append(
-            (row["judge"], f"`{row['policy_a']}`", f"`{row['policy_b']}`", *counts, share, *tests, claim, holds)
-        )
+        pair = (row["judge"], f"`{row['policy_a']}`", f"`{row['policy_b']}`", row["wins_a"], row["ties"], row["wins_b"])
+        rows.append((*pair, share, p_value(row["p_value"]), p_value(row["p_adjusted"]), claim, holds))
     heading = "judge, a, b, a wins:, ties:, b wins:, b of decided, p:, p (Holm):, the paper's claim, holds"
     return _markdown(heading, rows)
 

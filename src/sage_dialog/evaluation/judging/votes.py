@@ -31,7 +31,6 @@ def collect_votes(rollouts: DataFrame, pairs: Sequence[tuple[str, str]], judge: 
     """Return the judge's votes on all pairs in both orders, as a table of `schemas.JUDGE_VOTES`.
 
     Args:
-        rollouts: a table of `schemas.ROLLOUTS`.
         pairs: the compared policies, as (a, b).
         judge: reads both dialogues without blocks and without the policies' names.
 
@@ -59,7 +58,6 @@ def outcomes(votes: DataFrame, rule: OutcomeRule = "agreement") -> DataFrame:
     """Return one row for each judge, pair and situation, pair by pair in order of appearance.
 
     Args:
-        votes: a table of `schemas.JUDGE_VOTES`.
         rule: "agreement", the paper's: a policy wins if both orders name it. "half": the policy that more orders name
             wins. "first_order": order ab alone decides. All else is a tie. The single vote of a person is the outcome
             under each rule.

@@ -46,8 +46,6 @@ def diversity(rollouts: DataFrame, replies: DataFrame, confidence: float, seed: 
     Args:
         rollouts: the table of `schemas.ROLLOUTS`, with all policies on the same situations.
         replies: `parse_replies` of it.
-        confidence: such as 0.95.
-        seed: the run's.
     """
     with_blocks = set(replies["policy"][replies["blocks"]])
     rows = []
@@ -61,8 +59,8 @@ def diversity(rollouts: DataFrame, replies: DataFrame, confidence: float, seed: 
             if len(values) < 2:
                 continue
             mean = clustered_mean(values, [1] * len(values), confidence)
-            place = {"policy": policy, "of": of, "statistic": statistic, "n": mean.n, "value": mean.value}
-            rows.append(place | {"low": max(0.0, mean.low), "high": min(1.0, mean.high)})
+            row = {"policy": policy, "of": of, "statistic": statistic, **vars(mean)}
+            rows.append(row | {"low": max(0.0, mean.low), "high": min(1.0, mean.high)})
     return from_rows(rows, DIVERSITY)
 
 
@@ -77,7 +75,6 @@ def expected_distinct(counts: Iterable[int], drawn: int) -> float | None:
 
     Args:
         counts: the number of items of each kind.
-        drawn: how many items are drawn.
     """
     kinds = Counter(counts)
     total = sum(count * number for count, number in kinds.items())

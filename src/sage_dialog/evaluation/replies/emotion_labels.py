@@ -28,8 +28,7 @@ class EmotionLabels:
     def label(self, emotion: str | None) -> str | None:
         """Return the label that an emotion of a block means; None if the lists do not hold it.
 
-        The emotion is looked up in lower case, first whole, then without a word or two of degree in front. There are no
-        guesses by stems, parts or nearest neighbours.
+        The emotion is looked up in lower case, first whole, then without a word or two of degree in front.
         """
         emotion = None if emotion is None else normalize_label(emotion)
         while emotion is not None and emotion not in self.meant:
@@ -54,16 +53,15 @@ def read_emotion_labels(text: str) -> EmotionLabels:
         ValueError: naming a label that is missing or not one of the 32, or a word that is in two lists.
     """
     lists = tomllib.loads(text)
-    if wrong := set(lists["labels"]) ^ set(EMOTIONS):
-        raise ValueError(
-            f"emotion words: {', '.join(sorted(wrong))}: give each of the 32 labels one list, and no other"
-        )
+    if wrong := ", ".join(sorted(set(lists["labels"]) ^ set(EMOTIONS))):
+        raise ValueError(f"emotion words: {wrong}: give each of the 32 labels one list, and no other")
     meant: dict[str, str] = {}
     for label, words in lists["labels"].items():
         for word in (label, *_listed(words)):
             if meant.setdefault(word, label) != label:
-                lists_of = f"{meant[word]!r} and {label!r}"
-                raise ValueError(f"emotion words: {word!r} is in the lists of {lists_of}; choose one")
+                raise ValueError(
+                    f"emotion words: {word!r} is in the lists of {meant[word]!r} and {label!r}; choose one"
+                )
     return EmotionLabels(int(lists["version"]), meant, frozenset(_listed(lists["degrees"])))
 
 

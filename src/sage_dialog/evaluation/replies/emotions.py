@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from sage_dialog.core.tables import DataFrame, conform, from_rows, to_rows
 from sage_dialog.evaluation.replies.emotion_labels import emotion_labels
@@ -23,27 +22,22 @@ from sage_dialog.schemas import (
     MAPPED_EMOTIONS,
     UNMAPPED_EMOTIONS,
 )
+from sage_dialog.schemas.columns import INT32, STRING, nullable, schema
 
 UNMAPPED, UNNAMED = "(unmapped)", "(none)"  # not among the 32 labels
 TOP_KS = (1, 3, 5)
-READINGS = pa.schema(
-    [
-        ("policy", pa.string()),
-        ("situation_id", pa.string()),
-        ("exchange", pa.int32()),
-        ("label", pa.string()),
-        ("named", pa.string()),
-        ("mapped", pa.string()),
-    ]
+READINGS = schema(
+    policy=STRING,
+    situation_id=STRING,
+    exchange=INT32,
+    label=STRING,
+    named=nullable(STRING),
+    mapped=nullable(STRING),
 )
 
 
 def read_emotions(replies: DataFrame, situations: DataFrame) -> DataFrame:
     """Return the emotion that each reply with blocks predicts, and the situation's label.
-
-    Args:
-        replies: a table of `schemas.REPLIES`.
-        situations: the table of `schemas.SITUATIONS`.
 
     Returns:
         Columns `policy`, `situation_id`, `exchange`, `label`; `named`, the emotion of the state block, null if there
@@ -54,18 +48,11 @@ def read_emotions(replies: DataFrame, situations: DataFrame) -> DataFrame:
     """
     labels, mapping = _labels(situations), emotion_labels()
     predicted = replies.loc[replies["blocks"], ["policy", "situation_id", "exchange", "u_emotion"]]
-    return from_rows(
-        (
-            {
-                **row,
-                "label": _label_of(labels, row["situation_id"], f"{row['policy']} played"),
-                "named": row["u_emotion"],
-                "mapped": mapping.label(row["u_emotion"]),
-            }
-            for row in to_rows(predicted)
-        ),
-        READINGS,
-    )
+    rows = to_rows(predicted.rename(columns={"u_emotion": "named"}))
+    for row in rows:
+        row["label"] = _label_of(labels, row["situation_id"], f"{row['policy']} played")
+        row["mapped"] = mapping.label(row["named"])
+    return from_rows(rows, READINGS)
 
 
 def emotion_accuracy(readings: DataFrame, situations: DataFrame, confidence: float) -> DataFrame:
@@ -76,13 +63,11 @@ def emotion_accuracy(readings: DataFrame, situations: DataFrame, confidence: flo
 
     Args:
         readings: as returned by `read_emotions`.
-        situations: the table of `schemas.SITUATIONS`.
-        confidence: such as 0.95.
     """
     correct = readings.assign(correct=(readings["named"] == readings["label"]).fillna(False))
     counts = correct.groupby(["policy", "exchange"], sort=False)["correct"].agg(n="size", correct="sum").reset_index()
-    counts = _by_exchange(counts).assign(chance=1 / len(set(_labels(situations).values())))
-    return conform(_add_share(counts, "accuracy", "correct", "n", confidence), EMOTION_ACCURACY)
+    counts["chance"] = 1 / len(set(_labels(situations).values()))
+    return conform(_add_share(_by_exchange(counts), "accuracy", "correct", "n", confidence), EMOTION_ACCURACY)
 
 
 def majority_share(situations: DataFrame, split: str) -> float:
@@ -123,7 +108,7 @@ def unmapped_emotions(readings: DataFrame) -> DataFrame:
     n = readings.groupby("policy", sort=False).size()
     unmapped = readings[readings["named"].notna() & readings["mapped"].isna()]
     counts = unmapped.groupby(["policy", "named"]).size().rename("count").reset_index()
-    counts = counts.assign(n=counts["policy"].map(n), place=counts["policy"].map(_places(n.index)))
+    counts = counts.assign(n=counts["policy"].map(n), place=n.index.get_indexer(counts["policy"]))
     counts = counts.sort_values(["place", "count", "named"], ascending=[True, False, True])
     return conform(counts.rename(columns={"named": "emotion"}), UNMAPPED_EMOTIONS)
 
@@ -140,10 +125,10 @@ def emotion_confusion(readings: DataFrame, confidence: float) -> DataFrame:
     cells = first.assign(predicted=predicted).groupby(["policy", "label", "predicted"]).size()
     cells = cells.rename("count").reset_index()
     n = first.groupby(["policy", "label"]).size().rename("n").reset_index()
-    order = _places(dict.fromkeys((*emotion_labels().labels, UNMAPPED, UNNAMED, *sorted(set(first["label"])))))
-    policies = _places(first["policy"].unique())
+    labels = pd.Index([*emotion_labels().labels, UNMAPPED, UNNAMED, *sorted(set(first["label"]))]).unique()
+    orders = {"policy": pd.Index(first["policy"].unique()), "label": labels, "predicted": labels}
     cells = cells.merge(n, on=["policy", "label"]).sort_values(
-        ["policy", "label", "predicted"], key=lambda column: column.map(policies if column.name == "policy" else order)
+        list(orders), key=lambda column: pd.Series(orders[column.name].get_indexer(column), column.index)
     )
     return conform(_add_share(cells, "share", "count", "n", confidence), EMOTION_CONFUSION)
 
@@ -162,8 +147,6 @@ def emotion_top_k(candidates: Mapping[str, DataFrame], situations: DataFrame, co
 
     Args:
         candidates: tables of `schemas.CANDIDATES` by the policy that they were drawn from, in the order of iterations.
-        situations: the table of `schemas.SITUATIONS`.
-        confidence: such as 0.95.
 
     Raises:
         ValueError: naming a searched situation that `situations` does not hold.
@@ -189,13 +172,11 @@ def emotion_top_k(candidates: Mapping[str, DataFrame], situations: DataFrame, co
                         "policy": policy,
                         "searched_before": searched_before,
                         "k": k,
-                        "n": share.n,
                         "candidates": int(drawn[searched].sum()) / share.n,
                         "emotions": sum(len(guesses[situation]) for situation in searched) / share.n,
                         "accuracy": share.value,
-                        "low": share.low,
-                        "high": share.high,
                         "chance": min(1.0, k / len(set(labels.values()))),
+                        **vars(share),
                     }
                 )
         trained_on |= set(guesses)
@@ -223,14 +204,9 @@ def _label_of(labels: Mapping[str, str], situation: str, where: str) -> str:
     return labels[situation]
 
 
-def _places(names: Mapping[str, object] | pd.Index) -> dict[str, int]:
-    return {name: place for place, name in enumerate(names)}
-
-
 def _by_exchange(counts: DataFrame) -> DataFrame:
     """Return rows by policy, in order of appearance, and by exchange, sorted."""
-    place = counts["policy"].map(_places(counts["policy"].unique()))
-    return counts.assign(place=place).sort_values(["place", "exchange"]).drop(columns="place")
+    return counts.assign(place=pd.factorize(counts["policy"])[0]).sort_values(["place", "exchange"])
 
 
 def _add_share(counts: DataFrame, name: str, successes: str, n: str, confidence: float) -> DataFrame:

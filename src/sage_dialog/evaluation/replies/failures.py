@@ -52,10 +52,7 @@ def failure_modes(rollouts: DataFrame, replies: DataFrame, confidence: float, se
     that they are neither the worst nor the first.
 
     Args:
-        rollouts: the table of `schemas.ROLLOUTS`.
-        replies: `parse_replies` of it.
-        confidence: such as 0.95.
-        seed: the run's.
+        replies: `parse_replies` of the rollouts.
 
     Returns:
         Tables of `schemas.FAILURE_MODES`, without a row where there is no reply to count, and
@@ -76,11 +73,8 @@ def failure_modes(rollouts: DataFrame, replies: DataFrame, confidence: float, se
             if not any(sizes):
                 continue
             share = clustered_share([len(found) for found in findings], sizes, confidence)
-            count = {"n": share.n, "count": sum(map(len, findings)), "rules": human_claims()[0]}
-            modes.append(
-                {"policy": policy, "failure": failure, **count}
-                | {"share": share.value, "low": share.low, "high": share.high}
-            )
+            mode = {"policy": policy, "failure": failure, "count": sum(map(len, findings)), "rules": human_claims()[0]}
+            modes.append({**mode, **vars(share), "share": share.value})
             by_id = {f"{reply['situation_id']} {reply['exchange']}": (reply, why)
                      for found in findings for reply, why in found}  # fmt: skip
             for id_ in sample_ids(list(by_id), EXAMPLES, seed, f"examples of {failure} by {policy}"):

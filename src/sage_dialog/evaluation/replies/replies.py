@@ -9,7 +9,6 @@ from collections.abc import Hashable, Iterable, Mapping
 import pandas as pd
 
 from sage_dialog.core.tables import DataFrame, from_rows
-from sage_dialog.evaluation.rollouts import with_parsed_blocks
 from sage_dialog.evaluation.statistics import Estimate, clustered_mean, clustered_share, counted_share
 from sage_dialog.schemas import ACTION_DISTRIBUTION, ACTION_TRANSITIONS, REPLY_STATISTICS
 
@@ -28,14 +27,14 @@ def action_distribution(replies: DataFrame, confidence: float) -> DataFrame:
     Shares are of the replies whose blocks parse; an empty label counts as "null". Frequent values come first. A policy
     without a reply that parses has no row. Intervals take dialogues as clusters.
     """
-    parsed = with_parsed_blocks(replies)
+    parsed = replies[replies["blocks"] & replies["invalid_reason"].isna()]
     rows = []
     for policy, of_policy in parsed.groupby("policy", sort=False):
         for field in ACTION_FIELDS:
             labels = of_policy[["situation_id"]].assign(label=of_policy[field].fillna(NO_LABEL))
             for value, count, share in _label_shares(labels, confidence)[()]:
-                place = {"policy": policy, "field": field, "value": value, "count": count}
-                rows.append(place | _columns(share, "share"))
+                place = {"policy": policy, "field": field, "count": count}
+                rows.append({**place, **vars(share), "share": share.value, "value": value})
     return from_rows(rows, ACTION_DISTRIBUTION)
 
 
@@ -59,7 +58,7 @@ def action_transitions(replies: DataFrame, confidence: float) -> DataFrame:
                 for after, count, share in shares[before,]:
                     place = {"policy": policy, "field": field, "before": before or None, "after": after, "count": count}
                     expected = moves[after] / moves.total() if before else None
-                    rows.append(place | _columns(share, "share") | {"expected": expected})
+                    rows.append({**place, **vars(share), "share": share.value, "expected": expected})
     return from_rows(rows, ACTION_TRANSITIONS)
 
 
@@ -86,7 +85,6 @@ def _label_shares(
 
     Args:
         labels: columns `situation_id`, `label` and those of `by`.
-        confidence: such as 0.95.
         by: columns that define a group; without it all rows are one.
         also: labels that have an entry in a group even if they never occur.
     """
@@ -131,7 +129,9 @@ def reply_statistics(rollouts: DataFrame, replies: DataFrame, confidence: float)
     only the last one.
     """
     counts = ["replies", "words", "questions", "asks"]
-    measured = [(1, len(text.split()), len(_QUESTION.findall(text)), _asks(text)) for text in replies["text"]]
+    measured = [
+        (1, len(text.split()), len(_QUESTION.findall(text)), text.rstrip().endswith("?")) for text in replies["text"]
+    ]
     counted = replies[["policy", "situation_id"]].join(pd.DataFrame(measured, replies.index, counts))
     dialogues = rollouts[["policy", "situation_id"]].drop_duplicates()
     sums = dialogues.merge(counted.groupby(["policy", "situation_id"], as_index=False).sum(), how="left")
@@ -144,20 +144,11 @@ def reply_statistics(rollouts: DataFrame, replies: DataFrame, confidence: float)
             estimates["questions_per_reply"] = clustered_mean(questions, sizes, confidence)
             estimates["question_share"] = clustered_share(asks, sizes, confidence)
         rows += [
-            {"policy": policy, "statistic": statistic} | _columns(estimate, "value")
-            for statistic, estimate in estimates.items()
+            {"policy": policy, "statistic": statistic, **vars(estimate)} for statistic, estimate in estimates.items()
         ]
     return from_rows(rows, REPLY_STATISTICS)
-
-
-def _asks(text: str) -> bool:
-    return text.rstrip().endswith("?")
 
 
 def opening(text: str) -> tuple[str, ...]:
     """Return the first three words, in lower case, split at white space."""
     return tuple(text.lower().split()[:OPENING_WORDS])
-
-
-def _columns(estimate: Estimate, value: str) -> dict[str, float]:
-    return {"n": estimate.n, value: estimate.value, "low": estimate.low, "high": estimate.high}

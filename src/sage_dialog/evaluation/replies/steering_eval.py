@@ -16,12 +16,13 @@ from tqdm import tqdm
 
 from sage_dialog.config import BlockField, SamplingConfig, Steering
 from sage_dialog.dialogue import Message
+from sage_dialog.evaluation.rollouts import intent_columns
 from sage_dialog.evaluation.statistics import Estimate, clustered_share, proportion_interval
 from sage_dialog.inference.candidates import parse_candidate
 from sage_dialog.inference.engine import Engine, Prompt, Sample
 from sage_dialog.roles.protocols import Annotator, RejectedDialogue
-from sage_dialog.sac import Chain, Intent
-from sage_dialog.sac.grammar import FieldValue, is_list_field
+from sage_dialog.sac import Intent
+from sage_dialog.sac.grammar import is_list_field
 
 logger = logging.getLogger(__name__)
 
@@ -81,12 +82,6 @@ class Compliance:
     reply_unsteered: Estimate | None
 
 
-def value_of(chain: Chain, field: str) -> FieldValue:
-    """Return the value of a chain in a field of the blocks."""
-    intent = chain.state if field.startswith("u_") else chain.action
-    return {"motivation": intent.motivation, "emotion": intent.emotion, "topic": intent.topics}[field[2:]]
-
-
 def play_grid(
     engine: Engine,
     policy: str,
@@ -123,10 +118,12 @@ def play_grid(
         for number, setting in enumerate(settings)
     ]
     for row, read in zip(rows, _readings(annotator, rows), strict=True):
-        row |= _columns("read_", read)
+        if read is not None:
+            row |= intent_columns("read_", read)
         if row["field"]:
             row["block_compliance"] = _share(row, "a_", row["field"], row["labels"]) or 0.0
-            known = _has_labels(annotator, row["field"], row["labels"])
+            labels = getattr(annotator, "labels", None)  # an annotator without a list of labels has any
+            known = labels is None or labels[row["field"][2:]].issuperset(row["labels"])
             row["reply_compliance"] = _share(row, "read_", row["field"], row["labels"]) if known else None
     return rows
 
@@ -197,17 +194,7 @@ def _as_written(sample: Sample | None = None) -> Row:
     row = {"text": read.text, "utterance": read.utterance, "invalid_reason": read.invalid_reason}
     if read.chain is None:
         return row
-    return {**row, **_columns("u_", read.chain.state), **_columns("a_", read.chain.action)}
-
-
-def _columns(prefix: str, intent: Intent | None) -> Row:
-    if intent is None:
-        return {}
-    return {
-        f"{prefix}motivation": intent.motivation,
-        f"{prefix}emotion": intent.emotion,
-        f"{prefix}topics": list(intent.topics),
-    }
+    return row | intent_columns("u_", read.chain.state) | intent_columns("a_", read.chain.action)
 
 
 def _readings(annotator: Annotator, rows: Sequence[Row]) -> Iterator[Intent | None]:
@@ -239,9 +226,3 @@ def _share(row: Row, prefix: str, field: str, labels: Sequence[str]) -> float | 
         return None
     held = topics if is_list_field(field) else [row[f"{prefix}{field[2:]}"]]
     return sum(label in held for label in labels) / len(labels)
-
-
-def _has_labels(annotator: Annotator, field: str, labels: Sequence[str]) -> bool:
-    """Return whether the annotator has these labels; one without a list of labels has any."""
-    known = getattr(annotator, "labels", None)
-    return known is None or known[field[2:]].issuperset(labels)

@@ -1,4 +1,7 @@
-"""Figures of the evaluation, drawn so that equal tables give equal images."""
+"""Figures of the evaluation, drawn so that equal tables give equal images.
+
+Policies in the tables are in the order of their training.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from matplotlib.patches import Rectangle
 
 from sage_dialog.core.tables import DataFrame, to_rows
 from sage_dialog.evaluation.replies.replies import MOST_VALUES, frequent
+from sage_dialog.evaluation.report.formatting import group_rows
 
 FEWEST_SLOTS = 6
 FEWEST_STEPS = 10
@@ -26,12 +30,7 @@ Row = Mapping[str, Any]
 
 
 def win_rate_figure(win_rates: DataFrame, confidence: float) -> Figure:
-    """Return each pair's win rate with its interval, a panel for each judge.
-
-    Args:
-        win_rates: a table of `schemas.WIN_RATES`; a pair of which nothing was decided has a line without a mark.
-        confidence: of the intervals, such as 0.95.
-    """
+    """Return each pair's win rate with its interval, a panel for each judge; without a mark if nothing was decided."""
     judges = win_rates["judge"].unique().tolist()
     figure = _figure((8, 0.9 + 0.5 * max(1, len(judges)) + 0.34 * len(win_rates)))
     if not judges:
@@ -40,12 +39,12 @@ def win_rate_figure(win_rates: DataFrame, confidence: float) -> Figure:
     heights = [1.5 + len(rows) for rows in of_judges]
     panels = figure.subplots(len(judges), 1, sharex=True, squeeze=False, height_ratios=heights).flat
     for axes, judge, rows in zip(panels, judges, of_judges, strict=True):
-        decided = [(line, row) for line, row in enumerate(rows) if row["win_rate_b"] is not None]
-        lines, shares = [line for line, _ in decided], [100 * row["win_rate_b"] for _, row in decided]
-        reach = [[100 * abs(row["win_rate_b"] - row[end]) for _, row in decided] for end in ("low", "high")]
+        decided = {line: row for line, row in enumerate(rows) if row["win_rate_b"] is not None}
+        shares = [100 * row["win_rate_b"] for row in decided.values()]
+        reach = [[100 * abs(row["win_rate_b"] - row[end]) for row in decided.values()] for end in ("low", "high")]
         axes.axvline(50, color=FAINT, linewidth=1, linestyle=":")
         axes.errorbar(
-            shares, lines, xerr=reach, fmt="o", color=BAR, ecolor=INK, elinewidth=1.2, capsize=3, clip_on=False
+            shares, list(decided), xerr=reach, fmt="o", color=BAR, ecolor=INK, elinewidth=1.2, capsize=3, clip_on=False
         )
         names = [
             f"{row['policy_b']} over {row['policy_a']}  ({row['wins_a'] + row['wins_b']} of {row['n']})" for row in rows
@@ -62,19 +61,15 @@ def win_rate_figure(win_rates: DataFrame, confidence: float) -> Figure:
 
 
 def action_figure(distribution: DataFrame) -> Figure:
-    """Return the paper's Figure 3: motivations and emotions of the last policy, beside the first one with blocks.
-
-    Args:
-        distribution: a table of `schemas.ACTION_DISTRIBUTION`, policies in the order of their training.
-    """
+    """Return the paper's Figure 3: motivations and emotions of the last policy, beside the first one with blocks."""
     policies = distribution["policy"].unique().tolist()
     figure = _figure((9, 4.6))
     if not policies:
         return _with_text(figure, NO_BLOCKS)
     last, first = policies[-1], policies[0]
     for axes, (field, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
-        rows = to_rows(distribution[distribution["field"] == field])
-        _panel(axes, [row for row in rows if row["policy"] == last], [row for row in rows if row["policy"] == first])
+        by_policy = group_rows(distribution[distribution["field"] == field], "policy")
+        _panel(axes, by_policy.get(last, []), by_policy.get(first, []))
         axes.set_title(title, loc="left", fontsize=11, color=INK)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9, labelcolor=INK)
@@ -86,10 +81,9 @@ def _panel(axes: Axes, last: Sequence[Row], first: Sequence[Row]) -> None:
     rows = sorted(last, key=lambda row: -row["share"])[:MOST_VALUES]
     names = [row["value"] for row in rows]
     share = [100 * row["share"] for row in rows]
-    below = [100 * (row["share"] - row["low"]) for row in rows]
-    above = [100 * (row["high"] - row["share"]) for row in rows]
+    reach = [[100 * abs(row["share"] - row[end]) for row in rows] for end in ("low", "high")]
     axes.barh(range(len(rows)), share, color=BAR, height=0.62, label=rows[0]["policy"] if rows else None)
-    axes.errorbar(share, range(len(rows)), xerr=[below, above], fmt="none", ecolor=INK, elinewidth=1, capsize=2)
+    axes.errorbar(share, range(len(rows)), xerr=reach, fmt="none", ecolor=INK, elinewidth=1, capsize=2)
     if first and rows and first[0]["policy"] != rows[0]["policy"]:
         earlier = {row["value"]: 100 * row["share"] for row in first}
         axes.plot(
@@ -106,11 +100,7 @@ def _panel(axes: Axes, last: Sequence[Row], first: Sequence[Row]) -> None:
 
 
 def confusion_figure(confusion: DataFrame) -> Figure:
-    """Return what the last policy reads at the first exchange: a row is a label, dark where most replies are.
-
-    Args:
-        confusion: a table of `schemas.EMOTION_CONFUSION`, policies in the order of their training.
-    """
+    """Return what the last policy reads at the first exchange: a row is a label, dark where most replies are."""
     rows = _of_last(confusion)
     labels = list(dict.fromkeys(row["label"] for row in rows))
     columns = [*labels, *sorted({row["predicted"] for row in rows} - set(labels))]
@@ -126,9 +116,6 @@ def transition_figure(transitions: DataFrame) -> Figure:
 
     The first row is of first replies, the last of all steps; a motivation with fewer than ten steps has none. A frame
     marks the steps of `differing_steps`.
-
-    Args:
-        transitions: a table of `schemas.ACTION_TRANSITIONS`, policies in the order of their training.
     """
     rows = _of_last(transitions[transitions["field"] == "a_motivation"])
     everywhere = {row["after"]: row["expected"] for row in rows if row["before"] is not None}
@@ -138,9 +125,10 @@ def transition_figure(transitions: DataFrame) -> Figure:
     befores = [before for before in (None, *often) if sizes.get(before, 0) >= FEWEST_STEPS]
     names = [f"{'first reply' if before is None else before} ({sizes[before]})" for before in befores]
     cells = [[steps.get((before, after), 0.0) for after in often] for before in befores]
-    differing = differing_steps(rows)
     framed = {
-        (y, x) for y, before in enumerate(befores) for x, after in enumerate(often) if (before, after) in differing
+        (befores.index(before), often.index(after))
+        for before, after in differing_steps(rows)
+        if before in befores and after in often
     }
     if often:
         names, cells = [*names, "all steps"], [*cells, [everywhere[after] for after in often]]
@@ -151,11 +139,7 @@ def transition_figure(transitions: DataFrame) -> Figure:
 
 
 def differing_steps(rows: Sequence[Row]) -> set[tuple[str, str]]:
-    """Return the steps (before, after) whose interval does not contain the share of `after` among all steps.
-
-    Args:
-        rows: of `schemas.ACTION_TRANSITIONS`, of one policy and field.
-    """
+    """Return the steps (before, after) of one policy whose interval does not contain the share of `after` in all."""
     return {
         (row["before"], row["after"])
         for row in rows
@@ -164,11 +148,7 @@ def differing_steps(rows: Sequence[Row]) -> set[tuple[str, str]]:
 
 
 def training_figure(logs: Mapping[str, DataFrame]) -> Figure:
-    """Return the loss of each policy's training, and accuracy and margin of preference learning, over the updates.
-
-    Args:
-        logs: tables of `schemas.TRAINING_LOG` by policy, policies in the order of their training.
-    """
+    """Return the loss of each policy's training, and accuracy and margin of preference learning, over the updates."""
     curves = training_curves(logs)
     lines = -(-len(curves) // 2)
     figure = _figure((5.2, 0.8 + 1.6 * lines), dpi=200, pad=0.08)
@@ -188,8 +168,7 @@ def training_figure(logs: Mapping[str, DataFrame]) -> Figure:
         axes.locator_params(axis="x", nbins=5, integer=True)
         axes.locator_params(axis="y", nbins=4)
         axes.grid(axis="y", color=FAINT, alpha=0.3, linewidth=0.6)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
+        axes.spines[["top", "right", "left"]].set_visible(False)
         axes.spines["bottom"].set_color(FAINT)
     for axes in panels[len(curves) :]:
         axes.set_axis_off()
@@ -202,11 +181,7 @@ def training_figure(logs: Mapping[str, DataFrame]) -> Figure:
 
 
 def training_curves(logs: Mapping[str, DataFrame]) -> dict[tuple[str, str], dict[str, list[tuple[int, float]]]]:
-    """Return by policy and measure, and by split, the logged (updates, value); a measure that is all null is left out.
-
-    Args:
-        logs: tables of `schemas.TRAINING_LOG` by policy.
-    """
+    """Return by policy and measure, and by split, the logged (updates, value); an all-null measure is left out."""
     curves: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = {}
     for policy, log in logs.items():
         for column, measure in TRAINING_MEASURES.items():
@@ -250,8 +225,7 @@ def _grid(
     axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
     axes.tick_params(length=0, labelcolor=INK)
     axes.set_title(f"{title}, in %", loc="left", fontsize=10, color=INK)
-    for spine in axes.spines.values():
-        spine.set_color(FAINT)
+    axes.spines[:].set_color(FAINT)
     return figure
 
 
@@ -267,5 +241,4 @@ def _with_text(figure: Figure, text: str) -> Figure:
 def _plain_ticks(axes: Axes) -> None:
     axes.tick_params(length=0, colors=FAINT, labelsize=8)
     axes.tick_params(axis="y", labelcolor=INK, labelsize=9)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right", "left"]].set_visible(False)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from sage_dialog.core.tables import DataFrame, to_rows
-from sage_dialog.evaluation.report.formatting import percent, times, with_interval
+from sage_dialog.evaluation.report.formatting import index_rows, percent, times, with_interval
 
 JUDGE_CHECKS = {
     "order_flips": "the answer changes with the order of the two",
@@ -33,23 +33,11 @@ def describe_leaning(row: Row) -> str:
     return below if row["high"] < 0.5 else above if row["low"] > 0.5 else "no bias detected"
 
 
-def check_table(judge_checks: DataFrame) -> list[tuple[str, dict[str, Row]]]:
-    """Return each statistic's meaning and its row of `schemas.JUDGE_CHECKS` by judge."""
-    rows = to_rows(judge_checks)
-    return [
-        (meaning, {row["judge"]: row for row in rows if row["statistic"] == statistic})
-        for statistic, meaning in JUDGE_CHECKS.items()
-    ]
-
-
 def flips_by_chance(checks: Mapping[str, Row]) -> float:
     """Return how often the answer would change with the order if each were drawn with the judge's own frequencies.
 
     Two independent answers agree if both are ties or if they name different places: 1 - t² - 2 f s, with t the share
     of ties, f and s those of the dialogue read first and second.
-
-    Args:
-        checks: one judge's rows of `schemas.JUDGE_CHECKS`, by statistic.
     """
     ties = checks["says_tie"]["value"] if "says_tie" in checks else 0.0
     first = (1 - ties) * checks["names_first"]["value"] if "names_first" in checks else 0.0
@@ -65,23 +53,15 @@ def findings_by_judge(
     truths: Collection[str],
     confidence: float,
 ) -> dict[str, list[str]]:
-    """Return by judge a sentence for each significant finding of the tables.
-
-    Args:
-        truths: judges of the agreement table that know the truth, with which the others are compared.
-    """
-    checks: dict[str, dict[str, Row]] = {}
-    for row in to_rows(judge_checks):
-        checks.setdefault(row["judge"], {})[row["statistic"]] = row
-    agreement = to_rows(judge_agreement)
+    """Return by judge a sentence for each significant finding; `truths` are the judges that know the truth."""
     return {
         judge: [
-            *_against_truth(judge, agreement, truths),
+            *_against_truth(judge, judge_agreement, truths),
             *_by_order(of_judge),
             *_by_length(of_judge, _pairs_of(win_rates, judge), _pairs_of(length_control, judge), confidence),
-            *_by_relation(to_rows(self_preference[self_preference["judge"] == judge])),
+            *_by_relation(self_preference[self_preference["judge"] == judge]),
         ]
-        for judge, of_judge in checks.items()
+        for judge, of_judge in index_rows(judge_checks, "judge", "statistic").items()
     }
 
 
@@ -97,7 +77,6 @@ def significant_differences(
         "pairs", their number; "significant", with the better and the worse policy; "others", rows of `win_rates`;
         "truth", sentences on the agreement with the truth.
     """
-    agreement = to_rows(judge_agreement)
     found: dict[str, dict[str, Any]] = {}
     for row in to_rows(win_rates):
         of_judge = found.setdefault(row["judge"], {"pairs": 0, "significant": [], "others": []})
@@ -108,12 +87,10 @@ def significant_differences(
         share, better, worse = with_interval(row, "win_rate_b"), row["policy_b"], row["policy_a"]
         if row["win_rate_b"] < 0.5:
             share, better, worse = with_interval(_complement(row, "win_rate_b")), worse, better
-        decided = row["wins_a"] + row["wins_b"]
-        of_judge["significant"].append(
-            {"better": better, "worse": worse, "share": share, "decided": decided, "n": row["n"]}
-        )
+        counts = {"decided": row["wins_a"] + row["wins_b"], "n": row["n"]}
+        of_judge["significant"].append({"better": better, "worse": worse, "share": share, **counts})
     for judge, of_judge in found.items():
-        of_judge["truth"] = list(_against_truth(judge, agreement, truths))
+        of_judge["truth"] = list(_against_truth(judge, judge_agreement, truths))
     return found
 
 
@@ -131,8 +108,8 @@ def _pairs_of(table: DataFrame, judge: str) -> dict[Pair, Row]:
     return {(row["policy_a"], row["policy_b"]): row for row in to_rows(table[table["judge"] == judge])}
 
 
-def _against_truth(judge: str, agreement: list[dict[str, Any]], truths: Collection[str]) -> Iterator[str]:
-    for row in agreement:
+def _against_truth(judge: str, judge_agreement: DataFrame, truths: Collection[str]) -> Iterator[str]:
+    for row in to_rows(judge_agreement):
         two = {row["judge_a"], row["judge_b"]}
         if judge in truths or judge not in two or not (two & set(truths)):
             continue
@@ -159,8 +136,7 @@ def _by_order(checks: Mapping[str, Row]) -> Iterator[str]:
             f"Names the {place} dialogue in {with_interval(share)} of the answers that name one, where an unbiased "
             f"judge has {percent(0.5)}: the position counts."
         )
-    flips = checks.get("order_flips")
-    if flips:
+    if flips := checks.get("order_flips"):
         chance = flips_by_chance(checks)
         blind = ": no evidence that it reads them" if flips["high"] >= chance else ""
         yield (
@@ -172,10 +148,7 @@ def _by_order(checks: Mapping[str, Row]) -> Iterator[str]:
 
 
 def _by_length(
-    checks: Mapping[str, Row],
-    rates: Mapping[Pair, Row],
-    lengths: Mapping[Pair, Row],
-    confidence: float,
+    checks: Mapping[str, Row], rates: Mapping[Pair, Row], lengths: Mapping[Pair, Row], confidence: float
 ) -> Iterator[str]:
     longer = checks.get("names_longer")
     if not longer or longer["low"] <= 0.5 <= longer["high"]:
@@ -186,21 +159,14 @@ def _by_length(
     if moved:
         odds = sorted(row["odds_by_doubling"] for row in moved)
         by = times(odds[0]) if len(odds) == 1 else f"{times(odds[0])} to {times(odds[-1])}"
-        sentence += (
-            f", and writing twice as much multiplies the odds, in {_of_pairs(len(moved), len(lengths))}, by {by}"
-        )
+        of_pairs = f"{len(moved)} of {len(lengths)} {'pair' if len(lengths) == 1 else 'pairs'} of policies"
+        sentence += f", and writing twice as much multiplies the odds, in {of_pairs}, by {by}"
     leads = [pair for pair, row in rates.items() if _is_significant(row, confidence)]
     clear = sum(_same_lead(rates[pair], lengths[pair]) for pair in leads if pair in lengths)
     if leads:
-        still = f"{clear or 'none'} {'are' if clear > 1 else 'is'}"
-        sentence += (
-            f": of its {len(leads)} clear {'lead' if len(leads) == 1 else 'leads'}, {still} clear at equal length"
-        )
+        of_leads = f"{len(leads)} clear {'lead' if len(leads) == 1 else 'leads'}"
+        sentence += f": of its {of_leads}, {clear or 'none'} {'are' if clear > 1 else 'is'} clear at equal length"
     yield f"{sentence}."
-
-
-def _of_pairs(some: int, among: int) -> str:
-    return f"{some} of {among} {'pair' if among == 1 else 'pairs'} of policies"
 
 
 def _away_from(even: float, row: Row, prefix: str = "") -> bool:
@@ -212,8 +178,8 @@ def _same_lead(rate: Row, length: Row) -> bool:
     return bool(length["low"] > 0.5 if rate["win_rate_b"] > 0.5 else length["high"] < 0.5)
 
 
-def _by_relation(rows: list[dict[str, Any]]) -> Iterator[str]:
-    for row in rows:
+def _by_relation(self_preference: DataFrame) -> Iterator[str]:
+    for row in to_rows(self_preference):
         if row["difference"] is not None and _away_from(0, row):
             more = "more" if row["difference"] > 0 else "less"
             yield (

@@ -19,15 +19,12 @@ OUTCOME_RULES: dict[OutcomeRule, str] = {
 
 def group_rows(table: DataFrame, column: str) -> dict[Any, list[dict[str, Any]]]:
     """Return the rows of a table by the value of a column, in order of appearance."""
-    groups: dict[Any, list[dict[str, Any]]] = {}
-    for row in to_rows(table):
-        groups.setdefault(row[column], []).append(row)
-    return groups
+    return {value: to_rows(rows) for value, rows in table.groupby(column, sort=False)}
 
 
-def rows_by_policy(table: DataFrame, column: str) -> dict[str, dict[Any, dict[str, Any]]]:
-    """Return the row of each policy and value of a column, which names it within the policy."""
-    return {policy: {row[column]: row for row in rows} for policy, rows in group_rows(table, "policy").items()}
+def index_rows(table: DataFrame, by: str | list[str], column: str) -> dict[Any, dict[Any, dict[str, Any]]]:
+    """Return the row of each group and value of a column, which names it within the group."""
+    return {group: {row[column]: row for row in to_rows(rows)} for group, rows in table.groupby(by, sort=False)}
 
 
 def percent(share: float | None, digits: int = 0) -> str:

@@ -6,16 +6,19 @@ import base64
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from sage_dialog.evaluation.report import formatting
 from sage_dialog.evaluation.report.findings import describe_leaning
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def render_section(name: str, **values: Any) -> str:
@@ -28,9 +31,10 @@ def render_section(name: str, **values: Any) -> str:
     return _environment().get_template(f"{name}.html.j2").render(values)
 
 
-def assemble_page(sections: list[str]) -> str:
+def assemble_page(sections: Sequence[str]) -> str:
     """Return the report as one HTML file of these sections, in this order."""
-    style, script = (Markup(_source(name)) for name in ("report.css", "report.js"))
+    templates = resources.files("sage_dialog.evaluation.report") / "templates"
+    style, script = (Markup((templates / name).read_text("utf-8")) for name in ("report.css", "report.js"))
     return render_section("page", sections=[Markup(section) for section in sections], style=style, script=script)
 
 
@@ -41,7 +45,7 @@ def source_hash(source: str) -> str:
 
 def inline_image(figure: bytes | Figure) -> str:
     """Return a figure, or the bytes of its PNG image, in base64."""
-    if isinstance(figure, Figure):
+    if not isinstance(figure, bytes):
         image = io.BytesIO()
         figure.savefig(image, format="png", metadata={"Software": None})
         figure = image.getvalue()
@@ -67,7 +71,3 @@ def _environment() -> Environment:
     environment.filters |= {name: getattr(formatting, name) for name in names}
     environment.filters |= {"p": formatting.p_value, "leaning": describe_leaning, "source_hash": source_hash}
     return environment
-
-
-def _source(name: str) -> str:
-    return (resources.files("sage_dialog.evaluation.report") / "templates" / name).read_text(encoding="utf-8")

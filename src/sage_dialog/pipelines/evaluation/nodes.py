@@ -25,35 +25,14 @@ logger = logging.getLogger(__name__)
 
 
 def describe_policies(external_models: dict[str, ExternalModel], **policies: Policy) -> DataFrame:
-    """Return the cards of all policies and external models, as a table of `schemas.POLICIES`.
-
-    Weights are hashed, not loaded.
-    """
+    """Return the cards of all policies and external models, as `POLICIES`; weights are hashed, not loaded."""
     from sage_dialog.core.tables import from_rows
     from sage_dialog.schemas import POLICIES
 
-    rows = [
-        {
-            "policy": name,
-            "kind": policy.card.kind,
-            "blocks": policy.card.blocks,
-            "revision": policy.revision(),
-            "base": policy.card.base,
-            "base_revision": policy.card.base_revision,
-            "parent": policy.card.parent,
-            "parent_revision": policy.card.parent_revision,
-        }
-        for name, policy in policies.items()
-    ]
+    rows = [{**vars(policy.card), "policy": name, "revision": policy.revision()} for name, policy in policies.items()]
+    external = {"kind": "outside", "blocks": False, "base_revision": "not known"}
     rows += [
-        {
-            "policy": name,
-            "kind": "outside",
-            "blocks": False,
-            "revision": model.model,
-            "base": model.model,
-            "base_revision": "not known",
-        }
+        {**external, "policy": name, "revision": model.model, "base": model.model}
         for name, model in external_models.items()
     ]
     return from_rows(rows, POLICIES)
@@ -71,11 +50,7 @@ def play_rollouts(
     threads: int | None,
     scratch: str,
 ) -> DataFrame:
-    """Return dialogues of one policy with the simulated user on held-out situations (paper §3.6).
-
-    Returns:
-        A table of `schemas.TRAJECTORIES`.
-    """
+    """Return a policy's dialogues with the simulated user on held-out situations, as `TRAJECTORIES` (paper §3.6)."""
     from sage_dialog.selfplay.search import rollout
 
     opened = engine(base, [agent, user], seed, threads)
@@ -94,11 +69,7 @@ def play_external_models(
     threads: int | None,
     scratch: str,
 ) -> DataFrame:
-    """Return dialogues of the external models with the same simulated user on the same situations.
-
-    Returns:
-        A table of `schemas.ROLLOUTS`, without rows if there are no external models.
-    """
+    """Return dialogues of the external models with the same simulated user on the same situations, as `ROLLOUTS`."""
     import pandas as pd
 
     from sage_dialog.core.tables import conform, from_rows
@@ -117,9 +88,13 @@ def play_external_models(
 
 def collect_rollouts(external_rollouts: DataFrame, **rollouts: DataFrame) -> DataFrame:
     """Return the rollouts of all policies and external models as one table of `schemas.ROLLOUTS`."""
-    from sage_dialog.evaluation.rollouts import concat_rollouts
+    import pandas as pd
 
-    return concat_rollouts(rollouts, external_rollouts)
+    from sage_dialog.core.tables import conform
+    from sage_dialog.schemas import ROLLOUTS
+
+    tables = [rows.assign(policy=policy) for policy, rows in rollouts.items()]
+    return conform(pd.concat([*tables, external_rollouts]), ROLLOUTS)
 
 
 def judge_pairs(evaluation: Evaluation, judges: list[Judge], rollouts: DataFrame) -> DataFrame:
@@ -137,11 +112,7 @@ def judge_pairs(evaluation: Evaluation, judges: list[Judge], rollouts: DataFrame
 def gather_votes(
     model_votes: DataFrame, human_votes: dict[str, list[HumanVote]], evaluation: Evaluation, rollouts: DataFrame
 ) -> tuple[DataFrame, DataFrame]:
-    """Append people's votes to those of the configured judges.
-
-    Returns:
-        Tables of `schemas.JUDGE_VOTES` and, for people's votes that are not valid, `schemas.VOTE_REJECTS`.
-    """
+    """Return the judges' and people's votes, as `JUDGE_VOTES`, and people's that are not valid, as `VOTE_REJECTS`."""
     import pandas as pd
 
     from sage_dialog.studio.arena.counting import count_votes
@@ -183,12 +154,9 @@ def check_judges(
     seed: int,
     external_votes: DataFrame | None = None,
 ) -> tuple[DataFrame, DataFrame, DataFrame, DataFrame]:
-    """Measure biases and agreement of the judges.
+    """Return tables of `schemas.JUDGE_CHECKS`, `LENGTH_CONTROL`, `JUDGE_AGREEMENT`, `SELF_PREFERENCE`.
 
     `external_votes`, such as those by a generated world's truth, take part in the agreement only.
-
-    Returns:
-        Tables of `schemas.JUDGE_CHECKS`, `LENGTH_CONTROL`, `JUDGE_AGREEMENT`, `SELF_PREFERENCE`.
     """
     import pandas as pd
 
@@ -215,11 +183,7 @@ def parse_blocks(rollouts: DataFrame, policy_cards: DataFrame) -> DataFrame:
 def score_emotions(
     replies: DataFrame, situations: DataFrame, evaluation: Evaluation
 ) -> tuple[DataFrame, DataFrame, DataFrame, DataFrame]:
-    """Compare the predicted user emotion with the situation's label, word for word and by meaning.
-
-    Returns:
-        Tables of `schemas.EMOTION_ACCURACY`, `MAPPED_EMOTIONS`, `UNMAPPED_EMOTIONS`, `EMOTION_CONFUSION`.
-    """
+    """Return tables of `schemas.EMOTION_ACCURACY`, `MAPPED_EMOTIONS`, `UNMAPPED_EMOTIONS`, `EMOTION_CONFUSION`."""
     from sage_dialog.evaluation.replies import emotions
 
     readings, confidence = emotions.read_emotions(replies, situations), evaluation.confidence
@@ -232,10 +196,7 @@ def score_emotions(
 
 
 def score_guesses(evaluation: Evaluation, situations: DataFrame, **candidates: DataFrame) -> DataFrame:
-    """Return how often the label is among the emotions that a policy's candidates name most, as `EMOTION_TOP_K`.
-
-    `candidates` are tables of `schemas.CANDIDATES` by the policy that they were drawn from.
-    """
+    """Return how often the label is among the emotions that a policy's `candidates` name most, as `EMOTION_TOP_K`."""
     from sage_dialog.evaluation.replies.emotions import emotion_top_k
 
     return emotion_top_k(candidates, situations, evaluation.confidence)
@@ -244,11 +205,7 @@ def score_guesses(evaluation: Evaluation, situations: DataFrame, **candidates: D
 def describe_replies(
     rollouts: DataFrame, replies: DataFrame, evaluation: Evaluation
 ) -> tuple[DataFrame, DataFrame, DataFrame]:
-    """Describe actions, lengths and questions of the replies (paper Figure 3).
-
-    Returns:
-        Tables of `schemas.ACTION_DISTRIBUTION`, `ACTION_TRANSITIONS`, `REPLY_STATISTICS`.
-    """
+    """Return tables of `schemas.ACTION_DISTRIBUTION` (paper Figure 3), `ACTION_TRANSITIONS`, `REPLY_STATISTICS`."""
     from sage_dialog.evaluation.replies.replies import action_distribution, action_transitions, reply_statistics
 
     return (

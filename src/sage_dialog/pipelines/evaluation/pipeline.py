@@ -27,46 +27,27 @@ report. A new metric is a function in `evaluation/replies`, its schema, its cata
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from kedro.pipeline import Node, Pipeline, node, pipeline
 
 from sage_dialog.pipelines import report
-from sage_dialog.pipelines.evaluation.nodes import (
-    check_judges,
-    collect_rollouts,
-    count_wins,
-    describe_policies,
-    describe_replies,
-    draw_actions,
-    draw_confusion,
-    draw_training,
-    draw_win_rates,
-    find_failures,
-    gather_votes,
-    judge_pairs,
-    measure_diversity,
-    parse_blocks,
-    plan_situations,
-    play_external_models,
-    play_rollouts,
-    rank_policies,
-    score_benchmarks,
-    score_emotions,
-    score_guesses,
-)
+from sage_dialog.pipelines.evaluation import nodes
 
 BASE = "sage_0"
 USER = "sage_1"
+
+EVALUATION, SEED = "params:evaluation", "params:seed"
 
 _PLAYED_WITH = {
     "base": BASE,
     "user": USER,
     "situations": "situations",
     "engine": "engine",
-    "evaluation": "params:evaluation",
+    "evaluation": EVALUATION,
     "sac_augmentation": "params:sac_augmentation",
-    "seed": "params:seed",
+    "seed": SEED,
     "threads": "params:threads",
     "scratch": "params:scratch",
 }
@@ -81,148 +62,70 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
         external_scores: whether `truth_scores`, `truth_votes` and `truth_win_rates` exist and belong into the report.
     """
     trained = [policy for policy in policies if policy != BASE]
-    return pipeline(
-        [
-            *(_rollout(policy) for policy in policies),
-            node(
-                play_external_models,
-                inputs={"external_models": "external_models", **_PLAYED_WITH},
-                outputs="external_rollouts",
-                name="rollout_external_models",
-            ),
-            node(
-                collect_rollouts,
-                inputs={
-                    "external_rollouts": "external_rollouts",
-                    **{policy: f"rollouts_{policy}" for policy in policies},
-                },
-                outputs="rollouts",
-                name="collect_rollouts",
-            ),
-            node(
-                describe_policies,
-                inputs={"external_models": "external_models", **{policy: policy for policy in policies}},
-                outputs="policy_cards",
-                name="describe_policies",
-            ),
-            node(
-                judge_pairs,
-                inputs={"evaluation": "params:evaluation", "judges": "judges", "rollouts": "rollouts"},
-                outputs="model_votes",
-                name="judge_pairs",
-            ),
-            node(
-                gather_votes,
-                inputs={
-                    "model_votes": "model_votes",
-                    "human_votes": "human_votes",
-                    "evaluation": "params:evaluation",
-                    "rollouts": "rollouts",
-                },
-                outputs=["judge_votes", "vote_rejects"],
-                name="gather_votes",
-            ),
-            node(
-                count_wins,
-                inputs=["judge_votes", "params:evaluation", "params:seed"],
-                outputs="win_rates",
-                name="count_wins",
-            ),
-            node(
-                rank_policies,
-                inputs=["judge_votes", "params:evaluation", "params:seed"],
-                outputs="ranking",
-                name="rank_policies",
-            ),
-            node(
-                plan_situations,
-                inputs=["win_rates", "params:evaluation"],
-                outputs="sample_sizes",
-                name="plan_situations",
-            ),
-            node(
-                check_judges,
-                inputs={
-                    "votes": "judge_votes",
-                    "policy_cards": "policy_cards",
-                    "rollouts": "rollouts",
-                    "evaluation": "params:evaluation",
-                    "seed": "params:seed",
-                    **({"external_votes": "truth_votes"} if external_scores else {}),
-                },
-                outputs=["judge_checks", "length_control", "judge_agreement", "self_preference"],
-                name="check_judges",
-            ),
-            node(parse_blocks, inputs=["rollouts", "policy_cards"], outputs="replies", name="parse_blocks"),
-            node(
-                score_emotions,
-                inputs=["replies", "situations", "params:evaluation"],
-                outputs=["emotion_accuracy", "mapped_emotions", "unmapped_emotions", "emotion_confusion"],
-                name="score_emotions",
-            ),
-            node(
-                score_guesses,
-                inputs={
-                    "evaluation": "params:evaluation",
-                    "situations": "situations",
-                    **{f"sage_{k}": f"candidates_{k}" for k in range(1, iterations + 1)},
-                },
-                outputs="emotion_top_k",
-                name="score_guesses",
-            ),
-            node(
-                describe_replies,
-                inputs=["rollouts", "replies", "params:evaluation"],
-                outputs=["action_distribution", "action_transitions", "reply_statistics"],
-                name="describe_replies",
-            ),
-            node(
-                measure_diversity,
-                inputs=["rollouts", "replies", "params:evaluation", "params:seed"],
-                outputs="diversity",
-                name="measure_diversity",
-            ),
-            node(
-                find_failures,
-                inputs=["rollouts", "replies", "params:evaluation", "params:seed"],
-                outputs=["failure_modes", "failure_examples"],
-                name="find_failures",
-            ),
-            node(
-                score_benchmarks,
-                inputs={
-                    "base": BASE,
-                    "benchmark_files": "benchmark_files",
-                    "evaluation": "params:evaluation",
-                    "seed": "params:seed",
-                    "threads": "params:threads",
-                    **{policy: policy for policy in policies},
-                },
-                outputs="benchmark_scores",
-                name="score_benchmarks",
-            ),
-            node(draw_win_rates, ["win_rates", "params:evaluation"], "win_rate_figure", name="draw_win_rates"),
-            node(draw_confusion, "emotion_confusion", "confusion_figure", name="draw_confusion"),
-            node(
-                draw_actions,
-                inputs=["action_distribution", "action_transitions"],
-                outputs=["action_figure", "transition_figure"],
-                name="draw_actions",
-            ),
-            node(
-                draw_training,
-                inputs={policy: f"training_log_{policy}" for policy in trained},
-                outputs="training_figure",
-                name="draw_training",
-            ),
-        ]
-    ) + report.create_pipeline(trained, iterations, external_scores)
+    by_name = {policy: policy for policy in policies}
+    rollouts = {policy: f"rollouts_{policy}" for policy in policies}
+    candidates = {f"sage_{k}": f"candidates_{k}" for k in range(1, iterations + 1)}
+    truth = ["truth_votes"] if external_scores else []
+    benchmarked = {"base": BASE, "evaluation": EVALUATION, "seed": SEED, "threads": "params:threads"}
+    evaluation = [
+        *(
+            _node(nodes.play_rollouts, {"agent": policy, **_PLAYED_WITH}, of, f"rollout_{policy}")
+            for policy, of in rollouts.items()
+        ),
+        _node(
+            nodes.play_external_models,
+            {"external_models": "external_models", **_PLAYED_WITH},
+            "external_rollouts",
+            "rollout_external_models",
+        ),
+        _node(nodes.collect_rollouts, {"external_rollouts": "external_rollouts", **rollouts}, "rollouts"),
+        _node(nodes.describe_policies, {"external_models": "external_models", **by_name}, "policy_cards"),
+        _node(nodes.judge_pairs, [EVALUATION, "judges", "rollouts"], "model_votes"),
+        _node(
+            nodes.gather_votes, ["model_votes", "human_votes", EVALUATION, "rollouts"], ["judge_votes", "vote_rejects"]
+        ),
+        _node(nodes.count_wins, ["judge_votes", EVALUATION, SEED], "win_rates"),
+        _node(nodes.rank_policies, ["judge_votes", EVALUATION, SEED], "ranking"),
+        _node(nodes.plan_situations, ["win_rates", EVALUATION], "sample_sizes"),
+        _node(
+            nodes.check_judges,
+            ["judge_votes", "policy_cards", "rollouts", EVALUATION, SEED, *truth],
+            ["judge_checks", "length_control", "judge_agreement", "self_preference"],
+        ),
+        _node(nodes.parse_blocks, ["rollouts", "policy_cards"], "replies"),
+        _node(
+            nodes.score_emotions,
+            ["replies", "situations", EVALUATION],
+            ["emotion_accuracy", "mapped_emotions", "unmapped_emotions", "emotion_confusion"],
+        ),
+        _node(
+            nodes.score_guesses, {"evaluation": EVALUATION, "situations": "situations", **candidates}, "emotion_top_k"
+        ),
+        _node(
+            nodes.describe_replies,
+            ["rollouts", "replies", EVALUATION],
+            ["action_distribution", "action_transitions", "reply_statistics"],
+        ),
+        _node(nodes.measure_diversity, ["rollouts", "replies", EVALUATION, SEED], "diversity"),
+        _node(nodes.find_failures, ["rollouts", "replies", EVALUATION, SEED], ["failure_modes", "failure_examples"]),
+        _node(
+            nodes.score_benchmarks, {"benchmark_files": "benchmark_files", **benchmarked, **by_name}, "benchmark_scores"
+        ),
+        _node(nodes.draw_win_rates, ["win_rates", EVALUATION], "win_rate_figure"),
+        _node(nodes.draw_confusion, "emotion_confusion", "confusion_figure"),
+        _node(
+            nodes.draw_actions, ["action_distribution", "action_transitions"], ["action_figure", "transition_figure"]
+        ),
+        _node(nodes.draw_training, {policy: f"training_log_{policy}" for policy in trained}, "training_figure"),
+    ]
+    return pipeline(evaluation) + report.create_pipeline(trained, iterations, external_scores)
 
 
-def _rollout(policy: str) -> Node:
-    return node(
-        play_rollouts,
-        inputs={"agent": policy, **_PLAYED_WITH},
-        outputs=f"rollouts_{policy}",
-        name=f"rollout_{policy}",
-    )
+def _node(
+    func: Callable[..., Any],
+    inputs: str | list[str] | dict[str, str],
+    outputs: str | list[str],
+    name: str | None = None,
+) -> Node:
+    """Return a node that has the name of its function unless another is given."""
+    return node(func, inputs, outputs, name=name or func.__name__)

@@ -2,9 +2,42 @@
 
 from __future__ import annotations
 
+import platform
+from importlib.metadata import version
+
+from sage_dialog import __version__
 from sage_dialog.config import Evaluation
-from sage_dialog.core.tables import DataFrame
+from sage_dialog.core.tables import DataFrame, to_rows
+from sage_dialog.evaluation.report.findings import (
+    JUDGE_CHECKS,
+    findings_by_judge,
+    significant_differences,
+)
+from sage_dialog.evaluation.report.formatting import OUTCOME_RULES, group_rows, index_rows
+from sage_dialog.evaluation.report.page import assemble_page, inline_image, render_section, script_data
 from sage_dialog.roles.protocols import Annotator, Judge, Selector
+
+REPLY_STATISTICS = {
+    "mean_words": "words a reply",
+    "question_share": "replies that end in a question",
+    "questions_per_reply": "questions a reply",
+    "replies_per_dialogue": "replies a dialogue",
+}
+COUNTS = {"mean_words": 1, "questions_per_reply": 2, "replies_per_dialogue": 1}  # with their number of digits
+DIVERSITY = {
+    "distinct_1": "different words of 100",
+    "distinct_2": "different pairs",
+    "distinct_3": "different triples",
+    "self_bleu": "self-BLEU",
+    "different_motivations": "other motivation",
+    "different_emotions": "other emotion",
+    "different_actions": "either other",
+}
+MOST_ERRORS = 8
+EXAMPLES = 2  # dialogues without scripts
+LIBRARIES = (
+    "kedro", "pyarrow", "numpy", "scipy", "statsmodels", "torch", "transformers", "trl", "peft", "openai", "lm-eval",
+)  # fmt: skip
 
 
 def report_overview(
@@ -20,21 +53,49 @@ def report_overview(
     external_win_rates: DataFrame | None = None,
 ) -> str:
     """Render the header and the significant differences."""
-    from sage_dialog.evaluation.report.sections import judging
+    import pandas as pd
 
+    truths = _judges(external_win_rates)
     roles = _roles(annotator, selector, judges, win_rates)
-    return judging.overview(
-        evaluation, seed, roles, policy_cards, rollouts, win_rates, judge_agreement, external_win_rates
+    return render_section(
+        "overview",
+        evaluation=evaluation,
+        seed=seed,
+        policies=len(policy_cards),
+        situations=rollouts["situation_id"].nunique(),
+        offline=[f"{role} {name}" for role, name in roles if name.startswith("offline")],
+        truths=truths,
+        at_a_glance=significant_differences(
+            pd.concat([win_rates, external_win_rates]), judge_agreement, truths, evaluation.confidence
+        ),
     )
 
 
 def report_win_rates(
     evaluation: Evaluation, judges: list[Judge], judge_votes: DataFrame, win_rates: DataFrame, ranking: DataFrame
 ) -> str:
-    """Render the win rates and rankings."""
-    from sage_dialog.evaluation.report.sections import judging
+    """Render the win rates and rankings by each judge."""
+    from sage_dialog.evaluation.judging.votes import PERSON
 
-    return judging.win_rates(evaluation, _judge_names(judges, win_rates), judge_votes, win_rates, ranking)
+    names = _judge_names(judges, win_rates)
+    of_models = win_rates[~win_rates["judge"].str.startswith(PERSON)]
+    return render_section(
+        "win_rates",
+        judges=names,
+        people=any(name.startswith(PERSON) for name in names),
+        rule=OUTCOME_RULES[evaluation.outcome_rule],
+        judged=group_rows(win_rates, "judge"),
+        agreement={
+            "pairs": int(of_models["n"].sum()),
+            "agreed": int((of_models["n"] - of_models["inconsistent"] - of_models["unreadable"]).sum()),
+            "unreadable": int((judge_votes["vote"] == "unreadable").sum()),
+        },
+        ranked={
+            "judges": _judges(ranking),
+            "policies": index_rows(ranking, "policy", "judge"),
+            "several_groups": len(ranking[["judge", "group"]].drop_duplicates()) > ranking["judge"].nunique(),
+        },
+    )
 
 
 def report_judges(
@@ -47,20 +108,44 @@ def report_judges(
     sample_sizes: DataFrame,
     external_win_rates: DataFrame | None = None,
 ) -> str:
-    """Render the biases and agreement of the judges."""
-    from sage_dialog.evaluation.report.sections import judging
+    """Render the biases and agreement of the judges, and what their number of situations can show."""
+    import pandas as pd
 
-    return judging.judges(
-        *(evaluation, win_rates, judge_checks, length_control, judge_agreement, self_preference, sample_sizes),
-        external_win_rates,
+    truths = _judges(external_win_rates)
+    with_truth = judge_agreement["judge_a"].isin(truths) | judge_agreement["judge_b"].isin(truths)
+    by_statistic = index_rows(judge_checks, "statistic", "judge")
+    sizes = [to_rows(rows) for _, rows in sample_sizes.groupby(["judge", "true_share"], sort=False)]
+    return render_section(
+        "judges",
+        evaluation=evaluation,
+        judged=len(win_rates) > 0,
+        truths=truths,
+        findings=findings_by_judge(
+            judge_checks, win_rates, length_control, judge_agreement, self_preference, truths, evaluation.confidence
+        ),
+        judges=_judges(judge_checks),
+        checks=[(meaning, by_statistic.get(statistic, {})) for statistic, meaning in JUDGE_CHECKS.items()],
+        lengths=group_rows(length_control, "judge"),
+        between_judges=to_rows(pd.concat([judge_agreement[with_truth], judge_agreement[~with_truth]])),
+        relations=to_rows(self_preference),
+        sizes=[{"alone": rows[0], "together": rows[-1]} for rows in sizes],
     )
 
 
 def report_truth(evaluation: Evaluation, external_scores: DataFrame, external_win_rates: DataFrame) -> str:
-    """Render the scores by the truth of a generated world."""
-    from sage_dialog.evaluation.report.sections import judging
+    """Render the scores and win rates by the truth of a generated world."""
+    from sage_dialog.evaluation.statistics import mean_scores
 
-    return judging.truth(evaluation, external_scores, external_win_rates)
+    first = index_rows(mean_scores(external_scores, evaluation.confidence, exchange=1), "statistic", "policy")
+    return render_section(
+        "truth",
+        scorers=external_scores["scorer"].unique().tolist(),
+        policies=external_scores["policy"].unique().tolist(),
+        win_rates=to_rows(external_win_rates),
+        suitable=first.get("suitable", {}),
+        first=first,
+        every=index_rows(mean_scores(external_scores, evaluation.confidence), "statistic", "policy"),
+    )
 
 
 def report_emotions(
@@ -73,12 +158,22 @@ def report_emotions(
     emotion_top_k: DataFrame,
     confusion_figure: bytes,
 ) -> str:
-    """Render the accuracy of the predicted user emotion."""
-    from sage_dialog.evaluation.report.sections import replies
+    """Render the accuracy of the predicted user emotion, the last policy's errors, and guesses in k."""
+    from sage_dialog.evaluation.replies.emotions import majority_share
 
-    return replies.emotions(
-        *(evaluation, situations, emotion_accuracy, mapped_emotions, unmapped_emotions, emotion_confusion),
-        *(emotion_top_k, confusion_figure),
+    of_last = emotion_confusion[emotion_confusion["policy"].isin(emotion_confusion["policy"][-1:])]
+    errors = of_last[of_last["label"] != of_last["predicted"]]
+    return render_section(
+        "emotions",
+        accuracy=index_rows(emotion_accuracy, "policy", "exchange"),
+        chance=next(iter(emotion_accuracy["chance"]), None),
+        majority=majority_share(situations, evaluation.split),
+        mapping=next(iter(mapped_emotions["mapping"]), None),
+        mapped=index_rows(mapped_emotions, "policy", "exchange"),
+        unmapped=group_rows(unmapped_emotions, "policy"),
+        errors=to_rows(errors.sort_values(["count", "share"], ascending=False, kind="stable").head(MOST_ERRORS)),
+        guesses=index_rows(emotion_top_k, ["policy", "searched_before"], "k"),
+        confusion_figure=inline_image(confusion_figure),
     )
 
 
@@ -86,23 +181,41 @@ def report_replies(
     reply_statistics: DataFrame, diversity: DataFrame, action_figure: bytes, transition_figure: bytes
 ) -> str:
     """Render the actions, statistics and diversity of the replies."""
-    from sage_dialog.evaluation.report.sections import replies
-
-    return replies.replies(reply_statistics, diversity, action_figure, transition_figure)
+    return render_section(
+        "replies",
+        action_figure=inline_image(action_figure),
+        transition_figure=inline_image(transition_figure),
+        statistics=index_rows(reply_statistics, "policy", "statistic"),
+        statistic_names=REPLY_STATISTICS,
+        counts=COUNTS,
+        diversity=index_rows(diversity, "policy", "statistic"),
+        diversity_names=DIVERSITY,
+    )
 
 
 def report_failures(failure_modes: DataFrame, failure_examples: DataFrame) -> str:
-    """Render the failures of the replies."""
-    from sage_dialog.evaluation.report.sections import replies
+    """Render the rates of failures of the replies, with examples."""
+    from sage_dialog.evaluation.replies.failures import FAILURES
 
-    return replies.failures(failure_modes, failure_examples)
+    return render_section(
+        "failures",
+        failures=index_rows(failure_modes, "policy", "failure"),
+        rules=FAILURES,
+        examples=group_rows(failure_examples, "failure"),
+    )
 
 
 def report_benchmarks(evaluation: Evaluation, benchmark_scores: DataFrame) -> str:
-    """Render the standard benchmarks."""
-    from sage_dialog.evaluation.report.sections import run
-
-    return run.benchmarks(evaluation, benchmark_scores)
+    """Render the standard benchmarks before and after training; parts of groups are left out."""
+    scores = benchmark_scores[benchmark_scores["part_of"].isna()]
+    policies = scores["policy"].unique().tolist()
+    return render_section(
+        "benchmarks",
+        evaluation=evaluation,
+        against=policies[0] if policies else None,
+        others=policies[1:],
+        lines=index_rows(scores, ["task", "metric"], "policy"),
+    )
 
 
 def report_dialogues(
@@ -113,35 +226,74 @@ def report_dialogues(
     judge_votes: DataFrame,
     external_votes: DataFrame | None = None,
 ) -> str:
-    """Render dialogues of all policies with the judges' votes."""
+    """Render dialogues of all policies on some situations, with the judges' votes and those by a truth."""
     import pandas as pd
 
-    from sage_dialog.evaluation.report.sections import dialogues
+    from sage_dialog.evaluation.judging.votes import PERSON
+    from sage_dialog.evaluation.report.dialogues import dialogues_by_situation
 
-    return dialogues.dialogues(evaluation, seed, situations, rollouts, pd.concat([judge_votes, external_votes]))
+    votes = pd.concat([judge_votes, external_votes])
+    chosen = dialogues_by_situation(rollouts, votes, _emotions(situations), evaluation.outcome_rule, seed)
+    policies = rollouts["policy"].unique().tolist()
+    last_pair = [policy for policy in evaluation.pairs[-1] if policy in policies] if evaluation.pairs else []
+    return render_section(
+        "dialogues",
+        rule=OUTCOME_RULES[evaluation.outcome_rule],
+        people=votes["judge"].str.startswith(PERSON).any(),
+        dialogues=chosen,
+        played=rollouts["situation_id"].nunique(),
+        examples=EXAMPLES,
+        data=script_data({"policies": policies, "ticked": last_pair or policies[:2], "rows": chosen}),
+    )
 
 
 def report_searches(
     seed: int, selector: Selector, situations: DataFrame, trajectories: DataFrame, candidates: DataFrame
 ) -> str:
-    """Render searched dialogues of the last self-play iteration."""
-    from sage_dialog.evaluation.report.sections import dialogues
+    """Render some searched dialogues of the last self-play iteration, with all candidates (paper Figure 4)."""
+    from sage_dialog.evaluation.report.dialogues import searched_dialogues
 
-    return dialogues.searches(seed, selector.name, situations, trajectories, candidates)
+    chosen = searched_dialogues(trajectories, candidates, _emotions(situations), seed)
+    return render_section(
+        "searches",
+        selector=selector.name,
+        searches=chosen,
+        searched=trajectories["situation_id"].nunique(),
+        data=script_data({"rows": chosen}),
+    )
 
 
 def report_training(training_figure: bytes, **training_rejects: DataFrame) -> str:
-    """Render the trainings; `training_rejects` are tables of `schemas.TRAINING_REJECTS` by policy."""
-    from sage_dialog.evaluation.report.sections import run
-
-    return run.training(training_figure, training_rejects)
+    """Render the curves of the trainings, and by policy how many rows were too long (`schemas.TRAINING_REJECTS`)."""
+    return render_section(
+        "training",
+        training_figure=inline_image(training_figure),
+        training_rejects=[
+            {
+                "policy": policy,
+                "rows": len(rows),
+                "limit": max(rows["max_length"], default=None),
+                "longest": max(rows["tokens"], default=None),
+            }
+            for policy, rows in training_rejects.items()
+        ],
+    )
 
 
 def report_data(filter_report: DataFrame, filter_figure: bytes) -> str:
-    """Render the filters of the Reddit data."""
-    from sage_dialog.evaluation.report.sections import run
+    """Render what each rule of the Reddit filters removed."""
+    from sage_dialog.corpora.reddit.funnel_figure import MEANINGS, months, steps
 
-    return run.data(filter_report, filter_figure)
+    chain = steps(filter_report)
+    return render_section(
+        "data",
+        filter_figure=inline_image(filter_figure),
+        # A table of an earlier version may have rules that are not among today's.
+        removing=[(step, f"{step.unit}s {MEANINGS.get(step.rule, '')}".rstrip()) for step in chain if step.n_removed],
+        idle=[step.rule.replace("_", " ") for step in chain if not step.n_removed],
+        dialogues=chain[-1].left if chain else 0,
+        months=months(filter_report),
+    )
 
 
 def report_versions(
@@ -152,17 +304,27 @@ def report_versions(
     win_rates: DataFrame,
     policy_cards: DataFrame,
 ) -> str:
-    """Render the versions of roles, libraries and policies."""
-    from sage_dialog.evaluation.report.sections import run
-
-    return run.versions(evaluation, _roles(annotator, selector, judges, win_rates), policy_cards)
+    """Render the roles, the sampling of the agent, and the versions of libraries and policies."""
+    return render_section(
+        "versions",
+        evaluation=evaluation,
+        roles=_roles(annotator, selector, judges, win_rates),
+        versions={
+            "sage-dialog": __version__,
+            "Python": platform.python_version(),
+            **{library: version(library) for library in LIBRARIES},
+        },
+        policies=to_rows(policy_cards),
+    )
 
 
 def assemble_report(*sections: str) -> str:
     """Return the report as one HTML file of the rendered sections."""
-    from sage_dialog.evaluation.report.page import assemble_page
+    return assemble_page(sections)
 
-    return assemble_page(list(sections))
+
+def _judges(table: DataFrame | None) -> list[str]:
+    return [] if table is None else table["judge"].unique().tolist()
 
 
 def _judge_names(judges: list[Judge], win_rates: DataFrame) -> list[str]:
@@ -176,3 +338,7 @@ def _roles(
     """Return kind and name of each role."""
     of_judges = [("judge", name) for name in _judge_names(judges, win_rates)]
     return [("annotator", annotator.name), ("selector", selector.name), *of_judges]
+
+
+def _emotions(situations: DataFrame) -> dict[str, str]:
+    return dict(zip(situations["situation_id"], situations["emotion"], strict=True))

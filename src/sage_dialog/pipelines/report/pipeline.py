@@ -2,7 +2,7 @@
 
     tables, figures, roles ─> [report_{section}] ─> report_{section} … ─> [assemble_report] ─> report
 
-A new section is a template, a function in `evaluation/report/sections`, and a node here.
+A new section is a template in `evaluation/report/templates` and a node here.
 """
 
 from __future__ import annotations

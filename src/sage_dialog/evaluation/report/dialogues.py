@@ -1,64 +1,23 @@
-"""Sections with dialogues and searches, for the page's browsers and for readers without scripts."""
+"""Dialogues and searches of the report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from sage_dialog.config import Evaluation, OutcomeRule
+from sage_dialog.config import OutcomeRule
 from sage_dialog.core.seeds import derived_seed
 from sage_dialog.core.tables import DataFrame
 from sage_dialog.evaluation.judging.votes import ORDERS, PAIR, outcomes
-from sage_dialog.evaluation.report.formatting import OUTCOME_RULES, group_rows
-from sage_dialog.evaluation.report.page import render_section, script_data
-from sage_dialog.evaluation.report.sections.judging import has_people
+from sage_dialog.evaluation.report.formatting import group_rows
+from sage_dialog.evaluation.report.page import script_data
 
 MOST_SITUATIONS = 40
 MOST_SEARCHES = 12
 LARGEST = 1_500_000  # characters of JSON, of the dialogues and of the searches each
-EXAMPLES = 2  # situations without scripts
 
 Row = Mapping[str, Any]
 Rows = list[dict[str, Any]]
-
-
-def dialogues(
-    evaluation: Evaluation, seed: int, situations: DataFrame, rollouts: DataFrame, judge_votes: DataFrame
-) -> str:
-    """Return dialogues of all policies on some situations, with the judges' votes.
-
-    Args:
-        judge_votes: a table of `schemas.JUDGE_VOTES`, with the votes by a truth.
-    """
-    chosen = dialogues_by_situation(rollouts, judge_votes, emotion_labels(situations), evaluation.outcome_rule, seed)
-    policies = rollouts["policy"].unique().tolist()
-    last_pair = [policy for policy in evaluation.pairs[-1] if policy in policies] if evaluation.pairs else []
-    return render_section(
-        "dialogues",
-        rule=OUTCOME_RULES[evaluation.outcome_rule],
-        people=has_people(judge_votes["judge"].unique()),
-        dialogues=chosen,
-        played=rollouts["situation_id"].nunique(),
-        examples=EXAMPLES,
-        data=script_data({"policies": policies, "ticked": last_pair or policies[:2], "rows": chosen}),
-    )
-
-
-def searches(seed: int, selector: str, situations: DataFrame, trajectories: DataFrame, candidates: DataFrame) -> str:
-    """Return some searched dialogues of the last iteration, with all candidates (paper Figure 4)."""
-    chosen = searched_dialogues(trajectories, candidates, emotion_labels(situations), seed)
-    return render_section(
-        "searches",
-        selector=selector,
-        searches=chosen,
-        searched=trajectories["situation_id"].nunique(),
-        data=script_data({"rows": chosen}),
-    )
-
-
-def emotion_labels(situations: DataFrame) -> dict[str, str]:
-    """Return the label of each situation."""
-    return dict(zip(situations["situation_id"], situations["emotion"], strict=True))
 
 
 def dialogues_by_situation(
@@ -70,11 +29,7 @@ def dialogues_by_situation(
     the next one would exceed `LARGEST`; the first one is always taken.
 
     Args:
-        rollouts: a table of `schemas.ROLLOUTS`.
-        votes: a table of `schemas.JUDGE_VOTES`.
         emotions: the labels by situation.
-        rule: see `votes.outcomes`.
-        seed: the run's.
     """
     drawn = _draw(rollouts["situation_id"].unique(), MOST_SITUATIONS, seed)
     messages = {policy: _by_situation(rows, drawn) for policy, rows in rollouts.groupby("policy", sort=False)}
@@ -96,12 +51,6 @@ def searched_dialogues(trajectories: DataFrame, candidates: DataFrame, emotions:
     """Return some dialogues of a search, each turn of the agent with all its candidates.
 
     Situations are taken as in `dialogues_by_situation`, up to `MOST_SEARCHES`.
-
-    Args:
-        trajectories: a table of `schemas.TRAJECTORIES`.
-        candidates: the table of `schemas.CANDIDATES` of the same search.
-        emotions: the labels by situation.
-        seed: the run's.
     """
     drawn = _draw(trajectories["situation_id"].unique(), MOST_SEARCHES, seed)
     messages, sampled = _by_situation(trajectories, drawn), _by_situation(candidates, drawn)
@@ -141,12 +90,11 @@ def _by_situation(table: DataFrame, situations: Sequence[str]) -> dict[str, Rows
 
 def _dialogue(messages: Rows) -> dict[str, Any]:
     messages = sorted(messages, key=lambda row: row["turn"])
-    return {"outcome": messages[0]["outcome"], "turns": [_turn(row) for row in messages]}
-
-
-def _turn(row: Row) -> dict[str, Any]:
-    turn = {"role": row["role"], "text": row["text"]}
-    return turn | _blocks(row) if row["role"] == "assistant" else turn
+    turns = [
+        {"role": row["role"], "text": row["text"], **(_blocks(row) if row["role"] == "assistant" else {})}
+        for row in messages
+    ]
+    return {"outcome": messages[0]["outcome"], "turns": turns}
 
 
 def _blocks(row: Row) -> dict[str, Any]:
@@ -171,19 +119,19 @@ def _votes(votes: Rows, judged: Rows) -> Rows:
         votes: rows of `schemas.JUDGE_VOTES` on one situation.
         judged: rows of `votes.outcomes` on it.
     """
-    written = {(*(row[name] for name in PAIR), row["order"]): row["raw_response"] for row in votes}
+    written = {(row["judge"], row["policy_a"], row["policy_b"], row["order"]): row["raw_response"] for row in votes}
     described = []
     for row in judged:
-        pair = tuple(row[name] for name in PAIR)
-        names = {"a": row["policy_a"], "b": row["policy_b"], None: "no answer"}
+        judge, a, b = (row[name] for name in PAIR)
+        names = {"a": a, "b": b, None: "no answer"}
         described.append(
             {
-                "a": row["policy_a"],
-                "b": row["policy_b"],
-                "judge": row["judge"],
+                "a": a,
+                "b": b,
+                "judge": judge,
                 "answers": [names.get(row[order], row[order]) for order in ORDERS],
                 "outcome": names.get(row["outcome"], row["outcome"]),
-                "wrote": [written.get((*pair, order)) for order in ORDERS],
+                "wrote": [written.get((judge, a, b, order)) for order in ORDERS],
             }
         )
     return described
