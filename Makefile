@@ -1,6 +1,8 @@
 # Each target installs what it needs into a virtual environment in .venv.
 
 SHELL := bash
+# Compiled modules are kept, also where the environment says otherwise: without them each process takes seconds longer.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format viz docs notebook bench clean
 
