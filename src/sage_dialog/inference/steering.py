@@ -204,8 +204,10 @@ class Guide:
         first = parser == self._grammar.initial_state()
         written = pending + self._vocabulary.token_bytes(token, first=first)
         text, length = codecs.utf_8_decode(written, "replace", False)
-        advanced = parser.advance(text)
-        return None if advanced is None else (advanced, written[length:])
+        advanced, pending = parser.advance(text), written[length:]
+        if advanced is None or (advanced.required and not advanced.required.encode().startswith(pending)):
+            return None  # the pending bytes are of a letter that is not the required one
+        return advanced, pending
 
     def _state(self, parser: ParserState, pending: bytes) -> GuideState:
         parser = parser.canonical(self._boosts.get(parser.field or "", ()))  # keeps the number of states small
