@@ -44,8 +44,11 @@ class Vocabulary:
         special = {*tokenizer.all_special_ids, *(token for token, entry in added.items() if entry.special)}
         piece_bytes = _piece_decoder(tokenizer)
         pieces = tokenizer.convert_ids_to_tokens(list(range(max(tokenizer.get_vocab().values()) + 1)))
+        # An ASCII letter has a piece of its own. As a byte beside other bytes it may decode to a replacement character.
+        letters = {piece.replace("▁", " ") for piece in pieces if piece}
+        textless = {None, *(f"<0x{byte:02X}>" for byte in range(128) if chr(byte) in letters)}
         self.tokens = [
-            b"" if token in special or piece is None else piece.encode() if token in added else piece_bytes(piece)
+            b"" if token in special or piece in textless else piece.encode() if token in added else piece_bytes(piece)
             for token, piece in enumerate(pieces)
         ]
         spaced = next((token for token, written in enumerate(self.tokens) if written[:1] == b" " != written), None)
