@@ -289,7 +289,7 @@ def contents(
         "training_rejects_sage_2": from_rows([], schemas.TRAINING_REJECTS),
         "training_rejects_sage_dpo": from_rows([], schemas.TRAINING_REJECTS),
         "filter_report": from_rows(funnel, schemas.FILTER_REPORT),
-        "filter_figure": b"\x89PNG\r\n\x1a\n of a funnel",
+        "filter_figure": b"\x89PNG\r\n\x1a\n of a funnel\0\0\0\0IEND\xaeB`\x82",
         "candidates_1": searched_for,
         "trajectories_1": from_rows(searched, schemas.TRAJECTORIES),
         "truth_scores": from_rows(scores, schemas.EXTERNAL_SCORES),

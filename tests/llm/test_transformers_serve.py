@@ -110,7 +110,7 @@ def test_a_model_that_it_does_not_have_stops_the_run(tmp_path: Path, url: str) -
         Budget(Caps(), {}, {}),
     )
     with pytest.raises(RequestRejectedError, match="refused the request"):
-        list(client.map(client.ask, [client.chat_request("judge", [{"role": "user", "content": "w1"}])]))
+        list(client.map(client.request, [client.chat_request("judge", [{"role": "user", "content": "w1"}])]))
 
 
 def test_policies_are_sampled_from_it_as_text(tmp_path: Path, url: str, model: Path) -> None:

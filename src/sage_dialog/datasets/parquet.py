@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import IO, Any, ClassVar
 
 from kedro_datasets._typing import TablePreview
 from kedro_datasets.pandas import ParquetDataset
 
-from sage_dialog.core.tables import to_rows
+from sage_dialog.core.tables import DataFrame, to_arrow, to_rows
 from sage_dialog.datasets.atomic import AtomicMixin
 
 _MAGIC = b"PAR1"
@@ -22,7 +23,13 @@ class AtomicParquet(AtomicMixin, ParquetDataset):
 
     kind = "Parquet file"
     DEFAULT_LOAD_ARGS: ClassVar[dict[str, Any]] = {"engine": "pyarrow", "dtype_backend": "pyarrow"}
-    DEFAULT_SAVE_ARGS: ClassVar[dict[str, Any]] = {"engine": "pyarrow", "compression": "zstd", "index": False}
+    DEFAULT_SAVE_ARGS: ClassVar[dict[str, Any]] = {"compression": "zstd"}
+
+    def write(self, data: DataFrame, path: Path) -> None:
+        """Write the columns without pandas' own metadata, in which plain pandas cannot read nested Arrow types."""
+        import pyarrow.parquet as pq
+
+        pq.write_table(to_arrow(data), path, **self._save_args)
 
     def fault(self, path: str) -> str | None:
         """Return what is wrong at the two ends of a file, footer included; None for a complete one."""

@@ -186,7 +186,7 @@ class CodeIndex:
         return next((file for file in candidates if file.is_file()), None)
 
     def _data(self, texts: Mapping[str, Collection[str]]) -> dict[str, str]:
-        """Return the digests of data files that are named in code of their package, one around or in it, or in a file.
+        """Return the digests of data files that are named: in full anywhere, by stem near them, or in such a file.
 
         Args:
             texts: the strings in the code that was reached, by module.
@@ -199,7 +199,12 @@ class CodeIndex:
                 for name, other in packages.items()
                 if f"{package}.".startswith(f"{other}.") or f"{other}.".startswith(f"{package}.")
             ]
-            waiting = [file for file in files if any(_is_named(file, strings) for strings in near)]
+            waiting = [
+                file
+                for file in files
+                if any(_is_named(file, strings) for strings in near)
+                or any(file.name in strings for strings in texts.values())
+            ]
             top = package.partition(".")[0]
             while waiting:
                 file = waiting.pop()

@@ -21,21 +21,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def render_section(name: str, **values: Any) -> str:
+def render_section(template: str, **values: Any) -> str:
     """Return a section as an HTML fragment; every text of a model, a user or a file is escaped.
 
     Args:
-        name: of the template.
+        template: its file name.
         values: the variables of the template.
     """
-    return _environment().get_template(f"{name}.html.j2").render(values)
+    return _environment().get_template(template).render(values)
 
 
 def assemble_page(sections: Sequence[str]) -> str:
     """Return the report as one HTML file of these sections, in this order."""
     templates = resources.files("sage_dialog.evaluation.report") / "templates"
     style, script = (Markup((templates / name).read_text("utf-8")) for name in ("report.css", "report.js"))
-    return render_section("page", sections=[Markup(section) for section in sections], style=style, script=script)
+    return render_section(
+        "page.html.j2", sections=[Markup(section) for section in sections], style=style, script=script
+    )
 
 
 def source_hash(source: str) -> str:

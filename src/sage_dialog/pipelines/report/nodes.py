@@ -58,7 +58,7 @@ def report_overview(
     truths = _judges(external_win_rates)
     roles = _roles(annotator, selector, judges, win_rates)
     return render_section(
-        "overview",
+        "overview.html.j2",
         evaluation=evaluation,
         seed=seed,
         policies=len(policy_cards),
@@ -80,7 +80,7 @@ def report_win_rates(
     names = _judge_names(judges, win_rates)
     of_models = win_rates[~win_rates["judge"].str.startswith(PERSON)]
     return render_section(
-        "win_rates",
+        "win_rates.html.j2",
         judges=names,
         people=any(name.startswith(PERSON) for name in names),
         rule=OUTCOME_RULES[evaluation.outcome_rule],
@@ -116,7 +116,7 @@ def report_judges(
     by_statistic = index_rows(judge_checks, "statistic", "judge")
     sizes = [to_rows(rows) for _, rows in sample_sizes.groupby(["judge", "true_share"], sort=False)]
     return render_section(
-        "judges",
+        "judges.html.j2",
         evaluation=evaluation,
         judged=len(win_rates) > 0,
         truths=truths,
@@ -138,7 +138,7 @@ def report_truth(evaluation: Evaluation, external_scores: DataFrame, external_wi
 
     first = index_rows(mean_scores(external_scores, evaluation.confidence, exchange=1), "statistic", "policy")
     return render_section(
-        "truth",
+        "truth.html.j2",
         scorers=external_scores["scorer"].unique().tolist(),
         policies=external_scores["policy"].unique().tolist(),
         win_rates=to_rows(external_win_rates),
@@ -164,7 +164,7 @@ def report_emotions(
     of_last = emotion_confusion[emotion_confusion["policy"].isin(emotion_confusion["policy"][-1:])]
     errors = of_last[of_last["label"] != of_last["predicted"]]
     return render_section(
-        "emotions",
+        "emotions.html.j2",
         accuracy=index_rows(emotion_accuracy, "policy", "exchange"),
         chance=next(iter(emotion_accuracy["chance"]), None),
         majority=majority_share(situations, evaluation.split),
@@ -182,7 +182,7 @@ def report_replies(
 ) -> str:
     """Render the actions, statistics and diversity of the replies."""
     return render_section(
-        "replies",
+        "replies.html.j2",
         action_figure=inline_image(action_figure),
         transition_figure=inline_image(transition_figure),
         statistics=index_rows(reply_statistics, "policy", "statistic"),
@@ -198,7 +198,7 @@ def report_failures(failure_modes: DataFrame, failure_examples: DataFrame) -> st
     from sage_dialog.evaluation.replies.failures import FAILURES
 
     return render_section(
-        "failures",
+        "failures.html.j2",
         failures=index_rows(failure_modes, "policy", "failure"),
         rules=FAILURES,
         examples=group_rows(failure_examples, "failure"),
@@ -210,7 +210,7 @@ def report_benchmarks(evaluation: Evaluation, benchmark_scores: DataFrame) -> st
     scores = benchmark_scores[benchmark_scores["part_of"].isna()]
     policies = scores["policy"].unique().tolist()
     return render_section(
-        "benchmarks",
+        "benchmarks.html.j2",
         evaluation=evaluation,
         against=policies[0] if policies else None,
         others=policies[1:],
@@ -237,7 +237,7 @@ def report_dialogues(
     policies = rollouts["policy"].unique().tolist()
     last_pair = [policy for policy in evaluation.pairs[-1] if policy in policies] if evaluation.pairs else []
     return render_section(
-        "dialogues",
+        "dialogues.html.j2",
         rule=OUTCOME_RULES[evaluation.outcome_rule],
         people=votes["judge"].str.startswith(PERSON).any(),
         dialogues=chosen,
@@ -255,7 +255,7 @@ def report_searches(
 
     chosen = searched_dialogues(trajectories, candidates, _emotions(situations), seed)
     return render_section(
-        "searches",
+        "searches.html.j2",
         selector=selector.name,
         searches=chosen,
         searched=trajectories["situation_id"].nunique(),
@@ -266,7 +266,7 @@ def report_searches(
 def report_training(training_figure: bytes, **training_rejects: DataFrame) -> str:
     """Render the curves of the trainings, and by policy how many rows were too long (`schemas.TRAINING_REJECTS`)."""
     return render_section(
-        "training",
+        "training.html.j2",
         training_figure=inline_image(training_figure),
         training_rejects=[
             {
@@ -286,7 +286,7 @@ def report_data(filter_report: DataFrame, filter_figure: bytes) -> str:
 
     chain = steps(filter_report)
     return render_section(
-        "data",
+        "data.html.j2",
         filter_figure=inline_image(filter_figure),
         # A table of an earlier version may have rules that are not among today's.
         removing=[(step, f"{step.unit}s {MEANINGS.get(step.rule, '')}".rstrip()) for step in chain if step.n_removed],
@@ -306,7 +306,7 @@ def report_versions(
 ) -> str:
     """Render the roles, the sampling of the agent, and the versions of libraries and policies."""
     return render_section(
-        "versions",
+        "versions.html.j2",
         evaluation=evaluation,
         roles=_roles(annotator, selector, judges, win_rates),
         versions={
