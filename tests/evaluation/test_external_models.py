@@ -156,7 +156,7 @@ def test_it_is_judged_and_described_like_a_policy(server, players, tmp_path) -> 
     assert len(votes) == 2 * 12 and set(votes["policy_b"]) == {"theirs"}
     cards = describe_policies(entry.load(), **players)
     card = to_rows(cards)[-1]
-    assert card == card | {"policy": "theirs", "kind": "outside", "base": MODEL, "blocks": False}
+    assert card == card | {"policy": "theirs", "kind": "external", "base": MODEL, "blocks": False}
     statistics = describe_replies(rollouts, parse_blocks(rollouts, cards), EVALUATION)[2]
     assert set(statistics["policy"]) == {"sage_0", "sage_1", "theirs"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from copy import copy
@@ -50,9 +51,9 @@ class AtomicMixin(Dataset):
     _protocol = "file"
     _cached_load_version: str | None
 
+    @abstractmethod
     def fault(self, path: str) -> str | None:
         """Return why a version is incomplete, judged without reading all of it; None for a complete one."""
-        raise NotImplementedError
 
     def load(self) -> Any:
         path = self._get_load_path()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 FILLER = "x"
-"""A placeholder for free text."""
+"""Stands for free text in a rendered message."""
 
 _KEYWORD_PLACE = "\0"  # in no label
 

@@ -32,7 +32,7 @@ REPLIES = schema(
 
 POLICIES = schema(
     policy=STRING,
-    kind=STRING,  # "base", "adapter", or "outside" for a model behind a chat API
+    kind=STRING,  # "base", "adapter", or "external" for a model behind a chat API
     blocks=BOOL,
     revision=STRING,  # of its own weights; of an external model its name on the servers
     base=STRING,

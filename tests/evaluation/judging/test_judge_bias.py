@@ -174,7 +174,7 @@ def test_the_model_itself_is_closer_than_a_policy_made_from_it(bootstrap: Bootst
 
 
 def test_an_external_model_that_judges_itself_is_the_same_model(bootstrap: Bootstrap) -> None:
-    cards = [*CARDS[:1], {"policy": "theirs", "kind": "outside", "base": "maker/GPT-x"}]
+    cards = [*CARDS[:1], {"policy": "theirs", "kind": "external", "base": "maker/GPT-x"}]
     (row,) = preference(both("gpt-x judge 1a2b3c4d", preferences("abb"), ("sage_0", "theirs")), bootstrap, cards)
     assert (row["policy"], row["relation"]) == ("theirs", "same model")
 

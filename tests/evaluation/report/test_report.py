@@ -97,7 +97,7 @@ def test_what_ran_is_told_with_versions_and_revisions(contents: dict[str, Any]) 
 def test_the_weights_behind_a_hosted_name_are_not_known(contents: dict[str, Any]) -> None:
     name = "maker/a-model-with-a-long-name"
     cards = [*to_rows(contents["policy_cards"])[:1]]
-    cards[0] |= {"policy": "theirs", "kind": "outside", "base": name, "revision": name, "base_revision": "not known"}
+    cards[0] |= {"policy": "theirs", "kind": "external", "base": name, "revision": name, "base_revision": "not known"}
     cards[0] |= {"parent": None, "parent_revision": None}
     policies = from_rows(cards, schemas.POLICIES)
     text = words_of(render_report(contents, policy_cards=policies))

@@ -76,7 +76,7 @@ def test_a_person_with_few_votes_does_not_reduce_self_preference() -> None:
     pair = {"policy_a": "outside", "policy_b": "sage_0"}
     cards = from_rows(
         [
-            {"policy": "outside", "kind": "outside", "base": "other"},
+            {"policy": "outside", "kind": "external", "base": "other"},
             {"policy": "sage_0", "kind": "base", "base": "kin"},
         ],
         schemas.POLICIES,

@@ -109,7 +109,7 @@ def self_preference(
 def _closeness(judge: str, card: Mapping[str, Any]) -> int:
     """Return the index in `RELATIONS` of a judge and a policy."""
     model, base = _last_part(judge.split()[0] if judge.split() else ""), _last_part(card["base"])
-    if model == _last_part(card["policy"]) or (card["kind"] in ("base", "outside") and model == base):
+    if model == _last_part(card["policy"]) or (card["kind"] in ("base", "external") and model == base):
         return 2
     return int(model == base)
 

@@ -30,7 +30,7 @@ def describe_policies(external_models: dict[str, ExternalModel], **policies: Pol
     from sage_dialog.schemas import POLICIES
 
     rows = [{**vars(policy.card), "policy": name, "revision": policy.revision()} for name, policy in policies.items()]
-    external = {"kind": "outside", "blocks": False, "base_revision": "not known"}
+    external = {"kind": "external", "blocks": False, "base_revision": "not known"}
     rows += [
         {**external, "policy": name, "revision": model.model, "base": model.model}
         for name, model in external_models.items()
