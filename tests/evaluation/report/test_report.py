@@ -101,7 +101,7 @@ def test_the_weights_behind_a_hosted_name_are_not_known(contents: dict[str, Any]
     cards[0] |= {"parent": None, "parent_revision": None}
     policies = from_rows(cards, schemas.POLICIES)
     text = words_of(render_report(contents, policy_cards=policies))
-    assert f"theirs outside no not known {name} not known" in text
+    assert f"theirs external no not known {name} not known" in text
 
 
 def test_without_scripts_some_dialogues_and_a_search_stand_there(contents: dict[str, Any]) -> None:
