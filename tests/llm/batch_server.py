@@ -72,6 +72,7 @@ class BatchServer:
         asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
 
     def submitted(self) -> list[list[str]]:
         """The messages of each batch that was created, in the order of their creation."""

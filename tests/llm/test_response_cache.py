@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -111,6 +113,20 @@ def test_concurrent_starts_do_not_take_each_other_for_dead(number: int, tmp_path
     for one in caches:
         one.close()
     assert not list((tmp_path / "new.sqlite.owners").iterdir())
+
+
+def test_a_closed_cache_keeps_no_file_open(tmp_path: Path) -> None:
+    """Also none that threads have read through which live on, as the one of the event loop does."""
+
+    def open_files() -> list[str]:
+        return [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.exists(entry.path)]
+
+    cache = ResponseCache(tmp_path / "new.sqlite")
+    with ThreadPoolExecutor(1) as pool:
+        assert not pool.submit(cache.get, chat_request(1)).result()
+        assert any(name.startswith(str(tmp_path)) for name in open_files())
+        cache.close()
+        assert not any(name.startswith(str(tmp_path)) for name in open_files())
 
 
 def test_two_clients_on_one_cache_send_each_request_once(

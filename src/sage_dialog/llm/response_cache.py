@@ -62,6 +62,7 @@ class ResponseCache:
         if self._file.is_open:
             self._save_hits()
             self._file.close()
+        atexit.unregister(self.close)
 
     # Requests
 

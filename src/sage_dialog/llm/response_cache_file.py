@@ -66,7 +66,8 @@ class ResponseCacheFile:
         self.owner = uuid.uuid4().hex
         self._lock = FileLock(self._locks / self.owner)
         self._lock.acquire()
-        self._readers = threading.local()
+        self._thread = threading.local()
+        self._readers: list[sqlite3.Connection] = []
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="response cache", daemon=True)
         self._writer.start()
@@ -76,6 +77,8 @@ class ResponseCacheFile:
         """Finish all submitted tasks and close the file."""
         self._tasks.put(None)
         self._writer.join()
+        for reader in self._readers:  # of all threads; one that lives on would keep its connection open
+            reader.close()
         self._lock.release()
         (self._locks / self.owner).unlink(missing_ok=True)
 
@@ -85,7 +88,7 @@ class ResponseCacheFile:
 
     def connect(self) -> sqlite3.Connection:
         """Return a new connection."""
-        connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+        connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA synchronous = FULL")  # a commit returns when it is on disk
         return connection
@@ -93,9 +96,10 @@ class ResponseCacheFile:
     def read(self, query: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Run a query on this thread's connection."""
         try:
-            if not hasattr(self._readers, "connection"):
-                self._readers.connection = self.connect()
-            cursor: sqlite3.Cursor = self._readers.connection.execute(query, values)
+            if not hasattr(self._thread, "connection"):
+                self._thread.connection = self.connect()
+                self._readers.append(self._thread.connection)
+            cursor: sqlite3.Cursor = self._thread.connection.execute(query, values)
         except sqlite3.Error as error:
             raise self.error(error) from error
         return cursor
