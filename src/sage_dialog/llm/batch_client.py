@@ -323,7 +323,7 @@ class BatchClient(LLMClient):
         """Create the batch on the server, once."""
         file_id = await self._api.upload(batch.name, b"".join(map(request_line, batch.requests.values())))
         # Not by the SDK's retries: an attempt that seems to have failed may have created the batch.
-        async for attempt in retrying(self.endpoint.attempts, lambda error: isinstance(error, RequestFailedError)):
+        async for attempt in retrying(self.endpoint.attempts):
             with attempt:
                 may_exist, batch.submitted = batch.submitted, True
                 try:

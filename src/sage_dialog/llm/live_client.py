@@ -97,12 +97,12 @@ class LiveClient(LLMClient):
     async def _retry(self, request: Request) -> LLMResponse:
         invalid = 0
 
-        def retryable(error: BaseException) -> bool:
+        def retryable(failure: RequestFailedError) -> bool:
             nonlocal invalid
-            if isinstance(error, RequestFailedError) and error.reason in UNUSABLE_RESPONSES:
-                invalid += 1
-                return invalid < self.endpoint.max_invalid_responses
-            return isinstance(error, RequestFailedError) and error.reason in RETRYABLE
+            invalid += failure.reason in UNUSABLE_RESPONSES
+            return failure.reason in RETRYABLE or (
+                failure.reason in UNUSABLE_RESPONSES and invalid < self.endpoint.max_invalid_responses
+            )
 
         return await retrying(self.endpoint.attempts, retryable)(self._call, request)
 
