@@ -16,7 +16,7 @@ from sage_dialog.llm.server import Answer, Server
 logger = logging.getLogger(__name__)
 
 ENDED = ("completed", "failed", "expired", "cancelled")
-_PATH: Final = "/v1/chat/completions"  # as batches name it, whatever the base URL is
+_PATH: Final = "/v1/chat/completions"  # independent of the base URL
 _SDK_RETRIES = 5
 _QUEUE_FULL = "token_limit_exceeded"  # the account's limit on tokens in batches
 

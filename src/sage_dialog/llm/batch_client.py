@@ -5,7 +5,7 @@ before the server gets it, and the server stores the cache's name of the batch i
 batch, collects it, and requests only what it did not bring.
 
 Not covered: a call that creates a batch, is in flight while its process is killed, and reaches the server only after
-the next run has looked for the batch. Files stay on the server until it deletes them.
+the next run has searched for the batch. Files stay on the server until it deletes them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from sage_dialog.llm.server import Server, retrying, token_usage
 logger = logging.getLogger(__name__)
 
 _MAX_HOLD_S = 600.0  # until a batch is submitted although some items neither wait for a response nor end
-_RESUBMITTED = (*RETRYABLE, *UNUSABLE_RESPONSES, FailureReason.EXPIRED)  # failures after which a request is sent again
+_RESUBMITTED = (*RETRYABLE, *UNUSABLE_RESPONSES, FailureReason.EXPIRED)  # failures after which a request is resubmitted
 
 _item: ContextVar[object | None] = ContextVar("item", default=None)
 
@@ -52,7 +52,7 @@ class BatchSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    poll_s: float = Field(60, gt=0, description="seconds between two looks at a batch")
+    poll_s: float = Field(60, gt=0, description="interval of status requests, in seconds")
     max_requests: int = Field(50_000, ge=1, description="limit on the requests of a batch, and on pending items")
     max_bytes: int = Field(200_000_000, ge=1, description="limit on the bytes of a batch's file")
     completion_window: str = Field("24h", description="time for the server; requests that are left then expire")
@@ -182,7 +182,7 @@ class BatchClient(LLMClient):
     # Rounds
 
     def _enqueue(self, pending: Iterable[_Pending]) -> None:
-        """Queue requests for the next round, unless they have a response or nobody waits for them any more."""
+        """Queue requests for the next round, unless they are answered or cancelled."""
         self._queued |= {one.request.key: one for one in pending if self._pending.get(one.request.key) is one}
         if self._queued and self._hold_timer is None:
             self._hold_timer = asyncio.get_running_loop().call_later(_MAX_HOLD_S, self._start_round)
@@ -223,7 +223,7 @@ class BatchClient(LLMClient):
             return
         adopted = {key for batch in batches for key in batch.requests}
         for requests in self._split([one.request for key, one in queued.items() if key not in adopted]):
-            batches.append(_Batch(uuid.uuid4().hex, requests))  # no hash: an expired batch may be submitted again
+            batches.append(_Batch(uuid.uuid4().hex, requests))  # no hash of the content: a batch may be resubmitted
             tasks.append(asyncio.create_task(self._run(batches[-1])))
         await asyncio.gather(*tasks, return_exceptions=True)  # `drain` may cancel them
         if not any(batch.id for batch in batches):  # requests of other processes, or open batches leave no room
@@ -364,7 +364,7 @@ class BatchClient(LLMClient):
         if state.status == "failed":
             batch.submitted = False
             if queue_is_full(state) and not batch.alone:
-                return  # the requests are queued again
+                return  # the requests go into the next round
             raise self._api.rejection(state)
         answers = parse_lines(batch.id, batch.requests, lines)
         outcomes: dict[str, LLMResponse | RequestFailedError] = {}
@@ -400,10 +400,10 @@ class BatchClient(LLMClient):
         if rejection is not None:
             raise rejection
 
-    # Items that wait
+    # Waiting items
 
     def _resolve(self, key: str, outcome: LLMResponse | Exception) -> None:
-        """Deliver an outcome to the items that wait for it, unless the request is to be sent again."""
+        """Deliver an outcome to the items that wait for it, unless the request is to be resubmitted."""
         pending = self._pending.get(key)
         if pending is None:
             return

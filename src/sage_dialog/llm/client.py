@@ -33,7 +33,7 @@ class LLMClient(ABC):
     """Limit on items that `map` has started and not yet yielded."""
 
     batched = False
-    """Whether requests are sent, and paid, as batches."""
+    """Whether requests are sent and billed as batches."""
 
     def __init__(
         self, endpoint: Endpoint, response_cache: ResponseCache, budget: Budget, max_failed_share: float = 1.0

@@ -25,7 +25,7 @@ from sage_dialog.llm.server_pool import ServerPool
 
 logger = logging.getLogger(__name__)
 
-_POLL_S = 0.5  # between two looks for the response to a request that another process has claimed
+_POLL_S = 0.5  # interval of checks for the response to a request that another process has claimed
 
 
 class LiveClient(LLMClient):

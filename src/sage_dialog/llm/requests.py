@@ -186,7 +186,7 @@ class RequestFailedError(Exception):
         reason: why it failed.
         detail: what the server reported.
         response_text: text of an unusable response.
-        wait_s: seconds that the server asks to wait before the next request.
+        wait_s: wait before the next request that the server requests, in seconds.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ from sage_dialog.llm.requests import (
 from sage_dialog.llm.server_pool import AdaptiveLimit
 
 _FIRST_WAIT_S, _MAX_WAIT_S = 0.5, 60.0  # random exponential backoff
-_MAX_RETRY_AFTER_S = 600.0  # longer waits that a server asks for are cut
+_MAX_RETRY_AFTER_S = 600.0  # limit on the wait that a server requests
 _CONNECTION_LOST = (errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE)  # aiohttp: a connection that was established
 _TOO_LONG = (  # OpenAI, vLLM, llama.cpp
     *("context_length_exceeded", "string_above_max_length", "maximum context length", "maximum model length"),
@@ -101,7 +101,7 @@ class Server:
         self.limit.recover()
 
     def on_failure(self, call: int, failure: RequestFailedError) -> None:
-        """Lower the limit on an overload; pause for as long as the server asks, or while it is unreachable."""
+        """Lower the limit on an overload; pause for the time that the server requests, or while it is unreachable."""
         self.limit.pause(min(failure.wait_s or 0.0, _MAX_RETRY_AFTER_S))
         if failure.reason in OVERLOADED and self.limit.back_off(call) and failure.reason is FailureReason.UNREACHABLE:
             self.limit.pause(min(_FIRST_WAIT_S * 2 ** min(self._times_unreachable, 10), _MAX_WAIT_S))
@@ -263,7 +263,7 @@ def token_usage(answer: Mapping[str, Any], request: Request) -> tuple[int, int]:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that the server asks to wait, from any of the headers in use."""
+    """Return the wait that the server requests, in seconds, from any of the headers in use."""
     forms: tuple[tuple[str, Callable[[str], float]], ...] = (
         ("retry-after-ms", lambda milliseconds: float(milliseconds) / 1000),
         ("retry-after", float),

@@ -37,7 +37,7 @@ _EXAMPLE = Comparison(
 
 
 class LLMJudge:
-    """Asks which assistant is the better social chatbot: A, the first, or B, the second, or neither.
+    """Requests which assistant is the better social chatbot: A, the first, or B, the second, or neither.
 
     Args:
         client: the model; the paper's judge has temperature 0.

@@ -30,7 +30,7 @@ _EXAMPLE = Choice("example", (Message("user", "I lost my keys."),), ("Oh no! Whe
 
 
 class LLMSelector:
-    """Asks for one number or none.
+    """Requests one number or none.
 
     Args:
         client: the model.

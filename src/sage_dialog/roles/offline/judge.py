@@ -149,7 +149,7 @@ def _on_topic(user_words: Sequence[Sequence[str]], replies: Sequence[Sequence[st
 
 @cache
 def _user_needs() -> Phrases:
-    return Phrases({name: table["heard"] for name, table in read_lexicon("judge_user_needs").items()})
+    return Phrases({name: table["cues"] for name, table in read_lexicon("judge_user_needs").items()})
 
 
 @cache
