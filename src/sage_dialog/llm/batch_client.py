@@ -209,14 +209,12 @@ class BatchClient(LLMClient):
 
     async def _round(self, queued: dict[str, _Pending]) -> None:
         """Adopt the batches of earlier runs, submit new ones, collect all, and queue what is then left."""
-        batches: list[_Batch] = []
         try:
             async with self._submitting:
-                for name, batch_id, requests in await self.response_cache.adopt_batches(
-                    self._server.address, self.endpoint.model
-                ):
-                    logger.info("batch %s of an earlier run is adopted: %d requests", batch_id or name, len(requests))
-                    batches.append(_Batch(name, requests, batch_id, submitted=True))
+                open_batches = await self.response_cache.adopt_batches(self._server.address, self.endpoint.model)
+                batches = [
+                    _Batch(name, requests, batch_id, submitted=True) for name, batch_id, requests in open_batches
+                ]
                 tasks = [asyncio.create_task(self._run(batch)) for batch in batches]
         except Exception as error:
             self._fail_all(error)
@@ -271,6 +269,9 @@ class BatchClient(LLMClient):
             async with self._submitting:
                 await self._submit(batch)
         else:
+            logger.info(
+                "batch %s of an earlier run is adopted: %d requests", batch.id or batch.name, len(batch.requests)
+            )
             self._mark_open(batch)
             if batch.id is None and (found := await self._api.find(batch.name)):
                 batch.id = found.id

@@ -23,7 +23,6 @@ from typing import Any
 from sage_dialog.llm.requests import ChatRequest, LLMResponse, Request, RequestFailedError
 from sage_dialog.llm.response_cache_file import ResponseCacheFile
 
-_BATCH = "name, server, model, id, state, updated_at"
 _OPEN = "state IN ('submitting', 'submitted')"  # batches with rows in batch_requests
 
 _Saved = tuple[Request, LLMResponse, float | None]  # with its cost
@@ -200,7 +199,7 @@ class ResponseCache:
 
     def batches(self, state: str | None = None) -> list[dict[str, Any]]:
         """Return all batches, or those in one state, oldest first: name, server, model, id, state, updated_at."""
-        query = f"SELECT {_BATCH} FROM batches WHERE ? IS NULL OR state = ? ORDER BY updated_at"
+        query = "SELECT * FROM batches WHERE ? IS NULL OR state = ? ORDER BY updated_at"
         return [dict(row) for row in self._file.read(query, (state, state))]
 
     # Statistics and maintenance
@@ -275,7 +274,7 @@ class ResponseCache:
         connection.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self._file.owner))
 
     def _orphaned_batches(self, connection: sqlite3.Connection) -> list[dict[str, Any]]:
-        batches = connection.execute(f"SELECT {_BATCH} FROM batches WHERE {_OPEN} ORDER BY updated_at").fetchall()
+        batches = connection.execute(f"SELECT * FROM batches WHERE {_OPEN} ORDER BY updated_at").fetchall()
         return [dict(batch) for batch in batches if self._owner(connection, batch["name"]) is None]
 
     def _owner(self, connection: sqlite3.Connection, key: str) -> str | None:
