@@ -59,14 +59,11 @@ class LiveClient(LLMClient):
         self._waiting[key] += 1
         try:
             return await asyncio.shield(fetch)
-        except asyncio.CancelledError:
-            if self._waiting[key] == 1:
-                fetch.cancel()
-            raise
         finally:
             self._waiting[key] -= 1
             if not self._waiting[key]:
                 del self._waiting[key]
+                fetch.cancel()  # unless it is done
 
     async def drain(self) -> None:
         if cancelled := [fetch for fetch in self._fetches.values() if fetch.cancelling()]:
