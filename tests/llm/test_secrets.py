@@ -29,7 +29,7 @@ def holds_key(text: str | bytes) -> bool:
 
 
 def traceback_of(error: BaseException) -> str:
-    """All of an error that a log or a terminal could show, its causes as well."""
+    """Return the complete text of an error and its causes."""
     lines = traceback.TracebackException.from_exception(error, capture_locals=False).format(chain=True)
     chain: list[BaseException] = [error]
     while (before := chain[-1].__cause__ or chain[-1].__context__) is not None:

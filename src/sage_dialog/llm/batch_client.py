@@ -2,7 +2,7 @@
 
 A submitted batch is billed whatever happens to this process. The response cache therefore stores a batch's requests
 before the server gets it, and the server stores the cache's name of the batch in its metadata: the next run finds the
-batch, collects it, and requests only what it did not bring.
+batch, collects it, and requests only the missing responses.
 
 Not covered: a call that creates a batch, is in flight while its process is killed, and reaches the server only after
 the next run has searched for the batch. Files stay on the server until it deletes them.

@@ -31,7 +31,7 @@ _Failed = tuple[Request, RequestFailedError, int, int, float | None]  # tokens o
 
 @dataclass(frozen=True)
 class Usage:
-    """What one role has spent on one model. `cost` is None without a price."""
+    """The calls of one role to one model, and their cost. `cost` is None without a price."""
 
     role: str
     model: str
@@ -176,7 +176,7 @@ class ResponseCache:
         await self._file.write(collect)
 
     async def forget_batch(self, name: str) -> None:
-        """Release the requests of a batch that will bring no responses."""
+        """Delete a batch without responses, and release its requests."""
 
         def forget(connection: sqlite3.Connection) -> None:
             for delete in ("batch_requests WHERE name", "claims WHERE key", "batches WHERE name"):
@@ -205,7 +205,7 @@ class ResponseCache:
     # Statistics and maintenance
 
     def usage(self) -> list[Usage]:
-        """Return what each role has spent on each model, over all runs."""
+        """Return the usage of each model by each role, over all runs."""
         self._save_hits()
         rows = self._file.read(
             """

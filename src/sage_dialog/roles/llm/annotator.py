@@ -175,7 +175,7 @@ def similarity(original: str, rewritten: str) -> float:
     """Return the Dice coefficient of the character trigrams of two wordings, from 0 to 1.
 
     Case, punctuation and the order of sentences do not count, a corrected letter counts little, and additions count as
-    much as omissions. The measure knows no meaning: a missing "not" is a small change.
+    much as omissions. The measure ignores meaning: a missing "not" is a small change.
     """
     before, after = _trigrams(original), _trigrams(rewritten)
     total = before.total() + after.total()
