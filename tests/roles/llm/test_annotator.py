@@ -104,7 +104,7 @@ def test_a_good_response_is_parsed_within_other_text(annotator: LLMAnnotator, re
         ("", "it holds no JSON"),
         ("I cannot help with that.", "it holds no JSON"),
         (GOOD[:-40], "valid JSON: "),
-        ('{"labels": []}', "it is not the JSON that was requested for"),
+        ('{"labels": []}', "it is not the JSON that was asked for"),
         ('{"turns": []}', 'no JSON object with the list "turns"'),
         (json.dumps({"turns": TURNS[:3]}), "it has 3 turns, and the dialogue has 4"),
         (json.dumps({"turns": [*TURNS, TURNS[3]]}), "it has 5 turns, and the dialogue has 4"),
