@@ -1,7 +1,7 @@
-"""A server for tests that has /v1/files and /v1/batches over real HTTP, and goes wrong where a test says so.
+"""A server for tests that has /v1/files and /v1/batches over real HTTP, and fails where a test configures it.
 
-A batch moves on by one state each time somebody looks at it. What a request brings is decided by its body and by how
-often the server has seen it, so that runs can be compared.
+A batch advances by one state at each poll. The outcome of a request depends on its body and on how often the server
+has received it, so that runs can be compared.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class BatchServer:
         reply: text for a request's body.
         script: by a word of a request's message, what happens to it each time it is sent: "reply", "truncated",
             "filtered", "empty", "refused", a status such as 500, an error's code such as "request_timeout", "half a
-            line", "no line", or "twice": with two more lines, one of them of nobody. After the last of these, a reply.
+            line", "no line", or "twice": two more lines, one of them with an unknown id. After the last one, a reply.
         ends: how the first batches end; the others are completed. "failed" takes `errors` for its reasons.
-        done_share: of the requests of a batch that expires or is cancelled, those that were done by then.
-        looks: how often a batch is looked at before it has ended.
-        failing: by event, how often it is answered by 500 although it was done: "upload", "create", "look", "list",
+        done_share: share of the requests that are done in a batch that expires or is cancelled.
+        polls: number of the poll at which a batch has ended.
+        failing: by event, how often the answer is a 500 although it was done: "upload", "create", "poll", "list",
             "download".
-        kill_at: an event at which the client's process (`victim`) is killed: done by the server, not yet answered.
-        no_batches: 404 for all that a server without a batch API does not have.
+        kill_at: event at which the client's process (`victim`) is killed: done by the server, not yet answered.
+        no_batches: answer 404 as a server without a batch API.
     """
 
     reply: Callable[[dict[str, Any]], str] = lambda body: "echo " + body["messages"][-1]["content"]
@@ -48,7 +48,7 @@ class BatchServer:
     ends: Sequence[str] = ()
     errors: Sequence[dict[str, Any]] = ()
     done_share: float = 0.5
-    looks: int = 3
+    polls: int = 3
     failing: Counter[str] = field(default_factory=Counter)
     kill_at: str = ""
     no_batches: bool = False
@@ -92,7 +92,7 @@ class BatchServer:
             app.router.add_get("/v1/files/{id}/content", self._download)
             app.router.add_post("/v1/batches", self._create)
             app.router.add_get("/v1/batches", self._list)
-            app.router.add_get("/v1/batches/{id}", self._look)
+            app.router.add_get("/v1/batches/{id}", self._retrieve)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -101,10 +101,12 @@ class BatchServer:
 
     @web.middleware
     async def _admit(self, request: web.Request, handler: Callable[..., Any]) -> web.StreamResponse:
-        given = request.headers.get("Authorization", "")
-        if given != f"Bearer {KEY}":
+        authorization = request.headers.get("Authorization", "")
+        if authorization != f"Bearer {KEY}":
             self.refused_keys += 1
-            return _error(401, f"Incorrect API key provided: {given.removeprefix('Bearer ')}.", "invalid_api_key")
+            return _error(
+                401, f"Incorrect API key provided: {authorization.removeprefix('Bearer ')}.", "invalid_api_key"
+            )
         response: web.StreamResponse = await handler(request)
         return response
 
@@ -136,35 +138,35 @@ class BatchServer:
         return await self._done("download", self.files[request.match_info["id"]])
 
     async def _create(self, request: web.Request) -> web.Response:
-        given = await request.json()
-        if given["input_file_id"] not in self.files or given["completion_window"] != "24h":
+        fields = await request.json()
+        if fields["input_file_id"] not in self.files or fields["completion_window"] != "24h":
             return _error(400, "no such file or window", "invalid_request")
-        return await self._done("create", _shown(self.add(**given)))
+        return await self._done("create", _public_fields(self.add(**fields)))
 
-    def add(self, **given: Any) -> dict[str, Any]:
+    def add(self, **fields: Any) -> dict[str, Any]:
         number = len(self.batches)
-        made = {"id": f"batch-{number}", "object": "batch", "created_at": number, "looks": 0, "status": "validating"}
-        self.batches[made["id"]] = made | given
-        return self.batches[made["id"]]
+        batch = {"id": f"batch-{number}", "object": "batch", "created_at": number, "polls": 0, "status": "validating"}
+        self.batches[batch["id"]] = batch | fields
+        return self.batches[batch["id"]]
 
     async def _list(self, request: web.Request) -> web.Response:
         names = list(self.batches)[::-1]
         after, limit = request.query.get("after"), int(request.query.get("limit", 20))
         if after:
             names = names[names.index(after) + 1 :]
-        data = [_shown(self.batches[name]) for name in names[:limit]]
+        data = [_public_fields(self.batches[name]) for name in names[:limit]]
         return await self._done("list", {"object": "list", "data": data, "has_more": len(names) > limit})
 
-    async def _look(self, request: web.Request) -> web.Response:
+    async def _retrieve(self, request: web.Request) -> web.Response:
         batch = self.batches.get(request.match_info["id"])
         if batch is None:
             return _error(404, "No such batch", "not_found")
-        batch["looks"] += 1
-        if batch["looks"] == self.looks:
+        batch["polls"] += 1
+        if batch["polls"] == self.polls:
             self._end(batch)
-        elif batch["looks"] < self.looks:
-            batch["status"] = ("validating", "in_progress", "finalizing")[min(batch["looks"] - 1, 2)]
-        return await self._done("look", _shown(batch))
+        elif batch["polls"] < self.polls:
+            batch["status"] = ("validating", "in_progress", "finalizing")[min(batch["polls"] - 1, 2)]
+        return await self._done("poll", _public_fields(batch))
 
     def _end(self, batch: dict[str, Any]) -> None:
         number = [one["id"] for one in self.batches.values() if "sage" in one["metadata"]].index(batch["id"])
@@ -183,7 +185,7 @@ class BatchServer:
             else:
                 code = {"expired": "batch_expired", "cancelled": "batch_cancelled"}[status]
                 errors.append(_result(request, None, {"code": code, "message": "not in time"}))
-        output.reverse()  # in no order that is promised
+        output.reverse()  # the order is not specified
         for name, content in (("output_file_id", output), ("error_file_id", errors)):
             batch[name] = self._store(b"".join(content)) if content else None
         batch["request_counts"] = {"total": len(lines), "completed": len(output), "failed": len(errors)}
@@ -193,10 +195,10 @@ class BatchServer:
         ids: set[str] = set()
         for n, line in enumerate(self._lines(batch), 1):
             try:
-                given = json.loads(line)
-                good = given["method"] == "POST" and given["url"] == batch["endpoint"] == "/v1/chat/completions"
-                good = good and given["body"]["model"] and given["body"]["messages"] and given["custom_id"] not in ids
-                ids.add(given["custom_id"])
+                entry = json.loads(line)
+                good = entry["method"] == "POST" and entry["url"] == batch["endpoint"] == "/v1/chat/completions"
+                good = good and entry["body"]["model"] and entry["body"]["messages"] and entry["custom_id"] not in ids
+                ids.add(entry["custom_id"])
             except (ValueError, KeyError, TypeError):
                 good = False
             if not good:
@@ -231,7 +233,7 @@ class BatchServer:
         output.append(line[: len(line) // 2] + b"\n" if outcome == "half a line" else line)
         if outcome == "twice":
             errors.append(_result(request, {"status_code": 500, "request_id": "r", "body": {}}, None))
-            output.append(_result({"custom_id": "of nobody"}, {"status_code": 200, "body": body}, None))
+            output.append(_result({"custom_id": "unknown"}, {"status_code": 200, "body": body}, None))
 
 
 def _result(request: dict[str, Any], response: dict[str, Any] | None, error: dict[str, Any] | None) -> bytes:
@@ -239,8 +241,8 @@ def _result(request: dict[str, Any], response: dict[str, Any] | None, error: dic
     return json.dumps(line).encode() + b"\n"
 
 
-def _shown(batch: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in batch.items() if name != "looks"}
+def _public_fields(batch: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in batch.items() if name != "polls"}
 
 
 def _error(status: int, message: str, code: str) -> web.Response:

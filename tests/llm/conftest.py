@@ -1,4 +1,4 @@
-"""Clients and the faulty servers that they ask. Waits between attempts are short here."""
+"""Clients, faulty servers, and short waits between attempts."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -43,16 +43,16 @@ def response_cache(tmp_path: Path) -> Iterator[ResponseCache]:
 @pytest.fixture
 def make_client(response_cache: ResponseCache) -> Iterator[Callable[..., LiveClient]]:
     """A client of one or more servers, on the test's response cache; further arguments are those of `Endpoint`."""
-    made = []
+    clients = []
 
     def create(
         *urls: str, budget: Budget | None = None, response_cache: ResponseCache = response_cache, **endpoint: Any
     ) -> LiveClient:
         fields = {"base_urls": urls, "model": MODEL, "sampling": {"max_tokens": 50}, "timeout_s": 10} | endpoint
         client = LiveClient(Endpoint.model_validate(fields), response_cache, budget or Budget(Caps(), {}, {}))
-        made.append(client)
+        clients.append(client)
         return client
 
     yield create
-    for client in made:
+    for client in clients:
         loop.run(client.close())

@@ -1,4 +1,4 @@
-"""A server for tests that speaks /v1/chat/completions over real HTTP and fails as real ones do.
+"""A server for tests that speaks /v1/chat/completions over real HTTP and fails like real servers.
 
 Its response depends on the request alone, its failure on the request and on how often it
 was sent, so that runs against it can be compared.
@@ -46,13 +46,13 @@ class FaultyServer:
 
     Args:
         reply: text for a request's body.
-        share: of the calls, those that fail.
-        faults: what may happen to them, drawn by `seed`, request and how often it was sent.
-        script: for each request, what happens to its first calls, whatever is drawn: a fault, or "" for a reply.
-        latency_s: until each answer.
+        share: share of calls that fail.
+        faults: possible faults, drawn by `seed`, request and attempt.
+        script: outcomes of the first calls of each request, instead of drawn ones: a fault, or "" for a reply.
+        latency_s: seconds until each answer.
         retry_after: headers of a "429 waits".
         status: status and JSON body that every call gets instead.
-        models: what it says it has.
+        models: names in its list of models.
     """
 
     reply: Callable[[dict[str, Any]], str] = lambda body: "echo " + body["messages"][-1]["content"]
@@ -82,7 +82,7 @@ class FaultyServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._thread.is_alive():  # a test has done it
+        if not self._thread.is_alive():  # stopped by a test
             return
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -23,7 +23,7 @@ def request(client: LLMClient, item: object, role: str = "judge") -> Request:
 
 
 def texts(client: LLMClient, items: Iterable[object], role: str = "judge") -> Iterator[str | FailureReason]:
-    """Yield for each item, in order, the response's text, or why there is none."""
+    """Yield for each item, in order, the response's text, or the reason of its failure."""
 
     async def text(item: object) -> str | FailureReason:
         try:

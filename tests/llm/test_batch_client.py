@@ -1,4 +1,4 @@
-"""Batches against a real HTTP server: queued, submitted once whatever happens, collected, sent again.
+"""Batches against a real HTTP server: queued, submitted once, collected, resubmitted.
 
 Run as a program, it sends requests in a process that a test may kill: python test_batch_client.py URL CACHE ITEMS
 """
@@ -68,15 +68,15 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def make(response_cache: ResponseCache) -> Iterator[Make]:
-    made = []
+    clients = []
 
     def create(url: str, response_cache: ResponseCache = response_cache, **fields: Any) -> BatchClient:
-        made.append(make_batch_client(url, response_cache, **fields))
-        return made[-1]
+        clients.append(make_batch_client(url, response_cache, **fields))
+        return clients[-1]
 
     yield create
-    for one in made:
-        loop.run(one.close())
+    for client in clients:
+        loop.run(client.close())
 
 
 # Gathering
@@ -96,43 +96,43 @@ def test_concurrent_requests_form_one_batch_at_half_price(
     assert [batch["state"] for batch in response_cache.batches()] == ["collected"]
     assert _rows(response_cache, "claims") == _rows(response_cache, "batch_requests") == 0
     assert list(texts(make(server.url), range(30))) == echoes(range(30))
-    assert len(server.batches) == 1  # all of it was in the response cache
+    assert len(server.batches) == 1  # all responses were cached
 
 
 def test_later_requests_form_the_next_batch(serve: Serve, make: Make) -> None:
-    """Items that are answered, that ask again, that never ask, and two that ask the same."""
+    """Items with one request, with two, without any, and two with the same request."""
     server = serve()
     client = make(server.url)
 
-    async def ask(item: int) -> list[str]:
+    async def send(item: int) -> list[str]:
         if item % 5 == 4:
             return []
         replies = [(await client.request(request(client, min(item, 17)))).text]
         if item % 3 == 0:
             await asyncio.sleep(0)
-            replies += [(await client.request(request(client, f"{item} mended"))).text]
+            replies += [(await client.request(request(client, f"{item} repaired"))).text]
         return replies
 
-    results = list(client.map(ask, range(19)))
-    assert results[3] == ["echo item 3", "echo item 3 mended"] and results[4] == []
-    assert results[17] == ["echo item 17"] and results[18] == ["echo item 17", "echo item 18 mended"]
+    results = list(client.map(send, range(19)))
+    assert results[3] == ["echo item 3", "echo item 3 repaired"] and results[4] == []
+    assert results[17] == ["echo item 17"] and results[18] == ["echo item 17", "echo item 18 repaired"]
     first, second = server.submitted()
     assert len(first) == len(set(first)) == 15
-    assert second == [f"item {item} mended" for item in (0, 3, 6, 12, 15, 18)]
+    assert second == [f"item {item} repaired" for item in (0, 3, 6, 12, 15, 18)]
 
 
 def test_an_item_with_two_concurrent_requests_counts_once(serve: Serve, make: Make) -> None:
     server = serve()
     client = make(server.url)
 
-    async def ask(item: int) -> list[str]:
-        if item % 2:  # comes to ask only after the others do
+    async def send(item: int) -> list[str]:
+        if item % 2:  # sends its requests after the others
             for _ in range(3):
                 await asyncio.sleep(0)
         both = [client.request(request(client, f"{item} {order}")) for order in "ab"]
         return [reply.text for reply in await asyncio.gather(*both)]
 
-    assert list(client.map(ask, range(4)))[3] == ["echo item 3 a", "echo item 3 b"]
+    assert list(client.map(send, range(4)))[3] == ["echo item 3 a", "echo item 3 b"]
     assert len(server.submitted()) == 1
 
 
@@ -160,7 +160,7 @@ def test_an_item_that_waits_for_something_else_delays_a_batch_for_a_limited_time
     client = make(serve().url)
     replied = None
 
-    async def ask(item: int) -> str:
+    async def send(item: int) -> str:
         nonlocal replied
         replied = replied or asyncio.Event()
         if item:
@@ -169,16 +169,16 @@ def test_an_item_that_waits_for_something_else_delays_a_batch_for_a_limited_time
         replied.set()
         return text
 
-    assert list(client.map(ask, range(2))) == echoes(range(2))
+    assert list(client.map(send, range(2))) == echoes(range(2))
 
 
 # Restarts
 
 
-@pytest.mark.parametrize("event", ["upload", "create", "look", "download"])
+@pytest.mark.parametrize("event", ["upload", "create", "poll", "download"])
 def test_killed_at_any_moment_nothing_is_paid_twice(serve: Serve, make: Make, tmp_path: Path, event: str) -> None:
     server = serve(kill_at=event)
-    for n in range(120):  # of other people, on more than one page
+    for n in range(120):  # batches of other projects, on more than one page
         server.add(metadata={"project": f"{n}"}, input_file_id="none", endpoint="none", completion_window="24h")
     server.victim = subprocess.Popen(
         [sys.executable, __file__, server.url, str(tmp_path / "shared.sqlite"), "12"], stderr=subprocess.DEVNULL
@@ -191,8 +191,8 @@ def test_killed_at_any_moment_nothing_is_paid_twice(serve: Serve, make: Make, tm
         loop.run(client.close())
         assert server.paid == {f"item {item}": 1 for item in range(20)}
         parts = [{f"item {item}" for item in range(12)}, {f"item {item}" for item in range(12, 20)}]
-        made = [set(batch) for batch in server.submitted()]
-        assert len(made) == 2 and all(part in made for part in parts)
+        submitted = [set(batch) for batch in server.submitted()]
+        assert len(submitted) == 2 and all(part in submitted for part in parts)
         assert [batch["state"] for batch in response_cache.batches()] == ["collected"] * 2
 
 
@@ -214,13 +214,13 @@ def test_temporary_failures_are_retried(
     serve: Serve, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api_module, "_SDK_RETRIES", 1)
-    server = serve(failing=Counter(upload=1, look=2, download=1))
+    server = serve(failing=Counter(upload=1, poll=2, download=1))
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
     assert len(server.batches) == 1 and "trying again" in caplog.text
 
 
 def test_the_next_run_collects_a_batch_after_its_server_was_unreachable(serve: Serve, make: Make) -> None:
-    server = serve(failing=Counter(look=3))
+    server = serve(failing=Counter(poll=3))
     with pytest.raises(RequestRejectedError, match=r"the server failed.*the same command"):
         list(texts(make(server.url, attempts=2), range(3)))
     assert list(texts(make(server.url), range(3))) == echoes(range(3))
@@ -231,10 +231,10 @@ def test_the_next_run_collects_a_batch_after_an_error(
     serve: Serve, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch_client_module, "_MAX_HOLD_S", 0.01)
-    server = serve(looks=10**6)
+    server = serve(polls=10**6)
     client = make(server.url)
 
-    async def ask(item: int) -> None:
+    async def send(item: int) -> None:
         if item == 2:
             while not server.batches:
                 await asyncio.sleep(0.01)
@@ -242,23 +242,23 @@ def test_the_next_run_collects_a_batch_after_an_error(
         await client.request(request(client, item))
 
     with pytest.raises(ZeroDivisionError):
-        list(client.map(ask, range(3)))
-    server.looks = server.batches["batch-0"]["looks"] + 2
+        list(client.map(send, range(3)))
+    server.polls = server.batches["batch-0"]["polls"] + 2
     assert list(texts(client, range(2))) == echoes(range(2))
     assert len(server.batches) == 1
 
 
 def test_two_processes_send_no_request_twice(serve: Serve, make: Make, response_cache: ResponseCache) -> None:
-    """Each response cache is an owner of its own, as one of another process is."""
-    server = serve(looks=5)
+    """Each response cache has its own owner id, as in another process."""
+    server = serve(polls=5)
     with closing(ResponseCache(response_cache.path)) as other:
         clients = [make(server.url, response_cache), make(server.url, other)]
 
-        async def ask(item: int) -> str:
+        async def send(item: int) -> str:
             one = clients[item % 2]
             return (await one.request(request(one, item // 4))).text
 
-        assert list(clients[0].map(ask, range(40))) == [f"echo item {item // 4}" for item in range(40)]
+        assert list(clients[0].map(send, range(40))) == [f"echo item {item // 4}" for item in range(40)]
         for one in clients:
             loop.run(one.close())
     assert server.paid == {f"item {item}": 1 for item in range(10)}
@@ -267,7 +267,7 @@ def test_two_processes_send_no_request_twice(serve: Serve, make: Make, response_
 def test_live_calls_wait_for_an_open_batch_or_report_an_orphaned_one(
     serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
-    server = serve(looks=10**6)
+    server = serve(polls=10**6)
     client = make(server.url)
     live = LiveClient(client.endpoint, response_cache, client.budget)
 
@@ -277,7 +277,7 @@ def test_live_calls_wait_for_an_open_batch_or_report_an_orphaned_one(
             await asyncio.sleep(0.01)
         second = asyncio.create_task(live.request(request(live, 1)))
         await asyncio.sleep(0.05)
-        server.looks = server.batches["batch-0"]["looks"] + 1
+        server.polls = server.batches["batch-0"]["polls"] + 1
         return (await first).text, (await second).text
 
     assert loop.run(both()) == ("echo item 1", "echo item 1")
@@ -288,12 +288,12 @@ def test_live_calls_wait_for_an_open_batch_or_report_an_orphaned_one(
         with pytest.raises(RequestRejectedError, match=r"not collected.*mode: batch"):
             list(texts(one, [2, 3] if one is client else [2]))
     assert len(server.batches) == 1 and len(response_cache.batches("submitting")) == 1
-    server.looks = 1
+    server.polls = 1
     assert list(texts(client, [3])) == ["echo item 3"]
     loop.run(live.close())
 
 
-# What batches bring
+# Outcomes
 
 
 def test_expired_requests_are_sent_again_and_the_others_saved(
@@ -366,7 +366,7 @@ def test_a_rejected_request_stops_the_run_and_the_other_responses_are_saved(
     with pytest.raises(RequestRejectedError, match=r"400.*not like this"):
         list(texts(client, range(6)))
     loop.run(client.close())
-    assert server.submitted() == [["item 0", "item 1", "item 2"]]  # and no more
+    assert server.submitted() == [["item 0", "item 1", "item 2"]]  # and no other batch
     assert _rows(response_cache, "responses") == 1 and _rows(response_cache, "batch_requests") == 0
 
 
@@ -392,7 +392,7 @@ def test_a_rejected_batch_reports_its_reason_and_releases_its_requests(
 def test_a_rejected_batch_of_an_earlier_run_does_not_stop_this_run(
     serve: Serve, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = serve(failing=Counter(look=1), ends=["failed"], errors=[{"message": "no such field"}])
+    server = serve(failing=Counter(poll=1), ends=["failed"], errors=[{"message": "no such field"}])
     with pytest.raises(RequestRejectedError):
         list(texts(make(server.url, attempts=1), range(3)))
     assert list(texts(make(server.url), range(5, 8))) == echoes(range(5, 8))
@@ -435,14 +435,14 @@ def test_a_cap_of_calls_makes_exactly_as_many(
     with pytest.raises(CapReachedError, match=r"llm\.caps\.calls = 7"):
         list(texts(make(server.url, budget=Budget(Caps(calls=7), {}, PRICES)), range(10)))
     assert server.paid.total() == 7 == _rows(response_cache, "responses")
-    assert len(opened) == 2  # what there was no room for is looked at again only when the batch is collected
+    assert len(opened) == 2  # requests without room are queued when the batch is collected
     assert _rows(response_cache, "batch_requests") == _rows(response_cache, "claims") == 0
     assert list(texts(make(server.url, budget=Budget(Caps(calls=3), {}, PRICES)), range(10))) == echoes(range(10))
     assert set(server.paid.values()) == {1}
 
 
 def test_money_left_by_actual_costs_is_spent_within_the_cap(serve: Serve, make: Make) -> None:
-    """A reply takes less than the most that is set aside for it."""
+    """The actual cost of a reply is below its reservation."""
     server = serve()
     budget = Budget(Caps(money=25 * HALF), {}, PRICES)
     client = make(server.url, budget=budget)
@@ -451,8 +451,8 @@ def test_money_left_by_actual_costs_is_spent_within_the_cap(serve: Serve, make: 
     assert len(server.batches) > 1 and len(server.submitted()[0]) > 1
     assert list(chain(*server.submitted())) == [f"item {item}" for item in range(server.paid.total())]
     assert budget.spent()["money"] == pytest.approx(server.paid.total() * HALF)
-    most = budget.cost(MODEL, request(client, 19).max_prompt_tokens, 50, batch=True)
-    assert 25 * HALF - most < budget.spent()["money"] <= 25 * HALF
+    bound = budget.cost(MODEL, request(client, 19).max_prompt_tokens, 50, batch=True)
+    assert 25 * HALF - bound < budget.spent()["money"] <= 25 * HALF
 
 
 def test_a_wrong_key_is_reported_without_the_key(

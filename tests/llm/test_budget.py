@@ -1,4 +1,4 @@
-"""Caps hold under concurrency, are used up, and say how to go on."""
+"""Caps hold under concurrency and are used up; the error states how to continue."""
 
 import asyncio
 from collections.abc import Callable
@@ -47,10 +47,10 @@ def test_the_next_run_requests_only_what_is_missing(serve: Serve, make_client: M
     server = serve()
     with pytest.raises(CapReachedError):
         list(texts(make_client(server.url, budget=budget(calls=60)), range(100)))
-    again = make_client(server.url, budget=budget(calls=60))
-    assert list(texts(again, range(100))) == [f"echo item {item}" for item in range(100)]
+    second_run = make_client(server.url, budget=budget(calls=60))
+    assert list(texts(second_run, range(100))) == [f"echo item {item}" for item in range(100)]
     assert len(server.calls) == 100 and set(server.paid.values()) == {1}
-    assert again.budget.spent()["calls"] == 40
+    assert second_run.budget.spent()["calls"] == 40
 
 
 def money(call_tokens: tuple[int, int]) -> float:
@@ -61,23 +61,23 @@ def money(call_tokens: tuple[int, int]) -> float:
 def test_caps_on_tokens_and_money_hold_and_are_used(serve: Serve, make_client: MakeClient, kind: str) -> None:
     server = serve(latency_s=0.002)
     one = request(make_client(server.url), 100)
-    most = (one.max_prompt_tokens, 50)  # of one call
-    cap, bound = (2000, sum(most)) if kind == "tokens" else (0.01, money(most))
+    bounds = (one.max_prompt_tokens, 50)  # upper bounds of one call
+    cap, bound = (2000, sum(bounds)) if kind == "tokens" else (0.01, money(bounds))
     limited = budget(**{kind: cap})
     with pytest.raises(CapReachedError, match=rf"llm\.caps\.{kind} = .* is reached"):
         list(texts(make_client(server.url, budget=limited, concurrency=16), range(100, 999)))
     answered = [server._completion(call, "")["usage"] for call in server.calls]
     spent = [(usage["prompt_tokens"], usage["completion_tokens"]) for usage in answered]
-    came_to = sum(map(sum, spent)) if kind == "tokens" else sum(map(money, spent))
-    assert cap - bound < came_to <= cap
-    assert limited.spent()[kind] == pytest.approx(came_to)
+    total = sum(map(sum, spent)) if kind == "tokens" else sum(map(money, spent))
+    assert cap - bound < total <= cap
+    assert limited.spent()[kind] == pytest.approx(total)
 
 
 def test_a_call_waits_until_the_calls_in_flight_are_settled(serve: Serve, make_client: MakeClient) -> None:
     server = serve()
     server.hold()
     one = request(make_client(server.url), 1)
-    limited = budget(tokens=one.max_prompt_tokens + 50 + 10)  # two concurrent calls could go over it
+    limited = budget(tokens=one.max_prompt_tokens + 50 + 10)  # two concurrent calls could exceed it
     client = make_client(server.url, budget=limited)
 
     async def both() -> list[str]:
@@ -112,18 +112,18 @@ def test_two_clients_share_the_budget_of_a_run(serve: Serve, make_client: MakeCl
     servers, shared = [serve(latency_s=0.002), serve(latency_s=0.002)], budget(calls=31)
     clients = [make_client(server.url, budget=shared, model=f"model-{i}") for i, server in enumerate(servers)]
 
-    async def ask(item: int) -> str:
+    async def send(item: int) -> str:
         client = clients[item % 2]
         return (await client.request(request(client, item))).text
 
     with pytest.raises(CapReachedError):
-        list(clients[0].map(ask, range(100)))
+        list(clients[0].map(send, range(100)))
     loop.run(clients[1].drain())
     assert sum(len(server.calls) for server in servers) == 31
 
 
 def test_a_call_that_is_cancelled_while_it_waits_takes_nothing(make_client: MakeClient) -> None:
-    limited = budget(tokens=130)  # one at its most, and what two came to
+    limited = budget(tokens=130)  # one upper bound and the actual tokens of two calls
     one = request(make_client("http://127.0.0.1:9/v1"), 1)
 
     async def run() -> None:

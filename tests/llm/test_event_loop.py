@@ -12,7 +12,7 @@ from sage_dialog.llm import event_loop as loop
 
 
 class Drain:
-    """Counts how often it was waited for."""
+    """Counts how often it was awaited."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -24,19 +24,19 @@ class Drain:
 @settings(max_examples=30, deadline=None)
 @given(delays=st.lists(st.integers(0, 5), max_size=40), max_pending=st.integers(1, 10))
 def test_results_come_in_the_order_of_the_items(delays: list[int], max_pending: int) -> None:
-    under_way, most = 0, 0
+    running, most_running = 0, 0
 
     async def echo(item: tuple[int, int]) -> int:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
+        nonlocal running, most_running
+        running += 1
+        most_running = max(most_running, running)
         for _ in range(item[1]):
             await asyncio.sleep(0)
-        under_way -= 1
+        running -= 1
         return item[0]
 
     assert list(loop.map_ordered(echo, enumerate(delays), max_pending, Drain())) == list(range(len(delays)))
-    assert most <= max_pending
+    assert most_running <= max_pending
 
 
 def test_items_are_read_as_they_are_needed() -> None:
@@ -68,7 +68,7 @@ def test_an_error_cancels_all_started_items() -> None:
             raise
         raise ValueError(f"item {item}")
 
-    with pytest.raises(ValueError, match="item 7"):  # though those before it are not done
+    with pytest.raises(ValueError, match="item 7"):  # although earlier items are not done
         list(loop.map_ordered(fail, range(1000), 20, drain))
     assert begun == list(range(len(begun))) and 8 <= len(begun) <= 20
     assert sorted(cancelled) == [item for item in begun if item != 7]

@@ -103,12 +103,12 @@ def test_a_rejected_call_stops_the_run_while_other_calls_are_in_flight(serve: Se
     held.hold()
     first, others = make_client(held.url), make_client(refusing.url, concurrency=2)
 
-    async def ask(item: int) -> str:
+    async def send(item: int) -> str:
         client = others if item else first
         return (await client.request(request(client, item))).text
 
     with pytest.raises(RequestRejectedError, match="Check the key"):
-        list(others.map(ask, range(1000)))
+        list(others.map(send, range(1000)))
     assert len(refusing.calls) <= 4
     held.release()
     loop.run(first.drain())
@@ -170,7 +170,7 @@ def test_nothing_is_sent_while_a_server_asks_to_wait(serve: Serve, make_client: 
     server = serve(script=["429 waits"], retry_after={"retry-after": "60"})
     client = make_client(server.url, concurrency=1)
 
-    async def ask() -> None:
+    async def send() -> None:
         tasks = [asyncio.create_task(client.request(request(client, item))) for item in range(5)]
         while not client.servers[0].limit.wait_s:
             await asyncio.sleep(0.001)
@@ -180,19 +180,19 @@ def test_nothing_is_sent_while_a_server_asks_to_wait(serve: Serve, make_client: 
         await asyncio.gather(*tasks, return_exceptions=True)
         await client.drain()
 
-    loop.run(ask())
+    loop.run(send())
     assert len(server.calls) == 1
     assert 55 < client.servers[0].limit.wait_s <= 60
 
 
 def test_lone_surrogates_are_removed(serve: Serve, make_client: MakeClient) -> None:
-    """JSON can hold one; neither the response cache nor a table can."""
+    """JSON can hold them; the response cache and tables cannot."""
     client = make_client(serve(reply=lambda body: "so \ud83d sad").url)
     assert list(texts(client, [1])) == ["so  sad"]
 
 
 def test_a_response_of_the_wrong_form_is_returned(serve: Serve, make_client: MakeClient) -> None:
-    """Whether it is of use is the role's to say."""
+    """The role decides whether it is usable."""
     assert list(texts(make_client(serve(script=["wrong form"]).url), [1])) == ["Sure! Here you are: {"]
 
 
@@ -207,7 +207,7 @@ def test_failures_do_not_change_a_thousand_responses(
     assert sum(reasons(response_cache).values()) == len(server.calls) - 1000 > 100
     assert {call.outcome for call in server.calls} == {"reply", *TEMPORARY, *UNUSABLE}
     assert list(texts(client, range(1000))) == [f"echo item {item}" for item in range(1000)]
-    assert len(server.calls) == sum(reasons(response_cache).values()) + 1000  # the second time nothing was sent
+    assert len(server.calls) == sum(reasons(response_cache).values()) + 1000  # all cached
 
 
 def test_every_item_has_a_response_or_a_reason(serve: Serve, make_client: MakeClient) -> None:

@@ -1,4 +1,4 @@
-"""A run killed at any moment and started again loses no returned response and sends few requests twice."""
+"""A run that is killed at any moment and restarted loses no returned response and sends few requests twice."""
 
 import os
 import random
@@ -109,4 +109,4 @@ def test_claims_of_a_killed_process_are_taken_by_the_other(serve: Serve, tmp_pat
     first.wait()
     server.release()
     assert len(finish(second)) == 20
-    assert len(server.calls) == 24  # the four of the first were sent again
+    assert len(server.calls) == 24  # the four of the first were sent twice

@@ -1,4 +1,4 @@
-"""One call for each request, whoever wants it; several servers; cancellation."""
+"""One call for each request; several servers; cancellation."""
 
 import asyncio
 from collections import Counter
@@ -38,7 +38,7 @@ def test_a_slow_server_delays_only_its_own_calls(serve: Serve, make_client: Make
     slow.hold()
     client = make_client(quick.url, slow.url, concurrency=4)
 
-    async def ask_all() -> None:
+    async def send_all() -> None:
         tasks = [asyncio.create_task(client.request(request(client, item))) for item in range(200)]
         while len(quick.paid) < 196:
             await asyncio.sleep(0.005)
@@ -46,7 +46,7 @@ def test_a_slow_server_delays_only_its_own_calls(serve: Serve, make_client: Make
         slow.release()
         await asyncio.gather(*tasks)
 
-    loop.run(asyncio.wait_for(ask_all(), 20))
+    loop.run(asyncio.wait_for(send_all(), 20))
 
 
 def test_a_dead_server_loses_no_request(
@@ -57,7 +57,7 @@ def test_a_dead_server_loses_no_request(
     server = serve()
     client = make_client("http://127.0.0.1:9/v1", server.url, concurrency=4, attempts=6)
     assert list(texts(client, range(200))) == [f"echo item {item}" for item in range(200)]
-    assert 4 <= reasons(response_cache)[FailureReason.UNREACHABLE] < 20  # it was tried now and then
+    assert 4 <= reasons(response_cache)[FailureReason.UNREACHABLE] < 20  # it was probed a few times
 
 
 def test_a_server_that_comes_back_is_used_again(serve: Serve, make_client: MakeClient) -> None:
@@ -147,15 +147,15 @@ def test_the_response_to_a_cancelled_call_is_saved_and_not_requested_twice(
 
     async def run() -> str:
         chat_request = request(client, 1)
-        gone = asyncio.create_task(client.request(chat_request))
+        cancelled = asyncio.create_task(client.request(chat_request))
         while not server.in_flight:
             await asyncio.sleep(0.001)
-        gone.cancel()
-        await asyncio.gather(gone, return_exceptions=True)
-        again = asyncio.create_task(client.request(chat_request))  # while the first call is in flight
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
+        second = asyncio.create_task(client.request(chat_request))  # while the first call is in flight
         await asyncio.sleep(0.02)
         server.release()
-        return (await again).text
+        return (await second).text
 
     assert loop.run(run()) == "echo item 1"
     assert len(server.calls) == 1
@@ -173,7 +173,7 @@ def test_stopping_saves_calls_in_flight_and_sends_no_more(
     assert len(list(response_cache.entries())) == len(server.calls) == len(server.paid)
     assert not client._fetches and not client._claimed
     assert claims(response_cache) == 0
-    assert len(list(texts(client, range(100)))) == 100  # and it continues at once
+    assert len(list(texts(client, range(100)))) == 100  # the next run continues at once
     assert len(server.calls) == 100
 
 
@@ -188,7 +188,7 @@ def test_claims_of_cancelled_and_failed_calls_are_released(
 
 @pytest.mark.parametrize(("a_minute", "burst"), [(600, 60), (5, 1)])
 def test_rate_limit_bursts(a_minute: float, burst: int) -> None:
-    """A tenth of a minute's at once, and the rest as time goes by."""
+    """A tenth of a minute's amount at once, the rest evenly."""
     rate_limit = RateLimit(a_minute)
     assert rate_limit._limiter is not None
     assert rate_limit._limiter.max_rate == burst
@@ -218,9 +218,9 @@ def test_the_retry_of_a_call_goes_before_new_ones(serve: Serve, make_client: Mak
     server = serve(script=["500"], latency_s=0.001)
     client = make_client(server.url, concurrency=2)
     list(texts(client, range(100)))
-    asked_first = [int(call.body["messages"][-1]["content"].split()[1]) for call in server.calls]
+    sent = [int(call.body["messages"][-1]["content"].split()[1]) for call in server.calls]
     gaps: Counter[int] = Counter()
     for item in range(100):
-        first, second = (place for place, one in enumerate(asked_first) if one == item)
+        first, second = (position for position, one in enumerate(sent) if one == item)
         gaps[second - first] += 1
     assert max(gaps) < 100  # at the end of the queue it would be about 100

@@ -1,4 +1,4 @@
-"""Replies that are durable, shared and looked after."""
+"""Responses are durable, shared and maintained."""
 
 import asyncio
 import json
@@ -65,12 +65,12 @@ def test_a_response_that_cannot_be_written_does_not_undo_the_others(response_cac
 
     outcomes = loop.run(run())
     assert isinstance(outcomes[5], UnicodeEncodeError)
-    assert [outcome for place, outcome in enumerate(outcomes) if place != 5] == [None] * 9
+    assert [outcome for position, outcome in enumerate(outcomes) if position != 5] == [None] * 9
     assert len(list(response_cache.entries())) == 9
 
 
 def test_a_claim_belongs_to_one_process_until_it_is_released(response_cache: ResponseCache) -> None:
-    other = ResponseCache(response_cache.path)  # as good as another process: it has a lock of its own
+    other = ResponseCache(response_cache.path)  # like another process: it has its own lock
     assert loop.run(response_cache.claim(chat_request(1)))
     assert not loop.run(other.claim(chat_request(1)))
     other.release(chat_request(1))  # not its own claim
@@ -79,7 +79,7 @@ def test_a_claim_belongs_to_one_process_until_it_is_released(response_cache: Res
     assert claims(response_cache) == 0
     assert loop.run(other.claim(chat_request(1)))
     loop.run(other.save(chat_request(1), LLMResponse("x", 1, 1), None))
-    assert not loop.run(response_cache.claim(chat_request(1)))  # there is nothing to request
+    assert not loop.run(response_cache.claim(chat_request(1)))  # the response is saved
     other.close()
 
 
@@ -95,7 +95,7 @@ def test_the_claims_of_a_dead_process_are_free(response_cache: ResponseCache) ->
 
 @pytest.mark.parametrize("number", range(20))
 def test_concurrent_starts_do_not_take_each_other_for_dead(number: int, tmp_path: Path) -> None:
-    """On a file that is not there yet; and each start looks at all locks: none may lose its own to another's look."""
+    """Each start creates the file and checks all locks; none loses its own lock to the check of another."""
     caches: list[ResponseCache] = []
     start = threading.Barrier(8)
 

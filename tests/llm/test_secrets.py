@@ -16,7 +16,7 @@ from sage_dialog.llm.requests import FailureReason, RequestFailedError, RequestR
 from sage_dialog.llm.response_cache import ResponseCache
 
 KEY = "sk-proj-Zebra7Quagga9Okapi3Tapir5Dugong1"
-PARTS = {KEY[place : place + 8] for place in range(0, len(KEY) - 8)}
+PARTS = {KEY[start : start + 8] for start in range(0, len(KEY) - 8)}
 ECHO = {"error": {"message": "Incorrect API key provided: AUTHORIZATION, " + KEY, "code": "invalid_api_key"}}
 
 Serve = Callable[..., FaultyServer]
@@ -29,7 +29,7 @@ def holds_key(text: str | bytes) -> bool:
 
 
 def traceback_of(error: BaseException) -> str:
-    """All of an error that a log or a terminal could show, its causes as well."""
+    """Return the complete text of an error and its causes."""
     lines = traceback.TracebackException.from_exception(error, capture_locals=False).format(chain=True)
     chain: list[BaseException] = [error]
     while (before := chain[-1].__cause__ or chain[-1].__context__) is not None:
@@ -54,9 +54,9 @@ def written(log: pytest.LogCaptureFixture) -> str:
 
 
 def test_the_key_is_sent(serve: Serve, make_client: MakeClient) -> None:
-    """So that the other tests look for what is there."""
+    """The other tests search for a key that is in use."""
     server = serve()
-    list(texts(make_client(server.url, api_key=f"{KEY}\n"), [1]))  # as files and shells give it
+    list(texts(make_client(server.url, api_key=f"{KEY}\n"), [1]))  # with a line break, as files end
     assert server.calls[0].headers["Authorization"] == f"Bearer {KEY}"
 
 
@@ -104,8 +104,8 @@ def test_good_and_broken_responses_leave_no_key_on_disk(
 def test_the_key_is_in_no_representation_of_an_endpoint(make_client: MakeClient) -> None:
     client = make_client("http://127.0.0.1:9/v1", api_key=KEY)
     endpoint = client.endpoint
-    for shown in (repr(endpoint), str(endpoint), endpoint.model_dump_json(), repr(endpoint.model_dump()), repr(client)):
-        assert not holds_key(shown)
+    for text in (repr(endpoint), str(endpoint), endpoint.model_dump_json(), repr(endpoint.model_dump()), repr(client)):
+        assert not holds_key(text)
 
 
 def test_the_key_is_not_in_the_error_of_an_invalid_key(make_client: MakeClient) -> None:

@@ -53,7 +53,7 @@ def test_a_pause_starts_no_call_and_ends_by_itself(monkeypatch: pytest.MonkeyPat
         server.limit.pause(0.02)
         turn = asyncio.create_task(pool.acquire())
         await asyncio.sleep(0.05)
-        assert not turn.done()  # by its clock no time has passed
+        assert not turn.done()  # its clock has not advanced
         now[0] = 1.0
         await asyncio.wait_for(turn, 5)
 
@@ -74,14 +74,14 @@ def test_retries_go_first() -> None:
 
         await pool.acquire()
         tasks = [
-            asyncio.create_task(call(name, first)) for name, first in [("a", False), ("b", False), ("again", True)]
+            asyncio.create_task(call(name, first)) for name, first in [("a", False), ("b", False), ("retry", True)]
         ]
         await asyncio.sleep(0)
         pool.release(server)
         await asyncio.gather(*tasks)
         return order
 
-    assert asyncio.run(run()) == ["again", "a", "b"]
+    assert asyncio.run(run()) == ["retry", "a", "b"]
 
 
 def test_calls_go_to_the_least_loaded_server() -> None:
@@ -98,16 +98,16 @@ def test_calls_go_to_the_least_loaded_server() -> None:
 @settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
-    most=st.integers(1, 6),
+    max_calls=st.integers(1, 6),
     servers=st.integers(1, 3),
     calls=st.integers(1, 60),
 )
-def test_under_any_order_of_events(seed: int, most: int, servers: int, calls: int) -> None:
+def test_under_any_order_of_events(seed: int, max_calls: int, servers: int, calls: int) -> None:
     """Calls start within the limit, and every call that is not cancelled gets a slot."""
     draw = random.Random(seed)
 
     async def run() -> None:
-        limited = [Limited(AdaptiveLimit(most)) for _ in range(servers)]
+        limited = [Limited(AdaptiveLimit(max_calls)) for _ in range(servers)]
         pool = ServerPool(limited)
         done = 0
 
@@ -115,7 +115,7 @@ def test_under_any_order_of_events(seed: int, most: int, servers: int, calls: in
             nonlocal done
             server, number = await pool.acquire(first=draw.random() < 0.2)
             try:
-                assert server.limit.in_flight <= most
+                assert server.limit.in_flight <= max_calls
                 for _ in range(draw.randrange(4)):
                     await asyncio.sleep(0)
                 if draw.random() < 0.3:

@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     path = tmp_path_factory.mktemp("model")
-    tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="w0"))
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="w0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
     fast.chat_template = (
@@ -99,8 +99,8 @@ def test_a_repeated_request_is_answered_by_the_cache(tmp_path: Path, url: str, m
     assert spent.completion_tokens >= sum(len(text.split()) for text in replies.values())
 
     assert dict(zip(replies, client.map(text_of, replies), strict=True)) == replies
-    (again,) = response_cache.usage()
-    assert (again.responses, again.hits, again.failures) == (spent.responses, len(replies), spent.failures)
+    (second,) = response_cache.usage()
+    assert (second.responses, second.hits, second.failures) == (spent.responses, len(replies), spent.failures)
 
 
 def test_a_model_that_it_does_not_have_stops_the_run(tmp_path: Path, url: str) -> None:

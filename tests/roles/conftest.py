@@ -19,17 +19,17 @@ PROMPTS = Path(__file__).parents[2] / "conf" / "base" / "prompts"
 
 
 class Scripted(LLMClient):
-    """Replies with what `say` returns for a request, and raises it where it is an error."""
+    """Replies with the result of `reply` for a request, and raises it if it is an error."""
 
-    def __init__(self, say: Callable[[Request], str | Exception], *parts: Any) -> None:
+    def __init__(self, reply: Callable[[Request], str | Exception], *parts: Any) -> None:
         super().__init__(*parts)
-        self.say = say
+        self.reply = reply
         self.requests: list[Request] = []
         self.estimates: list[tuple[int, int | None]] = []
 
     async def request(self, request: Request) -> LLMResponse:
         self.requests.append(request)
-        response = self.say(request)
+        response = self.reply(request)
         if isinstance(response, Exception):
             raise response
         return LLMResponse(response, 1, 1)
@@ -54,10 +54,10 @@ def scripted(tmp_path: Path) -> Any:
     """Return a factory of clients from a function of a request, fields of the endpoint, and a share that may fail."""
     response_cache = ResponseCache(tmp_path / "responses.sqlite")
 
-    def make(say: Any = lambda request: "", *, max_failed_share: float = 1.0, **endpoint: Any) -> Scripted:
+    def make(reply: Any = lambda request: "", *, max_failed_share: float = 1.0, **endpoint: Any) -> Scripted:
         fields = {"base_urls": ["http://secret.example:8000/v1"], "model": "gpt-5-mini", "api_key": "sk-secret-key"}
         return Scripted(
-            say, Endpoint.model_validate(fields | endpoint), response_cache, Budget(Caps(), {}, {}), max_failed_share
+            reply, Endpoint.model_validate(fields | endpoint), response_cache, Budget(Caps(), {}, {}), max_failed_share
         )
 
     yield make

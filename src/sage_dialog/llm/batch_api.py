@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Container, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import openai
 from openai.types import Batch
 
 from sage_dialog.llm.requests import FailureReason, Request, RequestFailedError, RequestRejectedError
-from sage_dialog.llm.server import Server
+from sage_dialog.llm.server import Answer, Server
 
 logger = logging.getLogger(__name__)
 
 ENDED = ("completed", "failed", "expired", "cancelled")
-_PATH: Final = "/v1/chat/completions"  # as batches name it, whatever the base URL is
+_PATH: Final = "/v1/chat/completions"  # independent of the base URL
 _SDK_RETRIES = 5
 _QUEUE_FULL = "token_limit_exceeded"  # the account's limit on tokens in batches
-
-Answer = TypeVar("Answer")
 
 
 class BatchApi:
@@ -32,8 +30,7 @@ class BatchApi:
 
     async def upload(self, name: str, content: bytes) -> str:
         """Upload a batch's file and return its id."""
-        file = await self._call(self._sdk.files.create(file=(f"{name}.jsonl", content), purpose="batch"))
-        return file.id
+        return (await self._call(self._sdk.files.create(file=(f"{name}.jsonl", content), purpose="batch"))).id
 
     async def create(self, name: str, file_id: str, *, may_exist: bool) -> str:
         """Create a batch and return its id.
@@ -123,26 +120,17 @@ class BatchApi:
         return self.server.sdk().with_options(max_retries=_SDK_RETRIES)
 
     async def _call(self, call: Awaitable[Answer]) -> Answer:
-        """Return the answer to a call of the batch API.
-
-        Raises:
-            RequestFailedError: if another attempt may succeed.
-            RequestRejectedError: if not.
-        """
+        """Return the answer to a call of the batch API, with the errors of `Server.convert_errors`."""
         try:
-            answer = await call
-        except openai.NotFoundError as error:
-            failure: Exception = RequestRejectedError(
-                f"{self.server.address} has no such batch or file, or no batch API at all (404): "
-                f"{self.server.redact(error)}. Check base_urls and the key; for a server without one set `mode: live`."
-            )
-        except openai.APIError as error:
-            failure = self.server.failure(error)
-        else:
-            if not isinstance(answer, str):
-                return answer
-            failure = RequestFailedError(FailureReason.BROKEN, "its answer is no JSON")
-        raise failure  # outside of `except`: the SDK's error may hold the key
+            answer = await self.server.convert_errors(call)
+        except RequestRejectedError as error:
+            if error.status != 404:
+                raise
+            hint = "It has no such batch or file, or no batch API at all; for a server without one set `mode: live`."
+            raise RequestRejectedError(f"{error} {hint}", error.status) from None
+        if isinstance(answer, str):
+            raise RequestFailedError(FailureReason.BROKEN, "its answer is no JSON")
+        return answer
 
 
 def queue_is_full(batch: Batch) -> bool:

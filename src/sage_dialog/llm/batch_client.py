@@ -2,10 +2,10 @@
 
 A submitted batch is billed whatever happens to this process. The response cache therefore stores a batch's requests
 before the server gets it, and the server stores the cache's name of the batch in its metadata: the next run finds the
-batch, collects it, and requests only what it did not bring.
+batch, collects it, and requests only the missing responses.
 
 Not covered: a call that creates a batch, is in flight while its process is killed, and reaches the server only after
-the next run has looked for the batch. Files stay on the server until it deletes them.
+the next run has searched for the batch. Files stay on the server until it deletes them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import cast
 
 from openai.types import Batch
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,7 +42,7 @@ from sage_dialog.llm.server import Server, retrying, token_usage
 logger = logging.getLogger(__name__)
 
 _MAX_HOLD_S = 600.0  # until a batch is submitted although some items neither wait for a response nor end
-_AGAIN = (*RETRYABLE, *UNUSABLE_RESPONSES, FailureReason.EXPIRED)  # failures after which a request is sent again
+_RESUBMITTED = (*RETRYABLE, *UNUSABLE_RESPONSES, FailureReason.EXPIRED)  # failures after which a request is resubmitted
 
 _item: ContextVar[object | None] = ContextVar("item", default=None)
 
@@ -51,7 +52,7 @@ class BatchSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    poll_s: float = Field(60, gt=0, description="seconds between two looks at a batch")
+    poll_s: float = Field(60, gt=0, description="interval of status requests, in seconds")
     max_requests: int = Field(50_000, ge=1, description="limit on the requests of a batch, and on pending items")
     max_bytes: int = Field(200_000_000, ge=1, description="limit on the bytes of a batch's file")
     completion_window: str = Field("24h", description="time for the server; requests that are left then expire")
@@ -70,32 +71,24 @@ class _Pending:
 
 
 @dataclass
-class _Stream:
-    """The number of items that one `map` has taken (in its thread) and that have ended (in the loop's thread)."""
-
-    taken: int = 0
-    ended: int = 0
-
-
-@dataclass
 class _Batch:
-    """An open batch of this process. Without an id, the server may or may not have it."""
+    """A batch of this process."""
 
     name: str
     requests: dict[str, Request]  # by custom id
     id: str | None = None
-    reservations: dict[str, Reservation] = field(default_factory=dict)
+    submitted: bool = False  # the server has it, or may have it
     alone: bool = True  # no other batch of this client was open when it was submitted
-    sending: asyncio.Task[None] | None = None
-    running: asyncio.Task[None] | None = None
+    reservations: dict[str, Reservation] = field(default_factory=dict)
 
 
 class BatchClient(LLMClient):
-    """Submits a batch when it is full, or when no pending item can go on without a response.
+    """Starts a round of batches when one is full, or when no pending item can go on without a response.
 
-    Later requests, such as those that show a model its error, form the next batch; several batches may be open at a
-    time. An item must not wait for anything but `request`; one that does delays its batch by ten minutes. The
-    endpoint's concurrency and rate limits are for live calls and not used.
+    A round adopts the batches of earlier runs, submits its requests in new ones, and collects all. Later requests, such
+    as those that show a model its error, form the next round. An item must not wait for anything but `request`; one
+    that does delays its round by ten minutes. The endpoint's concurrency and rate limits are for live calls and not
+    used.
 
     If a cap leaves room for some of the requests only, these are submitted, and the others wait: the actual cost of the
     batch may leave room for them. `CapReachedError` is raised when all open batches are collected.
@@ -121,37 +114,36 @@ class BatchClient(LLMClient):
         self.max_pending = self.settings.max_requests
         self._server = Server(endpoint, endpoint.base_urls[0])
         self._api = BatchApi(self._server, self.settings.completion_window)
-        self._streams: list[_Stream] = []
+        self._maps: list[Counter[str]] = []  # items of each `map`: taken (in its thread) and ended (in the loop's)
         self._waiting: Counter[object] = Counter()  # items, each with the number of responses it waits for
-        self._pending: dict[str, _Pending] = {}
-        self._queued: dict[str, _Pending] = {}  # for the next batch
-        self._deferred: dict[str, _Pending] = {}  # until the end of a batch makes room
-        self._open: dict[str, _Batch] = {}
-        self._submitting: asyncio.Task[None] | None = None
-        self._check_scheduled = False
+        self._pending: dict[str, _Pending] = {}  # each is queued or in one round
+        self._queued: dict[str, _Pending] = {}
         self._hold_timer: asyncio.TimerHandle | None = None
+        self._rounds: set[asyncio.Task[None]] = set()
+        self._submitting = asyncio.Lock()
+        self._open: dict[str, asyncio.Task[None]] = {}  # batches that are submitted and not collected
 
     def map(self, function: Callable[[Item], Awaitable[Result]], items: Iterable[Item]) -> Iterator[Result]:
-        stream = _Stream()
+        number: Counter[str] = Counter()
 
-        def taken() -> Iterator[Item]:
+        def count_taken() -> Iterator[Item]:
             for item in items:
-                stream.taken += 1
+                number["taken"] += 1
                 yield item
 
-        async def counted(item: Item) -> Result:
+        async def count_ended(item: Item) -> Result:
             _item.set(object())  # visible in all that is awaited from here
             try:
                 return await function(item)
             finally:
-                stream.ended += 1
-                self._schedule_check()
+                number["ended"] += 1
+                self._check_soon()
 
-        self._streams.append(stream)
+        self._maps.append(number)
         try:
-            yield from super().map(counted, taken())
+            yield from super().map(count_ended, count_taken())
         finally:
-            self._streams.remove(stream)
+            self._maps.remove(number)
 
     async def request(self, request: Request) -> LLMResponse:
         if response := self.response_cache.get(request):
@@ -163,7 +155,7 @@ class BatchClient(LLMClient):
         item = _item.get()
         pending.items.append(item)
         self._waiting[item] += 1
-        self._schedule_check()
+        self._check_soon()
         try:
             return await asyncio.shield(pending.response)
         finally:
@@ -171,99 +163,146 @@ class BatchClient(LLMClient):
                 pending.items.remove(item)
                 self._resume(item)
                 if not pending.items:  # all of them were cancelled
-                    self._discard(pending)
+                    self._discard(request.key)
 
     async def drain(self) -> None:
         """Wait until the server has all that is being submitted; open batches are left for the next run to collect."""
-        if self._submitting is not None:
-            await asyncio.wait([self._submitting])
-        if sending := [batch.sending for batch in self._open.values() if batch.sending is not None]:
-            await asyncio.wait(sending)
-        if running := [batch.running for batch in self._open.values() if batch.running is not None]:
-            logger.info(
-                "%d batches stay open at %s; the same command collects them", len(running), self._server.address
-            )
-            for task in running:
+        async with self._submitting:
+            tasks = list(self._open.values())
+        if tasks:
+            logger.info("%d batches stay open at %s; the same command collects them", len(tasks), self._server.address)
+            for task in tasks:
                 task.cancel()
-            await asyncio.wait(running)
+            await asyncio.wait(tasks)
 
     async def close(self) -> None:
         await self.drain()
         await self._server.close()
 
-    # The next batch
+    # Rounds
 
     def _enqueue(self, pending: Iterable[_Pending]) -> None:
-        for one in pending:
-            if self._pending.get(one.request.key) is one:
-                self._queued[one.request.key] = one
+        """Queue requests for the next round, unless they are answered or cancelled."""
+        self._queued |= {one.request.key: one for one in pending if self._pending.get(one.request.key) is one}
         if self._queued and self._hold_timer is None:
-            self._hold_timer = asyncio.get_running_loop().call_later(_MAX_HOLD_S, self._start_submitting)
-        self._schedule_check()
+            self._hold_timer = asyncio.get_running_loop().call_later(_MAX_HOLD_S, self._start_round)
+        self._check_soon()
 
-    def _schedule_check(self) -> None:
+    def _check_soon(self) -> None:
         """Check after all tasks that are ready have run, so that concurrent requests go into one batch."""
-        if not self._check_scheduled:
-            self._check_scheduled = True
-            asyncio.get_running_loop().call_soon(self._check)
+        asyncio.get_running_loop().call_soon(self._check)
 
     def _check(self) -> None:
-        self._check_scheduled = False
-        active = sum(stream.taken - stream.ended for stream in tuple(self._streams))
+        active = sum(number["taken"] - number["ended"] for number in tuple(self._maps))
         waiting = len(self._waiting) - (None in self._waiting)  # None: requests outside of `map`
         if self._queued and (waiting >= active or len(self._queued) >= self.settings.max_requests):
-            self._start_submitting()
+            self._start_round()
 
-    def _start_submitting(self) -> None:
+    def _start_round(self) -> None:
         if self._hold_timer is not None:
             self._hold_timer.cancel()
             self._hold_timer = None
-        if self._submitting is None or self._submitting.done():
-            self._submitting = asyncio.create_task(self._submit())
+        queued, self._queued = self._queued, {}
+        task = asyncio.create_task(self._round(queued))
+        self._rounds.add(task)
+        task.add_done_callback(self._rounds.discard)
 
-    async def _submit(self) -> None:
+    async def _round(self, queued: dict[str, _Pending]) -> None:
+        """Adopt the batches of earlier runs, submit new ones, collect all, and queue what is then left."""
         try:
-            address, model = self._server.address, self.endpoint.model
-            for name, batch_id, requests in await self.response_cache.adopt_batches(address, model):
-                logger.info("batch %s of an earlier run is adopted: %d requests", batch_id or name, len(requests))
-                self._start(_Batch(name, requests, batch_id))
-            for batch in self._open.values():
-                for request in batch.requests.values():
-                    self._queued.pop(request.key, None)
-            while self._queued:
-                await self._make_batch()
+            async with self._submitting:
+                open_batches = await self.response_cache.adopt_batches(self._server.address, self.endpoint.model)
+                batches = [
+                    _Batch(name, requests, batch_id, submitted=True) for name, batch_id, requests in open_batches
+                ]
+                tasks = [asyncio.create_task(self._run(batch)) for batch in batches]
         except Exception as error:
             self._fail_all(error)
-        finally:
-            self._enqueue(())
+            return
+        adopted = {key for batch in batches for key in batch.requests}
+        for requests in self._split([one.request for key, one in queued.items() if key not in adopted]):
+            batches.append(_Batch(uuid.uuid4().hex, requests))  # no hash of the content: a batch may be resubmitted
+            tasks.append(asyncio.create_task(self._run(batches[-1])))
+        await asyncio.gather(*tasks, return_exceptions=True)  # `drain` may cancel them
+        if not any(batch.id for batch in batches):  # requests of other processes, or open batches leave no room
+            await asyncio.sleep(self.settings.poll_s)
+        self._enqueue(queued.values())
 
-    async def _make_batch(self) -> None:
-        """Submit one batch of queued requests: those that fit, are not taken elsewhere and are within the caps."""
-        chosen: list[_Pending] = []
-        lines: dict[str, bytes] = {}
+    def _split(self, requests: Sequence[Request]) -> Iterator[dict[str, Request]]:
+        """Yield the requests of each batch by key, within the limits of the server."""
+        chosen: dict[str, Request] = {}
         size = 0
-        for key, pending in self._queued.items():
-            line = request_line(pending.request)
-            if chosen and (len(chosen) >= self.settings.max_requests or size + len(line) > self.settings.max_bytes):
-                break
-            chosen.append(pending)
-            lines[key] = line
-            size += len(line)
-        for key in lines:
-            del self._queued[key]
-        name = uuid.uuid4().hex  # not a hash of the content: an expired batch may be submitted again
-        opened = await self.response_cache.open_batch(
-            name, self._server.address, self.endpoint.model, [pending.request for pending in chosen]
-        )
-        batch = _Batch(name, {request.key: request for request in opened})
+        for request in requests:
+            size += (length := len(request_line(request)))
+            if chosen and (len(chosen) >= self.settings.max_requests or size > self.settings.max_bytes):
+                yield chosen
+                chosen, size = {}, length
+            chosen[request.key] = request
+        if chosen:
+            yield chosen
+
+    # One batch
+
+    async def _run(self, batch: _Batch) -> None:
+        """Process a batch until its responses are saved and delivered. An error fails all pending requests."""
         try:
-            await self._wait_for_others([pending for pending in chosen if pending.request.key not in batch.requests])
-            await self._reserve(batch)
-        except Exception:
-            await self.response_cache.forget_batch(name)
-            raise
+            try:
+                await self._process(batch)
+            finally:
+                self._open.pop(batch.name, None)
+                for reservation in batch.reservations.values():
+                    await self.budget.settle(reservation, 0, None)
+                release = self.response_cache.release_batch if batch.submitted else self.response_cache.forget_batch
+                await release(batch.name)
+        except Exception as error:
+            if isinstance(error, RequestFailedError):  # of the batch, not of a request
+                error = RequestRejectedError(
+                    f"{self._server.address}: {error}. The batch is not lost: the same command collects it."
+                )
+            if self._pending.keys() & batch.requests.keys():
+                self._fail_all(error)
+            else:
+                logger.warning("batch %s, which no item waits for: %s", batch.id or batch.name, error)
+
+    async def _process(self, batch: _Batch) -> None:
+        if not batch.submitted:
+            async with self._submitting:
+                await self._submit(batch)
+        else:
+            logger.info(
+                "batch %s of an earlier run is adopted: %d requests", batch.id or batch.name, len(batch.requests)
+            )
+            self._mark_open(batch)
+            if batch.id is None and (found := await self._api.find(batch.name)):
+                batch.id = found.id
+                await self.response_cache.mark_submitted(batch.name, batch.id)
+            batch.submitted = batch.id is not None
+        if batch.id is not None:
+            await self._collect(batch, *await self._wait_until_ended(batch))
+
+    def _mark_open(self, batch: _Batch) -> None:
+        batch.alone = not self._open
+        self._open[batch.name] = cast("asyncio.Task[None]", asyncio.current_task())
+
+    async def _submit(self, batch: _Batch) -> None:
+        """Submit those of the requests that items wait for, no other process sends, and the caps leave room for."""
+        wanted = [request for key, request in batch.requests.items() if key in self._pending]
+        opened = await self.response_cache.open_batch(batch.name, self._server.address, self.endpoint.model, wanted)
+        requests = {request.key: request for request in opened}
+        others = []
+        for request in wanted:
+            if request.key in requests:
+                continue
+            if response := self.response_cache.get(request):
+                self._resolve(request.key, response)
+            else:
+                others.append(request)
+        await self.check_orphaned_batches(others, collects=self._server.address)
+        batch.requests = requests
+        await self._reserve(batch)
         if batch.requests:
-            self._start(batch, b"".join(lines[key] for key in batch.requests))
+            self._mark_open(batch)
+            await self._send(batch)
 
     async def _reserve(self, batch: _Batch) -> None:
         """Reserve the batch's cost, and remove the requests that the caps leave no room for."""
@@ -277,93 +316,22 @@ class BatchClient(LLMClient):
             if reservation is None:
                 break
             batch.reservations[key] = reservation
-        removed = [key for key in batch.requests if key not in batch.reservations]
-        for key in removed:
-            del batch.requests[key]
-        if removed:
+        if removed := [key for key in batch.requests if key not in batch.reservations]:
+            batch.requests = {key: batch.requests[key] for key in batch.reservations}
             await self.response_cache.remove_from_batch(batch.name, removed)
-        deferred = {key: self._pending[key] for key in removed if key in self._pending}
-        if batch.requests or self._open:
-            self._deferred.update(deferred)
-        else:  # the batch that was in the way has just ended
-            self._enqueue(deferred.values())
 
-    async def _wait_for_others(self, elsewhere: Sequence[_Pending]) -> None:
-        """Enqueue requests again after `poll_s` if another process sends them."""
-        waiting = []
-        for pending in elsewhere:
-            if self._pending.get(pending.request.key) is not pending:
-                continue
-            if response := self.response_cache.get(pending.request):
-                self._resolve(pending, response)
-            else:
-                waiting.append(pending)
-        if waiting:
-            await self.check_orphaned_batches([one.request for one in waiting], collects=self._server.address)
-            asyncio.get_running_loop().call_later(self.settings.poll_s, self._enqueue, waiting)
-
-    # An open batch
-
-    def _start(self, batch: _Batch, content: bytes | None = None) -> None:
-        batch.alone = not self._open
-        self._open[batch.name] = batch
-        if batch.id is None:
-            batch.sending = asyncio.create_task(self._send(batch, content))
-        batch.running = asyncio.create_task(self._run(batch))
-
-    async def _run(self, batch: _Batch) -> None:
-        """Process a batch from its submission until its responses are saved and delivered."""
-        no_room = False
-        try:
-            if batch.sending is not None:
-                await asyncio.shield(batch.sending)
-            if batch.id is not None:
-                await self._collect(batch, *await self._wait_until_ended(batch))
-        except _QueueFullError:
-            no_room = True
-        except Exception as error:
-            if isinstance(error, RequestFailedError):  # of the batch, not of a request
-                error = RequestRejectedError(
-                    f"{self._server.address}: {error}. The batch is not lost: the same command collects it."
-                )
-            if self._pending_of(batch):
-                self._fail_all(error)
-            else:
-                logger.warning("batch %s, which no item waits for: %s", batch.id or batch.name, error)
-        finally:
-            del self._open[batch.name]
-            for reservation in batch.reservations.values():
-                await self.budget.settle(reservation, 0, None)
-            await self.response_cache.release_batch(batch.name)
-            # Requests without a response are sent again, and the caps may leave room for more now.
-            self._deferred.update({pending.request.key: pending for pending in self._pending_of(batch)})
-            if not (no_room and self._open):
-                deferred, self._deferred = self._deferred, {}
-                self._enqueue(deferred.values())
-
-    async def _send(self, batch: _Batch, content: bytes | None) -> None:
-        """Create the batch on the server, once; without content, find out whether an earlier run has created it."""
-        if content is None:
-            if found := await self._api.find(batch.name):
-                batch.id = found.id
-                await self.response_cache.mark_submitted(batch.name, batch.id)
-            else:
-                await self.response_cache.forget_batch(batch.name)
-            return
-        tries = 0
-        try:
-            file_id = await self._api.upload(batch.name, content)
-            del content
-            # Not by the SDK's retries: an attempt that seems to have failed may have created the batch.
-            retryable = retrying(self.endpoint.attempts, lambda error: isinstance(error, RequestFailedError))
-            async for attempt in retryable:
-                with attempt:
-                    tries += 1
-                    batch.id = await self._api.create(batch.name, file_id, may_exist=tries > 1)
-        except (RequestFailedError, RequestRejectedError) as error:
-            if not tries or (tries == 1 and isinstance(error, RequestRejectedError)):  # the server cannot have it
-                await self.response_cache.forget_batch(batch.name)
-            raise
+    async def _send(self, batch: _Batch) -> None:
+        """Create the batch on the server, once."""
+        file_id = await self._api.upload(batch.name, b"".join(map(request_line, batch.requests.values())))
+        # Not by the SDK's retries: an attempt that seems to have failed may have created the batch.
+        async for attempt in retrying(self.endpoint.attempts):
+            with attempt:
+                may_exist, batch.submitted = batch.submitted, True
+                try:
+                    batch.id = await self._api.create(batch.name, file_id, may_exist=may_exist)
+                except RequestRejectedError:
+                    batch.submitted = may_exist
+                    raise
         assert batch.id is not None
         await self.response_cache.mark_submitted(batch.name, batch.id)
         logger.info(
@@ -395,9 +363,9 @@ class BatchClient(LLMClient):
     async def _collect(self, batch: _Batch, state: Batch, lines: Sequence[bytes]) -> None:
         """Save all responses in one commit, and only then deliver them."""
         if state.status == "failed":
-            await self.response_cache.forget_batch(batch.name)
+            batch.submitted = False
             if queue_is_full(state) and not batch.alone:
-                raise _QueueFullError
+                return  # the requests go into the next round
             raise self._api.rejection(state)
         answers = parse_lines(batch.id, batch.requests, lines)
         outcomes: dict[str, LLMResponse | RequestFailedError] = {}
@@ -411,10 +379,10 @@ class BatchClient(LLMClient):
                 self.budget.record_model(request.role, body)
                 prompt_tokens, completion_tokens = token_usage(body, request)
                 cost = self.budget.cost(request.model, prompt_tokens, completion_tokens, batch=True)
-                response = outcomes[request.key] = request.parse(body, prompt_tokens, completion_tokens)
+                response = outcomes[key] = request.parse(body, prompt_tokens, completion_tokens)
                 saved.append((request, response, cost))
             except RequestFailedError as failure:
-                outcomes[request.key] = failure
+                outcomes[key] = failure
                 failed.append((request, failure, prompt_tokens, completion_tokens, cost))
             except RequestRejectedError as error:
                 rejection = error
@@ -428,46 +396,41 @@ class BatchClient(LLMClient):
             *(batch.id, state.status, len(saved), len(batch.requests)),
             "".join(f"; {reason}: {number}" for reason, number in reasons.most_common()),
         )
-        for pending in self._pending_of(batch):
-            if outcome := outcomes.get(pending.request.key):
-                self._resolve(pending, outcome)
+        for key, outcome in outcomes.items():
+            self._resolve(key, outcome)
         if rejection is not None:
             raise rejection
 
-    # Items that wait
+    # Waiting items
 
-    def _resolve(self, pending: _Pending, outcome: LLMResponse | Exception) -> None:
-        """Deliver an outcome to the items that wait for it, unless the request is to be sent again."""
+    def _resolve(self, key: str, outcome: LLMResponse | Exception) -> None:
+        """Deliver an outcome to the items that wait for it, unless the request is to be resubmitted."""
+        pending = self._pending.get(key)
+        if pending is None:
+            return
         if isinstance(outcome, RequestFailedError):
             pending.rounds += 1
             pending.invalid += outcome.reason in UNUSABLE_RESPONSES
             left = pending.rounds < self.settings.rounds and pending.invalid < self.endpoint.max_invalid_responses
-            if outcome.reason in _AGAIN and left:
+            if outcome.reason in _RESUBMITTED and left:
                 return
-        self._discard(pending)
+        self._discard(key)
         if isinstance(outcome, LLMResponse):
             pending.response.set_result(outcome)
-        elif pending.items:
+        else:
             pending.response.set_exception(outcome)
         for item in pending.items:
             self._resume(item)
+
+    def _fail_all(self, error: Exception) -> None:
+        for key in list(self._pending):
+            self._resolve(key, error)
+
+    def _discard(self, key: str) -> None:
+        del self._pending[key]
+        self._queued.pop(key, None)
 
     def _resume(self, item: object | None) -> None:
         self._waiting[item] -= 1
         if not self._waiting[item]:
             del self._waiting[item]
-
-    def _fail_all(self, error: Exception) -> None:
-        for pending in list(self._pending.values()):
-            self._resolve(pending, error)
-
-    def _discard(self, pending: _Pending) -> None:
-        for requests in (self._pending, self._queued, self._deferred):
-            requests.pop(pending.request.key, None)
-
-    def _pending_of(self, batch: _Batch) -> list[_Pending]:
-        return [pending for request in batch.requests.values() if (pending := self._pending.get(request.key))]
-
-
-class _QueueFullError(Exception):
-    """The server takes no further batch until another one has ended."""

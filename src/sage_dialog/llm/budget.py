@@ -30,7 +30,7 @@ class Reservation:
 
 
 class Budget:
-    """What the run has spent, and the upper bounds on the calls in flight.
+    """The spending of the run, and upper bounds on that of the calls in flight.
 
     A call counts when it is sent. Tokens and money are reserved at their upper bound until the answer states them; a
     call that fits but for these reservations waits.
@@ -127,7 +127,7 @@ class Budget:
             self.served_models[role].add(model[:200])
 
     def remaining(self, role: str, kind: str) -> float | None:
-        """Return how much of a cap is left to a role; None without a cap."""
+        """Return the rest of a cap for a role; None without a cap."""
         left = [
             cap - self._spent[payer, kind]
             for payer in (RUN, role)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sage_dialog.llm import event_loop as loop
@@ -33,7 +34,7 @@ class LLMClient(ABC):
     """Limit on items that `map` has started and not yet yielded."""
 
     batched = False
-    """Whether requests are sent, and paid, as batches."""
+    """Whether requests are sent and billed as batches."""
 
     def __init__(
         self, endpoint: Endpoint, response_cache: ResponseCache, budget: Budget, max_failed_share: float = 1.0
@@ -135,26 +136,22 @@ class LLMClient(ABC):
                     "batch`; `kedro sage cache` lists the open batches."
                 )
 
-    def failure_counter(self, rows: str, number: int) -> FailureCounter:
-        """Return the counter of a table's failed rows."""
-        return FailureCounter(rows, number, self.max_failed_share)
 
-
+@dataclass
 class FailureCounter:
     """Counts failed rows, and stops the run when more than a share of all rows must fail."""
 
-    def __init__(self, rows: str, number: int, max_share: float) -> None:
-        self._rows = rows
-        self._number = number
-        self._max_share = max_share
-        self._failed = 0
+    rows: str
+    number: int
+    max_share: float
+    failed: int = 0
 
     def add(self, reason: str) -> None:
         """Count a failed row. Raises TooManyFailuresError as soon as the limit is exceeded."""
-        self._failed += 1
-        if self._failed > self._max_share * self._number:
+        self.failed += 1
+        if self.failed > self.max_share * self.number:
             raise TooManyFailuresError(
-                f"{self._failed} of {self._number} {self._rows} failed, more than llm.max_failed_share = "
-                f"{self._max_share:g} allows. The last reason: {reason}. All responses are in the response cache: fix "
+                f"{self.failed} of {self.number} {self.rows} failed, more than llm.max_failed_share = "
+                f"{self.max_share:g} allows. The last reason: {reason}. All responses are in the response cache: fix "
                 "the cause and run the same command again, or raise the limit."
             )

@@ -45,9 +45,9 @@ class CompletionRequest(Request):
     """`n` continuations of one prompt. Truncated and empty ones are valid.
 
     Args:
-        prompt: token ids, or text for servers that take no ids and may add special tokens.
+        prompt: token ids, or text for servers that accept no ids and may add special tokens.
         sampling: fields of the body.
-        sample: number of the sample, for servers that take no seed.
+        sample: number of the sample, for servers that accept no seed.
         revision: revision of the model, part of the cache key: a new model of the same name gets new responses.
         on_chunk: called with the answer so far after each chunk; None requests the answer at once.
     """

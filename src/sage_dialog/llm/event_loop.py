@@ -51,28 +51,7 @@ def map_ordered(
     pending: deque[asyncio.Task[Result]] = deque()
     remaining = iter(items)
     failure: asyncio.Future[None] = _loop().create_future()
-    try:
-        while True:
-            refill = len(pending) <= max_pending // 2 and not failure.done()
-            if refill and (batch := list(islice(remaining, max_pending - len(pending)))):
-                run(_start(function, batch, pending, failure))
-            if not pending:
-                return
-            task = pending[0]
-            result = task.result() if task.done() and not task.cancelled() else run(_outcome(task, failure))
-            pending.popleft()
-            yield result
-    finally:
-        if pending:
-            run(_cancel(list(pending), failure, drain))
 
-
-async def _start(
-    function: Callable[[Item], Awaitable[Result]],
-    items: Iterable[Item],
-    pending: deque[asyncio.Task[Result]],
-    failure: asyncio.Future[None],
-) -> None:
     async def call(item: Item) -> Result:
         try:
             return await function(item)
@@ -84,28 +63,39 @@ async def _start(
                         task.cancel()
             raise
 
-    for item in items:
-        pending.append(asyncio.create_task(call(item)))
-        await asyncio.sleep(0)  # lets the started tasks go on
+    async def start(batch: list[Item]) -> None:
+        for item in batch:
+            pending.append(asyncio.create_task(call(item)))
+            await asyncio.sleep(0)  # lets the started tasks go on
+            if failure.done():
+                return
+
+    async def first_result() -> Result:
+        """Return the result of the first task, or raise the first error of any."""
+        await asyncio.wait((pending[0], failure), return_when=asyncio.FIRST_COMPLETED)
+        if not pending[0].done() or pending[0].cancelled():
+            failure.result()
+        return pending[0].result()
+
+    async def cancel() -> None:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
         if failure.done():
-            return
+            failure.exception()  # marks it as retrieved
+        await drain()
 
-
-async def _outcome(task: asyncio.Task[Result], failure: asyncio.Future[None]) -> Result:
-    """Return the task's result, or raise the first error of any task."""
-    either: tuple[asyncio.Future[Any], ...] = (task, failure)
-    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    if not task.done() or task.cancelled():
-        failure.result()
-    return task.result()
-
-
-async def _cancel(
-    tasks: Iterable[asyncio.Task[Any]], failure: asyncio.Future[None], drain: Callable[[], Coroutine[Any, Any, None]]
-) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    if failure.done():
-        failure.exception()  # marks it as retrieved
-    await drain()
+    try:
+        while True:
+            refill = len(pending) <= max_pending // 2 and not failure.done()
+            if refill and (batch := list(islice(remaining, max_pending - len(pending)))):
+                run(start(batch))
+            if not pending:
+                return
+            done = pending[0].done() and not pending[0].cancelled()
+            result = pending[0].result() if done else run(first_result())
+            pending.popleft()
+            yield result
+    finally:
+        if pending:
+            run(cancel())

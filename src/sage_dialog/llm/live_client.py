@@ -25,7 +25,7 @@ from sage_dialog.llm.server_pool import ServerPool
 
 logger = logging.getLogger(__name__)
 
-_POLL_S = 0.5  # between two looks for the response to a request that another process has claimed
+_POLL_S = 0.5  # interval of checks for the response to a request that another process has claimed
 
 
 class LiveClient(LLMClient):
@@ -59,14 +59,11 @@ class LiveClient(LLMClient):
         self._waiting[key] += 1
         try:
             return await asyncio.shield(fetch)
-        except asyncio.CancelledError:
-            if self._waiting[key] == 1:
-                fetch.cancel()
-            raise
         finally:
             self._waiting[key] -= 1
             if not self._waiting[key]:
                 del self._waiting[key]
+                fetch.cancel()  # unless it is done
 
     async def drain(self) -> None:
         if cancelled := [fetch for fetch in self._fetches.values() if fetch.cancelling()]:
@@ -81,40 +78,39 @@ class LiveClient(LLMClient):
     async def _fetch(self, request: Request) -> LLMResponse:
         while True:
             try:
-                return await self._retry(request)
-            except _ClaimedElsewhereError:
-                if response := self.response_cache.get(request):
-                    return response
-                await self.check_orphaned_batches([request])
-                await asyncio.sleep(_POLL_S)
+                response = await self._retry(request)
             except BaseException:
                 if request.key in self._claimed:
                     self.response_cache.release(request)
                 raise
             finally:
                 self._claimed.discard(request.key)
+            if response := response or self.response_cache.get(request):
+                return response
+            await self.check_orphaned_batches([request])
+            await asyncio.sleep(_POLL_S)
 
-    async def _retry(self, request: Request) -> LLMResponse:
+    async def _retry(self, request: Request) -> LLMResponse | None:
+        """Return the response; None if another process sends the request, or its response is saved already."""
         invalid = 0
 
-        def retryable(error: BaseException) -> bool:
+        def retryable(failure: RequestFailedError) -> bool:
             nonlocal invalid
-            if isinstance(error, RequestFailedError) and error.reason in UNUSABLE_RESPONSES:
-                invalid += 1
-                return invalid < self.endpoint.max_invalid_responses
-            return isinstance(error, RequestFailedError) and error.reason in RETRYABLE
+            invalid += failure.reason in UNUSABLE_RESPONSES
+            return failure.reason in RETRYABLE or (
+                failure.reason in UNUSABLE_RESPONSES and invalid < self.endpoint.max_invalid_responses
+            )
 
         return await retrying(self.endpoint.attempts, retryable)(self._call, request)
 
-    async def _call(self, request: Request) -> LLMResponse:
+    async def _call(self, request: Request) -> LLMResponse | None:
         if request.key in self._claimed:  # a retry
             server, number = await self._pool.acquire(first=True)
         else:
             async with self._claims_ahead:
                 self._claimed.add(request.key)
                 if not await self.response_cache.claim(request):
-                    self._claimed.remove(request.key)
-                    raise _ClaimedElsewhereError
+                    return None
                 server, number = await self._pool.acquire()
         try:
             for rate_limit, amount in zip(self._rate_limits, (1, _expected_tokens(request)), strict=True):
@@ -183,7 +179,3 @@ class RateLimit:
 def _expected_tokens(request: Request) -> float:
     """Return an estimate for rate limits: four bytes a prompt token, and half of the limit on the response."""
     return request.max_prompt_tokens / 4 + (request.max_completion_tokens or 0) / 2
-
-
-class _ClaimedElsewhereError(Exception):
-    """Another process sends this request, or its response is saved already."""

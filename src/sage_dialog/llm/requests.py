@@ -73,7 +73,7 @@ class ChatRequest(Request):
     """A chat completion.
 
     Args:
-        messages: role and content, as the server takes them.
+        messages: role and content, as in the body.
         sampling: fields of the body that shape the response: temperature, seed, max_tokens, …
         schema: JSON schema of the response; None leaves its form open.
         sample: number of the sample where several responses to the same messages are needed.
@@ -186,7 +186,7 @@ class RequestFailedError(Exception):
         reason: why it failed.
         detail: what the server reported.
         response_text: text of an unusable response.
-        wait_s: seconds that the server asks to wait before the next request.
+        wait_s: wait before the next request that the server requests, in seconds.
     """
 
     def __init__(

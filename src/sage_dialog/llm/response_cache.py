@@ -16,14 +16,13 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sage_dialog.llm.requests import ChatRequest, LLMResponse, Request, RequestFailedError
 from sage_dialog.llm.response_cache_file import ResponseCacheFile
 
-_BATCH = "name, server, model, id, state, updated_at"
 _OPEN = "state IN ('submitting', 'submitted')"  # batches with rows in batch_requests
 
 _Saved = tuple[Request, LLMResponse, float | None]  # with its cost
@@ -32,7 +31,7 @@ _Failed = tuple[Request, RequestFailedError, int, int, float | None]  # tokens o
 
 @dataclass(frozen=True)
 class Usage:
-    """What one role has spent on one model. `cost` is None without a price."""
+    """The calls of one role to one model, and their cost. `cost` is None without a price."""
 
     role: str
     model: str
@@ -81,8 +80,7 @@ class ResponseCache:
 
     async def claim(self, request: Request) -> bool:
         """Return whether this process may send the request. If not, another one does, or its response is there."""
-        claimed: bool = await self._file.write(lambda connection: self._claim(connection, request.key))
-        return claimed
+        return await self._file.write(lambda connection: self._claim(connection, request.key))
 
     def release(self, request: Request) -> None:
         """Give up a claim without a response. Returns at once."""
@@ -114,7 +112,9 @@ class ResponseCache:
         Args:
             name: this project's name of the batch.
         """
-        rows = await asyncio.to_thread(lambda: [(request.key, name, _pack(request)) for request in requests])
+        rows = await asyncio.to_thread(
+            lambda: [(request.key, name, _compress(asdict(request))) for request in requests]
+        )
 
         def begin(connection: sqlite3.Connection) -> list[Request]:
             claimed = [n for n, request in enumerate(requests) if self._claim(connection, request.key)]
@@ -126,18 +126,12 @@ class ResponseCache:
                 connection.execute("INSERT INTO claims VALUES (?, ?)", (name, self._file.owner))
             return [requests[n] for n in claimed]
 
-        opened: list[Request] = await self._file.write(begin)
-        return opened
+        return await self._file.write(begin)
 
     async def remove_from_batch(self, name: str, keys: Iterable[str]) -> None:
-        """Release requests of a batch before it is submitted; a batch without requests is deleted."""
-
-        def remove(connection: sqlite3.Connection) -> None:
-            connection.executemany("DELETE FROM batch_requests WHERE key = ?", [(key,) for key in keys])
-            if not connection.execute("SELECT 1 FROM batch_requests WHERE name = ?", (name,)).fetchone():
-                _forget_batch(connection, name)
-
-        await self._file.write(remove)
+        """Release requests of a batch before it is submitted."""
+        delete, rows = "DELETE FROM batch_requests WHERE key = ? AND name = ?", [(key, name) for key in keys]
+        await self._file.write(lambda connection: connection.executemany(delete, rows))
 
     async def mark_submitted(self, name: str, batch_id: str) -> None:
         """Save the server's id of a batch."""
@@ -160,8 +154,7 @@ class ResponseCache:
                     adopted.append((name, batch["id"], {key: _unpack(packed) for key, packed in rows}))
             return adopted
 
-        batches: list[tuple[str, str | None, dict[str, Request]]] = await self._file.write(adopt)
-        return batches
+        return await self._file.write(adopt)
 
     async def release_batch(self, name: str) -> None:
         """Leave a batch to the process that adopts it."""
@@ -184,8 +177,13 @@ class ResponseCache:
         await self._file.write(collect)
 
     async def forget_batch(self, name: str) -> None:
-        """Release the requests of a batch that will bring no responses."""
-        await self._file.write(lambda connection: _forget_batch(connection, name))
+        """Delete a batch without responses, and release its requests."""
+
+        def forget(connection: sqlite3.Connection) -> None:
+            for delete in ("batch_requests WHERE name", "claims WHERE key", "batches WHERE name"):
+                connection.execute(f"DELETE FROM {delete} = ?", (name,))
+
+        await self._file.write(forget)
 
     async def orphaned_batches(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
         """Return the open batches of dead processes that hold any of these requests, in the form of `batches`."""
@@ -198,18 +196,17 @@ class ResponseCache:
                 if any(connection.execute(held, (request.key, batch["name"])).fetchone() for request in requests)
             ]
 
-        batches: list[dict[str, Any]] = await self._file.write(find)
-        return batches
+        return await self._file.write(find)
 
     def batches(self, state: str | None = None) -> list[dict[str, Any]]:
         """Return all batches, or those in one state, oldest first: name, server, model, id, state, updated_at."""
-        query = f"SELECT {_BATCH} FROM batches WHERE ? IS NULL OR state = ? ORDER BY updated_at"
+        query = "SELECT * FROM batches WHERE ? IS NULL OR state = ? ORDER BY updated_at"
         return [dict(row) for row in self._file.read(query, (state, state))]
 
     # Statistics and maintenance
 
     def usage(self) -> list[Usage]:
-        """Return what each role has spent on each model, over all runs."""
+        """Return the usage of each model by each role, over all runs."""
         self._save_hits()
         rows = self._file.read(
             """
@@ -260,34 +257,31 @@ class ResponseCache:
         """Delete responses, all of them without a condition; return their number."""
         condition, values = _condition(role, model, keys)
         delete = f"DELETE FROM responses WHERE {condition}"
-        dropped: int = self._file.submit(lambda connection: connection.execute(delete, values).rowcount).result()
+        dropped = self._file.submit(lambda connection: connection.execute(delete, values).rowcount).result()
         with closing(self._file.connect()) as connection:
             connection.execute("VACUUM")
         return dropped
 
     def _claim(self, connection: sqlite3.Connection, key: str) -> bool:
-        if connection.execute("SELECT 1 FROM responses WHERE key = ?", (key,)).fetchone():
+        taken = "SELECT 1 FROM responses WHERE key = :key UNION ALL SELECT 1 FROM batch_requests WHERE key = :key"
+        if connection.execute(taken, {"key": key}).fetchone():
             return False
-        if connection.execute("SELECT 1 FROM batch_requests WHERE key = ?", (key,)).fetchone():
+        if self._owner(connection, key) not in (None, self._file.owner):
             return False
-        if connection.execute("INSERT OR IGNORE INTO claims VALUES (?, ?)", (key, self._file.owner)).rowcount:
-            return True
-        (owner,) = connection.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
-        if owner == self._file.owner or not self._file.is_alive(owner):
-            connection.execute("UPDATE claims SET owner = ? WHERE key = ?", (self._file.owner, key))
-            return True
-        return False
+        connection.execute("INSERT OR REPLACE INTO claims VALUES (?, ?)", (key, self._file.owner))
+        return True
 
     def _release(self, connection: sqlite3.Connection, key: str) -> None:
         connection.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self._file.owner))
 
     def _orphaned_batches(self, connection: sqlite3.Connection) -> list[dict[str, Any]]:
-        batches = connection.execute(f"SELECT {_BATCH} FROM batches WHERE {_OPEN} ORDER BY updated_at").fetchall()
-        return [dict(batch) for batch in batches if self._is_orphaned(connection, batch["name"])]
+        batches = connection.execute(f"SELECT * FROM batches WHERE {_OPEN} ORDER BY updated_at").fetchall()
+        return [dict(batch) for batch in batches if self._owner(connection, batch["name"]) is None]
 
-    def _is_orphaned(self, connection: sqlite3.Connection, name: str) -> bool:
-        row = connection.execute("SELECT owner FROM claims WHERE key = ?", (name,)).fetchone()
-        return row is None or (row["owner"] != self._file.owner and not self._file.is_alive(row["owner"]))
+    def _owner(self, connection: sqlite3.Connection, key: str) -> str | None:
+        """Return the living process that has claimed a request or a batch."""
+        row = connection.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
+        return row["owner"] if row and self._file.is_alive(row["owner"]) else None
 
     def _save_hits(self) -> None:
         hits, self._hits = self._hits, Counter()
@@ -297,9 +291,8 @@ class ResponseCache:
 
 
 def _save(connection: sqlite3.Connection, request: Request, response: LLMResponse, cost: float | None) -> None:
-    body = zlib.compress(json.dumps(request.body()).encode())
     row = (
-        *(request.key, request.role, request.model, body, response.text),
+        *(request.key, request.role, request.model, _compress(request.body()), response.text),
         *(response.prompt_tokens, response.completion_tokens, cost, response.seconds, time.time()),
     )
     connection.execute("INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
@@ -317,19 +310,13 @@ def _save_failures(connection: sqlite3.Connection, failed: Sequence[_Failed]) ->
     connection.executemany("INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
 
-def _forget_batch(connection: sqlite3.Connection, name: str) -> None:
-    connection.execute("DELETE FROM batch_requests WHERE name = ?", (name,))
-    connection.execute("DELETE FROM claims WHERE key = ?", (name,))
-    connection.execute("DELETE FROM batches WHERE name = ?", (name,))
-
-
-def _pack(request: Request) -> bytes:
-    return zlib.compress(json.dumps({part.name: getattr(request, part.name) for part in fields(ChatRequest)}).encode())
+def _compress(value: Any) -> bytes:
+    return zlib.compress(json.dumps(value).encode())
 
 
 def _unpack(packed: bytes) -> Request:
-    given = json.loads(zlib.decompress(packed))
-    return ChatRequest(**given | {"messages": tuple(given["messages"])})
+    fields = json.loads(zlib.decompress(packed))
+    return ChatRequest(**fields | {"messages": tuple(fields["messages"])})
 
 
 def _condition(role: str | None, model: str | None, keys: Sequence[str] = ()) -> tuple[str, list[str]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS batch_requests (key TEXT PRIMARY KEY, name TEXT NOT N
 _BUSY_TIMEOUT_S = 60  # limit on the wait for another process's transaction
 _FORMAT = 0x53414A32  # SQLite's application_id of a response cache with these tables
 
+Result = TypeVar("Result")
 _Task = tuple[Callable[[sqlite3.Connection], Any], Future[Any]]
 
 
@@ -104,15 +105,15 @@ class ResponseCacheFile:
             raise self.error(error) from error
         return cursor
 
-    def submit(self, task: Callable[[sqlite3.Connection], Any]) -> Future[Any]:
+    def submit(self, task: Callable[[sqlite3.Connection], Result]) -> Future[Result]:
         """Queue a task that writes; its result is set once it is on disk."""
         if not self.is_open:
             raise ResponseCacheError(f"the response cache {self.path} is closed")
-        future: Future[Any] = Future()
+        future: Future[Result] = Future()
         self._tasks.put((task, future))
         return future
 
-    async def write(self, task: Callable[[sqlite3.Connection], Any]) -> Any:
+    async def write(self, task: Callable[[sqlite3.Connection], Result]) -> Result:
         """Run a task that writes and return its result once it is on disk. A cancellation does not undo it."""
         return await asyncio.shield(asyncio.wrap_future(self.submit(task)))
 
@@ -129,8 +130,6 @@ class ResponseCacheFile:
                     return
 
     def _commit(self, connection: sqlite3.Connection, tasks: Sequence[_Task]) -> None:
-        if not tasks:
-            return
         try:
             connection.execute("BEGIN IMMEDIATE")
             results = [task(connection) for task, _ in tasks]
@@ -150,8 +149,6 @@ class ResponseCacheFile:
     def is_alive(self, owner: str) -> bool:
         """Return whether the process with this owner id still runs."""
         path = self._locks / owner
-        if not path.exists():
-            return False
         try:
             with FileLock(path, timeout=0):
                 path.unlink(missing_ok=True)  # under the lock: its owner may be about to lock it

@@ -6,9 +6,10 @@ import atexit
 import errno
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -31,7 +32,7 @@ from sage_dialog.llm.requests import (
 from sage_dialog.llm.server_pool import AdaptiveLimit
 
 _FIRST_WAIT_S, _MAX_WAIT_S = 0.5, 60.0  # random exponential backoff
-_MAX_RETRY_AFTER_S = 600.0  # longer waits that a server asks for are cut
+_MAX_RETRY_AFTER_S = 600.0  # limit on the wait that a server requests
 _CONNECTION_LOST = (errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE)  # aiohttp: a connection that was established
 _TOO_LONG = (  # OpenAI, vLLM, llama.cpp
     *("context_length_exceeded", "string_above_max_length", "maximum context length", "maximum model length"),
@@ -40,12 +41,14 @@ _TOO_LONG = (  # OpenAI, vLLM, llama.cpp
 _FILTERED = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
 _HINTS = {401: " Check the key.", 403: " Check the key.", 404: " Check base_urls and model."}
 
+Answer = TypeVar("Answer")
 
-def retrying(attempts: int, retryable: Callable[[BaseException], bool]) -> AsyncRetrying:
+
+def retrying(attempts: int, retryable: Callable[[RequestFailedError], bool] = lambda _: True) -> AsyncRetrying:
     """Return a tenacity controller with random exponential backoff."""
     return AsyncRetrying(
         stop=stop_after_attempt(attempts),
-        retry=retry_if_exception(retryable),
+        retry=retry_if_exception(lambda error: isinstance(error, RequestFailedError) and retryable(error)),
         wait=wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_MAX_WAIT_S),
         reraise=True,
     )
@@ -98,7 +101,7 @@ class Server:
         self.limit.recover()
 
     def on_failure(self, call: int, failure: RequestFailedError) -> None:
-        """Lower the limit on an overload; pause for as long as the server asks, or while it is unreachable."""
+        """Lower the limit on an overload; pause for the time that the server requests, or while it is unreachable."""
         self.limit.pause(min(failure.wait_s or 0.0, _MAX_RETRY_AFTER_S))
         if failure.reason in OVERLOADED and self.limit.back_off(call) and failure.reason is FailureReason.UNREACHABLE:
             self.limit.pause(min(_FIRST_WAIT_S * 2 ** min(self._times_unreachable, 10), _MAX_WAIT_S))
@@ -107,15 +110,28 @@ class Server:
     async def send(self, request: Request) -> dict[str, Any]:
         """Return the server's answer to one call, without retries, with the `seconds` that it took."""
         began = time.monotonic()
+        add = request.add_chunk
+        answer = await self.convert_errors(self._stream(request, add) if add else self._post(request))
+        return answer | {"seconds": time.monotonic() - began}
+
+    async def convert_errors(self, call: Awaitable[Answer]) -> Answer:
+        """Return the answer to a call by the SDK.
+
+        Raises:
+            RequestFailedError: if another attempt may succeed.
+            RequestRejectedError: if not.
+        """
         failure: Exception
         try:
-            answer = await (self._stream(request, add) if (add := request.add_chunk) else self._post(request))
+            return await call
+        except openai.APIConnectionError as error:
+            failure = self._transport_failure(error.__cause__ or error)
+        except openai.APIStatusError as error:
+            failure = self.status_failure(error.status_code, str(error.code), str(error), error.response.headers)
         except openai.APIError as error:
-            failure = self.failure(error)
+            failure = RequestFailedError(FailureReason.BROKEN, self.redact(error))
         except httpx2.TransportError as error:  # in the middle of a stream
             failure = self._transport_failure(error)
-        else:
-            return answer | {"seconds": time.monotonic() - began}
         raise failure  # outside of `except`: the SDK's error holds a request, which may hold the key
 
     async def _post(self, request: Request) -> dict[str, Any]:
@@ -145,7 +161,7 @@ class Server:
             RequestFailedError: if the server cannot be reached, or all attempts fail.
             RequestRejectedError: if its answer is no list of models.
         """
-        answer = _parse_json(await self._call("get", "/models"))
+        answer = _parse_json(await self._manage(lambda: self.sdk().get("/models", cast_to=httpx2.Response)))
         try:
             return {str(model["id"]): dict(model) for model in answer["data"]}
         except (ValueError, KeyError, TypeError):
@@ -161,30 +177,20 @@ class Server:
             RequestFailedError: if the server cannot be reached, or all attempts fail.
             RequestRejectedError: if the server does not load it.
         """
+        body = {"lora_name": name, "lora_path": path}
         try:
-            await self._call("post", "/load_lora_adapter", body={"lora_name": name, "lora_path": path})
+            await self._manage(lambda: self.sdk().post("/load_lora_adapter", cast_to=httpx2.Response, body=body))
         except RequestRejectedError as error:
             if "already been loaded" not in str(error):  # by another process, or by an interrupted attempt
                 raise
 
-    async def _call(self, method: Literal["get", "post"], path: str, **more: Any) -> bytes:
+    async def _manage(self, call: Callable[[], Awaitable[httpx2.Response]]) -> bytes:
         """Return the answer to a management call, with retries unless the server is unreachable."""
-
-        async def once() -> bytes:
-            try:
-                response = await getattr(self.sdk(), method)(path, cast_to=httpx2.Response, **more)
-            except openai.APIError as error:
-                failure = self.failure(error)
-            else:
-                content: bytes = response.content
-                return content
-            raise failure  # outside of `except`: the SDK's error may hold the key
-
-        def retryable(error: BaseException) -> bool:
-            reason = error.reason if isinstance(error, RequestFailedError) else None
-            return reason in RETRYABLE and reason is not FailureReason.UNREACHABLE
-
-        return await retrying(self._attempts, retryable)(once)
+        retryable = set(RETRYABLE) - {FailureReason.UNREACHABLE}
+        async for attempt in retrying(self._attempts, lambda failure: failure.reason in retryable):
+            with attempt:
+                content = (await self.convert_errors(call())).content
+        return content
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -209,14 +215,6 @@ class Server:
             )
             atexit.register(self._close_at_exit)
         return self._client
-
-    def failure(self, error: openai.APIError) -> RequestFailedError | RequestRejectedError:
-        """Convert an error of the SDK. Raise the result outside of `except`: the SDK's error may hold the key."""
-        if isinstance(error, openai.APIConnectionError):
-            return self._transport_failure(error.__cause__ or error)
-        if isinstance(error, openai.APIStatusError):
-            return self.status_failure(error.status_code, str(error.code), str(error), error.response.headers)
-        return RequestFailedError(FailureReason.BROKEN, self.redact(error))
 
     def _transport_failure(self, cause: BaseException) -> RequestFailedError:
         connection_lost = getattr(cause.__cause__, "errno", None) in _CONNECTION_LOST
@@ -265,17 +263,15 @@ def token_usage(answer: Mapping[str, Any], request: Request) -> tuple[int, int]:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that the server asks to wait, from any of the headers in use."""
-    try:
-        if (milliseconds := headers.get("retry-after-ms")) is not None:
-            return max(0.0, float(milliseconds) / 1000)
-        if (seconds := headers.get("retry-after")) is not None:
-            try:
-                return max(0.0, float(seconds))
-            except ValueError:
-                return max(0.0, parsedate_to_datetime(seconds).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return None
+    """Return the wait that the server requests, in seconds, from any of the headers in use."""
+    forms: tuple[tuple[str, Callable[[str], float]], ...] = (
+        ("retry-after-ms", lambda milliseconds: float(milliseconds) / 1000),
+        ("retry-after", float),
+        ("retry-after", lambda date: parsedate_to_datetime(date).timestamp() - time.time()),
+    )
+    for name, seconds in forms:
+        with suppress(KeyError, ValueError, TypeError):
+            return max(0.0, seconds(headers[name]))
     return None
 
 

@@ -39,6 +39,12 @@ class RejectedDialogue:
 Annotation = tuple[LabelledUtterance, ...] | RejectedDialogue
 
 
+def reject_empty(dialogue: Sequence[Message]) -> RejectedDialogue | None:
+    """Return the rejection of a dialogue with an empty utterance."""
+    empty = (position for position, message in enumerate(dialogue) if not message.text.strip())
+    return next((RejectedDialogue(f"utterance {position} is empty") for position in empty), None)
+
+
 @dataclass(frozen=True)
 class Choice:
     """An agent turn to select a candidate for.

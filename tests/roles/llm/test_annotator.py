@@ -1,4 +1,4 @@
-"""The annotator LLM: what a reply must hold to be used, and what becomes of one that does not."""
+"""The annotator LLM: the form of a usable response, and repairs of unusable ones."""
 
 import copy
 import json
@@ -85,7 +85,7 @@ SWAPPED = json.dumps({"turns": [TURNS[1], TURNS[0], *TURNS[2:]]})
         GOOD,
         json.dumps(TURNS),
         f"```json\n{json.dumps({'turns': TURNS}, indent=2)}\n```",
-        f"Here are the labels {{as asked}}:\n{GOOD}\nAnything else?",
+        f"Here are the labels {{as requested}}:\n{GOOD}\nAnything else?",
         f'<think>{{"turns": [{{"turn": 1}}]}} no</think>{GOOD}',
         GOOD.replace("}]}", "},]}"),
         GOOD.replace('"turn": 2', '"turn": "2"').replace('"speaker": "user"', '"speaker": "User "'),
@@ -297,9 +297,7 @@ def test_too_many_rejected_dialogues_end_the_run(scripted: Any, prompts: Path) -
 
 
 def test_a_rejected_request_ends_the_run(scripted: Any, prompts: Path) -> None:
-    annotator = LLMAnnotator(
-        scripted(lambda request: RequestRejectedError("look at the key")), prompts / "annotator.txt"
-    )
+    annotator = LLMAnnotator(scripted(lambda request: RequestRejectedError("check the key")), prompts / "annotator.txt")
     with pytest.raises(RequestRejectedError):
         list(annotator.annotate([DIALOGUE]))
 

@@ -1,4 +1,4 @@
-"""Reading replies: what stands around an answer does not matter, and no answer is made up."""
+"""Parsing of responses: text around an answer is ignored, and no answer is guessed."""
 
 import re
 

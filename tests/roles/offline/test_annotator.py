@@ -1,4 +1,4 @@
-"""The offline annotator and the feelings it reads from words."""
+"""The offline annotator and its cues for emotions."""
 
 import itertools
 
@@ -12,13 +12,13 @@ from sage_dialog.roles.offline.lexicon import read_lexicon, split_phrases
 from sage_dialog.roles.protocols import LabelledUtterance, RejectedDialogue
 from sage_dialog.sac import Intent
 
-SCARED = "My stomach was in knots"  # what happened: terrified, anxious, afraid or apprehensive
-QUIETLY = "it came quietly"  # how it came: anxious, annoyed, sad, guilty, …
-MOVED = "Well, it meant the world"  # what happened: grateful, caring, trusting or sentimental
+SCARED = "My stomach was in knots"  # an event: terrified, anxious, afraid or apprehensive
+QUIETLY = "it came quietly"  # a manner: anxious, annoyed, sad, guilty, …
+MOVED = "Well, it meant the world"  # an event: grateful, caring, trusting or sentimental
 
 
 def dialogue(*texts: str) -> tuple[Message, ...]:
-    return tuple(Message("assistant" if place % 2 else "user", text) for place, text in enumerate(texts))
+    return tuple(Message("assistant" if number % 2 else "user", text) for number, text in enumerate(texts))
 
 
 def labelled(*texts: str) -> tuple[LabelledUtterance, ...]:
@@ -45,7 +45,7 @@ def test_every_utterance_of_a_dialogue_is_labelled() -> None:
         Intent("sharing", "anxious", ("exam",)),
         Intent("reassurance", "calm", ("exam",)),
         Intent("elaborating", "anxious", ("exam",)),
-        Intent("encouragement", "hopeful", ("exam",)),  # of what the utterance before was about
+        Intent("encouragement", "hopeful", ("exam",)),  # the topic of the previous utterance
         Intent("asking", "anxious", ()),
         Intent(None, None, ()),
         Intent("gratitude", "anxious", ("exam", "concert")),

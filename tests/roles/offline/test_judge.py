@@ -1,4 +1,4 @@
-"""The offline judge: symmetric by construction, and moved by each trait on its own."""
+"""The offline judge: symmetric, and sensitive to each trait."""
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +12,7 @@ LONELY = "I have been so lonely since my brother left, the house is too quiet."
 
 
 def dialogue(*texts: str) -> tuple[Message, ...]:
-    return tuple(Message("user" if place % 2 == 0 else "assistant", text) for place, text in enumerate(texts))
+    return tuple(Message("user" if number % 2 == 0 else "assistant", text) for number, text in enumerate(texts))
 
 
 def vote(first: tuple[Message, ...], second: tuple[Message, ...]) -> str:

@@ -1,4 +1,4 @@
-"""How phrases are written and found."""
+"""Syntax and matching of phrases."""
 
 import pytest
 
@@ -61,7 +61,7 @@ def phrases_of(*texts: str) -> set[str]:
 def test_the_judge_has_its_own_words() -> None:
     """Common English is shared; most phrases are not, so that the judge is no copy of the selector."""
     feelings = phrases_of(*(table["cues"] for table in read_lexicon("selector_feelings").values()))
-    user_needs = phrases_of(*(table["heard"] for table in read_lexicon("judge_user_needs").values()))
+    user_needs = phrases_of(*(table["cues"] for table in read_lexicon("judge_user_needs").values()))
     styles = phrases_of(*read_lexicon("selector_styles").values())
     moves = phrases_of(*read_lexicon("judge_moves")["moves"].values())
     assert len(feelings & user_needs) / len(user_needs) < 0.25

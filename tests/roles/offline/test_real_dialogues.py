@@ -1,4 +1,4 @@
-"""The offline selector and judge on real conversations, which neither was written from."""
+"""The offline selector and judge on real conversations, which their word lists were not written from."""
 
 import csv
 from pathlib import Path
@@ -27,16 +27,16 @@ def conversations() -> list[list[str]]:
     return [utterances for utterances in found.values() if len(utterances) >= 4][:800]
 
 
-def strangers(conversations: list[list[str]], place: int, size: int) -> list[list[str]]:
-    drawn = generator(0, "strangers", place).choice(len(conversations), size=size + 1, replace=False)
-    return [conversations[other] for other in drawn if other != place][:size]
+def strangers(conversations: list[list[str]], number: int, size: int) -> list[list[str]]:
+    drawn = generator(0, "strangers", number).choice(len(conversations), size=size + 1, replace=False)
+    return [conversations[other] for other in drawn if other != number][:size]
 
 
 def test_the_selector_finds_the_real_answer_among_others(conversations: list[list[str]]) -> None:
     choices = []
-    for place, talk in enumerate(conversations):
-        answers = [talk[1], *(other[1] for other in strangers(conversations, place, OTHERS))]
-        choices.append(Choice(f"{place}", (Message("user", talk[0]),), tuple(dict.fromkeys(answers))))
+    for number, talk in enumerate(conversations):
+        answers = [talk[1], *(other[1] for other in strangers(conversations, number, OTHERS))]
+        choices.append(Choice(f"{number}", (Message("user", talk[0]),), tuple(dict.fromkeys(answers))))
     found = sum(picked == 0 for picked in OfflineSelector().select(choices))
     # Chance is 1 in 16; three times that is far beyond what 800 draws would give by luck.
     assert found / len(choices) > 3 / (OTHERS + 1)
@@ -44,9 +44,9 @@ def test_the_selector_finds_the_real_answer_among_others(conversations: list[lis
 
 def test_the_judge_prefers_the_real_listener(conversations: list[list[str]]) -> None:
     comparisons = []
-    for place, talk in enumerate(conversations):
-        (other,) = strangers(conversations, place, 1)
-        there, elsewhere = (
+    for number, talk in enumerate(conversations):
+        (other,) = strangers(conversations, number, 1)
+        real, stranger = (
             (
                 Message("user", talk[0]),
                 Message("assistant", listener[1]),
@@ -55,6 +55,6 @@ def test_the_judge_prefers_the_real_listener(conversations: list[list[str]]) -> 
             )
             for listener in (talk, other)
         )
-        comparisons.append(Comparison(there, elsewhere))
+        comparisons.append(Comparison(real, stranger))
     votes = [verdict.vote for verdict in OfflineJudge().judge(comparisons)]
     assert votes.count("first") > 2 * votes.count("second")

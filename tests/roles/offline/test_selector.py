@@ -1,4 +1,4 @@
-"""The offline selector: what it prefers, what it refuses, and that position never matters."""
+"""The offline selector: preferences, rejected replies, and independence of position."""
 
 import pytest
 from hypothesis import given, settings
@@ -18,8 +18,8 @@ STYLES = {
 
 
 def chosen(history: list[str], *candidates: str) -> str | None:
-    """What is chosen after the user's and the assistant's messages in turn."""
-    messages = tuple(Message("user" if place % 2 == 0 else "assistant", text) for place, text in enumerate(history))
+    """Return the chosen reply after alternating messages of user and assistant."""
+    messages = tuple(Message("user" if number % 2 == 0 else "assistant", text) for number, text in enumerate(history))
     (picked,) = OfflineSelector().select([Choice("s1/1", messages, candidates)])
     return None if isinstance(picked, NoChoice) else candidates[picked]
 
@@ -160,5 +160,5 @@ def test_ties_are_drawn_by_turn_and_words_not_by_position() -> None:
     pair = ("I see the garden, why there?", "I see the garden, why then?")
     picks = [OfflineSelector().select([Choice(f"s{n}/1", (Message("user", AFRAID),), pair)])[0] for n in range(200)]
     assert 60 < sum(pick == 0 for pick in picks) < 140
-    again = [OfflineSelector().select([Choice(f"s{n}/1", (Message("user", AFRAID),), pair)])[0] for n in range(200)]
-    assert picks == again
+    repeated = [OfflineSelector().select([Choice(f"s{n}/1", (Message("user", AFRAID),), pair)])[0] for n in range(200)]
+    assert picks == repeated

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sage_dialog.dialogue import Message
-from sage_dialog.llm.client import LLMClient
+from sage_dialog.llm.client import FailureCounter, LLMClient
 from sage_dialog.llm.requests import Request, RequestFailedError, remove_surrogates
 from sage_dialog.roles.llm.parsing import UnreadableError, describe_json_error, json_values, strip_thoughts
 from sage_dialog.roles.llm.prompts import Prompt, PromptFile, number_messages, role_name
-from sage_dialog.roles.protocols import Annotation, LabelledUtterance, RejectedDialogue
+from sage_dialog.roles.protocols import Annotation, LabelledUtterance, RejectedDialogue, reject_empty
 from sage_dialog.sac import Intent, normalize_label
 
 _NULLABLE = {"type": ["string", "null"]}
@@ -88,33 +88,30 @@ class LLMAnnotator:
             TooManyFailuresError: if more dialogues are rejected than the parameters allow.
         """
         self._client.log_estimate(
-            self._request(self._messages(dialogue)) for dialogue in dialogues if _first_empty(dialogue) is None
+            self._request(self._messages(dialogue)) for dialogue in dialogues if not reject_empty(dialogue)
         )
-        failures = self._client.failure_counter("dialogues", len(dialogues))
+        failures = FailureCounter("dialogues", len(dialogues), self._client.max_failed_share)
         for annotation in self._client.map(self._annotate, dialogues):
             if isinstance(annotation, RejectedDialogue):
                 failures.add(annotation.reason)
             yield annotation
 
     async def _annotate(self, dialogue: Sequence[Message]) -> Annotation:
-        if (position := _first_empty(dialogue)) is not None:
-            return RejectedDialogue(f"utterance {position} is empty")
+        if rejected := reject_empty(dialogue):
+            return rejected
         messages = self._messages(dialogue)
         try:
-            response = await self._client.request(self._request(messages))
-            try:
-                return self.parse(response.text, dialogue)
-            except UnreadableError as error:
-                unusable = {"role": "assistant", "content": response.text}
-                repair = {"role": "user", "content": self._prompt.render("repair", error=str(error))}
-            response = await self._client.request(self._request([*messages, unusable, repair]))
-            try:
-                return self.parse(response.text, dialogue)
-            except UnreadableError as error:
-                reason = f"the reply cannot be used, nor could the one before it: {error}"
-                return RejectedDialogue(reason, response.text)
+            for _ in range(2):
+                response = await self._client.request(self._request(messages))
+                try:
+                    return self.parse(response.text, dialogue)
+                except UnreadableError as error:
+                    reason = str(error)
+                messages.append({"role": "assistant", "content": response.text})
+                messages.append({"role": "user", "content": self._prompt.render("repair", error=reason)})
         except RequestFailedError as error:
             return RejectedDialogue(str(error), error.response_text)
+        return RejectedDialogue(f"the reply cannot be used, nor could the one before it: {reason}", response.text)
 
     def parse(self, response: str, dialogue: Sequence[Message]) -> tuple[LabelledUtterance, ...]:
         """Return the labels of a dialogue in a response.
@@ -178,7 +175,7 @@ def similarity(original: str, rewritten: str) -> float:
     """Return the Dice coefficient of the character trigrams of two wordings, from 0 to 1.
 
     Case, punctuation and the order of sentences do not count, a corrected letter counts little, and additions count as
-    much as omissions. The measure knows no meaning: a missing "not" is a small change.
+    much as omissions. The measure ignores meaning: a missing "not" is a small change.
     """
     before, after = _trigrams(original), _trigrams(rewritten)
     total = before.total() + after.total()
@@ -189,10 +186,6 @@ def _trigrams(text: str) -> Counter[str]:
     words = re.findall(r"\w+", re.sub("['’]", "", text.casefold()))
     spaced = f" {' '.join(words)} "
     return Counter(spaced[start : start + 3] for start in range(len(spaced) - 2))
-
-
-def _first_empty(dialogue: Sequence[Message]) -> int | None:
-    return next((position for position, message in enumerate(dialogue) if not message.text.strip()), None)
 
 
 def _find_turns(response: str) -> list[Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from sage_dialog.dialogue import Message
-from sage_dialog.llm.client import LLMClient
+from sage_dialog.llm.client import FailureCounter, LLMClient
 from sage_dialog.llm.requests import Request, RequestFailedError
 from sage_dialog.roles.llm.parsing import NO_ANSWER, find_answer
 from sage_dialog.roles.llm.prompts import Prompt, PromptFile, number_messages, role_name
@@ -37,7 +37,7 @@ _EXAMPLE = Comparison(
 
 
 class LLMJudge:
-    """Asks which assistant is the better social chatbot: A, the first, or B, the second, or neither.
+    """Requests which assistant is the better social chatbot: A, the first, or B, the second, or neither.
 
     Args:
         client: the model; the paper's judge has temperature 0.
@@ -57,7 +57,7 @@ class LLMJudge:
             TooManyFailuresError: if more verdicts are unreadable than the parameters allow.
         """
         self._client.log_estimate(self._request(comparison) for comparison in comparisons)
-        failures = self._client.failure_counter("comparisons", len(comparisons))
+        failures = FailureCounter("comparisons", len(comparisons), self._client.max_failed_share)
         for verdict in self._client.map(self._verdict, comparisons):
             if verdict.vote == "unreadable":
                 response = verdict.raw_response

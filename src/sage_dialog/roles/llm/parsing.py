@@ -18,7 +18,7 @@ _AROUND = " \t*_`\"'“”‘’.,;!()[]{}|>"
 
 
 class UnreadableError(ValueError):
-    """A response that cannot be used. The message may be shown to the model."""
+    """A response that cannot be used. The message may be sent to the model."""
 
 
 def strip_thoughts(text: str) -> str:

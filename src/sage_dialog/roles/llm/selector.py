@@ -30,7 +30,7 @@ _EXAMPLE = Choice("example", (Message("user", "I lost my keys."),), ("Oh no! Whe
 
 
 class LLMSelector:
-    """Asks for one number or none.
+    """Requests one number or none.
 
     Args:
         client: the model.
@@ -53,7 +53,7 @@ class LLMSelector:
     def expect(self, choices: int) -> None:
         """Set the upper bound on the choices to come; unreadable ones are counted against it from here on."""
         self._expected, self._estimate_logged = choices, False
-        self._failures = self._client.failure_counter("turns to select for", choices)
+        self._failures = FailureCounter("turns to select for", choices, self._client.max_failed_share)
 
     def select(self, choices: Sequence[Choice]) -> list[int | NoChoice]:
         """Return the index of the best candidate of each choice, or why there is none.

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from sage_dialog.dialogue import Message
 from sage_dialog.roles.offline.cues import count_phrases, count_topics, cue_votes, find_phrases
 from sage_dialog.roles.offline.lexicon import read_lexicon
-from sage_dialog.roles.protocols import Annotation, LabelledUtterance, RejectedDialogue
+from sage_dialog.roles.protocols import Annotation, LabelledUtterance, reject_empty
 from sage_dialog.sac import Intent
 
 MAX_TOPICS = 2
@@ -44,8 +44,8 @@ class OfflineAnnotator:
 
 
 def _annotate(dialogue: Sequence[Message]) -> Annotation:
-    if empty := [position for position, message in enumerate(dialogue) if not message.text.strip()]:
-        return RejectedDialogue(f"utterance {empty[0]} is empty")
+    if rejected := reject_empty(dialogue):
+        return rejected
     lexicon = read_lexicon("annotator")
     votes: Counter[str] = Counter()
     labelled = []

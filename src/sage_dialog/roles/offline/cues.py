@@ -52,7 +52,7 @@ def find_phrases(text: str, phrases: str) -> list[str]:
 
 @cache
 def _topics() -> dict[str, str]:
-    return {topic: f"{topic}, {things}" for topic, things in read_lexicon("topics")["topics"].items()}
+    return {topic: f"{topic}, {words}" for topic, words in read_lexicon("topics")["topics"].items()}
 
 
 @cache

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from statistics import fmean
 
 from sage_dialog.core.sentiment import compound
 from sage_dialog.dialogue import Message
-from sage_dialog.roles.offline.lexicon import Phrases, content_words, read_lexicon, trigrams, words
+from sage_dialog.roles.offline.lexicon import content_words, read_lexicon, read_phrases, trigrams, words
 from sage_dialog.roles.protocols import Comparison, Verdict
 
 WEIGHTS = {
@@ -91,7 +91,7 @@ def _brief(mean_words: float) -> float:
 
 def _natural(reply: Sequence[str]) -> float:
     """Return the share of colloquial phrases and contractions among these and bookish phrases, 0.5 without any."""
-    sound = _phrases("sound").weights(reply)
+    sound = read_phrases("judge_moves", "sound").weights(reply)
     colloquial = sound.get("colloquial", 0.0) + sum("'" in word for word in reply)
     return (colloquial + 1) / (colloquial + 2 * sound.get("bookish", 0.0) + 2)
 
@@ -101,7 +101,7 @@ def _attuned(user_words: Sequence[Sequence[str]], replies: Sequence[Sequence[str
     preferences = _move_preferences(user_words)
     balance = []
     for reply in replies:
-        moves = _phrases("moves").weights(reply)
+        moves = read_phrases("judge_moves", "moves").weights(reply)
         total = sum(moves.values())
         balance.append(sum(weight * preferences[move] for move, weight in moves.items()) / total if total else 0.0)
     return 0.5 + 0.5 * fmean(balance)
@@ -111,7 +111,7 @@ def _move_preferences(user_words: Sequence[Sequence[str]]) -> Counter[str]:
     """Return how welcome each move is, in [-1, 1]: the needs found in the user's messages, weighted by their cues."""
     found: Counter[str] = Counter()
     for message in user_words:
-        found.update(_user_needs().weights(message))
+        found.update(read_phrases("judge_user_needs").weights(message))
     total = sum(found.values())
     preferences: Counter[str] = Counter()
     for need, cues in found.items():
@@ -123,7 +123,7 @@ def _move_preferences(user_words: Sequence[Sequence[str]]) -> Counter[str]:
 
 def _welcomed(reaction: str) -> float:
     """Return how warm a user's reaction is, in [0, 1]: by phrases, else by VADER's compound."""
-    found = _phrases("reactions").weights(words(reaction))
+    found = read_phrases("judge_moves", "reactions").weights(words(reaction))
     warm, flat = found.get("warm", 0.0), found.get("flat", 0.0)
     if warm or flat:
         return warm / (warm + flat)
@@ -145,13 +145,3 @@ def _on_topic(user_words: Sequence[Sequence[str]], replies: Sequence[Sequence[st
     """Return the share of replies that contain a content word of the user's."""
     subjects = set().union(*map(content_words, user_words)) if user_words else set()
     return fmean(bool(content_words(reply) & subjects) for reply in replies)
-
-
-@cache
-def _user_needs() -> Phrases:
-    return Phrases({name: table["heard"] for name, table in read_lexicon("judge_user_needs").items()})
-
-
-@cache
-def _phrases(table: str) -> Phrases:
-    return Phrases(read_lexicon("judge_moves")[table])

@@ -102,6 +102,13 @@ class Phrases:
         return {name: sum(phrases.values()) for name, phrases in found.items()}
 
 
+@cache
+def read_phrases(name: str, section: str | None = None) -> Phrases:
+    """Return the phrase lists of a lexicon or of a section of it; a table has its list under `cues`."""
+    lists = read_lexicon(name)[section] if section else read_lexicon(name)
+    return Phrases({key: value["cues"] if isinstance(value, dict) else value for key, value in lists.items()})
+
+
 def _matches(pattern: Pattern, tokens: Sequence[str], start: int) -> bool:
     if not pattern:
         return True

@@ -15,7 +15,7 @@ from sage_dialog.core.seeds import derived_seed
 from sage_dialog.core.sentiment import compound
 from sage_dialog.dialogue import Message
 from sage_dialog.roles.offline.cues import count_topics, dominant_emotion, welcome_styles
-from sage_dialog.roles.offline.lexicon import Phrases, content_words, read_lexicon, sentences, trigrams, words
+from sage_dialog.roles.offline.lexicon import content_words, read_lexicon, read_phrases, sentences, trigrams, words
 from sage_dialog.roles.protocols import Choice, NoChoice
 
 StyleFit = dict[str, float]
@@ -96,7 +96,7 @@ class _Scorer:
 
     def _fit(self, tokens: Sequence[str]) -> float:
         """Return the mean fit of the candidate's styles, in [-1, 1]; 0 without a style."""
-        styles = _styles().weights(tokens)
+        styles = read_phrases("selector_styles").weights(tokens)
         if not styles:
             return 0.0
         return sum(weight * self.style_fit.get(style, 0.0) for style, weight in styles.items()) / sum(styles.values())
@@ -135,11 +135,11 @@ def style_fit(user_texts: tuple[str, ...]) -> StyleFit:
     selector_feelings.toml, weighted by their cues; else by the sign of VADER's compound.
     """
     if emotion := dominant_emotion(user_texts[-1:]) or dominant_emotion(user_texts):
-        return dict.fromkeys(_styles().names, OUT_OF_PLACE) | welcome_styles(emotion)
+        return dict.fromkeys(read_phrases("selector_styles").names, OUT_OF_PLACE) | welcome_styles(emotion)
     families = read_lexicon("selector_feelings")
     found: Counter[str] = Counter()
     for text in user_texts:
-        found.update(_feelings().weights(words(text)))
+        found.update(read_phrases("selector_feelings").weights(words(text)))
     total = sum(found.values())
     if total:
         styles = {style for family in found for style in families[family]["fitting"]}
@@ -151,13 +151,3 @@ def style_fit(user_texts: tuple[str, ...]) -> StyleFit:
     if abs(sentiment) < CLEAR_SENTIMENT:
         return _UNCLEAR
     return _DISTRESS if sentiment < 0 else _DELIGHT
-
-
-@lru_cache(maxsize=1)
-def _feelings() -> Phrases:
-    return Phrases({family: table["cues"] for family, table in read_lexicon("selector_feelings").items()})
-
-
-@lru_cache(maxsize=1)
-def _styles() -> Phrases:
-    return Phrases(read_lexicon("selector_styles"))
