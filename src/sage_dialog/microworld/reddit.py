@@ -46,11 +46,7 @@ class _Months:
 
     def new_id(self) -> str:
         self.next_id += 1
-        number, digits = self.next_id, ""
-        while number:
-            number, digit = divmod(number, 36)
-            digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
-        return digits
+        return np.base_repr(self.next_id, 36).lower()
 
 
 def months(world: World, threads: int, seed: int) -> dict[str, bytes]:

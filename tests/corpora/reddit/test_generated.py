@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from sage_dialog.config import RedditRules
 from sage_dialog.corpora.reddit import extract, reading
-from sage_dialog.corpora.reddit.rules import Rule, unit
+from sage_dialog.corpora.reddit.rules import Rule
 from sage_dialog.microworld import reddit as microworld
 from sage_dialog.microworld.world import load_world
 
@@ -265,7 +265,7 @@ def written(files, folder):
 
 
 def test_the_rules_are_asked_in_the_same_order_and_take_the_same_things():
-    assert {rule.value: unit(rule) for rule in Rule} == reddit_oracle.RULES
+    assert {rule.value: rule.unit for rule in Rule} == reddit_oracle.RULES
     assert list(Rule) == list(reddit_oracle.RULES)
 
 

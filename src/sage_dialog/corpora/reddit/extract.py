@@ -15,8 +15,9 @@ import pyarrow as pa
 from sage_dialog.config import RedditRules
 from sage_dialog.corpora.reddit.columns import TextColumn
 from sage_dialog.corpora.reddit.dumps import Dump
-from sage_dialog.corpora.reddit.reading import COMMENTS, LINE, SUBMISSIONS, Tally, read_records
+from sage_dialog.corpora.reddit.reading import COMMENTS, LINE, SUBMISSIONS, read_records
 from sage_dialog.corpora.reddit.rules import Rule
+from sage_dialog.corpora.reddit.tally import Tally
 
 KEYED_COMMENTS = COMMENTS.append(LINE)
 KEYED_SUBMISSIONS = SUBMISSIONS.append(LINE)
@@ -45,7 +46,7 @@ def extract(
         progress: called with the compressed bytes and the lines read since the last call.
 
     Yields:
-        Again and again one batch for every bucket that has records, by bucket.
+        One batch for every bucket that has records, by bucket, each time the buffer is full.
     """
     reported = 0
 

@@ -8,9 +8,8 @@ result does not depend on how lines fall into blocks.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,10 @@ import pyarrow.json as pj
 
 from sage_dialog.corpora.compression import DamagedFileError, read_blocks
 from sage_dialog.corpora.reddit.dumps import Dump
-from sage_dialog.corpora.reddit.rules import UNREADABLE, Rule
+from sage_dialog.corpora.reddit.rules import Rule
+from sage_dialog.corpora.reddit.tally import Tally
 
 BLOCK_BYTES = 1 << 23
-EXCERPT_CHARACTERS = 200
 _SINGLE_LINES = 8
 _CACHED_BYTES = 1 << 18  # pieces that fit in the processor's cache
 
@@ -35,23 +34,6 @@ SUBMISSIONS = pa.schema([("id", pa.string()), ("num_comments", pa.int64()), ("ov
 LINE = pa.field("line", pa.int64())
 _MAY_BE_MISSING = ("author", "score", "over_18")
 _NOT_EMPTY = ("id", "parent_id", "link_id", "subreddit")
-
-
-@dataclass
-class Tally:
-    """Counts of lines and removals of one dump."""
-
-    lines: int = 0
-    removed: Counter[Rule] = field(default_factory=Counter)
-    rejects: list[tuple[int, Rule, str]] = field(default_factory=list)  # line number, reason, excerpt
-
-    def reject(self, line: int, rule: Rule, excerpt: str) -> None:
-        self.removed[rule] += 1
-        self.rejects.append((line, rule, excerpt[:EXCERPT_CHARACTERS]))
-
-    @property
-    def unreadable(self) -> Counter[Rule]:
-        return Counter({rule: count for rule in UNREADABLE if (count := self.removed[rule])})
 
 
 def read_records(dump: Dump, tally: Tally, progress: Callable[[int], None] | None = None) -> Iterator[pa.Table]:
