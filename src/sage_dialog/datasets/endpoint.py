@@ -42,13 +42,11 @@ class EndpointDataset(FactoryDataset):
         """Return the endpoint's `model` where the entry does not name it."""
         return {}
 
-    def make_client(
-        self, endpoint: Endpoint, cache: ResponseCache, budget: Budget, max_failed_share: float
-    ) -> LLMClient:
-        """Return a client that sends each request by itself."""
+    def make_client(self, *arguments: Any) -> LLMClient:
+        """Return a client that sends each request by itself, from the arguments of `LiveClient`."""
         from sage_dialog.llm.live_client import LiveClient
 
-        return LiveClient(endpoint, cache, budget, max_failed_share)
+        return LiveClient(*arguments)
 
     def shared_client(self) -> LLMClient:
         """Return one client for the whole run, so that all loads share a rate limit."""

@@ -69,8 +69,8 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
 
     def load(self) -> dict[str, Path]:
         files = self._files()
-        if unmatched := self._unmatched(files):
-            raise DatasetError(self._format_missing(unmatched))
+        if missing := self._missing(files):
+            raise DatasetError(missing)
         return files
 
     def save(self, data: dict[str, bytes]) -> None:
@@ -120,22 +120,21 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
 
     def explain_missing(self) -> str | None:
         try:
-            unmatched = self._unmatched(self._files())
+            return self._missing(self._files())
         except DatasetError as error:
             return str(error)
-        return self._format_missing(unmatched) if unmatched else None
 
-    def _format_missing(self, unmatched: list[str]) -> str:
+    def _missing(self, files: Mapping[str, Path]) -> str | None:
+        """Return which patterns no file matches, as a sentence; None where each has one."""
+        if self._optional or any(_matches(name, self.archives) for name in files):
+            return None
+        unmatched = [pattern for pattern in self.patterns if not any(_matches(name, (pattern,)) for name in files)]
+        if not unmatched:
+            return None
         generate = f", or generate some: `{self.made_by}`" if self._local else ""
         no_archive = f", and no archive ({_or(self.archives)})" if self.archives else ""
         missing = " and no ".join(unmatched).replace("|", " or ")
         return f"there is no {missing} in {self.folder}{no_archive}. Put your data there{generate}."
-
-    def _unmatched(self, files: Mapping[str, Path]) -> list[str]:
-        """Return the patterns that no file matches."""
-        if self._optional or any(_matches(name, self.archives) for name in files):
-            return []
-        return [pattern for pattern in self.patterns if not any(_matches(name, (pattern,)) for name in files)]
 
     def _is_data(self, name: str) -> bool:
         return not name.startswith(".") and _matches(name, (*self.patterns, *self.archives))
