@@ -21,7 +21,23 @@ FINGERPRINT_FIELDS = ("model", "sampling", "json_schema")
 """Fields of an endpoint on which its responses depend."""
 
 
-class ReadOnlyDataset(AbstractDataset[NoReturn, Any]):
+class UnversionedDataset(AbstractDataset[Any, Any]):
+    """An entry without versions and without code of its own."""
+
+    def at_version(self, version: str) -> Self:
+        return self
+
+    def code_paths(self) -> list[str]:
+        return []
+
+    def explain_missing(self) -> str | None:
+        return None
+
+    def _exists(self) -> bool:
+        return self.explain_missing() is None
+
+
+class ReadOnlyDataset(UnversionedDataset):
     """An unversioned entry that nothing is saved to."""
 
     read_only = "nothing can be saved to this entry."
@@ -36,20 +52,8 @@ class ReadOnlyDataset(AbstractDataset[NoReturn, Any]):
     def describe_output(self) -> None:
         return None
 
-    def at_version(self, version: str) -> Self:
-        return self
-
     def at_folder(self, current: Path, other: Path) -> Self:
         return self
-
-    def code_paths(self) -> list[str]:
-        return []
-
-    def explain_missing(self) -> str | None:
-        return None
-
-    def _exists(self) -> bool:
-        return self.explain_missing() is None
 
 
 class FactoryDataset(ReadOnlyDataset):
@@ -77,7 +81,6 @@ class FactoryDataset(ReadOnlyDataset):
         return [dotted_path(type(self)), *_class_paths_in(self._init_args)]  # type: ignore[attr-defined]
 
     def explain_missing(self) -> str | None:
-        """Return why the object cannot be built; None where it can."""
         try:
             self.load()
         except DatasetError as error:

@@ -27,7 +27,6 @@ class AtomicFigure(AtomicMixin, MatplotlibDataset):
     DEFAULT_SAVE_ARGS: ClassVar[dict[str, Any]] = {"format": "png", "dpi": "figure", "metadata": {"Software": None}}
 
     def fault(self, path: str) -> str | None:
-        """Return why an image is incomplete; None where it begins and ends as a PNG."""
         image = self._fs.cat_file(path)
         return None if image.startswith(PNG_BEGIN) and image.endswith(PNG_END) else "it is no complete PNG image"
 

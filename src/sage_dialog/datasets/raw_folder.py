@@ -9,11 +9,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import DatasetError
 from kedro.io.core import get_protocol_and_path
 
 from sage_dialog.core.atomic_files import atomic_folder
 from sage_dialog.core.paths import relocate
+from sage_dialog.datasets.factory import UnversionedDataset
 from sage_dialog.datasets.protocol import EntryState
 from sage_dialog.lineage.masking import nested_texts
 
@@ -21,7 +22,7 @@ GENERATED = ".made-here.json"
 """The file that names the generated files of a folder, with their sizes."""
 
 
-class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
+class RawFolder(UnversionedDataset):
     """Files of one folder by name. Not versioned: this is data from outside.
 
     A load gives the paths of the files that match a pattern, sorted by name: `pathlib.Path` for a local folder, else
@@ -98,15 +99,11 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
         if self._local:
             return EntryState(path=self.folder, files=files)
         states = {name: path.stat() for name, path in files.items()}
-        return EntryState(
-            remote_files={name: (state.st_size, int(state.st_mtime * 1e9)) for name, state in states.items()}
-        )
+        remote_files = {name: (state.st_size, int(state.st_mtime * 1e9)) for name, state in states.items()}
+        return EntryState(remote_files=remote_files)
 
     def describe_output(self) -> EntryState:
         return self.describe_input()
-
-    def at_version(self, version: str) -> Self:
-        return self
 
     def at_folder(self, current: Path, other: Path) -> Self:
         if not self._local:
@@ -114,9 +111,6 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
         moved = copy(self)
         moved.folder = relocate(self.folder, current, other)
         return moved
-
-    def code_paths(self) -> list[str]:
-        return []
 
     def explain_missing(self) -> str | None:
         try:
@@ -170,9 +164,6 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
             for name, path in found.items()
             if name not in {GENERATED, ".gitkeep"} and ours.get(name) != path.stat().st_size
         ]
-
-    def _exists(self) -> bool:
-        return self.explain_missing() is None
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self.folder), "patterns": self.patterns}

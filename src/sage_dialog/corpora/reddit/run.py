@@ -101,9 +101,9 @@ def extract_to(dump: Dump, rules: RedditRules, buckets: int, folder: Path, progr
     schema = KEYED_COMMENTS if dump.kind == "RC" else KEYED_SUBMISSIONS
     with atomic_folder(folder) as partial:
         with pa.OSFile(str(partial / "batches.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as batches:
-            for number, keyed in enumerate(extract(dump, rules, buckets, tally, progress)):
-                batches.write_batch(keyed.batch)
-                index.setdefault(keyed.bucket, []).append(number)
+            for number, (bucket, batch) in enumerate(extract(dump, rules, buckets, tally, progress)):
+                batches.write_batch(batch)
+                index.setdefault(bucket, []).append(number)
         (partial / "index.json").write_text(json.dumps(index))
         (partial / "tally.json").write_text(tally.to_json())
     return tally

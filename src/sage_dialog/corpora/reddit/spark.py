@@ -100,9 +100,9 @@ def _extract(numbers: Iterable[pa.RecordBatch], job: Job, buckets: Set[int]) -> 
     for which in (number for batch in numbers for number in batch.column(0).to_pylist()):
         dump = job.dumps[which]
         tally = Tally(dump.month, dump.path.name)
-        for number, keyed in enumerate(extract(dump, job.rules, job.buckets, tally)):
-            if keyed.bucket in buckets:
-                yield _row(keyed.bucket, which, number, _bytes(pa.Table.from_batches([keyed.batch])))
+        for number, (bucket, batch) in enumerate(extract(dump, job.rules, job.buckets, tally)):
+            if bucket in buckets:
+                yield _row(bucket, which, number, _bytes(pa.Table.from_batches([batch])))
         yield _row(_TALLY, which, 0, tally.to_json().encode())
 
 
