@@ -61,7 +61,11 @@ class RawFolder(UnversionedDataset):
         self._local = protocol == "file"
         secrets = (text for text in nested_texts(credentials) if len(text) > 3)
         self._secrets = sorted(secrets, key=len, reverse=True)
-        self.folder = Path(path) if self._local else _upath(filepath, {**(fs_args or {}), **(credentials or {})})
+        self.folder = Path(path)
+        if not self._local:
+            from upath import UPath  # has what readers use of `pathlib.Path`
+
+            self.folder = cast(Path, UPath(filepath, **{**(fs_args or {}), **(credentials or {})}))
         self.patterns = tuple(patterns)
         self.archives = tuple(archives or ())
         self._optional = optional
@@ -141,7 +145,10 @@ class RawFolder(UnversionedDataset):
         try:
             if self._local:
                 return [path.name for path in self.folder.iterdir() if path.is_file()]
-            return _remote_names(self.folder)
+            remote = cast(Any, self.folder)
+            remote.fs.invalidate_cache(remote.path)
+            entries = remote.fs.ls(remote.path, detail=True)
+            return [PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "file"]
         except FileNotFoundError:
             return []
         except Exception as error:  # of the disk, the network, the provider: each has classes of its own
@@ -175,17 +182,3 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 def _or(patterns: tuple[str, ...]) -> str:
     return " or ".join(patterns).replace("|", " or ")
-
-
-def _upath(address: str, options: dict[str, Any]) -> Path:
-    """Return a path of another file system, with what readers use of `pathlib.Path`."""
-    from upath import UPath
-
-    return cast(Path, UPath(address, **options))
-
-
-def _remote_names(folder: Any) -> list[str]:
-    """Return the names of the files of a remote folder by one request, without cached answers."""
-    folder.fs.invalidate_cache(folder.path)
-    entries = folder.fs.ls(folder.path, detail=True)
-    return [PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "file"]

@@ -70,11 +70,11 @@ class World:
         """Return the sentence with the cues of the speaker's feeling, always in the same words."""
         return str(self.parts["feeling"]).replace("{cues}", ", ".join(scene.cues))
 
-    def reply(self, rng: np.random.Generator, scene: Scene, motivation: str, thing: str, asks: bool = True) -> str:
+    def reply(self, rng: np.random.Generator, scene: Scene, motivation: str, thing: str, question: bool = True) -> str:
         """Compose a listener's reply with a motivation that mentions `thing`."""
         style = self.parts["motivations"][motivation]
         sentences = [pick(rng, style["openers"]), pick(rng, style["bodies"])]
-        if asks:
+        if question:
             sentences.append(pick(rng, self.parts["questions"]))
         return fill(" ".join(map(_capitalise_slot, sentences)), scene, thing)
 
