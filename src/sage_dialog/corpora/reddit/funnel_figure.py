@@ -61,8 +61,8 @@ def months(filter_report: DataFrame) -> list[Month]:
     for month, rows in filter_report.groupby("month"):
         chain = steps(rows)
         first = {step.unit: step.n_in for step in reversed(chain)}
-        units = (first.get(unit, 0) for unit in ("line", "comment", "path"))
-        counts.append(Month(month, *units, dialogues=chain[-1].left))
+        lines, comments, paths = (first.get(unit, 0) for unit in ("line", "comment", "path"))
+        counts.append(Month(month, lines, comments, paths, chain[-1].left))
     return counts
 
 
