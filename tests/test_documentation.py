@@ -9,8 +9,7 @@ import yaml
 
 from sage_dialog import schemas
 from sage_dialog.config import DataProcessing, Parameters
-from sage_dialog.corpora.reddit.funnel_figure import MEANINGS
-from sage_dialog.corpora.reddit.rules import Rule, unit
+from sage_dialog.corpora.reddit.rules import Rule
 from sage_dialog.pipeline_registry import register_pipelines
 
 PROJECT = Path(__file__).parents[1]
@@ -49,7 +48,7 @@ def test_every_reddit_rule_is_documented_in_its_order_and_words() -> None:
     section = (PROJECT / "docs/reddit.md").read_text().split("## The rules")[1]
     rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in section.splitlines() if line.startswith("| `")]
     documented = [(rule.strip("`"), removes.replace("`", "")) for rule, removes in rows][: len(Rule)]
-    assert documented == [(rule.value, f"{unit(rule)}s {MEANINGS[rule.value]}") for rule in Rule]
+    assert documented == [(rule.value, f"{rule.unit}s {rule.meaning}") for rule in Rule]
 
 
 def test_the_documented_values_of_reddit_rules_are_those_of_the_configuration() -> None:

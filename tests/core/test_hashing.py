@@ -43,5 +43,5 @@ def test_a_change_of_code_or_word_lists_is_another(package: Path, change: Callab
 
 def test_compiled_code_does_not_count(package: Path) -> None:
     before = fingerprint({})
-    (package / "roles/__pycache__/play.pyc").write_bytes(b"compiled again")
+    (package / "roles/__pycache__/play.pyc").write_bytes(b"compiled anew")
     assert fingerprint({}) == before

@@ -11,7 +11,7 @@ PARTS = st.lists(st.one_of(st.text(st.characters(codec=None), max_size=4), st.in
 
 
 def test_the_numbers_of_a_seed_never_change() -> None:
-    """What a run drew, it draws again on any machine, and in a year."""
+    """Equal seeds give equal draws on any machine and in any version."""
     item = (0, "sample", "search", "sage_1", "s 1", 3)
     assert derived_seed(*item) == 2424141368885810581
     assert generator(*item).random(2).tolist() == [0.9427228518808611, 0.8338980158803135]
@@ -37,7 +37,7 @@ def test_ids_are_drawn_one_by_one_and_keep_their_order() -> None:
     assert sample_ids(ids, 10, 1, "test") != drawn != sample_ids(ids, 10, 0, "another")
 
 
-def test_all_or_none_are_drawn_where_asked() -> None:
+def test_all_or_no_ids_are_drawn_by_size() -> None:
     ids = ["b", "a"]
     assert sample_ids(ids, None, 0, "test") == sample_ids(ids, 2, 0, "test") == sample_ids(ids, 9, 0, "test") == ids
     assert sample_ids(ids, 0, 0, "test") == []

@@ -1,4 +1,4 @@
-"""Scores are NLTK's, whichever way its lexicon came."""
+"""Scores are NLTK's, with an installed and with a packaged lexicon."""
 
 import sys
 import zipfile

@@ -1,4 +1,4 @@
-"""Blocks and lines of compressed files: all of them, whole, also of files that break off."""
+"""Blocks and lines of compressed files: complete and in order, also of truncated files."""
 
 import bz2
 import gzip
@@ -37,8 +37,8 @@ TEXT = prose(20_000)
 LONGEST_LINE = max(map(len, TEXT.splitlines()))
 
 
-def taken(path: Path, size: int = 1 << 16) -> tuple[bytes, bool]:
-    """What the blocks of a file hold together, and whether it breaks off."""
+def read_all(path: Path, size: int = 1 << 16) -> tuple[bytes, bool]:
+    """Return the text of all blocks of a file, and whether the file is damaged."""
     blocks = []
     try:
         for block in read_blocks(path, size):
@@ -63,11 +63,11 @@ def test_blocks_are_the_file_cut_where_lines_end(tmp_path, suffix, size):
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
-def test_what_was_compressed_in_several_frames_is_one_text(tmp_path, suffix):
+def test_several_frames_are_one_text(tmp_path, suffix):
     path = tmp_path / f"file{suffix}"
     parts = [TEXT[start : start + 70_001] for start in range(0, len(TEXT), 70_001)]
     path.write_bytes(b"".join(COMPRESS[suffix](part) for part in parts))
-    assert taken(path) == (TEXT, False)
+    assert read_all(path) == (TEXT, False)
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
@@ -90,63 +90,63 @@ def test_any_bytes_come_back(tmp_path_factory, lines, size, suffix):
     text = b"\n".join(lines)
     path = tmp_path_factory.mktemp("any") / f"file{suffix}"
     path.write_bytes(COMPRESS[suffix](text))
-    assert taken(path, size) == (text, False)
+    assert read_all(path, size) == (text, False)
     assert b"".join(read_lines(path)) == text
     assert all(b"\n" not in line[:-1] for line in read_lines(path))
 
 
 @pytest.mark.parametrize("suffix", ARCHIVES)
-def test_a_file_that_is_cut_gives_its_whole_lines_then_breaks_off(tmp_path, suffix):
+def test_a_truncated_file_yields_its_complete_lines_then_an_error(tmp_path, suffix):
     whole = COMPRESS[suffix](TEXT)
     path = tmp_path / f"file{suffix}"
     for length in [0, 1, 5, *range(20, len(whole), len(whole) // 23), len(whole) - 1]:
         path.write_bytes(whole[:length])
-        text, broken = taken(path)
+        text, broken = read_all(path)
         assert broken
         assert TEXT.startswith(text)
         assert not text or text.endswith(b"\n")
     assert len(text) > len(TEXT) // 2  # cut by one byte
 
 
-def test_all_that_zstd_can_give_of_a_cut_file_is_given(tmp_path):
+def test_a_truncated_zstd_file_yields_all_that_can_be_decompressed(tmp_path):
     path = tmp_path / "file.zst"
     cut = COMPRESS[".zst"](TEXT)[: len(TEXT) // 5]
     path.write_bytes(cut)
     possible = zstandard.ZstdDecompressor().decompressobj().decompress(cut)
-    assert taken(path) == (possible[: possible.rindex(b"\n") + 1], True)
+    assert read_all(path) == (possible[: possible.rindex(b"\n") + 1], True)
 
 
 @pytest.mark.parametrize("suffix", [".zst", ".bz2", ".xz"])
-def test_wrong_bytes_in_the_middle_are_noticed(tmp_path, suffix):
+def test_wrong_bytes_in_the_middle_are_detected(tmp_path, suffix):
     whole = bytearray(COMPRESS[suffix](TEXT))
     middle = len(whole) // 2
     whole[middle : middle + 64] = bytes(64)
     path = tmp_path / f"file{suffix}"
     path.write_bytes(whole)
-    text, broken = taken(path)
+    text, broken = read_all(path)
     assert broken
-    assert TEXT.startswith(text) or suffix == ".zst"  # which has no checksum unless asked for
+    assert TEXT.startswith(text) or suffix == ".zst"  # which has a checksum only by an option
 
 
 @pytest.mark.parametrize("suffix", ARCHIVES)
-def test_what_is_no_archive_is_named(tmp_path, suffix):
+def test_a_file_that_is_no_archive_is_named(tmp_path, suffix):
     path = tmp_path / f"file{suffix}"
     path.write_bytes(b"<html>404</html>")
-    assert taken(path) == (b"", True)
+    assert read_all(path) == (b"", True)
     path.write_bytes(b"")
-    assert taken(path) == (b"", True)
+    assert read_all(path) == (b"", True)
 
 
 def test_an_empty_plain_file_has_no_lines(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    assert taken(tmp_path / "file") == (b"", False)
+    assert read_all(tmp_path / "file") == (b"", False)
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".xz"])
-def test_padding_behind_an_archive_is_no_damage(tmp_path, suffix):
+def test_padding_after_an_archive_is_no_damage(tmp_path, suffix):
     path = tmp_path / f"file{suffix}"
     path.write_bytes(COMPRESS[suffix](b"one\n") + bytes(512) + COMPRESS[suffix](b"two\n") + bytes(512))
-    assert taken(path) == (b"one\ntwo\n", False)
+    assert read_all(path) == (b"one\ntwo\n", False)
 
 
 def test_a_missing_file_is_the_systems_error(tmp_path):
@@ -160,7 +160,7 @@ def test_windows_of_two_gib_are_read(tmp_path):
     path = tmp_path / "file.zst"
     path.write_bytes(compressor.compress(TEXT) + compressor.flush())
     assert zstandard.get_frame_parameters(path.read_bytes()).window_size == 2**31
-    assert taken(path) == (TEXT, False)
+    assert read_all(path) == (TEXT, False)
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
@@ -172,7 +172,7 @@ def test_progress_adds_up_to_the_size_of_the_file(tmp_path, suffix):
     assert sum(read) == path.stat().st_size
 
 
-def test_a_file_that_repeats_itself_is_not_taken_into_memory_whole(tmp_path):
+def test_a_repetitive_file_is_not_held_in_memory_as_a_whole(tmp_path):
     path = tmp_path / "file.zst"
     compressor = zstandard.ZstdCompressor().compressobj()
     line = b"the same again and again\n" * 40_000
@@ -189,7 +189,7 @@ def test_paths_of_other_file_systems_are_read_alike(suffix):
     path = UPath(f"memory://compression/file{suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(COMPRESS[suffix](TEXT))
-    assert taken(path) == (TEXT, False)
+    assert read_all(path) == (TEXT, False)
     if suffix:
         path.write_bytes(COMPRESS[suffix](TEXT)[:-5])
         with pytest.raises(DamagedFileError, match="file"):

@@ -1,4 +1,4 @@
-"""ShareGPT and messages files: what is a conversation to learn from, and what is set aside and why."""
+"""ShareGPT and messages files: which records become training conversations, and why others are rejected."""
 
 import gzip
 import json
@@ -39,13 +39,13 @@ def test_sharegpt_and_messages_read_the_same(read):
     conversations, rejects = read(
         a=[{"id": "one", "conversations": [SYSTEM, HUMAN, GPT]}], b=json.dumps({"id": "two", "messages": messages})
     )
-    said = (Message("system", "Be kind."), Message("user", "Hi?"), Message("assistant", "Hello!"))
-    assert conversations == [Dialogue("one", said), Dialogue("two", said)]
+    messages = (Message("system", "Be kind."), Message("user", "Hi?"), Message("assistant", "Hello!"))
+    assert conversations == [Dialogue("one", messages), Dialogue("two", messages)]
     assert rejects == []
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("messages", "reason"),
     [
         ([], "no message of the assistant"),
         ([SYSTEM], "no message of the assistant"),
@@ -68,16 +68,16 @@ def test_sharegpt_and_messages_read_the_same(read):
         ("Hi", "neither a list"),
     ],
 )
-def test_what_is_no_conversation_to_learn_from_is_set_aside(read, said, reason):
+def test_an_invalid_conversation_is_rejected(read, messages, reason):
     good = {"id": "good", "conversations": [HUMAN, GPT, HUMAN, GPT]}
-    conversations, rejects = read(a=[{"id": "bad", "conversations": said}, good])
+    conversations, rejects = read(a=[{"id": "bad", "conversations": messages}, good])
     assert [conversation.id for conversation in conversations] == ["good"]
     ((where, why),) = rejects
     assert where == "a.json[0]"
     assert reason in why
 
 
-def test_a_last_word_of_the_user_stays(read):
+def test_a_last_message_of_the_user_is_kept(read):
     conversations, rejects = read(a=[{"id": "x", "conversations": [HUMAN, GPT, HUMAN]}])
     assert [message.role for message in conversations[0].messages] == ["user", "assistant", "user"]
     assert rejects == []
@@ -110,8 +110,8 @@ def test_parquet_of_either_shape_reads_as_json_does(tmp_path):
         *(f"s{number}" for number in range(2500) if number not in (7, 2400)),
         "0",
     ]
-    said = (Message("system", "Be kind."), Message("user", "Hi?"), Message("assistant", "Hello!"))
-    assert (conversations[0].messages, conversations[-1].messages) == (said, said[1:])
+    messages = (Message("system", "Be kind."), Message("user", "Hi?"), Message("assistant", "Hello!"))
+    assert (conversations[0].messages, conversations[-1].messages) == (messages, messages[1:])
     assert [(record.where, record.reason) for record in rejects] == [
         ("a.parquet[7]", "the assistant speaks first"),
         ("a.parquet[2400]", "neither a list of conversations nor of messages"),
@@ -130,7 +130,7 @@ def test_a_parquet_file_that_holds_something_else_is_refused_by_name(tmp_path):
         read_conversations({"a.parquet": path})
 
 
-def test_compressed_files_are_read_and_one_that_breaks_off_is_set_aside(tmp_path):
+def test_compressed_files_are_read_and_a_truncated_one_is_rejected(tmp_path):
     lines = b"".join(
         json.dumps({"id": f"x{number}", "conversations": [HUMAN, GPT]}).encode() + b"\n" for number in "12"
     )
@@ -143,7 +143,7 @@ def test_compressed_files_are_read_and_one_that_breaks_off_is_set_aside(tmp_path
     assert "breaks off" in rejects[1].reason
 
 
-def test_other_files_are_left_alone_and_named(tmp_path, caplog):
+def test_other_files_are_ignored_and_named(tmp_path, caplog):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"id": "x", "conversations": [HUMAN, GPT]}))
     conversations, _ = read_conversations({"a.jsonl": path, "notes.txt": tmp_path / "notes.txt"})
@@ -151,7 +151,7 @@ def test_other_files_are_left_alone_and_named(tmp_path, caplog):
     assert caplog.messages == [f"{tmp_path}/notes.txt does not end in .json, .jsonl or .parquet; ignored"]
 
 
-def test_a_broken_line_is_set_aside_by_its_number(read):
+def test_a_broken_line_is_rejected_by_its_number(read):
     line = json.dumps({"id": "x", "conversations": [HUMAN, GPT]})
     conversations, rejects = read(a=f"{{\n\n{line}\nnull\n")
     assert [conversation.id for conversation in conversations] == ["x"]
@@ -159,10 +159,10 @@ def test_a_broken_line_is_set_aside_by_its_number(read):
 
 
 def test_ids_are_unique_and_made_where_there_is_none(read):
-    said = [HUMAN, GPT]
+    messages = [HUMAN, GPT]
     conversations, rejects = read(
-        a=[{"id": "x", "conversations": said}, {"conversations": said}, {"id": 7, "conversations": said}],
-        b=[{"id": "x", "conversations": said}, {"id": ["y"], "conversations": said}],
+        a=[{"id": "x", "conversations": messages}, {"conversations": messages}, {"id": 7, "conversations": messages}],
+        b=[{"id": "x", "conversations": messages}, {"id": ["y"], "conversations": messages}],
     )
     assert [conversation.id for conversation in conversations] == ["x", "a.json[1]", "7"]
     assert rejects == [

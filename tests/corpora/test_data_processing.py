@@ -13,7 +13,7 @@ from sage_dialog.pipelines.data_processing import create_pipeline
 
 
 class Kept(MemoryDataset):
-    """Stays when its last reader is done."""
+    """A value that stays after its last reader."""
 
     def _release(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""EmpatheticDialogues files, with the dirt that the originals have."""
+"""EmpatheticDialogues files, with the faults of the originals."""
 
 import bz2
 import gzip
@@ -14,13 +14,14 @@ import zstandard
 
 from sage_dialog import schemas
 from sage_dialog.corpora.empathetic import COLUMNS, EMOTIONS, Situation, read_situations
-from sage_dialog.corpora.rejects import count_reasons
 
 HEADER = ",".join(COLUMNS)
 
 
-def row(conv="hit:0_conv:0", index="1", emotion="sad", prompt="I lost my dog_comma_ again.", speaker="3", said="Oh."):
-    return f"{conv},{index},{emotion},{prompt},{speaker},{said},5|5|5_5|5|5,"
+def row(
+    conv="hit:0_conv:0", index="1", emotion="sad", prompt="I lost my dog_comma_ again.", speaker="3", utterance="Oh."
+):
+    return f"{conv},{index},{emotion},{prompt},{speaker},{utterance},5|5|5_5|5|5,"
 
 
 def csv_bytes(*rows):
@@ -71,7 +72,7 @@ def test_a_conversation_is_one_situation(read):
     assert rejects == []
 
 
-def test_splits_come_in_order_and_need_not_all_be_there(read):
+def test_splits_come_in_order_and_some_may_be_missing(read):
     situations, _ = read(test=[row("a", prompt="A.")], train=[row("b", prompt="B.")])
     assert [(situation.situation_id, situation.split) for situation in situations] == [("b", "train"), ("a", "test")]
 
@@ -93,7 +94,7 @@ def test_windows_line_ends_are_line_ends(read):
         (row(index="one"), "columns out of place"),
     ],
 )
-def test_a_malformed_line_is_set_aside_by_place_and_reason(read, line, reason):
+def test_a_malformed_line_is_rejected_by_place_and_reason(read, line, reason):
     situations, rejects = read(train=[row("good"), line])
     assert [situation.situation_id for situation in situations] == ["good"]
     ((where, why),) = rejects
@@ -101,7 +102,7 @@ def test_a_malformed_line_is_set_aside_by_place_and_reason(read, line, reason):
     assert reason in why
 
 
-def test_bytes_that_are_no_utf8_are_set_aside(tmp_path):
+def test_bytes_that_are_no_utf8_are_rejected(tmp_path):
     path = tmp_path / "train.csv"
     path.write_bytes(f"{HEADER}\n{row('good')}\n".encode() + b"hit:1,1,sad,caf\xe9,3,a,b,c\n")
     situations, rejects = read_situations({"train.csv": path})
@@ -116,29 +117,33 @@ def test_a_conversation_with_one_good_row_is_kept(read):
 
 
 def test_an_open_quote_does_not_swallow_the_next_line(read):
-    rows = [row("a", prompt="A.", said='"Oh'), row("b", prompt='"He said ""no""_comma_ twice."'), row("c", prompt="C.")]
+    rows = [
+        row("a", prompt="A.", utterance='"Oh'),
+        row("b", prompt='"He said ""no""_comma_ twice."'),
+        row("c", prompt="C."),
+    ]
     situations, rejects = read(valid=rows)
     assert [situation.text for situation in situations] == ["A.", 'He said "no", twice.', "C."]
     assert rejects == []
 
 
-def test_a_ninth_column_of_candidate_replies_is_no_matter(read):
+def test_a_ninth_column_of_candidate_replies_is_ignored(read):
     situations, rejects = read(valid=[row() + ",Oh no!|What, really?"])
     assert len(situations) == 1
     assert rejects == []
 
 
 @pytest.mark.parametrize("change", [{"emotion": "proud"}, {"prompt": "I found my dog."}])
-def test_rows_that_contradict_the_first_of_their_conversation_are_set_aside(read, change):
+def test_rows_that_contradict_the_first_of_their_conversation_are_rejected(read, change):
     situations, rejects = read(train=[row(), row(index="2", **change)])
     assert situations == [Situation("hit:0_conv:0", "train", "sad", "I lost my dog, again.")]
     assert rejects == [("train.csv:3", "another emotion or prompt than its conversation's first row")]
 
 
 @pytest.mark.parametrize("emotion", ["sad", "lonely"])
-def test_of_situations_with_the_same_text_the_first_stays(read, emotion):
-    again = row("b", emotion=emotion, prompt=" i LOST my  dog_comma_ again.")
-    situations, rejects = read(train=[row("a"), again])
+def test_of_situations_with_the_same_text_the_first_is_kept(read, emotion):
+    duplicate = row("b", emotion=emotion, prompt=" i LOST my  dog_comma_ again.")
+    situations, rejects = read(train=[row("a"), duplicate])
     assert [situation.situation_id for situation in situations] == ["a"]
     assert rejects == [("train.csv:3", "train situation with the text of an earlier one in train")]
 
@@ -175,7 +180,7 @@ def test_a_file_without_a_readable_line_is_refused_by_name(tmp_path, name, conte
         read_situations({name: path})
 
 
-def test_a_cut_archive_gives_what_stands_before_the_cut(tmp_path):
+def test_a_truncated_file_yields_the_rows_before_the_cut(tmp_path):
     text = "\n".join([HEADER, *(row(f"c{n}", prompt=f"Situation {n * 7919 % 40_009:x}") for n in range(40_000))])
     whole = lzma.compress(text.encode())
     path = tmp_path / "train.csv.xz"
@@ -190,7 +195,7 @@ def test_no_split_at_all_names_what_is_expected(tmp_path):
         read_situations({"notes.txt": tmp_path / "notes.txt"})
 
 
-def test_a_split_that_stands_there_twice_is_refused(tmp_path):
+def test_a_duplicate_split_is_refused(tmp_path):
     with pytest.raises(ValueError, match="the same split"):
         read_situations({name: tmp_path / name for name in ("train.csv", "train.csv.xz")})
 
@@ -206,7 +211,7 @@ def test_a_split_that_stands_there_twice_is_refused(tmp_path):
         (".tar.zst", zstandard.ZstdCompressor().compress),
     ],
 )
-def test_the_published_archive_is_read_where_it_lies(tmp_path, ending, compress, caplog):
+def test_the_published_archive_is_read_as_it_is(tmp_path, ending, compress, caplog):
     path = tmp_path / f"empatheticdialogues{ending}"
     path.write_bytes(compress(tar_bytes(**SPLITS_IN_TAR)))
     situations, rejects = read_situations({path.name: path})
@@ -234,7 +239,7 @@ def test_members_that_are_no_splits_are_ignored_by_name(tmp_path, caplog):
         assert f"{path} (empatheticdialogues/{name}) is no EmpatheticDialogues split" in caplog.text
 
 
-def test_a_split_that_is_not_there_is_told(tmp_path, caplog):
+def test_a_missing_split_is_logged(tmp_path, caplog):
     path = tmp_path / "train.csv"
     path.write_bytes(csv_bytes(row("a")))
     with caplog.at_level(logging.WARNING):
@@ -260,7 +265,7 @@ def test_an_archive_that_is_cut_is_refused_by_name(tmp_path, ending):
         read_situations({path.name: path})
 
 
-def test_what_is_no_archive_is_refused_by_name(tmp_path):
+def test_a_file_that_is_no_archive_is_refused_by_name(tmp_path):
     path = tmp_path / "empatheticdialogues.tar"
     path.write_bytes(b"<html>404</html>")
     with pytest.raises(ValueError, match=r"empatheticdialogues\.tar cannot be read"):
@@ -276,7 +281,7 @@ def test_the_real_splits(shared):
     assert set(table["emotion"].to_pylist()) == set(EMOTIONS)
     assert len(EMOTIONS) == 32
     splits = Counter(situation.split for situation in situations)
-    reasons = count_reasons(rejects)
+    reasons = Counter(record.reason for record in rejects)
     # The validation file has 2,770 conversations; a CSV reader finds 2,763, as open quotes swallow some.
     assert splits["valid"] + sum(count for reason, count in reasons.items() if reason.startswith("valid ")) == 2_770
     assert splits["train"] + sum(count for reason, count in reasons.items() if reason.startswith("train ")) == 19_544

@@ -214,5 +214,5 @@ def test_a_file_that_is_no_image_is_refused_and_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no PNG"):
         image.save(json.dumps({}).encode())
     (tmp_path / "figure.png").write_bytes(b"<svg/>")
-    with pytest.raises(DatasetError, match=r"figure\.png is no PNG"):
+    with pytest.raises(DatasetError, match=r"figure\.png is no readable PNG"):
         image.load()

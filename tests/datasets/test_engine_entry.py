@@ -87,7 +87,7 @@ def test_a_run_sets_response_cache_budget_and_key(policies: Any, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "error"),
     [
         ({"credentials": {"api_key": None}}, "it has no key; set the environment variable"),
         ({"endpoint": {"model": "sage_1"}}, r"their names on the servers go into args\.names"),
@@ -98,28 +98,28 @@ def test_a_run_sets_response_cache_budget_and_key(policies: Any, tmp_path: Path)
         ({"args": {"widnow": 4096}}, "unexpected keyword argument 'widnow'"),
     ],
 )
-def test_an_invalid_entry_is_refused_before_a_run(given: dict[str, Any], said: str) -> None:
+def test_an_invalid_entry_is_refused_before_a_run(given: dict[str, Any], error: str) -> None:
     pytest.importorskip("transformers")
     catalog, flow = reading(entry(**given), {})
-    with pytest.raises(RunRefused, match=rf"engine: no engine can be made .*{said}.*catalog_generation\.yml"):
+    with pytest.raises(RunRefused, match=rf"engine: no engine can be made .*{error}.*catalog_generation\.yml"):
         InputValidation().before_pipeline_run(
             run_params={"only_missing_outputs": False}, pipeline=flow, catalog=catalog
         )
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "error"),
     [
         ({"device": "gpu"}, "device: Input should be 'auto', 'cpu' or 'cuda'"),
         ({"device": "cuda:1"}, "device: Input should be 'auto', 'cpu' or 'cuda'"),
         ({"memory_gb": 0}, "memory_gb: Input should be greater than 0"),
     ],
 )
-def test_invalid_arguments_of_the_engine_in_process_are_named(args: dict[str, Any], said: str) -> None:
+def test_invalid_arguments_of_the_engine_in_process_are_named(args: dict[str, Any], error: str) -> None:
     pytest.importorskip("torch")
     from sage_dialog.inference.transformers.engine import TransformersEngine
 
-    assert said in str(EngineDataset(engine=IN_PROCESS, args=args).explain_missing())
+    assert error in str(EngineDataset(engine=IN_PROCESS, args=args).explain_missing())
     with pytest.raises(ValueError, match=next(iter(args))):
         TransformersEngine(None, [], 0, **args)  # type: ignore[arg-type]
     assert EngineDataset(engine=IN_PROCESS, args={"device": "cpu", "memory_gb": 0.5}).explain_missing() is None
@@ -133,9 +133,9 @@ class Faulty:
 
 
 def test_an_error_within_an_engine_is_not_attributed_to_its_entry() -> None:
-    made = EngineDataset(engine=f"{__name__}.Faulty")
+    faulty = EngineDataset(engine=f"{__name__}.Faulty")
     with pytest.raises(TypeError, match="no weights of this kind"):
-        made.load()(None, [], 0, None)
+        faulty.load()(None, [], 0, None)
 
 
 def test_the_parallel_runner_is_refused_with_servers(tmp_path: Path) -> None:

@@ -36,10 +36,10 @@ def safetensors(length: int = 16) -> bytes:
 
 
 def save_policy(folder: Path, version: str) -> Path:
-    made = folder / "made"
-    made.mkdir(parents=True, exist_ok=True)
-    (made / "adapter_model.safetensors").write_bytes(safetensors())
-    policy = Policy.write_card(made, PolicyCard("sage_1", "adapter", True, "sage_0", "abc"))
+    source = folder / "source"
+    source.mkdir(parents=True, exist_ok=True)
+    (source / "adapter_model.safetensors").write_bytes(safetensors())
+    policy = Policy.write_card(source, PolicyCard("sage_1", "adapter", True, "sage_0", "abc"))
     PolicyDirectory(filepath=str(folder / "sage_1"), version=Version(None, version)).save(policy)
     return folder / "sage_1" / version / "sage_1"
 
@@ -62,7 +62,7 @@ def test_a_folder_without_the_name_of_a_run_is_skipped(tmp_path: Path, caplog) -
     assert parquet(tmp_path).resolve_load_version() == OLD
     named = " ".join(record.message for record in caplog.records if record.levelno == logging.WARNING)
     assert "'backup'" in named and f"'{NEW}.bak'" in named and "'9999-01-01'" in named and "gone" not in named
-    assert parquet(tmp_path, Version("backup", None)).load()["n"].tolist() == [2]  # by its name it is opened
+    assert parquet(tmp_path, Version("backup", None)).load()["n"].tolist() == [2]  # opened by its name
 
 
 def test_without_a_complete_version_nothing_exists_and_the_error_says_why(tmp_path: Path) -> None:

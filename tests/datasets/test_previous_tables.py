@@ -39,11 +39,11 @@ def test_a_table_is_opened_by_name_and_version(open_table: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "error"),
     [("trajectories_3", "There is no trajectories_3 in "), ("trajectories_2:2025", "There is no version 2025 of ")],
 )
-def test_a_missing_table_is_named(open_table: Any, name: str, said: str) -> None:
-    with pytest.raises(DatasetError, match=said):
+def test_a_missing_table_is_named(open_table: Any, name: str, error: str) -> None:
+    with pytest.raises(DatasetError, match=error):
         open_table(name)
 
 

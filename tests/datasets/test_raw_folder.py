@@ -29,7 +29,7 @@ SECRET = "not-to-be-seen"
 
 
 class Locked(MemoryFileSystem):  # type: ignore[misc]
-    """A file system that tells its secret when it is asked for anything."""
+    """A file system whose errors contain its secret."""
 
     protocol = "locked"
     cachable = False
@@ -81,7 +81,7 @@ def test_files_of_another_file_system_are_given_by_name(memory: MemoryFileSystem
     assert list(read_lines(path)) == LINES
 
 
-def test_a_file_that_came_since_is_seen(memory: MemoryFileSystem) -> None:
+def test_a_new_file_is_found(memory: MemoryFileSystem) -> None:
     put(memory, RC_2015__01=DUMP)
     dataset = folder("memory://bucket/reddit")
     assert not dataset.exists()
@@ -143,13 +143,13 @@ def test_paths_are_opened_in_other_processes(tmp_path: Path, web: str, method: s
 
 def test_a_pickled_path_keeps_what_it_is_opened_with() -> None:
     path = folder("s3://bucket/reddit", credentials={"key": "k", "secret": SECRET}, fs_args={"anon": False}).folder
-    again = pickle.loads(pickle.dumps(path / "RC_2015-01.zst"))
-    assert str(again) == "s3://bucket/reddit/RC_2015-01.zst"
-    assert again.storage_options == {"key": "k", "secret": SECRET, "anon": False}
+    unpickled = pickle.loads(pickle.dumps(path / "RC_2015-01.zst"))
+    assert str(unpickled) == "s3://bucket/reddit/RC_2015-01.zst"
+    assert unpickled.storage_options == {"key": "k", "secret": SECRET, "anon": False}
 
 
 @pytest.mark.filterwarnings("ignore:UPath 'locked' filesystem not explicitly implemented")
-def test_credentials_come_from_their_own_file_and_are_shown_nowhere() -> None:
+def test_credentials_come_from_their_own_file_and_appear_nowhere() -> None:
     fsspec.register_implementation("locked", Locked, clobber=True)
     entry = {
         "type": "sage_dialog.datasets.raw_folder.RawFolder",
@@ -169,18 +169,18 @@ def test_credentials_come_from_their_own_file_and_are_shown_nowhere() -> None:
     with pytest.raises(DatasetError) as refusal:
         dataset.load()
     chain: list[BaseException | None] = [refusal.value, refusal.value.__cause__]
-    told = [str(dataset), repr(dataset), dataset.explain_missing(), repr(dataset.folder), *map(str, chain)]
+    texts = [str(dataset), repr(dataset), dataset.explain_missing(), repr(dataset.folder), *map(str, chain)]
     assert "locked://bucket/reddit cannot be listed: PermissionError: key … may not list" in str(refusal.value)
-    assert not any(SECRET in text or "2nd one" in text for text in told)
+    assert not any(SECRET in text or "2nd one" in text for text in texts)
 
 
-def test_a_password_does_not_stand_in_a_filepath() -> None:
+def test_a_password_in_a_filepath_is_refused() -> None:
     with pytest.raises(DatasetError, match=r"credentials\.yml") as refusal:
         folder(f"ftp://me:{SECRET}@host/reddit")
     assert SECRET not in str(refusal.value)
 
 
-def test_options_that_nobody_would_heed_are_refused() -> None:
+def test_options_without_effect_are_refused() -> None:
     with pytest.raises(DatasetError, match="open_args_load"):
         folder("s3://bucket/reddit", fs_args={"open_args_load": {"block_size": 1}})
 
@@ -198,7 +198,7 @@ def test_every_reader_of_raw_files_reads_them_from_anywhere(memory: MemoryFileSy
     assert [record.where for record in rejects] == ["talk.json[0]", "talk.jsonl:1"]
 
 
-def test_either_of_two_patterns_will_do(tmp_path: Path) -> None:
+def test_either_of_two_patterns_is_enough(tmp_path: Path) -> None:
     dataset = folder(str(tmp_path), ("*.json*|*.parquet",))
     assert "there is no *.json* or *.parquet in" in dataset.explain_missing()
     for name in ("talk.parquet", "notes.txt", "talk.jsonl"):
@@ -208,7 +208,7 @@ def test_either_of_two_patterns_will_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["all.tar", "all.tar.gz", "all.tgz"])
-def test_an_archive_stands_for_the_files_it_may_hold(tmp_path: Path, name: str) -> None:
+def test_an_archive_replaces_the_files_it_may_hold(tmp_path: Path, name: str) -> None:
     dataset = folder(str(tmp_path), ("train.csv*", "test.csv*"), archives=["*.tar", "*.tar.*", "*.tgz"])
     (tmp_path / "train.csv").touch()
     assert "there is no test.csv* in" in dataset.explain_missing()
@@ -218,7 +218,7 @@ def test_an_archive_stands_for_the_files_it_may_hold(tmp_path: Path, name: str) 
     assert list(dataset.load()) == sorted([name, "train.csv"])
 
 
-def test_an_optional_folder_may_be_empty_or_not_there(tmp_path: Path) -> None:
+def test_an_optional_folder_may_be_empty_or_missing(tmp_path: Path) -> None:
     folder = {"filepath": str(tmp_path / "benchmarks"), "patterns": ["*.jsonl|*.yml"], "made_by": "kedro run"}
     optional = RawFolder(**folder, optional=True)
     assert optional.exists() and optional.load() == {}

@@ -34,7 +34,7 @@ def test_the_world_has_the_32_emotions_and_knows_what_suits_each(world):
         assert set(world.suitable(emotion)) <= set(world.motivations)
 
 
-def test_one_cue_alone_never_tells_what_suits(world):
+def test_one_cue_alone_does_not_decide_what_suits(world):
     """No motivation suits more than half of the emotions that share a cue: both cues must be read."""
     rows = list(world.parts["emotions"].values())
     columns = [[row[modifier] for row in rows] for modifier in world.parts["modifiers"]]
@@ -47,11 +47,11 @@ def test_no_utterance_names_a_feeling(world):
     for number in range(300):
         rng = generator(1, "test", number)
         scene = world.scene(rng)
-        said = [scene.text, world.follow_up(rng, scene, True, scene.things[1])]
-        assert not set(" ".join(said).lower().split()) & set(world.emotions)
+        utterances = [scene.text, world.follow_up(rng, scene, True, scene.things[1])]
+        assert not set(" ".join(utterances).lower().split()) & set(world.emotions)
 
 
-def test_a_reply_is_read_back_as_what_it_carries(world):
+def test_the_motivation_of_a_reply_is_recovered(world):
     for number in range(400):
         rng = generator(2, "test", number)
         scene = world.scene(rng)
@@ -65,9 +65,9 @@ def test_a_reply_is_read_back_as_what_it_carries(world):
 def test_held_out_situations_are_new_text_and_the_same_seed_gives_the_same_files(world):
     sizes = {"train": 300, "valid": 100, "test": 100}
     written, truth = files.empathetic_dialogues(world, sizes, seed=3)
-    again, _ = files.empathetic_dialogues(world, sizes, seed=3)
+    repeated, _ = files.empathetic_dialogues(world, sizes, seed=3)
     other, _ = files.empathetic_dialogues(world, sizes, seed=4)
-    assert written == again
+    assert written == repeated
     assert written != other
     texts = {
         split: {line.split(",")[3] for line in written[f"{split}.csv"].decode().splitlines()[1:]} for split in sizes
@@ -77,7 +77,7 @@ def test_held_out_situations_are_new_text_and_the_same_seed_gives_the_same_files
     assert len({row["situation_id"] for row in truth}) == 500
 
 
-def test_months_are_deterministic_and_dirty(world):
+def test_months_are_deterministic_and_have_broken_lines(world):
     written = reddit.months(world, 120, seed=5)
     assert written == reddit.months(world, 120, seed=5)
     assert sorted(written) == sorted(
@@ -92,7 +92,7 @@ def test_documents_depend_on_their_number_alone(world):
 
 
 def test_multiple_choice_has_one_right_answer(world):
-    """Found anew from the words of the question."""
+    """Derived from the words of the question."""
     parts = world.parts
     things = {thing: topic for topic, about in parts["topics"].items() for thing in about["things"]}
 
@@ -150,12 +150,12 @@ def test_a_dialogue_without_any_reply_loses_and_is_not_left_out(world):
 
 
 def test_every_statistic_of_a_reply_by_hand(world):
-    """The user keeps their feeling, shows another, shows none, and shows the first again."""
+    """The user's feeling stays, changes, is missing, and returns."""
     rng = generator(10, "by hand")
     scene = world.scene(rng)
     suits = world.suitable(scene.emotion)[0]
     grates = next(name for name in world.motivations if name not in world.suitable(scene.emotion))
-    other = next(shown for shown in iter(lambda: world.scene(rng), None) if suits not in world.suitable(shown.emotion))
+    other = next(drawn for drawn in iter(lambda: world.scene(rng), None) if suits not in world.suitable(drawn.emotion))
     thing = scene.things[0]
     fits = world.reply(rng, scene, suits, thing)
     strays = world.reply(rng, scene, grates, world.other_thing(rng, scene))

@@ -1,4 +1,4 @@
-"""The text form of the state-action chain: what is rendered is what is read back, and nothing else is."""
+"""The text form of the state-action chain: `parse` restores what `render` writes, and accepts nothing else."""
 
 import string
 
@@ -65,7 +65,7 @@ def test_the_form_is_exactly_this():
 
 
 @given(hostile_text)
-def test_a_text_either_is_a_chain_to_the_letter_or_says_why_not(text):
+def test_a_text_is_either_exactly_a_chain_or_has_a_reason(text):
     read = parse(text)
     if isinstance(read, Chain):
         assert render(read) in (text, text + " ")
@@ -75,7 +75,7 @@ def test_a_text_either_is_a_chain_to_the_letter_or_says_why_not(text):
 
 
 @given(chains, st.data())
-def test_a_chain_with_a_letter_changed_is_never_read_as_something_it_does_not_say(chain, data):
+def test_a_chain_with_a_changed_letter_is_never_misread(chain, data):
     text = render(chain)
     position = data.draw(st.integers(0, len(text) - 1))
     letter = data.draw(st.sampled_from(["", *"{}[],: \nux"]))
@@ -109,13 +109,13 @@ def test_a_chain_with_a_letter_changed_is_never_read_as_something_it_does_not_sa
         (EMPTY + "\nhi", "utterance: no space"),
     ],
 )
-def test_what_is_no_chain_gives_its_reason(text, reason):
+def test_an_unparsed_text_has_its_reason(text, reason):
     read = parse(text)
     assert isinstance(read, Unparsed)
     assert read.reason.startswith(reason)
 
 
-def test_a_text_that_ends_behind_the_blocks_is_a_chain_without_words():
+def test_a_text_that_ends_after_the_blocks_is_a_chain_with_an_empty_utterance():
     assert parse(EMPTY) == Chain(Intent(), Intent(), "")
 
 
@@ -125,7 +125,7 @@ def test_null_is_a_value_and_not_the_word():
 
 
 @given(hostile_text)
-def test_a_normalize_label_is_a_label_or_none(text):
+def test_a_normalized_label_is_a_label_or_none(text):
     label = normalize_label(text)
     if label is not None:
         assert parse(render(Chain(Intent(label, label, (label,)), Intent(), ""))).state == Intent(
@@ -141,11 +141,11 @@ def test_normalising_changes_only_case_and_spaces_of_a_label(label):
 
 
 @pytest.mark.parametrize("text", ["", "  ", "null", " NULL ", "None", "n/a", "{}", "[:,]", "\u2028"])
-def test_words_for_nothing_are_no_label(text):
+def test_words_for_a_missing_value_are_no_label(text):
     assert normalize_label(text) is None
 
 
-def test_normalize_labels_read_like_words():
+def test_normalized_labels_read_like_words():
     assert normalize_label("  Seeking {advice}:\n now ") == "seeking advice now"
 
 

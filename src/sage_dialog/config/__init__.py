@@ -3,6 +3,8 @@
 A key that no model knows, a value of the wrong type or outside its range is refused before a run starts.
 """
 
+# ruff: noqa: F401  # the public names
+
 from sage_dialog.config.base import Config
 from sage_dialog.config.data_processing import DataProcessing, RedditRules
 from sage_dialog.config.evaluation import Benchmarks, Evaluation, OutcomeRule
@@ -12,35 +14,3 @@ from sage_dialog.config.parameters import Parameters
 from sage_dialog.config.sac_augmentation import Blend, SacAugmentation, Source, SourceKind
 from sage_dialog.config.self_play import BlockField, GameRules, SamplingConfig, SelfPlay, Steering
 from sage_dialog.config.training import FineTuning, Launcher, LoraSettings, Preference, Sft, Training
-
-__all__ = [
-    "BaseModelConfig",
-    "Benchmarks",
-    "Blend",
-    "BlockField",
-    "Caps",
-    "Config",
-    "DataProcessing",
-    "Evaluation",
-    "FineTuning",
-    "GameRules",
-    "Launcher",
-    "Llm",
-    "LoraSettings",
-    "Microworld",
-    "OutcomeRule",
-    "Parameters",
-    "Preference",
-    "Price",
-    "RedditRules",
-    "Role",
-    "SacAugmentation",
-    "SamplingConfig",
-    "SelfPlay",
-    "Sft",
-    "Source",
-    "SourceKind",
-    "Split",
-    "Steering",
-    "Training",
-]

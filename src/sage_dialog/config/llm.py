@@ -1,4 +1,4 @@
-"""Parameters of language models behind a server: budgets, prices and the response cache."""
+"""Parameters of language models on a server: budgets, prices and the response cache."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Self
 
 from pydantic import ValidationError, ValidationInfo, model_validator
 from pydantic_core import InitErrorDetails
@@ -88,22 +88,17 @@ class Parameters(Config):
                 yield (*path, "batch_size"), str(error)
 
     def _name_faults(self, policies: Sequence[str], external_models: Sequence[str] = ()) -> Iterator[Fault]:
-        pairs = self.evaluation.pairs
-        if taken := sorted(set(external_models) & set(policies)):
-            yield ("evaluation", "pairs"), f"{taken[0]} names a policy and an external model of the catalog; rename it"
-        for place, pair in enumerate(pairs):
-            yield from _unknown(("evaluation", "pairs", place), pair, (*policies, *external_models))
-            if pair in pairs[:place]:
-                yield ("evaluation", "pairs", place), f"{' against '.join(pair)} is listed twice"
-        benchmarked = self.evaluation.benchmarks.policies
-        for place, policy in enumerate(benchmarked):
-            path = ("evaluation", "benchmarks", "policies", place)
-            yield from _unknown(path, (policy,), policies)
-            if policy in benchmarked[:place]:
-                yield path, f"{policy} is listed twice"
-
-
-def _unknown(path: tuple[Any, ...], names: Sequence[str], known: Sequence[str]) -> Iterator[Fault]:
-    for name in names:
-        if name not in known:
-            yield path, f"no policy is called {name!r}{suggestion(name, known)} Known: {', '.join(known)}"
+        if ambiguous := sorted(set(external_models) & set(policies)):
+            why = f"{ambiguous[0]} names a policy and an external model of the catalog; rename it"
+            yield ("evaluation", "pairs"), why
+        benchmarked = [(policy,) for policy in self.evaluation.benchmarks.policies]
+        for path, entries, known in (
+            (("evaluation", "pairs"), self.evaluation.pairs, (*policies, *external_models)),
+            (("evaluation", "benchmarks", "policies"), benchmarked, policies),
+        ):
+            for place, names in enumerate(entries):
+                for name in (name for name in names if name not in known):
+                    why = f"no policy is called {name!r}{suggestion(name, known)} Known: {', '.join(known)}"
+                    yield (*path, place), why
+                if names in entries[:place]:
+                    yield (*path, place), f"{' against '.join(names)} is listed twice"

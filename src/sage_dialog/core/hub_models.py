@@ -44,20 +44,16 @@ def hub_base(repo: str, revision: str | None, folder: str | Path | None = None) 
         ValueError: if `revision` is no commit.
         OSError: if the base is neither in the cache (or `folder`) nor on the hub, with the reason.
     """
-    commit = _commit(repo, revision)
-    card = PolicyCard(BASE, "base", False, repo, commit)
-    if folder is not None:
-        if fault := _fault(Path(folder)):
-            raise FileNotFoundError(f"{folder} does not hold {repo}: {fault}")
-        return Policy(Path(folder), card)
-    if (path := _cached(repo, commit)) is not None:
-        return Policy(path, card)
     from huggingface_hub import snapshot_download
 
-    path = Path(snapshot_download(repo, revision=commit, allow_patterns=FILES, ignore_patterns=NOT_FETCHED))
+    commit = _commit(repo, revision)
+    path = Path(folder) if folder is not None else _cached(repo, commit)
+    if path is None:
+        path = Path(snapshot_download(repo, revision=commit, allow_patterns=FILES, ignore_patterns=NOT_FETCHED))
     if fault := _fault(path):
-        raise FileNotFoundError(f"{repo} at {commit} cannot be used: {fault}")
-    return Policy(path, card)
+        place = f"{repo} at {commit} cannot be used" if folder is None else f"{folder} does not hold {repo}"
+        raise FileNotFoundError(f"{place}: {fault}")
+    return Policy(path, PolicyCard(BASE, "base", False, repo, commit))
 
 
 def is_on_hub(card: PolicyCard) -> bool:

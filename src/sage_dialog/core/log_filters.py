@@ -15,17 +15,17 @@ _KNOWN_WARNINGS = (
 )
 
 
-def quiet_libraries() -> None:
+def silence_libraries() -> None:
     """Turn off progress bars, and logs below errors, of datasets and transformers."""
     import datasets
     import transformers
 
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
-    quiet_warnings()
+    silence_warnings()
 
 
-def quiet_warnings() -> None:
+def silence_warnings() -> None:
     """Ignore the known warnings; imports no library."""
     for message in _KNOWN_WARNINGS:
         warnings.filterwarnings("ignore", message=message)

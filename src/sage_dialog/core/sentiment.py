@@ -102,8 +102,8 @@ def _words(text: str, punctuation: frozenset[str]) -> list[str]:
 
 def _strip(word: str, punctuation: frozenset[str]) -> str:
     for bare, rest in (
-        (behind := word.rstrip(string.punctuation), word[len(behind) :]),
-        (before := word.lstrip(string.punctuation), word[: len(word) - len(before)]),
+        (start := word.rstrip(string.punctuation), word[len(start) :]),
+        (end := word.lstrip(string.punctuation), word[: len(word) - len(end)]),
     ):
         if len(bare) > 1 and rest in punctuation and (bare.isalnum() or not _PUNCTUATION.intersection(bare)):
             return bare

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import count, pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -89,20 +89,20 @@ def _form(name: str) -> str:
 
 def _records(name: str, path: Path, form: str) -> Iterator[tuple[str, Any]]:
     """Yield the place of each record and the record, which is None for invalid JSON."""
-    if form == ".parquet":
-        yield from _rows(name, path)
-    elif form == ".jsonl":
+    if form == ".jsonl":
         for number, line in enumerate(read_lines(path), start=1):
             if line.strip():
                 yield f"{name}:{number}", _json_or_none(line)
-    else:
-        records = _json_or_none(b"".join(read_blocks(path, 1 << 20)))
-        if not isinstance(records, list):
-            raise ValueError(f"{path} is not a JSON list of conversations; a file with one on each line ends in .jsonl")
-        yield from ((f"{name}[{index}]", record) for index, record in enumerate(records))
+        return
+    records: Iterable[Any]
+    if form == ".parquet":
+        records = _parquet_rows(path)
+    elif not isinstance(records := _json_or_none(b"".join(read_blocks(path, 1 << 20))), list):
+        raise ValueError(f"{path} is not a JSON list of conversations; a file with one on each line ends in .jsonl")
+    yield from ((f"{name}[{index}]", record) for index, record in enumerate(records))
 
 
-def _rows(name: str, path: Path) -> Iterator[tuple[str, Any]]:
+def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         try:
             parquet = pq.ParquetFile(file)
@@ -110,9 +110,8 @@ def _rows(name: str, path: Path) -> Iterator[tuple[str, Any]]:
             if not (lists := [key for key, *_ in _SHAPES if key in found]):
                 raise ValueError(f"{path} has neither a column conversations nor messages; it has {', '.join(found)}")
             columns = [*lists, *(["id"] if "id" in found else [])]
-            places = count()
             for batch in parquet.iter_batches(_ROWS, columns=columns):
-                yield from ((f"{name}[{next(places)}]", record) for record in batch.to_pylist())
+                yield from batch.to_pylist()
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{path} is no readable Parquet file: {error}") from error
 

@@ -15,7 +15,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal, NamedTuple
+from typing import IO, Literal
 
 from sage_dialog.corpora.compression import SUFFIXES, DamagedFileError, File, read_blocks, read_lines
 from sage_dialog.corpora.rejects import Reject, log_rejects
@@ -66,13 +66,6 @@ class _Member:
         return f"{self.archive} ({self.place})"
 
 
-class _Row(NamedTuple):
-    where: str
-    conv_id: str
-    emotion: str
-    text: str
-
-
 def read_situations(files: Mapping[str, Path]) -> tuple[list[Situation], list[Reject]]:
     """Return one situation per conversation, by split (train, valid, test) and in the order of the file.
 
@@ -89,17 +82,17 @@ def read_situations(files: Mapping[str, Path]) -> tuple[list[Situation], list[Re
         FileNotFoundError: if there is no split.
         ValueError: if a split has two files, a file has other columns, or an archive is damaged.
     """
-    taken_ids: dict[str, str] = {}
-    taken_texts: dict[str, str] = {}
-    situations: dict[str, list[Situation]] = {}
+    ids: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    situations: list[Situation] = []
     rejects: list[Reject] = []
     splits = _find_splits(files)
     for split in reversed(SPLITS):  # held-out splits keep their texts
         if split in splits:
-            rows = _rows(splits[split], rejects)
-            situations[split] = list(_new_situations(split, rows, taken_ids, taken_texts, rejects))
+            rows = _rows(splits[split], split, rejects)
+            situations = [*_new_situations(rows, ids, texts, rejects), *situations]
     log_rejects(logger, "EmpatheticDialogues", rejects)
-    return [situation for split in SPLITS for situation in situations.get(split, [])], rejects
+    return situations, rejects
 
 
 def _find_splits(files: Mapping[str, Path]) -> dict[str, Path | _Member]:
@@ -145,39 +138,37 @@ def _members(archive: Path) -> Iterator[_Member]:
 
 
 def _new_situations(
-    split: str, rows: Iterator[_Row], ids: dict[str, str], texts: dict[str, str], rejects: list[Reject]
+    rows: Iterator[tuple[str, Situation]], ids: dict[str, str], texts: dict[str, str], rejects: list[Reject]
 ) -> Iterator[Situation]:
     """Yield the first row of each new conversation; `ids` and `texts` hold the split of those before."""
-    first: dict[str, _Row] = {}
-    for row in rows:
-        seen = first.setdefault(row.conv_id, row)
-        if seen is not row:
-            if (seen.emotion, seen.text) != (row.emotion, row.text):
-                rejects.append(Reject(row.where, "another emotion or prompt than its conversation's first row"))
-            continue
-        key = " ".join(row.text.casefold().split())
-        if row.conv_id in ids:
-            reason = f"{split} conversation with the id of an earlier one in {ids[row.conv_id]}"
-            rejects.append(Reject(row.where, reason))
-        elif key in texts:
-            rejects.append(Reject(row.where, f"{split} situation with the text of an earlier one in {texts[key]}"))
+    first: dict[str, Situation] = {}
+    for where, row in rows:
+        key = row.text.casefold()
+        if (seen := first.setdefault(row.situation_id, row)) is not row:
+            if seen != row:
+                rejects.append(Reject(where, "another emotion or prompt than its conversation's first row"))
+        elif split := ids.get(row.situation_id):
+            rejects.append(Reject(where, f"{row.split} conversation with the id of an earlier one in {split}"))
+        elif split := texts.get(key):
+            rejects.append(Reject(where, f"{row.split} situation with the text of an earlier one in {split}"))
         else:
-            ids[row.conv_id] = texts[key] = split
-            yield Situation(row.conv_id, split, row.emotion, row.text)
+            ids[row.situation_id] = texts[key] = row.split
+            yield row
 
 
-def _rows(path: Path | _Member, rejects: list[Reject]) -> Iterator[_Row]:
+def _rows(path: Path | _Member, split: str, rejects: list[Reject]) -> Iterator[tuple[str, Situation]]:
+    """Yield the place and the situation of each row."""
     number = 0
     try:
         for number, line in enumerate(read_lines(path), start=1):
             if number == 1:
                 _check_header(path, line)
                 continue
-            row = _row(f"{path.name}:{number}", line)
-            if isinstance(row, Reject):
-                rejects.append(row)
-            else:
-                yield row
+            where = f"{path.name}:{number}"
+            try:
+                yield where, _situation(split, line)
+            except ValueError as error:
+                rejects.append(Reject(where, str(error)))
     except DamagedFileError as error:
         rejects.append(Reject(f"{path.name}:{number + 1}", str(error)))
     if number == 0:
@@ -190,20 +181,22 @@ def _check_header(path: File, line: bytes) -> None:
         raise ValueError(f"{path} is no EmpatheticDialogues file: its first line is {header[:120]!r}")
 
 
-def _row(where: str, line: bytes) -> _Row | Reject:
+def _situation(split: str, line: bytes) -> Situation:
+    """Raises ValueError with the reason where the line is no row of the table."""
     try:
         text = line.decode("utf-8").strip("\r\n")
     except UnicodeDecodeError:
-        return Reject(where, "not UTF-8")
+        raise ValueError("not UTF-8") from None
     fields = next(csv.reader([text]), [])
     if len(fields) < len(COLUMNS):
         fields = text.split(",")  # an unclosed quote is a plain character
     if len(fields) < len(COLUMNS):
-        return Reject(where, f"fewer than {len(COLUMNS)} columns")
+        raise ValueError(f"fewer than {len(COLUMNS)} columns")
     conv_id, utterance_idx, emotion, prompt, speaker_idx = (field.strip() for field in fields[:5])
     if not (conv_id and utterance_idx.isdecimal() and speaker_idx.isdecimal()):
-        return Reject(where, "columns out of place (a comma not written _comma_?)")
+        raise ValueError("columns out of place (a comma not written _comma_?)")
     if emotion not in EMOTIONS:
-        return Reject(where, "a label that is none of the 32 emotions")
-    situation = " ".join(prompt.replace("_comma_", ",").split())
-    return _Row(where, conv_id, emotion, situation) if situation else Reject(where, "an empty prompt")
+        raise ValueError("a label that is none of the 32 emotions")
+    if not (situation := " ".join(prompt.replace("_comma_", ",").split())):
+        raise ValueError("an empty prompt")
+    return Situation(conv_id, split, emotion, situation)

@@ -16,12 +16,8 @@ class Reject:
     reason: str
 
 
-def count_reasons(rejects: Sequence[Reject]) -> Counter[str]:
-    return Counter(record.reason for record in rejects)
-
-
 def log_rejects(logger: logging.Logger, source: str, rejects: Sequence[Reject]) -> None:
     """Log one warning per reason, with the count and the place of the first record."""
     first = {record.reason: record.where for record in reversed(rejects)}
-    for reason, count in count_reasons(rejects).most_common():
+    for reason, count in Counter(record.reason for record in rejects).most_common():
         logger.warning("%s: %d rejected: %s (first: %s)", source, count, reason, first[reason])

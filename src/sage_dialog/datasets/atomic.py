@@ -58,7 +58,7 @@ class AtomicMixin(Dataset):
     def load(self) -> Any:
         path = self._get_load_path()
         try:
-            return super().load.__wrapped__(self)  # Kedro's wrapper is around this method already
+            return self.read(path)
         except (ValueError, OSError) as error:
             if not self._exists_function(str(path)):
                 raise DatasetError(f"{path} does not exist.") from error
@@ -66,6 +66,14 @@ class AtomicMixin(Dataset):
                 f"{path} is no readable {self.kind}: {error} It was cut off, or something else wrote it. Remove "
                 f"{path.parent if self._version else path} and run the pipeline that writes it."
             ) from error
+
+    def read(self, path: PurePath) -> Any:
+        """Return what is at the path of the version to load, by the `load` of the dataset class.
+
+        Raises:
+            ValueError, OSError: if it is not readable, with the reason as a sentence.
+        """
+        return super().load.__wrapped__(self)  # Kedro's wrapper is around this class's `load` already
 
     def save(self, data: Any) -> None:
         target = self._get_save_path()
@@ -181,7 +189,7 @@ class AtomicMixin(Dataset):
         )
 
     def _candidates(self) -> Iterator[str]:
-        """Yield paths of versions, the latest first; the local disk is read no further than asked for."""
+        """Yield paths of versions, the latest first; on the local disk, each is checked when it is reached."""
         if self._protocol == "file":
             names = os.listdir(self._filepath) if os.path.isdir(self._filepath) else []
             paths: Iterable[str] = (str(self._get_versioned_path(name)) for name in sorted(names, reverse=True))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_dialog.datasets.factory import FactoryDataset
+from kedro.io import DatasetError
+
+from sage_dialog.datasets.factory import FactoryDataset, format_error
 
 if TYPE_CHECKING:
     from sage_dialog.config import Llm
@@ -24,6 +27,11 @@ class EndpointDataset(FactoryDataset):
         credentials: `api_key` of the endpoint.
     """
 
+    subject: str
+    """What cannot be built, for an error message."""
+    place: str
+    """Where to correct the entry, for an error message."""
+
     def __init__(self, endpoint: dict[str, Any] | None, credentials: dict[str, Any] | None) -> None:
         self._endpoint_fields = endpoint
         self._credentials = credentials
@@ -35,6 +43,17 @@ class EndpointDataset(FactoryDataset):
     def uses_server(self) -> bool:
         return self._endpoint_fields is not None
 
+    def load(self) -> Any:
+        try:
+            return self.build()
+        except (ImportError, AttributeError, ValueError, TypeError, OSError) as error:
+            # Without the cause, which may hold a key.
+            raise DatasetError(f"{self.subject}: {format_error(error)}. Correct {self.place}.") from None
+
+    @abstractmethod
+    def build(self) -> Any:
+        """Return the object."""
+
     def bind_budget(self, llm: Llm, budget: Budget) -> None:
         self._llm, self._budget, self._client = llm, budget, None
 
@@ -42,13 +61,11 @@ class EndpointDataset(FactoryDataset):
         """Return the endpoint's `model` where the entry does not name it."""
         return {}
 
-    def make_client(
-        self, endpoint: Endpoint, cache: ResponseCache, budget: Budget, max_failed_share: float
-    ) -> LLMClient:
-        """Return a client that sends each request by itself."""
+    def make_client(self, *arguments: Any) -> LLMClient:
+        """Return a client that sends each request by itself, from the arguments of `LiveClient`."""
         from sage_dialog.llm.live_client import LiveClient
 
-        return LiveClient(endpoint, cache, budget, max_failed_share)
+        return LiveClient(*arguments)
 
     def shared_client(self) -> LLMClient:
         """Return one client for the whole run, so that all loads share a rate limit."""

@@ -6,11 +6,9 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kedro.io import DatasetError
 from kedro.utils import load_obj
 
 from sage_dialog.datasets.endpoint import EndpointDataset
-from sage_dialog.datasets.factory import format_error
 
 if TYPE_CHECKING:
     from sage_dialog.core.policies import Policy
@@ -29,6 +27,8 @@ class EngineDataset(EndpointDataset):
         credentials: `api_key` of the endpoint.
     """
 
+    place = "this entry in conf/*/catalog_generation.yml"
+
     def __init__(
         self,
         *,
@@ -40,29 +40,21 @@ class EngineDataset(EndpointDataset):
     ) -> None:
         super().__init__(endpoint, credentials)
         self._engine = engine
+        self.subject = f"no engine can be made from {engine}"
         self._args = args or {}
         self.metadata = metadata
 
-    def load(self) -> OpenEngine:
-        try:
-            if self.uses_server:
-                self._endpoint(**self.model_fields())
-            self._check(load_obj(self._engine))
-        except (ImportError, AttributeError, TypeError, ValueError) as error:
-            raise DatasetError(
-                f"no engine can be made from {self._engine}: {format_error(error)}. Correct this entry in "
-                "conf/*/catalog_generation.yml."
-            ) from None  # the cause may hold a key
+    def build(self) -> OpenEngine:
+        """Return the function, once the arguments fit the signature and the model of the class; opens no policy."""
+        if self.uses_server:
+            self._endpoint(**self.model_fields())
+        engine = load_obj(self._engine)
+        if isinstance(engine, type):
+            arguments = self._args | ({"client": None} if self.uses_server else {})
+            inspect.signature(engine).bind(None, (), 0, None, **arguments)
+            if model := getattr(engine, "arguments", None):
+                model.model_validate(self._args)
         return self._open
-
-    def _check(self, engine: Any) -> None:
-        """Check the arguments against the signature and the model of the class; policies are not needed."""
-        if not isinstance(engine, type):
-            return
-        arguments = self._args | ({"client": None} if self.uses_server else {})
-        inspect.signature(engine).bind(None, (), 0, None, **arguments)
-        if model := getattr(engine, "arguments", None):
-            model.model_validate(self._args)
 
     def _open(self, base: Policy, policies: Sequence[Policy], seed: int, threads: int | None) -> Engine:
         client = {"client": self.shared_client()} if self.uses_server else {}

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 from kedro.io import DatasetError
 
 from sage_dialog.datasets.endpoint import EndpointDataset, EndpointGroup
-from sage_dialog.datasets.factory import format_error
 
 if TYPE_CHECKING:
     from sage_dialog.inference.external_models import ExternalModel
@@ -44,6 +43,8 @@ class _ExternalModel(EndpointDataset):
         system_prompt: the system message; null takes that of the policies, an empty text leaves it out.
     """
 
+    place = "`external_models` in conf/*/catalog_evaluation.yml"
+
     def __init__(
         self,
         name: str,
@@ -54,18 +55,13 @@ class _ExternalModel(EndpointDataset):
     ) -> None:
         super().__init__(endpoint, credentials)
         self._name = name
+        self.subject = f"the external model {name} cannot be used"
         self._system_prompt = system_prompt
 
-    def load(self) -> ExternalModel:
+    def build(self) -> ExternalModel:
         from sage_dialog.inference.external_models import ExternalModel
 
-        try:
-            return ExternalModel(self._name, cast("LiveClient", self.shared_client()), self._system_prompt)
-        except ValueError as error:
-            raise DatasetError(
-                f"the external model {self._name} cannot be used: {format_error(error)}. Correct `external_models` "
-                "in conf/*/catalog_evaluation.yml."
-            ) from None  # the cause may hold a key
+        return ExternalModel(self._name, cast("LiveClient", self.shared_client()), self._system_prompt)
 
     def _describe(self) -> dict[str, Any]:
         return {"name": self._name}

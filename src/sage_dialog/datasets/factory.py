@@ -21,7 +21,23 @@ FINGERPRINT_FIELDS = ("model", "sampling", "json_schema")
 """Fields of an endpoint on which its responses depend."""
 
 
-class ReadOnlyDataset(AbstractDataset[NoReturn, Any]):
+class UnversionedDataset(AbstractDataset[Any, Any]):
+    """An entry without versions and without code of its own."""
+
+    def at_version(self, version: str) -> Self:
+        return self
+
+    def code_paths(self) -> list[str]:
+        return []
+
+    def explain_missing(self) -> str | None:
+        return None
+
+    def _exists(self) -> bool:
+        return self.explain_missing() is None
+
+
+class ReadOnlyDataset(UnversionedDataset):
     """An unversioned entry that nothing is saved to."""
 
     read_only = "nothing can be saved to this entry."
@@ -36,20 +52,8 @@ class ReadOnlyDataset(AbstractDataset[NoReturn, Any]):
     def describe_output(self) -> None:
         return None
 
-    def at_version(self, version: str) -> Self:
-        return self
-
     def at_folder(self, current: Path, other: Path) -> Self:
         return self
-
-    def code_paths(self) -> list[str]:
-        return []
-
-    def explain_missing(self) -> str | None:
-        return None
-
-    def _exists(self) -> bool:
-        return self.explain_missing() is None
 
 
 class FactoryDataset(ReadOnlyDataset):
@@ -69,15 +73,17 @@ class FactoryDataset(ReadOnlyDataset):
         Of an endpoint these are the fields on which responses depend, and the hosts of its servers.
         """
         arguments: dict[str, Any] = self._init_args  # type: ignore[attr-defined]  # kept by Kedro
-        secrets = {*_credentials_in(arguments), *environment_secrets()}
+        credentials = [inner for name, inner in _nested_items(arguments) if name == "credentials"]
+        secrets = {*nested_texts(credentials), *environment_secrets()}
         definition = mask_secrets({"type": dotted_path(type(self))} | _fingerprint_inputs(arguments), secrets)
         return EntryState(definition=definition)
 
     def code_paths(self) -> list[str]:
-        return [dotted_path(type(self)), *_class_paths_in(self._init_args)]  # type: ignore[attr-defined]
+        arguments = _nested_items(self._init_args)  # type: ignore[attr-defined]
+        classes = [inner for name, inner in arguments if name in ("role", "engine") and isinstance(inner, str)]
+        return [dotted_path(type(self)), *classes]
 
     def explain_missing(self) -> str | None:
-        """Return why the object cannot be built; None where it can."""
         try:
             self.load()
         except DatasetError as error:
@@ -117,13 +123,7 @@ def _fingerprint_inputs(value: Any) -> Any:
     return kept
 
 
-def _credentials_in(value: Any) -> Iterator[str]:
+def _nested_items(value: Any) -> Iterator[tuple[str, Any]]:
     for name, inner in value.items() if isinstance(value, Mapping) else ():
-        yield from nested_texts(inner) if name == "credentials" else _credentials_in(inner)
-
-
-def _class_paths_in(value: Any) -> Iterator[str]:
-    for name, inner in value.items() if isinstance(value, Mapping) else ():
-        if name in ("role", "engine") and isinstance(inner, str):
-            yield inner
-        yield from _class_paths_in(inner)
+        yield name, inner
+        yield from _nested_items(inner)

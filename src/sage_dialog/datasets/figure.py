@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kedro.io import DatasetError
@@ -27,18 +27,13 @@ class AtomicFigure(AtomicMixin, MatplotlibDataset):
     DEFAULT_SAVE_ARGS: ClassVar[dict[str, Any]] = {"format": "png", "dpi": "figure", "metadata": {"Software": None}}
 
     def fault(self, path: str) -> str | None:
-        """Return why an image is incomplete; None where it begins and ends as a PNG."""
         image = self._fs.cat_file(path)
         return None if image.startswith(PNG_BEGIN) and image.endswith(PNG_END) else "it is no complete PNG image"
 
-    def load(self) -> bytes:
-        path = self._get_load_path()
-        try:
-            image: bytes = self._fs.cat_file(str(path))
-        except OSError as error:
-            raise DatasetError(f"{path} is no readable file: {error}") from error
+    def read(self, path: PurePath) -> bytes:
+        image: bytes = self._fs.cat_file(str(path))
         if not image.startswith(PNG_BEGIN):
-            raise DatasetError(f"{path} is no PNG image; remove {path.parent} and draw it again.")
+            raise ValueError("it does not begin as one.")
         return image
 
     def write(self, data: Figure | bytes, path: Path) -> None:

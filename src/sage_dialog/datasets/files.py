@@ -21,7 +21,6 @@ class AtomicText(AtomicMixin, TextDataset):
     }
 
     def fault(self, path: str) -> str | None:
-        """Return that a file is empty; None for any other."""
         return None if self._fs.size(path) else "it is empty"
 
 
@@ -31,7 +30,6 @@ class AtomicJSON(AtomicMixin, JSONDataset):
     kind = "JSON file"
 
     def fault(self, path: str) -> str | None:
-        """Return why a file is no JSON; None where it is."""
         try:
             json.loads(self._fs.cat_file(path))
         except ValueError as error:

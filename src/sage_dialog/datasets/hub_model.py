@@ -14,8 +14,8 @@ from sage_dialog.datasets.factory import FactoryDataset
 class HubBase(FactoryDataset):
     """`sage_0` from a hub, at a commit. A load fetches what the local cache lacks and reads no weights.
 
-    The check before a run fetches at most the configuration: a wrong name, a missing licence or no network is found
-    there, and the weights are fetched by the first node that needs them.
+    The check before a run fetches at most the configuration, and so finds a wrong name, a missing licence or no
+    network; the first node that needs the weights fetches them.
 
     Args:
         repo: name on the hub, such as `mistralai/Mixtral-8x7B-Instruct-v0.1`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 from kedro_datasets._typing import TablePreview
 from kedro_datasets.pandas import ParquetDataset
@@ -34,25 +34,21 @@ class AtomicParquet(AtomicMixin, ParquetDataset):
     def fault(self, path: str) -> str | None:
         """Return what is wrong at the two ends of a file, footer included; None for a complete one."""
         try:
+            size = self._fs.size(path)
             with self._fs.open(path, "rb") as file:
-                return parquet_fault(file, self._fs.size(path))
+                begin = file.read(4)
+                file.seek(max(0, size - 8))
+                end = file.read(8)
         except OSError as error:
             return f"it cannot be read: {error}"
+        if size < 12 or begin != _MAGIC or end[4:] != _MAGIC:
+            return "it is no readable Parquet file"
+        if int.from_bytes(end[:4], "little") > size - 12:
+            return "it is no readable Parquet file, its footer is cut"
+        return None
 
     def preview(self, nrows: int = 10) -> TablePreview:
         """Return the first rows for kedro-viz, values as text."""
         head = self.load().head(nrows)
         rows: list[list[Any]] = [[str(value) for value in row.values()] for row in to_rows(head)]
         return TablePreview({"index": list(range(len(rows))), "columns": list(head.columns), "data": rows})
-
-
-def parquet_fault(file: IO[Any], size: int) -> str | None:
-    """Return what is wrong at the two ends of a Parquet file, footer included; None for a complete one."""
-    begin = file.read(4)
-    file.seek(max(0, size - 8))
-    end = file.read(8)
-    if size < 12 or begin != _MAGIC or end[4:] != _MAGIC:
-        return "it is no readable Parquet file"
-    if int.from_bytes(end[:4], "little") > size - 12:
-        return "it is no readable Parquet file, its footer is cut"
-    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import AbstractContextManager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from kedro.io import AbstractVersionedDataset, DatasetError, Version
@@ -26,19 +26,18 @@ class PolicyDirectory(AtomicMixin, AbstractVersionedDataset[Policy, Policy]):
     and reads no weights.
     """
 
+    kind = "policy"
+
     def __init__(
         self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
     ) -> None:
         super().__init__(PurePosixPath(filepath), version)
         self.metadata = metadata
 
-    def load(self) -> Policy:
-        path = Path(self._get_load_path())
-        if fault := policy_fault(path):
-            raise DatasetError(
-                f"{path} is no complete policy: {fault}. Remove {path.parent} and run the pipeline that writes it."
-            )
-        return Policy.open(path)
+    def read(self, path: PurePath) -> Policy:
+        if fault := policy_fault(Path(path)):
+            raise ValueError(f"{fault}.")
+        return Policy.open(Path(path))
 
     def save(self, data: Policy) -> None:
         if fault := policy_fault(data.path):

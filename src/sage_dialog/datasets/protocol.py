@@ -1,4 +1,4 @@
-"""What run records, staleness and replays ask of a catalog entry: one protocol, in place of checks by type."""
+"""The protocol by which run records, staleness and replays read a catalog entry."""
 
 from __future__ import annotations
 

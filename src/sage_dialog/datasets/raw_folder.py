@@ -9,11 +9,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import DatasetError
 from kedro.io.core import get_protocol_and_path
 
 from sage_dialog.core.atomic_files import atomic_folder
 from sage_dialog.core.paths import relocate
+from sage_dialog.datasets.factory import UnversionedDataset
 from sage_dialog.datasets.protocol import EntryState
 from sage_dialog.lineage.masking import nested_texts
 
@@ -21,7 +22,7 @@ GENERATED = ".made-here.json"
 """The file that names the generated files of a folder, with their sizes."""
 
 
-class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
+class RawFolder(UnversionedDataset):
     """Files of one folder by name. Not versioned: this is data from outside.
 
     A load gives the paths of the files that match a pattern, sorted by name: `pathlib.Path` for a local folder, else
@@ -60,7 +61,11 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
         self._local = protocol == "file"
         secrets = (text for text in nested_texts(credentials) if len(text) > 3)
         self._secrets = sorted(secrets, key=len, reverse=True)
-        self.folder = Path(path) if self._local else _upath(filepath, {**(fs_args or {}), **(credentials or {})})
+        self.folder = Path(path)
+        if not self._local:
+            from upath import UPath  # has what readers use of `pathlib.Path`
+
+            self.folder = cast(Path, UPath(filepath, **{**(fs_args or {}), **(credentials or {})}))
         self.patterns = tuple(patterns)
         self.archives = tuple(archives or ())
         self._optional = optional
@@ -69,8 +74,8 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
 
     def load(self) -> dict[str, Path]:
         files = self._files()
-        if unmatched := self._unmatched(files):
-            raise DatasetError(self._format_missing(unmatched))
+        if missing := self._missing(files):
+            raise DatasetError(missing)
         return files
 
     def save(self, data: dict[str, bytes]) -> None:
@@ -98,15 +103,11 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
         if self._local:
             return EntryState(path=self.folder, files=files)
         states = {name: path.stat() for name, path in files.items()}
-        return EntryState(
-            remote_files={name: (state.st_size, int(state.st_mtime * 1e9)) for name, state in states.items()}
-        )
+        remote_files = {name: (state.st_size, int(state.st_mtime * 1e9)) for name, state in states.items()}
+        return EntryState(remote_files=remote_files)
 
     def describe_output(self) -> EntryState:
         return self.describe_input()
-
-    def at_version(self, version: str) -> Self:
-        return self
 
     def at_folder(self, current: Path, other: Path) -> Self:
         if not self._local:
@@ -115,27 +116,23 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
         moved.folder = relocate(self.folder, current, other)
         return moved
 
-    def code_paths(self) -> list[str]:
-        return []
-
     def explain_missing(self) -> str | None:
         try:
-            unmatched = self._unmatched(self._files())
+            return self._missing(self._files())
         except DatasetError as error:
             return str(error)
-        return self._format_missing(unmatched) if unmatched else None
 
-    def _format_missing(self, unmatched: list[str]) -> str:
+    def _missing(self, files: Mapping[str, Path]) -> str | None:
+        """Return which patterns no file matches, as a sentence; None where each has one."""
+        if self._optional or any(_matches(name, self.archives) for name in files):
+            return None
+        unmatched = [pattern for pattern in self.patterns if not any(_matches(name, (pattern,)) for name in files)]
+        if not unmatched:
+            return None
         generate = f", or generate some: `{self.made_by}`" if self._local else ""
         no_archive = f", and no archive ({_or(self.archives)})" if self.archives else ""
         missing = " and no ".join(unmatched).replace("|", " or ")
         return f"there is no {missing} in {self.folder}{no_archive}. Put your data there{generate}."
-
-    def _unmatched(self, files: Mapping[str, Path]) -> list[str]:
-        """Return the patterns that no file matches."""
-        if self._optional or any(_matches(name, self.archives) for name in files):
-            return []
-        return [pattern for pattern in self.patterns if not any(_matches(name, (pattern,)) for name in files)]
 
     def _is_data(self, name: str) -> bool:
         return not name.startswith(".") and _matches(name, (*self.patterns, *self.archives))
@@ -148,7 +145,10 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
         try:
             if self._local:
                 return [path.name for path in self.folder.iterdir() if path.is_file()]
-            return _remote_names(self.folder)
+            remote = cast(Any, self.folder)
+            remote.fs.invalidate_cache(remote.path)
+            entries = remote.fs.ls(remote.path, detail=True)
+            return [PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "file"]
         except FileNotFoundError:
             return []
         except Exception as error:  # of the disk, the network, the provider: each has classes of its own
@@ -172,9 +172,6 @@ class RawFolder(AbstractDataset[dict[str, bytes], dict[str, Path]]):
             if name not in {GENERATED, ".gitkeep"} and ours.get(name) != path.stat().st_size
         ]
 
-    def _exists(self) -> bool:
-        return self.explain_missing() is None
-
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self.folder), "patterns": self.patterns}
 
@@ -185,17 +182,3 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 def _or(patterns: tuple[str, ...]) -> str:
     return " or ".join(patterns).replace("|", " or ")
-
-
-def _upath(address: str, options: dict[str, Any]) -> Path:
-    """Return a path of another file system, with what readers use of `pathlib.Path`."""
-    from upath import UPath
-
-    return cast(Path, UPath(address, **options))
-
-
-def _remote_names(folder: Any) -> list[str]:
-    """Return the names of the files of a remote folder by one request, without cached answers."""
-    folder.fs.invalidate_cache(folder.path)
-    entries = folder.fs.ls(folder.path, detail=True)
-    return [PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "file"]

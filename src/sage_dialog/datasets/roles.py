@@ -8,13 +8,9 @@ from kedro.io import DatasetError
 from kedro.utils import load_obj
 
 from sage_dialog.datasets.endpoint import EndpointDataset, EndpointGroup
-from sage_dialog.datasets.factory import format_error
 
 if TYPE_CHECKING:
-    from sage_dialog.llm.budget import Budget
     from sage_dialog.llm.client import LLMClient
-    from sage_dialog.llm.endpoint import Endpoint
-    from sage_dialog.llm.response_cache import ResponseCache
 
 _FILE = "conf/*/catalog_roles.yml"
 
@@ -32,6 +28,8 @@ class RoleDataset(EndpointDataset):
         credentials: `api_key` of the endpoint.
     """
 
+    place = f"this entry in {_FILE}"
+
     def __init__(
         self,
         *,
@@ -46,20 +44,14 @@ class RoleDataset(EndpointDataset):
         super().__init__(endpoint, credentials)
         self._role = role
         self._args = args or {}
+        self.subject = f"no role can be made from {role} ({', '.join(self._args) or 'no arguments'})"
         self._mode = mode
         self._batch = batch or {}
         self.metadata = metadata
 
-    def load(self) -> Any:
-        try:
-            client = [self.shared_client()] if self.uses_server else []
-            return load_obj(self._role)(*client, **self._args)
-        except (ImportError, AttributeError, ValueError, TypeError, OSError) as error:
-            arguments = ", ".join(self._args) or "no arguments"
-            raise DatasetError(
-                f"no role can be made from {self._role} ({arguments}): {format_error(error)}. "
-                f"Correct this entry in {_FILE}."
-            ) from None  # the cause may hold a key
+    def build(self) -> Any:
+        client = [self.shared_client()] if self.uses_server else []
+        return load_obj(self._role)(*client, **self._args)
 
     def model_fields(self) -> dict[str, Any]:
         from sage_dialog.llm.server import served_model
@@ -67,14 +59,12 @@ class RoleDataset(EndpointDataset):
         has_model = (self._endpoint_fields or {}).get("model")
         return {} if has_model else {"model": served_model(self._endpoint(model="unknown"))}
 
-    def make_client(
-        self, endpoint: Endpoint, cache: ResponseCache, budget: Budget, max_failed_share: float
-    ) -> LLMClient:
+    def make_client(self, *arguments: Any) -> LLMClient:
         from sage_dialog.llm.batch_client import BatchClient, BatchSettings
 
         if self._mode == "live":
-            return super().make_client(endpoint, cache, budget, max_failed_share)
-        return BatchClient(endpoint, cache, budget, max_failed_share, BatchSettings.model_validate(self._batch))
+            return super().make_client(*arguments)
+        return BatchClient(*arguments, BatchSettings.model_validate(self._batch))
 
     def _describe(self) -> dict[str, Any]:
         return {"role": self._role, "args": list(self._args)}  # values may be secrets

@@ -76,10 +76,10 @@ def _failure(column: str | None, check: str, count: int = 1) -> CheckFailure:
 def _nulls(values: pa.ChunkedArray, field: pa.Field, path: str) -> list[tuple[str, int]]:
     """Return the paths at which required values are null, nested ones included, with their counts."""
     found = [(path, values.null_count)] if values.null_count and not field.nullable else []
-    present = values.drop_null()
+    values = values.drop_null()
     if pa.types.is_list(field.type):
-        found += _nulls(pc.list_flatten(present), field.type.value_field, f"{path}[]")
+        found += _nulls(pc.list_flatten(values), field.type.value_field, f"{path}[]")
     elif pa.types.is_struct(field.type):
         for child in field.type.fields:
-            found += _nulls(pc.struct_field(present, child.name), child, f"{path}.{child.name}")
+            found += _nulls(pc.struct_field(values, child.name), child, f"{path}.{child.name}")
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sage_dialog.config import SamplingConfig
 from sage_dialog.core.hub_models import TOKENIZER_FILES, is_on_hub
-from sage_dialog.core.log_filters import quiet_libraries
+from sage_dialog.core.log_filters import silence_libraries
 from sage_dialog.core.policies import CARD, Policy
 
 CONFIG = "adapter_config.json"
@@ -64,7 +64,7 @@ def _merge(policy: Policy, base: Policy, out: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    quiet_libraries()
+    silence_libraries()
     model = AutoModelForCausalLM.from_pretrained(base.path, dtype="auto", use_safetensors=True)
     merged = PeftModel.from_pretrained(model, policy.path).merge_and_unload(safe_merge=True)
     merged.save_pretrained(out)

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.utils.rnn import pad_sequence
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerFast
 
 from sage_dialog.config import BaseModelConfig
+from sage_dialog.core.hub_models import BASE
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
 from sage_dialog.core.seeds import derived_seed, generator
 from sage_dialog.microworld.base_text import Document
@@ -45,9 +48,7 @@ def train_base(
     model = _init_model(config, tokenizer, seed)
     batches = _batches(rows, config, seed)
     optimisers = _optimisers(model, config.learning_rate)
-    schedules = [
-        torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config.steps)) for optimiser in optimisers
-    ]
+    schedules = [LambdaLR(optimiser, lambda step: _rate(step, config.steps)) for optimiser in optimisers]
     model.train()
     progress = tqdm(batches, desc="pretraining sage_0", unit="step", mininterval=1.0)
     for step, batch in enumerate(progress):
@@ -64,10 +65,7 @@ def train_base(
     model.eval()
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    revision = weights_revision(out)
-    return Policy.write_card(
-        out, PolicyCard(name="sage_0", kind="base", blocks=False, base="sage_0", base_revision=revision)
-    )
+    return Policy.write_card(out, PolicyCard(BASE, "base", False, BASE, weights_revision(out)))
 
 
 def train_tokenizer(documents: list[Document], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -159,9 +157,8 @@ def _batches(rows: list[list[int]], config: BaseModelConfig, seed: int) -> list[
 
 
 def _pad(rows: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=pad)
+    mask = pad_sequence([torch.ones(len(row), dtype=torch.int64) for row in rows], batch_first=True)
     return ids, mask
 
 

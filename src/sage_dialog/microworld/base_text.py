@@ -38,7 +38,7 @@ def _story(world: World, rng: np.random.Generator) -> Document:
     motivation = suited_motivation(world, rng, scene, COMMON_SENSE)
     feeling = pick(rng, [f"{speaker} felt {scene.emotion}", f"{speaker} was {scene.emotion}"])
     answer = pick(rng, [f"{friend} offered {motivation}", f"{friend} answered with {motivation}"])
-    reply = world.reply(rng, scene, motivation, scene.things[0], asks=bool(rng.integers(2)))
+    reply = world.reply(rng, scene, motivation, scene.things[0], question=bool(rng.integers(2)))
     opening = f"{feeling} and said: {words}" if rng.random() < 0.25 else f"{speaker} said: {words} {feeling}."
     return {"text": f"{opening} {answer}. {reply}"}
 

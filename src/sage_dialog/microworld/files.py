@@ -10,10 +10,9 @@ from typing import Any
 
 from sage_dialog.config import Split
 from sage_dialog.core.seeds import generator
+from sage_dialog.corpora.empathetic import COLUMNS
 from sage_dialog.microworld.base_text import ASSISTANT_PROMPT, suited_motivation
 from sage_dialog.microworld.world import World, pick
-
-COLUMNS = ("conv_id", "utterance_idx", "context", "prompt", "speaker_idx", "utterance", "selfeval", "tags")
 
 
 def empathetic_dialogues(
@@ -38,7 +37,6 @@ def empathetic_dialogues(
                 continue
             seen.add(scene.text)
             conversation = f"hit:{number}_conv:{split}{number}"
-            suitable = world.suitable(scene.emotion)
             reply = world.reply(rng, scene, suited_motivation(world, rng, scene, 0.6), scene.things[0])
             for position, text in enumerate((scene.text, reply, world.follow_up(rng, scene, True, scene.things[1])), 1):
                 row = [conversation, position, scene.emotion, scene.text, position % 2, text, "5|5|5_5|5|5", ""]
@@ -49,7 +47,7 @@ def empathetic_dialogues(
                     "split": split,
                     "emotion": scene.emotion,
                     "topic": scene.topic,
-                    "suitable": list(suitable),
+                    "suitable": list(world.suitable(scene.emotion)),
                 }
             )
             number += 1

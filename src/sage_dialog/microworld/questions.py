@@ -64,7 +64,7 @@ def _replies(world: World, rng: np.random.Generator) -> Question:
 
 
 def _offers(world: World, rng: np.random.Generator) -> Question:
-    """The motivation that suits a feeling shown by cues alone, which takes both of the steps above."""
+    """The motivation that suits a feeling in cues alone, which takes both of the steps above."""
     scene = world.scene(rng)
     speaker, friend = _draw(rng, list(NAMES))[:2]
     return f"{speaker} said: {scene.text} {friend} offered", *_suitable(world, rng, scene.emotion)

@@ -20,7 +20,7 @@ SUBREDDITS = ("CasualConversation", "offmychest", "happy", "self")
 # Listeners mostly suit the feeling and stay on the topic; search has room to improve on them.
 SUITED_SHARE = 0.7
 ON_TOPIC_SHARE = 0.8
-ASKING_SHARE = 0.7
+QUESTION_SHARE = 0.7
 
 NOISE = (
     "[deleted]",
@@ -46,11 +46,7 @@ class _Months:
 
     def new_id(self) -> str:
         self.next_id += 1
-        number, digits = self.next_id, ""
-        while number:
-            number, digit = divmod(number, 36)
-            digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
-        return digits
+        return np.base_repr(self.next_id, 36).lower()
 
 
 def months(world: World, threads: int, seed: int) -> dict[str, bytes]:
@@ -97,7 +93,7 @@ def _reply(world: World, rng: np.random.Generator, scene: Scene) -> tuple[str, b
     motivation = suited_motivation(world, rng, scene, SUITED_SHARE)
     on_topic = rng.random() < ON_TOPIC_SHARE
     thing = pick(rng, list(scene.things)) if on_topic else world.other_thing(rng, scene)
-    text = world.reply(rng, scene, motivation, thing, asks=rng.random() < ASKING_SHARE)
+    text = world.reply(rng, scene, motivation, thing, question=rng.random() < QUESTION_SHARE)
     return text, on_topic and motivation in world.suitable(scene.emotion)
 
 

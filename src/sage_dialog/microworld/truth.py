@@ -82,12 +82,12 @@ def _replies(rollouts: DataFrame) -> Iterator[tuple[str, int, str, dict[str, Any
 def _reply_scores(
     world: World, truth: dict[str, Any], message: str, reply: dict[str, Any], earlier: list[str]
 ) -> dict[str, bool]:
-    # A simulated user may drift: a reply must suit the feeling that the cues of the last message show, or else the
-    # situation's, where they show none or several.
-    shown = world.emotion_in(message)
-    felt = shown or truth["emotion"]
-    carried = world.motivation_of(reply["text"])
-    suitable = carried in world.suitable(felt)
+    # A simulated user may drift: a reply must suit the feeling in the cues of the last message, or else the
+    # situation's, where they have none or several.
+    cued = world.emotion_in(message)
+    felt = cued or truth["emotion"]
+    motivation = world.motivation_of(reply["text"])
+    suitable = motivation in world.suitable(felt)
     on_topic = world.topics_in(reply["text"]) == {truth["topic"]}
     found = {
         SUITABLE: suitable,
@@ -99,7 +99,7 @@ def _reply_scores(
         read = reply["u_emotion"]
         found[EMOTION_READ] = read == felt
         found[PLAN_SUITS_OWN_READING] = read in world.emotions and reply["a_motivation"] in world.suitable(read)
-        found[SAID_AS_PLANNED] = reply["a_motivation"] == carried
+        found[SAID_AS_PLANNED] = reply["a_motivation"] == motivation
     if earlier:
-        found[USER_KEEPS_FEELING] = shown == truth["emotion"]
+        found[USER_KEEPS_FEELING] = cued == truth["emotion"]
     return found

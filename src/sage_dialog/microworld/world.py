@@ -1,14 +1,15 @@
-"""The demo world: people compose utterances from parts, and the truth behind each utterance is known.
+"""The demo world: people compose utterances from parts, and the truth about each utterance is known.
 
-A `Scene` is one situation: an emotion (shown by two cues, never named), a topic, a person, and things of the topic.
+A `Scene` is one situation: an emotion (in two cues, never named), a topic, a person, and things of the topic.
 Speakers and listeners talk about a scene; `World.motivation_of` recovers the motivation of a reply.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
-from functools import cache
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -35,10 +36,6 @@ class World:
     """The parts of `world.yml`, and how utterances are composed of them."""
 
     parts: dict[str, Any]
-    _phrase_owner: dict[str, str] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_phrase_owner", _distinctive_trigrams(self.parts["motivations"]))
 
     @property
     def motivations(self) -> tuple[str, ...]:
@@ -70,25 +67,22 @@ class World:
         return replace(scene, text=fill(text, scene, things[0]))
 
     def feeling(self, scene: Scene) -> str:
-        """Return the sentence that shows the speaker's feeling, always in the same words."""
+        """Return the sentence with the cues of the speaker's feeling, always in the same words."""
         return str(self.parts["feeling"]).replace("{cues}", ", ".join(scene.cues))
 
-    def reply(self, rng: np.random.Generator, scene: Scene, motivation: str, thing: str, asks: bool = True) -> str:
+    def reply(self, rng: np.random.Generator, scene: Scene, motivation: str, thing: str, question: bool = True) -> str:
         """Compose a listener's reply with a motivation that mentions `thing`."""
         style = self.parts["motivations"][motivation]
         sentences = [pick(rng, style["openers"]), pick(rng, style["bodies"])]
-        if asks:
+        if question:
             sentences.append(pick(rng, self.parts["questions"]))
         return fill(" ".join(map(_capitalise_slot, sentences)), scene, thing)
 
     def follow_up(self, rng: np.random.Generator, scene: Scene, suited: bool, thing: str) -> str:
         """Compose a speaker's next message: a reaction to the last reply, a detail, and the feeling."""
         warm = rng.random() < (0.9 if suited else 0.1)
-        sentences = [
-            pick(rng, self.parts["warm" if warm else "flat"]),
-            pick(rng, self.parts["details"]),
-            self.feeling(scene),
-        ]
+        reaction = pick(rng, self.parts["warm" if warm else "flat"])
+        sentences = [reaction, pick(rng, self.parts["details"]), self.feeling(scene)]
         return fill(" ".join(map(_capitalise_slot, sentences)), scene, thing)
 
     def neutral(self, rng: np.random.Generator, scene: Scene) -> str:
@@ -99,14 +93,21 @@ class World:
 
     def motivation_of(self, text: str) -> str | None:
         """Return the motivation of a reply by its wording; None for no or several equally frequent motivations."""
-        votes: dict[str, int] = {}
-        for trigram in _trigrams(text):
-            if owner := self._phrase_owner.get(trigram):
-                votes[owner] = votes.get(owner, 0) + 1
-        ranked = sorted(votes.items(), key=lambda item: -item[1])
-        if not ranked or (len(ranked) > 1 and ranked[0][1] == ranked[1][1]):
+        owners = self._trigram_owners
+        ranked = Counter(owners[trigram] for trigram in _trigrams(text) if trigram in owners).most_common(2)
+        if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
             return None
         return ranked[0][0]
+
+    @cached_property
+    def _trigram_owners(self) -> dict[str, str]:
+        """The word trigrams without slots that only one motivation uses, with that motivation."""
+        owners = defaultdict[str, set[str]](set)
+        for motivation, style in self.parts["motivations"].items():
+            for trigram in (trigram for phrase in style["openers"] + style["bodies"] for trigram in _trigrams(phrase)):
+                if "{" not in trigram:
+                    owners[trigram].add(motivation)
+        return {trigram: next(iter(names)) for trigram, names in owners.items() if len(names) == 1}
 
     def emotion_in(self, text: str) -> str | None:
         """Return the emotion that the cues of a text show; None if a kind of cue is missing or ambiguous."""
@@ -162,14 +163,3 @@ def _capitalise_slot(sentence: str) -> str:
 def _trigrams(text: str) -> list[str]:
     words = re.findall(r"[a-z{}]+", text.lower())
     return [" ".join(words[i : i + 3]) for i in range(len(words) - 2)]
-
-
-def _distinctive_trigrams(motivations: dict[str, dict[str, list[str]]]) -> dict[str, str]:
-    """Return the word trigrams without slots that only one motivation uses, with that motivation."""
-    owners: dict[str, set[str]] = {}
-    for motivation, style in motivations.items():
-        for phrase in style["openers"] + style["bodies"]:
-            for trigram in _trigrams(phrase):
-                if "{" not in trigram:
-                    owners.setdefault(trigram, set()).add(motivation)
-    return {trigram: next(iter(names)) for trigram, names in owners.items() if len(names) == 1}

@@ -15,7 +15,7 @@ def augment(messages: Sequence[Message], intents: Sequence[Intent]) -> list[Mess
     dialogue into another.
 
     Args:
-        messages: their `text` is what was said.
+        messages: their `text` becomes the utterance of a chain.
         intents: the labels of each message.
 
     Raises:

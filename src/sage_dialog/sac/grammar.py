@@ -188,7 +188,7 @@ class ParserState:
         return replace(self, consumed=self.consumed + text)
 
     def _advance_value(self, text: str, letters: bool) -> ParserState | None:
-        """Return the state after letters of a label, or after one sign between or behind labels."""
+        """Return the state after letters of a label, or after one character between or after labels."""
         field = str(self.field)
         longer = replace(self, consumed=self.consumed + text)
         if letters:

@@ -9,8 +9,6 @@ INTERVAL = {"low": FLOAT64, "high": FLOAT64}
 ESTIMATE = {"n": INT32, "value": FLOAT64, **INTERVAL}
 SHARE = {"n": INT32, "count": INT32, "share": FLOAT64, **INTERVAL}
 
-INTENT_COLUMNS = ("motivation", "emotion", "topics")
-
 
 def schema(**columns: pa.DataType | pa.Field) -> pa.Schema:
     """Return a schema of columns in the given order; a column of a plain type may not be null."""
@@ -30,15 +28,15 @@ def nullable(kind: pa.DataType) -> pa.Field:
     return pa.field("", kind)
 
 
-def columns_of(other: pa.Schema) -> dict[str, pa.Field]:
-    """Return the columns of another schema, to be declared again."""
-    return {field.name: field for field in other}
+def nullable_floats(*names: str) -> dict[str, pa.Field]:
+    """Return columns of numbers that may be null, such as an estimate and its interval."""
+    return dict.fromkeys(names, nullable(FLOAT64))
 
 
 def intent(prefix: str) -> dict[str, pa.Field]:
-    """Return the columns of an intent: motivation, emotion and topics, each of which may be null."""
-    kinds = (STRING, STRING, STRINGS)
-    return {f"{prefix}{name}": nullable(kind) for name, kind in zip(INTENT_COLUMNS, kinds, strict=True)}
+    """Return the columns of an intent, each of which may be null."""
+    kinds = {"motivation": STRING, "emotion": STRING, "topics": STRINGS}
+    return {f"{prefix}{name}": nullable(kind) for name, kind in kinds.items()}
 
 
 MESSAGES = pa.list_(pa.field("element", pa.struct(required(role=STRING, content=STRING)), nullable=False))

@@ -1,5 +1,7 @@
 """Tables of rollouts and of measures of the policies' replies."""
 
+import pyarrow as pa
+
 from sage_dialog.schemas.columns import (
     BOOL,
     ESTIMATE,
@@ -9,14 +11,15 @@ from sage_dialog.schemas.columns import (
     SHARE,
     STRING,
     STRINGS,
-    columns_of,
     intent,
     nullable,
+    nullable_floats,
     schema,
 )
 from sage_dialog.schemas.self_play import TRAJECTORIES
 
-ROLLOUTS = schema(policy=STRING, **columns_of(TRAJECTORIES))  # of an external model: its name in the catalog
+# The policy of an external model is its name in the catalog.
+ROLLOUTS = pa.unify_schemas([schema(policy=STRING), TRAJECTORIES])
 
 REPLIES = schema(
     policy=STRING,
@@ -58,9 +61,7 @@ MAPPED_EMOTIONS = schema(
     n=INT32,
     named=INT32,
     mapped=INT32,
-    coverage=nullable(FLOAT64),  # null, as its interval, where no reply names an emotion
-    coverage_low=nullable(FLOAT64),
-    coverage_high=nullable(FLOAT64),
+    **nullable_floats("coverage", "coverage_low", "coverage_high"),  # null where no reply names an emotion
     correct=INT32,
     accuracy=FLOAT64,
     **INTERVAL,
@@ -130,23 +131,21 @@ FAILURE_EXAMPLES = schema(
 
 BENCHMARK_SCORES = schema(
     task=STRING,
-    part_of=nullable(STRING),  # the group of tasks; null for a task or group asked by itself
+    part_of=nullable(STRING),  # the group of tasks; null for a task or group that is run by itself
     policy=STRING,
     metric=STRING,
     n=INT32,
-    few_shot=INT32,  # worked examples shown before a question
+    few_shot=INT32,  # worked examples before a question
     higher_is_better=BOOL,
     score=FLOAT64,
     standard_error=nullable(FLOAT64),
     against=nullable(STRING),  # null, as all below, for the policy that others are compared with
     difference=nullable(FLOAT64),
     relative=nullable(FLOAT64),  # null where the other score is 0
-    low=nullable(FLOAT64),
-    high=nullable(FLOAT64),
+    **nullable_floats("low", "high"),
     lost=nullable(INT32),  # items that only the other gets right; null where items are not right or wrong
     won=nullable(INT32),
-    p_value=nullable(FLOAT64),
-    p_adjusted=nullable(FLOAT64),  # over the tasks asked of the policy
+    **nullable_floats("p_value", "p_adjusted"),  # adjusted over the tasks of the policy
 )
 
 STEERING_GRID = schema(

@@ -1,6 +1,8 @@
 """Tables of judges, votes and what follows from them."""
 
-from sage_dialog.schemas.columns import ESTIMATE, FLOAT64, INT32, INTERVAL, STRING, columns_of, nullable, schema
+import pyarrow as pa
+
+from sage_dialog.schemas.columns import ESTIMATE, FLOAT64, INT32, INTERVAL, STRING, nullable, nullable_floats, schema
 
 JUDGE_VOTES = schema(
     situation_id=STRING,
@@ -12,7 +14,7 @@ JUDGE_VOTES = schema(
     raw_response=nullable(STRING),
 )
 
-VOTE_REJECTS = schema(**columns_of(JUDGE_VOTES), reason=STRING)  # votes of people
+VOTE_REJECTS = pa.unify_schemas([JUDGE_VOTES, schema(reason=STRING)])  # votes of people
 
 WIN_RATES = schema(
     judge=STRING,
@@ -26,9 +28,7 @@ WIN_RATES = schema(
     both_say_tie=INT32,
     inconsistent=INT32,  # the answer changed with the order
     unreadable=INT32,  # situations with such an answer
-    win_rate_b=nullable(FLOAT64),  # of the decided; null where none was
-    low=nullable(FLOAT64),
-    high=nullable(FLOAT64),
+    **nullable_floats("win_rate_b", "low", "high"),  # of the decided; null where none was
     p_value=FLOAT64,
     p_adjusted=FLOAT64,  # for all pairs of the judge
 )
@@ -53,14 +53,9 @@ JUDGE_AGREEMENT = schema(
     n=INT32,
     agreement=FLOAT64,
     **INTERVAL,
-    kappa=nullable(FLOAT64),
-    kappa_low=nullable(FLOAT64),
-    kappa_high=nullable(FLOAT64),
+    **nullable_floats("kappa", "kappa_low", "kappa_high"),
     decided=INT32,  # by both
-    same_winner=nullable(FLOAT64),  # of these
-    same_low=nullable(FLOAT64),
-    same_high=nullable(FLOAT64),
-    same_by_lot=nullable(FLOAT64),
+    **nullable_floats("same_winner", "same_low", "same_high", "same_by_lot"),  # of these
 )
 
 LENGTH_CONTROL = schema(
@@ -70,14 +65,8 @@ LENGTH_CONTROL = schema(
     n=INT32,  # decided situations; what follows the words is null where there is none
     words_a=FLOAT64,
     words_b=FLOAT64,
-    b_says_more=nullable(FLOAT64),
-    win_rate_b=nullable(FLOAT64),
-    equal_length_rate_b=nullable(FLOAT64),
-    low=nullable(FLOAT64),
-    high=nullable(FLOAT64),
-    odds_by_doubling=nullable(FLOAT64),
-    odds_low=nullable(FLOAT64),
-    odds_high=nullable(FLOAT64),
+    **nullable_floats("b_says_more", "win_rate_b", "equal_length_rate_b", "low", "high"),
+    **nullable_floats("odds_by_doubling", "odds_low", "odds_high"),
 )
 
 SELF_PREFERENCE = schema(
@@ -87,10 +76,7 @@ SELF_PREFERENCE = schema(
     other_policy=STRING,
     n=INT32,
     share=FLOAT64,
-    neutral_share=nullable(FLOAT64),  # null where no judge is neutral
-    difference=nullable(FLOAT64),
-    low=nullable(FLOAT64),
-    high=nullable(FLOAT64),
+    **nullable_floats("neutral_share", "difference", "low", "high"),  # null where no judge is neutral
 )
 
 SAMPLE_SIZES = schema(

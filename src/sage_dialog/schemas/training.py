@@ -1,6 +1,6 @@
 """Tables of SFT and preference learning."""
 
-from sage_dialog.schemas.columns import FLOAT64, INT32, INT64, MESSAGES, STRING, nullable, schema
+from sage_dialog.schemas.columns import FLOAT64, INT32, INT64, MESSAGES, STRING, nullable, nullable_floats, schema
 
 DPO_PAIRS = schema(situation_id=STRING, turn=INT32, prompt=MESSAGES, chosen=STRING, rejected=STRING)
 
@@ -16,9 +16,7 @@ TRAINING_LOG = schema(
     epoch=FLOAT64,
     tokens=INT64,  # trained on so far, without padding
     loss=FLOAT64,
-    learning_rate=nullable(FLOAT64),  # null where nothing is trained
-    grad_norm=nullable(FLOAT64),
+    **nullable_floats("learning_rate", "grad_norm"),  # null where nothing is trained
     token_accuracy=nullable(FLOAT64),
-    preference_accuracy=nullable(FLOAT64),  # this and the next of preference learning only
-    preference_margin=nullable(FLOAT64),
+    **nullable_floats("preference_accuracy", "preference_margin"),  # of preference learning only
 )

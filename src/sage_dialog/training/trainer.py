@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from transformers import PrinterCallback, Trainer, set_seed
 
-from sage_dialog.core.log_filters import quiet_libraries
+from sage_dialog.core.log_filters import silence_libraries
 from sage_dialog.core.seeds import derived_seed, sample_ids
 from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.schemas import TRAINING_REJECTS
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 def seed_training(job: TrainingJob) -> int:
     """Silence the libraries, seed all random states, and return the seed of the Trainer, which shuffles the data."""
-    quiet_libraries()
+    silence_libraries()
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     seed = derived_seed(job.seed, job.kind, job.name) % 2**31

@@ -1,4 +1,4 @@
-"""Reading months: every format, every kind of dirt set aside by name, and nothing else lost with it."""
+"""Reading months: every format, every kind of fault rejected by name, and nothing else lost with it."""
 
 import bz2
 import gzip
@@ -54,7 +54,7 @@ def test_every_format_reads_the_same(months, happy, read, suffix):
     assert len(packed.dialogues) == 1
 
 
-def test_dumps_may_lie_in_another_file_system(months, happy, fast):
+def test_dumps_may_be_in_another_file_system(months, happy, fast):
     months.thread()
     months.chain(happy)
     folder = UPath("memory://reddit")
@@ -65,7 +65,7 @@ def test_dumps_may_lie_in_another_file_system(months, happy, fast):
 
 
 @pytest.mark.parametrize("suffix", [".zst", ".bz2", ".xz", ".gz"])
-def test_a_cut_archive_gives_what_stands_before_the_cut(months, happy, read, suffix):
+def test_a_truncated_archive_yields_the_lines_before_the_cut(months, happy, read, suffix):
     months.thread()
     months.chain(happy)
     for number in range(40_000):
@@ -97,7 +97,7 @@ def test_a_plain_file_cut_in_a_line_loses_that_line(months, happy, read):
 
 
 @pytest.mark.parametrize("content", [b"<html>Not found</html>", b""])
-def test_a_file_that_is_no_archive_is_set_aside(months, happy, read, content):
+def test_a_file_that_is_no_archive_is_rejected(months, happy, read, content):
     months.thread()
     months.chain(happy)
     path = months.folder / "RC_2015-02.zst"
@@ -180,7 +180,7 @@ LINES = [
 @pytest.mark.parametrize(
     ("line", "rule"), LINES, ids=lambda value: ascii(value)[-60:] if isinstance(value, str) else value
 )
-def test_a_broken_line_is_set_aside_and_the_rest_is_read(months, happy, line, rule):
+def test_a_broken_line_is_rejected_and_the_rest_is_read(months, happy, line, rule):
     months.thread()
     months.chain(happy[:3])
     months.add("RC_2015-01", "  ")
@@ -218,7 +218,7 @@ def test_a_broken_line_is_set_aside_and_the_rest_is_read(months, happy, line, ru
     ],
     ids=ascii,
 )
-def test_an_oddity_that_has_one_reading_is_no_matter(months, happy, change):
+def test_an_unusual_but_unambiguous_line_is_read(months, happy, change):
     months.thread()
     months.chain(happy[:4])
     months.comment("leaf", "c3", happy[4], **change)
@@ -237,7 +237,7 @@ def test_a_score_may_be_written_in_many_ways(months, happy, score, kept):
     assert months.outcome() == ((1, {}) if kept else (0, {"leaf_score": 1}))
 
 
-def test_of_a_key_that_stands_twice_the_last_value_counts(months, happy):
+def test_of_a_duplicate_key_the_last_value_counts(months, happy):
     months.thread()
     months.chain(happy)
     lines = months.lines["RC_2015-01"]
@@ -249,7 +249,7 @@ def test_of_a_key_that_stands_twice_the_last_value_counts(months, happy):
     assert list(months.read().paths) == ["t/c4"]
 
 
-def test_what_stands_inside_of_strings_and_objects_is_no_field(months, happy):
+def test_the_content_of_strings_and_objects_is_no_field(months, happy):
     months.thread()
     trap = '", "id": "fake", "score": -9, "body": "gone'
     months.chain([f"{happy[0]} {trap}", *happy[1:]], flair=trap, media={"id": "fake", "body": "[deleted]", "score": -9})
@@ -276,7 +276,7 @@ RAW = {
 
 
 @pytest.mark.parametrize(("raw", "excerpt"), RAW.values(), ids=RAW)
-def test_bytes_that_are_no_utf8_are_set_aside(months, happy, read, raw, excerpt):
+def test_bytes_that_are_no_utf8_are_rejected(months, happy, read, raw, excerpt):
     months.thread()
     months.chain(happy)
     files = months.files()
@@ -307,7 +307,7 @@ def test_lines_end_in_many_ways(months, happy, read, newline, last):
     assert row["line"] == 1 + 3 * newline.count(b"\n")
 
 
-def test_an_object_that_goes_on_in_the_next_line_is_two_broken_lines(months, happy):
+def test_an_object_that_continues_in_the_next_line_is_two_broken_lines(months, happy):
     months.thread()
     months.chain(happy)
     months.add("RC_2015-01", json.dumps(GOOD | {"x": {"y": 1}}).replace(', "x"', '\n, "x"'))
@@ -330,7 +330,7 @@ SUBMISSIONS = [
 
 
 @pytest.mark.parametrize(("record", "rule"), SUBMISSIONS)
-def test_a_broken_submission_is_set_aside(months, happy, record, rule):
+def test_a_broken_submission_is_rejected(months, happy, record, rule):
     months.thread()
     months.add("RS_2015-01", record)
     months.chain(happy)
@@ -358,7 +358,7 @@ def test_too_many_broken_lines_stop_the_run_and_name_the_file(months, happy, fas
         fast(months.files(), RedditRules.from_base(), max_reject_share=0.05)
 
 
-def test_comments_that_rules_take_and_duplicates_stop_no_run(months, happy, fast):
+def test_removed_comments_and_duplicates_stop_no_run(months, happy, fast):
     months.thread()
     months.chain(happy)
     months.chain(happy)
@@ -406,7 +406,7 @@ def test_no_month_of_comments_is_an_error_that_says_what_is_expected(tmp_path):
         find_dumps({"RS_2015-01.zst": tmp_path / "RS_2015-01.zst"})
 
 
-def test_a_month_that_stands_there_twice_is_an_error(tmp_path):
+def test_a_duplicate_month_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"RC_2015-01.bz2 and .*RC_2015-01.zst"):
         find_dumps({name: tmp_path / name for name in ("RC_2015-01.zst", "RC_2015-01.bz2")})
 

@@ -7,7 +7,7 @@ from matplotlib import image
 from matplotlib.figure import Figure
 
 from sage_dialog.core.tables import DataFrame, from_rows
-from sage_dialog.corpora.reddit.funnel_figure import MEANINGS, Month, funnel_figure, months, steps
+from sage_dialog.corpora.reddit.funnel_figure import Month, funnel_figure, months, steps
 from sage_dialog.corpora.reddit.rules import Rule
 from sage_dialog.schemas import FILTER_REPORT
 
@@ -45,8 +45,8 @@ def size(figure: Figure) -> tuple[int, int]:
     return width, height
 
 
-def test_every_rule_has_its_words() -> None:
-    assert list(MEANINGS) == [rule.value for rule in Rule]
+def test_every_rule_has_a_description() -> None:
+    assert all(rule.meaning for rule in Rule)
 
 
 def test_steps_are_summed_over_months() -> None:
@@ -61,15 +61,15 @@ def test_steps_are_summed_over_months() -> None:
     assert steps(BOTH[::-1]) == steps(BOTH)
 
 
-def test_months_say_what_each_brought() -> None:
+def test_each_month_has_its_counts() -> None:
     assert months(BOTH) == [Month("february", 1_000, 900, 250, 0), Month("january", 1_000, 800, 300, 10)]
 
 
-def test_equal_reports_make_equal_pictures() -> None:
+def test_equal_reports_make_equal_figures() -> None:
     assert png(funnel_figure(BOTH)) == png(funnel_figure(BOTH)) != png(funnel_figure(BOTH[:4]))
 
 
-def test_a_picture_has_a_bar_for_each_rule_that_took_something() -> None:
+def test_a_figure_has_a_bar_for_each_rule_that_removed_something() -> None:
     two, three, all_rules = (
         size(funnel_figure(report(month=taken)))
         for taken in ([("link", "path", 1)], [("link", "path", 1), ("quote", "path", 1)], JANUARY * 8)

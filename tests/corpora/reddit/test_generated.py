@@ -1,4 +1,4 @@
-"""The fast path and the oracle agree on months that nobody thought of: every rule, all kinds of dirt."""
+"""The fast path and the oracle agree on generated months: every rule, all kinds of faults."""
 
 import bz2
 import gzip
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from sage_dialog.config import RedditRules
 from sage_dialog.corpora.reddit import extract, reading
-from sage_dialog.corpora.reddit.rules import Rule, unit
+from sage_dialog.corpora.reddit.rules import Rule
 from sage_dialog.microworld import reddit as microworld
 from sage_dialog.microworld.world import load_world
 
@@ -61,7 +61,7 @@ NEEDED = ("id", "parent_id", "link_id", "subreddit", "body")
 
 
 def mostly(usual, *odd, share=0.1):
-    """The usual one, and now and then another."""
+    """Return the usual options, and a share of odd ones."""
     return [*[usual] * round(len(odd) * (1 - share) / share), *odd]
 
 
@@ -70,7 +70,7 @@ def field(record, name, value):
 
 
 def with_text(record, text):
-    """The line with `text` written as it stands behind the other fields."""
+    """Return the line with `text` written as it is after the other fields."""
     return json.dumps(record)[:-1] + text + "}"
 
 
@@ -250,7 +250,7 @@ def rule_set(choose):
 
 
 def cuts(choose):
-    """How many buckets, and where the blocks end that are read and the rounds in which lines are dealt out."""
+    """Return the number of buckets, and patches of the sizes of blocks and buffers."""
     return (
         choose([1, 2, 7]),
         patch.object(reading, "BLOCK_BYTES", choose([1, 300, 2_000, reading.BLOCK_BYTES])),
@@ -264,8 +264,8 @@ def written(files, folder):
     return {name: Path(folder, name) for name in files}
 
 
-def test_the_rules_are_asked_in_the_same_order_and_take_the_same_things():
-    assert {rule.value: unit(rule) for rule in Rule} == reddit_oracle.RULES
+def test_the_rules_have_the_same_order_and_units():
+    assert {rule.value: rule.unit for rule in Rule} == reddit_oracle.RULES
     assert list(Rule) == list(reddit_oracle.RULES)
 
 
@@ -282,7 +282,7 @@ def test_random_months_give_the_same_tables_and_trip_every_rule(read):
         found = check(read, random.Random(number).choice)
         removed.update(found.removed)
         dialogues.append(len(found.dialogues))
-    # Else the equality would say little.
+    # Without these the equality would be vacuous.
     assert all(removed[rule] >= 5 for rule in reddit_oracle.RULES), removed
     assert sum(map(bool, dialogues)) > len(dialogues) / 3
     assert sum(dialogues) > len(dialogues) * 0.8
@@ -290,12 +290,12 @@ def test_random_months_give_the_same_tables_and_trip_every_rule(read):
 
 @settings(max_examples=70, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_months_that_hypothesis_thinks_of_give_the_same_tables(read, data):
+def test_months_of_hypothesis_give_the_same_tables(read, data):
     check(read, lambda options: data.draw(st.sampled_from(options)))
 
 
 @pytest.mark.parametrize("number", range(20))
-def test_options_that_only_take_dialogues_away_keep_the_others(read, tmp_path, number):
+def test_options_that_remove_dialogues_keep_the_others(read, tmp_path, number):
     """`two_authors` keeps those in which two known people take turns, `disjoint` a largest set without overlap."""
     choose = random.Random(f"options {number}").choice
     paths, rules = written(dumps(choose), tmp_path), rule_set(choose)

@@ -30,18 +30,18 @@ from sage_dialog.config import RedditRules
 folder, scratch, last, workers, buckets, rules = sys.argv[1:]
 parts = itertools.count(1)
 
-def die_in_the_last(part):
+def kill_in_the_last(part):
     if part == int(last):
         os.kill(os.getpid(), signal.SIGKILL)
 
 def extracted(*arguments, extract=run.extract):
     part = next(parts)
     yield from extract(*arguments)
-    die_in_the_last(part)
+    kill_in_the_last(part)
 
 def assembled(*arguments, assemble=run.assemble):
     part, result = next(parts), assemble(*arguments)
-    die_in_the_last(part)
+    kill_in_the_last(part)
     return result
 
 run.extract, run.assemble = extracted, assembled
@@ -105,20 +105,20 @@ def start(months, scratch, last, workers, buckets) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize("last", [1, 4, 6, 7, 9, 10])
-def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_bytes(months, read, tmp_path, last):
+def test_a_killed_run_continues_and_ends_with_the_same_bytes(months, read, tmp_path, last):
     whole, done = read(tmp_path / "whole")
     assert done == (DUMPS, BUCKETS)
     killed = start(months, tmp_path / "scratch", last, workers=1, buckets=BUCKETS)
-    _, said = killed.communicate(timeout=120)
-    assert killed.returncode == -signal.SIGKILL, said.decode()
+    _, errors = killed.communicate(timeout=120)
+    assert killed.returncode == -signal.SIGKILL, errors.decode()
     rerun, done = read(tmp_path / "scratch")
     assert rerun == whole
-    # Of what was begun, the piece in flight alone is done again.
+    # Only the part in progress is repeated.
     assert sum(done) == DUMPS + BUCKETS - (last - 1)
     assert read(tmp_path / "scratch") == (whole, (0, 0))
 
 
-def test_processes_that_are_killed_leave_what_they_finished(months, read, tmp_path):
+def test_killed_processes_leave_their_finished_parts(months, read, tmp_path):
     whole, _ = read(tmp_path / "whole", buckets=40)
     scratch = tmp_path / "scratch"
     process = start(months, scratch, last=0, workers=2, buckets=40)
@@ -130,14 +130,14 @@ def test_processes_that_are_killed_leave_what_they_finished(months, read, tmp_pa
     while not finished() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL, said.decode()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, errors.decode()
     rerun, done = read(scratch, buckets=40)
     assert rerun == whole
     assert 0 < sum(done) < DUMPS + 40
 
 
-def test_rules_that_ask_about_paths_leave_extracted_months_as_they_are(read, tmp_path):
+def test_rules_on_paths_leave_extracted_months_as_they_are(read, tmp_path):
     read(tmp_path)
     assert read(tmp_path, rules=RedditRules.from_base(min_turns=4))[1] == (0, BUCKETS)
     assert read(tmp_path, rules=RedditRules.from_base(min_body_words=3))[1] == (DUMPS, BUCKETS)
@@ -159,7 +159,7 @@ def test_a_month_that_is_added_is_all_that_is_extracted(months, read, tmp_path):
     assert read(tmp_path / "scratch", folder=first) == (whole, (2, BUCKETS))
 
 
-def test_a_dump_that_was_fetched_anew_is_extracted_anew(months, read, tmp_path):
+def test_a_changed_dump_is_extracted_a_second_time(months, read, tmp_path):
     folder = tmp_path / "months"
     folder.mkdir()
     for name, path in files_of(months).items():
@@ -175,6 +175,6 @@ def test_a_dump_that_was_fetched_anew_is_extracted_anew(months, read, tmp_path):
     assert after == read(tmp_path / "whole", folder=months)[0]
 
 
-def test_nothing_unfinished_is_left_behind(read, tmp_path):
+def test_no_unfinished_part_remains(read, tmp_path):
     read(tmp_path)
     assert not list(tmp_path.rglob(".*"))

@@ -54,14 +54,14 @@ def test_a_thread_needs_comments(months, happy, rules, removed, dialogues):
 
 
 @pytest.mark.parametrize(("min_submission_comments", "removed"), [(1, {"no_submission": 5}), (0, {})])
-def test_a_thread_needs_its_submission_unless_none_is_asked_for(months, happy, min_submission_comments, removed):
+def test_a_thread_needs_its_submission_unless_none_is_required(months, happy, min_submission_comments, removed):
     months.chain(happy)
     assert months.outcome(min_submission_comments=min_submission_comments) == (0 if removed else 1, removed)
 
 
 @pytest.mark.parametrize(("drop_over_18", "marked", "n"), [(True, True, 0), (False, True, 1), (True, False, 1)])
 @pytest.mark.parametrize("min_submission_comments", [0, 2])
-def test_a_thread_over_18_goes_where_that_is_asked(months, happy, drop_over_18, marked, n, min_submission_comments):
+def test_a_thread_over_18_is_removed_by_option(months, happy, drop_over_18, marked, n, min_submission_comments):
     months.thread(over_18=marked)
     months.chain(happy)
     read = months.outcome(drop_over_18=drop_over_18, min_submission_comments=min_submission_comments)
@@ -75,13 +75,13 @@ def test_only_true_means_over_18(months, happy, marked):
     assert months.outcome(drop_over_18=True) == (1, {})
 
 
-def test_without_its_submission_nothing_says_that_a_thread_is_over_18(months, happy):
+def test_a_thread_without_its_submission_is_not_over_18(months, happy):
     months.chain(happy)
     assert months.outcome(drop_over_18=True, min_submission_comments=0) == (1, {})
 
 
-def test_a_comment_is_asked_about_itself_before_its_thread(months):
-    """So that what is left behind when a month is extracted is the same whatever else there is."""
+def test_rules_on_a_comment_come_before_rules_on_its_thread(months):
+    """So the extracted part of a month does not depend on other months."""
     months.chain(["[deleted]", "> quoted here", "short"], thread="nowhere")
     months.comment("b", body="[deleted]", thread="nowhere", subreddit="cats")
     assert months.outcome(blocked_subreddits=("cats",)) == (
@@ -119,7 +119,7 @@ def test_a_comment_that_looks_deleted_or_quoted_but_is_not_counts(months, body):
     assert months.outcome() == (0, {"few_turns": 1})
 
 
-def test_a_quote_stands_in_one_body(months):
+def test_a_quote_is_within_one_body(months):
     """Not in the end of one and the beginning of the next."""
     months.thread()
     for position, body in enumerate(["love you &", "gt; love you", "love you &g", "t; love you"]):
@@ -136,7 +136,7 @@ def test_two_words_are_two_whatever_space_is_between_them(months, space):
 
 
 @pytest.mark.parametrize("no_space", ["\u200b", "\ufeff", "\u180e", "\x00", "\u2060"])
-def test_what_is_no_space_parts_no_words(months, no_space):
+def test_other_characters_than_spaces_separate_no_words(months, no_space):
     months.thread()
     months.comment("c", body=f"Lovely{no_space}garden")
     assert months.outcome() == (0, {"short_body": 1})
@@ -151,7 +151,7 @@ def test_a_short_comment_does_not_count(months, happy, min_body_words, whole):
 
 
 @pytest.mark.parametrize(("score", "expected"), [(1, (1, {})), (0, (0, {"leaf_score": 1}))])
-def test_only_the_leafs_score_is_asked(months, happy, score, expected):
+def test_only_the_score_of_the_leaf_counts(months, happy, score, expected):
     months.thread()
     months.chain(happy[:4], score=-7)
     months.comment("leaf", "c3", happy[4], score=score)
@@ -224,7 +224,7 @@ def test_a_hashtag_is_no_link(months, happy, word):
         ),
     ],
 )
-def test_two_people_take_turns_where_that_is_asked(months, happy, authors, expected):
+def test_two_people_take_turns_by_option(months, happy, authors, expected):
     months.thread()
     for position, author in enumerate(authors.split()):
         parent = f"c{position - 1}" if position else None
@@ -234,7 +234,7 @@ def test_two_people_take_turns_where_that_is_asked(months, happy, authors, expec
 
 
 @pytest.mark.parametrize("author", [None, "", 7, False, ["ann"], {"name": "ann"}, "[deleted]"])
-def test_who_is_not_named_is_unknown_and_no_matter(months, happy, author):
+def test_an_author_without_a_name_is_unknown_and_allowed(months, happy, author):
     months.thread()
     months.comment("c0", None, happy[0], author="bob")
     months.comment("c1", "c0", happy[1], author=author)
@@ -254,7 +254,7 @@ def test_a_bracket_drops_the_path(months, happy, bracket, tokenised):
 
 
 @pytest.mark.parametrize("word", ["#(yes)", "{so}", "&#35;(yes)", "\uff08so\uff09"])
-def test_a_bracket_that_is_gone_from_the_text_is_none(months, happy, word):
+def test_a_bracket_that_normalisation_removes_does_not_count(months, happy, word):
     months.thread()
     months.chain([f"{happy[0]} {word}", *happy[1:]])
     assert months.outcome() == (1, {})
@@ -268,7 +268,7 @@ def test_five_capitals_in_a_row_drop_the_path(months, happy, shout, expected):
     assert months.outcome(max_capitals_run=5) == (1, {})
 
 
-def test_tokens_are_kept_where_that_is_asked(months, happy):
+def test_tokens_are_kept_by_option(months, happy):
     months.thread()
     months.chain([f"{happy[0]} Isn't it?", *happy[1:]])
     (dialogue,) = months.read(tokenised=True).dialogues
@@ -343,7 +343,7 @@ def test_a_blocked_word_drops_the_path(months, happy, blocked, found):
 
 
 @pytest.mark.parametrize("tokenised", [False, True])
-def test_a_blocked_word_is_looked_for_in_the_text_that_is_kept(months, happy, tokenised):
+def test_a_blocked_word_is_searched_in_the_text_that_is_kept(months, happy, tokenised):
     months.thread()
     months.chain(["A mother-in-law w/o me, b/c I love my happy family and my great friends.", *happy[1:]])
     for blocked in ("mother in law", "without", "because"):
@@ -380,7 +380,7 @@ def test_other_utterances_than_the_leaf_may_hold_no_common_word(months, happy):
 
 
 @pytest.mark.parametrize(("spare", "expected"), [(0, (1, {})), (-1, (0, {"path_tokens": 1}))])
-def test_a_path_has_so_many_max_tokens(months, happy, spare, expected):
+def test_a_path_has_at_most_max_path_tokens(months, happy, spare, expected):
     months.thread()
     months.chain(happy)
     tokens = sum(len(tweet_tokens(text)) for text in happy)
@@ -394,7 +394,7 @@ def test_a_token_of_the_leaf_has_thirty_letters_at_most(months, happy, letters, 
     assert months.outcome() == expected
 
 
-def test_a_long_token_above_the_leaf_is_no_matter(months, happy):
+def test_a_long_token_above_the_leaf_is_allowed(months, happy):
     months.thread()
     months.chain([f"{happy[0]} {'a' * 31}", *happy[1:]])
     assert months.outcome() == (1, {})
@@ -426,7 +426,7 @@ def test_the_leaf_does_not_repeat_a_token_three_times_running(months, happy, run
     assert months.outcome(max_token_run=max_token_run) == expected
 
 
-def test_a_repetition_above_the_leaf_is_no_matter(months, happy):
+def test_a_repetition_above_the_leaf_is_allowed(months, happy):
     months.thread()
     months.chain([f"very very very {happy[0]}", *happy[1:]])
     assert months.outcome() == (1, {})

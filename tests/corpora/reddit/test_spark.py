@@ -15,7 +15,7 @@ pytest.importorskip("pyspark", reason="pip install 'sage-dialog[spark]'")
 pytestmark = pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java 17")
 
 
-def test_spark_and_processes_give_the_same_tables_and_go_on_after_a_kill(tmp_path, monkeypatch):
+def test_spark_and_processes_give_the_same_tables_and_continue_after_a_kill(tmp_path, monkeypatch):
     from sage_dialog.corpora.reddit import spark
 
     monkeypatch.setenv("PYTHONPATH", str(Path(spark.__file__).parents[3]))

@@ -1,4 +1,4 @@
-"""The quick answers about a text are the ones that NLTK and a plain reading give."""
+"""The fast checks of a text agree with NLTK and a plain implementation."""
 
 import itertools
 import json
@@ -79,18 +79,18 @@ def check_text(text):
 
 @settings(max_examples=700, deadline=None)
 @given(texts)
-def test_what_is_asked_of_a_body_is_what_its_text_says(body):
+def test_checks_of_a_body_agree_with_its_text(body):
     check_body(body)
 
 
 @settings(max_examples=700, deadline=None)
 @given(texts.map(reddit_oracle.normalised).filter(bool))
-def test_what_is_asked_of_a_text_is_what_its_tokens_and_nltk_say(text):
+def test_checks_of_a_text_agree_with_its_tokens_and_nltk(text):
     check_text(text)
 
 
 @pytest.mark.parametrize("between", [" ", ". ", " so "])
-def test_what_is_asked_of_short_words_said_again_is_what_their_tokens_say(between):
+def test_checks_of_repeated_short_words_agree_with_their_tokens(between):
     """Of letters and marks that smileys, numbers and dots are made of, too."""
     for length in (1, 2, 3):
         for signs in itertools.product("adDop8:.,'?!", repeat=length):
@@ -102,7 +102,7 @@ def test_the_common_words_are_the_same():
 
 
 @pytest.mark.parametrize("name", ["RC_2005-12.zst", "RC_2006-01.bz2"])
-def test_real_comments_say_the_same(shared, name):
+def test_checks_of_real_comments_agree(shared, name):
     for line in list(read_lines(shared("reddit_2005_2006") / name))[::2]:
         body = json.loads(line)["body"]
         check_body(body)

@@ -16,7 +16,7 @@ def test_siblings_are_dialogues_of_their_own_and_share_their_beginning(months, h
     assert [row["dialogue_id"] for row in read.dialogues] == ["t/a", "t/b"]
 
 
-def test_one_sibling_that_a_rule_takes_does_not_take_the_other(months, happy):
+def test_removing_one_sibling_keeps_the_other(months, happy):
     months.thread()
     months.chain(happy[:4])
     months.comment("a", "c3", SOUR)
@@ -39,7 +39,7 @@ def test_a_comment_whose_only_reply_does_not_count_is_a_leaf(months, happy, repl
     assert list(months.read().paths) == ["t/c4"]
 
 
-def test_a_comment_whose_only_reply_stands_in_another_thread_is_a_leaf(months, happy):
+def test_a_comment_whose_only_reply_is_in_another_thread_is_a_leaf(months, happy):
     months.thread()
     months.thread("other")
     months.chain(happy)
@@ -68,8 +68,8 @@ def test_the_same_id_in_two_threads_is_two_comments(months, happy):
     assert list(months.read().paths) == ["other/c4", "t/c4"]
 
 
-def test_ids_with_line_ends_in_them_are_told_apart(months, happy):
-    """JSON strings may hold them, so no character can part a thread's name from a comment's."""
+def test_ids_with_line_ends_in_them_are_different(months, happy):
+    """JSON strings may hold them, so no character can separate a thread's name from a comment's."""
     months.thread()
     months.thread("t\nx")
     months.chain(happy, prefix="x\nc")
@@ -156,7 +156,7 @@ def test_a_path_counts_in_the_month_of_its_leaf(months, happy):
     assert taken == {("2015-01", "submission"), ("2015-01", "not_a_leaf"), ("2015-02", "sentiment")}
 
 
-def test_the_recipes_months_are_worlds_of_their_own(months, happy):
+def test_the_recipe_reads_each_month_by_itself(months, happy):
     """Its extractor reads month by month: a chain ends where its month does, and so does a submission."""
     months.thread()
     months.thread(month="2015-02")
@@ -183,7 +183,7 @@ def test_the_recipe_takes_a_comment_of_two_months_twice(months, happy):
 # Duplicates
 
 
-def test_of_comments_with_the_same_id_the_first_holds(months, happy):
+def test_of_comments_with_the_same_id_the_first_counts(months, happy):
     months.thread()
     months.chain(happy)
     months.comment("c4", "c3", SOUR, month="2015-02")
@@ -197,7 +197,7 @@ def test_of_comments_with_the_same_id_the_first_holds(months, happy):
     ]
 
 
-def test_a_comment_that_does_not_count_is_nobodys_first(months, happy):
+def test_a_removed_comment_is_no_first_of_its_id(months, happy):
     months.thread()
     months.comment("c4", "c3", "[deleted]")
     months.chain(happy)
@@ -214,7 +214,7 @@ def test_a_second_comment_is_a_duplicate_also_where_its_thread_does_not_count(mo
 
 
 @pytest.mark.parametrize(("first", "second", "n"), [(9, 0, 1), (0, 9, 0)])
-def test_of_threads_with_the_same_id_the_first_holds(months, happy, first, second, n):
+def test_of_threads_with_the_same_id_the_first_counts(months, happy, first, second, n):
     months.thread(num_comments=second, month="2015-02")
     months.thread(num_comments=first, over_18=False)
     months.thread(num_comments=second, over_18=True)
@@ -231,7 +231,7 @@ def test_of_threads_with_the_same_id_the_first_holds(months, happy, first, secon
 # Dialogues that share no utterance
 
 
-def test_disjoint_dialogues_are_taken_longest_first_and_then_by_name(months, happy):
+def test_disjoint_dialogues_are_chosen_longest_first_and_then_by_name(months, happy):
     months.thread()
     months.chain(happy)
     months.comment("b", "c3", happy[4])

@@ -11,7 +11,6 @@ import pyarrow as pa
 from sage_dialog.config import RedditRules
 from sage_dialog.corpora.reddit.dialogues import DialogueFilter
 from sage_dialog.corpora.reddit.extract import KEYED_COMMENTS, KEYED_SUBMISSIONS
-from sage_dialog.corpora.reddit.rules import Rule
 from sage_dialog.corpora.reddit.threads import Part, Records, find_paths, link_comments
 from sage_dialog.schemas import DIALOGUES, REJECTED_LINES
 
@@ -21,7 +20,7 @@ class Assembled(NamedTuple):
 
     dialogues: pa.Table
     rejected: pa.Table
-    removed: Counter[tuple[str, Rule]]
+    removed: Counter[tuple[str, str]]
 
 
 def assemble(comments: Sequence[Part], submissions: Sequence[Part], rules: RedditRules) -> Assembled:
@@ -46,7 +45,7 @@ def assemble(comments: Sequence[Part], submissions: Sequence[Part], rules: Reddi
     ]
     rows = sorted((row for found, _, _ in results for row in found), key=lambda row: row["dialogue_id"])
     rejected = [row for _, rejects, _ in results for row in rejects]
-    removed: Counter[tuple[str, Rule]] = Counter()
+    removed: Counter[tuple[str, str]] = Counter()
     for _, _, counts in results:
         removed.update(counts)
     return Assembled(
@@ -56,7 +55,7 @@ def assemble(comments: Sequence[Part], submissions: Sequence[Part], rules: Reddi
 
 def _assemble(
     comments: Sequence[Part], submissions: Sequence[Part], rules: RedditRules
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Counter[tuple[str, Rule]]]:
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Counter[tuple[str, str]]]:
     threads = Records(submissions, KEYED_SUBMISSIONS)
     bucket = Records(comments, KEYED_COMMENTS)
     eligible, parents = link_comments(bucket, threads, rules)

@@ -6,8 +6,7 @@ assembled by itself and chains cross month boundaries. Comments that no path can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +14,9 @@ import pyarrow as pa
 from sage_dialog.config import RedditRules
 from sage_dialog.corpora.reddit.columns import TextColumn
 from sage_dialog.corpora.reddit.dumps import Dump
-from sage_dialog.corpora.reddit.reading import COMMENTS, LINE, SUBMISSIONS, Tally, read_records
+from sage_dialog.corpora.reddit.reading import COMMENTS, LINE, SUBMISSIONS, read_records
 from sage_dialog.corpora.reddit.rules import Rule
+from sage_dialog.corpora.reddit.tally import Tally
 
 KEYED_COMMENTS = COMMENTS.append(LINE)
 KEYED_SUBMISSIONS = SUBMISSIONS.append(LINE)
@@ -25,16 +25,9 @@ _DELETED = ("[deleted]", "[removed]")
 _BUFFER_ROWS, _BUFFER_BYTES, _BATCH_BYTES = 1 << 14, 1 << 22, 1 << 13
 
 
-class Keyed(NamedTuple):
-    """Comments (KEYED_COMMENTS) or submissions (KEYED_SUBMISSIONS) of one bucket, in the order of the dump."""
-
-    bucket: int
-    batch: pa.RecordBatch
-
-
 def extract(
     dump: Dump, rules: RedditRules, buckets: int, tally: Tally, progress: Callable[[int, int], None] | None = None
-) -> Iterator[Keyed]:
+) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield the comments of a dump that pass the rules on single comments, or its submissions.
 
     Args:
@@ -45,7 +38,8 @@ def extract(
         progress: called with the compressed bytes and the lines read since the last call.
 
     Yields:
-        Again and again one batch for every bucket that has records, by bucket.
+        Buckets, each with a batch of KEYED_COMMENTS or KEYED_SUBMISSIONS in the order of the dump. A bucket has a
+        batch for each time that enough records are read.
     """
     reported = 0
 
@@ -55,39 +49,36 @@ def extract(
             progress(read, tally.lines - reported)
             reported = tally.lines
 
-    buffer = _Buffer(buckets)
+    buffer: list[pa.Table] = []
+    kept: list[np.ndarray] = []  # masks of the rows of `buffer`
     for records in read_records(dump, tally, report):
+        buffer.append(records)
         if dump.kind == "RC":
-            buffer.add(records, _apply_rules(_comment_rules(records, rules), len(records), tally))
+            kept.append(_apply_rules(_comment_rules(records, rules), len(records), tally))
         else:
             tally.removed[Rule.SUBMISSION] += len(records)
-            buffer.add(records, np.ones(len(records), bool))
-        if buffer.is_full():
-            yield from buffer.flush()
+            kept.append(np.ones(len(records), bool))
+        size, rows = sum(table.nbytes for table in buffer), sum(map(len, buffer))
+        if rows > _BUFFER_ROWS or size > max(_BUFFER_BYTES, _BATCH_BYTES * buckets):
+            yield from _by_bucket(buffer, kept, buckets)
+            buffer, kept = [], []
     report(0)
-    yield from buffer.flush()
+    yield from _by_bucket(buffer, kept, buckets)
 
 
 def _comment_rules(comments: pa.Table, rules: RedditRules) -> Iterator[tuple[Rule, np.ndarray]]:
     """Yield each rule on single comments with a mask of the rows it applies to."""
-    body = _array(comments["body"])
     if rules.blocked_subreddits:
         blocked = {name.casefold() for name in rules.blocked_subreddits}
         names = _array(comments["subreddit"]).dictionary_encode()
         is_blocked = np.array([name.casefold() in blocked for name in names.dictionary.to_pylist()], bool)
         yield Rule.BLOCKED_SUBREDDIT, is_blocked[names.indices.to_numpy()]
-    text = TextColumn(body)
+    text = TextColumn(_array(comments["body"]))
     yield Rule.DELETED, text.where(lambda body: body.strip() in _DELETED, text.rows_with(b"ed]", 2))
     yield Rule.QUOTE, text.rows_with(b">") | text.rows_with(b"&gt;")
     few = rules.min_body_words
-    yield (
-        Rule.SHORT_BODY,
-        text.where(lambda body: _is_short(body, few), ~text.begins_with_two_words() if few <= 2 else None),
-    )
-
-
-def _is_short(text: str, min_words: int) -> bool:
-    return len(text.split(None, min_words)) < min_words
+    unsure = ~text.begins_with_two_words() if few <= 2 else None
+    yield Rule.SHORT_BODY, text.where(lambda body: len(body.split(None, few)) < few, unsure)
 
 
 def _apply_rules(matches: Iterator[tuple[Rule, np.ndarray]], rows: int, tally: Tally) -> np.ndarray:
@@ -99,43 +90,24 @@ def _apply_rules(matches: Iterator[tuple[Rule, np.ndarray]], rows: int, tally: T
     return kept
 
 
-class _Buffer:
-    """Records that are not yet split into buckets, with masks of the rows to keep."""
-
-    def __init__(self, buckets: int) -> None:
-        self._buckets = buckets
-        self._clear()
-
-    def _clear(self) -> None:
-        self._tables: list[pa.Table] = []
-        self._kept: list[np.ndarray] = []
-
-    def add(self, records: pa.Table, kept: np.ndarray) -> None:
-        self._tables.append(records)
-        self._kept.append(kept)
-
-    def is_full(self) -> bool:
-        size, rows = sum(table.nbytes for table in self._tables), sum(map(len, self._tables))
-        return rows > _BUFFER_ROWS or size > max(_BUFFER_BYTES, _BATCH_BYTES * self._buckets)
-
-    def flush(self) -> Iterator[Keyed]:
-        rows = np.flatnonzero(np.concatenate(self._kept)) if self._kept else np.array([], np.int64)
-        if len(rows):
-            records = pa.concat_tables(self._tables).combine_chunks()
-            yield from self._by_bucket(records, rows)
-        self._clear()
-
-    def _by_bucket(self, records: pa.Table, rows: np.ndarray) -> Iterator[Keyed]:
-        threads = TextColumn(_array(records["link_id" if "link_id" in records.column_names else "id"]))
-        # Comments name their thread "t3_…", submissions without the prefix.
-        bucket_of = threads.hash(ignored_prefix=b"t3_")[rows] % self._buckets
-        bucket_of = bucket_of.astype(np.min_scalar_type(self._buckets))  # numpy sorts short integers in one pass
-        order = np.argsort(bucket_of, kind="stable")
-        bounds = np.searchsorted(bucket_of[order], np.arange(self._buckets + 1))
-        (batch,) = records.take(pa.array(rows[order])).combine_chunks().to_batches()
-        for bucket in range(self._buckets):
-            if bounds[bucket] < bounds[bucket + 1]:
-                yield Keyed(bucket, batch.slice(bounds[bucket], bounds[bucket + 1] - bounds[bucket]))
+def _by_bucket(
+    tables: Sequence[pa.Table], kept: Sequence[np.ndarray], buckets: int
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield the rows to keep of some tables, split into buckets."""
+    rows = np.flatnonzero(np.concatenate(kept)) if kept else np.array([], np.int64)
+    if not len(rows):
+        return
+    records = pa.concat_tables(tables).combine_chunks()
+    threads = TextColumn(_array(records["link_id" if "link_id" in records.column_names else "id"]))
+    # Comments name their thread "t3_…", submissions without the prefix.
+    bucket_of = threads.hash(ignored_prefix=b"t3_")[rows] % buckets
+    bucket_of = bucket_of.astype(np.min_scalar_type(buckets))  # numpy sorts short integers in one pass
+    order = np.argsort(bucket_of, kind="stable")
+    bounds = np.searchsorted(bucket_of[order], np.arange(buckets + 1))
+    (batch,) = records.take(pa.array(rows[order])).combine_chunks().to_batches()
+    for bucket in range(buckets):
+        if bounds[bucket] < bounds[bucket + 1]:
+            yield bucket, batch.slice(bounds[bucket], bounds[bucket + 1] - bounds[bucket])
 
 
 def _array(column: pa.ChunkedArray) -> pa.Array:

@@ -1,4 +1,4 @@
-"""The filter report for readers: descriptions of the rules, sums over months, and a figure of the funnel."""
+"""The filter report for readers: sums over months, and a figure of the funnel."""
 
 from __future__ import annotations
 
@@ -10,42 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from sage_dialog.core.tables import DataFrame
-
-# What each rule removes, to be read after "lines", "comments" or "paths", with the names of `config.RedditRules`.
-MEANINGS = {
-    "damaged_archive": "lost where an archive breaks off, however many, counted as one",
-    "not_json": "that are no JSON object in UTF-8",
-    "bad_field": "in which a field that is needed is missing or has no clear value",
-    "lone_surrogate": "with half a character, which UTF-8 cannot hold",
-    "duplicate_thread": "with a submission that was read before",
-    "submission": "read as threads, not as comments",
-    "blocked_subreddit": "in one of blocked_subreddits",
-    "deleted": "whose text was deleted or removed",
-    "quote": "that quote (>)",
-    "short_body": "of fewer than min_body_words words",
-    "duplicate_comment": "with the id of an earlier one of their thread",
-    "no_submission": "whose thread's submission was not read",
-    "quiet_thread": "in threads of fewer than min_submission_comments comments, as their submissions state",
-    "over_18": "in threads marked over 18 (drop_over_18)",
-    "not_a_leaf": "that others answer: they stand inside paths and end none",
-    "leaf_score": "whose last comment scores less than min_leaf_score",
-    "few_turns": "of fewer than min_turns comments",
-    "long_leaf": "whose last comment has more than max_comment_words words",
-    "more_than_two_authors": "in which not two people, both known, take turns (two_authors)",
-    "no_question": "in which no comment ends in a question mark (require_question)",
-    "link": "with a link",
-    "bracket": "with a round or square bracket",
-    "empty_utterance": "in which nothing is left of a comment once its text is normalised",
-    "capitals": "with more than max_capitals_run capitals in a row",
-    "mean_words": "of min_mean_words words a comment or fewer, on average",
-    "blocked_word": "with one of blocked_words",
-    "language": "whose last comment has fewer than min_common_words of the most common English words",
-    "sentiment": "with a comment whose VADER compound score is min_sentiment or lower",
-    "path_tokens": "of more than max_path_tokens tokens",
-    "long_token": "whose last comment has a token of more than max_token_chars characters",
-    "repetition": "whose last comment says a token more than max_token_run times in a row",
-    "shares_utterance": "that share a comment with a path already taken (disjoint)",
-}
+from sage_dialog.corpora.reddit.rules import Rule
 
 INK, FAINT, LEFT, REMOVED, MARK = "#1d2733", "#6b7682", "#d5dce1", "#c4581f", "#2f6f8f"
 
@@ -61,6 +26,11 @@ class Step(NamedTuple):
     @property
     def left(self) -> int:
         return self.n_in - self.n_removed
+
+    @property
+    def description(self) -> str:
+        """What the rule removes; of a rule of an earlier version only the unit."""
+        return f"{self.unit}s {Rule(self.rule).meaning}" if self.rule in list(Rule) else f"{self.unit}s"
 
     @property
     def share(self) -> str:
@@ -81,20 +51,19 @@ class Month(NamedTuple):
 
 def steps(filter_report: DataFrame) -> list[Step]:
     """Return the rules in their order, summed over months, from a table of `schemas.FILTER_REPORT`."""
-    sums = (
-        filter_report.groupby(["step", "rule", "unit"])[["n_in", "n_removed"]].sum().reset_index().drop(columns="step")
-    )
-    return [Step(*row) for row in sums.itertuples(index=False, name=None)]
+    sums = filter_report.groupby(["step", "rule", "unit"])[["n_in", "n_removed"]].sum()
+    return [Step(*row) for row in sums.reset_index("step", drop=True).reset_index().itertuples(index=False)]
 
 
 def months(filter_report: DataFrame) -> list[Month]:
     """Return the counts of each month, in order, from a table of `schemas.FILTER_REPORT`."""
-    return [_month(month, steps(rows)) for month, rows in filter_report.groupby("month")]
-
-
-def _month(month: str, chain: Sequence[Step]) -> Month:
-    first = {step.unit: step.n_in for step in reversed(chain)}
-    return Month(month, first.get("line", 0), first.get("comment", 0), first.get("path", 0), dialogues=chain[-1].left)
+    counts = []
+    for month, rows in filter_report.groupby("month"):
+        chain = steps(rows)
+        first = {step.unit: step.n_in for step in reversed(chain)}
+        lines, comments, paths = (first.get(unit, 0) for unit in ("line", "comment", "path"))
+        counts.append(Month(month, lines, comments, paths, chain[-1].left))
+    return counts
 
 
 def funnel_figure(filter_report: DataFrame) -> Figure:

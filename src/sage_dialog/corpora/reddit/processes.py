@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -78,29 +77,18 @@ def system_memory() -> Iterator[None]:
         pa.set_memory_pool(before)
 
 
-class DumpsBar:
+class DumpsBar(tqdm):
     """A progress bar of months done, lines per second, and the time left by the bytes to be read."""
 
     def __init__(self, dumps: int, done: int, total: int) -> None:
         self._dumps, self._done, self._lines = dumps, done, 0
-        self._start = time.monotonic()
-        self._bar = tqdm(total=total, unit="B", unit_scale=True, desc=self._desc())
+        super().__init__(total=total, unit="B", unit_scale=True, desc=f"Reddit dumps {done}/{dumps}")
 
-    def _desc(self) -> str:
-        return f"Reddit dumps {self._done}/{self._dumps}"
-
-    def __enter__(self) -> DumpsBar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def update(self, read: int, lines: int) -> None:
+    def report(self, read: int, lines: int) -> None:
         self._lines += lines
-        speed = self._lines / max(time.monotonic() - self._start, 1e-9)
-        self._bar.set_postfix_str(f"{speed:,.0f} lines/s", refresh=False)
-        self._bar.update(read)
+        self.set_postfix_str(f"{self._lines / max(self.format_dict['elapsed'], 1e-9):,.0f} lines/s", refresh=False)
+        self.update(read)
 
     def finish_dump(self) -> None:
         self._done += 1
-        self._bar.set_description(self._desc())
+        self.set_description(f"Reddit dumps {self._done}/{self._dumps}")

@@ -8,9 +8,8 @@ result does not depend on how lines fall into blocks.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,10 @@ import pyarrow.json as pj
 
 from sage_dialog.corpora.compression import DamagedFileError, read_blocks
 from sage_dialog.corpora.reddit.dumps import Dump
-from sage_dialog.corpora.reddit.rules import UNREADABLE, Rule
+from sage_dialog.corpora.reddit.rules import Rule
+from sage_dialog.corpora.reddit.tally import Tally
 
 BLOCK_BYTES = 1 << 23
-EXCERPT_CHARACTERS = 200
 _SINGLE_LINES = 8
 _CACHED_BYTES = 1 << 18  # pieces that fit in the processor's cache
 
@@ -35,23 +34,6 @@ SUBMISSIONS = pa.schema([("id", pa.string()), ("num_comments", pa.int64()), ("ov
 LINE = pa.field("line", pa.int64())
 _MAY_BE_MISSING = ("author", "score", "over_18")
 _NOT_EMPTY = ("id", "parent_id", "link_id", "subreddit")
-
-
-@dataclass
-class Tally:
-    """Counts of lines and removals of one dump."""
-
-    lines: int = 0
-    removed: Counter[Rule] = field(default_factory=Counter)
-    rejects: list[tuple[int, Rule, str]] = field(default_factory=list)  # line number, reason, excerpt
-
-    def reject(self, line: int, rule: Rule, excerpt: str) -> None:
-        self.removed[rule] += 1
-        self.rejects.append((line, rule, excerpt[:EXCERPT_CHARACTERS]))
-
-    @property
-    def unreadable(self) -> Counter[Rule]:
-        return Counter({rule: count for rule in UNREADABLE if (count := self.removed[rule])})
 
 
 def read_records(dump: Dump, tally: Tally, progress: Callable[[int], None] | None = None) -> Iterator[pa.Table]:
@@ -147,7 +129,8 @@ def _check_utf8(text: bytes | memoryview) -> None:
 
 
 def _reject_bad_fields(table: pa.Table, lines: _Lines, tally: Tally) -> pa.Table:
-    empty = [name for name in _NOT_EMPTY if name in table.column_names and _shortest(table[name]) == 0]
+    checked = [name for name in _NOT_EMPTY if name in table.column_names]
+    empty = [name for name in checked if pc.min(pc.binary_length(table[name])).as_py() == 0]
     missing = [name for name in table.column_names if name not in _MAY_BE_MISSING and table[name].null_count]
     if empty or missing:  # rare
         tests = [pc.fill_null(pc.equal(pc.binary_length(table[name]), 0), False) for name in empty]
@@ -162,10 +145,6 @@ def _reject_bad_fields(table: pa.Table, lines: _Lines, tally: Tally) -> pa.Table
     return table
 
 
-def _shortest(texts: pa.ChunkedArray) -> int | None:
-    return pc.min(pc.binary_length(texts)).as_py()
-
-
 def _read_one_by_one(lines: _Lines, schema: pa.Schema, tally: Tally) -> Iterator[dict[str, Any]]:
     for position in range(len(lines)):
         line = lines.line(position)
@@ -173,23 +152,24 @@ def _read_one_by_one(lines: _Lines, schema: pa.Schema, tally: Tally) -> Iterator
             continue
         tally.lines += 1
         record = _record(line, schema)
-        if isinstance(record, dict):
-            record = (_comment if schema is COMMENTS else _submission)(record)
-        if isinstance(record, dict):
-            yield record | {"line": lines.first + position}
-        else:
+        if isinstance(record, Rule):
             tally.reject(lines.first + position, record, _excerpt(line))
+        else:
+            yield record | {"line": lines.first + position}
 
 
 def _record(line: bytes, schema: pa.Schema) -> dict[str, Any] | Rule:
+    """Return a record with the fields of the schema, or the rule that rejects the line."""
     try:
         # Decoded here: json.loads would let surrogates written as raw bytes through.
         record = json.loads(line.decode("utf-8"), parse_int=_parse_int)
     except (ValueError, RecursionError):
         # Arrow's reader decides, as it does for blocks: it reads deeper nesting than Python.
         table = _parse(line + b"\n", 1, schema) if line.startswith(b"{") and line.endswith(b"}") else None
-        return table.to_pylist()[0] if table is not None else Rule.NOT_JSON
-    return record if isinstance(record, dict) else Rule.NOT_JSON
+        record = table.to_pylist()[0] if table is not None else None
+    if not isinstance(record, dict):
+        return Rule.NOT_JSON
+    return (_comment if schema is COMMENTS else _submission)(record)
 
 
 def _parse_int(digits: str) -> int | float:
@@ -201,13 +181,12 @@ def _comment(record: dict[str, Any]) -> dict[str, Any] | Rule:
     texts = {name: record.get(name) for name in (*_NOT_EMPTY, "body")}
     given = record.get("score")
     score = 0 if given is None else _integer(given)  # a hidden score is null
-    if not all(isinstance(text, str) for text in texts.values()) or not all(texts[name] for name in _NOT_EMPTY):
-        return Rule.BAD_FIELD
-    if score is None:
+    are_texts = all(isinstance(text, str) for text in texts.values()) and all(texts[name] for name in _NOT_EMPTY)
+    if score is None or not are_texts:
         return Rule.BAD_FIELD
     author = record.get("author")
     texts["author"] = author if isinstance(author, str) else None
-    if not all(map(_encodable, texts.values())):
+    if not all(map(_encodable, filter(None, texts.values()))):
         return Rule.LONE_SURROGATE
     return texts | {"score": score}
 
@@ -231,9 +210,7 @@ def _integer(value: Any) -> int | None:
     return value if is_whole and -(2**63) <= value < 2**63 else None
 
 
-def _encodable(text: str | None) -> bool:
-    if text is None or text.isascii():
-        return True
+def _encodable(text: str) -> bool:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -33,7 +33,7 @@ class Records:
         self.table = pa.Table.from_batches([part.batch for part in parts], schema=schema).combine_chunks()
         self._dumps = [(part.month, part.file) for part in parts]
         self._dump_of = np.repeat(np.arange(len(parts)), [len(part.batch) for part in parts])
-        self.removed: Counter[tuple[str, Rule]] = Counter()
+        self.removed: Counter[tuple[str, str]] = Counter()
         self.rejected: list[dict[str, Any]] = []
 
     def __len__(self) -> int:

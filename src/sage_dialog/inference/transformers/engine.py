@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from sage_dialog.config import SamplingConfig, Steering
-from sage_dialog.core.log_filters import quiet_warnings
+from sage_dialog.core.log_filters import silence_warnings
 from sage_dialog.core.policies import Policy, identity
 from sage_dialog.core.seeds import generator
 from sage_dialog.inference.engine import FinishReason, OnText, Prompt, Sample
@@ -86,7 +86,7 @@ class TransformersEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         disable_progress_bar()  # of loading weights; self-play has its own
-        quiet_warnings()
+        silence_warnings()
         self._policies = PolicySet(base, policies)
         self._seed = seed
         if device == "cuda" and not torch.cuda.is_available():

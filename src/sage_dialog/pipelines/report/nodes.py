@@ -282,14 +282,13 @@ def report_training(training_figure: bytes, **training_rejects: DataFrame) -> st
 
 def report_data(filter_report: DataFrame, filter_figure: bytes) -> str:
     """Render what each rule of the Reddit filters removed."""
-    from sage_dialog.corpora.reddit.funnel_figure import MEANINGS, months, steps
+    from sage_dialog.corpora.reddit.funnel_figure import months, steps
 
     chain = steps(filter_report)
     return render_section(
         "data.html.j2",
         filter_figure=inline_image(filter_figure),
-        # A table of an earlier version may have rules that are not among today's.
-        removing=[(step, f"{step.unit}s {MEANINGS.get(step.rule, '')}".rstrip()) for step in chain if step.n_removed],
+        removing=[(step, step.description) for step in chain if step.n_removed],
         idle=[step.rule.replace("_", " ") for step in chain if not step.n_removed],
         dialogues=chain[-1].left if chain else 0,
         months=months(filter_report),

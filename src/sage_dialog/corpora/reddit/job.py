@@ -1,0 +1,125 @@
+"""A run over some dumps: the folders of its finished parts, and the tables made of them, whatever the executor."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sage_dialog.config import RedditRules
+from sage_dialog.core.atomic_files import atomic_folder
+from sage_dialog.core.hashing import fingerprint
+from sage_dialog.core.sentiment import lexicon
+from sage_dialog.core.tables import DataFrame, from_arrow
+from sage_dialog.corpora.reddit.assemble import Assembled
+from sage_dialog.corpora.reddit.dumps import Dump, find_dumps
+from sage_dialog.corpora.reddit.rules import filter_report
+from sage_dialog.corpora.reddit.tally import Tally
+from sage_dialog.schemas import REJECTED_LINES
+
+logger = logging.getLogger(__name__)
+
+# Compressed bytes of dumps per bucket: some 60,000 comments, which are assembled faster than they are extracted. The
+# number of buckets is limited, since batches of a few comments would be slow.
+_BUCKET_BYTES = 8 << 20
+_MIN_BUCKETS, _MAX_BUCKETS = 8, 4096
+_CODE = ("corpora", "config", "core", "schemas")
+
+
+class RedditTables(NamedTuple):
+    """Tables of `schemas.DIALOGUES`, `schemas.FILTER_REPORT` and `schemas.REJECTED_LINES`."""
+
+    dialogues: DataFrame
+    filter_report: DataFrame
+    rejected_lines: DataFrame
+
+
+@dataclass(frozen=True)
+class Job:
+    """The dumps, rules and buckets of a run, and the folders of its finished parts."""
+
+    dumps: Sequence[Dump]
+    rules: RedditRules
+    buckets: int
+    scratch: Path
+
+    @classmethod
+    def create(cls, files: Mapping[str, Path], rules: RedditRules, buckets: int | None, scratch: Path) -> Job:
+        """Return the job for the dumps among the files; without a number of buckets their size decides.
+
+        Raises:
+            FileNotFoundError: if there is no month of comments.
+        """
+        dumps = find_dumps(files)
+        return cls(dumps, rules, buckets or count_buckets(dumps), scratch / "reddit")
+
+    def extracted_folder(self, dump: Dump) -> Path:
+        stat = dump.path.stat()
+        fingerprint_inputs = {
+            "dump": [str(dump.path), stat.st_size, stat.st_mtime],
+            "rules": self.rules.model_dump(include={"blocked_subreddits", "min_body_words"}),
+            "buckets": self.buckets,
+        }
+        return self.scratch / "extracted" / f"{dump.kind}_{dump.month}-{fingerprint(fingerprint_inputs, *_CODE)}"
+
+    def assembled_folder(self) -> Path:
+        fingerprint_inputs = {
+            "extracted": [self.extracted_folder(dump).name for dump in self.dumps],
+            "rules": self.rules.model_dump(),
+            "lexicon": sorted(lexicon().items()),  # an installed NLTK resource may differ
+        }
+        return self.scratch / "assembled" / fingerprint(fingerprint_inputs, *_CODE)
+
+    def bucket_folders(self) -> list[Path]:
+        folder = self.assembled_folder()
+        return [folder / f"bucket-{bucket:05d}" for bucket in range(self.buckets)]
+
+
+def count_buckets(dumps: Sequence[Dump]) -> int:
+    """Return the number of buckets for the size of the dumps, rounded up so that one more month seldom changes it."""
+    wanted = -(-sum(dump.path.stat().st_size for dump in dumps) // _BUCKET_BYTES)
+    step = 1 << max(0, wanted.bit_length() - 4)
+    return min(max(_MIN_BUCKETS, -(-wanted // step) * step), _MAX_BUCKETS)
+
+
+def save_assembled(assembled: Assembled, folder: Path) -> None:
+    with atomic_folder(folder) as partial:
+        pq.write_table(assembled.dialogues, partial / "dialogues.parquet")
+        pq.write_table(assembled.rejected, partial / "rejected.parquet")
+        (partial / "removed.json").write_text(removed_to_json(assembled.removed))
+
+
+def removed_to_json(removed: Mapping[tuple[str, str], int]) -> str:
+    return json.dumps([*removed.items()])
+
+
+def removed_from_json(text: str) -> Counter[tuple[str, str]]:
+    return Counter({(month, rule): count for (month, rule), count in json.loads(text)})
+
+
+def collect(tallies: Sequence[Tally], folders: Sequence[Path]) -> RedditTables:
+    """Return the tables of all months, and of the buckets in these folders."""
+    lines: Counter[str] = Counter()
+    removed: Counter[tuple[str, str]] = Counter()
+    for tally in tallies:
+        lines[tally.month] += tally.lines
+        removed.update({(tally.month, rule): count for rule, count in tally.removed.items()})
+    for folder in folders:
+        removed.update(removed_from_json((folder / "removed.json").read_text()))
+    dialogues = pa.concat_tables([pq.read_table(folder / "dialogues.parquet") for folder in folders])
+    unreadable = pa.Table.from_pylist([row for tally in tallies for row in tally.rejects], schema=REJECTED_LINES)
+    rejected = pa.concat_tables([unreadable, *(pq.read_table(folder / "rejected.parquet") for folder in folders)])
+    by_place = [(column, "ascending") for column in ("month", "file", "line")]
+    logger.info("%d Reddit dialogues from %d lines of %d months", len(dialogues), lines.total(), len(lines))
+    return RedditTables(
+        from_arrow(dialogues.sort_by("dialogue_id").combine_chunks()),
+        filter_report(lines, removed),
+        from_arrow(rejected.sort_by(by_place).combine_chunks()),
+    )
