@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kedro.pipeline import Node, Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline, node
 
 from sage_dialog.pipelines import report
 from sage_dialog.pipelines.evaluation import nodes
@@ -118,7 +118,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
         ),
         _node(nodes.draw_training, {policy: f"training_log_{policy}" for policy in trained}, "training_figure"),
     ]
-    return pipeline(evaluation) + report.create_pipeline(trained, iterations, external_scores)
+    return Pipeline([*evaluation, report.create_pipeline(trained, iterations, external_scores)])
 
 
 def _node(

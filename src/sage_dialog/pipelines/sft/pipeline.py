@@ -9,14 +9,14 @@ is the last output of its node: saving it removes the training's scratch folder.
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Pipeline, node
 
 from sage_dialog.pipelines.sft.nodes import train_sage_1, train_sage_1_plain
 
 
 def create_pipeline() -> Pipeline:
     parameters = ["params:sft", "params:seed", "params:scratch", "params:threads", "params:launcher"]
-    return pipeline(
+    return Pipeline(
         [
             node(
                 train_sage_1,
