@@ -34,8 +34,8 @@ def test_outputs_are_fresh_after_a_run_and_the_others_missing(project) -> None:
     assert {"reddit_dumps", "world_truth", "dialogues", "annotations", *MIXED} <= states["fresh"]
     assert {"sage_1", "report"} <= states["missing"] and set(found) == states["fresh"] | states["missing"]
     assert found["dialogues"]["run"] == project.runs.names()[0] and found["dialogues"]["stage"] == "data_processing"
-    shown = ask(status, project)
-    assert shown.exit_code == 0 and "sft_conversations_plain" in shown.stdout and "missing" in shown.stdout
+    result = ask(status, project)
+    assert result.exit_code == 0 and "sft_conversations_plain" in result.stdout and "missing" in result.stdout
     assert ask(refresh, project).stdout.strip().endswith("Nothing is stale.")
 
 
@@ -58,16 +58,16 @@ def test_refresh_runs_only_the_nodes_of_outputs_made_stale_by_a_parameter(projec
 
 def test_a_repeated_stage_makes_its_descendants_stale_until_a_refresh(project) -> None:
     project.run(["data_processing"], "make_dialogues")
-    behind = {"filter_figure", "annotations", "annotation_rejects", *MIXED}
+    stale = {"filter_figure", "annotations", "annotation_rejects", *MIXED}
     found = statuses(project)
-    assert {name for name, one in found.items() if one["state"] == "stale"} == behind
+    assert {name for name, one in found.items() if one["state"] == "stale"} == stale
     assert found["annotations"]["reasons"][0]["words"].endswith("the same content")
     assert {reason["words"] for reason in found["mix_rejects"]["reasons"]} == {"annotations is stale"}
     situations = found["situations"]["version"]
     assert ask(refresh, project, "--yes").exit_code == 0
     found = statuses(project)
     assert not any(one["state"] == "stale" for one in found.values())
-    assert {found[name]["version"] for name in behind} == {project.runs.names()[0]}
+    assert {found[name]["version"] for name in stale} == {project.runs.names()[0]}
     assert found["situations"]["version"] == situations
 
 

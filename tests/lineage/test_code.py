@@ -116,18 +116,18 @@ def test_circular_imports_end(package: Package) -> None:
 def test_statements_that_run_on_import_count(package: Package) -> None:
     files = {
         "__init__.py": "import os\nos.environ['A'] = '1'\n",
-        "main.py": "import pack.quiet\nfrom pack.other import used\ndef start(): used()\n",
+        "main.py": "import pack.filters\nfrom pack.other import used\ndef start(): used()\n",
         "other.py": "def used(): return LIST\nLIST = []\nLIST.append(1)\n",
-        "quiet.py": "import warnings\nwarnings.simplefilter('ignore')\n",
+        "filters.py": "import warnings\nwarnings.simplefilter('ignore')\n",
     }
-    assert {"pack:(module)", "pack.other:(module)", "pack.quiet:(module)"} <= names(package, **files)
+    assert {"pack:(module)", "pack.other:(module)", "pack.filters:(module)"} <= names(package, **files)
 
 
 def test_comments_and_docstrings_do_not_count_and_a_number_does(package: Package) -> None:
     before = package.write(
         **{"main.py": 'X = 1\n"""What it is."""\ndef start():\n    """A."""\n    return X\n'}
     ).reached()
-    other = '"""Now told."""\nX = 1  # one\n"""Else."""\n\n\ndef start():\n    """B."""\n    # so\n    return (X)\n'
+    other = '"""Changed."""\nX = 1  # one\n"""Else."""\n\n\ndef start():\n    """B."""\n    # so\n    return (X)\n'
     assert package.write(**{"main.py": other}).reached() == before
     after = package.write(**{"main.py": "X = 2\ndef start():\n    return X\n"}).reached()
     assert {name for name in after if after[name] != before[name]} == {"pack.main:X"}

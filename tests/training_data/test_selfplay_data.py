@@ -185,7 +185,7 @@ def test_action_preference_compares_choices_with_chance() -> None:
     row = {"a_emotion": "calm"}
     assert choices.action_preference({**row, "a_motivation": "comfort"}) == pytest.approx((9 + 1) / (5 + 1) * 11 / 11)
     assert choices.action_preference({**row, "a_motivation": "humor"}) == pytest.approx((1 + 1) / (5 + 1))
-    assert choices.action_preference({**row, "a_motivation": "never shown"}) == 1
+    assert choices.action_preference({**row, "a_motivation": "never drawn"}) == 1
     assert choices.action_preference({"a_motivation": None, "a_emotion": None}) == 1
 
 
