@@ -155,7 +155,7 @@ def test_a_missing_policy_is_reported_with_the_command_that_makes_it(talk: Calla
         assert "Existing policies: sage_0, sage_1_plain, sage_dpo." in result.stderr
 
 
-def test_no_torch_is_needed_to_tell_that(configured: Path, tmp_path: Path) -> None:
+def test_a_missing_policy_is_reported_without_torch(configured: Path, tmp_path: Path) -> None:
     code = (
         "import sys, kedro.framework.cli as kedro\nsys.argv = ['kedro', 'sage', 'chat']\n"
         "try:\n    kedro.main()\nfinally:\n    print('torch' in sys.modules)"

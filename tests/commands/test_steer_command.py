@@ -151,7 +151,7 @@ def test_alone_it_tries_the_most_frequent_labels_on_one_situation(run: Callable[
     ] * 9
     same = {"dialogue_id": "d", "emotion": "calm", "topics": ["dog"], "text": "a", "original_text": "a"}
     same |= {"kept_original": False, "annotator": "x"}
-    rows = [{**same, "turn": turn, "role": role, "motivation": label} for turn, (role, label) in enumerate(utterances)]
+    rows = [{**same, "turn": turn, "role": role, "motivation": label} for turn, (role, label) in enumerate(labelled)]
     refused = run()
     assert refused.exit_code == 1 and "Or name values with --emotions" in refused.output
     keep(data, "03_primary/annotations", rows, schemas.ANNOTATIONS)
