@@ -209,7 +209,7 @@ def test_a_template_affects_one_node_of_the_report_only(changed, template: str, 
 def test_a_change_of_the_game_affects_self_play_only(changed) -> None:
     found = changed("selfplay", "def play(", "def play(*, unheard_of=1, ")
     assert {"search", "play_rollouts"} <= found
-    unrelated = {"train_sage_1", "refine_into", "train_sage_dpo", "make_dialogues", "annotate_dialogues", "judge_pairs"}
+    unrelated = {"train_into", "refine_into", "train_sage_dpo", "make_dialogues", "annotate_dialogues", "judge_pairs"}
     assert not found & unrelated
 
 

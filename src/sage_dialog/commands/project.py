@@ -57,6 +57,15 @@ def command_errors() -> Iterator[None]:
         raise CommandError("Nothing was run.") from None
 
 
+@contextlib.contextmanager
+def click_errors(*errors: type[Exception], prefix: str = "") -> Iterator[None]:
+    """Turn these errors into `click.ClickException`."""
+    try:
+        yield
+    except errors as error:
+        raise click.ClickException(f"{prefix}{error}") from error
+
+
 def run_nodes(
     metadata: ProjectMetadata, env: str | None, params: Mapping[str, Any], *hooks: object, **options: Any
 ) -> str:
@@ -127,10 +136,13 @@ class Project:
             existing = ", ".join(policy for policy in POLICIES if self.catalog.exists(policy))
             suffix = f" Existing policies: {existing}." if existing else ""
             raise click.ClickException(f"There is no policy {name!r}: {reason}{suffix}")
-        try:
+        policy: Policy = self.load(name)
+        return policy
+
+    def load(self, name: str) -> Any:
+        """Return the data of a catalog entry. Raises click.ClickException if it cannot be loaded."""
+        with click_errors(DatasetError):
             return self.catalog.load(name)
-        except DatasetError as error:
-            raise click.ClickException(str(error)) from error
 
     def engine(self, base: Policy, policies: Sequence[Policy], seed: int | None = None) -> Engine:
         """Return the configured engine with a base and adapters; `seed` overrides the parameter.
@@ -142,12 +154,9 @@ class Project:
         if isinstance(entry, FactoryDataset) and entry.uses_server:
             entry.bind_budget(self.llm, self.budget)
         seed = self.parameters.seed if seed is None else seed
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # deprecations between libraries
-                engine: Engine = self.catalog.load("engine")(base, policies, seed, self.parameters.threads)
-        except (DatasetError, ValueError, OSError) as error:
-            raise click.ClickException(str(error)) from error
+        with click_errors(DatasetError, ValueError, OSError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations between libraries
+            engine: Engine = self.catalog.load("engine")(base, policies, seed, self.parameters.threads)
         return engine
 
     @cached_property
@@ -192,6 +201,20 @@ class Project:
             return str(entry.resolve_load_version()) if entry else None
         except VersionNotFoundError:
             return None
+
+    def versions(self, dataset: str) -> list[str]:
+        """Return the versions of a catalog entry, the latest first; none for an unversioned entry."""
+        entry = self.versioned(dataset)
+        try:
+            return entry.list_versions(full_path=False) if entry else []
+        except VersionNotFoundError:
+            return []
+
+    def load_version(self, dataset: str, version: str) -> Any:
+        """Return the data of a version of a catalog entry. Raises DatasetError if it is damaged."""
+        entry = self.versioned(dataset)
+        assert entry is not None
+        return entry.at_version(version).load()
 
     def state(self, dataset: str, version: str) -> tuple[int, int] | None:
         path = self.version_path(dataset, version)
