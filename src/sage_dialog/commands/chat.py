@@ -56,15 +56,15 @@ def chat(
         from sage_dialog.studio.chat.external_policies import external_policies
 
         with click_errors(ValueError, OSError):
-            under, policy = external_policies(base, adapter, blocks)
+            base_policy, policy = external_policies(base, adapter, blocks)
     else:
         policy = project.policy(name or "sage_dpo")
-        under = policy if name == BASE else project.policy(BASE)
+        base_policy = policy if name == BASE else project.policy(BASE)
 
-    console, notes = Console(highlight=False), Console(stderr=True, highlight=False)
+    console, stderr = Console(highlight=False), Console(stderr=True, highlight=False)
     seed = project.parameters.seed if seed is None else seed
-    with notes.status("loading"):
-        engine = project.engine(under, [] if policy is under else [policy], seed)
+    with stderr.status("loading"):
+        engine = project.engine(base_policy, [] if policy is base_policy else [policy], seed)
 
     from sage_dialog.studio.chat.completion import known_values
     from sage_dialog.studio.chat.conversation import Conversation
@@ -75,15 +75,15 @@ def chat(
     overrides = {name: value for name, value in given.items() if value is not None}
     sampling = SamplingConfig.model_validate(config.agent.model_dump() | overrides)
     system_prompt = project.parameters.sac_augmentation.system_prompts.get("listener")
-    talk = Conversation(engine, policy.name, policy.card.blocks, sampling, system_prompt)
-    if config.steering and not talk.blocks:
+    conversation = Conversation(engine, policy.name, policy.card.blocks, sampling, system_prompt)
+    if config.steering and not conversation.blocks:
         note = f"{policy.name} writes no state and action blocks, so evaluation.steering does not apply."
-        notes.print(note, markup=False, soft_wrap=True)
+        stderr.print(note, markup=False, soft_wrap=True)
     else:
         with click_errors(ValueError, prefix="evaluation.steering: "):
-            talk.steer(config.steering)
+            conversation.steer(config.steering)
     known = known_values(project.catalog.load("annotations")) if project.catalog.exists("annotations") else {}
-    screen = Terminal(talk, seed, project.parameters.self_play.candidates, known, console, notes)
+    screen = Terminal(conversation, seed, project.parameters.self_play.candidates, known, console, stderr)
     if sys.stdin.isatty() and sys.stdout.isatty():
         history = Path(project.catalog.load("params:scratch")) / "chat_history"
         screen.greet()
