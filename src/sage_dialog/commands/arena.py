@@ -16,6 +16,7 @@ from sage_dialog.commands.project import Project, click_errors
 from sage_dialog.core.paths import display_path
 from sage_dialog.core.tables import DataFrame
 from sage_dialog.hooks.inputs import explain_missing
+from sage_dialog.pipeline_registry import POLICIES
 
 if TYPE_CHECKING:
     from sage_dialog.datasets.human_votes import HumanVotes
@@ -116,8 +117,6 @@ def _select_pairs(
     project: Project, named: Sequence[tuple[str, str]], available: Sequence[str]
 ) -> list[tuple[str, str]]:
     """Return the named pairs, or else those of the parameters, each once."""
-    from sage_dialog.pipeline_registry import POLICIES
-
     pairs = list({frozenset(pair): pair for pair in named or project.parameters.evaluation.pairs}.values())
     for pair in pairs:
         if pair[0] == pair[1]:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from kedro.config import MissingConfigException
@@ -22,7 +22,10 @@ from yaml import YAMLError
 
 from sage_dialog.config import Llm, Parameters
 from sage_dialog.core.policies import Policy
+from sage_dialog.datasets.atomic import AtomicMixin
 from sage_dialog.datasets.factory import FactoryDataset
+from sage_dialog.datasets.hub_model import HubBase
+from sage_dialog.datasets.policy import PolicyDirectory
 from sage_dialog.hooks.inputs import explain_missing
 from sage_dialog.hooks.recording import configured_secrets, node_code, node_spec, record_input, run_folder
 from sage_dialog.inference.engine import Engine
@@ -31,9 +34,7 @@ from sage_dialog.lineage.masking import mask_secrets
 from sage_dialog.lineage.records import InputRecord, NoSuchRunError, RunFolder
 from sage_dialog.lineage.staleness import NodeSpec
 from sage_dialog.llm.budget import Budget
-
-if TYPE_CHECKING:  # imports pandas
-    from sage_dialog.datasets.atomic import AtomicMixin
+from sage_dialog.pipeline_registry import POLICIES
 
 
 class CommandError(click.ClickException):
@@ -126,10 +127,6 @@ class Project:
         Raises:
             click.ClickException: if there is none, with the command that makes it, or if it is damaged.
         """
-        from sage_dialog.datasets.hub_model import HubBase
-        from sage_dialog.datasets.policy import PolicyDirectory
-        from sage_dialog.pipeline_registry import POLICIES
-
         is_policy = isinstance(self.catalog.get(name), PolicyDirectory | HubBase)
         if not is_policy or not self.catalog.exists(name):
             reason = explain_missing(name, self.catalog) if is_policy else "no catalog entry of a policy has this name."
@@ -187,8 +184,6 @@ class Project:
 
     def versioned(self, dataset: str) -> AtomicMixin | None:
         """Return a versioned catalog entry; None for any other."""
-        from sage_dialog.datasets.atomic import AtomicMixin
-
         entry = self.catalog.get(dataset)
         return entry if isinstance(entry, AtomicMixin) and entry.is_versioned else None
 
