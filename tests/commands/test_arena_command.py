@@ -153,7 +153,7 @@ class Arena:
 
     def start(self) -> None:
         self.process = self._start()
-        while True:  # until it answers; a test that waits for ever is stopped from outside
+        while True:  # until it answers; the timeout of the test ends it
             try:
                 with urlopen(self.url, timeout=5):
                     return
@@ -240,7 +240,7 @@ def test_in_a_browser(served: Arena, votes: Path) -> None:
         expect(page.get_by_role("alert")).to_contain_text("The arena does not respond.")
         assert len(kept(votes)) == 2
         served.start()
-        page.keyboard.press("t")  # the old page knows an old token only
+        page.keyboard.press("t")  # the old page has an old token only
         expect(page.get_by_role("alert")).to_contain_text("Reload it.")
         assert len(kept(votes)) == 2
         page.reload()

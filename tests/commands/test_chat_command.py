@@ -111,7 +111,7 @@ def test_the_parameters_steer_only_a_policy_that_can_be_steered(
     assert "evaluation.steering does not apply" not in steered.stderr
 
 
-def test_a_base_and_an_adapter_of_elsewhere(
+def test_a_base_and_an_adapter_outside_the_catalog(
     talk: Callable[..., Result], policies: dict[str, Policy], tmp_path: Path
 ) -> None:
     for name in ("sage_0", "sage_dpo"):
@@ -138,7 +138,9 @@ def test_a_base_and_an_adapter_of_elsewhere(
         (["--temperature", "0"], "not in the range"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(talk: Callable[..., Result], options: list[str], reason: str) -> None:
+def test_options_that_exclude_each_other_are_errors(
+    talk: Callable[..., Result], options: list[str], reason: str
+) -> None:
     result = talk(*options)
     assert result.exit_code == 2 and reason in result.stderr
 

@@ -1,4 +1,4 @@
-"""`kedro sage steer`: what it asks, shows, keeps and refuses, on made-up policies and a scripted engine."""
+"""`kedro sage steer`: requests, tables, saved rows and errors, on small policies and a scripted engine."""
 
 import json
 import re
@@ -119,7 +119,7 @@ def test_a_reply_without_steering_and_one_for_each_value(run: Callable[..., Resu
     assert "all motivations 2 1.00 0.00 2 1.00 0.00" in text and "all topics 2 1.00 0.00 0 – –" in text
 
 
-def test_what_a_model_wrote_is_text(run: Callable[..., Result]) -> None:
+def test_texts_of_a_model_are_escaped(run: Callable[..., Result]) -> None:
     result = run("--situation", "My \x1b[2Jdog [b]died[/b].", "--motivations", "humor")
     text = words(result)
     assert "\x1b" not in result.output and "\\x1b[2J" in text and "\\x1b[31m" in text
@@ -144,7 +144,9 @@ def test_several_situations_give_rates_with_intervals(run: Callable[..., Result]
     assert refused.exit_code == 2 and "4 test situations, not 5" in refused.output
 
 
-def test_alone_it_tries_the_most_frequent_labels_on_one_situation(run: Callable[..., Result], data: Path) -> None:
+def test_without_options_the_most_frequent_labels_are_tried_on_one_situation(
+    run: Callable[..., Result], data: Path
+) -> None:
     counts = {"humor": 3, "comfort": 4, "asking": 2, "hope": 2, "praise": 2, "rare": 1}
     labelled = [("assistant", label) for label, count in counts.items() for _ in range(count)] + [
         ("user", "sharing")
@@ -168,7 +170,7 @@ def test_alone_it_tries_the_most_frequent_labels_on_one_situation(run: Callable[
     assert len({row["situation_id"] for row in grid}) == 1 and str(grid[0]["situation_id"]).startswith("test/")
 
 
-def test_a_situation_by_its_id_says_what_it_says_when_typed(run: Callable[..., Result], engine: Engine) -> None:
+def test_a_situation_by_its_id_gives_the_same_replies_as_its_text(run: Callable[..., Result], engine: Engine) -> None:
     words(run("--situation", "train/0", "--motivations", "humor"))
     words(run("--situation", "It is train/0 with the dog.", "--motivations", "humor"))
     assert engine.requests[0] == engine.requests[2]  # and so the same draws
@@ -188,7 +190,7 @@ def test_a_situation_by_its_id_says_what_it_says_when_typed(run: Callable[..., R
         (("--motivations", "gloom"), "Error: the tokenizer cannot write 'gloom'"),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_words(run: Callable[..., Result], given: tuple[str, ...], why: str) -> None:
+def test_invalid_options_are_errors(run: Callable[..., Result], given: tuple[str, ...], why: str) -> None:
     refused = run(*given)
     assert refused.exit_code in (1, 2) and isinstance(refused.exception, SystemExit)
     assert why in " ".join(refused.output.split())

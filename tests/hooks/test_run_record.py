@@ -1,4 +1,4 @@
-"""The record of a run, as the hook writes it while the run goes on, fails or is killed."""
+"""The record of a run while it is running, and after it has failed or was killed."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def test_partials_closures_and_callable_objects(package: Package, monkeypatch) -
 
 @pytest.fixture(scope="module")
 def targets() -> dict[str, tuple[str, str]]:
-    """Where the functions of the demo's nodes stand, by name."""
+    """The modules and names of the functions of the demo's nodes, by name."""
     functions = [node.func for node in register_pipelines()["demo"].nodes]
     names = {(function.__module__, function.__qualname__.partition(".")[0]) for function in functions}
     return {name: (module, name) for module, name in names}

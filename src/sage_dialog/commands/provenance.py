@@ -74,7 +74,7 @@ def _recorded_versions(project: Project, run: str) -> dict[str, str]:
     """Return the version of each dataset that a run read or wrote, and that the runs did which made its inputs."""
     versions: dict[str, str] = {}
     waiting, seen = [run], set()
-    for name in waiting:  # breadth first: grows while it is read
+    for name in waiting:  # breadth first: the loop appends to it
         if name in seen or (record := project.runs.find(name)) is None:
             continue
         seen.add(name)

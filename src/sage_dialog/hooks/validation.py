@@ -61,7 +61,7 @@ def validate_parameters(
         external_models: names that pairs may use beside those of policies.
 
     Raises:
-        RunRefused: with every key that is unknown, missing or invalid, and the file it stands in.
+        RunRefused: with every key that is unknown, missing or invalid, and its file.
     """
     try:
         return Parameters.model_validate(raw, context={"policies": POLICIES, "external_models": external_models})
