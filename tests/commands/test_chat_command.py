@@ -138,9 +138,7 @@ def test_a_base_and_an_adapter_outside_the_catalog(
         (["--temperature", "0"], "not in the range"),
     ],
 )
-def test_options_that_exclude_each_other_are_errors(
-    talk: Callable[..., Result], options: list[str], reason: str
-) -> None:
+def test_conflicting_options_are_errors(talk: Callable[..., Result], options: list[str], reason: str) -> None:
     result = talk(*options)
     assert result.exit_code == 2 and reason in result.stderr
 

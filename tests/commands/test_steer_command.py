@@ -144,9 +144,7 @@ def test_several_situations_give_rates_with_intervals(run: Callable[..., Result]
     assert refused.exit_code == 2 and "4 test situations, not 5" in refused.output
 
 
-def test_without_options_the_most_frequent_labels_are_tried_on_one_situation(
-    run: Callable[..., Result], data: Path
-) -> None:
+def test_by_default_the_most_frequent_labels_are_tried(run: Callable[..., Result], data: Path) -> None:
     counts = {"humor": 3, "comfort": 4, "asking": 2, "hope": 2, "praise": 2, "rare": 1}
     labelled = [("assistant", label) for label, count in counts.items() for _ in range(count)] + [
         ("user", "sharing")
