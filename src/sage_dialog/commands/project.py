@@ -133,8 +133,7 @@ class Project:
             existing = ", ".join(policy for policy in POLICIES if self.catalog.exists(policy))
             suffix = f" Existing policies: {existing}." if existing else ""
             raise click.ClickException(f"There is no policy {name!r}: {reason}{suffix}")
-        policy: Policy = self.load(name)
-        return policy
+        return self.load(name)
 
     def load(self, name: str) -> Any:
         """Return the data of a catalog entry. Raises click.ClickException if it cannot be loaded."""
@@ -153,8 +152,7 @@ class Project:
         seed = self.parameters.seed if seed is None else seed
         with click_errors(DatasetError, ValueError, OSError), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations between libraries
-            engine: Engine = self.catalog.load("engine")(base, policies, seed, self.parameters.threads)
-        return engine
+            return self.catalog.load("engine")(base, policies, seed, self.parameters.threads)
 
     @cached_property
     def llm(self) -> Llm:
