@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import click
+from kedro.framework.cli.utils import LazyGroup
 
-from sage_dialog.commands.arena import arena
-from sage_dialog.commands.cache import cache
-from sage_dialog.commands.chat import chat
-from sage_dialog.commands.export import export
-from sage_dialog.commands.prune import prune, tag
-from sage_dialog.commands.replay import replay
-from sage_dialog.commands.runs import diff, runs, show
-from sage_dialog.commands.status import refresh, status
-from sage_dialog.commands.steer import steer
-from sage_dialog.commands.summary import summary
+MODULES = {
+    "arena": ("arena",),
+    "cache": ("cache",),
+    "chat": ("chat",),
+    "export": ("export",),
+    "prune": ("prune", "tag"),
+    "replay": ("replay",),
+    "runs": ("runs", "show", "diff"),
+    "status": ("status", "refresh"),
+    "steer": ("steer",),
+    "summary": ("summary",),
+}
+"""The commands of each module of `commands/`; a module is imported when one of its commands is called."""
 
 
 @click.group(name="sage-dialog")
@@ -21,7 +25,12 @@ def cli() -> None:
     """Commands of this project."""
 
 
-@cli.group()
+@cli.group(
+    cls=LazyGroup,
+    lazy_subcommands={
+        name: f"sage_dialog.commands.{module}.{name}" for module, names in MODULES.items() for name in names
+    },
+)
 def sage() -> None:
     """Commands other than pipelines.
 
@@ -34,7 +43,3 @@ def sage() -> None:
 
     Stages are run by `kedro run --pipelines NAME`; `kedro registry list` lists them.
     """
-
-
-for command in (summary, cache, chat, steer, export, arena, runs, show, diff, status, refresh, replay, tag, prune):
-    sage.add_command(command)

@@ -1,6 +1,6 @@
 """The pipelines by name.
 
-The six stages, one entry for each policy a run can make anew, the generated demo world, and the two roads
+The six stages, one entry for each policy that a run can make, the generated demo world, and the two pipelines
 that run everything::
 
     microworld ──┐                                        ┌── per iteration k = 1 … ITERATIONS ──┐
@@ -12,7 +12,7 @@ that run everything::
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, pipeline
+from kedro.pipeline import Pipeline
 
 from sage_dialog.pipelines import (
     data_processing,
@@ -37,7 +37,7 @@ POLICIES = (
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Every pipeline of the project; `kedro run --pipelines NAME` runs one of them.
+    """Return every pipeline of the project; `kedro run --pipelines NAME` runs one of them.
 
     Nodes are named by their stage, such as `self_play.iteration_1.search`: kedro-viz folds stages by it.
     """
@@ -49,7 +49,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "data_processing": _of_stage("data_processing", data_processing.create_pipeline()),
         "sac_augmentation": _of_stage("sac_augmentation", sac_augmentation.create_pipeline()),
         "sft": fine_tuning,
-        "self_play": sum(iterations.values(), Pipeline([])),
+        "self_play": Pipeline(iterations.values()),
         "preference": _of_stage("preference", preference.create_pipeline(ITERATIONS)),
     }
     policies = {
@@ -58,27 +58,23 @@ def register_pipelines() -> dict[str, Pipeline]:
         **iterations,
         "sage_dpo": stages["preference"],
     }
-    training = sum(stages.values(), Pipeline([]))
     evaluated = _of_stage("evaluation", evaluation.create_pipeline(POLICIES, ITERATIONS))
-    evaluated_with_truth = _of_stage(
-        "evaluation", evaluation.create_pipeline(POLICIES, ITERATIONS, external_scores=True)
-    )
+    evaluated_with_truth = evaluation.create_pipeline(POLICIES, ITERATIONS, external_scores=True)
     world = _of_stage("microworld", microworld.create_pipeline())
+    demo = [
+        *(world, *stages.values(), _of_stage("evaluation", evaluated_with_truth)),
+        _of_stage("evaluation.truth", microworld.create_truth_pipeline()),
+    ]
     return {
         **stages,
         "evaluation": evaluated,
         **policies,
         "microworld": world,
-        "demo": world
-        + training
-        + evaluated_with_truth
-        + _of_stage("evaluation.truth", microworld.create_truth_pipeline()),
-        "__default__": training + evaluated,
+        "demo": Pipeline(demo),
+        "__default__": Pipeline([*stages.values(), evaluated]),
     }
 
 
-def _of_stage(stage: str, flow: Pipeline) -> Pipeline:
-    """The same nodes under the stage's name. Data and parameters, which stages share, keep theirs."""
-    given = flow.inputs()
-    parameters = {name for name in given if name.startswith("params:")}
-    return pipeline(flow, namespace=stage, inputs=given - parameters, outputs=flow.all_outputs(), parameters=parameters)
+def _of_stage(stage: str, nodes: Pipeline) -> Pipeline:
+    """Return the same nodes under the stage's name; data and parameters, which stages share, keep theirs."""
+    return Pipeline(nodes, namespace=stage, prefix_datasets_with_namespace=False)

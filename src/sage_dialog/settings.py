@@ -1,14 +1,8 @@
 """Settings that Kedro reads when the project starts: hooks, and how configuration is merged."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-
-from sage_dialog.hooks.budget import RunBudget
-from sage_dialog.hooks.inputs import InputValidation, ProjectPaths
-from sage_dialog.hooks.mlflow import Tracking
-from sage_dialog.hooks.progress import Progress
-from sage_dialog.hooks.run_record import Recorder
-from sage_dialog.hooks.validation import LoadVersionValidation, ParameterValidation
 
 # No library sends telemetry, and forked data workers do not warn about the tokenizers' threads.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -17,17 +11,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Waiting OpenMP threads spin only briefly: as fast on an idle machine, and much faster on a busy one.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-_BUDGET = RunBudget()
-HOOKS = (
-    ParameterValidation(),
-    LoadVersionValidation(),
-    _BUDGET,
-    InputValidation(),
-    ProjectPaths(),
-    Progress(),
-    Recorder(_BUDGET),
-    Tracking(),
-)
+
+class ProjectHooks:
+    """The project's hooks, imported when a session registers them: commands without a session start sooner."""
+
+    def __iter__(self) -> Iterator[object]:
+        from sage_dialog.hooks import HOOKS
+
+        return iter(HOOKS)
+
+
+HOOKS = ProjectHooks()
 # kedro-mlflow's hook tracks every run wherever it is installed; `Tracking` uses it only where there is an mlflow.yml.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")
 

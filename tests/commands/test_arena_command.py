@@ -153,7 +153,7 @@ class Arena:
 
     def start(self) -> None:
         self.process = self._start()
-        while True:  # until it answers; a test that waits for ever is stopped from outside
+        while True:  # until it answers; the timeout of the test ends it
             try:
                 with urlopen(self.url, timeout=5):
                     return
@@ -164,9 +164,9 @@ class Arena:
     def stop(self, by: signal.Signals) -> str:
         assert self.process
         self.process.send_signal(by)
-        said = self.process.communicate(timeout=60)[0]
+        output = self.process.communicate(timeout=60)[0]
         self.process = None
-        return said
+        return output
 
 
 @pytest.fixture
@@ -191,9 +191,9 @@ def test_in_a_browser(served: Arena, votes: Path) -> None:
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1200, "height": 900})
-        asked: list[str] = []
+        requested: list[str] = []
         faults: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("request", lambda request: requested.append(request.url))
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
         page.on("dialog", lambda dialog: faults.append(dialog.message))
@@ -212,9 +212,9 @@ def test_in_a_browser(served: Arena, votes: Path) -> None:
         expect(page.locator("#status")).to_have_text("A is better, saved. 1 of 5.")
         expect(page.locator("#question")).to_be_focused()
         expect(a_is_better).to_be_enabled()
-        behind = browser.new_page()  # a second window, which will show a pair that the first has judged
-        behind.goto(served.url)
-        expect(behind.locator("#count")).to_have_text("1 of 5")
+        second = browser.new_page()  # a second window, which will show a pair that the first has judged
+        second.goto(served.url)
+        expect(second.locator("#count")).to_have_text("1 of 5")
         page.keyboard.press("c")
         page.keyboard.type("a bit better, but too long")  # the letters of a comment are no votes
         page.keyboard.press("Escape")
@@ -224,13 +224,13 @@ def test_in_a_browser(served: Arena, votes: Path) -> None:
             ("first", None),
             ("second", "a bit better, but too long"),
         ]
-        judged = behind.locator("#opening").text_content()
-        expect(behind.get_by_role("button", name="Tie")).to_be_enabled()
-        behind.keyboard.press("t")
-        expect(behind.get_by_role("alert")).to_contain_text("no longer the current one; nothing was saved")
-        expect(behind.locator("#count")).to_have_text("2 of 5")  # and it shows what is asked now
-        assert behind.locator("#opening").text_content() != judged and len(kept(votes)) == 2
-        behind.close()
+        judged = second.locator("#opening").text_content()
+        expect(second.get_by_role("button", name="Tie")).to_be_enabled()
+        second.keyboard.press("t")
+        expect(second.get_by_role("alert")).to_contain_text("no longer the current one; nothing was saved")
+        expect(second.locator("#count")).to_have_text("2 of 5")  # and it shows the current pair
+        assert second.locator("#opening").text_content() != judged and len(kept(votes)) == 2
+        second.close()
 
         page.reload()
         expect(count).to_have_text("2 of 5")
@@ -240,7 +240,7 @@ def test_in_a_browser(served: Arena, votes: Path) -> None:
         expect(page.get_by_role("alert")).to_contain_text("The arena does not respond.")
         assert len(kept(votes)) == 2
         served.start()
-        page.keyboard.press("t")  # the old page knows an old token only
+        page.keyboard.press("t")  # the old page has an old token only
         expect(page.get_by_role("alert")).to_contain_text("Reload it.")
         assert len(kept(votes)) == 2
         page.reload()
@@ -259,8 +259,8 @@ def test_in_a_browser(served: Arena, votes: Path) -> None:
         assert not a_is_better.is_visible()
 
         browser.close()
-    assert {urlsplit(url).netloc for url in asked} == {f"127.0.0.1:{served.port}"}
+    assert {urlsplit(url).netloc for url in requested} == {f"127.0.0.1:{served.port}"}
     assert [fault for fault in faults if "ERR_CONNECTION_REFUSED" not in fault and "403" not in fault] == []
-    said = served.stop(signal.SIGINT)
-    assert "4 votes given, 0 to go." in said and "5 votes of anna in all" in said
+    output = served.stop(signal.SIGINT)
+    assert "4 votes given, 0 to go." in output and "5 votes of anna in all" in output
     assert len(kept(votes)) == 2 + 1 + 4

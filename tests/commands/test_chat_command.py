@@ -30,7 +30,7 @@ from block_writers import block_writer  # noqa: E402
 
 @pytest.fixture(scope="module")
 def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Policy]:
-    """A base that writes blocks, and two adapters on it, one of which is said to write none."""
+    """A base that writes blocks, and two adapters on it, one of which writes none by its card."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -74,13 +74,13 @@ def test_a_script_talks_steers_picks_and_saves(talk: Callable[..., Result], tmp_
     assert isinstance(steered, Chain)
     assert (steered.action.motivation, steered.action.topics) == ("humor", ("dogs", "cats"))
     assert record["chat"]["seed"] == 5 and record["chat"]["sampling"]["top_k"] == 20
-    said = result.stdout.splitlines()
-    assert sum(line[:3].strip().isdecimal() and "humor ·" in line for line in said) == 3  # candidates in conf/test
-    assert f"{said[-2]} {said[-1]}" == record["messages"][-1]["content"]
+    printed = result.stdout.splitlines()
+    assert sum(line[:3].strip().isdecimal() and "humor ·" in line for line in printed) == 3  # candidates in conf/test
+    assert f"{printed[-2]} {printed[-1]}" == record["messages"][-1]["content"]
     assert "Warning" not in result.output
 
-    again = talk("--seed", "5", "--top-k", "20", lines="\n".join(lines[:-1]))
-    assert again.stdout == result.stdout
+    repeated = talk("--seed", "5", "--top-k", "20", lines="\n".join(lines[:-1]))
+    assert repeated.stdout == result.stdout
     assert talk("--seed", "6", "--top-k", "20", lines="\n".join(lines[:-1])).stdout != result.stdout
 
 
@@ -111,7 +111,7 @@ def test_the_parameters_steer_only_a_policy_that_can_be_steered(
     assert "evaluation.steering does not apply" not in steered.stderr
 
 
-def test_a_base_and_an_adapter_of_elsewhere(
+def test_a_base_and_an_adapter_outside_the_catalog(
     talk: Callable[..., Result], policies: dict[str, Policy], tmp_path: Path
 ) -> None:
     for name in ("sage_0", "sage_dpo"):
@@ -138,12 +138,12 @@ def test_a_base_and_an_adapter_of_elsewhere(
         (["--temperature", "0"], "not in the range"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(talk: Callable[..., Result], options: list[str], reason: str) -> None:
+def test_conflicting_options_are_errors(talk: Callable[..., Result], options: list[str], reason: str) -> None:
     result = talk(*options)
     assert result.exit_code == 2 and reason in result.stderr
 
 
-def test_a_policy_that_is_not_there_is_told_with_what_makes_it(talk: Callable[..., Result]) -> None:
+def test_a_missing_policy_is_reported_with_the_command_that_makes_it(talk: Callable[..., Result]) -> None:
     for name, reason in (
         ("sage_2", "`kedro run --pipelines sage_2` makes it"),
         ("sage_22", "no pipeline makes it"),
@@ -155,7 +155,7 @@ def test_a_policy_that_is_not_there_is_told_with_what_makes_it(talk: Callable[..
         assert "Existing policies: sage_0, sage_1_plain, sage_dpo." in result.stderr
 
 
-def test_no_torch_is_needed_to_tell_that(configured: Path, tmp_path: Path) -> None:
+def test_a_missing_policy_is_reported_without_torch(configured: Path, tmp_path: Path) -> None:
     code = (
         "import sys, kedro.framework.cli as kedro\nsys.argv = ['kedro', 'sage', 'chat']\n"
         "try:\n    kedro.main()\nfinally:\n    print('torch' in sys.modules)"

@@ -16,12 +16,12 @@ from sage_dialog.lineage.replay_plan import merge_trees, parameter_overrides
 HELLO = "sac_augmentation.system_prompts.listener=Hello."
 
 
-def ask(project, *options: str) -> Result:
+def invoke(project, *options: str) -> Result:
     return CliRunner().invoke(replay, ["latest", "--env", "test", *options], obj=project.metadata)
 
 
 def verdicts(project, *options: str) -> dict[str, Any]:
-    done = ask(project, "--yes", "--json", *options)
+    done = invoke(project, "--yes", "--json", *options)
     assert done.exit_code in (0, 1), done.output
     result = json.loads(done.stdout)
     assert done.exit_code == (not all(one["identical"] for one in result["outputs"]))
@@ -100,16 +100,16 @@ def test_a_replay_uses_the_recorded_configuration_and_data(project) -> None:
 
 def test_a_replay_without_its_inputs_is_refused(project) -> None:
     runs = project.runs.names()
-    assert ask(project).exit_code == 2, "not confirmed"
-    unknown = ask(project, "--node", "mix", "--yes")
+    assert invoke(project).exit_code == 2, "not confirmed"
+    unknown = invoke(project, "--node", "mix", "--yes")
     assert unknown.exit_code == 2 and "has no node mix" in unknown.output
     nothing = CliRunner().invoke(replay, ["2020", "--env", "test"], obj=project.metadata)
     assert nothing.exit_code == 2 and "No run is called" in nothing.output
     shutil.rmtree(project.data / "03_primary/annotations.parquet" / runs[0])
-    gone = ask(project, "--node", "mix_plain", "--yes")
+    gone = invoke(project, "--node", "mix_plain", "--yes")
     assert gone.exit_code == 2 and f"version {runs[0]} of annotations" in gone.output
     (project.data / "01_raw/instructions/more.json").write_text("[]")
-    changed = ask(project, "--yes")
+    changed = invoke(project, "--yes")
     assert changed.exit_code == 2 and "instructions has changed: more.json" in changed.output
     assert project.runs.names() == runs
 

@@ -62,7 +62,7 @@ def test_a_replay_is_listed_by_its_run_without_pins(type_in, keep):
     assert what == f"demo; nodes node_0, node_1, node_2, …; replay of {run_name(1)}"
 
 
-def test_without_runs_the_command_to_run_is_shown(type_in):
+def test_without_runs_the_command_to_run_is_printed(type_in):
     assert "kedro run --pipelines demo" in type_in("runs").output
     found = type_in("show")
     assert found.exit_code == 1 and "none yet" in found.output
@@ -95,12 +95,12 @@ def test_show_has_every_section_and_prints_markup_as_text(type_in, keep):
         error="it [link]broke[/link]",
         outcome="failed",
     )
-    shown = type_in("show", "latest").output
+    output = type_in("show", "latest").output
     for part in ("failed: it [link]broke[/link]", "ffffffffffff, 1 files changed: conf/base/x.yml", run_name(1),
                  "5a15a15a15a1", "Rules[bold], some-model", "1 files, 1,234 bytes", "7ab7ab7ab7ab", "3,456",
                  "some-model-2026", "numpy"):  # fmt: skip
-        assert part in shown, part
-    assert any(line.split() == ["seed", "7", "0"] for line in shown.splitlines())
+        assert part in output, part
+    assert any(line.split() == ["seed", "7", "0"] for line in output.splitlines())
     whole = json.loads(type_in("show", "latest", "--json").output)
     assert whole["status"] == "failed" and whole["parameters"] == {"seed": 7} and whole["tags"] == []
 
@@ -180,10 +180,10 @@ def test_prune_lists_asks_and_removes(type_in, keep, tmp_path):
     (made := tmp_path / "data/replays" / run_name(1)).mkdir(parents=True)
     keep(1)
     keep(3)
-    asked = type_in("prune", "--keep", "1", answer="n\n")
-    assert asked.exit_code == 1 and versions() == [1, 2, 3]
+    result = type_in("prune", "--keep", "1", answer="n\n")
+    assert result.exit_code == 1 and versions() == [1, 2, 3]
     for what in ("versions: situations", "replays: outputs", "records: of runs without remaining versions"):
-        assert what in asked.output
+        assert what in result.output
     planned = json.loads(type_in("prune", "--keep", "1", "--json").output)
     assert [each["path"] for each in planned["replays"]] == [str(made)]
     assert [each["version"] for each in planned["versions"]] == [run_name(1), run_name(2)] and planned["bytes"] > 100
@@ -229,8 +229,8 @@ def test_prune_removes_old_responses_only_with_the_option(type_in, tmp_path):
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE responses SET created_at = created_at - 40 * 86400 WHERE text = 'old'")
     assert "Nothing to remove" in type_in("prune", "--yes").output and response_cache.count() == 2
-    shown = type_in("prune", "--response-cache", "30", answer="n\n")
-    assert "responses of language models" in shown.output and response_cache.count() == 2
+    result = type_in("prune", "--response-cache", "30", answer="n\n")
+    assert "responses of language models" in result.output and response_cache.count() == 2
     assert type_in("prune", "--response-cache", "30", "--yes").exit_code == 0
     assert [entry["response"] for entry in response_cache.entries()] == ["new"]
     response_cache.close()

@@ -13,12 +13,12 @@ MIXED = {"sft_conversations", "mix_rejects", "sft_conversations_plain"}
 HELLO = "sac_augmentation.system_prompts.listener=Hello."
 
 
-def ask(command, project, *options: str) -> Result:
+def invoke(command, project, *options: str) -> Result:
     return CliRunner().invoke(command, ["--env", "test", *options], obj=project.metadata)
 
 
 def statuses(project, *options: str) -> dict[str, dict]:
-    result = ask(status, project, "--json", *options)
+    result = invoke(status, project, "--json", *options)
     found = {one["dataset"]: one for one in json.loads(result.stdout)}
     assert result.exit_code == any(one["state"] == "stale" for one in found.values()), result.stderr
     return found
@@ -34,9 +34,9 @@ def test_outputs_are_fresh_after_a_run_and_the_others_missing(project) -> None:
     assert {"reddit_dumps", "world_truth", "dialogues", "annotations", *MIXED} <= states["fresh"]
     assert {"sage_1", "report"} <= states["missing"] and set(found) == states["fresh"] | states["missing"]
     assert found["dialogues"]["run"] == project.runs.names()[0] and found["dialogues"]["stage"] == "data_processing"
-    shown = ask(status, project)
-    assert shown.exit_code == 0 and "sft_conversations_plain" in shown.stdout and "missing" in shown.stdout
-    assert ask(refresh, project).stdout.strip().endswith("Nothing is stale.")
+    result = invoke(status, project)
+    assert result.exit_code == 0 and "sft_conversations_plain" in result.stdout and "missing" in result.stdout
+    assert invoke(refresh, project).stdout.strip().endswith("Nothing is stale.")
 
 
 def test_refresh_runs_only_the_nodes_of_outputs_made_stale_by_a_parameter(project) -> None:
@@ -44,11 +44,11 @@ def test_refresh_runs_only_the_nodes_of_outputs_made_stale_by_a_parameter(projec
     words = statuses(project, "--params", HELLO)["mix_rejects"]["reasons"][0]["words"]
     assert words.startswith("sac_augmentation.system_prompts.listener was ") and words.endswith(", is Hello.")
     before = project.runs.names()
-    planned = ask(refresh, project, "--params", HELLO, "--dry-run")
+    planned = invoke(refresh, project, "--params", HELLO, "--dry-run")
     assert planned.exit_code == 1 and words in planned.stdout
-    assert ask(refresh, project, "--params", HELLO).exit_code == 2, "not confirmed"
+    assert invoke(refresh, project, "--params", HELLO).exit_code == 2, "not confirmed"
     assert project.runs.names() == before
-    done = ask(refresh, project, "--params", HELLO, "--yes")
+    done = invoke(refresh, project, "--params", HELLO, "--yes")
     assert done.exit_code == 0 and "Nothing is stale any more." in done.stdout, done.output
     (run,) = set(project.runs.names()) - set(before)
     assert {output for node in project.runs.load(run).nodes.values() for output in node.outputs} == MIXED
@@ -58,16 +58,16 @@ def test_refresh_runs_only_the_nodes_of_outputs_made_stale_by_a_parameter(projec
 
 def test_a_repeated_stage_makes_its_descendants_stale_until_a_refresh(project) -> None:
     project.run(["data_processing"], "make_dialogues")
-    behind = {"filter_figure", "annotations", "annotation_rejects", *MIXED}
+    stale = {"filter_figure", "annotations", "annotation_rejects", *MIXED}
     found = statuses(project)
-    assert {name for name, one in found.items() if one["state"] == "stale"} == behind
+    assert {name for name, one in found.items() if one["state"] == "stale"} == stale
     assert found["annotations"]["reasons"][0]["words"].endswith("the same content")
     assert {reason["words"] for reason in found["mix_rejects"]["reasons"]} == {"annotations is stale"}
     situations = found["situations"]["version"]
-    assert ask(refresh, project, "--yes").exit_code == 0
+    assert invoke(refresh, project, "--yes").exit_code == 0
     found = statuses(project)
     assert not any(one["state"] == "stale" for one in found.values())
-    assert {found[name]["version"] for name in behind} == {project.runs.names()[0]}
+    assert {found[name]["version"] for name in stale} == {project.runs.names()[0]}
     assert found["situations"]["version"] == situations
 
 
@@ -81,7 +81,7 @@ def test_an_added_raw_file_makes_outputs_stale(project) -> None:
 
 @pytest.mark.parametrize("command", [status, refresh])
 def test_errors_have_exit_code_2(project, command) -> None:
-    result = ask(command, project, "--params", "self_play.turns=3")
+    result = invoke(command, project, "--params", "self_play.turns=3")
     assert result.exit_code == 2 and "self_play.turns: unknown" in result.output
-    result = ask(command, project, "--env", "nowhere")
+    result = invoke(command, project, "--env", "nowhere")
     assert result.exit_code == 2 and "nowhere" in result.stderr

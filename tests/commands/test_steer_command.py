@@ -1,4 +1,4 @@
-"""`kedro sage steer`: what it asks, shows, keeps and refuses, on made-up policies and a scripted engine."""
+"""`kedro sage steer`: requests, tables, saved rows and errors, on small policies and a scripted engine."""
 
 import json
 import re
@@ -36,19 +36,19 @@ ANSWERS = {
 class Engine:
     """Follows fixed values, ignores boosts, and is cut within its blocks for the motivation sarcasm."""
 
-    asked: list[tuple[Sequence[Prompt], Steering | None]] = field(default_factory=list)
+    requests: list[tuple[Sequence[Prompt], Steering | None]] = field(default_factory=list)
     fingerprint_inputs: Mapping[str, object] = field(default_factory=dict)
 
     def sample(self, policy, prompts, sampling, samples=1, steering=None, on_text=None) -> list[list[Sample]]:
-        self.asked.append((prompts, steering))
+        self.requests.append((prompts, steering))
         fixed = steering.fixed if steering else {}
         if fixed.get("a_motivation") == "sarcasm":
             return [[Sample("{u_motivation: oh", 5, FinishReason.LENGTH)] for _ in prompts]
         if fixed.get("a_motivation") == "gloom":
             raise ValueError("the tokenizer cannot write 'gloom'")
         action = Intent(fixed.get("a_motivation", "asking"), fixed.get("a_emotion"), fixed.get("a_topic", ("dog",)))
-        said = ANSWERS.get(action.motivation, ANSWERS[None])
-        return [[Sample(render(Chain(Intent("sharing"), action, said)), 9, FinishReason.STOP)] for _ in prompts]
+        utterance = ANSWERS.get(action.motivation, ANSWERS[None])
+        return [[Sample(render(Chain(Intent("sharing"), action, utterance)), 9, FinishReason.STOP)] for _ in prompts]
 
 
 def keep(data: Path, name: str, rows: list[dict[str, object]], schema: Schema) -> None:
@@ -99,7 +99,7 @@ def words(result: Result) -> str:
     return " ".join(result.output.split())
 
 
-def test_a_reply_for_each_value_behind_one_without_steering(run: Callable[..., Result], data: Path) -> None:
+def test_a_reply_without_steering_and_one_for_each_value(run: Callable[..., Result], data: Path) -> None:
     text = words(
         run("--situation", "My dog died.", "--motivations", " Humor, comfort,", "--topics", "music; sport, health")
     )
@@ -119,14 +119,14 @@ def test_a_reply_for_each_value_behind_one_without_steering(run: Callable[..., R
     assert "all motivations 2 1.00 0.00 2 1.00 0.00" in text and "all topics 2 1.00 0.00 0 – –" in text
 
 
-def test_what_a_model_wrote_is_text(run: Callable[..., Result]) -> None:
+def test_texts_of_a_model_are_escaped(run: Callable[..., Result]) -> None:
     result = run("--situation", "My \x1b[2Jdog [b]died[/b].", "--motivations", "humor")
     text = words(result)
     assert "\x1b" not in result.output and "\\x1b[2J" in text and "\\x1b[31m" in text
     assert "[bold red]" in text and "[b]died[/b]" in text
 
 
-def test_an_unreadable_reply_is_shown_and_counted(run: Callable[..., Result], data: Path) -> None:
+def test_an_unreadable_reply_is_printed_and_counted(run: Callable[..., Result], data: Path) -> None:
     text = words(run("--situation", "My dog died.", "--motivations", "humor, sarcasm"))
     assert written(data)[2]["block_compliance"] == 0.0
     assert "{u_motivation: oh (cut at the token limit)" in text and "do not parse: 1 of 3" in text
@@ -135,7 +135,7 @@ def test_an_unreadable_reply_is_shown_and_counted(run: Callable[..., Result], da
 def test_several_situations_give_rates_with_intervals(run: Callable[..., Result], data: Path, engine: Engine) -> None:
     text = words(run("--situations", "4", "--motivations", "humor, comfort", "--boost", "4"))
     assert {row["situation_id"] for row in written(data)} == {f"test/{number}" for number in range(4)}
-    assert [steering for _, steering in engine.asked][1:] == [
+    assert [steering for _, steering in engine.requests][1:] == [
         Steering(boosts={"a_motivation": {word: 4.0}}) for word in ("humor", "comfort")
     ]
     assert "humor 4 0.00 [0.00, 0.49] 0.00 4 0.00 [0.00, 0.49] 0.00" in text  # Wilson, 0 of 4
@@ -144,12 +144,14 @@ def test_several_situations_give_rates_with_intervals(run: Callable[..., Result]
     assert refused.exit_code == 2 and "4 test situations, not 5" in refused.output
 
 
-def test_alone_it_tries_the_most_frequent_labels_on_one_situation(run: Callable[..., Result], data: Path) -> None:
+def test_by_default_the_most_frequent_labels_are_tried(run: Callable[..., Result], data: Path) -> None:
     counts = {"humor": 3, "comfort": 4, "asking": 2, "hope": 2, "praise": 2, "rare": 1}
-    said = [("assistant", label) for label, count in counts.items() for _ in range(count)] + [("user", "sharing")] * 9
+    labelled = [("assistant", label) for label, count in counts.items() for _ in range(count)] + [
+        ("user", "sharing")
+    ] * 9
     same = {"dialogue_id": "d", "emotion": "calm", "topics": ["dog"], "text": "a", "original_text": "a"}
     same |= {"kept_original": False, "annotator": "x"}
-    rows = [{**same, "turn": turn, "role": role, "motivation": label} for turn, (role, label) in enumerate(said)]
+    rows = [{**same, "turn": turn, "role": role, "motivation": label} for turn, (role, label) in enumerate(labelled)]
     refused = run()
     assert refused.exit_code == 1 and "Or name values with --emotions" in refused.output
     keep(data, "03_primary/annotations", rows, schemas.ANNOTATIONS)
@@ -166,10 +168,10 @@ def test_alone_it_tries_the_most_frequent_labels_on_one_situation(run: Callable[
     assert len({row["situation_id"] for row in grid}) == 1 and str(grid[0]["situation_id"]).startswith("test/")
 
 
-def test_a_situation_by_its_id_says_what_it_says_when_typed(run: Callable[..., Result], engine: Engine) -> None:
+def test_a_situation_by_its_id_gives_the_same_replies_as_its_text(run: Callable[..., Result], engine: Engine) -> None:
     words(run("--situation", "train/0", "--motivations", "humor"))
     words(run("--situation", "It is train/0 with the dog.", "--motivations", "humor"))
-    assert engine.asked[0] == engine.asked[2]  # and so the same draws
+    assert engine.requests[0] == engine.requests[2]  # and so the same draws
     refused = run("--situation", "trian/0", "--motivations", "humor")
     assert refused.exit_code == 2 and "did you mean train/0?" in refused.output
 
@@ -186,7 +188,7 @@ def test_a_situation_by_its_id_says_what_it_says_when_typed(run: Callable[..., R
         (("--motivations", "gloom"), "Error: the tokenizer cannot write 'gloom'"),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_words(run: Callable[..., Result], given: tuple[str, ...], why: str) -> None:
+def test_invalid_options_are_errors(run: Callable[..., Result], given: tuple[str, ...], why: str) -> None:
     refused = run(*given)
     assert refused.exit_code in (1, 2) and isinstance(refused.exception, SystemExit)
     assert why in " ".join(refused.output.split())
@@ -196,11 +198,11 @@ def test_a_language_model_reads_the_replies_where_the_environment_names_one(
     run: Callable[..., Result], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def labelled(body: dict[str, Any]) -> str:
-        said = re.findall(r"^(\d+)\. (user|assistant): (.*)$", body["messages"][1]["content"], re.MULTILINE)
-        if "sit with you" in said[1][2]:
+        lines = re.findall(r"^(\d+)\. (user|assistant): (.*)$", body["messages"][1]["content"], re.MULTILINE)
+        if "sit with you" in lines[1][2]:
             return "Who knows."
         same = {"motivation": "Wry", "emotion": None, "topics": [], "question": None}
-        return json.dumps({"turns": [{**same, "turn": int(n), "speaker": by, "text": text} for n, by, text in said]})
+        return json.dumps({"turns": [{**same, "turn": int(n), "speaker": by, "text": text} for n, by, text in lines]})
 
     with FaultyServer(reply=labelled, models=("served-model",)) as server:
         monkeypatch.setenv("VLLM_URL", server.url)
@@ -223,16 +225,16 @@ def test_engine_and_annotator_spend_from_one_budget(
         opened(self, metadata, env)
         self.catalog["params:llm"] = {**self.catalog.load("params:llm"), "caps": {"calls": 4}}
 
-    def asking(self: Project, base: Policy, policies: Sequence[Policy], seed: int | None = None) -> Engine:
+    def reserve(self: Project, base: Policy, policies: Sequence[Policy], seed: int | None = None) -> Engine:
         for _ in range(3):
             assert self.budget.try_reserve(ChatRequest("agent", "m", ({"role": "user", "content": "Hm."},)))
         return engine
 
     monkeypatch.setattr(Project, "__init__", capped)
-    monkeypatch.setattr(Project, "engine", asking)
+    monkeypatch.setattr(Project, "engine", reserve)
     with FaultyServer(models=("served-model",)) as server:
         monkeypatch.setenv("VLLM_URL", server.url)
         refused = run("--env", "vllm", "--situation", "My dog died.", "--motivations", "humor")
-        asked = sum("messages" in call.body for call in server.calls)
+        requests = sum("messages" in call.body for call in server.calls)
     assert refused.exit_code == 1 and "llm.caps.calls = 4 is reached" in " ".join(refused.output.split())
-    assert asked <= 1
+    assert requests <= 1

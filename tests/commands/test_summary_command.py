@@ -32,7 +32,7 @@ def summary(project: Path, data: Path, *more: str) -> subprocess.CompletedProces
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
 
 
-def test_the_latest_results_are_shown_by_judge(configured: Path, tmp_path: Path) -> None:
+def test_the_latest_results_are_printed_by_judge(configured: Path, tmp_path: Path) -> None:
     keep(tmp_path, "win_rates", rates("offline-old"), "2026-01-01T00.00.00.000Z")
     keep(tmp_path, "win_rates", rates("offline-rules-judge"), "2026-01-02T00.00.00.000Z")
     keep(
@@ -66,7 +66,7 @@ def test_json_has_the_rows(configured: Path, tmp_path: Path) -> None:
     }
 
 
-def test_without_results_the_command_to_run_is_shown(configured: Path, tmp_path: Path) -> None:
+def test_without_results_the_command_to_run_is_printed(configured: Path, tmp_path: Path) -> None:
     done = summary(configured, tmp_path)
     assert done.returncode == 1
     assert "`kedro run --pipelines demo`" in done.stderr

@@ -1,4 +1,4 @@
-"""MLflow tracks a run where an mlflow.yml asks for it, and nowhere else."""
+"""MLflow tracks runs in environments with an mlflow.yml only."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""The record of a run, as the hook writes it while the run goes on, fails or is killed."""
+"""The record of a run while it is running, and after it has failed or was killed."""
 
 from __future__ import annotations
 
@@ -81,14 +81,14 @@ class Project:
         parallel = isinstance(runner, ParallelRunner)
         catalog = self.catalog(run, SharedMemoryDataCatalog) if parallel else self.catalog(run)
         pipeline = pipeline or self.pipeline
-        asked = {"run_id": run, "pipeline_names": ["p"], "runner": str(runner)} | params
-        hooks.hook.before_pipeline_run(run_params=asked, pipeline=pipeline, catalog=catalog)
+        run_params = {"run_id": run, "pipeline_names": ["p"], "runner": str(runner)} | params
+        hooks.hook.before_pipeline_run(run_params=run_params, pipeline=pipeline, catalog=catalog)
         try:
             (runner or SequentialRunner()).run(pipeline, catalog, hooks)
         except Exception as error:
-            hooks.hook.on_pipeline_error(error=error, run_params=asked, pipeline=pipeline, catalog=catalog)
+            hooks.hook.on_pipeline_error(error=error, run_params=run_params, pipeline=pipeline, catalog=catalog)
         else:
-            hooks.hook.after_pipeline_run(run_params=asked, run_result={}, pipeline=pipeline, catalog=catalog)
+            hooks.hook.after_pipeline_run(run_params=run_params, run_result={}, pipeline=pipeline, catalog=catalog)
         return self.runs.load(run)
 
 

@@ -116,18 +116,18 @@ def test_circular_imports_end(package: Package) -> None:
 def test_statements_that_run_on_import_count(package: Package) -> None:
     files = {
         "__init__.py": "import os\nos.environ['A'] = '1'\n",
-        "main.py": "import pack.quiet\nfrom pack.other import used\ndef start(): used()\n",
+        "main.py": "import pack.filters\nfrom pack.other import used\ndef start(): used()\n",
         "other.py": "def used(): return LIST\nLIST = []\nLIST.append(1)\n",
-        "quiet.py": "import warnings\nwarnings.simplefilter('ignore')\n",
+        "filters.py": "import warnings\nwarnings.simplefilter('ignore')\n",
     }
-    assert {"pack:(module)", "pack.other:(module)", "pack.quiet:(module)"} <= names(package, **files)
+    assert {"pack:(module)", "pack.other:(module)", "pack.filters:(module)"} <= names(package, **files)
 
 
 def test_comments_and_docstrings_do_not_count_and_a_number_does(package: Package) -> None:
     before = package.write(
         **{"main.py": 'X = 1\n"""What it is."""\ndef start():\n    """A."""\n    return X\n'}
     ).reached()
-    other = '"""Now told."""\nX = 1  # one\n"""Else."""\n\n\ndef start():\n    """B."""\n    # so\n    return (X)\n'
+    other = '"""Changed."""\nX = 1  # one\n"""Else."""\n\n\ndef start():\n    """B."""\n    # so\n    return (X)\n'
     assert package.write(**{"main.py": other}).reached() == before
     after = package.write(**{"main.py": "X = 2\ndef start():\n    return X\n"}).reached()
     assert {name for name in after if after[name] != before[name]} == {"pack.main:X"}
@@ -177,7 +177,7 @@ def test_partials_closures_and_callable_objects(package: Package, monkeypatch) -
 
 @pytest.fixture(scope="module")
 def targets() -> dict[str, tuple[str, str]]:
-    """Where the functions of the demo's nodes stand, by name."""
+    """The modules and names of the functions of the demo's nodes, by name."""
     functions = [node.func for node in register_pipelines()["demo"].nodes]
     names = {(function.__module__, function.__qualname__.partition(".")[0]) for function in functions}
     return {name: (module, name) for module, name in names}
@@ -209,7 +209,7 @@ def test_a_template_affects_one_node_of_the_report_only(changed, template: str, 
 def test_a_change_of_the_game_affects_self_play_only(changed) -> None:
     found = changed("selfplay", "def play(", "def play(*, unheard_of=1, ")
     assert {"search", "play_rollouts"} <= found
-    unrelated = {"train_sage_1", "refine_into", "train_sage_dpo", "make_dialogues", "annotate_dialogues", "judge_pairs"}
+    unrelated = {"train_into", "refine_into", "train_sage_dpo", "make_dialogues", "annotate_dialogues", "judge_pairs"}
     assert not found & unrelated
 
 

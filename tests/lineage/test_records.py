@@ -94,10 +94,10 @@ def test_secrets_are_masked_everywhere_and_numbers_with_similar_names_are_not():
         "max_tokens": 5, "llm": {"api_key": "abc", "prices": {"m": {"prompt": 1.5}}}, "url": f"http://x/{SECRET}",
         "credentials": {"user": {"name": "n"}}, "list": [SECRET, 1, None], "token": "", "tokens": "many",
     }  # fmt: skip
-    shown = mask_secrets(tree, {SECRET, "none"})
-    assert SECRET not in json.dumps(shown) and '"abc"' not in json.dumps(shown) and '"n"' not in json.dumps(shown)
-    assert shown["max_tokens"] == 5 and shown["tokens"] == "many" and shown["list"][1:] == [1, None]
-    assert shown["llm"]["api_key"] != mask_secrets({"api_key": "abd"})["api_key"]  # a change is visible
+    masked = mask_secrets(tree, {SECRET, "none"})
+    assert SECRET not in json.dumps(masked) and '"abc"' not in json.dumps(masked) and '"n"' not in json.dumps(masked)
+    assert masked["max_tokens"] == 5 and masked["tokens"] == "many" and masked["list"][1:] == [1, None]
+    assert masked["llm"]["api_key"] != mask_secrets({"api_key": "abd"})["api_key"]  # a change is visible
     assert mask_secrets({"padding": "none"}, {"none"}) == {"padding": "none"}
     assert redact(f"401 for {SECRET}", {SECRET}) == "401 for …"
 
@@ -107,8 +107,8 @@ def test_keys_in_any_spelling_digits_and_logins_in_urls_are_masked():
         "clientSecret": "abcdef", "accessKey": "abcdef", "api_keys": ["abcdef"], "db": {"password": 1234567890123},
         "url": "postgres://me:abcdef@host/db", "proxy": ["http://:abcdef@host"],
     }  # fmt: skip
-    shown = json.dumps(mask_secrets(tree))
-    assert "abcdef" not in shown and "1234567890123" not in shown
+    masked = json.dumps(mask_secrets(tree))
+    assert "abcdef" not in masked and "1234567890123" not in masked
     plain = {"monkey": "abcdef", "pad_token": 3, "url": "http://host:80/a@b", "use_token": True, "turkey": "x"}
     assert mask_secrets(plain) == plain
     assert redact("cannot reach redis://me:abcdef@host/0", ()) == "cannot reach redis://…@host/0"

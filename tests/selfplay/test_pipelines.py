@@ -42,12 +42,12 @@ def test_an_iteration_takes_its_policy_and_gives_the_next(iteration: int) -> Non
 
 def test_the_last_iteration_feeds_the_preference_stage() -> None:
     made = self_play.create_pipeline(1) + self_play.create_pipeline(2) + preference.create_pipeline(2)
-    told = {
+    tables = {
         f"{table}_{policy}"
         for table in ("training_log", "training_rejects")
         for policy in ("sage_2", "sage_3", "sage_dpo")
     }
-    assert made.outputs() == {"sage_dpo", *told}
+    assert made.outputs() == {"sage_dpo", *tables}
     assert "sage_2" in made.all_outputs() and "sage_2" not in made.inputs()
 
 

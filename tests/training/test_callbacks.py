@@ -153,8 +153,8 @@ def test_groups_are_held_out_as_a_whole() -> None:
     train, held_out = train_eval_split("sage_t", examples, 0.3, 0)
     assert len(held_out) == 9 and set(train["group"]).isdisjoint(held_out["group"])
     assert sorted([*train["row"], *held_out["row"]]) == [row["row"] for row in rows]
-    again = train_eval_split("another name", examples, 0.3, 0)
-    assert train.equals(again[0]) and held_out.equals(again[1])
+    repeated = train_eval_split("another name", examples, 0.3, 0)
+    assert train.equals(repeated[0]) and held_out.equals(repeated[1])
     single = examples.assign(group=examples["row"])
     others = {tuple(train_eval_split("sage_t", single, 0.3, seed)[1]["row"]) for seed in range(5)}
     assert len(others) == 5

@@ -159,8 +159,8 @@ def test_a_quantized_base_is_trained_on_and_unchanged(base, conversations, tmp_p
         assert str(seen[f"{layer}.{packed}"].dtype) == "torch.uint8"
     assert (logits(opened(base, policy)) - logits(opened(base))).abs().max() > 1e-3  # sampled on the base as it is
     assert base.revision() == before
-    again = trained(base, conversations, tmp_path / "2", "sage_x", policy, config, lora)
-    assert again.card.parent == "sage_w"
+    continued = trained(base, conversations, tmp_path / "2", "sage_x", policy, config, lora)
+    assert continued.card.parent == "sage_w"
     with pytest.raises(ValueError, match=r"target_modules all-linear includes down_proj, .*name the layers, such as"):
         trained(base, conversations, tmp_path / "3", config=config, lora=LORA)
 

@@ -1,4 +1,4 @@
-"""Training in several processes: the same policy, errors of one process, no processes left behind."""
+"""Training in several processes: the same policy, errors of one process, no processes left."""
 
 from __future__ import annotations
 

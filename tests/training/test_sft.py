@@ -121,8 +121,8 @@ def test_dpo_moves_the_policy_towards_the_chosen_reply(base, conversations, tmp_
     )
     config = Preference.from_base(learning_rate=1e-2, batch_size=2, epochs=2.0, sft_weight=0.0)
     preferred = preference_tune("sage_dpo", base, start, pairs, config, 0, tmp_path / "dpo", threads=1).policy
-    again = preference_tune("sage_dpo", base, start, pairs, config, 0, tmp_path / "again", threads=1).policy
-    assert preferred.revision() == again.revision()
+    repeated = preference_tune("sage_dpo", base, start, pairs, config, 0, tmp_path / "again", threads=1).policy
+    assert preferred.revision() == repeated.revision()
 
     def margin(policy: Policy) -> float:
         return _log_probability(base, policy, prompt, chosen)[0] - _log_probability(base, policy, prompt, rejected)[0]

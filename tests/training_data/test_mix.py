@@ -464,8 +464,8 @@ def test_an_invalid_mix_is_rejected_with_its_location(
 
 
 def test_the_documented_mix_is_valid() -> None:
-    shown = re.findall(r"```yaml\n(.*?)```", (PROJECT / "docs/training-mix.md").read_text(), re.DOTALL)
-    mix, blend = (yaml.safe_load(textwrap.dedent(block)) for block in shown)
+    examples = re.findall(r"```yaml\n(.*?)```", (PROJECT / "docs/training-mix.md").read_text(), re.DOTALL)
+    mix, blend = (yaml.safe_load(textwrap.dedent(block)) for block in examples)
     config = SacAugmentation.model_validate(mix["sac_augmentation"] | blend | {"system_prompts": SYSTEM_PROMPTS})
     assert {source.kind for source in config.mix} == set(get_args(SourceKind))
     assert config.blend is not None

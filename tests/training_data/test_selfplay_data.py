@@ -90,7 +90,7 @@ def test_the_replayed_share_is_sampled_by_seed_from_the_first_mix(searched) -> N
     assert len(replayed(0, share=100.0)) == 50
 
 
-def test_a_silent_agent_is_an_error_that_says_what_to_do() -> None:
+def test_dialogues_without_a_reply_are_an_error_with_the_parameters_to_change() -> None:
     trajectories = search({f"s{n}": [[("", "")] * 2] for n in range(6)})[1]
     with pytest.raises(ValueError, match=r"no message of the agent in 6 dialogues.*invalid_reason.*agent.temperature"):
         refinement_mix(trajectories, sft_conversations(1), "You listen.", 0.5, seed=0)
@@ -157,7 +157,7 @@ def test_a_turn_with_a_single_utterance_gives_no_pair() -> None:
     assert list(pairs["turn"]) == [3, 3]
 
 
-def test_without_any_pair_the_error_says_which_parameter_to_change() -> None:
+def test_without_any_pair_the_error_names_the_parameter_to_change() -> None:
     tables = search({"s0": [[("Same.", "sad")] * 2] * 3})
     with pytest.raises(ValueError, match=r"no agent turn gives a preference pair: 3 turns .*self_play.candidates"):
         preference_pairs(*tables, "You listen.", seed=0)
@@ -185,7 +185,7 @@ def test_action_preference_compares_choices_with_chance() -> None:
     row = {"a_emotion": "calm"}
     assert choices.action_preference({**row, "a_motivation": "comfort"}) == pytest.approx((9 + 1) / (5 + 1) * 11 / 11)
     assert choices.action_preference({**row, "a_motivation": "humor"}) == pytest.approx((1 + 1) / (5 + 1))
-    assert choices.action_preference({**row, "a_motivation": "never shown"}) == 1
+    assert choices.action_preference({**row, "a_motivation": "never drawn"}) == 1
     assert choices.action_preference({"a_motivation": None, "a_emotion": None}) == 1
 
 

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, cast
 
 import click
 from kedro.framework.cli.utils import env_option
+from kedro.framework.startup import ProjectMetadata
+from rich.console import Console
 
 from sage_dialog.commands.console import table
-from sage_dialog.commands.project import Project
+from sage_dialog.commands.project import Project, click_errors
 from sage_dialog.core.paths import display_path
 from sage_dialog.core.tables import DataFrame
 from sage_dialog.hooks.inputs import explain_missing
+from sage_dialog.pipeline_registry import POLICIES
 
 if TYPE_CHECKING:
-    from kedro.framework.startup import ProjectMetadata
-
     from sage_dialog.datasets.human_votes import HumanVotes
 
 PORT = 4142
@@ -73,11 +74,9 @@ def arena(
     from sage_dialog.studio.arena.session import Session
     from sage_dialog.studio.arena.vote_file import VoteFile, VoteFileError
 
-    try:
+    with click_errors(VoteFileError, ValueError):
         ballots = plan_ballots(rollouts, compared, situations, rater, project.parameters.seed)
         file = VoteFile(cast("HumanVotes", project.catalog.get("human_votes")).folder, rater)
-    except (VoteFileError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
     try:
         session = Session(ballots, file)
         try:
@@ -106,26 +105,18 @@ def arena(
 
 def _load_rollouts(project: Project) -> DataFrame:
     """Return the latest rollouts of all policies."""
-    from kedro.io import DatasetError
-
     if not project.catalog.exists("rollouts"):
         raise click.ClickException(
             f"There are no dialogues to compare yet. rollouts: {explain_missing('rollouts', project.catalog)} "
             "`kedro run --pipelines demo` makes everything, from generated data."
         )
-    try:
-        rollouts: DataFrame = project.catalog.load("rollouts")
-    except DatasetError as error:
-        raise click.ClickException(str(error)) from error
-    return rollouts
+    return project.load("rollouts")
 
 
 def _select_pairs(
     project: Project, named: Sequence[tuple[str, str]], available: Sequence[str]
 ) -> list[tuple[str, str]]:
     """Return the named pairs, or else those of the parameters, each once."""
-    from sage_dialog.pipeline_registry import POLICIES
-
     pairs = list({frozenset(pair): pair for pair in named or project.parameters.evaluation.pairs}.values())
     for pair in pairs:
         if pair[0] == pair[1]:
@@ -155,16 +146,10 @@ def _count(votes: int) -> str:
 
 
 def _show_status(project: Project, env: str | None) -> None:
-    from kedro.io import DatasetError
-    from rich.console import Console
-
     from sage_dialog.evaluation.judging.votes import PERSON
     from sage_dialog.studio.arena.counting import count_votes
 
-    try:
-        votes = project.catalog.load("human_votes")
-    except DatasetError as error:
-        raise click.ClickException(str(error)) from error
+    votes = project.load("human_votes")
     if not votes:
         click.echo("There are no votes yet. Begin with: kedro sage arena --rater NAME")
         return

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from kedro.framework.cli.utils import env_option
+from kedro.framework.startup import ProjectMetadata
+from rich.console import Console
 
-from sage_dialog.commands.project import Project
+from sage_dialog.commands.project import Project, click_errors
+from sage_dialog.config import SamplingConfig
 from sage_dialog.core.hub_models import BASE
-
-if TYPE_CHECKING:
-    from kedro.framework.startup import ProjectMetadata
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -56,22 +55,17 @@ def chat(
     if base is not None:
         from sage_dialog.studio.chat.external_policies import external_policies
 
-        try:
-            under, policy = external_policies(base, adapter, blocks)
-        except (ValueError, OSError) as error:
-            raise click.ClickException(str(error)) from error
+        with click_errors(ValueError, OSError):
+            base_policy, policy = external_policies(base, adapter, blocks)
     else:
         policy = project.policy(name or "sage_dpo")
-        under = policy if name == BASE else project.policy(BASE)
+        base_policy = policy if name == BASE else project.policy(BASE)
 
-    from rich.console import Console
-
-    console, notes = Console(highlight=False), Console(stderr=True, highlight=False)
+    console, stderr = Console(highlight=False), Console(stderr=True, highlight=False)
     seed = project.parameters.seed if seed is None else seed
-    with notes.status("loading"):
-        engine = project.engine(under, [] if policy is under else [policy], seed)
+    with stderr.status("loading"):
+        engine = project.engine(base_policy, [] if policy is base_policy else [policy], seed)
 
-    from sage_dialog.config import SamplingConfig
     from sage_dialog.studio.chat.completion import known_values
     from sage_dialog.studio.chat.conversation import Conversation
     from sage_dialog.studio.chat.terminal import Terminal, piped_lines, prompt_lines
@@ -81,17 +75,15 @@ def chat(
     overrides = {name: value for name, value in given.items() if value is not None}
     sampling = SamplingConfig.model_validate(config.agent.model_dump() | overrides)
     system_prompt = project.parameters.sac_augmentation.system_prompts.get("listener")
-    talk = Conversation(engine, policy.name, policy.card.blocks, sampling, system_prompt)
-    if config.steering and not talk.blocks:
+    conversation = Conversation(engine, policy.name, policy.card.blocks, sampling, system_prompt)
+    if config.steering and not conversation.blocks:
         note = f"{policy.name} writes no state and action blocks, so evaluation.steering does not apply."
-        notes.print(note, markup=False, soft_wrap=True)
+        stderr.print(note, markup=False, soft_wrap=True)
     else:
-        try:
-            talk.steer(config.steering)
-        except ValueError as error:
-            raise click.ClickException(f"evaluation.steering: {error}") from error
+        with click_errors(ValueError, prefix="evaluation.steering: "):
+            conversation.steer(config.steering)
     known = known_values(project.catalog.load("annotations")) if project.catalog.exists("annotations") else {}
-    screen = Terminal(talk, seed, project.parameters.self_play.candidates, known, console, notes)
+    screen = Terminal(conversation, seed, project.parameters.self_play.candidates, known, console, stderr)
     if sys.stdin.isatty() and sys.stdout.isatty():
         history = Path(project.catalog.load("params:scratch")) / "chat_history"
         screen.greet()

@@ -11,6 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 
+def empty_table(show_header: bool = True) -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_header=show_header)
+
+
 def table(
     title: str, headings: Collection[str], rows: Iterable[Iterable[object]], right: Collection[str] = ()
 ) -> Group:
@@ -19,7 +23,7 @@ def table(
     Args:
         right: headings of columns that are aligned right and not wrapped.
     """
-    built = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_header=bool(headings))
+    built = empty_table(show_header=bool(headings))
     for number, heading in enumerate(headings or ("", "")):
         numeric = heading in right
         built.add_column(

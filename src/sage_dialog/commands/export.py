@@ -12,7 +12,7 @@ from kedro.framework.cli.utils import env_option
 from kedro.framework.startup import ProjectMetadata
 from kedro.io import DatasetError
 
-from sage_dialog.commands.project import Project
+from sage_dialog.commands.project import Project, click_errors
 from sage_dialog.config import SamplingConfig
 from sage_dialog.core.atomic_files import atomic_folder
 from sage_dialog.core.hub_models import BASE
@@ -65,13 +65,11 @@ def export(
     from sage_dialog.export.model_card import FILE, render_model_card
 
     card = build_model_card(project, policy, version, merge, target, env or "local")
-    try:
+    with click_errors(OSError, ValueError, SafetensorError, prefix=f"{name} was not exported: "):
         sampling = SamplingConfig.model_validate(card.recipe["evaluation"]["agent"])
         with atomic_folder(target) as folder:
             export_policy(policy, base, sampling, merge, folder, target)
             (folder / FILE).write_text(render_model_card(card), encoding="utf-8")
-    except (OSError, ValueError, SafetensorError) as error:
-        raise click.ClickException(f"{name} was not exported: {error}") from error
 
     files = sorted(file for file in target.rglob("*") if file.is_file())
     size = sum(file.stat().st_size for file in files)
@@ -98,14 +96,10 @@ def export(
 
 def _load_policy(project: Project, name: str, version: str | None) -> tuple[Policy, str]:
     """Return a policy of the catalog and its version."""
-    from sage_dialog.commands.provenance import load_version, versions_of
-
     if version is None or not project.is_versioned(name):
         return project.policy(name), project.latest(name) or ""
-    if version not in (versions := versions_of(project, name)):
+    if version not in (versions := project.versions(name)):
         existing = f"there are {', '.join(versions)}" if versions else "there are no versions"
         raise click.UsageError(f"--version: {name} has no version {version}; {existing}.")
-    try:
-        return load_version(project, name, version), version
-    except DatasetError as error:
-        raise click.ClickException(str(error)) from error
+    with click_errors(DatasetError):
+        return project.load_version(name, version), version

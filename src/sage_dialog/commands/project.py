@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from kedro.config import MissingConfigException
@@ -22,7 +22,10 @@ from yaml import YAMLError
 
 from sage_dialog.config import Llm, Parameters
 from sage_dialog.core.policies import Policy
+from sage_dialog.datasets.atomic import AtomicMixin
 from sage_dialog.datasets.factory import FactoryDataset
+from sage_dialog.datasets.hub_model import HubBase
+from sage_dialog.datasets.policy import PolicyDirectory
 from sage_dialog.hooks.inputs import explain_missing
 from sage_dialog.hooks.recording import configured_secrets, node_code, node_spec, record_input, run_folder
 from sage_dialog.inference.engine import Engine
@@ -31,9 +34,7 @@ from sage_dialog.lineage.masking import mask_secrets
 from sage_dialog.lineage.records import InputRecord, NoSuchRunError, RunFolder
 from sage_dialog.lineage.staleness import NodeSpec
 from sage_dialog.llm.budget import Budget
-
-if TYPE_CHECKING:  # imports pandas
-    from sage_dialog.datasets.atomic import AtomicMixin
+from sage_dialog.pipeline_registry import POLICIES
 
 
 class CommandError(click.ClickException):
@@ -55,6 +56,15 @@ def command_errors() -> Iterator[None]:
         raise CommandError(str(error)) from None
     except click.Abort:
         raise CommandError("Nothing was run.") from None
+
+
+@contextlib.contextmanager
+def click_errors(*errors: type[Exception], prefix: str = "") -> Iterator[None]:
+    """Turn these errors into `click.ClickException`."""
+    try:
+        yield
+    except errors as error:
+        raise click.ClickException(f"{prefix}{error}") from error
 
 
 def run_nodes(
@@ -117,20 +127,18 @@ class Project:
         Raises:
             click.ClickException: if there is none, with the command that makes it, or if it is damaged.
         """
-        from sage_dialog.datasets.hub_model import HubBase
-        from sage_dialog.datasets.policy import PolicyDirectory
-        from sage_dialog.pipeline_registry import POLICIES
-
         is_policy = isinstance(self.catalog.get(name), PolicyDirectory | HubBase)
         if not is_policy or not self.catalog.exists(name):
             reason = explain_missing(name, self.catalog) if is_policy else "no catalog entry of a policy has this name."
             existing = ", ".join(policy for policy in POLICIES if self.catalog.exists(policy))
             suffix = f" Existing policies: {existing}." if existing else ""
             raise click.ClickException(f"There is no policy {name!r}: {reason}{suffix}")
-        try:
+        return self.load(name)
+
+    def load(self, name: str) -> Any:
+        """Return the data of a catalog entry. Raises click.ClickException if it cannot be loaded."""
+        with click_errors(DatasetError):
             return self.catalog.load(name)
-        except DatasetError as error:
-            raise click.ClickException(str(error)) from error
 
     def engine(self, base: Policy, policies: Sequence[Policy], seed: int | None = None) -> Engine:
         """Return the configured engine with a base and adapters; `seed` overrides the parameter.
@@ -142,13 +150,9 @@ class Project:
         if isinstance(entry, FactoryDataset) and entry.uses_server:
             entry.bind_budget(self.llm, self.budget)
         seed = self.parameters.seed if seed is None else seed
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # deprecations between libraries
-                engine: Engine = self.catalog.load("engine")(base, policies, seed, self.parameters.threads)
-        except (DatasetError, ValueError, OSError) as error:
-            raise click.ClickException(str(error)) from error
-        return engine
+        with click_errors(DatasetError, ValueError, OSError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations between libraries
+            return self.catalog.load("engine")(base, policies, seed, self.parameters.threads)
 
     @cached_property
     def llm(self) -> Llm:
@@ -178,8 +182,6 @@ class Project:
 
     def versioned(self, dataset: str) -> AtomicMixin | None:
         """Return a versioned catalog entry; None for any other."""
-        from sage_dialog.datasets.atomic import AtomicMixin
-
         entry = self.catalog.get(dataset)
         return entry if isinstance(entry, AtomicMixin) and entry.is_versioned else None
 
@@ -192,6 +194,20 @@ class Project:
             return str(entry.resolve_load_version()) if entry else None
         except VersionNotFoundError:
             return None
+
+    def versions(self, dataset: str) -> list[str]:
+        """Return the versions of a catalog entry, the latest first; none for an unversioned entry."""
+        entry = self.versioned(dataset)
+        try:
+            return entry.list_versions(full_path=False) if entry else []
+        except VersionNotFoundError:
+            return []
+
+    def load_version(self, dataset: str, version: str) -> Any:
+        """Return the data of a version of a catalog entry. Raises DatasetError if it is damaged."""
+        entry = self.versioned(dataset)
+        assert entry is not None
+        return entry.at_version(version).load()
 
     def state(self, dataset: str, version: str) -> tuple[int, int] | None:
         path = self.version_path(dataset, version)

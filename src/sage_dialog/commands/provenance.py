@@ -10,7 +10,6 @@ from typing import Any
 
 from kedro.framework.project import pipelines
 from kedro.io import DatasetError
-from kedro.io.core import VersionNotFoundError
 from kedro.pipeline import Pipeline
 
 from sage_dialog.commands.project import Project
@@ -58,22 +57,6 @@ def build_model_card(project: Project, policy: Policy, version: str, merge: bool
     )
 
 
-def versions_of(project: Project, name: str) -> list[str]:
-    """Return the versions of a catalog entry, the latest first; none for an unversioned entry."""
-    entry = project.versioned(name)
-    try:
-        return entry.list_versions(full_path=False) if entry else []
-    except VersionNotFoundError:
-        return []
-
-
-def load_version(project: Project, name: str, version: str) -> Any:
-    """Return the data of a version of a catalog entry. Raises DatasetError if it is damaged."""
-    entry = project.versioned(name)
-    assert entry is not None
-    return entry.at_version(version).load()
-
-
 def _adapter(policy: Policy) -> dict[str, Any]:
     config = json.loads((policy.path / "adapter_config.json").read_text())
     modules, fused = config["target_modules"] or [], config.get("target_parameters") or []
@@ -91,7 +74,7 @@ def _recorded_versions(project: Project, run: str) -> dict[str, str]:
     """Return the version of each dataset that a run read or wrote, and that the runs did which made its inputs."""
     versions: dict[str, str] = {}
     waiting, seen = [run], set()
-    for name in waiting:  # breadth first: grows while it is read
+    for name in waiting:  # breadth first: the loop appends to it
         if name in seen or (record := project.runs.find(name)) is None:
             continue
         seen.add(name)
@@ -138,7 +121,7 @@ def _steps(project: Project, policy: Policy, version: str, pipeline: Pipeline) -
     inputs = {name for node in (pipeline - earlier if earlier else pipeline).nodes for name in node.inputs}
     recorded = _recorded_versions(project, version)
     tables = [
-        (name, recorded.get(name) or next((found for found in versions_of(project, name) if found <= version), None))
+        (name, recorded.get(name) or next((found for found in project.versions(name) if found <= version), None))
         for name in sorted(inputs)
         if isinstance(project.versioned(name), AtomicParquet)
     ]
@@ -154,9 +137,9 @@ def _steps(project: Project, policy: Policy, version: str, pipeline: Pipeline) -
 def _find_weights(project: Project, name: str, revision: str | None) -> tuple[Policy, str] | None:
     """Return the latest version of a policy with these weights."""
     if isinstance(project.versioned(name), PolicyDirectory):
-        for version in versions_of(project, name):
+        for version in project.versions(name):
             with contextlib.suppress(DatasetError):  # a damaged version
-                policy = load_version(project, name, version)
+                policy = project.load_version(name, version)
                 if policy.revision() == revision:
                     return policy, version
     return None
@@ -166,7 +149,7 @@ def _roles(project: Project, inputs: set[str], steps: list[Step], env: str) -> d
     """Return the annotator by the data, and the selector by the configuration, since no table names it."""
     roles = {}
     if version := dict(table for step in steps for table in step.tables).get("annotations"):
-        roles["annotator"] = ", ".join(sorted(set(load_version(project, "annotations", version)["annotator"])))
+        roles["annotator"] = ", ".join(sorted(set(project.load_version("annotations", version)["annotator"])))
     selector = project.catalog.get("selector")
     if "selector" in inputs and isinstance(selector, EndpointDataset):
         on_server = f"the model on the server of `selector` in the environment {env}"
@@ -176,7 +159,7 @@ def _roles(project: Project, inputs: set[str], steps: list[Step], env: str) -> d
 
 def _results(project: Project, name: str, revision: str) -> Results | None:
     """Return the results of the latest evaluation of a policy with these weights."""
-    for version in versions_of(project, "policy_cards"):
+    for version in project.versions("policy_cards"):
         revisions = {row["policy"]: row["revision"] for row in _rows(project, "policy_cards", version)}
         if revisions.get(name) == revision:
             win_rates = _rows(project, "win_rates", version)
@@ -193,7 +176,7 @@ def _results(project: Project, name: str, revision: str) -> Results | None:
 
 def _rows(project: Project, table: str, version: str) -> list[dict[str, Any]]:
     """Return the rows of a version of a table; none if there is no such version, or it is damaged."""
-    if version in versions_of(project, table):
+    if version in project.versions(table):
         with contextlib.suppress(DatasetError):
-            return to_rows(load_version(project, table, version))
+            return to_rows(project.load_version(table, version))
     return []

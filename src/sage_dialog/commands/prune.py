@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.filesize import decimal
 
 from sage_dialog.commands.console import table
-from sage_dialog.commands.project import Project
+from sage_dialog.commands.project import Project, click_errors
 from sage_dialog.commands.replay import FOLDER
-from sage_dialog.commands.runs import json_option, load_record, open_runs
+from sage_dialog.commands.runs import json_option, open_runs
 from sage_dialog.core.paths import display_path
 from sage_dialog.hooks.recording import is_parameter
 from sage_dialog.lineage import pruning
@@ -42,16 +42,14 @@ def tag(metadata: ProjectMetadata, run: str, name: str | None, remove: bool, env
     RUN is an id, a unique beginning of one, `latest`, or another tag.
     """
     folder = open_runs(metadata, env)
-    try:
+    with click_errors(ValueError):
         if remove:
             click.echo(f"{name or run} is no longer a tag of {folder.untag(name or run)}")
             return
         if name is None:
             raise click.UsageError("The tag is missing: `kedro sage tag RUN NAME`.")
-        record = load_record(folder, run)
+        record = folder.load(run)
         folder.tag(record.run, name)
-    except (NoSuchRunError, ValueError) as error:
-        raise click.ClickException(str(error)) from None
     click.echo(f"{record.run} is tagged {name}")
 
 
@@ -100,10 +98,8 @@ def prune(
         project = Project(metadata, env)
         scratch = Path(project.catalog.load("params:scratch"))
         runs, replays = project.runs, project.data / FOLDER
-        try:
+        with click_errors(NoSuchRunError):
             plan = pruning.plan_prune(runs, version_folders(project), keep, scratch, work_days, replays)
-        except NoSuchRunError as error:
-            raise click.ClickException(str(error)) from None
     response_cache = _response_cache(project) if response_days is not None else None
     responses = response_cache.keys_older_than(response_days or 0.0) if response_cache else []
     if as_json:

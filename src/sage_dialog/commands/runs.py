@@ -14,6 +14,7 @@ from kedro.framework.startup import ProjectMetadata
 from rich.console import Console
 
 from sage_dialog.commands.console import format_duration, format_first, table
+from sage_dialog.commands.project import click_errors, command_errors
 from sage_dialog.hooks.recording import DISTRIBUTION, config_loader, run_folder
 from sage_dialog.lineage.environment import package_versions
 from sage_dialog.lineage.formatting import flatten
@@ -72,7 +73,8 @@ def show(metadata: ProjectMetadata, run: str, as_json: bool, env: str | None) ->
     RUN is an id, a unique beginning of one, `latest` (the default), or a tag.
     """
     folder = open_runs(metadata, env)
-    record = load_record(folder, run)
+    with click_errors(NoSuchRunError):
+        record = folder.load(run)
     tags = _tags_by_run(folder).get(record.run, [])
     if as_json:
         click.echo(json.dumps(record.model_dump(mode="json") | {"status": record.status, "tags": tags}, indent=1))
@@ -97,11 +99,8 @@ def diff(context: click.Context, first: str, second: str, as_json: bool, env: st
     an input was not recorded.
     """
     folder = open_runs(context.obj, env)
-    try:
-        one, other = (load_record(folder, run) for run in (first, second))
-    except click.ClickException as error:
-        error.show()
-        context.exit(2)
+    with command_errors():
+        one, other = folder.load(first), folder.load(second)
     found = record_differences(one, other)
     if as_json:
         differences = [each._asdict() for each in found]
@@ -116,14 +115,6 @@ def diff(context: click.Context, first: str, second: str, as_json: bool, env: st
 def open_runs(metadata: ProjectMetadata, env: str | None) -> RunFolder:
     """Return the run records of the project."""
     return run_folder(metadata.project_path, config_loader(metadata.project_path, env)["globals"])
-
-
-def load_record(folder: RunFolder, run: str) -> RunRecord:
-    """Return a run record. Raises click.ClickException if there is none."""
-    try:
-        return folder.load(run)
-    except NoSuchRunError as error:
-        raise click.ClickException(str(error)) from None
 
 
 def format_selection(record: RunRecord) -> str:
@@ -145,11 +136,9 @@ def format_selection(record: RunRecord) -> str:
 
 def _tags_by_run(folder: RunFolder) -> dict[str, list[str]]:
     by_run: dict[str, list[str]] = {}
-    try:
+    with click_errors(NoSuchRunError):
         for name, run in sorted(folder.tags().items()):
             by_run.setdefault(run, []).append(name)
-    except NoSuchRunError as error:
-        raise click.ClickException(str(error)) from None
     return by_run
 
 
@@ -162,8 +151,7 @@ def _seconds(record: RunRecord) -> float | None:
 
 
 def _duration(record: RunRecord) -> str:
-    seconds = _seconds(record)
-    return "" if seconds is None else format_duration(seconds)
+    return "" if (seconds := _seconds(record)) is None else format_duration(seconds)
 
 
 def _summary(record: RunRecord, tags: Mapping[str, list[str]]) -> dict[str, Any]:
@@ -215,18 +203,17 @@ def _sections(record: RunRecord, tags: list[str], configured: Mapping[str, Any] 
 def _parameter_table(record: RunRecord, configured: Mapping[str, Any] | None) -> Any:
     if configured is None:
         return "Parameters: listed by `--json`; the current configuration cannot be read.\n"
-    rows = _changes(flatten(record.parameters), flatten(configured))
-    if not rows:
-        return f"Parameters: all {len(flatten(record.parameters))} as configured now.\n"
-    return table("Parameters that differ from the current configuration", ("parameter", "in the run", "now"), rows)
+    recorded = flatten(record.parameters)
+    if rows := _changes(recorded, flatten(configured)):
+        return table("Parameters that differ from the current configuration", ("parameter", "in the run", "now"), rows)
+    return f"Parameters: all {len(recorded)} as configured now.\n"
 
 
 def _package_table(record: RunRecord) -> Any:
     recorded = {"python": record.python, **record.packages}
-    rows = _changes(recorded, {"python": platform.python_version(), **package_versions(DISTRIBUTION)})
-    if not rows:
-        return f"Packages: all {len(recorded)} in the versions installed now."
-    return table("Packages in other versions than now", ("package", "in the run", "now"), rows)
+    if rows := _changes(recorded, {"python": platform.python_version(), **package_versions(DISTRIBUTION)}):
+        return table("Packages in other versions than now", ("package", "in the run", "now"), rows)
+    return f"Packages: all {len(recorded)} in the versions installed now."
 
 
 def _changes(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -251,7 +238,7 @@ def _configured_parameters(metadata: ProjectMetadata, env: str) -> dict[str, Any
     """Return the current parameters of an environment; None if they cannot be read."""
     try:
         return dict(mask_secrets(config_loader(metadata.project_path, env)["parameters"]))
-    except Exception:  # whatever is wrong with the configuration, a record can still be shown
+    except Exception:  # an invalid configuration must not hide the record
         return None
 
 

@@ -9,19 +9,29 @@ from typing import TYPE_CHECKING
 
 import click
 from kedro.framework.cli.utils import env_option
+from kedro.framework.startup import ProjectMetadata
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from sage_dialog.commands.project import Project
+from sage_dialog.commands.console import empty_table
+from sage_dialog.commands.project import Project, click_errors
 from sage_dialog.commands.summary import OFFLINE_NOTE
+from sage_dialog.config import BlockField
 from sage_dialog.core.hub_models import BASE
 from sage_dialog.core.paths import display_path
+from sage_dialog.core.seeds import sample_ids
+from sage_dialog.core.tables import from_rows
+from sage_dialog.datasets.roles import RoleDataset
+from sage_dialog.dialogue import Message, agent_view
 from sage_dialog.hooks.inputs import explain_missing
+from sage_dialog.inference.engine import Prompt
+from sage_dialog.llm.requests import RequestFailedError, StopRunError
+from sage_dialog.studio.chat.completion import known_values
+from sage_dialog.studio.chat.display import BLOCKS, FAULT, visible
 
 if TYPE_CHECKING:
-    from kedro.framework.startup import ProjectMetadata
-    from rich.table import Table
-    from rich.text import Text
-
-    from sage_dialog.config import BlockField
     from sage_dialog.evaluation.replies.steering_eval import Compliance, Opening, Row, Setting
     from sage_dialog.evaluation.statistics import Estimate
 
@@ -74,34 +84,19 @@ def steer(
     settings = _settings(_named(given) or _most_frequent(project), boost)
     openings = _openings(project, situation, number or 1)
 
-    from kedro.io import DatasetError
-
-    from sage_dialog.datasets.roles import RoleDataset
-
     entry = project.catalog.get("annotator")
     if isinstance(entry, RoleDataset) and entry.uses_server:
         # A reply without labels has no score, so one failure among few replies must not stop the run.
         entry.bind_budget(project.llm.model_copy(update={"max_failed_share": 1.0}), project.budget)
-    try:
-        annotator = project.catalog.load("annotator")
-    except DatasetError as error:
-        raise click.ClickException(str(error)) from None
+    annotator = project.load("annotator")
 
-    from rich.console import Console
-    from rich.text import Text
-
-    from sage_dialog.core.tables import from_rows
     from sage_dialog.evaluation.replies.steering_eval import play_grid, steering_eval
-    from sage_dialog.llm.requests import RequestFailedError, StopRunError
     from sage_dialog.schemas import STEERING_GRID
-    from sage_dialog.studio.chat.display import visible
 
     config = project.parameters.evaluation
     engine = project.engine(project.policy(BASE), [agent])
-    try:
+    with click_errors(ValueError, RequestFailedError, StopRunError):
         rows = play_grid(engine, policy, openings, settings, config.agent, annotator)
-    except (ValueError, RequestFailedError, StopRunError) as error:
-        raise click.ClickException(str(error)) from error
     project.catalog.save(GRID, from_rows(rows, STEERING_GRID))
 
     console = Console(highlight=False)
@@ -140,8 +135,6 @@ def _labels(text: str) -> tuple[str, ...]:
 
 def _most_frequent(project: Project) -> list[tuple[BlockField, tuple[str, ...]]]:
     """Return the most frequent values of each field in the annotations."""
-    from sage_dialog.studio.chat.completion import known_values
-
     if not project.catalog.exists("annotations"):
         why = explain_missing("annotations", project.catalog)
         raise click.ClickException(
@@ -153,8 +146,6 @@ def _most_frequent(project: Project) -> list[tuple[BlockField, tuple[str, ...]]]
 
 def _settings(values: Sequence[tuple[BlockField, tuple[str, ...]]], boost: float | None) -> list[Setting]:
     """Return the settings of the grid, the first without steering. Raises UsageError for invalid labels."""
-    from pydantic import ValidationError
-
     from sage_dialog.evaluation.replies.steering_eval import UNSTEERED, Setting
 
     settings = [Setting(field, labels, boost) for field, labels in values]
@@ -171,10 +162,7 @@ def _settings(values: Sequence[tuple[BlockField, tuple[str, ...]]], boost: float
 
 def _openings(project: Project, situation: str | None, number: int) -> list[Opening]:
     """Return the given situation, or held-out ones drawn by seed. The text of a situation seeds its replies."""
-    from sage_dialog.core.seeds import sample_ids
-    from sage_dialog.dialogue import Message, agent_view
     from sage_dialog.evaluation.replies.steering_eval import Opening
-    from sage_dialog.inference.engine import Prompt
 
     chosen: list[tuple[str | None, str]]
     if situation is not None and len(situation.split()) > 1:
@@ -208,13 +196,7 @@ def _openings(project: Project, situation: str | None, number: int) -> list[Open
 
 def grid_table(rows: Sequence[Row]) -> Table:
     """Return the replies to one situation as a table for the terminal, with all texts escaped."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from sage_dialog.studio.chat.display import BLOCKS, FAULT, visible
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = empty_table()
     for heading, style in (("value", "bold"), ("state", BLOCKS), ("action", BLOCKS), ("reply", "")):
         table.add_column(heading, style=style, overflow="fold")
     for heading in ("in block", "in reply"):
@@ -243,8 +225,6 @@ def _format_intent(row: Row, prefix: str) -> str:
 
 
 def _format_compliance(row: Row) -> Iterator[Text]:
-    from rich.text import Text
-
     for score in (row.get("block_compliance"), row.get("reply_compliance")):
         if row["field"] is None:
             yield Text("")
@@ -258,13 +238,7 @@ def _format_compliance(row: Row) -> Iterator[Text]:
 
 def score_table(scores: Sequence[Compliance], situations: int) -> Table:
     """Return the rates of a grid as a table for the terminal, by field and, for several situations, by value."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from sage_dialog.studio.chat.display import visible
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = empty_table()
     table.add_column("value", overflow="fold")
     for heading in ("n", "block", "un-\nsteered", "n", "reply", "un-\nsteered"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -42,7 +42,8 @@ Probability = Annotated[float, Field(gt=0, lt=1)]
 class Config(BaseModel):
     """A frozen model that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Built at the first validation: most Kedro commands validate nothing.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     @classmethod
     def from_base(cls, **changes: Any) -> Self:

@@ -1,1 +1,21 @@
 """Hooks of a run: validation, inputs, budget, progress, run records, MLflow."""
+
+from sage_dialog.hooks.budget import RunBudget
+from sage_dialog.hooks.inputs import InputValidation, ProjectPaths
+from sage_dialog.hooks.mlflow import Tracking
+from sage_dialog.hooks.progress import Progress
+from sage_dialog.hooks.run_record import Recorder
+from sage_dialog.hooks.validation import LoadVersionValidation, ParameterValidation
+
+_BUDGET = RunBudget()
+HOOKS = (
+    ParameterValidation(),
+    LoadVersionValidation(),
+    _BUDGET,
+    InputValidation(),
+    ProjectPaths(),
+    Progress(),
+    Recorder(_BUDGET),
+    Tracking(),
+)
+"""In the order of their registration."""

@@ -11,9 +11,11 @@ from kedro.io import CatalogProtocol, DataCatalog
 from kedro.pipeline import Pipeline
 
 from sage_dialog.config import Launcher, SacAugmentation
+from sage_dialog.datasets.atomic import AtomicMixin
 from sage_dialog.datasets.protocol import TrackedDataset
 from sage_dialog.hooks.errors import RunRefused
 from sage_dialog.hooks.recording import is_parameter
+from sage_dialog.pipeline_registry import register_pipelines
 
 
 class InputValidation:
@@ -52,9 +54,6 @@ class ProjectPaths:
 
 def explain_missing(name: str, catalog: CatalogProtocol) -> str:
     """Return what is missing of a catalog entry, and the pipeline that makes it."""
-    from sage_dialog.datasets.atomic import AtomicMixin
-    from sage_dialog.pipeline_registry import register_pipelines
-
     dataset = catalog.get(name)
     if dataset is None:
         return "no catalog entry has this name; entries are in conf/base/catalog_*.yml."

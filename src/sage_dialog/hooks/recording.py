@@ -5,21 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from kedro.framework.project import settings
 from kedro.io import CatalogProtocol
 from kedro.pipeline.node import Node
 
+from sage_dialog.datasets.atomic import AtomicMixin
 from sage_dialog.datasets.protocol import EntryState, TrackedDataset
 from sage_dialog.lineage.code import code_of_callable, code_of_path
 from sage_dialog.lineage.content import DigestCache, File, of_files, state_of
 from sage_dialog.lineage.masking import environment_secrets, nested_texts
 from sage_dialog.lineage.records import InputRecord, OutputRecord, RunFolder, now
 from sage_dialog.lineage.staleness import NodeSpec
-
-if TYPE_CHECKING:  # imports pandas
-    from sage_dialog.datasets.atomic import AtomicMixin
 
 DISTRIBUTION = "sage-dialog"
 
@@ -78,7 +76,7 @@ def record_input(name: str, entry: object, runs: RunFolder, digests: DigestCache
         return InputRecord()
     state = entry.describe_input()
     if state.version:
-        sha256 = _version_sha256(name, state.version, state, cast("AtomicMixin", entry), runs, digests)
+        sha256 = _version_sha256(name, state.version, state, cast(AtomicMixin, entry), runs, digests)
         return InputRecord(version=state.version, sha256=sha256)
     definition = None if state.definition is None else dict(state.definition)
     return InputRecord(files=_record_files(state, digests), definition=definition)
@@ -88,7 +86,7 @@ def record_output(entry: object, node: str, digests: DigestCache) -> OutputRecor
     """Return the record of what was just saved; None for entries that keep nothing."""
     state = entry.describe_output() if isinstance(entry, TrackedDataset) else None
     if state and state.version:
-        content = cast("AtomicMixin", entry).content(state.version)
+        content = cast(AtomicMixin, entry).content(state.version)
         return OutputRecord(version=state.version, node=node, at=now(), **content._asdict())
     if state and (files := _record_files(state, digests)) is not None:
         return OutputRecord(version=None, node=node, at=now(), files=files, **of_files(files)._asdict())

@@ -70,8 +70,8 @@ class Recorder:
     _secrets: set[str]
     _record: RunRecord
 
-    def __init__(self, spending: RunBudget) -> None:
-        self._spending = spending
+    def __init__(self, run_budget: RunBudget) -> None:
+        self._run_budget = run_budget
         self._lock = threading.RLock()
         self._pid: int | None = None  # of the process that writes the record; None before and after a run
 
@@ -168,7 +168,7 @@ class Recorder:
         with self._lock:
             self._add_outputs_of_other_processes(outcome == "done")
             self._add_opened_tables()
-            if budget := self._spending.budget:
+            if budget := self._run_budget.budget:
                 self._update(
                     spent={who: Spent(**budget.spent(who)) for who in budget.roles()},
                     answered={role: tuple(sorted(models)) for role, models in budget.served_models.items()},

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from sage_dialog.config import Parameters
 from sage_dialog.config.base import suggestion
 from sage_dialog.hooks.errors import RunRefused
+from sage_dialog.pipeline_registry import POLICIES
 
 
 class ParameterValidation:
@@ -48,26 +49,24 @@ class LoadVersionValidation:
 def validate_parameters(
     raw: Mapping[str, Any],
     env: str | None = None,
-    given: Mapping[str, Any] | None = None,
+    runtime_params: Mapping[str, Any] | None = None,
     external_models: Sequence[str] = (),
 ) -> Parameters:
     """Return the typed parameters.
 
     Args:
-        raw: `conf/base`, overridden by `conf/<env>`, overridden by `given`.
+        raw: `conf/base`, overridden by `conf/<env>`, overridden by `runtime_params`.
         env: the environment.
-        given: the parameters of the command line.
+        runtime_params: the parameters of the command line.
         external_models: names that pairs may use beside those of policies.
 
     Raises:
-        RunRefused: with every key that is unknown, missing or invalid, and the file it stands in.
+        RunRefused: with every key that is unknown, missing or invalid, and its file.
     """
-    from sage_dialog.pipeline_registry import POLICIES
-
     try:
         return Parameters.model_validate(raw, context={"policies": POLICIES, "external_models": external_models})
     except ValidationError as error:
-        faults = [_format_error(details, env, given or {}) for details in error.errors(include_url=False)]
+        faults = [_format_error(details, env, runtime_params or {}) for details in error.errors(include_url=False)]
         raise _refusal(faults) from error
 
 
@@ -75,7 +74,7 @@ def _refusal(faults: Sequence[str]) -> RunRefused:
     return RunRefused("Invalid parameters; the run was not started:\n" + "\n".join(f"  {fault}" for fault in faults))
 
 
-def _format_error(details: ErrorDetails, env: str | None, given: Mapping[str, Any]) -> str:
+def _format_error(details: ErrorDetails, env: str | None, runtime_params: Mapping[str, Any]) -> str:
     path = details["loc"]
     if path[-1] == "[key]":  # of a mapping with a fixed set of keys
         path = path[:-1]
@@ -88,12 +87,12 @@ def _format_error(details: ErrorDetails, env: str | None, given: Mapping[str, An
         what = details["msg"]
     else:
         what = f"{details['msg']}, found {details['input']!r}"
-    return f"{'.'.join(map(str, path))}: {what}. {_origin(path, env, given)}"
+    return f"{'.'.join(map(str, path))}: {what}. {_origin(path, env, runtime_params)}"
 
 
-def _origin(path: tuple[int | str, ...], env: str | None, given: Mapping[str, Any]) -> str:
+def _origin(path: tuple[int | str, ...], env: str | None, runtime_params: Mapping[str, Any]) -> str:
     """Return where a parameter comes from: the command line, or its files."""
-    value: Any = given
+    value: Any = runtime_params
     for part in path:
         if isinstance(value, Sequence) and not isinstance(value, str):  # lists are replaced as a whole
             break

@@ -60,7 +60,7 @@ class Provenance:
         """Yield the inputs and everything that they were made from, the nearest first."""
         waiting = [Ancestor(name, read, ()) for name, read in inputs]
         seen: set[tuple[str, str | None]] = set()
-        for each in waiting:  # breadth first: grows while it is read
+        for each in waiting:  # breadth first: the loop appends to it
             version, key = each.content.version, (each.name, each.content.version)
             if version and key in seen:
                 continue

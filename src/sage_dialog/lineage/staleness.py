@@ -62,8 +62,8 @@ class ProjectState(Protocol):
     def read(self, dataset: str) -> InputRecord:
         """Return an input without versions as a run would record it; an empty record if it never makes anything stale.
 
-        Empty for tables of previous runs: a mix may learn from what policies played that had learned from it, so later
-        tables would make everything stale for ever.
+        Empty for tables of previous runs: a mix may read trajectories of policies that were trained on it, so each run
+        would make its own outputs stale.
         """
 
     def code(self, node: NodeSpec) -> Mapping[str, str]:

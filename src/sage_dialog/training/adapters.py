@@ -8,23 +8,13 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import is_bitsandbytes_available
 
 from sage_dialog.config import LoraSettings
 from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.training.full_weights import full_adapter, prepare_full_adapter
 from sage_dialog.training.job import TrainingJob
-
-
-def load_tokenizer(base: Policy) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(base.path)
 
 
 def load_model(base: Policy, quantization: str | None) -> PreTrainedModel:

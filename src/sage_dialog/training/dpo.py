@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from transformers import AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
 from sage_dialog.config import Launcher, Preference
@@ -14,7 +15,7 @@ from sage_dialog.core.policies import Policy
 from sage_dialog.core.seeds import sample_ids
 from sage_dialog.core.tables import DataFrame, to_rows
 from sage_dialog.inference.chat_format import TEMPLATE_ARGUMENTS, ChatFormat
-from sage_dialog.training.adapters import load_adapter, load_model, load_tokenizer
+from sage_dialog.training.adapters import load_adapter, load_model
 from sage_dialog.training.full_weights import copy_to_reference
 from sage_dialog.training.job import TrainingJob
 from sage_dialog.training.launch import IN_PROCESS, launch_training
@@ -60,7 +61,7 @@ def train_dpo(job: TrainingJob, run_dir: TrainingRunDir) -> None:
     config = job.config
     assert isinstance(config, Preference) and job.start is not None
     seed = seed_training(job)
-    tokenizer = load_tokenizer(job.base)
+    tokenizer = AutoTokenizer.from_pretrained(job.base.path)
     examples = _examples(ChatFormat(tokenizer), job.rows, config, job.seed)
     examples, training_rejects = filter_by_length(job.name, "pairs", examples, config.max_length)
     train, held_out = train_eval_split(job.name, examples, config.held_out, job.seed)

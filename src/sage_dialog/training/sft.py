@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from transformers import AutoTokenizer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
@@ -17,7 +18,7 @@ from sage_dialog.core.policies import Policy
 from sage_dialog.core.seeds import derived_seed
 from sage_dialog.core.tables import DataFrame, to_rows
 from sage_dialog.inference.chat_format import ChatFormat
-from sage_dialog.training.adapters import load_adapter, load_model, load_tokenizer, new_adapter
+from sage_dialog.training.adapters import load_adapter, load_model, new_adapter
 from sage_dialog.training.chat_templates import encode_conversation, training_template
 from sage_dialog.training.job import TrainingJob
 from sage_dialog.training.launch import IN_PROCESS, launch_training
@@ -68,7 +69,7 @@ def train_sft(job: TrainingJob, run_dir: TrainingRunDir) -> None:
     config = job.config
     assert isinstance(config, FineTuning)
     seed = seed_training(job)
-    tokenizer = load_tokenizer(job.base)
+    tokenizer = AutoTokenizer.from_pretrained(job.base.path)
     chat = ChatFormat(tokenizer, training_template(tokenizer))
     examples = _encode_conversations(job.name, chat, job.rows)
     examples, training_rejects = filter_by_length(job.name, "conversations", examples, config.max_length)

@@ -12,13 +12,13 @@ removed; `rejected_lines` has the unreadable lines.
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Pipeline, node
 
 from sage_dialog.pipelines.data_processing.nodes import draw_funnel, make_dialogues, make_situations
 
 
 def create_pipeline() -> Pipeline:
-    return pipeline(
+    return Pipeline(
         [
             node(
                 make_dialogues,

@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kedro.pipeline import Node, Pipeline, node, pipeline
+from kedro.pipeline import Node, Pipeline, node
 
 from sage_dialog.pipelines import report
 from sage_dialog.pipelines.evaluation import nodes
@@ -40,17 +40,7 @@ USER = "sage_1"
 
 EVALUATION, SEED = "params:evaluation", "params:seed"
 
-_PLAYED_WITH = {
-    "base": BASE,
-    "user": USER,
-    "situations": "situations",
-    "engine": "engine",
-    "evaluation": EVALUATION,
-    "sac_augmentation": "params:sac_augmentation",
-    "seed": SEED,
-    "threads": "params:threads",
-    "scratch": "params:scratch",
-}
+PLAYED_WITH = [EVALUATION, "params:sac_augmentation", SEED, "params:threads", "params:scratch"]
 
 
 def create_pipeline(policies: Sequence[str], iterations: int, external_scores: bool = False) -> Pipeline:
@@ -69,12 +59,17 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
     benchmarked = {"base": BASE, "evaluation": EVALUATION, "seed": SEED, "threads": "params:threads"}
     evaluation = [
         *(
-            _node(nodes.play_rollouts, {"agent": policy, **_PLAYED_WITH}, of, f"rollout_{policy}")
-            for policy, of in rollouts.items()
+            _node(
+                nodes.play_rollouts,
+                [BASE, policy, USER, "situations", "engine", *PLAYED_WITH],
+                table,
+                f"rollout_{policy}",
+            )
+            for policy, table in rollouts.items()
         ),
         _node(
             nodes.play_external_models,
-            {"external_models": "external_models", **_PLAYED_WITH},
+            [BASE, USER, "situations", "engine", "external_models", *PLAYED_WITH],
             "external_rollouts",
             "rollout_external_models",
         ),
@@ -118,7 +113,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
         ),
         _node(nodes.draw_training, {policy: f"training_log_{policy}" for policy in trained}, "training_figure"),
     ]
-    return pipeline(evaluation) + report.create_pipeline(trained, iterations, external_scores)
+    return Pipeline([*evaluation, report.create_pipeline(trained, iterations, external_scores)])
 
 
 def _node(

@@ -49,7 +49,7 @@ def train_sage_0(
 
 
 def score_by_truth(world_truth: DataFrame, rollouts: DataFrame) -> DataFrame:
-    """Score every reply: does it suit the feeling, keep to the topic, say something new (schemas.EXTERNAL_SCORES)."""
+    """Score whether each reply suits the feeling, keeps to the topic and is new (schemas.EXTERNAL_SCORES)."""
     from sage_dialog.microworld.truth import truth_scores
     from sage_dialog.microworld.world import load_world
 

@@ -11,7 +11,7 @@ No training stage reads `world_truth`.
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Pipeline, node
 
 from sage_dialog.pipelines.evaluation.nodes import count_wins
 from sage_dialog.pipelines.microworld.nodes import (
@@ -24,7 +24,7 @@ from sage_dialog.pipelines.microworld.nodes import (
 
 
 def create_pipeline() -> Pipeline:
-    return pipeline(
+    return Pipeline(
         [
             node(
                 write_raw_data,
@@ -50,7 +50,7 @@ def create_pipeline() -> Pipeline:
 
 def create_truth_pipeline() -> Pipeline:
     """Return the scoring of rollouts by the world's truth."""
-    return pipeline(
+    return Pipeline(
         [
             node(score_by_truth, inputs=["world_truth", "rollouts"], outputs="truth_scores", name="score_by_truth"),
             node(

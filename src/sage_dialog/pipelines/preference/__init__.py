@@ -1,4 +1,4 @@
-"""Preference learning on what the last search chose and what it passed over (paper §3.5)."""
+"""Preference tuning on chosen and rejected candidates of the last search (paper §3.5)."""
 
 from sage_dialog.pipelines.preference.pipeline import create_pipeline
 

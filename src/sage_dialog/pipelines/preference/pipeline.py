@@ -9,39 +9,30 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Pipeline, node
 
 from sage_dialog.pipelines.preference.nodes import make_pairs, train_sage_dpo
 
 
 def create_pipeline(iterations: int) -> Pipeline:
-    """Create the pipeline after K self-play iterations."""
-    return pipeline(
+    """Return the pipeline after K self-play iterations."""
+    return Pipeline(
         [
             node(
                 make_pairs,
-                inputs={
-                    "candidates": f"candidates_{iterations}",
-                    "trajectories": f"trajectories_{iterations}",
-                    "sac_augmentation": "params:sac_augmentation",
-                    "preference": "params:preference",
-                    "seed": "params:seed",
-                },
+                inputs=[
+                    *(f"candidates_{iterations}", f"trajectories_{iterations}"),
+                    *("params:sac_augmentation", "params:preference", "params:seed"),
+                ],
                 outputs="dpo_pairs",
                 name="make_pairs",
             ),
             node(
                 train_sage_dpo,
-                inputs={
-                    "base": "sage_0",
-                    "start": f"sage_{iterations + 1}",
-                    "dpo_pairs": "dpo_pairs",
-                    "preference": "params:preference",
-                    "seed": "params:seed",
-                    "threads": "params:threads",
-                    "scratch": "params:scratch",
-                    "launcher": "params:launcher",
-                },
+                inputs=[
+                    *("sage_0", f"sage_{iterations + 1}", "dpo_pairs"),
+                    *("params:preference", "params:seed", "params:threads", "params:scratch", "params:launcher"),
+                ],
                 outputs=["training_log_sage_dpo", "training_rejects_sage_dpo", "sage_dpo"],
                 name="train_sage_dpo",
             ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Pipeline, node
 
 from sage_dialog.pipelines.report import nodes
 
@@ -59,4 +59,4 @@ def create_pipeline(trained: Sequence[str], iterations: int, external_scores: bo
     }
     rendered = [node(render, inputs, render.__name__, name=render.__name__) for render, inputs in sections.items()]
     names = [render.__name__ for render in sections]
-    return pipeline([*rendered, node(nodes.assemble_report, names, "report", name="assemble_report")])
+    return Pipeline([*rendered, node(nodes.assemble_report, names, "report", name="assemble_report")])

@@ -29,7 +29,7 @@ def annotate_dialogues(dialogues: DataFrame, annotator: Annotator) -> tuple[Data
 
     rows = to_rows(dialogues[["dialogue_id", "turns"]])
     utterances = [
-        [Message("assistant" if turn % 2 else "user", said["text"]) for turn, said in enumerate(row["turns"])]
+        [Message("assistant" if turn % 2 else "user", utterance["text"]) for turn, utterance in enumerate(row["turns"])]
         for row in rows
     ]
     results = tqdm(

@@ -10,14 +10,14 @@ Both mixes hold the same dialogues, drawn by the same seed.
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Pipeline, node
 
 from sage_dialog.pipelines.sac_augmentation.nodes import annotate_dialogues, mix_plain, mix_with_blocks
 
 
 def create_pipeline() -> Pipeline:
     mix_inputs = ["annotations", "instructions", "previous_trajectories", "params:sac_augmentation", "params:seed"]
-    return pipeline(
+    return Pipeline(
         [
             node(
                 annotate_dialogues,

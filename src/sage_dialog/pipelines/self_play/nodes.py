@@ -28,12 +28,9 @@ def search(
     """Play train situations and return all candidates and the chosen dialogues.
 
     Args:
-        base: the base of `agent` and `user`.
-        agent: the policy to be refined.
         user: the policy of the simulated user, `sage_1` in every iteration.
         situations: schemas.SITUATIONS.
         selector: picks the best candidate of each agent turn.
-        engine: opens an engine over the policies.
         sac_augmentation: its system prompts "listener" and "speaker" are the agent's and the user's.
         scratch: folder of finished shards, which an interrupted run reuses.
 
@@ -66,8 +63,6 @@ def refine_into(name: str) -> Callable[..., tuple[DataFrame, DataFrame, Policy]]
         """Train the agent's adapter further on its chosen trajectories; the loss leaves out the user's messages.
 
         Args:
-            base: the base model.
-            agent: the policy that played.
             candidates: schemas.CANDIDATES of the search, to rank dialogues for `self_play.best_share`.
             trajectories: schemas.TRAJECTORIES of the search.
             sft_conversations: schemas.SFT_CONVERSATIONS, of which `self_play.replay_share` is mixed in.

@@ -11,68 +11,36 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node, pipeline
+from kedro.pipeline import Pipeline, node
 
 from sage_dialog.pipelines.self_play.nodes import refine_into, search
 
-SHARED_PARAMETERS = ("self_play", "sft", "sac_augmentation", "seed", "threads", "scratch", "launcher")
-
 
 def create_pipeline(iteration: int) -> Pipeline:
-    refined = f"sage_{iteration + 1}"
-    template = pipeline(
+    agent, refined = f"sage_{iteration}", f"sage_{iteration + 1}"
+    tables = [f"candidates_{iteration}", f"trajectories_{iteration}"]
+    run_parameters = ["params:sac_augmentation", "params:seed", "params:threads", "params:scratch"]
+    return Pipeline(
         [
             node(
                 search,
-                inputs={
-                    "base": "base",
-                    "agent": "agent",
-                    "user": "user",
-                    "situations": "situations",
-                    "selector": "selector",
-                    "engine": "engine",
-                    **_parameters("self_play", "sac_augmentation", "seed", "threads", "scratch"),
-                },
-                outputs=["candidates", "trajectories"],
+                inputs=[
+                    *("sage_0", agent, "sage_1", "situations", "selector", "engine"),
+                    *("params:self_play", *run_parameters),
+                ],
+                outputs=tables,
                 name="search",
             ),
             node(
                 refine_into(refined),
-                inputs={
-                    "base": "base",
-                    "agent": "agent",
-                    "candidates": "candidates",
-                    "trajectories": "trajectories",
-                    "sft_conversations": "sft_conversations",
-                    **_parameters(*SHARED_PARAMETERS),
-                },
-                outputs=["training_log", "training_rejects", "refined"],
+                inputs=[
+                    *("sage_0", agent, *tables, "sft_conversations"),
+                    *("params:self_play", "params:sft", *run_parameters, "params:launcher"),
+                ],
+                outputs=[f"training_log_{refined}", f"training_rejects_{refined}", refined],
                 name="refine",
             ),
-        ]
-    )
-    return pipeline(
-        template,
+        ],
         namespace=f"iteration_{iteration}",
-        inputs={
-            "base": "sage_0",
-            "agent": f"sage_{iteration}",
-            "user": "sage_1",
-            "situations": "situations",
-            "selector": "selector",
-            "engine": "engine",
-            "sft_conversations": "sft_conversations",
-        },
-        outputs={
-            "candidates": f"candidates_{iteration}",
-            "trajectories": f"trajectories_{iteration}",
-            "training_log": f"training_log_{refined}",
-            "training_rejects": f"training_rejects_{refined}",
-            "refined": refined,
-        },
-        parameters={f"params:{name}" for name in SHARED_PARAMETERS},
+        prefix_datasets_with_namespace=False,
     )
-
-
-def _parameters(*names: str) -> dict[str, str]:
-    return {name: f"params:{name}" for name in names}
