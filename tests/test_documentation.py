@@ -19,10 +19,10 @@ TEXTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 
 def test_the_paper_map_names_modules_and_parameters_that_exist() -> None:
     rows = [line for line in (PROJECT / "docs/paper-map.md").read_text().splitlines() if line.startswith("| §")]
-    places = [place for row in rows for place in re.findall(r"`([a-z_/]+(?:/[a-z_]*|\.py))`", row)]
+    paths = [path for row in rows for path in re.findall(r"`([a-z_/]+(?:/[a-z_]*|\.py))`", row)]
     parameters = [name for row in rows for name in re.findall(r"`([a-z_.]+)`", row.split("|")[3]) if "/" not in name]
-    assert len(places) > 10
-    assert [place for place in places if not (PROJECT / "src/sage_dialog" / place).exists()] == []
+    assert len(paths) > 10
+    assert [path for path in paths if not (PROJECT / "src/sage_dialog" / path).exists()] == []
     assert [name for name in parameters if name.split(".")[0] not in Parameters.model_fields] == []
 
 
@@ -34,7 +34,7 @@ def test_every_pipeline_that_is_named_is_registered(text: Path) -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
-def test_every_link_into_the_project_leads_somewhere(text: Path) -> None:
+def test_every_link_into_the_project_exists(text: Path) -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)\)", text.read_text())
     assert [link for link in links if not (text.parent / link).exists()] == []
 

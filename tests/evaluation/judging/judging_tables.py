@@ -18,7 +18,7 @@ def votes_table(rows: Iterable[Mapping[str, Any]]) -> DataFrame:
 
 
 def words_table(words: Mapping[str, Mapping[str, int]]) -> DataFrame:
-    """From words by policy and situation, a table as `length.count_words` returns it."""
+    """Return a table like that of `length.count_words` from words by policy and situation."""
     schema = pa.schema([("policy", pa.string()), ("situation_id", pa.string()), ("words", pa.int64())])
     rows = [
         {"policy": policy, "situation_id": situation, "words": count}
@@ -29,7 +29,7 @@ def words_table(words: Mapping[str, Mapping[str, int]]) -> DataFrame:
 
 
 def table_rows(frame: DataFrame, schema: pa.Schema) -> list[Row]:
-    """The rows of a table that has exactly the columns and types of a schema."""
+    """Return the rows of a table after checking that its columns and types are those of a schema."""
     types = [(name, dtype.pyarrow_dtype) for name, dtype in frame.dtypes.items()]
     assert types == [(field.name, field.type) for field in schema]
     return to_rows(frame)

@@ -40,7 +40,7 @@ def test_a_table_by_hand(bootstrap: Bootstrap) -> None:
 
 
 def test_agreement_by_lot_equals_that_of_shuffled_winners(bootstrap: Bootstrap) -> None:
-    """Judges who know which policy is better, and nothing of the situations, agree as often as by lot."""
+    """Judges that know which policy is better but ignore the situations agree as often as random assignment."""
     draw = np.random.default_rng(8)
     pairs = {("bad", "good"): 0.97, ("good", "better"): 0.6}
     letters_of = {
@@ -79,7 +79,7 @@ def test_kappa_and_its_interval_are_those_of_statsmodels_on_much_data(bootstrap:
 
 def test_pairs_on_the_same_situations_are_not_independent(bootstrap: Bootstrap) -> None:
     first, second = "ab" * 30, "abba" * 15
-    once = agreement(votes("j", first) + votes("k", second), bootstrap)[0]
+    one_pair = agreement(votes("j", first) + votes("k", second), bootstrap)[0]
     pairs = [("old", "new"), ("old", "newer"), ("new", "newer")]
     three = [
         vote
@@ -87,10 +87,10 @@ def test_pairs_on_the_same_situations_are_not_independent(bootstrap: Bootstrap) 
         for judge, letters in (("j", first), ("k", second))
         for vote in votes(judge, letters, pair)
     ]
-    thrice = agreement(three, bootstrap)[0]
-    assert thrice["n"] == 3 * once["n"] and thrice["agreement"] == once["agreement"] == 0.5
-    assert thrice["high"] - thrice["low"] > 0.95 * (once["high"] - once["low"])
-    assert thrice["kappa_high"] - thrice["kappa_low"] > 0.9 * (once["kappa_high"] - once["kappa_low"])
+    three_pairs = agreement(three, bootstrap)[0]
+    assert three_pairs["n"] == 3 * one_pair["n"] and three_pairs["agreement"] == one_pair["agreement"] == 0.5
+    assert three_pairs["high"] - three_pairs["low"] > 0.95 * (one_pair["high"] - one_pair["low"])
+    assert three_pairs["kappa_high"] - three_pairs["kappa_low"] > 0.9 * (one_pair["kappa_high"] - one_pair["kappa_low"])
 
 
 def test_full_agreement_has_an_interval(bootstrap: Bootstrap) -> None:

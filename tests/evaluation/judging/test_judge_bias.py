@@ -61,44 +61,44 @@ def test_checks_by_hand() -> None:
 
 
 def test_intervals_are_those_of_another_bootstrap_over_situations() -> None:
-    # Four pairs a situation, whose answers depend on each other: what a situation is like moves all of them.
+    # Four pairs per situation, whose votes depend on each other through a random effect of the situation.
     draw = np.random.default_rng(4)
     places, ids = draw.beta(2, 2, size=500), [f"s{place}" for place in range(500)]
     pairs = [("p", "q"), ("p", "r"), ("q", "r"), ("q", "s")]
-    votes, named, flips = [], np.zeros((500, 2)), np.zeros(500)
+    votes, first_counts, flips = [], np.zeros((500, 2)), np.zeros(500)
     for place, situation in enumerate(ids):
         for pair in pairs:
-            first = draw.random(2) < places[place]  # of each order, whether the first dialogue is named
+            first = draw.random(2) < places[place]  # whether the first dialogue is named, by order
             answers = ("a" if first[0] else "b", "b" if first[1] else "a")
             votes += [
                 vote("j", situation, order, answer, pair) for order, answer in zip(("ab", "ba"), answers, strict=True)
             ]
-            named[place] += first.sum(), 2
+            first_counts[place] += first.sum(), 2
             flips[place] += answers[0] != answers[1]
     words = {policy: dict.fromkeys(ids, 10) for policy in "pqrs"}
     rows = checks(votes, words)
 
-    def other(found: np.ndarray, among: np.ndarray) -> tuple[float, float]:
+    def scipy_interval(found: np.ndarray, among: np.ndarray) -> tuple[float, float]:
         interval = scipy_bootstrap(
-            (found, among), lambda some, all_, axis: some.sum(axis) / all_.sum(axis), paired=True, vectorized=True,
+            (found, among), lambda part, all_, axis: part.sum(axis) / all_.sum(axis), paired=True, vectorized=True,
             n_resamples=4000, rng=np.random.default_rng(5),
         ).confidence_interval  # fmt: skip
         return interval.low, interval.high
 
     for statistic, found, among in (
-        ("names_first", named[:, 0], named[:, 1]),
+        ("names_first", first_counts[:, 0], first_counts[:, 1]),
         ("order_flips", flips, np.full(500, 4.0)),
     ):
         row = rows[statistic]
         assert (row["n"], row["value"]) == (among.sum(), pytest.approx(found.sum() / among.sum()))
-        assert (row["low"], row["high"]) == pytest.approx(other(found, among), abs=0.005)
+        assert (row["low"], row["high"]) == pytest.approx(scipy_interval(found, among), abs=0.005)
 
 
 CARDS = [
     {"policy": "sage_0", "kind": "base", "base": "mistralai/Mixtral-8x7B-Instruct-v0.1"},
     {"policy": "sage_1", "kind": "adapter", "base": "mistralai/Mixtral-8x7B-Instruct-v0.1"},
     {"policy": "sage_2", "kind": "adapter", "base": "mistralai/Mixtral-8x7B-Instruct-v0.1"},
-    {"policy": "outside", "kind": "base", "base": "other/model"},
+    {"policy": "theirs", "kind": "base", "base": "other/model"},
 ]
 MIXTRAL = "mixtral-8x7b-instruct-v0.1 judge 1a2b3c4d"
 
@@ -108,7 +108,7 @@ def preferences(letters: str) -> dict[str, str]:
 
 
 def test_a_judge_is_compared_with_neutral_judges(bootstrap: Bootstrap) -> None:
-    pair = ("sage_0", "outside")
+    pair = ("sage_0", "theirs")
     votes = [
         *both(MIXTRAL, preferences("a" * 60 + "t" * 20 + "b" * 20), pair),
         *both("offline-rules-judge", preferences("a" * 30 + "t" * 20 + "b" * 50), pair),
@@ -119,7 +119,7 @@ def test_a_judge_is_compared_with_neutral_judges(bootstrap: Bootstrap) -> None:
         MIXTRAL,
         "sage_0",
         "same model",
-        "outside",
+        "theirs",
     )
     assert (row["n"], row["share"], row["neutral_share"]) == (100, 0.7, 0.45)
     assert row["difference"] == pytest.approx(0.25) and 0 < row["low"] < 0.25 < row["high"]
@@ -128,12 +128,12 @@ def test_a_judge_is_compared_with_neutral_judges(bootstrap: Bootstrap) -> None:
 def test_the_side_of_the_closer_policy_makes_no_difference(bootstrap: Bootstrap) -> None:
     (row,) = preference(
         [
-            *both(MIXTRAL, preferences("b" * 60 + "t" * 20 + "a" * 20), ("outside", "sage_0")),
-            *both("gpt judge 00000000", preferences("b" * 30 + "t" * 30 + "a" * 40), ("outside", "sage_0")),
+            *both(MIXTRAL, preferences("b" * 60 + "t" * 20 + "a" * 20), ("theirs", "sage_0")),
+            *both("gpt judge 00000000", preferences("b" * 30 + "t" * 30 + "a" * 40), ("theirs", "sage_0")),
         ],
         bootstrap,
     )
-    assert (row["policy"], row["other_policy"]) == ("sage_0", "outside")
+    assert (row["policy"], row["other_policy"]) == ("sage_0", "theirs")
     assert (row["share"], row["neutral_share"], row["difference"]) == pytest.approx((0.7, 0.45, 0.25))
 
 
@@ -144,13 +144,13 @@ def test_a_policy_without_a_card_is_named(bootstrap: Bootstrap) -> None:
 
 def test_the_difference_has_the_interval_of_a_paired_t_test_on_much_data(bootstrap: Bootstrap) -> None:
     draw = np.random.default_rng(6)
-    kin = draw.choice(list("abt"), size=600, p=[0.5, 0.3, 0.2])
-    neutral = np.where(draw.random(600) < 0.5, kin, draw.choice(list("abt"), size=600))
-    pair = ("sage_0", "outside")
-    votes = [*both(MIXTRAL, preferences("".join(kin)), pair), *both("gpt judge 0", preferences("".join(neutral)), pair)]
+    own = draw.choice(list("abt"), size=600, p=[0.5, 0.3, 0.2])
+    neutral = np.where(draw.random(600) < 0.5, own, draw.choice(list("abt"), size=600))
+    pair = ("sage_0", "theirs")
+    votes = [*both(MIXTRAL, preferences("".join(own)), pair), *both("gpt judge 0", preferences("".join(neutral)), pair)]
     (row,) = preference(votes, bootstrap)
     points = {"a": 1.0, "t": 0.5, "b": 0.0}
-    gaps = [points[own] - points[other] for own, other in zip(kin, neutral, strict=True)]
+    gaps = [points[own] - points[scipy_interval] for own, scipy_interval in zip(own, neutral, strict=True)]
     expected = ttest_1samp(gaps, 0).confidence_interval(0.95)
     assert row["difference"] == pytest.approx(np.mean(gaps))
     assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high), abs=0.004)
@@ -160,15 +160,15 @@ def test_the_model_itself_is_closer_than_a_policy_made_from_it(bootstrap: Bootst
     votes = [
         *both(MIXTRAL, preferences("aab"), ("sage_2", "sage_0")),
         *both(MIXTRAL, preferences("aab"), ("sage_1", "sage_2")),  # equally close: no row
-        *both(MIXTRAL, preferences("aab"), ("outside", "sage_1")),
+        *both(MIXTRAL, preferences("aab"), ("theirs", "sage_1")),
         *both("gpt judge 00000000", preferences("bbb"), ("sage_1", "sage_2")),
     ]
     rows = preference(votes, bootstrap)
     assert [(row["policy"], row["relation"], row["other_policy"]) for row in rows] == [
         ("sage_0", "same model", "sage_2"),
-        ("sage_1", "same base", "outside"),
+        ("sage_1", "same base", "theirs"),
     ]
-    # Nobody neutral judged these pairs, so quality and preference cannot be separated.
+    # No neutral judge judged these pairs, so quality and preference cannot be separated.
     assert [row["share"] for row in rows] == pytest.approx([1 / 3, 1 / 3])
     assert [(row["difference"], row["neutral_share"]) for row in rows] == [(None, None)] * 2
 
@@ -193,7 +193,7 @@ def test_a_judge_equally_close_to_both_is_neutral(bootstrap: Bootstrap) -> None:
 
 def test_a_closer_policy_that_is_truly_better_is_no_self_preference(bootstrap: Bootstrap) -> None:
     answers = preferences("a" * 80 + "b" * 20)
-    votes = [*both(MIXTRAL, answers, ("sage_0", "outside")), *both("gpt judge 0", answers, ("sage_0", "outside"))]
+    votes = [*both(MIXTRAL, answers, ("sage_0", "theirs")), *both("gpt judge 0", answers, ("sage_0", "theirs"))]
     (row,) = preference(votes, bootstrap)
     assert (row["share"], row["difference"]) == (0.8, 0)
     assert row["low"] < 0 < row["high"]
