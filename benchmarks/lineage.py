@@ -109,7 +109,7 @@ def record(run: str, previous: str, sha256: str, size: int, modified_ns: int) ->
         started=at,
         ended=at,
         outcome="done",
-        process=Process(host="elsewhere", pid=1, born=0.0),
+        process=Process(host="another", pid=1, born=0.0),
         selection=Selection(pipelines=("data_processing", "sac_augmentation")),
         environment="local",
         parameters={"seed": 0},

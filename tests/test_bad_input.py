@@ -180,9 +180,9 @@ def test_the_command_line_shows_the_message_without_a_traceback(configured: Path
 def test_scratch_lies_in_the_project_wherever_the_run_starts(
     open_session: OpenSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     with open_session() as session:
         catalog = session.load_context().catalog
     assert catalog.load("params:scratch") == str(tmp_path / "data/test/scratch")

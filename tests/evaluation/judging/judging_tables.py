@@ -13,6 +13,20 @@ from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 Row = dict[str, Any]
 
 
+OUTCOMES = {"a": "a", "b": "b", "t": "tie"}
+"""The votes of `letter_votes` by letter."""
+
+
+def letter_votes(judge: str, letters: str, pair: tuple[str, str] = ("old", "new"), start: int = 0) -> list[Row]:
+    """Return votes on a pair, equal in both orders, with one letter of OUTCOMES for each situation."""
+    return [
+        {"judge": judge, "policy_a": pair[0], "policy_b": pair[1], "situation_id": f"s{place}", "order": order}
+        | {"vote": OUTCOMES[letter]}
+        for place, letter in enumerate(letters, start)
+        for order in ("ab", "ba")
+    ]
+
+
 def votes_table(rows: Iterable[Mapping[str, Any]]) -> DataFrame:
     return from_rows(rows, schemas.JUDGE_VOTES)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from judging_tables import Row, table_rows, votes_table, words_table
+from judging_tables import Row, letter_votes, table_rows, votes_table, words_table
 from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import ttest_1samp
 
@@ -15,12 +15,6 @@ from sage_dialog.evaluation.judging.judge_bias import judge_checks, self_prefere
 def vote(judge: str, situation: str, order: str, answer: str, pair: tuple[str, str] = ("old", "new")) -> Row:
     row = {"judge": judge, "policy_a": pair[0], "policy_b": pair[1], "situation_id": situation}
     return row | {"order": order, "vote": answer}
-
-
-def both(judge: str, outcomes: dict[str, str], pair: tuple[str, str] = ("old", "new")) -> list[Row]:
-    return [
-        vote(judge, situation, order, answer, pair) for situation, answer in outcomes.items() for order in ("ab", "ba")
-    ]
 
 
 def checks(votes: list[Row], words: dict[str, dict[str, int]]) -> dict[str, Row]:
@@ -103,16 +97,12 @@ CARDS = [
 MIXTRAL = "mixtral-8x7b-instruct-v0.1 judge 1a2b3c4d"
 
 
-def preferences(letters: str) -> dict[str, str]:
-    return {f"s{place}": {"a": "a", "b": "b", "t": "tie"}[letter] for place, letter in enumerate(letters)}
-
-
 def test_a_judge_is_compared_with_neutral_judges(bootstrap: Bootstrap) -> None:
     pair = ("sage_0", "theirs")
     votes = [
-        *both(MIXTRAL, preferences("a" * 60 + "t" * 20 + "b" * 20), pair),
-        *both("offline-rules-judge", preferences("a" * 30 + "t" * 20 + "b" * 50), pair),
-        *both("gpt judge 00000000", preferences("a" * 50 + "b" * 50), pair),
+        *letter_votes(MIXTRAL, "a" * 60 + "t" * 20 + "b" * 20, pair),
+        *letter_votes("offline-rules-judge", "a" * 30 + "t" * 20 + "b" * 50, pair),
+        *letter_votes("gpt judge 00000000", "a" * 50 + "b" * 50, pair),
     ]
     (row,) = preference(votes, bootstrap)
     assert (row["judge"], row["policy"], row["relation"], row["other_policy"]) == (
@@ -128,8 +118,8 @@ def test_a_judge_is_compared_with_neutral_judges(bootstrap: Bootstrap) -> None:
 def test_the_side_of_the_closer_policy_makes_no_difference(bootstrap: Bootstrap) -> None:
     (row,) = preference(
         [
-            *both(MIXTRAL, preferences("b" * 60 + "t" * 20 + "a" * 20), ("theirs", "sage_0")),
-            *both("gpt judge 00000000", preferences("b" * 30 + "t" * 30 + "a" * 40), ("theirs", "sage_0")),
+            *letter_votes(MIXTRAL, "b" * 60 + "t" * 20 + "a" * 20, ("theirs", "sage_0")),
+            *letter_votes("gpt judge 00000000", "b" * 30 + "t" * 30 + "a" * 40, ("theirs", "sage_0")),
         ],
         bootstrap,
     )
@@ -139,7 +129,7 @@ def test_the_side_of_the_closer_policy_makes_no_difference(bootstrap: Bootstrap)
 
 def test_a_policy_without_a_card_is_named(bootstrap: Bootstrap) -> None:
     with pytest.raises(ValueError, match="sage_9 was judged, but the table `policy_cards` does not hold it"):
-        preference(both("j", preferences("ab"), ("sage_1", "sage_9")), bootstrap)
+        preference(letter_votes("j", "ab", ("sage_1", "sage_9")), bootstrap)
 
 
 def test_the_difference_has_the_interval_of_a_paired_t_test_on_much_data(bootstrap: Bootstrap) -> None:
@@ -147,7 +137,7 @@ def test_the_difference_has_the_interval_of_a_paired_t_test_on_much_data(bootstr
     own = draw.choice(list("abt"), size=600, p=[0.5, 0.3, 0.2])
     neutral = np.where(draw.random(600) < 0.5, own, draw.choice(list("abt"), size=600))
     pair = ("sage_0", "theirs")
-    votes = [*both(MIXTRAL, preferences("".join(own)), pair), *both("gpt judge 0", preferences("".join(neutral)), pair)]
+    votes = [*letter_votes(MIXTRAL, "".join(own), pair), *letter_votes("gpt judge 0", "".join(neutral), pair)]
     (row,) = preference(votes, bootstrap)
     points = {"a": 1.0, "t": 0.5, "b": 0.0}
     gaps = [points[own] - points[scipy_interval] for own, scipy_interval in zip(own, neutral, strict=True)]
@@ -158,10 +148,10 @@ def test_the_difference_has_the_interval_of_a_paired_t_test_on_much_data(bootstr
 
 def test_the_model_itself_is_closer_than_a_policy_made_from_it(bootstrap: Bootstrap) -> None:
     votes = [
-        *both(MIXTRAL, preferences("aab"), ("sage_2", "sage_0")),
-        *both(MIXTRAL, preferences("aab"), ("sage_1", "sage_2")),  # equally close: no row
-        *both(MIXTRAL, preferences("aab"), ("theirs", "sage_1")),
-        *both("gpt judge 00000000", preferences("bbb"), ("sage_1", "sage_2")),
+        *letter_votes(MIXTRAL, "aab", ("sage_2", "sage_0")),
+        *letter_votes(MIXTRAL, "aab", ("sage_1", "sage_2")),  # equally close: no row
+        *letter_votes(MIXTRAL, "aab", ("theirs", "sage_1")),
+        *letter_votes("gpt judge 00000000", "bbb", ("sage_1", "sage_2")),
     ]
     rows = preference(votes, bootstrap)
     assert [(row["policy"], row["relation"], row["other_policy"]) for row in rows] == [
@@ -175,30 +165,33 @@ def test_the_model_itself_is_closer_than_a_policy_made_from_it(bootstrap: Bootst
 
 def test_an_external_model_that_judges_itself_is_the_same_model(bootstrap: Bootstrap) -> None:
     cards = [*CARDS[:1], {"policy": "theirs", "kind": "external", "base": "maker/GPT-x"}]
-    (row,) = preference(both("gpt-x judge 1a2b3c4d", preferences("abb"), ("sage_0", "theirs")), bootstrap, cards)
+    (row,) = preference(letter_votes("gpt-x judge 1a2b3c4d", "abb", ("sage_0", "theirs")), bootstrap, cards)
     assert (row["policy"], row["relation"]) == ("theirs", "same model")
 
 
 def test_a_judge_served_under_a_policy_s_name_is_that_policy(bootstrap: Bootstrap) -> None:
-    (row,) = preference(both("sage_2 judge 1a2b3c4d", preferences("bb"), ("sage_1", "sage_2")), bootstrap)
+    (row,) = preference(letter_votes("sage_2 judge 1a2b3c4d", "bb", ("sage_1", "sage_2")), bootstrap)
     assert (row["policy"], row["relation"], row["share"]) == ("sage_2", "same model", 1.0)
 
 
 def test_a_judge_equally_close_to_both_is_neutral(bootstrap: Bootstrap) -> None:
     pair = ("sage_1", "sage_2")
-    votes = both("sage_2 judge 1a2b3c4d", preferences("bbba"), pair) + both(MIXTRAL, preferences("bbaa"), pair)
+    votes = letter_votes("sage_2 judge 1a2b3c4d", "bbba", pair) + letter_votes(MIXTRAL, "bbaa", pair)
     (row,) = preference(votes, bootstrap)
     assert (row["judge"], row["share"], row["neutral_share"]) == ("sage_2 judge 1a2b3c4d", 0.75, 0.5)
 
 
 def test_a_closer_policy_that_is_truly_better_is_no_self_preference(bootstrap: Bootstrap) -> None:
-    answers = preferences("a" * 80 + "b" * 20)
-    votes = [*both(MIXTRAL, answers, ("sage_0", "theirs")), *both("gpt judge 0", answers, ("sage_0", "theirs"))]
+    answers = "a" * 80 + "b" * 20
+    votes = [
+        *letter_votes(MIXTRAL, answers, ("sage_0", "theirs")),
+        *letter_votes("gpt judge 0", answers, ("sage_0", "theirs")),
+    ]
     (row,) = preference(votes, bootstrap)
     assert (row["share"], row["difference"]) == (0.8, 0)
     assert row["low"] < 0 < row["high"]
 
 
 def test_offline_judges_are_close_to_no_policy(bootstrap: Bootstrap) -> None:
-    votes = both("offline-rules-judge", preferences("ab"), ("sage_0", "sage_1"))
+    votes = letter_votes("offline-rules-judge", "ab", ("sage_0", "sage_1"))
     assert preference(votes, bootstrap) == []

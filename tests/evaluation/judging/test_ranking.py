@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from judging_tables import Row, table_rows, votes_table
+from judging_tables import Row, letter_votes, table_rows, votes_table
 
 from sage_dialog import schemas
 from sage_dialog.evaluation.bootstrap import Bootstrap
@@ -14,13 +14,7 @@ from sage_dialog.evaluation.judging.ranking import bradley_terry, ranking
 
 def votes(*results: tuple[str, str, str], judge: str = "j", start: int = 0) -> list[Row]:
     """Return votes from one letter per situation for each pair, such as ("old", "new", "bbta")."""
-    return [
-        {"judge": judge, "policy_a": a, "policy_b": b, "situation_id": f"s{place}", "order": order}
-        | {"vote": {"a": "a", "b": "b", "t": "tie"}[letter]}
-        for a, b, letters in results
-        for place, letter in enumerate(letters, start)
-        for order in ("ab", "ba")
-    ]
+    return [vote for a, b, letters in results for vote in letter_votes(judge, letters, (a, b), start)]
 
 
 def ranking_rows(rows: list[Row], bootstrap: Bootstrap) -> list[Row]:

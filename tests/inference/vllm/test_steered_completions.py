@@ -388,7 +388,7 @@ def test_a_server_without_token_ids_is_refused(byte_vocabulary: Vocabulary) -> N
         asyncio.run(steered_sample(complete, guide, [1], SAMPLING, int, str))
 
 
-def test_the_servers_own_processor_is_told_the_steering() -> None:
+def test_the_steering_is_a_field_of_the_request() -> None:
     steering = Steering(boosts={"a_topic": {"dogs": 2.0}}, fixed={"a_emotion": None, "u_topic": ()})
-    told = processor_arguments(steering)["sage_steering"]
-    assert Steering.model_validate_json(told) == steering
+    field = processor_arguments(steering)["sage_steering"]
+    assert Steering.model_validate_json(field) == steering
