@@ -120,7 +120,7 @@ def test_another_seed_or_item_gives_other_samples(open_engine: Open, base: Polic
     assert first != other_item
 
 
-def test_finished_says_whether_the_end_token_came(open_engine: Open, base: Policy) -> None:
+def test_finished_is_whether_the_end_token_was_sampled(open_engine: Open, base: Policy) -> None:
     samples = open_engine(base).sample("sage_0", prompts_of(5, 20), FREE, samples=20)
     cut = [sample for row in samples for sample in row if not sample.finished]
     ended = [sample for row in samples for sample in row if sample.finished]

@@ -107,7 +107,7 @@ def test_the_parameter_names_the_fields_of_the_form() -> None:
     assert get_args(BlockField) == FIELDS
 
 
-def test_the_models_have_learnt_the_form_and_every_value(engine: TransformersEngine) -> None:
+def test_the_models_write_valid_blocks_with_all_values(engine: TransformersEngine) -> None:
     """A condition of the tests below."""
     chains = [chain for sample in sampled(engine, None) if isinstance(chain := parse(sample.text), Chain)]
     assert len(chains) > 20
@@ -322,7 +322,7 @@ def rate(samples: list[Sample], field: str, wanted: str) -> float:
 
 
 @pytest.mark.parametrize(("field", "keyword"), [("a_motivation", "humility"), ("u_emotion", "calm")])
-def test_a_keyword_comes_more_often_and_the_fields_before_it_stay_as_they_were(
+def test_a_boosted_keyword_is_more_frequent_and_earlier_fields_are_unchanged(
     engine: TransformersEngine, field: str, keyword: str
 ) -> None:
     plain = sampled(engine, None)
@@ -355,7 +355,7 @@ FIXED_VALUES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("given", FIXED_VALUES.values(), ids=FIXED_VALUES)
-def test_given_values_are_always_taken_and_the_message_parses(
+def test_fixed_values_are_always_written_and_the_message_parses(
     engine: TransformersEngine, given: dict[str, Any]
 ) -> None:
     samples = sampled(engine, Steering(fixed=given), prompts=4)
@@ -371,7 +371,7 @@ def test_given_values_are_always_taken_and_the_message_parses(
 
 
 @pytest.mark.parametrize(("temperature", "top_k", "penalty"), [(0.3, 1, 1.0), (2.5, 1000, 1.0), (1.1, 20, 1.8)])
-def test_given_values_are_taken_however_the_rest_is_sampled(
+def test_fixed_values_are_written_with_any_sampling(
     engine: TransformersEngine, temperature: float, top_k: int, penalty: float
 ) -> None:
     given = {"u_emotion": "calm", "a_motivation": "teasing", "a_topic": ("cats", "music")}
@@ -384,7 +384,7 @@ def test_given_values_are_taken_however_the_rest_is_sampled(
     assert any("teasing" in sample.text for row in rows for sample in row)
 
 
-def test_what_is_given_stands_in_the_tokenizers_own_tokens(
+def test_fixed_text_uses_the_tokenizers_own_tokens(
     engine: TransformersEngine, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[list[int]] = []
@@ -405,9 +405,7 @@ def test_what_is_given_stands_in_the_tokenizers_own_tokens(
 
 
 @pytest.mark.parametrize("given", FIXED_VALUES.values(), ids=FIXED_VALUES)
-def test_every_message_that_holds_what_is_given_can_still_be_written(
-    vocabulary: Vocabulary, given: dict[str, Any]
-) -> None:
+def test_every_message_with_the_fixed_values_remains_possible(vocabulary: Vocabulary, given: dict[str, Any]) -> None:
     guide = guide_of(vocabulary, fixed=given)
     for number in range(20):
         chain = random_chain(random.Random(number))

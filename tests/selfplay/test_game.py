@@ -124,7 +124,7 @@ def test_a_farewell_ends_the_dialogue_with_the_users_words(play, game, engine, s
     assert outcome_of(play, game, scripted, farewell_ends=False) == (Outcome.TURN_LIMIT, 6)
 
 
-def test_a_dialogue_goes_on_when_the_agent_takes_leave(play, game, engine, say) -> None:
+def test_a_farewell_of_the_agent_does_not_end_the_dialogue(play, game, engine, say) -> None:
     scripted = engine(lambda policy, prompt, j: say("Goodbye, take care!" if policy == "agent" else "Wait."))
     assert outcome_of(play, game, scripted) == (Outcome.TURN_LIMIT, 6)
 

@@ -257,7 +257,7 @@ def test_a_search_plays_train_situations_drawn_by_seed(
     assert len({frozenset(played(seed)) for seed in range(3)}) > 1
 
 
-def test_a_table_without_train_situations_says_what_to_do(
+def test_a_table_without_train_situations_is_an_error_with_the_command(
     policies, situations, search_config, selector, engine, tmp_path
 ) -> None:
     with pytest.raises(ValueError, match=r"no train situation; run kedro run --pipelines data_processing"):

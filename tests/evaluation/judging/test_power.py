@@ -36,9 +36,7 @@ def enumerated_power(situations: int, share: float, decided: float, level: float
         (6, 0.9, 1.0, 2 / 2**6),
     ],
 )
-def test_power_is_what_counting_every_outcome_gives(
-    situations: int, share: float, decided: float, level: float
-) -> None:
+def test_power_equals_the_sum_over_all_outcomes(situations: int, share: float, decided: float, level: float) -> None:
     expected = enumerated_power(situations, share, decided, level)
     assert sign_test_power(situations, share, decided, level) == pytest.approx(expected, abs=1e-12)
 

@@ -52,7 +52,7 @@ def labelled() -> DataFrame:
         ("upset", None), ("sadly", None), ("sad and lonely", None), ("very", None), ("a bit", None), (None, None),
     ],
 )  # fmt: skip
-def test_words_mean_what_the_lists_say_and_nothing_is_guessed(word: str | None, label: str | None) -> None:
+def test_words_are_mapped_by_the_lists_only(word: str | None, label: str | None) -> None:
     assert emotion_labels().label(word) == label
 
 

@@ -99,7 +99,7 @@ def test_one_judge_and_nothing_decided_still_report(contents: dict[str, Any]) ->
     assert text.count("none decided") == 6  # each pair, in the win rates and at equal length
 
 
-def test_a_run_that_nobody_judged_says_so_and_nothing_more(contents: dict[str, Any]) -> None:
+def test_the_report_of_an_unjudged_run_says_so_only(contents: dict[str, Any]) -> None:
     judged = ("judge_votes", "win_rates", "ranking", "judge_checks", "length_control", "judge_agreement")
     none = {name: contents[name][:0] for name in (*judged, "self_preference", "sample_sizes")}
     html = render_report(contents, judges=[], **none, truth_scores=None)

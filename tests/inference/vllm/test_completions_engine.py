@@ -303,7 +303,7 @@ def prompts_of_lengths(count: int) -> list[Prompt]:
     return [Prompt(({"role": "user", "content": "x" * (1 + number)},), ("test", number)) for number in range(count)]
 
 
-def test_a_steered_policy_writes_what_is_fixed(serve: Serve, open_engine: Open, writer: Policy) -> None:
+def test_a_steered_policy_writes_the_fixed_values(serve: Serve, open_engine: Open, writer: Policy) -> None:
     server = serve(writer)
     engine = open_engine(server.url, base=writer)
     sampling = SamplingConfig.from_base(temperature=1.0, top_k=50, max_new_tokens=120)

@@ -254,7 +254,7 @@ def play_on_runner_v2(served: Served, make: Any, waiting: list[Request], room: i
 
 
 @pytest.mark.parametrize("runner", [1, 2])
-def test_rows_draw_what_they_draw_in_process_whatever_the_batch_does(served: Served, runner: int) -> None:
+def test_rows_draw_the_same_tokens_as_in_process_in_any_batch(served: Served, runner: int) -> None:
     requests = requests_of(served, 12)
     if runner == 1:
         processor = SteeringProcessor(served.config, torch.device("cpu"), False)
@@ -271,7 +271,7 @@ def test_rows_draw_what_they_draw_in_process_whatever_the_batch_does(served: Ser
     assert sum(changed) > 6  # steering changes most steered requests
 
 
-def test_a_penalty_that_comes_later_leaves_boosts_their_strength(served: Served) -> None:
+def test_a_later_penalty_keeps_the_strength_of_boosts(served: Served) -> None:
     """Runner V1 applies the penalty to the output of the processor, for tokens of the prompt and the reply."""
     text = "{u_motivation: humor, u_emotion: sad, u_topic: [dogs]} {a_motivation:"
     steering = Steering(boosts={"a_motivation": {"humor": 3.0, "seeking advice": -2.0, "comfort": 1.0}})
@@ -299,7 +299,7 @@ def test_a_penalty_that_comes_later_leaves_boosts_their_strength(served: Served)
         assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_keywords_come_more_often_and_given_values_always(served: Served) -> None:
+def test_boosted_keywords_are_more_frequent_and_fixed_values_certain(served: Served) -> None:
     def replies(steering: Steering) -> list[str]:
         requests = requests_of(served, 20)
         for request in requests:

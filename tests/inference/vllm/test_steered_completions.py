@@ -236,7 +236,7 @@ FIXED_VALUES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("fixed", FIXED_VALUES.values(), ids=FIXED_VALUES)
-def test_given_values_are_always_taken_and_the_message_parses(
+def test_fixed_values_are_always_written_and_the_message_parses(
     engine: TransformersEngine, fixed: dict[str, Any]
 ) -> None:
     served = Served(engine, SAMPLING)
@@ -248,7 +248,7 @@ def test_given_values_are_always_taken_and_the_message_parses(
     assert sum(sample.finished for sample in samples) >= 2
 
 
-def test_what_is_given_stands_in_the_tokenizers_own_tokens(engine: TransformersEngine) -> None:
+def test_fixed_text_uses_the_tokenizers_own_tokens(engine: TransformersEngine) -> None:
     served = Served(engine, SAMPLING)
     guide = served.guide(Steering(fixed=FIXED_VALUES["all"]))
     served.sample(guide, draws_of(0))
