@@ -56,7 +56,9 @@ def prompts_of(count: int) -> list[Prompt]:
     return [Prompt(({"role": "user", "content": "x" * (1 + number % 3)},), ("test", number)) for number in range(count)]
 
 
-def sampled(engine: TransformersEngine, steering: Steering | None, prompts: int = 6, samples: int = 6) -> list[Sample]:
+def sample_replies(
+    engine: TransformersEngine, steering: Steering | None, prompts: int = 6, samples: int = 6
+) -> list[Sample]:
     replies = engine.sample("sage_1", prompts_of(prompts), SAMPLING, samples, steering)
     return [sample for row in replies for sample in row]
 
@@ -109,7 +111,7 @@ def test_the_parameter_names_the_fields_of_the_form() -> None:
 
 def test_the_models_write_valid_blocks_with_all_values(engine: TransformersEngine) -> None:
     """A condition of the tests below."""
-    chains = [chain for sample in sampled(engine, None) if isinstance(chain := parse(sample.text), Chain)]
+    chains = [chain for sample in sample_replies(engine, None) if isinstance(chain := parse(sample.text), Chain)]
     assert len(chains) > 20
     assert len({value(chain, "a_motivation") for chain in chains}) >= 4
 
@@ -325,9 +327,9 @@ def rate(samples: list[Sample], field: str, wanted: str) -> float:
 def test_a_boosted_keyword_is_more_frequent_and_earlier_fields_are_unchanged(
     engine: TransformersEngine, field: str, keyword: str
 ) -> None:
-    plain = sampled(engine, None)
-    weakly_boosted = sampled(engine, Steering(boosts={field: {keyword: 2.0}}))
-    strongly_boosted = sampled(engine, Steering(boosts={field: {keyword: 9.0}}))
+    plain = sample_replies(engine, None)
+    weakly_boosted = sample_replies(engine, Steering(boosts={field: {keyword: 2.0}}))
+    strongly_boosted = sample_replies(engine, Steering(boosts={field: {keyword: 9.0}}))
     assert rate(plain, field, keyword) < rate(weakly_boosted, field, keyword) < rate(strongly_boosted, field, keyword)
     assert rate(strongly_boosted, field, keyword) > 0.95
     for one, other in zip(plain, strongly_boosted, strict=True):
@@ -335,11 +337,11 @@ def test_a_boosted_keyword_is_more_frequent_and_earlier_fields_are_unchanged(
 
 
 def test_without_steering_nothing_changes(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = sampled(engine, None)
-    assert sampled(engine, Steering(boosts={field: {"humor": 0.0} for field in FIELDS})) == plain
+    plain = sample_replies(engine, None)
+    assert sample_replies(engine, Steering(boosts={field: {"humor": 0.0} for field in FIELDS})) == plain
     monkeypatch.delattr(decoding, "apply_steering")
-    assert sampled(engine, Steering()) == plain
-    assert sampled(engine, Steering(boosts={"a_motivation": {}})) == plain
+    assert sample_replies(engine, Steering()) == plain
+    assert sample_replies(engine, Steering(boosts={"a_motivation": {}})) == plain
 
 
 # --- fixed values ------------------------------------------------------------------------------------------
@@ -358,7 +360,7 @@ FIXED_VALUES: dict[str, dict[str, Any]] = {
 def test_fixed_values_are_always_written_and_the_message_parses(
     engine: TransformersEngine, given: dict[str, Any]
 ) -> None:
-    samples = sampled(engine, Steering(fixed=given), prompts=4)
+    samples = sample_replies(engine, Steering(fixed=given), prompts=4)
     grammar = BlockGrammar.with_values(given)
     assert all(
         grammar.initial_state().advance(sample.text) for sample in samples
@@ -395,7 +397,7 @@ def test_fixed_text_uses_the_tokenizers_own_tokens(
         return decoded
 
     monkeypatch.setattr(transformers_engine, "decode", recorded)
-    texts = [sample.text for sample in sampled(engine, Steering(fixed=FIXED_VALUES["all"]), prompts=2)]
+    texts = [sample.text for sample in sample_replies(engine, Steering(fixed=FIXED_VALUES["all"]), prompts=2)]
     stop = len(BlockGrammar.with_values(FIXED_VALUES["all"]).literals[0]) - len(
         "]} "
     )  # from there on a token may hold the utterance too
@@ -471,17 +473,17 @@ def test_rows_that_end_early_leave_the_others_their_places(
         rows_seen.append(len(states))
         return steered(logits, states, temperature)
 
-    expected = sampled(engine, BOTH)
+    expected = sample_replies(engine, BOTH)
     monkeypatch.setattr(decoding, "COMPACT_BELOW", 1.0)
     monkeypatch.setattr(decoding, "apply_steering", recorded)
-    assert sampled(engine, BOTH) == expected
+    assert sample_replies(engine, BOTH) == expected
     assert rows_seen[-1] < rows_seen[0]  # rows were dropped while others still wrote their blocks
 
 
 def test_one_steering_after_another(engine: TransformersEngine) -> None:
-    first = sampled(engine, BOTH, prompts=2)
-    other = sampled(engine, Steering(fixed={"a_emotion": "calm"}), prompts=2)
-    assert sampled(engine, BOTH, prompts=2) == first != other
+    first = sample_replies(engine, BOTH, prompts=2)
+    other = sample_replies(engine, Steering(fixed={"a_emotion": "calm"}), prompts=2)
+    assert sample_replies(engine, BOTH, prompts=2) == first != other
 
 
 def test_a_policy_without_blocks_is_not_steered(base: Policy) -> None:

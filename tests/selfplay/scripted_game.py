@@ -23,7 +23,7 @@ from sage_dialog.selfplay.game import Game, GameState, Speaker, play
 from sage_dialog.selfplay.interleave import interleave
 
 
-def chained(text: str, emotion: str = "sad", motivation: str = "empathy") -> str:
+def reply_with_blocks(text: str, emotion: str = "sad", motivation: str = "empathy") -> str:
     """A reply with its blocks."""
     return render(Chain(Intent("sharing", emotion, ("home",)), Intent(motivation, "supportive", ("home",)), text))
 
@@ -31,7 +31,9 @@ def chained(text: str, emotion: str = "sad", motivation: str = "empathy") -> str
 def hashed_reply(policy: str, prompt: Prompt, j: int) -> str:
     """A reply that depends on all inputs of a player; one in five is invalid."""
     digest = hashlib.sha256(repr((policy, prompt, j)).encode()).hexdigest()
-    return "garbage" if int(digest[:4], 16) % 5 == 0 else chained(f"{policy} {digest[:6]}.", emotion=digest[6:9])
+    return (
+        "garbage" if int(digest[:4], 16) % 5 == 0 else reply_with_blocks(f"{policy} {digest[:6]}.", emotion=digest[6:9])
+    )
 
 
 @dataclass
@@ -93,12 +95,12 @@ def game() -> Callable[..., Game]:
 def play_to_end() -> Callable[[Engine, Game, Sequence[tuple[str, str]]], list[GameState]]:
     """A function that plays (id, text) situations to their end in one game."""
 
-    def played(engine: Engine, rules: Game, situations: Sequence[tuple[str, str]]) -> list[GameState]:
+    def play_situations(engine: Engine, rules: Game, situations: Sequence[tuple[str, str]]) -> list[GameState]:
         dialogues = [GameState.from_situation(*situation) for situation in situations]
         deque(interleave([("all", play(engine, rules, dialogues))], rules.select, 1), maxlen=0)
         return dialogues
 
-    return played
+    return play_situations
 
 
 @pytest.fixture
@@ -147,4 +149,4 @@ def selector() -> type[ScriptedSelector]:
 
 @pytest.fixture
 def say() -> Callable[..., str]:
-    return chained
+    return reply_with_blocks

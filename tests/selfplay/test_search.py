@@ -51,7 +51,7 @@ def stop_after(replies: int, reply, end):
 
 
 @pytest.fixture
-def searched(policies, situations, search_config, selector, tmp_path):
+def run_search(policies, situations, search_config, selector, tmp_path):
     """A function that runs a search over TEXTS and returns the rows of both tables."""
 
     def run(engine, scratch="scratch", seed=0, chooser=None, config=search_config, system_prompts=SYSTEM_PROMPTS):
@@ -65,8 +65,8 @@ def searched(policies, situations, search_config, selector, tmp_path):
     return run
 
 
-def test_tables_have_every_candidate_and_every_message(searched, engine, say, search_config) -> None:
-    candidates, messages = searched(engine(hashed_reply))
+def test_tables_have_every_candidate_and_every_message(run_search, engine, say, search_config) -> None:
+    candidates, messages = run_search(engine(hashed_reply))
     assert {row["situation_id"] for row in messages} == {f"train-{n}" for n in range(8)}
     replies = [row for row in messages if row["role"] == "assistant"]
     chosen = [row for row in candidates if row["chosen"]]
@@ -83,49 +83,49 @@ def test_tables_have_every_candidate_and_every_message(searched, engine, say, se
     assert all(row["a_motivation"] is None and row["content"] == row["text"] for row in openings)
 
 
-def test_similar_situations_have_their_own_dialogues(searched, engine, say) -> None:
+def test_similar_situations_have_their_own_dialogues(run_search, engine, say) -> None:
     def echo(policy, prompt, j):
         return say(f"You said: {prompt.messages[1]['content']}" if policy == "agent" else "Yes.")
 
-    _, messages = searched(engine(echo))
+    _, messages = run_search(engine(echo))
     first = {row["situation_id"]: row["text"] for row in messages if row["turn"] == 1}
     assert first == {f"train-{n}": f"You said: {text}" for n, text in enumerate(TEXTS)}
 
 
-def test_shards_do_not_change_the_rows(searched, engine, say, search_config) -> None:
-    one = searched(engine(hashed_reply))
+def test_shards_do_not_change_the_rows(run_search, engine, say, search_config) -> None:
+    one = run_search(engine(hashed_reply))
     for size, at_once in itertools.product((1, 3, 8, 100), (1, 2, 3)):
         config = search_config.model_copy(update={"shard_size": size, "shards_at_once": at_once})
-        assert searched(engine(hashed_reply), scratch=f"{size}/{at_once}", config=config) == one
+        assert run_search(engine(hashed_reply), scratch=f"{size}/{at_once}", config=config) == one
 
 
-def test_the_number_of_shards_at_once_may_change_after_a_kill(searched, engine, say, search_config) -> None:
+def test_the_number_of_shards_at_once_may_change_after_a_kill(run_search, engine, say, search_config) -> None:
     with pytest.raises(StoppedError):
-        searched(engine(stop_after(95, hashed_reply, stop)))
-    resumed, expected = engine(hashed_reply), engine(hashed_reply)
+        run_search(engine(stop_after(95, hashed_reply, stop)))
+    resumed, uninterrupted = engine(hashed_reply), engine(hashed_reply)
     config = search_config.model_copy(update={"shards_at_once": 1})
-    assert searched(resumed, config=config) == searched(expected, scratch="whole")
-    assert 0 < len(resumed.requests) < len(expected.requests)
+    assert run_search(resumed, config=config) == run_search(uninterrupted, scratch="whole")
+    assert 0 < len(resumed.requests) < len(uninterrupted.requests)
 
 
 @pytest.mark.parametrize("replies", [0, 30, 70, 100])
-def test_a_stopped_search_resumes(searched, engine, say, replies: int) -> None:
-    expected = searched(engine(hashed_reply), scratch="whole")
+def test_a_stopped_search_resumes(run_search, engine, say, replies: int) -> None:
+    expected = run_search(engine(hashed_reply), scratch="whole")
     with pytest.raises(StoppedError):
-        searched(engine(stop_after(replies, hashed_reply, stop)), scratch="stopped")
-    assert searched(engine(hashed_reply), scratch="stopped") == expected
+        run_search(engine(stop_after(replies, hashed_reply, stop)), scratch="stopped")
+    assert run_search(engine(hashed_reply), scratch="stopped") == expected
     repeated = engine(hashed_reply)
-    assert searched(repeated, scratch="stopped") == expected
+    assert run_search(repeated, scratch="stopped") == expected
     assert repeated.requests == []
 
 
-def test_a_killed_search_leaves_only_complete_shards(searched, engine, say, tmp_path) -> None:
-    expected = engine(hashed_reply)
-    expected = searched(expected, scratch="whole")
+def test_a_killed_search_leaves_only_complete_shards(run_search, engine, say, tmp_path) -> None:
+    uninterrupted = engine(hashed_reply)
+    expected = run_search(uninterrupted, scratch="whole")
     child = os.fork()
     if child == 0:
         try:
-            searched(
+            run_search(
                 engine(stop_after(95, hashed_reply, lambda: os.kill(os.getpid(), signal.SIGKILL))), scratch="killed"
             )
         finally:
@@ -137,13 +137,13 @@ def test_a_killed_search_leaves_only_complete_shards(searched, engine, say, tmp_
     partial.mkdir()
     (partial / "candidates.parquet").write_bytes(b"PAR1")
     resumed = engine(hashed_reply)
-    assert searched(resumed, scratch="killed") == expected
-    assert 0 < len(resumed.requests) < len(expected.requests)
+    assert run_search(resumed, scratch="killed") == expected
+    assert 0 < len(resumed.requests) < len(uninterrupted.requests)
     assert not partial.exists()
 
 
-def test_other_inputs_never_reuse_these_shards(searched, engine, say, selector, search_config) -> None:
-    searched(engine(hashed_reply))
+def test_other_inputs_never_reuse_these_shards(run_search, engine, say, selector, search_config) -> None:
+    run_search(engine(hashed_reply))
     warmer = search_config.agent.model_copy(update={"temperature": 1.3})
     for change in (
         {"seed": 1},
@@ -157,37 +157,37 @@ def test_other_inputs_never_reuse_these_shards(searched, engine, say, selector, 
         {"config": search_config.model_copy(update={"steering": Steering(fixed={"a_topic": ("dogs", "cats")})})},
     ):
         scripted = engine(hashed_reply)
-        searched(scripted, **change)
+        run_search(scripted, **change)
         assert scripted.requests, change
 
 
-def test_a_retrained_policy_never_reuses_the_shards_of_the_old_one(searched, engine, say, policies) -> None:
-    searched(engine(hashed_reply))
+def test_a_retrained_policy_never_reuses_the_shards_of_the_old_one(run_search, engine, say, policies) -> None:
+    run_search(engine(hashed_reply))
     policies["user"].path.mkdir()
     (policies["user"].path / "adapter_model.safetensors").write_bytes(b"other weights")
     scripted = engine(hashed_reply)
-    searched(scripted)
+    run_search(scripted)
     assert scripted.requests
 
 
-def test_another_chat_template_or_engine_never_reuses_these_shards(searched, engine, say, policies) -> None:
-    searched(engine(hashed_reply))
+def test_another_chat_template_or_engine_never_reuses_these_shards(run_search, engine, say, policies) -> None:
+    run_search(engine(hashed_reply))
     policies["agent"].path.mkdir()
     for change in ("template", "other template"):
         (policies["agent"].path / "chat_template.jinja").write_text(change)
         scripted = engine(hashed_reply)
-        searched(scripted)
+        run_search(scripted)
         assert scripted.requests, change
     scripted = engine(hashed_reply, fingerprint_inputs={"threads": 2})
-    searched(scripted)
+    run_search(scripted)
     assert scripted.requests
 
 
-def test_shards_of_other_library_versions_are_not_reused(searched, engine, say, monkeypatch) -> None:
-    searched(engine(hashed_reply))
+def test_shards_of_other_library_versions_are_not_reused(run_search, engine, say, monkeypatch) -> None:
+    run_search(engine(hashed_reply))
     monkeypatch.setattr("sage_dialog.selfplay.search.version", lambda name: "another")
     scripted = engine(hashed_reply)
-    searched(scripted)
+    run_search(scripted)
     assert scripted.requests
 
 
@@ -225,10 +225,10 @@ def test_a_shard_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch) ->
     assert not list(tmp_path.glob("*shard*")) and not Shards(tmp_path).is_finished(0)
 
 
-def test_training_parameters_do_not_invalidate_the_shards(searched, engine, say, search_config) -> None:
-    searched(engine(hashed_reply))
+def test_training_parameters_do_not_invalidate_the_shards(run_search, engine, say, search_config) -> None:
+    run_search(engine(hashed_reply))
     scripted = engine(hashed_reply)
-    searched(scripted, config=search_config.model_copy(update={"replay_share": 0.9}))
+    run_search(scripted, config=search_config.model_copy(update={"replay_share": 0.9}))
     assert scripted.requests == []
 
 
@@ -281,11 +281,11 @@ def evaluation() -> Evaluation:
 
 
 def test_the_agent_is_steered_and_the_user_is_not(
-    policies, situations, searched, engine, say, evaluation, search_config, tmp_path
+    policies, situations, run_search, engine, say, evaluation, search_config, tmp_path
 ) -> None:
     steering = Steering(boosts={"a_motivation": {"humor": 4.0}})
     search_engine, rollout_engine = engine(hashed_reply), engine(lambda *_: say("Yes."))
-    searched(search_engine, config=search_config.model_copy(update={"steering": steering}))
+    run_search(search_engine, config=search_config.model_copy(update={"steering": steering}))
     config = evaluation.model_copy(update={"steering": steering})
     held_out = situations(TEXTS, split="test")
     rollout(rollout_engine, policies["agent"], policies["user"], held_out, config, SYSTEM_PROMPTS, 0, tmp_path)
@@ -320,12 +320,12 @@ def test_policies_draw_the_same_numbers_in_rollouts_and_their_own_in_searches(
         user, table = policies["user"], situations(TEXTS, split="test")
         return lambda scripted: rollout(scripted, agent, user, table, evaluation, SYSTEM_PROMPTS, 0, tmp_path)
 
-    def searched(agent):
+    def run_search(agent):
         user, table, config = policies["user"], situations(TEXTS), search_config
         return lambda scripted: search(scripted, agent, user, table, config, SYSTEM_PROMPTS, selector(), 0, tmp_path)
 
     assert drawn_items(run_rollout(policies["agent"])) == drawn_items(run_rollout(policies["user"])) != set()
-    assert drawn_items(searched(policies["agent"])).isdisjoint(drawn_items(searched(policies["user"])))
+    assert drawn_items(run_search(policies["agent"])).isdisjoint(drawn_items(run_search(policies["user"])))
 
 
 def test_a_rollout_plays_the_same_held_out_situations_for_every_policy(

@@ -39,7 +39,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
 
 
 @pytest.fixture
-def searched(policies, situations, search_config, tmp_path, server) -> Callable[..., Any]:
+def run_search(policies, situations, search_config, tmp_path, server) -> Callable[..., Any]:
     def run(engine: Any, scratch: str, at_once: int = 3, caps: Caps | None = None) -> Any:
         response_cache = ResponseCache(tmp_path / scratch / "responses.sqlite")
         endpoint = Endpoint(base_urls=(server.url,), model=MODEL, sampling={"max_tokens": 50}, timeout_s=10)
@@ -66,22 +66,22 @@ def hashed_utterance(say: Callable[..., str]) -> Callable[..., str]:
     return reply
 
 
-def test_rows_do_not_depend_on_the_order_of_shards(searched, engine, say, server) -> None:
-    sequential = searched(engine(hashed_utterance(say)), "one", at_once=1)
+def test_rows_do_not_depend_on_the_order_of_shards(run_search, engine, say, server) -> None:
+    sequential = run_search(engine(hashed_utterance(say)), "one", at_once=1)
     calls = server.paid
-    assert searched(engine(hashed_utterance(say)), "three", at_once=3) == sequential
+    assert run_search(engine(hashed_utterance(say)), "three", at_once=3) == sequential
     assert set(server.paid) == set(calls) and set(server.paid.values()) == {2}
     outcomes = {row["outcome"] for row in sequential[1]}
     assert {"turn limit", "no good candidate"} <= outcomes
 
 
-def test_after_a_cap_or_an_error_of_the_engine_no_request_is_repeated(searched, engine, say, server) -> None:
-    expected = searched(engine(hashed_utterance(say)), "whole")
+def test_after_a_cap_or_an_error_of_the_engine_no_request_is_repeated(run_search, engine, say, server) -> None:
+    expected = run_search(engine(hashed_utterance(say)), "whole")
     calls = set(server.paid)
     server.calls.clear()
 
     with pytest.raises(CapReachedError):
-        searched(engine(hashed_utterance(say)), "stopped", caps=Caps(calls=12))
+        run_search(engine(hashed_utterance(say)), "stopped", caps=Caps(calls=12))
     count = 0
 
     def fail(policy: str, prompt: Any, j: int) -> str:
@@ -92,6 +92,6 @@ def test_after_a_cap_or_an_error_of_the_engine_no_request_is_repeated(searched, 
         return hashed_utterance(say)(policy, prompt, j)
 
     with pytest.raises(InterruptedError):
-        searched(engine(fail), "stopped")
-    assert searched(engine(hashed_utterance(say)), "stopped") == expected
+        run_search(engine(fail), "stopped")
+    assert run_search(engine(hashed_utterance(say)), "stopped") == expected
     assert set(server.paid) == calls and set(server.paid.values()) == {1}

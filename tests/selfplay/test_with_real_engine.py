@@ -52,7 +52,7 @@ def killed(*given, **named):
     return sample(*given, **named)
 
 engine.sample = killed
-game.searched(engine, Policy.open(agent), Policy.open(user), scratch, **json.loads(sys.argv[5]))
+game.run_search(engine, Policy.open(agent), Policy.open(user), scratch, **json.loads(sys.argv[5]))
 """
 
 
@@ -72,7 +72,7 @@ def open_engine(base: Policy, agent: Policy, user: Policy) -> Any:
     return TransformersEngine(base, [agent, user], seed=0, threads=1)
 
 
-def searched(
+def run_search(
     engine: Any, agent: Policy, user: Policy, scratch: Path, order: int = 1, **config: Any
 ) -> tuple[dict[str, Any], ...]:
     """Run a search and return both tables as rows by situation."""
@@ -97,7 +97,7 @@ def played(
     engine = open_engine(base, *adapters)
 
     def play(scratch: Path | None = None, **given: Any) -> tuple[dict[str, Any], ...]:
-        return searched(engine, *adapters, scratch or tmp_path_factory.mktemp("scratch"), **given)
+        return run_search(engine, *adapters, scratch or tmp_path_factory.mktemp("scratch"), **given)
 
     return play
 

@@ -140,7 +140,7 @@ def test_the_difference_has_the_interval_of_a_paired_t_test_on_much_data(bootstr
     votes = [*letter_votes(MIXTRAL, "".join(own), pair), *letter_votes("gpt judge 0", "".join(neutral), pair)]
     (row,) = preference(votes, bootstrap)
     points = {"a": 1.0, "t": 0.5, "b": 0.0}
-    gaps = [points[own] - points[scipy_interval] for own, scipy_interval in zip(own, neutral, strict=True)]
+    gaps = [points[first] - points[second] for first, second in zip(own, neutral, strict=True)]
     expected = ttest_1samp(gaps, 0).confidence_interval(0.95)
     assert row["difference"] == pytest.approx(np.mean(gaps))
     assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high), abs=0.004)

@@ -30,7 +30,7 @@ pytest.importorskip("torch")
 from completions_server import CompletionsServer
 from sampling import PROMPTS, SAMPLING
 from test_engines import FREE, prompts_of
-from test_with_real_engine import searched
+from test_with_real_engine import run_search
 
 from sage_dialog.inference.transformers.detokenizer import decode_tokens
 from sage_dialog.inference.vllm.completions_engine import CompletionsEngine
@@ -217,11 +217,11 @@ def test_the_dialogue_game_is_played_over_http(
     serve: Serve, open_engine: Open, adapters: tuple[Policy, Policy], tmp_path: Path
 ) -> None:
     server = serve()
-    expected = searched(open_engine(server.url, policies=adapters), *adapters, tmp_path / "whole", situations=5)
+    expected = run_search(open_engine(server.url, policies=adapters), *adapters, tmp_path / "whole", situations=5)
     calls_before = len(server.calls)
     assert {name for name, _ in server.loaded} == set(map(served_name, adapters))
     unreachable = open_engine("http://127.0.0.1:9/v1", policies=adapters)
-    assert searched(unreachable, *adapters, tmp_path / "anew", situations=5, shard_size=1) == expected
+    assert run_search(unreachable, *adapters, tmp_path / "anew", situations=5, shard_size=1) == expected
     assert calls_before == len(server.calls)
 
 

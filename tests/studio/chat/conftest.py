@@ -19,14 +19,14 @@ from sage_dialog.studio.chat.terminal import Terminal
 Script = Callable[[Prompt, int], "str | Sample | None"]
 
 
-def chained(text: str, motivation: str = "empathy") -> str:
+def reply_with_blocks(text: str, motivation: str = "empathy") -> str:
     """A reply with its blocks."""
     return render(Chain(Intent("sharing", "sad", ("home",)), Intent(motivation, "calm", ("home",)), text))
 
 
 def numbered_reply(prompt: Prompt, sample: int) -> str:
     """Return a reply with its turn, draw and sample numbers."""
-    return chained(f"turn {prompt.item[1]} draw {prompt.item[2]} sample {sample}")
+    return reply_with_blocks(f"turn {prompt.item[1]} draw {prompt.item[2]} sample {sample}")
 
 
 @pytest.fixture
