@@ -1,13 +1,16 @@
-"""The documentation names modules, commands, parameters, tables and columns that exist."""
+"""The documentation names modules, commands, nodes, parameters, tables and columns that exist."""
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 import yaml
+from kedro.pipeline import Pipeline
 
 from sage_dialog import schemas
+from sage_dialog.cli import sage
 from sage_dialog.config import DataProcessing, Parameters
 from sage_dialog.corpora.reddit.funnel_figure import MEANINGS
 from sage_dialog.corpora.reddit.rules import Rule, unit
@@ -15,6 +18,11 @@ from sage_dialog.pipeline_registry import register_pipelines
 
 PROJECT = Path(__file__).parents[1]
 TEXTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+
+
+@pytest.fixture(scope="module")
+def pipelines() -> dict[str, Pipeline]:
+    return register_pipelines()
 
 
 def test_the_paper_map_names_modules_and_parameters_that_exist() -> None:
@@ -27,10 +35,41 @@ def test_the_paper_map_names_modules_and_parameters_that_exist() -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
-def test_every_pipeline_that_is_named_is_registered(text: Path) -> None:
+def test_every_pipeline_that_is_named_is_registered(text: Path, pipelines: dict[str, Pipeline]) -> None:
     named = re.findall(r"kedro run[^\n`]*--pipelines ([a-z_0-9,]+)", text.read_text())
-    pipelines = register_pipelines()
     assert [name for names in named for name in names.split(",") if name not in pipelines] == []
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
+def test_every_node_that_is_run_exists(text: Path, pipelines: dict[str, Pipeline]) -> None:
+    named = re.findall(r"kedro run[^\n`]*--(?:to-)?nodes ([a-z_0-9.,]+)", text.read_text())
+    nodes = {node.name for pipeline in pipelines.values() for node in pipeline.nodes}
+    assert [name for names in named for name in names.split(",") if name not in nodes] == []
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
+def test_every_command_of_kedro_sage_and_its_options_exist(text: Path) -> None:
+    for name, arguments in re.findall(r"kedro sage ([a-z]+)([^`\n#]*)", text.read_text()):
+        command = sage.commands[name]
+        group = [command, *getattr(command, "commands", {}).values()]
+        options = {option for each in group for parameter in each.params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", arguments)) - {"--help"} <= options, (name, arguments)
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
+def test_every_parameter_that_is_set_exists(text: Path) -> None:
+    files = (yaml.safe_load(file.read_text()) for file in (PROJECT / "conf/base").glob("parameters*.yml"))
+    base = {name: value for parameters in files for name, value in parameters.items()}
+    for assignments in re.findall(r"--params '?([^\s`']+)", text.read_text()):
+        for dotted in re.findall(r"(?:^|,)([a-z_0-9.]+)=", assignments):
+            assert is_parameter(dotted.split("."), base), dotted
+
+
+def is_parameter(path: list[str], values: Any) -> bool:
+    """Whether a path leads to a value in conf/base, or into a mapping whose keys are chosen by the user."""
+    if not path or values == {}:
+        return True
+    return isinstance(values, dict) and path[0] in values and is_parameter(path[1:], values[path[0]])
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
