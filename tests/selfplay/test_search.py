@@ -65,7 +65,7 @@ def run_search(policies, situations, search_config, selector, tmp_path):
     return run
 
 
-def test_tables_have_every_candidate_and_every_message(run_search, engine, say, search_config) -> None:
+def test_tables_have_every_candidate_and_every_message(run_search, engine, search_config) -> None:
     candidates, messages = run_search(engine(hashed_reply))
     assert {row["situation_id"] for row in messages} == {f"train-{n}" for n in range(8)}
     replies = [row for row in messages if row["role"] == "assistant"]
@@ -92,14 +92,14 @@ def test_similar_situations_have_their_own_dialogues(run_search, engine, say) ->
     assert first == {f"train-{n}": f"You said: {text}" for n, text in enumerate(TEXTS)}
 
 
-def test_shards_do_not_change_the_rows(run_search, engine, say, search_config) -> None:
+def test_shards_do_not_change_the_rows(run_search, engine, search_config) -> None:
     one = run_search(engine(hashed_reply))
     for size, at_once in itertools.product((1, 3, 8, 100), (1, 2, 3)):
         config = search_config.model_copy(update={"shard_size": size, "shards_at_once": at_once})
         assert run_search(engine(hashed_reply), scratch=f"{size}/{at_once}", config=config) == one
 
 
-def test_the_number_of_shards_at_once_may_change_after_a_kill(run_search, engine, say, search_config) -> None:
+def test_the_number_of_shards_at_once_may_change_after_a_kill(run_search, engine, search_config) -> None:
     with pytest.raises(StoppedError):
         run_search(engine(stop_after(95, hashed_reply, stop)))
     resumed, uninterrupted = engine(hashed_reply), engine(hashed_reply)
@@ -109,7 +109,7 @@ def test_the_number_of_shards_at_once_may_change_after_a_kill(run_search, engine
 
 
 @pytest.mark.parametrize("replies", [0, 30, 70, 100])
-def test_a_stopped_search_resumes(run_search, engine, say, replies: int) -> None:
+def test_a_stopped_search_resumes(run_search, engine, replies: int) -> None:
     expected = run_search(engine(hashed_reply), scratch="whole")
     with pytest.raises(StoppedError):
         run_search(engine(stop_after(replies, hashed_reply, stop)), scratch="stopped")
@@ -119,7 +119,7 @@ def test_a_stopped_search_resumes(run_search, engine, say, replies: int) -> None
     assert repeated.requests == []
 
 
-def test_a_killed_search_leaves_only_complete_shards(run_search, engine, say, tmp_path) -> None:
+def test_a_killed_search_leaves_only_complete_shards(run_search, engine, tmp_path) -> None:
     uninterrupted = engine(hashed_reply)
     expected = run_search(uninterrupted, scratch="whole")
     child = os.fork()
@@ -142,7 +142,7 @@ def test_a_killed_search_leaves_only_complete_shards(run_search, engine, say, tm
     assert not partial.exists()
 
 
-def test_other_inputs_never_reuse_these_shards(run_search, engine, say, selector, search_config) -> None:
+def test_other_inputs_never_reuse_these_shards(run_search, engine, selector, search_config) -> None:
     run_search(engine(hashed_reply))
     warmer = search_config.agent.model_copy(update={"temperature": 1.3})
     for change in (
@@ -161,7 +161,7 @@ def test_other_inputs_never_reuse_these_shards(run_search, engine, say, selector
         assert scripted.requests, change
 
 
-def test_a_retrained_policy_never_reuses_the_shards_of_the_old_one(run_search, engine, say, policies) -> None:
+def test_a_retrained_policy_never_reuses_the_shards_of_the_old_one(run_search, engine, policies) -> None:
     run_search(engine(hashed_reply))
     policies["user"].path.mkdir()
     (policies["user"].path / "adapter_model.safetensors").write_bytes(b"other weights")
@@ -170,7 +170,7 @@ def test_a_retrained_policy_never_reuses_the_shards_of_the_old_one(run_search, e
     assert scripted.requests
 
 
-def test_another_chat_template_or_engine_never_reuses_these_shards(run_search, engine, say, policies) -> None:
+def test_another_chat_template_or_engine_never_reuses_these_shards(run_search, engine, policies) -> None:
     run_search(engine(hashed_reply))
     policies["agent"].path.mkdir()
     for change in ("template", "other template"):
@@ -183,7 +183,7 @@ def test_another_chat_template_or_engine_never_reuses_these_shards(run_search, e
     assert scripted.requests
 
 
-def test_shards_of_other_library_versions_are_not_reused(run_search, engine, say, monkeypatch) -> None:
+def test_shards_of_other_library_versions_are_not_reused(run_search, engine, monkeypatch) -> None:
     run_search(engine(hashed_reply))
     monkeypatch.setattr("sage_dialog.selfplay.search.version", lambda name: "another")
     scripted = engine(hashed_reply)
@@ -225,7 +225,7 @@ def test_a_shard_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch) ->
     assert not list(tmp_path.glob("*shard*")) and not Shards(tmp_path).is_finished(0)
 
 
-def test_training_parameters_do_not_invalidate_the_shards(run_search, engine, say, search_config) -> None:
+def test_training_parameters_do_not_invalidate_the_shards(run_search, engine, search_config) -> None:
     run_search(engine(hashed_reply))
     scripted = engine(hashed_reply)
     run_search(scripted, config=search_config.model_copy(update={"replay_share": 0.9}))
@@ -233,7 +233,7 @@ def test_training_parameters_do_not_invalidate_the_shards(run_search, engine, sa
 
 
 def test_a_search_plays_train_situations_drawn_by_seed(
-    policies, situations, search_config, selector, engine, say, tmp_path
+    policies, situations, search_config, selector, engine, tmp_path
 ) -> None:
     table = pd.concat([situations(TEXTS), situations(TEXTS, split="valid")])
     config = search_config.model_copy(update={"situations": 3})
