@@ -39,6 +39,7 @@ from microworld_seeds import latest, pool, run_demo
 
 from sage_dialog.config import Benchmarks, Sft
 from sage_dialog.core.policies import Policy
+from sage_dialog.core.tables import to_rows
 from sage_dialog.evaluation.benchmarks.scores import Score, benchmark_scores
 from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.statistics import holm, proportion_interval, sign_test
@@ -169,7 +170,7 @@ def _instruction_effects(trained: list[dict[str, list[Score]]]) -> list[dict[str
     for place, score in enumerate(trained[0]["base"]):
         means = {side: _mean([sides[side][place] for sides in trained]) for side in ("base", "without", "with")}
         bootstrap = Bootstrap(CONFIDENCE, REPLICATES, 0)
-        _, compared = benchmark_scores({side: [means[side]] for side in ("without", "with")}, bootstrap)
+        _, compared = to_rows(benchmark_scores({side: [means[side]] for side in ("without", "with")}, bootstrap))
         pairs = list(zip(means["without"].items or (), means["with"].items or (), strict=True))
         lost, won = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
         rows.append(
