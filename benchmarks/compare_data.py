@@ -1,11 +1,10 @@
-"""Compare what two runs left in two data folders: the content of every table, the weights of every policy, the report.
+"""Compare the data folders of two runs: the content of each table, the weights of each policy, the report.
 
     python benchmarks/compare_data.py data/before data/after --rename left_out=training_rejects --value sharer=speaker
 
 Only the latest version of each dataset counts. Tables are compared by content, not by bytes: the same columns, in any
-order, and the same rows in the same order. Weights are compared tensor by tensor. Of the report the numbers in its
-visible text are compared. Names that were changed on purpose are given as options. The exit code is 1 where something
-differs; the last line is one JSON object.
+order, and the same rows in the same order. Weights are compared tensor by tensor, reports by the numbers in their
+tables. Intended renames are options. The exit code is 1 if anything differs; the last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ def main() -> None:
     parser.add_argument("--column", action="append", default=[], metavar="TABLE.OLD=NEW", help="a renamed column")
     parser.add_argument("--value", action="append", default=[], metavar="OLD=NEW", help="a renamed label in the texts")
     options = parser.parse_args()
-    names, columns, values = (pairs(given) for given in (options.rename, options.column, options.value))
+    names, columns, values = (parse_pairs(items) for items in (options.rename, options.column, options.value))
 
-    before = {renamed(name, names): path for name, path in datasets(options.before).items()}
+    before = {rename(name, names): path for name, path in datasets(options.before).items()}
     after = datasets(options.after)
     differences = [f"{name}: only before" for name in sorted(before.keys() - after.keys())]
     added = sorted(after.keys() - before.keys())
@@ -53,11 +52,12 @@ def main() -> None:
     sys.exit(bool(differences))
 
 
-def pairs(given: list[str]) -> dict[str, str]:
-    return dict(item.split("=", 1) for item in given)
+def parse_pairs(items: list[str]) -> dict[str, str]:
+    """Parse OLD=NEW items."""
+    return dict(item.split("=", 1) for item in items)
 
 
-def renamed(name: str, names: Mapping[str, str]) -> str:
+def rename(name: str, names: Mapping[str, str]) -> str:
     for old, new in names.items():
         name = name.replace(old, new)
     return name
@@ -82,7 +82,7 @@ def datasets(folder: Path) -> dict[str, Path]:
 def compare(
     name: str, before: Path, after: Path, columns: Mapping[str, str], values: Mapping[str, str]
 ) -> tuple[str, list[str]]:
-    """Return the kind of a dataset and in what the two versions differ."""
+    """Return the kind of a dataset and the differences of the two versions."""
     if before.suffix == ".parquet":
         return "tables", list(table_differences(name, pq.read_table(before), pq.read_table(after), columns, values))
     if before.is_dir():
@@ -109,13 +109,13 @@ def table_differences(
             continue
         one, other = before[column].to_pylist(), after[column].to_pylist()
         for row, (left, right) in enumerate(zip(one, other, strict=True)):
-            if left != right and relabelled(left, values) != right and not (left != left and right != right):
+            if left != right and rename_label(left, values) != right and not (left != left and right != right):
                 yield f"column {column}, row {row}: {left!r:.200} before, {right!r:.200} after"
                 break
 
 
-def relabelled(value: object, values: Mapping[str, str]) -> object:
-    """Return a value with its labels renamed, where one is a whole text or stands before a colon."""
+def rename_label(value: object, values: Mapping[str, str]) -> object:
+    """Return a value with its label renamed, which is the whole text or the part before a colon."""
     if not isinstance(value, str):
         return value
     label, colon, rest = value.partition(":")
@@ -138,14 +138,14 @@ def policy_differences(before: Path, after: Path) -> Iterator[str]:
 
 
 def report_differences(before: str, after: str) -> Iterator[str]:
-    one, other = (Counter(numbers(report)) for report in (before, after))
+    one, other = (Counter(table_numbers(report)) for report in (before, after))
     if lost := one - other:
         yield f"numbers only before: {', '.join(f'{number} ({count})' for number, count in lost.most_common(20))}"
     if found := other - one:
         yield f"numbers only after: {', '.join(f'{number} ({count})' for number, count in found.most_common(20))}"
 
 
-def numbers(report: str) -> list[str]:
+def table_numbers(report: str) -> list[str]:
     """Return the numbers in the cells of a report's tables."""
     cells = re.findall(r"<td[^>]*>(.*?)</td>", report, re.DOTALL)
     texts = (html.unescape(re.sub(r"<[^>]+>", " ", cell)) for cell in cells)

@@ -1,21 +1,22 @@
-"""The effect of each part of the recipe in the demo's world, with and without it, by exact tests.
+"""Measure the effect of each part of the recipe in the generated world, with and without it, by exact tests.
 
-    python benchmarks/effects.py --runs data           # of a finished demo: about 10 minutes on two cores
-    python benchmarks/effects.py --runs a b c          # of several, pooled; each a data folder
+    python benchmarks/effects.py --runs data           # on a finished demo: about 10 minutes on two cores
+    python benchmarks/effects.py --runs a b c          # on several, pooled; each is a data folder
     python benchmarks/effects.py                       # runs a demo first: 10 minutes more
     python benchmarks/effects.py --quick               # under 50 seconds; a smoke test
 
     chain          sage_1_plain against sage_1      dialogues of the run, by the offline judge and by the world's truth
     refinement     sage_1 against sage_2, sage_3
     DPO            sage_3 against sage_dpo
-    instructions   sage_1 trained again, with and without the mix's instructions: equally many steps on the same other
-                   rows, with the same random numbers, once for each of `--trainings` seeds a run; scored by the
-                   world's multiple choice questions, which none of the rows answers
+    instructions   sage_1 trained with and without the mix's instructions: equally many steps on the same other rows,
+                   with the same random numbers, once for each of `--trainings` seeds a run; scored by the world's
+                   multiple choice questions, which no row answers
 
-p of the first three is the exact two-sided sign test on the decided situations of all runs. For instructions it is that
-test on the questions that one side answers correctly in more trainings than the other: trainings share their questions,
-which therefore count once. It is conditional on these trainings; the printed scores show how much trainings differ.
-Holm's adjustment is over all rows of the table. `--quick` without a run has no dialogues, and shows instructions only.
+p of the first three is the exact two-sided sign test on the decided situations of all runs. For instructions it is the
+same test on the questions that one side answers correctly in more trainings than the other. Trainings share their
+questions, so each question counts once. The test is conditional on these trainings; the printed scores show how much
+trainings differ. Holm's adjustment is over all rows of the table. `--quick` without a run has no dialogues and measures
+instructions only.
 The last line is one JSON object.
 """
 
@@ -34,10 +35,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from microworld_seeds import latest, pool, whole_road
+from microworld_seeds import latest, pool, run_demo
 
 from sage_dialog.config import Benchmarks, Sft
 from sage_dialog.core.policies import Policy
+from sage_dialog.core.tables import to_rows
 from sage_dialog.evaluation.benchmarks.scores import Score, benchmark_scores
 from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.statistics import holm, proportion_interval, sign_test
@@ -63,30 +65,30 @@ def main() -> None:
         "--keep", type=Path, help="folder of the trained policies; finished trainings in it are not repeated"
     )
     parser.add_argument("--quick", action="store_true")
-    given = parser.parse_args()
-    begun = time.monotonic()
+    options = parser.parse_args()
+    start = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = given.keep or Path(temporary)
-        runs = given.runs or [_a_run(folder / "data", given.quick)]
-        pairs = _pairs(runs)
-        questions = _questions(Path(temporary), 40 if given.quick else 400)
-        config = _training(given.quick)
+        folder = options.keep or Path(temporary)
+        runs = options.runs or [_run_demo(folder / "data", options.quick)]
+        pairs = _pair_effects(runs)
+        questions = _questions(Path(temporary), 40 if options.quick else 400)
+        config = _training_config(options.quick)
         trained = [
-            _sides(run, seed, questions, config, given.threads, folder / f"run_{place}_seed_{seed}")
+            _score_sides(run, seed, questions, config, options.threads, folder / f"run_{place}_seed_{seed}")
             for place, run in enumerate(runs)
-            for seed in range(1 if given.quick else given.trainings)
+            for seed in range(1 if options.quick else options.trainings)
         ]
-    rows = _instructions(trained)
+    rows = _instruction_effects(trained)
     for row, adjusted in zip([*pairs, *rows], holm([row["p"] for row in [*pairs, *rows]]), strict=True):
         row["p_adjusted"] = adjusted
-    _print(pairs, rows)
-    print(json.dumps({"pairs": pairs, "instructions": rows, "seconds": time.monotonic() - begun}))
+    _print_effects(pairs, rows)
+    print(json.dumps({"pairs": pairs, "instructions": rows, "seconds": time.monotonic() - start}))
 
 
-def _a_run(data: Path, quick: bool) -> Path:
+def _run_demo(data: Path, quick: bool) -> Path:
     """Run a demo; a quick one up to the training data only."""
     if not quick:
-        return whole_road(data, 0, "test", quick=False)
+        return run_demo(data, 0, "test", quick=False)
     command = [sys.executable, "-m", "kedro", "run", "--env", "test", "--pipelines", "demo"]
     command += ["--to-outputs", "sage_0,sft_conversations"]
     env = os.environ | {"SAGE_DATA": str(data), "PYTHONPATH": str(PROJECT / "src")}
@@ -94,7 +96,7 @@ def _a_run(data: Path, quick: bool) -> Path:
     return data
 
 
-def _training(quick: bool) -> Sft:
+def _training_config(quick: bool) -> Sft:
     import yaml
 
     config = Sft.model_validate(yaml.safe_load((PROJECT / "conf/base/parameters_sft.yml").read_text())["sft"])
@@ -105,7 +107,7 @@ def _training(quick: bool) -> Sft:
     )
 
 
-def _pairs(runs: list[Path]) -> list[dict[str, Any]]:
+def _pair_effects(runs: list[Path]) -> list[dict[str, Any]]:
     """Return the wins of the policy with a part of the recipe over the one without it."""
     votes = {
         place: [row for name in ("win_rates", "truth_win_rates") for row in latest(run, name)]
@@ -124,6 +126,7 @@ def _pairs(runs: list[Path]) -> list[dict[str, Any]]:
 
 
 def _questions(folder: Path, count: int) -> dict[str, Path]:
+    """Write the multiple choice questions and return the files by name."""
     files = {}
     for name, content in multiple_choice(load_world(), count, seed=0).items():
         files[name] = folder / name
@@ -131,7 +134,7 @@ def _questions(folder: Path, count: int) -> dict[str, Path]:
     return files
 
 
-def _sides(
+def _score_sides(
     run: Path, seed: int, questions: dict[str, Path], config: Sft, threads: int, scratch: Path
 ) -> dict[str, list[Score]]:
     """Return the scores of the base and of both sides of one training."""
@@ -146,7 +149,7 @@ def _sides(
     sides = {"without": mix[mix["source"] != "instructions"], "with": mix}
     if len(sides["without"]) == len(mix):
         raise SystemExit(f"{run}: its mix has no instructions to compare")
-    found: dict[str, list[Score]] = {}
+    side_scores: dict[str, list[Score]] = {}
     steps = config.training.max_steps or int(config.training.epochs * -(-len(mix) // config.training.batch_size))
     training = config.training.model_copy(update={"max_steps": steps})
     for side, rows in sides.items():
@@ -154,20 +157,20 @@ def _sides(
         policies = {"sage_0": base, "sage_1": policy}
         benchmarks = Benchmarks.from_base(policies=("sage_0", "sage_1") if side == "with" else ("sage_1",))
         scores = score_policies(base, policies, questions, benchmarks, seed, threads)
-        found |= {side: scores["sage_1"], **({"base": scores["sage_0"]} if side == "with" else {})}
+        side_scores |= {side: scores["sage_1"], **({"base": scores["sage_0"]} if side == "with" else {})}
         print(
             seed, side, {score.task: round(score.score, 3) for score in scores["sage_1"]}, file=sys.stderr, flush=True
         )
-    return found
+    return side_scores
 
 
-def _instructions(trained: list[dict[str, list[Score]]]) -> list[dict[str, Any]]:
+def _instruction_effects(trained: list[dict[str, list[Score]]]) -> list[dict[str, Any]]:
     """Return, by task, the accuracy with and without instructions over all trainings."""
     rows = []
     for place, score in enumerate(trained[0]["base"]):
         means = {side: _mean([sides[side][place] for sides in trained]) for side in ("base", "without", "with")}
         bootstrap = Bootstrap(CONFIDENCE, REPLICATES, 0)
-        _, compared = benchmark_scores({side: [means[side]] for side in ("without", "with")}, bootstrap)
+        _, compared = to_rows(benchmark_scores({side: [means[side]] for side in ("without", "with")}, bootstrap))
         pairs = list(zip(means["without"].items or (), means["with"].items or (), strict=True))
         lost, won = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
         rows.append(
@@ -186,7 +189,7 @@ def _mean(scores: list[Score]) -> Score:
     return replace(scores[0], items=items, score=sum(items) / len(items))
 
 
-def _print(pairs: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+def _print_effects(pairs: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
     if pairs:
         print(f"\n{'effect':<20}{'judge':<22}{'without':<14}{'with':<10}{'n':>5}{'wins':>14}   share of the decided")
     for row in pairs:

@@ -1,4 +1,4 @@
-"""Time and memory of the evaluation from votes and rollouts, and their growth with the number of votes.
+"""Measure time and memory of the evaluation from votes and rollouts, and their growth with the number of votes.
 
     python benchmarks/evaluation.py    # about a minute on two cores
     python benchmarks/evaluation.py --quick
@@ -131,7 +131,7 @@ def generate_data(situations: int) -> dict[str, Any]:
 
 
 def other_inputs() -> dict[str, Any]:
-    """Return the other inputs of the report, as of a run that trained and read nothing."""
+    """Return the other inputs of the report: roles, and empty tables of training and data processing."""
     from types import SimpleNamespace
 
     from sage_dialog import schemas
@@ -150,7 +150,7 @@ def other_inputs() -> dict[str, Any]:
 
 
 def dialogue(policy: str, rank: int, situation: str, emotion: str) -> Any:
-    """Return rows of `schemas.ROLLOUTS`; later policies read emotions better and repeat openings more."""
+    """Return rows of `schemas.ROLLOUTS`; later policies predict emotions better and repeat openings more."""
     import pyarrow as pa
 
     from sage_dialog import schemas
@@ -161,18 +161,18 @@ def dialogue(policy: str, rank: int, situation: str, emotion: str) -> Any:
     lengths = draw.integers(10, 41, EXCHANGES)
     words = draw.integers(0, WORDS, int(lengths.sum()))
     labels = draw.zipf(1.4, (EXCHANGES, 3)) % LABELS
-    right, opens = draw.random(EXCHANGES) < 0.3 + 0.1 * rank, draw.random(EXCHANGES) < 0.1 * rank
+    right, stock_openings = draw.random(EXCHANGES) < 0.3 + 0.1 * rank, draw.random(EXCHANGES) < 0.1 * rank
     rows, start = [row(policy, situation, 0, "user", f"This is what happened in {situation}.")], 0
     for place, length in enumerate(lengths):
-        spoken = " ".join(f"word{number}" for number in words[start : start + length])
+        utterance = " ".join(f"word{number}" for number in words[start : start + length])
         start += length
-        text = ("Oh dear, that is " if opens[place] else "") + spoken + "?"
+        text = ("Oh dear, that is " if stock_openings[place] else "") + utterance + "?"
         read = emotion if right[place] else f"feeling {labels[place, 0]}"
         action = Intent(f"motivation {labels[place, 1]}", f"mood {labels[place, 2]}", ("topic",))
         content = render(Chain(Intent("sharing", read, ("topic",)), action, text)) if rank else text
         rows += [
             row(policy, situation, 2 * place + 1, "assistant", text, content),
-            row(policy, situation, 2 * place + 2, "user", spoken),
+            row(policy, situation, 2 * place + 2, "user", utterance),
         ]
     return pa.Table.from_pylist(rows[:-1], schema=schemas.ROLLOUTS)
 
@@ -219,7 +219,7 @@ def generate_votes(situations: list[str]) -> Any:
         for policy_a, policy_b in PAIRS:
             lead = 0.08 * (POLICIES.index(policy_b) - POLICIES.index(policy_a))
             draw = generator(0, "votes", judge, policy_a, policy_b).random((len(situations), 3))
-            of = {
+            common = {
                 "policy_a": policy_a,
                 "policy_b": policy_b,
                 "judge": judge,
@@ -230,7 +230,7 @@ def generate_votes(situations: list[str]) -> Any:
                 vote = "tie" if tie < 0.3 else "b" if skill < 0.5 + lead else "a"
                 other = "a" if vote == "b" else "b"
                 for order, answer in (("ab", vote), ("ba", other if flip < 0.15 else vote)):
-                    rows.append({"situation_id": situation, "order": order, "vote": answer, **of})
+                    rows.append({"situation_id": situation, "order": order, "vote": answer, **common})
             tables.append(pa.Table.from_pylist(rows, schema=schemas.JUDGE_VOTES))
     return pa.concat_tables(tables)
 

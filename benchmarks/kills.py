@@ -35,32 +35,38 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the random times")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--keep", type=Path, help="keep the data of both runs in this folder")
-    given = parser.parse_args()
-    kills, options = (3, QUICK) if given.quick else (given.kills, [])
+    args = parser.parse_args()
+    kills, options = (3, QUICK) if args.quick else (args.kills, [])
     with tempfile.TemporaryDirectory() as temporary:
-        folder = given.keep or Path(temporary)
+        folder = args.keep or Path(temporary)
         uninterrupted, killed = folder / "uninterrupted", folder / "killed"
-        began = time.monotonic()
+        start = time.monotonic()
         run(uninterrupted, options)
-        took = time.monotonic() - began
+        duration = time.monotonic() - start
         expected = digests(uninterrupted)
-        print(f"uninterrupted: {took:.0f} s, {len(expected)} files of tables and policies")
-        draw, done, ended, differing = random.Random(given.seed), 0, 0, set[str]()
-        while done < kills:
-            after = draw.uniform(0, took)
-            if run(killed, options, after):
-                done += 1
-                print(f"kill {done} of {kills}, after {after:.1f} s", flush=True)
-                if done % KILLS_BEFORE_COMPLETION and done < kills:
+        print(f"uninterrupted: {duration:.0f} s, {len(expected)} files of tables and policies")
+        rng, differing = random.Random(args.seed), set[str]()
+        kills_done = completed_runs = 0
+        while kills_done < kills:
+            kill_after = rng.uniform(0, duration)
+            if run(killed, options, kill_after):
+                kills_done += 1
+                print(f"kill {kills_done} of {kills}, after {kill_after:.1f} s", flush=True)
+                if kills_done % KILLS_BEFORE_COMPLETION and kills_done < kills:
                     continue
                 run(killed, options)
-            ended += 1
+            completed_runs += 1
             found = digests(killed)
             differing |= {name for name in {*expected, *found} if expected.get(name) != found.get(name)}
             print(f"completed: {len(differing)} files differ", flush=True)
     for name in sorted(differing):
         print(f"differs: {name}")
-    figures = {"kills": done, "runs_to_the_end": ended, "files": len(expected), "differing": sorted(differing)}
+    figures = {
+        "kills": kills_done,
+        "runs_to_the_end": completed_runs,
+        "files": len(expected),
+        "differing": sorted(differing),
+    }
     print(json.dumps(figures))
     sys.exit(bool(differing))
 

@@ -2,10 +2,10 @@
 
     python benchmarks/lineage.py [--quick] [--runs N] [--repeats N]
 
-The projects take turns, each command in a new process with a warm file cache. The ratio of a command is that of the
+The projects alternate, each command in a new process with a warm file cache. The ratio of a command is that of the
 medians, and `runs_ratio` the larger of the two; the goal is at most 2. The records are as large as real ones (hundreds
 of definitions each), and the last 300 runs have their tables on the disk. `record_ms` is the time to save a record,
-which every node of a run takes. The last line is a JSON object.
+once per node of a run. The last line is a JSON object.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
         sides = {"recorded": Path(folder) / "recorded", "empty": Path(folder) / "empty"}
         sides["empty"].mkdir()
         last = record_runs(sides["recorded"], options.runs)
-        cost_ms = 1000 * time_saving(sides["recorded"], last)
+        cost_ms = 1000 * time_save(sides["recorded"], last)
         seconds = {command: {side: list[float]() for side in sides} for command in COMMANDS}
         for repeat in range(repeats):
             for command in COMMANDS:
@@ -81,16 +81,16 @@ def record_runs(data: Path, number: int) -> RunRecord:
     began = datetime(2026, 1, 1, tzinfo=UTC)
     table = data / "table.parquet"
     pq.write_table(pa.table({"n": list(range(100))}), table)
-    kept = content_of(table)
+    content = content_of(table)
     names = [(began + timedelta(hours=place)).strftime("%Y-%m-%dT%H.%M.%S.000Z") for place in range(number + 1)]
-    form = record(names[1], names[0], kept.sha256, kept.bytes, kept.modified_ns).model_dump_json(indent=1)
-    runs.file(names[1]).write_text(form)
+    template = record(names[1], names[0], content.sha256, content.bytes, content.modified_ns).model_dump_json(indent=1)
+    runs.file(names[1]).write_text(template)
     for place, run in enumerate(names[1:]):
         if number - place > ON_DISK:  # links to one file, which saves half a gigabyte
             if place:
                 os.link(runs.file(names[1]), runs.file(run))
         else:
-            runs.file(run).write_text(form.replace(names[1], run).replace(names[0], names[place]))
+            runs.file(run).write_text(template.replace(names[1], run).replace(names[0], names[place]))
             for name, layer in TABLES.items():
                 version = data / layer / f"{name}.parquet" / run
                 version.mkdir(parents=True)
@@ -109,7 +109,7 @@ def record(run: str, previous: str, sha256: str, size: int, modified_ns: int) ->
         started=at,
         ended=at,
         outcome="done",
-        process=Process(host="elsewhere", pid=1, born=0.0),
+        process=Process(host="another", pid=1, born=0.0),
         selection=Selection(pipelines=("data_processing", "sac_augmentation")),
         environment="local",
         parameters={"seed": 0},
@@ -131,7 +131,7 @@ def record(run: str, previous: str, sha256: str, size: int, modified_ns: int) ->
     )
 
 
-def time_saving(data: Path, last: RunRecord, times: int = 50) -> float:
+def time_save(data: Path, last: RunRecord, times: int = 50) -> float:
     """Return the median seconds to save a record."""
     runs = RunFolder(data / "runs")
     seconds = []

@@ -1,4 +1,4 @@
-"""Throughput, CPU time and memory of the client of `sage_dialog.llm`.
+"""Measure throughput, CPU time and memory of the client of `sage_dialog.llm`.
 
     python benchmarks/llm_client.py    # about 2 minutes on two cores
     python benchmarks/llm_client.py --quick
@@ -52,7 +52,7 @@ def main() -> None:
     elif options.side == "memory":
         print(json.dumps(memory(options.entries)))
     elif options.side:
-        print(json.dumps(measured(options.side, options.url, options.calls)))
+        print(json.dumps(measure(options.side, options.url, options.calls)))
     else:
         compare(options.calls, 1 if options.quick else options.repeats, options.quick)
 
@@ -67,29 +67,30 @@ def compare(calls: int, repeats: int, quick: bool) -> None:
                 runs[side].append(child("--side", side, "--url", url, "--calls", calls))
         server.terminate()
     bound = CONCURRENCY / LATENCY_S
-    found: dict[str, Any] = {}
-    for side, ran in runs.items():
-        share = statistics.median(calls / run["seconds"] / bound for run in ran)
-        cpu_ms = statistics.median(1000 * run["cpu_s"] / calls for run in ran)
-        found[side] = {"bound_share": round(share, 3), "cpu_ms_per_call": round(cpu_ms, 3)}
+    figures: dict[str, Any] = {}
+    for side, side_runs in runs.items():
+        share = statistics.median(calls / run["seconds"] / bound for run in side_runs)
+        cpu_ms = statistics.median(1000 * run["cpu_s"] / calls for run in side_runs)
+        figures[side] = {"bound_share": round(share, 3), "cpu_ms_per_call": round(cpu_ms, 3)}
         print(f"{side:<5} {share:6.1%} of {bound:.0f} calls/s, {cpu_ms:.2f} ms of CPU a call, {repeats} runs")
-    ratio = found["ours"]["cpu_ms_per_call"] / found["sdk"]["cpu_ms_per_call"]
+    ratio = figures["ours"]["cpu_ms_per_call"] / figures["sdk"]["cpu_ms_per_call"]
     print(f"CPU time relative to the SDK: {ratio:.2f}")
     few, many = (2_000, 12_000) if quick else (10_000, 100_000)
     if quick:
         print(f"Quick: one run each, and memory at {few:,} and {many:,} entries.")
-    grown = child("--side", "memory", "--entries", few, many)
-    growth = grown["rss_mb"][1] / grown["rss_mb"][0] - 1
+    measured = child("--side", "memory", "--entries", few, many)
+    growth = measured["rss_mb"][1] / measured["rss_mb"][0] - 1
     print(
-        f"memory {grown['rss_mb'][0]:.1f} MB after {few:,} entries, {grown['rss_mb'][1]:.1f} MB after {many:,} "
-        f"({growth:+.1%}); {grown['seconds'] / many * 1000:.2f} ms an entry; cache file of {grown['file_mb']:.0f} MB"
+        f"memory {measured['rss_mb'][0]:.1f} MB after {few:,} entries, {measured['rss_mb'][1]:.1f} MB after {many:,} "
+        f"({growth:+.1%}); {measured['seconds'] / many * 1000:.2f} ms an entry; "
+        f"cache file of {measured['file_mb']:.0f} MB"
     )
-    result = {**found["ours"], "rss_growth": round(growth, 4), "cpu_ratio_to_sdk": round(ratio, 3)}
-    print(json.dumps({**result, "sdk": found["sdk"], "entries": [few, many], "repeats": repeats, "quick": quick}))
+    result = {**figures["ours"], "rss_growth": round(growth, 4), "cpu_ratio_to_sdk": round(ratio, 3)}
+    print(json.dumps({**result, "sdk": figures["sdk"], "entries": [few, many], "repeats": repeats, "quick": quick}))
 
 
-class Answering(asyncio.Protocol):
-    """Sends the same answer to every call after the latency, without a framework, whose work would add to it."""
+class FixedResponse(asyncio.Protocol):
+    """Send the same response to every call after the latency; a web framework would add CPU time."""
 
     body = json.dumps(ANSWER).encode()
     answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
@@ -110,14 +111,14 @@ def serve() -> None:
     """Print the address and answer calls."""
 
     async def run() -> None:
-        server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0, backlog=1024)
+        server = await asyncio.get_running_loop().create_server(FixedResponse, "127.0.0.1", 0, backlog=1024)
         print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)
         await server.serve_forever()
 
     asyncio.run(run())
 
 
-def measured(side: str, url: str, calls: int) -> dict[str, float]:
+def measure(side: str, url: str, calls: int) -> dict[str, float]:
     """Return seconds of wall time and of CPU time after the imports and a first call."""
     with tempfile.TemporaryDirectory() as folder:
         steps = SIDES[side](url, calls, Path(folder))

@@ -1,12 +1,12 @@
-"""Does the recipe show its effect in the demo world? The whole road, once a seed.
+"""Measure the effect of the recipe in the generated world, over several seeds.
 
     python benchmarks/microworld_seeds.py              # seeds 0, 1, 2: about 25 minutes on two cores
     python benchmarks/microworld_seeds.py --seeds 3 4 --split valid
-    python benchmarks/microworld_seeds.py --quick      # one seed at the size of a test; shows that it runs, no more
+    python benchmarks/microworld_seeds.py --quick      # one seed at test size: a smoke test
 
-For every seed a new world is written, its base trained, and all policies after it. Printed are the pairs of
-each seed and of all seeds together, by the offline judge and by the world's truth, and what the truth says of
-each policy's replies. The last line is one JSON object.
+Each seed generates its own world and trains the base and all policies on it. The benchmark prints the win rates of
+each seed and of all seeds pooled, by the offline judge and by the world's truth, and the truth's scores of the replies
+of each policy. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--split", choices=["valid", "test"], default="test", help="valid to tune on, test to report")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--keep", type=Path, help="folder for the runs' data; a seed finished there is not run again")
-    given = parser.parse_args()
-    seeds = given.seeds[:1] if given.quick else given.seeds
+    parser.add_argument("--keep", type=Path, help="data folder of the runs; seeds finished in it are not repeated")
+    options = parser.parse_args()
+    seeds = options.seeds[:1] if options.quick else options.seeds
     with tempfile.TemporaryDirectory() as temporary:
-        folder = given.keep or Path(temporary)
-        runs = {seed: whole_road(folder / f"seed_{seed}", seed, given.split, given.quick) for seed in seeds}
-        votes = {seed: latest(run, "win_rates") + latest(run, "truth_win_rates") for seed, run in runs.items()}
+        folder = options.keep or Path(temporary)
+        runs = {seed: run_demo(folder / f"seed_{seed}", seed, options.split, options.quick) for seed in seeds}
+        win_rates = {seed: latest(run, "win_rates") + latest(run, "truth_win_rates") for seed, run in runs.items()}
         scores = {seed: latest(run, "truth_scores") for seed, run in runs.items()}
         emotions = {seed: latest(run, "emotion_accuracy") for seed, run in runs.items()}
         failures = {seed: latest(run, "failure_modes") for seed, run in runs.items()}
-    pooled = pool(votes)
-    statistics = _statistics(scores)
-    _print_pairs(votes, pooled)
-    _print_statistics(statistics)
-    first = {
+    pooled = pool(win_rates)
+    statistics = _mean_scores(scores)
+    _print_pairs(win_rates, pooled)
+    _print_scores(statistics)
+    emotion_shares = {
         f"{row['policy']} seed {seed}": [round(row[key], 3) for key in ("accuracy", "low", "high")]
         for seed, rows in emotions.items()
         for row in rows
         if row["exchange"] == 1
     }
-    parsed = {
+    parse_shares = {
         f"{row['policy']} seed {seed}": [round(1 - row[key], 3) for key in ("share", "high", "low")]
         for seed, rows in failures.items()
         for row in rows
         if row["failure"] == "broken_blocks"
     }
-    _print_shares("emotion read at the first exchange (share, low, high; chance 0.031)", first)
-    _print_shares("replies whose blocks parse (share, low, high)", parsed)
-    figures = {"seeds": seeds, "split": given.split, "pairs": pooled, "truth": statistics, "emotion_first": first}
-    figures["blocks_parse"] = parsed
+    _print_shares("emotion read at the first exchange (share, low, high; chance 0.031)", emotion_shares)
+    _print_shares("replies whose blocks parse (share, low, high)", parse_shares)
+    figures = {"seeds": seeds, "split": options.split, "pairs": pooled, "truth": statistics}
+    figures |= {"emotion_first": emotion_shares, "blocks_parse": parse_shares}
     print(json.dumps(figures))
 
 
-def whole_road(data: Path, seed: int, split: str, quick: bool) -> Path:
-    """The folder of the seed's finished run."""
+def run_demo(data: Path, seed: int, split: str, quick: bool) -> Path:
+    """Run the demo with a seed unless it has finished, and return its data folder."""
     if any(data.glob("08_reporting/truth_win_rates.parquet/*/truth_win_rates.parquet")):
         return data
     command = [sys.executable, "-m", "kedro", "run", "--pipelines", "demo"]
@@ -73,21 +73,22 @@ def whole_road(data: Path, seed: int, split: str, quick: bool) -> Path:
 
 
 def latest(data: Path, name: str) -> list[dict[str, Any]]:
+    """Return the rows of the latest version of a table."""
     import pyarrow.parquet as pq
 
     return pq.read_table(max(data.glob(f"0*/{name}.parquet/*/{name}.parquet"))).to_pylist()
 
 
-def pool(votes: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Each judge and pair over all seeds, with the exact two-sided sign test on the decided situations."""
+def pool(win_rates: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the counts of each judge and pair over all seeds, with the exact two-sided sign test."""
     from scipy.stats import binomtest
 
     counts: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
-    for rows in votes.values():
+    for rows in win_rates.values():
         for row in rows:
-            counted = counts[row["judge"], row["policy_a"], row["policy_b"]]
-            for place, key in enumerate(("wins_a", "ties", "wins_b")):
-                counted[place] += row[key]
+            pair_counts = counts[row["judge"], row["policy_a"], row["policy_b"]]
+            for index, key in enumerate(("wins_a", "ties", "wins_b")):
+                pair_counts[index] += row[key]
     pooled = []
     for (judge, a, b), (wins_a, ties, wins_b) in counts.items():
         p = binomtest(wins_b, wins_a + wins_b).pvalue if wins_a + wins_b else 1.0
@@ -96,8 +97,8 @@ def pool(votes: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return pooled
 
 
-def _statistics(scores: dict[int, list[dict[str, Any]]]) -> dict[str, dict[str, float]]:
-    """Mean of every truth statistic by policy over all seeds; `suitable first` is exchange 1 alone."""
+def _mean_scores(scores: dict[int, list[dict[str, Any]]]) -> dict[str, dict[str, float]]:
+    """Return the mean of each truth statistic by policy over all seeds; `suitable first` is of exchange 1 alone."""
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     for rows in scores.values():
         for row in rows:
@@ -105,34 +106,34 @@ def _statistics(scores: dict[int, list[dict[str, Any]]]) -> dict[str, dict[str, 
             if row["statistic"] == "suitable" and row["exchange"] == 1:
                 values[row["policy"], "suitable first"].append(row["value"])
     means: dict[str, dict[str, float]] = defaultdict(dict)
-    for (policy, statistic), found in values.items():
-        means[policy][statistic] = round(sum(found) / len(found), 3)
+    for (policy, statistic), numbers in values.items():
+        means[policy][statistic] = round(sum(numbers) / len(numbers), 3)
     return dict(means)
 
 
-def _print_pairs(votes: dict[int, list[dict[str, Any]]], pooled: list[dict[str, Any]]) -> None:
-    headings = "".join(f"{f'seed {seed}':>16}" for seed in votes)
+def _print_pairs(win_rates: dict[int, list[dict[str, Any]]], pooled: list[dict[str, Any]]) -> None:
+    headings = "".join(f"{f'seed {seed}':>16}" for seed in win_rates)
     print(f"\n{'judge':<22}{'a':<14}{'b':<10}{headings}{'all':>16}         p")
     for row in pooled:
         cells = []
-        for rows in votes.values():
-            (one,) = (
+        for rows in win_rates.values():
+            (of_seed,) = (
                 found
                 for found in rows
                 if (found["judge"], found["policy_a"], found["policy_b"]) == (row["judge"], row["a"], row["b"])
             )
-            cells.append(f"{one['wins_a']}/{one['ties']}/{one['wins_b']}")
+            cells.append(f"{of_seed['wins_a']}/{of_seed['ties']}/{of_seed['wins_b']}")
         cells.append(f"{row['wins_a']}/{row['ties']}/{row['wins_b']}")
         counts = "".join(f"{cell:>16}" for cell in cells)
         print(f"{row['judge']:<22}{row['a']:<14}{row['b']:<10}{counts}{row['p']:>10.2g}")
     print("wins of a / ties / wins of b; p: exact two-sided sign test over all seeds")
 
 
-def _print_statistics(statistics: dict[str, dict[str, float]]) -> None:
-    names = sorted({name for found in statistics.values() for name in found})
+def _print_scores(statistics: dict[str, dict[str, float]]) -> None:
+    names = sorted({name for means in statistics.values() for name in means})
     print("\nworld truth, share of replies")
     for name in names:
-        shares = "  ".join(f"{policy} {found[name]:.2f}" for policy, found in statistics.items() if name in found)
+        shares = "  ".join(f"{policy} {means[name]:.2f}" for policy, means in statistics.items() if name in means)
         print(f"  {name:<24}{shares}")
 
 

@@ -1,4 +1,4 @@
-"""Cost of reading Reddit months in three ways, with a check that all three find the same dialogues.
+"""Measure the cost of reading Reddit months in three ways, and check that all three find the same dialogues.
 
     python benchmarks/reddit.py [--real DIR] [--keep DIR]    # about 12 minutes on two cores
     python benchmarks/reddit.py --quick                      # under 50 seconds, on less data
@@ -7,13 +7,13 @@
     lazy    `lazy` below: a plain script that applies the cheap rules first, and NLTK last
     ours    `sage_dialog.corpora.reddit.read_dialogues`, with one worker
 
-They run one after the other, each in a new process, with the default rules: on real months
-(`../shared/data/reddit_2015` or `--real`, if there are any) and on a generated month of a million comments
+The sides run one after the other, each in a new process, with the default rules: on real months
+(`../shared/data/reddit_2015` or `--real`, if present) and on a generated month of a million comments
 (`reddit_month.py`). Ours also reads a generated month of five million, for memory.
 
-Before the measurement a side reads a month of five comments, which imports what it needs. CPU seconds are user and
+Before the measurement a side reads a month of five comments, which triggers its imports. CPU seconds are user and
 system time from then on; "with start" they are those of the whole process. Peak memory is that of the reading
-process, imports included. Every runs once, the other two three times: medians.
+process, imports included. The side `every` runs once, the other two three times; figures are medians.
 
 Goals: every/ours at least 8, lazy/ours at least 3, peak memory at most 600 MB at a million comments and at most
 10 % more at five. The exit status is 1 where dialogues differ. The last line is one JSON object; its ratios are
@@ -61,48 +61,50 @@ Files = Mapping[str, Path]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the first 20,000 comments of the smallest real month "
-                        "and a generated one, every side; lazy and ours on larger ones")  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="all sides on the first 20,000 comments of the smallest "
+                        "real month and on a small generated one; lazy and ours on larger ones")  # fmt: skip
     parser.add_argument("--real", type=Path, default=REAL, help="folder of real dumps, .zst, .bz2 or plain")
-    parser.add_argument("--keep", type=Path, help="folder of the generated months; those that are there serve again")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)  # what a side's process is told
+    parser.add_argument("--keep", type=Path, help="folder of the generated months; existing ones are reused")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)  # of a child process
     parser.add_argument("--files", type=Path, nargs="+", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    options = parser.parse_args()
     sys.path[:0] = [str(PROJECT / "src"), str(PROJECT / "tests" / "oracles")]
-    if given.side:
-        print(json.dumps(_work(given.side, {path.name: path for path in given.files})))
+    if options.side:
+        print(json.dumps(_measure(options.side, {path.name: path for path in options.files})))
         return
-    small, large = QUICK_SIZES if given.quick else SIZES
-    if given.quick:
-        print(f"The quick form: all sides on {QUICK_PART:,} comments of one real month and {small:,} generated ones; "
-              f"for the ratio of lazy and ours, these two on that whole month and {large:,} generated ones. Each runs "
-              "once: its figures are a hint, no more, since what is done once weighs much on so little.")  # fmt: skip
+    small, large = QUICK_SIZES if options.quick else SIZES
+    if options.quick:
+        print(f"Quick: all sides on {QUICK_PART:,} comments of one real month and {small:,} generated ones; for the "
+              f"ratio of lazy and ours, these two on that whole month and {large:,} generated ones. Each runs once, "
+              "and fixed costs weigh much on so little data: figures are a rough estimate.")  # fmt: skip
     with tempfile.TemporaryDirectory() as temporary:
-        folder = given.keep or Path(temporary)
+        folder = options.keep or Path(temporary)
         data, month = {}, {}
-        if real := sorted(given.real.glob("R[CS]_*")):
-            data[given.real.name] = _part(real, Path(temporary), QUICK_PART) if given.quick else real
-            month = {f"{given.real.name}, a month": _month(real)}
+        if real := sorted(options.real.glob("R[CS]_*")):
+            data[options.real.name] = _first_comments(real, Path(temporary), QUICK_PART) if options.quick else real
+            month = {f"{options.real.name}, a month": _smallest_month(real)}
         else:
-            print(f"No real months: {given.real} holds no RC_ dumps; --real DIR names another folder.")
-        data["generated"] = _generated(folder, small)
-        found = {name: _in_turn(name, files, given.quick) for name, files in data.items()}
-        if given.quick:
-            for name, files in (month | {"generated, large": _generated(folder, large)}).items():
-                found[name] = _in_turn(name, files, given.quick, ("lazy", "ours"))
+            print(f"No real months: {options.real} holds no RC_ dumps; --real DIR names another folder.")
+        data["generated"] = _generate_month(folder, small)
+        found = {name: _compare_sides(name, files, options.quick) for name, files in data.items()}
+        if options.quick:
+            for name, files in (month | {"generated, large": _generate_month(folder, large)}).items():
+                found[name] = _compare_sides(name, files, options.quick, ("lazy", "ours"))
         else:
-            _say("generated, large: ours")
-            ran = _run("ours", _generated(folder, large))
-            found["generated, large"] = {"comments": large, "ours": _figures([ran], large)}
-    print(json.dumps({"quick": given.quick, **_summary(found), "data": found}))
+            _log("generated, large: ours")
+            side_runs = _run("ours", _generate_month(folder, large))
+            found["generated, large"] = {"comments": large, "ours": _figures([side_runs], large)}
+    print(json.dumps({"quick": options.quick, **_summary(found), "data": found}))
 
 
 def _summary(found: dict[str, Row]) -> dict[str, float]:
-    compared = {"every": [one for one in found.values() if "every" in one]}
-    # In the quick form lazy runs on larger data, too: that is what counts for it.
-    compared["lazy"] = [one for one in found.values() if "lazy" in one and "every" not in one] or compared["every"]
+    compared = {"every": [data_set for data_set in found.values() if "every" in data_set]}
+    # With --quick lazy runs on larger data, too; only that ratio counts.
+    compared["lazy"] = [
+        data_set for data_set in found.values() if "lazy" in data_set and "every" not in data_set
+    ] or compared["every"]
     ratios = {
-        f"{key}{start}": round(min(_ratio(one, side, f"cpu_s{start}") for one in compared[side]), 2)
+        f"{key}{start}": round(min(_ratio(data_set, side, f"cpu_s{start}") for data_set in compared[side]), 2)
         for start in ("", "_with_start")
         for key, side in (("cpu_ratio", "every"), ("cpu_ratio_lazy", "lazy"))
     }
@@ -114,60 +116,60 @@ def _summary(found: dict[str, Row]) -> dict[str, float]:
     return {**ratios, "peak_rss_mb": small, "rss_growth": growth}
 
 
-def _month(dumps: list[Path]) -> list[Path]:
-    """The smallest month: its comments, then its submissions."""
+def _smallest_month(dumps: list[Path]) -> list[Path]:
+    """Return the dumps of the smallest month: comments, then submissions."""
     smallest = min((path for path in dumps if path.name.startswith("RC_")), key=lambda path: path.stat().st_size)
     return [smallest, *(path for path in dumps if path.name.startswith("RS_" + smallest.name[3:10]))]
 
 
-def _part(dumps: list[Path], folder: Path, comments: int) -> list[Path]:
-    """The first comments of the smallest month, and its submissions."""
-    smallest, *submissions = _month(dumps)
+def _first_comments(dumps: list[Path], folder: Path, comments: int) -> list[Path]:
+    """Write the first comments of the smallest month; return that file and the month's submissions."""
+    smallest, *submissions = _smallest_month(dumps)
     part = folder / smallest.name[:10]
     part.write_bytes(b"".join(islice(_lines(smallest), comments)))
     return [part, *submissions]
 
 
-def _generated(folder: Path, comments: int) -> list[Path]:
-    """The dumps of a generated month; another process writes them where they are not there yet."""
+def _generate_month(folder: Path, comments: int) -> list[Path]:
+    """Return the dumps of a generated month, generating them in another process unless they exist."""
     month = folder / f"{comments}"
     if not any(month.glob("RC_*.zst")):
-        _say(f"generating {comments:,} comments")
+        _log(f"generating {comments:,} comments")
         script = Path(__file__).with_name("reddit_month.py")
         command = [sys.executable, script, month, "--comments", str(comments)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return sorted(month.glob("R[CS]_*.zst"))
 
 
-def _in_turn(name: str, files: list[Path], quick: bool, sides: Sequence[str] = ("every", "lazy", "ours")) -> Row:
-    """The figures of the sides on the same dumps; they must find the same dialogues."""
+def _compare_sides(name: str, files: list[Path], quick: bool, sides: Sequence[str] = ("every", "lazy", "ours")) -> Row:
+    """Return the figures of the sides on the same dumps; all must find the same dialogues."""
     comments = sum(1 for path in files if path.name.startswith("RC_") for _ in _lines(path))
     runs: dict[str, list[Row]] = {side: [] for side in sides}
     for repeat in range(1 if quick else max(REPEATS.values())):
-        for side, ran in runs.items():
+        for side, side_runs in runs.items():
             if repeat < REPEATS[side]:
-                _say(f"{name}: {side}, {repeat + 1} of {1 if quick else REPEATS[side]}")
-                ran.append(_run(side, files))
+                _log(f"{name}: {side}, {repeat + 1} of {1 if quick else REPEATS[side]}")
+                side_runs.append(_run(side, files))
     dialogues = runs[sides[0]][0]["dialogues"]
-    for side, ran in runs.items():
-        for run in ran:
+    for side, side_runs in runs.items():
+        for run in side_runs:
             _check_same(dialogues, run["dialogues"], f"{side} on {name}")
-    found = {side: _figures(ran, comments) for side, ran in runs.items()}
+    found = {side: _figures(side_runs, comments) for side, side_runs in runs.items()}
     _print_table(f"{name}: {comments:,} comments; dialogues, the same on every side: {len(dialogues)}", found)
     return {"comments": comments, "dialogues": len(dialogues), **found}
 
 
-def _figures(ran: list[Row], comments: int) -> Row:
-    """Medians over a side's runs. `core_hours` is the estimate for all comments of Reddit, 2005 to 2017."""
-    middle = {key: statistics.median(run[key] for run in ran) for key in ("cpu_s", "cpu_s_with_start", "wall_s")}
-    figures = {f"{key}_per_million": round(seconds / comments * 1e6, 2) for key, seconds in middle.items()}
-    peak = statistics.median(run["peak_rss_mb"] for run in ran)
-    hours = middle["cpu_s"] / comments * ALL_COMMENTS / 3600
-    return {**figures, "peak_rss_mb": round(peak, 1), "core_hours": round(hours, 1), "runs": len(ran)}
+def _figures(side_runs: list[Row], comments: int) -> Row:
+    """Return medians over the runs of a side; `core_hours` is for all comments of Reddit, 2005 to 2017."""
+    medians = {key: statistics.median(run[key] for run in side_runs) for key in ("cpu_s", "cpu_s_with_start", "wall_s")}
+    figures = {f"{key}_per_million": round(seconds / comments * 1e6, 2) for key, seconds in medians.items()}
+    peak = statistics.median(run["peak_rss_mb"] for run in side_runs)
+    hours = medians["cpu_s"] / comments * ALL_COMMENTS / 3600
+    return {**figures, "peak_rss_mb": round(peak, 1), "core_hours": round(hours, 1), "runs": len(side_runs)}
 
 
 def _print_table(title: str, found: dict[str, Row]) -> None:
-    """Seconds are those of a million comments."""
+    """Print seconds per million comments."""
     print(f"\n{title}\n{'':<8}{'CPU s/M':>9}{'with start':>12}{'wall s/M':>10}{'times ours':>12}{'with start':>12}"
           f"{'peak MB':>9}{'core-hours for 3.3 billion':>28}")  # fmt: skip
     for side, figures in found.items():
@@ -178,20 +180,20 @@ def _print_table(title: str, found: dict[str, Row]) -> None:
 
 
 def _ratio(found: dict[str, Row], side: str, seconds: str) -> float:
-    """How many times what ours takes."""
+    """Return the ratio of the seconds of a side to those of ours."""
     return found[side][f"{seconds}_per_million"] / found["ours"][f"{seconds}_per_million"]
 
 
 def _check_same(expected: list[Row], found: list[Row], who: str) -> None:
-    """Exits where they differ, naming the first dialogue that does."""
-    wanted, got = ({row["dialogue_id"]: row for row in rows} for rows in (expected, found))
-    different = sorted(name for name in wanted | got if wanted.get(name) != got.get(name))
+    """Exit if the dialogues differ, naming the first difference."""
+    expected_rows, found_rows = ({row["dialogue_id"]: row for row in rows} for rows in (expected, found))
+    different = sorted(name for name in expected_rows | found_rows if expected_rows.get(name) != found_rows.get(name))
     if different or len(expected) != len(found):
-        first = different[0] if different else "the same ones, some of them twice"
+        first = different[0] if different else "the same ones, some twice"
         sys.exit(
             f"{who} found {len(found)} dialogues, the first side {len(expected)}; {len(different)} differ. The first: "
             f"{first}\n"
-            f"  first: {json.dumps(wanted.get(first))}\n  found: {json.dumps(got.get(first))}"
+            f"  first: {json.dumps(expected_rows.get(first))}\n  found: {json.dumps(found_rows.get(first))}"
         )
 
 
@@ -201,7 +203,7 @@ def _lines(path: Path) -> Iterator[bytes]:
     return read_lines(path)
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
@@ -209,51 +211,51 @@ def _say(text: str) -> None:
 
 
 def _run(side: str, files: list[Path]) -> Row:
-    """What `_work` says in a process of its own, and the CPU seconds of that process from its start to its end."""
+    """Measure a side in a process of its own; add the CPU seconds of the whole process."""
     command = [sys.executable, __file__, "--side", side, "--files", *map(str, files)]
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=said, stderr=log, env={**os.environ, "TMPDIR": folder})
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=output, stderr=log, env={**os.environ, "TMPDIR": folder})
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-        for stream in (said, log):
+        for stream in (output, log):
             stream.seek(0)
         if process.returncode:
             sys.exit(f"{log.read().decode()}\nThe side {side!r} failed with exit status {process.returncode}.")
-        return json.loads(said.read().splitlines()[-1]) | {"cpu_s_with_start": usage.ru_utime + usage.ru_stime}
+        return json.loads(output.read().splitlines()[-1]) | {"cpu_s_with_start": usage.ru_utime + usage.ru_stime}
 
 
-def _work(side: str, files: Files) -> Row:
-    """The dialogues of the files, and what it took to find them once everything was imported."""
+def _measure(side: str, files: Files) -> Row:
+    """Return the dialogues of the files, and time and memory of finding them after all imports."""
     from sage_dialog.config import RedditRules
 
     rules, read = RedditRules.from_base(), SIDES[side]
     with tempfile.TemporaryDirectory() as folder:
-        if len(read(_little_month(Path(folder)), rules)) != 1:
-            raise RuntimeError(f"{side} does not find the dialogue of the little month that brings in its imports")
+        if len(read(_warm_up_month(Path(folder)), rules)) != 1:
+            raise RuntimeError(f"{side} does not find the dialogue of the warm-up month")
     others = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu, wall = time.process_time(), time.perf_counter()
     dialogues = read(files, rules)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     if resource.getrusage(resource.RUSAGE_CHILDREN)[:2] != others[:2]:
-        raise RuntimeError(f"{side} had other processes work, whose time and memory are not measured here")
+        raise RuntimeError(f"{side} started other processes, whose time and memory are not measured")
     return {"dialogues": dialogues, "cpu_s": cpu, "wall_s": wall, "peak_rss_mb": _peak_rss_mb()}
 
 
 def _peak_rss_mb() -> float:
-    """Of this process and this program: `ru_maxrss` begins with what the process held that started it."""
+    """Return the peak memory of this process; `ru_maxrss` would include that of its parent before exec."""
     status = Path("/proc/self/status")
     if status.exists():
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
 
 
-def _little_month(folder: Path) -> Files:
-    """Five comments that are one dialogue, so that every part of a side is asked to work once."""
-    said = "I love how happy and glad you are here with all of these wonderful friends of ours, is it not great, number"
+def _warm_up_month(folder: Path) -> Files:
+    """Write five comments that are one dialogue, so that each part of a side runs once."""
+    text = "I love how happy and glad you are here with all of these wonderful friends of ours, is it not great, number"
     thread = {"id": "s", "num_comments": 5}
     comments = [
         {"id": f"c{turn}", "parent_id": f"t1_c{turn - 1}" if turn else "t3_s", "link_id": "t3_s", "subreddit": "all",
-         "body": f"{said} {turn}?", "author": f"u{turn % 2}", "score": 2} for turn in range(5)
+         "body": f"{text} {turn}?", "author": f"u{turn % 2}", "score": 2} for turn in range(5)
     ]  # fmt: skip
     files = {"RS_2014-12": [thread], "RC_2014-12": comments}
     for name, records in files.items():
@@ -275,11 +277,11 @@ def ours(files: Files, rules: RedditRules) -> list[Row]:
         return to_rows(read_dialogues(files, rules, scratch=Path(scratch), workers=1).dialogues)
 
 
-# The lazy script: a simple reader for complete dumps and the default rules
+# The side `lazy`: a plain script for complete dumps and the default rules
 
 
 def lazy(files: Files, rules: RedditRules) -> list[Row]:
-    """Read line by line, keep eligible comments by thread, and apply the cheap rules to a path first."""
+    """Read line by line, keep eligible comments by thread, and apply the cheap rules to paths first."""
     num_comments: dict[str, int] = {}
     threads: defaultdict[str, dict[str, tuple[Any, ...]]] = defaultdict(dict)
     for name in sorted(files):
@@ -297,8 +299,8 @@ def lazy(files: Files, rules: RedditRules) -> list[Row]:
                     continue
                 kept = (comment["parent_id"], comment["score"], words, body, comment["author"], comment["subreddit"])
                 threads[link_id].setdefault(comment["id"], (*kept, name[3:10]))
-    speech = _Speech()
-    found = (row for link, thread in threads.items() for row in _thread_dialogues(link, thread, rules, speech))
+    nltk_tools = _Nltk()
+    found = (row for link, thread in threads.items() for row in _thread_dialogues(link, thread, rules, nltk_tools))
     return sorted(found, key=lambda row: row["dialogue_id"])
 
 
@@ -315,7 +317,7 @@ def _records(path: Path) -> Iterator[Row]:
 
 
 def _thread_dialogues(
-    link: str, thread: dict[str, tuple[Any, ...]], rules: RedditRules, speech: _Speech
+    link: str, thread: dict[str, tuple[Any, ...]], rules: RedditRules, nltk_tools: _Nltk
 ) -> Iterator[Row]:
     if len(thread) < rules.min_turns:
         return
@@ -336,19 +338,19 @@ def _thread_dialogues(
         for name in path:
             if name not in texts:
                 texts[name] = _plain_text(thread[name][3], rules)
-        said = [texts[name] for name in reversed(path)]
-        if not all(said) or not any(text.endswith("?") for text in said):
+        utterances = [texts[name] for name in reversed(path)]
+        if not all(utterances) or not any(text.endswith("?") for text in utterances):
             continue
-        mean_words = sum(len(text.split()) for text in said) / len(said)
-        known = sum(word.strip(":,.!?'").lower() in COMMON_WORDS for word in said[-1].split())
+        mean_words = sum(len(text.split()) for text in utterances) / len(utterances)
+        known = sum(word.strip(":,.!?'").lower() in COMMON_WORDS for word in utterances[-1].split())
         if mean_words <= rules.min_mean_words or known < rules.min_common_words:
             continue
         lowest = 1.0
-        for text in said:
-            lowest = min(lowest, speech.compound(text))
+        for text in utterances:
+            lowest = min(lowest, nltk_tools.compound(text))
             if lowest <= rules.min_sentiment:
                 break
-        if lowest <= rules.min_sentiment or _has_token_fault([speech.tokens(text) for text in said], rules):
+        if lowest <= rules.min_sentiment or _has_token_fault([nltk_tools.tokens(text) for text in utterances], rules):
             continue
         turns = [
             {"comment_id": name, "author": _author(thread[name][4]), "text": texts[name]} for name in reversed(path)
@@ -371,7 +373,7 @@ NOT_ALLOWED = re.compile(r"[^A-Za-z0-9()\[\]:,.!?' ]")
 
 
 def _plain_text(body: str, rules: RedditRules) -> str | None:
-    """None where the comment spoils every path: for a link, a bracket, or capitals."""
+    """Return the normalised text; None for a link, a bracket, or capitals, which exclude all paths with the comment."""
     words = [word for word in body.split() if word[0] != "#"]
     if "http" in body.lower() and any("http" in word.lower() for word in words):
         return None
@@ -379,8 +381,8 @@ def _plain_text(body: str, rules: RedditRules) -> str | None:
     text = " ".join(words).replace("\\", "")
     text = SHORTHAND_PATTERN.sub(lambda found: SHORTHAND[found.group()], text)
     text = " ".join(NOT_ALLOWED.sub(" ", text).split())
-    spoilt = re.search(rf"[()\[\]]|[A-Z]{{{rules.max_capitals_run + 1}}}", text)
-    return None if spoilt else text
+    excluded = re.search(rf"[()\[\]]|[A-Z]{{{rules.max_capitals_run + 1}}}", text)
+    return None if excluded else text
 
 
 def _has_token_fault(tokens: list[list[str]], rules: RedditRules) -> bool:
@@ -398,8 +400,8 @@ def _author(name: Any) -> str | None:
     return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
 
 
-class _Speech:
-    """NLTK's analyser and tokenizer; a text is scored once."""
+class _Nltk:
+    """NLTK's sentiment analyser, with a cache, and its tokenizer."""
 
     def __init__(self) -> None:
         from nltk.sentiment.vader import SentimentIntensityAnalyzer, VaderConstants
@@ -407,7 +409,8 @@ class _Speech:
 
         from sage_dialog.core.sentiment import packaged_lexicon
 
-        vader = SentimentIntensityAnalyzer.__new__(SentimentIntensityAnalyzer)  # its own lexicon is a download
+        # __init__ would load a lexicon that has to be downloaded.
+        vader = SentimentIntensityAnalyzer.__new__(SentimentIntensityAnalyzer)
         vader.lexicon, vader.constants = packaged_lexicon(), VaderConstants()
         self.compound = cache(lambda text: vader.polarity_scores(text)["compound"])
         self.tokens = TweetTokenizer().tokenize

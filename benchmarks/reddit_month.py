@@ -1,11 +1,11 @@
-"""A month of Reddit of any size, generated: what `reddit.py` measures where the real months are too small.
+"""Generate a month of Reddit of any size for `reddit.py`, and measure its speed and its similarity to real months.
 
-    python benchmarks/reddit_month.py FOLDER [--comments N] [--seed N]   # writes RC_2015-01.zst and RS_2015-01.zst
-    python benchmarks/reddit_month.py [--quick]    # how fast it writes, and how like the real months it is
+    python benchmarks/reddit_month.py FOLDER [--comments N] [--seed N]   # write RC_2015-01.zst and RS_2015-01.zst
+    python benchmarks/reddit_month.py [--quick]    # measure speed and similarity
 
-What decides the cost of reading a month is as in the real months that were measured: MEASURED below has every
-figure. Text is drawn word by word, so it is as long, as varied and as cheerful as Reddit's, and says nothing. The
-records have the fields of the dumps of 2015, most of which no reader needs. The last line is one JSON object.
+The properties that determine the cost of reading a month are those of real months; MEASURED has the figures. Text is
+drawn word by word, with Reddit's lengths, word frequencies and sentiment, and without meaning. The records have the
+fields of the dumps of 2015, most of which no reader needs. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ START, END = 1420070400, 1422748800
 THREE_DAYS = 3 * 86400
 CHUNK = 20_000  # comments
 
-# Of 352,570 real comments of February to April 2015, and imitated. The first three are of 27,695 comments of 2005
-# and 2006, since those of 2015 were cleaned of deleted comments, of scores, and of comments without a parent.
+# Figures of 352,570 real comments of February to April 2015. The first three are of 27,695 comments of 2005 and 2006,
+# because deleted comments, scores and comments without a parent were removed from those of 2015.
 MEASURED = {
-    "deleted": 0.07,  # 0.16 when Reddit was young
+    "deleted": 0.07,  # 0.16 in 2005 and 2006
     "score below 1": 0.22,
     "parent missing": 0.013,
     "quoting": 0.052,
@@ -60,19 +60,19 @@ MEASURED = {
     "comments a thread": 5.38,
     "in threads over 100": 0.10,
 }
-# The logarithm of a body's words is normal; so says the real distribution to the 99.9th percentile.
+# The number of words of a body is log-normal, as in real comments up to the 99.9th percentile.
 LOG_WORDS = (2.983, 1.034)
-# A comment draws 0, 1, 2 or 3 direct answers with these shares, whatever its depth: 0.70 answers on average, and
-# as in the real threads every level has 0.7 times the comments of the one above.
+# A comment of any depth gets 0, 1, 2 or 3 direct answers with these shares: 0.70 answers on average. As in real
+# threads, each level has 0.7 times the comments of the level above.
 ANSWERS = (0.518, 0.3315, 0.0822, 0.0683)
-# Comments that answer a submission directly: a power law, cut off.
+# Comments that answer a submission directly: a truncated power law.
 TOP_EXPONENT, TOP_MOST = 2.6, 200
 # Of all words of real comments, the share that the most frequent 1, 10, … make up.
 MOST_FREQUENT = ((1, 0.045), (10, 0.213), (50, 0.407), (100, 0.501), (500, 0.69), (1000, 0.761), (5000, 0.899),
                  (10_000, 0.94), (30_000, 0.978), (90_000, 1.0))  # fmt: skip
-# Share of positive words among those with a sentiment: threads differ (this is a beta distribution's two
-# parameters), which makes answers as like what they answer as they really are (correlation of compounds 0.17).
-CHEER = (3.4, 2.2)
+# Share of positive words among those with a sentiment, by thread: the parameters of a beta distribution. Comments and
+# their answers are then correlated as in real threads (compound scores: 0.17).
+POSITIVE_BETA = (3.4, 2.2)
 
 COMMON = """\
 the to a and of i that is it in you for they not but was are be have on with this as if just it's or so people what
@@ -102,13 +102,13 @@ general public private local national political social economic human natural ph
 usually often sometimes rarely simply basically literally completely totally probably apparently especially
 finally eventually recently currently later soon ago yet perhaps rather whether unless although despite except
 """
-UPBEAT = """\
+POSITIVE = """\
 like good well want pretty sure better great yes best love agree play true care free support definitely help top
 thanks hope worth huge fun nice easy interesting god funny original fine lol important fair cool please awesome
 certain ok friends certainly amazing party chance honestly favorite enjoy happy perfect glad win special smart
 beautiful hero super strong respect trust
 """
-DOWNCAST = """\
+NEGATIVE = """\
 no bad shit problem wrong war fuck hard pay stop hate stupid kill hell fight sorry death damn poor worse argument
 die problems lost dead crap fucking terrible horrible sad weird worst sucks afraid attack lose killed crime fake
 joke evil shame crazy boring illegal
@@ -153,17 +153,17 @@ leagueoflegends nfl politics technology science Music aww explainlikeimfive IAmA
 _SUBREDDITS = SUBREDDITS.split()
 
 MARKS = ("", ".", "?", "!", ",")
-# In a thousand words, how many a mark of MARKS follows: inside a body, and at its end.
+# Of a thousand words, the number followed by each of MARKS: inside a body, and at its end.
 INSIDE = np.repeat(np.arange(5), (873, 64, 4, 5, 54))
 AT_END = np.repeat(np.arange(5), (160, 680, 105, 55, 0))
 DRAWS = 1 << 18
 
 
 class Comments(NamedTuple):
-    """The comments of the month by time, in arrays of one length, and the threads that they stand in.
+    """The comments of the month by time, in arrays of equal length, and their threads.
 
-    `parent` is a place in these arrays, ANSWERS_SUBMISSION, or NOT_IN_MONTH; `thread` is a place in `thread_time`
-    and `thread_comments`.
+    `parent` is an index into these arrays, ANSWERS_SUBMISSION, or NOT_IN_MONTH; `thread` is an index into
+    `thread_time` and `thread_comments`.
     """
 
     time: np.ndarray
@@ -179,18 +179,18 @@ ANSWERS_SUBMISSION, NOT_IN_MONTH = -1, -2
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="where to write; without it the month is thrown away")
+    parser.add_argument("folder", type=Path, nargs="?", help="folder to write; default: a temporary one")
     parser.add_argument("--comments", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="20,000 comments")
-    given = parser.parse_args()
-    comments = given.comments or (20_000 if given.quick else 300_000)
+    options = parser.parse_args()
+    comments = options.comments or (20_000 if options.quick else 300_000)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = given.folder or Path(temporary)
+        folder = options.folder or Path(temporary)
         start = time.perf_counter()
-        write_month(folder, comments, given.seed)
+        write_month(folder, comments, options.seed)
         seconds = time.perf_counter() - start
-        found = {} if given.folder else likeness(folder)
+        found = {} if options.folder else measure_similarity(folder)
     for name, figure in found.items():
         print(f"{name:<24}{MEASURED[name]:>8.3g} measured{figure:>8.3g} here")
     print(f"{comments:,} comments in {seconds:.1f} s")
@@ -198,84 +198,84 @@ def main() -> None:
 
 
 def write_month(folder: Path, comments: int, seed: int = 0) -> None:
-    """Writes `RC_2015-01.zst` with so many comments and its `RS_2015-01.zst`; the same bytes for the same arguments."""
+    """Write `RC_2015-01.zst` and `RS_2015-01.zst`; equal arguments give equal bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    month = _branches(np.random.default_rng([seed, 0]), comments)
+    month = _draw_threads(np.random.default_rng([seed, 0]), comments)
     _write(folder / f"RS_{MONTH}.zst", _submission_lines(month, seed))
     _write(folder / f"RC_{MONTH}.zst", _comment_lines(month, seed))
 
 
 def _write(path: Path, blocks: Iterator[str]) -> None:
-    # An ordinary window. The 2 GiB that real dumps declare cost the decompressor memory that grows with the file,
-    # whoever reads it; peak memory would then say more about zstd than about the reader.
+    # The default window. With the 2 GiB of real dumps the decompressor's memory grows with the file, so that peak
+    # memory would measure zstd, not the reader.
     partial = path.with_suffix(".partial")
-    with partial.open("wb") as file, zstandard.ZstdCompressor(level=3).stream_writer(file) as packed:
+    with partial.open("wb") as file, zstandard.ZstdCompressor(level=3).stream_writer(file) as compressed:
         for block in blocks:
-            packed.write(block.encode("ascii"))
+            compressed.write(block.encode("ascii"))
     os.replace(partial, path)
 
 
-def _branches(rng: np.random.Generator, comments: int) -> Comments:
-    """Threads as branching processes; the first `comments` by time within the month are kept."""
+def _draw_threads(rng: np.random.Generator, comments: int) -> Comments:
+    """Draw threads as branching processes and keep the first `comments` by time within the month."""
     sizes = np.arange(1, TOP_MOST + 1)
     shares = sizes**-TOP_EXPONENT / (sizes**-TOP_EXPONENT).sum()
     thread_size = shares @ sizes / (1 - np.arange(4) @ ANSWERS)
     threads = int(1.25 * comments / thread_size) + 100
-    # Some threads began before the month: their submissions and what was said till then are in no dump.
+    # Threads from before the month: their submissions and earlier comments are in no dump.
     thread_time = rng.uniform(START - THREE_DAYS, END, threads)
 
     thread = np.repeat(np.arange(threads), rng.choice(sizes, threads, p=shares))
-    above = np.full(len(thread), ANSWERS_SUBMISSION)  # a place in the level before
+    parent_index = np.full(len(thread), ANSWERS_SUBMISSION)  # index into the previous level
     author = _authors(rng, len(thread), comments)
     clock = thread_time[thread] + rng.lognormal(9.0, 1.5, len(thread))
     levels, parents, before = [], [], 0
     while len(thread):
-        levels.append((clock, thread, above, author))
-        parents.append(above + before - len(levels[-2][0]) if len(levels) > 1 else above)
+        levels.append((clock, thread, parent_index, author))
+        parents.append(parent_index + before - len(levels[-2][0]) if len(levels) > 1 else parent_index)
         before += len(thread)
-        above = np.repeat(np.arange(len(thread)), rng.choice(4, len(thread), p=ANSWERS))
-        thread, clock = thread[above], clock[above] + rng.lognormal(7.5, 1.5, len(above))
-        author = _authors(rng, len(above), comments)
-        if len(levels) > 1:  # two people talk: every other answer is by whom the answered comment answers
-            answered = levels[-2][3][levels[-1][2][above]]
-            author = np.where(rng.random(len(above)) < 0.5, answered, author)
+        parent_index = np.repeat(np.arange(len(thread)), rng.choice(4, len(thread), p=ANSWERS))
+        thread, clock = thread[parent_index], clock[parent_index] + rng.lognormal(7.5, 1.5, len(parent_index))
+        author = _authors(rng, len(parent_index), comments)
+        if len(levels) > 1:  # half of the answers return to the author of the grandparent
+            answered = levels[-2][3][levels[-1][2][parent_index]]
+            author = np.where(rng.random(len(parent_index)) < 0.5, answered, author)
     clock, thread, _, author = (np.concatenate(column) for column in zip(*levels, strict=True))
     parent = np.concatenate(parents)
 
     order = np.argsort(clock, kind="stable")
     order = order[(clock[order] >= START) & (clock[order] < END)][:comments]
     if len(order) < comments:
-        raise RuntimeError(f"only {len(order)} of {comments} comments fell into the month; draw more threads")
+        raise RuntimeError(f"only {len(order)} of {comments} comments are in the month; draw more threads")
     place = np.full(len(clock) + 1, NOT_IN_MONTH)
     place[order] = np.arange(comments)
-    place[rng.random(len(place)) < MEASURED["parent missing"]] = NOT_IN_MONTH  # to those who answer it
+    place[rng.random(len(place)) < MEASURED["parent missing"]] = NOT_IN_MONTH  # as a parent
     place[ANSWERS_SUBMISSION] = ANSWERS_SUBMISSION
     counts = np.bincount(thread[order], minlength=threads)
     return Comments(clock[order], thread[order], place[parent[order]], author[order], thread_time, counts)
 
 
 def _authors(rng: np.random.Generator, size: int, comments: int) -> np.ndarray:
-    """Some write much, most write little."""
+    """Return author ids; few authors write most comments."""
     return (comments / 5 * rng.random(size) ** 3).astype(np.int64)
 
 
 def _submission_lines(month: Comments, seed: int) -> Iterator[str]:
-    text, rng = _Text(seed), np.random.default_rng([seed, 1])
+    text, rng = _TextSampler(seed), np.random.default_rng([seed, 1])
     order = np.argsort(month.thread_time, kind="stable")
     order = order[month.thread_time[order] >= START]
     for begin in range(0, len(order), CHUNK):
         threads = order[begin : begin + CHUNK]
-        cheer = np.full(len(threads), 0.6)
-        titles = text.bodies(rng, 1 + rng.poisson(10, len(threads)), cheer)
-        stories = text.bodies(rng, 1 + rng.poisson(60, len(threads)), cheer)
+        positive_share = np.full(len(threads), 0.6)
+        titles = text.bodies(rng, 1 + rng.poisson(10, len(threads)), positive_share)
+        stories = text.bodies(rng, 1 + rng.poisson(60, len(threads)), positive_share)
         rows = zip(threads.tolist(), titles, stories, _scores(rng, len(threads)), strict=True)
         yield "".join(
             SUBMISSION
             % {
-                "id": _name("2", thread),
+                "id": _reddit_id("2", thread),
                 "created": int(month.thread_time[thread]),
                 "subreddit": _subreddit(thread),
-                "subreddit_id": _name("t5_", thread % 25),
+                "subreddit_id": _reddit_id("t5_", thread % 25),
                 "title": title,
                 "selftext": story if thread % 3 == 0 else "",
                 "is_self": "true" if thread % 3 == 0 else "false",
@@ -289,50 +289,53 @@ def _submission_lines(month: Comments, seed: int) -> Iterator[str]:
 
 
 def _comment_lines(month: Comments, seed: int) -> Iterator[str]:
-    text, cheer = _Text(seed), np.random.default_rng([seed, 2]).beta(*CHEER, len(month.thread_time))
+    text, positive_share = (
+        _TextSampler(seed),
+        np.random.default_rng([seed, 2]).beta(*POSITIVE_BETA, len(month.thread_time)),
+    )
     for begin in range(0, len(month.time), CHUNK):
-        rng, dice = np.random.default_rng([seed, 3, begin]), random.Random(f"{seed} {begin}")
+        rng, text_rng = np.random.default_rng([seed, 3, begin]), random.Random(f"{seed} {begin}")
         part = slice(begin, begin + CHUNK)
         size = len(month.time[part])
         words = np.clip(rng.lognormal(*LOG_WORDS, size), 1, 1500).astype(np.int64)
-        bodies = text.bodies(rng, words, cheer[month.thread[part]])
-        for dress, share in DRESSES.items():
+        bodies = text.bodies(rng, words, positive_share[month.thread[part]])
+        for change, share in CHANGES.items():
             for place in np.flatnonzero(rng.random(size) < share).tolist():
-                bodies[place] = dress(bodies[place], dice)
-        gone = (rng.random(size) < MEASURED["deleted"]).tolist()
+                bodies[place] = change(bodies[place], text_rng)
+        deleted_flags = (rng.random(size) < MEASURED["deleted"]).tolist()
         columns = (month.time[part].astype(np.int64), *(column[part] for column in month[1:4]), rng.random(size))
-        rows = zip(bodies, gone, _scores(rng, size), *(column.tolist() for column in columns), strict=True)
+        rows = zip(bodies, deleted_flags, _scores(rng, size), *(column.tolist() for column in columns), strict=True)
         lines = []
-        for number, (body, deleted, score, created, thread, parent, author, luck) in enumerate(rows, start=begin):
-            link = _name("t3_2", thread)
+        for number, (body, deleted, score, created, thread, parent, author, uniform) in enumerate(rows, start=begin):
+            link = _reddit_id("t3_2", thread)
             if parent == ANSWERS_SUBMISSION:
                 answers = link
             else:
-                answers = _name("t1_c", parent) if parent >= 0 else _name("t1_b", number)
+                answers = _reddit_id("t1_c", parent) if parent >= 0 else _reddit_id("t1_b", number)
             record = {
-                "id": _name("c", number),
+                "id": _reddit_id("c", number),
                 "link": link,
                 "parent": answers,
-                "body": body if not deleted else "[removed]" if luck < 0.1 else "[deleted]",
-                "author": "[deleted]" if deleted and luck >= 0.1 else _author_name(author),
+                "body": body if not deleted else "[removed]" if uniform < 0.1 else "[deleted]",
+                "author": "[deleted]" if deleted and uniform >= 0.1 else _author_name(author),
                 "score": score,
                 "created": created,
                 "subreddit": _subreddit(thread),
-                "subreddit_id": _name("t5_", thread % 25),
-                "flair": '"Verified Fan"' if luck < 0.2 else "null",
-                "distinguished": '"moderator"' if luck > 0.997 else "null",
-                "edited": created + 300 if 0.50 < luck < 0.53 else "false",
-                "controversiality": 1 if 0.60 < luck < 0.62 else 0,
+                "subreddit_id": _reddit_id("t5_", thread % 25),
+                "flair": '"Verified Fan"' if uniform < 0.2 else "null",
+                "distinguished": '"moderator"' if uniform > 0.997 else "null",
+                "edited": created + 300 if 0.50 < uniform < 0.53 else "false",
+                "controversiality": 1 if 0.60 < uniform < 0.62 else 0,
             }
             lines.append(COMMENT_LINES[number % len(COMMENT_LINES)] % record)
         yield "".join(lines)
 
 
 def _scores(rng: np.random.Generator, size: int) -> list[int]:
-    """About as in the dumps of 2006: most at 1 or little above, a long tail."""
-    above = np.floor(rng.lognormal(0.4, 1.3, size)) + 1
+    """Return scores distributed as in the dumps of 2006: most are 1 or slightly above, with a long tail."""
+    positive = np.floor(rng.lognormal(0.4, 1.3, size)) + 1
     below = -np.floor(rng.exponential(1.2, size))
-    return np.where(rng.random(size) < MEASURED["score below 1"], below, above).astype(np.int64).tolist()
+    return np.where(rng.random(size) < MEASURED["score below 1"], below, positive).astype(np.int64).tolist()
 
 
 FIELDS = """\
@@ -342,7 +345,7 @@ FIELDS = """\
 "downs":0 "score_hidden":false "name":"t1_%(id)s" "link_id":"%(link)s" "archived":false
 "distinguished":%(distinguished)s "subreddit":"%(subreddit)s"
 """
-# The order of the fields changes from line to line, as in real dumps.
+# The order of fields differs between lines, as in real dumps.
 COMMENT_LINES = [
     "{" + ",".join(FIELDS.split()[turn:] + FIELDS.split()[:turn]) + "}\n"
     for turn in (0, 5, 9, 16)
@@ -360,131 +363,133 @@ SUBMISSION = (
 )
 
 
-class _Text:
-    """Bodies, drawn word by word. Words are ASCII without quote or backslash, so JSON takes them as they are."""
+class _TextSampler:
+    """Sampler of bodies, word by word. Words are ASCII without quotes or backslashes, so JSON needs no escapes."""
 
     def __init__(self, seed: int) -> None:
         kinds = _vocabulary(random.Random(seed))
         words = [word for kind in kinds for word in kind]
-        begins = np.cumsum([0, *map(len, kinds)])
-        self._draws = np.concatenate([begin + _drawn(len(kind)) for begin, kind in zip(begins, kinds, strict=False)])
+        starts = np.cumsum([0, *map(len, kinds)])
+        self._draws = np.concatenate(
+            [begin + _ranked_draws(len(kind)) for begin, kind in zip(starts, kinds, strict=False)]
+        )
         capitalised = [word[0].upper() + word[1:] for word in words]
         self._forms = [word + mark for mark in MARKS for word in (*words, *capitalised)]
         self._words = len(words)
 
-    def bodies(self, rng: np.random.Generator, words: np.ndarray, cheer: np.ndarray) -> list[str]:
-        """One text for each: `words` are counts of 1 or more, `cheer` shares of upbeat ones among charged words."""
+    def bodies(self, rng: np.random.Generator, words: np.ndarray, positive_share: np.ndarray) -> list[str]:
+        """Return a text for each of `words`, counts of 1 or more, and `positive_share`, of words with a sentiment."""
         ends = np.cumsum(words)
-        begins = ends - words
-        luck = rng.random(ends[-1], dtype=np.float32)
-        charged = luck < MEASURED["lexicon words"]
-        downcast = luck < MEASURED["lexicon words"] * np.repeat(1 - cheer, words).astype(np.float32)
-        kind = charged.astype(np.int64) + downcast
+        starts = ends - words
+        uniform = rng.random(ends[-1], dtype=np.float32)
+        charged = uniform < MEASURED["lexicon words"]
+        negative = uniform < MEASURED["lexicon words"] * np.repeat(1 - positive_share, words).astype(np.float32)
+        kind = charged.astype(np.int64) + negative
         word = self._draws[kind * DRAWS + rng.integers(0, DRAWS, ends[-1])]
         mark = INSIDE[rng.integers(0, len(INSIDE), ends[-1])]
         mark[ends - 1] = AT_END[rng.integers(0, len(AT_END), len(ends))]
         capital = np.zeros(len(word), dtype=np.int64)
         capital[1:] = (mark[:-1] > 0) & (mark[:-1] < 4)
-        capital[begins] = 1
+        capital[starts] = 1
         forms = self._forms
-        spoken = [forms[form] for form in ((2 * mark + capital) * self._words + word).tolist()]
-        return [" ".join(spoken[begin:end]) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+        tokens = [forms[form] for form in ((2 * mark + capital) * self._words + word).tolist()]
+        return [" ".join(tokens[begin:end]) for begin, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
-def _vocabulary(dice: random.Random) -> tuple[list[str], list[str], list[str]]:
-    """Neutral, upbeat and downcast words, each from frequent to rare."""
+def _vocabulary(text_rng: random.Random) -> tuple[list[str], list[str], list[str]]:
+    """Return neutral, positive and negative words, each from frequent to rare."""
     lines = resources.files("vaderSentiment").joinpath("vader_lexicon.txt").read_text(encoding="utf-8").splitlines()
     lexicon = {word: float(valence) for word, valence, *_ in (line.split("\t") for line in lines if line.strip())}
     charged = [word for word in lexicon if re.fullmatch("[a-z]{2,}", word)]
-    dice.shuffle(charged)
-    upbeat = dict.fromkeys(word for word in [*UPBEAT.split(), *charged] if lexicon.get(word, 0) > 0)
-    downcast = dict.fromkeys(word for word in [*DOWNCAST.split(), *charged] if lexicon.get(word, 0) < 0)
+    text_rng.shuffle(charged)
+    positive = dict.fromkeys(word for word in [*POSITIVE.split(), *charged] if lexicon.get(word, 0) > 0)
+    negative = dict.fromkeys(word for word in [*NEGATIVE.split(), *charged] if lexicon.get(word, 0) < 0)
     endings, stems = ["", *ENDINGS.split()], STEMS.split()
     derived = [stem + ending for stem in stems for ending in endings]
     derived += [
         beginning + stem + ending for beginning in BEGINNINGS.split() for stem in stems for ending in endings[:4]
     ]
     derived += map(str, range(0, 2030, 7))
-    dice.shuffle(derived)
-    derived.sort(key=lambda word: len(word) // 3)  # short words are the frequent ones
+    text_rng.shuffle(derived)
+    derived.sort(key=lambda word: len(word) // 3)  # short words are more frequent
     neutral = [word for word in dict.fromkeys([*COMMON.split(), *derived]) if word not in lexicon]
-    return neutral, list(upbeat), list(downcast)
+    return neutral, list(positive), list(negative)
 
 
-def _drawn(words: int) -> np.ndarray:
-    """DRAWS places in a ranked list of so many words, each as often as a word of its rank is in real comments."""
+def _ranked_draws(words: int) -> np.ndarray:
+    """Return DRAWS indices into a ranked word list, each as frequent as the word of its rank in real comments."""
     rank, share = zip((0.5, 0.0), *MOST_FREQUENT, strict=True)
     cumulative = np.interp(np.log(np.arange(1, words + 1)), np.log(rank), share)
     return np.searchsorted(cumulative, (np.arange(DRAWS) + 0.5) / DRAWS * cumulative[-1])
 
 
-def _shouted(body: str, dice: random.Random) -> str:
+def _add_capitals(body: str, text_rng: random.Random) -> str:
     words = body.split(" ")
-    place = dice.randrange(len(words))
+    place = text_rng.randrange(len(words))
     words[place] = words[place].upper() if len(words[place]) > 6 else "EXACTLY"
     return " ".join(words)
 
 
-def _bracketed(body: str, dice: random.Random) -> str:
-    return _between(body, dice, "(", ")")
+def _add_brackets(body: str, text_rng: random.Random) -> str:
+    return _enclose_words(body, text_rng, "(", ")")
 
 
-def _in_quotes(body: str, dice: random.Random) -> str:
-    return _between(body, dice, '\\"', '\\"')
+def _add_quotation_marks(body: str, text_rng: random.Random) -> str:
+    return _enclose_words(body, text_rng, '\\"', '\\"')
 
 
-def _between(body: str, dice: random.Random, before: str, after: str) -> str:
+def _enclose_words(body: str, text_rng: random.Random, before: str, after: str) -> str:
     words = body.split(" ")
-    first = dice.randrange(len(words))
-    last = min(first + dice.randrange(6), len(words) - 1)
+    first = text_rng.randrange(len(words))
+    last = min(first + text_rng.randrange(6), len(words) - 1)
     words[first] = before + words[first]
     words[last] += after
     return " ".join(words)
 
 
-def _with_entity(body: str, dice: random.Random) -> str:
+def _add_entity(body: str, text_rng: random.Random) -> str:
     return body.replace(" and ", " &amp; ", 1)
 
 
-def _linked(body: str, dice: random.Random) -> str:
-    return f"{body} http://www.example.org/{dice.randrange(10**6)}"
+def _add_link(body: str, text_rng: random.Random) -> str:
+    return f"{body} http://www.example.org/{text_rng.randrange(10**6)}"
 
 
-def _in_paragraphs(body: str, dice: random.Random) -> str:
-    return body.replace(". ", ".\\n\\n", 1 + dice.randrange(3))
+def _add_paragraphs(body: str, text_rng: random.Random) -> str:
+    return body.replace(". ", ".\\n\\n", 1 + text_rng.randrange(3))
 
 
-def _not_ascii(body: str, dice: random.Random) -> str:
-    return body + dice.choice((" \\u2026", " caf\\u00e9", " \\u201cso\\u201d", " \\ud83d\\ude02", " it\\u2019s"))
+def _add_non_ascii(body: str, text_rng: random.Random) -> str:
+    return body + text_rng.choice((" \\u2026", " caf\\u00e9", " \\u201cso\\u201d", " \\ud83d\\ude02", " it\\u2019s"))
 
 
-def _quoting(body: str, dice: random.Random) -> str:
-    return "&gt;" + " ".join(body.split(" ")[: 1 + dice.randrange(20)]) + "\\n\\n" + body
+def _add_quote(body: str, text_rng: random.Random) -> str:
+    return "&gt;" + " ".join(body.split(" ")[: 1 + text_rng.randrange(20)]) + "\\n\\n" + body
 
 
-# What is done to bodies (escaped as in JSON), in this order, and to what share of them: a little more than was
-# measured where many bodies have no place for it.
-DRESSES: dict[Callable[[str, random.Random], str], float] = {
-    _shouted: MEASURED["capitals"],
-    _bracketed: MEASURED["bracketed"],
-    _in_quotes: MEASURED["double quotes"],
-    _with_entity: 0.02,
-    _linked: MEASURED["linked"],
-    _in_paragraphs: 0.36,
-    _not_ascii: MEASURED["not ascii"],
-    _quoting: MEASURED["quoting"],
+# Changes of bodies (escaped as in JSON), in this order, and the share of bodies to change: above the measured share
+# where a change does not apply to many bodies.
+CHANGES: dict[Callable[[str, random.Random], str], float] = {
+    _add_capitals: MEASURED["capitals"],
+    _add_brackets: MEASURED["bracketed"],
+    _add_quotation_marks: MEASURED["double quotes"],
+    _add_entity: 0.02,
+    _add_link: MEASURED["linked"],
+    _add_paragraphs: 0.36,
+    _add_non_ascii: MEASURED["not ascii"],
+    _add_quote: MEASURED["quoting"],
 }
 
 
 @cache
-def _threes() -> list[str]:
+def _base_36_triples() -> list[str]:
     digits = "0123456789abcdefghijklmnopqrstuvwxyz"
     return [a + b + c for a in digits for b in digits for c in digits]
 
 
-def _name(before: str, number: int) -> str:
-    """An id as Reddit's are: digits in base 36 that count up."""
-    return before + _threes()[number // 36**3] + _threes()[number % 36**3]
+def _reddit_id(before: str, number: int) -> str:
+    """Return a Reddit id: consecutive numbers in base 36."""
+    return before + _base_36_triples()[number // 36**3] + _base_36_triples()[number % 36**3]
 
 
 def _author_name(author: int) -> str:
@@ -495,8 +500,8 @@ def _subreddit(thread: int) -> str:
     return _SUBREDDITS[thread % len(_SUBREDDITS)]
 
 
-def likeness(folder: Path) -> dict[str, float]:
-    """The figures of MEASURED, of a folder's comments."""
+def measure_similarity(folder: Path) -> dict[str, float]:
+    """Return the figures of MEASURED for the comments of a folder."""
     counts, vocabulary, threads = Counter[str](), Counter[str](), Counter[str]()
     parents: dict[str, str] = {}
     lengths = []
@@ -548,8 +553,8 @@ def _depth(name: str, parents: dict[str, str]) -> int:
 
 def _records(folder: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(folder.glob("RC_*.zst")):
-        with path.open("rb") as packed:
-            stream = zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(packed)
+        with path.open("rb") as compressed:
+            stream = zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(compressed)
             yield from map(json.loads, io.TextIOWrapper(stream, encoding="utf-8", newline="\n"))
 
 

@@ -1,4 +1,4 @@
-"""How many candidates a second an agent turn costs: our engine against the published design, on the same model.
+"""Measure the candidates per second of an agent turn: our engine against the published design, on the same model.
 
     python benchmarks/rollout.py [--model mixtral|llama|both] [--threads 2]
     python benchmarks/rollout.py --quick       # under 50 seconds: the Mixtral, 8 dialogues
@@ -6,17 +6,17 @@
 
     sequential   one dialogue at a time, transformers' generate with num_return_sequences=16
     ours, N      TransformersEngine: N dialogues in lock-step, each prompt's keys and values kept once
-    bare, N      the forward passes alone that ours needs for N dialogues, nothing drawn
+    bare, N      the forward passes alone that ours needs for N dialogues, without sampling
 
-A random model of about 15 million parameters, or a thousand million, prompts of 400 tokens, 48 new ones, 16
-candidates, the paper's sampling (temperature 1.1, top-k 100, repetition penalty 1.1). The sides run in turn; figures
-are medians. The time of sequential and ours has the tokenizing of the prompts in it. On a CPU, both sides reckon in
-float32 and run experts one by one ("eager"), the fastest of transformers' ways there; on a GPU in bfloat16, with
-experts as transformers runs them, and up to 64 dialogues.
+A random model of about 15 million or a billion parameters, prompts of 400 tokens, 48 new tokens, 16 candidates, the
+paper's sampling (temperature 1.1, top-k 100, repetition penalty 1.1). The sides alternate; figures are medians. The
+times of sequential and ours include the tokenization of the prompts. On a CPU, both sides compute in float32 and run
+experts one by one ("eager"), the fastest implementation of transformers there; on a GPU in bfloat16, with the default
+implementation of experts, and up to 64 dialogues.
 
-Goals: on the Mixtral, ours at least 5 times sequential with 16 dialogues. The last line is one JSON object:
-`speedup_vs_sequential` (ours with 16 dialogues; with 8, the only batch, under --quick), `share_of_bare_decode` (ours
-against bare at the batch size where ours is fastest; of the Mixtral where both are run) and what was measured.
+Goal: on the Mixtral, ours at least 5 times sequential with 16 dialogues. The last line is one JSON object:
+`speedup_vs_sequential` (ours with 16 dialogues, or 8 under --quick), `share_of_bare_decode` (ours against bare at the
+batch size at which ours is fastest), both of the Mixtral where both models are run, and all measurements.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 CANDIDATES, PROMPT, NEW = 16, 400, 48
 DIALOGUES = 16
-"""In lock-step where ours is compared with sequential."""
+"""Dialogues in lock-step when ours is compared with sequential."""
 SHAPES: dict[tuple[str, str], dict[str, int]] = {
     ("mixtral", "15m"): {"vocab_size": 8192, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 6,
                          "num_attention_heads": 8, "num_key_value_heads": 4, "num_local_experts": 4},
@@ -61,15 +61,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--size", choices=("15m", "1b"), default="15m", help="parameters of the model")
-    given = parser.parse_args()
-    names = ["mixtral"] if given.quick else ["mixtral", "llama"] if given.model == "both" else [given.model]
-    found = {name: measured(name, given.size, given.device, given.threads, given.quick) for name in names}
-    main_one = found.get("mixtral") or found[names[0]]
-    figures = {key: main_one[key] for key in ("speedup_vs_sequential", "share_of_bare_decode")}
-    print(json.dumps({**vars(given), **figures, "models": found}))
+    options = parser.parse_args()
+    names = ["mixtral"] if options.quick else ["mixtral", "llama"] if options.model == "both" else [options.model]
+    figures_by_model = {
+        name: measure(name, options.size, options.device, options.threads, options.quick) for name in names
+    }
+    reported = figures_by_model.get("mixtral") or figures_by_model[names[0]]
+    figures = {key: reported[key] for key in ("speedup_vs_sequential", "share_of_bare_decode")}
+    print(json.dumps({**vars(options), **figures, "models": figures_by_model}))
 
 
-def measured(name: str, size: str, device: str, threads: int, quick: bool) -> dict[str, Any]:
+def measure(name: str, size: str, device: str, threads: int, quick: bool) -> dict[str, Any]:
     import torch
     from transformers import AutoTokenizer
 
@@ -85,50 +87,50 @@ def measured(name: str, size: str, device: str, threads: int, quick: bool) -> di
 
     def prompts(number: int) -> list[Prompt]:
         texts = [" ".join(draw.choice(words) for _ in range(PROMPT - 2)) for _ in range(number)]
-        return [Prompt(({"role": "user", "content": text},), ("benchmark", place)) for place, text in enumerate(texts)]
+        return [Prompt(({"role": "user", "content": text},), ("benchmark", index)) for index, text in enumerate(texts)]
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         parameters = _save_model(name, SHAPES[name, size], words, torch.bfloat16 if device == "cuda" else None, path)
         policy = Policy.write_card(path, PolicyCard("base", "base", False, "base", weights_revision(path)))
         engine = TransformersEngine(policy, [], seed=0, threads=threads, device=device)
-        plain, tokenizer = _plain(path, device), AutoTokenizer.from_pretrained(path)
+        plain, tokenizer = _load_plain(path, device), AutoTokenizer.from_pretrained(path)
         sizes = (8,) if quick else (1, 4, DIALOGUES, 64) if device == "cuda" else (1, 4, DIALOGUES)
         sides: dict[str, Callable[[], int]] = {
             "sequential": partial(_sequential, plain, tokenizer, *prompts(1), sampling)
         }
         for number in sizes:
-            asked = prompts(number)
-            sides[f"ours, {number}"] = partial(_ours, engine, asked, sampling)
-            tokens = [engine._policies.tokens(prompt) for prompt in asked]
+            batch = prompts(number)
+            sides[f"ours, {number}"] = partial(_ours, engine, batch, sampling)
+            tokens = [engine._policies.tokens(prompt) for prompt in batch]
             sides[f"bare, {number}"] = partial(_bare, engine._model, tokens)
         rates: dict[str, list[float]] = {side: [] for side in sides}
 
-        def timed(work: Callable[[], int]) -> float:
-            began = time.perf_counter()
+        def measure_rate(work: Callable[[], int]) -> float:
+            start = time.perf_counter()
             candidates = work()
             if device == "cuda":
                 torch.cuda.synchronize()
-            return candidates / (time.perf_counter() - began)
+            return candidates / (time.perf_counter() - start)
 
         for repeat in range(3):
             for side, work in sides.items():
                 if repeat == 0 and not quick:
-                    timed(work)  # the first time pays for what is set up once
-                rates[side].append(timed(work))
-    middle = {side: statistics.median(values) for side, values in rates.items()}
-    best = max(sizes, key=lambda number: middle[f"ours, {number}"])
+                    measure_rate(work)  # warm-up
+                rates[side].append(measure_rate(work))
+    medians = {side: statistics.median(values) for side, values in rates.items()}
+    best = max(sizes, key=lambda number: medians[f"ours, {number}"])
     compared = DIALOGUES if DIALOGUES in sizes else max(sizes)
-    where = torch.cuda.get_device_name() if device == "cuda" else f"{threads} threads"
-    print(f"\n{name}, {parameters / 1e6:.1f} M parameters, {where}: candidates a second")
-    for side, rate in middle.items():
-        print(f"  {side:<12}{rate:8.1f}   {rate / middle['sequential']:5.2f} times sequential")
+    hardware = torch.cuda.get_device_name() if device == "cuda" else f"{threads} threads"
+    print(f"\n{name}, {parameters / 1e6:.1f} M parameters, {hardware}: candidates a second")
+    for side, rate in medians.items():
+        print(f"  {side:<12}{rate:8.1f}   {rate / medians['sequential']:5.2f} times sequential")
     return {
         "parameters": parameters,
-        "where": where,
-        "speedup_vs_sequential": round(middle[f"ours, {compared}"] / middle["sequential"], 2),
-        "share_of_bare_decode": round(middle[f"ours, {best}"] / middle[f"bare, {best}"], 3),
-        "candidates_per_s": {side: round(rate, 2) for side, rate in middle.items()},
+        "where": hardware,
+        "speedup_vs_sequential": round(medians[f"ours, {compared}"] / medians["sequential"], 2),
+        "share_of_bare_decode": round(medians[f"ours, {best}"] / medians[f"bare, {best}"], 3),
+        "candidates_per_s": {side: round(rate, 2) for side, rate in medians.items()},
     }
 
 
@@ -155,10 +157,7 @@ def _ours(engine: Any, prompts: list[Any], sampling: Any) -> int:
 
 
 def _bare(model: Any, prompts: list[list[int]]) -> int:
-    """The prefill, and one forward pass a token for all rows, with our attention and cache, and nothing else.
-
-    The prompts are token ids.
-    """
+    """Run the prefill and one forward pass per token for all rows, with our attention and cache, without sampling."""
     import torch
     from transformers.cache_utils import Cache
 
@@ -175,17 +174,17 @@ def _bare(model: Any, prompts: list[list[int]]) -> int:
     return len(prompts) * CANDIDATES
 
 
-def _plain(path: Path, device: str) -> Any:
+def _load_plain(path: Path, device: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
     on_cpu = {"dtype": torch.float32, "experts_implementation": "eager"}
-    ways = on_cpu if device == "cpu" else {"dtype": torch.bfloat16}
-    return AutoModelForCausalLM.from_pretrained(path, **ways).to(device).eval()
+    settings = on_cpu if device == "cpu" else {"dtype": torch.bfloat16}
+    return AutoModelForCausalLM.from_pretrained(path, **settings).to(device).eval()
 
 
 def _save_model(name: str, shape: dict[str, int], words: list[str], dtype: Any, path: Path) -> int:
-    """A random model with a tokenizer of words; how many parameters it has."""
+    """Save a random model with a word tokenizer and return its number of parameters."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
@@ -196,10 +195,10 @@ def _save_model(name: str, shape: dict[str, int], words: list[str], dtype: Any, 
         PreTrainedTokenizerFast,
     )
 
-    vocabulary = {word: place for place, word in enumerate(["<end>", "user", "assistant", *words])}
-    of_words = Tokenizer(models.WordLevel(vocabulary, unk_token="w0"))
-    of_words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=of_words, eos_token="<end>", pad_token="<end>")
+    vocabulary = {word: index for index, word in enumerate(["<end>", "user", "assistant", *words])}
+    word_tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="w0"))
+    word_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=word_tokenizer, eos_token="<end>", pad_token="<end>")
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(path)
     special = {"max_position_embeddings": 1024, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
@@ -208,7 +207,7 @@ def _save_model(name: str, shape: dict[str, int], words: list[str], dtype: Any, 
         model = MixtralForCausalLM(MixtralConfig(**shape, **special, num_experts_per_tok=2))
     else:
         model = LlamaForCausalLM(LlamaConfig(**shape, **special))
-    with torch.no_grad():  # no reply ends before its last token, so that every side writes as many
+    with torch.no_grad():  # never the end token: each reply has NEW tokens on every side
         model.lm_head.weight[0] = 0.0
     model.to(dtype or torch.float32).save_pretrained(path)
     return sum(weights.numel() for weights in model.parameters())

@@ -1,17 +1,17 @@
-"""Cost of a self-play search, its growth, and the gain of several shards at once.
+"""Measure the cost of a self-play search, its growth, and the speedup of several shards at once.
 
     python benchmarks/self_play.py                     # on the policies of the finished demo in data/
     python benchmarks/self_play.py --data DIR --situations 64 128 256
-    python benchmarks/self_play.py --rows              # are rows equal in any shards and after a kill?
+    python benchmarks/self_play.py --rows              # count rows that differ between shard sizes and after a kill
     python benchmarks/self_play.py --quick             # within 50 seconds; without a demo, on a random model
 
     growth   whole searches of more and more situations: 12 turns, 16 candidates, the offline selector, shards of 32
     overlap  the same search with one and with several shards at once, and a selector with a fixed latency
-    offline  the same with the offline selector, which must not become slower
+    offline  the same with the offline selector, whose time must not grow
     rows     32 situations in shards of 1, 4 and 16, one to three at once; one search is killed and resumed
 
 The agent is `sage_2`, the user `sage_1`, sampling as in conf/base. Every search starts in an empty folder and ends with
-its tables; memory is the process's peak so far. The last line is one JSON object.
+its tables; memory is the peak of the process so far. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Bench:
 
         self._play = engine, agent, user, situations
         self.config, self.agent, self.threads = config, agent.name, torch.get_num_threads()
-        raw = _configured()["sac_augmentation"]
+        raw = _load_parameters()["sac_augmentation"]
         self._system_prompts: SystemPrompts = (
             SacAugmentation.model_validate(raw).system_prompts if agent.card.blocks else {}
         )
@@ -93,31 +93,31 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=4.0, help="seconds that the selector takes to answer")
     parser.add_argument("--rows", action="store_true", help="count rows that differ, and nothing else")
     parser.add_argument("--killed", type=Path, help=argparse.SUPPRESS)  # the scratch folder of a search to be killed
-    parser.add_argument("--threads", type=int, help="of torch; all cores where left out, one where quick")
-    given = parser.parse_args()
-    if given.quick and given.threads is None:  # small batches, on a machine that may have other things to do
-        given.threads = 1
-    raw = _configured()["self_play"]
-    turns, candidates = (4, 4) if given.quick else (12, 16)
+    parser.add_argument("--threads", type=int, help="of torch; default: all cores, one with --quick")
+    options = parser.parse_args()
+    if options.quick and options.threads is None:  # batches are small
+        options.threads = 1
+    raw = _load_parameters()["self_play"]
+    turns, candidates = (4, 4) if options.quick else (12, 16)
     size = {"max_turns": turns, "candidates": candidates, "shard_size": 32, "shards_at_once": 2}
     config = SelfPlay.model_validate(raw | size | {"situations": None})
     with tempfile.TemporaryDirectory() as folder:
-        bench = _open_bench(given, config, Path(folder), parser)
-        if given.killed:
-            bench.search(scratch=given.killed, **KILLED)
+        bench = _open_bench(options, config, Path(folder), parser)
+        if options.killed:
+            bench.search(scratch=options.killed, **KILLED)
             return
-        figures: dict[str, Any] = {"agent": given.agent, "turns": turns, "candidates": candidates}
-        if given.rows:
-            figures["rows"] = _rows(bench, given.data)
+        figures: dict[str, Any] = {"agent": options.agent, "turns": turns, "candidates": candidates}
+        if options.rows:
+            figures["rows"] = _rows(bench, options.data)
         else:
-            bench.search(situations=1)  # what is set up once
-            latency, counts = (0.5, [2, 4]) if given.quick else (given.latency, sorted(given.situations))
+            bench.search(situations=1)  # warm-up
+            latency, counts = (0.5, [2, 4]) if options.quick else (options.latency, sorted(options.situations))
             figures["growth"] = _growth(bench, counts)
             count = min(counts[-1], 64)
-            figures["overlap"] = _overlap(bench, count, -(-count // 4), latency, (1, 2) if given.quick else (1, 2, 4))
-            if not given.quick:
+            figures["overlap"] = _overlap(bench, count, -(-count // 4), latency, (1, 2) if options.quick else (1, 2, 4))
+            if not options.quick:
                 figures["offline"] = _offline(bench, -(-count // 2), -(-count // 4), repeats=3)
-    print(json.dumps({"quick": given.quick, "threads": given.threads, **figures}))
+    print(json.dumps({"quick": options.quick, "threads": options.threads, **figures}))
 
 
 def _growth(bench: Bench, counts: Sequence[int]) -> dict[str, Any]:
@@ -135,8 +135,8 @@ def _growth(bench: Bench, counts: Sequence[int]) -> dict[str, Any]:
             "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         }
         found[str(count)] = figures
-        shown = zip(figures.values(), (9, 15, 14, 8, 9), strict=True)
-        print(f"{count:>10}{''.join(f'{figure:>{width}}' for figure, width in shown)}")
+        columns = zip(figures.values(), (9, 15, 14, 8, 9), strict=True)
+        print(f"{count:>10}{''.join(f'{figure:>{width}}' for figure, width in columns)}")
     first, last = (found[str(count)]["seconds"] / count for count in (counts[0], counts[-1]))
     print(f"seconds a situation, {counts[-1]} against {counts[0]}: {last / first:.2f} times")
     return {"searches": found, "seconds_per_situation": round(last / first, 3)}
@@ -171,24 +171,24 @@ def _offline(bench: Bench, count: int, shard_size: int, repeats: int) -> dict[st
 def _rows(bench: Bench, data: Path) -> dict[str, Any]:
     """Count the rows of a search that differ with other shard sizes, and after a kill.
 
-    A batch of another shape rounds matrix products differently; where a drawn number is that close to the border
-    between two tokens, the other token is drawn and the dialogue continues from there.
+    A batch of another shape rounds matrix products differently. A random number close to the boundary between two
+    tokens may then select the other one, and the dialogue continues from there.
     """
-    whole, _ = bench.search(situations=32, shard_size=16, shards_at_once=1)
-    of = sum(len(each) for each in whole)
+    expected, _ = bench.search(situations=32, shard_size=16, shards_at_once=1)
+    of = sum(len(each) for each in expected)
     print(f"rows of 32 situations, candidates and trajectories ({of} in all), that differ from those in shards of 16")
     found = {}
     for size, at_once, killed in ((16, 2, False), (4, 1, False), (4, 3, False), (4, 2, True), (1, 3, False)):
-        how = f"shards of {size}, {at_once} at once{', killed' if killed else ''}"
+        label = f"shards of {size}, {at_once} at once{', killed' if killed else ''}"
         with tempfile.TemporaryDirectory() as folder:
             if killed:
-                _killed(bench, Path(folder), data)
+                _kill_search(bench, Path(folder), data)
             config = {"situations": 32, "shard_size": size, "shards_at_once": at_once}
             other, _ = bench.search(scratch=Path(folder), **config)
-        differ = [row for tables in zip(whole, other, strict=True) for row in _differing(*tables)]
+        differ = [row for tables in zip(expected, other, strict=True) for row in _different_rows(*tables)]
         dialogues = sorted({row["situation_id"] for row in differ})
-        found[how] = {"differ": len(differ), "of": of, "dialogues": len(dialogues)}
-        print(f"  {how:<32}{len(differ):>6} in {len(dialogues)} dialogues {' '.join(dialogues)}")
+        found[label] = {"differ": len(differ), "of": of, "dialogues": len(dialogues)}
+        print(f"  {label:<32}{len(differ):>6} in {len(dialogues)} dialogues {' '.join(dialogues)}")
         for name in dialogues:
             first = next(row for row in differ if row["situation_id"] == name)
             print(f"    from turn {first['turn']}, candidate {first.get('candidate', '-')}: {first['text'][-60:]!r}")
@@ -198,7 +198,7 @@ def _rows(bench: Bench, data: Path) -> dict[str, Any]:
 KILLED = {"situations": 32, "shard_size": 4, "shards_at_once": 2}
 
 
-def _killed(bench: Bench, scratch: Path, data: Path) -> None:
+def _kill_search(bench: Bench, scratch: Path, data: Path) -> None:
     """Run a search in a process of its own and kill it after its first shard."""
     command = [sys.executable, __file__, "--killed", str(scratch), "--data", str(data), "--agent", bench.agent]
     playing = subprocess.Popen([*command, "--threads", str(bench.threads)], stderr=subprocess.DEVNULL)
@@ -208,23 +208,23 @@ def _killed(bench: Bench, scratch: Path, data: Path) -> None:
     print(f"    killed ({playing.wait()}) with {len(list(scratch.rglob('shard-*')))} shards kept")
 
 
-def _differing(one: DataFrame, other: DataFrame) -> list[dict[str, Any]]:
-    """Return the rows by situation, turn and candidate that differ or that only one of the tables has."""
-    mine, others = (
+def _different_rows(one: DataFrame, other: DataFrame) -> list[dict[str, Any]]:
+    """Return the rows that differ or that only one of the tables has."""
+    first, others = (
         {(row["situation_id"], row["turn"], row.get("candidate")): row for row in to_rows(table)}
         for table in (one, other)
     )
-    return [mine.get(key) or others[key] for key in {**mine, **others} if mine.get(key) != others.get(key)]
+    return [first.get(key) or others[key] for key in {**first, **others} if first.get(key) != others.get(key)]
 
 
-def _configured() -> dict[str, Any]:
+def _load_parameters() -> dict[str, Any]:
     from kedro.config import OmegaConfigLoader
 
     return dict(OmegaConfigLoader(str(PROJECT / "conf"), env="base", **CONFIG_LOADER_ARGS)["parameters"])
 
 
-def _open_bench(given: Any, config: SelfPlay, folder: Path, parser: argparse.ArgumentParser) -> Bench:
-    """Return the demo's policies and situations; without a demo a random model and scenes of the demo's world."""
+def _open_bench(options: Any, config: SelfPlay, folder: Path, parser: argparse.ArgumentParser) -> Bench:
+    """Return a bench on the demo's policies and situations; without a demo, on a random model and generated scenes."""
     import pandas as pd
     from transformers.utils import logging
 
@@ -232,16 +232,16 @@ def _open_bench(given: Any, config: SelfPlay, folder: Path, parser: argparse.Arg
 
     logging.set_verbosity_error()
     newest = {
-        name: max((given.data / "06_models" / name).glob(f"*/{name}"), default=None)
-        for name in ("sage_0", "sage_1", given.agent)
+        name: max((options.data / "06_models" / name).glob(f"*/{name}"), default=None)
+        for name in ("sage_0", "sage_1", options.agent)
     }
     if all(newest.values()):
         base, user, agent = (Policy.open(path) for path in newest.values() if path)
         situations = pd.read_parquet(
-            max(given.data.glob("02_intermediate/situations.parquet/*/situations.parquet")), dtype_backend="pyarrow"
+            max(options.data.glob("02_intermediate/situations.parquet/*/situations.parquet")), dtype_backend="pyarrow"
         )
-    elif given.quick:
-        print("no finished demo: a random model talks without blocks", file=sys.stderr)
+    elif options.quick:
+        print("no finished demo: a random model without blocks plays", file=sys.stderr)
         base = user = agent = _random_model(folder)
         situations = _scenes(4)
         short = {"max_new_tokens": 32}
@@ -250,8 +250,8 @@ def _open_bench(given: Any, config: SelfPlay, folder: Path, parser: argparse.Arg
         )
     else:
         missing = ", ".join(name for name, path in newest.items() if path is None)
-        parser.error(f"{given.data} holds no policy {missing}; run `make demo`, or name a --data that does")
-    engine = TransformersEngine(base, [agent, user], seed=0, threads=given.threads)
+        parser.error(f"{options.data} holds no policy {missing}; run `make demo`, or name a --data that does")
+    engine = TransformersEngine(base, [agent, user], seed=0, threads=options.threads)
     return Bench(engine, agent, user, situations, config)
 
 
@@ -270,7 +270,7 @@ def _scenes(count: int) -> DataFrame:
 
 
 def _random_model(path: Path) -> Policy:
-    """As large as the demo's, with so few words that one in thirteen ends a reply."""
+    """Return a random model of the demo's size whose vocabulary is 13 words, one of them the end token."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerFast

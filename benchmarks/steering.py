@@ -1,13 +1,13 @@
-"""Effect, strength and cost of steering.
+"""Measure effect, strength and cost of steering.
 
     python benchmarks/steering.py                      # on the policies of the finished demo in data/
     python benchmarks/steering.py --data DIR --policy sage_dpo
     python benchmarks/steering.py --quick              # within 50 seconds; without a demo, on a model trained here
 
-Situations are test situations, replies are sampled as in evaluation; intervals are 95 %, over situations. Printed
-are the rates of every field with a boost of `a_motivation`, the block compliance with fixed values, the reply
-compliance read by the offline annotator, and the CPU time of steered against unsteered sampling. The last line is one
-JSON object.
+Situations are test situations, replies are sampled as in evaluation; intervals are 95 %, over situations. The benchmark
+prints the rates of each field with a boost of `a_motivation`, the block compliance with fixed values, the reply
+compliance by the offline annotator, and the CPU time of steered against unsteered sampling. The last line is one JSON
+object.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 KEYWORD = "humor"
 BOOSTS = (0.0, 2.0, 4.0, 8.0)
 SAMPLING = SamplingConfig.from_base(temperature=1.0, top_k=8, max_new_tokens=96)  # as conf/base evaluates
-GIVEN: dict[str, dict[str, Any]] = {
+FIXED_VALUES: dict[str, dict[str, Any]] = {
     "a_motivation humor": {"a_motivation": "humor"},
     "a_motivation null": {"a_motivation": None},
     "a_emotion never seen": {"a_emotion": "wistful"},
@@ -56,7 +56,7 @@ GIVEN: dict[str, dict[str, Any]] = {
 }
 
 Replies = list[list[Chain | None]]
-"""For each situation its replies, None where the blocks do not parse."""
+"""The replies to each situation; None where the blocks do not parse."""
 
 
 def main() -> None:
@@ -67,26 +67,26 @@ def main() -> None:
     parser.add_argument("--situations", type=int, default=200)
     parser.add_argument("--samples", type=int, default=4, help="replies to a situation where rates are measured")
     parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    situations, samples, repeats = (40, 2, 5) if given.quick else (given.situations, given.samples, 15)
+    options = parser.parse_args()
+    situations, samples, repeats = (40, 2, 5) if options.quick else (options.situations, options.samples, 15)
 
     from transformers.utils import logging
 
     from sage_dialog.inference.transformers.engine import TransformersEngine
 
     logging.set_verbosity_error()
-    folder = tempfile.TemporaryDirectory()  # until the end: weights are read when the first reply is sampled
-    if found := sorted((given.data / "06_models" / given.policy).glob(f"*/{given.policy}")):
-        base = Policy.open(max((given.data / "06_models/sage_0").glob("*/sage_0")))
-        policies, texts, of = [Policy.open(found[-1])], _situations(given.data, situations), given.policy
-    elif given.quick:
-        base, texts = _trained_here(Path(folder.name), given.threads), _scenes(situations)
-        policies, of = [], "a model trained here"
+    folder = tempfile.TemporaryDirectory()  # until the end: weights are loaded when the first reply is sampled
+    if found := sorted((options.data / "06_models" / options.policy).glob(f"*/{options.policy}")):
+        base = Policy.open(max((options.data / "06_models/sage_0").glob("*/sage_0")))
+        policies, texts, label = [Policy.open(found[-1])], _situations(options.data, situations), options.policy
+    elif options.quick:
+        base, texts = _train_small_model(Path(folder.name), options.threads), _scenes(situations)
+        policies, label = [], "a model trained here"
     else:
-        parser.error(f"{given.data} holds no policy {given.policy!r}; run `make demo`, or name a --data that does")
-    engine = TransformersEngine(base, policies, seed=0, threads=given.threads)
+        parser.error(f"{options.data} holds no policy {options.policy!r}; run `make demo`, or name a --data that does")
+    engine = TransformersEngine(base, policies, seed=0, threads=options.threads)
     name = (policies or [base])[0].name
-    system_prompt = _preamble() if policies else None
+    system_prompt = _listener_prompt() if policies else None
     prompts = [
         Prompt(agent_view([Message("user", text)], system_prompt), ("steering", place))
         for place, text in enumerate(texts)
@@ -94,12 +94,12 @@ def main() -> None:
 
     def replies(steering: Steering | None, samples: int = 1) -> Replies:
         sampled = engine.sample(name, prompts, SAMPLING, samples, steering)
-        read = [[parse(sample.text) for sample in row] for row in sampled]
-        return [[chain if isinstance(chain, Chain) else None for chain in row] for row in read]
+        parsed_rows = [[parse(sample.text) for sample in row] for row in sampled]
+        return [[chain if isinstance(chain, Chain) else None for chain in row] for row in parsed_rows]
 
-    print(f"{of}: {len(texts)} situations; temperature {SAMPLING.temperature:g}, top-k {SAMPLING.top_k}")
+    print(f"{label}: {len(texts)} situations; temperature {SAMPLING.temperature:g}, top-k {SAMPLING.top_k}")
     figures = {
-        "policy": of,
+        "policy": label,
         "situations": len(texts),
         "samples": samples,
         "rates": _rates(lambda steering: replies(steering, samples)),
@@ -111,15 +111,15 @@ def main() -> None:
 
 
 def _rates(replies: Callable[[Steering | None], Replies]) -> dict[str, Any]:
-    """The rate of the keyword in a_motivation, and of each other field's most frequent value, at each boost."""
+    """Measure the share of the keyword in a_motivation, and of each other field's most frequent value, by boost."""
     at = {boost: replies(Steering(boosts={"a_motivation": {KEYWORD: boost}})) for boost in BOOSTS}
-    usual = {
+    most_frequent = {
         field: Counter(value_of(chain, field) for row in at[0.0] for chain in row if chain).most_common(1)[0][0]
         for field in FIELDS
     } | {"a_motivation": KEYWORD}
     rates = {
         field: {
-            f"{boost:g}": _share(at[boost], lambda chain, field=field: value_of(chain, field) == usual[field])
+            f"{boost:g}": _share(at[boost], lambda chain, field=field: value_of(chain, field) == most_frequent[field])
             for boost in BOOSTS
         }
         for field in FIELDS
@@ -127,22 +127,22 @@ def _rates(replies: Callable[[Steering | None], Replies]) -> dict[str, Any]:
     parsed = {f"{boost:g}": _share(at[boost], lambda chain: True, of_all=True) for boost in BOOSTS}
     print(f"\nshare of replies, by boost of {KEYWORD!r} in a_motivation{''.join(f'{boost:>22g}' for boost in BOOSTS)}")
     for field, shares in [*rates.items(), ("blocks parse", parsed)]:
-        what = f"{field}: {_shown(usual[field])}" if field in usual else field
-        print(f"  {what:<46}{''.join(f'{_interval(share):>22}' for share in shares.values())}")
+        what = f"{field}: {_format_value(most_frequent[field])}" if field in most_frequent else field
+        print(f"  {what:<46}{''.join(f'{_format_interval(share):>22}' for share in shares.values())}")
     return {**rates, "parse": parsed}
 
 
 def _block_compliance(replies: Callable[[Steering | None], Replies]) -> dict[str, dict[str, list[float]]]:
-    """The replies that parse, of all, and those that hold the given values, of the ones that parse."""
-    taken = {}
+    """Measure the share of replies that parse, and among these of replies with the fixed values."""
+    compliance = {}
     print(f"\n{'given values':<48}{'blocks parse':>22}{'of these comply':>22}")
-    for what, given in {"none": {}, **GIVEN}.items():
+    for what, given in {"none": {}, **FIXED_VALUES}.items():
         steered = replies(Steering(fixed=given))
         parsed = _share(steered, lambda chain: True, of_all=True)
-        held = _share(steered, lambda chain, g=given: all(value_of(chain, field) == g[field] for field in g))
-        taken[what] = {"parse": parsed, "taken": held}
-        print(f"  {what:<46}{_interval(parsed):>22}{_interval(held):>22}")
-    return taken
+        complied = _share(steered, lambda chain, g=given: all(value_of(chain, field) == g[field] for field in g))
+        compliance[what] = {"parse": parsed, "taken": complied}
+        print(f"  {what:<46}{_format_interval(parsed):>22}{_format_interval(complied):>22}")
+    return compliance
 
 
 def value_of(chain: Chain, field: str) -> FieldValue:
@@ -154,7 +154,7 @@ def value_of(chain: Chain, field: str) -> FieldValue:
 def _reply_compliance(
     engine: Any, name: str, prompts: Sequence[Prompt], texts: Sequence[str]
 ) -> dict[str, list[float]]:
-    """How often the offline annotator reads in the words what the action was set to; unsteered beside."""
+    """Measure how often the offline annotator gives a reply its fixed value, against unsteered replies."""
     annotator = OfflineAnnotator()
     openings = [
         Opening(str(place), text, prompt) for place, (text, prompt) in enumerate(zip(texts, prompts, strict=True))
@@ -165,19 +165,19 @@ def _reply_compliance(
     scores = {}
     for score in steering_eval(rows, 0.95):
         if not score.labels:
-            scores[f"{score.field} given"] = _rounded(score.reply)
-            scores[f"{score.field} unsteered"] = _rounded(score.reply_unsteered)
+            scores[f"{score.field} given"] = _round_estimate(score.reply)
+            scores[f"{score.field} unsteered"] = _round_estimate(score.reply_unsteered)
     print("\nreplies in which the offline annotator reads a given value, mean over all values")
     for what, share in scores.items():
-        print(f"  {what:<46}{_interval(share):>22}")
+        print(f"  {what:<46}{_format_interval(share):>22}")
     return scores
 
 
 def _cost(engine: Any, name: str, prompts: Sequence[Prompt], repeats: int) -> dict[str, Any]:
-    """Share of CPU time that steering adds while the same 256 replies are sampled, with and without it in turn.
+    """Measure the share of CPU time that steering adds, sampling the same 256 replies with and without it.
 
-    The replies are the likeliest ones to one situation: they stay the same where their own values are given,
-    and under boosts of no weight.
+    The replies are greedy replies to one situation, so that fixing their own values, or boosts of weight 0, leave
+    them unchanged.
     """
     greedy = SAMPLING.model_copy(update={"top_k": 1})
     for prompt in prompts:
@@ -195,7 +195,7 @@ def _cost(engine: Any, name: str, prompts: Sequence[Prompt], repeats: int) -> di
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for repeat in range(repeats + 1):
         for side, steering in sides.items():
-            engine.sample(name, batch[:1], greedy, 1, steering)  # what is worked out once for all replies
+            engine.sample(name, batch[:1], greedy, 1, steering)  # warm-up
             start = time.process_time()
             rows = engine.sample(name, batch, greedy, 16, steering)
             if repeat:  # the first round warms up
@@ -212,25 +212,25 @@ def _cost(engine: Any, name: str, prompts: Sequence[Prompt], repeats: int) -> di
 
 
 def _share(replies: Replies, holds: Callable[[Chain], bool], of_all: bool = False) -> list[float]:
-    """Share with its interval, of the replies that parse or of all."""
+    """Return a share with its interval, among the replies that parse or among all."""
     rows = [[chain for chain in row if chain or of_all] for row in replies]
     hits = [sum(chain is not None and holds(chain) for chain in row) for row in rows]
-    return _rounded(clustered_share(hits, [len(row) for row in rows], 0.95))
+    return _round_estimate(clustered_share(hits, [len(row) for row in rows], 0.95))
 
 
-def _rounded(share: Estimate) -> list[float]:
+def _round_estimate(share: Estimate) -> list[float]:
     return [round(share.value, 4), round(share.low, 4), round(share.high, 4)]
 
 
-def _interval(share: Sequence[float]) -> str:
+def _format_interval(share: Sequence[float]) -> str:
     return f"{share[0]:.3f} [{share[1]:.3f}, {share[2]:.3f}]"
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     return f"[{', '.join(value)}]" if isinstance(value, tuple) else str(value)
 
 
-def _preamble() -> str:
+def _listener_prompt() -> str:
     return (PROJECT / "conf/base/system_prompts/listener.txt").read_text().strip()
 
 
@@ -246,8 +246,8 @@ def _scenes(count: int) -> list[str]:
     return [load_world().scene(generator(0, "held-out scene", place)).text for place in range(count)]
 
 
-def _trained_here(folder: Path, threads: int) -> Policy:
-    """A small model trained from scratch on one reply each to scenes of the demo's world, any motivation to any."""
+def _train_small_model(folder: Path, threads: int) -> Policy:
+    """Train a small model from scratch on one reply to each of 4,000 generated scenes, of a random motivation."""
     from sage_dialog.microworld.base_model import train_base
 
     world, tones = load_world(), read_lexicon("annotator")["tones"]
@@ -255,11 +255,11 @@ def _trained_here(folder: Path, threads: int) -> Policy:
     def dialogue(number: int) -> dict[str, object]:
         rng = generator(0, "dialogue", number)
         scene, motivation = world.scene(rng), pick(rng, list(world.motivations))
-        said = world.reply(rng, scene, motivation, scene.things[0])
+        utterance = world.reply(rng, scene, motivation, scene.things[0])
         state, action = (
             Intent(*labels, (scene.topic,)) for labels in (("sharing", scene.emotion), (motivation, tones[motivation]))
         )
-        content = render(Chain(state, action, said))
+        content = render(Chain(state, action, utterance))
         return {"messages": [{"role": "user", "content": scene.text}, {"role": "assistant", "content": content}]}
 
     print("no finished demo: a small model is trained here, which takes about 15 seconds", file=sys.stderr)

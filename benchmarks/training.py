@@ -1,4 +1,4 @@
-"""Speed of fine-tuning: ours against a plain SFTTrainer, on the same rows and the same model.
+"""Measure the speed of fine-tuning: ours against a plain SFTTrainer, on the same rows and the same model.
 
     python benchmarks/training.py [--rows 480] [--repeats 3] [--threads 1]
     python benchmarks/training.py --quick       # under 50 seconds: fewer rows, once
@@ -47,25 +47,25 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=480)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    rows, repeats = (128, 1) if given.quick else (given.rows, given.repeats)
+    options = parser.parse_args()
+    rows, repeats = (128, 1) if options.quick else (options.rows, options.repeats)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["trl.trainer.sft_trainer", "peft", "pyarrow", "sage_dialog.training.sft"])
     found: dict[str, list[dict[str, float]]] = {f"{kind} {side}": [] for kind in KINDS for side in SIDES}
     with tempfile.TemporaryDirectory() as folder, context.Pool(1, maxtasksperchild=1) as pool:
-        pool.apply(write_base, (folder, given.threads))
+        pool.apply(write_base, (folder, options.threads))
         for repeat in range(repeats):
             for kind in KINDS:
                 for side in SIDES if repeat % 2 == 0 else SIDES[::-1]:
-                    found[f"{kind} {side}"].append(pool.apply(train, (folder, kind, side, rows, given.threads)))
+                    found[f"{kind} {side}"].append(pool.apply(train, (folder, kind, side, rows, options.threads)))
     rates = {name: statistics.median(run["tokens"] / run["cpu_s"] for run in runs) for name, runs in found.items()}
     memory = {name: max(run["peak_mb"] for run in runs) for name, runs in found.items()}
-    print(f"{rows} rows, {repeats} times, {given.threads} threads    tokens/CPU s    padding    peak MB")
+    print(f"{rows} rows, {repeats} times, {options.threads} threads    tokens/CPU s    padding    peak MB")
     for name, rate in rates.items():
         print(f"  {name:<32}{rate:14.0f}{found[name][0]['padding']:11.0%}{memory[name]:11.0f}")
     ratios = {f"{kind}_ratio": round(rates[f"{kind} ours"] / rates[f"{kind} plain"], 3) for kind in KINDS}
     measured = {"tokens_per_cpu_s": {name: round(rate) for name, rate in rates.items()}, "peak_mb": memory}
-    print(json.dumps({"quick": given.quick, "rows": rows, "threads": given.threads, **ratios, **measured}))
+    print(json.dumps({"quick": options.quick, "rows": rows, "threads": options.threads, **ratios, **measured}))
 
 
 def write_base(folder: str, threads: int) -> None:
@@ -96,13 +96,13 @@ def train(folder: str, kind: str, side: str, rows: int, threads: int) -> dict[st
         counts["all"] += inputs["attention_mask"].numel()
         return original_step(trainer, model, inputs, *more)
 
-    def timed(trainer: Any, *arguments: Any, **named: Any) -> Any:
-        began = time.process_time()
+    def timed_train(trainer: Any, *arguments: Any, **named: Any) -> Any:
+        start = time.process_time()
         done = original_train(trainer, *arguments, **named)
-        counts["cpu_s"] = time.process_time() - began
+        counts["cpu_s"] = time.process_time() - start
         return done
 
-    SFTTrainer.train, SFTTrainer.training_step = timed, step
+    SFTTrainer.train, SFTTrainer.training_step = timed_train, step
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         (ours if side == "ours" else plain)(base, data, Path(scratch), threads)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)

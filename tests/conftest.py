@@ -11,8 +11,8 @@ from kedro.framework.startup import bootstrap_project
 
 PROJECT = Path(__file__).parents[1]
 SHARED = PROJECT.parent / "shared" / "data"
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is compared to the letter is reckoned on the CPU
-os.environ.pop("SAGE_DATA", None)  # nobody's own data: tests write, and prune
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # byte-identical results need the CPU
+os.environ.pop("SAGE_DATA", None)  # tests write and prune data
 os.environ["DO_NOT_TRACK"] = "1"  # sessions on a test's folder do not see the project's .telemetry
 
 
@@ -25,7 +25,7 @@ def configured() -> Path:
 
 @pytest.fixture
 def open_session(configured: Path, tmp_path: Path) -> Callable[..., KedroSession]:
-    """Make a session: one for each run, on `conf/base` and `conf/<env>`, data under `tmp_path/data/…`."""
+    """A function that makes a session for one run, on `conf/base` and `conf/<env>`, with data in `tmp_path/data/…`."""
 
     def create(env: str = "test", **parameters: Any) -> KedroSession:
         return KedroSession.create(
@@ -37,7 +37,7 @@ def open_session(configured: Path, tmp_path: Path) -> Callable[..., KedroSession
 
 @pytest.fixture(scope="session")
 def shared() -> Callable[[str], Path]:
-    """The folder of real data beside the repository; tests that use it skip where it is missing."""
+    """A function that returns a folder of real data next to the repository; without it, tests are skipped."""
 
     def folder(name: str) -> Path:
         path = SHARED / name

@@ -1,4 +1,4 @@
-"""What is wrong is said before anything runs: what, where, and what to do."""
+"""Errors before a run starts: what is wrong, where, and what to do."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def test_missing_raw_data_names_the_files_and_the_command_that_makes_them(
     assert "`kedro run --pipelines microworld`" in message
 
 
-def test_a_role_that_cannot_be_made_is_told_before_anything_runs(
+def test_a_role_that_cannot_be_made_is_refused_before_anything_runs(
     open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr("sage_dialog.roles.offline.judge.OfflineJudge")
@@ -65,7 +65,7 @@ def test_a_missing_version_names_the_pipeline_that_makes_it(
     assert f"`kedro run --pipelines {maker}`" in line
 
 
-def test_a_version_that_is_not_there_lists_those_that_are(open_session: OpenSession, tmp_path: Path) -> None:
+def test_a_missing_version_is_an_error_with_the_existing_ones(open_session: OpenSession, tmp_path: Path) -> None:
     folder = tmp_path / "data/test/02_intermediate/dialogues.parquet"
     for version in ("2026-01-01", "2026-01-02"):
         (folder / version).mkdir(parents=True)
@@ -76,7 +76,7 @@ def test_a_version_that_is_not_there_lists_those_that_are(open_session: OpenSess
 
 
 @pytest.mark.parametrize(
-    ("dotted", "value", "said"),
+    ("dotted", "value", "error"),
     [
         ("sft.training.batchsize", 3, "sft.training.batchsize: unknown, did you mean batch_size? Known here: "),
         ("nonsense", 1, "nonsense: unknown. Known here: data_processing, evaluation"),
@@ -88,15 +88,15 @@ def test_a_version_that_is_not_there_lists_those_that_are(open_session: OpenSess
     ],
 )
 def test_a_wrong_parameter_is_refused_by_name_before_anything_runs(
-    open_session: OpenSession, tmp_path: Path, dotted: str, value: object, said: str
+    open_session: OpenSession, tmp_path: Path, dotted: str, value: object, error: str
 ) -> None:
     message = refusal(open_session, "microworld", nested(dotted, value))
-    assert said in message
+    assert error in message
     assert "Given by --params." in message
     assert not (tmp_path / "data").exists()
 
 
-def test_every_fault_of_the_parameters_is_told_at_once(configured: Path) -> None:
+def test_all_invalid_parameters_are_reported_at_once(configured: Path) -> None:
     raw = OmegaConf.to_container(
         OmegaConf.merge(*(OmegaConf.load(file) for file in sorted(configured.glob("conf/base/parameters_*.yml"))))
     )
@@ -114,7 +114,7 @@ def test_every_fault_of_the_parameters_is_told_at_once(configured: Path) -> None
     assert "preference.learning_rate: missing" in message
 
 
-def test_a_pair_that_nobody_can_judge_is_refused_before_anything_runs(open_session: OpenSession) -> None:
+def test_a_pair_of_unknown_policies_is_refused_before_anything_runs(open_session: OpenSession) -> None:
     pairs = [["sage_0", "sage_1"], ["sage_1", "sage_9"], ["sage_0", "sage_1"]]
     message = refusal(open_session, "microworld", {"evaluation": {"pairs": pairs}})
     assert "evaluation.pairs.1: no policy is called 'sage_9', did you mean sage_" in message
@@ -122,7 +122,7 @@ def test_a_pair_that_nobody_can_judge_is_refused_before_anything_runs(open_sessi
     assert "evaluation.pairs.2: sage_0 against sage_1 is listed twice. Given by --params." in message
 
 
-def test_a_policy_that_no_benchmark_can_ask_is_refused_before_anything_runs(open_session: OpenSession) -> None:
+def test_an_unknown_policy_of_benchmarks_is_refused_before_anything_runs(open_session: OpenSession) -> None:
     benchmarks = {"policies": ["sage_0", "sage_dp0", "sage_0"]}
     message = refusal(open_session, "microworld", {"evaluation": {"benchmarks": benchmarks}})
     assert "benchmarks.policies.1: no policy is called 'sage_dp0', did you mean sage_dpo? Known: sage_0," in message
@@ -150,12 +150,12 @@ def test_weights_in_4_bits_are_not_trained(open_session: OpenSession) -> None:
         assert f"{place}.quantization: nf4 packs sft.lora.target_parameters in 4 bits" in message
 
 
-def test_patience_measures_on_something(open_session: OpenSession) -> None:
+def test_patience_needs_held_out_dialogues(open_session: OpenSession) -> None:
     message = refusal(open_session, "microworld", {"sft": {"training": {"patience": 2}}})
     assert "sft.training: patience needs held-out dialogues to measure the loss on; set held_out" in message
 
 
-def test_trajectories_that_the_mix_names_are_there_before_anything_runs(open_session: OpenSession) -> None:
+def test_missing_trajectories_of_the_mix_are_refused_before_anything_runs(open_session: OpenSession) -> None:
     mix = [{"name": "listener"}, {"name": "played", "kind": "trajectories", "of": "trajectories_7"}]
     message = refusal(open_session, "sac_augmentation", {"sac_augmentation": {"mix": mix}})
     assert "  sac_augmentation.mix, source 'played': There is no trajectories_7 in " in message
@@ -180,9 +180,9 @@ def test_the_command_line_shows_the_message_without_a_traceback(configured: Path
 def test_scratch_lies_in_the_project_wherever_the_run_starts(
     open_session: OpenSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     with open_session() as session:
         catalog = session.load_context().catalog
     assert catalog.load("params:scratch") == str(tmp_path / "data/test/scratch")

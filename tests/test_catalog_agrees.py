@@ -34,7 +34,7 @@ def pipelines() -> dict[str, Pipeline]:
 
 
 @pytest.fixture(scope="module")
-def everything(pipelines: dict[str, Pipeline]) -> set[str]:
+def used_names(pipelines: dict[str, Pipeline]) -> set[str]:
     """Every dataset and parameter that a pipeline names."""
     return set().union(*(pipeline.datasets() for pipeline in pipelines.values()))
 
@@ -53,17 +53,17 @@ def is_parameter(name: str) -> bool:
     return name == "parameters" or name.startswith("params:")
 
 
-def test_every_dataset_of_a_pipeline_stands_in_the_catalog(everything: set[str], catalog: DataCatalog) -> None:
-    assert sorted(name for name in everything if not is_parameter(name) and name not in catalog) == []
+def test_every_dataset_of_a_pipeline_is_in_the_catalog(used_names: set[str], catalog: DataCatalog) -> None:
+    assert sorted(name for name in used_names if not is_parameter(name) and name not in catalog) == []
 
 
 def test_every_catalog_entry_is_used(
-    everything: set[str], entries: dict[str, dict[str, Any]], catalog: DataCatalog
+    used_names: set[str], entries: dict[str, dict[str, Any]], catalog: DataCatalog
 ) -> None:
     resolver = catalog.config_resolver
-    used = {name for name in entries if name in everything}
-    used |= {pattern for name in everything - used if (pattern := resolver.match_dataset_pattern(name))}
-    used |= {GRID}  # which a command writes
+    used = {name for name in entries if name in used_names}
+    used |= {pattern for name in used_names - used if (pattern := resolver.match_dataset_pattern(name))}
+    used |= {GRID}  # written by a command
     assert sorted(set(entries) - used) == []
 
 
@@ -74,19 +74,19 @@ def test_every_table_has_a_schema_and_every_schema_a_table(entries: dict[str, di
     assert set(validators.values()) == {f"sage_dialog.datasets.schema.{name}" for name in known}
 
 
-def test_every_entry_describes_itself_to_run_records(everything: set[str], catalog: DataCatalog) -> None:
-    others = [
-        name for name in everything if not is_parameter(name) if not isinstance(catalog.get(name), TrackedDataset)
+def test_every_entry_describes_itself_to_run_records(used_names: set[str], catalog: DataCatalog) -> None:
+    untracked = [
+        name for name in used_names if not is_parameter(name) if not isinstance(catalog.get(name), TrackedDataset)
     ]
-    assert others == []
+    assert untracked == []
 
 
-def test_no_two_datasets_share_a_place(everything: set[str], catalog: DataCatalog) -> None:
-    places: dict[str, str] = {}
-    for name in sorted(everything):
+def test_no_two_datasets_share_a_place(used_names: set[str], catalog: DataCatalog) -> None:
+    paths: dict[str, str] = {}
+    for name in sorted(used_names):
         dataset = None if is_parameter(name) else catalog.get(name)
         if (filepath := getattr(dataset, "_filepath", None)) is not None:
-            assert places.setdefault(str(filepath), name) == name
+            assert paths.setdefault(str(filepath), name) == name
 
 
 def test_every_policy_but_the_base_has_a_pipeline_of_its_name(
@@ -111,24 +111,24 @@ def test_the_parameters_of_an_environment_are_valid(configured: Path, env: str) 
 def test_base_sets_every_parameter(configured: Path) -> None:
     raw = loader(configured, "base")["parameters"]
     rule_sets = raw["data_processing"]["rule_sets"]
-    raw["data_processing"]["rule_sets"] = rule_sets["paper"]  # another set names what differs from it
+    raw["data_processing"]["rule_sets"] = rule_sets["paper"]  # other sets have only differences
     llm = raw["llm"]
-    llm["role_caps"], (llm["prices"],) = llm["caps"], llm["prices"].values()  # by names of the user's
-    raw["evaluation"]["benchmarks"]["few_shot"] = None  # by tasks of the user's
-    raw["sac_augmentation"]["blend"] = dict.fromkeys(Blend.model_fields)  # a comment shows it
+    llm["role_caps"], (llm["prices"],) = llm["caps"], llm["prices"].values()  # keys are chosen by the user
+    raw["evaluation"]["benchmarks"]["few_shot"] = None  # keys are chosen by the user
+    raw["sac_augmentation"]["blend"] = dict.fromkeys(Blend.model_fields)  # null in conf/base
     for stage in ("self_play", "evaluation"):
         for steering in raw[stage]["steering"].values():
-            steering |= dict.fromkeys(get_args(BlockField))  # by fields that the user names
-    assert spelled(raw) == declared(Parameters)
+            steering |= dict.fromkeys(get_args(BlockField))  # keys are chosen by the user
+    assert configured_leaves(raw) == declared_leaves(Parameters)
 
 
-def test_every_parameter_is_used(everything: set[str]) -> None:
-    used = {name.removeprefix("params:").split(".")[0] for name in everything if name.startswith("params:")}
-    assert used | {"llm", "mix_versions"} == set(Parameters.model_fields)  # which hooks take
+def test_every_parameter_is_used(used_names: set[str]) -> None:
+    used = {name.removeprefix("params:").split(".")[0] for name in used_names if name.startswith("params:")}
+    assert used | {"llm", "mix_versions"} == set(Parameters.model_fields)  # used by hooks
 
 
 def test_nodes_take_their_stage_typed(pipelines: dict[str, Pipeline]) -> None:
-    """Kedro builds the model that the signature names; without a type a node would get a plain mapping."""
+    """Kedro builds the model that the signature names; without a type a node gets a mapping."""
     stages = {name: model for name, field in Parameters.model_fields.items() for model in models_in(field.annotation)}
     untyped = []
     for node in set().union(*(pipeline.nodes for pipeline in pipelines.values())):
@@ -141,7 +141,7 @@ def test_nodes_take_their_stage_typed(pipelines: dict[str, Pipeline]) -> None:
 
 
 def named_inputs(node: Node) -> list[tuple[str, str]]:
-    """(argument, dataset) of a node, however its inputs were given; `*arguments` are left out."""
+    """Return (argument, dataset) of a node for any form of its inputs, without `*arguments`."""
     if isinstance(node._inputs, dict):
         return list(node._inputs.items())
     positional = [
@@ -152,28 +152,30 @@ def named_inputs(node: Node) -> list[tuple[str, str]]:
     return list(zip(positional, node.inputs, strict=False))
 
 
-def spelled(tree: Any, path: str = "") -> set[str]:
-    """Dotted names of the leaves of a configuration tree; a list counts as its first element."""
+def configured_leaves(tree: Any, path: str = "") -> set[str]:
+    """Return the dotted names of the leaves of a configuration; a list counts as its first element."""
     if isinstance(tree, list):
-        return spelled(tree[0], path) if tree else {path}
+        return configured_leaves(tree[0], path) if tree else {path}
     if isinstance(tree, dict):
-        return set().union(*(spelled(value, f"{path}.{key}".strip(".")) for key, value in tree.items()))
+        return set().union(*(configured_leaves(value, f"{path}.{key}".strip(".")) for key, value in tree.items()))
     return {path}
 
 
-def declared(model: type[BaseModel], path: str = "") -> set[str]:
-    """Dotted names of the leaves of a parameter model; of a mapping, its keys."""
+def declared_leaves(model: type[BaseModel], path: str = "") -> set[str]:
+    """Return the dotted names of the leaves of a parameter model, with the keys of mappings."""
     leaves: set[str] = set()
     for name, field in model.model_fields.items():
         inner = next(models_in(field.annotation), None)
         here = f"{path}.{name}".strip(".")
         leaves |= (
-            declared(inner, here) if inner else {f"{here}.{key}".strip(".") for key in mapping_keys(field.annotation)}
+            declared_leaves(inner, here)
+            if inner
+            else {f"{here}.{key}".strip(".") for key in mapping_keys(field.annotation)}
         )
     return leaves
 
 
 def mapping_keys(annotation: Any) -> list[str]:
-    """The closed list of keys of a `dict[Literal[…], …]`; one empty key for anything else."""
+    """Return the keys of a `dict[Literal[…], …]`; for other types one empty key."""
     origin, arguments = getattr(annotation, "__origin__", None), getattr(annotation, "__args__", ())
     return list(getattr(arguments[0], "__args__", [""])) if origin is dict else [""]

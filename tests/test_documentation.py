@@ -1,13 +1,16 @@
-"""The documentation names modules, commands, parameters, tables and columns that exist."""
+"""The documentation names modules, commands, nodes, parameters, tables and columns that exist."""
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 import yaml
+from kedro.pipeline import Pipeline
 
 from sage_dialog import schemas
+from sage_dialog.cli import sage
 from sage_dialog.config import DataProcessing, Parameters
 from sage_dialog.corpora.reddit.rules import Rule
 from sage_dialog.pipeline_registry import register_pipelines
@@ -16,24 +19,60 @@ PROJECT = Path(__file__).parents[1]
 TEXTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 
 
+@pytest.fixture(scope="module")
+def pipelines() -> dict[str, Pipeline]:
+    return register_pipelines()
+
+
 def test_the_paper_map_names_modules_and_parameters_that_exist() -> None:
     rows = [line for line in (PROJECT / "docs/paper-map.md").read_text().splitlines() if line.startswith("| §")]
-    places = [place for row in rows for place in re.findall(r"`([a-z_/]+(?:/[a-z_]*|\.py))`", row)]
+    paths = [path for row in rows for path in re.findall(r"`([a-z_/]+(?:/[a-z_]*|\.py))`", row)]
     parameters = [name for row in rows for name in re.findall(r"`([a-z_.]+)`", row.split("|")[3]) if "/" not in name]
-    assert len(places) > 10
-    assert [place for place in places if not (PROJECT / "src/sage_dialog" / place).exists()] == []
+    assert len(paths) > 10
+    assert [path for path in paths if not (PROJECT / "src/sage_dialog" / path).exists()] == []
     assert [name for name in parameters if name.split(".")[0] not in Parameters.model_fields] == []
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
-def test_every_pipeline_that_is_named_is_registered(text: Path) -> None:
+def test_every_pipeline_that_is_named_is_registered(text: Path, pipelines: dict[str, Pipeline]) -> None:
     named = re.findall(r"kedro run[^\n`]*--pipelines ([a-z_0-9,]+)", text.read_text())
-    pipelines = register_pipelines()
     assert [name for names in named for name in names.split(",") if name not in pipelines] == []
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
-def test_every_link_into_the_project_leads_somewhere(text: Path) -> None:
+def test_every_node_that_is_run_exists(text: Path, pipelines: dict[str, Pipeline]) -> None:
+    named = re.findall(r"kedro run[^\n`]*--(?:to-)?nodes ([a-z_0-9.,]+)", text.read_text())
+    nodes = {node.name for pipeline in pipelines.values() for node in pipeline.nodes}
+    assert [name for names in named for name in names.split(",") if name not in nodes] == []
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
+def test_every_command_of_kedro_sage_and_its_options_exist(text: Path) -> None:
+    for name, arguments in re.findall(r"kedro sage ([a-z]+)([^`\n#]*)", text.read_text()):
+        command = sage.commands[name]
+        group = [command, *getattr(command, "commands", {}).values()]
+        options = {option for each in group for parameter in each.params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", arguments)) - {"--help"} <= options, (name, arguments)
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
+def test_every_parameter_that_is_set_exists(text: Path) -> None:
+    files = (yaml.safe_load(file.read_text()) for file in (PROJECT / "conf/base").glob("parameters*.yml"))
+    base = {name: value for parameters in files for name, value in parameters.items()}
+    for assignments in re.findall(r"--params '?([^\s`']+)", text.read_text()):
+        for dotted in re.findall(r"(?:^|,)([a-z_0-9.]+)=", assignments):
+            assert is_parameter(dotted.split("."), base), dotted
+
+
+def is_parameter(path: list[str], values: Any) -> bool:
+    """Whether a path leads to a value in conf/base, or into a mapping whose keys are chosen by the user."""
+    if not path or values == {}:
+        return True
+    return isinstance(values, dict) and path[0] in values and is_parameter(path[1:], values[path[0]])
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
+def test_every_link_into_the_project_exists(text: Path) -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)\)", text.read_text())
     assert [link for link in links if not (text.parent / link).exists()] == []
 

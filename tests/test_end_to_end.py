@@ -1,4 +1,4 @@
-"""All six pipelines at the size of a test, from a generated world to the report; and the same seed twice."""
+"""All six pipelines at test size, from a generated world to the report, and reproducibility by seed."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ PROJECT = Path(__file__).parents[1]
 
 def _kedro(data: Path, *arguments: str) -> str:
     command = [sys.executable, "-m", "kedro", "run", "--env", "test", *arguments]
-    found = subprocess.run(
+    completed = subprocess.run(
         command, cwd=PROJECT, env=os.environ | {"SAGE_DATA": str(data)}, capture_output=True, text=True
     )
-    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-3000:]
-    return found.stdout + found.stderr
+    assert completed.returncode == 0, completed.stdout[-3000:] + completed.stderr[-3000:]
+    return completed.stdout + completed.stderr
 
 
 def _file(data: Path, name: str) -> Path:
-    """The one version of a file of the catalog."""
+    """Return the only version of a catalog file."""
     (path,) = data.glob(f"0*/{name}/*/{name}")
     return path
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory) -> Path:
-    data = tmp_path_factory.mktemp("road")
+def demo_run(tmp_path_factory) -> Path:
+    data = tmp_path_factory.mktemp("demo_run")
     _kedro(data, "--pipelines", "demo")
     return data
 
 
-def test_plain_pandas_opens_every_table(road):
-    tables = {path.parent.parent.name: pd.read_parquet(path) for path in road.glob("0*/*.parquet/*/*.parquet")}
+def test_plain_pandas_opens_every_table(demo_run):
+    tables = {path.parent.parent.name: pd.read_parquet(path) for path in demo_run.glob("0*/*.parquet/*/*.parquet")}
     expected = {
         "dialogues", "filter_report", "situations", "annotations", "sft_conversations", "sft_conversations_plain",
         "candidates_1", "trajectories_1", "candidates_2", "trajectories_2", "dpo_pairs", "judge_votes", "win_rates",
@@ -54,21 +54,21 @@ def test_plain_pandas_opens_every_table(road):
     assert candidates[candidates["chosen"]]["valid"].all()
 
 
-def test_plain_transformers_and_peft_open_every_policy(road):
+def test_plain_transformers_and_peft_open_every_policy(demo_run):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base = _file(road, "sage_0")
+    base = _file(demo_run, "sage_0")
     tokenizer = AutoTokenizer.from_pretrained(base)
     chat = tokenizer.apply_chat_template(
         [{"role": "user", "content": "My boss took the roses."}], add_generation_prompt=True, return_tensors="pt"
     )
     for name in ("sage_1", "sage_1_plain", "sage_2", "sage_3", "sage_dpo"):
-        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), _file(road, name))
+        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), _file(demo_run, name))
         assert model.generate(**chat, max_new_tokens=4).shape[1] > chat["input_ids"].shape[1]
 
 
-def test_no_training_stage_reads_the_truth(road):
+def test_no_training_stage_reads_the_truth(demo_run):
     from kedro.framework.project import pipelines
     from kedro.framework.startup import bootstrap_project
 
@@ -77,43 +77,43 @@ def test_no_training_stage_reads_the_truth(road):
         assert "world_truth" not in pipelines[name].datasets()
 
 
-def test_the_report_names_the_offline_roles_for_what_they_are(road):
-    report = _file(road, "report.html").read_text()
+def test_the_report_names_the_offline_roles_and_their_limits(demo_run):
+    report = _file(demo_run, "report.html").read_text()
     assert "offline-rules-judge" in report
     assert "world truth" in report
     assert "evidence about language models" in report
 
 
-def test_the_same_seed_gives_the_same_trajectories_and_adapter(road, tmp_path):
+def test_the_same_seed_gives_the_same_trajectories_and_adapter(demo_run, tmp_path):
     _kedro(tmp_path, "--pipelines", "demo", "--to-nodes", "self_play.iteration_1.search")
     for name in ("candidates_1.parquet", "trajectories_1.parquet"):
-        assert _file(road, name).read_bytes() == _file(tmp_path, name).read_bytes()
+        assert _file(demo_run, name).read_bytes() == _file(tmp_path, name).read_bytes()
     for policy in ("sage_0", "sage_1"):
-        ours, theirs = (sorted(_file(data, policy).glob("*.safetensors")) for data in (road, tmp_path))
+        ours, theirs = (sorted(_file(data, policy).glob("*.safetensors")) for data in (demo_run, tmp_path))
         assert [path.read_bytes() for path in ours] == [path.read_bytes() for path in theirs]
 
 
-def test_one_iteration_again_is_the_same_to_the_byte(road, tmp_path):
-    shutil.copytree(road, tmp_path / "data")
+def test_a_replay_of_one_iteration_is_identical(demo_run, tmp_path):
+    shutil.copytree(demo_run, tmp_path / "data")
     command = [sys.executable, "-m", "kedro", "sage", "replay", "latest", "--env", "test", "--yes", "--json"]
-    found = subprocess.run(
+    completed = subprocess.run(
         [*command, "--node", "iteration_1"],
         cwd=PROJECT,
         env=os.environ | {"SAGE_DATA": str(tmp_path / "data")},
         capture_output=True,
         text=True,
     )
-    assert found.returncode == 0, found.stdout + found.stderr[-3000:]
-    outputs = {one["dataset"] for one in json.loads(found.stdout)["outputs"] if one["identical"]}
+    assert completed.returncode == 0, completed.stdout + completed.stderr[-3000:]
+    outputs = {output["dataset"] for output in json.loads(completed.stdout)["outputs"] if output["identical"]}
     assert outputs == {"candidates_1", "trajectories_1", "sage_2", "training_log_sage_2", "training_rejects_sage_2"}
 
 
-def test_the_notebook_shows_a_finished_run(road):
+def test_the_notebook_shows_a_finished_run(demo_run):
     import nbformat
     from nbclient import NotebookClient
 
     notebook = nbformat.read(PROJECT / "notebooks/finished_run.ipynb", as_version=4)
-    environment = os.environ | {"SAGE_DATA": str(road), "SAGE_ENV": "test", "SAGE_PROJECT": str(PROJECT)}
+    environment = os.environ | {"SAGE_DATA": str(demo_run), "SAGE_ENV": "test", "SAGE_PROJECT": str(PROJECT)}
     NotebookClient(notebook, timeout=120).execute(env=environment)
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert sum("text/html" in output.get("data", {}) for output in outputs) >= 5

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment and restarted completes with the same bytes of tables and adapters."""
+"""A run killed at random moments and restarted completes with the same bytes of tables and adapters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KILLS = 20
 
 @pytest.fixture(scope="module")
 def start_process():
-    """Start processes that have slow imports already loaded."""
+    """A function that runs a process in which slow imports are already loaded."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         [
@@ -58,9 +58,9 @@ def test_a_run_killed_at_random_moments_completes_with_the_same_bytes(start_proc
     draw, kills, moments = random.Random("whole runs"), 0, []
     while kills < KILLS:  # a restarted run has fewer events, and may complete before its moment
         moments.append(draw.randrange(events * 3 // 4))
-        ended = start_process("run", killed, moments[-1])
-        assert ended in (0, -signal.SIGKILL), (moments, (killed / "log").read_text()[-2000:])
-        assert ended or killed_runs.made(killed) == expected, moments
-        kills += ended != 0
+        exit_code = start_process("run", killed, moments[-1])
+        assert exit_code in (0, -signal.SIGKILL), (moments, (killed / "log").read_text()[-2000:])
+        assert exit_code or killed_runs.made(killed) == expected, moments
+        kills += exit_code != 0
     assert start_process("run", killed, None) == 0, (moments, (killed / "log").read_text()[-2000:])
     assert killed_runs.made(killed) == expected, moments

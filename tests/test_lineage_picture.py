@@ -29,8 +29,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for name in ("pyproject.toml", ".telemetry"):
         shutil.copy(PROJECT / name, project)
     command = [sys.executable, "-m", "kedro", "viz", "build", "--include-previews"]
-    built = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=300)
-    assert built.returncode == 0, built.stdout + built.stderr
+    completed = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=300)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
     handler = functools.partial(SilentHandler, directory=str(project / "build"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -46,8 +46,8 @@ class SilentHandler(SimpleHTTPRequestHandler):
 @pytest.mark.parametrize("pipeline", ["main", "pipelines/demo", "pipelines/self_play", "pipelines/evaluation"])
 def test_layers_are_ordered(site: str, pipeline: str) -> None:
     """kedro-viz shows no layers if one is both before and after another."""
-    with urlopen(f"{site}/api/{pipeline}") as answer:
-        layers = json.load(answer)["layers"]
+    with urlopen(f"{site}/api/{pipeline}") as response:
+        layers = json.load(response)["layers"]
     iterations = ["sage_1", "play_1", "sage_2", "play_2", "sage_3"]
     assert layers, "layers form a circle"
     if pipeline != "pipelines/evaluation":
@@ -70,9 +70,9 @@ def test_the_site_shows_the_stages_and_unfolds_self_play(site: str, tmp_path: Pa
         stage = nodes.filter(has_text="Self Play").first
         stage.wait_for()
         stages = ["Data Processing", "Sac Augmentation", "Sft", "Self Play", "Preference", "Evaluation"]
-        drawn = "names => names.every(name => document.querySelector('#pipeline-graph').textContent.includes(name))"
-        page.wait_for_timeout(1000)  # it zooms to fit and draws only what is visible
-        page.wait_for_function(drawn, arg=stages)
+        all_drawn = "names => names.every(name => document.querySelector('#pipeline-graph').textContent.includes(name))"
+        page.wait_for_timeout(1000)  # the graph zooms to fit and draws only visible nodes
+        page.wait_for_function(all_drawn, arg=stages)
         heights = {node.text_content(): node.bounding_box()["y"] for node in nodes.all()}
         assert sorted(stages, key=heights.__getitem__) == stages  # from top to bottom, folded
         assert "Iteration 1" not in heights

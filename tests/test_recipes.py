@@ -23,7 +23,7 @@ from sage_dialog.pipeline_registry import register_pipelines
 
 RECIPES = ("paper", "small")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-MIXTRAL = [  # names of files as the hub has them
+MIXTRAL = [  # file names as on the hub
     ".gitattributes", "README.md", "config.json", "consolidated.00.pt", "generation_config.json",
     "model-00001-of-00019.safetensors", "model-00019-of-00019.safetensors", "model.safetensors.index.json",
     "special_tokens_map.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "modeling_own.py",
@@ -33,10 +33,10 @@ MIXTRAL = [  # names of files as the hub has them
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The hub's cache of this test; a connection anywhere is an error."""
+    """The hub's cache of the test; connections are errors."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the network was asked"))
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a connection was attempted"))
     return tmp_path / "hub"
 
 
@@ -48,22 +48,22 @@ def recipe(
     offline: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[str], tuple[CatalogProtocol, Parameters]]:
-    """The catalog and the checked parameters of an environment, with made-up keys."""
+    """A function that returns the catalog and parameters of an environment, with dummy keys."""
     for name in ("SAGE_DATA", "SAGE_BASE", "VLLM_URL", "VLLM_MODEL", "OPENAI_MODEL", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", "not-a-key")
     (tmp_path / "conf").symlink_to(configured / "conf")
 
-    def opened(env: str) -> tuple[CatalogProtocol, Parameters]:
+    def load_recipe(env: str) -> tuple[CatalogProtocol, Parameters]:
         with open_session(env) as session:
             context = session.load_context()
             return context.catalog, validate_parameters(context.params, env)
 
-    return opened
+    return load_recipe
 
 
 def folder_of(path: Path, without: str = "") -> Path:
-    """What a base consists of, in a few bytes and two shards."""
+    """Write the files of a base, with two empty shards."""
     path.mkdir(parents=True)
     shards = {f"layer.{number}": f"model-0000{number}-of-00002.safetensors" for number in (1, 2)}
     files = {name: "" for name in shards.values()} | {"tokenizer_config.json": "{}", "config.json": "{}"}
@@ -85,7 +85,7 @@ def test_every_dataset_of_the_pipelines_can_be_built(recipe: Callable[[str], Any
     for name in sorted(names):
         assert isinstance(catalog.get(name), AbstractDataset), name
     assert isinstance(catalog.get("sage_0"), HubBase)
-    assert f"data/{env}/06_models" in catalog.get("sage_1")._filepath.as_posix()  # never among the generated world's
+    assert f"data/{env}/06_models" in catalog.get("sage_1")._filepath.as_posix()  # not in the folder of the demo
     assert parameters.scratch.startswith(f"data/{env}")
 
 
@@ -166,9 +166,9 @@ def test_an_incomplete_base_is_refused(offline: Path, without: str, tmp_path: Pa
     cached(offline, without)
     with pytest.raises(DatasetError, match=r"org/tiny is not available"):
         HubBase(repo="org/tiny", revision=COMMIT).load()
-    named = folder_of(tmp_path / "copied", without)
+    copied_folder = folder_of(tmp_path / "copied", without)
     with pytest.raises(DatasetError, match=r"copied does not hold org/tiny: .*(config|missing, such as model-00002)"):
-        HubBase(repo="org/tiny", revision=COMMIT, folder=str(named)).load()
+        HubBase(repo="org/tiny", revision=COMMIT, folder=str(copied_folder)).load()
 
 
 def test_a_folder_replaces_the_hub(
@@ -191,27 +191,27 @@ def test_a_revision_that_is_no_commit_is_refused(offline: Path, revision: str | 
 
 
 def test_without_cache_and_network_the_error_names_the_remedy(offline: Path) -> None:
-    told = HubBase(repo="org/tiny", revision=COMMIT).explain_missing() or ""
-    assert "org/tiny is not available" in told
-    assert "folder:" in told
+    message = HubBase(repo="org/tiny", revision=COMMIT).explain_missing() or ""
+    assert "org/tiny is not available" in message
+    assert "folder:" in message
 
 
-def test_nothing_that_can_run_code_is_fetched(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_no_file_that_can_run_code_is_downloaded(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    downloads = []
 
-    def download(repo: str, *, local_files_only: bool = False, **how: Any) -> str:
+    def download(repo: str, *, local_files_only: bool = False, **options: Any) -> str:
         if local_files_only:
             raise LocalEntryNotFoundError("not there")
-        asked.append(how)
+        downloads.append(options)
         return str(cached(offline))
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     HubBase(repo="org/tiny", revision=COMMIT).load()
-    assert [how["revision"] for how in asked] == [COMMIT]
-    fetched = filter_repo_objects(
-        MIXTRAL, allow_patterns=asked[0]["allow_patterns"], ignore_patterns=asked[0]["ignore_patterns"]
+    assert [options["revision"] for options in downloads] == [COMMIT]
+    downloaded = filter_repo_objects(
+        MIXTRAL, allow_patterns=downloads[0]["allow_patterns"], ignore_patterns=downloads[0]["ignore_patterns"]
     )
-    assert sorted(set(MIXTRAL) - set(fetched)) == [
+    assert sorted(set(MIXTRAL) - set(downloaded)) == [
         ".gitattributes", "README.md", "consolidated.00.pt", "modeling_own.py", "original/model.safetensors",
         "pytorch_model.bin",
     ]  # fmt: skip

@@ -22,7 +22,7 @@ KEY = "sk-not-to-be-seen-0123456789"
 DIALOGUES = 12
 
 
-def annotated(body: dict[str, Any]) -> str:
+def annotate_request(body: dict[str, Any]) -> str:
     """Return valid labels of the dialogue in the last message."""
     utterances = re.findall(r"^(\d+)\. (user|assistant): (.*)$", body["messages"][1]["content"], re.MULTILINE)
     turns = [
@@ -35,7 +35,7 @@ def annotated(body: dict[str, Any]) -> str:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
     monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
-    with FaultyServer(reply=annotated, models=("served-model",)) as server:
+    with FaultyServer(reply=annotate_request, models=("served-model",)) as server:
         monkeypatch.setenv("VLLM_URL", server.url)
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         yield server
@@ -139,8 +139,13 @@ def test_a_key_is_used_and_never_logged(
         catalog = session.load_context().catalog
         with pytest.raises(RunStopped, match="Check the key") as stopped:
             session.run(node_names=["sac_augmentation.annotate_dialogues"])
-    shown = [caplog.text, str(stopped.value), repr(catalog), *(repr(catalog[role]) for role in ("annotator", "judges"))]
-    assert not any(KEY in text for text in shown)
+    outputs = [
+        caplog.text,
+        str(stopped.value),
+        repr(catalog),
+        *(repr(catalog[role]) for role in ("annotator", "judges")),
+    ]
+    assert not any(KEY in text for text in outputs)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.name == "other.sqlite" for path in files)
     assert not any(KEY.encode() in path.read_bytes() for path in files)

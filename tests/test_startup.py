@@ -1,4 +1,4 @@
-"""Kedro's own commands start at once: the heavy libraries come in where they are used."""
+"""Kedro's own commands start without importing heavy libraries."""
 
 import os
 import subprocess

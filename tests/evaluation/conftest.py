@@ -47,7 +47,7 @@ RolloutsOf = Callable[..., DataFrame]
 
 @pytest.fixture(scope="session")
 def rollouts_of() -> RolloutsOf:
-    """A function from each policy's agent messages by situation, blocks included, to a table of ROLLOUTS."""
+    """A function from each policy's agent messages by situation, with blocks, to a table of ROLLOUTS."""
 
     def build(**messages: dict[str, list[str]]) -> DataFrame:
         tables = []
@@ -61,7 +61,7 @@ def rollouts_of() -> RolloutsOf:
                     rows.append(
                         _rollout_row(policy, situation, 2 * place + 2, "user", f"Answer {place} in {situation}.")
                     )
-            tables += rows[::-1]  # not in the order of the turns: readers sort by turn
+            tables += rows[::-1]  # not ordered by turn: readers sort
         return from_rows(tables, schemas.ROLLOUTS)
 
     return build
@@ -75,7 +75,7 @@ def _rollout_row(
 
 
 class PrefersLonger:
-    """A judge for tests: the dialogue with more words from the assistant; equal ones tie."""
+    """A judge for tests that prefers the dialogue with more words of the assistant; equal ones tie."""
 
     name = "offline-test-judge"
 
@@ -83,7 +83,7 @@ class PrefersLonger:
         verdicts = []
         for pair in comparisons:
             first, second = (
-                sum(len(said.text.split()) for said in side if said.role == "assistant")
+                sum(len(message.text.split()) for message in side if message.role == "assistant")
                 for side in (pair.first, pair.second)
             )
             vote = "tie" if first == second else "first" if first > second else "second"
@@ -118,7 +118,7 @@ def config() -> Evaluation:
 
 @pytest.fixture(scope="session")
 def rollouts(rollouts_of: RolloutsOf, situations: DataFrame) -> DataFrame:
-    """sage_0 writes no blocks; the others do, but for a few broken ones, and later ones say more."""
+    """Rollouts in which all policies but sage_0 write blocks, some of them invalid, and later ones more words."""
     messages: dict[str, dict[str, list[str]]] = {policy: {} for policy in POLICIES}
     for rank, (policy, blocks) in enumerate(POLICIES.items()):
         for situation in to_rows(situations):
@@ -130,16 +130,16 @@ def rollouts(rollouts_of: RolloutsOf, situations: DataFrame) -> DataFrame:
 
 
 def _message(draw: Any, situation: dict[str, str], rank: int, blocks: bool, place: int) -> str:
-    said = " ".join(["That", "is", "quite", "a", "thing", str(place)][: 3 + int(draw.integers(0, 2 + rank))])
-    utterance = said + ("?" if draw.random() < 0.6 else ".")
+    words = " ".join(["That", "is", "quite", "a", "thing", str(place)][: 3 + int(draw.integers(0, 2 + rank))])
+    utterance = words + ("?" if draw.random() < 0.6 else ".")
     if not blocks:
         return utterance
     if draw.random() < 0.08:
         return "{u_motivation: sharing, broken " + utterance
-    read = situation["emotion"] if draw.random() < 0.7 else EMOTIONS[int(draw.integers(0, 4))]
-    means = ("comfort", "validation", "humor", "celebration")[int(draw.integers(0, 4))]
-    feels = ("supportive", "calm", "cheerful")[int(draw.integers(0, 3))]
-    return render(Chain(Intent("sharing", read, ("garden",)), Intent(means, feels, ("garden",)), utterance))
+    emotion = situation["emotion"] if draw.random() < 0.7 else EMOTIONS[int(draw.integers(0, 4))]
+    motivation = ("comfort", "validation", "humor", "celebration")[int(draw.integers(0, 4))]
+    feeling = ("supportive", "calm", "cheerful")[int(draw.integers(0, 3))]
+    return render(Chain(Intent("sharing", emotion, ("garden",)), Intent(motivation, feeling, ("garden",)), utterance))
 
 
 @pytest.fixture(scope="session")
@@ -148,7 +148,7 @@ def bootstrap() -> Bootstrap:
 
 
 def _benchmarks() -> dict[str, list[Score]]:
-    """Ten questions; the last policy has forgotten the last four."""
+    """Return scores on ten questions, of which the last policy fails four that the first answers."""
 
     def score(right: int) -> Score:
         items = tuple(float(item < right) for item in range(10))
@@ -250,7 +250,7 @@ def contents(
     ]
     rates = win_rates(votes, bootstrap)
     readings = read_emotions(replies, situations)
-    searched_for = from_rows(candidates, schemas.CANDIDATES)
+    candidate_table = from_rows(candidates, schemas.CANDIDATES)
     failures, examples = failure_modes(rollouts, replies, 0.95, seed=3)
     words = count_words(rollouts)
     too_long = [{"row": f"c{n}", "tokens": 3000 + n, "max_length": 2048} for n in range(1200)]
@@ -276,7 +276,7 @@ def contents(
         "unmapped_emotions": unmapped_emotions(readings),
         "emotion_confusion": emotion_confusion(readings, 0.95),
         "confusion_figure": b"\x89PNG of confusions",
-        "emotion_top_k": emotion_top_k({"sage_2": searched_for}, situations, 0.95),
+        "emotion_top_k": emotion_top_k({"sage_2": candidate_table}, situations, 0.95),
         "reply_statistics": reply_statistics(rollouts, replies, config.confidence),
         "action_figure": b"\x89PNG of actions",
         "transition_figure": b"\x89PNG of transitions",
@@ -290,7 +290,7 @@ def contents(
         "training_rejects_sage_dpo": from_rows([], schemas.TRAINING_REJECTS),
         "filter_report": from_rows(funnel, schemas.FILTER_REPORT),
         "filter_figure": b"\x89PNG\r\n\x1a\n of a funnel\0\0\0\0IEND\xaeB`\x82",
-        "candidates_1": searched_for,
+        "candidates_1": candidate_table,
         "trajectories_1": from_rows(searched, schemas.TRAJECTORIES),
         "truth_scores": from_rows(scores, schemas.EXTERNAL_SCORES),
         "truth_win_rates": conform(rates.assign(judge="world truth"), schemas.WIN_RATES),

@@ -1,4 +1,4 @@
-"""Models of others, on a server that fails, beside policies: the same situations and user, asked once, judged alike."""
+"""External models on a failing server: the same situations and user as policies, cached responses, judged alike."""
 
 from __future__ import annotations
 
@@ -53,20 +53,22 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
         yield running
 
 
-def shares(policy: str, prompt: Prompt, sample: int) -> str:
-    """The simulated user, who says where it is in the dialogue."""
+def share(policy: str, prompt: Prompt, sample: int) -> str:
+    """Script of the simulated user: a reply with the number of messages before it."""
     assert policy == "sage_1"
     return render(Chain(Intent(), Intent("sharing"), f"Then {len(prompt.messages)} followed."))
 
 
 @pytest.fixture
 def players(tmp_path: Path) -> dict[str, Policy]:
-    made = {}
+    policies = {}
     for name, kind in (("sage_0", "base"), ("sage_1", "adapter")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(name.encode())
-        made[name] = Policy.write_card(tmp_path / name, PolicyCard(name, kind, kind == "adapter", "sage_0", "revision"))
-    return made
+        policies[name] = Policy.write_card(
+            tmp_path / name, PolicyCard(name, kind, kind == "adapter", "sage_0", "revision")
+        )
+    return policies
 
 
 def situations() -> DataFrame:
@@ -77,7 +79,7 @@ def situations() -> DataFrame:
     return from_rows(rows, schemas.SITUATIONS)
 
 
-def outside(server: FaultyServer, tmp_path: Path, caps: Caps | None = None, **more: Any) -> ExternalModels:
+def external_entry(server: FaultyServer, tmp_path: Path, caps: Caps | None = None, **more: Any) -> ExternalModels:
     endpoint = {"base_urls": [server.url], "model": MODEL, "sampling": {"max_tokens": 50}, "timeout_s": 10}
     entry = ExternalModels(models={"theirs": {"endpoint": endpoint, **more}})
     llm = Llm.from_base(response_cache=str(tmp_path / f"{len(list(tmp_path.iterdir()))}.sqlite"))
@@ -85,17 +87,17 @@ def outside(server: FaultyServer, tmp_path: Path, caps: Caps | None = None, **mo
     return entry
 
 
-def played(
+def play(
     entry: ExternalModels, players: dict[str, Policy], scratch: Path, user: ScriptedEngine | None = None
 ) -> DataFrame:
     mix = SacAugmentation.from_base(system_prompts={"listener": "Listen.", "speaker": "Share."})
-    opened = user or ScriptedEngine(shares)
+    engine = user or ScriptedEngine(share)
     return play_external_models(
         *(
             players["sage_0"],
             players["sage_1"],
             situations(),
-            lambda *_: opened,
+            lambda *_: engine,
             entry.load(),
             EVALUATION,
             mix,
@@ -106,50 +108,50 @@ def played(
     )
 
 
-def test_it_talks_with_the_same_user_and_every_reply_of_a_failing_server_is_its_own(server, players, tmp_path) -> None:
-    rollouts = played(outside(server, tmp_path), players, tmp_path / "scratch")
+def test_it_plays_with_the_same_user_and_every_reply_of_a_failing_server_is_valid(server, players, tmp_path) -> None:
+    rollouts = play(external_entry(server, tmp_path), players, tmp_path / "scratch")
     assert list(rollouts.columns) == schemas.ROLLOUTS.names
     assert set(rollouts["policy"]) == {"theirs"}
     for situation in to_rows(situations()):
         rows = [row for row in to_rows(rollouts) if row["situation_id"] == situation["situation_id"]]
         texts = [row["text"] for row in rows]
-        heard = f"I heard you say: {situation['text']}"
-        assert texts == [situation["text"], heard, "Then 3 followed.", "I heard you say: Then 3 followed."]
+        first = f"I heard you say: {situation['text']}"
+        assert texts == [situation["text"], first, "Then 3 followed.", "I heard you say: Then 3 followed."]
         assert {row["outcome"] for row in rows} == {"turn limit"}
-    assert {call.outcome for call in server.calls} > {"reply"}  # it did fail meanwhile
+    assert {call.outcome for call in server.calls} > {"reply"}  # the server failed in between
 
 
-def test_its_system_message_is_the_policies_unless_it_has_its_own(server, players, tmp_path) -> None:
+def test_its_system_prompt_is_that_of_the_policies_by_default(server, players, tmp_path) -> None:
     bodies: list[Any] = []
     server.reply = lambda body: bodies.append(body["messages"][0]) or "Yes."
-    played(outside(server, tmp_path), players, tmp_path / "a")
+    play(external_entry(server, tmp_path), players, tmp_path / "a")
     assert {message["content"] for message in bodies} == {"Listen."}
     bodies.clear()
-    played(outside(server, tmp_path, system_prompt="Be brief."), players, tmp_path / "b")
+    play(external_entry(server, tmp_path, system_prompt="Be brief."), players, tmp_path / "b")
     assert {message["content"] for message in bodies} == {"Be brief."}
     bodies.clear()
-    played(outside(server, tmp_path, system_prompt=""), players, tmp_path / "c")
+    play(external_entry(server, tmp_path, system_prompt=""), players, tmp_path / "c")
     assert {message["role"] for message in bodies} == {"user"}
 
 
-def test_dialogues_once_finished_are_not_played_again_and_another_model_is(server, players, tmp_path) -> None:
-    first = played(outside(server, tmp_path), players, tmp_path / "scratch")
-    user = ScriptedEngine(shares)
-    assert played(outside(server, tmp_path), players, tmp_path / "scratch", user).equals(first)
-    assert user.asked == []
-    entry = outside(server, tmp_path, system_prompt="Be brief.")
-    played(entry, players, tmp_path / "scratch", user)
-    assert len(user.asked) == 12
+def test_finished_dialogues_are_reused_unless_the_model_changes(server, players, tmp_path) -> None:
+    first = play(external_entry(server, tmp_path), players, tmp_path / "scratch")
+    user = ScriptedEngine(share)
+    assert play(external_entry(server, tmp_path), players, tmp_path / "scratch", user).equals(first)
+    assert user.requests == []
+    entry = external_entry(server, tmp_path, system_prompt="Be brief.")
+    play(entry, players, tmp_path / "scratch", user)
+    assert len(user.requests) == 12
 
 
 def test_a_cap_holds_for_it(server, players, tmp_path) -> None:
     with pytest.raises(StopRunError, match=r"llm\.caps\.calls"):
-        played(outside(server, tmp_path, Caps(calls=5)), players, tmp_path / "scratch")
+        play(external_entry(server, tmp_path, Caps(calls=5)), players, tmp_path / "scratch")
 
 
 def test_it_is_judged_and_described_like_a_policy(server, players, tmp_path) -> None:
-    entry = outside(server, tmp_path)
-    theirs = played(entry, players, tmp_path / "scratch")
+    entry = external_entry(server, tmp_path)
+    theirs = play(entry, players, tmp_path / "scratch")
     ours = theirs.drop(columns="policy")
     rollouts = collect_rollouts(theirs, sage_0=ours, sage_1=ours)
     votes = judge_pairs(EVALUATION, [OfflineJudge()], rollouts)
@@ -161,16 +163,16 @@ def test_it_is_judged_and_described_like_a_policy(server, players, tmp_path) -> 
     assert set(statistics["policy"]) == {"sage_0", "sage_1", "theirs"}
 
 
-def test_no_outside_model_is_an_empty_table_and_opens_no_engine(players, tmp_path) -> None:
-    def never(*_: Any) -> Any:
+def test_without_external_models_the_table_is_empty_and_no_engine_opens(players, tmp_path) -> None:
+    def fail(*_: Any) -> Any:
         raise AssertionError("an engine was opened")
 
     mix = SacAugmentation.from_base(system_prompts={"listener": "Listen."})
-    arguments = (players["sage_0"], players["sage_1"], situations(), never, {}, EVALUATION, mix, 0, None, str(tmp_path))
+    arguments = (players["sage_0"], players["sage_1"], situations(), fail, {}, EVALUATION, mix, 0, None, str(tmp_path))
     assert play_external_models(*arguments).empty
 
 
-def test_pairs_may_name_it_and_its_name_is_no_policys(open_session: Any) -> None:
+def test_pairs_may_name_it_and_its_name_differs_from_those_of_policies(open_session: Any) -> None:
     with open_session() as session:
         shipped_parameters = session.load_context().config_loader["parameters"]
     pairs = {"evaluation": shipped_parameters["evaluation"] | {"pairs": [["theirs", "sage_dpo"]]}}
@@ -181,12 +183,12 @@ def test_pairs_may_name_it_and_its_name_is_no_policys(open_session: Any) -> None
         validate_parameters(shipped_parameters, external_models=("sage_1",))
 
 
-def test_an_entry_that_is_not_right_says_so_and_shows_no_key() -> None:
+def test_an_invalid_entry_is_an_error_without_the_key() -> None:
     with pytest.raises(DatasetError, match="'a/b' names a model"):
         ExternalModels(models={"a/b": {"endpoint": {}}})
     entry = ExternalModels(
         models={"theirs": {"endpoint": {"base_urls": []}, "credentials": {"api_key": "sk-secret-of-mine"}}}
     )
-    told = entry.explain_missing()
-    assert told is not None and "the external model theirs cannot be used" in told
-    assert "sk-secret" not in told + str(entry)
+    message = entry.explain_missing()
+    assert message is not None and "the external model theirs cannot be used" in message
+    assert "sk-secret" not in message + str(entry)

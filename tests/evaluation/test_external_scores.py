@@ -25,12 +25,12 @@ def test_external_scores_are_averaged_by_exchange_or_all() -> None:
         ]
     ]
     table = from_rows(rows, schemas.EXTERNAL_SCORES)
-    first, every = (
+    first, all_exchanges = (
         {row["policy"]: (row["value"], row["n"]) for row in to_rows(means)}
         for means in (mean_scores(table, 0.95, exchange=1), mean_scores(table, 0.95))
     )
     assert first == {"sage_0": (0.5, 2), "sage_1": (0.5, 1)}
-    assert every == {"sage_0": (pytest.approx(2 / 3), 3), "sage_1": (0.5, 1)}
+    assert all_exchanges == {"sage_0": (pytest.approx(2 / 3), 3), "sage_1": (0.5, 1)}
 
 
 def test_an_external_score_beyond_one_is_named() -> None:

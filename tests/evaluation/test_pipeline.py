@@ -1,4 +1,4 @@
-"""The evaluation pipeline from rollouts to report, and the notebook that opens what it leaves."""
+"""The evaluation pipeline from rollouts to report, and the notebook on its outputs."""
 
 import inspect
 from pathlib import Path
@@ -23,15 +23,15 @@ from sage_dialog.roles.offline.selector import OfflineSelector
 POLICIES = ("sage_0", "sage_1", "sage_2", "sage_dpo")
 
 
-@pytest.fixture
-def policies(tmp_path: Path) -> dict[str, Policy]:
+@pytest.fixture(scope="module")
+def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Policy]:
     made = {}
     for name in POLICIES:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "adapter_model.safetensors").write_bytes(name.encode())
+        path = tmp_path_factory.mktemp(name)
+        (path / "adapter_model.safetensors").write_bytes(name.encode())
         kind, parent = ("base", None) if name == "sage_0" else ("adapter", "sage_0")
         card = PolicyCard(name, kind, name != "sage_0", "sage_0", "base-revision", parent)
-        made[name] = Policy.write_card(tmp_path / name, card)
+        made[name] = Policy.write_card(path, card)
     return made
 
 
@@ -45,7 +45,7 @@ def rollouts_of_policy(rollouts: DataFrame, policy: str) -> DataFrame:
     return rollouts[rollouts["policy"] == policy].drop(columns="policy")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def finished(
     contents: dict[str, Any], rollouts: DataFrame, policies: dict[str, Policy], config: Evaluation
 ) -> dict[str, Any]:
@@ -69,19 +69,19 @@ def finished(
         "params:threads": 1,
         "benchmark_files": {},
     }
-    given = set(data)
-    for node in create_pipeline(POLICIES, iterations=3).nodes:  # in the order in which they can run
+    inputs = set(data)
+    for node in create_pipeline(POLICIES, iterations=3).nodes:  # sorted topologically
         if not node.name.startswith("rollout_"):
             data |= node.run({name: data[name] for name in node.inputs})
-    return {name: data[name] for name in set(data) - given}
+    return {name: data[name] for name in set(data) - inputs}
 
 
 def nullable(schema: pa.Schema) -> pa.Schema:
-    """Return a schema as a DataFrame keeps it, without which columns are required."""
+    """Return a schema without required columns, which a DataFrame does not keep."""
     return pa.schema([(field.name, field.type) for field in schema])
 
 
-def test_every_output_is_there_and_holds_its_schema(finished: dict[str, Any]) -> None:
+def test_every_output_exists_and_has_its_schema(finished: dict[str, Any]) -> None:
     tables = {
         "rollouts": schemas.ROLLOUTS,
         "replies": schemas.REPLIES,
@@ -111,8 +111,8 @@ def test_every_output_is_there_and_holds_its_schema(finished: dict[str, Any]) ->
     }
     for name, schema in tables.items():
         assert to_arrow(finished[name]).schema.equals(nullable(schema)), name
-    # With one judge, and no truth, there is nobody to agree with and no kin of anybody. All emotions are labels, and
-    # twelve situations make one group, which has no interval. There are no benchmark files.
+    # One judge without a truth has no agreement and no self-preference. All emotions are labels. Twelve situations
+    # are one group, which has no interval. There are no benchmark files.
     empty = {name for name in tables if finished[name].empty}
     assert empty == {
         "vote_rejects", "judge_agreement", "self_preference", "unmapped_emotions", "diversity", "benchmark_scores",
@@ -152,8 +152,8 @@ def test_each_section_takes_the_tables_of_its_arguments() -> None:
     assert len(nodes) == 13
     for node in nodes:
         arguments = [name for name in inspect.signature(node.func).parameters if name != "training_rejects"]
-        taken = [name for name in node.inputs if not name.startswith("training_rejects_")]
-        assert taken == [renamed.get(name, name) for name in arguments], node.name
+        inputs = [name for name in node.inputs if not name.startswith("training_rejects_")]
+        assert inputs == [renamed.get(name, name) for name in arguments], node.name
 
 
 def test_every_trained_policy_shows_its_training() -> None:
@@ -167,15 +167,15 @@ def test_every_trained_policy_shows_its_training() -> None:
 def test_the_truth_is_compared_with_the_judges(contents: dict[str, Any], rollouts: DataFrame) -> None:
     votes, cards, config = (contents[name] for name in ("judge_votes", "policy_cards", "params:evaluation"))
     truth = votes.assign(judge="world truth", vote="a")
-    checks, lengths, agreement, kin = check_judges(votes, cards, rollouts, config, seed=3, external_votes=truth)
+    checks, lengths, agreement, preference = check_judges(votes, cards, rollouts, config, seed=3, external_votes=truth)
     assert agreement[["judge_a", "judge_b"]].to_numpy().tolist() == [["offline-test-judge", "world truth"]]
-    for table in (checks, lengths, kin):
+    for table in (checks, lengths, preference):
         assert "world truth" not in set(table["judge"])
 
 
-def test_every_table_goes_by_the_rule_of_the_parameters(contents: dict[str, Any], rollouts: DataFrame) -> None:
-    torn = [{**row, "vote": "b" if row["order"] == "ab" else "tie"} for row in to_rows(contents["judge_votes"])]
-    votes = from_rows([*torn, *({**row, "judge": "k"} for row in torn)], schemas.JUDGE_VOTES)
+def test_every_table_uses_the_configured_outcome_rule(contents: dict[str, Any], rollouts: DataFrame) -> None:
+    split_votes = [{**row, "vote": "b" if row["order"] == "ab" else "tie"} for row in to_rows(contents["judge_votes"])]
+    votes = from_rows([*split_votes, *({**row, "judge": "k"} for row in split_votes)], schemas.JUDGE_VOTES)
     found = {}
     for rule in ("agreement", "half"):
         config = contents["params:evaluation"].model_copy(update={"outcome_rule": rule})
@@ -191,13 +191,13 @@ def test_every_table_goes_by_the_rule_of_the_parameters(contents: dict[str, Any]
 
 def test_the_same_votes_give_the_same_tables_and_another_seed_other_intervals(contents: dict[str, Any]) -> None:
     votes, config = contents["judge_votes"], contents["params:evaluation"]
-    first, again, other = (count_wins(votes, config, seed) for seed in (3, 3, 4))
-    assert first.equals(again) and not first.equals(other)
+    first, repeated, other = (count_wins(votes, config, seed) for seed in (3, 3, 4))
+    assert first.equals(repeated) and not first.equals(other)
     assert first.drop(columns=["low", "high"]).equals(other.drop(columns=["low", "high"]))
 
 
 def empty_tables(contents: dict[str, Any]) -> dict[str, Any]:
-    """Return the tables of the stages before, as a run that found nothing leaves them, and two iterations."""
+    """Return tables of previous stages, mostly empty, and of two iterations."""
     return {
         **{name: contents[name] for name in ("situations", "filter_report", "filter_figure")},
         "dialogues": from_rows([], schemas.DIALOGUES),
@@ -233,13 +233,13 @@ def test_the_notebook_shows_a_finished_run(
     notebook = nbformat.read(configured / "notebooks" / "finished_run.ipynb", as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells), "the notebook is kept without outputs"
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    shown = "".join(
+    text = "".join(
         output.get("data", {}).get("text/plain", "") + output.get("data", {}).get("text/markdown", "")
         for cell in notebook.cells
         for output in cell.get("outputs", [])
     )
-    assert "offline-rules-judge" in shown and "sage_dpo" in shown
-    assert ("no truth to compare with" in shown) is not truth
+    assert "offline-rules-judge" in text and "sage_dpo" in text
+    assert ("no truth to compare with" in text) is not truth
     images = [
         output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
     ]

@@ -53,11 +53,12 @@ def test_error_rates_without_a_difference() -> None:
     wins_a, _, wins_b = np.moveaxis(draw.multinomial(150, [1 / 3, 1 / 3, 1 / 3], size=(2000, 6)), 2, 0)
     p_values = np.vectorize(cache(sign_test), otypes=[float])(wins_a, wins_b)
     found = binomtest(int((p_values[:, 0] <= 0.05).sum()), 2000)
-    assert found.statistic > 0.02 and found.proportion_ci(0.99).low <= 0.05  # exact: at most, and not much less
+    # An exact test errs at most at the level, and close to it.
+    assert found.statistic > 0.02 and found.proportion_ci(0.99).low <= 0.05
     any_of_six = binomtest(sum(min(holm(row)) <= 0.05 for row in p_values.tolist()), 2000)
     assert any_of_six.proportion_ci(0.99).low <= 0.05
     unadjusted = binomtest(int((p_values.min(axis=1) <= 0.05).sum()), 2000)
-    assert unadjusted.proportion_ci(0.99).low > 0.1  # the adjustment is needed
+    assert unadjusted.proportion_ci(0.99).low > 0.1  # without adjustment the rate is higher
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 7), (7, 7), (3, 10), (120, 200)])
@@ -94,8 +95,8 @@ def test_a_share_of_zero_or_one_counts_clusters(successes: int) -> None:
 
 def test_clusters_can_be_counted() -> None:
     clusters = {(0, 4): 30, (1, 4): 11, (4, 4): 2, (0.3, 3): 3, (0, 0): 5}
-    listed = [cluster for cluster, number in clusters.items() for _ in range(number)]
-    assert counted_share(clusters, 0.95) == clustered_share(*zip(*listed, strict=True), 0.95)
+    repeated = [cluster for cluster, number in clusters.items() for _ in range(number)]
+    assert counted_share(clusters, 0.95) == clustered_share(*zip(*repeated, strict=True), 0.95)
 
 
 def test_clustered_share_covers_the_truth() -> None:

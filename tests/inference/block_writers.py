@@ -1,8 +1,8 @@
-"""Small models that have learnt to write state-action chains, under three kinds of tokenizers.
+"""Small models trained to write state-action chains, with three kinds of tokenizers.
 
-"words" splits at words, as most byte-level tokenizers do; in "merged" tokens run over every boundary, so that
-one may hold the end of a value and the beginning of the next; "pieces" is SentencePiece's way, in which a
-token brings its space along, and the first space of a reply is dropped.
+"words" splits at words, as most byte-level tokenizers do. Tokens of "merged" cross all boundaries, so that one may
+hold the end of a value and the beginning of the next. "pieces" is like SentencePiece: a token includes its leading
+space, and the first space of a reply is dropped.
 """
 
 from __future__ import annotations
@@ -19,62 +19,61 @@ from sage_dialog.sac import Chain, Intent, render
 MOTIVATIONS = ("humor", "humility", "comfort", "seeking advice")
 EMOTIONS = ("playful", "calm", "sad")
 TOPICS = ("music", "family dinner", "dogs", "cats")
-LEARNT = {"motivation": MOTIVATIONS, "emotion": EMOTIONS, "topic": TOPICS}
 TEMPLATE = (
     "{% for message in messages %}{{ '<go>' + message['content'] + '<end>' }}{% endfor %}"
     "{% if add_generation_prompt %}<go>{% endif %}"
 )
 SPACED_TEMPLATE = TEMPLATE.replace("'<go>'", "'<go> '")
 END, SPARE = 0, 7
-"""The end token; logits beyond the last token, as padded embeddings have."""
+"""The end token; the number of logits beyond the last token, as of padded embeddings."""
 
 
-def composed(choices: random.Random) -> Chain:
+def random_chain(rng: random.Random) -> Chain:
     def intent() -> Intent:
-        topics = choices.sample(TOPICS, choices.randrange(3))
-        return Intent(choices.choice([*MOTIVATIONS, None]), choices.choice([*EMOTIONS, None]), tuple(topics))
+        topics = rng.sample(TOPICS, rng.randrange(3))
+        return Intent(rng.choice([*MOTIVATIONS, None]), rng.choice([*EMOTIONS, None]), tuple(topics))
 
-    return Chain(intent(), intent(), choices.choice(["So it is. Why?", "Tell me more, friend.", "Yes: {you}!"]))
+    return Chain(intent(), intent(), rng.choice(["So it is. Why?", "Tell me more, friend.", "Yes: {you}!"]))
 
 
-CHAINS = [composed(random.Random(number)) for number in range(600)]
+CHAINS = [random_chain(random.Random(number)) for number in range(600)]
 
 
 def byte_level(split: bool) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split)
-    made.decoder = decoders.ByteLevel()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split)
+    tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=340, special_tokens=["<end>", "<go>"], initial_alphabet=alphabet, show_progress=False
     )
-    made.train_from_iterator(map(render, CHAINS), trainer)
-    return made
+    tokenizer.train_from_iterator(map(render, CHAINS), trainer)
+    return tokenizer
 
 
 def sentence_pieces() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     metaspace = pre_tokenizers.Metaspace(prepend_scheme="first")
-    learnt = Tokenizer(models.BPE())
-    learnt.pre_tokenizer = metaspace
-    learnt.train_from_iterator(map(render, CHAINS), trainers.BpeTrainer(vocab_size=160, show_progress=False))
-    model = json.loads(learnt.to_str())["model"]
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = metaspace
+    trained.train_from_iterator(map(render, CHAINS), trainers.BpeTrainer(vocab_size=160, show_progress=False))
+    model = json.loads(trained.to_str())["model"]
     vocabulary = ["<end>", "<go>", *(f"<0x{byte:02X}>" for byte in range(256)), *model["vocab"]]
-    made = Tokenizer(
+    tokenizer = Tokenizer(
         models.BPE(
             {piece: token for token, piece in enumerate(dict.fromkeys(vocabulary))},
             [tuple(merge) for merge in model["merges"]],
             byte_fallback=True,
         )
     )
-    made.add_special_tokens(["<end>", "<go>"])
-    made.pre_tokenizer = metaspace
+    tokenizer.add_special_tokens(["<end>", "<go>"])
+    tokenizer.pre_tokenizer = metaspace
     strip = decoders.Strip(" ", 1, 0)
-    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), strip])
-    return made
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), strip])
+    return tokenizer
 
 
 TOKENIZERS: dict[str, Callable[[], Any]] = {
@@ -85,7 +84,7 @@ TOKENIZERS: dict[str, Callable[[], Any]] = {
 
 
 def block_writer(kind: str, path: Path) -> Policy:
-    """A model of 50,000 parameters that writes chains which mostly parse."""
+    """Train a model of 50,000 parameters, most of whose chains parse."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -110,9 +109,9 @@ def block_writer(kind: str, path: Path) -> Policy:
             pad_token_id=END,
         )
     )
-    asked = {"role": "user", "content": "x"}
+    user_message = {"role": "user", "content": "x"}
     rows = [
-        tokenizer.apply_chat_template([asked, {"role": "assistant", "content": render(chain)}])["input_ids"]
+        tokenizer.apply_chat_template([user_message, {"role": "assistant", "content": render(chain)}])["input_ids"]
         for chain in CHAINS
     ]
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)

@@ -1,8 +1,8 @@
-"""A server for tests that speaks /v1/completions as vLLM does, and samples from a real policy by the in-process decode.
+"""A test server with vLLM's /v1/completions, which samples from a real policy with the in-process decode.
 
-It takes prompts as token ids or text, `n`, `seed` (sample j has seed + j), top_k, repetition_penalty, logit_bias,
-allowed_token_ids, stop strings, logprobs, return_token_ids, streams by server-sent events, and loads adapters at run
-time. What it is told not to take it refuses or leaves out, as servers do.
+It supports prompts as token ids or text, `n`, `seed` (sample j has seed + j), top_k, repetition_penalty, logit_bias,
+allowed_token_ids, stop strings, logprobs, return_token_ids, server-sent events, and adapters loaded at run time. It can
+reject or ignore fields, as servers do.
 """
 
 from __future__ import annotations
@@ -33,38 +33,38 @@ from sage_dialog.inference.transformers.engine import TransformersEngine
 
 @dataclass
 class CompletionsServer:
-    """Runs in a thread of its own for as long as the `with` lasts.
+    """Server that runs in a thread of its own inside a `with` block.
 
     Args:
-        base: served as `name`.
-        refuses: fields for which it answers 422.
-        ignores: fields that it takes and does nothing with.
-        script: what happens to its first calls: "429", "500", "reset", "half", "early" (a stream that ends as a whole
-            one does, in the middle), "no json", or "" for an answer.
-        looks: the same of its first requests for its models and to load adapters; there, "401" too.
-        loads: whether adapters can be loaded at run time.
-        latency_s: until each answer.
+        base: policy served as `name`.
+        rejected_fields: fields that it answers with status 422.
+        ignored_fields: fields that it accepts and ignores.
+        faults: of its first calls: "429", "500", "reset", "half", "early" (a stream that ends in the middle like a
+            complete one), "no json", or "" for a response.
+        setup_faults: the same, and "401", of its first requests to list models and to load adapters.
+        loads_adapters: whether adapters can be loaded at run time.
+        latency_s: of each response.
     """
 
     base: Policy
     name: str
-    refuses: Sequence[str] = ()
-    ignores: Sequence[str] = ()
-    script: Sequence[str] = ()
-    looks: Sequence[str] = ()
-    loads: bool = True
+    rejected_fields: Sequence[str] = ()
+    ignored_fields: Sequence[str] = ()
+    faults: Sequence[str] = ()
+    setup_faults: Sequence[str] = ()
+    loads_adapters: bool = True
     latency_s: float = 0.0
     max_model_len: int | None = None
     port: int = 0
     calls: list[dict[str, Any]] = field(default_factory=list)
     headers: list[Mapping[str, str]] = field(default_factory=list)
     loaded: list[tuple[str, str]] = field(default_factory=list)
-    answered: int = 0
-    looked: int = 0
+    responses: int = 0
+    setup_requests: int = 0
 
     def __post_init__(self) -> None:
         self._engines = {self.name: (TransformersEngine(self.base, [], seed=0, threads=1), self.base.name)}
-        self._deciding = threading.Lock()
+        self._decode_lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -85,7 +85,7 @@ class CompletionsServer:
 
     async def _start(self) -> None:
         app = web.Application()
-        app.router.add_post("/v1/completions", self._answer)
+        app.router.add_post("/v1/completions", self._respond)
         app.router.add_post("/v1/load_lora_adapter", self._load)
         app.router.add_get("/v1/models", self._list)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
@@ -93,75 +93,77 @@ class CompletionsServer:
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
         self.port = self._runner.addresses[0][1]
 
-    def _fault_of_look(self, asked: web.Request) -> web.Response | None:
-        fault = self.looks[self.looked] if self.looked < len(self.looks) else ""
-        self.looked += 1
-        return self._fault(asked, fault)
+    def _setup_fault(self, request: web.Request) -> web.Response | None:
+        fault = self.setup_faults[self.setup_requests] if self.setup_requests < len(self.setup_faults) else ""
+        self.setup_requests += 1
+        return self._fault(request, fault)
 
-    def _fault(self, asked: web.Request, fault: str) -> web.Response | None:
+    def _fault(self, request: web.Request, fault: str) -> web.Response | None:
         if fault.isdigit():
             return web.json_response({"error": {"message": "not now"}}, status=int(fault))
         if fault == "reset":
-            asked.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
-            asked.transport.abort()
+            request.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+            request.transport.abort()
             return web.Response()
         return None
 
-    async def _list(self, asked: web.Request) -> web.Response:
-        if fault := self._fault_of_look(asked):
+    async def _list(self, request: web.Request) -> web.Response:
+        if fault := self._setup_fault(request):
             return fault
         models = [{"id": name, "object": "model"} for name in self._engines]
         if self.max_model_len is not None:
             models[0]["max_model_len"] = self.max_model_len
         return web.json_response({"object": "list", "data": models})
 
-    async def _load(self, asked: web.Request) -> web.Response:
-        body = await asked.json()
+    async def _load(self, request: web.Request) -> web.Response:
+        body = await request.json()
         name, path = body["lora_name"], body["lora_path"]
-        if fault := self._fault_of_look(asked):
+        if fault := self._setup_fault(request):
             return fault
-        if not self.loads:
+        if not self.loads_adapters:
             return web.json_response({"detail": "Not Found"}, status=404)
         if name in self._engines:
-            told = f"The lora adapter '{name}' has already been loaded. If you want to load it in place, set …"
-            return web.json_response({"error": {"message": told}}, status=400)
+            message = f"The lora adapter '{name}' has already been loaded. If you want to load it in place, set …"
+            return web.json_response({"error": {"message": message}}, status=400)
         adapter = Policy.open(Path(path))
         self._engines[name] = TransformersEngine(self.base, [adapter], seed=0, threads=1), adapter.name
         self.loaded.append((name, path))
         return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
 
-    async def _answer(self, asked: web.Request) -> web.StreamResponse:
-        body = await asked.json()
-        fault = self.script[len(self.calls)] if len(self.calls) < len(self.script) else ""
+    async def _respond(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        fault = self.faults[len(self.calls)] if len(self.calls) < len(self.faults) else ""
         self.calls.append(body)
-        self.headers.append(asked.headers.copy())
+        self.headers.append(request.headers.copy())
         await asyncio.sleep(self.latency_s)
-        if unknown := [name for name in self.refuses if name in body]:
+        if unknown := [name for name in self.rejected_fields if name in body]:
             return web.json_response({"error": {"message": f"Unexpected fields: {unknown}"}}, status=422)
         if body["model"] not in self._engines:
             return web.json_response({"error": {"message": f"The model {body['model']} does not exist."}}, status=404)
-        if failed := self._fault(asked, fault):
-            return failed
+        if faulty := self._fault(request, fault):
+            return faulty
         if fault == "no json":
             return web.Response(text='{"choices": [{"te', content_type="application/json")
-        answer = self.completion({name: value for name, value in body.items() if name not in self.ignores})
+        completion_body = self.completion(
+            {name: value for name, value in body.items() if name not in self.ignored_fields}
+        )
         if body.get("stream"):
-            return await self._stream(asked, answer, fault)
-        text = json.dumps(answer).encode()
+            return await self._stream(request, completion_body, fault)
+        text = json.dumps(completion_body).encode()
         if fault == "half":
             response = web.StreamResponse(headers={"Content-Length": str(len(text))})
-            await response.prepare(asked)
+            await response.prepare(request)
             await response.write(text[: len(text) // 2])
-            asked.transport.close()
+            request.transport.close()
             return response
-        self.answered += 1
+        self.responses += 1
         return web.Response(body=text, content_type="application/json")
 
-    async def _stream(self, asked: web.Request, answer: dict[str, Any], fault: str) -> web.StreamResponse:
-        """A token a piece, of each choice in turn; then why it ended, then the usage."""
+    async def _stream(self, request: web.Request, completion_body: dict[str, Any], fault: str) -> web.StreamResponse:
+        """Stream one token per event, of each choice in turn, then the finish reasons, then the usage."""
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(asked)
-        choices = answer["choices"]
+        await response.prepare(request)
+        choices = completion_body["choices"]
         steps = max(len(choice["pieces"]) for choice in choices)
         pieces: list[dict[str, Any]] = []
         for step in range(steps):
@@ -177,18 +179,18 @@ class CompletionsServer:
         for choice in choices:
             last = {"index": choice["index"], "text": "", "finish_reason": choice["finish_reason"]}
             pieces.append({"choices": [last | {"stop_reason": choice["stop_reason"]}]})
-        pieces.append({"choices": [], "usage": answer["usage"]})
+        pieces.append({"choices": [], "usage": completion_body["usage"]})
         for piece in pieces[: {"half": len(pieces) // 2, "early": 1}.get(fault)]:
             await response.write(f"data: {json.dumps(piece)}\n\n".encode())
         if fault == "half":
-            asked.transport.close()
+            request.transport.close()
             return response
         await response.write(b"data: [DONE]\n\n")
-        self.answered += 1
+        self.responses += 1
         return response
 
     def completion(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """What a server without faults answers."""
+        """Return the response of a server without faults."""
         engine, policy = self._engines[body["model"]]
         tokenizer = engine._policies.tokenizer
         prompt = body["prompt"]
@@ -203,46 +205,46 @@ class CompletionsServer:
         seed = body.get("seed", time.monotonic_ns())
         draws = np.stack([generator(seed + j, "server").random(sampling.max_new_tokens) for j in range(number)])
         end = tokenizer.eos_token_id
-        prompted = tokenizer.decode(ids, skip_special_tokens=True)
+        prompt_text = tokenizer.decode(ids, skip_special_tokens=True)
 
-        def behind(drawn: list[int]) -> str:
-            return tokenizer.decode(ids + drawn, skip_special_tokens=True)[len(prompted) :]
+        def text_after_prompt(tokens: list[int]) -> str:
+            return tokenizer.decode(ids + tokens, skip_special_tokens=True)[len(prompt_text) :]
 
-        with self._deciding, torch.inference_mode():
+        with self._decode_lock, torch.inference_mode():
             engine._switch(policy)
             bias = _Bias(body, sampling.temperature, engine._model.config.vocab_size)
             (rows,) = decode(engine._model, [ids], draws[None], sampling, end, bias if bias else None)
             choices = []
             for index, row in enumerate(rows):
-                drawn = [*row.tokens, *([end] if row.finished else [])]
-                finish, stopped_at = ("stop" if row.finished else "length"), None
-                for place in range(len(drawn)):  # a stop string ends it where it first stands
-                    text = tokenizer.decode(drawn[: place + 1])
+                tokens = [*row.tokens, *([end] if row.finished else [])]
+                finish, stop_string = ("stop" if row.finished else "length"), None
+                for position in range(len(tokens)):  # the first occurrence of a stop string ends the text
+                    text = tokenizer.decode(tokens[: position + 1])
                     if found := [stop for stop in body.get("stop", ()) if stop in text]:
-                        drawn, finish, stopped_at = drawn[: place + 1], "stop", found[0]
+                        tokens, finish, stop_string = tokens[: position + 1], "stop", found[0]
                         break
                 choice: dict[str, Any] = {
                     "index": index,
-                    "text": behind(drawn),
+                    "text": text_after_prompt(tokens),
                     "finish_reason": finish,
-                    "stop_reason": stopped_at,
+                    "stop_reason": stop_string,
                 }
                 if body.get("return_token_ids"):
-                    choice["token_ids"] = drawn
+                    choice["token_ids"] = tokens
                 if body.get("logprobs"):
-                    logits = engine._model(torch.tensor([ids + drawn])).logits[0, len(ids) - 1 : -1].double()
-                    logged = logits.log_softmax(dim=-1)[range(len(drawn)), drawn].tolist()
-                    choice["logprobs"] = {"token_logprobs": logged, "tokens": drawn}
+                    logits = engine._model(torch.tensor([ids + tokens])).logits[0, len(ids) - 1 : -1].double()
+                    logged = logits.log_softmax(dim=-1)[range(len(tokens)), tokens].tolist()
+                    choice["logprobs"] = {"token_logprobs": logged, "tokens": tokens}
                 if body.get("stream"):
-                    texts = [behind(drawn[:k]) for k in range(len(drawn) + 1)]
-                    choice["pieces"] = [now[len(before) :] for before, now in pairwise(texts)]
+                    texts = [text_after_prompt(tokens[:k]) for k in range(len(tokens) + 1)]
+                    choice["pieces"] = [current[len(previous) :] for previous, current in pairwise(texts)]
                 choices.append(choice)
-        taken = sum(len(row.tokens) + row.finished for row in rows)
-        return {"choices": choices, "usage": {"prompt_tokens": len(ids), "completion_tokens": taken}}
+        completion_tokens = sum(len(row.tokens) + row.finished for row in rows)
+        return {"choices": choices, "usage": {"prompt_tokens": len(ids), "completion_tokens": completion_tokens}}
 
 
 class _Bias:
-    """`logit_bias` and `allowed_token_ids` as a guide that stands at one place for ever."""
+    """`logit_bias` and `allowed_token_ids` as a guide with a single state."""
 
     def __init__(self, body: Mapping[str, Any], temperature: float, size: int) -> None:
         biases = {int(token): float(bias) for token, bias in (body.get("logit_bias") or {}).items()}
@@ -258,5 +260,5 @@ class _Bias:
     def __bool__(self) -> bool:
         return bool(self.tokens) or self.mask is not None
 
-    def next_state(self, place: _Bias, token: int) -> _Bias:
+    def next_state(self, position: _Bias, token: int) -> _Bias:
         return self

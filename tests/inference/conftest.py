@@ -1,9 +1,10 @@
-"""The tiny policies, servers that serve them, and engines over these servers."""
+"""Small policies, servers of them, and engines over these servers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,52 @@ from sage_dialog.llm.response_cache import ResponseCache
 base, adapters = tiny_policies.base, tiny_policies.adapters
 
 
+@pytest.fixture(scope="session")
+def block_policy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Policy]:
+    """A function from a kind of tokenizer to a policy that writes blocks; each kind is trained once."""
+    from block_writers import block_writer
+
+    return cache(lambda kind: block_writer(kind, tmp_path_factory.mktemp(kind)))
+
+
+@pytest.fixture(scope="session")
+def writer(block_policy: Callable[[str], Policy]) -> Policy:
+    """A policy that writes blocks, with SentencePiece tokens."""
+    return block_policy("pieces")
+
+
+@pytest.fixture(scope="session")
+def byte_vocabulary() -> Any:
+    """A vocabulary in which each byte is a token."""
+    from block_writers import END, TEMPLATE
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from sage_dialog.inference.steering import Vocabulary
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({"<end>": END} | {letter: token for token, letter in enumerate(alphabet, 1)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return Vocabulary(PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", chat_template=TEMPLATE))
+
+
 @pytest.fixture
 def serve(base: Policy) -> Iterator[Callable[..., Any]]:
-    """Start a server of the base, or of another policy; the arguments are those of `CompletionsServer`."""
+    """A function that starts a server of the base or another policy, with arguments of `CompletionsServer`."""
     from completions_server import CompletionsServer
 
     from sage_dialog.inference.vllm.served_policies import served_name
 
     with ExitStack() as servers:
-        yield lambda policy=base, name=None, **how: servers.enter_context(
-            CompletionsServer(policy, name or served_name(policy), **how)
+        yield lambda policy=base, name=None, **arguments: servers.enter_context(
+            CompletionsServer(policy, name or served_name(policy), **arguments)
         )
 
 
 @pytest.fixture
 def open_engine(base: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """An engine over servers, with one response cache and short waits between attempts.
+    """A function that opens an engine over servers, with one response cache and short waits between attempts.
 
     Arguments: the policies, caps, prices, the endpoint's fields and the engine's arguments.
     """
@@ -46,25 +77,25 @@ def open_engine(base: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(server_module, "_MAX_WAIT_S", 0.01)
     with ExitStack() as stack:
-        own = ResponseCache(tmp_path / "responses.sqlite")
-        stack.callback(own.close)
+        default_cache = ResponseCache(tmp_path / "responses.sqlite")
+        stack.callback(default_cache.close)
 
-        def made(
+        def open_over_http(
             *urls: str,
-            response_cache: ResponseCache = own,
+            response_cache: ResponseCache = default_cache,
             base: Policy = base,
             policies: tuple[Policy, ...] = (),
             seed: int = 0,
             caps: Caps | None = None,
             prices: Mapping[str, Price] | None = None,
             endpoint: dict[str, Any] | None = None,
-            **of_engine: Any,
+            **engine_arguments: Any,
         ) -> CompletionsEngine:
             fields = {"base_urls": urls, "model": "policies", "concurrency": 8, "timeout_s": 20, **(endpoint or {})}
             client = LiveClient(
                 Endpoint.model_validate(fields), response_cache, Budget(caps or Caps(), {}, prices or {})
             )
             stack.callback(lambda: loop.run(client.close()))
-            return CompletionsEngine(base, policies, seed, client=client, **of_engine)
+            return CompletionsEngine(base, policies, seed, client=client, **engine_arguments)
 
-        yield made
+        yield open_over_http

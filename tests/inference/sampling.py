@@ -1,6 +1,6 @@
-"""Samples from a server in a process of its own, which a test may kill, and writes a line for each reply.
+"""Sample from a server in a process that a test kills, and print a line per reply.
 
-python sampling.py URL BASE JOURNAL
+python sampling.py URL BASE RESPONSE_CACHE
 """
 
 import sys

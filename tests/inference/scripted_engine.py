@@ -1,4 +1,4 @@
-"""An engine without a model, for tests: what it says is a function of what it is asked."""
+"""An engine without a model for tests: a reply is a function of policy, prompt and sample number."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Reply = Callable[[str, Prompt, int], "str | Sample | None"]
 
 @dataclass
 class ScriptedEngine:
-    """Sample j of a prompt is `reply(policy, prompt, j)`; None where the context is full. Streams two pieces."""
+    """Engine whose sample j of a prompt is `reply(policy, prompt, j)`, None for a full context; streams two pieces."""
 
     reply: Reply
-    refuses: str | None = None  # to be steered, and why
-    asked: list[tuple[str, Prompt, Steering | None]] = field(default_factory=list)
+    steering_error: str | None = None  # raised when it is steered
+    requests: list[tuple[str, Prompt, Steering | None]] = field(default_factory=list)
     fingerprint_inputs: Mapping[str, object] = field(default_factory=dict)
 
     def sample(
@@ -29,10 +29,10 @@ class ScriptedEngine:
         steering: Steering | None = None,
         on_text: Callable[[str], None] | None = None,
     ) -> list[list[Sample]]:
-        """See `Engine.sample`."""
-        if steering and self.refuses:
-            raise ValueError(self.refuses)
-        self.asked += [(policy, prompt, steering) for prompt in prompts]
+        """Return the scripted samples and record the requests."""
+        if steering and self.steering_error:
+            raise ValueError(self.steering_error)
+        self.requests += [(policy, prompt, steering) for prompt in prompts]
         replies = [[self._sample(policy, prompt, j) for j in range(samples)] for prompt in prompts]
         if on_text is not None:
             text = replies[0][0].text if replies[0][0] else ""
@@ -41,13 +41,13 @@ class ScriptedEngine:
         return [[each for each in drawn if each is not None] for drawn in replies]
 
     def _sample(self, policy: str, prompt: Prompt, j: int) -> Sample | None:
-        said = self.reply(policy, prompt, j)
-        return Sample(said, len(said.split()), FinishReason.STOP) if isinstance(said, str) else said
+        reply = self.reply(policy, prompt, j)
+        return Sample(reply, len(reply.split()), FinishReason.STOP) if isinstance(reply, str) else reply
 
     def prompts(self, policy: str) -> list[tuple[dict[str, str], ...]]:
-        """The messages of each prompt that a policy was asked, in order."""
-        return [prompt.messages for asked, prompt, _ in self.asked if asked == policy]
+        """Return the messages of each prompt to a policy, in order."""
+        return [prompt.messages for requested, prompt, _ in self.requests if requested == policy]
 
     def steered(self, policy: str) -> list[Steering | None]:
-        """What a policy was steered to at each prompt, in order."""
-        return [steering for asked, _, steering in self.asked if asked == policy]
+        """Return the steering of each prompt to a policy, in order."""
+        return [steering for requested, _, steering in self.requests if requested == policy]

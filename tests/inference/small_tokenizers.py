@@ -17,23 +17,23 @@ def words() -> Any:
 
 def byte_level() -> Any:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    made = Tokenizer(models.BPE({letter: token for token, letter in enumerate(alphabet)}, []))
-    made.decoder = decoders.ByteLevel()
-    return made
+    tokenizer = Tokenizer(models.BPE({letter: token for token, letter in enumerate(alphabet)}, []))
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
 
 
 def sentence_pieces() -> Any:
     pieces = [*(f"<0x{byte:02X}>" for byte in range(256)), "▁", "▁a", "▁▁", *LETTERS]
-    made = Tokenizer(models.BPE({piece: token for token, piece in enumerate(pieces)}, [], byte_fallback=True))
+    tokenizer = Tokenizer(models.BPE({piece: token for token, piece in enumerate(pieces)}, [], byte_fallback=True))
     strip = decoders.Strip(" ", 1, 0)
-    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), strip])
-    return made
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), strip])
+    return tokenizer
 
 
-def fast(make: Callable[[], Any]) -> Any:
-    made = make()
-    made.add_special_tokens([AddedToken("<end>", special=True), AddedToken("<spare>", special=True)])
-    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>")
+def wrap_tokenizer(make: Callable[[], Any]) -> Any:
+    tokenizer = make()
+    tokenizer.add_special_tokens([AddedToken("<end>", special=True), AddedToken("<spare>", special=True)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
 
 
-TOKENIZERS = {make.__name__: fast(make) for make in (words, byte_level, sentence_pieces)}
+TOKENIZERS = {make.__name__: wrap_tokenizer(make) for make in (words, byte_level, sentence_pieces)}

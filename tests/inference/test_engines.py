@@ -1,4 +1,4 @@
-"""What every engine does alike: in this process, and over HTTP from a server that has the same tiny policies."""
+"""Properties of every engine: in this process, and over HTTP from a server of the same small policies."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from sage_dialog.sac import Chain, parse
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from block_writers import block_writer  # noqa: E402
-
 from sage_dialog.inference.transformers.engine import TransformersEngine  # noqa: E402
 
 GREEDY = SamplingConfig.from_base(top_k=1, max_new_tokens=24)
@@ -29,7 +27,7 @@ Open = Callable[..., Engine]
 
 
 def prompts_of(*lengths: int) -> list[Prompt]:
-    """One prompt of each length in words, each with a name of its own."""
+    """Return a prompt of each length in words, each with its own name."""
     words = random.Random(5)
     return [
         Prompt(
@@ -45,7 +43,7 @@ def plain_model(base: Policy) -> Any:
 
 
 def greedy_texts(model: Any, base: Policy, prompts: Sequence[Prompt], **generation: Any) -> list[str]:
-    """Replies of transformers' own generate, one prompt at a time and so without padding."""
+    """Return the replies of transformers' generate, one prompt at a time and thus without padding."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(base.path)
     texts = []
     for prompt in prompts:
@@ -68,18 +66,13 @@ KINDS: dict[str, dict[str, Any] | None] = {
 }
 
 
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    """A policy that writes blocks, of SentencePiece's tokens. A test that takes it meets servers of it."""
-    return block_writer("pieces", tmp_path_factory.mktemp("writer"))
-
-
-def asked_of(count: int) -> list[Prompt]:
+def short_prompts(count: int) -> list[Prompt]:
     return [Prompt(({"role": "user", "content": "x"},), ("test", number)) for number in range(count)]
 
 
 @pytest.fixture(params=KINDS)
 def open_engine(request: pytest.FixtureRequest, base: Policy) -> Open:
+    """A function that opens an engine of each kind; over HTTP on a server of `writer` if the test uses it."""
     supports = KINDS[request.param]
     if supports is None:
         return lambda base, policies=(), seed=0: TransformersEngine(base, policies, seed, threads=1)
@@ -127,7 +120,7 @@ def test_another_seed_or_item_gives_other_samples(open_engine: Open, base: Polic
     assert first != other_item
 
 
-def test_finished_says_whether_the_end_token_came(open_engine: Open, base: Policy) -> None:
+def test_finished_is_whether_the_end_token_was_sampled(open_engine: Open, base: Policy) -> None:
     samples = open_engine(base).sample("sage_0", prompts_of(5, 20), FREE, samples=20)
     cut = [sample for row in samples for sample in row if not sample.finished]
     ended = [sample for row in samples for sample in row if sample.finished]
@@ -147,7 +140,7 @@ def test_a_prompt_without_room_gets_no_samples_and_the_others_theirs(open_engine
 def test_log_probability_is_the_policys_own_of_the_reply_and_its_end(
     open_engine: Open, base: Policy, adapters: tuple[Policy, Policy], policy: str
 ) -> None:
-    """Whatever penalty, temperature and top-k made of it, and whether or not the reply came to its end."""
+    """Independent of penalty, temperature, top-k and of whether the reply is finished."""
     from peft import PeftModel
 
     sampling = SamplingConfig.from_base(temperature=1.7, top_k=9, repetition_penalty=1.5, max_new_tokens=24)
@@ -168,7 +161,7 @@ def test_log_probability_is_the_policys_own_of_the_reply_and_its_end(
 
 
 @pytest.mark.parametrize("lengths", [(12,), (3, 40, 11), (30, 12)])
-def test_what_is_heard_is_the_first_sample_of_the_first_prompt(
+def test_the_streamed_text_is_the_first_sample_of_the_first_prompt(
     open_engine: Open, base: Policy, lengths: tuple[int, ...]
 ) -> None:
     prompts, pieces = prompts_of(*lengths), list[str]()
@@ -179,7 +172,7 @@ def test_what_is_heard_is_the_first_sample_of_the_first_prompt(
     assert replies == engine.sample("sage_0", prompts, FREE, samples=3)
 
 
-def test_who_listens_may_end_it(open_engine: Open, base: Policy, adapters: tuple[Policy, Policy]) -> None:
+def test_a_listener_may_stop_the_reply(open_engine: Open, base: Policy, adapters: tuple[Policy, Policy]) -> None:
     pieces: list[str] = []
 
     def listen(piece: str) -> None:
@@ -212,9 +205,9 @@ def test_policies_switch_exactly(open_engine: Open, base: Policy, adapters: tupl
 def test_an_adapter_of_another_base_is_refused(
     open_engine: Open, base: Policy, adapters: tuple[Policy, Policy]
 ) -> None:
-    stranger = Policy(adapters[0].path, replace(adapters[0].card, base_revision="0123"))
+    other_adapter = Policy(adapters[0].path, replace(adapters[0].card, base_revision="0123"))
     with pytest.raises(ValueError, match=r"'sage_1' .* belongs to base revision 0123"):
-        open_engine(base, [stranger])
+        open_engine(base, [other_adapter])
 
 
 def test_an_adapter_is_no_base(open_engine: Open, adapters: tuple[Policy, Policy]) -> None:
@@ -223,9 +216,9 @@ def test_an_adapter_is_no_base(open_engine: Open, adapters: tuple[Policy, Policy
 
 
 def test_two_policies_of_one_name_are_refused(open_engine: Open, base: Policy, adapters: tuple[Policy, Policy]) -> None:
-    namesake = Policy(adapters[1].path, replace(adapters[1].card, name="sage_1"))
+    same_name = Policy(adapters[1].path, replace(adapters[1].card, name="sage_1"))
     with pytest.raises(ValueError, match="two policies are named 'sage_1'"):
-        open_engine(base, [adapters[0], namesake])
+        open_engine(base, [adapters[0], same_name])
 
 
 def test_an_unknown_policy_is_named_with_those_there(
@@ -242,7 +235,7 @@ def test_a_policy_without_blocks_is_not_steered(open_engine: Open, base: Policy)
 
 def test_blocks_are_read_as_the_policy_wrote_them(open_engine: Open, writer: Policy) -> None:
     engine, pieces = open_engine(writer), list[str]()
-    (samples,) = engine.sample("sage_1", asked_of(1), BLOCKS, samples=8, on_text=pieces.append)
+    (samples,) = engine.sample("sage_1", short_prompts(1), BLOCKS, samples=8, on_text=pieces.append)
     assert sum(isinstance(parse(sample.text), Chain) for sample in samples) > 4
     assert "".join(pieces) == samples[0].text
 
@@ -256,7 +249,7 @@ def test_blocks_are_read_as_the_policy_wrote_them(open_engine: Open, writer: Pol
     ],
     ids=["boosted", "fixed"],
 )
-def test_steering_decides_what_is_written_and_who_listens_does_not(
+def test_steering_changes_the_reply_and_streaming_does_not(
     open_engine: Open, writer: Policy, steering: Steering, share: float
 ) -> None:
     def follows(replies: list[list[Sample]]) -> float:
@@ -265,8 +258,8 @@ def test_steering_decides_what_is_written_and_who_listens_does_not(
         return sum(chain.state.motivation == "humility" for chain in chains) / len(chains)
 
     engine, pieces = open_engine(writer), list[str]()
-    heard = engine.sample("sage_1", asked_of(3), BLOCKS, 4, steering, pieces.append)
-    assert follows(heard) >= share
-    assert follows(engine.sample("sage_1", asked_of(3), BLOCKS, 4)) < 0.6
-    assert "".join(pieces) == heard[0][0].text
-    assert heard == engine.sample("sage_1", asked_of(3), BLOCKS, 4, steering)
+    streamed = engine.sample("sage_1", short_prompts(3), BLOCKS, 4, steering, pieces.append)
+    assert follows(streamed) >= share
+    assert follows(engine.sample("sage_1", short_prompts(3), BLOCKS, 4)) < 0.6
+    assert "".join(pieces) == streamed[0][0].text
+    assert streamed == engine.sample("sage_1", short_prompts(3), BLOCKS, 4, steering)

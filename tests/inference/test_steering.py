@@ -1,9 +1,10 @@
-"""Steering on small models that have learnt the form, under three kinds of tokenizers."""
+"""Steering of small models that write blocks, with three kinds of tokenizers."""
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,8 +16,7 @@ from block_writers import (
     SPARE,
     TEMPLATE,
     TOKENIZERS,
-    block_writer,
-    composed,
+    random_chain,
     sentence_pieces,
 )
 
@@ -38,8 +38,8 @@ SAMPLING = SamplingConfig.from_base(temperature=1.0, top_k=1000, max_new_tokens=
 
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
-def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    return block_writer(request.param, tmp_path_factory.mktemp(request.param))
+def policy(request: pytest.FixtureRequest, block_policy: Callable[[str], Policy]) -> Policy:
+    return block_policy(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,9 @@ def prompts_of(count: int) -> list[Prompt]:
     return [Prompt(({"role": "user", "content": "x" * (1 + number % 3)},), ("test", number)) for number in range(count)]
 
 
-def sampled(engine: TransformersEngine, steering: Steering | None, prompts: int = 6, samples: int = 6) -> list[Sample]:
+def sample_replies(
+    engine: TransformersEngine, steering: Steering | None, prompts: int = 6, samples: int = 6
+) -> list[Sample]:
     replies = engine.sample("sage_1", prompts_of(prompts), SAMPLING, samples, steering)
     return [sample for row in replies for sample in row]
 
@@ -66,8 +68,8 @@ def value(chain: Chain, field: str) -> Any:
     return {"motivation": intent.motivation, "emotion": intent.emotion, "topic": intent.topics}[field[2:]]
 
 
-def written_with(field: str, label: str, topics: tuple[str, ...] = ()) -> str:
-    """A message with the label in a field; in a list, behind the given topics."""
+def message_with(field: str, label: str, topics: tuple[str, ...] = ()) -> str:
+    """Return a message with the label in a field; in a list, after other topics."""
     values = dict.fromkeys(FIELDS, "sad") | {field: ", ".join((*topics, label))}
     return BlockGrammar.with_values({}).render(values, "Why?")
 
@@ -76,8 +78,8 @@ def guide_of(vocabulary: Vocabulary, **steering: Any) -> Guide:
     return Guide(vocabulary, Steering(**steering), END, len(vocabulary.tokens) + SPARE)
 
 
-def walked(guide: Guide, vocabulary: Vocabulary, text: str) -> list[tuple[dict[int, float], int, int, int]]:
-    """(boosts, token, begin, end) at every token of a text as the tokenizer writes it."""
+def steps_of(guide: Guide, vocabulary: Vocabulary, text: str) -> list[tuple[dict[int, float], int, int, int]]:
+    """Return (boosts, token, begin, end) at each token of a tokenized text."""
     steps, state = [], guide.initial_state
     for token, begin, end in vocabulary.encode(text):
         boosts = {} if state is None else dict(zip(state.tokens, state.weights, strict=True))
@@ -94,9 +96,9 @@ def test_a_reply_is_tokenised_as_training_does_it(template: str) -> None:
         tokenizer_object=sentence_pieces(), eos_token="<end>", pad_token="<end>", chat_template=template
     )
     text = render(CHAINS[0])
-    asked, said = {"role": "user", "content": "x"}, {"role": "assistant", "content": text}
-    trained = tokenizer.apply_chat_template([asked, said])["input_ids"]
-    prompt = tokenizer.apply_chat_template([asked], add_generation_prompt=True)["input_ids"]
+    user_message, assistant_message = {"role": "user", "content": "x"}, {"role": "assistant", "content": text}
+    trained = tokenizer.apply_chat_template([user_message, assistant_message])["input_ids"]
+    prompt = tokenizer.apply_chat_template([user_message], add_generation_prompt=True)["input_ids"]
     spans = Vocabulary(tokenizer).encode(text)
     assert [token for token, _, _ in spans] == trained[len(prompt) : -1]
     assert [begin for _, begin, _ in spans] == [0, *(end for _, _, end in spans[:-1])]
@@ -107,9 +109,9 @@ def test_the_parameter_names_the_fields_of_the_form() -> None:
     assert get_args(BlockField) == FIELDS
 
 
-def test_the_models_have_learnt_the_form_and_every_value(engine: TransformersEngine) -> None:
-    """Else the tests below would show little."""
-    chains = [chain for sample in sampled(engine, None) if isinstance(chain := parse(sample.text), Chain)]
+def test_the_models_write_valid_blocks_with_all_values(engine: TransformersEngine) -> None:
+    """A condition of the tests below."""
+    chains = [chain for sample in sample_replies(engine, None) if isinstance(chain := parse(sample.text), Chain)]
     assert len(chains) > 20
     assert len({value(chain, "a_motivation") for chain in chains}) >= 4
 
@@ -124,10 +126,10 @@ def test_every_token_of_a_keyword_is_boosted_in_its_field_and_nothing_else_is(
 ) -> None:
     guide = guide_of(vocabulary, boosts={field: {keyword: 3.0}})
     for topics in ((), ("cats",), ("cats", "dogs")) if field.endswith("topic") else ((),):
-        text = written_with(field, keyword, topics)
+        text = message_with(field, keyword, topics)
         start = len(text[: text.index(keyword)].encode())
         stop = start + len(keyword.encode())
-        steps = walked(guide, vocabulary, text)
+        steps = steps_of(guide, vocabulary, text)
         assert (
             b"".join(vocabulary.token_bytes(token, state == 0) for state, (_, token, _, _) in enumerate(steps)).decode()
             == text
@@ -142,54 +144,49 @@ def test_a_keyword_is_boosted_in_no_other_field_and_not_in_the_utterance(vocabul
     everywhere = Intent("humor", "humor", ("humor", "x"))
     text = render(Chain(everywhere, Intent("calm", "humor", ("humor",)), "humor, humor"))
     from_here, to_here = text.index("]} {a_motivation"), text.index(", a_emotion")
-    steps = walked(guide, vocabulary, text)
+    steps = steps_of(guide, vocabulary, text)
     assert all(from_here <= begin < to_here for boosts, _, begin, _ in steps if boosts)
     assert any(boosts for boosts, _, _, _ in steps)
 
 
-def test_a_topic_that_the_list_holds_is_not_boosted_again(vocabulary: Vocabulary) -> None:
+def test_a_topic_that_the_list_holds_is_not_boosted_twice(vocabulary: Vocabulary) -> None:
     guide = guide_of(vocabulary, boosts={"a_topic": {"dogs": 3.0, "music": 2.0}})
-    text = written_with("a_topic", "dogs", ("cats", "dogs"))
-    again = text.rindex("dogs")
-    steps = walked(guide, vocabulary, text)
+    text = message_with("a_topic", "dogs", ("cats", "dogs"))
+    repeated = text.rindex("dogs")
+    steps = steps_of(guide, vocabulary, text)
     assert [
-        boosts for boosts, token, begin, end in steps if begin < again + 4 and end > again and 3.0 in boosts.values()
+        boosts
+        for boosts, token, begin, end in steps
+        if begin < repeated + 4 and end > repeated and 3.0 in boosts.values()
     ] == []
     first = text.index("dogs")
     assert all(boosts[token] == 3.0 for boosts, token, begin, end in steps if begin < first + 4 and end > first)
-    other = walked(guide, vocabulary, written_with("a_topic", "music", ("cats", "dogs")))
+    other = steps_of(guide, vocabulary, message_with("a_topic", "music", ("cats", "dogs")))
     assert 2.0 in {boosts.get(token) for boosts, token, _, _ in other}
 
 
-@pytest.fixture(scope="module")
-def letters() -> Vocabulary:
-    """Every byte a token of its own."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE({"<end>": END} | {letter: token for token, letter in enumerate(alphabet, 1)}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    made.decoder = decoders.ByteLevel()
-    return Vocabulary(PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", chat_template=TEMPLATE))
-
-
-def boosts_after(guide: Guide, vocabulary: Vocabulary, text: str) -> dict[str, float]:
-    """What is boosted after a text, by what the tokens write."""
+def state_after(guide: Guide, vocabulary: Vocabulary, text: str) -> GuideState | None:
+    """Return the state after a text; None where no more tokens are steered."""
     state: GuideState | None = guide.initial_state
     for token, _, _ in vocabulary.encode(text):
         assert state is not None
         state = guide.next_state(state, token)
+    return state
+
+
+def boosts_after(guide: Guide, vocabulary: Vocabulary, text: str) -> dict[str, float]:
+    """Return the weights of the boosted tokens after a text, by their bytes."""
+    state = state_after(guide, vocabulary, text)
     if state is None:
         return {}
     tokens = (vocabulary.tokens[token].decode() for token in state.tokens)
     return dict(zip(tokens, state.weights, strict=True))
 
 
-def test_keywords_that_begin_alike_share_the_largest_weight_until_they_part(letters: Vocabulary) -> None:
+def test_keywords_with_a_common_beginning_share_the_largest_weight_within_it(byte_vocabulary: Vocabulary) -> None:
     keywords = {"humor": 4.0, "humility": 2.0, "hug": -1.0, "humor me": 1.0}
-    guide = guide_of(letters, boosts={"a_motivation": keywords})
-    before = written_with("a_motivation", "")[: written_with("a_motivation", "").index(", a_emotion")]
+    guide = guide_of(byte_vocabulary, boosts={"a_motivation": keywords})
+    before = message_with("a_motivation", "")[: message_with("a_motivation", "").index(", a_emotion")]
     expected = {
         "": {"h": 4.0},
         "h": {"u": 4.0},
@@ -202,14 +199,15 @@ def test_keywords_that_begin_alike_share_the_largest_weight_until_they_part(lett
         "xhu": {},
         "humor me, a_emotion: ": {},
     }
-    assert {text: boosts_after(guide, letters, before + text) for text in expected} == expected
+    assert {text: boosts_after(guide, byte_vocabulary, before + text) for text in expected} == expected
 
 
-def test_a_piece_is_boosted_only_behind_the_pieces_before_it(letters: Vocabulary) -> None:
-    guide = guide_of(letters, boosts={"a_topic": {"music": 1.0}})
+def test_a_piece_is_boosted_only_after_the_pieces_before_it(byte_vocabulary: Vocabulary) -> None:
+    guide = guide_of(byte_vocabulary, boosts={"a_topic": {"music": 1.0}})
     before = "{u_motivation: null, u_emotion: null, u_topic: []} {a_motivation: null, a_emotion: null, a_topic: ["
     boosted = {
-        text: boosts_after(guide, letters, before + text) for text in ("", "m", "musi", "s", "usi", "dogs, ", "dogs")
+        text: boosts_after(guide, byte_vocabulary, before + text)
+        for text in ("", "m", "musi", "s", "usi", "dogs, ", "dogs")
     }
     assert boosted == {
         "": {"m": 1.0},
@@ -227,10 +225,12 @@ def test_a_word_that_the_tokenizer_cannot_write_is_named(tmp_path: Path) -> None
     from transformers import PreTrainedTokenizerFast
 
     ascii_only = {"<end>": END, "?": 1} | {chr(code): code for code in range(33, 127)} | {"Ġ": 200}
-    made = Tokenizer(models.BPE(ascii_only, [], unk_token="?"))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    made.decoder = decoders.ByteLevel()
-    vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", chat_template=TEMPLATE))
+    tokenizer = Tokenizer(models.BPE(ascii_only, [], unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    vocabulary = Vocabulary(
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", chat_template=TEMPLATE)
+    )
     guide_of(vocabulary, boosts={"a_motivation": {"humor": 1.0}})
     for steering in ({"boosts": {"a_motivation": {"humór": 1.0}}}, {"fixed": {"a_motivation": "humór"}}):
         with pytest.raises(ValueError, match=r"the policy's tokenizer makes .*hum.*r.* of .*humór"):
@@ -252,7 +252,7 @@ def test_a_tokenizer_whose_tokens_depend_on_their_neighbours_is_refused() -> Non
 def shares(
     logits: torch.Tensor, seen: torch.Tensor, sampling: SamplingConfig, state: GuideState | None
 ) -> torch.Tensor:
-    """How often each token is drawn, over a fine grid of uniform numbers."""
+    """Return the share of each token, over a fine grid of uniform numbers."""
     draws = 5000
     uniform = (torch.arange(draws, dtype=torch.float64) + 0.5) / draws
     states = None if state is None else [state] * draws
@@ -271,16 +271,12 @@ def shares(
 )
 @pytest.mark.parametrize("weights", [{"humor": 2.0}, {"humor": 4.0, "comfort": -3.0, "seeking advice": 1.5}])
 def test_the_log_odds_change_by_the_weight_at_any_temperature(
-    letters: Vocabulary, sampling: SamplingConfig, weights: dict[str, float]
+    byte_vocabulary: Vocabulary, sampling: SamplingConfig, weights: dict[str, float]
 ) -> None:
-    guide = guide_of(letters, boosts={"a_motivation": weights})
-    before = "{u_motivation: null, u_emotion: null, u_topic: []} {a_motivation: "
-    state: GuideState | None = guide.initial_state
-    for token, _, _ in letters.encode(before):
-        assert state is not None
-        state = guide.next_state(state, token)
+    guide = guide_of(byte_vocabulary, boosts={"a_motivation": weights})
+    state = state_after(guide, byte_vocabulary, "{u_motivation: null, u_emotion: null, u_topic: []} {a_motivation: ")
     assert state is not None
-    size = len(letters.tokens) + SPARE
+    size = len(byte_vocabulary.tokens) + SPARE
     logits = 1.5 * torch.randn(1, size, generator=torch.Generator().manual_seed(3))
     seen = torch.zeros(1, size, dtype=torch.bool)
     seen[0, :60:3] = True
@@ -288,38 +284,36 @@ def test_the_log_odds_change_by_the_weight_at_any_temperature(
     penalised = torch.where(logits > 0, logits / sampling.repetition_penalty, logits * sampling.repetition_penalty)
     scores = torch.where(seen, penalised, logits)[0] / sampling.temperature
     for keyword, weight in weights.items():
-        scores[letters.tokens.index(keyword[0].encode())] += weight
+        scores[byte_vocabulary.tokens.index(keyword[0].encode())] += weight
     kept = scores.topk(min(sampling.top_k, size)).indices
     expected = torch.zeros(size)
     expected[kept] = scores[kept].softmax(dim=0)
     assert torch.allclose(shares(logits, seen, sampling, state), expected, atol=5e-4)
 
 
-def test_a_boost_lifts_a_token_into_the_top_k(letters: Vocabulary) -> None:
-    guide = guide_of(letters, boosts={"u_motivation": {"humor": 30.0}})
-    state: GuideState | None = guide.initial_state
-    for token, _, _ in letters.encode("{u_motivation: "):
-        assert state is not None
-        state = guide.next_state(state, token)
-    size = len(letters.tokens) + SPARE
+def test_a_boost_lifts_a_token_into_the_top_k(byte_vocabulary: Vocabulary) -> None:
+    guide = guide_of(byte_vocabulary, boosts={"u_motivation": {"humor": 30.0}})
+    state = state_after(guide, byte_vocabulary, "{u_motivation: ")
+    assert state is not None
+    size = len(byte_vocabulary.tokens) + SPARE
     logits = torch.arange(size, dtype=torch.float32)[None].flip(1) / 10
-    h = letters.tokens.index(b"h")
+    h = byte_vocabulary.tokens.index(b"h")
     assert h not in logits.topk(2).indices
     drawn = shares(logits, torch.zeros(1, size, dtype=torch.bool), SamplingConfig.from_base(top_k=2), state)
     assert drawn[h] > 0.99
 
 
-def test_the_ends_of_the_unit_interval_draw_tokens_that_may_come(letters: Vocabulary) -> None:
-    """Also where the last of the vocabulary is barred, and fewer may come than top-k keeps."""
-    guide = guide_of(letters, fixed={"a_emotion": "calm"})
-    size = len(letters.tokens) + SPARE
+def test_the_ends_of_the_unit_interval_draw_tokens_that_may_come(byte_vocabulary: Vocabulary) -> None:
+    """Also if the last token of the vocabulary is forbidden, and fewer tokens are allowed than top-k keeps."""
+    guide = guide_of(byte_vocabulary, fixed={"a_emotion": "calm"})
+    size = len(byte_vocabulary.tokens) + SPARE
     state: GuideState | None = guide.initial_state
     for text in ("{", "u"):
         assert state is not None
         logits = torch.randn(2, size, generator=torch.Generator().manual_seed(1))
         ends = torch.tensor([0.0, 1.0 - 2**-53], dtype=torch.float64)
         drawn = decoding.draw(logits, torch.zeros(2, size, dtype=torch.bool), ends, SAMPLING, [state, state])
-        assert [letters.tokens[token].decode() for token in drawn.tolist()] == [text, text]
+        assert [byte_vocabulary.tokens[token].decode() for token in drawn.tolist()] == [text, text]
         state = guide.next_state(state, int(drawn[0]))
 
 
@@ -330,29 +324,29 @@ def rate(samples: list[Sample], field: str, wanted: str) -> float:
 
 
 @pytest.mark.parametrize(("field", "keyword"), [("a_motivation", "humility"), ("u_emotion", "calm")])
-def test_a_keyword_comes_more_often_and_the_fields_before_it_stay_as_they_were(
+def test_a_boosted_keyword_is_more_frequent_and_earlier_fields_are_unchanged(
     engine: TransformersEngine, field: str, keyword: str
 ) -> None:
-    plain = sampled(engine, None)
-    nudged = sampled(engine, Steering(boosts={field: {keyword: 2.0}}))
-    pushed = sampled(engine, Steering(boosts={field: {keyword: 9.0}}))
-    assert rate(plain, field, keyword) < rate(nudged, field, keyword) < rate(pushed, field, keyword)
-    assert rate(pushed, field, keyword) > 0.95
-    for one, other in zip(plain, pushed, strict=True):
+    plain = sample_replies(engine, None)
+    weakly_boosted = sample_replies(engine, Steering(boosts={field: {keyword: 2.0}}))
+    strongly_boosted = sample_replies(engine, Steering(boosts={field: {keyword: 9.0}}))
+    assert rate(plain, field, keyword) < rate(weakly_boosted, field, keyword) < rate(strongly_boosted, field, keyword)
+    assert rate(strongly_boosted, field, keyword) > 0.95
+    for one, other in zip(plain, strongly_boosted, strict=True):
         assert one.text.split(f"{field}:")[0] == other.text.split(f"{field}:")[0]
 
 
 def test_without_steering_nothing_changes(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = sampled(engine, None)
-    assert sampled(engine, Steering(boosts={field: {"humor": 0.0} for field in FIELDS})) == plain
+    plain = sample_replies(engine, None)
+    assert sample_replies(engine, Steering(boosts={field: {"humor": 0.0} for field in FIELDS})) == plain
     monkeypatch.delattr(decoding, "apply_steering")
-    assert sampled(engine, Steering()) == plain
-    assert sampled(engine, Steering(boosts={"a_motivation": {}})) == plain
+    assert sample_replies(engine, Steering()) == plain
+    assert sample_replies(engine, Steering(boosts={"a_motivation": {}})) == plain
 
 
-# --- given values ------------------------------------------------------------------------------------------
+# --- fixed values ------------------------------------------------------------------------------------------
 
-GIVEN: dict[str, dict[str, Any]] = {
+FIXED_VALUES: dict[str, dict[str, Any]] = {
     "a label": {"a_motivation": "humor"},
     "a label never seen": {"u_emotion": "zébra ☂"},
     "null": {"u_motivation": None, "a_emotion": None},
@@ -362,13 +356,15 @@ GIVEN: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
-def test_given_values_are_always_taken_and_the_message_parses(
+@pytest.mark.parametrize("given", FIXED_VALUES.values(), ids=FIXED_VALUES)
+def test_fixed_values_are_always_written_and_the_message_parses(
     engine: TransformersEngine, given: dict[str, Any]
 ) -> None:
-    samples = sampled(engine, Steering(fixed=given), prompts=4)
-    form = BlockGrammar.with_values(given)
-    assert all(form.initial_state().advance(sample.text) for sample in samples)  # those too that the token limit cut
+    samples = sample_replies(engine, Steering(fixed=given), prompts=4)
+    grammar = BlockGrammar.with_values(given)
+    assert all(
+        grammar.initial_state().advance(sample.text) for sample in samples
+    )  # also replies cut at the token limit
     chains = [parse(sample.text) for sample in samples if sample.finished]
     assert chains
     for chain in chains:
@@ -377,7 +373,7 @@ def test_given_values_are_always_taken_and_the_message_parses(
 
 
 @pytest.mark.parametrize(("temperature", "top_k", "penalty"), [(0.3, 1, 1.0), (2.5, 1000, 1.0), (1.1, 20, 1.8)])
-def test_given_values_are_taken_however_the_rest_is_sampled(
+def test_fixed_values_are_written_with_any_sampling(
     engine: TransformersEngine, temperature: float, top_k: int, penalty: float
 ) -> None:
     given = {"u_emotion": "calm", "a_motivation": "teasing", "a_topic": ("cats", "music")}
@@ -385,12 +381,12 @@ def test_given_values_are_taken_however_the_rest_is_sampled(
         temperature=temperature, top_k=top_k, repetition_penalty=penalty, max_new_tokens=100
     )
     rows = engine.sample("sage_1", prompts_of(2), sampling, 8, Steering(fixed=given))
-    form = BlockGrammar.with_values(given)
-    assert all(form.initial_state().advance(sample.text) for row in rows for sample in row)
+    grammar = BlockGrammar.with_values(given)
+    assert all(grammar.initial_state().advance(sample.text) for row in rows for sample in row)
     assert any("teasing" in sample.text for row in rows for sample in row)
 
 
-def test_what_is_given_stands_in_the_tokenizers_own_tokens(
+def test_fixed_text_uses_the_tokenizers_own_tokens(
     engine: TransformersEngine, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[list[int]] = []
@@ -401,8 +397,8 @@ def test_what_is_given_stands_in_the_tokenizers_own_tokens(
         return decoded
 
     monkeypatch.setattr(transformers_engine, "decode", recorded)
-    texts = [sample.text for sample in sampled(engine, Steering(fixed=GIVEN["all"]), prompts=2)]
-    stop = len(BlockGrammar.with_values(GIVEN["all"]).literals[0]) - len(
+    texts = [sample.text for sample in sample_replies(engine, Steering(fixed=FIXED_VALUES["all"]), prompts=2)]
+    stop = len(BlockGrammar.with_values(FIXED_VALUES["all"]).literals[0]) - len(
         "]} "
     )  # from there on a token may hold the utterance too
     for text, row in zip(texts, rows, strict=True):
@@ -410,13 +406,11 @@ def test_what_is_given_stands_in_the_tokenizers_own_tokens(
         assert row[: len(own)] == own
 
 
-@pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
-def test_every_message_that_holds_what_is_given_can_still_be_written(
-    vocabulary: Vocabulary, given: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("given", FIXED_VALUES.values(), ids=FIXED_VALUES)
+def test_every_message_with_the_fixed_values_remains_possible(vocabulary: Vocabulary, given: dict[str, Any]) -> None:
     guide = guide_of(vocabulary, fixed=given)
     for number in range(20):
-        chain = composed(random.Random(number))
+        chain = random_chain(random.Random(number))
         texts = {field: value(chain, field) for field in FIELDS} | given
         free = {field: ", ".join(it) if isinstance(it, tuple) else it or "null" for field, it in texts.items()}
         state: GuideState | None = guide.initial_state
@@ -427,18 +421,15 @@ def test_every_message_that_holds_what_is_given_can_still_be_written(
                 state = guide.next_state(state, token)
 
 
-def test_a_free_label_may_be_any_label(letters: Vocabulary) -> None:
-    guide = guide_of(letters, fixed={"a_emotion": "calm"})
+def test_a_free_label_may_be_any_label(byte_vocabulary: Vocabulary) -> None:
+    guide = guide_of(byte_vocabulary, fixed={"a_emotion": "calm"})
 
     def allowed(text: str) -> set[str]:
-        state: GuideState | None = guide.initial_state
-        for token, _, _ in letters.encode(text):
-            assert state is not None
-            state = guide.next_state(state, token)
+        state = state_after(guide, byte_vocabulary, text)
         assert state is not None
         assert state.mask is not None
         tokens = (state.mask == 0).nonzero()[0].tolist()
-        return {"END" if token == END else letters.tokens[token].decode("latin-1") for token in tokens}
+        return {"END" if token == END else byte_vocabulary.tokens[token].decode("latin-1") for token in tokens}
 
     bytes_of_labels = {chr(byte) for byte in range(32, 256) if byte != 127} - set("{}[],:")
     assert allowed("{u_motivation: ") == bytes_of_labels - {" "}
@@ -482,17 +473,17 @@ def test_rows_that_end_early_leave_the_others_their_places(
         rows_seen.append(len(states))
         return steered(logits, states, temperature)
 
-    expected = sampled(engine, BOTH)
+    expected = sample_replies(engine, BOTH)
     monkeypatch.setattr(decoding, "COMPACT_BELOW", 1.0)
     monkeypatch.setattr(decoding, "apply_steering", recorded)
-    assert sampled(engine, BOTH) == expected
+    assert sample_replies(engine, BOTH) == expected
     assert rows_seen[-1] < rows_seen[0]  # rows were dropped while others still wrote their blocks
 
 
 def test_one_steering_after_another(engine: TransformersEngine) -> None:
-    first = sampled(engine, BOTH, prompts=2)
-    other = sampled(engine, Steering(fixed={"a_emotion": "calm"}), prompts=2)
-    assert sampled(engine, BOTH, prompts=2) == first != other
+    first = sample_replies(engine, BOTH, prompts=2)
+    other = sample_replies(engine, Steering(fixed={"a_emotion": "calm"}), prompts=2)
+    assert sample_replies(engine, BOTH, prompts=2) == first != other
 
 
 def test_a_policy_without_blocks_is_not_steered(base: Policy) -> None:
@@ -508,7 +499,7 @@ def test_a_policy_without_blocks_is_not_steered(base: Policy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("steering", "said"),
+    ("steering", "message"),
     [
         ({"boosts": {"motivation": {"humor": 1}}}, "'a_motivation', 'a_emotion' or 'a_topic'"),
         ({"boosts": {"a_topic": {"a, b": 1}}}, "a_topic 'a, b' holds ',', which the text form reserves"),
@@ -518,8 +509,8 @@ def test_a_policy_without_blocks_is_not_steered(base: Policy) -> None:
         ({"fixed": {"a_emotion": "calm"}, "boosts": {"a_emotion": {"sad": 1}}}, "a_emotion is boosted and fixed"),
     ],
 )
-def test_a_steering_that_nobody_can_follow_is_refused(steering: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_steering_is_refused(steering: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Steering.model_validate(steering)
 
 

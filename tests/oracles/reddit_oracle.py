@@ -1,7 +1,7 @@
-"""The Reddit rules written the plain way: one line, one comment and one path at a time, everything in dictionaries.
+"""A plain implementation of the Reddit rules: one line, one comment and one path at a time, in dictionaries.
 
-What the fast path in `sage_dialog.corpora.reddit` is compared with. The two share the names of the dumps, the
-parameters and how a file is uncompressed; the reading of lines, the text and its scores are written again here.
+Tests compare `sage_dialog.corpora.reddit` with it. The two share the names of dumps, the parameters and decompression;
+parsing of lines, text normalisation and scores are independent.
 
     PYTHONPATH=src:tests/oracles python tests/oracles/reddit_oracle.py FOLDER [min_turns=3 …]
 """
@@ -22,7 +22,7 @@ from sage_dialog.corpora.reddit.dumps import find_dumps
 
 NLTK_DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "vader" / "nltk_data"
 
-# In the order in which they are asked, and what each one takes away.
+# The rules in their order, by what each one removes.
 UNITS = {
     "line": "damaged_archive not_json bad_field lone_surrogate duplicate_thread submission",
     "comment": "blocked_subreddit deleted quote short_body duplicate_comment no_submission quiet_thread over_18 "
@@ -42,12 +42,12 @@ ALLOWED = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789()[
 
 
 def dialogues(files, rules, score_every_comment=False):
-    """Rows of `schemas.DIALOGUES`, `FILTER_REPORT` and `REJECTED_LINES`.
+    """Return rows of `schemas.DIALOGUES`, `FILTER_REPORT` and `REJECTED_LINES`.
 
-    `score_every_comment` tokenises and scores each counted comment, whether it comes into a dialogue or not.
+    `score_every_comment` tokenises and scores all counted comments, not only those of dialogues.
     """
-    taken, rejected, lines = Counter(), [], Counter()
-    submissions, comments = read(find_dumps(files), rules, taken, rejected, lines)
+    removed_counts, rejected, lines = Counter(), [], Counter()
+    submissions, comments = read(find_dumps(files), rules, removed_counts, rejected, lines)
     threads = defaultdict(dict)
     seen = set()
     for comment in comments:
@@ -55,45 +55,45 @@ def dialogues(files, rules, score_every_comment=False):
         submission = submissions.get((month if rules.same_month else None, comment["link_id"].removeprefix("t3_")))
         thread = (month if rules.same_month else None, comment["link_id"])
         if fault := comment_fault(comment, rules):
-            taken[month, fault] += 1
+            removed_counts[month, fault] += 1
         elif (thread, comment["id"]) in seen:
-            taken[month, "duplicate_comment"] += 1
+            removed_counts[month, "duplicate_comment"] += 1
             rejected.append(reject(comment, "duplicate_comment", "t1_" + comment["id"]))
         else:
             seen.add((thread, comment["id"]))
             if fault := thread_fault(submission, rules):
-                taken[month, fault] += 1
+                removed_counts[month, fault] += 1
             else:
                 threads[thread][comment["id"]] = comment
-    speech = Speech(rules)
+    cached_text = CachedText(rules)
     if score_every_comment:
         for thread in threads.values():
             for comment in thread.values():
-                speech.tokens(comment["body"])
-                speech.score(comment["body"])
+                cached_text.tokens(comment["body"])
+                cached_text.score(comment["body"])
     rows = []
     for thread in threads.values():
-        rows += thread_dialogues(thread, rules, speech, taken)
+        rows += thread_dialogues(thread, rules, cached_text, removed_counts)
     rows.sort(key=lambda row: (row["dialogue_id"], row["month"], row["link_id"]))
     rejected.sort(key=lambda row: (row["month"], row["file"], row["line"]))
-    return rows, report_rows(lines, taken), rejected
+    return rows, report_rows(lines, removed_counts), rejected
 
 
 # Lines
 
 
-def read(dumps, rules, taken, rejected, lines):
-    """Submissions by (month or None, id), and the comments in the order of their months and lines."""
+def read(dumps, rules, removed_counts, rejected, lines):
+    """Return submissions by (month or None, id), and comments ordered by month and line."""
     submissions, comments = {}, []
     for dump in dumps:
         lines[dump.month] += 0
         for number, line in numbered_lines(dump):
             lines[dump.month] += 1
-            place = {"month": dump.month, "file": dump.path.name, "line": number}
+            position = {"month": dump.month, "file": dump.path.name, "line": number}
             if isinstance(line, str):
                 fault, excerpt = "damaged_archive", line
             else:
-                record = parsed(line)
+                record = parse_record(line)
                 fault = record_fault(record, dump.kind)
                 excerpt = line.rstrip(b"\r\n").decode("utf-8", "backslashreplace")
             if not fault and dump.kind == "RS":
@@ -102,21 +102,23 @@ def read(dumps, rules, taken, rejected, lines):
                     fault, excerpt = "duplicate_thread", "t3_" + record["id"]
                 else:
                     submissions[key] = (integer(record["num_comments"]), record.get("over_18") is True)
-                    taken[dump.month, "submission"] += 1
+                    removed_counts[dump.month, "submission"] += 1
             if fault:
-                taken[dump.month, fault] += 1
-                rejected.append(reject(place, fault, excerpt))
+                removed_counts[dump.month, fault] += 1
+                rejected.append(reject(position, fault, excerpt))
             elif dump.kind == "RC":
                 score = record.get("score")
                 kept = {name: record[name] for name in ("id", "parent_id", "link_id", "subreddit", "body")}
                 comments.append(
-                    place | kept | {"author": record.get("author"), "score": integer(score) if score is not None else 0}
+                    position
+                    | kept
+                    | {"author": record.get("author"), "score": integer(score) if score is not None else 0}
                 )
     return submissions, comments
 
 
 def numbered_lines(dump):
-    """(number from 1, line with its newline); where the archive breaks off, the error as text at last."""
+    """Yield (number from 1, line with its newline); for a damaged archive, the error text last."""
     number = 0
     try:
         for line in read_lines(dump.path):
@@ -127,10 +129,10 @@ def numbered_lines(dump):
         yield number + 1, str(error).replace(str(dump.path), dump.path.name)
 
 
-def parsed(line):
-    """What the line says in JSON; None where it is none (a line that says null is no record either)."""
+def parse_record(line):
+    """Parse a line of JSON; None if it is invalid (null is no record either)."""
 
-    def number(digits):  # Python refuses integers of thousands of digits, JSON does not
+    def number(digits):  # Python limits the digits of integers, JSON does not
         return int(digits) if len(digits) < 30 else math.inf
 
     try:
@@ -162,7 +164,7 @@ def record_fault(record, kind):
 
 
 def integer(value):
-    """The integer that a JSON value states in one of the ways dumps do; None where it states none of 64 bits."""
+    """Return the integer of a JSON value in any form of the dumps; None if there is none of 64 bits."""
     if isinstance(value, str):
         digits = value[1:] if value[:1] == "-" else value
         if not digits or any(digit not in "0123456789" for digit in digits) or len(digits.lstrip("0")) > 20:
@@ -173,8 +175,8 @@ def integer(value):
     return int(value) if -(2**63) <= int(value) < 2**63 else None
 
 
-def reject(place, reason, excerpt):
-    return {name: place[name] for name in ("month", "file", "line")} | {"reason": reason, "excerpt": excerpt[:200]}
+def reject(position, reason, excerpt):
+    return {name: position[name] for name in ("month", "file", "line")} | {"reason": reason, "excerpt": excerpt[:200]}
 
 
 # Comments
@@ -205,20 +207,20 @@ def thread_fault(submission, rules):
 # Paths
 
 
-def thread_dialogues(thread, rules, speech, taken):
-    """The dialogues of the counted comments (by id) of one thread."""
+def thread_dialogues(thread, rules, cached_text, removed_counts):
+    """Return the dialogues of the counted comments (by id) of one thread."""
     answered = {comment["parent_id"] for comment in thread.values()}
     rows = []
     for leaf in thread.values():
         if "t1_" + leaf["id"] in answered:
-            taken[leaf["month"], "not_a_leaf"] += 1
+            removed_counts[leaf["month"], "not_a_leaf"] += 1
             continue
         path = climb(leaf, thread, rules)
-        if fault := path_fault(path, rules, speech):
-            taken[leaf["month"], fault] += 1
+        if fault := path_fault(path, rules, cached_text):
+            removed_counts[leaf["month"], fault] += 1
         else:
-            rows.append(dialogue_row(path, speech))
-    return disjoint(rows, taken) if rules.disjoint else rows
+            rows.append(dialogue_row(path, cached_text))
+    return disjoint(rows, removed_counts) if rules.disjoint else rows
 
 
 def climb(leaf, thread, rules):
@@ -232,8 +234,8 @@ def climb(leaf, thread, rules):
     return path
 
 
-def path_fault(path, rules, speech):
-    """The first rule against a path, all of them asked in their order."""
+def path_fault(path, rules, cached_text):
+    """Return the first rule that removes a path, or None."""
     leaf = path[-1]
     if leaf["score"] < rules.min_leaf_score:
         return "leaf_score"
@@ -245,7 +247,7 @@ def path_fault(path, rules, speech):
         people = [author_hash(comment["author"]) for comment in path]
         if None in people or len(set(people[::2])) != 1 or len(set(people[1::2])) != 1 or people[0] == people[1]:
             return "more_than_two_authors"
-    texts = [speech.text(comment["body"]) for comment in path]
+    texts = [cached_text.text(comment["body"]) for comment in path]
     if rules.require_question and not any(text.endswith("?") for text in texts):
         return "no_question"
     for comment in path:
@@ -256,20 +258,20 @@ def path_fault(path, rules, speech):
         return "bracket"
     if "" in texts:
         return "empty_utterance"
-    capitals = [longest_run(["A" if "A" <= sign <= "Z" else None for sign in text]) for text in texts]
+    capitals = [longest_run(["A" if "A" <= character <= "Z" else None for character in text]) for text in texts]
     if max(capitals) > rules.max_capitals_run:
         return "capitals"
     if sum(len(text.split()) for text in texts) / len(texts) <= rules.min_mean_words:
         return "mean_words"
-    if any(holds_phrase(text, phrase) for text in texts for phrase in rules.blocked_words):
+    if any(has_phrase(text, phrase) for text in texts for phrase in rules.blocked_words):
         return "blocked_word"
     if common_words(texts[-1]) < rules.min_common_words:
         return "language"
-    if any(speech.score(comment["body"]) <= rules.min_sentiment for comment in path):
+    if any(cached_text.score(comment["body"]) <= rules.min_sentiment for comment in path):
         return "sentiment"
-    if sum(len(speech.tokens(comment["body"])) for comment in path) > rules.max_path_tokens:
+    if sum(len(cached_text.tokens(comment["body"])) for comment in path) > rules.max_path_tokens:
         return "path_tokens"
-    leaf_tokens = speech.tokens(leaf["body"])
+    leaf_tokens = cached_text.tokens(leaf["body"])
     if any(len(token) > rules.max_token_chars for token in leaf_tokens):
         return "long_token"
     if longest_run(leaf_tokens) > rules.max_token_run:
@@ -277,10 +279,14 @@ def path_fault(path, rules, speech):
     return None
 
 
-def dialogue_row(path, speech):
+def dialogue_row(path, cached_text):
     leaf = path[-1]
     turns = [
-        {"comment_id": comment["id"], "author": author_hash(comment["author"]), "text": speech.text(comment["body"])}
+        {
+            "comment_id": comment["id"],
+            "author": author_hash(comment["author"]),
+            "text": cached_text.text(comment["body"]),
+        }
         for comment in path
     ]
     return {
@@ -291,17 +297,17 @@ def dialogue_row(path, speech):
         "turns": turns,
         "n_turns": len(turns),
         "mean_words": sum(len(turn["text"].split()) for turn in turns) / len(turns),
-        "min_sentiment": min(speech.score(comment["body"]) for comment in path),
+        "min_sentiment": min(cached_text.score(comment["body"]) for comment in path),
     }
 
 
-def disjoint(rows, taken):
-    """The longest first, then by the leaf's id; of the others, those that share no comment with one kept before."""
+def disjoint(rows, removed_counts):
+    """Keep rows without a shared comment, the longest first, then by the id of the leaf."""
     kept, used = [], set()
     for row in sorted(rows, key=lambda row: (-row["n_turns"], row["turns"][-1]["comment_id"])):
         comments = {turn["comment_id"] for turn in row["turns"]}
         if comments & used:
-            taken[row["month"], "shares_utterance"] += 1
+            removed_counts[row["month"], "shares_utterance"] += 1
         else:
             used |= comments
             kept.append(row)
@@ -314,12 +320,12 @@ def author_hash(author):
     return hashlib.blake2b(author.encode("utf-8"), digest_size=8).hexdigest()
 
 
-def report_rows(lines, taken):
+def report_rows(lines, removed_counts):
     rows = []
     for month in sorted(lines):
         n_in = lines[month]
         for step, (rule, unit) in enumerate(RULES.items(), 1):
-            removed = taken[month, rule]
+            removed = removed_counts[month, rule]
             row = {"month": month, "step": step, "rule": rule, "unit": unit, "n_in": n_in, "n_removed": removed}
             rows.append(row)
             n_in -= removed
@@ -329,8 +335,8 @@ def report_rows(lines, taken):
 # Text
 
 
-class Speech:
-    """What a body says: its text, its tokens and its score, each worked out once."""
+class CachedText:
+    """Text, tokens and score of a body, each cached."""
 
     def __init__(self, rules):
         from nltk.tokenize import TweetTokenizer
@@ -344,7 +350,7 @@ class Speech:
 
 @cache
 def analyzer():
-    """NLTK's analyser, on its own lexicon where that is at hand."""
+    """Return NLTK's analyser, with its own lexicon if it is available."""
     import nltk
     from nltk.sentiment.vader import SentimentIntensityAnalyzer, VaderConstants
 
@@ -354,55 +360,58 @@ def analyzer():
         try:
             return SentimentIntensityAnalyzer()
         finally:
-            nltk.data.path[:] = before  # others are not to find it because we looked
+            nltk.data.path[:] = before  # restore the path for other tests
     vader = SentimentIntensityAnalyzer.__new__(SentimentIntensityAnalyzer)
     vader.lexicon, vader.constants = packaged_lexicon(), VaderConstants()
     return vader
 
 
 def normalised(body):
-    """One line in the recipe's character set, without hashtags, shorthand spelled out: word by word, sign by sign."""
+    """Return one line in the recipe's character set, without hashtags and with shorthand spelled out."""
     words = html.unescape(body).replace("\u2018", "'").replace("\u2019", "'").split()
-    kept = [spelled_out(word.replace("\\", "")) for word in words if word[0] != "#"]
-    return " ".join("".join(sign if sign in ALLOWED else " " for sign in " ".join(kept)).split())
+    kept = [expand_shorthand(word.replace("\\", "")) for word in words if word[0] != "#"]
+    return " ".join("".join(character if character in ALLOWED else " " for character in " ".join(kept)).split())
 
 
-def spelled_out(word):
+def expand_shorthand(word):
     if "/" not in word:
         return word
-    said, position = "", 0
+    expanded, position = "", 0
     while position < len(word):
-        short = next((short for short in SHORTHAND if stands_at(short, word, position)), None)
-        said += SHORTHAND[short] if short else word[position]
+        short = next((short for short in SHORTHAND if is_shorthand_at(short, word, position)), None)
+        expanded += SHORTHAND[short] if short else word[position]
         position += len(short) if short else 1
-    return said
+    return expanded
 
 
-def stands_at(short, word, position):
-    """Not inside of another word or of a chain of slashes; only "w/" may run on into one ("w/you")."""
+def is_shorthand_at(short, word, position):
+    """Whether shorthand is at a position, not in a word or a chain of slashes; "w/" may precede a word ("w/you")."""
     before, after = word[:position][-1:], word[position + len(short) :][:1]
-    if word[position : position + len(short)] != short or before == "/" or in_word(before):
+    if word[position : position + len(short)] != short or before == "/" or is_word_character(before):
         return False
-    return short == "w/" or not in_word(after)
+    return short == "w/" or not is_word_character(after)
 
 
-def in_word(sign):
-    return sign == "_" or sign.isalnum()
+def is_word_character(character):
+    return character == "_" or character.isalnum()
 
 
 def common_words(text):
     return sum(word.strip(":,.!?'").lower() in COMMON_WORDS for word in text.split())
 
 
-def holds_phrase(text, phrase):
-    """Whether the phrase stands in the text as words of its own, in any case."""
+def has_phrase(text, phrase):
+    """Whether the text has the phrase as separate words, in any case."""
     text, phrase = text.lower(), phrase.lower()
-    places = [place for place in range(len(text)) if text.startswith(phrase, place)]
-    return any(not in_word(text[:place][-1:]) and not in_word(text[place + len(phrase) :][:1]) for place in places)
+    places = [position for position in range(len(text)) if text.startswith(phrase, position)]
+    return any(
+        not is_word_character(text[:position][-1:]) and not is_word_character(text[position + len(phrase) :][:1])
+        for position in places
+    )
 
 
 def longest_run(items):
-    """How often the same item stands in a row at most; None is no item."""
+    """Return the length of the longest run of equal items; None is no item."""
     longest = run = 0
     before = None
     for item in items:

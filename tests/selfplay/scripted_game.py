@@ -1,7 +1,8 @@
-"""Fixtures of a game with scripted players, whose replies are functions of the prompt."""
+"""Fixtures of a game with scripted players; a reply is a function of the prompt."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,35 +16,43 @@ from sage_dialog import schemas
 from sage_dialog.config import FineTuning, GameRules, SamplingConfig, SelfPlay
 from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.core.tables import DataFrame, from_rows
-from sage_dialog.inference.engine import Engine
+from sage_dialog.inference.engine import Engine, Prompt
 from sage_dialog.roles.protocols import Choice, NoChoice
 from sage_dialog.sac import Chain, Intent, render
 from sage_dialog.selfplay.game import Game, GameState, Speaker, play
 from sage_dialog.selfplay.interleave import interleave
 
 
-def chained(text: str, reads: str = "sad", means: str = "empathy") -> str:
+def reply_with_blocks(text: str, emotion: str = "sad", motivation: str = "empathy") -> str:
     """A reply with its blocks."""
-    return render(Chain(Intent("sharing", reads, ("home",)), Intent(means, "supportive", ("home",)), text))
+    return render(Chain(Intent("sharing", emotion, ("home",)), Intent(motivation, "supportive", ("home",)), text))
+
+
+def hashed_reply(policy: str, prompt: Prompt, j: int) -> str:
+    """A reply that depends on all inputs of a player; one in five is invalid."""
+    digest = hashlib.sha256(repr((policy, prompt, j)).encode()).hexdigest()
+    return (
+        "garbage" if int(digest[:4], 16) % 5 == 0 else reply_with_blocks(f"{policy} {digest[:6]}.", emotion=digest[6:9])
+    )
 
 
 @dataclass
 class ScriptedSelector:
-    """Selects the longest candidate; declines where `rejects` is true."""
+    """Selector of the longest candidate; it chooses none where `rejects` is true."""
 
     name: str = "longest"
     rejects: Callable[[Choice], bool] = lambda choice: False
-    why: NoChoice = NoChoice.NONE_GOOD
-    seen: list[Choice] = field(default_factory=list)
+    no_choice: NoChoice = NoChoice.NONE_GOOD
+    choices_seen: list[Choice] = field(default_factory=list)
     expected: int | None = None
 
     def expect(self, choices: int) -> None:
         self.expected = choices
 
     def select(self, choices: Sequence[Choice]) -> list[int | NoChoice]:
-        self.seen.extend(choices)
+        self.choices_seen.extend(choices)
         return [
-            self.why
+            self.no_choice
             if self.rejects(choice)
             else max(range(len(choice.candidates)), key=lambda i: (len(choice.candidates[i]), choice.candidates[i]))
             for choice in choices
@@ -55,7 +64,7 @@ SAMPLING = SamplingConfig.from_base(max_new_tokens=50, top_k=100)
 
 @pytest.fixture
 def game() -> Callable[..., Game]:
-    """A game between "agent" and "user", both with blocks by default."""
+    """A function that makes a game of "agent" and "user", both with blocks by default."""
 
     def make(
         selector: ScriptedSelector | None = None,
@@ -83,15 +92,15 @@ def game() -> Callable[..., Game]:
 
 
 @pytest.fixture(name="play")
-def play_alone() -> Callable[[Engine, Game, Sequence[tuple[str, str]]], list[GameState]]:
-    """Play (id, text) situations to their end in one game."""
+def play_to_end() -> Callable[[Engine, Game, Sequence[tuple[str, str]]], list[GameState]]:
+    """A function that plays (id, text) situations to their end in one game."""
 
-    def played(engine: Engine, rules: Game, situations: Sequence[tuple[str, str]]) -> list[GameState]:
+    def play_situations(engine: Engine, rules: Game, situations: Sequence[tuple[str, str]]) -> list[GameState]:
         dialogues = [GameState.from_situation(*situation) for situation in situations]
         deque(interleave([("all", play(engine, rules, dialogues))], rules.select, 1), maxlen=0)
         return dialogues
 
-    return played
+    return play_situations
 
 
 @pytest.fixture
@@ -140,4 +149,4 @@ def selector() -> type[ScriptedSelector]:
 
 @pytest.fixture
 def say() -> Callable[..., str]:
-    return chained
+    return reply_with_blocks

@@ -1,4 +1,4 @@
-"""Sampling in one thread while the selector runs in others, and an orderly end after errors of either side."""
+"""Sampling in one thread while the selector runs in others, and errors of either side."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from sage_dialog.roles.protocols import Choice
 from sage_dialog.selfplay.search import search
 
-WAIT_S = 20.0  # until a test that would hang fails
+WAIT_S = 20.0  # timeout of a test that hangs
 TEXTS = [f"My bike was stolen, for the {n}. time." for n in range(6)]
 
 
@@ -18,7 +18,7 @@ class FailedError(Exception):
 
 
 @pytest.fixture
-def searched(policies, situations, search_config, tmp_path):
+def run_search(policies, situations, search_config, tmp_path):
     def run(engine, chooser, at_once: int = 2, shard_size: int = 2, situation_texts=TEXTS):
         config = search_config.model_copy(update={"shards_at_once": at_once, "shard_size": shard_size, "redraws": 0})
         system_prompts = {"listener": "You listen.", "speaker": "You share."}
@@ -30,8 +30,8 @@ def searched(policies, situations, search_config, tmp_path):
     return run
 
 
-def test_one_shard_is_sampled_while_the_selector_chooses_for_another(searched, engine, selector, say) -> None:
-    """The selector answers for the first shard only when the second has been sampled: one by one, none would end."""
+def test_one_shard_is_sampled_while_the_selector_chooses_for_another(run_search, engine, selector, say) -> None:
+    """The selector waits for samples of the second shard, so that sequential shards would never end."""
     sampled_second, overlapped = threading.Event(), []
 
     def reply(policy, prompt, j):
@@ -39,78 +39,78 @@ def test_one_shard_is_sampled_while_the_selector_chooses_for_another(searched, e
             sampled_second.set()
         return say(f"{policy} {j}.")
 
-    def waits(choice: Choice) -> bool:
+    def wait(choice: Choice) -> bool:
         if choice.item == "agent/train-0/1":
             overlapped.append(sampled_second.wait(WAIT_S))
         return False
 
-    searched(engine(reply), selector(rejects=waits))
+    run_search(engine(reply), selector(rejects=wait))
     assert overlapped == [True]
 
 
-def test_selections_of_several_shards_run_concurrently(searched, engine, selector, say) -> None:
-    together = threading.Barrier(3, timeout=WAIT_S)
+def test_selections_of_several_shards_run_concurrently(run_search, engine, selector, say) -> None:
+    barrier = threading.Barrier(3, timeout=WAIT_S)
 
-    def waits(choice: Choice) -> bool:
-        together.wait()
+    def wait(choice: Choice) -> bool:
+        barrier.wait()
         return False
 
-    searched(
-        engine(lambda *_: say("Yes.")), selector(rejects=waits), at_once=3, shard_size=1, situation_texts=TEXTS[:3]
+    run_search(
+        engine(lambda *_: say("Yes.")), selector(rejects=wait), at_once=3, shard_size=1, situation_texts=TEXTS[:3]
     )
-    assert not together.broken
+    assert not barrier.broken
 
 
-def test_only_the_callers_thread_uses_the_engine(searched, engine, selector, say) -> None:
-    sampling, choosing = set(), set()
+def test_only_the_callers_thread_uses_the_engine(run_search, engine, selector, say) -> None:
+    sampling, selecting = set(), set()
 
     def reply(policy, prompt, j):
         sampling.add(threading.get_ident())
         return say("Yes.")
 
-    def notes(choice: Choice) -> bool:
-        choosing.add(threading.get_ident())
+    def record_thread(choice: Choice) -> bool:
+        selecting.add(threading.get_ident())
         return False
 
-    searched(engine(reply), selector(rejects=notes))
+    run_search(engine(reply), selector(rejects=record_thread))
     assert sampling == {threading.get_ident()}
-    assert choosing and choosing.isdisjoint(sampling)
+    assert selecting and selecting.isdisjoint(sampling)
 
 
-def test_shards_at_once_is_a_limit(searched, engine, selector, say) -> None:
-    begun: list[str] = []
+def test_shards_at_once_is_a_limit(run_search, engine, selector, say) -> None:
+    started: list[str] = []
 
     def reply(policy, prompt, j):
         if policy == "agent" and prompt.item[-1] == 1 and j == 0:
-            begun.append(prompt.item[-2])
+            started.append(prompt.item[-2])
         return say("Yes.")
 
     seen: list[int] = []
 
-    def counts(choice: Choice) -> bool:
-        seen.append(len(begun))
+    def record_count(choice: Choice) -> bool:
+        seen.append(len(started))
         return False
 
-    searched(engine(reply), selector(rejects=counts), at_once=1, shard_size=2)
+    run_search(engine(reply), selector(rejects=record_count), at_once=1, shard_size=2)
     assert seen == [2] * 6 + [4] * 6 + [6] * 6  # three turns of two dialogues each
 
 
-def test_a_failing_selector_ends_the_run_and_finished_shards_stay(searched, engine, selector, say) -> None:
-    def fails(choice: Choice) -> bool:
+def test_a_failing_selector_ends_the_run_and_finished_shards_stay(run_search, engine, selector, say) -> None:
+    def fail(choice: Choice) -> bool:
         if choice.item == "agent/train-4/1":
             raise FailedError
         return False
 
     with pytest.raises(FailedError):
-        searched(engine(lambda *_: say("Yes.")), selector(rejects=fails))
-    again = engine(lambda *_: say("Yes."))
-    _, trajectories = searched(again, selector())
-    assert "train-4" in (played := {prompt.item[-2] for policy, prompt, _ in again.asked if policy == "agent"})
+        run_search(engine(lambda *_: say("Yes.")), selector(rejects=fail))
+    second_run = engine(lambda *_: say("Yes."))
+    _, trajectories = run_search(second_run, selector())
+    assert "train-4" in (played := {prompt.item[-2] for policy, prompt, _ in second_run.requests if policy == "agent"})
     assert not {"train-0", "train-1"} & played
     assert len(trajectories) == len(TEXTS) * 6
 
 
-def test_a_failing_engine_waits_for_running_selections(searched, engine, selector, say) -> None:
+def test_a_failing_engine_waits_for_running_selections(run_search, engine, selector, say) -> None:
     failing, answered = threading.Event(), []
 
     def reply(policy, prompt, j):
@@ -119,13 +119,13 @@ def test_a_failing_engine_waits_for_running_selections(searched, engine, selecto
             raise FailedError
         return say("Yes.")
 
-    def slow(choice: Choice) -> bool:
+    def wait_for_failure(choice: Choice) -> bool:
         failing.wait(WAIT_S)
         answered.append(choice.item)
         return False
 
     threads = threading.active_count()
     with pytest.raises(FailedError):
-        searched(engine(reply), selector(rejects=slow))
+        run_search(engine(reply), selector(rejects=wait_for_failure))
     assert answered == ["agent/train-0/1", "agent/train-1/1"]
     assert threading.active_count() <= threads

@@ -1,4 +1,4 @@
-"""The iteration template and the preference pipeline: names in, names out, and in which order."""
+"""Inputs and outputs of the iteration template and the preference pipeline, and their order."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def test_an_iteration_takes_its_policy_and_gives_the_next(iteration: int) -> Non
         "engine",
         "sft_conversations",
     }
-    refined = f"sage_{iteration + 1}"
+    policy = f"sage_{iteration + 1}"
     assert made.all_outputs() == {
         *(f"candidates_{iteration}", f"trajectories_{iteration}"),
-        *(refined, f"training_log_{refined}", f"training_rejects_{refined}"),
+        *(policy, f"training_log_{policy}", f"training_rejects_{policy}"),
     }
     assert all(node.namespace == f"iteration_{iteration}" for node in made.nodes)
 
@@ -55,7 +55,7 @@ def test_the_last_iteration_feeds_the_preference_stage() -> None:
 def test_the_catalog_has_a_training_s_tables_before_its_policy(
     policy: str, monkeypatch: pytest.MonkeyPatch, policies, tmp_path
 ) -> None:
-    """With the policy goes the scratch folder, so a run killed between the two would have to train again."""
+    """Saving the policy removes the scratch folder; after a kill before that, the tables must be saved."""
     made = TrainingResult("log", "left out", policies["agent"])
     for trainer in ("sft.fine_tune", "dpo.preference_tune"):
         monkeypatch.setattr(f"sage_dialog.training.{trainer}", lambda *_, **named: made)

@@ -12,7 +12,7 @@ from sage_dialog.selfplay.game import GameState, Outcome
 from sage_dialog.selfplay.search import search
 
 
-def test_it_counts_replies_and_a_dialogue_that_ended_early_in_full(monkeypatch, caplog) -> None:
+def test_progress_counts_replies_and_ended_dialogues_in_full(monkeypatch, caplog) -> None:
     clock = iter([0.0, 100.0, 100.0 + 300.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     caplog.set_level(logging.INFO)
@@ -47,11 +47,11 @@ def test_dialogues_of_an_earlier_run_are_counted(
         lines = [record.getMessage() for record in caplog.records]
         return [int(found[1]) for line in lines if (found := re.match(r"search agent: (\d+) of 6 dialogues", line))]
 
-    def stops(policy, prompt, j):
+    def stop(policy, prompt, j):
         if prompt.item[-2] == "train-3":
             raise InterruptedError
         return say("Yes.")
 
-    assert logged(stops)[-1] == 3
-    moved = logged(lambda *_: say("Yes."))
-    assert moved == sorted(moved) and moved[0] >= 3 and moved[-1] == 6
+    assert logged(stop)[-1] == 3
+    resumed = logged(lambda *_: say("Yes."))
+    assert resumed == sorted(resumed) and resumed[0] >= 3 and resumed[-1] == 6

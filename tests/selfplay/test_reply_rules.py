@@ -1,4 +1,4 @@
-"""What each of the two sees, and what of a reply is heard."""
+"""The messages that agent and user see, and the part of a reply that is kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SITUATION = "I lost my keys."
 
 
 def two_exchanges(policy, prompt, j):
-    """Agent and user count their turns."""
+    """Script in which agent and user number their turns."""
     turn = prompt.item[-1] if policy == "agent" else prompt.item[-2]
     state = Intent("sharing", "annoyed", ("keys",)) if policy == "agent" else Intent("asking", "caring")
     return render(Chain(state, Intent("comfort", "calm", ("home",)), f"{policy} says {turn}."))
@@ -34,13 +34,13 @@ def test_the_agent_sees_plain_user_turns_and_its_own_blocks(play, game, engine) 
     )
 
 
-def test_the_user_sees_roles_flipped_its_own_blocks_and_none_of_the_agents(play, game, engine) -> None:
+def test_the_user_sees_exchanged_roles_its_own_blocks_and_none_of_the_agents(play, game, engine) -> None:
     scripted = engine(two_exchanges)
     play(scripted, game(max_turns=5), [("s", SITUATION)])
     assert scripted.prompts("user")[1] == (
         {"role": "system", "content": "You share."},
         {
-            "role": "assistant",  # the opening means what the agent read in it
+            "role": "assistant",  # the opening's action is the state that the agent predicted
             "content": "{u_motivation: null, u_emotion: null, u_topic: []} "
             "{a_motivation: sharing, a_emotion: annoyed, a_topic: [keys]} I lost my keys.",
         },
@@ -55,7 +55,9 @@ def test_the_user_sees_roles_flipped_its_own_blocks_and_none_of_the_agents(play,
 
 
 @pytest.mark.parametrize("first_reply", ["Plain words.", "{u_motivation: broken"])
-def test_an_opening_that_nobody_read_means_sharing(play, game, engine, say, first_reply: str) -> None:
+def test_the_action_of_an_opening_without_a_predicted_state_is_sharing(
+    play, game, engine, say, first_reply: str
+) -> None:
     scripted = engine(lambda policy, prompt, j: first_reply if policy == "agent" else say("Yes."))
     play(scripted, game(max_turns=3, agent_blocks=not first_reply.startswith("Plain")), [("s", SITUATION)])
     opening = parse(scripted.prompts("user")[0][1]["content"])
@@ -75,7 +77,7 @@ def test_a_user_without_blocks_opens_with_the_bare_situation(play, game, engine)
 
 
 @pytest.mark.parametrize(
-    ("reply", "heard"),
+    ("reply", "kept"),
     [
         ("I'm sad. Why did she leave?", "I'm sad. Why did she leave?"),
         ("I'm sad. Why did she leave? I loved her. Do you know?", "I'm sad. Why did she leave?"),
@@ -109,8 +111,8 @@ def test_a_user_without_blocks_opens_with_the_bare_situation(play, game, engine)
         ("Is it 5?* no", "Is it 5?*"),
     ],
 )
-def test_a_reply_ends_after_its_first_question_and_keeps_it(reply: str, heard: str) -> None:
-    assert up_to_first_question(reply) == heard
+def test_a_reply_ends_after_its_first_question_and_keeps_it(reply: str, kept: str) -> None:
+    assert up_to_first_question(reply) == kept
 
 
 STATEMENT = st.sampled_from(
@@ -136,21 +138,20 @@ QUESTION = st.sampled_from(
 
 
 @given(st.lists(STATEMENT, max_size=4), QUESTION, st.lists(STATEMENT | QUESTION, max_size=4), st.sampled_from(" \n"))
-def test_a_question_is_never_dropped_and_nothing_behind_it_is_kept(before, question, after, space: str) -> None:
+def test_the_first_question_is_kept_and_the_text_after_it_removed(before, question, after, space: str) -> None:
     kept = space.join([*before, question])
     after = [text[0].upper() + text[1:] for text in after[:1]] + after[1:]  # a new sentence
     assert up_to_first_question(space.join([*before, question, *after])) == kept
 
 
 @given(st.lists(STATEMENT, max_size=3), QUESTION, st.sampled_from(["😊 yes", "👍🏽", "–", "No way", "I do."]))
-def test_what_follows_a_question_without_a_space_is_not_kept(before, question, behind: str) -> None:
+def test_text_directly_after_a_question_is_removed(before, question, rest: str) -> None:
     kept = " ".join([*before, question])
-    heard = up_to_first_question(kept + behind)
-    assert heard == kept
+    assert up_to_first_question(kept + rest) == kept
 
 
 @given(st.text(alphabet="aB ?!.…\"'”)]—\n", max_size=30))
-def test_what_is_kept_is_the_beginning_and_asks_where_anything_was_cut(text: str) -> None:
+def test_the_kept_text_is_a_prefix_with_a_question_if_shortened(text: str) -> None:
     kept = up_to_first_question(text)
     assert text.startswith(kept)
     assert kept == text or "?" in kept
@@ -193,7 +194,7 @@ def test_a_trimmed_reply_is_trimmed_for_its_speaker_too(play, game, engine, say)
         "Good night to you!",
     ],
 )
-def test_who_takes_leave_in_the_last_sentence_is_gone(text: str) -> None:
+def test_leave_taking_in_the_last_sentence_is_a_farewell(text: str) -> None:
     assert is_farewell(text)
 
 
@@ -237,14 +238,14 @@ def test_who_takes_leave_in_the_last_sentence_is_gone(text: str) -> None:
         "I thought I'd see you later.",
     ],
 )
-def test_who_only_speaks_of_leaving_stays(text: str) -> None:
+def test_mentions_of_leaving_are_no_farewell(text: str) -> None:
     assert not is_farewell(text)
 
 
-def test_line_breaks_braces_and_the_word_topic_survive_in_what_is_said(play, game, engine, say) -> None:
-    said = "First line.\nSecond {line}, topic: [x] {a_motivation: y}."
-    scripted = engine(lambda policy, prompt, j: say(said))
+def test_line_breaks_braces_and_the_word_topic_are_kept(play, game, engine, say) -> None:
+    text = "First line.\nSecond {line}, topic: [x] {a_motivation: y}."
+    scripted = engine(lambda policy, prompt, j: say(text))
     (dialogue,) = play(scripted, game(max_turns=4), [("s", "topic: {me}\nand you")])
-    assert [message.text for message in dialogue.messages] == ["topic: {me}\nand you", said, said, said]
-    assert scripted.prompts("agent")[1][-1]["content"] == said
-    assert scripted.prompts("user")[0][-1]["content"] == said
+    assert [message.text for message in dialogue.messages] == ["topic: {me}\nand you", text, text, text]
+    assert scripted.prompts("agent")[1][-1]["content"] == text
+    assert scripted.prompts("user")[0][-1]["content"] == text

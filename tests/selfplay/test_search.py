@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import signal
 
 import pandas as pd
 import pytest
+from scripted_game import hashed_reply
 
 from sage_dialog.config import Evaluation, SamplingConfig, Steering
 from sage_dialog.core.policies import Policy, PolicyCard
@@ -23,17 +23,9 @@ TEXTS = [f"My friend got tickets to the big game and not me, for the {n}. time."
 
 
 def columns(table):
-    """Names and types of a table's or a schema's columns."""
+    """Return names and types of the columns of a table or schema."""
     schema = to_arrow(table).schema if isinstance(table, pd.DataFrame) else table
     return [(field.name, field.type) for field in schema]
-
-
-def hashed(say):
-    def reply(policy, prompt, j):
-        digest = hashlib.sha256(repr((policy, prompt, j)).encode()).hexdigest()
-        return "garbage" if int(digest[:4], 16) % 5 == 0 else say(f"{policy} {digest[:6]}.", reads=digest[6:9])
-
-    return reply
 
 
 class StoppedError(Exception):
@@ -44,23 +36,23 @@ def stop() -> None:
     raise StoppedError
 
 
-def until(replies: int, reply, end):
-    """Like `reply`, but after so many replies it comes to an end."""
-    given = 0
+def stop_after(replies: int, reply, end):
+    """Return a script like `reply` that calls `end` after a number of replies."""
+    count = 0
 
-    def ending(*prompt):
-        nonlocal given
-        given += 1
-        if given > replies:
+    def scripted(*prompt):
+        nonlocal count
+        count += 1
+        if count > replies:
             end()
         return reply(*prompt)
 
-    return ending
+    return scripted
 
 
 @pytest.fixture
-def searched(policies, situations, search_config, selector, tmp_path):
-    """Run a search over TEXTS and return the rows of both tables."""
+def run_search(policies, situations, search_config, selector, tmp_path):
+    """A function that runs a search over TEXTS and returns the rows of both tables."""
 
     def run(engine, scratch="scratch", seed=0, chooser=None, config=search_config, system_prompts=SYSTEM_PROMPTS):
         players, table = (policies["agent"], policies["user"]), situations(TEXTS)
@@ -73,8 +65,8 @@ def searched(policies, situations, search_config, selector, tmp_path):
     return run
 
 
-def test_tables_have_every_candidate_and_every_message(searched, engine, say, search_config) -> None:
-    candidates, messages = searched(engine(hashed(say)))
+def test_tables_have_every_candidate_and_every_message(run_search, engine, search_config) -> None:
+    candidates, messages = run_search(engine(hashed_reply))
     assert {row["situation_id"] for row in messages} == {f"train-{n}" for n in range(8)}
     replies = [row for row in messages if row["role"] == "assistant"]
     chosen = [row for row in candidates if row["chosen"]]
@@ -91,65 +83,67 @@ def test_tables_have_every_candidate_and_every_message(searched, engine, say, se
     assert all(row["a_motivation"] is None and row["content"] == row["text"] for row in openings)
 
 
-def test_situations_that_begin_alike_stay_apart(searched, engine, say) -> None:
+def test_similar_situations_have_their_own_dialogues(run_search, engine, say) -> None:
     def echo(policy, prompt, j):
         return say(f"You said: {prompt.messages[1]['content']}" if policy == "agent" else "Yes.")
 
-    _, messages = searched(engine(echo))
+    _, messages = run_search(engine(echo))
     first = {row["situation_id"]: row["text"] for row in messages if row["turn"] == 1}
     assert first == {f"train-{n}": f"You said: {text}" for n, text in enumerate(TEXTS)}
 
 
-def test_shards_do_not_change_the_rows(searched, engine, say, search_config) -> None:
-    one = searched(engine(hashed(say)))
+def test_shards_do_not_change_the_rows(run_search, engine, search_config) -> None:
+    one = run_search(engine(hashed_reply))
     for size, at_once in itertools.product((1, 3, 8, 100), (1, 2, 3)):
         config = search_config.model_copy(update={"shard_size": size, "shards_at_once": at_once})
-        assert searched(engine(hashed(say)), scratch=f"{size}/{at_once}", config=config) == one
+        assert run_search(engine(hashed_reply), scratch=f"{size}/{at_once}", config=config) == one
 
 
-def test_the_number_of_shards_at_once_may_change_after_a_kill(searched, engine, say, search_config) -> None:
+def test_the_number_of_shards_at_once_may_change_after_a_kill(run_search, engine, search_config) -> None:
     with pytest.raises(StoppedError):
-        searched(engine(until(95, hashed(say), stop)))
-    resumed, whole = engine(hashed(say)), engine(hashed(say))
+        run_search(engine(stop_after(95, hashed_reply, stop)))
+    resumed, uninterrupted = engine(hashed_reply), engine(hashed_reply)
     config = search_config.model_copy(update={"shards_at_once": 1})
-    assert searched(resumed, config=config) == searched(whole, scratch="whole")
-    assert 0 < len(resumed.asked) < len(whole.asked)
+    assert run_search(resumed, config=config) == run_search(uninterrupted, scratch="whole")
+    assert 0 < len(resumed.requests) < len(uninterrupted.requests)
 
 
 @pytest.mark.parametrize("replies", [0, 30, 70, 100])
-def test_a_stopped_search_resumes(searched, engine, say, replies: int) -> None:
-    whole = searched(engine(hashed(say)), scratch="whole")
+def test_a_stopped_search_resumes(run_search, engine, replies: int) -> None:
+    expected = run_search(engine(hashed_reply), scratch="whole")
     with pytest.raises(StoppedError):
-        searched(engine(until(replies, hashed(say), stop)), scratch="stopped")
-    assert searched(engine(hashed(say)), scratch="stopped") == whole
-    again = engine(hashed(say))
-    assert searched(again, scratch="stopped") == whole
-    assert again.asked == []
+        run_search(engine(stop_after(replies, hashed_reply, stop)), scratch="stopped")
+    assert run_search(engine(hashed_reply), scratch="stopped") == expected
+    repeated = engine(hashed_reply)
+    assert run_search(repeated, scratch="stopped") == expected
+    assert repeated.requests == []
 
 
-def test_a_killed_search_leaves_only_complete_shards(searched, engine, say, tmp_path) -> None:
-    whole = engine(hashed(say))
-    expected = searched(whole, scratch="whole")
+def test_a_killed_search_leaves_only_complete_shards(run_search, engine, tmp_path) -> None:
+    uninterrupted = engine(hashed_reply)
+    expected = run_search(uninterrupted, scratch="whole")
     child = os.fork()
     if child == 0:
         try:
-            searched(engine(until(95, hashed(say), lambda: os.kill(os.getpid(), signal.SIGKILL))), scratch="killed")
+            run_search(
+                engine(stop_after(95, hashed_reply, lambda: os.kill(os.getpid(), signal.SIGKILL))), scratch="killed"
+            )
         finally:
             os._exit(1)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    kept = list((tmp_path / "killed").rglob("shard-*"))
-    assert 0 < len(kept) < 3
-    half_written = kept[0].with_name(".shard-00002.partial")
-    half_written.mkdir()
-    (half_written / "candidates.parquet").write_bytes(b"PAR1")
-    resumed = engine(hashed(say))
-    assert searched(resumed, scratch="killed") == expected
-    assert 0 < len(resumed.asked) < len(whole.asked)
-    assert not half_written.exists()
+    finished = list((tmp_path / "killed").rglob("shard-*"))
+    assert 0 < len(finished) < 3
+    partial = finished[0].with_name(".shard-00002.partial")
+    partial.mkdir()
+    (partial / "candidates.parquet").write_bytes(b"PAR1")
+    resumed = engine(hashed_reply)
+    assert run_search(resumed, scratch="killed") == expected
+    assert 0 < len(resumed.requests) < len(uninterrupted.requests)
+    assert not partial.exists()
 
 
-def test_other_inputs_never_reuse_these_shards(searched, engine, say, selector, search_config) -> None:
-    searched(engine(hashed(say)))
+def test_other_inputs_never_reuse_these_shards(run_search, engine, selector, search_config) -> None:
+    run_search(engine(hashed_reply))
     warmer = search_config.agent.model_copy(update={"temperature": 1.3})
     for change in (
         {"seed": 1},
@@ -162,39 +156,39 @@ def test_other_inputs_never_reuse_these_shards(searched, engine, say, selector, 
         {"config": search_config.model_copy(update={"steering": Steering(fixed={"a_topic": ("dogs",)})})},
         {"config": search_config.model_copy(update={"steering": Steering(fixed={"a_topic": ("dogs", "cats")})})},
     ):
-        scripted = engine(hashed(say))
-        searched(scripted, **change)
-        assert scripted.asked, change
+        scripted = engine(hashed_reply)
+        run_search(scripted, **change)
+        assert scripted.requests, change
 
 
-def test_a_retrained_policy_never_reuses_the_shards_of_the_old_one(searched, engine, say, policies) -> None:
-    searched(engine(hashed(say)))
+def test_a_retrained_policy_never_reuses_the_shards_of_the_old_one(run_search, engine, policies) -> None:
+    run_search(engine(hashed_reply))
     policies["user"].path.mkdir()
     (policies["user"].path / "adapter_model.safetensors").write_bytes(b"other weights")
-    scripted = engine(hashed(say))
-    searched(scripted)
-    assert scripted.asked
+    scripted = engine(hashed_reply)
+    run_search(scripted)
+    assert scripted.requests
 
 
-def test_another_chat_template_or_engine_never_reuses_these_shards(searched, engine, say, policies) -> None:
-    searched(engine(hashed(say)))
+def test_another_chat_template_or_engine_never_reuses_these_shards(run_search, engine, policies) -> None:
+    run_search(engine(hashed_reply))
     policies["agent"].path.mkdir()
     for change in ("template", "other template"):
         (policies["agent"].path / "chat_template.jinja").write_text(change)
-        scripted = engine(hashed(say))
-        searched(scripted)
-        assert scripted.asked, change
-    scripted = engine(hashed(say), fingerprint_inputs={"threads": 2})
-    searched(scripted)
-    assert scripted.asked
+        scripted = engine(hashed_reply)
+        run_search(scripted)
+        assert scripted.requests, change
+    scripted = engine(hashed_reply, fingerprint_inputs={"threads": 2})
+    run_search(scripted)
+    assert scripted.requests
 
 
-def test_shards_of_other_library_versions_are_not_reused(searched, engine, say, monkeypatch) -> None:
-    searched(engine(hashed(say)))
+def test_shards_of_other_library_versions_are_not_reused(run_search, engine, monkeypatch) -> None:
+    run_search(engine(hashed_reply))
     monkeypatch.setattr("sage_dialog.selfplay.search.version", lambda name: "another")
-    scripted = engine(hashed(say))
-    searched(scripted)
-    assert scripted.asked
+    scripted = engine(hashed_reply)
+    run_search(scripted)
+    assert scripted.requests
 
 
 def test_the_slower_of_two_processes_keeps_the_shard_of_the_faster(tmp_path) -> None:
@@ -206,10 +200,10 @@ def test_the_slower_of_two_processes_keeps_the_shard_of_the_faster(tmp_path) -> 
 def test_a_shard_is_on_the_disk_before_it_counts_as_finished(tmp_path, monkeypatch) -> None:
     """A power cut may lose a shard, but leaves none with empty files."""
     shards, flushed = Shards(tmp_path), []
-    genuine = os.fsync
+    original_fsync = os.fsync
 
     def flush(descriptor: int) -> None:
-        genuine(descriptor)
+        original_fsync(descriptor)
         if not shards.is_finished(0):
             flushed.append(os.fstat(descriptor).st_ino)
 
@@ -231,22 +225,22 @@ def test_a_shard_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch) ->
     assert not list(tmp_path.glob("*shard*")) and not Shards(tmp_path).is_finished(0)
 
 
-def test_training_parameters_do_not_invalidate_the_shards(searched, engine, say, search_config) -> None:
-    searched(engine(hashed(say)))
-    scripted = engine(hashed(say))
-    searched(scripted, config=search_config.model_copy(update={"replay_share": 0.9}))
-    assert scripted.asked == []
+def test_training_parameters_do_not_invalidate_the_shards(run_search, engine, search_config) -> None:
+    run_search(engine(hashed_reply))
+    scripted = engine(hashed_reply)
+    run_search(scripted, config=search_config.model_copy(update={"replay_share": 0.9}))
+    assert scripted.requests == []
 
 
 def test_a_search_plays_train_situations_drawn_by_seed(
-    policies, situations, search_config, selector, engine, say, tmp_path
+    policies, situations, search_config, selector, engine, tmp_path
 ) -> None:
     table = pd.concat([situations(TEXTS), situations(TEXTS, split="valid")])
     config = search_config.model_copy(update={"situations": 3})
 
     def played(seed: int) -> set[str]:
         _, trajectories = search(
-            engine(hashed(say)),
+            engine(hashed_reply),
             policies["agent"],
             policies["user"],
             table,
@@ -263,7 +257,7 @@ def test_a_search_plays_train_situations_drawn_by_seed(
     assert len({frozenset(played(seed)) for seed in range(3)}) > 1
 
 
-def test_a_table_without_train_situations_says_what_to_do(
+def test_a_table_without_train_situations_is_an_error_with_the_command(
     policies, situations, search_config, selector, engine, tmp_path
 ) -> None:
     with pytest.raises(ValueError, match=r"no train situation; run kedro run --pipelines data_processing"):
@@ -287,15 +281,15 @@ def evaluation() -> Evaluation:
 
 
 def test_the_agent_is_steered_and_the_user_is_not(
-    policies, situations, searched, engine, say, evaluation, search_config, tmp_path
+    policies, situations, run_search, engine, say, evaluation, search_config, tmp_path
 ) -> None:
     steering = Steering(boosts={"a_motivation": {"humor": 4.0}})
-    of_search, of_rollout = engine(hashed(say)), engine(lambda *_: say("Yes."))
-    searched(of_search, config=search_config.model_copy(update={"steering": steering}))
+    search_engine, rollout_engine = engine(hashed_reply), engine(lambda *_: say("Yes."))
+    run_search(search_engine, config=search_config.model_copy(update={"steering": steering}))
     config = evaluation.model_copy(update={"steering": steering})
     held_out = situations(TEXTS, split="test")
-    rollout(of_rollout, policies["agent"], policies["user"], held_out, config, SYSTEM_PROMPTS, 0, tmp_path)
-    for scripted in (of_search, of_rollout):
+    rollout(rollout_engine, policies["agent"], policies["user"], held_out, config, SYSTEM_PROMPTS, 0, tmp_path)
+    for scripted in (search_engine, rollout_engine):
         assert set(map(repr, scripted.steered("agent"))) == {repr(steering)}
         assert not any(scripted.steered("user"))
 
@@ -315,23 +309,23 @@ def test_an_agent_without_blocks_is_not_steered_which_is_logged(
 def test_policies_draw_the_same_numbers_in_rollouts_and_their_own_in_searches(
     policies, situations, engine, say, evaluation, search_config, selector, tmp_path
 ) -> None:
-    """Compared policies do not differ by luck."""
+    """Compared policies use the same random numbers."""
 
-    def seeded(play_with) -> set[tuple[object, ...]]:
+    def drawn_items(play_with) -> set[tuple[object, ...]]:
         scripted = engine(lambda *_: say("Yes."))
         play_with(scripted)
-        return {prompt.item for _, prompt, _ in scripted.asked}
+        return {prompt.item for _, prompt, _ in scripted.requests}
 
-    def rolled(agent):
+    def run_rollout(agent):
         user, table = policies["user"], situations(TEXTS, split="test")
         return lambda scripted: rollout(scripted, agent, user, table, evaluation, SYSTEM_PROMPTS, 0, tmp_path)
 
-    def searched(agent):
+    def run_search(agent):
         user, table, config = policies["user"], situations(TEXTS), search_config
         return lambda scripted: search(scripted, agent, user, table, config, SYSTEM_PROMPTS, selector(), 0, tmp_path)
 
-    assert seeded(rolled(policies["agent"])) == seeded(rolled(policies["user"])) != set()
-    assert seeded(searched(policies["agent"])).isdisjoint(seeded(searched(policies["user"])))
+    assert drawn_items(run_rollout(policies["agent"])) == drawn_items(run_rollout(policies["user"])) != set()
+    assert drawn_items(run_search(policies["agent"])).isdisjoint(drawn_items(run_search(policies["user"])))
 
 
 def test_a_rollout_plays_the_same_held_out_situations_for_every_policy(

@@ -26,7 +26,7 @@ PROMPT = Path(__file__).parents[2] / "conf/base/prompts/selector_companion.txt"
 
 
 def answer(body: dict[str, Any]) -> str:
-    """One of the first two candidates, or none of them, as the request has it."""
+    """Return one of the first two candidates or none, as a function of the request."""
     return ("1", "2", "1", "2", "none")[int(hashlib.sha256(repr(body["messages"]).encode()).hexdigest()[:6], 16) % 5]
 
 
@@ -39,7 +39,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
 
 
 @pytest.fixture
-def searched(policies, situations, search_config, tmp_path, server) -> Callable[..., Any]:
+def run_search(policies, situations, search_config, tmp_path, server) -> Callable[..., Any]:
     def run(engine: Any, scratch: str, at_once: int = 3, caps: Caps | None = None) -> Any:
         response_cache = ResponseCache(tmp_path / scratch / "responses.sqlite")
         endpoint = Endpoint(base_urls=(server.url,), model=MODEL, sampling={"max_tokens": 50}, timeout_s=10)
@@ -59,39 +59,39 @@ def searched(policies, situations, search_config, tmp_path, server) -> Callable[
     return run
 
 
-def talkative(say: Callable[..., str]) -> Callable[..., str]:
+def hashed_utterance(say: Callable[..., str]) -> Callable[..., str]:
     def reply(policy: str, prompt: Any, j: int) -> str:
         return say(f"{policy} {hashlib.sha256(repr((prompt, j)).encode()).hexdigest()[:6]}.")
 
     return reply
 
 
-def test_rows_do_not_depend_on_the_order_of_shards(searched, engine, say, server) -> None:
-    one = searched(engine(talkative(say)), "one", at_once=1)
+def test_rows_do_not_depend_on_the_order_of_shards(run_search, engine, say, server) -> None:
+    sequential = run_search(engine(hashed_utterance(say)), "one", at_once=1)
     calls = server.paid
-    assert searched(engine(talkative(say)), "three", at_once=3) == one
+    assert run_search(engine(hashed_utterance(say)), "three", at_once=3) == sequential
     assert set(server.paid) == set(calls) and set(server.paid.values()) == {2}
-    outcomes = {row["outcome"] for row in one[1]}
+    outcomes = {row["outcome"] for row in sequential[1]}
     assert {"turn limit", "no good candidate"} <= outcomes
 
 
-def test_after_a_cap_or_an_error_of_the_engine_no_request_is_repeated(searched, engine, say, server) -> None:
-    whole = searched(engine(talkative(say)), "whole")
+def test_after_a_cap_or_an_error_of_the_engine_no_request_is_repeated(run_search, engine, say, server) -> None:
+    expected = run_search(engine(hashed_utterance(say)), "whole")
     calls = set(server.paid)
     server.calls.clear()
 
     with pytest.raises(CapReachedError):
-        searched(engine(talkative(say)), "stopped", caps=Caps(calls=12))
-    asked = 0
+        run_search(engine(hashed_utterance(say)), "stopped", caps=Caps(calls=12))
+    count = 0
 
-    def fails(policy: str, prompt: Any, j: int) -> str:
-        nonlocal asked
-        asked += 1
-        if asked > 60:
+    def fail(policy: str, prompt: Any, j: int) -> str:
+        nonlocal count
+        count += 1
+        if count > 60:
             raise InterruptedError
-        return talkative(say)(policy, prompt, j)
+        return hashed_utterance(say)(policy, prompt, j)
 
     with pytest.raises(InterruptedError):
-        searched(engine(fails), "stopped")
-    assert searched(engine(talkative(say)), "stopped") == whole
+        run_search(engine(fail), "stopped")
+    assert run_search(engine(hashed_utterance(say)), "stopped") == expected
     assert set(server.paid) == calls and set(server.paid.values()) == {1}

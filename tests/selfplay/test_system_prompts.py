@@ -1,4 +1,4 @@
-"""SystemPrompts are text files that parameters name; training and play alike get their words."""
+"""System prompts are text files named by parameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kedro.framework.session import KedroSession
 
 @pytest.fixture
 def system_prompts(configured: Path, tmp_path: Path) -> Callable[..., dict[str, str]]:
-    """Those of conf/base, with an environment "other" that names what it is given."""
+    """A function that returns the prompts of conf/base with an environment "other" of given values."""
 
     def read(environment: dict[str, str], **parameters: Any) -> dict[str, str]:
         conf = tmp_path / "conf"
@@ -31,14 +31,14 @@ def system_prompts(configured: Path, tmp_path: Path) -> Callable[..., dict[str, 
     return read
 
 
-def test_an_environment_names_another_file_or_says_the_words(system_prompts, configured, tmp_path) -> None:
+def test_an_environment_names_another_file_or_sets_the_text(system_prompts, configured, tmp_path) -> None:
     (tmp_path / "speaker.txt").write_text("\nYou tell\na story: {x}.\n\n")
     found = system_prompts({"speaker": f"${{text:{tmp_path / 'speaker.txt'}}}", "instructions": "You help."})
     kept = (configured / "conf/base/system_prompts/listener.txt").read_text().strip()
     assert found == {"listener": kept, "speaker": "You tell\na story: {x}.", "instructions": "You help."}
 
 
-def test_a_file_that_is_not_there_is_named_with_its_parameter(system_prompts) -> None:
+def test_a_missing_file_is_named_with_its_parameter(system_prompts) -> None:
     with pytest.raises(ClickException) as refused:
         system_prompts({"speaker": "${text:conf/other/speaker.txt}"})
     assert refused.value.message.splitlines()[1].startswith(

@@ -41,7 +41,7 @@ from sage_dialog.core.policies import Policy
 from sage_dialog.core.tables import from_rows, to_rows
 
 base, agent, user, scratch = map(Path, sys.argv[1:5])
-engine = game.opened(*map(Policy.open, (base, agent, user)))
+engine = game.open_engine(*map(Policy.open, (base, agent, user)))
 sample, left = engine.sample, int(sys.argv[6])
 
 def killed(*given, **named):
@@ -52,7 +52,7 @@ def killed(*given, **named):
     return sample(*given, **named)
 
 engine.sample = killed
-game.searched(engine, Policy.open(agent), Policy.open(user), scratch, **json.loads(sys.argv[5]))
+game.run_search(engine, Policy.open(agent), Policy.open(user), scratch, **json.loads(sys.argv[5]))
 """
 
 
@@ -66,22 +66,22 @@ class WordySelector:
         return [max(range(len(choice.candidates)), key=lambda j: choice.candidates[j]) for choice in choices]
 
 
-def opened(base: Policy, agent: Policy, user: Policy) -> Any:
+def open_engine(base: Policy, agent: Policy, user: Policy) -> Any:
     from sage_dialog.inference.transformers.engine import TransformersEngine
 
     return TransformersEngine(base, [agent, user], seed=0, threads=1)
 
 
-def searched(
+def run_search(
     engine: Any, agent: Policy, user: Policy, scratch: Path, order: int = 1, **config: Any
 ) -> tuple[dict[str, Any], ...]:
-    """Both tables by situation: the rows without regard to the order of situations."""
+    """Run a search and return both tables as rows by situation."""
     rows = [
         {"situation_id": f"s{number}", "split": "train", "emotion": "sad", "text": " ".join(["w1", f"w{number}"] * 3)}
         for number in range(SITUATIONS)
     ]
     table = from_rows(rows[::order], schemas.SITUATIONS)
-    # Random weights write no blocks: both talk plainly.
+    # Random weights write no blocks, so both play without.
     agent, user = (dataclasses.replace(p, card=dataclasses.replace(p.card, blocks=False)) for p in (agent, user))
     tables = search(engine, agent, user, table, CONFIG.model_copy(update=config), {}, WordySelector(), 0, scratch)
     return tuple(
@@ -94,16 +94,16 @@ def searched(
 def played(
     base: Policy, adapters: tuple[Policy, Policy], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Any]:
-    engine = opened(base, *adapters)
+    engine = open_engine(base, *adapters)
 
     def play(scratch: Path | None = None, **given: Any) -> tuple[dict[str, Any], ...]:
-        return searched(engine, *adapters, scratch or tmp_path_factory.mktemp("scratch"), **given)
+        return run_search(engine, *adapters, scratch or tmp_path_factory.mktemp("scratch"), **given)
 
     return play
 
 
 @pytest.fixture(scope="module")
-def whole(played: Callable[..., Any]) -> tuple[dict[str, Any], ...]:
+def complete(played: Callable[..., Any]) -> tuple[dict[str, Any], ...]:
     found: tuple[dict[str, Any], ...] = played(shard_size=SITUATIONS, shards_at_once=1)
     ends = [rows[0]["outcome"] for rows in found[1].values()]
     assert ends.count("turn limit") >= 5 and len(set(ends)) > 1  # dialogues of different lengths
@@ -114,14 +114,14 @@ def whole(played: Callable[..., Any]) -> tuple[dict[str, Any], ...]:
     ("shard_size", "at_once", "order", "situations"), [(1, 1, -1, 4), (1, 3, 1, 4), (4, 2, -1, 9), (16, 3, 1, 17)]
 )
 def test_the_rows_are_the_same_in_any_shards_at_once_and_any_order(
-    played, whole, shard_size: int, at_once: int, order: int, situations: int
+    played, complete, shard_size: int, at_once: int, order: int, situations: int
 ) -> None:
     found = played(shard_size=shard_size, shards_at_once=at_once, order=order, situations=situations)
     assert len(found[1]) == situations
-    assert found == among(whole, found)
+    assert found == restrict_to(complete, found)
 
 
-def test_what_decides_rounding_and_prompts_decides_the_shards(base: Policy, tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_tokenizer_memory_and_threads(base: Policy, tmp_path: Path) -> None:
     import torch
 
     from sage_dialog.inference.transformers.engine import TransformersEngine
@@ -141,7 +141,7 @@ def test_what_decides_rounding_and_prompts_decides_the_shards(base: Policy, tmp_
         torch.set_num_threads(threads)
 
 
-def test_after_a_kill_the_rows_are_the_same(played, whole, base, adapters, tmp_path) -> None:
+def test_after_a_kill_the_rows_are_the_same(played, complete, base, adapters, tmp_path) -> None:
     config = {"shard_size": 2, "shards_at_once": 2, "situations": 6}
     script = KILLED.format(here=str(Path(__file__).parent))
     paths = [str(policy.path) for policy in (base, *adapters)]
@@ -151,10 +151,10 @@ def test_after_a_kill_the_rows_are_the_same(played, whole, base, adapters, tmp_p
     kept = {shard: shard.stat().st_mtime_ns for shard in tmp_path.rglob("shard-*")}
     assert 0 < len(kept) < 3
     found = played(tmp_path, **config)
-    assert found == among(whole, found)
+    assert found == restrict_to(complete, found)
     assert {shard: shard.stat().st_mtime_ns for shard in kept} == kept
 
 
-def among(whole: tuple[dict[str, Any], ...], found: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
-    """Of the whole search the situations that were played."""
-    return tuple({name: table[name] for name in played} for table, played in zip(whole, found, strict=True))
+def restrict_to(complete: tuple[dict[str, Any], ...], found: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+    """Return the rows of the complete search for the situations that were played."""
+    return tuple({name: table[name] for name in played} for table, played in zip(complete, found, strict=True))

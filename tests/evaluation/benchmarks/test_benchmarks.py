@@ -37,7 +37,7 @@ def scores_of(by_policy: dict[str, list[Score]], bootstrap: Bootstrap) -> list[d
 
 @pytest.fixture(autouse=True)
 def _a_few_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of lm-eval's own tasks, which take seconds to look through, three."""
+    """Replace lm-eval's own tasks, which take seconds to list, by three of them."""
     own = Path(lm_eval.__file__).parent / "tasks"
     manager = TaskManager(
         include_path=[own / name for name in ("hellaswag", "piqa", "mmlu/default")], include_defaults=False
@@ -51,9 +51,9 @@ def write(tmp_path: Path) -> Write:
 
     def made(**content: Any) -> dict[str, Path]:
         files = {}
-        for name, held in content.items():
+        for name, value in content.items():
             name = name.replace("__", ".")
-            text = held if isinstance(held, str) else "".join(json.dumps(row) + "\n" for row in held)
+            text = value if isinstance(value, str) else "".join(json.dumps(row) + "\n" for row in value)
             files[name] = tmp_path / name
             files[name].write_text(text)
         return files
@@ -72,7 +72,7 @@ def quiz(count: int, name: str = "quiz") -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Policy]:
-    """A random Mixtral of a few thousand parameters, and an adapter that changes it much."""
+    """A random Mixtral of a few thousand parameters, and an adapter with large weights."""
     import torch
     from peft import LoraConfig, get_peft_model
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -106,8 +106,8 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Policy]:
     return {"sage_0": base, "sage_dpo": Policy.write_card(path, card)}
 
 
-def scored(there: dict[str, Policy], files: dict[str, Path], **config: Any) -> dict[str, list[Score]]:
-    return score_policies(there["sage_0"], there, files, Benchmarks.from_base(**config), seed=0, threads=1)
+def score_all(policies: dict[str, Policy], files: dict[str, Path], **config: Any) -> dict[str, list[Score]]:
+    return score_policies(policies["sage_0"], policies, files, Benchmarks.from_base(**config), seed=0, threads=1)
 
 
 def test_scores_are_those_of_a_count_by_hand_without_a_network(
@@ -118,12 +118,12 @@ def test_scores_are_those_of_a_count_by_hand_without_a_network(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     def refuse(*_: Any) -> None:
-        raise AssertionError("a connection was tried")
+        raise AssertionError("a connection was attempted")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     rows = quiz(40)
-    found = scored(policies, write(quiz__jsonl=rows))
+    found = score_all(policies, write(quiz__jsonl=rows))
     assert list(found) == ["sage_0", "sage_dpo"]
     tokenizer = AutoTokenizer.from_pretrained(policies["sage_0"].path)
     for name, (score,) in found.items():
@@ -145,17 +145,19 @@ def test_scores_are_those_of_a_count_by_hand_without_a_network(
 def test_the_order_of_policies_and_of_tasks_changes_no_score(policies: dict[str, Policy], write: Write) -> None:
     files = write(quiz__jsonl=quiz(20), other__jsonl=quiz(12, "other"), quiz__examples__jsonl=quiz(9, "examples"))
     config = {"few_shot": {"quiz": 2}}
-    one = scored(policies, files, tasks=["quiz", "other"], **config)
-    two = scored(policies, files, tasks=["other", "quiz"], policies=["sage_dpo", "sage_0"], batch_size=1, **config)
-    assert {policy: {score.task: score for score in found} for policy, found in one.items()} == {
-        policy: {score.task: score for score in found} for policy, found in two.items()
+    first = score_all(policies, files, tasks=["quiz", "other"], **config)
+    second = score_all(
+        policies, files, tasks=["other", "quiz"], policies=["sage_dpo", "sage_0"], batch_size=1, **config
+    )
+    assert {policy: {score.task: score for score in found} for policy, found in first.items()} == {
+        policy: {score.task: score for score in found} for policy, found in second.items()
     }
-    assert [(score.task, score.few_shot) for score in one["sage_0"]] == [("quiz", 2), ("other", 0)]
-    limited = scored(policies, files, tasks=["other"], limit=5)["sage_0"][0]
-    assert limited.items == {score.task: score for score in one["sage_0"]}["other"].items[:5]
+    assert [(score.task, score.few_shot) for score in first["sage_0"]] == [("quiz", 2), ("other", 0)]
+    limited = score_all(policies, files, tasks=["other"], limit=5)["sage_0"][0]
+    assert limited.items == {score.task: score for score in first["sage_0"]}["other"].items[:5]
 
 
-def test_what_is_generated_is_scored_too(policies: dict[str, Policy], write: Write) -> None:
+def test_generated_answers_are_scored(policies: dict[str, Policy], write: Write) -> None:
     definition = """
         output_type: generate_until
         doc_to_text: "{{ question.strip() }}"
@@ -166,26 +168,26 @@ def test_what_is_generated_is_scored_too(policies: dict[str, Policy], write: Wri
           - {name: first, filter: [{function: regex, regex_pattern: "(w[0-9]+)"}, {function: take_first}]}
     """
     rows = [{"question": f"w{number}", "answer": "w1"} for number in range(6)]
-    (score,) = scored(policies, write(say__jsonl=rows, say__yml=definition))["sage_0"]
+    (score,) = score_all(policies, write(say__jsonl=rows, say__yml=definition))["sage_0"]
     assert (score.metric, score.n) == ("exact_match (first)", 6)
     assert set(score.items or ()) <= {0.0, 1.0}
 
 
-def test_a_chat_is_asked_as_one(policies: dict[str, Policy], write: Write) -> None:
+def test_the_chat_template_changes_the_questions(policies: dict[str, Policy], write: Write) -> None:
     files = write(quiz__jsonl=quiz(30))
-    plain, chat = (scored(policies, files, chat_template=chat)["sage_0"][0] for chat in (False, True))
+    plain, chat = (score_all(policies, files, chat_template=chat)["sage_0"][0] for chat in (False, True))
     assert plain.items != chat.items
 
 
-def test_nothing_asked_is_nothing_scored(policies: dict[str, Policy], caplog: pytest.LogCaptureFixture) -> None:
+def test_without_tasks_there_are_no_scores(policies: dict[str, Policy], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert scored(policies, {}) == {}
+        assert score_all(policies, {}) == {}
     assert "No benchmark is configured" in caplog.text
     assert scores_of({}, BOOTSTRAP) == []
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "message"),
     [
         ({"tasks": ["quizz"]}, "lm-eval has no 'quizz', and the benchmark files have no quizz.jsonl"),
         ({"tasks": ["hellaswagg"]}, "did you mean hellaswag"),
@@ -196,13 +198,13 @@ def test_nothing_asked_is_nothing_scored(policies: dict[str, Policy], caplog: py
     ],
 )
 def test_an_invalid_configuration_is_named(
-    policies: dict[str, Policy], write: Write, config: dict[str, Any], told: str
+    policies: dict[str, Policy], write: Write, config: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=told):
-        scored(policies, write(quiz__jsonl=quiz(3)), **config)
+    with pytest.raises(ValueError, match=message):
+        score_all(policies, write(quiz__jsonl=quiz(3)), **config)
 
 
-def test_without_a_hub_a_task_of_lm_evals_own_says_what_to_do(
+def test_without_a_hub_the_error_of_an_lm_eval_task_names_the_remedy(
     policies: dict[str, Policy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import datasets
@@ -212,36 +214,36 @@ def test_without_a_hub_a_task_of_lm_evals_own_says_what_to_do(
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     with pytest.raises(RuntimeError, match=r"The items of piqa cannot be loaded.*or put piqa\.jsonl and piqa\.yml"):
-        scored(policies, {}, tasks=["piqa"])
+        score_all(policies, {}, tasks=["piqa"])
 
 
-def test_a_task_of_lm_evals_own_is_asked_as_it_says(
+def test_an_lm_eval_task_uses_its_own_definition(
     policies: dict[str, Policy], write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import datasets
 
     rows = [{"goal": row["question"], "sol1": "w1", "sol2": "w2", "label": row["answer"] % 2} for row in quiz(12)]
-    asked: list[str] = []
+    loaded_paths: list[str] = []
 
     def loaded(path: str, **_: Any) -> datasets.DatasetDict:
-        asked.append(path)
+        loaded_paths.append(path)
         return datasets.DatasetDict({split: datasets.Dataset.from_list(rows) for split in ("train", "validation")})
 
     monkeypatch.setattr(datasets, "load_dataset", loaded)
-    found = scored(policies, write(quiz__jsonl=quiz(5)), tasks=["piqa", "quiz"], few_shot={"piqa": 1})
-    assert asked == ["baber/piqa"]
+    found = score_all(policies, write(quiz__jsonl=quiz(5)), tasks=["piqa", "quiz"], few_shot={"piqa": 1})
+    assert loaded_paths == ["baber/piqa"]
     for scores in found.values():
         kept = [(score.task, score.metric, score.n, score.few_shot, score.items is not None) for score in scores]
         assert kept == [("piqa", "acc", 12, 1, True), ("piqa", "acc_norm", 12, 1, True), ("quiz", "acc", 5, 0, True)]
-    scored(policies, write(piqa__jsonl=quiz(5)), tasks=["piqa"])
-    assert asked == ["baber/piqa"], "a file of its name comes first"
+    score_all(policies, write(piqa__jsonl=quiz(5)), tasks=["piqa"])
+    assert loaded_paths == ["baber/piqa"], "a file of its name has priority"
 
 
 QUESTION = [{"question": "w1", "choices": ["w2", "w3"], "answer": 0}]
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "message"),
     [
         ({"a__jsonl": QUESTION, "a__yml": "x: 1\nprocess_docs: !function evil.py"}, "a.yml, line 2.*names no code"),
         ({"a__jsonl": QUESTION, "a__yml": "process_docs: evil"}, "process_docs are not allowed"),
@@ -267,22 +269,22 @@ QUESTION = [{"question": "w1", "choices": ["w2", "w3"], "answer": 0}]
         ({"a__jsonl": [{**QUESTION[0], "question": " "}]}, "`question` is not a text; or define the task in a.yml"),
     ],
 )
-def test_invalid_files_are_named(write: Write, files: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_invalid_files_are_named(write: Write, files: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         local_tasks(write(**files), None)
 
 
 def test_a_metric_is_not_looked_for_on_a_hub(policies: dict[str, Policy], write: Write) -> None:
     definition = "output_type: multiple_choice\ndoc_to_text: question\nmetric_list: [{metric: somebody/else}]"
     with pytest.raises(ValueError, match=r"lm-eval has no metric 'somebody/else', but .*acc"):
-        scored(policies, write(a__jsonl=QUESTION, a__yml=definition))
+        score_all(policies, write(a__jsonl=QUESTION, a__yml=definition))
 
 
 def test_a_template_reaches_nothing_but_the_item(policies: dict[str, Policy], write: Write) -> None:
     reach = "{{ question.__class__.__mro__[1].__subclasses__() }}"
     definition = f"output_type: multiple_choice\ndoc_to_text: '{reach}'\ndoc_to_choice: choices\ndoc_to_target: answer"
     with pytest.raises(ValueError, match=r"access to attribute '__class__' .* unsafe"):
-        scored(policies, write(a__jsonl=QUESTION, a__yml=definition))
+        score_all(policies, write(a__jsonl=QUESTION, a__yml=definition))
 
 
 def test_wanted_tasks_come_in_the_order_of_the_configuration(write: Write) -> None:
@@ -293,9 +295,9 @@ def test_wanted_tasks_come_in_the_order_of_the_configuration(write: Write) -> No
 
 
 def score(items: list[float], task: str = "quiz", **other: Any) -> Score:
-    given = {"part_of": None, "metric": "acc", "standard_error": 0.1, "few_shot": 0, "higher_is_better": True}
+    defaults = {"part_of": None, "metric": "acc", "standard_error": 0.1, "few_shot": 0, "higher_is_better": True}
     mean = sum(items) / len(items)
-    return Score(**{"task": task, "score": mean, "n": len(items), "items": tuple(items), **given, **other})
+    return Score(**{"task": task, "score": mean, "n": len(items), "items": tuple(items), **defaults, **other})
 
 
 def test_a_comparison_is_paired_and_exact() -> None:
@@ -309,11 +311,11 @@ def test_a_comparison_is_paired_and_exact() -> None:
 
 
 def test_pairing_narrows_the_interval() -> None:
-    """The same two scores, once on the same items and once on others."""
+    """The same two scores, on similar items and on different ones."""
     before = [1.0] * 60 + [0.0] * 40
-    alike, unlike = [1.0] * 55 + [0.0] * 45, [0.0] * 45 + [1.0] * 55
+    similar, different = [1.0] * 55 + [0.0] * 45, [0.0] * 45 + [1.0] * 55
     widths = []
-    for after in (alike, unlike):
+    for after in (similar, different):
         row = scores_of({"base": [score(before)], "final": [score(after)]}, BOOTSTRAP)[1]
         assert row["relative"] == pytest.approx(55 / 60 - 1) and row["low"] < row["relative"] < row["high"]
         widths.append(row["high"] - row["low"])
@@ -321,19 +323,19 @@ def test_pairing_narrows_the_interval() -> None:
 
 
 def test_intervals_of_the_relative_difference_hold_their_level() -> None:
-    """Of 400 made-up pairs of policies, how often the true relative difference lies within; binomial bounds of 95 %."""
-    held, true = 0, 0.6 / 0.75 - 1
+    """Coverage of the true relative difference over 400 simulated pairs of policies, within 95 % binomial bounds."""
+    covered, truth = 0, 0.6 / 0.75 - 1
     bootstrap = Bootstrap(0.95, 400, 2)
     for number in range(400):
         rng = generator(0, "coverage", number)
         before = (rng.random(150) < 0.75).astype(float)
         after = before * (rng.random(150) < 0.72) + (1 - before) * (rng.random(150) < 0.24)  # 0.75·0.72 + 0.25·0.24
         row = scores_of({"a": [score(list(before))], "b": [score(list(after), few_shot=number)]}, bootstrap)[1]
-        held += row["low"] <= true <= row["high"]
-    assert 0.92 < held / 400 < 0.98
+        covered += row["low"] <= truth <= row["high"]
+    assert 0.92 < covered / 400 < 0.98
 
 
-def test_tests_are_adjusted_for_what_was_asked_and_parts_are_not_tested_again() -> None:
+def test_p_values_are_adjusted_for_configured_tasks_and_not_for_their_parts() -> None:
     worse = [1.0] * 4 + [0.0] * 6
     before = [score([1.0] * 10, task) for task in ("a", "b")] + [score([1.0] * 10, "part", part_of="b")]
     after = [score(worse, task) for task in ("a", "b")] + [score(worse, "part", part_of="b")]
@@ -379,13 +381,13 @@ def test_a_group_is_scored_over_the_items_of_its_parts(
         return {"tasks": tasks, "groups": {name: made}, "group_map": {name: ["one", "two"]}}
 
     monkeypatch.setattr(benchmarks, "_from_hub", group)
-    found = {score.task: score for score in scored(policies, {}, tasks=["mmlu"], few_shot={"mmlu": 0})["sage_0"]}
+    found = {score.task: score for score in score_all(policies, {}, tasks=["mmlu"], few_shot={"mmlu": 0})["sage_0"]}
     assert {task: score.part_of for task, score in found.items()} == {"mmlu": None, "one": "mmlu", "two": "mmlu"}
     assert found["mmlu"].items == (found["one"].items or ()) + (found["two"].items or ())
     assert found["mmlu"].n == 40 and found["mmlu"].score == pytest.approx(sum(found["mmlu"].items or ()) / 40)
 
 
-def test_the_report_shows_what_was_unlearned_and_no_parts_of_groups(contents: dict[str, Any]) -> None:
+def test_the_report_shows_losses_and_no_parts_of_groups(contents: dict[str, Any]) -> None:
     def section(scores: DataFrame) -> str:
         return report_benchmarks(contents["params:evaluation"], scores)
 

@@ -13,12 +13,26 @@ from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 Row = dict[str, Any]
 
 
+OUTCOMES = {"a": "a", "b": "b", "t": "tie"}
+"""The votes of `letter_votes` by letter."""
+
+
+def letter_votes(judge: str, letters: str, pair: tuple[str, str] = ("old", "new"), start: int = 0) -> list[Row]:
+    """Return votes on a pair, equal in both orders, with one letter of OUTCOMES for each situation."""
+    return [
+        {"judge": judge, "policy_a": pair[0], "policy_b": pair[1], "situation_id": f"s{place}", "order": order}
+        | {"vote": OUTCOMES[letter]}
+        for place, letter in enumerate(letters, start)
+        for order in ("ab", "ba")
+    ]
+
+
 def votes_table(rows: Iterable[Mapping[str, Any]]) -> DataFrame:
     return from_rows(rows, schemas.JUDGE_VOTES)
 
 
 def words_table(words: Mapping[str, Mapping[str, int]]) -> DataFrame:
-    """From words by policy and situation, a table as `length.count_words` returns it."""
+    """Return a table like that of `length.count_words` from words by policy and situation."""
     schema = pa.schema([("policy", pa.string()), ("situation_id", pa.string()), ("words", pa.int64())])
     rows = [
         {"policy": policy, "situation_id": situation, "words": count}
@@ -29,7 +43,7 @@ def words_table(words: Mapping[str, Mapping[str, int]]) -> DataFrame:
 
 
 def table_rows(frame: DataFrame, schema: pa.Schema) -> list[Row]:
-    """The rows of a table that has exactly the columns and types of a schema."""
+    """Return the rows of a table after checking that its columns and types are those of a schema."""
     types = [(name, dtype.pyarrow_dtype) for name, dtype in frame.dtypes.items()]
     assert types == [(field.name, field.type) for field in schema]
     return to_rows(frame)

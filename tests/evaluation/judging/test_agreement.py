@@ -2,24 +2,13 @@
 
 import numpy as np
 import pytest
-from judging_tables import Row, table_rows, votes_table
+from judging_tables import Row, letter_votes, table_rows, votes_table
 from statsmodels.stats.inter_rater import cohens_kappa
 
 from sage_dialog import schemas
 from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.judging.agreement import judge_agreement
 from sage_dialog.evaluation.statistics import proportion_interval
-
-OUTCOME = {"a": "a", "b": "b", "t": "tie"}
-
-
-def votes(judge: str, letters: str, pair: tuple[str, str] = ("old", "new")) -> list[Row]:
-    return [
-        {"judge": judge, "policy_a": pair[0], "policy_b": pair[1], "situation_id": f"s{place}", "order": order}
-        | {"vote": OUTCOME[letter]}
-        for place, letter in enumerate(letters)
-        for order in ("ab", "ba")
-    ]
 
 
 def agreement(votes: list[Row], bootstrap: Bootstrap) -> list[Row]:
@@ -28,7 +17,7 @@ def agreement(votes: list[Row], bootstrap: Bootstrap) -> list[Row]:
 
 def test_a_table_by_hand(bootstrap: Bootstrap) -> None:
     # Same outcome on 6 of 10. By chance: 0.4 * 0.5 (a) + 0.4 * 0.3 (b) + 0.2 * 0.2 (tie) = 0.36.
-    (row,) = agreement(votes("j", "aaaabbbbtt") + votes("k", "aaabbbatta"), bootstrap)
+    (row,) = agreement(letter_votes("j", "aaaabbbbtt") + letter_votes("k", "aaabbbatta"), bootstrap)
     assert (row["judge_a"], row["judge_b"], row["n"]) == ("j", "k", 10)
     assert row["agreement"] == 0.6
     assert row["kappa"] == pytest.approx((0.6 - 0.36) / (1 - 0.36))
@@ -40,7 +29,7 @@ def test_a_table_by_hand(bootstrap: Bootstrap) -> None:
 
 
 def test_agreement_by_lot_equals_that_of_shuffled_winners(bootstrap: Bootstrap) -> None:
-    """Judges who know which policy is better, and nothing of the situations, agree as often as by lot."""
+    """Judges that know which policy is better but ignore the situations agree as often as random assignment."""
     draw = np.random.default_rng(8)
     pairs = {("bad", "good"): 0.97, ("good", "better"): 0.6}
     letters_of = {
@@ -48,7 +37,9 @@ def test_agreement_by_lot_equals_that_of_shuffled_winners(bootstrap: Bootstrap) 
         for pair, share in pairs.items()
         for judge in "jk"
     }
-    rows = [vote for (pair, judge), letters in letters_of.items() for vote in votes(judge, "".join(letters), pair)]
+    rows = [
+        vote for (pair, judge), letters in letters_of.items() for vote in letter_votes(judge, "".join(letters), pair)
+    ]
     (row,) = agreement(rows, bootstrap)
     decided = {pair: (letters_of[pair, "j"] != "t") & (letters_of[pair, "k"] != "t") for pair in pairs}
     by_lot = [
@@ -68,7 +59,7 @@ def test_kappa_and_its_interval_are_those_of_statsmodels_on_much_data(bootstrap:
     draw = np.random.default_rng(1)
     first = draw.choice(list("abt"), size=800, p=[0.3, 0.5, 0.2])
     second = np.where(draw.random(800) < 0.5, first, draw.choice(list("abt"), size=800))
-    (row,) = agreement(votes("j", "".join(first)) + votes("k", "".join(second)), bootstrap)
+    (row,) = agreement(letter_votes("j", "".join(first)) + letter_votes("k", "".join(second)), bootstrap)
     table = [[int(((first == x) & (second == y)).sum()) for y in "abt"] for x in "abt"]
     expected = cohens_kappa(np.array(table))
     assert row["kappa"] == pytest.approx(expected.kappa)
@@ -79,36 +70,36 @@ def test_kappa_and_its_interval_are_those_of_statsmodels_on_much_data(bootstrap:
 
 def test_pairs_on_the_same_situations_are_not_independent(bootstrap: Bootstrap) -> None:
     first, second = "ab" * 30, "abba" * 15
-    once = agreement(votes("j", first) + votes("k", second), bootstrap)[0]
+    one_pair = agreement(letter_votes("j", first) + letter_votes("k", second), bootstrap)[0]
     pairs = [("old", "new"), ("old", "newer"), ("new", "newer")]
     three = [
         vote
         for pair in pairs
         for judge, letters in (("j", first), ("k", second))
-        for vote in votes(judge, letters, pair)
+        for vote in letter_votes(judge, letters, pair)
     ]
-    thrice = agreement(three, bootstrap)[0]
-    assert thrice["n"] == 3 * once["n"] and thrice["agreement"] == once["agreement"] == 0.5
-    assert thrice["high"] - thrice["low"] > 0.95 * (once["high"] - once["low"])
-    assert thrice["kappa_high"] - thrice["kappa_low"] > 0.9 * (once["kappa_high"] - once["kappa_low"])
+    three_pairs = agreement(three, bootstrap)[0]
+    assert three_pairs["n"] == 3 * one_pair["n"] and three_pairs["agreement"] == one_pair["agreement"] == 0.5
+    assert three_pairs["high"] - three_pairs["low"] > 0.95 * (one_pair["high"] - one_pair["low"])
+    assert three_pairs["kappa_high"] - three_pairs["kappa_low"] > 0.9 * (one_pair["kappa_high"] - one_pair["kappa_low"])
 
 
 def test_full_agreement_has_an_interval(bootstrap: Bootstrap) -> None:
-    (row,) = agreement(votes("j", "aabbt") + votes("k", "aabbt"), bootstrap)
+    (row,) = agreement(letter_votes("j", "aabbt") + letter_votes("k", "aabbt"), bootstrap)
     assert (row["agreement"], row["kappa"], row["same_winner"], row["high"], row["kappa_high"]) == (1, 1, 1, 1, 1)
     assert row["low"] < 0.7 and 0.2 < row["kappa_low"] < 0.5
 
 
 def test_judges_with_one_constant_outcome_have_no_kappa(bootstrap: Bootstrap) -> None:
-    (row,) = agreement(votes("j", "ttt") + votes("k", "ttt"), bootstrap)
+    (row,) = agreement(letter_votes("j", "ttt") + letter_votes("k", "ttt"), bootstrap)
     assert (row["agreement"], row["kappa"], row["kappa_low"]) == (1, None, None)
     assert (row["decided"], row["same_winner"], row["same_low"]) == (0, None, None)
 
 
 def test_only_situations_that_both_judged_are_compared(bootstrap: Bootstrap) -> None:
-    shared = agreement(votes("j", "abab") + votes("k", "ab"), bootstrap)
+    shared = agreement(letter_votes("j", "abab") + letter_votes("k", "ab"), bootstrap)
     assert [row["n"] for row in shared] == [2]
-    assert agreement(votes("j", "ab") + votes("k", "ab", ("x", "y")), bootstrap) == []
-    assert agreement(votes("j", "ab"), bootstrap) == agreement([], bootstrap) == []
-    three = agreement(votes("j", "ab") + votes("k", "ab") + votes("l", "ba"), bootstrap)
+    assert agreement(letter_votes("j", "ab") + letter_votes("k", "ab", ("x", "y")), bootstrap) == []
+    assert agreement(letter_votes("j", "ab"), bootstrap) == agreement([], bootstrap) == []
+    three = agreement(letter_votes("j", "ab") + letter_votes("k", "ab") + letter_votes("l", "ba"), bootstrap)
     assert [(row["judge_a"], row["judge_b"]) for row in three] == [("j", "k"), ("j", "l"), ("k", "l")]

@@ -20,14 +20,14 @@ from sage_dialog.evaluation.report.findings import findings_by_judge, flips_by_c
 SITUATIONS = 400
 ORDERS = ("ab", "ba")
 TRUTH = "world truth"
-KIN = "new-model judge 1a2b3c4d"
+OWN_MODEL = "new-model judge 1a2b3c4d"
 CARDS = from_rows(
     [{"policy": policy, "kind": "base", "base": f"maker/{policy}-model"} for policy in ("old", "new")], schemas.POLICIES
 )
 
 
 class World(NamedTuple):
-    """By situation who is truly better, new on 70 %; by policy and situation the words, new's more on most of them."""
+    """The better policy by situation, new on 70 %; the words by policy and situation, mostly more of new."""
 
     better: dict[str, str]
     words: dict[str, dict[str, int]]
@@ -45,7 +45,7 @@ def world() -> World:
 
 
 @pytest.fixture(scope="module")
-def judged(world: World) -> list[Row]:
+def all_votes(world: World) -> list[Row]:
     return [
         *judge_world("right", world, lambda draw, order, truth, longer: truth),
         *judge_world("always A", world, lambda draw, order, truth, longer: order[0]),
@@ -53,7 +53,7 @@ def judged(world: World) -> list[Row]:
         *judge_world("random", world, lambda draw, order, truth, longer: str(draw.choice(["a", "b"]))),
         *judge_world("always tie", world, lambda draw, order, truth, longer: "tie"),
         *judge_world("mumbling", world, lambda draw, order, truth, longer: "unreadable"),
-        *judge_world(KIN, world, lambda draw, order, truth, longer: "b"),
+        *judge_world(OWN_MODEL, world, lambda draw, order, truth, longer: "b"),
     ]
 
 
@@ -61,7 +61,7 @@ Judge = Callable[[np.random.Generator, str, str, str], str]
 
 
 def judge_world(judge: str, world: World, answer: Judge) -> list[Row]:
-    """Rows of JUDGE_VOTES: `answer` is given a generator, the order, who is better and who says more."""
+    """Return rows of JUDGE_VOTES by `answer`, a function of generator, order, better policy and longer policy."""
     draw = np.random.default_rng(12)
     rows = []
     for situation, truth in world.better.items():
@@ -74,16 +74,16 @@ def judge_world(judge: str, world: World, answer: Judge) -> list[Row]:
 
 
 class Tables(NamedTuple):
-    """Of all judges, as the evaluation makes them."""
+    """The tables of the evaluation for all judges."""
 
     checks: DataFrame
     rates: DataFrame
     lengths: DataFrame
     agreement: DataFrame
-    kinship: DataFrame
+    preferences: DataFrame
 
     def of(self, judge: str) -> dict[str, Row]:
-        """Its checks by statistic."""
+        """Return the checks of a judge by statistic."""
         return {row["statistic"]: row for row in to_rows(self.checks) if row["judge"] == judge}
 
     def against_truth(self, judge: str) -> Row:
@@ -109,26 +109,30 @@ def tables_of(votes: list[Row], world: World) -> Tables:
 
 
 @pytest.fixture(scope="module")
-def tables(judged: list[Row], world: World) -> Tables:
-    return tables_of(judged, world)
+def tables(all_votes: list[Row], world: World) -> Tables:
+    return tables_of(all_votes, world)
 
 
-def one(table: DataFrame, judge: str) -> Row:
+def row_of(table: DataFrame, judge: str) -> Row:
     (row,) = (row for row in to_rows(table) if row["judge"] == judge)
     return row
 
 
-def even(row: Row) -> bool:
+def includes_half(row: Row) -> bool:
     return bool(row["low"] <= 0.5 <= row["high"])
 
 
 def test_the_right_judge_passes_every_check(tables: Tables) -> None:
-    checks, rate = tables.of("right"), one(tables.rates, "right")
+    checks, rate = tables.of("right"), row_of(tables.rates, "right")
     assert rate["p_adjusted"] < 1e-6 and rate["low"] < 0.7 < rate["high"]
-    assert checks["order_flips"]["value"] == 0 and even(checks["names_first"])
-    # The better one happens to say more, which is no fault: it is as much better where both say equally much.
-    length = one(tables.lengths, "right")
-    assert not even(checks["names_longer"]) and length["low"] > 0.6 and length["odds_low"] < 1 < length["odds_high"]
+    assert checks["order_flips"]["value"] == 0 and includes_half(checks["names_first"])
+    # The better policy writes more, which is no fault of the judge: it is as good at equal length.
+    length = row_of(tables.lengths, "right")
+    assert (
+        not includes_half(checks["names_longer"])
+        and length["low"] > 0.6
+        and length["odds_low"] < 1 < length["odds_high"]
+    )
     agreement = tables.against_truth("right")
     assert agreement["kappa"] == agreement["same_winner"] == 1 and agreement["same_low"] > 0.98
     assert tables.sentences("right") == [
@@ -142,7 +146,7 @@ def test_the_right_judge_passes_every_check(tables: Tables) -> None:
 
 
 def test_a_judge_that_always_names_the_first_is_exposed_by_the_order(tables: Tables) -> None:
-    checks, rate = tables.of("always A"), one(tables.rates, "always A")
+    checks, rate = tables.of("always A"), row_of(tables.rates, "always A")
     assert checks["names_first"]["value"] == checks["order_flips"]["value"] == 1
     assert checks["names_first"]["low"] > 0.98 and checks["order_flips"]["low"] > 0.98
     assert (rate["inconsistent"], rate["win_rate_b"], rate["p_value"]) == (SITUATIONS, None, 1)
@@ -159,11 +163,11 @@ def test_a_judge_that_always_names_the_first_is_exposed_by_the_order(tables: Tab
 
 
 def test_a_judge_that_counts_words_is_exposed_by_the_length(tables: Tables) -> None:
-    checks, rate, length = tables.of("longer"), one(tables.rates, "longer"), one(tables.lengths, "longer")
+    checks, rate, length = tables.of("longer"), row_of(tables.rates, "longer"), row_of(tables.lengths, "longer")
     assert rate["p_adjusted"] < 1e-6 and rate["low"] > 0.6  # new seems better
     assert checks["names_longer"]["value"] == 1 and checks["names_longer"]["low"] > 0.98
-    assert length["low"] < 0.5 < length["high"] and length["odds_low"] > 100  # and is not, at equal length
-    assert checks["order_flips"]["value"] == 0 and even(checks["names_first"])
+    assert length["low"] < 0.5 < length["high"] and length["odds_low"] > 100  # but not at equal length
+    assert checks["order_flips"]["value"] == 0 and includes_half(checks["names_first"])
     assert abs(tables.against_truth("longer")["kappa"]) < 0.1
     found = tables.sentences("longer")
     assert found[-1] == (
@@ -171,16 +175,16 @@ def test_a_judge_that_counts_words_is_exposed_by_the_length(tables: Tables) -> N
         "much multiplies the odds, in 1 of 1 pair of policies, by over ×1,000: of its 1 clear lead, none is clear at "
         "equal length."
     )
-    # New is better and writes more. The judge is right for a wrong reason, which random assignment shows.
+    # New is better and writes more. The judge is right for the wrong reason, which random assignment reveals.
     assert len(found) == 3 and ": better than a coin. Assigned" in found[0]
     assert found[0].endswith("in 57 %: no evidence that it sees more than which policy is usually better.")
 
 
 def test_a_random_judge_is_exposed_by_the_order_and_the_truth(tables: Tables) -> None:
-    checks, rate = tables.of("random"), one(tables.rates, "random")
+    checks, rate = tables.of("random"), row_of(tables.rates, "random")
     flips = checks["order_flips"]
     assert flips["low"] < 0.5 < flips["high"] and flips["low"] <= flips_by_chance(checks) <= flips["high"]
-    assert even(checks["names_first"]) and even(checks["names_longer"]) and rate["p_value"] > 0.05
+    assert includes_half(checks["names_first"]) and includes_half(checks["names_longer"]) and rate["p_value"] > 0.05
     agreement = tables.against_truth("random")
     assert agreement["kappa_low"] < 0 < agreement["kappa_high"]
     assert agreement["same_low"] < 0.5 < agreement["same_high"]
@@ -192,23 +196,23 @@ def test_a_random_judge_is_exposed_by_the_order_and_the_truth(tables: Tables) ->
 def test_a_judge_of_ties_and_an_unreadable_judge_are_exposed(tables: Tables) -> None:
     assert tables.of("always tie")["says_tie"]["low"] > 0.98
     assert tables.sentences("always tie")[1].endswith("would on 0 %: no evidence that it reads them.")
-    assert set(tables.of("mumbling")) == {"unreadable"} and one(tables.rates, "mumbling")["unreadable"] == SITUATIONS
+    assert set(tables.of("mumbling")) == {"unreadable"} and row_of(tables.rates, "mumbling")["unreadable"] == SITUATIONS
     assert tables.sentences("mumbling")[1] == "Cannot be read in 100 % (99 to 100 %) of its answers."
 
 
 def test_a_judge_that_prefers_its_own_model_is_exposed_by_other_judges(world: World) -> None:
-    # Its own is truly better, which the right one says, too; it gives its own those that it loses on top.
+    # Its own model is better, by the right judge too; it also gives its own model the situations that it loses.
     right = judge_world("right", world, lambda draw, order, truth, longer: truth)
-    tables = tables_of([*right, *judge_world(KIN, world, lambda draw, order, truth, longer: "b")], world)
-    (row,) = to_rows(tables.kinship)
+    tables = tables_of([*right, *judge_world(OWN_MODEL, world, lambda draw, order, truth, longer: "b")], world)
+    (row,) = to_rows(tables.preferences)
     worse = sum(truth == "a" for truth in world.better.values()) / SITUATIONS
     assert (row["policy"], row["share"], row["difference"]) == ("new", 1, pytest.approx(worse))
     assert row["low"] > 0.2
-    assert tables.sentences(KIN)[-1] == (
+    assert tables.sentences(OWN_MODEL)[-1] == (
         f"Gives new (same model as its own) {100 * worse:.0f} points of 100 more than other judges do, against old."
     )
-    fair = tables_of([*right, *judge_world(KIN, world, lambda draw, order, truth, longer: truth)], world)
-    assert not any("points of 100" in sentence for sentence in fair.sentences(KIN))
+    fair = tables_of([*right, *judge_world(OWN_MODEL, world, lambda draw, order, truth, longer: truth)], world)
+    assert not any("points of 100" in sentence for sentence in fair.sentences(OWN_MODEL))
 
 
 @pytest.mark.parametrize("share", [0.15, 0.3])
@@ -220,8 +224,8 @@ def test_an_occasional_fault_is_found(share: float, world: World) -> None:
     first, longer = tables.of("hasty")["names_first"], tables.of("wordy")["names_longer"]
     assert first["low"] < 0.5 + share / 2 < first["high"] and first["low"] > 0.5
     assert any(sentence.startswith("Names the first dialogue in") for sentence in tables.sentences("hasty"))
-    assert not any("no evidence" in sentence for sentence in tables.sentences("hasty"))  # it reads, mostly
-    assert longer["low"] > 0.5 and one(tables.lengths, "wordy")["odds_low"] > 1
+    assert not any("no evidence" in sentence for sentence in tables.sentences("hasty"))  # mostly, it reads
+    assert longer["low"] > 0.5 and row_of(tables.lengths, "wordy")["odds_low"] > 1
     assert any("that is the longer dialogue in" in sentence for sentence in tables.sentences("wordy"))
 
 
@@ -238,10 +242,10 @@ def test_the_report_describes_each_fault(tables: Tables, contents: dict[str, Any
         win_rates=tables.rates,
         length_control=tables.lengths,
         judge_agreement=tables.agreement,
-        self_preference=tables.kinship,
+        self_preference=tables.preferences,
         truth_win_rates=tables.rates[tables.rates["judge"] == "right"].assign(judge=TRUTH),
     ).replace("\N{NO-BREAK SPACE}", " ")
-    for judge in ("right", "always A", "longer", "random", KIN):
+    for judge in ("right", "always A", "longer", "random", OWN_MODEL):
         part = html.split(f"<h3>{judge}, in short</h3>")[1].split("</ul>")[0]
         found = tables.sentences(judge)
         assert found and all(f"<li>{sentence}</li>" in part for sentence in found)
@@ -250,13 +254,13 @@ def test_the_report_describes_each_fault(tables: Tables, contents: dict[str, Any
 
 
 def test_a_lead_that_is_not_significant_after_holm_is_not_reported(world: World) -> None:
-    """Each of two pairs has p = 0.031 by itself: an interval beside one half, and 0.063 for both together."""
+    """Each of two pairs has p = 0.031 alone, with an interval above one half, and 0.063 for both together."""
     row = {"judge": "right", "policy_a": "old", "order": "ab", "vote": "b"}
-    shown = [situation for situation in world.better if world.words["new"][situation] > world.words["old"][situation]]
+    longer = [situation for situation in world.better if world.words["new"][situation] > world.words["old"][situation]]
     votes = votes_table(
         {**row, "policy_b": policy, "situation_id": situation, "order": order}
         for policy in ("new", "newer")
-        for situation in shown[:6]
+        for situation in longer[:6]
         for order in ORDERS
     )
     words = words_table({**world.words, "newer": world.words["new"]})

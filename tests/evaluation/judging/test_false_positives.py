@@ -1,6 +1,6 @@
 """Error rates of the tests and intervals, by simulation.
 
-Each run is one judge that votes at random between equally good policies, so that one call makes 2,000 runs.
+Each run is a judge that votes at random between equally good policies, so that one call computes 2,000 runs.
 """
 
 from collections.abc import Iterator
@@ -26,18 +26,18 @@ PAIRS = tuple(combinations(POLICIES, 2))
 
 
 def rows_of(runs: np.ndarray) -> Iterator[Row]:
-    """Votes from an array of outcomes (run, situation, pair), the same in both orders."""
+    """Yield votes, equal in both orders, from an array of outcomes (run, situation, pair)."""
     for run, by_situation in enumerate(runs.tolist()):
         for situation, outcomes in enumerate(by_situation):
             for (policy_a, policy_b), vote in zip(PAIRS, outcomes, strict=True):
-                of = {
+                common = {
                     "judge": f"run {run}",
                     "policy_a": policy_a,
                     "policy_b": policy_b,
                     "situation_id": f"s{situation}",
                 }
                 for order in ("ab", "ba"):
-                    yield {**of, "order": order, "vote": vote}
+                    yield {**common, "order": order, "vote": vote}
 
 
 def rates_of(runs: np.ndarray, bootstrap: Bootstrap) -> list[Row]:
@@ -46,22 +46,24 @@ def rates_of(runs: np.ndarray, bootstrap: Bootstrap) -> list[Row]:
 
 @pytest.fixture(scope="module")
 def rates() -> list[Row]:
-    """WIN_RATES of runs in which each situation has its own favourite, so that answers on one depend on each other."""
+    """WIN_RATES of runs in which each situation has its own favourite, so that its votes depend on each other."""
     draw = np.random.default_rng(20)
-    liking = draw.standard_normal((RUNS, SITUATIONS, len(POLICIES)))
-    ahead = np.stack([liking[..., POLICIES.index(b)] > liking[..., POLICIES.index(a)] for a, b in PAIRS], axis=-1)
-    ties = draw.random(ahead.shape) < TIES
-    outcomes = np.where(ties, "tie", np.where(ahead, "b", "a"))
+    preference = draw.standard_normal((RUNS, SITUATIONS, len(POLICIES)))
+    b_preferred = np.stack(
+        [preference[..., POLICIES.index(b)] > preference[..., POLICIES.index(a)] for a, b in PAIRS], axis=-1
+    )
+    ties = draw.random(b_preferred.shape) < TIES
+    outcomes = np.where(ties, "tie", np.where(b_preferred, "b", "a"))
     return rates_of(outcomes, Bootstrap(confidence=0.95, replicates=400, seed=0))
 
 
-def found_by_chance(level: float) -> float:
-    """How often the exact test finds a difference, summed over how many are decided and who wins them."""
+def exact_error_rate(level: float) -> float:
+    """Return the error rate of the exact test, summed over the numbers of decided situations and of wins."""
     total = 0.0
     for decided in range(SITUATIONS + 1):
         wins = np.arange(decided + 1)
-        seen = np.array([2 * binom.cdf(min(won, decided - won), decided, 0.5) <= level for won in wins])
-        total += binom.pmf(decided, SITUATIONS, 1 - TIES) * float(binom.pmf(wins, decided, 0.5) @ seen)
+        significant = np.array([2 * binom.cdf(min(won, decided - won), decided, 0.5) <= level for won in wins])
+        total += binom.pmf(decided, SITUATIONS, 1 - TIES) * float(binom.pmf(wins, decided, 0.5) @ significant)
     return total
 
 
@@ -69,8 +71,8 @@ def test_the_sign_test_errs_as_often_as_computed(rates: list[Row]) -> None:
     for pair in PAIRS:
         found = sum(row["p_value"] <= LEVEL for row in rates if (row["policy_a"], row["policy_b"]) == pair)
         interval = binomtest(found, RUNS).proportion_ci(0.99)
-        assert interval.low <= found_by_chance(LEVEL) <= interval.high and interval.low <= LEVEL
-    assert 0.02 < found_by_chance(LEVEL) < LEVEL  # exact: below the level, as counts come in steps
+        assert interval.low <= exact_error_rate(LEVEL) <= interval.high and interval.low <= LEVEL
+    assert 0.02 < exact_error_rate(LEVEL) < LEVEL  # exact: below the level, because counts are discrete
 
 
 def test_holm_keeps_the_error_rate_of_all_pairs_together(rates: list[Row]) -> None:
@@ -78,7 +80,7 @@ def test_holm_keeps_the_error_rate_of_all_pairs_together(rates: list[Row]) -> No
     assert {len({row["judge"] for row in run}) for run in runs} == {1} and len(runs) == RUNS
     adjusted = sum(min(row["p_adjusted"] for row in run) <= LEVEL for run in runs)
     assert binomtest(adjusted, RUNS).proportion_ci(0.99).low <= LEVEL and adjusted > 0
-    # What the adjustment is for: of three pairs, the smallest p errs more than twice as often as it may.
+    # Without adjustment, the smallest p of three pairs exceeds the level.
     unadjusted = sum(min(row["p_value"] for row in run) <= LEVEL for run in runs)
     assert binomtest(unadjusted, RUNS).proportion_ci(0.99).low > LEVEL
 
@@ -100,8 +102,8 @@ def test_the_win_rate_s_interval_covers_the_truth(true_share: float) -> None:
     decided, wins = draw.random((RUNS, 40, 3)) > TIES, draw.random((RUNS, 40, 3)) < true_share
     outcomes = np.where(decided, np.where(wins, "b", "a"), "tie")[:700]  # three pairs each
     rows = rates_of(outcomes, Bootstrap(confidence=0.9, replicates=300, seed=1))
-    held = sum(row["low"] <= true_share <= row["high"] for row in rows)
-    assert 0.87 < held / len(rows) < 0.93
+    covered = sum(row["low"] <= true_share <= row["high"] for row in rows)
+    assert 0.87 < covered / len(rows) < 0.93
 
 
 def test_biases_are_not_found_in_random_votes() -> None:
@@ -118,9 +120,9 @@ def test_biases_are_not_found_in_random_votes() -> None:
     }
     rows = table_rows(judge_checks(votes_table(votes), words_table(words), 0.95), schemas.JUDGE_CHECKS)
     for statistic, truth in (("names_first", 0.5), ("names_longer", 0.5), ("order_flips", 0.5)):
-        of = [row for row in rows if row["statistic"] == statistic]
-        missed = sum(not row["low"] <= truth <= row["high"] for row in of)
-        assert len(of) == RUNS and 0.02 < missed / RUNS < 0.07
+        judged = [row for row in rows if row["statistic"] == statistic]
+        missed = sum(not row["low"] <= truth <= row["high"] for row in judged)
+        assert len(judged) == RUNS and 0.02 < missed / RUNS < 0.07
 
 
 def test_an_effect_of_length_is_not_found_in_random_votes() -> None:

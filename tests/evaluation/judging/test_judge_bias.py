@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from judging_tables import Row, table_rows, votes_table, words_table
+from judging_tables import Row, letter_votes, table_rows, votes_table, words_table
 from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import ttest_1samp
 
@@ -15,12 +15,6 @@ from sage_dialog.evaluation.judging.judge_bias import judge_checks, self_prefere
 def vote(judge: str, situation: str, order: str, answer: str, pair: tuple[str, str] = ("old", "new")) -> Row:
     row = {"judge": judge, "policy_a": pair[0], "policy_b": pair[1], "situation_id": situation}
     return row | {"order": order, "vote": answer}
-
-
-def both(judge: str, outcomes: dict[str, str], pair: tuple[str, str] = ("old", "new")) -> list[Row]:
-    return [
-        vote(judge, situation, order, answer, pair) for situation, answer in outcomes.items() for order in ("ab", "ba")
-    ]
 
 
 def checks(votes: list[Row], words: dict[str, dict[str, int]]) -> dict[str, Row]:
@@ -61,65 +55,61 @@ def test_checks_by_hand() -> None:
 
 
 def test_intervals_are_those_of_another_bootstrap_over_situations() -> None:
-    # Four pairs a situation, whose answers depend on each other: what a situation is like moves all of them.
+    # Four pairs per situation, whose votes depend on each other through a random effect of the situation.
     draw = np.random.default_rng(4)
     places, ids = draw.beta(2, 2, size=500), [f"s{place}" for place in range(500)]
     pairs = [("p", "q"), ("p", "r"), ("q", "r"), ("q", "s")]
-    votes, named, flips = [], np.zeros((500, 2)), np.zeros(500)
+    votes, first_counts, flips = [], np.zeros((500, 2)), np.zeros(500)
     for place, situation in enumerate(ids):
         for pair in pairs:
-            first = draw.random(2) < places[place]  # of each order, whether the first dialogue is named
+            first = draw.random(2) < places[place]  # whether the first dialogue is named, by order
             answers = ("a" if first[0] else "b", "b" if first[1] else "a")
             votes += [
                 vote("j", situation, order, answer, pair) for order, answer in zip(("ab", "ba"), answers, strict=True)
             ]
-            named[place] += first.sum(), 2
+            first_counts[place] += first.sum(), 2
             flips[place] += answers[0] != answers[1]
     words = {policy: dict.fromkeys(ids, 10) for policy in "pqrs"}
     rows = checks(votes, words)
 
-    def other(found: np.ndarray, among: np.ndarray) -> tuple[float, float]:
+    def scipy_interval(found: np.ndarray, among: np.ndarray) -> tuple[float, float]:
         interval = scipy_bootstrap(
-            (found, among), lambda some, all_, axis: some.sum(axis) / all_.sum(axis), paired=True, vectorized=True,
+            (found, among), lambda part, all_, axis: part.sum(axis) / all_.sum(axis), paired=True, vectorized=True,
             n_resamples=4000, rng=np.random.default_rng(5),
         ).confidence_interval  # fmt: skip
         return interval.low, interval.high
 
     for statistic, found, among in (
-        ("names_first", named[:, 0], named[:, 1]),
+        ("names_first", first_counts[:, 0], first_counts[:, 1]),
         ("order_flips", flips, np.full(500, 4.0)),
     ):
         row = rows[statistic]
         assert (row["n"], row["value"]) == (among.sum(), pytest.approx(found.sum() / among.sum()))
-        assert (row["low"], row["high"]) == pytest.approx(other(found, among), abs=0.005)
+        assert (row["low"], row["high"]) == pytest.approx(scipy_interval(found, among), abs=0.005)
 
 
 CARDS = [
     {"policy": "sage_0", "kind": "base", "base": "mistralai/Mixtral-8x7B-Instruct-v0.1"},
     {"policy": "sage_1", "kind": "adapter", "base": "mistralai/Mixtral-8x7B-Instruct-v0.1"},
     {"policy": "sage_2", "kind": "adapter", "base": "mistralai/Mixtral-8x7B-Instruct-v0.1"},
-    {"policy": "outside", "kind": "base", "base": "other/model"},
+    {"policy": "theirs", "kind": "base", "base": "other/model"},
 ]
 MIXTRAL = "mixtral-8x7b-instruct-v0.1 judge 1a2b3c4d"
 
 
-def preferences(letters: str) -> dict[str, str]:
-    return {f"s{place}": {"a": "a", "b": "b", "t": "tie"}[letter] for place, letter in enumerate(letters)}
-
-
 def test_a_judge_is_compared_with_neutral_judges(bootstrap: Bootstrap) -> None:
-    pair = ("sage_0", "outside")
+    pair = ("sage_0", "theirs")
     votes = [
-        *both(MIXTRAL, preferences("a" * 60 + "t" * 20 + "b" * 20), pair),
-        *both("offline-rules-judge", preferences("a" * 30 + "t" * 20 + "b" * 50), pair),
-        *both("gpt judge 00000000", preferences("a" * 50 + "b" * 50), pair),
+        *letter_votes(MIXTRAL, "a" * 60 + "t" * 20 + "b" * 20, pair),
+        *letter_votes("offline-rules-judge", "a" * 30 + "t" * 20 + "b" * 50, pair),
+        *letter_votes("gpt judge 00000000", "a" * 50 + "b" * 50, pair),
     ]
     (row,) = preference(votes, bootstrap)
     assert (row["judge"], row["policy"], row["relation"], row["other_policy"]) == (
         MIXTRAL,
         "sage_0",
         "same model",
-        "outside",
+        "theirs",
     )
     assert (row["n"], row["share"], row["neutral_share"]) == (100, 0.7, 0.45)
     assert row["difference"] == pytest.approx(0.25) and 0 < row["low"] < 0.25 < row["high"]
@@ -128,29 +118,29 @@ def test_a_judge_is_compared_with_neutral_judges(bootstrap: Bootstrap) -> None:
 def test_the_side_of_the_closer_policy_makes_no_difference(bootstrap: Bootstrap) -> None:
     (row,) = preference(
         [
-            *both(MIXTRAL, preferences("b" * 60 + "t" * 20 + "a" * 20), ("outside", "sage_0")),
-            *both("gpt judge 00000000", preferences("b" * 30 + "t" * 30 + "a" * 40), ("outside", "sage_0")),
+            *letter_votes(MIXTRAL, "b" * 60 + "t" * 20 + "a" * 20, ("theirs", "sage_0")),
+            *letter_votes("gpt judge 00000000", "b" * 30 + "t" * 30 + "a" * 40, ("theirs", "sage_0")),
         ],
         bootstrap,
     )
-    assert (row["policy"], row["other_policy"]) == ("sage_0", "outside")
+    assert (row["policy"], row["other_policy"]) == ("sage_0", "theirs")
     assert (row["share"], row["neutral_share"], row["difference"]) == pytest.approx((0.7, 0.45, 0.25))
 
 
 def test_a_policy_without_a_card_is_named(bootstrap: Bootstrap) -> None:
     with pytest.raises(ValueError, match="sage_9 was judged, but the table `policy_cards` does not hold it"):
-        preference(both("j", preferences("ab"), ("sage_1", "sage_9")), bootstrap)
+        preference(letter_votes("j", "ab", ("sage_1", "sage_9")), bootstrap)
 
 
 def test_the_difference_has_the_interval_of_a_paired_t_test_on_much_data(bootstrap: Bootstrap) -> None:
     draw = np.random.default_rng(6)
-    kin = draw.choice(list("abt"), size=600, p=[0.5, 0.3, 0.2])
-    neutral = np.where(draw.random(600) < 0.5, kin, draw.choice(list("abt"), size=600))
-    pair = ("sage_0", "outside")
-    votes = [*both(MIXTRAL, preferences("".join(kin)), pair), *both("gpt judge 0", preferences("".join(neutral)), pair)]
+    own = draw.choice(list("abt"), size=600, p=[0.5, 0.3, 0.2])
+    neutral = np.where(draw.random(600) < 0.5, own, draw.choice(list("abt"), size=600))
+    pair = ("sage_0", "theirs")
+    votes = [*letter_votes(MIXTRAL, "".join(own), pair), *letter_votes("gpt judge 0", "".join(neutral), pair)]
     (row,) = preference(votes, bootstrap)
     points = {"a": 1.0, "t": 0.5, "b": 0.0}
-    gaps = [points[own] - points[other] for own, other in zip(kin, neutral, strict=True)]
+    gaps = [points[first] - points[second] for first, second in zip(own, neutral, strict=True)]
     expected = ttest_1samp(gaps, 0).confidence_interval(0.95)
     assert row["difference"] == pytest.approx(np.mean(gaps))
     assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high), abs=0.004)
@@ -158,47 +148,50 @@ def test_the_difference_has_the_interval_of_a_paired_t_test_on_much_data(bootstr
 
 def test_the_model_itself_is_closer_than_a_policy_made_from_it(bootstrap: Bootstrap) -> None:
     votes = [
-        *both(MIXTRAL, preferences("aab"), ("sage_2", "sage_0")),
-        *both(MIXTRAL, preferences("aab"), ("sage_1", "sage_2")),  # equally close: no row
-        *both(MIXTRAL, preferences("aab"), ("outside", "sage_1")),
-        *both("gpt judge 00000000", preferences("bbb"), ("sage_1", "sage_2")),
+        *letter_votes(MIXTRAL, "aab", ("sage_2", "sage_0")),
+        *letter_votes(MIXTRAL, "aab", ("sage_1", "sage_2")),  # equally close: no row
+        *letter_votes(MIXTRAL, "aab", ("theirs", "sage_1")),
+        *letter_votes("gpt judge 00000000", "bbb", ("sage_1", "sage_2")),
     ]
     rows = preference(votes, bootstrap)
     assert [(row["policy"], row["relation"], row["other_policy"]) for row in rows] == [
         ("sage_0", "same model", "sage_2"),
-        ("sage_1", "same base", "outside"),
+        ("sage_1", "same base", "theirs"),
     ]
-    # Nobody neutral judged these pairs, so quality and preference cannot be separated.
+    # No neutral judge judged these pairs, so quality and preference cannot be separated.
     assert [row["share"] for row in rows] == pytest.approx([1 / 3, 1 / 3])
     assert [(row["difference"], row["neutral_share"]) for row in rows] == [(None, None)] * 2
 
 
 def test_an_external_model_that_judges_itself_is_the_same_model(bootstrap: Bootstrap) -> None:
     cards = [*CARDS[:1], {"policy": "theirs", "kind": "external", "base": "maker/GPT-x"}]
-    (row,) = preference(both("gpt-x judge 1a2b3c4d", preferences("abb"), ("sage_0", "theirs")), bootstrap, cards)
+    (row,) = preference(letter_votes("gpt-x judge 1a2b3c4d", "abb", ("sage_0", "theirs")), bootstrap, cards)
     assert (row["policy"], row["relation"]) == ("theirs", "same model")
 
 
 def test_a_judge_served_under_a_policy_s_name_is_that_policy(bootstrap: Bootstrap) -> None:
-    (row,) = preference(both("sage_2 judge 1a2b3c4d", preferences("bb"), ("sage_1", "sage_2")), bootstrap)
+    (row,) = preference(letter_votes("sage_2 judge 1a2b3c4d", "bb", ("sage_1", "sage_2")), bootstrap)
     assert (row["policy"], row["relation"], row["share"]) == ("sage_2", "same model", 1.0)
 
 
 def test_a_judge_equally_close_to_both_is_neutral(bootstrap: Bootstrap) -> None:
     pair = ("sage_1", "sage_2")
-    votes = both("sage_2 judge 1a2b3c4d", preferences("bbba"), pair) + both(MIXTRAL, preferences("bbaa"), pair)
+    votes = letter_votes("sage_2 judge 1a2b3c4d", "bbba", pair) + letter_votes(MIXTRAL, "bbaa", pair)
     (row,) = preference(votes, bootstrap)
     assert (row["judge"], row["share"], row["neutral_share"]) == ("sage_2 judge 1a2b3c4d", 0.75, 0.5)
 
 
 def test_a_closer_policy_that_is_truly_better_is_no_self_preference(bootstrap: Bootstrap) -> None:
-    answers = preferences("a" * 80 + "b" * 20)
-    votes = [*both(MIXTRAL, answers, ("sage_0", "outside")), *both("gpt judge 0", answers, ("sage_0", "outside"))]
+    answers = "a" * 80 + "b" * 20
+    votes = [
+        *letter_votes(MIXTRAL, answers, ("sage_0", "theirs")),
+        *letter_votes("gpt judge 0", answers, ("sage_0", "theirs")),
+    ]
     (row,) = preference(votes, bootstrap)
     assert (row["share"], row["difference"]) == (0.8, 0)
     assert row["low"] < 0 < row["high"]
 
 
 def test_offline_judges_are_close_to_no_policy(bootstrap: Bootstrap) -> None:
-    votes = both("offline-rules-judge", preferences("ab"), ("sage_0", "sage_1"))
+    votes = letter_votes("offline-rules-judge", "ab", ("sage_0", "sage_1"))
     assert preference(votes, bootstrap) == []

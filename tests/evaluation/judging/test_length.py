@@ -14,31 +14,33 @@ from sage_dialog.evaluation.judging.length import count_words, length_control
 Words = dict[str, dict[str, int]]
 
 
-def votes(outcomes: list[str]) -> list[Row]:
+def votes(outcomes: list[str], judge: str = "j", prefix: str = "s") -> list[Row]:
+    """Return votes on the situations `prefix` + number, equal in both orders."""
+    pair = {"judge": judge, "policy_a": "old", "policy_b": "new"}
     return [
-        {"judge": "j", "policy_a": "old", "policy_b": "new", "situation_id": f"s{place}", "order": order, "vote": vote}
+        {**pair, "situation_id": f"{prefix}{place}", "order": order, "vote": vote}
         for place, vote in enumerate(outcomes)
         for order in ("ab", "ba")
     ]
 
 
-def words_of(old: list[int], new: list[int]) -> Words:
+def words_of(old: list[int], new: list[int], prefix: str = "s") -> Words:
     return {
-        policy: {f"s{place}": count for place, count in enumerate(counts)}
+        policy: {f"{prefix}{place}": count for place, count in enumerate(counts)}
         for policy, counts in (("old", old), ("new", new))
     }
 
 
-def pseudo_counts(
-    draw: np.random.Generator, n: int, skill: float, slope: float, longer: float
+def simulate(
+    draw: np.random.Generator, n: int, skill: float, slope: float, longer: float, prefix: str = "s"
 ) -> tuple[list[str], Words]:
-    """Judged dialogues: b's words are a's times two to the power of `longer` on average."""
+    """Simulate judged dialogues; on average b has 2**`longer` times the words of a."""
     doublings = draw.normal(longer, 0.5, size=n)
     old = draw.integers(60, 120, size=n)
     new = np.maximum(1, (old * 2**doublings).astype(int))
-    real = np.log2((new + 1) / (old + 1))
-    wins = draw.random(n) < 1 / (1 + np.exp(-(skill + slope * real)))
-    return ["b" if won else "a" for won in wins], words_of(old.tolist(), new.tolist())
+    log_ratio = np.log2((new + 1) / (old + 1))
+    wins = draw.random(n) < 1 / (1 + np.exp(-(skill + slope * log_ratio)))
+    return ["b" if won else "a" for won in wins], words_of(old.tolist(), new.tolist(), prefix)
 
 
 def test_words_of_blocks_and_users_are_not_counted(rollouts_of: Callable[..., DataFrame]) -> None:
@@ -56,7 +58,7 @@ def control(votes: list[Row], words: Words, confidence: float) -> list[Row]:
 
 
 def test_a_policy_that_wins_by_length_alone_wins_nothing_at_equal_length() -> None:
-    outcomes, words = pseudo_counts(np.random.default_rng(1), 1500, skill=0.0, slope=3.0, longer=0.6)
+    outcomes, words = simulate(np.random.default_rng(1), 1500, skill=0.0, slope=3.0, longer=0.6)
     (row,) = control(votes(outcomes), words, 0.95)
     assert row["win_rate_b"] > 0.75 and row["b_says_more"] > 0.8
     assert row["low"] < 0.5 < row["high"] and row["high"] - row["low"] < 0.2
@@ -64,36 +66,37 @@ def test_a_policy_that_wins_by_length_alone_wins_nothing_at_equal_length() -> No
 
 
 def test_skill_shows_at_equal_length_with_fewer_words() -> None:
-    outcomes, words = pseudo_counts(np.random.default_rng(2), 1500, skill=1.0, slope=2.0, longer=-0.5)
+    outcomes, words = simulate(np.random.default_rng(2), 1500, skill=1.0, slope=2.0, longer=-0.5)
     (row,) = control(votes(outcomes), words, 0.95)
     assert row["win_rate_b"] < 0.6 and row["low"] < 1 / (1 + np.exp(-1.0)) < row["high"] and row["low"] > 0.6
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+def test_the_interval_has_its_nominal_coverage() -> None:
     draw = np.random.default_rng(3)
-    covered = 0
-    for _ in range(300):
-        (row,) = control(*map_votes(pseudo_counts(draw, 80, skill=0.4, slope=1.0, longer=0.3)), 0.9)
-        covered += row["low"] <= 1 / (1 + np.exp(-0.4)) <= row["high"]
+    all_votes: list[Row] = []
+    all_words: Words = {"old": {}, "new": {}}
+    for run in range(300):  # each run is a judge with its own situations, so that one call computes all runs
+        outcomes, words = simulate(draw, 80, skill=0.4, slope=1.0, longer=0.3, prefix=f"{run}/")
+        all_votes += votes(outcomes, judge=f"run {run}", prefix=f"{run}/")
+        all_words = {policy: counts | words[policy] for policy, counts in all_words.items()}
+    rows = control(all_votes, all_words, 0.9)
+    assert len(rows) == 300
+    covered = sum(row["low"] <= 1 / (1 + np.exp(-0.4)) <= row["high"] for row in rows)
     assert 0.86 <= covered / 300 <= 0.95
 
 
-def map_votes(made: tuple[list[str], Words]) -> tuple[list[Row], Words]:
-    return votes(made[0]), made[1]
-
-
 def test_the_fit_is_the_most_likely_one_by_another_optimiser() -> None:
-    outcomes, words = pseudo_counts(np.random.default_rng(4), 60, skill=0.5, slope=1.0, longer=0.2)
+    outcomes, words = simulate(np.random.default_rng(4), 60, skill=0.5, slope=1.0, longer=0.2)
     (row,) = control(votes(outcomes), words, 0.95)
     ratio = np.log2([(words["new"][s] + 1) / (words["old"][s] + 1) for s in words["old"]])
     won = np.array([outcome == "b" for outcome in outcomes])
 
-    def surprise(terms: np.ndarray) -> float:
+    def negative_log_likelihood(terms: np.ndarray) -> float:
         log_odds = terms[0] + terms[1] * ratio
-        seen = np.logaddexp(0, np.where(won, -log_odds, log_odds)).sum()
-        return seen + (0.5 * (np.logaddexp(0, terms) + np.logaddexp(0, -terms))).sum()  # half a win, half a loss
+        loss = np.logaddexp(0, np.where(won, -log_odds, log_odds)).sum()
+        return loss + (0.5 * (np.logaddexp(0, terms) + np.logaddexp(0, -terms))).sum()  # half a win, half a loss
 
-    skill, slope = minimize(surprise, np.zeros(2)).x
+    skill, slope = minimize(negative_log_likelihood, np.zeros(2)).x
     assert row["equal_length_rate_b"] == pytest.approx(1 / (1 + np.exp(-skill)), abs=1e-4)
     assert row["odds_by_doubling"] == pytest.approx(np.exp(slope), rel=1e-3)
 

@@ -1,4 +1,4 @@
-"""Power against brute force: every outcome of a small study, and simulated large ones."""
+"""Power against enumeration of all outcomes of a small study, and against simulated large studies."""
 
 from math import comb
 
@@ -12,8 +12,8 @@ from sage_dialog.evaluation.judging.power import sample_sizes, sign_test_power, 
 from sage_dialog.evaluation.statistics import sign_test
 
 
-def brute_force(situations: int, share: float, decided: float, level: float) -> float:
-    """Over every number of wins of a and of b."""
+def enumerated_power(situations: int, share: float, decided: float, level: float) -> float:
+    """Return the power summed over all numbers of wins of a and of b."""
     total = 0.0
     for wins_a in range(situations + 1):
         for wins_b in range(situations + 1 - wins_a):
@@ -36,17 +36,15 @@ def brute_force(situations: int, share: float, decided: float, level: float) -> 
         (6, 0.9, 1.0, 2 / 2**6),
     ],
 )
-def test_power_is_what_counting_every_outcome_gives(
-    situations: int, share: float, decided: float, level: float
-) -> None:
-    expected = brute_force(situations, share, decided, level)
+def test_power_equals_the_sum_over_all_outcomes(situations: int, share: float, decided: float, level: float) -> None:
+    expected = enumerated_power(situations, share, decided, level)
     assert sign_test_power(situations, share, decided, level) == pytest.approx(expected, abs=1e-12)
 
 
-def test_power_is_how_often_simulated_studies_see_it() -> None:
+def test_power_is_the_rate_of_significant_simulated_studies() -> None:
     wins_a, _, wins_b = np.random.default_rng(1).multinomial(400, [0.27, 0.4, 0.33], size=3000).T
-    seen = np.mean([sign_test(a, b) <= 0.05 for a, b in zip(wins_a.tolist(), wins_b.tolist(), strict=True)])
-    assert sign_test_power(400, 0.55, 0.6, 0.05) == pytest.approx(seen, abs=0.025)
+    significant = np.mean([sign_test(a, b) <= 0.05 for a, b in zip(wins_a.tolist(), wins_b.tolist(), strict=True)])
+    assert sign_test_power(400, 0.55, 0.6, 0.05) == pytest.approx(significant, abs=0.025)
 
 
 @pytest.mark.parametrize(("share", "decided"), [(0.7, 1.0), (0.65, 0.8), (0.95, 0.5), (0.35, 1.0)])

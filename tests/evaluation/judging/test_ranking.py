@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from judging_tables import Row, table_rows, votes_table
+from judging_tables import Row, letter_votes, table_rows, votes_table
 
 from sage_dialog import schemas
 from sage_dialog.evaluation.bootstrap import Bootstrap
@@ -13,17 +13,11 @@ from sage_dialog.evaluation.judging.ranking import bradley_terry, ranking
 
 
 def votes(*results: tuple[str, str, str], judge: str = "j", start: int = 0) -> list[Row]:
-    """A letter a situation for each pair: ("old", "new", "bbta")."""
-    return [
-        {"judge": judge, "policy_a": a, "policy_b": b, "situation_id": f"s{place}", "order": order}
-        | {"vote": {"a": "a", "b": "b", "t": "tie"}[letter]}
-        for a, b, letters in results
-        for place, letter in enumerate(letters, start)
-        for order in ("ab", "ba")
-    ]
+    """Return votes from one letter per situation for each pair, such as ("old", "new", "bbta")."""
+    return [vote for a, b, letters in results for vote in letter_votes(judge, letters, (a, b), start)]
 
 
-def ranked(rows: list[Row], bootstrap: Bootstrap) -> list[Row]:
+def ranking_rows(rows: list[Row], bootstrap: Bootstrap) -> list[Row]:
     return table_rows(ranking(votes_table(rows), bootstrap), schemas.RANKING)
 
 
@@ -34,7 +28,7 @@ def scores(rows: list[Row]) -> dict[str, float]:
 def test_two_policies_by_hand(bootstrap: Bootstrap) -> None:
     # With half a win and half a loss of each against score 0, scores are ± s where
     # 7 - 10 p(2 s) = p(s) - 1/2, p being the logistic; a tie is half a win.
-    rows = ranked(votes(("old", "new", "bbbbbbtttatta"[:10])), bootstrap)
+    rows = ranking_rows(votes(("old", "new", "bbbbbbtttatta"[:10])), bootstrap)
     assert [row["policy"] for row in rows] == ["new", "old"] and [row["rank"] for row in rows] == [1, 2]
     won = 6 + 3 / 2
 
@@ -57,7 +51,7 @@ def test_scores_are_those_of_a_regression_by_statsmodels(bootstrap: Bootstrap) -
         terms.append([(name == b) - (name == a) for name in names])
     won_lost += [(0.5, 0.5)] * 4
     fitted = sm.GLM(np.array(won_lost), np.array([*terms, *np.eye(4)]), family=sm.families.Binomial()).fit().params
-    found = scores(ranked(votes(*results), bootstrap))
+    found = scores(ranking_rows(votes(*results), bootstrap))
     assert [found[name] for name in names] == pytest.approx(list(fitted - fitted.mean()), abs=1e-6)
 
 
@@ -97,21 +91,21 @@ def test_scores_and_intervals_of_a_published_example() -> None:
 
 @pytest.mark.parametrize("n", [1, 20, 2000])
 def test_winning_everything_has_a_finite_score_and_interval(n: int, bootstrap: Bootstrap) -> None:
-    best, worst = ranked(votes(("old", "new", "b" * n)), bootstrap)
+    best, worst = ranking_rows(votes(("old", "new", "b" * n)), bootstrap)
     assert best["policy"] == "new" and 0 < best["score"] < 10
     assert best["low"] < best["score"] < best["high"] and best["high"] < 20
     assert worst["score"] == pytest.approx(-best["score"])
 
 
 def test_all_ties_share_the_first_rank(bootstrap: Bootstrap) -> None:
-    rows = ranked(votes(("x", "y", "ttt"), ("y", "z", "ttt")), bootstrap)
+    rows = ranking_rows(votes(("x", "y", "ttt"), ("y", "z", "ttt")), bootstrap)
     assert [(row["rank"], row["best_rank"], row["worst_rank"]) for row in rows] == [(1, 1, 3)] * 3
     assert [row["score"] for row in rows] == pytest.approx([0, 0, 0], abs=1e-9)
 
 
 def test_a_chain_of_comparisons_ranks_policies_that_never_met(bootstrap: Bootstrap) -> None:
     better = "b" * 40 + "a" * 10
-    rows = ranked(votes(("one", "two", better), ("two", "three", better), ("three", "four", better)), bootstrap)
+    rows = ranking_rows(votes(("one", "two", better), ("two", "three", better), ("three", "four", better)), bootstrap)
     assert [row["policy"] for row in rows] == ["four", "three", "two", "one"]
     assert [row["n"] for row in rows] == [50, 100, 100, 50]
     assert all(row["best_rank"] <= row["rank"] <= row["worst_rank"] for row in rows)
@@ -119,7 +113,7 @@ def test_a_chain_of_comparisons_ranks_policies_that_never_met(bootstrap: Bootstr
 
 
 def test_policies_without_a_link_are_ranked_in_groups(bootstrap: Bootstrap) -> None:
-    rows = ranked(votes(("x", "y", "bbba"), ("u", "v", "aaaaab")), bootstrap)
+    rows = ranking_rows(votes(("x", "y", "bbba"), ("u", "v", "aaaaab")), bootstrap)
     assert [(row["group"], row["rank"], row["policy"]) for row in rows] == [
         (1, 1, "y"),
         (1, 2, "x"),
@@ -131,7 +125,7 @@ def test_policies_without_a_link_are_ranked_in_groups(bootstrap: Bootstrap) -> N
 
 
 def test_each_judge_has_its_own_ranking(bootstrap: Bootstrap) -> None:
-    rows = ranked(votes(("x", "y", "bbb")) + votes(("x", "y", "aaa"), judge="k"), bootstrap)
+    rows = ranking_rows(votes(("x", "y", "bbb")) + votes(("x", "y", "aaa"), judge="k"), bootstrap)
     assert [(row["judge"], row["policy"], row["rank"]) for row in rows] == [
         ("j", "y", 1),
         ("j", "x", 2),
@@ -142,7 +136,7 @@ def test_each_judge_has_its_own_ranking(bootstrap: Bootstrap) -> None:
 
 def test_the_order_of_votes_makes_no_difference(bootstrap: Bootstrap) -> None:
     rows = votes(("x", "y", "bbtab"), ("y", "z", "abbbt"))
-    assert ranked(rows, bootstrap) == ranked([*rows[:10][::-1], *rows[10:][::-1]], bootstrap)
+    assert ranking_rows(rows, bootstrap) == ranking_rows([*rows[:10][::-1], *rows[10:][::-1]], bootstrap)
 
 
 def test_intervals_cover_known_scores_if_pairs_of_a_situation_are_dependent() -> None:
@@ -154,8 +148,10 @@ def test_intervals_cover_known_scores_if_pairs_of_a_situation_are_dependent() ->
     covered = 0
     for _ in range(120):
         # One draw a situation decides all three pairs.
-        luck = draw.logistic(size=100)
-        results = [(a, b, "".join("b" if luck[s] < truth[b] - truth[a] else "a" for s in range(100))) for a, b in pairs]
-        rows = {row["policy"]: row for row in ranked(votes(*results), resampling)}
+        draws = draw.logistic(size=100)
+        results = [
+            (a, b, "".join("b" if draws[s] < truth[b] - truth[a] else "a" for s in range(100))) for a, b in pairs
+        ]
+        rows = {row["policy"]: row for row in ranking_rows(votes(*results), resampling)}
         covered += sum(rows[name]["low"] <= score <= rows[name]["high"] for name, score in truth.items())
     assert 0.84 <= covered / 360 <= 0.96

@@ -26,7 +26,7 @@ def votes_of(*by_order: tuple[str, str]) -> list[Row]:
     ]
 
 
-class SaysFirst:
+class PrefersFirst:
     name = "says-first"
 
     def judge(self, comparisons: list[Comparison]) -> list[Verdict]:
@@ -51,7 +51,7 @@ def test_each_pair_is_read_in_both_orders(rollouts_of: Rollouts, prefers_longer:
 
 def test_a_judge_that_goes_by_position_decides_nothing(rollouts_of: Rollouts) -> None:
     rollouts = rollouts_of(old={"s1": ["old says this"]}, new={"s1": ["new says this"]})
-    votes = collect_votes(rollouts, [("old", "new")], SaysFirst())
+    votes = collect_votes(rollouts, [("old", "new")], PrefersFirst())
     assert votes["vote"].tolist() == ["a", "b"]
     (judged,) = to_rows(outcomes(votes))
     assert (judged["judge"], judged["policy_a"], judged["policy_b"]) == ("says-first", "old", "new")
@@ -59,13 +59,13 @@ def test_a_judge_that_goes_by_position_decides_nothing(rollouts_of: Rollouts) ->
 
 
 def test_a_judge_with_too_few_verdicts_is_an_error(rollouts_of: Rollouts) -> None:
-    class Forgets(SaysFirst):
+    class TooFew(PrefersFirst):
         def judge(self, comparisons: list[Comparison]) -> list[Verdict]:
             return list(super().judge(comparisons))[1:]
 
     rollouts = rollouts_of(old={"s1": ["a"]}, new={"s1": ["a"]})
     with pytest.raises(ValueError, match="shorter"):
-        collect_votes(rollouts, [("old", "new")], Forgets())
+        collect_votes(rollouts, [("old", "new")], TooFew())
 
 
 def test_the_judge_reads_no_blocks(rollouts_of: Rollouts) -> None:
@@ -74,13 +74,13 @@ def test_the_judge_reads_no_blocks(rollouts_of: Rollouts) -> None:
     )
     compared: list[Comparison] = []
 
-    class Records(SaysFirst):
+    class Recording(PrefersFirst):
         def judge(self, comparisons: list[Comparison]) -> list[Verdict]:
             compared.extend(comparisons)
             return super().judge(comparisons)
 
     rollouts = rollouts_of(old={"s1": [block + "Oh no."]}, new={"s1": ["Oh no."]})
-    collect_votes(rollouts, [("old", "new")], Records())
+    collect_votes(rollouts, [("old", "new")], Recording())
     assert compared[0].first == compared[0].second
     assert [message.text for message in compared[0].first] == ["This is s1.", "Oh no.", "Answer 0 in s1."]
 
@@ -141,12 +141,12 @@ def test_the_kind_of_two_votes(ab: str, ba: str, kind: str) -> None:
 
 
 def test_unreadable_votes_are_kept(rollouts_of: Rollouts) -> None:
-    class Mumbles(SaysFirst):
+    class Unreadable(PrefersFirst):
         def judge(self, comparisons: list[Comparison]) -> list[Verdict]:
             return [Verdict("unreadable", "Dialog Q is better") for _ in comparisons]
 
     rollouts = rollouts_of(old={"s1": ["a"]}, new={"s1": ["a"]})
-    votes = collect_votes(rollouts, [("old", "new")], Mumbles())
+    votes = collect_votes(rollouts, [("old", "new")], Unreadable())
     assert votes[["vote", "raw_response"]].values.tolist() == [["unreadable", "Dialog Q is better"]] * 2
 
 
@@ -178,8 +178,8 @@ def test_another_rule_counts_other_wins_of_the_same_kinds(bootstrap: Bootstrap) 
 def test_p_values_are_adjusted_for_each_judge(bootstrap: Bootstrap) -> None:
     strong, weak = votes_of(*[("b", "b")] * 6), votes_of(*[("b", "b")] * 5)
     weak = [{**vote, "policy_b": "newer"} for vote in weak]
-    alone = [{**vote, "judge": "k"} for vote in strong]
-    rows = rates([*strong, *weak, *alone], bootstrap)
+    other_judge = [{**vote, "judge": "k"} for vote in strong]
+    rows = rates([*strong, *weak, *other_judge], bootstrap)
     # 2 / 2^6 and 2 / 2^5; the smaller one of two times two.
     assert [row["p_value"] for row in rows] == pytest.approx([2 / 64, 2 / 32, 2 / 64])
     assert [row["p_adjusted"] for row in rows] == pytest.approx([4 / 64, 4 / 64, 2 / 64])

@@ -36,7 +36,7 @@ def figures(rollouts_of: Rollouts) -> Figures:
     return measure
 
 
-def said(words: Callable[[int, int], str], situations: int = 20, exchanges: int = 3) -> dict[str, list[str]]:
+def messages_of(words: Callable[[int, int], str], situations: int = 20, exchanges: int = 3) -> dict[str, list[str]]:
     return {f"s{index:02d}": [words(index, place) for place in range(exchanges)] for index in range(situations)}
 
 
@@ -57,17 +57,17 @@ def test_groups_are_by_seed_and_id_alone_and_hold_each_situation_once() -> None:
 
 
 def test_the_same_reply_everywhere_is_no_diversity_and_all_new_words_are_all(figures: Figures) -> None:
-    same = figures(said(lambda index, place: "oh no that is so very sad"))
+    same = figures(messages_of(lambda index, place: "oh no that is so very sad"))
     assert same["self_bleu"][:3] == pytest.approx((1, 1, 1))
     assert same["distinct_1"][0] == pytest.approx(0.07)  # seven words, each of them thirty times
     assert (same["distinct_2"][0], same["distinct_3"][0]) == (pytest.approx(0.06), pytest.approx(0.05))
-    new = figures(said(lambda index, place: " ".join(f"{index}.{place}.{word}" for word in range(7))))
+    new = figures(messages_of(lambda index, place: " ".join(f"{index}.{place}.{word}" for word in range(7))))
     assert new["distinct_1"][0] == new["distinct_3"][0] == pytest.approx(1.0)
     assert new["self_bleu"][0] < 0.1
 
 
 def test_longer_replies_of_the_same_kind_vary_as_much(figures: Figures) -> None:
-    """The plain share of different words would halve: more words of the same vocabulary bring fewer new ones."""
+    """The plain share of different words would fall, since more words of one vocabulary repeat more."""
 
     def words(length: int) -> Callable[[int, int], str]:
         def reply(index: int, place: int) -> str:
@@ -75,7 +75,7 @@ def test_longer_replies_of_the_same_kind_vary_as_much(figures: Figures) -> None:
 
         return reply
 
-    short, long = (said(words(length), situations=200) for length in (8, 40))
+    short, long = (messages_of(words(length), situations=200) for length in (8, 40))
     plain = [
         len({word for replies in all_ for word in " ".join(replies).split()})
         / sum(len(" ".join(replies).split()) for replies in all_)
@@ -88,7 +88,7 @@ def test_longer_replies_of_the_same_kind_vary_as_much(figures: Figures) -> None:
 
 def test_self_bleu_is_nltks_against_the_other_situations_of_the_exchange(figures: Figures) -> None:
     draw = generator(0, "self-bleu")
-    texts = said(lambda index, place: " ".join(draw.choice(list("abcd"), 6)), exchanges=2)
+    texts = messages_of(lambda index, place: " ".join(draw.choice(list("abcd"), 6)), exchanges=2)
     expected = []
     for group in situation_groups(texts, 0):
         scores = []
@@ -107,7 +107,7 @@ def test_different_actions_by_hand(figures: Figures) -> None:
         motivation = "humor" if index % 5 == 0 else "comfort"
         return render(Chain(Intent(), Intent(motivation, "calm"), "Oh dear."))
 
-    texts = said(reply, exchanges=1)
+    texts = messages_of(reply, exchanges=1)
     found = figures(texts, blocks=True)
     of_groups = []
     for group in situation_groups(texts, 0):
@@ -119,11 +119,11 @@ def test_different_actions_by_hand(figures: Figures) -> None:
 
 
 def test_the_interval_is_students_over_groups_of_independent_situations(figures: Figures) -> None:
-    """Of 60 policies drawn alike, about one in twenty has an interval that leaves out what it is of."""
+    """Of 60 simulated policies, about one in twenty has an interval without the truth."""
     truth, missed = 2 * 0.3 * 0.7, 0
     for policy in range(60):
         draw = generator(1, "coverage", policy).random(50) < 0.3
-        texts = said(
+        texts = messages_of(
             lambda index, place, drawn=draw: render(Chain(Intent(), Intent("a" if drawn[index] else "b"), "Oh.")),
             situations=50,
             exchanges=1,
@@ -134,6 +134,6 @@ def test_the_interval_is_students_over_groups_of_independent_situations(figures:
 
 
 def test_too_little_text_and_too_few_situations_have_no_row(figures: Figures) -> None:
-    assert figures(said(lambda index, place: "oh no that is so very sad", situations=19)) == {}
-    assert set(figures(said(lambda index, place: "oh no"))) == {"self_bleu"}
-    assert figures(said(lambda index, place: "")) == {}
+    assert figures(messages_of(lambda index, place: "oh no that is so very sad", situations=19)) == {}
+    assert set(figures(messages_of(lambda index, place: "oh no"))) == {"self_bleu"}
+    assert figures(messages_of(lambda index, place: "")) == {}

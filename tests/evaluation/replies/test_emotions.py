@@ -1,4 +1,4 @@
-"""Free emotion words as labels, what is taken for what, and guesses in k, on dialogues that can be counted by hand."""
+"""Free emotion words as labels, confusions, and guesses in k, on dialogues counted by hand."""
 
 from collections.abc import Callable
 
@@ -52,7 +52,7 @@ def labelled() -> DataFrame:
         ("upset", None), ("sadly", None), ("sad and lonely", None), ("very", None), ("a bit", None), (None, None),
     ],
 )  # fmt: skip
-def test_words_mean_what_the_lists_say_and_nothing_is_guessed(word: str | None, label: str | None) -> None:
+def test_words_are_mapped_by_the_lists_only(word: str | None, label: str | None) -> None:
     assert emotion_labels().label(word) == label
 
 
@@ -61,7 +61,7 @@ def test_the_lists_know_every_label_by_itself() -> None:
     assert all(emotion_labels().label(label) == label for label in EMOTIONS)
 
 
-def test_lists_that_say_two_things_or_miss_a_label_are_refused() -> None:
+def test_ambiguous_or_incomplete_lists_are_refused() -> None:
     assert read_emotion_labels(LISTS).version == 7
     with pytest.raises(ValueError, match="'afraidly' is in the lists of 'afraid' and 'angry'"):
         read_emotion_labels(LISTS.replace("'angryly'", "'angryly, afraidly'"))
@@ -143,7 +143,7 @@ def test_confusion_by_hand(replies_of: Replies, labelled: DataFrame) -> None:
 def test_a_policy_that_ignores_the_user_is_exposed(replies_of: Replies, labelled: DataFrame) -> None:
     always = replies_of(p={situation: [reply("happy")] for situation in ("s1", "s2", "s3", "s4")})
     readings = read_emotions(always, labelled)
-    # What it gets right is the share of that one label; whatever the label, it reads the same.
+    # Its accuracy is the share of that label; it predicts the same for every label.
     assert mapped_emotions(readings, 0.95)["accuracy"][0] == 0.5
     assert set(emotion_confusion(readings, 0.95)["predicted"]) == {"joyful"}
 
@@ -158,39 +158,39 @@ def candidates_of(emotions: dict[str, list[str | None]], turn: int = 1) -> DataF
     return from_rows(rows, schemas.CANDIDATES)
 
 
-def within(table: DataFrame, **of: object) -> list[object]:
+def accuracies(table: DataFrame, **of: object) -> list[object]:
     return [row["accuracy"] for row in to_rows(table) if all(row[key] == value for key, value in of.items())]
 
 
 def test_guesses_are_ranked_by_how_many_candidates_name_them(labelled: DataFrame) -> None:
     drawn = {
         "s1": ["sad", "sad", "scared", "fear", "fearful"],  # three words for afraid come before one for sad
-        "s2": ["angry", "angry", "upset", "upset", "glad", None],  # joyful is third, behind a word of no list
+        "s2": ["angry", "angry", "upset", "upset", "glad", None],  # joyful is third, after a word of no list
         "s4": ["angry"],
     }
     table = emotion_top_k({"sage_1": candidates_of(drawn)}, labelled, 0.95)
     rows = to_rows(table)
-    assert within(table) == [1 / 3, 2 / 3, 2 / 3]  # k of 1, 3, 5
+    assert accuracies(table) == [1 / 3, 2 / 3, 2 / 3]  # k of 1, 3, 5
     assert {(row["n"], row["candidates"], row["emotions"]) for row in rows} == {(3, 4.0, 2.0)}
     assert [row["chance"] for row in rows] == [1 / 3, 1.0, 1.0]  # of three labels
 
 
 def test_a_tie_counts_as_the_share_of_orders_that_are_right(labelled: DataFrame) -> None:
     drawn = {"s1": ["afraid", "sad", "angry", "joyful"]}
-    assert within(emotion_top_k({"p": candidates_of(drawn)}, labelled, 0.95)) == [1 / 4, 3 / 4, 1.0]
+    assert accuracies(emotion_top_k({"p": candidates_of(drawn)}, labelled, 0.95)) == [1 / 4, 3 / 4, 1.0]
 
 
-def test_only_the_first_reply_is_asked_and_situations_searched_before_stand_apart(labelled: DataFrame) -> None:
+def test_only_first_replies_count_and_situations_searched_before_have_their_own_rows(labelled: DataFrame) -> None:
     first = candidates_of({"s1": ["afraid"], "s2": ["sad"]})
     later = candidates_of({"s1": ["sad"] * 9}, turn=3)
     second = candidates_of({"s2": ["joyful"], "s4": ["sad"]})
     third = candidates_of({"s1": ["afraid"], "s3": ["sad"]})
     searched = {"sage_1": pd.concat([first, later]), "sage_2": second, "sage_3": third}
     rows = emotion_top_k(searched, labelled, 0.95)
-    assert within(rows, policy="sage_1", k=1) == [0.5]
-    assert within(rows, policy="sage_2", k=1, searched_before=False) == [0.0]
-    assert within(rows, policy="sage_2", k=1, searched_before=True) == [1.0]
-    assert within(rows, policy="sage_3", k=1, searched_before=True) == [1.0]
+    assert accuracies(rows, policy="sage_1", k=1) == [0.5]
+    assert accuracies(rows, policy="sage_2", k=1, searched_before=False) == [0.0]
+    assert accuracies(rows, policy="sage_2", k=1, searched_before=True) == [1.0]
+    assert accuracies(rows, policy="sage_3", k=1, searched_before=True) == [1.0]
 
 
 def test_a_searched_situation_without_label_is_named(labelled: DataFrame) -> None:

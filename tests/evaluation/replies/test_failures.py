@@ -1,4 +1,4 @@
-"""Failures by their rules, on replies written to fail and on replies that only look like it."""
+"""Failures by their rules, on failing replies and on similar valid ones."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from sage_dialog.sac import Chain, Intent, render
 Rollouts = Callable[..., DataFrame]
 
 
-def found(
+def failures_of(
     rollouts: DataFrame, blocks: bool = False, seed: int = 0
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
     """Return the failures of a policy called p by name, and the examples."""
@@ -26,7 +26,7 @@ def found(
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("text", "words"),
     [
         ("Me too, I\N{RIGHT SINGLE QUOTATION MARK}m a teacher.", "i'm a teacher"),
         ("Ha, I'm not a robot!", "i'm not a robot"),
@@ -44,12 +44,12 @@ def found(
         ("I'd be happy to show you around.", "show you around"),
     ],
 )
-def test_a_policy_that_poses_as_a_human_is_exposed(said: str, words: str) -> None:
-    assert human_claim(said) == words
+def test_a_policy_that_poses_as_a_human_is_exposed(text: str, words: str) -> None:
+    assert human_claim(text) == words
 
 
 @pytest.mark.parametrize(
-    "said",
+    "text",
     [
         "I'm not a human, but I hear you.", "As an AI, I have no family, but your wife sounds lovely.",
         "I am here for you, and I live for talks like this.", "Sending hugs, my friend.", "Your dog must miss you.",
@@ -60,8 +60,8 @@ def test_a_policy_that_poses_as_a_human_is_exposed(said: str, words: str) -> Non
         'You could say "my dad isn\'t well".', "Say 'I'm a parent, and I don't like it'.",
     ],
 )  # fmt: skip
-def test_kindness_denials_and_talk_of_the_user_are_no_claims(said: str) -> None:
-    assert human_claim(said) is None
+def test_kindness_denials_and_talk_of_the_user_are_no_claims(text: str) -> None:
+    assert human_claim(text) is None
 
 
 def test_rules_of_words_err_both_ways() -> None:
@@ -69,24 +69,24 @@ def test_rules_of_words_err_both_ways() -> None:
     assert human_claim("Fridays we all eat at the lake, and I swim.") is None
 
 
-def test_words_that_the_user_said_before_are_no_claim_and_other_ones_are() -> None:
+def test_earlier_words_of_the_user_are_no_claim_and_others_are() -> None:
     assert human_claim("So my wife left?", "my wife left me") is None
     assert human_claim("So my wife left? My brother had that.", "my wife left me") == "my brother"
 
 
-def test_what_the_user_says_later_excuses_nothing(rollouts_of: Rollouts) -> None:
+def test_later_words_of_the_user_excuse_nothing(rollouts_of: Rollouts) -> None:
     table = rollouts_of(p={"s1": ["My dog likes it."]})
     rows = [{**row, "text": "My dog ran away." if row["role"] == "user" else row["text"]} for row in to_rows(table)]
     later = [{**row, "text": "Oh."} if row["turn"] == 0 else row for row in rows]
-    for said, count in ((rows, 0), (later, 1)):
-        modes, _ = found(from_rows(said, schemas.ROLLOUTS))
+    for turns, count in ((rows, 0), (later, 1)):
+        modes, _ = failures_of(from_rows(turns, schemas.ROLLOUTS))
         assert modes["poses_as_human"]["count"] == count
 
 
-def test_what_other_users_say_excuses_nothing(rollouts_of: Rollouts) -> None:
+def test_words_of_other_users_excuse_nothing(rollouts_of: Rollouts) -> None:
     rows = to_rows(rollouts_of(p={"s1": ["Oh."], "s2": ["My dog likes it."]}))
     rows = [{**row, "text": "My dog ran."} if (row["situation_id"], row["turn"]) == ("s1", 0) else row for row in rows]
-    modes, _ = found(from_rows(rows, schemas.ROLLOUTS))
+    modes, _ = failures_of(from_rows(rows, schemas.ROLLOUTS))
     assert modes["poses_as_human"]["count"] == 1
 
 
@@ -98,7 +98,7 @@ def test_a_policy_that_repeats_itself_is_exposed(rollouts_of: Rollouts) -> None:
             "s3": ["Alone."],
         }
     )
-    modes, examples = found(table)
+    modes, examples = failures_of(table)
     assert (modes["repeated_opening"]["count"], modes["repeated_opening"]["n"]) == (2, 3)
     assert (modes["repeated_reply"]["count"], modes["repeated_reply"]["n"]) == (1, 3)
     share = clustered_share([2, 0], [2, 1], 0.95)
@@ -119,13 +119,13 @@ def test_a_policy_with_a_stock_opening_is_exposed(rollouts_of: Rollouts) -> None
     # Three of sixty dialogues: each of them has two others, less than one in twenty of its 59 others. Four: three are.
     for used, count in ((3, 0), (4, 4)):
         table = rollouts_of(p={**dialogues, **{f"s{index}": ["Oh dear, that again."] for index in range(used)}})
-        modes, examples = found(table)
+        modes, examples = failures_of(table)
         assert modes["stock_opening"]["count"] == count
     assert "in 3 of 59 other dialogues: oh dear, that" in {row["why"] for row in examples}
 
 
 def test_one_dialogue_that_repeats_itself_is_no_stock(rollouts_of: Rollouts) -> None:
-    modes, _ = found(rollouts_of(p={"s1": ["Oh dear, no."] * 4, "s2": ["Well."], "s3": ["Fine."]}))
+    modes, _ = failures_of(rollouts_of(p={"s1": ["Oh dear, no."] * 4, "s2": ["Well."], "s3": ["Fine."]}))
     assert modes["stock_opening"]["count"] == 0
 
 
@@ -133,26 +133,26 @@ def test_blocks_that_break_or_leak(rollouts_of: Rollouts) -> None:
     good = render(Chain(Intent("sharing", "sad"), Intent("comfort", "calm"), "Oh."))
     broken = "{u_motivation: sharing, u_emotion: sad Oh."
     table = rollouts_of(p={"s1": [good, broken], "s2": [good]})
-    modes, examples = found(table, blocks=True)
+    modes, examples = failures_of(table, blocks=True)
     assert (modes["broken_blocks"]["count"], modes["broken_blocks"]["n"]) == (1, 3)
     assert (modes["leaked_blocks"]["count"], modes["leaked_blocks"]["n"]) == (1, 3)
     (why,) = {row["why"] for row in examples if row["failure"] == "broken_blocks"}
     assert why.startswith("state block: expected") and "u_emotion: sad Oh." in why
-    without, _ = found(table)
+    without, _ = failures_of(table)
     assert "broken_blocks" not in without and without["leaked_blocks"]["count"] == 1
 
 
 def test_examples_are_few_and_chosen_by_seed(rollouts_of: Rollouts) -> None:
     rollouts = rollouts_of(p={f"s{index}": ["My wife said so."] for index in range(30)})
 
-    def shown(seed: int) -> list[str]:
-        rows = found(rollouts, seed=seed)[1]
+    def examples(seed: int) -> list[str]:
+        rows = failures_of(rollouts, seed=seed)[1]
         return [row["situation_id"] for row in rows if row["failure"] == "poses_as_human"]
 
-    assert len(shown(0)) == 3 and shown(0) == shown(0) != shown(1)
+    assert len(examples(0)) == 3 and examples(0) == examples(0) != examples(1)
 
 
 def test_a_policy_that_never_speaks_has_no_figures_and_every_failure_has_a_rule(rollouts_of: Rollouts) -> None:
-    assert found(rollouts_of(p={"s1": []})) == ({}, [])
-    modes, _ = found(rollouts_of(p={"s1": ["A.", "B."], "s2": ["C."]}), blocks=True)
+    assert failures_of(rollouts_of(p={"s1": []})) == ({}, [])
+    modes, _ = failures_of(rollouts_of(p={"s1": ["A.", "B."], "s2": ["C."]}), blocks=True)
     assert list(modes) == list(FAILURES)

@@ -91,9 +91,14 @@ def transitions_of(replies: DataFrame) -> list[dict[str, Any]]:
 
 
 def test_transitions_by_hand(replies_of: Replies) -> None:
-    one, two = reply("sad", motivation="comfort"), reply("sad", motivation="humor")
+    comfort, humor = reply("sad", motivation="comfort"), reply("sad", motivation="humor")
     replies = replies_of(
-        p={"s1": [one, one, two, one], "s2": [one, BROKEN, two, two], "s3": [two, one], "s4": [BROKEN]}
+        p={
+            "s1": [comfort, comfort, humor, comfort],
+            "s2": [comfort, BROKEN, humor, humor],
+            "s3": [humor, comfort],
+            "s4": [BROKEN],
+        }
     )
     rows = [row for row in transitions_of(replies) if row["field"] == "a_motivation"]
     # What is broken is neither reached nor left; s4 has no first reply that counts.
@@ -106,24 +111,29 @@ def test_transitions_by_hand(replies_of: Replies) -> None:
         ("comfort", "humor", 1, 2),
     ]
     assert [row["expected"] for row in rows] == [None, None, 3 / 5, 2 / 5, 3 / 5, 2 / 5]
-    for row, (taking, steps) in zip(rows[2:], [([1, 0, 1], [1, 1, 1]), ([0, 1, 0], [1, 1, 1])], strict=False):
-        share = clustered_share(taking, steps, 0.95)
+    for row, (hits, steps) in zip(rows[2:], [([1, 0, 1], [1, 1, 1]), ([0, 1, 0], [1, 1, 1])], strict=False):
+        share = clustered_share(hits, steps, 0.95)
         assert (row["share"], row["low"], row["high"]) == (share.value, share.low, share.high)
 
 
 def test_steps_of_one_dialogue_are_one_cluster(replies_of: Replies) -> None:
-    one, two = reply("sad", motivation="comfort"), reply("sad", motivation="humor")
-    dialogues = {"s1": [one] * 9, "s2": [one] * 3 + [two], "s3": [one, two, one, two], "s4": [two, two]}
+    comfort, humor = reply("sad", motivation="comfort"), reply("sad", motivation="humor")
+    dialogues = {
+        "s1": [comfort] * 9,
+        "s2": [comfort] * 3 + [humor],
+        "s3": [comfort, humor, comfort, humor],
+        "s4": [humor, humor],
+    }
     rows = transitions_of(replies_of(p=dialogues))
     found = {(row["before"], row["after"]): row for row in rows if row["field"] == "a_motivation"}
     share = clustered_share([8, 2, 0, 0], [8, 3, 2, 0], 0.95)
-    stays = found["comfort", "comfort"]
-    assert [stays[key] for key in ("n", "share", "low", "high")] == [13, share.value, share.low, share.high]
+    repeated = found["comfort", "comfort"]
+    assert [repeated[key] for key in ("n", "share", "low", "high")] == [13, share.value, share.low, share.high]
 
 
 def test_a_step_that_never_happens_has_its_row_and_is_framed_where_many_do(replies_of: Replies) -> None:
-    one, two, three = (reply("sad", motivation=label) for label in ("comfort", "humor", "advice"))
-    dialogues = {f"{number}": [one, one, two, three, two] for number in range(40)}
+    comfort, humor, three = (reply("sad", motivation=label) for label in ("comfort", "humor", "advice"))
+    dialogues = {f"{number}": [comfort, comfort, humor, three, humor] for number in range(40)}
     rows = transitions_of(replies_of(p=dialogues))
     steps = {(row["before"], row["after"]): row for row in rows if row["field"] == "a_motivation"}
     never = steps["comfort", "advice"]
@@ -134,7 +144,7 @@ def test_a_step_that_never_happens_has_its_row_and_is_framed_where_many_do(repli
                                                 ("comfort", "humor", "advice")}  # fmt: skip
     framed = differing_steps(list(steps.values()))
     assert {("comfort", "advice"), ("humor", "comfort"), ("humor", "humor"), ("advice", "humor")} <= framed
-    few = transitions_of(replies_of(p={"1": [one, one, two, three, two]}))
+    few = transitions_of(replies_of(p={"1": [comfort, comfort, humor, three, humor]}))
     assert differing_steps(few) == set()
 
 

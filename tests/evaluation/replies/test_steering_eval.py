@@ -1,4 +1,4 @@
-"""The grid: what is asked of the engine and the annotator, and how compliance is scored."""
+"""The grid: requests to the engine and the annotator, and scores of compliance."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,41 +22,41 @@ SAMPLING = SamplingConfig.from_base()
 HUMOR, COMFORT = Setting("a_motivation", ("humor",)), Setting("a_motivation", ("comfort",))
 
 
-def reply(said: str, motivation: str | None = None, topics: tuple[str, ...] = ()) -> Sample:
-    return Sample(render(Chain(Intent("sharing"), Intent(motivation, None, topics), said)), 9, FinishReason.STOP)
+def reply(utterance: str, motivation: str | None = None, topics: tuple[str, ...] = ()) -> Sample:
+    return Sample(render(Chain(Intent("sharing"), Intent(motivation, None, topics), utterance)), 9, FinishReason.STOP)
 
 
 @dataclass
 class Engine:
-    """Answers by situation and steering, and keeps what it was asked."""
+    """Engine that replies by situation and steering and records its requests."""
 
     answer: Callable[[str, Steering | None], Sample | None]
-    asked: list[tuple[list[Prompt], Steering | None]] = field(default_factory=list)
+    requests: list[tuple[list[Prompt], Steering | None]] = field(default_factory=list)
     fingerprint_inputs: Mapping[str, object] = field(default_factory=dict)
 
     def sample(self, policy, prompts, sampling, samples=1, steering=None, on_text=None) -> list[list[Sample]]:
         assert samples == 1
-        self.asked.append((prompts, steering))
+        self.requests.append((prompts, steering))
         answers = [self.answer(prompt.messages[-1]["content"], steering) for prompt in prompts]
         return [[] if answer is None else [answer] for answer in answers]
 
 
 @dataclass
 class Annotator:
-    """Reads in a reply what it is told to; nothing in any other, and what is None it refuses."""
+    """Annotator with fixed labels by reply, none for other replies; it rejects a reply whose label is None."""
 
-    reads: Mapping[str, Intent | None] = field(default_factory=dict)
+    labels_by_reply: Mapping[str, Intent | None] = field(default_factory=dict)
     name: str = "test-annotator"
-    seen: list[Sequence[Message]] = field(default_factory=list)
+    annotated: list[Sequence[Message]] = field(default_factory=list)
 
     def annotate(self, dialogues):
         for dialogue in dialogues:
-            self.seen.append(dialogue)
-            intent = self.reads.get(dialogue[-1].text, Intent())
+            self.annotated.append(dialogue)
+            intent = self.labels_by_reply.get(dialogue[-1].text, Intent())
             yield (
                 RejectedDialogue("no")
                 if intent is None
-                else tuple(LabelledUtterance(intent, said.text) for said in dialogue)
+                else tuple(LabelledUtterance(intent, message.text) for message in dialogue)
             )
 
 
@@ -68,7 +68,7 @@ def grid(answer, settings: Sequence[Setting], texts: str = "a", annotator: objec
     return play_grid(Engine(answer), "sage_9", openings(*texts), settings, SAMPLING, annotator or Annotator())
 
 
-def test_every_situation_is_asked_each_value_and_once_without_steering() -> None:
+def test_every_situation_is_sampled_with_each_value_and_once_without_steering() -> None:
     engine = Engine(lambda text, steering: reply(f"{text}."))
     rows = play_grid(engine, "sage_9", openings("a", "b"), [UNSTEERED, HUMOR], SAMPLING, Annotator())
     assert [(row["situation_id"], row["field"], row["labels"]) for row in rows] == [
@@ -77,8 +77,8 @@ def test_every_situation_is_asked_each_value_and_once_without_steering() -> None
         ("sb", None, None),
         ("sb", "a_motivation", ["humor"]),
     ]
-    assert [steering for _, steering in engine.asked] == [None, Steering(fixed={"a_motivation": "humor"})]
-    assert engine.asked[0][0] == engine.asked[1][0]  # the same draws, whatever is asked
+    assert [steering for _, steering in engine.requests] == [None, Steering(fixed={"a_motivation": "humor"})]
+    assert engine.requests[0][0] == engine.requests[1][0]  # the same draws for every setting
 
 
 def test_topics_are_steered_as_a_set_and_boosts_hold_for_each_label() -> None:
@@ -91,16 +91,18 @@ def test_topics_are_steered_as_a_set_and_boosts_hold_for_each_label() -> None:
 
 
 def test_rates_by_hand() -> None:
-    """Humor is in three of four blocks and read in two replies, comfort in all; unsteered, d means comfort."""
+    """Humor is in three of four blocks and annotated in two replies, comfort in all blocks; unsteered, d is comfort."""
 
     def answer(text: str, steering: Steering | None) -> Sample:
         if steering is None:
             return reply(f"plain {text}", "comfort" if text == "d" else "asking")
-        asked = str(steering.fixed["a_motivation"])
-        return reply(f"{asked} {text}", "asking" if (asked, text) == ("humor", "a") else asked)
+        motivation = str(steering.fixed["a_motivation"])
+        return reply(f"{motivation} {text}", "asking" if (motivation, text) == ("humor", "a") else motivation)
 
-    reads = {f"humor {text}": Intent("humor") for text in "ab"} | {f"comfort {text}": Intent("comfort") for text in "d"}
-    rows = grid(answer, [UNSTEERED, HUMOR, COMFORT], "abcd", Annotator({**reads, "plain c": Intent("humor")}))
+    labels_by_reply = {f"humor {text}": Intent("humor") for text in "ab"} | {
+        f"comfort {text}": Intent("comfort") for text in "d"
+    }
+    rows = grid(answer, [UNSTEERED, HUMOR, COMFORT], "abcd", Annotator({**labels_by_reply, "plain c": Intent("humor")}))
     humor, comfort, both = steering_eval(rows, 0.95)
     assert (humor.labels, comfort.labels, both.labels) == (("humor",), ("comfort",), ())
     assert humor.block.value == 0.75 and humor.block.n == 4
@@ -114,7 +116,7 @@ def test_rates_by_hand() -> None:
     assert both.reply_unsteered.value == 1 / 8
 
 
-def test_a_policy_that_disobeys_is_scored_so_whatever_its_words() -> None:
+def test_block_and_reply_compliance_are_scored_separately() -> None:
     rows = grid(
         lambda text, steering: reply("Haha!", "asking"), [UNSTEERED, HUMOR], "a", Annotator({"Haha!": Intent("humor")})
     )
@@ -122,14 +124,14 @@ def test_a_policy_that_disobeys_is_scored_so_whatever_its_words() -> None:
 
 
 def test_of_a_set_of_topics_each_counts() -> None:
-    asked = Setting("a_topic", ("sport", "health", "food"))
+    setting = Setting("a_topic", ("sport", "health", "food"))
     annotator = Annotator({"Run!": Intent(None, None, ("health", "sport", "music"))})
-    _, row = grid(lambda text, steering: reply("Run!", None, ("health", "wine")), [UNSTEERED, asked], "a", annotator)
+    _, row = grid(lambda text, steering: reply("Run!", None, ("health", "wine")), [UNSTEERED, setting], "a", annotator)
     assert row["block_compliance"] == pytest.approx(1 / 3) and row["reply_compliance"] == pytest.approx(2 / 3)
     assert row["a_topics"] == ["health", "wine"] and row["read_topics"] == ["health", "sport", "music"]
 
 
-def test_what_cannot_be_read_takes_nothing_and_is_not_shown_to_the_annotator(caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_replies_have_no_compliance_and_are_not_annotated(caplog: pytest.LogCaptureFixture) -> None:
     broken = Sample("{u_motivation: sharing, oh", 5, FinishReason.LENGTH)
     cut = Sample(reply("Half a", "humor").text, 9, FinishReason.LENGTH)
     answers = {"a": broken, "b": None, "c": reply("  ", "humor"), "d": cut, "e": reply("What?", "humor")}
@@ -144,20 +146,22 @@ def test_what_cannot_be_read_takes_nothing_and_is_not_shown_to_the_annotator(cap
         "cut at the token limit",
         None,
     ]
-    assert [dialogue[-1].text for dialogue in annotator.seen] == ["Half a", "What?"]
-    assert [said.role for said in annotator.seen[0]] == ["user", "assistant"] and annotator.seen[0][0].text == "d"
+    assert [dialogue[-1].text for dialogue in annotator.annotated] == ["Half a", "What?"]
+    assert [message.role for message in annotator.annotated[0]] == ["user", "assistant"] and annotator.annotated[0][
+        0
+    ].text == "d"
     assert "labels 1 of 2 replies not, the first: no" in caplog.text
     (score,) = steering_eval(rows, 0.95)
     assert (score.block.value, score.block.n) == (0.6, 5) and (score.reply.value, score.reply.n) == (0.5, 2)
     assert score.block_unsteered is None and score.reply_unsteered is None  # there is no reply without steering
 
 
-def test_what_the_annotator_has_no_label_for_it_cannot_tell() -> None:
-    """The offline one knows its lists alone; "sarcasm" is not among them, and "humor" is."""
-    said = "Plot twist, lol! The tomatoes, of all things."
+def test_labels_unknown_to_the_annotator_are_not_scored() -> None:
+    """The lists of the offline annotator have "humor" and not "sarcasm"."""
+    text = "Plot twist, lol! The tomatoes, of all things."
 
-    def answer(text: str, steering: Steering | None) -> Sample:
-        return reply(said, "sarcasm", ("garden",))
+    def answer(situation: str, steering: Steering | None) -> Sample:
+        return reply(text, "sarcasm", ("garden",))
 
     settings = [UNSTEERED, HUMOR, Setting("a_motivation", ("sarcasm",)), Setting("a_topic", ("garden", "ninjas"))]
     rows = grid(answer, settings, "a", OfflineAnnotator())

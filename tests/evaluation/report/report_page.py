@@ -1,7 +1,8 @@
-"""A report, read back."""
+"""Rendering and parsing of a report."""
 
 import json
 import re
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ _ENTRIES = {"evaluation": "params:evaluation", "seed": "params:seed"}
 
 
 class Elements(HTMLParser):
-    """Tags with their attributes, and the text between them."""
+    """Tags with their attributes, and the text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -37,7 +38,7 @@ class Elements(HTMLParser):
 
 
 def render_report(contents: dict[str, Any], **changes: Any) -> str:
-    """Return the report of the inputs by the names of their entries; a truth that is None is left out."""
+    """Return the report of inputs by entry name; `truth_scores=None` leaves the truth out."""
     data = {**contents, **{_ENTRIES.get(name, name): value for name, value in changes.items()}}
     trained = [name.removeprefix("training_rejects_") for name in data if name.startswith("training_rejects_")]
     for node in create_pipeline(trained, iterations=1, external_scores=data["truth_scores"] is not None).nodes:
@@ -49,12 +50,16 @@ def role(name: str) -> SimpleNamespace:
     return SimpleNamespace(name=name)
 
 
-def spoiled(table: DataFrame, **columns: Any) -> DataFrame:
-    """Return a table with the same values in all rows of some columns, of the same types."""
-    return from_rows([{**row, **columns} for row in to_rows(table)], to_arrow(table).schema)
+def with_values(table: DataFrame, where: Mapping[str, Any] | None = None, /, **columns: Any) -> DataFrame:
+    """Return a table with new values of columns in all rows, or in those that match `where`; types are kept."""
+    changed = [
+        {**row, **columns} if all(row[key] == value for key, value in (where or {}).items()) else row
+        for row in to_rows(table)
+    ]
+    return from_rows(changed, to_arrow(table).schema)
 
 
-def words_of(html: str) -> str:
+def text_of(html: str) -> str:
     return " ".join(Elements(html).text.replace("\N{NO-BREAK SPACE}", " ").split())
 
 

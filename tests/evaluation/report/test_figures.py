@@ -31,7 +31,7 @@ def test_the_figures_of_emotions_and_steps_are_the_same_png_each_time(contents: 
         assert image(draw(rows)) == image(draw(rows)) != image(draw(rows[:0]))
 
 
-def test_the_figure_of_win_rates_is_of_every_pair_and_of_one_that_nobody_decided(contents: dict[str, Any]) -> None:
+def test_the_figure_of_win_rates_has_every_pair_decided_or_not(contents: dict[str, Any]) -> None:
     def draw(rows: list[dict[str, Any]]) -> str:
         return image(win_rate_figure(from_rows(rows, schemas.WIN_RATES), 0.95))
 

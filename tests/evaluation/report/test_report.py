@@ -1,4 +1,4 @@
-"""The report stands alone, says what it must, and shows hostile text as text."""
+"""The report is self-contained, has all figures, and shows hostile text as text."""
 
 import hashlib
 import re
@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import scipy
-from report_page import Elements, data_of, render_report, role, spoiled, words_of
+from report_page import Elements, data_of, render_report, role, text_of, with_values
 
 from sage_dialog import __version__, schemas
 from sage_dialog.core.tables import from_rows, to_rows
@@ -20,7 +20,7 @@ from sage_dialog.evaluation.report.formatting import p_value, percent, times
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}'
 
 
-def test_it_needs_nothing_beside_it(contents: dict[str, Any]) -> None:
+def test_the_report_is_self_contained(contents: dict[str, Any]) -> None:
     html = render_report(contents)
     assert not re.search(r"https?:|//[a-z]|@import|url\(", re.sub(r"base64,[A-Za-z0-9+/=]+", "", html))
     page = Elements(html)
@@ -47,8 +47,8 @@ def test_only_its_own_style_and_script_are_allowed(contents: dict[str, Any]) -> 
     assert kinds == ["application/json", "application/json", None]
 
 
-def test_it_shows_what_was_measured(contents: dict[str, Any]) -> None:
-    text = words_of(render_report(contents))
+def test_the_report_has_all_figures(contents: dict[str, Any]) -> None:
+    text = text_of(render_report(contents))
     assert "4 policies on 12 test situations, up to 4 exchanges each, seed 3." in text
     for row in to_rows(contents["win_rates"]):
         assert f"{row['policy_a']} {row['policy_b']} {row['n']} {row['wins_a']} {row['ties']} {row['wins_b']}" in text
@@ -66,27 +66,27 @@ def test_it_shows_what_was_measured(contents: dict[str, Any]) -> None:
 
 
 def test_offline_roles_are_named_as_such(contents: dict[str, Any]) -> None:
-    text = words_of(render_report(contents))
+    text = text_of(render_report(contents))
     assert (
         "Offline roles: annotator offline-test-annotator, selector offline-test-selector, judge offline-test-judge."
         in text
     )
     assert "Nothing they produce is evidence about language models." in text
     big = dict.fromkeys(("annotator", "selector"), role("big-model"))
-    only_judge = words_of(render_report(contents, **big, judges=[role("big-judge")]))
-    assert "Offline roles: judge offline-test-judge." in only_judge  # it voted
+    only_judge = text_of(render_report(contents, **big, judges=[role("big-judge")]))
+    assert "Offline roles: judge offline-test-judge." in only_judge  # because it voted
     assert "Judged by big-judge, offline-test-judge" in only_judge
     assert "judge: big-judge" in only_judge and "judge: offline-test-judge, offline rules" in only_judge
     assert "judge: big-judge, offline" not in only_judge
-    votes, rates = (spoiled(contents[name], judge="big") for name in ("judge_votes", "win_rates"))
+    votes, rates = (with_values(contents[name], judge="big") for name in ("judge_votes", "win_rates"))
     none = render_report(contents, **big, judges=[role("big-model")], judge_votes=votes, win_rates=rates)
-    assert "evidence about language models" not in words_of(none)
+    assert "evidence about language models" not in text_of(none)
 
 
-def test_what_ran_is_told_with_versions_and_revisions(contents: dict[str, Any]) -> None:
+def test_the_report_has_versions_and_revisions(contents: dict[str, Any]) -> None:
     cards = [{**row, "parent_revision": "abcdef0123456789"} for row in to_rows(contents["policy_cards"])]
     policies = from_rows(cards, schemas.POLICIES)
-    text = words_of(render_report(contents, policy_cards=policies))
+    text = text_of(render_report(contents, policy_cards=policies))
     assert (
         f"installed when this section was rendered: sage-dialog {__version__}, Python {python_version()}, kedro" in text
     )
@@ -94,23 +94,23 @@ def test_what_ran_is_told_with_versions_and_revisions(contents: dict[str, Any]) 
     assert "sage_1 adapter yes 0123456789ab sage_0 abcdef012345 fedcba987654" in text
 
 
-def test_the_weights_behind_a_hosted_name_are_not_known(contents: dict[str, Any]) -> None:
+def test_the_weights_of_a_hosted_model_are_not_known(contents: dict[str, Any]) -> None:
     name = "maker/a-model-with-a-long-name"
     cards = [*to_rows(contents["policy_cards"])[:1]]
     cards[0] |= {"policy": "theirs", "kind": "external", "base": name, "revision": name, "base_revision": "not known"}
     cards[0] |= {"parent": None, "parent_revision": None}
     policies = from_rows(cards, schemas.POLICIES)
-    text = words_of(render_report(contents, policy_cards=policies))
+    text = text_of(render_report(contents, policy_cards=policies))
     assert f"theirs external no not known {name} not known" in text
 
 
-def test_without_scripts_some_dialogues_and_a_search_stand_there(contents: dict[str, Any]) -> None:
+def test_without_scripts_some_dialogues_and_a_search_are_visible(contents: dict[str, Any]) -> None:
     html = render_report(contents)
-    text = words_of(html)
+    text = text_of(html)
     rollouts = contents["rollouts"]
     for row in data_of(html, "dialogues")["rows"][:2]:
-        for _, said in rollouts[rollouts["situation_id"] == row["id"]].groupby("policy"):
-            assert len(said) == 9 and all(line in text for line in said["text"])
+        for _, messages in rollouts[rollouts["situation_id"] == row["id"]].groupby("policy"):
+            assert len(messages) == 9 and all(line in text for line in messages["text"])
     assert "12 of 12 situations are here." in text and "12 of 12 searched situations of the last iteration" in text
     turns = text.split("The last search")[1]
     assert turns.count("4 candidates") == turns.count("chosen Candidate 0 says this.") == 4
@@ -122,33 +122,33 @@ def test_without_scripts_some_dialogues_and_a_search_stand_there(contents: dict[
 def test_hostile_text_is_shown_as_text(contents: dict[str, Any]) -> None:
     html = render_report(
         contents,
-        trajectories_1=spoiled(
+        trajectories_1=with_values(
             contents["trajectories_1"], text=HOSTILE, outcome=HOSTILE, u_emotion=HOSTILE, a_topics=[HOSTILE]
         ),
-        candidates_1=spoiled(
+        candidates_1=with_values(
             contents["candidates_1"], utterance=HOSTILE, text=HOSTILE, a_motivation=HOSTILE, invalid_reason=HOSTILE
         ),
-        rollouts=spoiled(
+        rollouts=with_values(
             contents["rollouts"].query("policy == 'sage_1'"),
             policy=HOSTILE,
             text=HOSTILE,
             outcome=HOSTILE,
             u_topics=[HOSTILE],
         ),
-        judge_votes=spoiled(contents["judge_votes"], judge=HOSTILE, policy_a=HOSTILE, raw_response=HOSTILE),
-        win_rates=spoiled(contents["win_rates"], policy_a=HOSTILE, judge=HOSTILE),
-        ranking=spoiled(contents["ranking"], judge=HOSTILE, policy=HOSTILE),
-        judge_checks=spoiled(contents["judge_checks"], judge=HOSTILE),
-        length_control=spoiled(contents["length_control"], judge=HOSTILE, policy_b=HOSTILE),
-        judge_agreement=spoiled(contents["judge_agreement"], judge_a=HOSTILE, judge_b=HOSTILE),
-        sample_sizes=spoiled(contents["sample_sizes"], judge=HOSTILE),
-        filter_report=spoiled(contents["filter_report"], rule=HOSTILE),
-        emotion_confusion=spoiled(contents["emotion_confusion"], predicted=HOSTILE),
+        judge_votes=with_values(contents["judge_votes"], judge=HOSTILE, policy_a=HOSTILE, raw_response=HOSTILE),
+        win_rates=with_values(contents["win_rates"], policy_a=HOSTILE, judge=HOSTILE),
+        ranking=with_values(contents["ranking"], judge=HOSTILE, policy=HOSTILE),
+        judge_checks=with_values(contents["judge_checks"], judge=HOSTILE),
+        length_control=with_values(contents["length_control"], judge=HOSTILE, policy_b=HOSTILE),
+        judge_agreement=with_values(contents["judge_agreement"], judge_a=HOSTILE, judge_b=HOSTILE),
+        sample_sizes=with_values(contents["sample_sizes"], judge=HOSTILE),
+        filter_report=with_values(contents["filter_report"], rule=HOSTILE),
+        emotion_confusion=with_values(contents["emotion_confusion"], predicted=HOSTILE),
         unmapped_emotions=from_rows(
             [{"policy": HOSTILE, "emotion": HOSTILE, "n": 1, "count": 1}], schemas.UNMAPPED_EMOTIONS
         ),
-        failure_examples=spoiled(contents["failure_examples"], why=HOSTILE, text=HOSTILE, situation_id=HOSTILE),
-        policy_cards=spoiled(contents["policy_cards"], policy=HOSTILE, base=HOSTILE, parent=None),
+        failure_examples=with_values(contents["failure_examples"], why=HOSTILE, text=HOSTILE, situation_id=HOSTILE),
+        policy_cards=with_values(contents["policy_cards"], policy=HOSTILE, base=HOSTILE, parent=None),
         annotator=role(HOSTILE),
         selector=role(HOSTILE),
         judges=[role(HOSTILE)],
@@ -165,7 +165,7 @@ def test_hostile_text_is_shown_as_text(contents: dict[str, Any]) -> None:
 
 def test_the_funnel_is_shown_rule_by_rule_and_month_by_month(contents: dict[str, Any]) -> None:
     html = render_report(contents)
-    text = words_of(html)
+    text = text_of(html)
     assert b64encode(contents["filter_figure"]).decode() in html
     assert "what no rule removes is a dialogue: 600 in all." in text
     assert "not json lines that are no JSON object in UTF-8 10,000 24 0.2 %" in text
@@ -179,43 +179,45 @@ def test_many_months_are_folded(contents: dict[str, Any]) -> None:
     months = [f"{year}-{month:02d}" for year in range(2005, 2018) for month in range(1, 13)]
     rows = [{**row, "month": month} for month in months for row in to_rows(contents["filter_report"])[:5]]
     html = render_report(contents, filter_report=from_rows(rows, schemas.FILTER_REPORT))
-    assert '<details class="months">' in html and "2005-01 5,000" in words_of(html)
+    assert '<details class="months">' in html and "2005-01 5,000" in text_of(html)
 
 
 def test_a_funnel_of_no_lines_and_of_unknown_rules_is_shown(contents: dict[str, Any]) -> None:
     no_lines = from_rows([], schemas.FILTER_REPORT)
     none = {"filter_report": no_lines, "filter_figure": funnel_figure(no_lines)}
-    assert "what no rule removes is a dialogue: 0 in all." in words_of(render_report(contents, **none))
-    other = spoiled(contents["filter_report"], rule="a_rule_of_before")
-    assert "a rule of before lines 10,000 24" in words_of(render_report(contents, filter_report=other))
+    assert "what no rule removes is a dialogue: 0 in all." in text_of(render_report(contents, **none))
+    other = with_values(contents["filter_report"], rule="a_rule_of_before")
+    assert "a rule of before lines 10,000 24" in text_of(render_report(contents, filter_report=other))
 
 
 def test_emotions_are_shown_by_word_and_by_meaning(contents: dict[str, Any]) -> None:
-    meant = spoiled(contents["mapped_emotions"], mapping=41, coverage=0.8125, coverage_low=0.61, coverage_high=0.93)
-    outside = [{"policy": "sage_1", "emotion": f"word {place}", "n": 4800, "count": 1200 - place} for place in range(9)]
-    table = from_rows(outside, schemas.UNMAPPED_EMOTIONS)
-    text = words_of(render_report(contents, mapped_emotions=meant, unmapped_emotions=table))
+    meant = with_values(contents["mapped_emotions"], mapping=41, coverage=0.8125, coverage_low=0.61, coverage_high=0.93)
+    unmapped = [
+        {"policy": "sage_1", "emotion": f"word {place}", "n": 4800, "count": 1200 - place} for place in range(9)
+    ]
+    table = from_rows(unmapped, schemas.UNMAPPED_EMOTIONS)
+    text = text_of(render_report(contents, mapped_emotions=meant, unmapped_emotions=table))
     assert "the 32 labels, version 41;" in text and " 81 % 61 % to 93 % " in text
     assert "Words outside the lists, with how often: sage_1: word 0 (1,200), word 1 (1,199)," in text
     assert "word 7 (1,193) and 1 more." in text and "word 8" not in text
-    silent = spoiled(contents["mapped_emotions"], coverage=None, coverage_low=None, coverage_high=None)
-    assert "Words outside" not in words_of(render_report(contents, mapped_emotions=silent))
+    silent = with_values(contents["mapped_emotions"], coverage=None, coverage_low=None, coverage_high=None)
+    assert "Words outside" not in text_of(render_report(contents, mapped_emotions=silent))
 
 
-def test_what_was_left_out_of_training_is_counted_by_policy(contents: dict[str, Any]) -> None:
-    text = words_of(render_report(contents))
+def test_training_rejects_are_counted_by_policy(contents: dict[str, Any]) -> None:
+    text = text_of(render_report(contents))
     assert "sage_1 1,200 2,048 4,199 sage_2 0 – – sage_dpo 0 – –" in text
 
 
 def test_the_most_frequent_errors_are_those_of_the_last_policy(contents: dict[str, Any]) -> None:
     wrong = [row for row in to_rows(contents["emotion_confusion"]) if row["policy"] == "sage_dpo"]
     wrong = sorted((row for row in wrong if row["label"] != row["predicted"]), key=lambda row: -row["count"])
-    text = words_of(render_report(contents)).split("The most frequent errors of sage_dpo")[1].split("In k guesses")[0]
+    text = text_of(render_report(contents)).split("The most frequent errors of sage_dpo")[1].split("In k guesses")[0]
     assert wrong and f"{wrong[0]['count']} of {wrong[0]['n']}" in text
     assert all(f"{row['label']} {row['predicted']} {row['count']} of {row['n']}" in text for row in wrong[:8])
 
 
-def test_guesses_in_k_are_shown_apart_where_situations_were_searched_before(contents: dict[str, Any]) -> None:
+def test_guesses_in_k_on_situations_searched_before_have_their_own_rows(contents: dict[str, Any]) -> None:
     row = {"policy": "sage_2", "n": 1068, "candidates": 16.0, "emotions": 2.5, "low": 0.5, "high": 0.7, "chance": 0.03}
     rows = [
         {**row, "k": k, "searched_before": before, "accuracy": accuracy}
@@ -223,34 +225,34 @@ def test_guesses_in_k_are_shown_apart_where_situations_were_searched_before(cont
         for k in (1, 3)
     ]
     table = from_rows(rows, schemas.EMOTION_TOP_K)
-    text = words_of(render_report(contents, emotion_top_k=table))
+    text = text_of(render_report(contents, emotion_top_k=table))
     assert "sage_2 new to it 1,068 16.0 2.5 61 % 50 % to 70 % 3 % 61 %" in text
     assert "sage_2 searched before 1,068 16.0 2.5 69 %" in text
 
 
-def test_diversity_is_shown_by_policy_and_its_absence_is_told(contents: dict[str, Any]) -> None:
+def test_diversity_is_shown_by_policy_or_its_absence_explained(contents: dict[str, Any]) -> None:
     row = {"policy": "sage_1", "of": "replies", "n": 20, "low": 0.5, "high": 0.7}
     rows = [{**row, "statistic": "distinct_1", "value": 0.65}, {**row, "statistic": "self_bleu", "value": 0.31}]
-    text = words_of(render_report(contents, diversity=from_rows(rows, schemas.DIVERSITY)))
+    text = text_of(render_report(contents, diversity=from_rows(rows, schemas.DIVERSITY)))
     assert "sage_1 65 % 50 % to 70 % – – 31 % 50 % to 70 % – – –" in text
-    none = words_of(render_report(contents, diversity=from_rows([], schemas.DIVERSITY)))
+    none = text_of(render_report(contents, diversity=from_rows([], schemas.DIVERSITY)))
     assert "There are too few situations: it takes twenty." in none
 
 
 def test_failures_are_shown_with_their_rules_and_examples(contents: dict[str, Any]) -> None:
-    modes = spoiled(contents["failure_modes"], share=0.0125, low=0.006, high=0.026)
+    modes = with_values(contents["failure_modes"], share=0.0125, low=0.006, high=0.026)
     example = {"policy": "sage_2", "failure": "poses_as_human", "situation_id": "test/7", "exchange": 2}
     example |= {"why": "my wife", "text": "So did my wife!"}
     table = from_rows([example], schemas.FAILURE_EXAMPLES)
-    text = words_of(render_report(contents, failure_modes=modes, failure_examples=table))
+    text = text_of(render_report(contents, failure_modes=modes, failure_examples=table))
     assert all(f"{failure.replace('_', ' ')}: {rule}" in text for failure, rule in FAILURES.items())
     assert "sage_1 1.2 % 0.6 % to 2.6 %" in text
     assert "poses as human: examples sage_2, exchange 2 on test/7, my wife: So did my wife!" in text
     assert "stock opening: examples" not in text
 
 
-def test_an_empty_search_and_a_run_without_blocks_still_report(contents: dict[str, Any]) -> None:
-    text = words_of(
+def test_an_empty_search_and_a_run_without_blocks_have_a_report(contents: dict[str, Any]) -> None:
+    text = text_of(
         render_report(
             contents,
             trajectories_1=from_rows([], schemas.TRAJECTORIES),
@@ -262,19 +264,19 @@ def test_an_empty_search_and_a_run_without_blocks_still_report(contents: dict[st
 
 
 @pytest.mark.parametrize(
-    ("p", "shown"),
+    ("p", "text"),
     [(1.0, "1"), (0.2719, "0.27"), (0.0015, "0.0015"), (0.00065, "6.5e-04"), (3e-44, "3.0e-44"), (0.0, "<2e-308")],
 )
-def test_p_values_keep_two_digits(p: float, shown: str) -> None:
-    assert p_value(p) == shown
+def test_p_values_keep_two_digits(p: float, text: str) -> None:
+    assert p_value(p) == text
 
 
 @pytest.mark.parametrize(
-    ("factor", "shown"), [(0.00523, "×0.0052"), (1.84, "×1.8"), (24.4, "×24"), (1e18, "over ×1,000")]
+    ("factor", "text"), [(0.00523, "×0.0052"), (1.84, "×1.8"), (24.4, "×24"), (1e18, "over ×1,000")]
 )
-def test_factors_keep_two_digits(factor: float, shown: str) -> None:
-    assert times(factor) == shown
+def test_factors_keep_two_digits(factor: float, text: str) -> None:
+    assert times(factor) == text
 
 
-def test_a_share_that_is_not_there_is_a_dash() -> None:
+def test_a_missing_share_is_a_dash() -> None:
     assert percent(None) == percent(float("inf")) == "–"

@@ -1,4 +1,4 @@
-"""The report in a real browser: what can be chosen in it, and that no text of a model does anything but be read."""
+"""The report in a browser: its controls, and texts of models that are displayed as text only."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_page import render_report
+from report_page import render_report, with_values
 
 from sage_dialog import schemas
-from sage_dialog.core.tables import DataFrame, from_rows, to_arrow, to_rows
+from sage_dialog.core.tables import from_rows, to_rows
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -28,22 +28,17 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def report(contents: dict[str, Any], tmp_path: Path) -> Path:
-    """With hostile text in a message, a vote, a candidate and the reason why another is not valid."""
-
-    def spoiled(table: DataFrame, where: dict[str, Any], **columns: Any) -> DataFrame:
-        changed = [
-            {**row, **columns} if all(row[key] == value for key, value in where.items()) else row
-            for row in to_rows(table)
-        ]
-        return from_rows(changed, to_arrow(table).schema)
+    """A report with hostile text in a message, a vote, a candidate and a reason for an invalid one."""
 
     played = {"situation_id": "test/5", "turn": 1}
     html = render_report(
         contents,
-        rollouts=spoiled(contents["rollouts"], {**played, "policy": "sage_dpo"}, text=HOSTILE),
-        judge_votes=spoiled(contents["judge_votes"], {"situation_id": "test/5", "order": "ab"}, raw_response=HOSTILE),
-        candidates_1=spoiled(
-            spoiled(contents["candidates_1"], {**played, "candidate": 2}, utterance=HOSTILE, a_emotion=HOSTILE),
+        rollouts=with_values(contents["rollouts"], {**played, "policy": "sage_dpo"}, text=HOSTILE),
+        judge_votes=with_values(
+            contents["judge_votes"], {"situation_id": "test/5", "order": "ab"}, raw_response=HOSTILE
+        ),
+        candidates_1=with_values(
+            with_values(contents["candidates_1"], {**played, "candidate": 2}, utterance=HOSTILE, a_emotion=HOSTILE),
             {**played, "candidate": 3},
             text=HOSTILE,
             invalid_reason=HOSTILE,
@@ -55,17 +50,17 @@ def report(contents: dict[str, Any], tmp_path: Path) -> Path:
 
 
 class Opened:
-    """A page, what it complained of, and what it asked for."""
+    """A page with its console messages and requests."""
 
     def __init__(self, chromium: Any, report: Path, **context: Any) -> None:
         self.context = chromium.new_context(**context)
         self.page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda said: self.complaints.append(said.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
-        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.messages: list[str] = []
+        self.requested_urls: list[str] = []
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.messages.append(dialog.message))
+        self.page.on("request", lambda request: self.requested_urls.append(request.url))
         self.page.goto(report.as_uri())
 
     def choose(self, name: str, situation: str) -> None:
@@ -73,9 +68,9 @@ class Opened:
         (place,) = (place for place, text in enumerate(options) if text.endswith(f"({situation})"))
         self.page.locator(f"#{name}-select").select_option(index=place)
 
-    def done(self, report: Path) -> None:
-        assert self.complaints == [] and self.page.title() == "sage-dialog: evaluation report"
-        assert {url for url in self.asked if not url.startswith("data:")} == {report.as_uri()}
+    def close(self, report: Path) -> None:
+        assert self.messages == [] and self.page.title() == "sage-dialog: evaluation report"
+        assert {url for url in self.requested_urls if not url.startswith("data:")} == {report.as_uri()}
         self.context.close()
 
 
@@ -84,47 +79,47 @@ def test_dialogues_of_a_situation_stand_side_by_side_with_their_votes(
 ) -> None:
     opened = Opened(chromium, report)
     opened.choose("dialogues", "test/7")
-    shown = opened.page.locator("#dialogues-view")
-    assert shown.locator(".side h4").all_text_contents() == ["sage_0", "sage_dpo"]  # the last pair of the parameters
+    view = opened.page.locator("#dialogues-view")
+    assert view.locator(".side h4").all_text_contents() == ["sage_0", "sage_dpo"]  # the last pair of the parameters
     for column, policy in enumerate(("sage_0", "sage_dpo")):
         rollouts = contents["rollouts"].query(f"policy == '{policy}' and situation_id == 'test/7'").sort_values("turn")
-        found = shown.locator(".side > div").nth(column).locator(".message").all_text_contents()
+        found = view.locator(".side > div").nth(column).locator(".message").all_text_contents()
         assert found == rollouts["text"].tolist()
     votes = {(vote["order"]): vote for vote in to_rows(contents["judge_votes"])
              if vote["situation_id"] == "test/7" and vote["policy_b"] == "sage_dpo"}  # fmt: skip
     names = {"a": "sage_0", "b": "sage_dpo", "tie": "tie"}
     answers = [names[votes[order]["vote"]] for order in ("ab", "ba")]
-    rows = [row.locator("td").all_text_contents() for row in shown.locator("tbody tr").all()]
+    rows = [row.locator("td").all_text_contents() for row in view.locator("tbody tr").all()]
     assert [row[0] for row in rows] == ["offline-test-judge", "world truth"]
     assert rows[0][1:4] == ["sage_0 – sage_dpo", *answers]
     assert rows[0][4] == ("tie" if answers[0] == "tie" else f"{answers[0]} wins")
-    shown.locator("summary").click()
-    assert votes["ab"]["raw_response"] in shown.locator("details").inner_text()
+    view.locator("summary").click()
+    assert votes["ab"]["raw_response"] in view.locator("details").inner_text()
 
     opened.page.get_by_label("sage_1", exact=True).check()
     opened.page.get_by_label("sage_dpo", exact=True).uncheck()
-    assert shown.locator(".side h4").all_text_contents() == ["sage_0", "sage_1"]
-    assert shown.locator("tbody tr td:nth-child(2)").all_text_contents() == ["sage_0 – sage_1"] * 2
-    before = shown.locator("code").inner_text()
+    assert view.locator(".side h4").all_text_contents() == ["sage_0", "sage_1"]
+    assert view.locator("tbody tr td:nth-child(2)").all_text_contents() == ["sage_0 – sage_1"] * 2
+    before = view.locator("code").inner_text()
     opened.page.locator("#dialogues-on").click()
-    assert shown.locator("code").inner_text() != before == "test/7"
-    assert shown.locator(".side h4").all_text_contents() == ["sage_0", "sage_1"]  # the choice of policies stays
+    assert view.locator("code").inner_text() != before == "test/7"
+    assert view.locator(".side h4").all_text_contents() == ["sage_0", "sage_1"]  # the choice of policies stays
     opened.page.locator("#dialogues-back").click()
-    assert shown.locator("code").inner_text() == "test/7"
+    assert view.locator("code").inner_text() == "test/7"
     assert opened.page.locator("#dialogues-static").is_hidden()
-    opened.done(report)
+    opened.close(report)
 
 
 def test_a_search_shows_every_candidate_of_every_turn(chromium: Any, report: Path) -> None:
     opened = Opened(chromium, report)
     opened.choose("searches", "test/3")
-    shown = opened.page.locator("#searches-view")
-    assert shown.locator("code").first.inner_text() == "test/3"
-    assert shown.locator("details").count() == 4 and shown.locator("details[open]").count() == 1
-    assert shown.locator("summary").first.inner_text() == "4 candidates, number 1 chosen, 1 not valid"
+    view = opened.page.locator("#searches-view")
+    assert view.locator("code").first.inner_text() == "test/3"
+    assert view.locator("details").count() == 4 and view.locator("details[open]").count() == 1
+    assert view.locator("summary").first.inner_text() == "4 candidates, number 1 chosen, 1 not valid"
     opened.page.locator("#searches-all").click()
-    assert shown.locator("details[open]").count() == 4
-    first = shown.locator(".tree").first
+    assert view.locator("details[open]").count() == 4
+    first = view.locator(".tree").first
     assert [line.split("\n")[0] for line in first.locator("li").all_inner_texts()] == ["1", "2", "3", "4"]
     assert "chosen Candidate 0 says this." in first.locator("li.chosen").inner_text().replace("\n", " ")
     assert first.locator("li.chosen").count() == 1
@@ -132,11 +127,11 @@ def test_a_search_shows_every_candidate_of_every_turn(chromium: Any, report: Pat
     broken = first.locator("li").nth(3).inner_text()
     assert "not valid (state block: expected another start):" in broken and "{u_motivation: broken" in broken
     opened.page.locator("#searches-all").click()
-    assert shown.locator("details[open]").count() == 0
-    opened.done(report)
+    assert view.locator("details[open]").count() == 0
+    opened.close(report)
 
 
-def test_hostile_text_is_only_read(chromium: Any, report: Path) -> None:
+def test_hostile_text_is_displayed_as_text(chromium: Any, report: Path) -> None:
     opened = Opened(chromium, report)
     images = opened.page.locator("img").count()
     opened.choose("dialogues", "test/5")
@@ -149,7 +144,7 @@ def test_hostile_text_is_only_read(chromium: Any, report: Path) -> None:
     assert first[2].startswith(f"3{HOSTILE}") and f"comfort · {HOSTILE} · garden" in first[2]
     assert first[3] == f"4not valid ({HOSTILE}): {HOSTILE}"
     assert opened.page.locator("img").count() == images and dialogues.locator(".side b", has_text="bold").count() == 0
-    opened.done(report)
+    opened.close(report)
 
 
 def test_no_other_script_and_no_other_style_is_run(chromium: Any, report: Path) -> None:
@@ -164,11 +159,11 @@ def test_no_other_script_and_no_other_style_is_run(chromium: Any, report: Path) 
     opened.page.wait_for_timeout(50)
     assert opened.page.title() == "sage-dialog: evaluation report"
     assert opened.page.locator("h1").evaluate("h1 => getComputedStyle(h1).position") == "static"
-    assert len(opened.complaints) >= 3 and all("Content Security Policy" in said for said in opened.complaints)
+    assert len(opened.messages) >= 3 and all("Content Security Policy" in message for message in opened.messages)
     opened.context.close()
 
 
-def test_without_scripts_examples_stand_there(chromium: Any, report: Path) -> None:
+def test_without_scripts_examples_are_visible(chromium: Any, report: Path) -> None:
     opened = Opened(chromium, report, java_script_enabled=False)
     assert opened.page.locator(".controls").first.is_hidden()
     static = opened.page.locator("#dialogues-static")
@@ -184,17 +179,17 @@ def test_without_scripts_examples_stand_there(chromium: Any, report: Path) -> No
 def test_the_page_is_no_wider_than_the_screen(chromium: Any, report: Path, width: int) -> None:
     opened = Opened(chromium, report, viewport={"width": width, "height": 800}, color_scheme="dark")
     opened.page.locator("#searches-all").click()
-    for policy in contents_policies(opened):
+    for policy in policy_labels(opened):
         opened.page.get_by_label(policy, exact=True).check()
     assert opened.page.evaluate("document.documentElement.scrollWidth") == width
-    opened.done(report)
+    opened.close(report)
 
 
-def contents_policies(opened: Opened) -> list[str]:
+def policy_labels(opened: Opened) -> list[str]:
     return [label.strip() for label in opened.page.locator("#dialogues-policies label").all_text_contents()]
 
 
-def test_on_paper_everything_is_unfolded_and_nothing_waits_for_a_click(chromium: Any, report: Path) -> None:
+def test_in_print_everything_is_unfolded(chromium: Any, report: Path) -> None:
     opened = Opened(chromium, report, color_scheme="dark")
     page = opened.page
     folded = page.locator("details:not([open])").count()
@@ -205,7 +200,7 @@ def test_on_paper_everything_is_unfolded_and_nothing_waits_for_a_click(chromium:
     assert page.locator("body").evaluate("body => getComputedStyle(body).backgroundColor") == "rgb(255, 255, 255)"
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("details:not([open])").count() == folded
-    opened.done(report)
+    opened.close(report)
 
 
 def test_a_run_without_dialogues_opens_without_complaints(
@@ -221,4 +216,4 @@ def test_a_run_without_dialogues_opens_without_complaints(
     opened = Opened(chromium, page)
     assert opened.page.get_by_text("There is no dialogue.").is_visible()
     assert opened.page.get_by_text("The last search kept no dialogue.").is_visible()
-    opened.done(page)
+    opened.close(page)

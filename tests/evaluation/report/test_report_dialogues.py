@@ -1,4 +1,4 @@
-"""Which dialogues and searches the report carries, and what it says of them."""
+"""Selection of the dialogues and searches of the report, and their votes."""
 
 import json
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from sage_dialog.evaluation.report.dialogues import dialogues_by_situation, sear
 from sage_dialog.evaluation.report.page import script_data
 
 
-def vote(situation: str, order: str, said: str, judge: str = "j") -> dict[str, Any]:
+def vote(situation: str, order: str, answer: str, judge: str = "j") -> dict[str, Any]:
     pair = {"policy_a": "old", "policy_b": "new", "judge": judge, "raw_response": f"{judge} on {order}"}
-    return {"situation_id": situation, "order": order, "vote": said, **pair}
+    return {"situation_id": situation, "order": order, "vote": answer, **pair}
 
 
 def votes_of(*rows: dict[str, Any]) -> DataFrame:
@@ -27,32 +27,32 @@ def ids(rows: list[dict[str, Any]]) -> list[str]:
 
 
 @pytest.fixture
-def many(rollouts_of: Callable[..., DataFrame]) -> DataFrame:
+def rollouts_of_90(rollouts_of: Callable[..., DataFrame]) -> DataFrame:
     """Two policies on 90 situations."""
     situations = [f"s{place:02d}" for place in range(90)]
     return rollouts_of(**{policy: {id_: [f"{policy} says this."] for id_ in situations} for policy in ("old", "new")})
 
 
-def test_no_more_than_forty_situations_chosen_by_seed_alone(many: DataFrame) -> None:
-    shown = dialogues_by_situation(many, votes_of(), {}, "agreement", seed=3)
-    assert len(shown) == 40 and ids(shown) == sorted(set(ids(shown)))
-    votes = votes_of(*(vote(id_, order, "a") for id_ in ids(shown)[:5] for order in ("ab", "ba")))
-    assert ids(dialogues_by_situation(many[::-1], votes, {}, "agreement", seed=3)) == ids(shown)
-    assert ids(dialogues_by_situation(many, votes_of(), {}, "agreement", seed=4)) != ids(shown)
-    assert {policy for row in shown for policy in row["dialogues"]} == {"old", "new"}
+def test_at_most_forty_situations_are_chosen_by_seed(rollouts_of_90: DataFrame) -> None:
+    selected = dialogues_by_situation(rollouts_of_90, votes_of(), {}, "agreement", seed=3)
+    assert len(selected) == 40 and ids(selected) == sorted(set(ids(selected)))
+    votes = votes_of(*(vote(id_, order, "a") for id_ in ids(selected)[:5] for order in ("ab", "ba")))
+    assert ids(dialogues_by_situation(rollouts_of_90[::-1], votes, {}, "agreement", seed=3)) == ids(selected)
+    assert ids(dialogues_by_situation(rollouts_of_90, votes_of(), {}, "agreement", seed=4)) != ids(selected)
+    assert {policy for row in selected for policy in row["dialogues"]} == {"old", "new"}
 
 
-def test_no_more_than_fit_and_always_one(many: DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = dialogues_by_situation(many, votes_of(), {}, "agreement", seed=3)
-    one = len(script_data(shown[0]))
-    monkeypatch.setattr(report_dialogues, "LARGEST", 10 * one + one // 2)
-    fewer = dialogues_by_situation(many, votes_of(), {}, "agreement", seed=3)
-    assert len(fewer) == 10 and set(ids(fewer)) < set(ids(shown))
+def test_as_many_situations_as_fit_and_at_least_one(rollouts_of_90: DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    selected = dialogues_by_situation(rollouts_of_90, votes_of(), {}, "agreement", seed=3)
+    size = len(script_data(selected[0]))
+    monkeypatch.setattr(report_dialogues, "LARGEST", 10 * size + size // 2)
+    fewer = dialogues_by_situation(rollouts_of_90, votes_of(), {}, "agreement", seed=3)
+    assert len(fewer) == 10 and set(ids(fewer)) < set(ids(selected))
     monkeypatch.setattr(report_dialogues, "LARGEST", 1)
-    assert len(dialogues_by_situation(many, votes_of(), {}, "agreement", seed=3)) == 1
+    assert len(dialogues_by_situation(rollouts_of_90, votes_of(), {}, "agreement", seed=3)) == 1
 
 
-def test_votes_are_told_by_name_with_what_comes_of_them(many: DataFrame) -> None:
+def test_votes_have_names_answers_and_outcome(rollouts_of_90: DataFrame) -> None:
     judged = votes_of(
         vote("s00", "ba", "b", "sure"),
         vote("s00", "ab", "b", "sure"),
@@ -61,24 +61,26 @@ def test_votes_are_told_by_name_with_what_comes_of_them(many: DataFrame) -> None
         vote("s00", "ba", "unreadable", "mumbling"),
         vote("s00", "ab", "a", "mumbling"),
         vote("s00", "ba", "a", "human:ada"),
-        vote("s01", "ab", "a", "elsewhere"),
-        vote("s01", "ba", "a", "elsewhere"),
+        vote("s01", "ab", "a", "another"),
+        vote("s01", "ba", "a", "another"),
     )
-    two = many[many["situation_id"] == "s00"]
+    two = rollouts_of_90[rollouts_of_90["situation_id"] == "s00"]
     (row,) = dialogues_by_situation(two, judged, {"s00": "sad"}, "agreement", seed=0)
     assert (row["id"], row["emotion"]) == ("s00", "sad")
-    told = {of["judge"]: (of["a"], of["b"], of["answers"], of["outcome"], of["wrote"]) for of in row["votes"]}
-    assert told == {
+    summaries = {
+        vote["judge"]: tuple(vote[key] for key in ("a", "b", "answers", "outcome", "wrote")) for vote in row["votes"]
+    }
+    assert summaries == {
         "sure": ("old", "new", ["new", "new"], "new", ["sure on ab", "sure on ba"]),
         "torn": ("old", "new", ["old", "new"], "tie", ["torn on ab", "torn on ba"]),
         "mumbling": ("old", "new", ["old", "unreadable"], "tie", ["mumbling on ab", "mumbling on ba"]),
         "human:ada": ("old", "new", ["no answer", "old"], "old", [None, "human:ada on ba"]),
     }
     (half,) = dialogues_by_situation(two, judged, {}, "half", seed=0)
-    assert [of["outcome"] for of in half["votes"] if of["judge"] == "mumbling"] == ["old"]
+    assert [vote["outcome"] for vote in half["votes"] if vote["judge"] == "mumbling"] == ["old"]
 
 
-def test_turns_stand_in_their_order_with_the_blocks_of_the_agent(contents: dict[str, Any]) -> None:
+def test_turns_are_ordered_and_have_the_blocks_of_the_agent(contents: dict[str, Any]) -> None:
     rows = searched_dialogues(contents["trajectories_1"], contents["candidates_1"], {"test/1": "angry"}, 3)
     (row,) = (row for row in rows if row["id"] == "test/1")
     messages = contents["trajectories_1"].query("situation_id == 'test/1'").sort_values("turn")
@@ -90,11 +92,16 @@ def test_turns_stand_in_their_order_with_the_blocks_of_the_agent(contents: dict[
     assert "state" not in user and user["candidates"] == []
 
 
-def test_candidates_are_all_there_the_chosen_marked_the_broken_as_written(contents: dict[str, Any]) -> None:
+def test_all_candidates_are_listed_with_the_choice_and_invalid_texts(contents: dict[str, Any]) -> None:
     shuffled = contents["candidates_1"][::-1]
     row = searched_dialogues(contents["trajectories_1"], shuffled, {}, 3)[0]
     candidates = row["turns"][3]["candidates"]
-    assert [(one["number"], one["chosen"]) for one in candidates] == [(1, True), (2, False), (3, False), (4, False)]
+    assert [(candidate["number"], candidate["chosen"]) for candidate in candidates] == [
+        (1, True),
+        (2, False),
+        (3, False),
+        (4, False),
+    ]
     assert candidates[1]["text"] == "Candidate 1 says this." and "why" not in candidates[1]
     assert (candidates[3]["text"], candidates[3]["why"]) == (
         "{u_motivation: broken",
@@ -105,6 +112,6 @@ def test_candidates_are_all_there_the_chosen_marked_the_broken_as_written(conten
 
 @pytest.mark.parametrize("text", ["</script><!--", "a & b", "\u2028\u2029", "<script>", "]]>", "😀 “…”", '"\\'])
 def test_json_cannot_end_its_element_and_is_read_back(text: str) -> None:
-    written = script_data({"said": [text]})
+    written = script_data({"text": [text]})
     assert not set(written) & set("<>&\u2028\u2029") and written.isascii()
-    assert json.loads(written) == {"said": [text]}
+    assert json.loads(written) == {"text": [text]}

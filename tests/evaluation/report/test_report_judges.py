@@ -3,55 +3,57 @@
 from typing import Any
 
 import pandas as pd
-from report_page import render_report, spoiled, words_of
+from report_page import render_report, text_of, with_values
 
 from sage_dialog import schemas
 from sage_dialog.core.tables import from_rows, to_rows
 
 
 def test_each_judge_has_its_own_table(contents: dict[str, Any]) -> None:
-    second = spoiled(contents["win_rates"], judge="second-judge")
+    second = with_values(contents["win_rates"], judge="second-judge")
     both = pd.concat([contents["win_rates"], second])
     html = render_report(contents, win_rates=both)
     assert "<h3>second-judge</h3>" in html and "<h3>offline-test-judge</h3>" in html
     assert "<h3>" not in render_report(contents).split("Judged by")[1].split("Both orders")[0]
 
 
-def test_kinds_of_ties_are_shown_where_some_are_no_ties(contents: dict[str, Any]) -> None:
-    assert "order changes it" not in words_of(render_report(contents))
-    torn = spoiled(contents["win_rates"], ties=7, both_say_tie=1, inconsistent=4, unreadable=2)
-    text = words_of(render_report(contents, win_rates=torn))
-    row = to_rows(torn)[0]
+def test_kinds_of_ties_are_shown_if_votes_are_inconsistent_or_unreadable(contents: dict[str, Any]) -> None:
+    assert "order changes it" not in text_of(render_report(contents))
+    mixed_ties = with_values(contents["win_rates"], ties=7, both_say_tie=1, inconsistent=4, unreadable=2)
+    text = text_of(render_report(contents, win_rates=mixed_ties))
+    row = to_rows(mixed_ties)[0]
     assert f"{row['policy_b']} {row['n']} {row['wins_a']} 7 {row['wins_b']} 1 4 2" in text
     assert "Both orders agreed on 18 of 36 pairs of dialogues" in text
 
 
 def test_the_adjusted_p_value_is_that_of_the_table(contents: dict[str, Any]) -> None:
-    text = words_of(render_report(contents, win_rates=spoiled(contents["win_rates"], p_value=0.012, p_adjusted=0.34)))
+    text = text_of(
+        render_report(contents, win_rates=with_values(contents["win_rates"], p_value=0.012, p_adjusted=0.34))
+    )
     assert text.count(" 0.012 0.34 ") == len(contents["win_rates"])
 
 
-def test_the_rule_is_told(contents: dict[str, Any]) -> None:
-    assert "a policy wins where both orders name it" in words_of(render_report(contents))
+def test_the_outcome_rule_is_described(contents: dict[str, Any]) -> None:
+    assert "a policy wins where both orders name it" in text_of(render_report(contents))
     half = contents["params:evaluation"].model_copy(update={"outcome_rule": "half"})
-    assert "each order counts half" in words_of(render_report(contents, evaluation=half))
+    assert "each order counts half" in text_of(render_report(contents, evaluation=half))
 
 
 def test_the_ranking_shows_judges_side_by_side(contents: dict[str, Any]) -> None:
     first = to_rows(contents["ranking"])
     second = [{**row, "judge": "second-judge", "rank": 5 - row["rank"]} for row in first if row["policy"] != "sage_1"]
     both = from_rows([*first, *second], schemas.RANKING)
-    text = words_of(render_report(contents, ranking=both))
+    text = text_of(render_report(contents, ranking=both))
     assert "policy rank offline-test-judge rank second-judge" in text
     for row in first:
-        shown = f"{row['policy']} {row['rank']} ({row['best_rank']} to {row['worst_rank']})"
-        assert shown in text or f"{row['policy']} {row['rank']} (alone)" in text
+        cells = f"{row['policy']} {row['rank']} ({row['best_rank']} to {row['worst_rank']})"
+        assert cells in text or f"{row['policy']} {row['rank']} (alone)" in text
     assert "– not compared" in text and "groups of their own" not in text
-    apart = words_of(render_report(contents, ranking=pd.concat([both, spoiled(both, group=2)])))
-    assert "groups of their own" in apart
+    grouped = text_of(render_report(contents, ranking=pd.concat([both, with_values(both, group=2)])))
+    assert "groups of their own" in grouped
 
 
-def test_judges_are_shown_for_what_they_are(contents: dict[str, Any]) -> None:
+def test_findings_on_judges_are_described(contents: dict[str, Any]) -> None:
     def check(judge: str, statistic: str, value: float) -> dict[str, Any]:
         row = {"judge": judge, "statistic": statistic, "n": 2400, "value": value}
         return row | {"low": max(0.0, value - 0.05), "high": min(1.0, value + 0.05)}
@@ -59,7 +61,7 @@ def test_judges_are_shown_for_what_they_are(contents: dict[str, Any]) -> None:
     checks = [check("fair", "order_flips", 0.1), check("fair", "names_first", 0.52), check("fair", "names_longer", 0.3)]
     checks += [check("biased", "order_flips", 0.93), check("biased", "names_first", 0.97)]
     table = from_rows(checks, schemas.JUDGE_CHECKS)
-    text = words_of(render_report(contents, judge_checks=table))
+    text = text_of(render_report(contents, judge_checks=table))
     assert "fair biased the answer changes with the order of the two 10 % 5 % to 15 %, n 2,400 93 %" in text
     assert "52 % 47 % to 57 %, n 2,400 no bias detected 97 % 92 % to 100 %, n 2,400 leans to the first place" in text
     assert "30 % 25 % to 35 %, n 2,400 shorter dialogues win –" in text
@@ -69,7 +71,7 @@ def test_length_agreement_kinship_and_sizes_are_shown(contents: dict[str, Any]) 
     kin = {"judge": "big-judge", "policy": "sage_0", "relation": "same model", "other_policy": "sage_1", "n": 12}
     kin |= {"share": 0.7, "neutral_share": 0.45, "difference": 0.25, "low": 0.1, "high": 0.4}
     alone = {**kin, "judge": "lone-judge", "neutral_share": None, "difference": None, "low": None, "high": None}
-    text = words_of(render_report(contents, self_preference=from_rows([kin, alone], schemas.SELF_PREFERENCE)))
+    text = text_of(render_report(contents, self_preference=from_rows([kin, alone], schemas.SELF_PREFERENCE)))
     row = to_rows(contents["length_control"])[0]
     assert f"{row['policy_a']} {row['policy_b']} {row['words_a']:.0f} {row['words_b']:.0f}" in text
     assert "offline-test-judge offline-twin 36 100 %" in text
@@ -82,14 +84,14 @@ def test_length_agreement_kinship_and_sizes_are_shown(contents: dict[str, Any]) 
 
 def test_one_judge_and_nothing_decided_still_report(contents: dict[str, Any]) -> None:
     undecided = {"equal_length_rate_b": None, "win_rate_b": None, "b_says_more": None, "low": None, "high": None}
-    text = words_of(
+    text = text_of(
         render_report(
             contents,
-            win_rates=spoiled(contents["win_rates"], wins_a=0, wins_b=0, win_rate_b=None, low=None, high=None),
-            length_control=spoiled(contents["length_control"], **undecided, odds_by_doubling=None),
+            win_rates=with_values(contents["win_rates"], wins_a=0, wins_b=0, win_rate_b=None, low=None, high=None),
+            length_control=with_values(contents["length_control"], **undecided, odds_by_doubling=None),
             judge_agreement=from_rows([], schemas.JUDGE_AGREEMENT),
             self_preference=from_rows([], schemas.SELF_PREFERENCE),
-            sample_sizes=spoiled(contents["sample_sizes"], decided=0.0, power=0.0, needed=None),
+            sample_sizes=with_values(contents["sample_sizes"], decided=0.0, power=0.0, needed=None),
         )
     )
     assert "No two judges judged the same dialogues, so their agreement is unknown." in text
@@ -97,24 +99,24 @@ def test_one_judge_and_nothing_decided_still_report(contents: dict[str, Any]) ->
     assert text.count("none decided") == 6  # each pair, in the win rates and at equal length
 
 
-def test_a_run_that_nobody_judged_says_so_and_nothing_more(contents: dict[str, Any]) -> None:
+def test_the_report_of_an_unjudged_run_says_so_only(contents: dict[str, Any]) -> None:
     judged = ("judge_votes", "win_rates", "ranking", "judge_checks", "length_control", "judge_agreement")
     none = {name: contents[name][:0] for name in (*judged, "self_preference", "sample_sizes")}
     html = render_report(contents, judges=[], **none, truth_scores=None)
-    text = words_of(html)
+    text = text_of(html)
     assert "4 policies on 12 test situations" in text
     assert "Win rates No two policies of this run were judged. Predicted user emotion" in text
     assert not any(part in html for part in ("At a glance", "Judged by", "<h2>Ranking", "Both orders agreed"))
 
 
-def test_what_is_said_of_people_knows_that_they_are_asked_once(contents: dict[str, Any]) -> None:
-    asked_once = spoiled(contents["judge_votes"].query("order == 'ab'"), judge="human:anna")
+def test_people_judge_each_pair_once(contents: dict[str, Any]) -> None:
+    single_order = with_values(contents["judge_votes"].query("order == 'ab'"), judge="human:anna")
     tables = ("win_rates", "ranking", "judge_checks", "length_control", "sample_sizes")
-    of_anna = {name: spoiled(contents[name], judge="human:anna") for name in tables}
+    of_anna = {name: with_values(contents[name], judge="human:anna") for name in tables}
     even = {"statistic": "says_tie", "judge": "human:anna", "n": 36, "value": 0.1, "low": 0.02, "high": 0.3}
     of_anna["judge_checks"] = from_rows([even], schemas.JUDGE_CHECKS)
-    html = render_report(contents, judges=[], judge_votes=asked_once, **of_anna)
-    text = words_of(html)
+    html = render_report(contents, judges=[], judge_votes=single_order, **of_anna)
+    text = text_of(html)
     assert "both orders name a winner" not in text and "Both orders agreed" not in text
     assert "where all answers on a pair name one winner, it is the longer dialogue" in text
     assert "human:anna, in short Nothing stands out in its votes." in text
@@ -122,32 +124,32 @@ def test_what_is_said_of_people_knows_that_they_are_asked_once(contents: dict[st
     assert "human:anna on sage_0 and sage_1: " in static and "no answer with sage_1 read first" in static
 
 
-def test_a_kappa_that_is_not_there_is_a_dash(contents: dict[str, Any]) -> None:
-    silent = spoiled(
+def test_a_missing_kappa_is_a_dash(contents: dict[str, Any]) -> None:
+    without_kappa = with_values(
         contents["judge_agreement"], kappa=None, kappa_low=None, kappa_high=None, decided=0, same_winner=None
     )
-    assert "100 % 76 % to 100 % – 0 –" in words_of(render_report(contents, judge_agreement=silent))
+    assert "100 % 76 % to 100 % – 0 –" in text_of(render_report(contents, judge_agreement=without_kappa))
 
 
-def test_the_truth_is_shown_apart_and_only_where_there_is_one(contents: dict[str, Any]) -> None:
-    text = words_of(render_report(contents))
+def test_the_truth_has_its_own_section_if_there_is_one(contents: dict[str, Any]) -> None:
+    text = text_of(render_report(contents))
     assert "Against the generated world's truth" in text and "Suitable replies at the first exchange" in text
-    without = words_of(render_report(contents, truth_scores=None))
+    without = text_of(render_report(contents, truth_scores=None))
     assert "truth" not in without and "Suitable" not in without
 
 
-def test_what_holds_is_said_first(contents: dict[str, Any]) -> None:
+def test_significant_differences_come_first(contents: dict[str, Any]) -> None:
     rows = to_rows(contents["win_rates"])
     rows[0] |= {"p_adjusted": 0.001, "win_rate_b": 0.2, "low": 0.1, "high": 0.34}
     rows[0] |= {"n": 1200, "wins_a": 832, "ties": 160, "wins_b": 208}
     rows[1] |= {"p_adjusted": 0.2}
     rows[2] |= {"p_adjusted": 0.03, "win_rate_b": 0.9, "low": 0.7, "high": 0.98, "n": 12, "wins_a": 1, "wins_b": 9}
     table = from_rows(rows, schemas.WIN_RATES)
-    truth = spoiled(
+    truth = with_values(
         contents["judge_agreement"],
         judge_b="world truth", decided=30, same_winner=0.8, same_low=0.6, same_high=0.9, same_by_lot=0.61,
     )  # fmt: skip
-    text = words_of(render_report(contents, win_rates=table, judge_agreement=truth))
+    text = text_of(render_report(contents, win_rates=table, judge_agreement=truth))
     first = text.split("At a glance")[1].split("Win rates")[0]
     assert (
         "offline-test-judge, offline rules: 2 of 3 differences are more than chance would make. "
@@ -160,9 +162,9 @@ def test_what_holds_is_said_first(contents: dict[str, Any]) -> None:
     assert "world truth, which knows the generated world:" in first
 
 
-def test_the_truth_is_the_first_that_judges_are_compared_with(contents: dict[str, Any]) -> None:
+def test_judges_are_compared_with_the_truth_first(contents: dict[str, Any]) -> None:
     (row,) = to_rows(contents["judge_agreement"])
     rows = [row, {**row, "judge_b": "world truth"}, {**row, "judge_a": "x", "judge_b": "y"}]
     table = from_rows(rows, schemas.JUDGE_AGREEMENT)
-    text = words_of(render_report(contents, judge_agreement=table)).split("Whether they agree")[1]
+    text = text_of(render_report(contents, judge_agreement=table)).split("Whether they agree")[1]
     assert text.index("world truth") < text.index("offline-twin") < text.index("x y")

@@ -32,10 +32,10 @@ def expected_probabilities(logits, history: list[int], sampling: SamplingConfig)
         SamplingConfig.from_base(temperature=2.5, top_k=60, repetition_penalty=1.7),
     ],
 )
-def test_tokens_come_as_often_as_the_processors_say(sampling: SamplingConfig) -> None:
+def test_tokens_are_drawn_with_the_probabilities_of_the_processors(sampling: SamplingConfig) -> None:
     logits = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(4)) * 3
     history = [34, 3, 3, 17, 42]
-    assert logits[34] == logits.max() and logits[17] < 0 and logits[42] < 0  # the penalty takes from either sign
+    assert logits[34] == logits.max() and logits[17] < 0 and logits[42] < 0  # the penalty lowers logits of either sign
     seen = torch.zeros(VOCABULARY, dtype=torch.bool)
     seen[history] = True
     draws = 20_000
@@ -54,11 +54,11 @@ def test_the_ends_of_the_unit_interval_draw_tokens_that_were_kept() -> None:
     assert draw(logits, torch.zeros(2, 4, dtype=torch.bool), ends, sampling).tolist() == [0, 2]
 
 
-def test_the_drawn_number_means_the_same_however_near_ties_are_ordered() -> None:
+def test_near_ties_in_either_order_draw_the_same_token() -> None:
     sampling = SamplingConfig.from_base(top_k=3)
     seen = torch.zeros(1, 4, dtype=torch.bool)
     for number in (0.1, 0.5, 0.9):
         uniform = torch.tensor([number], dtype=torch.float64)
-        one = draw(torch.tensor([[1.0, 1.0 + 1e-7, 1.0, -9.0]]), seen, uniform, sampling)
-        other = draw(torch.tensor([[1.0 + 1e-7, 1.0, 1.0, -9.0]]), seen, uniform, sampling)
-        assert one.tolist() == other.tolist()
+        first = draw(torch.tensor([[1.0, 1.0 + 1e-7, 1.0, -9.0]]), seen, uniform, sampling)
+        second = draw(torch.tensor([[1.0 + 1e-7, 1.0, 1.0, -9.0]]), seen, uniform, sampling)
+        assert first.tolist() == second.tolist()

@@ -17,7 +17,7 @@ from small_tokenizers import LETTERS, TOKENIZERS
 
 
 def pieces_of(tokenizer: Any, tokens: list[int]) -> list[str]:
-    """The text emitted after each token, and at the end."""
+    """Return the text emitted after each token, and at the end."""
     emitted: list[str] = []
     detokenizer = IncrementalDetokenizer(tokenizer, emitted.append)
     after = []
@@ -35,18 +35,18 @@ def pieces_of(tokenizer: Any, tokens: list[int]) -> list[str]:
 @given(data=st.data())
 def test_the_pieces_are_the_text_whatever_the_tokens(name: str, data: st.DataObject) -> None:
     tokenizer = TOKENIZERS[name]
-    some = st.integers(0, len(tokenizer) + 1)  # two beyond the last: padded embeddings
+    any_token = st.integers(0, len(tokenizer) + 1)  # two beyond the last: padded embeddings
     letters = st.sampled_from(LETTERS + "\ufffd\n").map(lambda letter: letter_tokens(tokenizer, letter))
-    tokens = joined(data.draw(st.lists(some.map(lambda token: [token]) | letters, max_size=15)))
+    tokens = flatten(data.draw(st.lists(any_token.map(lambda token: [token]) | letters, max_size=15)))
     assert "".join(pieces_of(tokenizer, tokens)) == decode_tokens(tokenizer, tokens)
 
 
-def joined(parts: list[list[int]]) -> list[int]:
+def flatten(parts: list[list[int]]) -> list[int]:
     return [token for part in parts for token in part]
 
 
 def letter_tokens(tokenizer: Any, letter: str) -> list[int]:
-    """The bytes of a letter, where the tokenizer has them; else a word."""
+    """Return the byte tokens of a letter, or a word if the tokenizer has no byte tokens."""
     vocabulary = tokenizer.get_vocab()
     if "<0x00>" in vocabulary:
         return [vocabulary[f"<0x{byte:02X}>"] for byte in letter.encode()]
@@ -59,30 +59,30 @@ def letter_tokens(tokenizer: Any, letter: str) -> list[int]:
 
 def test_a_letter_is_emitted_with_its_last_byte() -> None:
     tokenizer = TOKENIZERS["byte_level"]
-    tokens = joined([letter_tokens(tokenizer, letter) for letter in "aé☂."])
+    tokens = flatten([letter_tokens(tokenizer, letter) for letter in "aé☂."])
     assert pieces_of(tokenizer, tokens) == ["a", "", "é", "", "", "☂", ".", ""]
 
 
-def test_a_run_of_byte_pieces_is_emitted_with_the_token_behind_it() -> None:
+def test_a_run_of_byte_pieces_is_emitted_with_the_next_token() -> None:
     tokenizer = TOKENIZERS["sentence_pieces"]
     a, comma = tokenizer.convert_tokens_to_ids(["▁a", ","])
     spare = tokenizer.convert_tokens_to_ids("<spare>")
     first, second = letter_tokens(tokenizer, "é")
     newline = letter_tokens(tokenizer, "\n")[0]
     assert pieces_of(tokenizer, [a, a, newline, first, second, comma, a]) == ["a", " a", "", "", "", "\né,", " a", ""]
-    # a letter that is never whole spoils its whole run, across tokens that are not shown
+    # an incomplete letter invalidates its whole run of bytes, also across special tokens
     assert pieces_of(tokenizer, [a, newline, spare, first, comma]) == ["a", "", "", "", "\ufffd\ufffd,", ""]
     assert pieces_of(tokenizer, [a, newline]) == ["a", "", "\n"]
 
 
-def test_words_come_one_by_one_and_special_tokens_never() -> None:
+def test_words_are_emitted_one_by_one_and_special_tokens_never() -> None:
     tokenizer = TOKENIZERS["words"]
     end, spare = tokenizer.convert_tokens_to_ids(["<end>", "<spare>"])
     assert pieces_of(tokenizer, [0, spare, 2, 3, end]) == ["a", "", " c.", " ☂", "", ""]
 
 
-def test_a_long_reply_is_emitted_all_along() -> None:
+def test_a_long_reply_is_emitted_letter_by_letter() -> None:
     tokenizer = TOKENIZERS["byte_level"]
-    choices = random.Random(1)
-    tokens = joined([letter_tokens(tokenizer, choices.choice(LETTERS)) for _ in range(300)])
+    rng = random.Random(1)
+    tokens = flatten([letter_tokens(tokenizer, rng.choice(LETTERS)) for _ in range(300)])
     assert max(map(len, pieces_of(tokenizer, tokens))) == 1

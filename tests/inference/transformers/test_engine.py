@@ -1,4 +1,4 @@
-"""The engine in this process against plain transformers and PEFT; what all engines share is in `test_engines`."""
+"""The engine in this process against plain transformers and PEFT; properties of all engines are in `test_engines`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sage_dialog.core.policies import Policy
+from sage_dialog.inference.engine import Sample
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -21,13 +22,13 @@ from sage_dialog.inference.transformers.memory import Footprint  # noqa: E402
 
 
 def test_logits_of_every_step_equal_those_of_a_plain_forward(base: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also after rows were dropped: each step's logits are found among those of the finished texts read at once."""
+    """Also after rows were dropped: the logits of each step are among those of one forward pass over the final text."""
     steps: list[torch.Tensor] = []
-    free_draw = decoding.draw
+    original_draw = decoding.draw
 
     def recorded(logits, *rest):
         steps.append(logits.clone())
-        return free_draw(logits, *rest)
+        return original_draw(logits, *rest)
 
     monkeypatch.setattr(decoding, "draw", recorded)
     lengths, samples = (30, 4, 17), 16
@@ -42,15 +43,29 @@ def test_logits_of_every_step_equal_those_of_a_plain_forward(base: Policy, monke
     for prompt, rows in zip(tokens, decoded, strict=True):
         for row in rows:
             with torch.inference_mode():
-                read = plain(torch.tensor([prompt + row.tokens])).logits[0, len(prompt) - 1 :]
+                logits_at_once = plain(torch.tensor([prompt + row.tokens])).logits[0, len(prompt) - 1 :]
             for step in range(len(row.tokens)):
-                distance = (steps[step] - read[step]).abs().amax(dim=1).min()
+                distance = (steps[step] - logits_at_once[step]).abs().amax(dim=1).min()
                 assert distance < 1e-5
+
+
+PROMPTS = prompts_of(*(3 + 5 * number % 31 for number in range(16)))
+
+
+@pytest.fixture(scope="module")
+def samples_at_once(base: Policy, adapters: tuple[Policy, Policy]) -> dict[str, list[list[Sample]]]:
+    """Samples of PROMPTS in one batch, by policy."""
+    engine = TransformersEngine(base, adapters, seed=3, threads=1)
+    return {policy: engine.sample(policy, PROMPTS, FREE, samples=3) for policy in ("sage_1", "sage_0", "sage_2")}
 
 
 @pytest.mark.parametrize("size", [1, 4, 16])
 def test_adapters_write_the_same_in_batches_of_any_size_and_order(
-    base: Policy, adapters: tuple[Policy, Policy], size: int, monkeypatch: pytest.MonkeyPatch
+    base: Policy,
+    adapters: tuple[Policy, Policy],
+    samples_at_once: dict[str, list[list[Sample]]],
+    size: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sizes: list[int] = []
 
@@ -59,30 +74,27 @@ def test_adapters_write_the_same_in_batches_of_any_size_and_order(
         return decoding.decode(model, prompts, *rest)
 
     monkeypatch.setattr(transformers_engine, "decode", counted)
-    prompts = prompts_of(*(3 + 5 * number % 31 for number in range(16)))
     order = random.Random(size).sample(range(16), 16)
     memory = Footprint.of(plain_model(base)).bytes(size, 33 + 3, 3, FREE.max_new_tokens) / 1e9
-    together = TransformersEngine(base, adapters, seed=3, threads=1)
-    apart = TransformersEngine(base, adapters, seed=3, threads=1, memory_gb=1e-9 if size == 1 else memory)
-    for policy in ("sage_1", "sage_0", "sage_2"):
-        expected = together.sample(policy, prompts, FREE, samples=3)
+    in_batches = TransformersEngine(base, adapters, seed=3, threads=1, memory_gb=1e-9 if size == 1 else memory)
+    for policy, expected in samples_at_once.items():
         sizes.clear()
-        found = apart.sample(policy, [prompts[number] for number in order], FREE, samples=3)
+        found = in_batches.sample(policy, [PROMPTS[number] for number in order], FREE, samples=3)
         assert sizes[0] == size  # of the longest prompts
         assert {number: row for number, row in zip(order, found, strict=True)} == dict(enumerate(expected))
 
 
-# --- hearing a reply as it is written ----------------------------------------------------------------------
+# --- streaming ----------------------------------------------------------------------
 
 
-def test_the_reply_is_heard_in_whichever_batch_it_is_written(base: Policy) -> None:
+def test_the_first_reply_is_streamed_from_any_batch(base: Policy) -> None:
     engine = TransformersEngine(base, [], seed=3, threads=1, memory_gb=1e-9)
     pieces: list[str] = []
     replies = engine.sample("sage_0", prompts_of(3, 40, 11), FREE, samples=2, on_text=pieces.append)
     assert "".join(pieces) == replies[0][0].text
 
 
-def test_nothing_is_heard_of_a_first_prompt_without_room(base: Policy) -> None:
+def test_nothing_is_streamed_for_a_first_prompt_without_room(base: Policy) -> None:
     pieces: list[str] = []
     engine = TransformersEngine(base, [], seed=3, threads=1)
     assert [len(row) for row in engine.sample("sage_0", prompts_of(90, 5), FREE, on_text=pieces.append)] == [0, 1]
@@ -92,9 +104,9 @@ def test_nothing_is_heard_of_a_first_prompt_without_room(base: Policy) -> None:
 # --- after an exception ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("place", "call"), [("self_attn", 6), ("mlp.experts", 6), ("mlp.experts", 1)])
-def test_all_policies_write_on_exactly_after_an_exception_amid_a_forward_pass(
-    base: Policy, adapters: tuple[Policy, Policy], monkeypatch: pytest.MonkeyPatch, place: str, call: int
+@pytest.mark.parametrize(("module_name", "call"), [("self_attn", 6), ("mlp.experts", 6), ("mlp.experts", 1)])
+def test_all_policies_sample_the_same_after_an_exception_in_a_forward_pass(
+    base: Policy, adapters: tuple[Policy, Policy], monkeypatch: pytest.MonkeyPatch, module_name: str, call: int
 ) -> None:
     prompts, sampling = prompts_of(12, 30), FREE.model_copy(update={"max_new_tokens": 10})
     untouched = TransformersEngine(base, adapters, seed=3, threads=1)
@@ -102,7 +114,7 @@ def test_all_policies_write_on_exactly_after_an_exception_amid_a_forward_pass(
     assert len({row[0].text for rows in expected.values() for row in rows}) == 6
     engine = TransformersEngine(base, adapters, seed=3, threads=1)
     for broken in ("sage_1", "sage_0", "sage_2"):
-        (*_, module) = (module for name, module in engine._model.named_modules() if name.endswith(place))
+        (*_, module) = (module for name, module in engine._model.named_modules() if name.endswith(module_name))
         while hasattr(module, "base_layer"):
             module = module.base_layer
         forward, calls = type(module).forward, []
@@ -120,10 +132,10 @@ def test_all_policies_write_on_exactly_after_an_exception_amid_a_forward_pass(
         assert {name: engine.sample(name, prompts, sampling, samples=2) for name in expected} == expected
 
 
-def test_what_an_interrupted_adapter_leaves_on_the_base_is_cleared_away(
+def test_changes_of_an_interrupted_adapter_are_removed_from_the_base(
     base: Policy, adapters: tuple[Policy, Policy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when the interrupt comes amid PEFT's own clearing up (its issue 3475 is of this kind)."""
+    """An interrupt during PEFT's own cleanup (compare its issue 3475)."""
     from peft.tuners.lora import ParamWrapper
 
     def interrupted(self) -> None:
@@ -143,7 +155,7 @@ def test_what_an_interrupted_adapter_leaves_on_the_base_is_cleared_away(
 # --- the device --------------------------------------------------------------------------------------------
 
 
-def test_what_decides_names_device_and_dtype(base: Policy) -> None:
+def test_the_fingerprint_has_device_and_dtype(base: Policy) -> None:
     fingerprint_inputs = TransformersEngine(base, [], seed=0, threads=1, device="cpu").fingerprint_inputs
     assert (fingerprint_inputs["device"], fingerprint_inputs["dtype"]) == ("cpu", "float32")
 

@@ -1,4 +1,4 @@
-"""The estimate of a batch's memory against what torch really allocates."""
+"""The estimated memory of a batch against torch's allocations."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def adapted(model: Any) -> Any:
 
 
 def allocated(model: Any, prompts: int, longest: int, samples: int, new: int, guide: Any = None) -> int:
-    """Bytes at the most crowded moment of `decode`, by torch's own account."""
+    """Return the peak bytes of `decode`, by torch's profiler."""
     from torch.profiler import ProfilerActivity, profile
 
     draw = random.Random(0)
@@ -66,16 +66,16 @@ def allocated(model: Any, prompts: int, longest: int, samples: int, new: int, gu
     sampling = SamplingConfig.from_base(temperature=1.1, top_k=20, repetition_penalty=1.1, max_new_tokens=new)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         decode(model, words, draws, sampling, END, guide)
-    now = most = 0
+    current = peak = 0
     for event in profiled.profiler.kineto_results.events():
         if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
-    return most
+            current += event.nbytes()
+            peak = max(peak, current)
+    return peak
 
 
 @pytest.mark.parametrize("name", [*MODELS, "adapted experts"])
-def test_the_estimate_bounds_what_is_allocated_and_not_by_much(name: str) -> None:
+def test_the_estimate_is_a_close_upper_bound(name: str) -> None:
     model = adapted(model_of(MODELS["wide experts"])) if name == "adapted experts" else model_of(MODELS[name])
     footprint = Footprint.of(model)
     for batch in ((1, 8, 1, 4), (2, 400, 2, 3), (4, 40, 16, 12), (6, 150, 4, 6), (1, 20, 48, 32)):
@@ -83,14 +83,14 @@ def test_the_estimate_bounds_what_is_allocated_and_not_by_much(name: str) -> Non
         assert found <= footprint.bytes(*batch) < 2**16 + 3 * found, batch
 
 
-def test_the_estimate_has_room_for_steering() -> None:
+def test_the_estimate_includes_steering() -> None:
     from sage_dialog.inference.steering import GuideState
 
     model = model_of(MODELS["many words"])
-    barred = np.zeros(9000, np.float32)
+    mask = np.zeros(9000, np.float32)
 
     class Guide:
-        initial_state = GuideState(None, b"", list(range(20)), [1.0] * 20, barred)  # type: ignore[arg-type]
+        initial_state = GuideState(None, b"", list(range(20)), [1.0] * 20, mask)  # type: ignore[arg-type]
 
         def next_state(self, state: GuideState, token: int) -> GuideState:
             return state
@@ -105,24 +105,24 @@ FOOTPRINT = Footprint(
 )
 
 
-def test_a_batch_takes_what_fits_and_always_one() -> None:
+def test_a_batch_is_as_large_as_fits_and_never_empty() -> None:
     lengths = dict(enumerate([5, 300, 40, 40, 41, 7, 1, 39]))
     for budget in (0, 10**5, 10**6, 3 * 10**6, 10**9):
-        made = list(batches(lengths, 4, 16, FOOTPRINT, budget))
-        assert sorted(index for batch in made for index in batch) == list(range(8))
-        assert [index for batch in made for index in batch] == [1, 4, 2, 3, 7, 5, 0, 6]  # the longest first
-        for batch in made:
+        made_batches = list(batches(lengths, 4, 16, FOOTPRINT, budget))
+        assert sorted(index for batch in made_batches for index in batch) == list(range(8))
+        assert [index for batch in made_batches for index in batch] == [1, 4, 2, 3, 7, 5, 0, 6]  # the longest first
+        for batch in made_batches:
             bytes_ = FOOTPRINT.bytes(len(batch), lengths[batch[0]], 4, 16)
             assert bytes_ <= budget or len(batch) == 1
-        for batch in made[:-1]:
+        for batch in made_batches[:-1]:
             assert FOOTPRINT.bytes(len(batch) + 1, lengths[batch[0]], 4, 16) > budget
     assert [len(batch) for batch in batches(lengths, 4, 16, FOOTPRINT, 0)] == [1] * 8
     assert [len(batch) for batch in batches(lengths, 4, 16, FOOTPRINT, 10**9)] == [8]
     assert list(batches({}, 4, 16, FOOTPRINT, 10**9)) == []
 
 
-def test_more_of_anything_takes_more() -> None:
+def test_the_estimate_grows_with_each_dimension() -> None:
     batch = (2, 20, 16, 16)
-    for place in range(4):
-        more = tuple(number * (2 if index == place else 1) for index, number in enumerate(batch))
+    for dimension in range(4):
+        more = tuple(number * (2 if index == dimension else 1) for index, number in enumerate(batch))
         assert FOOTPRINT.bytes(*more) > FOOTPRINT.bytes(*batch)

@@ -1,4 +1,4 @@
-"""What the engine over HTTP asks of servers, what it does when they fail, and what it says where they cannot."""
+"""The engine over HTTP: its requests, failures of servers, and errors for unsupported fields."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ from sage_dialog.sac import Chain, parse
 
 pytest.importorskip("torch")
 
-from block_writers import block_writer
 from completions_server import CompletionsServer
 from sampling import PROMPTS, SAMPLING
 from test_engines import FREE, prompts_of
-from test_with_real_engine import searched
+from test_with_real_engine import run_search
 
 from sage_dialog.inference.transformers.detokenizer import decode_tokens
 from sage_dialog.inference.vllm.completions_engine import CompletionsEngine
@@ -45,7 +44,7 @@ Serve = Callable[..., CompletionsServer]
 Open = Callable[..., CompletionsEngine]
 
 
-def test_what_is_asked(serve: Serve, open_engine: Open) -> None:
+def test_the_fields_of_a_request(serve: Serve, open_engine: Open) -> None:
     server = serve()
     engine = open_engine(server.url, endpoint={"sampling": {"top_p": 1.0, "seed": "never"}})
     engine.sample("sage_0", prompts_of(5), FREE, samples=3)
@@ -66,11 +65,11 @@ def test_what_is_asked(serve: Serve, open_engine: Open) -> None:
     }
 
 
-def test_what_servers_do_not_take_is_left_out_and_said_once(
+def test_unsupported_fields_are_left_out_with_one_warning_each(
     serve: Serve, open_engine: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     fields = ("top_k", "repetition_penalty", "logprobs", "n", "return_token_ids", "stop_token_ids", "seed")
-    server = serve(refuses=fields)
+    server = serve(rejected_fields=fields)
     supports = {
         **{"top_k": None, "repetition_penalty": None, "logprobs": False},
         **{"n": False, "token_ids": False, "seed": False},
@@ -78,7 +77,7 @@ def test_what_servers_do_not_take_is_left_out_and_said_once(
     engine = open_engine(server.url, supports=supports)
     for _ in range(2):
         (samples,) = engine.sample("sage_0", prompts_of(5), FREE, samples=4)
-    assert len(samples) == 4 == len(server.calls)  # the response cache tells apart what the server cannot
+    assert len(samples) == 4 == len(server.calls)  # one entry of the response cache for each sample
     assert len({sample.text for sample in samples}) > 1
     assert {sample.log_probability for sample in samples} == {None}
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
@@ -92,28 +91,30 @@ def test_another_name_of_a_field(serve: Serve, open_engine: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("arguments", "message"),
     [
-        ({"refuses": ["top_k"]}, r"refused the request \(422\).*top_k.*`supports`"),
-        ({"ignores": ["n"]}, r"1 of 4 samples that `n` asked for.*`supports`"),
-        ({"ignores": ["return_token_ids"]}, "no token ids.*`supports`"),
-        ({"ignores": ["logprobs"]}, "no log-probabilities.*`supports`"),
+        ({"rejected_fields": ["top_k"]}, r"refused the request \(422\).*top_k.*`supports`"),
+        ({"ignored_fields": ["n"]}, r"1 of 4 samples that `n` asked for.*`supports`"),
+        ({"ignored_fields": ["return_token_ids"]}, "no token ids.*`supports`"),
+        ({"ignored_fields": ["logprobs"]}, "no log-probabilities.*`supports`"),
         ({"max_model_len": 50}, "takes 50 tokens at once.*--max-model-len 96.*`window: 50`"),
         ({"name": "something-else"}, r"has no model sage_0-\w{12}; it has something-else"),
     ],
 )
-def test_a_server_that_cannot_is_told_apart(serve: Serve, open_engine: Open, how: dict[str, Any], said: str) -> None:
-    with pytest.raises(RequestRejectedError, match=said):
-        open_engine(serve(**how).url).sample("sage_0", prompts_of(5), FREE, samples=4)
+def test_an_unsupported_field_is_named(
+    serve: Serve, open_engine: Open, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RequestRejectedError, match=message):
+        open_engine(serve(**arguments).url).sample("sage_0", prompts_of(5), FREE, samples=4)
 
 
 def test_the_error_names_supports_only_where_it_helps(serve: Serve, open_engine: Open) -> None:
     with pytest.raises(RequestRejectedError, match=r"\(401\).*Check the key\.$"):
-        open_engine(serve(script=["401"]).url).sample("sage_0", prompts_of(5), FREE)
+        open_engine(serve(faults=["401"]).url).sample("sage_0", prompts_of(5), FREE)
 
 
 @pytest.mark.parametrize(
-    ("choices", "n", "raised", "said"),
+    ("choices", "n", "error", "message"),
     [
         ([], 1, RequestFailedError, "holds no choices"),
         (
@@ -136,14 +137,14 @@ def test_the_error_names_supports_only_where_it_helps(serve: Serve, open_engine:
         ),
     ],
 )
-def test_what_is_not_whole_may_pass_and_what_is_too_few_not(
-    choices: list[dict[str, str]], n: int, raised: type[Exception], said: str
+def test_incomplete_responses_are_temporary_failures_and_too_few_samples_are_not(
+    choices: list[dict[str, str]], n: int, error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(raised, match=said):
+    with pytest.raises(error, match=message):
         CompletionRequest("policy", "sage_0", (1,), n=n).parse({"choices": choices}, 1, 1)
 
 
-def test_what_renders_and_decodes_here_decides_too(open_engine: Open) -> None:
+def test_the_fingerprint_has_the_versions_of_transformers_and_tokenizers(open_engine: Open) -> None:
     fingerprint_inputs = open_engine("http://127.0.0.1:9/v1").fingerprint_inputs
     assert (fingerprint_inputs["transformers"], fingerprint_inputs["tokenizers"]) == (
         version("transformers"),
@@ -151,47 +152,45 @@ def test_what_renders_and_decodes_here_decides_too(open_engine: Open) -> None:
     )
 
 
-@pytest.mark.parametrize("heard", [None, []])
-def test_faults_that_pass_are_survived(serve: Serve, open_engine: Open, heard: list[str] | None) -> None:
+@pytest.mark.parametrize("streamed", [None, []])
+def test_temporary_faults_are_retried(serve: Serve, open_engine: Open, streamed: list[str] | None) -> None:
     expected = open_engine(serve().url).sample("sage_0", prompts_of(5, 9), FREE, samples=3)
     response_cache = open_engine("http://127.0.0.1:9/v1")._client.response_cache
     response_cache.drop()
-    last = "half" if heard is None else "early"
-    server = serve(script=["429", "half", "500", "reset", "no json", last])
+    last = "half" if streamed is None else "early"
+    server = serve(faults=["429", "half", "500", "reset", "no json", last])
     replies = open_engine(server.url).sample(
-        "sage_0", prompts_of(5, 9), FREE, samples=3, on_text=None if heard is None else heard.append
+        "sage_0", prompts_of(5, 9), FREE, samples=3, on_text=None if streamed is None else streamed.append
     )
     assert replies == expected
     assert len(server.calls) == 8
-    assert heard is None or "".join(heard) == replies[0][0].text
+    assert streamed is None or "".join(streamed) == replies[0][0].text
 
 
 def test_a_server_that_stays_broken_ends_it(serve: Serve, open_engine: Open) -> None:
-    engine = open_engine(serve(script=["500"] * 3).url, endpoint={"attempts": 3})
+    engine = open_engine(serve(faults=["500"] * 3).url, endpoint={"attempts": 3})
     with pytest.raises(RequestFailedError, match="not now"):
         engine.sample("sage_0", prompts_of(5), FREE)
 
 
-def test_another_reply_than_the_one_heard_is_not_passed_off_as_it(serve: Serve, open_engine: Open) -> None:
-    server = serve(script=["half"], ignores=["seed"])
+def test_a_retry_with_another_reply_than_the_streamed_one_is_an_error(serve: Serve, open_engine: Open) -> None:
+    server = serve(faults=["half"], ignored_fields=["seed"])
     engine = open_engine(server.url, endpoint={"attempts": 2})
     with pytest.raises(RequestFailedError, match="another reply than the streamed one"):
         engine.sample("sage_0", prompts_of(9), FREE, on_text=lambda piece: None)
 
 
-def test_nothing_is_asked_twice_and_the_server_not_even_looked_at(
-    serve: Serve, open_engine: Open, adapters: tuple[Policy, Policy]
-) -> None:
+def test_known_responses_need_no_server(serve: Serve, open_engine: Open, adapters: tuple[Policy, Policy]) -> None:
     server = serve()
     first = open_engine(server.url, policies=adapters).sample("sage_1", prompts_of(5, 9), FREE, samples=3)
     pieces: list[str] = []
-    gone = open_engine("http://127.0.0.1:9/v1", policies=adapters)
-    assert gone.sample("sage_1", prompts_of(5, 9), FREE, samples=3, on_text=pieces.append) == first
+    unreachable = open_engine("http://127.0.0.1:9/v1", policies=adapters)
+    assert unreachable.sample("sage_1", prompts_of(5, 9), FREE, samples=3, on_text=pieces.append) == first
     assert "".join(pieces) == first[0][0].text
     assert len(server.calls) == 2
 
 
-def test_killed_and_started_again_it_asks_for_the_rest(
+def test_after_a_kill_only_missing_samples_are_requested(
     serve: Serve, open_engine: Open, base: Policy, tmp_path: Path
 ) -> None:
     server = serve(latency_s=0.05)
@@ -200,17 +199,17 @@ def test_killed_and_started_again_it_asks_for_the_rest(
     environment = {**os.environ, "PYTHONPATH": str(TESTS.parents[2] / "src")}
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     deadline = time.monotonic() + 60
-    while server.answered < 5 and time.monotonic() < deadline:
+    while server.responses < 5 and time.monotonic() < deadline:
         time.sleep(0.005)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    time.sleep(0.3)  # the server may still be taking what was sent
-    asked = len(server.calls)
-    assert 5 <= asked < 40
+    time.sleep(0.3)  # the server may still receive requests
+    calls_before = len(server.calls)
+    assert 5 <= calls_before < 40
     response_cache = ResponseCache(path)
     replies = open_engine(server.url, response_cache=response_cache).sample("sage_0", PROMPTS, SAMPLING)
     response_cache.close()
-    assert 40 <= len(server.calls) <= 40 + 4  # four calls on their way
+    assert 40 <= len(server.calls) <= 40 + 4  # four calls in flight
     assert replies == open_engine(server.url).sample("sage_0", PROMPTS, SAMPLING)
 
 
@@ -218,12 +217,12 @@ def test_the_dialogue_game_is_played_over_http(
     serve: Serve, open_engine: Open, adapters: tuple[Policy, Policy], tmp_path: Path
 ) -> None:
     server = serve()
-    whole = searched(open_engine(server.url, policies=adapters), *adapters, tmp_path / "whole", situations=5)
-    asked = len(server.calls)
+    expected = run_search(open_engine(server.url, policies=adapters), *adapters, tmp_path / "whole", situations=5)
+    calls_before = len(server.calls)
     assert {name for name, _ in server.loaded} == set(map(served_name, adapters))
-    gone = open_engine("http://127.0.0.1:9/v1", policies=adapters)
-    assert searched(gone, *adapters, tmp_path / "anew", situations=5, shard_size=1) == whole
-    assert asked == len(server.calls)
+    unreachable = open_engine("http://127.0.0.1:9/v1", policies=adapters)
+    assert run_search(unreachable, *adapters, tmp_path / "anew", situations=5, shard_size=1) == expected
+    assert calls_before == len(server.calls)
 
 
 def test_caps_hold(serve: Serve, open_engine: Open) -> None:
@@ -246,30 +245,30 @@ def test_a_cap_on_money_holds_by_the_price_of_a_policy(
     assert server.calls == []
     price = Price(prompt=0.0, completion=100.0)  # 24 tokens: 0.0024 at most
     for name in ("sage_0", server.name):
-        asked = len(server.calls)
+        calls_before = len(server.calls)
         engine = open_engine(server.url, caps=cap, prices={name: price}, policies=adapters)
         with pytest.raises(CapReachedError, match=r"llm\.caps\.money = 0\.01 is reached"):
             for number in range(40):
                 engine.sample("sage_0", [*prompts_of(5)], FREE.model_copy(update={"temperature": 1 + number / 100}))
-        assert asked + 4 <= len(server.calls) < asked + 40
+        assert calls_before + 4 <= len(server.calls) < calls_before + 40
         assert 0.0076 < engine._client.budget.spent()["money"] <= 0.01
         with pytest.raises(ValueError, match="caps the cost of sage_1"):
             engine.sample("sage_1", prompts_of(5), FREE)
 
 
-def test_the_key_is_sent_and_stands_nowhere_else(
+def test_the_key_is_sent_and_is_in_no_log_error_or_file(
     serve: Serve, open_engine: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    server = serve(script=["500"])
+    server = serve(faults=["500"])
     engine = open_engine(server.url, endpoint={"api_key": KEY})
     engine.sample("sage_0", prompts_of(5), FREE)
     assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
-    server.refuses = ["top_k"]
+    server.rejected_fields = ["top_k"]
     with pytest.raises(RequestRejectedError) as refusal:
         engine.sample("sage_0", prompts_of(6), FREE)
-    shown = [caplog.text, str(refusal.value), repr(refusal.value.__context__), repr(engine.fingerprint_inputs)]
-    assert not any(KEY in text for text in shown)
+    outputs = [caplog.text, str(refusal.value), repr(refusal.value.__context__), repr(engine.fingerprint_inputs)]
+    assert not any(KEY in text for text in outputs)
     assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
@@ -300,40 +299,36 @@ def test_text_prompts_leave_the_servers_own_bos_to_it(serve: Serve, open_engine:
     assert as_text == as_ids
 
 
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    """A policy that writes blocks."""
-    return block_writer("pieces", tmp_path_factory.mktemp("writer"))
-
-
-def asked_of(count: int) -> list[Prompt]:
+def prompts_of_lengths(count: int) -> list[Prompt]:
     return [Prompt(({"role": "user", "content": "x" * (1 + number)},), ("test", number)) for number in range(count)]
 
 
-def test_a_steered_policy_writes_what_is_fixed(serve: Serve, open_engine: Open, writer: Policy) -> None:
+def test_a_steered_policy_writes_the_fixed_values(serve: Serve, open_engine: Open, writer: Policy) -> None:
     server = serve(writer)
     engine = open_engine(server.url, base=writer)
     sampling = SamplingConfig.from_base(temperature=1.0, top_k=50, max_new_tokens=120)
     steering = Steering(boosts={"u_motivation": {"humor": 5.0}}, fixed={"a_emotion": "calm", "a_topic": ["dogs"]})
     pieces: list[str] = []
-    replies = engine.sample("sage_1", asked_of(2), sampling, 4, steering, pieces.append)
+    replies = engine.sample("sage_1", prompts_of_lengths(2), sampling, 4, steering, pieces.append)
     chains = [parse(sample.text) for samples in replies for sample in samples if sample.finished]
     assert len(chains) > 3
     assert all(isinstance(chain, Chain) for chain in chains)
     assert {(chain.action.emotion, chain.action.topics) for chain in chains} == {("calm", ("dogs",))}
     assert [chain.state.motivation for chain in chains].count("humor") > len(chains) / 2
     assert "".join(pieces) == replies[0][0].text
-    assert engine.sample("sage_1", asked_of(2), sampling, 4, steering) == replies
-    asked = len(server.calls)
-    assert open_engine(server.url, base=writer).sample("sage_1", asked_of(2), sampling, 4, steering) == replies
-    assert len(server.calls) == asked
-    assert not any("logprobs" in call for call in server.calls)  # nobody reads them
-    plain = engine.sample("sage_1", asked_of(2), sampling, 4, Steering())
-    assert len(server.calls) == asked + 2  # as if there were none
+    assert engine.sample("sage_1", prompts_of_lengths(2), sampling, 4, steering) == replies
+    calls_before = len(server.calls)
+    assert (
+        open_engine(server.url, base=writer).sample("sage_1", prompts_of_lengths(2), sampling, 4, steering) == replies
+    )
+    assert len(server.calls) == calls_before
+    assert not any("logprobs" in call for call in server.calls)  # steered replies need none
+    plain = engine.sample("sage_1", prompts_of_lengths(2), sampling, 4, Steering())
+    assert len(server.calls) == calls_before + 2  # as without steering
     assert plain != replies
 
 
-def test_what_goes_on_with_a_reply_is_heard_as_it_stands_there(writer: Policy) -> None:
+def test_a_continuation_is_streamed_with_the_spaces_of_the_whole_reply(writer: Policy) -> None:
     """SentencePiece's first token of a text loses its space, and a later one does not."""
     from transformers import AutoTokenizer
 
@@ -349,9 +344,7 @@ def test_what_goes_on_with_a_reply_is_heard_as_it_stands_there(writer: Policy) -
         assert "".join(pieces) == text[len(decode_tokens(tokenizer, tokens[:cut])) :]
 
 
-def test_a_server_that_steers_by_itself_gets_it_with_the_request(
-    serve: Serve, open_engine: Open, writer: Policy
-) -> None:
+def test_a_server_that_steers_gets_the_steering_in_the_request(serve: Serve, open_engine: Open, writer: Policy) -> None:
     server = serve(writer)
     steering = Steering(fixed={"a_emotion": "calm"})
     engine = open_engine(server.url, base=writer, supports={"steering": True})
@@ -368,7 +361,7 @@ def test_servers_without_token_ids_do_not_steer(serve: Serve, open_engine: Open,
 
 
 def test_seeds_give_every_sample_its_own_draws(serve: Serve, open_engine: Open) -> None:
-    """Sixteen at once and sixteen by themselves: as different from each other as chance has it."""
+    """Sixteen samples of one request, and of sixteen requests, differ."""
     server = serve()
     for n in (True, False):
         engine = open_engine(server.url, supports={"n": n})

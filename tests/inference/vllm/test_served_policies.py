@@ -1,4 +1,4 @@
-"""Which policies servers have: adapters loaded at run time, names, and what is said where one is missing."""
+"""Policies on servers: adapters loaded at run time, names, and errors for missing policies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Serve = Callable[..., CompletionsServer]
 Open = Callable[..., CompletionsEngine]
 
 
-def test_no_server_is_told_with_the_command_that_starts_one(
+def test_without_a_server_the_error_has_the_command_that_starts_one(
     open_engine: Open, base: Policy, adapters: tuple[Policy, ...]
 ) -> None:
     engine = open_engine("http://127.0.0.1:9/v1", policies=adapters)
@@ -39,7 +39,7 @@ def test_no_server_is_told_with_the_command_that_starts_one(
 
 
 @pytest.mark.parametrize(
-    ("url", "where"),
+    ("url", "address"),
     [
         ("http://localhost:8001/v1", "--host 127.0.0.1 --port 8001"),
         ("http://[::1]:8001/v1", "--host 127.0.0.1 --port 8001"),
@@ -47,34 +47,34 @@ def test_no_server_is_told_with_the_command_that_starts_one(
         ("https://gpu.example/v1", "--host gpu.example --port 443"),
     ],
 )
-def test_the_command_is_for_the_address_that_is_asked(open_engine: Open, base: Policy, url: str, where: str) -> None:
+def test_the_command_has_the_requested_address(open_engine: Open, base: Policy, url: str, address: str) -> None:
     moved = Policy(base.path.with_name("my policies"), base.card)
     shutil.copytree(base.path, moved.path, dirs_exist_ok=True)
     engine = open_engine(url, base=moved, window=64)
-    said = engine._served._command(engine._client.servers[0])
-    arguments = shlex.split(said.splitlines()[-1])
+    message = engine._served._command(engine._client.servers[0])
+    arguments = shlex.split(message.splitlines()[-1])
     assert arguments[2] == str(moved.path)
-    assert where in said and "--max-model-len 64" in said and "secret" not in said
-    assert "lora" not in said
+    assert address in message and "--max-model-len 64" in message and "secret" not in message
+    assert "lora" not in message
 
 
-@pytest.mark.parametrize("looks", [["429", "500", "reset"], ["", "500", "reset", "503"]])
-def test_what_passes_is_survived_before_the_first_request_too(
-    serve: Serve, open_engine: Open, adapters: tuple[Policy, Policy], looks: list[str]
+@pytest.mark.parametrize("setup_faults", [["429", "500", "reset"], ["", "500", "reset", "503"]])
+def test_temporary_faults_before_the_first_request_are_retried(
+    serve: Serve, open_engine: Open, adapters: tuple[Policy, Policy], setup_faults: list[str]
 ) -> None:
-    server = serve(looks=looks)
+    server = serve(setup_faults=setup_faults)
     open_engine(server.url, policies=adapters).sample("sage_1", prompts_of(5), FREE)
     assert [name for name, _ in server.loaded] == [served_name(adapters[0])]
-    assert server.looked == (len(looks) + 1 if looks[0] == "" else len(looks) + 2)
+    assert server.setup_requests == (len(setup_faults) + 1 if setup_faults[0] == "" else len(setup_faults) + 2)
 
 
-@pytest.mark.parametrize("looks", [["401"], ["", "401"], ["500"] * 3, ["", "500", "500", "500"]])
-def test_no_server_is_started_for_what_another_server_would_not_mend(
-    serve: Serve, open_engine: Open, adapters: tuple[Policy, Policy], looks: list[str]
+@pytest.mark.parametrize("setup_faults", [["401"], ["", "401"], ["500"] * 3, ["", "500", "500", "500"]])
+def test_other_failures_do_not_name_the_command_that_starts_a_server(
+    serve: Serve, open_engine: Open, adapters: tuple[Policy, Policy], setup_faults: list[str]
 ) -> None:
-    engine = open_engine(serve(looks=looks).url, policies=adapters, endpoint={"attempts": 3})
+    engine = open_engine(serve(setup_faults=setup_faults).url, policies=adapters, endpoint={"attempts": 3})
     with pytest.raises(
-        RequestRejectedError, match="Check the key" if "401" in looks else "the server failed"
+        RequestRejectedError, match="Check the key" if "401" in setup_faults else "the server failed"
     ) as refusal:
         engine.sample("sage_1", prompts_of(5), FREE)
     assert "vllm serve" not in str(refusal.value)
@@ -92,7 +92,7 @@ def test_adapters_are_loaded_once_on_every_server_under_a_name_of_their_revision
     assert {call["model"] for server in servers for call in server.calls} == {served_name(adapters[1])}
 
 
-def test_a_new_version_of_a_policy_is_not_taken_for_the_old_one(
+def test_a_new_version_of_a_policy_has_another_name_on_the_server(
     serve: Serve, open_engine: Open, adapters: tuple[Policy, Policy]
 ) -> None:
     server = serve()
@@ -106,7 +106,7 @@ def test_a_new_version_of_a_policy_is_not_taken_for_the_old_one(
     assert len({name for name, _ in server.loaded}) == 2
 
 
-def test_names_of_ones_own_are_served_already_and_revisions_still_kept_apart(
+def test_configured_names_load_nothing_and_keep_revisions_separate(
     serve: Serve, open_engine: Open, adapters: tuple[Policy, Policy]
 ) -> None:
     server = serve(name="mine")
@@ -120,15 +120,15 @@ def test_names_of_ones_own_are_served_already_and_revisions_still_kept_apart(
         )
 
 
-def test_a_server_that_loads_no_adapters_is_told_with_the_command(
+def test_an_adapter_that_cannot_be_loaded_is_an_error_with_the_command(
     serve: Serve, open_engine: Open, adapters: tuple[Policy, Policy]
 ) -> None:
     with pytest.raises(
         RequestRejectedError, match=r"(?s)did not load the adapter sage_1-.*RUNTIME_LORA.*--enable-lora"
     ):
-        open_engine(serve(loads=False).url, policies=adapters).sample("sage_1", prompts_of(5), FREE)
+        open_engine(serve(loads_adapters=False).url, policies=adapters).sample("sage_1", prompts_of(5), FREE)
 
 
-def test_what_servers_may_take_is_documented() -> None:
+def test_every_server_feature_is_documented() -> None:
     documented = (Path(__file__).parents[3] / "docs/generation.md").read_text()
     assert [name for name in ServerFeatures.model_fields if f"`{name}`" not in documented] == []

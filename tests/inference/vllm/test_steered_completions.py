@@ -1,4 +1,4 @@
-"""Steering over a server that knows nothing of it, against the same steering in process."""
+"""Steering on a server without the logits processor, against the same steering in process."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from block_writers import END, SPARE, TEMPLATE, block_writer
+from block_writers import END, SPARE
 
 from sage_dialog.config import SamplingConfig, Steering
+from sage_dialog.core.policies import Policy
 from sage_dialog.inference.engine import Sample
 from sage_dialog.sac import Chain, Intent, parse, render
 from sage_dialog.sac.grammar import BlockGrammar
@@ -48,25 +49,12 @@ BOOSTS: dict[str, dict[str, dict[str, float]]] = {
 
 
 @pytest.fixture(scope="module", params=["words", "merged", "pieces"])
-def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TransformersEngine:
-    return TransformersEngine(block_writer(request.param, tmp_path_factory.mktemp(request.param)), [], 0, threads=1)
-
-
-@pytest.fixture(scope="module")
-def letters() -> Vocabulary:
-    """Every byte a token of its own."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE({"<end>": END} | {letter: token for token, letter in enumerate(alphabet, 1)}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    made.decoder = decoders.ByteLevel()
-    return Vocabulary(PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", chat_template=TEMPLATE))
+def engine(request: pytest.FixtureRequest, block_policy: Callable[[str], Policy]) -> TransformersEngine:
+    return TransformersEngine(block_policy(request.param), [], 0, threads=1)
 
 
 class Served:
-    """A server over the engine's model. It draws by the uniform numbers given, one for each state of a reply."""
+    """A server of the engine's model, which draws with given uniform numbers, one for each position of a reply."""
 
     def __init__(self, engine: TransformersEngine, sampling: SamplingConfig, stops: bool = True) -> None:
         self.model, self.tokenizer = engine._model, engine._policies.tokenizer
@@ -82,42 +70,42 @@ class Served:
         return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def sample(self, guide: Guide, draws: np.ndarray, on_text: Callable[[str], None] | None = None) -> Sample:
-        self.draws, self.asked, self.drawn = draws, list[dict[str, Any]](), 0
+        self.draws, self.requests, self.drawn = draws, list[dict[str, Any]](), 0
         return asyncio.run(steered_sample(self.complete, guide, self.prompt, self.sampling, int, self.text, on_text))
 
-    async def complete(self, prompt: Sequence[int], **asked: Any) -> Completion:
-        self.asked.append(asked)
+    async def complete(self, prompt: Sequence[int], **fields: Any) -> Completion:
+        self.requests.append(fields)
         tokens, written, cache = list(prompt), list[int](), DynamicCache()
         reply = tokens[len(self.prompt) :]
-        while len(written) < asked["max_tokens"]:
-            token = self._drawn(tokens, cache, **asked)
+        while len(written) < fields["max_tokens"]:
+            token = self._draw_token(tokens, cache, **fields)
             self.drawn += 1
             if token == END:
-                return self._complete(reply, written, "end", asked)
+                return self._complete(reply, written, "end", fields)
             tokens.append(token)
             written.append(token)
-            if self.stops and asked["stop"] and asked["stop"] in self.text(tokens[len(prompt) :]):
-                return self._complete(reply, written, "stop", asked)
-        return self._complete(reply, written, "length", asked)
+            if self.stops and fields["stop"] and fields["stop"] in self.text(tokens[len(prompt) :]):
+                return self._complete(reply, written, "stop", fields)
+        return self._complete(reply, written, "length", fields)
 
-    def _complete(self, reply: list[int], written: list[int], finish: Any, asked: dict[str, Any]) -> Completion:
-        if asked["on_text"]:
-            asked["on_text"](self.text([*reply, *written])[len(self.text(reply)) :])
+    def _complete(self, reply: list[int], written: list[int], finish: Any, fields: dict[str, Any]) -> Completion:
+        if fields["on_text"]:
+            fields["on_text"](self.text([*reply, *written])[len(self.text(reply)) :])
         return Completion(written, finish)
 
     @torch.inference_mode()
-    def _drawn(self, tokens: list[int], cache: Any, **asked: Any) -> int:
+    def _draw_token(self, tokens: list[int], cache: Any, **fields: Any) -> int:
         fresh = torch.tensor([tokens[cache.get_seq_length() :]])
         logits = self.model(fresh, past_key_values=cache, use_cache=True).logits[:, -1].clone()
         seen = torch.zeros(logits.shape, dtype=torch.bool)
         seen[0, tokens] = True
         logits = apply_repetition_penalty(logits, seen, self.sampling.repetition_penalty)
-        for token, bias in asked["logit_bias"].items():
+        for token, bias in fields["logit_bias"].items():
             assert abs(bias) <= MAX_BIAS
             logits[0, token] += bias
-        if asked["allowed"] is not None:
+        if fields["allowed"] is not None:
             bars = torch.full_like(logits, -math.inf)
-            bars[0, asked["allowed"]] = 0
+            bars[0, fields["allowed"]] = 0
             logits = logits + bars
         uniform = torch.tensor([self.draws[len(tokens) - len(self.prompt)]])
         return int(draw(logits, seen, uniform, self.sampling.model_copy(update={"repetition_penalty": 1.0})))
@@ -168,38 +156,38 @@ def test_a_reply_takes_few_requests_and_few_tokens_more_than_it_has(
     request: pytest.FixtureRequest, engine: TransformersEngine, steering: Steering, requests: int
 ) -> None:
     if "merged" in request.node.name:
-        pytest.skip("its tokens run over every boundary; no model is made so")
+        pytest.skip("its tokens cross all boundaries, unlike those of any model")
     served = Served(engine, SAMPLING)
     guide = served.guide(steering)
-    taken, drawn, tokens = [], 0, 0
+    counts, drawn, tokens = [], 0, 0
     for number in range(5):
         tokens += served.sample(guide, draws_of(number)).tokens
-        taken.append(len(served.asked))
+        counts.append(len(served.requests))
         drawn += served.drawn
-    assert sorted(taken)[2] <= requests, taken
+    assert sorted(counts)[2] <= requests, counts
     assert drawn <= 1.25 * tokens
 
 
-def test_seeds_are_asked_for_by_the_number_of_the_request(engine: TransformersEngine) -> None:
+def test_the_seed_of_a_request_is_its_number(engine: TransformersEngine) -> None:
     served = Served(engine, SAMPLING)
-    first, asked = served.sample(served.guide(Steering(boosts=BOOSTS["several"])), draws_of(3)), served.asked
-    assert [request["seed"] for request in asked] == list(range(len(asked)))
+    first, requests = served.sample(served.guide(Steering(boosts=BOOSTS["several"])), draws_of(3)), served.requests
+    assert [request["seed"] for request in requests] == list(range(len(requests)))
     assert served.sample(served.guide(Steering(boosts=BOOSTS["several"])), draws_of(3)) == first
-    assert served.asked == asked
+    assert served.requests == requests
 
 
 @pytest.mark.parametrize("boosts", ["the first field", "topics"])
-def test_who_listens_changes_no_request(engine: TransformersEngine, boosts: str) -> None:
-    """Each request draws by a seed of its own, so that another one would make another reply."""
+def test_streaming_changes_no_request(engine: TransformersEngine, boosts: str) -> None:
+    """Each request has its own seed, so that an additional request would change the reply."""
     served = Served(engine, SAMPLING)
     guide = served.guide(Steering(boosts=BOOSTS[boosts]))
     served.sample(guide, draws_of(0))
-    silent = served.asked
+    without_streaming = served.requests
     served.sample(guide, draws_of(0), [].append)
-    assert [request | {"on_text": None} for request in served.asked] == silent
+    assert [request | {"on_text": None} for request in served.requests] == without_streaming
 
 
-def test_what_is_heard_is_the_text(engine: TransformersEngine) -> None:
+def test_the_streamed_text_is_the_text(engine: TransformersEngine) -> None:
     served = Served(engine, SAMPLING)
     for steering in (Steering(boosts=BOOSTS["a label"]), Steering(fixed={"u_topic": ("dogs",)})):
         for number in range(2):
@@ -210,22 +198,22 @@ def test_what_is_heard_is_the_text(engine: TransformersEngine) -> None:
                 assert len(pieces) == 2
 
 
-def test_no_letter_is_heard_in_halves(letters: Vocabulary) -> None:
+def test_no_partial_letter_is_streamed(byte_vocabulary: Vocabulary) -> None:
     text = render(Chain(Intent(), Intent("humor"), "ß!"))
-    tokens = [token for token, _, _ in letters.encode(text)]
-    guide = Guide(letters, Steering(fixed={"a_motivation": "humor"}), END, len(letters.tokens))
+    tokens = [token for token, _, _ in byte_vocabulary.encode(text)]
+    guide = Guide(byte_vocabulary, Steering(fixed={"a_motivation": "humor"}), END, len(byte_vocabulary.tokens))
     pieces: list[str] = []
 
-    async def complete(prompt: Sequence[int], **asked: Any) -> Completion:
-        """Stops within the letter behind the blocks."""
+    async def complete(prompt: Sequence[int], **fields: Any) -> Completion:
+        """Stop within the letter after the blocks."""
         rest = tokens[len(prompt) :]
-        if asked["on_text"]:
-            asked["on_text"](decoded(rest))
+        if fields["on_text"]:
+            fields["on_text"](decoded(rest))
             return Completion(rest, "end")
-        return Completion(rest[:1] if asked["max_tokens"] == 1 else rest[:-2], "stop")
+        return Completion(rest[:1] if fields["max_tokens"] == 1 else rest[:-2], "stop")
 
     def decoded(tokens: list[int]) -> str:
-        return b"".join(letters.tokens[token] for token in tokens).decode(errors="replace")
+        return b"".join(byte_vocabulary.tokens[token] for token in tokens).decode(errors="replace")
 
     sampling = SamplingConfig.from_base(max_new_tokens=200, top_k=100)
     sample = asyncio.run(steered_sample(complete, guide, [], sampling, int, decoded, pieces.append))
@@ -233,9 +221,9 @@ def test_no_letter_is_heard_in_halves(letters: Vocabulary) -> None:
     assert pieces == [text[:-1], "!"]
 
 
-# --- given values ------------------------------------------------------------------------------------------
+# --- fixed values ------------------------------------------------------------------------------------------
 
-GIVEN: dict[str, dict[str, Any]] = {
+FIXED_VALUES: dict[str, dict[str, Any]] = {
     "a label": {"a_motivation": "humor"},
     "a label never seen": {"u_emotion": "zébra ☂"},
     "null and topics": {"u_motivation": None, "a_topic": ("dogs", "zébra crossing", "dogs")},
@@ -247,42 +235,42 @@ GIVEN: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
-def test_given_values_are_always_taken_and_the_message_parses(
-    engine: TransformersEngine, given: dict[str, Any]
+@pytest.mark.parametrize("fixed", FIXED_VALUES.values(), ids=FIXED_VALUES)
+def test_fixed_values_are_always_written_and_the_message_parses(
+    engine: TransformersEngine, fixed: dict[str, Any]
 ) -> None:
     served = Served(engine, SAMPLING)
-    guide = served.guide(Steering(fixed=given))
+    guide = served.guide(Steering(fixed=fixed))
     samples = [served.sample(guide, draws_of(number)) for number in range(4)]
     for sample in samples:
-        assert BlockGrammar.with_values(given).initial_state().advance(sample.text), sample.text
+        assert BlockGrammar.with_values(fixed).initial_state().advance(sample.text), sample.text
         assert not sample.finished or isinstance(parse(sample.text), Chain)
     assert sum(sample.finished for sample in samples) >= 2
 
 
-def test_what_is_given_stands_in_the_tokenizers_own_tokens(engine: TransformersEngine) -> None:
+def test_fixed_text_uses_the_tokenizers_own_tokens(engine: TransformersEngine) -> None:
     served = Served(engine, SAMPLING)
-    guide = served.guide(Steering(fixed=GIVEN["all"]))
+    guide = served.guide(Steering(fixed=FIXED_VALUES["all"]))
     served.sample(guide, draws_of(0))
     state: GuideState | None = guide.initial_state
-    certain = []
+    forced = []
     while state is not None and state.forced_token is not None:
-        certain.append(state.forced_token)
+        forced.append(state.forced_token)
         state = guide.next_state(state, state.forced_token)
-    assert len(certain) > 10
-    assert SAMPLING.max_new_tokens - served.asked[0]["max_tokens"] == len(certain)  # none of them was asked for
+    assert len(forced) > 10
+    assert SAMPLING.max_new_tokens - served.requests[0]["max_tokens"] == len(forced)  # none of them was requested
 
 
 class Table:
-    """A server whose model gives the same odds at every state, and each reply's probability beside it.
+    """A server whose model has the same odds at every position, with the probability of each reply.
 
-    `probabilities` goes through all that may be drawn: every reply that can come, with the sum over its ways.
+    `probabilities` enumerates all possible draws and sums the probability of each reply over them.
     """
 
     def __init__(self, odds: Mapping[int, float], size: int, temperature: float) -> None:
         self.logits = torch.full((size,), -60.0)
-        for token, odd in odds.items():
-            self.logits[token] = temperature * math.log(odd)
+        for token, share in odds.items():
+            self.logits[token] = temperature * math.log(share)
         self.temperature = temperature
 
     def law(self, logit_bias: Mapping[int, float], allowed: Sequence[int] | None) -> dict[int, float]:
@@ -296,50 +284,50 @@ class Table:
 
     def probabilities(self, guide: Guide, sampling: SamplingConfig) -> dict[str, float]:
         found: dict[str, float] = defaultdict(float)
-        ways: list[list[int]] = [[]]  # of each draw, which of its outcomes
-        while ways:
-            text, probability = self._reply(guide, sampling, ways.pop(), ways)
+        paths: list[list[int]] = [[]]  # the index of the outcome of each draw
+        while paths:
+            text, probability = self._reply(guide, sampling, paths.pop(), paths)
             found[text] += probability
         return dict(found)
 
     def _reply(
-        self, guide: Guide, sampling: SamplingConfig, way: list[int], ways: list[list[int]]
+        self, guide: Guide, sampling: SamplingConfig, path: list[int], paths: list[list[int]]
     ) -> tuple[str, float]:
-        """The reply of one way and that way's probability; other ways that branch off beyond its end join the list."""
-        taken: list[float] = []
+        """Return the reply and probability of one path of draws; append the paths that branch off after its end."""
+        shares: list[float] = []
 
-        async def complete(prompt: Sequence[int], **asked: Any) -> Completion:
+        async def complete(prompt: Sequence[int], **fields: Any) -> Completion:
             tokens: list[int] = []
-            while len(tokens) < asked["max_tokens"]:
-                law = self.law(asked["logit_bias"], asked["allowed"])
+            while len(tokens) < fields["max_tokens"]:
+                law = self.law(fields["logit_bias"], fields["allowed"])
                 outcomes = sorted(law)
-                if len(taken) == len(way):
-                    ways.extend([*way, other] for other in range(1, len(outcomes)))
-                    way.append(0)
-                token = outcomes[way[len(taken)]]
-                taken.append(law[token])
+                if len(shares) == len(path):
+                    paths.extend([*path, other] for other in range(1, len(outcomes)))
+                    path.append(0)
+                token = outcomes[path[len(shares)]]
+                shares.append(law[token])
                 if token == END:
                     return Completion(tokens, "end")
                 tokens.append(token)
             return Completion(tokens, "length")
 
         sample = asyncio.run(steered_sample(complete, guide, [1], sampling, int, str))
-        return sample.text + sample.finish_reason, math.prod(taken)
+        return sample.text + sample.finish_reason, math.prod(shares)
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.5])
 def test_free_values_within_the_form_have_the_probabilities_that_they_have_in_process(
-    letters: Vocabulary, temperature: float
+    byte_vocabulary: Vocabulary, temperature: float
 ) -> None:
-    """Exactly: all that a server may draw is gone through, what is thrown away and drawn again included."""
-    size = len(letters.tokens) + SPARE
+    """Exact: all draws are enumerated, discarded and repeated ones included."""
+    size = len(byte_vocabulary.tokens) + SPARE
     steering = Steering(fixed={"u_motivation": "calm"}, boosts={"u_emotion": {"sad": 1.0, "so": -0.5}})
-    guide = Guide(letters, steering, END, size)
-    token = {written: number for number, written in enumerate(letters.tokens)}
+    guide = Guide(byte_vocabulary, steering, END, size)
+    token = {written: number for number, written in enumerate(byte_vocabulary.tokens)}
     odds = {token[b"s"]: 3.0, token[b"a"]: 1.0, token[b","]: 1.5, END: 2.5}
     table = Table(odds, size, temperature)
-    given = len("{u_motivation: calm, u_emotion: ")
-    sampling = SamplingConfig.from_base(temperature=temperature, top_k=1000, max_new_tokens=given + 2)
+    prefix = len("{u_motivation: calm, u_emotion: ")
+    sampling = SamplingConfig.from_base(temperature=temperature, top_k=1000, max_new_tokens=prefix + 2)
 
     expected: dict[str, float] = {}
     state: GuideState | None = guide.initial_state
@@ -348,7 +336,7 @@ def test_free_values_within_the_form_have_the_probabilities_that_they_have_in_pr
         assert state.forced_token == token[bytes([byte])]
         state = guide.next_state(state, state.forced_token)
 
-    def go_on(state: GuideState | None, tokens: list[int], probability: float) -> None:
+    def extend(state: GuideState | None, tokens: list[int], probability: float) -> None:
         if len(tokens) == sampling.max_new_tokens:
             expected[f"{tokens}length"] = probability
             return
@@ -356,51 +344,51 @@ def test_free_values_within_the_form_have_the_probabilities_that_they_have_in_pr
         for drawn, share in enumerate(logits.double().softmax(dim=0).tolist()):
             if share > 1e-9:
                 assert drawn != END
-                go_on(state and guide.next_state(state, drawn), [*tokens, drawn], probability * share)
+                extend(state and guide.next_state(state, drawn), [*tokens, drawn], probability * share)
 
-    go_on(state, [token[bytes([byte])] for byte in b"{u_motivation: calm, u_emotion: "], 1.0)
+    extend(state, [token[bytes([byte])] for byte in b"{u_motivation: calm, u_emotion: "], 1.0)
     found = table.probabilities(guide, sampling)
     assert sum(found.values()) == pytest.approx(1)
     assert len(expected) > 4
     assert found == pytest.approx(expected, abs=1e-7)
 
 
-def test_a_server_that_insists_is_given_all_that_may_come(letters: Vocabulary) -> None:
-    size = len(letters.tokens) + SPARE
-    guide = Guide(letters, Steering(fixed={"u_motivation": "calm"}), END, size)
-    given = len("{u_motivation: calm, u_emotion: ")
-    asked = Counter[str]()
-    heeds = True
+def test_after_repeated_forbidden_tokens_the_allowed_tokens_are_listed(byte_vocabulary: Vocabulary) -> None:
+    size = len(byte_vocabulary.tokens) + SPARE
+    guide = Guide(byte_vocabulary, Steering(fixed={"u_motivation": "calm"}), END, size)
+    prefix = len("{u_motivation: calm, u_emotion: ")
+    requests = Counter[str]()
+    obeys = True
 
-    async def complete(prompt: Sequence[int], **wanted: Any) -> Completion:
-        """Draws the first of the tokens that no bias is on: control signs, of which no label may hold any."""
-        asked["requests"] += 1
-        if heeds and wanted["allowed"]:
-            asked["allowed"] += 1
-            return Completion([wanted["allowed"][0]], "length")
-        return Completion([next(token for token in range(200, 256) if token not in wanted["logit_bias"])], "length")
+    async def complete(prompt: Sequence[int], **request: Any) -> Completion:
+        """Draw the first token without a bias: control characters, which no label may contain."""
+        requests["requests"] += 1
+        if obeys and request["allowed"]:
+            requests["allowed"] += 1
+            return Completion([request["allowed"][0]], "length")
+        return Completion([next(token for token in range(200, 256) if token not in request["logit_bias"])], "length")
 
-    controls = [token for token in range(200, 256) if letters.tokens[token] < b" "]
+    controls = [token for token in range(200, 256) if byte_vocabulary.tokens[token] < b" "]
     assert len(controls) > MAX_REDRAWS
-    sampling = SamplingConfig.from_base(max_new_tokens=given + 1, top_k=100)
+    sampling = SamplingConfig.from_base(max_new_tokens=prefix + 1, top_k=100)
     sample = asyncio.run(steered_sample(complete, guide, [1], sampling, int, str))
-    assert asked == {"requests": MAX_REDRAWS + 1, "allowed": 1}
-    assert sample.tokens == given + 1
-    heeds = False
+    assert requests == {"requests": MAX_REDRAWS + 1, "allowed": 1}
+    assert sample.tokens == prefix + 1
+    obeys = False
     with pytest.raises(ValueError, match="which is not among the allowed tokens"):
         asyncio.run(steered_sample(complete, guide, [1], sampling, int, str))
 
 
-def test_a_server_that_tells_no_tokens_is_refused(letters: Vocabulary) -> None:
-    async def complete(prompt: Sequence[int], **asked: Any) -> Completion:
+def test_a_server_without_token_ids_is_refused(byte_vocabulary: Vocabulary) -> None:
+    async def complete(prompt: Sequence[int], **fields: Any) -> Completion:
         return Completion([], "stop")
 
-    guide = Guide(letters, Steering(boosts={"a_motivation": {"humor": 1.0}}), END, len(letters.tokens))
+    guide = Guide(byte_vocabulary, Steering(boosts={"a_motivation": {"humor": 1.0}}), END, len(byte_vocabulary.tokens))
     with pytest.raises(ValueError, match="steering needs the ids of all tokens"):
         asyncio.run(steered_sample(complete, guide, [1], SAMPLING, int, str))
 
 
-def test_the_servers_own_processor_is_told_the_steering() -> None:
+def test_the_steering_is_a_field_of_the_request() -> None:
     steering = Steering(boosts={"a_topic": {"dogs": 2.0}}, fixed={"a_emotion": None, "u_topic": ()})
-    told = processor_arguments(steering)["sage_steering"]
-    assert Steering.model_validate_json(told) == steering
+    field = processor_arguments(steering)["sage_steering"]
+    assert Steering.model_validate_json(field) == steering

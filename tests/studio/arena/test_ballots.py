@@ -11,43 +11,45 @@ from sage_dialog.dialogue import Message
 from sage_dialog.studio.arena.ballots import dialogue_digest, plan_ballots
 
 
-def compared(ballots) -> list[tuple[str, frozenset[str]]]:
+def comparisons(ballots) -> list[tuple[str, frozenset[str]]]:
     return [(ballot.situation_id, frozenset((ballot.first, ballot.second))) for ballot in ballots]
 
 
-def sides(ballots) -> list[str]:
+def first_policies(ballots) -> list[str]:
     return [ballot.first for ballot in ballots]
 
 
 def test_every_pair_is_compared_on_every_situation_once(ballots) -> None:
-    assert Counter(compared(ballots)) == Counter((f"test/{n}", frozenset(pair)) for n in range(9) for pair in PAIRS)
+    assert Counter(comparisons(ballots)) == Counter((f"test/{n}", frozenset(pair)) for n in range(9) for pair in PAIRS)
     assert len({ballot.id for ballot in ballots}) == 18
 
 
-def test_raters_see_the_same_in_the_same_order_with_sides_of_their_own(rollouts: DataFrame, ballots) -> None:
+def test_raters_get_the_same_ballots_in_the_same_order_with_their_own_sides(rollouts: DataFrame, ballots) -> None:
     others = [plan_ballots(rollouts, PAIRS, None, rater, 7) for rater in ("bert", "cleo", "dora")]
-    assert all(compared(other) == compared(ballots) for other in others)
-    assert len({tuple(sides(of)) for of in (ballots, *others)}) == 4
+    assert all(comparisons(other) == comparisons(ballots) for other in others)
+    assert len({tuple(first_policies(plan)) for plan in (ballots, *others)}) == 4
 
 
 def test_another_seed_is_another_order(rollouts: DataFrame, ballots) -> None:
-    assert compared(plan_ballots(rollouts, PAIRS, None, "anna", 8)) != compared(ballots)
+    assert comparisons(plan_ballots(rollouts, PAIRS, None, "anna", 8)) != comparisons(ballots)
 
 
 def test_pairs_and_sides_are_balanced_after_any_number_of_votes(rollouts: DataFrame) -> None:
     for rater in ("anna", "bert", "cleo"):
         ballots = plan_ballots(rollouts, PAIRS, None, rater, 7)
-        for given in range(len(ballots) + 1):
-            by_pair = [[of for of in ballots[:given] if {of.first, of.second} == set(pair)] for pair in PAIRS]
+        for count in range(len(ballots) + 1):
+            by_pair = [
+                [ballot for ballot in ballots[:count] if {ballot.first, ballot.second} == set(pair)] for pair in PAIRS
+            ]
             assert abs(len(by_pair[0]) - len(by_pair[1])) <= 1
             for pair, of_pair in zip(PAIRS, by_pair, strict=True):
-                assert abs(2 * sides(of_pair).count(pair[0]) - len(of_pair)) <= 1
+                assert abs(2 * first_policies(of_pair).count(pair[0]) - len(of_pair)) <= 1
 
 
 def test_sides_have_no_pattern() -> None:
     many = rollouts_of(200, "sage_0", "sage_1")
-    shown = sides(plan_ballots(many, PAIRS[:1], None, "anna", 7))
-    changes = sum(one != other for one, other in pairwise(shown))
+    sides = first_policies(plan_ballots(many, PAIRS[:1], None, "anna", 7))
+    changes = sum(one != other for one, other in pairwise(sides))
     assert 120 < changes < 180  # by blocks of two, three changes in four places
 
 
@@ -56,9 +58,9 @@ def test_the_order_of_rows_and_within_a_pair_makes_no_difference(rollouts: DataF
 
 
 def test_other_pairs_make_no_difference(rollouts: DataFrame, ballots) -> None:
-    """Neither to the order of a pair's situations nor to its sides."""
-    alone = plan_ballots(rollouts, PAIRS[1:], None, "anna", 7)
-    assert alone == [ballot for ballot in ballots if "sage_2" in (ballot.first, ballot.second)]
+    """Order and sides of a pair's situations are independent of the other pairs."""
+    single_pair = plan_ballots(rollouts, PAIRS[1:], None, "anna", 7)
+    assert single_pair == [ballot for ballot in ballots if "sage_2" in (ballot.first, ballot.second)]
 
 
 def test_a_limit_takes_the_same_situations_for_all_pairs(rollouts: DataFrame) -> None:
@@ -86,14 +88,14 @@ def test_the_id_of_a_ballot_changes_with_the_text(rollouts: DataFrame, ballots) 
 
 
 def test_a_digest_covers_texts_and_roles() -> None:
-    one = (Message("user", "a"), Message("assistant", "b"))
+    dialogue = (Message("user", "a"), Message("assistant", "b"))
     others = [
-        one[::-1],
-        one[:1],
+        dialogue[::-1],
+        dialogue[:1],
         (Message("user", "a"), Message("user", "b")),
         (Message("user", "ab"), Message("assistant", "")),
     ]
-    assert len({dialogue_digest(dialogue) for dialogue in (one, *others)}) == 5
+    assert len({dialogue_digest(messages) for messages in (dialogue, *others)}) == 5
 
 
 def test_missing_situations_and_policies_are_named(rollouts: DataFrame) -> None:

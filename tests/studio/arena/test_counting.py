@@ -30,9 +30,9 @@ def test_a_vote_names_the_policy_on_either_side(rollouts: DataFrame, ballots) ->
     for row in counted:
         assert row["judge"] == "human:anna" and row["raw_response"] == "why"
         assert row["vote"] == ("b" if row["policy_b"] == "sage_1" else "a")
-    shown = {(ballot.situation_id, frozenset((ballot.first, ballot.second))): ballot.first for ballot in ballots}
+    first_of = {(ballot.situation_id, frozenset((ballot.first, ballot.second))): ballot.first for ballot in ballots}
     for row in counted:
-        first = shown[row["situation_id"], frozenset((row["policy_a"], row["policy_b"]))]
+        first = first_of[row["situation_id"], frozenset((row["policy_a"], row["policy_b"]))]
         assert first == (row["policy_a"] if row["order"] == "ab" else row["policy_b"])
     assert len(counted) == 18
 
@@ -50,20 +50,20 @@ def test_policy_a_of_a_pair_that_is_not_configured_is_the_first_of_the_rollouts(
     ballots = plan_ballots(rollouts, [("sage_2", "sage_0")], None, "anna", 7)
     counted, _ = count_votes({"anna": [vote_on(ballot, "first") for ballot in ballots]}, rollouts, PAIRS)
     assert {(row["policy_a"], row["policy_b"]) for row in counted} == {("sage_0", "sage_2")}
-    turned, _ = count_votes({"anna": [vote_on(ballots[0], "first")]}, rollouts, [("sage_2", "sage_0")])
-    assert turned[0]["policy_a"] == "sage_2"
-    assert (turned[0]["vote"] == "a") == (ballots[0].first == "sage_2")
+    reversed_pair, _ = count_votes({"anna": [vote_on(ballots[0], "first")]}, rollouts, [("sage_2", "sage_0")])
+    assert reversed_pair[0]["policy_a"] == "sage_2"
+    assert (reversed_pair[0]["vote"] == "a") == (ballots[0].first == "sage_2")
 
 
 def test_votes_on_changed_dialogues_are_rejected(ballots) -> None:
-    votes = [vote_on(ballot, "first", "so said") for ballot in ballots]
+    votes = [vote_on(ballot, "first", "a reason") for ballot in ballots]
     rollouts = rollouts_of(9, *POLICIES, sage_2="another voice")
     counted, rejects = count_votes({"anna": votes}, rollouts, PAIRS)
     assert {(row["policy_a"], row["policy_b"]) for row in counted} == {PAIRS[0]} and len(counted) == 9
     assert [row["situation_id"] for row in rejects] == [
         ballot.situation_id for ballot in ballots if "sage_2" in (ballot.first, ballot.second)
     ]
-    assert {(row["reason"], row["raw_response"]) for row in rejects} == {("the dialogue has changed", "so said")}
+    assert {(row["reason"], row["raw_response"]) for row in rejects} == {("the dialogue has changed", "a reason")}
     assert len(rejects) == 9
 
 

@@ -53,7 +53,7 @@ def test_other_judges_need_both_orders() -> None:
 
 
 def test_checks_of_a_person_use_the_single_order() -> None:
-    """Names the first in three of four; the longer in one of two decided of unequal length; no order to flip."""
+    """Three of four votes name the first dialogue, one of two the longer; there are no order flips."""
     votes = [row(0, "ab", "a"), row(1, "ab", "a"), row(2, "ba", "b"), row(3, "ab", "b"), row(4, "ba", "tie")]
     words = words_table(
         {
@@ -72,12 +72,12 @@ def test_checks_of_a_person_use_the_single_order() -> None:
 
 
 def test_a_person_with_few_votes_does_not_reduce_self_preference() -> None:
-    """Kin is compared on every situation that anybody neutral judged, not on those alone that everybody did."""
-    pair = {"policy_a": "outside", "policy_b": "sage_0"}
+    """The comparison uses all situations with a vote of a neutral judge, not only those that all judged."""
+    pair = {"policy_a": "theirs", "policy_b": "sage_0"}
     cards = from_rows(
         [
-            {"policy": "outside", "kind": "external", "base": "other"},
-            {"policy": "sage_0", "kind": "base", "base": "kin"},
+            {"policy": "theirs", "kind": "external", "base": "other"},
+            {"policy": "sage_0", "kind": "base", "base": "own"},
         ],
         schemas.POLICIES,
     )
@@ -86,16 +86,16 @@ def test_a_person_with_few_votes_does_not_reduce_self_preference() -> None:
         (found,) = to_rows(self_preference(votes_table(votes), cards, BOOTSTRAP))
         return found
 
-    model = [vote for n in range(20) for vote in both(n, "b", "kin judge", **pair)]
+    model = [vote for n in range(20) for vote in both(n, "b", "own judge", **pair)]
     model += [vote for n in range(20) for vote in both(n, "a" if n < 10 else "b", "gpt judge", **pair)]
-    alone = preference(model)
-    assert (alone["n"], alone["share"], alone["neutral_share"]) == (20, 1.0, 0.5)
+    models_only = preference(model)
+    assert (models_only["n"], models_only["share"], models_only["neutral_share"]) == (20, 1.0, 0.5)
     person = [row(0, "ab", "b", **pair), row(1, "ba", "tie", **pair)]
     found = preference([*model, *person])
     assert (found["n"], found["share"]) == (20, 1.0)
     assert found["neutral_share"] == pytest.approx((0.5 + 0.25 + 8 * 0 + 10 * 1) / 20)
-    without = preference([*model[:40], *person])
-    assert (without["n"], without["neutral_share"]) == (2, 0.75)
+    few_neutral = preference([*model[:40], *person])
+    assert (few_neutral["n"], few_neutral["neutral_share"]) == (2, 0.75)
 
 
 LETTERS = {  # on sage_0 against sage_1, by situation
@@ -104,8 +104,8 @@ LETTERS = {  # on sage_0 against sage_1, by situation
 }
 
 
-def at_the_arena(new_session: Callable[..., Session], rollouts: DataFrame, rater: str) -> None:
-    """Votes on one pair through the arena, stopping and going on again after three votes."""
+def vote_at_arena(new_session: Callable[..., Session], rollouts: DataFrame, rater: str) -> None:
+    """Vote on one pair through the arena; a new session starts after three votes."""
     ballots = {ballot.id: ballot for ballot in plan_ballots(rollouts, PAIRS[:1], None, rater, 7)}
     session = new_session(rater, list(ballots.values()))
     while current := session.state()["ballot"]:
@@ -120,9 +120,9 @@ def at_the_arena(new_session: Callable[..., Session], rollouts: DataFrame, rater
 def test_raters_are_judges_of_every_table(
     new_session: Callable[..., Session], rollouts: DataFrame, tmp_path: Path
 ) -> None:
-    at_the_arena(new_session, rollouts, "anna")
-    at_the_arena(new_session, rollouts, "bert")
-    new_session("cleo")  # has looked, and not voted
+    vote_at_arena(new_session, rollouts, "anna")
+    vote_at_arena(new_session, rollouts, "bert")
+    new_session("cleo")  # opened without a vote
     config = Evaluation.from_base(pairs=PAIRS, replicates=400)
     models = [
         vote for n in range(9) for pair in PAIRS for vote in both(n, "b", "m", policy_a=pair[0], policy_b=pair[1])

@@ -22,31 +22,31 @@ def client(new_session: Callable[..., Session]) -> TestClient:
 
 
 @pytest.fixture
-def given(ballots: list[Ballot]) -> dict[str, str]:
+def ballot_vote(ballots: list[Ballot]) -> dict[str, str]:
     return {"ballot": ballots[0].id, "vote": "first"}
 
 
-def kept(folder: Path) -> list[dict[str, str]]:
+def saved_votes(folder: Path) -> list[dict[str, str]]:
     path = folder / "anna.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_a_vote_is_saved_and_the_next_pair_follows(client: TestClient, given, ballots, tmp_path: Path) -> None:
+def test_a_vote_is_saved_and_the_next_pair_follows(client: TestClient, ballot_vote, ballots, tmp_path: Path) -> None:
     assert client.get("/state").json()["ballot"]["id"] == ballots[0].id
-    answer = client.post("/vote", json={**given, "comment": " warm \n"}, headers=OURS)
-    assert answer.status_code == 200
-    assert (answer.json()["done"], answer.json()["ballot"]["id"]) == (1, ballots[1].id)
-    (vote,) = kept(tmp_path)
+    response = client.post("/vote", json={**ballot_vote, "comment": " warm \n"}, headers=OURS)
+    assert response.status_code == 200
+    assert (response.json()["done"], response.json()["ballot"]["id"]) == (1, ballots[1].id)
+    (vote,) = saved_votes(tmp_path)
     assert (vote["vote"], vote["comment"], vote["first"]) == ("first", "warm", ballots[0].first)
     back = client.post("/undo", headers=OURS).json()
     assert (back["done"], back["comment"], back["ballot"]["id"]) == (0, "warm", ballots[0].id)
 
 
-def test_the_same_vote_sent_twice_counts_once(client: TestClient, given, tmp_path: Path) -> None:
-    assert client.post("/vote", json=given, headers=OURS).status_code == 200
-    again = client.post("/vote", json=given, headers=OURS)
-    assert (again.status_code, again.text) == (409, "This pair is no longer the current one; nothing was saved.")
-    assert len(kept(tmp_path)) == 1
+def test_the_same_vote_sent_twice_counts_once(client: TestClient, ballot_vote, tmp_path: Path) -> None:
+    assert client.post("/vote", json=ballot_vote, headers=OURS).status_code == 200
+    second = client.post("/vote", json=ballot_vote, headers=OURS)
+    assert (second.status_code, second.text) == (409, "This pair is no longer the current one; nothing was saved.")
+    assert len(saved_votes(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(
@@ -63,28 +63,28 @@ def test_the_same_vote_sent_twice_counts_once(client: TestClient, given, tmp_pat
     ],
 )
 @pytest.mark.parametrize("path", ["/vote", "/undo"])
-def test_other_sites_cannot_vote(client: TestClient, given, changed, path: str, tmp_path: Path) -> None:
-    assert client.post(path, json=given, headers={**OURS, **changed}).status_code == 403
-    assert kept(tmp_path) == []
+def test_other_sites_cannot_vote(client: TestClient, ballot_vote, changed, path: str, tmp_path: Path) -> None:
+    assert client.post(path, json=ballot_vote, headers={**OURS, **changed}).status_code == 403
+    assert saved_votes(tmp_path) == []
 
 
-def test_a_form_of_another_site_is_refused(client: TestClient, given, tmp_path: Path) -> None:
-    """What a browser sends across sites without asking first: no header of ours, and an Origin."""
-    sent = {"origin": "http://evil.example", "content-type": "text/plain"}
-    assert client.post("/vote", content=json.dumps(given), headers=sent).status_code == 403
-    assert client.post("/vote", content=json.dumps(given)).status_code == 403
-    assert kept(tmp_path) == []
+def test_a_form_of_another_site_is_refused(client: TestClient, ballot_vote, tmp_path: Path) -> None:
+    """A browser sends a cross-site form without a preflight request: no token header, and an Origin."""
+    headers = {"origin": "http://evil.example", "content-type": "text/plain"}
+    assert client.post("/vote", content=json.dumps(ballot_vote), headers=headers).status_code == 403
+    assert client.post("/vote", content=json.dumps(ballot_vote)).status_code == 403
+    assert saved_votes(tmp_path) == []
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:4142", "127.0.0.1.evil.example", "", "0.0.0.0:4142"])
-def test_other_host_names_are_refused(client: TestClient, given, host: str, tmp_path: Path) -> None:
-    for answer in (
+def test_other_host_names_are_refused(client: TestClient, ballot_vote, host: str, tmp_path: Path) -> None:
+    for response in (
         client.get("/", headers={"host": host}),
         client.get("/state", headers={"host": host}),
-        client.post("/vote", json=given, headers={**OURS, "host": host, "origin": f"http://{host}"}),
+        client.post("/vote", json=ballot_vote, headers={**OURS, "host": host, "origin": f"http://{host}"}),
     ):
-        assert answer.status_code == 400 and TOKEN not in answer.text and "voice" not in answer.text
-    assert kept(tmp_path) == []
+        assert response.status_code == 400 and TOKEN not in response.text and "voice" not in response.text
+    assert saved_votes(tmp_path) == []
 
 
 def test_the_machine_s_own_names_are_accepted(client: TestClient) -> None:
@@ -110,10 +110,10 @@ def test_the_page_holds_no_dialogue_no_script_and_no_address(client: TestClient)
     assert TOKEN in page and "anna votes" in page
 
 
-def test_hostile_text_goes_as_json_alone(client: TestClient) -> None:
-    answer = client.get("/state")
-    assert answer.headers["content-type"] == "application/json"
-    assert HOSTILE in answer.json()["ballot"]["opening"]
+def test_hostile_text_is_sent_as_json_only(client: TestClient) -> None:
+    response = client.get("/state")
+    assert response.headers["content-type"] == "application/json"
+    assert HOSTILE in response.json()["ballot"]["opening"]
 
 
 @pytest.mark.parametrize(
@@ -129,27 +129,27 @@ def test_hostile_text_goes_as_json_alone(client: TestClient) -> None:
         ("[" * 70_000, 413),
     ],
 )
-def test_what_is_no_vote_is_refused(client: TestClient, body: str, status: int, tmp_path: Path) -> None:
-    answer = client.post("/vote", content=body, headers=OURS)
-    assert answer.status_code == status and answer.text
-    assert kept(tmp_path) == []
+def test_an_invalid_vote_is_refused(client: TestClient, body: str, status: int, tmp_path: Path) -> None:
+    response = client.post("/vote", content=body, headers=OURS)
+    assert response.status_code == status and response.text
+    assert saved_votes(tmp_path) == []
 
 
-def test_a_longest_comment_in_any_script_fits(client: TestClient, given, tmp_path: Path) -> None:
+def test_a_longest_comment_in_any_script_fits(client: TestClient, ballot_vote, tmp_path: Path) -> None:
     comment = "\N{GRINNING FACE}" * vote_file.MAX_COMMENT
-    assert client.post("/vote", json={**given, "comment": comment}, headers=OURS).status_code == 200
-    assert kept(tmp_path)[0]["comment"] == comment
+    assert client.post("/vote", json={**ballot_vote, "comment": comment}, headers=OURS).status_code == 200
+    assert saved_votes(tmp_path)[0]["comment"] == comment
 
 
 def test_a_full_disk_is_an_error_and_nothing_is_counted(
-    client: TestClient, given, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, ballot_vote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    answer = client.post("/vote", json=given, headers=OURS)
-    assert answer.status_code == 507 and "No space left on device" in answer.text
+    response = client.post("/vote", json=ballot_vote, headers=OURS)
+    assert response.status_code == 507 and "No space left on device" in response.text
     assert client.get("/state").json()["done"] == 0
 
 

@@ -1,4 +1,4 @@
-"""One rater at the arena: order of ballots, resume and undo."""
+"""A session of one rater: order of ballots, resume and undo."""
 
 from collections.abc import Callable
 
@@ -30,10 +30,10 @@ def test_another_process_continues_after_a_kill(new_session: NewSession, ballots
     session = new_session()
     vote(session, "first")
     vote(session, "tie", "  ")
-    again = new_session()
-    state = again.state()
+    restarted = new_session()
+    state = restarted.state()
     assert (state["done"], state["total"], state["ballot"]["id"]) == (2, 18, ballots[2].id)
-    assert again.given == 0
+    assert restarted.given == 0
 
 
 def test_raters_do_not_see_each_other_s_votes(new_session: NewSession) -> None:
@@ -42,11 +42,11 @@ def test_raters_do_not_see_each_other_s_votes(new_session: NewSession) -> None:
 
 
 def test_the_page_gets_texts_without_blocks_and_policies(new_session: NewSession, ballots: list[Ballot]) -> None:
-    shown = new_session().state()
-    text = repr(shown)
+    state = new_session().state()
+    text = repr(state)
     assert "sage_" not in text and "BLOCK" not in text
-    assert shown["ballot"]["opening"] == ballots[0].comparison.first[0].text
-    first, second = shown["ballot"]["dialogues"]
+    assert state["ballot"]["opening"] == ballots[0].comparison.first[0].text
+    first, second = state["ballot"]["dialogues"]
     assert [message["text"] for message in first] == [message.text for message in ballots[0].comparison.first[1:]]
     assert [message["role"] for message in second] == ["assistant", "user", "assistant"]
 

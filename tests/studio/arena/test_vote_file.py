@@ -1,4 +1,4 @@
-"""Votes on disk: saved before the next ballot in spite of kills; damaged lines are named."""
+"""Votes on disk: saved before the next ballot despite kills; damaged lines are named."""
 
 import json
 import os
@@ -45,12 +45,12 @@ def test_an_undone_vote_stays_in_the_file_and_is_not_counted(file: VoteFile, bal
     assert len(file.path.read_bytes().splitlines()) == 4
 
 
-@pytest.mark.parametrize("kept", [1, 40, -2])
-def test_a_line_cut_off_by_a_kill_is_dropped(file: VoteFile, ballots: list[Ballot], kept: int) -> None:
+@pytest.mark.parametrize("length", [1, 40, -2])
+def test_a_line_cut_off_by_a_kill_is_dropped(file: VoteFile, ballots: list[Ballot], length: int) -> None:
     file.add(vote_on(ballots[0], "first"))
     before = file.path.read_bytes()
     file.add(vote_on(ballots[1], "second"))
-    file.path.write_bytes(before + file.path.read_bytes()[len(before) :][:kept])
+    file.path.write_bytes(before + file.path.read_bytes()[len(before) :][:length])
     assert read_folder(file.path.parent)["anna"] == [vote_on(ballots[0], "first")]
     repaired = reopen(file)
     assert file.path.read_bytes() == before
@@ -67,7 +67,7 @@ def test_a_last_line_without_newline_is_kept(file: VoteFile, ballots: list[Ballo
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("change", "reason"),
     [
         (lambda line: line[:-9], "not a vote"),
         (lambda line: line.replace("first", "third"), "not a vote"),
@@ -76,16 +76,16 @@ def test_a_last_line_without_newline_is_kept(file: VoteFile, ballots: list[Ballo
         (lambda line: json.dumps({"undone": "of nothing", "at": AT.isoformat()}), "undoes a vote that does not exist"),
     ],
 )
-def test_a_damaged_line_is_named_and_the_file_unchanged(file: VoteFile, ballots: list[Ballot], change, why) -> None:
+def test_a_damaged_line_is_named_and_the_file_unchanged(file: VoteFile, ballots: list[Ballot], change, reason) -> None:
     for ballot in ballots[:3]:
         file.add(vote_on(ballot, "first"))
     lines = file.path.read_text().splitlines()
     lines[1] = change(lines[1])
     file.path.write_text("\n".join(lines) + "\n")
     damaged = file.path.read_bytes()
-    for use in (lambda: reopen(file), lambda: read_folder(file.path.parent)):
-        with pytest.raises(VoteFileError, match=rf"anna\.jsonl, line 2: {why}"):
-            use()
+    for read in (lambda: reopen(file), lambda: read_folder(file.path.parent)):
+        with pytest.raises(VoteFileError, match=rf"anna\.jsonl, line 2: {reason}"):
+            read()
     assert file.path.read_bytes() == damaged
 
 

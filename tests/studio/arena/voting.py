@@ -36,7 +36,7 @@ def dialogue(policy: str, situation: str, reply: str) -> list[dict[str, Any]]:
 
 
 def rollouts_of(situations: int, *policies: str, **replies: str) -> DataFrame:
-    """ROLLOUTS of policies on so many situations, `voice N` or what `replies` has for the policy."""
+    """Return ROLLOUTS of policies on a number of situations; replies are `voice N`, or those of `replies`."""
     return from_rows(
         (
             row

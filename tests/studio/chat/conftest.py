@@ -1,4 +1,4 @@
-"""A scripted policy, and a terminal on it whose screen is text."""
+"""A conversation with a scripted policy, and a terminal whose screen is text."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from sage_dialog.studio.chat.terminal import Terminal
 Script = Callable[[Prompt, int], "str | Sample | None"]
 
 
-def chained(text: str, means: str = "empathy") -> str:
+def reply_with_blocks(text: str, motivation: str = "empathy") -> str:
     """A reply with its blocks."""
-    return render(Chain(Intent("sharing", "sad", ("home",)), Intent(means, "calm", ("home",)), text))
+    return render(Chain(Intent("sharing", "sad", ("home",)), Intent(motivation, "calm", ("home",)), text))
 
 
-def numbered(prompt: Prompt, sample: int) -> str:
-    """Says which drawing it is, and how many messages it has seen."""
-    return chained(f"turn {prompt.item[1]} draw {prompt.item[2]} sample {sample}")
+def numbered_reply(prompt: Prompt, sample: int) -> str:
+    """Return a reply with its turn, draw and sample numbers."""
+    return reply_with_blocks(f"turn {prompt.item[1]} draw {prompt.item[2]} sample {sample}")
 
 
 @pytest.fixture
 def talk() -> Callable[..., Conversation]:
-    """A conversation with a policy that writes blocks unless told otherwise, and listens."""
+    """A function that opens a conversation with a scripted policy, with blocks by default."""
 
-    def make(script: Script = numbered, blocks: bool = True, refuses: str | None = None) -> Conversation:
-        engine = ScriptedEngine(lambda policy, prompt, sample: script(prompt, sample), refuses)
+    def make(script: Script = numbered_reply, blocks: bool = True, steering_error: str | None = None) -> Conversation:
+        engine = ScriptedEngine(lambda policy, prompt, sample: script(prompt, sample), steering_error)
         return Conversation(
             engine, "sage_7", blocks, SamplingConfig.from_base(max_new_tokens=50, top_k=100), "You listen."
         )
@@ -44,19 +44,19 @@ def talk() -> Callable[..., Conversation]:
 
 @dataclass
 class Screen:
-    """A terminal and what stands on it."""
+    """A terminal with its standard output and notes."""
 
     terminal: Terminal
-    shown: io.StringIO
-    noted: io.StringIO
+    output: io.StringIO
+    notes: io.StringIO
 
     def run(self, *lines: str) -> int:
-        """Lines as a script pipes them in; returns how many were refused."""
-        coming: Iterator[str] = iter(lines)
+        """Run the lines as a script and return the number of refused ones."""
+        remaining: Iterator[str] = iter(lines)
 
         def read(prompt: str) -> str:
             try:
-                return next(coming)
+                return next(remaining)
             except StopIteration:
                 raise EOFError from None
 
@@ -66,8 +66,8 @@ class Screen:
 @pytest.fixture
 def screen() -> Callable[..., Screen]:
     def make(talk: Conversation, known: dict[str, list[str]] | None = None, is_terminal: bool = False) -> Screen:
-        shown, noted = io.StringIO(), io.StringIO()
-        consoles = [Console(file=file, width=200, force_terminal=is_terminal) for file in (shown, noted)]
-        return Screen(Terminal(talk, 3, 4, known or {}, *consoles), shown, noted)
+        output, notes = io.StringIO(), io.StringIO()
+        consoles = [Console(file=file, width=200, force_terminal=is_terminal) for file in (output, notes)]
+        return Screen(Terminal(talk, 3, 4, known or {}, *consoles), output, notes)
 
     return make

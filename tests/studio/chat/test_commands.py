@@ -1,4 +1,4 @@
-"""What a typed line means, and what is offered while it is typed."""
+"""Parsing of input lines, and completion."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from sage_dialog.studio.chat.conversation import add_boost, clear_field, fix_val
         ("/quit", ("quit",)),
     ],
 )
-def test_a_line_is_said_or_is_a_command(line: str, action: Action | None) -> None:
+def test_a_line_is_a_message_or_a_command(line: str, action: Action | None) -> None:
     assert parse_line(line) == action
 
 
@@ -61,7 +61,7 @@ def test_a_line_is_said_or_is_a_command(line: str, action: Action | None) -> Non
         ("/save", "takes the name of a file"),
     ],
 )
-def test_what_is_written_wrongly_is_refused_with_what_to_write(line: str, reason: str) -> None:
+def test_an_invalid_command_is_refused_with_its_usage(line: str, reason: str) -> None:
     with pytest.raises(ValueError) as error:
         parse_line(line)
     assert reason in str(error.value)
@@ -74,22 +74,24 @@ def test_every_command_is_documented() -> None:
     ] == []
 
 
-def test_the_last_word_on_a_field_counts() -> None:
-    now = add_boost(Steering(), "a_motivation", "humor", 4)
-    now = add_boost(now, "a_motivation", "comfort", -1)
-    now = fix_value(now, "a_emotion", "calm")
-    assert now == Steering(boosts={"a_motivation": {"humor": 4, "comfort": -1}}, fixed={"a_emotion": "calm"})
-    assert fix_value(now, "a_motivation", "humor") == Steering(fixed={"a_emotion": "calm", "a_motivation": "humor"})
-    assert add_boost(now, "a_emotion", "sad", 1).fixed == {}
-    assert add_boost(now, "a_emotion", "sad", 0) == now
-    less = add_boost(now, "a_motivation", "humor", 0)
-    assert less.boosts == {"a_motivation": {"comfort": -1}}
-    assert add_boost(less, "a_motivation", "comfort", 0).boosts == {}
-    assert clear_field(now, "a_motivation") == Steering(fixed={"a_emotion": "calm"})
-    assert not clear_field(now, None)
+def test_the_last_command_on_a_field_counts() -> None:
+    steering = add_boost(Steering(), "a_motivation", "humor", 4)
+    steering = add_boost(steering, "a_motivation", "comfort", -1)
+    steering = fix_value(steering, "a_emotion", "calm")
+    assert steering == Steering(boosts={"a_motivation": {"humor": 4, "comfort": -1}}, fixed={"a_emotion": "calm"})
+    assert fix_value(steering, "a_motivation", "humor") == Steering(
+        fixed={"a_emotion": "calm", "a_motivation": "humor"}
+    )
+    assert add_boost(steering, "a_emotion", "sad", 1).fixed == {}
+    assert add_boost(steering, "a_emotion", "sad", 0) == steering
+    fewer_boosts = add_boost(steering, "a_motivation", "humor", 0)
+    assert fewer_boosts.boosts == {"a_motivation": {"comfort": -1}}
+    assert add_boost(fewer_boosts, "a_motivation", "comfort", 0).boosts == {}
+    assert clear_field(steering, "a_motivation") == Steering(fixed={"a_emotion": "calm"})
+    assert not clear_field(steering, None)
 
 
-def test_a_value_that_the_form_cannot_hold_is_refused() -> None:
+def test_an_invalid_value_is_refused() -> None:
     with pytest.raises(ValueError, match="reserves"):
         add_boost(Steering(), "a_motivation", "[bold]", 4)
     with pytest.raises(ValueError, match="a_topic"):
@@ -100,7 +102,7 @@ KNOWN = {"a_motivation": ["humor", "hugging people", "comfort"], "a_topic": ["mu
 
 
 @pytest.mark.parametrize(
-    ("line", "offered"),
+    ("line", "completed"),
     [
         ("/bo", ["/boost "]),
         ("/un", ["/undo"]),
@@ -118,14 +120,14 @@ KNOWN = {"a_motivation": ["humor", "hugging people", "comfort"], "a_topic": ["mu
         ("I bo", []),
     ],
 )
-def test_what_is_offered_goes_on_with_what_stands_there(line: str, offered: list[str]) -> None:
+def test_completions_continue_the_line(line: str, completed: list[str]) -> None:
     found = list(completions(line, KNOWN))
-    assert [word for word, _ in found] == offered
+    assert [word for word, _ in found] == completed
     assert all(word.startswith(line[len(line) - replaced :]) for word, replaced in found)
 
 
 def test_known_values_are_those_of_either_speaker_frequent_ones_first() -> None:
-    said = [
+    labels = [
         ("user", "sharing", "sad", ["dog"]),
         ("assistant", "humor", None, ["dog", "garden"]),
         ("assistant", "comfort", "calm", None),
@@ -134,7 +136,7 @@ def test_known_values_are_those_of_either_speaker_frequent_ones_first() -> None:
     rows = [
         {"dialogue_id": "d", "turn": turn, "role": role, "motivation": motivation, "emotion": emotion}
         | {"topics": topics, "text": "x", "original_text": "x", "kept_original": False, "annotator": "a"}
-        for turn, (role, motivation, emotion, topics) in enumerate(said)
+        for turn, (role, motivation, emotion, topics) in enumerate(labels)
     ]
     known = known_values(from_rows(rows, schemas.ANNOTATIONS))
     assert known == {

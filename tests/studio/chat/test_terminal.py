@@ -1,4 +1,4 @@
-"""What stands on the screen, and what keys do."""
+"""The screen of the chat, and its keys."""
 
 from __future__ import annotations
 
@@ -24,155 +24,161 @@ BLOCKS = f"{STATE} {{a_motivation: empathy, a_emotion: calm, a_topic: [home]}}"
 
 
 def test_a_script_gets_replies_on_one_stream_and_notes_on_the_other(talk: Talk, screen) -> None:
-    played = screen(talk())
-    assert played.run("One.", "/nothing", "", "/blocks off", "/retry", "/undo", "/undo") == 2
-    assert played.shown.getvalue() == f"{BLOCKS}\nturn 0 draw 0 sample 0\nturn 0 draw 1 sample 0\n"
-    assert played.noted.getvalue().splitlines() == [
+    chat_screen = screen(talk())
+    assert chat_screen.run("One.", "/nothing", "", "/blocks off", "/retry", "/undo", "/undo") == 2
+    assert chat_screen.output.getvalue() == f"{BLOCKS}\nturn 0 draw 0 sample 0\nturn 0 draw 1 sample 0\n"
+    assert chat_screen.notes.getvalue().splitlines() == [
         "There is no command /nothing; /help lists all commands.",
         "Removed: One.",
         "The conversation is empty.",
     ]
 
 
-def test_nothing_that_was_written_works_on_the_terminal(talk: Talk, screen) -> None:
+def test_control_characters_are_escaped_on_the_terminal(talk: Talk, screen) -> None:
     evil = "\x1b[2J[bold]x[/bold] \u202ereversed \x9b31m\r:smile: \ud83d"
-    played = screen(talk(lambda *_: evil, blocks=False))
-    played.run(
+    chat_screen = screen(talk(lambda *_: evil, blocks=False))
+    chat_screen.run(
         f"hi {evil}", "/retry", "/candidates", "2", "/undo", f"/fix a_emotion {evil}", f"/{evil}", f"/save {evil}"
     )
-    for text in (played.shown.getvalue(), played.noted.getvalue()):
+    for text in (chat_screen.output.getvalue(), chat_screen.notes.getvalue()):
         assert not set(text) & {"\x1b", "\x9b", "\r", "\u202e", "\ud83d"}
         assert "[bold]x[/bold]" in text and "\\x1b[2J" in text and ":smile:" in text
 
 
-def test_blocks_are_dimmed_while_they_are_written_and_told_from_what_is_said() -> None:
-    whole = f"{BLOCKS} So {{it}} is."
-    for end in range(1, len(whole) + 1):
-        text = display.format_reply(whole[:end], blocks=True, show_blocks=True)
+def test_blocks_are_dimmed_while_they_are_written_and_separated_from_the_utterance() -> None:
+    reply = f"{BLOCKS} So {{it}} is."
+    for end in range(1, len(reply) + 1):
+        text = display.format_reply(reply[:end], blocks=True, show_blocks=True)
         dimmed = text.plain[: min(end, len(BLOCKS))]
         assert [(text.plain[span.start : span.end].strip(), span.style) for span in text.spans] == [(dimmed, "dim")]
-        said = whole[len(BLOCKS) + 1 : end]
-        assert text.plain == (f"{BLOCKS}\n{said}" if said else whole[:end].strip())
-        assert display.format_reply(whole[:end], blocks=True, show_blocks=False).plain == said
+        utterance = reply[len(BLOCKS) + 1 : end]
+        assert text.plain == (f"{BLOCKS}\n{utterance}" if utterance else reply[:end].strip())
+        assert display.format_reply(reply[:end], blocks=True, show_blocks=False).plain == utterance
 
 
-def test_what_cannot_be_blocks_is_shown_with_the_reason_even_where_blocks_are_hidden(talk: Talk, screen) -> None:
-    played = screen(talk(lambda *_: "{u_motivation: sharing} Oh [no]."))
-    played.run("/blocks off", "One.")
-    assert played.shown.getvalue() == "{u_motivation: sharing} Oh [no].\n"
-    assert "(state block: expected" in played.noted.getvalue()
+def test_invalid_blocks_are_shown_with_the_reason_even_if_blocks_are_hidden(talk: Talk, screen) -> None:
+    chat_screen = screen(talk(lambda *_: "{u_motivation: sharing} Oh [no]."))
+    chat_screen.run("/blocks off", "One.")
+    assert chat_screen.output.getvalue() == "{u_motivation: sharing} Oh [no].\n"
+    assert "(state block: expected" in chat_screen.notes.getvalue()
 
 
 def test_a_reply_is_streamed_to_a_terminal(talk: Talk, screen, monkeypatch: pytest.MonkeyPatch) -> None:
-    played = screen(talk(), is_terminal=True)
+    chat_screen = screen(talk(), is_terminal=True)
     updates = []
-    monkeypatch.setattr("rich.live.Live.update", lambda self, shown, **_: updates.append(str(shown)))
-    played.run("One.", "/blocks off", "/retry")
+    monkeypatch.setattr("rich.live.Live.update", lambda self, renderable, **_: updates.append(str(renderable)))
+    chat_screen.run("One.", "/blocks off", "/retry")
     assert updates == [BLOCKS[:20], f"{BLOCKS}\nturn 0 draw 0 sample 0", "turn 0 draw 1 sample 0"]
-    assert f"\x1b[2m{BLOCKS}\x1b[0m\nturn 0 draw 0 sample 0\n" in played.shown.getvalue()
-    assert played.shown.getvalue().count(BLOCKS) == 1
+    assert f"\x1b[2m{BLOCKS}\x1b[0m\nturn 0 draw 0 sample 0\n" in chat_screen.output.getvalue()
+    assert chat_screen.output.getvalue().count(BLOCKS) == 1
 
 
-def test_what_was_heard_of_a_reply_that_fails_stays_on_the_screen(talk: Talk, screen) -> None:
-    with_policy = talk()
-    sample = with_policy.engine.sample
+def test_the_streamed_part_of_a_failed_reply_stays_on_the_screen(talk: Talk, screen) -> None:
+    conversation = talk()
+    sample = conversation.engine.sample
 
     def cut(*arguments, on_text=None):
         on_text("So far")
         raise ValueError("the server is gone")
 
-    with_policy.engine.sample = lambda policy, prompts, sampling, number, steering, on_text: cut(on_text=on_text)
-    played = screen(with_policy, is_terminal=True)
-    assert played.run("/blocks off", "One.") == 1
-    assert played.shown.getvalue().endswith("So far\n") and "the server is gone" in played.noted.getvalue()
-    with_policy.engine.sample = sample
-    played.run("One.")
-    assert [exchange.user for exchange in with_policy.turns] == ["One."]
+    conversation.engine.sample = lambda policy, prompts, sampling, number, steering, on_text: cut(on_text=on_text)
+    chat_screen = screen(conversation, is_terminal=True)
+    assert chat_screen.run("/blocks off", "One.") == 1
+    assert chat_screen.output.getvalue().endswith("So far\n") and "the server is gone" in chat_screen.notes.getvalue()
+    conversation.engine.sample = sample
+    chat_screen.run("One.")
+    assert [exchange.user for exchange in conversation.turns] == ["One."]
 
 
-def test_candidates_are_listed_with_what_they_mean_to_do(talk: Talk, screen) -> None:
+def test_candidates_are_listed_with_their_actions(talk: Talk, screen) -> None:
     replies = [f"{BLOCKS} Good.", f"{STATE} Bad.", Sample(f"{BLOCKS} Cut", 50, FinishReason.LENGTH), f"{BLOCKS} Fair."]
-    played = screen(talk(lambda prompt, j: replies[j]))
-    played.run("One.", "/candidates", "4", "/candidates", "5")
-    listed = played.shown.getvalue()
+    chat_screen = screen(talk(lambda prompt, j: replies[j]))
+    chat_screen.run("One.", "/candidates", "4", "/candidates", "5")
+    listed = chat_screen.output.getvalue()
     assert (
         "1  empathy · calm · home  Good." in listed
         and "3  empathy · calm · home  Cut (cut at the token limit)" in listed
     )
     assert "(action block" in listed
     assert f"{BLOCKS}\nFair.\n" in listed
-    assert "There is no candidate 5; candidates are 1 to 4." in played.noted.getvalue()
+    assert "There is no candidate 5; candidates are 1 to 4." in chat_screen.notes.getvalue()
 
 
-def test_a_number_is_a_choice_behind_candidates_until_one_is_picked(talk: Talk, screen) -> None:
-    with_policy = talk()
-    assert screen(with_policy).run("One.", "/candidates", "40", "4", "4") == 1
-    assert [exchange.user for exchange in with_policy.turns] == ["One.", "4"]
-    assert with_policy.turns[0].reply.message.text == "turn 0 draw 1 sample 3"
-    screen(with_policy).run("/new", "One.", "/candidates", "/steering", "3")
-    assert [exchange.user for exchange in with_policy.turns] == ["One.", "3"]
+def test_a_number_after_candidates_picks_one(talk: Talk, screen) -> None:
+    conversation = talk()
+    assert screen(conversation).run("One.", "/candidates", "40", "4", "4") == 1
+    assert [exchange.user for exchange in conversation.turns] == ["One.", "4"]
+    assert conversation.turns[0].reply.message.text == "turn 0 draw 1 sample 3"
+    screen(conversation).run("/new", "One.", "/candidates", "/steering", "3")
+    assert [exchange.user for exchange in conversation.turns] == ["One.", "3"]
 
 
-def test_what_is_steered_is_shown_and_slips_are_pointed_out(talk: Talk, screen) -> None:
-    played = screen(talk(), {"a_motivation": ["humor"]})
-    played.run("/steering", "/boost a_motivation humor 4", "/boost a_motivation Humor 2", "/topics music, sport")
-    played.run("/fix u_emotion null", "/steering", "/clear a_motivation", "/clear")
-    assert played.shown.getvalue().splitlines() == [
+def test_steering_is_shown_and_unknown_values_are_noted(talk: Talk, screen) -> None:
+    chat_screen = screen(talk(), {"a_motivation": ["humor"]})
+    chat_screen.run("/steering", "/boost a_motivation humor 4", "/boost a_motivation Humor 2", "/topics music, sport")
+    chat_screen.run("/fix u_emotion null", "/steering", "/clear a_motivation", "/clear")
+    assert chat_screen.output.getvalue().splitlines() == [
         "Nothing is steered.",
         "boost a_motivation humor +4",
         "boost a_motivation Humor +2",
         "fix   a_topic music, sport",
         "fix   u_emotion null",
     ]
-    noted = played.noted.getvalue().splitlines()
-    assert noted.count("No annotated dialogue has a_motivation: Humor. Tab shows the known values.") == 1
-    assert not any(line.startswith("No annotated dialogue has a_topic") for line in noted)
-    assert noted[-1] == "Nothing is steered."
+    notes = chat_screen.notes.getvalue().splitlines()
+    assert notes.count("No annotated dialogue has a_motivation: Humor. Tab shows the known values.") == 1
+    assert not any(line.startswith("No annotated dialogue has a_topic") for line in notes)
+    assert notes[-1] == "Nothing is steered."
 
 
-def test_a_policy_that_cannot_be_steered_says_why_and_talks_on(talk: Talk, screen) -> None:
-    played = screen(talk(lambda *_: "Oh.", blocks=False, refuses="policy 'sage_7' writes no blocks"))
-    assert played.run("/boost a_motivation humor 4", "One.") == 1
-    assert played.noted.getvalue() == "policy 'sage_7' writes no blocks\n" and played.shown.getvalue() == "Oh.\n"
+def test_a_policy_that_cannot_be_steered_has_a_reason_and_continues(talk: Talk, screen) -> None:
+    chat_screen = screen(talk(lambda *_: "Oh.", blocks=False, steering_error="policy 'sage_7' writes no blocks"))
+    assert chat_screen.run("/boost a_motivation humor 4", "One.") == 1
+    assert (
+        chat_screen.notes.getvalue() == "policy 'sage_7' writes no blocks\n"
+        and chat_screen.output.getvalue() == "Oh.\n"
+    )
 
 
 def test_help_names_every_command(talk: Talk, screen) -> None:
-    played = screen(talk())
-    played.run("/help", "/quit", "One.")
-    assert "/boost FIELD KEYWORD WEIGHT" in played.shown.getvalue() and "/blocks on|off" in played.shown.getvalue()
-    assert "turn 0" not in played.shown.getvalue()
+    chat_screen = screen(talk())
+    chat_screen.run("/help", "/quit", "One.")
+    assert (
+        "/boost FIELD KEYWORD WEIGHT" in chat_screen.output.getvalue()
+        and "/blocks on|off" in chat_screen.output.getvalue()
+    )
+    assert "turn 0" not in chat_screen.output.getvalue()
 
 
-def test_a_saved_conversation_is_one_that_the_training_mix_reads(talk: Talk, screen, tmp_path: Path) -> None:
-    with_policy = talk(lambda *_: f"{BLOCKS} So\nit is…")
-    played = screen(with_policy)
+def test_the_training_mix_reads_a_saved_conversation(talk: Talk, screen, tmp_path: Path) -> None:
+    conversation = talk(lambda *_: f"{BLOCKS} So\nit is…")
+    chat_screen = screen(conversation)
     file = tmp_path / "talk.jsonl"
-    refused = played.run(
+    refused = chat_screen.run(
         f"/save {file}", "One.", f"/save {file.with_suffix('')}", "/fix a_emotion calm", "Two.", f"/save {file}"
     )
-    assert refused == 1 and "The conversation is empty." in played.noted.getvalue()
+    assert refused == 1 and "The conversation is empty." in chat_screen.notes.getvalue()
     conversations, rejects = read_conversations({"talk.jsonl": file})
     assert rejects == [] and len(conversations) == 1
-    told = [{"role": message.role, "content": message.content} for message in conversations[0].messages]
-    assert told == list(with_policy.messages()) and told[2]["content"] == f"{BLOCKS} So\nit is…"
+    messages = [{"role": message.role, "content": message.content} for message in conversations[0].messages]
+    assert messages == list(conversation.messages()) and messages[2]["content"] == f"{BLOCKS} So\nit is…"
     chat = json.loads(file.read_text())["chat"]
     assert (chat["policy"], chat["seed"]) == ("sage_7", 3)
     assert [steered["fixed"] for steered in chat["steered"]] == [{}, {"a_emotion": "calm"}]
 
 
-def test_no_file_of_others_is_written_over(talk: Talk, screen, tmp_path: Path) -> None:
+def test_other_files_are_not_overwritten(talk: Talk, screen, tmp_path: Path) -> None:
     file = tmp_path / "talk.jsonl"
     file.write_text("mine\n")
-    played = screen(talk(lambda *_: "{u_", blocks=True))
-    assert played.run("One.", f"/save {file}", f"/save {tmp_path}/talk.txt", f"/save {file}/x.jsonl") == 3
+    chat_screen = screen(talk(lambda *_: "{u_", blocks=True))
+    assert chat_screen.run("One.", f"/save {file}", f"/save {tmp_path}/talk.txt", f"/save {file}/x.jsonl") == 3
     assert file.read_text() == "mine\n"
     for reason in ("exists and is not from this session", "does not end in .jsonl", "cannot be written"):
-        assert reason in played.noted.getvalue()
-    played.run(f"/save {tmp_path}/other")
-    assert "Invalid replies in it, which a policy would learn: 1" in played.noted.getvalue()
+        assert reason in chat_screen.notes.getvalue()
+    chat_screen.run(f"/save {tmp_path}/other")
+    assert "Invalid replies in it, which a policy would learn: 1" in chat_screen.notes.getvalue()
 
 
-def test_lines_of_a_script_that_are_no_utf_8_are_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_of_a_script_in_invalid_utf_8_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one \xff\ntwo"), encoding="ascii"))
     read = piped_lines()
     assert [read(""), read("")] == ["one \ufffd\n", "two"]
@@ -189,13 +195,13 @@ def keys() -> Iterator[PipeInput]:
 ENTER, TAB, CTRL_C, CTRL_D, UP = "\r", "\t", "\x03", "\x04", "\x1b[A"
 
 
-def typed(keys: PipeInput, ask: ReadLine, *lines: str) -> ReadLine:
-    """Keys for one prompt after the other: what is typed ahead cannot recall what is not loaded yet."""
-    coming = iter(lines)
+def send_keys(keys: PipeInput, read_line: ReadLine, *lines: str) -> ReadLine:
+    """Send the keys of one prompt at a time, since history loads after the prompt starts."""
+    remaining = iter(lines)
 
     def read(prompt: str) -> str:
-        keys.send_text(next(coming))
-        return ask(prompt)
+        keys.send_text(next(remaining))
+        return read_line(prompt)
 
     return read
 
@@ -205,22 +211,22 @@ def test_keys_complete_recall_and_leave(talk: Talk, screen, keys: PipeInput, tmp
     history = tmp_path / "scratch/chat_history"
     first = screen(talk(), known)
     lines = [f"/bo{TAB}a_mo{TAB}hu{TAB} 4{ENTER}", f"not sent{CTRL_C}", f"One.{ENTER}", CTRL_D]
-    assert first.terminal.run(typed(keys, prompt_lines(history, known), *lines), interactive=True) == 0
-    assert first.noted.getvalue() == "boost a_motivation humor +4\n"
-    assert first.shown.getvalue().endswith("turn 0 draw 0 sample 0\n")
+    assert first.terminal.run(send_keys(keys, prompt_lines(history, known), *lines), interactive=True) == 0
+    assert first.notes.getvalue() == "boost a_motivation humor +4\n"
+    assert first.output.getvalue().endswith("turn 0 draw 0 sample 0\n")
 
-    with_policy = talk()
+    conversation = talk()
     lines = [f"{UP}{ENTER}", f"{UP}{UP}{ENTER}", CTRL_D]
-    screen(with_policy).terminal.run(typed(keys, prompt_lines(history, {}), *lines), interactive=True)
-    assert [exchange.user for exchange in with_policy.turns] == ["One."]
-    assert with_policy.steering.boosts == {"a_motivation": {"humor": 4.0}}
+    screen(conversation).terminal.run(send_keys(keys, prompt_lines(history, {}), *lines), interactive=True)
+    assert [exchange.user for exchange in conversation.turns] == ["One."]
+    assert conversation.steering.boosts == {"a_motivation": {"humor": 4.0}}
 
 
 def test_bytes_that_are_no_utf_8_are_left_out(talk: Talk, screen, keys: PipeInput, tmp_path: Path) -> None:
-    with_policy = talk()
+    conversation = talk()
     keys.send_bytes(b"ca\xfff\xc3\xa9\r\x04")
-    screen(with_policy).terminal.run(prompt_lines(tmp_path / "history", {}), interactive=True)
-    assert with_policy.last.user == "café"
+    screen(conversation).terminal.run(prompt_lines(tmp_path / "history", {}), interactive=True)
+    assert conversation.last.user == "café"
     assert "+café" in (tmp_path / "history").read_text("utf-8")
 
 
@@ -230,11 +236,11 @@ def test_tab_completes_the_names_of_files(
     (tmp_path / "my talks").mkdir()
     monkeypatch.chdir(tmp_path)
     lines = [f"One.{ENTER}", f"/sa{TAB}my{TAB}/one{ENTER}", CTRL_D]
-    screen(talk()).terminal.run(typed(keys, prompt_lines(tmp_path / "history", {}), *lines), interactive=True)
+    screen(talk()).terminal.run(send_keys(keys, prompt_lines(tmp_path / "history", {}), *lines), interactive=True)
     assert (tmp_path / "my talks/one.jsonl").exists()
 
 
-def test_ctrl_c_stops_a_reply_and_keeps_nothing_of_it(talk: Talk, screen, keys: PipeInput, tmp_path: Path) -> None:
+def test_ctrl_c_stops_and_discards_a_reply(talk: Talk, screen, keys: PipeInput, tmp_path: Path) -> None:
     stopped = []
 
     def script(prompt, j):
@@ -243,12 +249,12 @@ def test_ctrl_c_stops_a_reply_and_keeps_nothing_of_it(talk: Talk, screen, keys: 
             raise KeyboardInterrupt
         return f"turn {prompt.item[1]}"
 
-    with_policy = talk(script, blocks=False)
-    played = screen(with_policy, is_terminal=True)
+    conversation = talk(script, blocks=False)
+    chat_screen = screen(conversation, is_terminal=True)
     keys.send_text(f"One.{ENTER}Two.{ENTER}Three.{ENTER}{CTRL_D}")
-    assert played.terminal.run(prompt_lines(tmp_path / "history", {}), interactive=True) == 0
-    assert [exchange.user for exchange in with_policy.turns] == ["One.", "Three."]
-    assert "Stopped; the reply is discarded." in played.noted.getvalue()
+    assert chat_screen.terminal.run(prompt_lines(tmp_path / "history", {}), interactive=True) == 0
+    assert [exchange.user for exchange in conversation.turns] == ["One.", "Three."]
+    assert "Stopped; the reply is discarded." in chat_screen.notes.getvalue()
 
 
 def test_ctrl_c_ends_a_script(talk: Talk, screen) -> None:
@@ -259,9 +265,9 @@ def test_ctrl_c_ends_a_script(talk: Talk, screen) -> None:
         screen(talk(script)).run("One.", "Two.")
 
 
-def test_a_greeting_says_who_is_there_and_how_it_is_steered(talk: Talk, screen) -> None:
-    played = screen(talk())
-    played.run("/fix a_emotion calm")
-    played.terminal.greet()
-    assert "sage_7, seed 3, temperature 1, top-k 100. /help" in played.noted.getvalue()
-    assert played.noted.getvalue().endswith("fix   a_emotion calm\n")
+def test_the_greeting_has_the_policy_and_its_steering(talk: Talk, screen) -> None:
+    chat_screen = screen(talk())
+    chat_screen.run("/fix a_emotion calm")
+    chat_screen.terminal.greet()
+    assert "sage_7, seed 3, temperature 1, top-k 100. /help" in chat_screen.notes.getvalue()
+    assert chat_screen.notes.getvalue().endswith("fix   a_emotion calm\n")
