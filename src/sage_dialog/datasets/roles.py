@@ -64,7 +64,7 @@ class RoleDataset(EndpointDataset):
 
         if self._mode == "live":
             return super().make_client(*arguments)
-        return BatchClient(*arguments, BatchSettings.model_validate(self._batch))
+        return BatchClient(*arguments, settings=BatchSettings.model_validate(self._batch))
 
     def _describe(self) -> dict[str, Any]:
         return {"role": self._role, "args": list(self._args)}  # values may be secrets
