@@ -3,8 +3,6 @@
 A key that no model knows, a value of the wrong type or outside its range is refused before a run starts.
 """
 
-# ruff: noqa: F401  # the public names
-
 from sage_dialog.config.base import Config
 from sage_dialog.config.data_processing import DataProcessing, RedditRules
 from sage_dialog.config.evaluation import Benchmarks, Evaluation, OutcomeRule

@@ -1,6 +1,6 @@
 """The Arrow schema of every table, one module a stage. The catalog enforces them on save and load."""
 
-# ruff: noqa: F403  # a table is declared once, in the module of its stage
+# a table is declared once, in the module of its stage
 
 from sage_dialog.schemas.columns import *
 from sage_dialog.schemas.data_processing import *
