@@ -61,11 +61,13 @@ class EndpointDataset(FactoryDataset):
         """Return the endpoint's `model` where the entry does not name it."""
         return {}
 
-    def make_client(self, *arguments: Any) -> LLMClient:
-        """Return a client that sends each request by itself, from the arguments of `LiveClient`."""
+    def make_client(
+        self, endpoint: Endpoint, cache: ResponseCache, budget: Budget, max_failed_share: float
+    ) -> LLMClient:
+        """Return a client that sends each request by itself."""
         from sage_dialog.llm.live_client import LiveClient
 
-        return LiveClient(*arguments)
+        return LiveClient(endpoint, cache, budget, max_failed_share)
 
     def shared_client(self) -> LLMClient:
         """Return one client for the whole run, so that all loads share a rate limit."""

@@ -10,7 +10,10 @@ from kedro.utils import load_obj
 from sage_dialog.datasets.endpoint import EndpointDataset, EndpointGroup
 
 if TYPE_CHECKING:
+    from sage_dialog.llm.budget import Budget
     from sage_dialog.llm.client import LLMClient
+    from sage_dialog.llm.endpoint import Endpoint
+    from sage_dialog.llm.response_cache import ResponseCache
 
 _FILE = "conf/*/catalog_roles.yml"
 
@@ -59,12 +62,14 @@ class RoleDataset(EndpointDataset):
         has_model = (self._endpoint_fields or {}).get("model")
         return {} if has_model else {"model": served_model(self._endpoint(model="unknown"))}
 
-    def make_client(self, *arguments: Any) -> LLMClient:
+    def make_client(
+        self, endpoint: Endpoint, cache: ResponseCache, budget: Budget, max_failed_share: float
+    ) -> LLMClient:
         from sage_dialog.llm.batch_client import BatchClient, BatchSettings
 
         if self._mode == "live":
-            return super().make_client(*arguments)
-        return BatchClient(*arguments, settings=BatchSettings.model_validate(self._batch))
+            return super().make_client(endpoint, cache, budget, max_failed_share)
+        return BatchClient(endpoint, cache, budget, max_failed_share, BatchSettings.model_validate(self._batch))
 
     def _describe(self) -> dict[str, Any]:
         return {"role": self._role, "args": list(self._args)}  # values may be secrets
