@@ -106,8 +106,8 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Policy]:
     return {"sage_0": base, "sage_dpo": Policy.write_card(path, card)}
 
 
-def score_all(policies: dict[str, Policy], files: dict[str, Path], **config: Any) -> dict[str, list[Score]]:
-    return score_policies(policies["sage_0"], policies, files, Benchmarks.from_base(**config), seed=0, threads=1)
+def score_all(available: dict[str, Policy], files: dict[str, Path], **config: Any) -> dict[str, list[Score]]:
+    return score_policies(available["sage_0"], available, files, Benchmarks.from_base(**config), seed=0, threads=1)
 
 
 def test_scores_are_those_of_a_count_by_hand_without_a_network(
