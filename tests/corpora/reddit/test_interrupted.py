@@ -1,6 +1,8 @@
 """Finished parts are kept: a killed run continues and ends with the same bytes."""
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,8 +10,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pytest
+from filelock import FileLock
 
 from sage_dialog.config import RedditRules
 from sage_dialog.core.tables import to_arrow
@@ -178,3 +182,57 @@ def test_a_changed_dump_is_extracted_a_second_time(months, read, tmp_path):
 def test_no_unfinished_part_remains(read, tmp_path):
     read(tmp_path)
     assert not list(tmp_path.rglob(".*"))
+
+
+HANGING = """
+import sys
+import test_interrupted
+from sage_dialog.corpora.reddit.processes import run_tasks
+
+list(run_tasks(test_interrupted.hang, [(sys.argv[1],), (sys.argv[1],)], 2, lambda *_: None))
+"""
+
+
+def hang(folder, _):
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(300)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_their_parent(tmp_path, sent):
+    main = subprocess.Popen(
+        [sys.executable, "-c", HANGING, tmp_path],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        start_new_session=True,
+    )
+    try:
+        until = time.monotonic() + 60
+        while len(workers := [int(path.name) for path in tmp_path.iterdir()]) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        processes = [psutil.Process(worker) for worker in workers]
+        assert len(processes) == 2
+        main.send_signal(sent)
+        main.wait(30)
+        assert psutil.wait_procs(processes, timeout=30)[1] == []
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(main.pid, signal.SIGKILL)
+
+
+def test_a_second_reader_of_the_same_scratch_folder_is_refused(read, tmp_path):
+    whole, _ = read(tmp_path)
+    with FileLock(tmp_path / "reddit.lock"), pytest.raises(ValueError, match=f"another process .* {tmp_path}/reddit; "):
+        read(tmp_path)
+    assert read(tmp_path) == (whole, (0, 0))
+
+
+@pytest.mark.parametrize("name", ["batches.arrow", "tally.json", "dialogues.parquet", "removed.json"])
+def test_a_part_that_cannot_be_read_is_named(read, tmp_path, name):
+    whole, _ = read(tmp_path)
+    path = sorted(tmp_path.rglob(name))[0]
+    path.write_bytes(path.read_bytes()[:-9])
+    changed = RedditRules.from_base(min_turns=4) if name == "batches.arrow" else RULES  # else it is not read
+    with pytest.raises(ValueError, match=rf"{path} cannot be read: .* Remove the folder {path.parent} and run"):
+        read(tmp_path, rules=changed)
+    shutil.rmtree(path.parent)
+    assert read(tmp_path)[0] == whole

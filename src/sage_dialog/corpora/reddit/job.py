@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from sage_dialog.config import RedditRules
 from sage_dialog.core.atomic_files import atomic_folder
@@ -60,6 +62,24 @@ class Job:
         dumps = find_dumps(files)
         return cls(dumps, rules, buckets or count_buckets(dumps), scratch / "reddit")
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Lock the folders of finished parts until the block ends, or the process does.
+
+        Raises:
+            ValueError: if another process holds the lock.
+        """
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(self.scratch.with_name(f"{self.scratch.name}.lock")).acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(
+                f"another process reads Reddit dumps with the same scratch folder, {self.scratch}; wait for it, or set "
+                "another one (scratch)"
+            ) from error
+        with lock:
+            yield
+
     def extracted_folder(self, dump: Dump) -> Path:
         stat = dump.path.stat()
         fingerprint_inputs = {
@@ -80,6 +100,17 @@ class Job:
     def bucket_folders(self) -> list[Path]:
         folder = self.assembled_folder()
         return [folder / f"bucket-{bucket:05d}" for bucket in range(self.buckets)]
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Path]:
+    """Yield the path of a file of a finished part; an error in the block names it."""
+    try:
+        yield path
+    except (OSError, ValueError) as error:  # Arrow's errors are among them
+        raise ValueError(
+            f"{path} cannot be read: {error}. Remove the folder {path.parent} and run the same command again."
+        ) from error
 
 
 def count_buckets(dumps: Sequence[Dump]) -> int:
@@ -112,10 +143,11 @@ def collect(tallies: Sequence[Tally], folders: Sequence[Path]) -> RedditTables:
         lines[tally.month] += tally.lines
         removed.update({(tally.month, rule): count for rule, count in tally.removed.items()})
     for folder in folders:
-        removed.update(removed_from_json((folder / "removed.json").read_text()))
-    dialogues = pa.concat_tables([pq.read_table(folder / "dialogues.parquet") for folder in folders])
+        with reading(folder / "removed.json") as file:
+            removed.update(removed_from_json(file.read_text()))
+    dialogues = pa.concat_tables([_read_table(folder / "dialogues.parquet") for folder in folders])
     unreadable = pa.Table.from_pylist([row for tally in tallies for row in tally.rejects], schema=REJECTED_LINES)
-    rejected = pa.concat_tables([unreadable, *(pq.read_table(folder / "rejected.parquet") for folder in folders)])
+    rejected = pa.concat_tables([unreadable, *(_read_table(folder / "rejected.parquet") for folder in folders)])
     by_place = [(column, "ascending") for column in ("month", "file", "line")]
     logger.info("%d Reddit dialogues from %d lines of %d months", len(dialogues), lines.total(), len(lines))
     return RedditTables(
@@ -123,3 +155,8 @@ def collect(tallies: Sequence[Tally], folders: Sequence[Path]) -> RedditTables:
         filter_report(lines, removed),
         from_arrow(rejected.sort_by(by_place).combine_chunks()),
     )
+
+
+def _read_table(path: Path) -> pa.Table:
+    with reading(path) as file:
+        return pq.read_table(file)

@@ -20,7 +20,7 @@ from sage_dialog.core.atomic_files import atomic_folder
 from sage_dialog.corpora.reddit.assemble import assemble
 from sage_dialog.corpora.reddit.dumps import Dump
 from sage_dialog.corpora.reddit.extract import KEYED_COMMENTS, KEYED_SUBMISSIONS, extract
-from sage_dialog.corpora.reddit.job import Job, RedditTables, collect, save_assembled
+from sage_dialog.corpora.reddit.job import Job, RedditTables, collect, reading, save_assembled
 from sage_dialog.corpora.reddit.processes import DumpsBar, Progress, run_tasks, system_memory
 from sage_dialog.corpora.reddit.tally import Tally
 from sage_dialog.corpora.reddit.threads import Part
@@ -49,12 +49,14 @@ def read_dialogues(
 
     Raises:
         FileNotFoundError: if there is no month of comments.
-        ValueError: if too many lines of a dump cannot be read.
+        ValueError: if too many lines of a dump cannot be read, if another process uses the scratch folder, or if a
+            finished part cannot be read.
     """
     job = Job.create(files, rules, buckets, scratch)
     workers = workers or os.cpu_count() or 1
-    extracted = _extract_all(job, workers, max_reject_share)
-    return collect([one.tally for one in extracted], _assemble_all(job, extracted, workers))
+    with job.locked():
+        extracted = _extract_all(job, workers, max_reject_share)
+        return collect([one.tally for one in extracted], _assemble_all(job, extracted, workers))
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,15 @@ class Extracted:
 
     @classmethod
     def read(cls, dump: Dump, folder: Path) -> Extracted:
-        tally = Tally.from_json((folder / "tally.json").read_text())
-        return cls(dump, folder, tally, json.loads((folder / "index.json").read_text()))
+        with reading(folder / "tally.json") as file:
+            tally = Tally.from_json(file.read_text())
+        with reading(folder / "index.json") as file:
+            return cls(dump, folder, tally, json.loads(file.read_text()))
 
     def parts(self, bucket: int) -> list[Part]:
         if not (numbers := self.index.get(str(bucket))):
             return []
-        with pa.OSFile(str(self.folder / "batches.arrow")) as source:
+        with reading(self.folder / "batches.arrow") as file, pa.OSFile(str(file)) as source:
             batches = pa.ipc.open_file(source)
             return [Part(self.dump.month, self.dump.path.name, batches.get_batch(number)) for number in numbers]
 

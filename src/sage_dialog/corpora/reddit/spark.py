@@ -51,18 +51,19 @@ def read_dialogues_on_spark(
     Raises:
         ModuleNotFoundError: if pyspark is not installed.
         FileNotFoundError: if there is no month of comments.
-        ValueError: if too many lines of a dump cannot be read.
+        ValueError: if too many lines of a dump cannot be read, or another process uses the scratch folder.
     """
     job = Job.create(files, rules, buckets, scratch)
-    folders = job.bucket_folders()
-    tally_file = job.assembled_folder() / "tallies.json"
-    missing = {bucket: folder for bucket, folder in enumerate(folders) if not folder.is_dir()}
-    if missing:
-        _assemble_on_spark(job, missing, tally_file, max_reject_share)
-    tallies = [Tally.from_json(text) for text in json.loads(tally_file.read_text())]
-    for tally in tallies:
-        tally.check(max_reject_share)
-    return collect(tallies, folders)
+    with job.locked():
+        folders = job.bucket_folders()
+        tally_file = job.assembled_folder() / "tallies.json"
+        missing = {bucket: folder for bucket, folder in enumerate(folders) if not folder.is_dir()}
+        if missing:
+            _assemble_on_spark(job, missing, tally_file, max_reject_share)
+        tallies = [Tally.from_json(text) for text in json.loads(tally_file.read_text())]
+        for tally in tallies:
+            tally.check(max_reject_share)
+        return collect(tallies, folders)
 
 
 def _assemble_on_spark(job: Job, missing: Mapping[int, Path], tally_file: Path, max_reject_share: float) -> None:
