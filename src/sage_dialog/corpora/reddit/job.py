@@ -22,16 +22,13 @@ from sage_dialog.core.sentiment import lexicon
 from sage_dialog.core.tables import DataFrame, from_arrow
 from sage_dialog.corpora.reddit.assemble import Assembled
 from sage_dialog.corpora.reddit.dumps import Dump, find_dumps
+from sage_dialog.corpora.reddit.extract import Bucket
 from sage_dialog.corpora.reddit.rules import filter_report
 from sage_dialog.corpora.reddit.tally import Tally
 from sage_dialog.schemas import REJECTED_LINES
 
 logger = logging.getLogger(__name__)
 
-# Compressed bytes of dumps per bucket: some 60,000 comments, which are assembled faster than they are extracted. The
-# number of buckets is limited, since batches of a few comments would be slow.
-_BUCKET_BYTES = 8 << 20
-_MIN_BUCKETS, _MAX_BUCKETS = 8, 4096
 _CODE = ("corpora", "config", "core", "schemas")
 
 
@@ -45,22 +42,20 @@ class RedditTables(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """The dumps, rules and buckets of a run, and the folders of its finished parts."""
+    """The dumps and rules of a run, and the folders of its finished parts."""
 
     dumps: Sequence[Dump]
     rules: RedditRules
-    buckets: int
     scratch: Path
 
     @classmethod
-    def create(cls, files: Mapping[str, Path], rules: RedditRules, buckets: int | None, scratch: Path) -> Job:
-        """Return the job for the dumps among the files; without a number of buckets their size decides.
+    def create(cls, files: Mapping[str, Path], rules: RedditRules, scratch: Path) -> Job:
+        """Return the job for the dumps among the files.
 
         Raises:
             FileNotFoundError: if there is no month of comments.
         """
-        dumps = find_dumps(files)
-        return cls(dumps, rules, buckets or count_buckets(dumps), scratch / "reddit")
+        return cls(find_dumps(files), rules, scratch / "reddit")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -85,7 +80,6 @@ class Job:
         fingerprint_inputs = {
             "dump": [str(dump.path), stat.st_size, stat.st_mtime],
             "rules": self.rules.model_dump(include={"blocked_subreddits", "min_body_words"}),
-            "buckets": self.buckets,
         }
         return self.scratch / "extracted" / f"{dump.kind}_{dump.month}-{fingerprint(fingerprint_inputs, *_CODE)}"
 
@@ -97,9 +91,9 @@ class Job:
         }
         return self.scratch / "assembled" / fingerprint(fingerprint_inputs, *_CODE)
 
-    def bucket_folders(self) -> list[Path]:
+    def bucket_folders(self, buckets: Sequence[Bucket]) -> list[Path]:
         folder = self.assembled_folder()
-        return [folder / f"bucket-{bucket:05d}" for bucket in range(self.buckets)]
+        return [folder / f"threads-{low:05d}-{high:05d}" for low, high in buckets]
 
 
 @contextmanager
@@ -111,13 +105,6 @@ def reading(path: Path) -> Iterator[Path]:
         raise ValueError(
             f"{path} cannot be read: {error}. Remove the folder {path.parent} and run the same command again."
         ) from error
-
-
-def count_buckets(dumps: Sequence[Dump]) -> int:
-    """Return the number of buckets for the size of the dumps, rounded up so that one more month seldom changes it."""
-    wanted = -(-sum(dump.path.stat().st_size for dump in dumps) // _BUCKET_BYTES)
-    step = 1 << max(0, wanted.bit_length() - 4)
-    return min(max(_MIN_BUCKETS, -(-wanted // step) * step), _MAX_BUCKETS)
 
 
 def save_assembled(assembled: Assembled, folder: Path) -> None:
