@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
@@ -20,7 +21,7 @@ from sage_dialog.config import RedditRules
 from sage_dialog.core.atomic_files import atomic_file
 from sage_dialog.corpora.reddit.assemble import Assembled, assemble
 from sage_dialog.corpora.reddit.dumps import Dump
-from sage_dialog.corpora.reddit.extract import HASHES, Bucket, extract, rows_between
+from sage_dialog.corpora.reddit.extract import HASHES, THREAD_HASH, Bucket, extract
 from sage_dialog.corpora.reddit.job import (
     Job,
     RedditTables,
@@ -85,10 +86,10 @@ def _assemble_on_spark(
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # a local Spark takes the first python3 otherwise
     spark = SparkSession.builder.appName("sage-dialog").getOrCreate()
-    wanted = [(number, bucket) for number, bucket in enumerate(buckets) if number in missing]
+    lows, wanted = [bucket.low for bucket in buckets], frozenset(missing)
     keyed = (
         spark.range(len(job.dumps), numPartitions=len(job.dumps))
-        .mapInArrow(lambda numbers: _extract(numbers, job, wanted), _KEYED)
+        .mapInArrow(lambda numbers: _extract(numbers, job, lows, wanted), _KEYED)
         .persist(StorageLevel.DISK_ONLY)
     )
     tallies = [bytes(row.batch).decode() for row in keyed.where(f"bucket = {_TALLY}").collect()]
@@ -110,16 +111,18 @@ def _assemble_on_spark(
 
 
 def _extract(
-    numbers: Iterable[pa.RecordBatch], job: Job, buckets: Sequence[tuple[int, Bucket]]
+    numbers: Iterable[pa.RecordBatch], job: Job, lows: Sequence[int], wanted: Set[int]
 ) -> Iterator[pa.RecordBatch]:
     """Map batches of dump numbers to rows of _KEYED."""
     for which in (number for batch in numbers for number in batch.column(0).to_pylist()):
         dump = job.dumps[which]
         tally = Tally(dump.month, dump.path.name)
         for number, batch in enumerate(extract(dump, job.rules, tally)):
-            for bucket, hashes in buckets:
-                if len(rows := rows_between(batch, hashes)):
-                    yield _row(bucket, which, number, _bytes(pa.Table.from_batches([rows])))
+            begins = np.searchsorted(batch.column(THREAD_HASH.name).to_numpy(), lows).tolist()
+            for bucket, (begin, end) in enumerate(pairwise([*begins, len(batch)])):
+                if bucket in wanted and begin < end:
+                    rows = pa.Table.from_batches([batch.slice(begin, end - begin)])
+                    yield _row(bucket, which, number, _bytes(rows))
         yield _row(_TALLY, which, 0, tally.to_json().encode())
 
 
