@@ -2,6 +2,7 @@
 
     python benchmarks/reddit.py [--real DIR] [--keep DIR]    # about 12 minutes on two cores
     python benchmarks/reddit.py --quick                      # under 50 seconds, on less data
+    python benchmarks/reddit.py --scale 300000 3000000       # what grows with the number of comments
 
     every   the oracle of the tests: dictionaries, one comment at a time, NLTK on every eligible comment
     lazy    `lazy` below: a plain script that applies the cheap rules first, and NLTK last
@@ -18,12 +19,17 @@ process, imports included. The side `every` runs once, the other two three times
 Goals: every/ours at least 8, lazy/ours at least 3, peak memory at most 600 MB at a million comments and at most
 10 % more at five. The exit status is 1 where dialogues differ. The last line is one JSON object; its ratios are
 the smaller ones of the two data sets.
+
+`--scale` reads generated months of these sizes: with one worker for CPU seconds, beside those of the parser alone
+(Zstandard and Arrow's JSON reader on the same blocks), and with two workers for the peak memory of the main process
+and of the largest worker, and for the bytes in the scratch folder. Goal: at most 1.3 times the parser's seconds.
 """
 
 from __future__ import annotations
 
 import argparse
 import bz2
+import contextlib
 import hashlib
 import html
 import io
@@ -35,6 +41,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +50,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import zstandard
 
 if TYPE_CHECKING:
@@ -65,12 +73,20 @@ def main() -> None:
                         "real month and on a small generated one; lazy and ours on larger ones")  # fmt: skip
     parser.add_argument("--real", type=Path, default=REAL, help="folder of real dumps, .zst, .bz2 or plain")
     parser.add_argument("--keep", type=Path, help="folder of the generated months; existing ones are reused")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)  # of a child process
+    parser.add_argument("--scale", type=int, nargs="+", metavar="COMMENTS", help="sizes of generated months")
+    parser.add_argument("--side", choices=(*SIDES, *SCALE_SIDES), help=argparse.SUPPRESS)  # of a child process
     parser.add_argument("--files", type=Path, nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     sys.path[:0] = [str(PROJECT / "src"), str(PROJECT / "tests" / "oracles")]
+    if options.side in SCALE_SIDES:
+        print(json.dumps(SCALE_SIDES[options.side]({path.name: path for path in options.files})))
+        return
     if options.side:
         print(json.dumps(_measure(options.side, {path.name: path for path in options.files})))
+        return
+    if options.scale:
+        with tempfile.TemporaryDirectory() as temporary:
+            print(json.dumps([_compare_scale(options.keep or Path(temporary), size) for size in options.scale]))
         return
     small, large = QUICK_SIZES if options.quick else SIZES
     if options.quick:
@@ -241,9 +257,9 @@ def _measure(side: str, files: Files) -> Row:
     return {"dialogues": dialogues, "cpu_s": cpu, "wall_s": wall, "peak_rss_mb": _peak_rss_mb()}
 
 
-def _peak_rss_mb() -> float:
-    """Return the peak memory of this process; `ru_maxrss` would include that of its parent before exec."""
-    status = Path("/proc/self/status")
+def _peak_rss_mb(pid: int | str = "self") -> float:
+    """Return the peak memory of a process; `ru_maxrss` would include that of its parent before exec."""
+    status = Path(f"/proc/{pid}/status")
     if status.exists():
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
@@ -270,11 +286,13 @@ def every(files: Files, rules: RedditRules) -> list[Row]:
 
 
 def ours(files: Files, rules: RedditRules) -> list[Row]:
+    from sage_dialog.config import DataProcessing
     from sage_dialog.core.tables import to_rows
     from sage_dialog.corpora.reddit import read_dialogues
 
     with tempfile.TemporaryDirectory() as scratch:
-        return to_rows(read_dialogues(files, rules, scratch=Path(scratch), workers=1).dialogues)
+        how = {"workers": 1, "bucket_comments": DataProcessing.from_base().bucket_comments}
+        return to_rows(read_dialogues(files, rules, scratch=Path(scratch), **how).dialogues)
 
 
 # The side `lazy`: a plain script for complete dumps and the default rules
@@ -416,6 +434,89 @@ class _Nltk:
         self.tokens = TweetTokenizer().tokenize
 
 
+# What grows with the number of comments
+
+
+def _compare_scale(folder: Path, comments: int) -> Row:
+    """Return and print the figures of a generated month."""
+    files = _generate_month(folder, comments)
+    parser, one, two = (_run(side, files) for side in SCALE_SIDES)
+    figures = {
+        "comments": comments,
+        "parser_cpu_s_per_million": round(parser["cpu_s"] / comments * 1e6, 2),
+        "cpu_s_per_million": round(one["cpu_s"] / comments * 1e6, 2),
+        "cpu_ratio": round(one["cpu_s"] / parser["cpu_s"], 2),
+        "main_peak_mb": round(two["main_peak_mb"]),
+        "worker_peak_mb": round(two["worker_peak_mb"]),
+        "scratch_bytes_per_comment": round(two["scratch_bytes"] / comments),
+        "scratch_bytes_per_compressed_byte": round(two["scratch_bytes"] / sum(f.stat().st_size for f in files), 2),
+    }
+    print("\n".join(f"{name:<36}{value:>14,}" for name, value in figures.items()), end="\n\n", flush=True)
+    return figures
+
+
+def parser_alone(files: Files) -> Row:
+    """Decompress the dumps, and parse their blocks with Arrow, with the options of `reading`."""
+    import pyarrow as pa
+    import pyarrow.json as pj
+
+    from sage_dialog.corpora.compression import read_blocks
+    from sage_dialog.corpora.reddit import reading
+    from sage_dialog.corpora.reddit.processes import system_memory
+
+    start = time.process_time()
+    with system_memory():
+        for name, path in files.items():
+            schema = reading.COMMENTS if name.startswith("RC_") else reading.SUBMISSIONS
+            fields = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+            for block in read_blocks(path, reading.BLOCK_BYTES):
+                pj.read_json(
+                    pa.BufferReader(block), pj.ReadOptions(use_threads=False, block_size=len(block) + 1), fields
+                )
+    return {"cpu_s": time.process_time() - start}
+
+
+def one_worker(files: Files) -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        _read_all(_warm_up_month(Path(folder)), workers=1)
+    return _read_all(files, workers=1)
+
+
+def two_workers(files: Files) -> Row:
+    """Read with two workers; their memory is read every few milliseconds while they live."""
+    peaks: dict[int, float] = {}
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(OSError, IndexError):
+                    peaks[process.pid] = _peak_rss_mb(process.pid)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        return _read_all(files, workers=2) | {"worker_peak_mb": max(peaks.values()), "main_peak_mb": _peak_rss_mb()}
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _read_all(files: Files, workers: int) -> Row:
+    from sage_dialog.config import DataProcessing, RedditRules
+    from sage_dialog.corpora.reddit import read_dialogues
+
+    bucket_comments = DataProcessing.from_base().bucket_comments
+    with tempfile.TemporaryDirectory() as folder:
+        start, scratch = time.process_time(), Path(folder)
+        read_dialogues(
+            files, RedditRules.from_base(), scratch=scratch, workers=workers, bucket_comments=bucket_comments
+        )
+        cpu_s = time.process_time() - start
+        return {"cpu_s": cpu_s, "scratch_bytes": sum(path.stat().st_size for path in scratch.rglob("*"))}
+
+
+SCALE_SIDES = {"parser": parser_alone, "one": one_worker, "two": two_workers}
 SIDES: dict[str, Callable[[Files, RedditRules], list[Row]]] = {"every": every, "lazy": lazy, "ours": ours}
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def test_too_many_failed_rows_end_the_run(project: OpenSession, server: FaultySe
 
 
 def test_several_processes_are_refused(project: OpenSession, server: FaultyServer) -> None:
-    with project("vllm") as session, pytest.raises(RunRefused, match="ThreadRunner"):
+    with project("vllm") as session, pytest.raises(RunRefused, match="Leave out --runner"):
         session.run(node_names=["sac_augmentation.annotate_dialogues"], runner=ParallelRunner())
     assert not server.calls
 

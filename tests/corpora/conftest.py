@@ -62,11 +62,13 @@ def check_schema(frame: pd.DataFrame, schema: pa.Schema) -> list[dict]:
     return table.to_pylist()
 
 
-def read_fast(files, rules, workers=1, buckets=None, **options) -> Outcome:
+def read_fast(files, rules, workers=1, bucket_comments=200_000, **options) -> Outcome:
     # What is read here need not outlive the machine: no waiting for the disk.
     with tempfile.TemporaryDirectory() as scratch, patch("os.fsync"):
         return Outcome.of(
-            read_dialogues(files, rules, scratch=Path(scratch), workers=workers, buckets=buckets, **options)
+            read_dialogues(
+                files, rules, scratch=Path(scratch), workers=workers, bucket_comments=bucket_comments, **options
+            )
         )
 
 
@@ -156,7 +158,7 @@ class Months:
         return {path.name: path for path in self.folder.iterdir()}
 
     def read(self, **rules) -> Outcome:
-        return read_both(self.files(), RedditRules.from_base(**rules), buckets=2)
+        return read_both(self.files(), RedditRules.from_base(**rules), bucket_comments=3)
 
     def outcome(self, **rules) -> tuple[int, dict[str, int]]:
         """How many dialogues, and what the rules removed besides submissions and inner comments."""

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from multiprocessing import forkserver
@@ -128,3 +129,35 @@ def test_a_folder_that_cannot_be_replaced_stays_as_it_was(tmp_path: Path, monkey
             (partial / "RC_2015-01").write_text("second")
     assert (target / "RC_2015-01").read_text() == "first"
     assert list(tmp_path.iterdir()) == [target]
+
+
+BESIDE = """
+import os, sys, time
+from pathlib import Path
+from sage_dialog.core.atomic_files import atomic_folder
+
+with atomic_folder(Path(sys.argv[1])) as partial:
+    (partial / "batches.arrow").write_text("half")
+    print(partial, flush=True)
+    time.sleep(300)
+"""
+
+
+def test_a_process_does_not_touch_what_another_one_is_writing(tmp_path: Path) -> None:
+    target = tmp_path / "part"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    other = subprocess.Popen([sys.executable, "-c", BESIDE, target], env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        theirs = Path(other.stdout.readline().strip())
+        with atomic_folder(target) as partial:
+            assert partial != theirs
+            (partial / "batches.arrow").write_text("whole")
+        assert (theirs / "batches.arrow").read_text() == "half"
+    finally:
+        other.kill()
+        other.wait()
+    with atomic_folder(target) as partial:
+        assert not theirs.exists(), "what a killed process leaves is removed"
+        (partial / "batches.arrow").write_text("whole")
+    assert [path.name for path in tmp_path.rglob("*")] == ["part", "batches.arrow"]
+    assert (target / "batches.arrow").read_text() == "whole"

@@ -140,7 +140,7 @@ def test_an_error_within_an_engine_is_not_attributed_to_its_entry() -> None:
 
 def test_the_parallel_runner_is_refused_with_servers(tmp_path: Path) -> None:
     catalog, flow = reading(entry(), {"response_cache": str(tmp_path / "j.sqlite")})
-    with pytest.raises(RunRefused, match="ThreadRunner"):
+    with pytest.raises(RunRefused, match="Leave out --runner"):
         RunBudget().before_pipeline_run(run_params={"runner": ParallelRunner.__name__}, pipeline=flow, catalog=catalog)
 
 

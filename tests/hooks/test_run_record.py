@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,9 +53,11 @@ class Project:
         self.runs = RunFolder(folder / "data/runs")
         self.spending = RunBudget()
         self.parameters: dict[str, Any] = {"seed": 3, "api_key": SECRET, "mix_versions": False}
-        AtomicParquet(filepath=str(folder / "n.parquet"), version=Version(None, OLD)).save(pd.DataFrame({"n": [1, 2]}))
-        (folder / "raw").mkdir()
-        (folder / "raw/RC_1").write_text("a dump")
+        if not (folder / "raw").exists():  # another process may run on the same folder
+            n = AtomicParquet(filepath=str(folder / "n.parquet"), version=Version(None, OLD))
+            n.save(pd.DataFrame({"n": [1, 2]}))
+            (folder / "raw").mkdir()
+            (folder / "raw/RC_1").write_text("a dump")
         self.pipeline = Pipeline(
             [
                 node(double, ["n", "raw"], "doubled", name="double"),
@@ -199,6 +202,114 @@ def test_a_run_id_in_use_is_refused(project: Project) -> None:
     project.run(2)
     with pytest.raises(RunRefused, match="same millisecond"):
         project.run(2)
+
+
+BUSY = """
+import sys, time
+folder, tests, day, delay = sys.argv[1:]
+sys.path[:0] = [tests]
+from pathlib import Path
+import test_run_record as t
+from kedro.pipeline import Pipeline, node
+
+def wait(table):
+    print("busy", flush=True)
+    time.sleep(300)
+
+def delayed(self, record, begin=t.RunFolder.begin):
+    time.sleep(float(delay))
+    begin(self, record)
+
+t.RunFolder.begin = delayed
+project = t.Project(Path(folder))
+project.pipeline += Pipeline([node(wait, "left", "other", name="wait")])
+print("ready", flush=True)
+input()
+try:
+    project.run(int(day))
+except t.RunRefused as refused:
+    print(refused, flush=True)
+"""
+
+
+@pytest.fixture
+def start_run(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """A function that starts a process, ready to run the pipeline of `Project` and to hang in its last node."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(day: int, delay: float = 0.0) -> subprocess.Popen[str]:
+        here = Path(__file__).parent
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", BUSY, str(tmp_path), str(here), str(day), str(delay)],
+                env=os.environ | {"PYTHONPATH": str(here.parents[1] / "src")},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        assert started[-1].stdout.readline() == "ready\n"
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def go(process: subprocess.Popen[str]) -> None:
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def test_a_run_is_refused_while_another_one_writes_the_same(
+    project: Project, start_run: Callable[..., subprocess.Popen[str]]
+) -> None:
+    other = start_run(day=3)
+    go(other)
+    assert other.stdout.readline() == "busy\n"
+    running = project.runs.load("latest")
+    with pytest.raises(RunRefused) as refused:
+        project.run(4)
+    assert f"Run {running.run} (process {other.pid}, since {running.started[:10]} " in str(refused.value)
+    assert "is writing doubled, left, right; " in str(refused.value) and f"(kill {other.pid})" in str(refused.value)
+    assert len(project.runs.names()) == 1
+    # Another output may be written beside it.
+    assert project.run(5, pipeline=Pipeline([node(double, ["n", "raw"], "failed", name="f")])).outcome == "done"
+    other.kill()
+    other.wait()
+    assert project.run(6).outcome == "done"
+
+
+def test_of_two_runs_that_start_at_once_one_is_refused(
+    project: Project, start_run: Callable[..., subprocess.Popen[str]]
+) -> None:
+    both = [start_run(day, delay=1.0) for day in (3, 4)]
+    for process in both:
+        go(process)
+    said = [process.stdout.readline() for process in both]
+    assert sorted(line == "busy\n" for line in said) == [False, True]
+    refused = next(line for line in said if line != "busy\n")
+    assert "is writing doubled, left, other and 1 more; this run would write the same and was not started." in refused
+
+
+def test_a_run_that_may_be_alive_on_another_machine_is_a_warning(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = project.run(3)
+    elsewhere = record.process.model_copy(update={"host": "elsewhere"})
+    project.runs.save(record.model_copy(update={"outcome": "running", "process": elsewhere}))
+    assert project.run(4).outcome == "done"
+    assert f"Run {record.run} on the machine elsewhere" in caplog.text
+
+
+def test_a_run_that_ctrl_c_ended_does_not_block_the_next_one_of_its_process(project: Project) -> None:
+    def interrupt(table: pd.DataFrame) -> pd.DataFrame:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        project.run(3, pipeline=project.pipeline + Pipeline([node(interrupt, "left", "other", name="end")]))
+    assert project.run(4).outcome == "done"
 
 
 def test_a_replay_records_the_run_it_repeats(project: Project) -> None:

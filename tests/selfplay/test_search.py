@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import socket
 
 import pandas as pd
 import pytest
@@ -133,7 +134,7 @@ def test_a_killed_search_leaves_only_complete_shards(run_search, engine, tmp_pat
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     finished = list((tmp_path / "killed").rglob("shard-*"))
     assert 0 < len(finished) < 3
-    partial = finished[0].with_name(".shard-00002.partial")
+    partial = finished[0].with_name(f".shard-00002.{socket.gethostname()}-{child}.partial")
     partial.mkdir()
     (partial / "candidates.parquet").write_bytes(b"PAR1")
     resumed = engine(hashed_reply)

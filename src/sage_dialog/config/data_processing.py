@@ -43,6 +43,7 @@ class DataProcessing(Config):
     rules: str
     executor: Literal["processes", "spark"]
     workers: Count | None
+    bucket_comments: Count
     max_reject_share: Share
 
     @field_validator("rules")

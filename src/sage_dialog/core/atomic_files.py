@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
     """Yield a path beside `target` to write to; it becomes `target` when the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
+    _remove_leftovers(target)
+    partial = _own_path(target, "partial")
     try:
         yield partial
         _flush(partial)
@@ -31,9 +35,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     `target`, never an incomplete one.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial, previous = (target.with_name(f".{target.name}.{suffix}") for suffix in ("partial", "previous"))
-    for leftover in (partial, previous):
-        shutil.rmtree(leftover, ignore_errors=True)
+    _remove_leftovers(target)
+    partial, previous = _own_path(target, "partial"), _own_path(target, "previous")
     partial.mkdir()
     try:
         yield partial
@@ -48,6 +51,25 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         for leftover in (partial, previous):
             shutil.rmtree(leftover, ignore_errors=True)
     _flush(target.parent)
+
+
+def _own_path(target: Path, suffix: str) -> Path:
+    """Return a path beside `target` that no other process writes to, those on other hosts included."""
+    return target.with_name(f".{target.name}.{socket.gethostname()}-{os.getpid()}.{suffix}")
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what killed processes of this host left beside `target`."""
+    prefix = f".{target.name}.{socket.gethostname()}-"
+    for name in [name for name in os.listdir(target.parent) if name.startswith(prefix)]:
+        pid, _, suffix = name.removeprefix(prefix).partition(".")
+        if pid.isdecimal() and suffix in ("partial", "previous") and _is_gone(int(pid)):
+            path = target.with_name(name)
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_gone(pid: int) -> bool:
+    return pid == os.getpid() or not psutil.pid_exists(pid)  # a container restarts with the same ids
 
 
 def _flush(path: Path) -> None:

@@ -5,12 +5,13 @@ from sage_dialog.hooks.inputs import InputValidation, ProjectPaths
 from sage_dialog.hooks.mlflow import Tracking
 from sage_dialog.hooks.progress import Progress
 from sage_dialog.hooks.run_record import Recorder
-from sage_dialog.hooks.validation import LoadVersionValidation, ParameterValidation
+from sage_dialog.hooks.validation import LoadVersionValidation, ParameterValidation, RunnerValidation
 
 _BUDGET = RunBudget()
 HOOKS = (
     ParameterValidation(),
     LoadVersionValidation(),
+    RunnerValidation(),
     _BUDGET,
     InputValidation(),
     ProjectPaths(),

@@ -43,7 +43,7 @@ class RunBudget:
         if "ParallelRunner" in str(run_params.get("runner")):
             raise RunRefused(
                 "Budget and rate limits hold within one process, and the parallel runner has several. Leave out "
-                "--runner, or use ThreadRunner: requests to language models overlap in either case."
+                "--runner: requests to language models overlap within a node."
             )
         llm = Llm.model_validate(catalog.load("params:llm"))
         self.budget = Budget(llm.caps, llm.role_caps, llm.prices)

@@ -1,19 +1,21 @@
-"""The hook that records each run (docs/runs.md) and refuses a run whose inputs mix versions of one lineage."""
+"""The hook that records each run (docs/runs.md), and refuses concurrent writes and mixed versions of one lineage."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import platform
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog, DatasetError
@@ -36,6 +38,7 @@ from sage_dialog.hooks.recording import (
 from sage_dialog.lineage.code import digest
 from sage_dialog.lineage.content import DigestCache
 from sage_dialog.lineage.environment import git_state, package_versions
+from sage_dialog.lineage.formatting import format_names
 from sage_dialog.lineage.masking import mask_secrets, redact, secrets_in
 from sage_dialog.lineage.mixing import MixedDataset, find_mixed_datasets
 from sage_dialog.lineage.records import (
@@ -49,6 +52,8 @@ from sage_dialog.lineage.records import (
     Spent,
     now,
 )
+
+logger = logging.getLogger(__name__)
 
 REPLAY_OF: ContextVar[str | None] = ContextVar("replay_of", default=None)
 """The run that the next run repeats; set by `kedro sage replay`."""
@@ -81,9 +86,12 @@ class Recorder:
 
     @hook_impl(trylast=True)  # after the hooks that refuse runs
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        self._interrupted()  # an earlier run of this process, such as a notebook, that Ctrl-C ended
         loader, project = self._context.config_loader, Path(self._context.project_path)
         parameters = dict(loader["parameters"])  # as configured; the catalog has models with defaults
         self._catalog, self._runs = catalog, run_folder(project, loader["globals"])
+        outputs = {name for name in pipeline.all_outputs() if isinstance(catalog.get(name), TrackedDataset)}
+        refuse_concurrent_writes(outputs, self._runs)  # before files are hashed, which may take minutes
         self._digests = DigestCache(self._runs.path / "digests.json")
         self._secrets = configured_secrets(loader)
         inputs: dict[str, InputRecord] = {}
@@ -114,7 +122,9 @@ class Recorder:
         )
         self._secrets |= {*secrets_in(parameters)}  # an error may quote them
         try:
-            self._runs.begin(self._record)
+            with FileLock(self._runs.path / ".start.lock"):  # of two runs that start at once, one finds the other
+                refuse_concurrent_writes(outputs, self._runs)
+                self._runs.begin(self._record)
         except FileExistsError:
             raise RunRefused(
                 f"Another run started in the same millisecond ({run_params['run_id']}). Run the command again."
@@ -233,6 +243,28 @@ def _selection(run_params: Mapping[str, Any]) -> Selection:
         only_missing_outputs=bool(run_params.get("only_missing_outputs")),
         runner=runner[0] if runner else "SequentialRunner",
     )
+
+
+def refuse_concurrent_writes(outputs: Collection[str], runs: RunFolder) -> None:
+    """Raise RunRefused if another process is writing one of these outputs. A replay writes to a folder of its own."""
+    here = Process.here()
+    for other in runs.running():
+        shared = sorted(name for name in outputs if other.node_of(name))
+        process, since = other.process, other.started[:19].replace("T", " ")
+        if not shared or other.replay_of != REPLAY_OF.get() or (process.host, process.pid) == (here.host, here.pid):
+            continue
+        if other.status == "unknown":  # killed perhaps: it must not block runs for ever
+            logger.warning(
+                "Run %s on the machine %s, since %s UTC, may still be writing %s, as this run will. Stop one of the "
+                "two, unless that run was killed.",
+                *(other.run, process.host, since, format_names(shared)),
+            )
+            continue
+        raise RunRefused(
+            f"Run {other.run} (process {process.pid}, since {since} UTC) is writing {format_names(shared)}; this run "
+            f"would write the same and was not started. Wait for that run, or end it (kill {process.pid}), or use "
+            "another data folder (SAGE_DATA=FOLDER)."
+        )
 
 
 def format_mixed_datasets(mixed: Iterable[MixedDataset]) -> str:

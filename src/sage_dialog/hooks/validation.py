@@ -1,13 +1,18 @@
-"""Validation of parameters and load versions before a run starts."""
+"""Validation of parameters, load versions and the runner before a run starts."""
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from kedro.runner import ThreadRunner
+from kedro.utils import load_obj
 from omegaconf.errors import InterpolationResolutionError
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -15,6 +20,7 @@ from pydantic_core import ErrorDetails
 from sage_dialog.config import Parameters
 from sage_dialog.config.base import suggestion
 from sage_dialog.hooks.errors import RunRefused
+from sage_dialog.lineage.formatting import format_names
 from sage_dialog.pipeline_registry import POLICIES
 
 
@@ -44,6 +50,39 @@ class LoadVersionValidation:
                 "the pinned version, not the new one. Leave the pin out, or run only what comes after "
                 f"(--from-inputs {','.join(pinned)})."
             )
+
+
+class RunnerValidation:
+    """Refuses runners with threads for nodes that train or sample: they share one random state."""
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        if not _runs_in_threads(str(run_params.get("runner"))):
+            return
+        from sage_dialog.datasets.engines import EngineDataset
+        from sage_dialog.datasets.hub_model import HubBase
+        from sage_dialog.datasets.policy import PolicyDirectory
+
+        kinds = (EngineDataset, HubBase, PolicyDirectory)
+        random = [
+            node.name
+            for node in pipeline.nodes
+            if any(isinstance(catalog.get(name), kinds) for name in (*node.inputs, *node.outputs))
+        ]
+        if random:
+            raise RunRefused(
+                f"ThreadRunner would change results: {format_names(random)} train or sample, and threads share one "
+                "random state. Leave out --runner: nodes then run one after the other, and each uses all cores."
+            )
+
+
+def _runs_in_threads(runner: str) -> bool:
+    """Return whether a runner, as Kedro writes it for hooks, is a ThreadRunner or derived from it."""
+    path = re.match(r"<([\w.]+) object", runner)
+    with contextlib.suppress(ImportError, AttributeError):  # such as a class of a notebook
+        if path:
+            return issubclass(load_obj(path[1]), ThreadRunner)
+    return "ThreadRunner" in runner
 
 
 def validate_parameters(

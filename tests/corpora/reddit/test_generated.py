@@ -250,11 +250,11 @@ def rule_set(choose):
 
 
 def cuts(choose):
-    """Return the number of buckets, and patches of the sizes of blocks and buffers."""
+    """Return the size of buckets, and patches of the sizes of blocks and batches."""
     return (
-        choose([1, 2, 7]),
+        choose([1, 7, 1_000_000]),
         patch.object(reading, "BLOCK_BYTES", choose([1, 300, 2_000, reading.BLOCK_BYTES])),
-        patch.multiple(extract, _BUFFER_BYTES=choose([0, 1_000, extract._BUFFER_BYTES]), _BATCH_BYTES=0),
+        patch.object(extract, "_BATCH_BYTES", choose([0, 1_000, extract._BATCH_BYTES])),
     )
 
 
@@ -271,9 +271,9 @@ def test_the_rules_have_the_same_order_and_units():
 
 def check(read, choose):
     """The tables of some months under some rules, equal to the oracle's however the work was cut."""
-    files, rules, (buckets, blocks, rounds) = dumps(choose), rule_set(choose), cuts(choose)
-    with tempfile.TemporaryDirectory() as folder, blocks, rounds:
-        return read(written(files, folder), rules, buckets=buckets)
+    files, rules, (bucket_comments, blocks, batches) = dumps(choose), rule_set(choose), cuts(choose)
+    with tempfile.TemporaryDirectory() as folder, blocks, batches:
+        return read(written(files, folder), rules, bucket_comments=bucket_comments)
 
 
 def test_random_months_give_the_same_tables_and_trip_every_rule(read):
@@ -342,15 +342,15 @@ def demo_months(tmp_path_factory):
     "rules", [RedditRules.from_base(), RedditRules.from_base(disjoint=True, two_authors=True, tokenised=True)]
 )
 def test_the_demos_months_give_the_same_tables(demo_months, read, rules):
-    found = read(demo_months, rules, buckets=3)
+    found = read(demo_months, rules, bucket_comments=400)
     assert len(found.dialogues) > 50
     assert {"not_json", "bad_field", "deleted", "quote", "not_a_leaf", "few_turns"} <= found.removed.keys()
 
 
-@pytest.mark.parametrize("how", [{"workers": 2}, {"workers": 2, "buckets": 7}, {"buckets": 1}, {"buckets": 2}])
+@pytest.mark.parametrize("how", [{"workers": 2, "bucket_comments": 500}, {"bucket_comments": 30}, {}])
 def test_neither_workers_nor_buckets_change_the_tables(demo_months, fast, how):
     first, second = (
-        fast(demo_months, RedditRules.from_base(min_turns=3), **options) for options in ({"buckets": 5}, how)
+        fast(demo_months, RedditRules.from_base(min_turns=3), **options) for options in ({"bucket_comments": 200}, how)
     )
     assert first == second
     assert all(before["dialogue_id"] < after["dialogue_id"] for before, after in pairwise(second.dialogues))

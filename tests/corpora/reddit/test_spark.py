@@ -24,7 +24,7 @@ def test_spark_and_processes_give_the_same_tables_and_continue_after_a_kill(tmp_
         files[name] = tmp_path / name
         files[name].write_bytes(content)
     rules = RedditRules.from_base(min_mean_words=3, require_question=False, min_sentiment=-0.5)
-    expected = read_dialogues(files, rules, scratch=tmp_path / "here", workers=1)
+    expected = read_dialogues(files, rules, scratch=tmp_path / "here", workers=1, bucket_comments=100)
 
     kept, keep = [], spark.save_assembled
 

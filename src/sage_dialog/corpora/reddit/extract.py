@@ -1,12 +1,14 @@
-"""Batches of a dump keyed by thread: the first of the two functions that every executor runs.
+"""Batches of a dump sorted by thread: the first of the two functions that every executor runs.
 
-A thread's comments and its submission fall into the same bucket whatever their month, so that a bucket can be
-assembled by itself and chains cross month boundaries. Comments that no path can contain are removed here.
+A thread's comments and its submission have the same hash whatever their month. A bucket is a range of hashes, so it can
+be assembled by itself, and chains cross month boundaries. Comments that no path can contain are removed here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,28 +20,36 @@ from sage_dialog.corpora.reddit.reading import COMMENTS, LINE, SUBMISSIONS, read
 from sage_dialog.corpora.reddit.rules import Rule
 from sage_dialog.corpora.reddit.tally import Tally
 
-KEYED_COMMENTS = COMMENTS.append(LINE)
-KEYED_SUBMISSIONS = SUBMISSIONS.append(LINE)
+HASHES = 1 << 16
+THREAD_HASH = pa.field("thread_hash", pa.uint16())
+KEYED_COMMENTS = COMMENTS.append(LINE).append(THREAD_HASH)
+KEYED_SUBMISSIONS = SUBMISSIONS.append(LINE).append(THREAD_HASH)
 _DELETED = ("[deleted]", "[removed]")
-# Buffered records are split into buckets at so many rows, or at so many bytes, or at so many bytes per bucket.
-_BUFFER_ROWS, _BUFFER_BYTES, _BATCH_BYTES = 1 << 14, 1 << 22, 1 << 13
+# Records are sorted at so many bytes. Merging reads each batch as often as there are batches, so there must be few.
+_BATCH_BYTES = 1 << 25
+
+
+class Bucket(NamedTuple):
+    """The threads whose hash is at least `low` and below `high`."""
+
+    low: int
+    high: int
 
 
 def extract(
-    dump: Dump, rules: RedditRules, buckets: int, tally: Tally, progress: Callable[[int, int], None] | None = None
-) -> Iterator[tuple[int, pa.RecordBatch]]:
+    dump: Dump, rules: RedditRules, tally: Tally, progress: Callable[[int, int], None] | None = None
+) -> Iterator[pa.RecordBatch]:
     """Yield the comments of a dump that pass the rules on single comments, or its submissions.
 
     Args:
         dump: one month's comments or submissions.
         rules: the thresholds.
-        buckets: number of buckets.
         tally: counts every removed line.
         progress: called with the compressed bytes and the lines read since the last call.
 
     Yields:
-        Buckets, each with a batch of KEYED_COMMENTS or KEYED_SUBMISSIONS in the order of the dump. A bucket has a
-        batch for each time that enough records are read.
+        Batches of KEYED_COMMENTS or KEYED_SUBMISSIONS, each sorted by `thread_hash`. Rows of one hash are in the order
+        of the dump, within and across batches.
     """
     reported = 0
 
@@ -58,12 +68,49 @@ def extract(
         else:
             tally.removed[Rule.SUBMISSION] += len(records)
             kept.append(np.ones(len(records), bool))
-        size, rows = sum(table.nbytes for table in buffer), sum(map(len, buffer))
-        if rows > _BUFFER_ROWS or size > max(_BUFFER_BYTES, _BATCH_BYTES * buckets):
-            yield from _by_bucket(buffer, kept, buckets)
+        if sum(table.nbytes for table in buffer) > _BATCH_BYTES:
+            yield from _sorted(buffer, kept)
             buffer, kept = [], []
     report(0)
-    yield from _by_bucket(buffer, kept, buckets)
+    yield from _sorted(buffer, kept)
+
+
+def merge(read: Callable[[], Iterable[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of sorted batches as batches of about the same size that are sorted as a whole.
+
+    Args:
+        read: returns the batches, in the order of the dump.
+    """
+    sizes = [(batch.nbytes, len(batch)) for batch in read()]
+    if len(sizes) < 2:
+        yield from read()
+        return
+    row_bytes = sum(size for size, _ in sizes) / sum(rows for _, rows in sizes)
+    for bucket in split_hashes(count_rows(read()), max(1, int(_BATCH_BYTES / row_bytes))):
+        table = pa.Table.from_batches([rows_between(batch, bucket) for batch in read()]).combine_chunks()
+        order = np.argsort(table[THREAD_HASH.name].to_numpy(), kind="stable")
+        yield from table.take(pa.array(order)).combine_chunks().to_batches()
+
+
+def count_rows(batches: Iterable[pa.RecordBatch]) -> np.ndarray:
+    """Return the number of rows of each thread hash."""
+    counts = np.zeros(HASHES, np.int64)
+    for batch in batches:
+        counts += np.bincount(batch.column(THREAD_HASH.name).to_numpy(), minlength=HASHES)
+    return counts
+
+
+def split_hashes(counts: np.ndarray, rows: int) -> list[Bucket]:
+    """Return ranges of hashes that have about so many rows each; more only where a single hash has."""
+    before = np.cumsum(counts) - counts
+    lows = np.unique(before // rows, return_index=True)[1].tolist()
+    return [Bucket(low, high) for low, high in pairwise([*lows, HASHES])]
+
+
+def rows_between(batch: pa.RecordBatch, bucket: Bucket) -> pa.RecordBatch:
+    """Return the rows of a bucket in a sorted batch, without copying them."""
+    begin, end = np.searchsorted(batch.column(THREAD_HASH.name).to_numpy(), bucket).tolist()
+    return batch.slice(begin, end - begin)
 
 
 def _comment_rules(comments: pa.Table, rules: RedditRules) -> Iterator[tuple[Rule, np.ndarray]]:
@@ -90,24 +137,18 @@ def _apply_rules(matches: Iterator[tuple[Rule, np.ndarray]], rows: int, tally: T
     return kept
 
 
-def _by_bucket(
-    tables: Sequence[pa.Table], kept: Sequence[np.ndarray], buckets: int
-) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield the rows to keep of some tables, split into buckets."""
+def _sorted(tables: Sequence[pa.Table], kept: Sequence[np.ndarray]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows to keep of some tables as one batch, sorted by the hash of their threads."""
     rows = np.flatnonzero(np.concatenate(kept)) if kept else np.array([], np.int64)
     if not len(rows):
         return
     records = pa.concat_tables(tables).combine_chunks()
     threads = TextColumn(_array(records["link_id" if "link_id" in records.column_names else "id"]))
     # Comments name their thread "t3_…", submissions without the prefix.
-    bucket_of = threads.hash(ignored_prefix=b"t3_")[rows] % buckets
-    bucket_of = bucket_of.astype(np.min_scalar_type(buckets))  # numpy sorts short integers in one pass
-    order = np.argsort(bucket_of, kind="stable")
-    bounds = np.searchsorted(bucket_of[order], np.arange(buckets + 1))
-    (batch,) = records.take(pa.array(rows[order])).combine_chunks().to_batches()
-    for bucket in range(buckets):
-        if bounds[bucket] < bounds[bucket + 1]:
-            yield bucket, batch.slice(bounds[bucket], bounds[bucket + 1] - bounds[bucket])
+    hashes = (threads.hash(ignored_prefix=b"t3_")[rows] >> np.uint64(16)).astype(np.uint16)
+    order = np.argsort(hashes, kind="stable")  # in one pass: the integers are short
+    taken = records.take(pa.array(rows[order])).append_column(THREAD_HASH, pa.array(hashes[order]))
+    yield from taken.combine_chunks().to_batches()
 
 
 def _array(column: pa.ChunkedArray) -> pa.Array:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from sage_dialog.config import RedditRules
 from sage_dialog.core.atomic_files import atomic_folder
@@ -20,16 +22,13 @@ from sage_dialog.core.sentiment import lexicon
 from sage_dialog.core.tables import DataFrame, from_arrow
 from sage_dialog.corpora.reddit.assemble import Assembled
 from sage_dialog.corpora.reddit.dumps import Dump, find_dumps
+from sage_dialog.corpora.reddit.extract import Bucket
 from sage_dialog.corpora.reddit.rules import filter_report
 from sage_dialog.corpora.reddit.tally import Tally
 from sage_dialog.schemas import REJECTED_LINES
 
 logger = logging.getLogger(__name__)
 
-# Compressed bytes of dumps per bucket: some 60,000 comments, which are assembled faster than they are extracted. The
-# number of buckets is limited, since batches of a few comments would be slow.
-_BUCKET_BYTES = 8 << 20
-_MIN_BUCKETS, _MAX_BUCKETS = 8, 4096
 _CODE = ("corpora", "config", "core", "schemas")
 
 
@@ -43,29 +42,44 @@ class RedditTables(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """The dumps, rules and buckets of a run, and the folders of its finished parts."""
+    """The dumps and rules of a run, and the folders of its finished parts."""
 
     dumps: Sequence[Dump]
     rules: RedditRules
-    buckets: int
     scratch: Path
 
     @classmethod
-    def create(cls, files: Mapping[str, Path], rules: RedditRules, buckets: int | None, scratch: Path) -> Job:
-        """Return the job for the dumps among the files; without a number of buckets their size decides.
+    def create(cls, files: Mapping[str, Path], rules: RedditRules, scratch: Path) -> Job:
+        """Return the job for the dumps among the files.
 
         Raises:
             FileNotFoundError: if there is no month of comments.
         """
-        dumps = find_dumps(files)
-        return cls(dumps, rules, buckets or count_buckets(dumps), scratch / "reddit")
+        return cls(find_dumps(files), rules, scratch / "reddit")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Lock the folders of finished parts until the block ends, or the process does.
+
+        Raises:
+            ValueError: if another process holds the lock.
+        """
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(self.scratch.with_name(f"{self.scratch.name}.lock")).acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(
+                f"another process reads Reddit dumps with the same scratch folder, {self.scratch}; wait for it, or set "
+                "another one (scratch)"
+            ) from error
+        with lock:
+            yield
 
     def extracted_folder(self, dump: Dump) -> Path:
         stat = dump.path.stat()
         fingerprint_inputs = {
             "dump": [str(dump.path), stat.st_size, stat.st_mtime],
             "rules": self.rules.model_dump(include={"blocked_subreddits", "min_body_words"}),
-            "buckets": self.buckets,
         }
         return self.scratch / "extracted" / f"{dump.kind}_{dump.month}-{fingerprint(fingerprint_inputs, *_CODE)}"
 
@@ -77,16 +91,20 @@ class Job:
         }
         return self.scratch / "assembled" / fingerprint(fingerprint_inputs, *_CODE)
 
-    def bucket_folders(self) -> list[Path]:
+    def bucket_folders(self, buckets: Sequence[Bucket]) -> list[Path]:
         folder = self.assembled_folder()
-        return [folder / f"bucket-{bucket:05d}" for bucket in range(self.buckets)]
+        return [folder / f"threads-{low:05d}-{high:05d}" for low, high in buckets]
 
 
-def count_buckets(dumps: Sequence[Dump]) -> int:
-    """Return the number of buckets for the size of the dumps, rounded up so that one more month seldom changes it."""
-    wanted = -(-sum(dump.path.stat().st_size for dump in dumps) // _BUCKET_BYTES)
-    step = 1 << max(0, wanted.bit_length() - 4)
-    return min(max(_MIN_BUCKETS, -(-wanted // step) * step), _MAX_BUCKETS)
+@contextmanager
+def reading(path: Path) -> Iterator[Path]:
+    """Yield the path of a file of a finished part; an error in the block names it."""
+    try:
+        yield path
+    except (OSError, ValueError) as error:  # Arrow's errors are among them
+        raise ValueError(
+            f"{path} cannot be read: {error}. Remove the folder {path.parent} and run the same command again."
+        ) from error
 
 
 def save_assembled(assembled: Assembled, folder: Path) -> None:
@@ -112,10 +130,11 @@ def collect(tallies: Sequence[Tally], folders: Sequence[Path]) -> RedditTables:
         lines[tally.month] += tally.lines
         removed.update({(tally.month, rule): count for rule, count in tally.removed.items()})
     for folder in folders:
-        removed.update(removed_from_json((folder / "removed.json").read_text()))
-    dialogues = pa.concat_tables([pq.read_table(folder / "dialogues.parquet") for folder in folders])
+        with reading(folder / "removed.json") as file:
+            removed.update(removed_from_json(file.read_text()))
+    dialogues = pa.concat_tables([_read_table(folder / "dialogues.parquet") for folder in folders])
     unreadable = pa.Table.from_pylist([row for tally in tallies for row in tally.rejects], schema=REJECTED_LINES)
-    rejected = pa.concat_tables([unreadable, *(pq.read_table(folder / "rejected.parquet") for folder in folders)])
+    rejected = pa.concat_tables([unreadable, *(_read_table(folder / "rejected.parquet") for folder in folders)])
     by_place = [(column, "ascending") for column in ("month", "file", "line")]
     logger.info("%d Reddit dialogues from %d lines of %d months", len(dialogues), lines.total(), len(lines))
     return RedditTables(
@@ -123,3 +142,8 @@ def collect(tallies: Sequence[Tally], folders: Sequence[Path]) -> RedditTables:
         filter_report(lines, removed),
         from_arrow(rejected.sort_by(by_place).combine_chunks()),
     )
+
+
+def _read_table(path: Path) -> pa.Table:
+    with reading(path) as file:
+        return pq.read_table(file)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +30,7 @@ def run_tasks(
         return
     context = get_context("forkserver")
     counters = context.Array("q", [0, 0])
-    with ProcessPoolExecutor(workers, context, initializer=_set_counters, initargs=(counters,)) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(counters,)) as pool:
         pending = {pool.submit(_run_in_worker, function, task) for task in tasks}
         reported = [0, 0]
         try:
@@ -49,9 +51,17 @@ def run_tasks(
             raise
 
 
-def _set_counters(counters: Any) -> None:
+def _start_worker(counters: Any) -> None:
     global _counters
     _counters = counters
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is gone: a killed parent cannot end it."""
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _run_in_worker(function: Callable[..., Any], task: tuple[Any, ...]) -> Any:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
 from sage_dialog.config import RedditRules
 from sage_dialog.core.atomic_files import atomic_file
 from sage_dialog.corpora.reddit.assemble import Assembled, assemble
-from sage_dialog.corpora.reddit.extract import extract
+from sage_dialog.corpora.reddit.dumps import Dump
+from sage_dialog.corpora.reddit.extract import HASHES, THREAD_HASH, Bucket, extract
 from sage_dialog.corpora.reddit.job import (
     Job,
     RedditTables,
@@ -34,6 +37,9 @@ from sage_dialog.corpora.reddit.threads import Part
 _KEYED = "bucket int, dump int, number int, batch binary"
 _ASSEMBLED = "bucket int, dialogues binary, rejected binary, removed string"
 _TALLY = -1
+# Compressed bytes of dumps per bucket: some 60,000 comments.
+_BUCKET_BYTES = 8 << 20
+_MIN_BUCKETS, _MAX_BUCKETS = 8, 4096
 
 
 def read_dialogues_on_spark(
@@ -41,7 +47,6 @@ def read_dialogues_on_spark(
     rules: RedditRules,
     *,
     scratch: Path,
-    buckets: int | None = None,
     max_reject_share: float = 1.0,
 ) -> RedditTables:
     """Return what `run.read_dialogues` returns, computed by the configured Spark, or by a local one.
@@ -51,30 +56,40 @@ def read_dialogues_on_spark(
     Raises:
         ModuleNotFoundError: if pyspark is not installed.
         FileNotFoundError: if there is no month of comments.
-        ValueError: if too many lines of a dump cannot be read.
+        ValueError: if too many lines of a dump cannot be read, or another process uses the scratch folder.
     """
-    job = Job.create(files, rules, buckets, scratch)
-    folders = job.bucket_folders()
-    tally_file = job.assembled_folder() / "tallies.json"
-    missing = {bucket: folder for bucket, folder in enumerate(folders) if not folder.is_dir()}
-    if missing:
-        _assemble_on_spark(job, missing, tally_file, max_reject_share)
-    tallies = [Tally.from_json(text) for text in json.loads(tally_file.read_text())]
-    for tally in tallies:
-        tally.check(max_reject_share)
-    return collect(tallies, folders)
+    job = Job.create(files, rules, scratch)
+    with job.locked():
+        buckets = equal_buckets(job.dumps)
+        folders = job.bucket_folders(buckets)
+        tally_file = job.assembled_folder() / "tallies.json"
+        missing = {bucket: folder for bucket, folder in enumerate(folders) if not folder.is_dir()}
+        if missing:
+            _assemble_on_spark(job, buckets, missing, tally_file, max_reject_share)
+        tallies = [Tally.from_json(text) for text in json.loads(tally_file.read_text())]
+        for tally in tallies:
+            tally.check(max_reject_share)
+        return collect(tallies, folders)
 
 
-def _assemble_on_spark(job: Job, missing: Mapping[int, Path], tally_file: Path, max_reject_share: float) -> None:
+def equal_buckets(dumps: Sequence[Dump]) -> list[Bucket]:
+    """Return equal ranges of thread hashes: Spark groups rows by bucket before their number is known."""
+    count = min(max(_MIN_BUCKETS, -(-sum(dump.path.stat().st_size for dump in dumps) // _BUCKET_BYTES)), _MAX_BUCKETS)
+    return [Bucket(low, high) for low, high in pairwise(number * HASHES // count for number in range(count + 1))]
+
+
+def _assemble_on_spark(
+    job: Job, buckets: Sequence[Bucket], missing: Mapping[int, Path], tally_file: Path, max_reject_share: float
+) -> None:
     from pyspark import StorageLevel
     from pyspark.sql import SparkSession
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # a local Spark takes the first python3 otherwise
     spark = SparkSession.builder.appName("sage-dialog").getOrCreate()
-    buckets = frozenset(missing)
+    lows, wanted = [bucket.low for bucket in buckets], frozenset(missing)
     keyed = (
         spark.range(len(job.dumps), numPartitions=len(job.dumps))
-        .mapInArrow(lambda numbers: _extract(numbers, job, buckets), _KEYED)
+        .mapInArrow(lambda numbers: _extract(numbers, job, lows, wanted), _KEYED)
         .persist(StorageLevel.DISK_ONLY)
     )
     tallies = [bytes(row.batch).decode() for row in keyed.where(f"bucket = {_TALLY}").collect()]
@@ -95,14 +110,19 @@ def _assemble_on_spark(job: Job, missing: Mapping[int, Path], tally_file: Path, 
     keyed.unpersist()
 
 
-def _extract(numbers: Iterable[pa.RecordBatch], job: Job, buckets: Set[int]) -> Iterator[pa.RecordBatch]:
+def _extract(
+    numbers: Iterable[pa.RecordBatch], job: Job, lows: Sequence[int], wanted: Set[int]
+) -> Iterator[pa.RecordBatch]:
     """Map batches of dump numbers to rows of _KEYED."""
     for which in (number for batch in numbers for number in batch.column(0).to_pylist()):
         dump = job.dumps[which]
         tally = Tally(dump.month, dump.path.name)
-        for number, (bucket, batch) in enumerate(extract(dump, job.rules, job.buckets, tally)):
-            if bucket in buckets:
-                yield _row(bucket, which, number, _bytes(pa.Table.from_batches([batch])))
+        for number, batch in enumerate(extract(dump, job.rules, tally)):
+            begins = np.searchsorted(batch.column(THREAD_HASH.name).to_numpy(), lows).tolist()
+            for bucket, (begin, end) in enumerate(pairwise([*begins, len(batch)])):
+                if bucket in wanted and begin < end:
+                    rows = pa.Table.from_batches([batch.slice(begin, end - begin)])
+                    yield _row(bucket, which, number, _bytes(rows))
         yield _row(_TALLY, which, 0, tally.to_json().encode())
 
 

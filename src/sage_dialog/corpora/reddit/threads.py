@@ -42,7 +42,7 @@ class Records:
     def column(self, name: str) -> pa.Array:
         column = self.table[name]
         if column.num_chunks > 1:  # an Arrow array holds at most 2 GiB of text
-            raise ValueError("a bucket of threads holds more than 2 GiB of text; use more buckets")
+            raise ValueError("a bucket of threads holds more than 2 GiB of text; lower data_processing.bucket_comments")
         return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
     def month(self, row: int) -> str:

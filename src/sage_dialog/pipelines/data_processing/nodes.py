@@ -37,7 +37,8 @@ def make_dialogues(
     else:
         from sage_dialog.corpora.reddit.run import read_dialogues
 
-        read = partial(read_dialogues, workers=data_processing.workers)
+        workers, bucket_comments = data_processing.workers, data_processing.bucket_comments
+        read = partial(read_dialogues, workers=workers, bucket_comments=bucket_comments)
     limit = data_processing.max_reject_share
     tables = read(reddit_dumps, data_processing.reddit, scratch=Path(scratch), max_reject_share=limit)
     if tables.dialogues.empty:
