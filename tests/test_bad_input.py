@@ -11,8 +11,10 @@ import pytest
 from kedro.framework.session import KedroSession
 from omegaconf import OmegaConf
 
-from sage_dialog.hooks.errors import RunRefused
+from sage_dialog.hooks.errors import RunRefused, RunStopped
 from sage_dialog.hooks.validation import validate_parameters
+from sage_dialog.microworld.reddit import months
+from sage_dialog.microworld.world import load_world
 
 OpenSession = Callable[..., KedroSession]
 
@@ -186,3 +188,16 @@ def test_scratch_lies_in_the_project_wherever_the_run_starts(
     with open_session() as session:
         catalog = session.load_context().catalog
     assert catalog.load("params:scratch") == str(tmp_path / "data/test/scratch")
+
+
+def test_a_truncated_dump_ends_the_run_with_a_message(open_session: OpenSession, tmp_path: Path) -> None:
+    folder = tmp_path / "data/test/01_raw/reddit"
+    folder.mkdir(parents=True)
+    for name, content in months(load_world(), 60, seed=3).items():
+        (folder / name).write_bytes(content if name != "RC_2012-02.bz2" else content[: len(content) // 10])
+    with open_session(data_processing={"workers": 1}) as session, pytest.raises(RunStopped) as stopped:
+        session.run(pipeline_names=["data_processing"], node_names=["data_processing.make_dialogues"])
+    assert stopped.value.message.startswith(
+        "data_processing.make_dialogues stopped: RC_2012-02.bz2 breaks off: it ends inside a frame"
+    )
+    assert "data_processing.max_unread_share = 0.01" in stopped.value.message

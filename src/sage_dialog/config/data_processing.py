@@ -44,6 +44,7 @@ class DataProcessing(Config):
     executor: Literal["processes", "spark"]
     workers: Count | None
     max_reject_share: Share
+    max_unread_share: Share
 
     @field_validator("rules")
     @classmethod

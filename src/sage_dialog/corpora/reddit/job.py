@@ -105,7 +105,10 @@ def removed_from_json(text: str) -> Counter[tuple[str, str]]:
 
 
 def collect(tallies: Sequence[Tally], folders: Sequence[Path]) -> RedditTables:
-    """Return the tables of all months, and of the buckets in these folders."""
+    """Return the tables of all months, and of the buckets in these folders; log what is lost of the dumps."""
+    for tally in tallies:
+        if damage := tally.damage():
+            logger.warning("%s: fetch the dump again", damage)
     lines: Counter[str] = Counter()
     removed: Counter[tuple[str, str]] = Counter()
     for tally in tallies:

@@ -56,6 +56,7 @@ def read_records(dump: Dump, tally: Tally, progress: Callable[[int], None] | Non
             before += len(lines)
     except DamagedFileError as error:
         tally.lines += 1
+        tally.unread = 1.0 if error.unread is None else error.unread
         tally.reject(before + 1, Rule.DAMAGED_ARCHIVE, str(error).replace(str(dump.path), dump.path.name))
 
 

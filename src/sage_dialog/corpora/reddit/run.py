@@ -22,7 +22,7 @@ from sage_dialog.corpora.reddit.dumps import Dump
 from sage_dialog.corpora.reddit.extract import KEYED_COMMENTS, KEYED_SUBMISSIONS, extract
 from sage_dialog.corpora.reddit.job import Job, RedditTables, collect, save_assembled
 from sage_dialog.corpora.reddit.processes import DumpsBar, Progress, run_tasks, system_memory
-from sage_dialog.corpora.reddit.tally import Tally
+from sage_dialog.corpora.reddit.tally import NO_LIMITS, Limits, Tally
 from sage_dialog.corpora.reddit.threads import Part
 
 
@@ -33,7 +33,7 @@ def read_dialogues(
     scratch: Path,
     workers: int | None = None,
     buckets: int | None = None,
-    max_reject_share: float = 1.0,
+    limits: Limits = NO_LIMITS,
 ) -> RedditTables:
     """Return the dialogues of the dumps by the DialoGPT recipe and the paper's filters (paper §3.1).
 
@@ -45,15 +45,15 @@ def read_dialogues(
         scratch: folder for finished parts.
         workers: number of processes; None takes one per core, 1 works in this process.
         buckets: number of buckets of threads; None decides by the size of the dumps.
-        max_reject_share: share of a dump's lines that may be unreadable.
+        limits: losses of a dump up to which the run continues.
 
     Raises:
         FileNotFoundError: if there is no month of comments.
-        ValueError: if too many lines of a dump cannot be read.
+        InputDataError: if too much of a dump is lost or unreadable.
     """
     job = Job.create(files, rules, buckets, scratch)
     workers = workers or os.cpu_count() or 1
-    extracted = _extract_all(job, workers, max_reject_share)
+    extracted = _extract_all(job, workers, limits)
     return collect([one.tally for one in extracted], _assemble_all(job, extracted, workers))
 
 
@@ -79,7 +79,7 @@ class Extracted:
             return [Part(self.dump.month, self.dump.path.name, batches.get_batch(number)) for number in numbers]
 
 
-def _extract_all(job: Job, workers: int, max_reject_share: float) -> list[Extracted]:
+def _extract_all(job: Job, workers: int, limits: Limits) -> list[Extracted]:
     folders = {dump: job.extracted_folder(dump) for dump in job.dumps}
     sizes = {dump: dump.path.stat().st_size for dump in job.dumps if not folders[dump].is_dir()}
     # Large dumps first, so that workers finish at about the same time.
@@ -87,10 +87,10 @@ def _extract_all(job: Job, workers: int, max_reject_share: float) -> list[Extrac
     with DumpsBar(len(folders), len(folders) - len(tasks), sum(sizes.values())) as bar:
         for tally in run_tasks(extract_to, tasks, workers, bar.report):
             bar.finish_dump()
-            tally.check(max_reject_share)
+            tally.check(limits)
     extracted = [Extracted.read(dump, folder) for dump, folder in folders.items()]
     for one in extracted:
-        one.tally.check(max_reject_share)
+        one.tally.check(limits)
     return extracted
 
 

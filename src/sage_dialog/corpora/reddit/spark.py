@@ -27,7 +27,7 @@ from sage_dialog.corpora.reddit.job import (
     removed_to_json,
     save_assembled,
 )
-from sage_dialog.corpora.reddit.tally import Tally
+from sage_dialog.corpora.reddit.tally import NO_LIMITS, Limits, Tally
 from sage_dialog.corpora.reddit.threads import Part
 
 # A row is a batch of a dump; in bucket -1 it is the tally of the dump.
@@ -42,7 +42,7 @@ def read_dialogues_on_spark(
     *,
     scratch: Path,
     buckets: int | None = None,
-    max_reject_share: float = 1.0,
+    limits: Limits = NO_LIMITS,
 ) -> RedditTables:
     """Return what `run.read_dialogues` returns, computed by the configured Spark, or by a local one.
 
@@ -51,21 +51,21 @@ def read_dialogues_on_spark(
     Raises:
         ModuleNotFoundError: if pyspark is not installed.
         FileNotFoundError: if there is no month of comments.
-        ValueError: if too many lines of a dump cannot be read.
+        InputDataError: if too much of a dump is lost or unreadable.
     """
     job = Job.create(files, rules, buckets, scratch)
     folders = job.bucket_folders()
     tally_file = job.assembled_folder() / "tallies.json"
     missing = {bucket: folder for bucket, folder in enumerate(folders) if not folder.is_dir()}
     if missing:
-        _assemble_on_spark(job, missing, tally_file, max_reject_share)
+        _assemble_on_spark(job, missing, tally_file, limits)
     tallies = [Tally.from_json(text) for text in json.loads(tally_file.read_text())]
     for tally in tallies:
-        tally.check(max_reject_share)
+        tally.check(limits)
     return collect(tallies, folders)
 
 
-def _assemble_on_spark(job: Job, missing: Mapping[int, Path], tally_file: Path, max_reject_share: float) -> None:
+def _assemble_on_spark(job: Job, missing: Mapping[int, Path], tally_file: Path, limits: Limits) -> None:
     from pyspark import StorageLevel
     from pyspark.sql import SparkSession
 
@@ -79,7 +79,7 @@ def _assemble_on_spark(job: Job, missing: Mapping[int, Path], tally_file: Path, 
     )
     tallies = [bytes(row.batch).decode() for row in keyed.where(f"bucket = {_TALLY}").collect()]
     for text in tallies:
-        Tally.from_json(text).check(max_reject_share)
+        Tally.from_json(text).check(limits)
     with atomic_file(tally_file) as partial:
         partial.write_text(json.dumps(tallies))
 

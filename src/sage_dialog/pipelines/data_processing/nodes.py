@@ -32,14 +32,16 @@ def make_dialogues(
     Returns:
         Tables of `schemas.DIALOGUES`, `schemas.FILTER_REPORT` and `schemas.REJECTED_LINES`.
     """
+    from sage_dialog.corpora.reddit.tally import Limits
+
     if data_processing.executor == "spark":
         from sage_dialog.corpora.reddit.spark import read_dialogues_on_spark as read
     else:
         from sage_dialog.corpora.reddit.run import read_dialogues
 
         read = partial(read_dialogues, workers=data_processing.workers)
-    limit = data_processing.max_reject_share
-    tables = read(reddit_dumps, data_processing.reddit, scratch=Path(scratch), max_reject_share=limit)
+    limits = Limits(data_processing.max_reject_share, data_processing.max_unread_share)
+    tables = read(reddit_dumps, data_processing.reddit, scratch=Path(scratch), limits=limits)
     if tables.dialogues.empty:
         logger.warning("No Reddit dialogue passed the rules; `filter_report` has the counts of each rule.")
     return tuple(tables)

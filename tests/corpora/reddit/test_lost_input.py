@@ -1,0 +1,83 @@
+"""Lost input is never silent: a damaged or truncated dump warns by name, and stops the run if the loss is large."""
+
+import json
+import random
+import re
+
+import pytest
+import zstandard
+
+from sage_dialog.config import DataProcessing, RedditRules
+from sage_dialog.corpora.reddit.tally import Limits
+from sage_dialog.corpora.rejects import InputDataError
+
+RULES = RedditRules.from_base()
+# As in conf/base.
+STRICT = Limits(DataProcessing.from_base().max_reject_share, DataProcessing.from_base().max_unread_share)
+
+
+def compressed(name: str, comments: int, frame: int = 1 << 30) -> bytes:
+    """Return comments that compress as text does, in frames of so many lines."""
+    draw = random.Random(name)
+    lines = []
+    for number in range(comments):
+        words = " ".join(f"{draw.randrange(1 << 40):x}" for _ in range(8))
+        record = {"id": f"{name}{number}", "parent_id": "t3_t", "link_id": "t3_t", "subreddit": "aww", "score": 1}
+        lines.append(json.dumps({**record, "body": words}).encode() + b"\n")
+    parts = [b"".join(lines[start : start + frame]) for start in range(0, len(lines), frame)]
+    return b"".join(zstandard.ZstdCompressor(level=1, write_checksum=True).compress(part) for part in parts)
+
+
+@pytest.fixture
+def dump(months, happy):
+    """A function that writes the second of two months, from its bytes, and returns all files."""
+
+    def write(content: bytes):
+        months.thread()
+        months.chain(happy)
+        path = months.folder / "RC_2015-02.zst"
+        path.write_bytes(content)
+        return months.files()
+
+    return write
+
+
+def test_a_truncated_dump_stops_the_run_and_is_named(dump, fast, caplog):
+    files = dump(compressed("a", 20_000)[: -(1 << 10)])
+    with pytest.raises(InputDataError, match=r"RC_2015-02\.zst breaks off: it ends inside a frame.*max_unread_share"):
+        fast(files, RULES, limits=STRICT)
+    found = fast(files, RULES, limits=Limits())
+    assert list(found.paths) == ["t/c4"]
+    (line,) = [row["line"] for row in found.rejected_lines]
+    unknown = "RC_2015-02.zst breaks off: it ends inside a frame; how much is missing is unknown. "
+    assert f"{unknown}All after line {line - 1:,} is lost" in caplog.text
+
+
+def test_damage_warns_with_the_unread_share_and_stops_the_run_if_it_is_large(dump, fast, caplog):
+    whole = compressed("a", 40_000, frame=50)
+
+    def damaged(place: float):
+        middle = int(len(whole) * place)
+        return dump(whole[:middle] + bytes(64) + whole[middle + 64 :])
+
+    files = damaged(0.4)
+    with pytest.raises(InputDataError, match=r"RC_2015-02\.zst breaks off: .* unread \((59\.9|60\.0) %\).*"):
+        fast(files, RULES, limits=STRICT)
+    files = damaged(0.998)
+    assert list(fast(files, RULES, limits=STRICT).paths) == ["t/c4"]
+    warning = (
+        r"RC_2015-02\.zst breaks off: .* compressed bytes are unread \(0\.[23] %\)\. All after line 39,\d+ is lost"
+    )
+    assert re.search(warning, caplog.text)
+
+
+def test_a_damaged_dump_warns_also_when_it_was_read_by_an_earlier_run(dump, caplog, tmp_path):
+    from sage_dialog.corpora.reddit import read_dialogues
+
+    files = dump(compressed("a", 20_000)[:-100])
+    for _ in range(2):
+        caplog.clear()
+        read_dialogues(files, RULES, scratch=tmp_path / "scratch", workers=1)
+        assert "RC_2015-02.zst breaks off" in caplog.text
+    with pytest.raises(InputDataError):  # also when a run with other limits has read it
+        read_dialogues(files, RULES, scratch=tmp_path / "scratch", workers=1, limits=STRICT)
