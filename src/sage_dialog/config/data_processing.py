@@ -45,6 +45,7 @@ class DataProcessing(Config):
     workers: Count | None
     max_reject_share: Share
     max_unread_share: Share
+    require_submissions: bool
 
     @field_validator("rules")
     @classmethod

@@ -12,6 +12,7 @@ from upath import UPath
 from sage_dialog.config import RedditRules
 from sage_dialog.corpora.reddit.dumps import find_dumps
 from sage_dialog.corpora.reddit.tally import Limits
+from sage_dialog.corpora.rejects import InputDataError
 
 GOOD = {
     "id": "x",
@@ -405,7 +406,7 @@ def test_months_are_found_by_name_and_other_files_ignored(tmp_path, caplog):
 
 
 def test_no_month_of_comments_is_an_error_that_says_what_is_expected(tmp_path):
-    with pytest.raises(FileNotFoundError, match="expected RC_YYYY-MM"):
+    with pytest.raises(InputDataError, match="expected RC_YYYY-MM"):
         find_dumps({"RS_2015-01.zst": tmp_path / "RS_2015-01.zst"})
 
 

@@ -13,7 +13,8 @@ from sage_dialog.corpora.rejects import InputDataError
 
 RULES = RedditRules.from_base()
 # As in conf/base.
-STRICT = Limits(DataProcessing.from_base().max_reject_share, DataProcessing.from_base().max_unread_share)
+BASE = DataProcessing.from_base()
+STRICT = Limits(BASE.max_reject_share, BASE.max_unread_share, BASE.require_submissions)
 
 
 def compressed(name: str, comments: int, frame: int = 1 << 30) -> bytes:
@@ -37,6 +38,7 @@ def dump(months, happy):
         months.chain(happy)
         path = months.folder / "RC_2015-02.zst"
         path.write_bytes(content)
+        months.thread("u", month="2015-02")
         return months.files()
 
     return write
@@ -81,3 +83,32 @@ def test_a_damaged_dump_warns_also_when_it_was_read_by_an_earlier_run(dump, capl
         assert "RC_2015-02.zst breaks off" in caplog.text
     with pytest.raises(InputDataError):  # also when a run with other limits has read it
         read_dialogues(files, RULES, scratch=tmp_path / "scratch", workers=1, limits=STRICT)
+
+
+def test_a_month_without_its_submissions_stops_the_run(months, happy, fast, caplog):
+    months.thread()
+    months.chain(happy)
+    months.chain(happy, month="2015-02", prefix="d", thread="u")
+    files = months.files()
+    lost = "There is no RS_2015-02: all comments in threads that began in this month are lost to the rule no_submission"
+    with pytest.raises(InputDataError, match=f"{lost}.*require_submissions=false"):
+        fast(files, RULES, limits=STRICT)
+    assert list(fast(files, RULES).paths) == ["t/c4"]
+    assert lost in caplog.text
+    caplog.clear()
+    assert len(fast(files, RedditRules.from_base(min_submission_comments=0), limits=STRICT).dialogues) == 2
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_gap_between_months_is_a_warning(months, happy, fast, caplog):
+    for month in ("2014-11", "2015-02"):
+        months.thread(month, month=month)
+        months.chain(happy, month=month, prefix=month, thread=month)
+    assert len(fast(months.files(), RULES, limits=STRICT).dialogues) == 2
+    assert "There is no RC_2014-12, RC_2015-01: dialogues that cross a missing month break off there" in caplog.text
+
+
+def test_a_dump_without_a_line_is_a_warning(dump, fast, caplog):
+    files = dump(zstandard.ZstdCompressor().compress(b""))
+    assert list(fast(files, RULES, limits=STRICT).paths) == ["t/c4"]
+    assert "RC_2015-02.zst has no line: remove it, or fetch it again" in caplog.text

@@ -28,8 +28,7 @@ def find_dumps(files: Mapping[str, Path]) -> list[Dump]:
     """Return the dumps among the files, by month, comments before submissions.
 
     Raises:
-        FileNotFoundError: if there is no month of comments.
-        InputDataError: if a month has two files.
+        InputDataError: if there is no month of comments, or a month has two files.
     """
     dumps: dict[tuple[str, str], Dump] = {}
     for name, path in sorted(files.items()):
@@ -42,7 +41,7 @@ def find_dumps(files: Mapping[str, Path]) -> list[Dump]:
             raise InputDataError(f"{other.path} and {path} are dumps of the same month; remove one of them")
     ordered = [dumps[key] for key in sorted(dumps)]
     if not any(dump.kind == "RC" for dump in ordered):
-        raise FileNotFoundError(
-            f"no Reddit comments among {sorted(files) or 'no files'}: expected RC_YYYY-MM.zst, .bz2, .xz, .gz or plain"
+        raise InputDataError(
+            f"No Reddit comments among {sorted(files) or 'no files'}: expected RC_YYYY-MM.zst, .bz2, .xz, .gz or plain"
         )
     return ordered

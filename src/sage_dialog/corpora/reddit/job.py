@@ -21,7 +21,8 @@ from sage_dialog.core.tables import DataFrame, from_arrow
 from sage_dialog.corpora.reddit.assemble import Assembled
 from sage_dialog.corpora.reddit.dumps import Dump, find_dumps
 from sage_dialog.corpora.reddit.rules import filter_report
-from sage_dialog.corpora.reddit.tally import Tally
+from sage_dialog.corpora.reddit.tally import Limits, Tally
+from sage_dialog.corpora.rejects import InputDataError
 from sage_dialog.schemas import REJECTED_LINES
 
 logger = logging.getLogger(__name__)
@@ -51,13 +52,16 @@ class Job:
     scratch: Path
 
     @classmethod
-    def create(cls, files: Mapping[str, Path], rules: RedditRules, buckets: int | None, scratch: Path) -> Job:
+    def create(
+        cls, files: Mapping[str, Path], rules: RedditRules, buckets: int | None, scratch: Path, limits: Limits
+    ) -> Job:
         """Return the job for the dumps among the files; without a number of buckets their size decides.
 
         Raises:
-            FileNotFoundError: if there is no month of comments.
+            InputDataError: if there is no month of comments, or one without submissions that `limits` requires.
         """
         dumps = find_dumps(files)
+        check_months(dumps, rules, limits)
         return cls(dumps, rules, buckets or count_buckets(dumps), scratch / "reddit")
 
     def extracted_folder(self, dump: Dump) -> Path:
@@ -89,6 +93,34 @@ def count_buckets(dumps: Sequence[Dump]) -> int:
     return min(max(_MIN_BUCKETS, -(-wanted // step) * step), _MAX_BUCKETS)
 
 
+def check_months(dumps: Sequence[Dump], rules: RedditRules, limits: Limits) -> None:
+    """Log which months lack their submissions or their comments; raise InputDataError if `limits` requires them."""
+    months = {kind: [dump.month for dump in dumps if dump.kind == kind] for kind in ("RC", "RS")}
+    absent = [month for month in months["RC"] if month not in months["RS"]]
+    if absent and rules.min_submission_comments > 0:
+        lost = (
+            f"There is no {', '.join(f'RS_{month}' for month in absent)}: all comments in threads that began in "
+            f"{'this month' if len(absent) == 1 else 'these months'} are lost to the rule no_submission."
+        )
+        if limits.require_submissions:
+            raise InputDataError(
+                f"{lost} Fetch the submissions, or set min_submission_comments of the rule set to 0 to read threads "
+                "without them, or accept the loss by data_processing.require_submissions=false."
+            )
+        logger.warning(lost)
+    if gaps := [month for month in _between(months["RC"][0], months["RC"][-1]) if month not in months["RC"]]:
+        logger.warning(
+            "There is no %s: dialogues that cross a missing month break off there",
+            ", ".join(f"RC_{month}" for month in gaps),
+        )
+
+
+def _between(first: str, last: str) -> list[str]:
+    """Return the months, as YYYY-MM, from the first to the last."""
+    start, end = (12 * int(month[:4]) + int(month[5:]) - 1 for month in (first, last))
+    return [f"{number // 12:04d}-{number % 12 + 1:02d}" for number in range(start, end + 1)]
+
+
 def save_assembled(assembled: Assembled, folder: Path) -> None:
     with atomic_folder(folder) as partial:
         pq.write_table(assembled.dialogues, partial / "dialogues.parquet")
@@ -109,6 +141,8 @@ def collect(tallies: Sequence[Tally], folders: Sequence[Path]) -> RedditTables:
     for tally in tallies:
         if damage := tally.damage():
             logger.warning("%s: fetch the dump again", damage)
+        elif not tally.lines:
+            logger.warning("%s has no line: remove it, or fetch it again", tally.file)
     lines: Counter[str] = Counter()
     removed: Counter[tuple[str, str]] = Counter()
     for tally in tallies:

@@ -45,13 +45,12 @@ def read_dialogues(
         scratch: folder for finished parts.
         workers: number of processes; None takes one per core, 1 works in this process.
         buckets: number of buckets of threads; None decides by the size of the dumps.
-        limits: losses of a dump up to which the run continues.
+        limits: losses of input up to which the run continues.
 
     Raises:
-        FileNotFoundError: if there is no month of comments.
-        InputDataError: if too much of a dump is lost or unreadable.
+        InputDataError: if there is no month of comments, or if more is lost than `limits` allows.
     """
-    job = Job.create(files, rules, buckets, scratch)
+    job = Job.create(files, rules, buckets, scratch, limits)
     workers = workers or os.cpu_count() or 1
     extracted = _extract_all(job, workers, limits)
     return collect([one.tally for one in extracted], _assemble_all(job, extracted, workers))

@@ -50,10 +50,9 @@ def read_dialogues_on_spark(
 
     Raises:
         ModuleNotFoundError: if pyspark is not installed.
-        FileNotFoundError: if there is no month of comments.
-        InputDataError: if too much of a dump is lost or unreadable.
+        InputDataError: if there is no month of comments, or if more is lost than `limits` allows.
     """
-    job = Job.create(files, rules, buckets, scratch)
+    job = Job.create(files, rules, buckets, scratch, limits)
     folders = job.bucket_folders()
     tally_file = job.assembled_folder() / "tallies.json"
     missing = {bucket: folder for bucket, folder in enumerate(folders) if not folder.is_dir()}

@@ -15,16 +15,18 @@ EXCERPT_CHARACTERS = 200
 
 @dataclass(frozen=True)
 class Limits:
-    """Losses of a dump up to which a run continues.
+    """Losses of input up to which a run continues.
 
     Attributes:
-        reject_share: share of its lines that may be unreadable.
-        unread_share: share of its compressed bytes that damage may leave unread; an archive that ends too early counts
-            as unread, since how much is missing is unknown.
+        reject_share: share of a dump's lines that may be unreadable.
+        unread_share: share of a dump's compressed bytes that damage may leave unread; an archive that ends too early
+            counts as unread, since how much is missing is unknown.
+        require_submissions: a month of comments needs its submissions, where the rules read them.
     """
 
     reject_share: float = 1.0
     unread_share: float = 1.0
+    require_submissions: bool = False
 
 
 NO_LIMITS = Limits()

@@ -40,7 +40,9 @@ def make_dialogues(
         from sage_dialog.corpora.reddit.run import read_dialogues
 
         read = partial(read_dialogues, workers=data_processing.workers)
-    limits = Limits(data_processing.max_reject_share, data_processing.max_unread_share)
+    limits = Limits(
+        data_processing.max_reject_share, data_processing.max_unread_share, data_processing.require_submissions
+    )
     tables = read(reddit_dumps, data_processing.reddit, scratch=Path(scratch), limits=limits)
     if tables.dialogues.empty:
         logger.warning("No Reddit dialogue passed the rules; `filter_report` has the counts of each rule.")
