@@ -58,13 +58,16 @@ class _Format(NamedTuple):
     padding: bytes = b""
 
 
-def read_blocks(path: File, size: int, progress: Callable[[int], object] | None = None) -> Iterator[memoryview]:
+def read_blocks(
+    path: File, size: int, progress: Callable[[int], object] | None = None, max_line: int | None = None
+) -> Iterator[memoryview]:
     """Yield the text of a file, decompressed by its suffix, in blocks of complete lines.
 
     Args:
         path: a local path, a `UPath`, or another `File`.
         size: approximate bytes of a block; a longer line makes a longer block.
         progress: called with the number of bytes of the file read since the last call.
+        max_line: bytes of a line from which the file counts as damaged; None reads lines of any length.
 
     Yields:
         Non-empty blocks. Each ends in a newline, the last one as the file does.
@@ -79,7 +82,7 @@ def read_blocks(path: File, size: int, progress: Callable[[int], object] | None 
         for text in _text(path, progress):
             start, end = end, end + len(text)
             if end > len(block):
-                block = np.concatenate([block[:start], np.empty(len(text), np.uint8)])
+                block = np.concatenate([block[:start], np.empty(max(start, len(text)), np.uint8)])
             block[start:end] = np.frombuffer(text, np.uint8)
             if end >= size and (cut := text.rfind(b"\n") + 1):
                 yield block[: start + cut].data
@@ -87,6 +90,8 @@ def read_blocks(path: File, size: int, progress: Callable[[int], object] | None 
                 end = len(rest)
                 block = np.empty(max(size, end) + _PIECE_OF_TEXT, np.uint8)  # the caller owns the last one
                 block[:end] = np.frombuffer(rest, np.uint8)
+            if max_line is not None and end > size + max_line:
+                raise DamagedFileError(f"{path} breaks off: a line has more than {max_line:,} bytes")
     except DamagedFileError:
         if cut := block[:end].tobytes().rfind(b"\n") + 1:
             yield block[:cut].data

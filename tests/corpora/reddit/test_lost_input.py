@@ -3,11 +3,13 @@
 import json
 import random
 import re
+from collections import Counter
 
 import pytest
 import zstandard
 
 from sage_dialog.config import DataProcessing, RedditRules
+from sage_dialog.corpora.reddit import reading, tally
 from sage_dialog.corpora.reddit.tally import Limits
 from sage_dialog.corpora.rejects import InputDataError
 
@@ -112,3 +114,44 @@ def test_a_dump_without_a_line_is_a_warning(dump, fast, caplog):
     files = dump(zstandard.ZstdCompressor().compress(b""))
     assert list(fast(files, RULES, limits=STRICT).paths) == ["t/c4"]
     assert "RC_2015-02.zst has no line: remove it, or fetch it again" in caplog.text
+
+
+def test_too_many_unreadable_lines_stop_the_run_before_the_end_of_the_dump(dump, fast, monkeypatch):
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(tally, "_MIN_LINES", 1_000)
+    files = dump(zstandard.ZstdCompressor().compress(random.Random(0).randbytes(5_000_000)))
+    with pytest.raises(InputDataError, match=r"cannot be read \(not_json: ") as stopped:
+        fast(files, RULES, limits=STRICT)
+    read = re.match(r"([0-9,]+) of the first \1 lines of RC_2015-02\.zst", str(stopped.value))
+    assert 1_000 <= int(read[1].replace(",", "")) < 2_000  # of some 20,000
+
+
+def test_a_few_unreadable_lines_at_the_beginning_stop_no_run(dump, fast):
+    content = zstandard.ZstdCompressor().compress(b"broken\n" * 40)
+    assert fast(dump(content + compressed("a", 1_000)), RULES, limits=STRICT).removed["not_json"] == 40
+
+
+def test_of_many_rejected_lines_the_first_are_kept_and_all_are_counted(months, happy, fast, caplog):
+    months.thread()
+    months.chain(happy)
+    for number in range(1_200):
+        months.add("RC_2015-01", f"broken {number}")
+        months.add("RC_2015-01", "{}")
+        months.comment(f"x{number}")
+    months.lines["RC_2015-01"] += [line for line in months.lines["RC_2015-01"] if '"x' in line]
+    once, twice = (fast(months.files(), RULES, buckets=buckets) for buckets in (1, 7))
+    assert once == twice
+    assert once.removed["not_json"] == once.removed["bad_field"] == once.removed["duplicate_comment"] == 1_200
+    reasons = Counter(row["reason"] for row in once.rejected_lines)
+    assert reasons == {"not_json": 1_000, "bad_field": 1_000, "duplicate_comment": 1_000}
+    lines = [row["line"] for row in once.rejected_lines if row["reason"] == "not_json"]
+    assert lines == list(range(6, 6 + 3_000, 3))
+    warning = "2400 of 4806 lines cannot be read (not_json: 1200, bad_field: 1200), most of them in RC_2015-01"
+    assert warning in caplog.text
+
+
+def test_a_line_without_an_end_is_damage(dump, fast, monkeypatch):
+    monkeypatch.setattr(reading, "_MAX_LINE_BYTES", 1 << 20)
+    files = dump(zstandard.ZstdCompressor().compress(b"{}\n" + bytes(1 << 26)))
+    with pytest.raises(InputDataError, match=r"RC_2015-02\.zst breaks off: a line has more than 1,048,576 bytes"):
+        fast(files, RULES, limits=STRICT)

@@ -21,7 +21,7 @@ from sage_dialog.core.tables import DataFrame, from_arrow
 from sage_dialog.corpora.reddit.assemble import Assembled
 from sage_dialog.corpora.reddit.dumps import Dump, find_dumps
 from sage_dialog.corpora.reddit.rules import filter_report
-from sage_dialog.corpora.reddit.tally import Limits, Tally
+from sage_dialog.corpora.reddit.tally import MAX_KEPT_REJECTS, Limits, Tally
 from sage_dialog.corpora.rejects import InputDataError
 from sage_dialog.schemas import REJECTED_LINES
 
@@ -143,6 +143,15 @@ def collect(tallies: Sequence[Tally], folders: Sequence[Path]) -> RedditTables:
             logger.warning("%s: fetch the dump again", damage)
         elif not tally.lines:
             logger.warning("%s has no line: remove it, or fetch it again", tally.file)
+    unreadable: Counter[str] = sum((tally.unreadable() for tally in tallies), Counter())
+    if unreadable:
+        logger.warning(
+            "%d of %d lines cannot be read (%s), most of them in %s: see rejected_lines",
+            unreadable.total(),
+            sum(tally.lines for tally in tallies),
+            ", ".join(f"{rule}: {count}" for rule, count in unreadable.most_common()),
+            max(tallies, key=lambda tally: tally.unreadable().total()).file,
+        )
     lines: Counter[str] = Counter()
     removed: Counter[tuple[str, str]] = Counter()
     for tally in tallies:
@@ -158,5 +167,10 @@ def collect(tallies: Sequence[Tally], folders: Sequence[Path]) -> RedditTables:
     return RedditTables(
         from_arrow(dialogues.sort_by("dialogue_id").combine_chunks()),
         filter_report(lines, removed),
-        from_arrow(rejected.sort_by(by_place).combine_chunks()),
+        _keep_first_rejects(from_arrow(rejected.sort_by(by_place).combine_chunks())),
     )
+
+
+def _keep_first_rejects(rejected: DataFrame) -> DataFrame:
+    """Return the first rows of each dump and reason, of a table in the order of the dumps."""
+    return rejected.groupby(["file", "reason"]).head(MAX_KEPT_REJECTS).reset_index(drop=True)

@@ -66,8 +66,8 @@ class Extracted:
     index: dict[str, list[int]]
 
     @classmethod
-    def read(cls, dump: Dump, folder: Path) -> Extracted:
-        tally = Tally.from_json((folder / "tally.json").read_text())
+    def read(cls, dump: Dump, folder: Path, limits: Limits) -> Extracted:
+        tally = Tally.from_json((folder / "tally.json").read_text(), limits)
         return cls(dump, folder, tally, json.loads((folder / "index.json").read_text()))
 
     def parts(self, bucket: int) -> list[Part]:
@@ -82,21 +82,23 @@ def _extract_all(job: Job, workers: int, limits: Limits) -> list[Extracted]:
     folders = {dump: job.extracted_folder(dump) for dump in job.dumps}
     sizes = {dump: dump.path.stat().st_size for dump in job.dumps if not folders[dump].is_dir()}
     # Large dumps first, so that workers finish at about the same time.
-    tasks = [(dump, job.rules, job.buckets, folders[dump]) for dump in sorted(sizes, key=sizes.__getitem__)[::-1]]
+    tasks = [
+        (dump, job.rules, job.buckets, folders[dump], limits) for dump in sorted(sizes, key=sizes.__getitem__)[::-1]
+    ]
     with DumpsBar(len(folders), len(folders) - len(tasks), sum(sizes.values())) as bar:
         for tally in run_tasks(extract_to, tasks, workers, bar.report):
             bar.finish_dump()
-            tally.check(limits)
-    extracted = [Extracted.read(dump, folder) for dump, folder in folders.items()]
+            tally.check()
+    extracted = [Extracted.read(dump, folder, limits) for dump, folder in folders.items()]
     for one in extracted:
-        one.tally.check(limits)
+        one.tally.check()
     return extracted
 
 
 @system_memory()
-def extract_to(dump: Dump, rules: RedditRules, buckets: int, folder: Path, progress: Progress) -> Tally:
+def extract_to(dump: Dump, rules: RedditRules, buckets: int, folder: Path, limits: Limits, progress: Progress) -> Tally:
     """Extract a dump into a folder that appears only when it is complete."""
-    tally, index = Tally(dump.month, dump.path.name), dict[int, list[int]]()
+    tally, index = Tally(dump.month, dump.path.name, limits), dict[int, list[int]]()
     schema = KEYED_COMMENTS if dump.kind == "RC" else KEYED_SUBMISSIONS
     with atomic_folder(folder) as partial:
         with pa.OSFile(str(partial / "batches.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as batches:

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,6 +30,7 @@ from sage_dialog.corpora.reddit.job import (
 )
 from sage_dialog.corpora.reddit.tally import NO_LIMITS, Limits, Tally
 from sage_dialog.corpora.reddit.threads import Part
+from sage_dialog.corpora.rejects import InputDataError
 
 # A row is a batch of a dump; in bucket -1 it is the tally of the dump.
 _KEYED = "bucket int, dump int, number int, batch binary"
@@ -58,9 +60,9 @@ def read_dialogues_on_spark(
     missing = {bucket: folder for bucket, folder in enumerate(folders) if not folder.is_dir()}
     if missing:
         _assemble_on_spark(job, missing, tally_file, limits)
-    tallies = [Tally.from_json(text) for text in json.loads(tally_file.read_text())]
+    tallies = [Tally.from_json(text, limits) for text in json.loads(tally_file.read_text())]
     for tally in tallies:
-        tally.check(limits)
+        tally.check()
     return collect(tallies, folders)
 
 
@@ -73,12 +75,12 @@ def _assemble_on_spark(job: Job, missing: Mapping[int, Path], tally_file: Path, 
     buckets = frozenset(missing)
     keyed = (
         spark.range(len(job.dumps), numPartitions=len(job.dumps))
-        .mapInArrow(lambda numbers: _extract(numbers, job, buckets), _KEYED)
+        .mapInArrow(lambda numbers: _extract(numbers, job, buckets, limits), _KEYED)
         .persist(StorageLevel.DISK_ONLY)
     )
     tallies = [bytes(row.batch).decode() for row in keyed.where(f"bucket = {_TALLY}").collect()]
     for text in tallies:
-        Tally.from_json(text).check(limits)
+        Tally.from_json(text, limits).check()
     with atomic_file(tally_file) as partial:
         partial.write_text(json.dumps(tallies))
 
@@ -94,14 +96,17 @@ def _assemble_on_spark(job: Job, missing: Mapping[int, Path], tally_file: Path, 
     keyed.unpersist()
 
 
-def _extract(numbers: Iterable[pa.RecordBatch], job: Job, buckets: Set[int]) -> Iterator[pa.RecordBatch]:
+def _extract(
+    numbers: Iterable[pa.RecordBatch], job: Job, buckets: Set[int], limits: Limits
+) -> Iterator[pa.RecordBatch]:
     """Map batches of dump numbers to rows of _KEYED."""
     for which in (number for batch in numbers for number in batch.column(0).to_pylist()):
         dump = job.dumps[which]
-        tally = Tally(dump.month, dump.path.name)
-        for number, (bucket, batch) in enumerate(extract(dump, job.rules, job.buckets, tally)):
-            if bucket in buckets:
-                yield _row(bucket, which, number, _bytes(pa.Table.from_batches([batch])))
+        tally = Tally(dump.month, dump.path.name, limits)
+        with suppress(InputDataError):  # the driver raises it, from the tally
+            for number, (bucket, batch) in enumerate(extract(dump, job.rules, job.buckets, tally)):
+                if bucket in buckets:
+                    yield _row(bucket, which, number, _bytes(pa.Table.from_batches([batch])))
         yield _row(_TALLY, which, 0, tally.to_json().encode())
 
 
