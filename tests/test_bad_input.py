@@ -116,6 +116,26 @@ def test_all_invalid_parameters_are_reported_at_once(configured: Path) -> None:
     assert "preference.learning_rate: missing" in message
 
 
+@pytest.mark.parametrize(
+    ("rule", "value", "error"),
+    [
+        ("max_turns", 4, ": max_turns = 4 is below min_turns = 5: no path would be kept"),
+        ("blocked_words", ["fine", ""], ".blocked_words: '' is no word or phrase; write words with single spaces"),
+        ("blocked_words", [" so "], ".blocked_words: ' so ' is no word or phrase"),
+        ("blocked_subreddits", ["aww", " "], ".blocked_subreddits: ' ' is no name of a subreddit"),
+        (
+            "blocked_subreddits",
+            ["r/aww"],
+            ".blocked_subreddits: 'r/aww' is no name of a subreddit; write it without r/",
+        ),
+    ],
+)
+def test_rules_that_cannot_be_meant_are_refused(open_session: OpenSession, rule: str, value: Any, error: str) -> None:
+    rule_sets = {"paper": {rule: value}}
+    message = refusal(open_session, "microworld", {"data_processing": {"rule_sets": rule_sets}})
+    assert f"data_processing.rule_sets.paper{error}" in message
+
+
 def test_a_pair_of_unknown_policies_is_refused_before_anything_runs(open_session: OpenSession) -> None:
     pairs = [["sage_0", "sage_1"], ["sage_1", "sage_9"], ["sage_0", "sage_1"]]
     message = refusal(open_session, "microworld", {"evaluation": {"pairs": pairs}})

@@ -22,6 +22,7 @@ from sage_dialog.corpora.reddit.assemble import Assembled
 from sage_dialog.corpora.reddit.dumps import Dump, find_dumps
 from sage_dialog.corpora.reddit.rules import filter_report
 from sage_dialog.corpora.reddit.tally import MAX_KEPT_REJECTS, Limits, Tally
+from sage_dialog.corpora.reddit.text import normalise
 from sage_dialog.corpora.rejects import InputDataError
 from sage_dialog.schemas import REJECTED_LINES
 
@@ -62,6 +63,12 @@ class Job:
         """
         dumps = find_dumps(files)
         check_months(dumps, rules, limits)
+        if never := [word for word in rules.blocked_words if normalise(word) != word]:
+            logger.warning(
+                "No text has these blocked_words: %s; write them with the letters, digits and marks that texts keep "
+                "(docs/reddit.md)",
+                ", ".join(map(repr, never)),
+            )
         return cls(dumps, rules, buckets or count_buckets(dumps), scratch / "reddit")
 
     def extracted_folder(self, dump: Dump) -> Path:
