@@ -11,8 +11,10 @@ import pytest
 from kedro.framework.session import KedroSession
 from omegaconf import OmegaConf
 
-from sage_dialog.hooks.errors import RunRefused
+from sage_dialog.hooks.errors import RunRefused, RunStopped
 from sage_dialog.hooks.validation import validate_parameters
+from sage_dialog.microworld.reddit import months
+from sage_dialog.microworld.world import load_world
 
 OpenSession = Callable[..., KedroSession]
 
@@ -114,6 +116,26 @@ def test_all_invalid_parameters_are_reported_at_once(configured: Path) -> None:
     assert "preference.learning_rate: missing" in message
 
 
+@pytest.mark.parametrize(
+    ("rule", "value", "error"),
+    [
+        ("max_turns", 4, ": max_turns = 4 is below min_turns = 5: no path would be kept"),
+        ("blocked_words", ["fine", ""], ".blocked_words: '' is no word or phrase; write words with single spaces"),
+        ("blocked_words", [" so "], ".blocked_words: ' so ' is no word or phrase"),
+        ("blocked_subreddits", ["aww", " "], ".blocked_subreddits: ' ' is no name of a subreddit"),
+        (
+            "blocked_subreddits",
+            ["r/aww"],
+            ".blocked_subreddits: 'r/aww' is no name of a subreddit; write it without r/",
+        ),
+    ],
+)
+def test_rules_that_cannot_be_meant_are_refused(open_session: OpenSession, rule: str, value: Any, error: str) -> None:
+    rule_sets = {"paper": {rule: value}}
+    message = refusal(open_session, "microworld", {"data_processing": {"rule_sets": rule_sets}})
+    assert f"data_processing.rule_sets.paper{error}" in message
+
+
 def test_a_pair_of_unknown_policies_is_refused_before_anything_runs(open_session: OpenSession) -> None:
     pairs = [["sage_0", "sage_1"], ["sage_1", "sage_9"], ["sage_0", "sage_1"]]
     message = refusal(open_session, "microworld", {"evaluation": {"pairs": pairs}})
@@ -186,3 +208,16 @@ def test_scratch_lies_in_the_project_wherever_the_run_starts(
     with open_session() as session:
         catalog = session.load_context().catalog
     assert catalog.load("params:scratch") == str(tmp_path / "data/test/scratch")
+
+
+def test_a_truncated_dump_ends_the_run_with_a_message(open_session: OpenSession, tmp_path: Path) -> None:
+    folder = tmp_path / "data/test/01_raw/reddit"
+    folder.mkdir(parents=True)
+    for name, content in months(load_world(), 60, seed=3).items():
+        (folder / name).write_bytes(content if name != "RC_2012-02.bz2" else content[: len(content) // 10])
+    with open_session(data_processing={"workers": 1}) as session, pytest.raises(RunStopped) as stopped:
+        session.run(pipeline_names=["data_processing"], node_names=["data_processing.make_dialogues"])
+    assert stopped.value.message.startswith(
+        "data_processing.make_dialogues stopped: RC_2012-02.bz2 breaks off: it ends inside a frame"
+    )
+    assert "data_processing.max_unread_share = 0.01" in stopped.value.message

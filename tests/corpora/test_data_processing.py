@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from sage_dialog import schemas
 from sage_dialog.config import DataProcessing, RedditRules
 from sage_dialog.core.tables import to_arrow, to_rows
+from sage_dialog.corpora.reddit import funnel
 from sage_dialog.pipelines.data_processing import create_pipeline
 
 
@@ -73,3 +74,9 @@ def test_the_same_input_gives_the_same_tables(run):
 def test_no_dialogue_is_a_table_without_rows_and_a_warning(run, caplog):
     assert run(min_sentiment=0.999)["dialogues"].empty
     assert "No Reddit dialogue passed the rules" in caplog.text
+
+
+def test_a_rule_that_removes_almost_everything_is_logged_by_name(run, caplog, monkeypatch):
+    monkeypatch.setattr(funnel, "_MIN_REACHED", 1)
+    run(min_mean_words=50)
+    assert "mean_words removes 100 % of 1 paths" in caplog.text

@@ -71,8 +71,8 @@ def put(memory: MemoryFileSystem, **files: bytes) -> None:
 
 
 def test_files_of_another_file_system_are_given_by_name(memory: MemoryFileSystem) -> None:
-    put(memory, RS_2015__01=DUMP, RC_2015__02=DUMP, RC_2015__01=DUMP, notes=b"", RC_deeper=b"")
-    memory.pipe_file("/bucket/reddit/RC_folder/RC_2015-03.zst", DUMP)
+    put(memory, RS_2015__01=DUMP, RC_2015__02=DUMP, RC_2015__01=DUMP, notes=b"", RC_deeper=DUMP)
+    memory.pipe_file("/bucket/reddit/old/RC_2015-03.zst", DUMP)
     memory.pipe_file("/bucket/reddit/.RC_hidden", DUMP)
     files = folder("memory://bucket/reddit").load()
     assert list(files) == ["RC_2015-01.zst", "RC_2015-02.zst", "RC_deeper.zst", "RS_2015-01.zst"]
@@ -202,7 +202,7 @@ def test_either_of_two_patterns_is_enough(tmp_path: Path) -> None:
     dataset = folder(str(tmp_path), ("*.json*|*.parquet",))
     assert "there is no *.json* or *.parquet in" in dataset.explain_missing()
     for name in ("talk.parquet", "notes.txt", "talk.jsonl"):
-        (tmp_path / name).touch()
+        (tmp_path / name).write_bytes(b"data")
         assert dataset.exists()
     assert list(dataset.load()) == ["talk.jsonl", "talk.parquet"]
 
@@ -210,11 +210,11 @@ def test_either_of_two_patterns_is_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["all.tar", "all.tar.gz", "all.tgz"])
 def test_an_archive_replaces_the_files_it_may_hold(tmp_path: Path, name: str) -> None:
     dataset = folder(str(tmp_path), ("train.csv*", "test.csv*"), archives=["*.tar", "*.tar.*", "*.tgz"])
-    (tmp_path / "train.csv").touch()
+    (tmp_path / "train.csv").write_bytes(b"data")
     assert "there is no test.csv* in" in dataset.explain_missing()
     assert "and no archive (*.tar or *.tar.* or *.tgz)" in dataset.explain_missing()
     assert not dataset.exists()
-    (tmp_path / name).touch()
+    (tmp_path / name).write_bytes(b"data")
     assert list(dataset.load()) == sorted([name, "train.csv"])
 
 
@@ -227,3 +227,37 @@ def test_an_optional_folder_may_be_empty_or_missing(tmp_path: Path) -> None:
     assert list(optional.load()) == ["quiz.jsonl"]
     with pytest.raises(DatasetError, match="do not match"):
         optional.save({"quiz.csv": b""})
+
+
+def test_what_is_named_like_data_and_is_no_file_with_data_is_refused(tmp_path: Path) -> None:
+    reddit = tmp_path / "reddit"
+    dataset = folder(str(reddit))
+    dataset.save({"RC_2015-01.zst": DUMP, "RS_2015-01.zst": DUMP})
+    (reddit / "old").mkdir()
+    (reddit / ".RC_hidden").mkdir()
+    assert dataset.exists()
+    (reddit / "RC_2015-02.zst").symlink_to("/no/disk/RC_2015-02.zst")
+    (reddit / "RC_2015-03").mkdir()
+    (reddit / "RS_2015-02").touch()
+    message = (
+        f"in {reddit}, RC_2015-02.zst is a link to /no/disk/RC_2015-02.zst, which does not exist; RC_2015-03 is a "
+        "folder; RS_2015-02 is empty. Mend or remove what is no file with data."
+    )
+    assert not dataset.exists()
+    assert dataset.explain_missing() == message
+    with pytest.raises(DatasetError, match="is a folder"):
+        dataset.load()
+
+
+def test_what_is_no_file_with_data_is_refused_elsewhere_too(memory: MemoryFileSystem) -> None:
+    put(memory, RC_2015__01=DUMP, RS_2015__01=DUMP, RS_2015__02=b"")
+    memory.pipe_file("/bucket/reddit/RC_2015-02/RC_2015-02.zst", DUMP)
+    refused = "in memory://bucket/reddit, RC_2015-02 is a folder; RS_2015-02.zst is empty. "
+    assert (folder("memory://bucket/reddit").explain_missing() or "").startswith(refused)
+
+
+@pytest.mark.parametrize("optional", [True, False])
+def test_a_folder_that_is_a_dangling_link_is_named(tmp_path: Path, optional: bool) -> None:
+    (tmp_path / "reddit").symlink_to(tmp_path / "unmounted")
+    message = f"{tmp_path}/reddit is a link to {tmp_path}/unmounted, which does not exist."
+    assert folder(str(tmp_path / "reddit"), optional=optional).explain_missing() == message

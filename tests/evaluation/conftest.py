@@ -248,6 +248,10 @@ def contents(
             start=1,
         )
     ]
+    said = {"dialogue_id": "d", "role": "user", "text": "Hi.", "original_text": "Hi.", "kept_original": False}
+    labels = {"motivation": "sharing", "emotion": None, "topics": [], "annotator": "offline-test-annotator"}
+    annotations = [{**said, **labels, "turn": turn} for turn in range(9)]
+    annotations.append({**said, **labels, "turn": 9, "emotion": "calm", "topics": ["garden", "roses"]})
     rates = win_rates(votes, bootstrap)
     readings = read_emotions(replies, situations)
     candidate_table = from_rows(candidates, schemas.CANDIDATES)
@@ -289,6 +293,7 @@ def contents(
         "training_rejects_sage_2": from_rows([], schemas.TRAINING_REJECTS),
         "training_rejects_sage_dpo": from_rows([], schemas.TRAINING_REJECTS),
         "filter_report": from_rows(funnel, schemas.FILTER_REPORT),
+        "annotations": from_rows(annotations, schemas.ANNOTATIONS),
         "filter_figure": b"\x89PNG\r\n\x1a\n of a funnel\0\0\0\0IEND\xaeB`\x82",
         "candidates_1": candidate_table,
         "trajectories_1": from_rows(searched, schemas.TRAJECTORIES),

@@ -53,7 +53,7 @@ def finished(
     data: dict[str, Any] = {
         **policies,
         **{f"rollouts_{policy}": rollouts_of_policy(rollouts, policy) for policy in POLICIES},
-        **{name: contents[name] for name in ("situations", "filter_report", "filter_figure")},
+        **{name: contents[name] for name in ("situations", "filter_report", "filter_figure", "annotations")},
         **{f"candidates_{k}": contents["candidates_1"] for k in (1, 2, 3)},
         "trajectories_3": contents["trajectories_1"],
         **{f"training_log_{policy}": training_log() for policy in POLICIES[1:]},

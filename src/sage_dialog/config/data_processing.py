@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from sage_dialog.config.base import Amount, Config, Count, NonNegative, Share, invalid
 
@@ -37,6 +37,28 @@ class RedditRules(Config):
     min_sentiment: Annotated[float, Field(ge=-1, le=1)]
     disjoint: bool
 
+    @field_validator("blocked_words")
+    @classmethod
+    def _check_words(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        for word in words:
+            if not word or word != " ".join(word.split()):
+                raise invalid(f"{word!r} is no word or phrase; write words with single spaces between them")
+        return words
+
+    @field_validator("blocked_subreddits")
+    @classmethod
+    def _check_subreddits(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not name or "/" in name or name.split() != [name]:
+                raise invalid(f"{name!r} is no name of a subreddit; write it without r/")
+        return names
+
+    @model_validator(mode="after")
+    def _check_turns(self) -> Self:
+        if self.max_turns < self.min_turns:
+            raise invalid(f"max_turns = {self.max_turns} is below min_turns = {self.min_turns}: no path would be kept")
+        return self
+
 
 class DataProcessing(Config):
     rule_sets: dict[str, RedditRules]
@@ -45,6 +67,8 @@ class DataProcessing(Config):
     workers: Count | None
     bucket_comments: Count
     max_reject_share: Share
+    max_unread_share: Share
+    require_submissions: bool
 
     @field_validator("rules")
     @classmethod

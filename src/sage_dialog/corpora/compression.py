@@ -25,7 +25,16 @@ _PIECE_OF_TEXT = 1 << 20  # decompressed bytes of a piece, rarely exceeded
 
 
 class DamagedFileError(Exception):
-    """An archive that is truncated or violates its format."""
+    """An archive that is truncated or violates its format.
+
+    Attributes:
+        unread: share of its compressed bytes from the damage on; None if it ends too early, since how much is missing
+            is then unknown.
+    """
+
+    def __init__(self, message: str, unread: float | None = None) -> None:
+        super().__init__(message)
+        self.unread = unread
 
 
 class File(Protocol):
@@ -49,13 +58,16 @@ class _Format(NamedTuple):
     padding: bytes = b""
 
 
-def read_blocks(path: File, size: int, progress: Callable[[int], object] | None = None) -> Iterator[memoryview]:
+def read_blocks(
+    path: File, size: int, progress: Callable[[int], object] | None = None, max_line: int | None = None
+) -> Iterator[memoryview]:
     """Yield the text of a file, decompressed by its suffix, in blocks of complete lines.
 
     Args:
         path: a local path, a `UPath`, or another `File`.
         size: approximate bytes of a block; a longer line makes a longer block.
         progress: called with the number of bytes of the file read since the last call.
+        max_line: bytes of a line from which the file counts as damaged; None reads lines of any length.
 
     Yields:
         Non-empty blocks. Each ends in a newline, the last one as the file does.
@@ -70,7 +82,7 @@ def read_blocks(path: File, size: int, progress: Callable[[int], object] | None 
         for text in _text(path, progress):
             start, end = end, end + len(text)
             if end > len(block):
-                block = np.concatenate([block[:start], np.empty(len(text), np.uint8)])
+                block = np.concatenate([block[:start], np.empty(max(start, len(text)), np.uint8)])
             block[start:end] = np.frombuffer(text, np.uint8)
             if end >= size and (cut := text.rfind(b"\n") + 1):
                 yield block[: start + cut].data
@@ -78,6 +90,8 @@ def read_blocks(path: File, size: int, progress: Callable[[int], object] | None 
                 end = len(rest)
                 block = np.empty(max(size, end) + _PIECE_OF_TEXT, np.uint8)  # the caller owns the last one
                 block[:end] = np.frombuffer(rest, np.uint8)
+            if max_line is not None and end > size + max_line:
+                raise DamagedFileError(f"{path} breaks off: a line has more than {max_line:,} bytes")
     except DamagedFileError:
         if cut := block[:end].tobytes().rfind(b"\n") + 1:
             yield block[:cut].data
@@ -97,7 +111,7 @@ def _text(path: File, progress: Callable[[int], object] | None) -> Iterator[byte
     form = _format(path.suffix)
     with path.open("rb") as file:
         raw = _raw(file, progress)
-        yield from raw if form is None else _decompress(path, raw, form)
+        yield from raw if form is None else _decompress(path, file, raw, form)
 
 
 def _raw(file: IO[bytes], progress: Callable[[int], object] | None) -> Iterator[bytes]:
@@ -107,22 +121,33 @@ def _raw(file: IO[bytes], progress: Callable[[int], object] | None) -> Iterator[
         yield read
 
 
-def _decompress(path: File, raw: Iterator[bytes], form: _Format) -> Iterator[bytes]:
-    frame, empty = None, True
+def _decompress(path: File, file: IO[bytes], raw: Iterator[bytes], form: _Format) -> Iterator[bytes]:
+    frame, done = None, 0
     for piece in (read[at : at + _PIECE] for read in raw for at in range(0, len(read), _PIECE)):
-        empty = False
         rest = piece
         while rest := rest if frame else rest.lstrip(form.padding):
             frame = frame or form.start()
             try:
                 text = frame.decompress(rest)
             except (form.damage, EOFError) as error:
-                raise DamagedFileError(f"{path} breaks off: {error}") from error
+                size = file.seek(0, io.SEEK_END)
+                raise DamagedFileError(
+                    f"{path} breaks off: {error}; {size - done:,} of its {size:,} compressed bytes are unread "
+                    f"({_percent(1 - done / size)})",
+                    1 - done / size,
+                ) from error
             if text:
                 yield text
             rest, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
-    if frame or empty:
-        raise DamagedFileError(f"{path} breaks off: " + ("it is empty" if empty else "it ends inside a frame"))
+        done += len(piece)
+    if frame or not done:
+        end = "it ends inside a frame; how much is missing is unknown" if done else "it is empty"
+        raise DamagedFileError(f"{path} breaks off: {end}")
+
+
+def _percent(share: float) -> str:
+    """Return a share as text; only an exact 0 or 1 is 0 or 100 %."""
+    return f"{100 * share:.0f} %" if share in (0, 1) else f"{min(max(100 * share, 0.1), 99.9):.1f} %"
 
 
 def _format(suffix: str) -> _Format | None:

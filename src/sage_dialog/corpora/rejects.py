@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
+class InputDataError(ValueError):
+    """Input that cannot be read, or of which too much is lost. The message says what to do."""
+
+
 @dataclass(frozen=True)
 class Reject:
     """A record left out: its place (file, line or id) and the reason."""

@@ -21,13 +21,17 @@ from sage_dialog.lineage.masking import nested_texts
 GENERATED = ".made-here.json"
 """The file that names the generated files of a folder, with their sizes."""
 
+_MAX_FAULTS = 4  # in an error message
+_EMPTY, _FOLDER = "is empty", "is a folder"
+
 
 class RawFolder(UnversionedDataset):
     """Files of one folder by name. Not versioned: this is data from outside.
 
     A load gives the paths of the files that match a pattern, sorted by name: `pathlib.Path` for a local folder, else
-    `upath.UPath`, which opens through fsspec and can be pickled. A save, to a local folder only, replaces the whole
-    folder, and refuses to replace files that this project did not write.
+    `upath.UPath`, which opens through fsspec and can be pickled. It refuses empty files, folders and dangling links
+    with such names. A save, to a local folder only, replaces the whole folder, and refuses to replace files that this
+    project did not write.
 
     Args:
         filepath: the folder: a path, or an address such as `s3://bucket/reddit`, `gs://…`, or the `https://…` of a
@@ -73,10 +77,10 @@ class RawFolder(UnversionedDataset):
         self.metadata = metadata
 
     def load(self) -> dict[str, Path]:
-        files = self._files()
-        if missing := self._missing(files):
+        entries = self._entries()
+        if missing := self._missing(entries):
             raise DatasetError(missing)
-        return files
+        return {name: self.folder / name for name in entries}
 
     def save(self, data: dict[str, bytes]) -> None:
         if not self._local:
@@ -118,15 +122,20 @@ class RawFolder(UnversionedDataset):
 
     def explain_missing(self) -> str | None:
         try:
-            return self._missing(self._files())
+            return self._missing(self._entries())
         except DatasetError as error:
             return str(error)
 
-    def _missing(self, files: Mapping[str, Path]) -> str | None:
-        """Return which patterns no file matches, as a sentence; None where each has one."""
-        if self._optional or any(_matches(name, self.archives) for name in files):
+    def _missing(self, entries: Mapping[str, str | None]) -> str | None:
+        """Return which entries cannot be read, or which patterns no file matches, as a sentence; None if neither."""
+        if faults := [f"{name} {fault}" for name, fault in entries.items() if fault]:
+            more = f"; and {len(faults) - _MAX_FAULTS} more" if len(faults) > _MAX_FAULTS else ""
+            return (
+                f"in {self.folder}, {'; '.join(faults[:_MAX_FAULTS])}{more}. Mend or remove what is no file with data."
+            )
+        if self._optional or any(_matches(name, self.archives) for name in entries):
             return None
-        unmatched = [pattern for pattern in self.patterns if not any(_matches(name, (pattern,)) for name in files)]
+        unmatched = [pattern for pattern in self.patterns if not any(_matches(name, (pattern,)) for name in entries)]
         if not unmatched:
             return None
         generate = f", or generate some: `{self.made_by}`" if self._local else ""
@@ -137,19 +146,28 @@ class RawFolder(UnversionedDataset):
     def _is_data(self, name: str) -> bool:
         return not name.startswith(".") and _matches(name, (*self.patterns, *self.archives))
 
-    def _files(self) -> dict[str, Path]:
-        return {name: self.folder / name for name in sorted(self._names()) if self._is_data(name)}
+    def _entries(self) -> dict[str, str | None]:
+        """Return the entries of the folder that match a pattern: their names, and what keeps each from being read."""
+        found = {name: fault for name, fault in self._listing() if self._is_data(name)}
+        return dict(sorted(found.items()))
 
-    def _names(self) -> list[str]:
-        """Return the names of the files in the folder; none where it does not exist."""
+    def _listing(self) -> list[tuple[str, str | None]]:
+        """Return all entries of the folder; none where it does not exist."""
         try:
             if self._local:
-                return [path.name for path in self.folder.iterdir() if path.is_file()]
+                return [(path.name, _fault(path)) for path in self.folder.iterdir()]
             remote = cast(Any, self.folder)
             remote.fs.invalidate_cache(remote.path)
-            entries = remote.fs.ls(remote.path, detail=True)
-            return [PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "file"]
+            return [
+                (
+                    PurePosixPath(entry["name"]).name,
+                    _FOLDER if entry["type"] != "file" else _EMPTY if entry.get("size") == 0 else None,
+                )
+                for entry in remote.fs.ls(remote.path, detail=True)
+            ]
         except FileNotFoundError:
+            if self._local and self.folder.is_symlink():
+                raise DatasetError(f"{self.folder} {_fault(self.folder)}.") from None
             return []
         except Exception as error:  # of the disk, the network, the provider: each has classes of its own
             message = f"{self.folder} cannot be listed: " + f"{type(error).__name__}: {error}".removesuffix(": ")
@@ -174,6 +192,15 @@ class RawFolder(UnversionedDataset):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self.folder), "patterns": self.patterns}
+
+
+def _fault(path: Path) -> str | None:
+    """Return what keeps a local entry from being read."""
+    if path.is_file():
+        return None if path.stat().st_size else _EMPTY
+    if path.is_symlink() and not path.exists():
+        return f"is a link to {path.readlink()}, which does not exist"
+    return _FOLDER if path.is_dir() else "is no regular file"
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

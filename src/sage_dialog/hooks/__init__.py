@@ -1,6 +1,7 @@
 """Hooks of a run: validation, inputs, budget, progress, run records, MLflow."""
 
 from sage_dialog.hooks.budget import RunBudget
+from sage_dialog.hooks.input_data import InputDataErrors
 from sage_dialog.hooks.inputs import InputValidation, ProjectPaths
 from sage_dialog.hooks.mlflow import Tracking
 from sage_dialog.hooks.progress import Progress
@@ -13,6 +14,7 @@ HOOKS = (
     LoadVersionValidation(),
     RunnerValidation(),
     _BUDGET,
+    InputDataErrors(),
     InputValidation(),
     ProjectPaths(),
     Progress(),

@@ -11,6 +11,8 @@ from upath import UPath
 
 from sage_dialog.config import RedditRules
 from sage_dialog.corpora.reddit.dumps import find_dumps
+from sage_dialog.corpora.reddit.tally import Limits
+from sage_dialog.corpora.rejects import InputDataError
 
 GOOD = {
     "id": "x",
@@ -351,11 +353,11 @@ def test_too_many_broken_lines_stop_the_run_and_name_the_file(months, happy, fas
     for number in range(19):
         months.comment(f"x{number}")
     months.add("RC_2015-01", "{")
-    assert fast(months.files(), RedditRules.from_base(), max_reject_share=0.05).removed["not_json"] == 1
+    assert fast(months.files(), RedditRules.from_base(), limits=Limits(reject_share=0.05)).removed["not_json"] == 1
     months.add("RC_2015-01", "{}")
     stopped = r"2 of the 21 lines of .*RC_2015-01 .*not_json: 1.*max_reject_share = 0.05"
     with pytest.raises(ValueError, match=stopped):
-        fast(months.files(), RedditRules.from_base(), max_reject_share=0.05)
+        fast(months.files(), RedditRules.from_base(), limits=Limits(reject_share=0.05))
 
 
 def test_removed_comments_and_duplicates_stop_no_run(months, happy, fast):
@@ -363,7 +365,9 @@ def test_removed_comments_and_duplicates_stop_no_run(months, happy, fast):
     months.chain(happy)
     months.chain(happy)
     months.chain(["[deleted]"] * 20, prefix="d")
-    assert fast(months.files(), RedditRules.from_base(), max_reject_share=0.0).removed["duplicate_comment"] == 5
+    assert (
+        fast(months.files(), RedditRules.from_base(), limits=Limits(reject_share=0.0)).removed["duplicate_comment"] == 5
+    )
 
 
 def test_the_report_explains_every_line_comment_and_path(months, happy):
@@ -402,7 +406,7 @@ def test_months_are_found_by_name_and_other_files_ignored(tmp_path, caplog):
 
 
 def test_no_month_of_comments_is_an_error_that_says_what_is_expected(tmp_path):
-    with pytest.raises(FileNotFoundError, match="expected RC_YYYY-MM"):
+    with pytest.raises(InputDataError, match="expected RC_YYYY-MM"):
         find_dumps({"RS_2015-01.zst": tmp_path / "RS_2015-01.zst"})
 
 

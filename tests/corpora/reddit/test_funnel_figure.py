@@ -7,7 +7,8 @@ from matplotlib import image
 from matplotlib.figure import Figure
 
 from sage_dialog.core.tables import DataFrame, from_rows
-from sage_dialog.corpora.reddit.funnel_figure import Month, funnel_figure, months, steps
+from sage_dialog.corpora.reddit.funnel import Month, filter_warnings, months, steps
+from sage_dialog.corpora.reddit.funnel_figure import funnel_figure
 from sage_dialog.corpora.reddit.rules import Rule
 from sage_dialog.schemas import FILTER_REPORT
 
@@ -63,6 +64,30 @@ def test_steps_are_summed_over_months() -> None:
 
 def test_each_month_has_its_counts() -> None:
     assert months(BOTH) == [Month("february", 1_000, 900, 250, 0), Month("january", 1_000, 800, 300, 10)]
+
+
+def test_a_rule_that_removes_almost_everything_is_a_warning() -> None:
+    lossy = [("submission", "line", 950), ("quote", "comment", 46), ("link", "path", 4)]
+    assert not list(filter_warnings(BOTH))
+    assert not list(filter_warnings(report(january=lossy)))  # submissions are no loss, and the others reach few
+    many = report(january=lossy)
+    many = many.assign(n_in=many["n_in"] * 1_000, n_removed=many["n_removed"] * 1_000)
+    assert list(filter_warnings(many)) == [
+        "quote removes 92.0 % of 50,000 comments: comments that quote (>).",
+        "link removes 100 % of 4,000 paths: paths with a link.",
+        "Only 0 dialogues came of 1,000,000 lines: few to train on.",
+    ]
+
+
+def test_a_rule_that_empties_a_month_is_a_warning_with_its_months() -> None:
+    emptied = [("no_submission", "comment", 1_000)]
+    usual = {f"2015-{month:02d}": [("no_submission", "comment", 1)] for month in range(1, 10)}
+    (warning,) = filter_warnings(report(**usual | {"2015-04": emptied}))
+    lost = "comments whose thread's submission was not read."
+    assert warning == f"no_submission removes over 90 % of all comments in 2015-04: {lost}"
+    (warning,) = filter_warnings(report(**usual | {f"2016-{month:02d}": emptied for month in range(1, 9)}))
+    months_named = ", ".join(f"2016-{month:02d}" for month in range(1, 7))
+    assert warning == f"no_submission removes over 90 % of all comments in {months_named} and 2 more months: {lost}"
 
 
 def test_equal_reports_make_equal_figures() -> None:

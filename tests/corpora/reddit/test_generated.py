@@ -245,8 +245,8 @@ CHANGES = [(name, value) for name, values in STRICTER.items() for value in value
 
 
 def rule_set(choose):
-    changes = [choose(CHANGES) for _ in range(choose(range(9)))]
-    return RedditRules.from_base(**LENIENT | dict(changes))
+    rules = LENIENT | {"max_turns": 10} | dict(choose(CHANGES) for _ in range(choose(range(9))))
+    return RedditRules.from_base(**rules | {"max_turns": max(rules["max_turns"], rules["min_turns"])})
 
 
 def cuts(choose):

@@ -342,6 +342,13 @@ def test_a_blocked_word_drops_the_path(months, happy, blocked, found):
     assert months.outcome(blocked_words=("never", blocked)) == expected
 
 
+def test_a_blocked_word_that_no_text_has_is_a_warning(months, happy, caplog):
+    months.thread()
+    months.chain(happy)
+    months.outcome(blocked_words=("so", "don't", "na\u00efve", "a$$"))
+    assert "No text has these blocked_words: 'na\u00efve', 'a$$'; write" in caplog.text
+
+
 @pytest.mark.parametrize("tokenised", [False, True])
 def test_a_blocked_word_is_searched_in_the_text_that_is_kept(months, happy, tokenised):
     months.thread()

@@ -175,6 +175,17 @@ def test_the_funnel_is_shown_rule_by_rule_and_month_by_month(contents: dict[str,
     assert '<details class="months" open>' in html
 
 
+def test_warnings_about_the_data_name_the_rule_and_the_annotator(contents: dict[str, Any]) -> None:
+    text = text_of(render_report(contents))
+    assert "offline-test-annotator gives an emotion to 10.0 % of 10 utterances." in text
+    assert "offline-test-annotator gives topics to 10.0 % of 10 utterances." in text
+    assert "gives a motivation" not in text
+    assert " removes " not in text.split("From raw lines")[1].split("The first rule")[0]
+    lossy = with_values(contents["filter_report"], {"rule": "deleted"}, n_removed=4_900)
+    warning = "deleted removes 98.2 % of 9,976 comments: comments whose text was deleted or removed."
+    assert warning in text_of(render_report(contents, filter_report=lossy))
+
+
 def test_many_months_are_folded(contents: dict[str, Any]) -> None:
     months = [f"{year}-{month:02d}" for year in range(2005, 2018) for month in range(1, 13)]
     rows = [{**row, "month": month} for month in months for row in to_rows(contents["filter_report"])[:5]]

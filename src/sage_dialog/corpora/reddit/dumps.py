@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sage_dialog.corpora.compression import SUFFIXES
+from sage_dialog.corpora.rejects import InputDataError
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +28,7 @@ def find_dumps(files: Mapping[str, Path]) -> list[Dump]:
     """Return the dumps among the files, by month, comments before submissions.
 
     Raises:
-        FileNotFoundError: if there is no month of comments.
-        ValueError: if a month has two files.
+        InputDataError: if there is no month of comments, or a month has two files.
     """
     dumps: dict[tuple[str, str], Dump] = {}
     for name, path in sorted(files.items()):
@@ -38,10 +38,10 @@ def find_dumps(files: Mapping[str, Path]) -> list[Dump]:
             continue
         dump = Dump(found["month"], found["kind"], path)
         if (other := dumps.setdefault((dump.month, dump.kind), dump)) is not dump:
-            raise ValueError(f"{other.path} and {path} are dumps of the same month; remove one of them")
+            raise InputDataError(f"{other.path} and {path} are dumps of the same month; remove one of them")
     ordered = [dumps[key] for key in sorted(dumps)]
     if not any(dump.kind == "RC" for dump in ordered):
-        raise FileNotFoundError(
-            f"no Reddit comments among {sorted(files) or 'no files'}: expected RC_YYYY-MM.zst, .bz2, .xz, .gz or plain"
+        raise InputDataError(
+            f"No Reddit comments among {sorted(files) or 'no files'}: expected RC_YYYY-MM.zst, .bz2, .xz, .gz or plain"
         )
     return ordered

@@ -1,4 +1,4 @@
-"""The filter report for readers: sums over months, and a figure of the funnel."""
+"""A figure of the filter report: from lines to dialogues."""
 
 from __future__ import annotations
 
@@ -10,61 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from sage_dialog.core.tables import DataFrame
-from sage_dialog.corpora.reddit.rules import Rule
+from sage_dialog.corpora.reddit.funnel import Step, steps
 
 INK, FAINT, LEFT, REMOVED, MARK = "#1d2733", "#6b7682", "#d5dce1", "#c4581f", "#2f6f8f"
-
-
-class Step(NamedTuple):
-    """One rule over all months: `n_removed` of `n_in` lines, comments or paths (`unit`)."""
-
-    rule: str
-    unit: str
-    n_in: int
-    n_removed: int
-
-    @property
-    def left(self) -> int:
-        return self.n_in - self.n_removed
-
-    @property
-    def description(self) -> str:
-        """What the rule removes; of a rule of an earlier version only the unit."""
-        meanings = {rule.value: rule.meaning for rule in Rule}
-        return f"{self.unit}s {meanings.get(self.rule, '')}".rstrip()
-
-    @property
-    def share(self) -> str:
-        """The removed share; only exact shares are written as 0 or 100 %."""
-        percent = 100 * self.n_removed / self.n_in
-        return "100 %" if not self.left else "<0.1 %" if percent < 0.1 else f"{min(percent, 99.9):.1f} %"
-
-
-class Month(NamedTuple):
-    """Counts of one month. A path, and with it a dialogue, belongs to the month of its last comment."""
-
-    month: str
-    lines: int
-    comments: int
-    paths: int
-    dialogues: int
-
-
-def steps(filter_report: DataFrame) -> list[Step]:
-    """Return the rules in their order, summed over months, from a table of `schemas.FILTER_REPORT`."""
-    sums = filter_report.groupby(["step", "rule", "unit"])[["n_in", "n_removed"]].sum()
-    return [Step(*row) for row in sums.reset_index("step", drop=True).reset_index().itertuples(index=False)]
-
-
-def months(filter_report: DataFrame) -> list[Month]:
-    """Return the counts of each month, in order, from a table of `schemas.FILTER_REPORT`."""
-    counts = []
-    for month, rows in filter_report.groupby("month"):
-        chain = steps(rows)
-        first = {step.unit: step.n_in for step in reversed(chain)}
-        lines, comments, paths = (first.get(unit, 0) for unit in ("line", "comment", "path"))
-        counts.append(Month(month, lines, comments, paths, chain[-1].left))
-    return counts
 
 
 def funnel_figure(filter_report: DataFrame) -> Figure:

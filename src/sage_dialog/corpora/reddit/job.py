@@ -24,7 +24,9 @@ from sage_dialog.corpora.reddit.assemble import Assembled
 from sage_dialog.corpora.reddit.dumps import Dump, find_dumps
 from sage_dialog.corpora.reddit.extract import Bucket
 from sage_dialog.corpora.reddit.rules import filter_report
-from sage_dialog.corpora.reddit.tally import Tally
+from sage_dialog.corpora.reddit.tally import MAX_KEPT_REJECTS, Limits, Tally
+from sage_dialog.corpora.reddit.text import normalise
+from sage_dialog.corpora.rejects import InputDataError
 from sage_dialog.schemas import REJECTED_LINES
 
 logger = logging.getLogger(__name__)
@@ -49,13 +51,21 @@ class Job:
     scratch: Path
 
     @classmethod
-    def create(cls, files: Mapping[str, Path], rules: RedditRules, scratch: Path) -> Job:
+    def create(cls, files: Mapping[str, Path], rules: RedditRules, scratch: Path, limits: Limits) -> Job:
         """Return the job for the dumps among the files.
 
         Raises:
-            FileNotFoundError: if there is no month of comments.
+            InputDataError: if there is no month of comments, or one without submissions that `limits` requires.
         """
-        return cls(find_dumps(files), rules, scratch / "reddit")
+        dumps = find_dumps(files)
+        check_months(dumps, rules, limits)
+        if never := [word for word in rules.blocked_words if normalise(word) != word]:
+            logger.warning(
+                "No text has these blocked_words: %s; write them with the letters, digits and marks that texts keep "
+                "(docs/reddit.md)",
+                ", ".join(map(repr, never)),
+            )
+        return cls(dumps, rules, scratch / "reddit")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -107,6 +117,34 @@ def reading(path: Path) -> Iterator[Path]:
         ) from error
 
 
+def check_months(dumps: Sequence[Dump], rules: RedditRules, limits: Limits) -> None:
+    """Log which months lack their submissions or their comments; raise InputDataError if `limits` requires them."""
+    months = {kind: [dump.month for dump in dumps if dump.kind == kind] for kind in ("RC", "RS")}
+    absent = [month for month in months["RC"] if month not in months["RS"]]
+    if absent and rules.min_submission_comments > 0:
+        lost = (
+            f"There is no {', '.join(f'RS_{month}' for month in absent)}: all comments in threads that began in "
+            f"{'this month' if len(absent) == 1 else 'these months'} are lost to the rule no_submission."
+        )
+        if limits.require_submissions:
+            raise InputDataError(
+                f"{lost} Fetch the submissions, or set min_submission_comments of the rule set to 0 to read threads "
+                "without them, or accept the loss by data_processing.require_submissions=false."
+            )
+        logger.warning(lost)
+    if gaps := [month for month in _between(months["RC"][0], months["RC"][-1]) if month not in months["RC"]]:
+        logger.warning(
+            "There is no %s: dialogues that cross a missing month break off there",
+            ", ".join(f"RC_{month}" for month in gaps),
+        )
+
+
+def _between(first: str, last: str) -> list[str]:
+    """Return the months, as YYYY-MM, from the first to the last."""
+    start, end = (12 * int(month[:4]) + int(month[5:]) - 1 for month in (first, last))
+    return [f"{number // 12:04d}-{number % 12 + 1:02d}" for number in range(start, end + 1)]
+
+
 def save_assembled(assembled: Assembled, folder: Path) -> None:
     with atomic_folder(folder) as partial:
         pq.write_table(assembled.dialogues, partial / "dialogues.parquet")
@@ -123,7 +161,21 @@ def removed_from_json(text: str) -> Counter[tuple[str, str]]:
 
 
 def collect(tallies: Sequence[Tally], folders: Sequence[Path]) -> RedditTables:
-    """Return the tables of all months, and of the buckets in these folders."""
+    """Return the tables of all months, and of the buckets in these folders; log what is lost of the dumps."""
+    for tally in tallies:
+        if damage := tally.damage():
+            logger.warning("%s: fetch the dump again", damage)
+        elif not tally.lines:
+            logger.warning("%s has no line: remove it, or fetch it again", tally.file)
+    unreadable: Counter[str] = sum((tally.unreadable() for tally in tallies), Counter())
+    if unreadable:
+        logger.warning(
+            "%d of %d lines cannot be read (%s), most of them in %s: see rejected_lines",
+            unreadable.total(),
+            sum(tally.lines for tally in tallies),
+            ", ".join(f"{rule}: {count}" for rule, count in unreadable.most_common()),
+            max(tallies, key=lambda tally: tally.unreadable().total()).file,
+        )
     lines: Counter[str] = Counter()
     removed: Counter[tuple[str, str]] = Counter()
     for tally in tallies:
@@ -140,8 +192,13 @@ def collect(tallies: Sequence[Tally], folders: Sequence[Path]) -> RedditTables:
     return RedditTables(
         from_arrow(dialogues.sort_by("dialogue_id").combine_chunks()),
         filter_report(lines, removed),
-        from_arrow(rejected.sort_by(by_place).combine_chunks()),
+        _keep_first_rejects(from_arrow(rejected.sort_by(by_place).combine_chunks())),
     )
+
+
+def _keep_first_rejects(rejected: DataFrame) -> DataFrame:
+    """Return the first rows of each dump and reason, of a table in the order of the dumps."""
+    return rejected.groupby(["file", "reason"]).head(MAX_KEPT_REJECTS).reset_index(drop=True)
 
 
 def _read_table(path: Path) -> pa.Table:

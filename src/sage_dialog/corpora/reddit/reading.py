@@ -20,9 +20,10 @@ import pyarrow.json as pj
 from sage_dialog.corpora.compression import DamagedFileError, read_blocks
 from sage_dialog.corpora.reddit.dumps import Dump
 from sage_dialog.corpora.reddit.rules import Rule
-from sage_dialog.corpora.reddit.tally import Tally
+from sage_dialog.corpora.reddit.tally import EXCERPT_CHARACTERS, Tally
 
 BLOCK_BYTES = 1 << 23
+_MAX_LINE_BYTES = 1 << 26  # more hold no record; they would fill the memory
 _SINGLE_LINES = 8
 _CACHED_BYTES = 1 << 18  # pieces that fit in the processor's cache
 
@@ -41,21 +42,27 @@ def read_records(dump: Dump, tally: Tally, progress: Callable[[int], None] | Non
 
     Args:
         dump: comments or submissions.
-        tally: counts the lines and the rejected ones.
+        tally: counts the lines and the rejected ones, and has their limit.
         progress: called with the compressed bytes read since the last call.
 
     Yields:
         Tables of COMMENTS or SUBMISSIONS with the column LINE.
+
+    Raises:
+        InputDataError: as soon as too many lines are unreadable.
     """
     schema = COMMENTS if dump.kind == "RC" else SUBMISSIONS
     before = 0
     try:
-        for block in read_blocks(dump.path, BLOCK_BYTES, progress):
+        for block in read_blocks(dump.path, BLOCK_BYTES, progress, _MAX_LINE_BYTES):
             lines = _Lines.split(block, before + 1)
-            yield from _read(lines, schema, tally)
+            if tables := list(_read(lines, schema, tally)):
+                yield pa.concat_tables(tables).combine_chunks()
             before += len(lines)
+            tally.check_so_far()
     except DamagedFileError as error:
         tally.lines += 1
+        tally.unread = 1.0 if error.unread is None else error.unread
         tally.reject(before + 1, Rule.DAMAGED_ARCHIVE, str(error).replace(str(dump.path), dump.path.name))
 
 
@@ -219,4 +226,4 @@ def _encodable(text: str) -> bool:
 
 
 def _excerpt(line: bytes) -> str:
-    return line.rstrip(b"\r").decode("utf-8", "backslashreplace")
+    return line[: 4 * EXCERPT_CHARACTERS].rstrip(b"\r").decode("utf-8", "backslashreplace")

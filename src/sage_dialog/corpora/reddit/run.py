@@ -33,7 +33,7 @@ from sage_dialog.corpora.reddit.extract import (
 )
 from sage_dialog.corpora.reddit.job import Job, RedditTables, collect, reading, save_assembled
 from sage_dialog.corpora.reddit.processes import DumpsBar, Progress, run_tasks, system_memory
-from sage_dialog.corpora.reddit.tally import Tally
+from sage_dialog.corpora.reddit.tally import NO_LIMITS, Limits, Tally
 from sage_dialog.corpora.reddit.threads import Part
 
 
@@ -44,7 +44,7 @@ def read_dialogues(
     scratch: Path,
     bucket_comments: int,
     workers: int | None = None,
-    max_reject_share: float = 1.0,
+    limits: Limits = NO_LIMITS,
 ) -> RedditTables:
     """Return the dialogues of the dumps by the DialoGPT recipe and the paper's filters (paper §3.1).
 
@@ -56,20 +56,19 @@ def read_dialogues(
         scratch: folder for finished parts.
         bucket_comments: number of comments that a process assembles at once; only a single hash may have more.
         workers: number of processes; None takes one per core, 1 works in this process.
-        max_reject_share: share of a dump's lines that may be unreadable.
+        limits: losses of input up to which the run continues.
 
     Raises:
-        FileNotFoundError: if there is no month of comments.
-        ValueError: if too many lines of a dump cannot be read, if another process uses the scratch folder, or if a
-            finished part cannot be read.
+        InputDataError: if there is no month of comments, or if more is lost than `limits` allows.
+        ValueError: if another process uses the scratch folder, or if a finished part cannot be read.
     """
-    job = Job.create(files, rules, scratch)
+    job = Job.create(files, rules, scratch, limits)
     workers = workers or os.cpu_count() or 1
     with job.locked():
-        extracted = _extract_all(job, workers, max_reject_share)
-        tallies = [one.read_tally() for one in extracted]
+        extracted = _extract_all(job, workers, limits)
+        tallies = [one.read_tally(limits) for one in extracted]
         for tally in tallies:
-            tally.check(max_reject_share)
+            tally.check()
         return collect(tallies, _assemble_all(job, extracted, bucket_comments, workers))
 
 
@@ -80,9 +79,9 @@ class Extracted:
     dump: Dump
     folder: Path
 
-    def read_tally(self) -> Tally:
+    def read_tally(self, limits: Limits) -> Tally:
         with reading(self.folder / "tally.json") as file:
-            return Tally.from_json(file.read_text())
+            return Tally.from_json(file.read_text(), limits)
 
     @property
     def path(self) -> Path:
@@ -104,22 +103,22 @@ def read_batches(path: Path, numbers: Iterable[int] | None = None) -> Iterator[p
         yield from map(batches.get_batch, range(batches.num_record_batches) if numbers is None else numbers)
 
 
-def _extract_all(job: Job, workers: int, max_reject_share: float) -> list[Extracted]:
+def _extract_all(job: Job, workers: int, limits: Limits) -> list[Extracted]:
     folders = {dump: job.extracted_folder(dump) for dump in job.dumps}
     sizes = {dump: dump.path.stat().st_size for dump in job.dumps if not folders[dump].is_dir()}
     # Large dumps first, so that workers finish at about the same time.
-    tasks = [(dump, job.rules, folders[dump]) for dump in sorted(sizes, key=sizes.__getitem__)[::-1]]
+    tasks = [(dump, job.rules, folders[dump], limits) for dump in sorted(sizes, key=sizes.__getitem__)[::-1]]
     with DumpsBar(len(folders), len(folders) - len(tasks), sum(sizes.values())) as bar:
         for tally in run_tasks(extract_to, tasks, workers, bar.report):
             bar.finish_dump()
-            tally.check(max_reject_share)
+            tally.check()
     return [Extracted(dump, folder) for dump, folder in folders.items()]
 
 
 @system_memory()
-def extract_to(dump: Dump, rules: RedditRules, folder: Path, progress: Progress) -> Tally:
+def extract_to(dump: Dump, rules: RedditRules, folder: Path, limits: Limits, progress: Progress) -> Tally:
     """Extract a dump into a folder that appears only when it is complete."""
-    tally = Tally(dump.month, dump.path.name)
+    tally = Tally(dump.month, dump.path.name, limits)
     schema = KEYED_COMMENTS if dump.kind == "RC" else KEYED_SUBMISSIONS
     with atomic_folder(folder) as partial:
         extracted = Extracted(dump, partial)

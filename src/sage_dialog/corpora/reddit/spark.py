@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,8 +31,9 @@ from sage_dialog.corpora.reddit.job import (
     removed_to_json,
     save_assembled,
 )
-from sage_dialog.corpora.reddit.tally import Tally
+from sage_dialog.corpora.reddit.tally import NO_LIMITS, Limits, Tally
 from sage_dialog.corpora.reddit.threads import Part
+from sage_dialog.corpora.rejects import InputDataError
 
 # A row is a batch of a dump; in bucket -1 it is the tally of the dump.
 _KEYED = "bucket int, dump int, number int, batch binary"
@@ -47,7 +49,7 @@ def read_dialogues_on_spark(
     rules: RedditRules,
     *,
     scratch: Path,
-    max_reject_share: float = 1.0,
+    limits: Limits = NO_LIMITS,
 ) -> RedditTables:
     """Return what `run.read_dialogues` returns, computed by the configured Spark, or by a local one.
 
@@ -55,20 +57,20 @@ def read_dialogues_on_spark(
 
     Raises:
         ModuleNotFoundError: if pyspark is not installed.
-        FileNotFoundError: if there is no month of comments.
-        ValueError: if too many lines of a dump cannot be read, or another process uses the scratch folder.
+        InputDataError: if there is no month of comments, or if more is lost than `limits` allows.
+        ValueError: if another process uses the scratch folder.
     """
-    job = Job.create(files, rules, scratch)
+    job = Job.create(files, rules, scratch, limits)
     with job.locked():
         buckets = equal_buckets(job.dumps)
         folders = job.bucket_folders(buckets)
         tally_file = job.assembled_folder() / "tallies.json"
         missing = {bucket: folder for bucket, folder in enumerate(folders) if not folder.is_dir()}
         if missing:
-            _assemble_on_spark(job, buckets, missing, tally_file, max_reject_share)
-        tallies = [Tally.from_json(text) for text in json.loads(tally_file.read_text())]
+            _assemble_on_spark(job, buckets, missing, tally_file, limits)
+        tallies = [Tally.from_json(text, limits) for text in json.loads(tally_file.read_text())]
         for tally in tallies:
-            tally.check(max_reject_share)
+            tally.check()
         return collect(tallies, folders)
 
 
@@ -79,7 +81,7 @@ def equal_buckets(dumps: Sequence[Dump]) -> list[Bucket]:
 
 
 def _assemble_on_spark(
-    job: Job, buckets: Sequence[Bucket], missing: Mapping[int, Path], tally_file: Path, max_reject_share: float
+    job: Job, buckets: Sequence[Bucket], missing: Mapping[int, Path], tally_file: Path, limits: Limits
 ) -> None:
     from pyspark import StorageLevel
     from pyspark.sql import SparkSession
@@ -89,12 +91,12 @@ def _assemble_on_spark(
     lows, wanted = [bucket.low for bucket in buckets], frozenset(missing)
     keyed = (
         spark.range(len(job.dumps), numPartitions=len(job.dumps))
-        .mapInArrow(lambda numbers: _extract(numbers, job, lows, wanted), _KEYED)
+        .mapInArrow(lambda numbers: _extract(numbers, job, lows, wanted, limits), _KEYED)
         .persist(StorageLevel.DISK_ONLY)
     )
     tallies = [bytes(row.batch).decode() for row in keyed.where(f"bucket = {_TALLY}").collect()]
     for text in tallies:
-        Tally.from_json(text).check(max_reject_share)
+        Tally.from_json(text, limits).check()
     with atomic_file(tally_file) as partial:
         partial.write_text(json.dumps(tallies))
 
@@ -111,18 +113,19 @@ def _assemble_on_spark(
 
 
 def _extract(
-    numbers: Iterable[pa.RecordBatch], job: Job, lows: Sequence[int], wanted: Set[int]
+    numbers: Iterable[pa.RecordBatch], job: Job, lows: Sequence[int], wanted: Set[int], limits: Limits
 ) -> Iterator[pa.RecordBatch]:
     """Map batches of dump numbers to rows of _KEYED."""
     for which in (number for batch in numbers for number in batch.column(0).to_pylist()):
         dump = job.dumps[which]
-        tally = Tally(dump.month, dump.path.name)
-        for number, batch in enumerate(extract(dump, job.rules, tally)):
-            begins = np.searchsorted(batch.column(THREAD_HASH.name).to_numpy(), lows).tolist()
-            for bucket, (begin, end) in enumerate(pairwise([*begins, len(batch)])):
-                if bucket in wanted and begin < end:
-                    rows = pa.Table.from_batches([batch.slice(begin, end - begin)])
-                    yield _row(bucket, which, number, _bytes(rows))
+        tally = Tally(dump.month, dump.path.name, limits)
+        with suppress(InputDataError):  # the driver raises it, from the tally
+            for number, batch in enumerate(extract(dump, job.rules, tally)):
+                begins = np.searchsorted(batch.column(THREAD_HASH.name).to_numpy(), lows).tolist()
+                for bucket, (begin, end) in enumerate(pairwise([*begins, len(batch)])):
+                    if bucket in wanted and begin < end:
+                        rows = pa.Table.from_batches([batch.slice(begin, end - begin)])
+                        yield _row(bucket, which, number, _bytes(rows))
         yield _row(_TALLY, which, 0, tally.to_json().encode())
 
 

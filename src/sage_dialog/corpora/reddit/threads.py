@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from sage_dialog.config import RedditRules
 from sage_dialog.corpora.reddit.columns import TextColumn
 from sage_dialog.corpora.reddit.rules import Rule
+from sage_dialog.corpora.reddit.tally import MAX_KEPT_REJECTS
 
 NONE = -1  # in place of a row number: no comment
 
@@ -54,10 +55,14 @@ class Records:
 
     def reject(self, rule: Rule, rows: np.ndarray, kind: str) -> None:
         self.remove(rule, rows)
+        kept: Counter[str] = Counter()
         where = pa.array(rows)
         names, lines = self.column("id").take(where).to_pylist(), self.column("line").take(where).to_pylist()
         for row, name, line in zip(rows, names, lines, strict=True):
             month, file = self._dumps[self._dump_of[row]]
+            kept[file] += 1
+            if kept[file] > MAX_KEPT_REJECTS:
+                continue
             place = {"month": month, "file": file, "line": line}
             self.rejected.append(place | {"reason": rule.value, "excerpt": f"{kind}_{name}"})
 

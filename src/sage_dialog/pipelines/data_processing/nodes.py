@@ -32,6 +32,9 @@ def make_dialogues(
     Returns:
         Tables of `schemas.DIALOGUES`, `schemas.FILTER_REPORT` and `schemas.REJECTED_LINES`.
     """
+    from sage_dialog.corpora.reddit.funnel import filter_warnings
+    from sage_dialog.corpora.reddit.tally import Limits
+
     if data_processing.executor == "spark":
         from sage_dialog.corpora.reddit.spark import read_dialogues_on_spark as read
     else:
@@ -39,8 +42,12 @@ def make_dialogues(
 
         workers, bucket_comments = data_processing.workers, data_processing.bucket_comments
         read = partial(read_dialogues, workers=workers, bucket_comments=bucket_comments)
-    limit = data_processing.max_reject_share
-    tables = read(reddit_dumps, data_processing.reddit, scratch=Path(scratch), max_reject_share=limit)
+    limits = Limits(
+        data_processing.max_reject_share, data_processing.max_unread_share, data_processing.require_submissions
+    )
+    tables = read(reddit_dumps, data_processing.reddit, scratch=Path(scratch), limits=limits)
+    for warning in filter_warnings(tables.filter_report):
+        logger.warning(warning)
     if tables.dialogues.empty:
         logger.warning("No Reddit dialogue passed the rules; `filter_report` has the counts of each rule.")
     return tuple(tables)

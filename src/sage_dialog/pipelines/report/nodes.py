@@ -280,13 +280,15 @@ def report_training(training_figure: bytes, **training_rejects: DataFrame) -> st
     )
 
 
-def report_data(filter_report: DataFrame, filter_figure: bytes) -> str:
-    """Render what each rule of the Reddit filters removed."""
-    from sage_dialog.corpora.reddit.funnel_figure import months, steps
+def report_data(filter_report: DataFrame, filter_figure: bytes, annotations: DataFrame) -> str:
+    """Render what each rule of the Reddit filters removed, with warnings about the filters and the annotator."""
+    from sage_dialog.corpora.reddit.funnel import filter_warnings, months, steps
+    from sage_dialog.roles.label_coverage import label_warnings
 
     chain = steps(filter_report)
     return render_section(
         "data.html.j2",
+        warnings=[*filter_warnings(filter_report), *label_warnings(annotations)],
         filter_figure=inline_image(filter_figure),
         removing=[(step, step.description) for step in chain if step.n_removed],
         idle=[step.rule.replace("_", " ") for step in chain if not step.n_removed],

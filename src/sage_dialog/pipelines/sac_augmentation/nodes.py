@@ -25,6 +25,7 @@ def annotate_dialogues(dialogues: DataFrame, annotator: Annotator) -> tuple[Data
     """
     from tqdm import tqdm
 
+    from sage_dialog.roles.label_coverage import label_warnings
     from sage_dialog.schemas import ANNOTATION_REJECTS, ANNOTATIONS
 
     rows = to_rows(dialogues[["dialogue_id", "turns"]])
@@ -58,7 +59,10 @@ def annotate_dialogues(dialogues: DataFrame, annotator: Annotator) -> tuple[Data
         ]
     if rejects:
         logger.warning("%d of %d dialogues were rejected; see annotation_rejects", len(rejects), len(rows))
-    return from_rows(annotations, ANNOTATIONS), from_rows(rejects, ANNOTATION_REJECTS)
+    table = from_rows(annotations, ANNOTATIONS)
+    for warning in label_warnings(table):
+        logger.warning(warning)
+    return table, from_rows(rejects, ANNOTATION_REJECTS)
 
 
 def mix_with_blocks(
