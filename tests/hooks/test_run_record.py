@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -187,6 +188,22 @@ def test_a_run_that_would_mix_versions_is_refused_unless_allowed(project: Projec
     assert len(project.runs.names()) == 1
     project.parameters["mix_versions"] = True
     assert project.run(5, both).outcome == "done"
+
+
+def test_raw_data_that_a_run_wrote_is_the_same_data_in_later_runs(project: Project) -> None:
+    world = Pipeline([node(lambda: {"RC_1": b"generated"}, None, "raw", name="world")])
+    shutil.rmtree(project.folder / "raw")
+    project.run(2, world + project.pipeline)
+    project.run(3, project.pipeline.only_nodes("double"))
+    other = Pipeline([node(lambda left, doubled: left, ["left", "doubled"], "other", name="evaluate")])
+    assert project.run(4, other).outcome == "done", "as after the demo: data_processing, then evaluation"
+    os.utime(project.folder / "raw/RC_1", ns=(1, 1))
+    assert project.run(5, project.pipeline.only_nodes("double")).outcome == "done"
+    assert project.run(6, other).outcome == "done", "touched, not changed"
+    (project.folder / "raw/RC_2").write_text("another dump")
+    project.run(7, project.pipeline.only_nodes("double"))
+    with pytest.raises(RunRefused, match=r"(?s)  doubled: this run reads .*  raw: .*RC_2"):
+        project.run(8, other)
 
 
 def test_a_refused_run_leaves_no_record(open_session: Any, tmp_path: Path) -> None:

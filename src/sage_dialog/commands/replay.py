@@ -29,6 +29,7 @@ from sage_dialog.core.paths import display_path
 from sage_dialog.datasets.protocol import TrackedDataset
 from sage_dialog.hooks.recording import DISTRIBUTION
 from sage_dialog.hooks.run_record import REPLAY_OF
+from sage_dialog.lineage.content import changed_files
 from sage_dialog.lineage.environment import git_state, package_versions
 from sage_dialog.lineage.formatting import format_value, tree_differences
 from sage_dialog.lineage.records import RunRecord
@@ -39,7 +40,6 @@ from sage_dialog.lineage.replay_plan import (
     parameter_overrides,
     plan_replay,
 )
-from sage_dialog.lineage.staleness import changed_files
 
 if TYPE_CHECKING:  # imports pyarrow
     from sage_dialog.lineage.output_diff import Difference

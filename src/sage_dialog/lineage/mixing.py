@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import NamedTuple
 
+from sage_dialog.lineage.content import changed_files
+from sage_dialog.lineage.formatting import format_names
 from sage_dialog.lineage.records import InputRecord, RunFolder
 
 
@@ -21,9 +23,9 @@ class Ancestor(NamedTuple):
     path: tuple[tuple[str, str | None], ...]
 
     def __str__(self) -> str:
-        version = self.content.version or "its files as they were"
         if not self.path:
-            return f"this run reads {version}"
+            return f"this run reads {self.content.version or 'its files as they are'}"
+        version = self.content.version or "its files as they were"
         return f"{' from '.join(f'{name} {made}' for name, made in self.path)} was made from {version}"
 
 
@@ -34,7 +36,9 @@ class MixedDataset(NamedTuple):
     second: Ancestor
 
     def __str__(self) -> str:
-        return f"{self.first.name}: {self.first}; {self.second}"
+        files = changed_files(self.first.content.files, self.second.content.files)
+        different = f" (different: {format_names(files)})" if files else ""
+        return f"{self.first.name}: {self.first}; {self.second}{different}"
 
 
 class Provenance:
@@ -50,11 +54,11 @@ class Provenance:
         if record is None or node is None:
             return
         for each in record.nodes[node].inputs:
-            if each not in record.reads and record.node_of(each):  # made by the same run
-                written = record.writes.get(each)
-                yield each, InputRecord(version=record.run, sha256=written.sha256 if written else None)
-            elif each in record.reads:
-                yield each, record.reads[each]
+            read = record.reads.get(each) or record.output_as_input(each)
+            if read is not None:
+                yield each, read
+            elif record.node_of(each):  # made by the same run, which was killed before it could record that
+                yield each, InputRecord(version=record.run)
 
     def ancestors(self, inputs: Iterable[tuple[str, InputRecord]]) -> Iterator[Ancestor]:
         """Yield the inputs and everything that they were made from, the nearest first."""
@@ -81,6 +85,6 @@ def find_mixed_datasets(inputs: Mapping[str, InputRecord], runs: RunFolder) -> l
         if each.content.definition is not None or each.content.content is None:
             continue
         one = first.setdefault(each.name, each)
-        if each.name not in mixed and one.content.content != each.content.content:
+        if each.name not in mixed and not one.content.equals(each.content):
             mixed[each.name] = MixedDataset(one, each)
     return list(mixed.values())

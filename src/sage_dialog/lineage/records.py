@@ -16,7 +16,7 @@ import psutil
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sage_dialog.lineage.content import File, write_text
+from sage_dialog.lineage.content import File, changed_files, write_text
 
 RUN = re.compile(r"\d{4}-\d\d-\d\dT\d\d\.\d\d\.\d\d\.\d{3}Z")
 """The id of a run: its start time, which is also the version of all its outputs."""
@@ -89,6 +89,12 @@ class InputRecord(_Part):
         if self.files is not None:
             return {name: file.sha256 or [file.bytes, file.modified_ns] for name, file in self.files.items()}
         return self.definition if self.definition is not None else self.sha256
+
+    def equals(self, other: InputRecord) -> bool:
+        """Return whether two known contents are equal."""
+        if self.files is not None and other.files is not None:
+            return not changed_files(self.files, other.files)
+        return self.content == other.content
 
 
 class OutputRecord(_Part):

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sage_dialog.lineage.code import digest
+from sage_dialog.lineage.content import changed_files
 from sage_dialog.lineage.formatting import format_names, format_value, tree_differences
 from sage_dialog.lineage.masking import MASK
 from sage_dialog.lineage.records import Git, InputRecord, NodeRecord, RunRecord
-from sage_dialog.lineage.staleness import NodeSpec, ProjectState, changed_files, format_code_change
+from sage_dialog.lineage.staleness import NodeSpec, ProjectState, format_code_change
 
 
 class CannotReplayError(ValueError):

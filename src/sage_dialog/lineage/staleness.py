@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, Literal, Protocol
 
 from sage_dialog.lineage.code import digest
-from sage_dialog.lineage.content import Content, File
+from sage_dialog.lineage.content import Content, changed_files
 from sage_dialog.lineage.formatting import format_names, format_value, tree_differences
 from sage_dialog.lineage.records import InputRecord, NodeRecord, RunFolder, RunRecord
 
@@ -298,19 +298,6 @@ def _sort_by_inputs(statuses: Mapping[str, OutputStatus]) -> list[str]:
     for dataset in statuses:
         place(dataset, frozenset())
     return list(order)
-
-
-def changed_files(before: Mapping[str, File] | None, after: Mapping[str, File] | None) -> list[str]:
-    """Return the names of files that differ: neither size and time of change are equal, nor the content is."""
-    before, after = before or {}, after or {}
-    return sorted(name for name in {*before, *after} if not _same_file(before.get(name), after.get(name)))
-
-
-def _same_file(before: File | None, after: File | None) -> bool:
-    if before is None or after is None:
-        return False
-    same_state = (before.bytes, before.modified_ns) == (after.bytes, after.modified_ns)
-    return same_state or (before.sha256 is not None and before.sha256 == after.sha256)
 
 
 def _lookup(tree: Mapping[str, Any], dotted: str) -> Any:
