@@ -24,7 +24,7 @@ from sage_dialog.lineage.records import (
     Selection,
 )
 from sage_dialog.lineage.replay_plan import CannotReplayError, environment_changes, plan_replay
-from sage_dialog.lineage.staleness import NodeSpec, OutputStatus, output_statuses, plan_refresh
+from sage_dialog.lineage.staleness import NodeSpec, OutputStatus, certainly_stale, output_statuses, plan_refresh
 
 FIRST, SECOND, THIRD = (f"2026-11-20T0{hour}.00.00.000Z" for hour in (1, 2, 3))
 
@@ -166,9 +166,46 @@ def test_an_older_input_makes_an_output_stale(project: State) -> None:
     assert project.stale()["votes"] == [f"policy is of {FIRST} now, and was of {SECOND}"]
 
 
-def test_a_new_version_of_equal_content_makes_an_output_stale(project: State) -> None:
+def test_an_input_made_again_with_equal_content_leaves_outputs_fresh(project: State) -> None:
     project.run(SECOND, TRAIN, sha256=f"policy {FIRST}")
-    assert project.stale()["votes"] == [f"policy is of {SECOND} now, and was of {FIRST}, the same content"]
+    assert project.stale() == {} and project.plan() == []
+    project.run(THIRD, TRAIN, sha256="else")
+    assert project.stale()["votes"] == [f"policy is of {THIRD} now, and was of {FIRST}"]
+
+
+def test_an_input_without_a_record_counts_by_its_files(project: State) -> None:
+    project.versions["policy"] = SECOND
+    project.contents["policy", SECOND] = Content(1, 1, f"policy {FIRST}")
+    assert project.found()["policy"].state == "no record" and project.stale() == {}
+    project.contents["policy", SECOND] = Content(1, 1, "else")
+    assert project.stale()["votes"] == [f"policy is of {SECOND} now, and was of {FIRST}"]
+
+
+def test_an_input_of_unknown_content_counts_by_its_version(project: State) -> None:
+    record = project.runs.load(FIRST)
+    writes = {name: one for name, one in record.writes.items() if name != "policy"}
+    project.runs.save(record.model_copy(update={"writes": writes}))
+    assert project.stale() == {}
+    project.run(SECOND, TRAIN)
+    assert project.stale()["votes"] == [f"policy is of {SECOND} now, and was of {FIRST}"]
+
+
+def test_only_nodes_that_must_run_are_certainly_stale(project: State) -> None:
+    project.codes["read"] = {"pack:read": "2"}
+    project.parameters["sft"] = {"epochs": 3}
+
+    def certain(*made: NodeSpec) -> list[str]:
+        found = certainly_stale(output_statuses(project, project.runs), made)
+        return sorted(one.dataset for one in found)
+
+    assert certain() == ["policy", "rejects", "table"], "votes and page may come out the same"
+    project.codes.clear()
+    project.reads["judge"] = InputRecord(definition={"role": "Llm"})
+    assert certain() == ["policy", "votes"]
+    project.run(SECOND, TRAIN, sha256=f"policy {FIRST}")
+    assert certain() == ["votes"]
+    project.codes["train"] = {"pack:train": "2"}
+    assert certain(TRAIN) == ["votes"], "a node that gives another result each time is not run twice"
 
 
 def test_parameters_by_dotted_key_and_only_those_that_the_node_takes(project: State) -> None:
@@ -209,7 +246,10 @@ def test_an_altered_output_is_stale_and_a_touched_one_is_not(project: State) -> 
     project.contents["votes", FIRST] = before._replace(modified_ns=77)
     assert project.stale() == {}
     project.contents["votes", FIRST] = before._replace(modified_ns=77, sha256="else")
-    assert project.stale() == {"votes": ["it was altered after it was written"], "page": ["votes is stale"]}
+    assert project.stale() == {
+        "votes": ["it was altered after it was written"],
+        "page": ["votes was altered after it was read", "votes is stale"],
+    }
 
 
 def test_the_outputs_of_a_node_are_stale_together(project: State) -> None:
@@ -227,6 +267,7 @@ def test_an_added_or_removed_input(project: State) -> None:
 def test_missing_outputs_and_outputs_without_a_record_are_not_refreshed(project: State) -> None:
     del project.versions["page"]
     project.versions["votes"] = SECOND  # nobody's
+    project.contents["votes", SECOND] = Content(1, 1, "else")
     found = project.found()
     assert (found["page"].state, found["votes"].state) == ("missing", "no record")
     assert project.plan() == []

@@ -27,7 +27,14 @@ from sage_dialog.datasets.factory import FactoryDataset
 from sage_dialog.datasets.hub_model import HubBase
 from sage_dialog.datasets.policy import PolicyDirectory
 from sage_dialog.hooks.inputs import explain_missing
-from sage_dialog.hooks.recording import configured_secrets, node_code, node_spec, record_input, run_folder
+from sage_dialog.hooks.recording import (
+    configured_secrets,
+    latest_version,
+    node_code,
+    node_spec,
+    record_input,
+    run_folder,
+)
 from sage_dialog.inference.engine import Engine
 from sage_dialog.lineage.content import Content, DigestCache, state_of
 from sage_dialog.lineage.masking import mask_secrets
@@ -189,11 +196,7 @@ class Project:
         return self.versioned(dataset) is not None
 
     def latest(self, dataset: str) -> str | None:
-        entry = self.versioned(dataset)
-        try:
-            return str(entry.resolve_load_version()) if entry else None
-        except VersionNotFoundError:
-            return None
+        return latest_version(self.catalog.get(dataset))
 
     def versions(self, dataset: str) -> list[str]:
         """Return the versions of a catalog entry, the latest first; none for an unversioned entry."""

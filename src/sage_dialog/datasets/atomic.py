@@ -161,7 +161,9 @@ class AtomicMixin(Dataset):
         return changed
 
     def _fetch_latest_load_version(self) -> str:
-        version = self._cached_load_version = self._cached_load_version or self._own_version() or self._latest_version()
+        version = self._cached_load_version = (
+            self._cached_load_version or self._own_version() or self.find_latest_version()
+        )
         return version
 
     def _own_version(self) -> str | None:
@@ -169,7 +171,8 @@ class AtomicMixin(Dataset):
         own = (self._version.save if self._version else None) or self._cached_save_version
         return own if own and self._exists_function(str(self._get_versioned_path(own))) else None
 
-    def _latest_version(self) -> str:
+    def find_latest_version(self) -> str:
+        """Return the last complete version whose folder has a run's name. Raises VersionNotFoundError if none."""
         faults: list[str] = []
         for path in self._candidates():
             name = PurePath(path).parent.name

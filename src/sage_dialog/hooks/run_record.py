@@ -27,6 +27,7 @@ from sage_dialog.hooks.recording import (
     DISTRIBUTION,
     configured_secrets,
     is_parameter,
+    latest_version,
     node_code,
     node_spec,
     record_input,
@@ -90,8 +91,10 @@ class Recorder:
         for name in sorted(name for name in pipeline.inputs() if not is_parameter(name)):
             with contextlib.suppress(DatasetError, OSError):  # missing: --only-missing-outputs may not need it
                 inputs[name] = self._record_input(name)
-        if not parameters.get("mix_versions") and (mixed := find_mixed_datasets(inputs, self._runs)):
-            raise RunRefused(format_mixed_datasets(mixed))
+        if not parameters.get("mix_versions"):
+            mixed = find_mixed_datasets(inputs, self._runs, lambda name: latest_version(catalog.get(name)))
+            if mixed:
+                raise RunRefused(format_mixed_datasets(mixed))
         codes = {node.name: node_code(node, catalog) for node in pipeline.nodes}
         self._record = RunRecord(
             run=run_params["run_id"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -42,10 +42,16 @@ class MixedDataset(NamedTuple):
 
 
 class Provenance:
-    """The ancestors of versions by their run records. Each record is read once."""
+    """The ancestors of versions by their run records. Each record is read once.
 
-    def __init__(self, runs: RunFolder) -> None:
+    Args:
+        latest: the latest version of a dataset. A version counts as made like the latest one if that has the same
+            content: what both were made from before may differ, and made no difference.
+    """
+
+    def __init__(self, runs: RunFolder, latest: Callable[[str], str | None] = lambda _: None) -> None:
         self.record = cache(runs.find)
+        self._latest = cache(latest)
 
     def inputs(self, name: str, version: str) -> Iterator[tuple[str, InputRecord]]:
         """Yield the inputs of the node that wrote a version of a dataset; none without a record."""
@@ -65,23 +71,34 @@ class Provenance:
         waiting = [Ancestor(name, read, ()) for name, read in inputs]
         seen: set[tuple[str, str | None]] = set()
         for each in waiting:  # breadth first: the loop appends to it
-            version, key = each.content.version, (each.name, each.content.version)
-            if version and key in seen:
+            version = self._equal_version(each.name, each.content)
+            if version and (each.name, version) in seen:
                 continue
-            seen.add(key)
+            seen.add((each.name, version))
             yield each
             if version:
-                waiting += [Ancestor(name, read, (*each.path, key)) for name, read in self.inputs(each.name, version)]
+                path = (*each.path, (each.name, each.content.version))
+                waiting += [Ancestor(name, read, path) for name, read in self.inputs(each.name, version)]
+
+    def _equal_version(self, name: str, read: InputRecord) -> str | None:
+        """Return the latest version of a dataset if it has this content, else the version itself."""
+        latest = self._latest(name) if read.version and read.sha256 else None
+        record = self.record(latest) if latest else None
+        written = record.writes.get(name) if record else None
+        return latest if written and written.sha256 == read.sha256 else read.version
 
 
-def find_mixed_datasets(inputs: Mapping[str, InputRecord], runs: RunFolder) -> list[MixedDataset]:
+def find_mixed_datasets(
+    inputs: Mapping[str, InputRecord], runs: RunFolder, latest: Callable[[str], str | None] = lambda _: None
+) -> list[MixedDataset]:
     """Return the datasets that the inputs of a run descend from in two different contents, the nearest first.
 
-    Entries with a definition (roles, engines) may differ between stages. Versions without a record are taken to match.
+    What differs before a dataset that came out the same is no difference (see `Provenance`). Entries with a definition
+    (roles, engines) may differ between stages. Versions without a record are taken to match.
     """
     first: dict[str, Ancestor] = {}
     mixed: dict[str, MixedDataset] = {}
-    for each in Provenance(runs).ancestors(sorted(inputs.items())):
+    for each in Provenance(runs, latest).ancestors(sorted(inputs.items())):
         if each.content.definition is not None or each.content.content is None:
             continue
         one = first.setdefault(each.name, each)

@@ -16,7 +16,7 @@ import psutil
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sage_dialog.lineage.content import File, changed_files, write_text
+from sage_dialog.lineage.content import Content, File, changed_files, write_text
 
 RUN = re.compile(r"\d{4}-\d\d-\d\dT\d\d\.\d\d\.\d\d\.\d{3}Z")
 """The id of a run: its start time, which is also the version of all its outputs."""
@@ -176,6 +176,21 @@ class RunRecord(_Part):
             return None
         sha256 = None if written.files is not None else written.sha256
         return InputRecord(version=written.version, sha256=sha256, files=written.files)
+
+
+def version_sha256(
+    dataset: str, record: RunRecord | None, state: tuple[int, int] | None, content: Callable[[], Content]
+) -> str:
+    """Return the digest of a version: the recorded one if the files are unchanged since, else that of its content.
+
+    Args:
+        record: of the run that wrote it.
+        state: its bytes and time of change; None where that takes reading it.
+    """
+    written = record.writes.get(dataset) if record else None
+    if written and state in (None, (written.bytes, written.modified_ns)):
+        return written.sha256
+    return content().sha256
 
 
 class NoSuchRunError(ValueError):

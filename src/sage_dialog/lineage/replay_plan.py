@@ -158,16 +158,18 @@ def _definition_changes(name: str, recorded: Mapping[str, Any], project: Project
 
 
 def _pin(name: str, read: InputRecord, project: ProjectState) -> str:
-    version = str(read.version)
-    try:
-        content = project.content(name, version)
-    except (OSError, ValueError):
-        raise CannotReplayError(
-            f"version {version} of {name}, which it read, no longer exists: it was pruned or moved away."
-        ) from None
-    if read.sha256 and content.sha256 != read.sha256:
-        raise CannotReplayError(f"version {version} of {name}, which it read, was altered since.")
-    return version
+    """Return the version that was read, or the latest one if it has the same content."""
+    version, problem = str(read.version), ""
+    for candidate in filter(None, (version, project.latest(name))):
+        try:
+            sha256 = project.content(name, candidate).sha256
+        except (OSError, ValueError):
+            problem = problem or "no longer exists: it was pruned or moved away"
+            continue
+        if sha256 == read.sha256 or (read.sha256 is None and candidate == version):
+            return candidate
+        problem = problem or "was altered since"
+    raise CannotReplayError(f"version {version} of {name}, which it read, {problem}.")
 
 
 def _revision(git: Git | None) -> str:

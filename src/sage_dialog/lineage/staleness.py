@@ -1,7 +1,8 @@
 """Which outputs are stale: what they were made from or by has changed since.
 
 The record of the run that made the latest version of an output has the inputs, parameters and code of its node. If one
-of them is different now, the output is stale, and so is everything made from it.
+of them is different now, the output is stale, and so is everything made from it. Inputs are compared by content: one
+that was made again with equal content is the same.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Literal, Protocol
 from sage_dialog.lineage.code import digest
 from sage_dialog.lineage.content import Content, changed_files
 from sage_dialog.lineage.formatting import format_names, format_value, tree_differences
-from sage_dialog.lineage.records import InputRecord, NodeRecord, RunFolder, RunRecord
+from sage_dialog.lineage.records import InputRecord, NodeRecord, RunFolder, RunRecord, version_sha256
 
 State = Literal["fresh", "stale", "missing", "no record", "being made"]
 Kind = Literal["input", "parameter", "code", "altered", "together", "upstream"]
@@ -116,6 +117,27 @@ def output_statuses(project: ProjectState, runs: RunFolder) -> list[OutputStatus
     return [statuses[name] for name in _sort_by_inputs(statuses)]
 
 
+def certainly_stale(statuses: Sequence[OutputStatus], made: Collection[NodeSpec] = ()) -> list[OutputStatus]:
+    """Return the stale outputs whose nodes have to run whatever other nodes give.
+
+    The others are stale only because of stale inputs, and are fresh again if those come out the same.
+
+    Args:
+        statuses: inputs before what is made from them.
+        made: nodes that have run meanwhile; they are not run twice.
+    """
+    own = {one.spec for one in statuses if one.spec and any(reason.kind != "upstream" for reason in one.reasons)}
+    waiting: set[str] = set()
+    found = []
+    for one in statuses:
+        if one.state == "stale" and one.spec and one.spec not in made:
+            if one.spec in own and waiting.isdisjoint(one.spec.inputs):
+                found.append(one)
+            else:
+                waiting.add(one.dataset)
+    return found
+
+
 def plan_refresh(
     statuses: Iterable[OutputStatus], registered: Mapping[str, Sequence[NodeSpec]]
 ) -> list[tuple[str, list[str]]]:
@@ -149,6 +171,7 @@ class _RecordCheck:
         self._latest = cache(project.latest)
         self._input = cache(project.read)
         self._code = cache(project.code)
+        self._sha256 = cache(self._version_sha256)
         self._makers: dict[str, list[tuple[str, NodeSpec]]] = {}
         for pipeline, nodes in sorted(project.registered.items(), key=lambda item: len(item[1])):
             for node in nodes:
@@ -220,26 +243,14 @@ class _RecordCheck:
         if digest(code) != recorded.code:
             yield Reason("code", spec.name, format_code_change(code, record.code))
         written = record.writes.get(dataset)
-        state = self._project.state(dataset, version) if written and written.files is None else None
-        if (
-            written
-            and state not in (None, (written.bytes, written.modified_ns))
-            and self._project.content(dataset, version).sha256 != written.sha256
-        ):
+        if written and written.files is None and self._sha256(dataset, version) != written.sha256:
             yield Reason("altered", dataset, "it was altered after it was written")
 
     def _input_change(self, name: str, record: RunRecord) -> str | None:
-        """Return how an input differs from the one that was read; None if it is the same, or gone."""
+        """Return how an input differs in content from the one that was read; None if it is the same, or gone."""
         read = record.reads.get(name) or record.output_as_input(name)
         if self._project.is_versioned(name):
-            was = read.version if name in record.reads and read else record.run
-            latest = self._latest(name)
-            if latest is None or was is None or latest == was:
-                return None
-            later = self._record(latest)
-            known = later.writes.get(name) if later else None
-            same = ", the same content" if known and read and read.sha256 and known.sha256 == read.sha256 else ""
-            return f"{name} is of {latest} now, and was of {was}{same}"
+            return self._version_change(name, read or InputRecord(version=record.run))
         now = self._input(name)
         if read and read.files is not None and now.files is not None:
             changed = changed_files(read.files, now.files)
@@ -249,6 +260,21 @@ class _RecordCheck:
             parts = [f"{key} was {format_value(was)}, is {format_value(new)}" for key, was, new in changes]
             return f"{name} has changed: {format_names(parts, '; ')}" if parts else None
         return None
+
+    def _version_change(self, name: str, read: InputRecord) -> str | None:
+        """Return how the latest version differs in content; in version where the content that was read is unknown."""
+        latest = self._latest(name)
+        if latest is None or read.version is None:
+            return None
+        if (self._sha256(name, latest) == read.sha256) if read.sha256 else latest == read.version:
+            return None
+        if latest == read.version:
+            return f"{name} was altered after it was read"
+        return f"{name} is of {latest} now, and was of {read.version}"
+
+    def _version_sha256(self, name: str, version: str) -> str:
+        state, project = self._project.state(name, version), self._project
+        return version_sha256(name, self._record(version), state, lambda: project.content(name, version))
 
     def _current_spec(self, dataset: str, record: RunRecord, name: str) -> NodeSpec:
         """Return the node that would make it now: in the pipelines of its run, else in the smallest that has one."""
