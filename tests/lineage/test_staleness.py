@@ -13,6 +13,7 @@ from sage_dialog.lineage.code import digest
 from sage_dialog.lineage.content import Content
 from sage_dialog.lineage.formatting import tree_differences
 from sage_dialog.lineage.records import (
+    FORMAT,
     File,
     Git,
     InputRecord,
@@ -81,6 +82,7 @@ class State:
         code = {name: value for node in nodes for name, value in self.code(node).items()}
         record = RunRecord(
             run=run,
+            format=FORMAT,
             started=run,
             outcome="done",
             process=Process(host="elsewhere", pid=1, born=0),
@@ -93,7 +95,11 @@ class State:
             packages={},
             nodes={
                 node.name: NodeRecord(
-                    inputs=node.inputs, outputs=node.outputs, parameters=node.parameters, code=digest(self.code(node))
+                    inputs=node.inputs,
+                    outputs=node.outputs,
+                    parameters=node.parameters,
+                    arguments=dict(node.arguments),
+                    code=digest(self.code(node)),
                 )
                 for node in nodes
             },
@@ -239,6 +245,69 @@ def test_roles_by_their_definition(project: State) -> None:
     assert project.stale() == {}, "its definition is unknown, as for tables of previous runs"
     project.reads["judge"] = InputRecord(definition={"role": "Llm"})
     assert project.stale()["votes"] == ["judge has changed: role was Offline, is Llm"]
+
+
+def test_another_host_of_a_named_model_is_the_same_role(project: State) -> None:
+    def judge(*hosts: str, **more: str) -> InputRecord:
+        return InputRecord(definition={"roles": {"a": {"endpoint": {"hosts": list(hosts), **more}}}})
+
+    project.reads["judge"] = judge("one", model="m")
+    project.run(FIRST, *NODES)
+    project.reads["judge"] = judge("two", "three", model="m")
+    assert project.stale() == {}
+    project.reads["judge"] = judge("two", model="n")
+    assert project.stale()["votes"] == ["judge has changed: roles.a.endpoint.model was m, is n"]
+    project.reads["judge"] = judge("one")
+    project.run(SECOND, *NODES)
+    project.reads["judge"] = judge("two")
+    assert "hosts was" in project.stale()["votes"][0], "the server decides which model it is"
+
+
+def test_a_local_base_by_its_files_wherever_they_are(project: State) -> None:
+    def base(folder: str, sha256: str) -> InputRecord:
+        return InputRecord(
+            definition={"repo": "r", "folder": folder}, files={"w": File(bytes=1, modified_ns=1, sha256=sha256)}
+        )
+
+    project.reads["judge"] = base("/a", "1")
+    project.run(FIRST, *NODES)
+    project.reads["judge"] = base("/b", "1")
+    assert project.stale() == {}
+    project.reads["judge"] = base("/a", "2")
+    assert project.stale()["votes"] == ["judge has changed: w"]
+    project.reads["judge"] = InputRecord(definition={"repo": "r", "folder": "/a"})
+    project.run(SECOND, *NODES)
+    project.reads["judge"] = base("/a", "2")
+    assert project.stale() == {}, "the record does not know the files"
+
+
+def test_swapped_inputs_and_outputs_make_a_node_stale(project: State) -> None:
+    def node(first: str, second: str, *outputs: str) -> NodeSpec:
+        arguments = (("train", first), ("test", second), ("sft", "params:sft"))
+        return NodeSpec("split", ("rejects", "table"), outputs or ("left", "right"), ("sft",), arguments)
+
+    project.registered = {"all": (READ, node("table", "rejects"))}
+    project.run(FIRST, *project.registered["all"])
+    assert project.stale() == {}
+    project.registered = {"all": (READ, node("rejects", "table"))}
+    swapped = ["the argument train was table, is rejects", "the argument test was rejects, is table"]
+    assert project.stale() == {"left": swapped, "right": swapped}
+    project.registered = {"all": (READ, node("table", "rejects", "right", "left"))}
+    order = ["its node gives right, left now, and gave left, right"]
+    assert project.stale() == {"right": order, "left": order}
+
+
+def test_records_of_an_earlier_form_are_not_stale_for_what_they_lack(project: State) -> None:
+    record = project.runs.load(FIRST)
+    project.runs.save(record.model_copy(update={"format": 1}))
+    project.codes["play"] = {"pack:play": "2"}
+    assert project.stale() == {}
+    assert project.found()["votes"].note == "its code was recorded in an earlier form, and is not compared"
+    assert (
+        "code: recorded in an earlier form, and not compared" in plan_replay(project.runs.load(FIRST), project).changes
+    )
+    project.parameters["sft"] = {"epochs": 5}
+    assert "policy" in project.stale()
 
 
 def test_an_altered_output_is_stale_and_a_touched_one_is_not(project: State) -> None:

@@ -244,11 +244,14 @@ def _configured_parameters(metadata: ProjectMetadata, env: str) -> dict[str, Any
 
 def _format_input(read: InputRecord) -> tuple[str, str]:
     """Return the version and the content of an input."""
-    if read.files is not None:
-        return "", f"{len(read.files)} files, {sum(file.bytes for file in read.files.values()):,} bytes"
+    parts = []
     if read.definition is not None:
         tables = [f"{name} {version}" for name, version in read.definition.get("tables", {}).items()]
-        return "", ", ".join([*_model_names(read.definition), *tables])
+        parts += [*_model_names(read.definition), *tables]
+    if read.files is not None:
+        parts.append(f"{len(read.files)} files, {sum(file.bytes for file in read.files.values()):,} bytes")
+    if read.version is None:
+        return "", ", ".join(parts)
     return read.version or "", (read.sha256 or "")[:16]
 
 

@@ -21,7 +21,7 @@ from sage_dialog.core.atomic_files import atomic_file
 from sage_dialog.core.paths import display_path, relocate
 from sage_dialog.datasets.protocol import EntryState
 from sage_dialog.lineage.content import Content, content_of, of_stream
-from sage_dialog.lineage.records import RUN
+from sage_dialog.lineage.records import RUN, is_in_future
 
 if TYPE_CHECKING:
     from kedro_datasets.pandas import ParquetDataset as Dataset  # or another of the same shape
@@ -178,6 +178,11 @@ class AtomicMixin(Dataset):
             name = PurePath(path).parent.name
             fault = self.fault(path) if RUN.fullmatch(name) else f"no run has the name {name!r}"
             if fault is None:
+                if is_in_future(name):
+                    _warn_once(
+                        f"{path} is dated in the future: a clock was ahead when it was written, or is behind now. It "
+                        "stays the latest version until then. Correct the clock, or move that version away."
+                    )
                 for skipped in faults:
                     _warn_once(f"{skipped}. Skipped; {name} is loaded. Remove it or move it elsewhere.")
                 return name

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from kedro.io.core import VersionNotFoundError
 from kedro.pipeline.node import Node
 
 from sage_dialog.datasets.atomic import AtomicMixin
+from sage_dialog.datasets.factory import dotted_path
 from sage_dialog.datasets.protocol import EntryState, TrackedDataset
 from sage_dialog.lineage.code import code_of_callable, code_of_path
 from sage_dialog.lineage.content import DigestCache, File, of_files, state_of
@@ -55,13 +57,35 @@ def node_spec(node: Node) -> NodeSpec:
         inputs=tuple(sorted(inputs - parameters)),
         outputs=tuple(node.outputs),
         parameters=tuple(sorted(name.removeprefix("params:") for name in parameters)),
+        arguments=tuple(_arguments(node)),
     )
 
 
+def _arguments(node: Node) -> Iterator[tuple[str, str]]:
+    """Yield the arguments of a node's function with the names of their datasets and parameters."""
+    given = node._inputs
+    signature = inspect.signature(node.func)
+    positional = () if isinstance(given, dict) else [given] if isinstance(given, str) else given or ()
+    bound = signature.bind(*positional, **(given if isinstance(given, dict) else {}))
+    for name, value in bound.arguments.items():
+        if isinstance(value, str):
+            yield name, value
+        else:  # of *args or **kwargs
+            yield from (
+                (f"{name}[{key}]", each)
+                for key, each in (value.items() if isinstance(value, dict) else enumerate(value))
+            )
+
+
 def node_code(node: Node, catalog: CatalogProtocol) -> dict[str, str]:
-    """Return the digests of all code that a node reaches, that of its roles included."""
+    """Return the digests of all code that a node reaches, that of its roles and of the project's datasets included."""
     code = code_of_callable(node.func)
-    for entry in map(catalog.get, node_spec(node).inputs):
+    spec = node_spec(node)
+    packages = {name.partition(".")[0] for name in (__name__, *code)}
+    for entry in map(catalog.get, (*spec.inputs, *spec.outputs)):
+        if type(entry).__module__.partition(".")[0] in packages:
+            code |= code_of_path(dotted_path(type(entry)))
+    for entry in map(catalog.get, spec.inputs):
         for path in entry.code_paths() if isinstance(entry, TrackedDataset) else ():
             code |= code_of_path(path)
     return code

@@ -7,10 +7,10 @@ import contextlib
 import os
 import platform
 import re
+import shlex
 import threading
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from sage_dialog.lineage.environment import git_state, package_versions
 from sage_dialog.lineage.masking import mask_secrets, redact, secrets_in
 from sage_dialog.lineage.mixing import MixedDataset, find_mixed_datasets
 from sage_dialog.lineage.records import (
+    FORMAT,
     InputRecord,
     NodeRecord,
     Outcome,
@@ -48,6 +49,7 @@ from sage_dialog.lineage.records import (
     RunRecord,
     Selection,
     Spent,
+    is_in_future,
     now,
 )
 
@@ -95,9 +97,12 @@ class Recorder:
             mixed = find_mixed_datasets(inputs, self._runs, lambda name: latest_version(catalog.get(name)))
             if mixed:
                 raise RunRefused(format_mixed_datasets(mixed))
+        if future := find_future_versions(pipeline, catalog):
+            raise RunRefused(format_future_versions(future, self._runs.path.parent))
         codes = {node.name: node_code(node, catalog) for node in pipeline.nodes}
         self._record = RunRecord(
             run=run_params["run_id"],
+            format=FORMAT,
             started=now(),
             replay_of=REPLAY_OF.get(),
             process=Process.here(),
@@ -109,8 +114,14 @@ class Recorder:
             platform=platform.platform(),
             packages=package_versions(DISTRIBUTION),
             nodes={
-                node.name: NodeRecord(**asdict(node_spec(node)), code=digest(codes[node.name]))
-                for node in pipeline.nodes
+                spec.name: NodeRecord(
+                    inputs=spec.inputs,
+                    outputs=spec.outputs,
+                    parameters=spec.parameters,
+                    arguments=dict(spec.arguments),
+                    code=digest(codes[spec.name]),
+                )
+                for spec in map(node_spec, pipeline.nodes)
             },
             code={name: value for code in codes.values() for name, value in code.items()},
             reads=inputs,
@@ -129,6 +140,20 @@ class Recorder:
     def before_node_run(self, node: Node) -> None:
         if self._pid == os.getpid():  # written with the node's first output
             self._update_node(node.name, started=now())
+
+    @hook_impl
+    def before_dataset_loaded(self, dataset_name: str) -> None:
+        """Record raw files as they are when they are read: a rater may have voted since the run started."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            before = self._record.reads.get(dataset_name)
+        if before and before.files is not None:
+            with contextlib.suppress(DatasetError, OSError):  # the load reports it
+                now = self._record_input(dataset_name)
+                with self._lock:
+                    if not now.equals(before):
+                        self._update(reads={**self._record.reads, dataset_name: now})
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str) -> None:
@@ -235,6 +260,31 @@ def _selection(run_params: Mapping[str, Any]) -> Selection:
         load_versions=dict(run_params.get("load_versions") or {}),
         only_missing_outputs=bool(run_params.get("only_missing_outputs")),
         runner=runner[0] if runner else "SequentialRunner",
+    )
+
+
+def find_future_versions(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, str]:
+    """Return the versions of outputs that are dated in the future, by dataset: they would hide those of this run."""
+    versions = {name: latest_version(catalog.get(name)) for name in sorted(pipeline.all_outputs())}
+    return {name: version for name, version in versions.items() if version and is_in_future(version)}
+
+
+def format_future_versions(versions: Mapping[str, str], data: Path) -> str:
+    """Return the error message for a run whose outputs have versions dated in the future."""
+    lines = [f"  {name}: {version}" for name, version in versions.items()]
+    more = [f"  and {len(lines) - _MAX_MIXED} more"] if len(lines) > _MAX_MIXED else []
+    return "\n".join(
+        [
+            "Outputs of this run have versions dated in the future, which would stay the latest; it was not started:",
+            *lines[:_MAX_MIXED],
+            *more,
+            "If the clock of this machine is behind, set it. If a clock was ahead when they were written, remove all "
+            "that those runs wrote, and run again:",
+            *(
+                f"  find {shlex.quote(str(data))} -name '{version}*' -prune -exec rm -r {{}} +"
+                for version in sorted({*versions.values()})[:_MAX_MIXED]
+            ),
+        ]
     )
 
 

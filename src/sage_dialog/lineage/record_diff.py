@@ -68,6 +68,9 @@ def _compare_nodes(first: RunRecord, second: RunRecord) -> Iterator[Difference]:
 
 
 def _compare_code(first: RunRecord, second: RunRecord) -> Iterator[Difference]:
+    if first.format != second.format:
+        yield Difference("code", "form of the record", str(first.format), str(second.format), certain=False)
+        return
     one, other = first.code, second.code
     if set(first.nodes) != set(second.nodes):
         changed = [name for name in set(one) & set(other) if one[name] != other[name]]
@@ -84,11 +87,13 @@ def _compare_inputs(first: RunRecord, second: RunRecord) -> Iterator[Difference]
         one, other = (record.reads.get(name) or record.output_as_input(name) for record in (first, second))
         if one is None or other is None:
             yield Difference("inputs", name, _format_input(one), _format_input(other))
-        elif one.definition is not None and other.definition is not None:
+            continue
+        described = one.definition is not None and other.definition is not None
+        if one.definition is not None and other.definition is not None:
             yield from _compare("inputs", flatten({name: one.definition}), flatten({name: other.definition}))
-        elif one.files is not None and other.files is not None:
+        if one.files is not None and other.files is not None:
             yield from _compare_files(name, one.files, other.files)
-        else:
+        elif not described:
             certain = one.content is not None and other.content is not None
             if one.content != other.content if certain else one.version != other.version:
                 yield Difference("inputs", name, _format_input(one), _format_input(other), certain)

@@ -21,7 +21,14 @@ from sage_dialog.lineage.content import Content, File, changed_files, write_text
 RUN = re.compile(r"\d{4}-\d\d-\d\dT\d\d\.\d\d\.\d\d\.\d{3}Z")
 """The id of a run: its start time, which is also the version of all its outputs."""
 
+FORMAT = 2
+"""The form of new records.
+
+Form 1 lacks the arguments of nodes, and its digests of code differ between versions of Python; neither is compared.
+"""
+
 _HEADER_BYTES = 300  # the beginning of a record's file, which includes its outcome
+_CLOCK_DIFFERENCE_S = 60  # between the clocks of machines that share a folder
 _CLOCK_TOLERANCE_S = 2  # a process's start time shifts a little when the clock is set
 
 
@@ -80,7 +87,7 @@ class InputRecord(_Part):
 
     version: str | None = None
     sha256: str | None = None  # of the version
-    files: dict[str, File] | None = None  # of raw data
+    files: dict[str, File] | None = None  # of raw data, and of a base in a local folder
     definition: dict[str, Any] | None = None  # of roles and engines: class, arguments, model; never a key
 
     @property
@@ -115,6 +122,7 @@ class NodeRecord(_Part):
     inputs: tuple[str, ...]  # datasets only
     outputs: tuple[str, ...]
     parameters: tuple[str, ...]  # such as "self_play"; values are in the record's `parameters`
+    arguments: dict[str, str] = {}  # the dataset or parameter of each argument of its function
     code: str  # digest of every definition of the project that the node can reach
     started: str | None = None
     ended: str | None = None
@@ -137,6 +145,7 @@ class RunRecord(_Part):
     """The inputs, configuration, code and outputs of a run. Times are ISO 8601 in UTC."""
 
     run: str
+    format: int = 1
     started: str
     ended: str | None = None
     outcome: Outcome = "running"
@@ -320,6 +329,12 @@ class RunFolder:
     def file(self, run: str) -> Path:
         """Return the path of a run's record."""
         return self.path / f"{run}.json"
+
+
+def is_in_future(run: str) -> bool:
+    """Return whether the id of a run is a time that has not come yet: a clock was ahead when it started."""
+    started = datetime.strptime(run, "%Y-%m-%dT%H.%M.%S.%fZ").replace(tzinfo=UTC)
+    return (started - datetime.now(UTC)).total_seconds() > _CLOCK_DIFFERENCE_S
 
 
 def now() -> str:

@@ -10,7 +10,7 @@ from sage_dialog.lineage.code import digest
 from sage_dialog.lineage.content import changed_files
 from sage_dialog.lineage.formatting import format_names, format_value, tree_differences
 from sage_dialog.lineage.masking import MASK
-from sage_dialog.lineage.records import Git, InputRecord, NodeRecord, RunRecord
+from sage_dialog.lineage.records import FORMAT, Git, InputRecord, NodeRecord, RunRecord
 from sage_dialog.lineage.staleness import NodeSpec, ProjectState, format_code_change
 
 
@@ -64,14 +64,17 @@ def plan_replay(record: RunRecord, project: ProjectState, only: Sequence[str] = 
         read = record.reads.get(name) or record.output_as_input(name)
         if read is None:
             changes.append(f"{name} is a new input")
-        elif read.version:
+            continue
+        if read.version:
             pins[name] = _pin(name, read, project)
-        elif read.files is not None:
-            if other := changed_files(read.files, project.read(name).files):
-                changed_data.append(f"{name} has changed: {format_names(other)}")
-        elif read.definition is not None:
+            continue
+        if read.files is not None and (other := changed_files(read.files, project.read(name).files)):
+            changed_data.append(f"{name} has changed: {format_names(other)}")
+        if read.definition is not None:
             changes += _definition_changes(name, read.definition, project)
-    for name, node in zip(recorded, nodes, strict=True):
+    if record.format != FORMAT:
+        changes.append("code: recorded in an earlier form, and not compared")
+    for name, node in zip(recorded, nodes, strict=True) if record.format == FORMAT else ():
         code = project.code(node)
         if digest(code) != recorded[name].code:
             changes.append(f"{name}: {format_code_change(code, record.code)}")

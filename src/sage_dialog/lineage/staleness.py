@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 from sage_dialog.lineage.code import digest
 from sage_dialog.lineage.content import Content, changed_files
 from sage_dialog.lineage.formatting import format_names, format_value, tree_differences
-from sage_dialog.lineage.records import InputRecord, NodeRecord, RunFolder, RunRecord, version_sha256
+from sage_dialog.lineage.records import FORMAT, InputRecord, NodeRecord, RunFolder, RunRecord, version_sha256
 
 State = Literal["fresh", "stale", "missing", "no record", "being made"]
 Kind = Literal["input", "parameter", "code", "altered", "together", "upstream"]
@@ -25,12 +25,17 @@ _RUNS_CHECKED = 20  # latest records that may be of running runs which have not 
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """A node as it is registered now; inputs are datasets only."""
+    """A node as it is registered now; inputs are datasets only.
+
+    Attributes:
+        arguments: the arguments of its function, each with the name of its dataset or parameter.
+    """
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     parameters: tuple[str, ...]
+    arguments: tuple[tuple[str, str], ...] = ()
 
 
 class ProjectState(Protocol):
@@ -206,7 +211,10 @@ class _RecordCheck:
             if one in record.reads and record.reads[one].version and self._project.is_versioned(one)
         ]
         gone = [one for one in versioned if self._latest(one) is None]
-        note = f"made from {', '.join(gone)}, which no longer exists" if gone else None
+        notes = [f"made from {', '.join(gone)}, which no longer exists"] if gone else []
+        if record.format != FORMAT:
+            notes.append("its code was recorded in an earlier form, and is not compared")
+        note = "; ".join(notes) or None
         reasons = tuple(self._reasons(dataset, version, record, record.nodes[name], spec))
         return OutputStatus(dataset, "stale" if reasons else "fresh", version, version, name, reasons, note, spec)
 
@@ -234,13 +242,14 @@ class _RecordCheck:
         for one in sorted(set(spec.inputs) ^ set(recorded.inputs)):
             words = f"{one} is a new input" if one in spec.inputs else f"{one} is no longer an input"
             yield Reason("input", one, words)
+        yield from _swapped(recorded, spec)
         for name in recorded.parameters:
             if name.partition(".")[0] not in self._project.unaffecting:
                 before, after = _lookup(record.parameters, name), _lookup(self._project.recorded_parameters, name)
                 for key, was, now in tree_differences(before, after, name):
                     yield Reason("parameter", key, f"{key} was {format_value(was)}, is {format_value(now)}")
-        code = self._code(spec)
-        if digest(code) != recorded.code:
+        code = self._code(spec) if record.format == FORMAT else {}
+        if code and digest(code) != recorded.code:
             yield Reason("code", spec.name, format_code_change(code, record.code))
         written = record.writes.get(dataset)
         if written and written.files is None and self._sha256(dataset, version) != written.sha256:
@@ -252,11 +261,13 @@ class _RecordCheck:
         if self._project.is_versioned(name):
             return self._version_change(name, read or InputRecord(version=record.run))
         now = self._input(name)
-        if read and read.files is not None and now.files is not None:
-            changed = changed_files(read.files, now.files)
-            return f"{name} has changed: {format_names(changed)}" if changed else None
+        files_known = read is not None and read.files is not None and now.files is not None
+        if read and files_known and (changed := changed_files(read.files, now.files)):
+            return f"{name} has changed: {format_names(changed)}"
         if read and read.definition is not None and now.definition is not None:
-            changes = tree_differences(read.definition, now.definition)
+            changes = tree_differences(
+                *(_without_places(one, files_known) for one in (read.definition, now.definition))
+            )
             parts = [f"{key} was {format_value(was)}, is {format_value(new)}" for key, was, new in changes]
             return f"{name} has changed: {format_names(parts, '; ')}" if parts else None
         return None
@@ -293,6 +304,30 @@ class _RecordCheck:
             if record and not record.replay_of and record.status == "running":
                 for node in record.nodes.values():
                     yield from ((output, run) for output in node.outputs if output not in record.writes)
+
+
+def _swapped(recorded: NodeRecord, spec: NodeSpec) -> Iterator[Reason]:
+    """Yield a reason for each argument that takes another of the node's inputs, and for outputs in another order."""
+    known = {*recorded.arguments.values()} & {name for _, name in spec.arguments}
+    for argument, name in spec.arguments:
+        before = recorded.arguments.get(argument, name)
+        if before != name and {before, name} <= known:
+            yield Reason("input", name, f"the argument {argument} was {before}, is {name}")
+    if recorded.arguments and set(spec.outputs) == set(recorded.outputs) and spec.outputs != recorded.outputs:
+        order = ", ".join(recorded.outputs)
+        yield Reason("together", spec.name, f"its node gives {', '.join(spec.outputs)} now, and gave {order}")
+
+
+def _without_places(definition: Mapping[str, Any], files_known: bool) -> dict[str, Any]:
+    """Return a definition without the hosts of a server whose model is named, and the folder of known files."""
+    kept = {
+        name: _without_places(one, files_known) if isinstance(one, Mapping) else one for name, one in definition.items()
+    }
+    if kept.get("model"):
+        kept.pop("hosts", None)
+    if files_known:
+        kept.pop("folder", None)
+    return kept
 
 
 def _inherited_reasons(status: OutputStatus, stale: Collection[str]) -> Iterator[Reason]:
