@@ -75,10 +75,17 @@ def click_errors(*errors: type[Exception], prefix: str = "") -> Iterator[None]:
 
 
 def run_nodes(
-    metadata: ProjectMetadata, env: str | None, params: Mapping[str, Any], *hooks: object, **options: Any
+    metadata: ProjectMetadata,
+    env: str | None,
+    params: Mapping[str, Any],
+    *hooks: object,
+    conf_source: str | None = None,
+    **options: Any,
 ) -> str:
     """Run a pipeline with the options of `KedroSession.run`, and return the id of the run."""
-    with KedroSession.create(project_path=metadata.project_path, env=env, runtime_params=dict(params)) as session:
+    with KedroSession.create(
+        project_path=metadata.project_path, env=env, runtime_params=dict(params), conf_source=conf_source
+    ) as session:
         assert isinstance(session, KedroSession)
         for hook in hooks:
             session._hook_manager.register(hook)
@@ -98,6 +105,7 @@ class Project:
 
     Args:
         params: nested parameters that override configured ones, as `--params` does.
+        conf_source: where the configuration is, as `--conf-source` says; None for `conf`.
 
     Raises:
         hooks.RunRefused: if a parameter is invalid.
@@ -106,10 +114,20 @@ class Project:
     unaffecting: Collection[str] = frozenset({"scratch", "llm", "mix_versions"})
     """Parameters that set where work is stored, what may be spent and what is allowed, and change no output."""
 
-    def __init__(self, metadata: ProjectMetadata, env: str | None, params: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        metadata: ProjectMetadata,
+        env: str | None,
+        params: Mapping[str, Any] | None = None,
+        conf_source: str | None = None,
+    ) -> None:
         self.path = Path(metadata.project_path)
         session = KedroSession.create(
-            project_path=self.path, env=env, runtime_params=dict(params or {}), save_on_close=False
+            project_path=self.path,
+            env=env,
+            runtime_params=dict(params or {}),
+            conf_source=conf_source,
+            save_on_close=False,
         )
         self._context = session.load_context()
         self.catalog: CatalogProtocol[Any, Any] = self._context.catalog

@@ -36,7 +36,7 @@ from sage_dialog.hooks.recording import (
 )
 from sage_dialog.lineage.code import digest
 from sage_dialog.lineage.content import DigestCache
-from sage_dialog.lineage.environment import git_state, package_versions
+from sage_dialog.lineage.environment import git_state, hardware, installed_extras, package_versions
 from sage_dialog.lineage.masking import mask_secrets, redact, secrets_in
 from sage_dialog.lineage.mixing import MixedDataset, find_mixed_datasets
 from sage_dialog.lineage.records import (
@@ -113,6 +113,8 @@ class Recorder:
             python=platform.python_version(),
             platform=platform.platform(),
             packages=package_versions(DISTRIBUTION),
+            extras=installed_extras(DISTRIBUTION),
+            conf_source=_conf_source(loader, project),
             nodes={
                 spec.name: NodeRecord(
                     inputs=spec.inputs,
@@ -154,6 +156,7 @@ class Recorder:
                 with self._lock:
                     if not now.equals(before):
                         self._update(reads={**self._record.reads, dataset_name: now})
+                        self._runs.append(self._record.run, reads={dataset_name: now})
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str) -> None:
@@ -167,6 +170,7 @@ class Recorder:
         with self._lock:
             if loaded.version and dataset_name not in self._record.writes:
                 self._update(reads={**self._record.reads, dataset_name: loaded})
+                self._runs.append(self._record.run, reads={dataset_name: loaded})
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
@@ -179,7 +183,14 @@ class Recorder:
                 self._update(writes={**self._record.writes, dataset_name: written})
             if set(node.outputs) <= set(self._record.writes):
                 self._update_node(node.name, ended=now())
-            self._runs.save(self._record)
+            times = self._record.nodes[node.name].model_dump(include={"started", "ended"}, exclude_none=True)
+            self._update(hardware=hardware())
+            self._runs.append(
+                self._record.run,
+                nodes={node.name: times},
+                **({"writes": {dataset_name: written}} if written else {}),
+                **({"hardware": self._record.hardware.model_dump()} if self._record.hardware else {}),
+            )
 
     @hook_impl
     def after_pipeline_run(self) -> None:
@@ -205,7 +216,7 @@ class Recorder:
             if error:
                 first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
                 message = redact(f"{type(error).__name__}: {first_line}", self._secrets)[:_MAX_ERROR_CHARACTERS]
-            self._update(outcome=outcome, error=message, ended=now())
+            self._update(outcome=outcome, error=message, ended=now(), hardware=hardware())
             with contextlib.suppress(OSError):  # a full disk on which the run failed must not hide the run's error
                 self._runs.save(self._record)
         self._pid = None
@@ -247,6 +258,15 @@ class Recorder:
         with self._lock:
             node = self._record.nodes[name].model_copy(update=fields)
             self._update(nodes={**self._record.nodes, name: node})
+
+
+def _conf_source(loader: Any, project: Path) -> str | None:
+    """Return where the configuration was read from, relative to the project if it is inside."""
+    source = getattr(loader, "conf_source", None)
+    if source is None:
+        return None
+    path = Path(source)
+    return path.relative_to(project).as_posix() if path.is_relative_to(project) else str(path)
 
 
 def _selection(run_params: Mapping[str, Any]) -> Selection:

@@ -23,6 +23,8 @@ from sage_dialog.lineage.modules import Chain, Module, find_uses, source_form
 DATA_SUFFIXES = frozenset({".toml", ".txt", ".yml", ".yaml", ".json", ".j2", ".jinja", ".css", ".js"})
 """Suffixes of files in a package that count as code: word lists, templates."""
 
+_DIGITS = 16  # of a sha256: enough to tell versions of one definition apart
+
 EFFECTS = "(module)"
 """The name for the statements of a module that define nothing and run on import."""
 
@@ -61,7 +63,11 @@ def code_of_path(path: str) -> dict[str, str]:
 
 def digest(definitions: Mapping[str, str]) -> str:
     """Return one digest for a set of digests by name."""
-    return hashlib.sha256(json.dumps(definitions, sort_keys=True).encode()).hexdigest()
+    return _digest(json.dumps(definitions, sort_keys=True).encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:_DIGITS]
 
 
 @functools.cache
@@ -125,7 +131,7 @@ class CodeIndex:
             if is_effects and (parent := module.name.rpartition(".")[0]):
                 targets.add((parent, EFFECTS))
             text = "\n".join(map(source_form, statements))
-            value = hashlib.sha256(text.encode()).hexdigest() if text else ""
+            value = _digest(text.encode()) if text else ""
             self._definitions[definition] = frozenset(targets), frozenset(uses.texts), value
         return self._definitions[definition]
 
@@ -224,7 +230,7 @@ class CodeIndex:
                 key = f"{top}/{file.relative_to(self._sources[top]).as_posix()}"
                 if key not in found:
                     content = file.read_bytes()
-                    found[key] = hashlib.sha256(content).hexdigest()
+                    found[key] = _digest(content)
                     waiting += [other for other in files if other.name.encode() in content]
         return found
 

@@ -35,6 +35,7 @@ def record_differences(first: RunRecord, second: RunRecord) -> list[Difference]:
     """
     return [
         *_compare("what was run", _selection(first), _selection(second)),
+        *_compare_hardware(first, second),
         *_compare_nodes(first, second),
         *_compare("parameters", flatten(first.parameters), flatten(second.parameters)),
         *_compare_inputs(first, second),
@@ -57,7 +58,18 @@ def _selection(record: RunRecord) -> dict[str, Any]:
     """Return the options of a run. Pins are compared as inputs; the runner does not change results."""
     options = record.selection.model_dump(exclude={"load_versions", "runner"})
     texts = {name: ", ".join(value) if isinstance(value, tuple) else value for name, value in options.items() if value}
+    if record.conf_source not in (None, "conf"):
+        texts["configuration"] = record.conf_source
     return texts | {"environment": record.environment, "platform": record.platform}
+
+
+def _compare_hardware(first: RunRecord, second: RunRecord) -> Iterator[Difference]:
+    """Compare what both records have: a run without torch has no hardware, an earlier form no extras."""
+    if first.hardware and second.hardware:
+        yield from _compare("what was run", first.hardware.model_dump(), second.hardware.model_dump())
+    if first.extras is not None and second.extras is not None:
+        one, other = (", ".join(record.extras or ()) or ABSENT for record in (first, second))
+        yield from _compare("what was run", {"extras": one}, {"extras": other})
 
 
 def _compare_nodes(first: RunRecord, second: RunRecord) -> Iterator[Difference]:
