@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner, Result
+from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
 
 from sage_dialog.commands.replay import replay
 from sage_dialog.commands.status import status
@@ -96,6 +98,22 @@ def test_a_replay_uses_the_recorded_configuration_and_data(project) -> None:
     assert result.exit_code == 0, result.output
     record = project.runs.load(json.loads(result.stdout)["replay"])
     assert record.reads["annotations"].version == run == record.selection.load_versions["annotations"]
+
+
+def test_a_replay_reads_the_configuration_of_the_run(project) -> None:
+    other = project.path / "other_conf"
+    shutil.copytree(project.path / "conf", other)
+    (other / "base/system_prompts/listener.txt").write_text("Hello.")
+    node = [one.name for one in pipelines["sac_augmentation"].nodes if one.name.endswith("mix_plain")]
+    with KedroSession.create(project_path=project.path, env="test", conf_source=str(other)) as session:
+        session.run(pipeline_names=["sac_augmentation"], node_names=node)
+    assert project.runs.load("latest").conf_source == "other_conf"
+    result = verdicts(project)
+    assert all(one["identical"] for one in result["outputs"])
+    assert not [change for change in result["changes"] if "listener" in change]
+    shutil.rmtree(other)
+    gone = invoke(project, "--yes")
+    assert gone.exit_code == 2 and f"its configuration, {other}, no longer exists" in gone.output
 
 
 def test_a_replay_without_its_inputs_is_refused(project) -> None:

@@ -56,19 +56,36 @@ def test_refresh_runs_only_the_nodes_of_outputs_made_stale_by_a_parameter(projec
     assert stale(project) == MIXED, "they were made with other parameters than the configured ones"
 
 
-def test_a_repeated_stage_makes_its_descendants_stale_until_a_refresh(project) -> None:
+def test_a_stage_repeated_with_equal_content_makes_nothing_stale(project) -> None:
     project.run(["data_processing"], "make_dialogues")
-    stale = {"filter_figure", "annotations", "annotation_rejects", *MIXED}
     found = statuses(project)
-    assert {name for name, one in found.items() if one["state"] == "stale"} == stale
-    assert found["annotations"]["reasons"][0]["words"].endswith("the same content")
-    assert {reason["words"] for reason in found["mix_rejects"]["reasons"]} == {"annotations is stale"}
-    situations = found["situations"]["version"]
-    assert invoke(refresh, project, "--yes").exit_code == 0
-    found = statuses(project)
+    assert found["dialogues"]["version"] == project.runs.names()[0] != found["annotations"]["version"]
     assert not any(one["state"] == "stale" for one in found.values())
-    assert {found[name]["version"] for name in stale} == {project.runs.names()[0]}
-    assert found["situations"]["version"] == situations
+
+
+def test_refresh_leaves_out_what_comes_out_the_same(project) -> None:
+    """More workers are another parameter, and give the same dialogues."""
+    descendants = {"filter_figure", "annotations", "annotation_rejects", *MIXED}
+    workers = ("--params", "data_processing.workers=2")
+    made = {"dialogues", "filter_report", "rejected_lines"}
+    assert stale(project, *workers) >= made | descendants
+    before = project.runs.names()
+    done = invoke(refresh, project, *workers, "--yes")
+    assert done.exit_code == 0 and "Nothing is stale any more." in done.stdout, done.output
+    assert "annotate_dialogues: dialogues is stale; left out if it comes out the same" in done.stdout
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("Left out, since their inputs came out")]
+    assert "sac_augmentation.annotate_dialogues" in line and "make_dialogues" not in line
+    (run,) = set(project.runs.names()) - set(before)
+    assert made <= set(project.runs.load(run).writes) and not descendants & set(project.runs.load(run).writes)
+
+
+def test_refresh_goes_on_from_what_came_out_different(project) -> None:
+    shorter = ("--params", "data_processing.rule_sets.paper.max_turns=8")
+    done = invoke(refresh, project, *shorter, "--yes")
+    assert done.exit_code == 0 and "Nothing is stale any more." in done.stdout, done.output
+    assert not stale(project, *shorter)
+    latest = statuses(project, *shorter)
+    assert latest["annotations"]["version"] > latest["dialogues"]["version"]
 
 
 def test_an_added_raw_file_makes_outputs_stale(project) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,18 +15,21 @@ from typing import Any
 import pandas as pd
 import pytest
 from kedro.framework.hooks.manager import _create_hook_manager
-from kedro.io import DataCatalog, SharedMemoryDataCatalog, Version
+from kedro.io import DataCatalog, MemoryDataset, SharedMemoryDataCatalog, Version
 from kedro.pipeline import Pipeline, node
 from kedro.runner import ParallelRunner, SequentialRunner, ThreadRunner
 
+from sage_dialog.datasets.hub_model import HubBase
+from sage_dialog.datasets.human_votes import HumanVotes
 from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.datasets.previous_tables import PreviousTables
 from sage_dialog.datasets.raw_folder import RawFolder
 from sage_dialog.datasets.roles import RoleDataset, RolePanel
 from sage_dialog.hooks.budget import RunBudget
 from sage_dialog.hooks.errors import RunRefused, RunStopped
+from sage_dialog.hooks.recording import node_code, node_spec, record_input
 from sage_dialog.hooks.run_record import REPLAY_OF, Recorder
-from sage_dialog.lineage.content import content_of
+from sage_dialog.lineage.content import DigestCache, changed_files, content_of
 from sage_dialog.lineage.records import RunFolder, RunRecord
 
 OLD = "2026-03-01T12.00.00.000Z"
@@ -190,6 +194,100 @@ def test_a_run_that_would_mix_versions_is_refused_unless_allowed(project: Projec
     assert len(project.runs.names()) == 1
     project.parameters["mix_versions"] = True
     assert project.run(5, both).outcome == "done"
+
+
+def test_raw_data_that_a_run_wrote_is_the_same_data_in_later_runs(project: Project) -> None:
+    world = Pipeline([node(lambda: {"RC_1": b"generated"}, None, "raw", name="world")])
+    shutil.rmtree(project.folder / "raw")
+    project.run(2, world + project.pipeline)
+    project.run(3, project.pipeline.only_nodes("double"))
+    other = Pipeline([node(lambda left, doubled: left, ["left", "doubled"], "other", name="evaluate")])
+    assert project.run(4, other).outcome == "done", "as after the demo: data_processing, then evaluation"
+    os.utime(project.folder / "raw/RC_1", ns=(1, 1))
+    assert project.run(5, project.pipeline.only_nodes("double")).outcome == "done"
+    assert project.run(6, other).outcome == "done", "touched, not changed"
+    (project.folder / "raw/RC_2").write_text("another dump")
+    project.run(7, project.pipeline.only_nodes("double"))
+    with pytest.raises(RunRefused, match=r"(?s)  doubled: this run reads .*  raw: .*RC_2"):
+        project.run(8, other)
+
+
+def test_a_clock_that_was_ahead_is_named_before_its_versions_hide_new_ones(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    future = "2999-03-01T12.00.00.000Z"
+    for name in ("doubled", "left"):
+        AtomicParquet(filepath=str(project.folder / f"{name}.parquet"), version=Version(None, future)).save(
+            pd.DataFrame({"n": [0]})
+        )
+    with pytest.raises(RunRefused, match="dated in the future") as refusal:
+        project.run()
+    assert f"doubled: {future}" in str(refusal.value) and not project.runs.names()
+    remedy = str(refusal.value).splitlines()[-1]
+    other = Pipeline([node(lambda table: table, "doubled", "other", name="read")])
+    assert project.run(3, other).reads["doubled"].version == future
+    assert "doubled.parquet is dated in the future" in caplog.text.replace(f"{future}/", "")
+    subprocess.run(remedy.replace(str(project.folder / "data"), str(project.folder)), shell=True, check=True)
+    assert project.run(4).outcome == "done"
+
+
+def test_votes_cast_during_a_run_are_recorded_as_they_are_read(project: Project) -> None:
+    votes = HumanVotes(filepath=str(project.folder / "votes"))
+    catalog = project.catalog
+    project.catalog = lambda run: DataCatalog({**dict(catalog(run).items()), "votes": votes})  # type: ignore[method-assign]
+
+    def vote(table: pd.DataFrame) -> pd.DataFrame:
+        (project.folder / "votes").mkdir()
+        (project.folder / "votes/anna.jsonl").write_text("")
+        return table
+
+    count = node(lambda table, given: table, ["other", "votes"], "left", name="count")
+    record = project.run(pipeline=Pipeline([node(vote, "n", "other", name="vote"), count]))
+    assert set(record.reads["votes"].files) == {"anna.jsonl"}
+    (project.folder / "votes/anna.jsonl").write_text("\n")
+    read = record_input("votes", votes, project.runs, DigestCache(project.folder / "digests.json"))
+    assert not read.equals(record.reads["votes"])
+
+
+def test_the_files_of_a_base_in_a_local_folder_are_recorded(tmp_path: Path) -> None:
+    base = HubBase(repo="r/m", revision="0" * 40, folder=str(tmp_path / "base"))
+    (tmp_path / "base").mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "README.md", "consolidated.safetensors"):
+        (tmp_path / "base" / name).write_text("1")
+    runs, digests = RunFolder(tmp_path / "runs"), DigestCache(tmp_path / "digests.json")
+    first = record_input("sage_0", base, runs, digests)
+    assert set(first.files) == {"config.json", "model.safetensors", "tokenizer.json"}
+    assert first.definition["revision"] == "0" * 40
+    (tmp_path / "base/model.safetensors").write_text("2 ")
+    assert changed_files(first.files, record_input("sage_0", base, runs, digests).files) == ["model.safetensors"]
+    assert record_input("sage_0", HubBase(repo="r/m", revision="0" * 40), runs, digests).files is None
+
+
+def test_the_code_of_a_dataset_of_the_project_is_that_of_the_nodes_that_use_it(tmp_path: Path) -> None:
+    catalog = DataCatalog(
+        {
+            "n": AtomicParquet(filepath=str(tmp_path / "n.parquet"), version=Version(None, OLD)),
+            "library": MemoryDataset(),
+        }
+    )
+    read, write, neither = (
+        node(double, given, output, name="one")
+        for given, output in ((["n", "library"], "x"), (["library", "x"], "n"), (["library", "x"], "y"))
+    )
+    for used in (read, write):
+        assert {"sage_dialog.datasets.parquet:AtomicParquet", "sage_dialog.datasets.atomic:AtomicMixin"} <= set(
+            node_code(used, catalog)
+        )
+    assert not any(name.startswith(("sage_dialog.datasets", "kedro")) for name in node_code(neither, catalog))
+
+
+def test_the_arguments_of_a_node_are_recorded() -> None:
+    def many(first: Any, *rest: Any, last: Any = None) -> None: ...
+
+    assert node_spec(node(double, ["a", "b"], "c")).arguments == (("table", "a"), ("files", "b"))
+    assert node_spec(node(double, {"files": "a", "table": "b"}, "c")).arguments == (("table", "b"), ("files", "a"))
+    assert node_spec(node(fail, "params:a", "c")).arguments == (("table", "params:a"),)
+    assert node_spec(node(many, ["a", "b", "c"], "d")).arguments == (("first", "a"), ("rest[0]", "b"), ("rest[1]", "c"))
 
 
 def test_a_refused_run_leaves_no_record(open_session: Any, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import functools
+import hashlib
 import importlib
 import shutil
 import sys
@@ -12,6 +14,7 @@ import pytest
 
 import sage_dialog
 from sage_dialog.lineage.code import DATA_SUFFIXES, CodeIndex, code_of_callable, code_of_path, digest
+from sage_dialog.lineage.modules import source_form
 from sage_dialog.pipeline_registry import register_pipelines
 
 SRC = Path(sage_dialog.__file__).parent
@@ -151,6 +154,37 @@ def test_data_files_count_where_they_are_named(package: Package) -> None:
     assert found == {"pack/lists/words.toml", "pack/page.html.j2", "pack/part.html.j2", "pack/room/words.toml"}
     assert [name for name in package.reached("pack.room:read") if "/" in name] == ["pack/room/forms/one.jinja"]
     assert [name for name in package.reached("pack.room.inner:read") if "/" in name] == ["pack/part.html.j2"]
+
+
+def test_names_of_star_imports_are_followed_by_name(package: Package) -> None:
+    files = {
+        "tables/__init__.py": "from pack.tables.first import *\nfrom pack.tables.second import *\n",
+        "tables/first.py": "USED = 1\nSPARE = 2\n",
+        "tables/second.py": "from pack.tables.third import *\nOTHER = NESTED\n",
+        "tables/third.py": "NESTED = 3\nDEEP = 4\n",
+        "main.py": "from pack import tables\nfrom pack.tables import OTHER\ndef start(): return tables.USED, OTHER\n",
+    }
+    assert names(package, **files) == {
+        "pack.main:start", "pack.tables.first:USED", "pack.tables.second:OTHER", "pack.tables.third:NESTED"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "changed"),
+    [("f'{x}' f'a{x!r:>{y}}'", "f'{x}' f'b{x!r:>{y}}'"), ("u'é' 'b'", "'éc'"), ("b'x'", "'x'"), ("None", "[]")],
+)
+def test_the_form_of_code_has_neither_quotes_nor_layout(code: str, changed: str) -> None:
+    def form(text: str) -> str:
+        return source_form(ast.parse(text).body)
+
+    assert form(code) == form(f"({code.replace(chr(39), chr(34))} )  # comment") != form(changed)
+
+
+def test_the_form_of_code_is_that_of_every_python() -> None:
+    """The digest that Python 3.11, 3.12 and 3.13 give."""
+    text = "class A(B[int], k=1):\n    def f(self, *, x: 'int' = None) -> str:\n        return f'{x=}{self:>{x}}{{'\n"
+    digest = hashlib.sha256(source_form(ast.parse(text).body).encode()).hexdigest()
+    assert digest == "309c633698f01cbb194d69889a870e73a676e28984939f4f525bd09f4641cb54"
 
 
 def test_partials_closures_and_callable_objects(package: Package, monkeypatch) -> None:

@@ -47,6 +47,22 @@ def test_equal_content_in_two_versions_is_not_mixed(runs, keep):
     assert find_mixed_datasets(reads, runs) == []
 
 
+def test_what_differs_before_equal_content_is_not_mixed(runs, keep):
+    """Fresh by content: `a` came out the same from another world, and `b` was not made again."""
+    keep(1, {"w": ((), ("world",)), "m": (("world",), ("a",)), "n": (("a",), ("b",))},
+         contents={"world": "w1", "a": "same", "b": "b"})  # fmt: skip
+    keep(2, {"w": ((), ("world",)), "m": (("world",), ("a",))}, contents={"world": "w2", "a": "same"})
+    latest = {"world": run_name(2), "a": run_name(2), "b": run_name(1)}
+    reads = {
+        "world": InputRecord(version=run_name(2), sha256="w2"),
+        "b": InputRecord(version=run_name(1), sha256="b"),
+    }
+    assert find_mixed_datasets(reads, runs, latest.get) == []
+    keep(3, {"m": (("world",), ("a",))}, {"world": reads["world"]}, {"a": "other"})
+    (mix,) = find_mixed_datasets(reads, runs, (latest | {"a": run_name(3)}).get)
+    assert mix.first.name == "world"
+
+
 def test_versions_without_a_record_and_unknown_contents_pass(runs):
     reads = {
         "sage_1": InputRecord(version=run_name(2), sha256="new"),

@@ -203,6 +203,19 @@ def test_replays_are_removed_with_their_records_unless_a_replay_is_kept(runs, ke
     assert {path.name for path in disk.replays.iterdir()} == {run_name(2), "mine"}
 
 
+def test_a_record_goes_with_its_lines_and_with_code_that_no_other_refers_to(runs, keep, disk):
+    for day, code in ((1, {"a": "1"}), (2, {"a": "1"}), (3, {"a": "2"})):
+        keep(day, code=code)
+        runs.append(run_name(day), nodes={})
+    code = {day: runs.code_file(runs.code_name(run_name(day))) for day in (1, 3)}
+    assert code[1] not in {each.path for each in disk.plan(runs, keep=1)}, "a run may have begun with it just now"
+    os.utime(code[1], (0, 0))
+    assert code[1] not in {each.path for each in disk.plan(runs, keep=2)}
+    list(pruning.remove(disk.plan(runs, keep=1), runs))
+    left = {path for path in runs.path.rglob("*") if path.is_file()}
+    assert left == {runs.file(run_name(3)), runs.lines_file(run_name(3)), code[3]}
+
+
 def test_a_replay_does_not_count_as_the_last_writer_of_raw_data(runs, keep, disk):
     raw = output_record("", "x").model_copy(update={"version": None})
     for day, replay_of in ((1, None), (2, run_name(1)), (3, None)):

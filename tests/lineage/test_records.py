@@ -6,14 +6,15 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from run_records import run_name
+from run_records import output_record, run_name
 
 from sage_dialog.lineage.content import DigestCache, content_of, of_files, state_of
-from sage_dialog.lineage.environment import git_state
+from sage_dialog.lineage.environment import git_state, hardware, installed_extras
 from sage_dialog.lineage.masking import mask_secrets, redact, secrets_in
-from sage_dialog.lineage.records import NoSuchRunError, Process
+from sage_dialog.lineage.records import Hardware, NoSuchRunError, Process
 
 SECRET = "sk-not-to-be-seen-0123456789"
 
@@ -22,6 +23,68 @@ def test_a_record_is_loaded_as_it_was_saved(runs, keep):
     record = keep(1, {"n": (("a",), ("b",))}, contents={"b": "x"})
     assert runs.load(record.run) == record
     assert runs.names() == [record.run]
+
+
+def test_a_running_record_grows_by_lines_and_a_cut_line_does_not_count(runs, keep):
+    nodes = {"n": (("a",), ("b", "c"))}
+    record = keep(1, nodes, outcome="running", ended=None)
+    begun = runs.file(record.run).read_bytes()
+    written = output_record(record.run, "x")
+    runs.append(record.run, writes={"b": written}, nodes={"n": {"started": "1"}})
+    runs.append(record.run, nodes={"n": {"ended": "2"}}, hardware={"threads": 4, "device": "d"})
+    with runs.lines_file(record.run).open("a") as file:
+        file.write('{"writes":{"c":{"version":"v","no')
+    found = runs.load(record.run)
+    assert found.writes == {"b": written} and found.hardware == Hardware(threads=4, device="d")
+    assert found.nodes["n"] == record.nodes["n"].model_copy(update={"started": "1", "ended": "2"})
+    assert runs.file(record.run).read_bytes() == begun, "it is not rewritten with every output"
+    ended = found.model_copy(update={"outcome": "done"})
+    runs.save(ended)
+    assert runs.load(record.run) == ended and not runs.lines_file(record.run).exists()
+
+
+def test_lines_left_by_a_kill_after_the_end_do_not_count(runs, keep):
+    record = keep(1, {"n": ((), ("b",))})
+    runs.append(record.run, writes={"b": output_record(record.run, "x")})
+    assert runs.load(record.run) == record
+
+
+def test_records_share_the_digests_of_equal_code(runs, keep):
+    code = {f"pack.module:definition_{number}": "0123456789abcdef" for number in range(1000)}
+    first, second, third = keep(1, code=code), keep(2, code=code), keep(3, code=code | {"pack:more": "1"})
+    assert len(list((runs.path / "code").glob("*.json"))) == 2
+    assert runs.file(first.run).stat().st_size < 2000
+    assert [runs.load(record.run) for record in (first, second, third)] == [first, second, third]
+    runs.code_file(runs.code_name(third.run)).unlink()
+    assert runs.load(third.run).code == {} and runs.load(third.run).nodes == third.nodes, "still readable"
+
+
+def test_a_record_of_the_earlier_form_is_read(runs, keep):
+    record = keep(1, {"n": (("a",), ("b",))}, contents={"b": "x"}, code={"pack:n": "1"})
+    fields = record.model_dump(mode="json")
+    for later in ("format", "extras", "conf_source", "hardware"):
+        del fields[later]
+    del fields["nodes"]["n"]["arguments"]
+    runs.file(record.run).write_text(json.dumps(fields, indent=1))
+    assert runs.load(record.run) == record and record.format == 1
+
+
+def test_the_hardware_is_that_of_torch_where_it_was_imported(monkeypatch):
+    torch = SimpleNamespace(get_num_threads=lambda: 3, cuda=SimpleNamespace(is_available=lambda: False))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    found = hardware()
+    assert found.threads == 3 and found.device and found.driver is None
+    torch.cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 2)
+    monkeypatch.setattr("sage_dialog.lineage.environment._gpus", lambda: (["NVIDIA H100"] * 2, "580.1"))
+    assert hardware() == Hardware(threads=3, device="2 x NVIDIA H100", driver="580.1")
+    monkeypatch.delitem(sys.modules, "torch")
+    assert hardware() is None
+
+
+def test_installed_extras_are_those_with_every_package(monkeypatch):
+    lines = ["click>=8", 'click ; extra == "have"', "no-such-package>=1 ; extra == 'lack'", 'click; extra == "lack"']
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: lines)
+    assert installed_extras.__wrapped__("any") == ("have",)
 
 
 def test_runs_are_listed_latest_first_without_other_files(runs, keep):

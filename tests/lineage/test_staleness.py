@@ -13,6 +13,7 @@ from sage_dialog.lineage.code import digest
 from sage_dialog.lineage.content import Content
 from sage_dialog.lineage.formatting import tree_differences
 from sage_dialog.lineage.records import (
+    FORMAT,
     File,
     Git,
     InputRecord,
@@ -24,7 +25,7 @@ from sage_dialog.lineage.records import (
     Selection,
 )
 from sage_dialog.lineage.replay_plan import CannotReplayError, environment_changes, plan_replay
-from sage_dialog.lineage.staleness import NodeSpec, OutputStatus, output_statuses, plan_refresh
+from sage_dialog.lineage.staleness import NodeSpec, OutputStatus, certainly_stale, output_statuses, plan_refresh
 
 FIRST, SECOND, THIRD = (f"2026-11-20T0{hour}.00.00.000Z" for hour in (1, 2, 3))
 
@@ -81,6 +82,7 @@ class State:
         code = {name: value for node in nodes for name, value in self.code(node).items()}
         record = RunRecord(
             run=run,
+            format=FORMAT,
             started=run,
             outcome="done",
             process=Process(host="elsewhere", pid=1, born=0),
@@ -93,7 +95,11 @@ class State:
             packages={},
             nodes={
                 node.name: NodeRecord(
-                    inputs=node.inputs, outputs=node.outputs, parameters=node.parameters, code=digest(self.code(node))
+                    inputs=node.inputs,
+                    outputs=node.outputs,
+                    parameters=node.parameters,
+                    arguments=dict(node.arguments),
+                    code=digest(self.code(node)),
                 )
                 for node in nodes
             },
@@ -166,9 +172,46 @@ def test_an_older_input_makes_an_output_stale(project: State) -> None:
     assert project.stale()["votes"] == [f"policy is of {FIRST} now, and was of {SECOND}"]
 
 
-def test_a_new_version_of_equal_content_makes_an_output_stale(project: State) -> None:
+def test_an_input_made_again_with_equal_content_leaves_outputs_fresh(project: State) -> None:
     project.run(SECOND, TRAIN, sha256=f"policy {FIRST}")
-    assert project.stale()["votes"] == [f"policy is of {SECOND} now, and was of {FIRST}, the same content"]
+    assert project.stale() == {} and project.plan() == []
+    project.run(THIRD, TRAIN, sha256="else")
+    assert project.stale()["votes"] == [f"policy is of {THIRD} now, and was of {FIRST}"]
+
+
+def test_an_input_without_a_record_counts_by_its_files(project: State) -> None:
+    project.versions["policy"] = SECOND
+    project.contents["policy", SECOND] = Content(1, 1, f"policy {FIRST}")
+    assert project.found()["policy"].state == "no record" and project.stale() == {}
+    project.contents["policy", SECOND] = Content(1, 1, "else")
+    assert project.stale()["votes"] == [f"policy is of {SECOND} now, and was of {FIRST}"]
+
+
+def test_an_input_of_unknown_content_counts_by_its_version(project: State) -> None:
+    record = project.runs.load(FIRST)
+    writes = {name: one for name, one in record.writes.items() if name != "policy"}
+    project.runs.save(record.model_copy(update={"writes": writes}))
+    assert project.stale() == {}
+    project.run(SECOND, TRAIN)
+    assert project.stale()["votes"] == [f"policy is of {SECOND} now, and was of {FIRST}"]
+
+
+def test_only_nodes_that_must_run_are_certainly_stale(project: State) -> None:
+    project.codes["read"] = {"pack:read": "2"}
+    project.parameters["sft"] = {"epochs": 3}
+
+    def certain(*made: NodeSpec) -> list[str]:
+        found = certainly_stale(output_statuses(project, project.runs), made)
+        return sorted(one.dataset for one in found)
+
+    assert certain() == ["policy", "rejects", "table"], "votes and page may come out the same"
+    project.codes.clear()
+    project.reads["judge"] = InputRecord(definition={"role": "Llm"})
+    assert certain() == ["policy", "votes"]
+    project.run(SECOND, TRAIN, sha256=f"policy {FIRST}")
+    assert certain() == ["votes"]
+    project.codes["train"] = {"pack:train": "2"}
+    assert certain(TRAIN) == ["votes"], "a node that gives another result each time is not run twice"
 
 
 def test_parameters_by_dotted_key_and_only_those_that_the_node_takes(project: State) -> None:
@@ -204,12 +247,78 @@ def test_roles_by_their_definition(project: State) -> None:
     assert project.stale()["votes"] == ["judge has changed: role was Offline, is Llm"]
 
 
+def test_another_host_of_a_named_model_is_the_same_role(project: State) -> None:
+    def judge(*hosts: str, **more: str) -> InputRecord:
+        return InputRecord(definition={"roles": {"a": {"endpoint": {"hosts": list(hosts), **more}}}})
+
+    project.reads["judge"] = judge("one", model="m")
+    project.run(FIRST, *NODES)
+    project.reads["judge"] = judge("two", "three", model="m")
+    assert project.stale() == {}
+    project.reads["judge"] = judge("two", model="n")
+    assert project.stale()["votes"] == ["judge has changed: roles.a.endpoint.model was m, is n"]
+    project.reads["judge"] = judge("one")
+    project.run(SECOND, *NODES)
+    project.reads["judge"] = judge("two")
+    assert "hosts was" in project.stale()["votes"][0], "the server decides which model it is"
+
+
+def test_a_local_base_by_its_files_wherever_they_are(project: State) -> None:
+    def base(folder: str, sha256: str) -> InputRecord:
+        return InputRecord(
+            definition={"repo": "r", "folder": folder}, files={"w": File(bytes=1, modified_ns=1, sha256=sha256)}
+        )
+
+    project.reads["judge"] = base("/a", "1")
+    project.run(FIRST, *NODES)
+    project.reads["judge"] = base("/b", "1")
+    assert project.stale() == {}
+    project.reads["judge"] = base("/a", "2")
+    assert project.stale()["votes"] == ["judge has changed: w"]
+    project.reads["judge"] = InputRecord(definition={"repo": "r", "folder": "/a"})
+    project.run(SECOND, *NODES)
+    project.reads["judge"] = base("/a", "2")
+    assert project.stale() == {}, "the record does not know the files"
+
+
+def test_swapped_inputs_and_outputs_make_a_node_stale(project: State) -> None:
+    def node(first: str, second: str, *outputs: str) -> NodeSpec:
+        arguments = (("train", first), ("test", second), ("sft", "params:sft"))
+        return NodeSpec("split", ("rejects", "table"), outputs or ("left", "right"), ("sft",), arguments)
+
+    project.registered = {"all": (READ, node("table", "rejects"))}
+    project.run(FIRST, *project.registered["all"])
+    assert project.stale() == {}
+    project.registered = {"all": (READ, node("rejects", "table"))}
+    swapped = ["the argument train was table, is rejects", "the argument test was rejects, is table"]
+    assert project.stale() == {"left": swapped, "right": swapped}
+    project.registered = {"all": (READ, node("table", "rejects", "right", "left"))}
+    order = ["its node gives right, left now, and gave left, right"]
+    assert project.stale() == {"right": order, "left": order}
+
+
+def test_records_of_an_earlier_form_are_not_stale_for_what_they_lack(project: State) -> None:
+    record = project.runs.load(FIRST)
+    project.runs.save(record.model_copy(update={"format": 1}))
+    project.codes["play"] = {"pack:play": "2"}
+    assert project.stale() == {}
+    assert project.found()["votes"].note == "its code was recorded in an earlier form, and is not compared"
+    assert (
+        "code: recorded in an earlier form, and not compared" in plan_replay(project.runs.load(FIRST), project).changes
+    )
+    project.parameters["sft"] = {"epochs": 5}
+    assert "policy" in project.stale()
+
+
 def test_an_altered_output_is_stale_and_a_touched_one_is_not(project: State) -> None:
     before = project.contents["votes", FIRST]
     project.contents["votes", FIRST] = before._replace(modified_ns=77)
     assert project.stale() == {}
     project.contents["votes", FIRST] = before._replace(modified_ns=77, sha256="else")
-    assert project.stale() == {"votes": ["it was altered after it was written"], "page": ["votes is stale"]}
+    assert project.stale() == {
+        "votes": ["it was altered after it was written"],
+        "page": ["votes was altered after it was read", "votes is stale"],
+    }
 
 
 def test_the_outputs_of_a_node_are_stale_together(project: State) -> None:
@@ -227,6 +336,7 @@ def test_an_added_or_removed_input(project: State) -> None:
 def test_missing_outputs_and_outputs_without_a_record_are_not_refreshed(project: State) -> None:
     del project.versions["page"]
     project.versions["votes"] = SECOND  # nobody's
+    project.contents["votes", SECOND] = Content(1, 1, "else")
     found = project.found()
     assert (found["page"].state, found["votes"].state) == ("missing", "no record")
     assert project.plan() == []

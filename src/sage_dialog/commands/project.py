@@ -27,7 +27,14 @@ from sage_dialog.datasets.factory import FactoryDataset
 from sage_dialog.datasets.hub_model import HubBase
 from sage_dialog.datasets.policy import PolicyDirectory
 from sage_dialog.hooks.inputs import explain_missing
-from sage_dialog.hooks.recording import configured_secrets, node_code, node_spec, record_input, run_folder
+from sage_dialog.hooks.recording import (
+    configured_secrets,
+    latest_version,
+    node_code,
+    node_spec,
+    record_input,
+    run_folder,
+)
 from sage_dialog.inference.engine import Engine
 from sage_dialog.lineage.content import Content, DigestCache, state_of
 from sage_dialog.lineage.masking import mask_secrets
@@ -68,10 +75,17 @@ def click_errors(*errors: type[Exception], prefix: str = "") -> Iterator[None]:
 
 
 def run_nodes(
-    metadata: ProjectMetadata, env: str | None, params: Mapping[str, Any], *hooks: object, **options: Any
+    metadata: ProjectMetadata,
+    env: str | None,
+    params: Mapping[str, Any],
+    *hooks: object,
+    conf_source: str | None = None,
+    **options: Any,
 ) -> str:
     """Run a pipeline with the options of `KedroSession.run`, and return the id of the run."""
-    with KedroSession.create(project_path=metadata.project_path, env=env, runtime_params=dict(params)) as session:
+    with KedroSession.create(
+        project_path=metadata.project_path, env=env, runtime_params=dict(params), conf_source=conf_source
+    ) as session:
         assert isinstance(session, KedroSession)
         for hook in hooks:
             session._hook_manager.register(hook)
@@ -91,6 +105,7 @@ class Project:
 
     Args:
         params: nested parameters that override configured ones, as `--params` does.
+        conf_source: where the configuration is, as `--conf-source` says; None for `conf`.
 
     Raises:
         hooks.RunRefused: if a parameter is invalid.
@@ -99,10 +114,20 @@ class Project:
     unaffecting: Collection[str] = frozenset({"scratch", "llm", "mix_versions"})
     """Parameters that set where work is stored, what may be spent and what is allowed, and change no output."""
 
-    def __init__(self, metadata: ProjectMetadata, env: str | None, params: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        metadata: ProjectMetadata,
+        env: str | None,
+        params: Mapping[str, Any] | None = None,
+        conf_source: str | None = None,
+    ) -> None:
         self.path = Path(metadata.project_path)
         session = KedroSession.create(
-            project_path=self.path, env=env, runtime_params=dict(params or {}), save_on_close=False
+            project_path=self.path,
+            env=env,
+            runtime_params=dict(params or {}),
+            conf_source=conf_source,
+            save_on_close=False,
         )
         self._context = session.load_context()
         self.catalog: CatalogProtocol[Any, Any] = self._context.catalog
@@ -189,11 +214,7 @@ class Project:
         return self.versioned(dataset) is not None
 
     def latest(self, dataset: str) -> str | None:
-        entry = self.versioned(dataset)
-        try:
-            return str(entry.resolve_load_version()) if entry else None
-        except VersionNotFoundError:
-            return None
+        return latest_version(self.catalog.get(dataset))
 
     def versions(self, dataset: str) -> list[str]:
         """Return the versions of a catalog entry, the latest first; none for an unversioned entry."""

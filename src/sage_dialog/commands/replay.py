@@ -29,7 +29,8 @@ from sage_dialog.core.paths import display_path
 from sage_dialog.datasets.protocol import TrackedDataset
 from sage_dialog.hooks.recording import DISTRIBUTION
 from sage_dialog.hooks.run_record import REPLAY_OF
-from sage_dialog.lineage.environment import git_state, package_versions
+from sage_dialog.lineage.content import changed_files
+from sage_dialog.lineage.environment import git_state, installed_extras, package_versions
 from sage_dialog.lineage.formatting import format_value, tree_differences
 from sage_dialog.lineage.records import RunRecord
 from sage_dialog.lineage.replay_plan import (
@@ -39,7 +40,6 @@ from sage_dialog.lineage.replay_plan import (
     parameter_overrides,
     plan_replay,
 )
-from sage_dialog.lineage.staleness import changed_files
 
 if TYPE_CHECKING:  # imports pyarrow
     from sage_dialog.lineage.output_diff import Difference
@@ -127,6 +127,25 @@ def _load_original(metadata: ProjectMetadata, env: str | None, run: str) -> RunR
     return record
 
 
+def _conf_source(metadata: ProjectMetadata, record: RunRecord) -> str | None:
+    """Return where the run read its configuration. Raises CommandError if that is gone."""
+    if record.conf_source is None:
+        return None
+    source = Path(metadata.project_path) / record.conf_source
+    if not source.exists():
+        raise CommandError(
+            f"Run {record.run} cannot be replayed: its configuration, {source}, no longer exists. Put it back there."
+        )
+    return str(source)
+
+
+def _extras_changes(record: RunRecord, extras: Sequence[str]) -> list[str]:
+    was = record.extras
+    if was is None or was == tuple(extras):
+        return []
+    return [f"installed extras: were {', '.join(was) or 'none'}, are {', '.join(extras) or 'none'}"]
+
+
 class _Replay:
     """A planned replay; `name` is the id of its run."""
 
@@ -137,10 +156,11 @@ class _Replay:
     ) -> None:
         self._metadata = metadata
         self.record = record
-        current = Project(metadata, record.environment).recorded_parameters
+        self._conf_source = _conf_source(metadata, record)
+        current = Project(metadata, record.environment, conf_source=self._conf_source).recorded_parameters
         overrides = parameter_overrides(record.parameters, current, Project.unaffecting)
         self._params = merge_trees(overrides, params)
-        self.project = Project(metadata, record.environment, self._params)
+        self.project = Project(metadata, record.environment, self._params, self._conf_source)
         try:
             self.plan = plan_replay(record, self.project, nodes)
         except CannotReplayError as error:
@@ -149,6 +169,7 @@ class _Replay:
         git, packages = git_state(self.project.path), package_versions(DISTRIBUTION)
         self.changes = [
             *environment_changes(record, git, platform.python_version(), platform.platform(), packages),
+            *_extras_changes(record, installed_extras(DISTRIBUTION)),
             *self.plan.changed_data,
             *self.plan.changes,
         ]
@@ -176,6 +197,7 @@ class _Replay:
                 self.record.environment,
                 params,
                 _RedirectOutputs(self.project.data, self._area),
+                conf_source=self._conf_source,
                 pipeline_names=list(self.record.selection.pipelines),
                 node_names=[node.name for node in self.plan.nodes],
                 load_versions=dict(self.plan.pins),

@@ -20,7 +20,7 @@ from sage_dialog.lineage.environment import package_versions
 from sage_dialog.lineage.formatting import flatten
 from sage_dialog.lineage.masking import mask_secrets
 from sage_dialog.lineage.record_diff import ABSENT, SECTIONS, Difference, record_differences
-from sage_dialog.lineage.records import InputRecord, NoSuchRunError, RunFolder, RunRecord
+from sage_dialog.lineage.records import Hardware, InputRecord, NoSuchRunError, RunFolder, RunRecord
 
 LATEST = 20
 
@@ -183,6 +183,9 @@ def _sections(record: RunRecord, tags: list[str], configured: Mapping[str, Any] 
         "code": f"{git.revision[:12]}, {tree}" if git else "not in a git repository",
         "definitions": f"{len(record.code):,} definitions of the project reached by the nodes",
         "python": f"{record.python}, {record.platform}",
+        "extras": ", ".join(record.extras or ()),
+        "hardware": _format_hardware(record.hardware),
+        "configuration": record.conf_source if record.conf_source not in (None, "conf") else "",
         "process": f"{record.process.pid} on {record.process.host}",
     }
     yield table("Run", (), [row for row in rows.items() if row[1]])
@@ -198,6 +201,13 @@ def _sections(record: RunRecord, tags: list[str], configured: Mapping[str, Any] 
         models = [(role, ", ".join(names)) for role, names in record.answered.items()]
         yield table("Models that replied", (), models)
     yield _package_table(record)
+
+
+def _format_hardware(hardware: Hardware | None) -> str:
+    if hardware is None:
+        return ""
+    driver = f", driver {hardware.driver}" if hardware.driver else ""
+    return f"{hardware.device}{driver}, {hardware.threads} threads of torch"
 
 
 def _parameter_table(record: RunRecord, configured: Mapping[str, Any] | None) -> Any:
@@ -244,11 +254,14 @@ def _configured_parameters(metadata: ProjectMetadata, env: str) -> dict[str, Any
 
 def _format_input(read: InputRecord) -> tuple[str, str]:
     """Return the version and the content of an input."""
-    if read.files is not None:
-        return "", f"{len(read.files)} files, {sum(file.bytes for file in read.files.values()):,} bytes"
+    parts = []
     if read.definition is not None:
         tables = [f"{name} {version}" for name, version in read.definition.get("tables", {}).items()]
-        return "", ", ".join([*_model_names(read.definition), *tables])
+        parts += [*_model_names(read.definition), *tables]
+    if read.files is not None:
+        parts.append(f"{len(read.files)} files, {sum(file.bytes for file in read.files.values()):,} bytes")
+    if read.version is None:
+        return "", ", ".join(parts)
     return read.version or "", (read.sha256 or "")[:16]
 
 

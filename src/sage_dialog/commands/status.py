@@ -18,7 +18,7 @@ from rich.text import Text
 from sage_dialog.commands.project import Project, command_errors, run_nodes
 from sage_dialog.commands.runs import json_option
 from sage_dialog.lineage.formatting import format_names
-from sage_dialog.lineage.staleness import OutputStatus, output_statuses, plan_refresh
+from sage_dialog.lineage.staleness import NodeSpec, OutputStatus, certainly_stale, output_statuses, plan_refresh
 
 _STYLES = {"stale": "bold red", "fresh": "green"}
 
@@ -58,7 +58,8 @@ def status(metadata: ProjectMetadata, env: str | None, params: dict[str, Any], a
 def refresh(metadata: ProjectMetadata, env: str | None, params: dict[str, Any], dry_run: bool, yes: bool) -> None:
     """Run the nodes whose outputs are stale, and no others, inputs first.
 
-    Missing outputs are not stale and stay missing: `kedro run` makes them.
+    A node whose only reason is a stale input is left out if that input comes out the same. Missing outputs are not
+    stale and stay missing: `kedro run` makes them.
 
     Exit code: 0 if nothing is stale any more, 1 if something is (with --dry-run: now), 2 if the run failed.
     """
@@ -70,21 +71,34 @@ def refresh(metadata: ProjectMetadata, env: str | None, params: dict[str, Any], 
             click.echo("Nothing is stale.")
             return
         stale = {one.spec.name: one for one in reversed(statuses) if one.state == "stale" and one.spec}
+        certain = {one.spec.name for one in certainly_stale(statuses) if one.spec}
         for pipeline, nodes in runs:
             click.echo(f"Pipeline {pipeline}:")
             for name in nodes:
-                click.echo(f"  {name}: {stale[name].reasons[0].words}")
+                left_out = "" if name in certain else "; left out if it comes out the same"
+                click.echo(f"  {name}: {stale[name].reasons[0].words}{left_out}")
         if dry_run:
             sys.exit(1)
         if not yes:
-            click.confirm(f"Run {sum(len(nodes) for _, nodes in runs)} nodes?", abort=True)
-        for pipeline, nodes in runs:
-            run_nodes(metadata, env, params, pipeline_names=[pipeline], node_names=nodes)
-        left = [one for one in _statuses(metadata, env, params)[1] if one.state == "stale"]
+            click.confirm(f"Run {_count(len(certain), len(stale))}?", abort=True)
+        made: set[NodeSpec] = set()
+        while now := certainly_stale(statuses, made):
+            for pipeline, nodes in plan_refresh(now, project.registered):
+                run_nodes(metadata, env, params, pipeline_names=[pipeline], node_names=nodes)
+            made |= {one.spec for one in now if one.spec}
+            project, statuses = _statuses(metadata, env, params)
+        names = {spec.name for spec in made}
+        if left_out_nodes := [name for _, nodes in runs for name in nodes if name not in names]:
+            click.echo(f"Left out, since their inputs came out the same: {', '.join(left_out_nodes)}")
+        left = [one for one in statuses if one.state == "stale"]
     for one in left:
         click.echo(f"{one.dataset} is still stale: {one.reasons[0].words}")
     click.echo(f"Still stale: {len(left)}" if left else "Nothing is stale any more.")
     sys.exit(bool(left))
+
+
+def _count(certain: int, stale: int) -> str:
+    return f"{stale} nodes" if certain == stale else f"{certain} to {stale} nodes"
 
 
 def _statuses(metadata: ProjectMetadata, env: str | None, params: dict[str, Any]) -> tuple[Project, list[OutputStatus]]:

@@ -56,6 +56,12 @@ def hub_base(repo: str, revision: str | None, folder: str | Path | None = None) 
     return Policy(path, PolicyCard(BASE, "base", False, repo, commit))
 
 
+def base_files(folder: Path) -> dict[str, Path]:
+    """Return the files of a base in a local folder by name."""
+    found = {path.name: path for pattern in FILES for path in folder.glob(pattern) if path.is_file()}
+    return {name: path for name, path in sorted(found.items()) if not name.startswith("consolidated")}
+
+
 def is_on_hub(card: PolicyCard) -> bool:
     """Return whether the base of a policy is on a hub: its revision is a commit, not a sha256 of weights."""
     return _COMMIT.fullmatch(card.base_revision) is not None

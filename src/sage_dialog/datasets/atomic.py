@@ -21,7 +21,7 @@ from sage_dialog.core.atomic_files import atomic_file
 from sage_dialog.core.paths import display_path, relocate
 from sage_dialog.datasets.protocol import EntryState
 from sage_dialog.lineage.content import Content, content_of, of_stream
-from sage_dialog.lineage.records import RUN
+from sage_dialog.lineage.records import RUN, is_in_future
 
 if TYPE_CHECKING:
     from kedro_datasets.pandas import ParquetDataset as Dataset  # or another of the same shape
@@ -161,7 +161,9 @@ class AtomicMixin(Dataset):
         return changed
 
     def _fetch_latest_load_version(self) -> str:
-        version = self._cached_load_version = self._cached_load_version or self._own_version() or self._latest_version()
+        version = self._cached_load_version = (
+            self._cached_load_version or self._own_version() or self.find_latest_version()
+        )
         return version
 
     def _own_version(self) -> str | None:
@@ -169,12 +171,18 @@ class AtomicMixin(Dataset):
         own = (self._version.save if self._version else None) or self._cached_save_version
         return own if own and self._exists_function(str(self._get_versioned_path(own))) else None
 
-    def _latest_version(self) -> str:
+    def find_latest_version(self) -> str:
+        """Return the last complete version whose folder has a run's name. Raises VersionNotFoundError if none."""
         faults: list[str] = []
         for path in self._candidates():
             name = PurePath(path).parent.name
             fault = self.fault(path) if RUN.fullmatch(name) else f"no run has the name {name!r}"
             if fault is None:
+                if is_in_future(name):
+                    _warn_once(
+                        f"{path} is dated in the future: a clock was ahead when it was written, or is behind now. It "
+                        "stays the latest version until then. Correct the clock, or move that version away."
+                    )
                 for skipped in faults:
                     _warn_once(f"{skipped}. Skipped; {name} is loaded. Remove it or move it elsewhere.")
                 return name

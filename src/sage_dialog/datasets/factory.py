@@ -80,8 +80,7 @@ class FactoryDataset(ReadOnlyDataset):
 
     def code_paths(self) -> list[str]:
         arguments = _nested_items(self._init_args)  # type: ignore[attr-defined]
-        classes = [inner for name, inner in arguments if name in ("role", "engine") and isinstance(inner, str)]
-        return [dotted_path(type(self)), *classes]
+        return [inner for name, inner in arguments if name in ("role", "engine") and isinstance(inner, str)]
 
     def explain_missing(self) -> str | None:
         try:

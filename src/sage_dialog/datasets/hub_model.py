@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from kedro.io import DatasetError
 
-from sage_dialog.core.hub_models import check_available, hub_base
+from sage_dialog.core.hub_models import base_files, check_available, hub_base
 from sage_dialog.core.policies import Policy
 from sage_dialog.datasets.factory import FactoryDataset
+from sage_dialog.datasets.protocol import EntryState
 
 
 class HubBase(FactoryDataset):
@@ -34,6 +37,12 @@ class HubBase(FactoryDataset):
             return hub_base(self._repo, self._revision, self._folder)
         except (ValueError, OSError) as error:
             raise DatasetError(self._format_error(error)) from error
+
+    def describe_input(self) -> EntryState:
+        """Return the arguments, and for a local folder its files, which may change under the same commit."""
+        state = super().describe_input()
+        files = base_files(Path(self._folder)) if self._folder is not None else None
+        return replace(state, files=files)
 
     def explain_missing(self) -> str | None:
         try:

@@ -15,7 +15,7 @@ class EntryState:
     Attributes:
         version: the version that a load opens or that a save has written; of versioned entries.
         path: the local file or folder of that version; None on an object store.
-        files: local files by name, of a folder of raw data.
+        files: local files by name, of a folder of raw data or of a base.
         remote_files: (bytes, time of change in ns) by name, of a folder of raw data on an object store.
         definition: what decides the entry's behaviour, JSON-like and without secrets; of roles, engines and hub models.
     """
@@ -48,7 +48,7 @@ class TrackedDataset(Protocol):
         ...
 
     def code_paths(self) -> list[str]:
-        """Return dotted paths of the classes that do the work of this entry; their code counts as the node's."""
+        """Return dotted paths of other classes that do the work of this entry; their code counts as the node's."""
         ...
 
     def explain_missing(self) -> str | None:

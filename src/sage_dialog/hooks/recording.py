@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from kedro.framework.project import settings
 from kedro.io import CatalogProtocol
+from kedro.io.core import VersionNotFoundError
 from kedro.pipeline.node import Node
 
 from sage_dialog.datasets.atomic import AtomicMixin
+from sage_dialog.datasets.factory import dotted_path
 from sage_dialog.datasets.protocol import EntryState, TrackedDataset
 from sage_dialog.lineage.code import code_of_callable, code_of_path
 from sage_dialog.lineage.content import DigestCache, File, of_files, state_of
 from sage_dialog.lineage.masking import environment_secrets, nested_texts
-from sage_dialog.lineage.records import InputRecord, OutputRecord, RunFolder, now
+from sage_dialog.lineage.records import InputRecord, OutputRecord, RunFolder, now, version_sha256
 from sage_dialog.lineage.staleness import NodeSpec
 
 DISTRIBUTION = "sage-dialog"
@@ -54,13 +57,35 @@ def node_spec(node: Node) -> NodeSpec:
         inputs=tuple(sorted(inputs - parameters)),
         outputs=tuple(node.outputs),
         parameters=tuple(sorted(name.removeprefix("params:") for name in parameters)),
+        arguments=tuple(_arguments(node)),
     )
 
 
+def _arguments(node: Node) -> Iterator[tuple[str, str]]:
+    """Yield the arguments of a node's function with the names of their datasets and parameters."""
+    given = node._inputs
+    signature = inspect.signature(node.func)
+    positional = () if isinstance(given, dict) else [given] if isinstance(given, str) else given or ()
+    bound = signature.bind(*positional, **(given if isinstance(given, dict) else {}))
+    for name, value in bound.arguments.items():
+        if isinstance(value, str):
+            yield name, value
+        else:  # of *args or **kwargs
+            yield from (
+                (f"{name}[{key}]", each)
+                for key, each in (value.items() if isinstance(value, dict) else enumerate(value))
+            )
+
+
 def node_code(node: Node, catalog: CatalogProtocol) -> dict[str, str]:
-    """Return the digests of all code that a node reaches, that of its roles included."""
+    """Return the digests of all code that a node reaches, that of its roles and of the project's datasets included."""
     code = code_of_callable(node.func)
-    for entry in map(catalog.get, node_spec(node).inputs):
+    spec = node_spec(node)
+    packages = {name.partition(".")[0] for name in (__name__, *code)}
+    for entry in map(catalog.get, (*spec.inputs, *spec.outputs)):
+        if type(entry).__module__.partition(".")[0] in packages:
+            code |= code_of_path(dotted_path(type(entry)))
+    for entry in map(catalog.get, spec.inputs):
         for path in entry.code_paths() if isinstance(entry, TrackedDataset) else ():
             code |= code_of_path(path)
     return code
@@ -76,10 +101,24 @@ def record_input(name: str, entry: object, runs: RunFolder, digests: DigestCache
         return InputRecord()
     state = entry.describe_input()
     if state.version:
-        sha256 = _version_sha256(name, state.version, state, cast(AtomicMixin, entry), runs, digests)
-        return InputRecord(version=state.version, sha256=sha256)
+        version, path, versioned = state.version, state.path, cast(AtomicMixin, entry)
+        sha256 = version_sha256(
+            name,
+            runs.find(version),
+            state_of(path) if path else None,
+            lambda: digests.content(path) if path else versioned.content(version),
+        )
+        return InputRecord(version=version, sha256=sha256)
     definition = None if state.definition is None else dict(state.definition)
     return InputRecord(files=_record_files(state, digests), definition=definition)
+
+
+def latest_version(entry: object) -> str | None:
+    """Return the latest complete version of a catalog entry, also if the entry is pinned to another."""
+    try:
+        return entry.find_latest_version() if isinstance(entry, AtomicMixin) and entry.is_versioned else None
+    except VersionNotFoundError:
+        return None
 
 
 def record_output(entry: object, node: str, digests: DigestCache) -> OutputRecord | None:
@@ -91,17 +130,6 @@ def record_output(entry: object, node: str, digests: DigestCache) -> OutputRecor
     if state and (files := _record_files(state, digests)) is not None:
         return OutputRecord(version=None, node=node, at=now(), files=files, **of_files(files)._asdict())
     return None
-
-
-def _version_sha256(
-    name: str, version: str, state: EntryState, entry: AtomicMixin, runs: RunFolder, digests: DigestCache
-) -> str:
-    """Return the digest that the run which wrote a version recorded, if the files are unchanged since."""
-    record = runs.find(version)
-    written = record.writes.get(name) if record else None
-    if written and (state.path is None or state_of(state.path) == (written.bytes, written.modified_ns)):
-        return written.sha256
-    return (digests.content(state.path) if state.path else entry.content(version)).sha256
 
 
 def _record_files(state: EntryState, digests: DigestCache) -> dict[str, File] | None:

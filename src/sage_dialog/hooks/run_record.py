@@ -8,10 +8,10 @@ import logging
 import os
 import platform
 import re
+import shlex
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from contextvars import ContextVar
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from sage_dialog.hooks.recording import (
     DISTRIBUTION,
     configured_secrets,
     is_parameter,
+    latest_version,
     node_code,
     node_spec,
     record_input,
@@ -37,11 +38,12 @@ from sage_dialog.hooks.recording import (
 )
 from sage_dialog.lineage.code import digest
 from sage_dialog.lineage.content import DigestCache
-from sage_dialog.lineage.environment import git_state, package_versions
+from sage_dialog.lineage.environment import git_state, hardware, installed_extras, package_versions
 from sage_dialog.lineage.formatting import format_names
 from sage_dialog.lineage.masking import mask_secrets, redact, secrets_in
 from sage_dialog.lineage.mixing import MixedDataset, find_mixed_datasets
 from sage_dialog.lineage.records import (
+    FORMAT,
     InputRecord,
     NodeRecord,
     Outcome,
@@ -50,6 +52,7 @@ from sage_dialog.lineage.records import (
     RunRecord,
     Selection,
     Spent,
+    is_in_future,
     now,
 )
 
@@ -98,11 +101,16 @@ class Recorder:
         for name in sorted(name for name in pipeline.inputs() if not is_parameter(name)):
             with contextlib.suppress(DatasetError, OSError):  # missing: --only-missing-outputs may not need it
                 inputs[name] = self._record_input(name)
-        if not parameters.get("mix_versions") and (mixed := find_mixed_datasets(inputs, self._runs)):
-            raise RunRefused(format_mixed_datasets(mixed))
+        if not parameters.get("mix_versions"):
+            mixed = find_mixed_datasets(inputs, self._runs, lambda name: latest_version(catalog.get(name)))
+            if mixed:
+                raise RunRefused(format_mixed_datasets(mixed))
+        if future := find_future_versions(pipeline, catalog):
+            raise RunRefused(format_future_versions(future, self._runs.path.parent))
         codes = {node.name: node_code(node, catalog) for node in pipeline.nodes}
         self._record = RunRecord(
             run=run_params["run_id"],
+            format=FORMAT,
             started=now(),
             replay_of=REPLAY_OF.get(),
             process=Process.here(),
@@ -113,9 +121,17 @@ class Recorder:
             python=platform.python_version(),
             platform=platform.platform(),
             packages=package_versions(DISTRIBUTION),
+            extras=installed_extras(DISTRIBUTION),
+            conf_source=_conf_source(loader, project),
             nodes={
-                node.name: NodeRecord(**asdict(node_spec(node)), code=digest(codes[node.name]))
-                for node in pipeline.nodes
+                spec.name: NodeRecord(
+                    inputs=spec.inputs,
+                    outputs=spec.outputs,
+                    parameters=spec.parameters,
+                    arguments=dict(spec.arguments),
+                    code=digest(codes[spec.name]),
+                )
+                for spec in map(node_spec, pipeline.nodes)
             },
             code={name: value for code in codes.values() for name, value in code.items()},
             reads=inputs,
@@ -138,6 +154,21 @@ class Recorder:
             self._update_node(node.name, started=now())
 
     @hook_impl
+    def before_dataset_loaded(self, dataset_name: str) -> None:
+        """Record raw files as they are when they are read: a rater may have voted since the run started."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            before = self._record.reads.get(dataset_name)
+        if before and before.files is not None:
+            with contextlib.suppress(DatasetError, OSError):  # the load reports it
+                now = self._record_input(dataset_name)
+                with self._lock:
+                    if not now.equals(before):
+                        self._update(reads={**self._record.reads, dataset_name: now})
+                        self._runs.append(self._record.run, reads={dataset_name: now})
+
+    @hook_impl
     def after_dataset_loaded(self, dataset_name: str) -> None:
         """Record an input that was an output of the pipeline: Kedro has left out the node that makes it."""
         if self._pid != os.getpid() or is_parameter(dataset_name):
@@ -149,6 +180,7 @@ class Recorder:
         with self._lock:
             if loaded.version and dataset_name not in self._record.writes:
                 self._update(reads={**self._record.reads, dataset_name: loaded})
+                self._runs.append(self._record.run, reads={dataset_name: loaded})
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
@@ -161,7 +193,14 @@ class Recorder:
                 self._update(writes={**self._record.writes, dataset_name: written})
             if set(node.outputs) <= set(self._record.writes):
                 self._update_node(node.name, ended=now())
-            self._runs.save(self._record)
+            times = self._record.nodes[node.name].model_dump(include={"started", "ended"}, exclude_none=True)
+            self._update(hardware=hardware())
+            self._runs.append(
+                self._record.run,
+                nodes={node.name: times},
+                **({"writes": {dataset_name: written}} if written else {}),
+                **({"hardware": self._record.hardware.model_dump()} if self._record.hardware else {}),
+            )
 
     @hook_impl
     def after_pipeline_run(self) -> None:
@@ -187,7 +226,7 @@ class Recorder:
             if error:
                 first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
                 message = redact(f"{type(error).__name__}: {first_line}", self._secrets)[:_MAX_ERROR_CHARACTERS]
-            self._update(outcome=outcome, error=message, ended=now())
+            self._update(outcome=outcome, error=message, ended=now(), hardware=hardware())
             with contextlib.suppress(OSError):  # a full disk on which the run failed must not hide the run's error
                 self._runs.save(self._record)
         self._pid = None
@@ -231,6 +270,15 @@ class Recorder:
             self._update(nodes={**self._record.nodes, name: node})
 
 
+def _conf_source(loader: Any, project: Path) -> str | None:
+    """Return where the configuration was read from, relative to the project if it is inside."""
+    source = getattr(loader, "conf_source", None)
+    if source is None:
+        return None
+    path = Path(source)
+    return path.relative_to(project).as_posix() if path.is_relative_to(project) else str(path)
+
+
 def _selection(run_params: Mapping[str, Any]) -> Selection:
     """Return the options of `kedro run`."""
     keys = {"pipelines": "pipeline_names", "nodes": "node_names"}
@@ -265,6 +313,31 @@ def refuse_concurrent_writes(outputs: Collection[str], runs: RunFolder) -> None:
             f"would write the same and was not started. Wait for that run, or end it (kill {process.pid}), or use "
             "another data folder (SAGE_DATA=FOLDER)."
         )
+
+
+def find_future_versions(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, str]:
+    """Return the versions of outputs that are dated in the future, by dataset: they would hide those of this run."""
+    versions = {name: latest_version(catalog.get(name)) for name in sorted(pipeline.all_outputs())}
+    return {name: version for name, version in versions.items() if version and is_in_future(version)}
+
+
+def format_future_versions(versions: Mapping[str, str], data: Path) -> str:
+    """Return the error message for a run whose outputs have versions dated in the future."""
+    lines = [f"  {name}: {version}" for name, version in versions.items()]
+    more = [f"  and {len(lines) - _MAX_MIXED} more"] if len(lines) > _MAX_MIXED else []
+    return "\n".join(
+        [
+            "Outputs of this run have versions dated in the future, which would stay the latest; it was not started:",
+            *lines[:_MAX_MIXED],
+            *more,
+            "If the clock of this machine is behind, set it. If a clock was ahead when they were written, remove all "
+            "that those runs wrote, and run again:",
+            *(
+                f"  find {shlex.quote(str(data))} -name '{version}*' -prune -exec rm -r {{}} +"
+                for version in sorted({*versions.values()})[:_MAX_MIXED]
+            ),
+        ]
+    )
 
 
 def format_mixed_datasets(mixed: Iterable[MixedDataset]) -> str:

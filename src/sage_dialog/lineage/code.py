@@ -7,7 +7,6 @@ module only (grimp), and a module such as one of schemas would then make every t
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import functools
 import hashlib
@@ -19,10 +18,12 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from sage_dialog.lineage.modules import Chain, Module, find_uses
+from sage_dialog.lineage.modules import Chain, Module, find_uses, source_form
 
 DATA_SUFFIXES = frozenset({".toml", ".txt", ".yml", ".yaml", ".json", ".j2", ".jinja", ".css", ".js"})
 """Suffixes of files in a package that count as code: word lists, templates."""
+
+_DIGITS = 16  # of a sha256: enough to tell versions of one definition apart
 
 EFFECTS = "(module)"
 """The name for the statements of a module that define nothing and run on import."""
@@ -62,7 +63,11 @@ def code_of_path(path: str) -> dict[str, str]:
 
 def digest(definitions: Mapping[str, str]) -> str:
     """Return one digest for a set of digests by name."""
-    return hashlib.sha256(json.dumps(definitions, sort_keys=True).encode()).hexdigest()
+    return _digest(json.dumps(definitions, sort_keys=True).encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:_DIGITS]
 
 
 @functools.cache
@@ -125,8 +130,8 @@ class CodeIndex:
                 targets |= self._resolve(first, tuple(rest))
             if is_effects and (parent := module.name.rpartition(".")[0]):
                 targets.add((parent, EFFECTS))
-            text = "\n".join(ast.unparse(statement) for statement in statements)
-            value = hashlib.sha256(text.encode()).hexdigest() if text else ""
+            text = "\n".join(map(source_form, statements))
+            value = _digest(text.encode()) if text else ""
             self._definitions[definition] = frozenset(targets), frozenset(uses.texts), value
         return self._definitions[definition]
 
@@ -139,7 +144,19 @@ class CodeIndex:
         if first in module.imports:
             source, *names = module.imports[first]
             found |= self._resolve(source, (*names, *rest))
+        if not found and (star := self._star(module, first)):
+            found |= self._resolve(star, chain)
         return found
+
+    def _star(self, module: Module, name: str, seen: frozenset[str] = frozenset()) -> str | None:
+        """Return the module from which `from module import *` binds a name, directly or by another such import."""
+        for star in module.stars:
+            source = self._module(star)
+            if source is None or star in seen:
+                continue
+            if name in source.definitions or name in source.imports or self._star(source, name, seen | {star}):
+                return star
+        return None
 
     def _resolve(self, name: str, rest: Chain, seen: frozenset[Chain] = frozenset()) -> set[Definition]:
         """Return the definitions that the names `rest` stand for in a module."""
@@ -156,6 +173,8 @@ class CodeIndex:
         if first in module.imports:
             source, *more = module.imports[first]
             found |= self._resolve(source, (*more, *rest[1:]), seen | {here}) | {(name, EFFECTS)}
+        if not found and (star := self._star(module, first)):
+            found |= self._resolve(star, rest, seen | {here}) | {(name, EFFECTS)}
         if found:
             return found
         if self._module(f"{name}.{first}"):
@@ -211,7 +230,7 @@ class CodeIndex:
                 key = f"{top}/{file.relative_to(self._sources[top]).as_posix()}"
                 if key not in found:
                     content = file.read_bytes()
-                    found[key] = hashlib.sha256(content).hexdigest()
+                    found[key] = _digest(content)
                     waiting += [other for other in files if other.name.encode() in content]
         return found
 

@@ -133,6 +133,20 @@ def of_files(files: Mapping[str, File]) -> Content:
     )
 
 
+def changed_files(before: Mapping[str, File] | None, after: Mapping[str, File] | None) -> list[str]:
+    """Return the names of files that differ by digest, or where one has none, by size or time of change."""
+    before, after = before or {}, after or {}
+    return sorted(name for name in {*before, *after} if not _is_same_file(before.get(name), after.get(name)))
+
+
+def _is_same_file(before: File | None, after: File | None) -> bool:
+    if before is None or after is None:
+        return False
+    if before.sha256 is not None and after.sha256 is not None:
+        return before.sha256 == after.sha256
+    return (before.bytes, before.modified_ns) == (after.bytes, after.modified_ns)
+
+
 def _files_in(path: Path) -> dict[str, Path]:
     if not path.is_dir():
         return {path.name: path}

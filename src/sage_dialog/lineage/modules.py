@@ -118,6 +118,26 @@ def find_uses(statements: Iterable[ast.AST], package: str) -> Uses:
     return uses
 
 
+def source_form(value: object) -> str:
+    """Return a text of a syntax tree that is the same for equal code in every version of Python.
+
+    `ast.unparse` and `ast.dump` are not: quotes in f-strings, empty parts of them and empty fields differ.
+    """
+    if isinstance(value, ast.JoinedStr):
+        value = ast.JoinedStr([part for part in value.values if getattr(part, "value", None) != ""])
+    if isinstance(value, ast.AST):
+        fields = (
+            f"{name}={source_form(inner)}"
+            for name, inner in ast.iter_fields(value)
+            if (isinstance(value, ast.Constant) and name == "value")
+            or (inner is not None and inner != [] and name not in ("ctx", "kind", "type_comment", "type_ignores"))
+        )
+        return f"{type(value).__name__}({','.join(fields)})"
+    if isinstance(value, list):
+        return f"[{','.join(map(source_form, value))}]"
+    return ascii(value)
+
+
 def _strings(nodes: Iterable[ast.AST]) -> Iterator[str]:
     return (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
 

@@ -110,9 +110,11 @@ def plan_prune(
                 leftovers.append(_removal(path))
             elif is_version and is_saved and (name, path.name) not in kept:
                 versions.append(_removal(path, name, path.name))
+    records = tuple(_removable_records(runs, kept_records, kept_replays))
+    records += tuple(_unused_code(runs, {removal.path for removal in records}))
     return PrunePlan(
         versions=tuple(sorted(versions, key=lambda removal: (removal.version, removal.dataset))),
-        records=tuple(_removable_records(runs, kept_records, kept_replays)),
+        records=records,
         leftovers=tuple(leftovers),
         work=() if running else tuple(old_work(scratch, work_days)),
         replays=tuple(_removal(path) for run, path in replayed.items() if run not in kept_replays),
@@ -204,6 +206,18 @@ def _removable_records(runs: RunFolder, kept: Collection[str], kept_replays: Col
             raw |= written
         if removable:
             yield _removal(runs.file(run))
+            if runs.lines_file(run).exists():
+                yield _removal(runs.lines_file(run))
+
+
+def _unused_code(runs: RunFolder, removed: Collection[Path]) -> Iterator[Removal]:
+    """Yield files with digests of definitions that no remaining record refers to, and no run has used lately."""
+    used = {
+        runs.code_file(name) for run in runs.names() if runs.file(run) not in removed and (name := runs.code_name(run))
+    }
+    for path in sorted((runs.path / "code").glob("*.json")):
+        if path not in used and _age_s(path) > _ORPHAN_AGE_S:
+            yield _removal(path)
 
 
 def _work_folders(folder: Path) -> Iterator[Path]:

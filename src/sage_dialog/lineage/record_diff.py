@@ -35,6 +35,7 @@ def record_differences(first: RunRecord, second: RunRecord) -> list[Difference]:
     """
     return [
         *_compare("what was run", _selection(first), _selection(second)),
+        *_compare_hardware(first, second),
         *_compare_nodes(first, second),
         *_compare("parameters", flatten(first.parameters), flatten(second.parameters)),
         *_compare_inputs(first, second),
@@ -57,7 +58,18 @@ def _selection(record: RunRecord) -> dict[str, Any]:
     """Return the options of a run. Pins are compared as inputs; the runner does not change results."""
     options = record.selection.model_dump(exclude={"load_versions", "runner"})
     texts = {name: ", ".join(value) if isinstance(value, tuple) else value for name, value in options.items() if value}
+    if record.conf_source not in (None, "conf"):
+        texts["configuration"] = record.conf_source
     return texts | {"environment": record.environment, "platform": record.platform}
+
+
+def _compare_hardware(first: RunRecord, second: RunRecord) -> Iterator[Difference]:
+    """Compare what both records have: a run without torch has no hardware, an earlier form no extras."""
+    if first.hardware and second.hardware:
+        yield from _compare("what was run", first.hardware.model_dump(), second.hardware.model_dump())
+    if first.extras is not None and second.extras is not None:
+        one, other = (", ".join(record.extras or ()) or ABSENT for record in (first, second))
+        yield from _compare("what was run", {"extras": one}, {"extras": other})
 
 
 def _compare_nodes(first: RunRecord, second: RunRecord) -> Iterator[Difference]:
@@ -68,6 +80,9 @@ def _compare_nodes(first: RunRecord, second: RunRecord) -> Iterator[Difference]:
 
 
 def _compare_code(first: RunRecord, second: RunRecord) -> Iterator[Difference]:
+    if first.format != second.format:
+        yield Difference("code", "form of the record", str(first.format), str(second.format), certain=False)
+        return
     one, other = first.code, second.code
     if set(first.nodes) != set(second.nodes):
         changed = [name for name in set(one) & set(other) if one[name] != other[name]]
@@ -84,11 +99,13 @@ def _compare_inputs(first: RunRecord, second: RunRecord) -> Iterator[Difference]
         one, other = (record.reads.get(name) or record.output_as_input(name) for record in (first, second))
         if one is None or other is None:
             yield Difference("inputs", name, _format_input(one), _format_input(other))
-        elif one.definition is not None and other.definition is not None:
+            continue
+        described = one.definition is not None and other.definition is not None
+        if one.definition is not None and other.definition is not None:
             yield from _compare("inputs", flatten({name: one.definition}), flatten({name: other.definition}))
-        elif one.files is not None and other.files is not None:
+        if one.files is not None and other.files is not None:
             yield from _compare_files(name, one.files, other.files)
-        else:
+        elif not described:
             certain = one.content is not None and other.content is not None
             if one.content != other.content if certain else one.version != other.version:
                 yield Difference("inputs", name, _format_input(one), _format_input(other), certain)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sage_dialog.lineage.code import digest
+from sage_dialog.lineage.content import changed_files
 from sage_dialog.lineage.formatting import format_names, format_value, tree_differences
 from sage_dialog.lineage.masking import MASK
-from sage_dialog.lineage.records import Git, InputRecord, NodeRecord, RunRecord
-from sage_dialog.lineage.staleness import NodeSpec, ProjectState, changed_files, format_code_change
+from sage_dialog.lineage.records import FORMAT, Git, InputRecord, NodeRecord, RunRecord
+from sage_dialog.lineage.staleness import NodeSpec, ProjectState, format_code_change
 
 
 class CannotReplayError(ValueError):
@@ -63,14 +64,17 @@ def plan_replay(record: RunRecord, project: ProjectState, only: Sequence[str] = 
         read = record.reads.get(name) or record.output_as_input(name)
         if read is None:
             changes.append(f"{name} is a new input")
-        elif read.version:
+            continue
+        if read.version:
             pins[name] = _pin(name, read, project)
-        elif read.files is not None:
-            if other := changed_files(read.files, project.read(name).files):
-                changed_data.append(f"{name} has changed: {format_names(other)}")
-        elif read.definition is not None:
+            continue
+        if read.files is not None and (other := changed_files(read.files, project.read(name).files)):
+            changed_data.append(f"{name} has changed: {format_names(other)}")
+        if read.definition is not None:
             changes += _definition_changes(name, read.definition, project)
-    for name, node in zip(recorded, nodes, strict=True):
+    if record.format != FORMAT:
+        changes.append("code: recorded in an earlier form, and not compared")
+    for name, node in zip(recorded, nodes, strict=True) if record.format == FORMAT else ():
         code = project.code(node)
         if digest(code) != recorded[name].code:
             changes.append(f"{name}: {format_code_change(code, record.code)}")
@@ -157,16 +161,18 @@ def _definition_changes(name: str, recorded: Mapping[str, Any], project: Project
 
 
 def _pin(name: str, read: InputRecord, project: ProjectState) -> str:
-    version = str(read.version)
-    try:
-        content = project.content(name, version)
-    except (OSError, ValueError):
-        raise CannotReplayError(
-            f"version {version} of {name}, which it read, no longer exists: it was pruned or moved away."
-        ) from None
-    if read.sha256 and content.sha256 != read.sha256:
-        raise CannotReplayError(f"version {version} of {name}, which it read, was altered since.")
-    return version
+    """Return the version that was read, or the latest one if it has the same content."""
+    version, problem = str(read.version), ""
+    for candidate in filter(None, (version, project.latest(name))):
+        try:
+            sha256 = project.content(name, candidate).sha256
+        except (OSError, ValueError):
+            problem = problem or "no longer exists: it was pruned or moved away"
+            continue
+        if sha256 == read.sha256 or (read.sha256 is None and candidate == version):
+            return candidate
+        problem = problem or "was altered since"
+    raise CannotReplayError(f"version {version} of {name}, which it read, {problem}.")
 
 
 def _revision(git: Git | None) -> str:

@@ -1,7 +1,8 @@
 """Which outputs are stale: what they were made from or by has changed since.
 
 The record of the run that made the latest version of an output has the inputs, parameters and code of its node. If one
-of them is different now, the output is stale, and so is everything made from it.
+of them is different now, the output is stale, and so is everything made from it. Inputs are compared by content: one
+that was made again with equal content is the same.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from functools import cache
 from typing import Any, Literal, Protocol
 
 from sage_dialog.lineage.code import digest
-from sage_dialog.lineage.content import Content, File
+from sage_dialog.lineage.content import Content, changed_files
 from sage_dialog.lineage.formatting import format_names, format_value, tree_differences
-from sage_dialog.lineage.records import InputRecord, NodeRecord, RunFolder, RunRecord
+from sage_dialog.lineage.records import FORMAT, InputRecord, NodeRecord, RunFolder, RunRecord, version_sha256
 
 State = Literal["fresh", "stale", "missing", "no record", "being made"]
 Kind = Literal["input", "parameter", "code", "altered", "together", "upstream"]
@@ -24,12 +25,17 @@ _RUNS_CHECKED = 20  # latest records that may be of running runs which have not 
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """A node as it is registered now; inputs are datasets only."""
+    """A node as it is registered now; inputs are datasets only.
+
+    Attributes:
+        arguments: the arguments of its function, each with the name of its dataset or parameter.
+    """
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     parameters: tuple[str, ...]
+    arguments: tuple[tuple[str, str], ...] = ()
 
 
 class ProjectState(Protocol):
@@ -116,6 +122,27 @@ def output_statuses(project: ProjectState, runs: RunFolder) -> list[OutputStatus
     return [statuses[name] for name in _sort_by_inputs(statuses)]
 
 
+def certainly_stale(statuses: Sequence[OutputStatus], made: Collection[NodeSpec] = ()) -> list[OutputStatus]:
+    """Return the stale outputs whose nodes have to run whatever other nodes give.
+
+    The others are stale only because of stale inputs, and are fresh again if those come out the same.
+
+    Args:
+        statuses: inputs before what is made from them.
+        made: nodes that have run meanwhile; they are not run twice.
+    """
+    own = {one.spec for one in statuses if one.spec and any(reason.kind != "upstream" for reason in one.reasons)}
+    waiting: set[str] = set()
+    found = []
+    for one in statuses:
+        if one.state == "stale" and one.spec and one.spec not in made:
+            if one.spec in own and waiting.isdisjoint(one.spec.inputs):
+                found.append(one)
+            else:
+                waiting.add(one.dataset)
+    return found
+
+
 def plan_refresh(
     statuses: Iterable[OutputStatus], registered: Mapping[str, Sequence[NodeSpec]]
 ) -> list[tuple[str, list[str]]]:
@@ -149,6 +176,7 @@ class _RecordCheck:
         self._latest = cache(project.latest)
         self._input = cache(project.read)
         self._code = cache(project.code)
+        self._sha256 = cache(self._version_sha256)
         self._makers: dict[str, list[tuple[str, NodeSpec]]] = {}
         for pipeline, nodes in sorted(project.registered.items(), key=lambda item: len(item[1])):
             for node in nodes:
@@ -183,7 +211,10 @@ class _RecordCheck:
             if one in record.reads and record.reads[one].version and self._project.is_versioned(one)
         ]
         gone = [one for one in versioned if self._latest(one) is None]
-        note = f"made from {', '.join(gone)}, which no longer exists" if gone else None
+        notes = [f"made from {', '.join(gone)}, which no longer exists"] if gone else []
+        if record.format != FORMAT:
+            notes.append("its code was recorded in an earlier form, and is not compared")
+        note = "; ".join(notes) or None
         reasons = tuple(self._reasons(dataset, version, record, record.nodes[name], spec))
         return OutputStatus(dataset, "stale" if reasons else "fresh", version, version, name, reasons, note, spec)
 
@@ -211,44 +242,50 @@ class _RecordCheck:
         for one in sorted(set(spec.inputs) ^ set(recorded.inputs)):
             words = f"{one} is a new input" if one in spec.inputs else f"{one} is no longer an input"
             yield Reason("input", one, words)
+        yield from _swapped(recorded, spec)
         for name in recorded.parameters:
             if name.partition(".")[0] not in self._project.unaffecting:
                 before, after = _lookup(record.parameters, name), _lookup(self._project.recorded_parameters, name)
                 for key, was, now in tree_differences(before, after, name):
                     yield Reason("parameter", key, f"{key} was {format_value(was)}, is {format_value(now)}")
-        code = self._code(spec)
-        if digest(code) != recorded.code:
+        code = self._code(spec) if record.format == FORMAT else {}
+        if code and digest(code) != recorded.code:
             yield Reason("code", spec.name, format_code_change(code, record.code))
         written = record.writes.get(dataset)
-        state = self._project.state(dataset, version) if written and written.files is None else None
-        if (
-            written
-            and state not in (None, (written.bytes, written.modified_ns))
-            and self._project.content(dataset, version).sha256 != written.sha256
-        ):
+        if written and written.files is None and self._sha256(dataset, version) != written.sha256:
             yield Reason("altered", dataset, "it was altered after it was written")
 
     def _input_change(self, name: str, record: RunRecord) -> str | None:
-        """Return how an input differs from the one that was read; None if it is the same, or gone."""
+        """Return how an input differs in content from the one that was read; None if it is the same, or gone."""
         read = record.reads.get(name) or record.output_as_input(name)
         if self._project.is_versioned(name):
-            was = read.version if name in record.reads and read else record.run
-            latest = self._latest(name)
-            if latest is None or was is None or latest == was:
-                return None
-            later = self._record(latest)
-            known = later.writes.get(name) if later else None
-            same = ", the same content" if known and read and read.sha256 and known.sha256 == read.sha256 else ""
-            return f"{name} is of {latest} now, and was of {was}{same}"
+            return self._version_change(name, read or InputRecord(version=record.run))
         now = self._input(name)
-        if read and read.files is not None and now.files is not None:
-            changed = changed_files(read.files, now.files)
-            return f"{name} has changed: {format_names(changed)}" if changed else None
+        files_known = read is not None and read.files is not None and now.files is not None
+        if read and files_known and (changed := changed_files(read.files, now.files)):
+            return f"{name} has changed: {format_names(changed)}"
         if read and read.definition is not None and now.definition is not None:
-            changes = tree_differences(read.definition, now.definition)
+            changes = tree_differences(
+                *(_without_places(one, files_known) for one in (read.definition, now.definition))
+            )
             parts = [f"{key} was {format_value(was)}, is {format_value(new)}" for key, was, new in changes]
             return f"{name} has changed: {format_names(parts, '; ')}" if parts else None
         return None
+
+    def _version_change(self, name: str, read: InputRecord) -> str | None:
+        """Return how the latest version differs in content; in version where the content that was read is unknown."""
+        latest = self._latest(name)
+        if latest is None or read.version is None:
+            return None
+        if (self._sha256(name, latest) == read.sha256) if read.sha256 else latest == read.version:
+            return None
+        if latest == read.version:
+            return f"{name} was altered after it was read"
+        return f"{name} is of {latest} now, and was of {read.version}"
+
+    def _version_sha256(self, name: str, version: str) -> str:
+        state, project = self._project.state(name, version), self._project
+        return version_sha256(name, self._record(version), state, lambda: project.content(name, version))
 
     def _current_spec(self, dataset: str, record: RunRecord, name: str) -> NodeSpec:
         """Return the node that would make it now: in the pipelines of its run, else in the smallest that has one."""
@@ -267,6 +304,30 @@ class _RecordCheck:
             if record and not record.replay_of and record.status == "running":
                 for node in record.nodes.values():
                     yield from ((output, run) for output in node.outputs if output not in record.writes)
+
+
+def _swapped(recorded: NodeRecord, spec: NodeSpec) -> Iterator[Reason]:
+    """Yield a reason for each argument that takes another of the node's inputs, and for outputs in another order."""
+    known = {*recorded.arguments.values()} & {name for _, name in spec.arguments}
+    for argument, name in spec.arguments:
+        before = recorded.arguments.get(argument, name)
+        if before != name and {before, name} <= known:
+            yield Reason("input", name, f"the argument {argument} was {before}, is {name}")
+    if recorded.arguments and set(spec.outputs) == set(recorded.outputs) and spec.outputs != recorded.outputs:
+        order = ", ".join(recorded.outputs)
+        yield Reason("together", spec.name, f"its node gives {', '.join(spec.outputs)} now, and gave {order}")
+
+
+def _without_places(definition: Mapping[str, Any], files_known: bool) -> dict[str, Any]:
+    """Return a definition without the hosts of a server whose model is named, and the folder of known files."""
+    kept = {
+        name: _without_places(one, files_known) if isinstance(one, Mapping) else one for name, one in definition.items()
+    }
+    if kept.get("model"):
+        kept.pop("hosts", None)
+    if files_known:
+        kept.pop("folder", None)
+    return kept
 
 
 def _inherited_reasons(status: OutputStatus, stale: Collection[str]) -> Iterator[Reason]:
@@ -298,19 +359,6 @@ def _sort_by_inputs(statuses: Mapping[str, OutputStatus]) -> list[str]:
     for dataset in statuses:
         place(dataset, frozenset())
     return list(order)
-
-
-def changed_files(before: Mapping[str, File] | None, after: Mapping[str, File] | None) -> list[str]:
-    """Return the names of files that differ: neither size and time of change are equal, nor the content is."""
-    before, after = before or {}, after or {}
-    return sorted(name for name in {*before, *after} if not _same_file(before.get(name), after.get(name)))
-
-
-def _same_file(before: File | None, after: File | None) -> bool:
-    if before is None or after is None:
-        return False
-    same_state = (before.bytes, before.modified_ns) == (after.bytes, after.modified_ns)
-    return same_state or (before.sha256 is not None and before.sha256 == after.sha256)
 
 
 def _lookup(tree: Mapping[str, Any], dotted: str) -> Any:

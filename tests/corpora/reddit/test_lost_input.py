@@ -139,7 +139,7 @@ def test_of_many_rejected_lines_the_first_are_kept_and_all_are_counted(months, h
         months.add("RC_2015-01", "{}")
         months.comment(f"x{number}")
     months.lines["RC_2015-01"] += [line for line in months.lines["RC_2015-01"] if '"x' in line]
-    once, twice = (fast(months.files(), RULES, buckets=buckets) for buckets in (1, 7))
+    once, twice = (fast(months.files(), RULES, bucket_comments=size) for size in (10_000, 300))
     assert once == twice
     assert once.removed["not_json"] == once.removed["bad_field"] == once.removed["duplicate_comment"] == 1_200
     reasons = Counter(row["reason"] for row in once.rejected_lines)
