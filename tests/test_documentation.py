@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import yaml
+from click import Context
 from kedro.pipeline import Pipeline
 
 from sage_dialog import schemas
@@ -49,7 +50,7 @@ def test_every_node_that_is_run_exists(text: Path, pipelines: dict[str, Pipeline
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
 def test_every_command_of_kedro_sage_and_its_options_exist(text: Path) -> None:
     for name, arguments in re.findall(r"kedro sage ([a-z]+)([^`\n#]*)", text.read_text()):
-        command = sage.commands[name]
+        command = sage.get_command(Context(sage), name)
         group = [command, *getattr(command, "commands", {}).values()]
         options = {option for each in group for parameter in each.params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", arguments)) - {"--help"} <= options, (name, arguments)
@@ -62,6 +63,22 @@ def test_every_parameter_that_is_set_exists(text: Path) -> None:
     for assignments in re.findall(r"--params '?([^\s`']+)", text.read_text()):
         for dotted in re.findall(r"(?:^|,)([a-z_0-9.]+)=", assignments):
             assert is_parameter(dotted.split("."), base), dotted
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
+def test_a_command_that_sets_a_parameter_of_a_stage_names_what_it_runs(text: Path) -> None:
+    commands = re.findall(r"kedro run[^\n`#]*--params [^\n`#]*", text.read_text())
+    stages = (
+        "data_processing.",
+        "sac_augmentation.",
+        "sft.",
+        "self_play.",
+        "preference.",
+        "evaluation.",
+        "microworld.",
+    )
+    runs_all = [each for each in commands if "--pipelines" not in each and "--nodes" not in each]
+    assert [each for each in runs_all if any(stage in each.partition("--params")[2] for stage in stages)] == []
 
 
 def is_parameter(path: list[str], values: Any) -> bool:

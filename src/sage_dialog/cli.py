@@ -1,4 +1,4 @@
-"""The commands of the project: `kedro sage …`."""
+"""The commands of the project: `kedro run` and `kedro sage …`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MODULES = {
 """The commands of each module of `commands/`; a module is imported when one of its commands is called."""
 
 
-@click.group(name="sage-dialog")
+@click.group(name="sage-dialog", cls=LazyGroup, lazy_subcommands={"run": "sage_dialog.commands.run.run"})
 def cli() -> None:
     """Commands of this project."""
 

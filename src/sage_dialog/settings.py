@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+
+from sage_dialog.core.paths import project_folder
 
 # No library sends telemetry, and forked data workers do not warn about the tokenizers' threads.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("KEDRO_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Waiting OpenMP threads spin only briefly: as fast on an idle machine, and much faster on a busy one.
@@ -25,13 +27,11 @@ HOOKS = ProjectHooks()
 # kedro-mlflow's hook tracks every run wherever it is installed; `Tracking` uses it only where there is an mlflow.yml.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")
 
-_PROJECT = Path(__file__).resolve().parents[2]
-
 
 def read_text(file: str) -> str:
     """Return the text of a file of the project, without white space around it."""
     try:
-        return (_PROJECT / file).read_text("utf-8").strip()
+        return (project_folder() / file).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"the text file {file} cannot be read: {error}") from error
 

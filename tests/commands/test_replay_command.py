@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner, Result
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
 
 from sage_dialog.commands.replay import replay
 from sage_dialog.commands.status import status
+from sage_dialog.lineage.records import RunFolder
 from sage_dialog.lineage.replay_plan import merge_trees, parameter_overrides
 
 HELLO = "sac_augmentation.system_prompts.listener=Hello."
@@ -42,7 +46,8 @@ def test_a_replay_is_identical_and_makes_nothing_stale(project) -> None:
     assert all(one["identical"] for one in result["outputs"])
     assert project.runs.load(result["replay"]).replay_of == result["run"] == run
     assert sorted(project.data.glob("0*/*/*")) == versions and left(project) == []
-    assert CliRunner().invoke(status, ["--env", "test"], obj=project.metadata).exit_code == 0
+    made = ["--env", "test", "--pipelines", "data_processing,sac_augmentation"]
+    assert CliRunner().invoke(status, made, obj=project.metadata).exit_code == 0
     assert verdicts(project, "--node", "mix_plain")["run"] == run, "a replay is no run to replay"
 
 
@@ -59,6 +64,17 @@ def test_two_replays_of_a_run_at_once_keep_their_unfinished_work(project) -> Non
     project.runs.save(other.model_copy(update={"outcome": "done"}))
     verdicts(project, "--node", "mix_plain")
     assert not work.exists()
+
+
+def test_a_replay_that_cannot_write_says_so(project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(folder: RunFolder, record: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder.path))
+
+    monkeypatch.setattr(RunFolder, "begin", begin)
+    done = invoke(project, "--yes")
+    assert done.exit_code == 2 and isinstance(done.exception, SystemExit)
+    assert f"{project.data}/runs cannot be written: its file system is read-only." in done.stderr
+    assert left(project) == []
 
 
 def test_a_changed_parameter_changes_only_the_outputs_it_affects(project) -> None:

@@ -20,7 +20,7 @@ def invoke(command, project, *options: str) -> Result:
 def statuses(project, *options: str) -> dict[str, dict]:
     result = invoke(status, project, "--json", *options)
     found = {one["dataset"]: one for one in json.loads(result.stdout)}
-    assert result.exit_code == any(one["state"] == "stale" for one in found.values()), result.stderr
+    assert result.exit_code == any(one["state"] in ("stale", "missing") for one in found.values()), result.stderr
     return found
 
 
@@ -35,8 +35,21 @@ def test_outputs_are_fresh_after_a_run_and_the_others_missing(project) -> None:
     assert {"sage_1", "report"} <= states["missing"] and set(found) == states["fresh"] | states["missing"]
     assert found["dialogues"]["run"] == project.runs.names()[0] and found["dialogues"]["stage"] == "data_processing"
     result = invoke(status, project)
-    assert result.exit_code == 0 and "sft_conversations_plain" in result.stdout and "missing" in result.stdout
+    assert result.exit_code == 1 and "sft_conversations_plain" in result.stdout and "missing" in result.stdout
     assert invoke(refresh, project).stdout.strip().endswith("Nothing is stale.")
+
+
+def test_the_exit_code_is_that_of_the_chosen_pipelines(project) -> None:
+    complete = invoke(status, project, "--pipelines", "data_processing,sac_augmentation")
+    assert complete.exit_code == 0 and "annotations" in complete.stdout and "sage_1" not in complete.stdout
+    assert set(statuses(project, "--pipelines", "data_processing")) == {
+        "dialogues", "filter_report", "rejected_lines", "filter_figure", "situations"
+    }  # fmt: skip
+    assert stale(project, "--pipelines", "sac_augmentation", "--params", HELLO) == MIXED
+    missing = invoke(status, project, "--pipelines", "sac_augmentation,sft")
+    assert missing.exit_code == 1 and "`kedro sage refresh" not in missing.stdout
+    unknown = invoke(status, project, "--pipelines", "sac")
+    assert unknown.exit_code == 2 and "No pipeline is called 'sac'" in unknown.stderr
 
 
 def test_refresh_runs_only_the_nodes_of_outputs_made_stale_by_a_parameter(project) -> None:

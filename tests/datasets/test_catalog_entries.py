@@ -12,6 +12,7 @@ from sage_dialog.core.policies import CARD, Policy, PolicyCard
 from sage_dialog.core.tables import from_rows, to_arrow, to_rows
 from sage_dialog.datasets.figure import AtomicFigure
 from sage_dialog.datasets.files import AtomicText
+from sage_dialog.datasets.human_votes import HumanVotes
 from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.datasets.policy import PolicyDirectory
 from sage_dialog.datasets.raw_folder import RawFolder
@@ -53,6 +54,12 @@ def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
     assert isinstance(loaded, pd.DataFrame) and (loaded.dtypes == table.dtypes).all()
     assert to_rows(loaded) == rows
     assert to_arrow(loaded).schema.equals(schema)
+
+
+@pytest.mark.parametrize("entry", [PolicyDirectory, HumanVotes])
+def test_policies_and_votes_on_an_object_store_are_refused(entry: type) -> None:
+    with pytest.raises(DatasetError, match=r"s3://bucket/x is no local folder, and .* are kept in"):
+        entry(filepath="s3://bucket/x")
 
 
 def test_a_table_is_saved_on_any_fsspec_file_system() -> None:

@@ -92,7 +92,10 @@ def test_a_new_file_is_found(memory: MemoryFileSystem) -> None:
 def test_missing_files_elsewhere_are_named_without_a_command_that_cannot_make_them(memory: MemoryFileSystem) -> None:
     put(memory, RC_2015__01=DUMP)
     dataset = folder("memory://bucket/reddit")
-    message = "there is no RS_* in memory://bucket/reddit. Put your data there."
+    message = (
+        "there is no RS_* in memory://bucket/reddit. Put it there, or do without it ('Without some of the files' in "
+        "docs/tutorial.md)."
+    )
     assert dataset.explain_missing() == message
     with pytest.raises(DatasetError) as refusal:
         dataset.load()

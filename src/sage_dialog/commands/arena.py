@@ -15,7 +15,6 @@ from sage_dialog.commands.console import table
 from sage_dialog.commands.project import Project, click_errors
 from sage_dialog.core.paths import display_path
 from sage_dialog.core.tables import DataFrame
-from sage_dialog.hooks.inputs import explain_missing
 from sage_dialog.pipeline_registry import POLICIES
 
 if TYPE_CHECKING:
@@ -106,9 +105,9 @@ def arena(
 def _load_rollouts(project: Project) -> DataFrame:
     """Return the latest rollouts of all policies."""
     if not project.catalog.exists("rollouts"):
+        demo = project.with_environment("`kedro run --pipelines demo` makes everything, from generated data.")
         raise click.ClickException(
-            f"There are no dialogues to compare yet. rollouts: {explain_missing('rollouts', project.catalog)} "
-            "`kedro run --pipelines demo` makes everything, from generated data."
+            f"There are no dialogues to compare yet. rollouts: {project.explain_missing('rollouts')} {demo}"
         )
     return project.load("rollouts")
 
@@ -125,9 +124,8 @@ def _select_pairs(
             if policy in available:
                 continue
             if policy in POLICIES:
-                raise click.ClickException(
-                    f"There are no dialogues of {policy} to compare; `kedro run --pipelines evaluation` makes them."
-                )
+                command = project.with_environment("`kedro run --pipelines evaluation`")
+                raise click.ClickException(f"There are no dialogues of {policy} to compare; {command} makes them.")
             near = difflib.get_close_matches(policy, available, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(available)}."
             raise click.UsageError(f"--pair: no policy with dialogues is called {policy!r}; {hint}")
@@ -151,7 +149,7 @@ def _show_status(project: Project, env: str | None) -> None:
 
     votes = project.load("human_votes")
     if not votes:
-        click.echo("There are no votes yet. Begin with: kedro sage arena --rater NAME")
+        click.echo("There are no votes yet. Begin with " + project.with_environment("`kedro sage arena --rater NAME`."))
         return
     counted, rejects = count_votes(votes, _load_rollouts(project), project.parameters.evaluation.pairs)
     rows = []

@@ -26,6 +26,7 @@ from sage_dialog.datasets.atomic import AtomicMixin
 from sage_dialog.datasets.factory import FactoryDataset
 from sage_dialog.datasets.hub_model import HubBase
 from sage_dialog.datasets.policy import PolicyDirectory
+from sage_dialog.hooks.errors import format_storage_error, with_environment
 from sage_dialog.hooks.inputs import explain_missing
 from sage_dialog.hooks.recording import (
     configured_secrets,
@@ -60,7 +61,7 @@ def command_errors() -> Iterator[None]:
     except click.ClickException as error:
         raise CommandError(error.format_message()) from None
     except (DatasetError, NoSuchRunError, MissingConfigException, OmegaConfBaseException, YAMLError, OSError) as error:
-        raise CommandError(str(error)) from None
+        raise CommandError(format_storage_error(error) or str(error)) from None
     except click.Abort:
         raise CommandError("Nothing was run.") from None
 
@@ -71,7 +72,7 @@ def click_errors(*errors: type[Exception], prefix: str = "") -> Iterator[None]:
     try:
         yield
     except errors as error:
-        raise click.ClickException(f"{prefix}{error}") from error
+        raise click.ClickException(f"{prefix}{format_storage_error(error) or error}") from error
 
 
 def run_nodes(
@@ -91,9 +92,12 @@ def run_nodes(
             session._hook_manager.register(hook)
         try:
             session.run(**options)
-        except click.ClickException:
+        except click.ClickException as error:
+            error.message = with_environment(error.message, env)
             raise
         except Exception as error:
+            if reason := format_storage_error(error):
+                raise CommandError(f"The run failed. {reason} Then run the same command again.") from error
             raise CommandError(f"The run failed: {error}\nRun the same command again to go on.") from error
         return str(session.session_id)
 
@@ -122,6 +126,7 @@ class Project:
         conf_source: str | None = None,
     ) -> None:
         self.path = Path(metadata.project_path)
+        self._env = env
         session = KedroSession.create(
             project_path=self.path,
             env=env,
@@ -154,11 +159,19 @@ class Project:
         """
         is_policy = isinstance(self.catalog.get(name), PolicyDirectory | HubBase)
         if not is_policy or not self.catalog.exists(name):
-            reason = explain_missing(name, self.catalog) if is_policy else "no catalog entry of a policy has this name."
+            reason = self.explain_missing(name) if is_policy else "no catalog entry of a policy has this name."
             existing = ", ".join(policy for policy in POLICIES if self.catalog.exists(policy))
             suffix = f" Existing policies: {existing}." if existing else ""
             raise click.ClickException(f"There is no policy {name!r}: {reason}{suffix}")
         return self.load(name)
+
+    def explain_missing(self, name: str) -> str:
+        """Return what is missing of a catalog entry, and the command that makes it."""
+        return self.with_environment(explain_missing(name, self.catalog))
+
+    def with_environment(self, message: str) -> str:
+        """Return a message whose commands in backticks name the environment of the project."""
+        return with_environment(message, self._env)
 
     def load(self, name: str) -> Any:
         """Return the data of a catalog entry. Raises click.ClickException if it cannot be loaded."""

@@ -42,7 +42,7 @@ def tag(metadata: ProjectMetadata, run: str, name: str | None, remove: bool, env
     RUN is an id, a unique beginning of one, `latest`, or another tag.
     """
     folder = open_runs(metadata, env)
-    with click_errors(ValueError):
+    with click_errors(ValueError, OSError):
         if remove:
             click.echo(f"{name or run} is no longer a tag of {folder.untag(name or run)}")
             return
@@ -110,9 +110,10 @@ def prune(
         return
     if not yes:
         click.confirm("Go on?", abort=True)
-    removed = list(pruning.remove(plan, runs))
-    if response_cache and responses:
-        response_cache.drop(keys=responses)
+    with click_errors(OSError):
+        removed = list(pruning.remove(plan, runs))
+        if response_cache and responses:
+            response_cache.drop(keys=responses)
     if not as_json:
         kept = "; the inputs of a run that started since were kept" if len(removed) < len(list(plan)) else ""
         click.echo(f"removed: {len(removed)}, {decimal(sum(removal.bytes for removal in removed))}{kept}")

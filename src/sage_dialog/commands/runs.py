@@ -15,7 +15,9 @@ from rich.console import Console
 
 from sage_dialog.commands.console import format_duration, format_first, table
 from sage_dialog.commands.project import click_errors, command_errors
+from sage_dialog.hooks.errors import with_environment
 from sage_dialog.hooks.recording import DISTRIBUTION, config_loader, run_folder
+from sage_dialog.hooks.validation import explain_missing_environment, explain_remote_data
 from sage_dialog.lineage.environment import package_versions
 from sage_dialog.lineage.formatting import flatten
 from sage_dialog.lineage.masking import mask_secrets
@@ -48,7 +50,8 @@ def runs(metadata: ProjectMetadata, show_all: bool, as_json: bool, env: str | No
             click.echo(json.dumps(_summary(record, tags) if record else {"run": run, "outcome": "unreadable"}))
         return
     if not names:
-        click.echo("No runs are recorded yet. Run `kedro run --pipelines demo`, which works on generated data.")
+        demo = with_environment("`kedro run --pipelines demo`", env)
+        click.echo(f"No runs are recorded yet. Run {demo}, which works on generated data.")
         return
     rows = [
         (run, _duration(record), record.status, format_selection(record), ", ".join(tags.get(run, [])))
@@ -113,8 +116,17 @@ def diff(context: click.Context, first: str, second: str, as_json: bool, env: st
 
 
 def open_runs(metadata: ProjectMetadata, env: str | None) -> RunFolder:
-    """Return the run records of the project."""
-    return run_folder(metadata.project_path, config_loader(metadata.project_path, env)["globals"])
+    """Return the run records of the project.
+
+    Raises:
+        click.ClickException: if the environment does not exist, or its data folder is not local.
+    """
+    loader = config_loader(metadata.project_path, env)
+    if missing := explain_missing_environment(loader):
+        raise click.ClickException(missing)
+    if remote := explain_remote_data(loader["globals"]):
+        raise click.ClickException(remote)
+    return run_folder(metadata.project_path, loader["globals"])
 
 
 def format_selection(record: RunRecord) -> str:

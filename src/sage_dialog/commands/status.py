@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import click
-from kedro.framework.cli.utils import _split_params, env_option
+from kedro.framework.cli.utils import _split_params, env_option, split_string
 from kedro.framework.startup import ProjectMetadata
 from rich.console import Console
 from rich.text import Text
 
-from sage_dialog.commands.project import Project, command_errors, run_nodes
+from sage_dialog.commands.project import CommandError, Project, command_errors, run_nodes
 from sage_dialog.commands.runs import json_option
+from sage_dialog.config.base import suggestion
 from sage_dialog.lineage.formatting import format_names
 from sage_dialog.lineage.staleness import NodeSpec, OutputStatus, certainly_stale, output_statuses, plan_refresh
 
@@ -30,23 +31,28 @@ params_option = click.option(
 @click.command()
 @env_option
 @params_option
+@click.option("--pipelines", default="", callback=split_string, help="NAME,… only the outputs of these pipelines")
 @json_option
 @click.pass_obj
-def status(metadata: ProjectMetadata, env: str | None, params: dict[str, Any], as_json: bool) -> None:
+def status(
+    metadata: ProjectMetadata, env: str | None, params: dict[str, Any], pipelines: list[str], as_json: bool
+) -> None:
     """Show the latest version of every output, the node that made it, and whether it is stale.
 
     An output is stale if the inputs, parameters or code of its node, or the output itself, have changed since, or if
     something it was made from is stale. Changes of comments and docstrings do not count.
 
-    Exit code: 0 if nothing is stale, 1 if something is, 2 if that is unknown.
+    Exit code: 0 if every output is fresh, 1 if one is stale or missing, 2 if that is unknown. An output without a
+    record is taken as it is.
     """
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), command_errors():
         project, statuses = _statuses(metadata, env, params)
+        statuses = _of_pipelines(project, statuses, pipelines) if pipelines else statuses
     if as_json:
         click.echo(json.dumps([_to_json(project, one) for one in statuses], indent=1))
     else:
         _print_statuses(project, statuses)
-    sys.exit(any(one.state == "stale" for one in statuses))
+    sys.exit(not all(one.state in ("fresh", "no record") for one in statuses))
 
 
 @click.command()
@@ -106,6 +112,14 @@ def _statuses(metadata: ProjectMetadata, env: str | None, params: dict[str, Any]
     return project, output_statuses(project, project.runs)
 
 
+def _of_pipelines(project: Project, statuses: Iterable[OutputStatus], names: Sequence[str]) -> list[OutputStatus]:
+    for name in names:
+        if name not in project.registered:
+            raise CommandError(f"No pipeline is called {name!r}{suggestion(name, project.registered)}")
+    outputs = {output for name in names for node in project.registered[name] for output in node.outputs}
+    return [one for one in statuses if one.dataset in outputs]
+
+
 def _print_skipped(statuses: Iterable[OutputStatus]) -> None:
     for state, words in (
         ("missing", "missing, not made"),
@@ -119,7 +133,8 @@ def _print_skipped(statuses: Iterable[OutputStatus]) -> None:
 def _print_statuses(project: Project, statuses: Sequence[OutputStatus]) -> None:
     console = Console()
     if all(one.state == "missing" for one in statuses):
-        console.print("There are no outputs yet. Run `kedro run --pipelines demo`, which works on generated data.")
+        demo = project.with_environment("`kedro run --pipelines demo`")
+        console.print(f"There are no outputs yet. Run {demo}, which works on generated data.", soft_wrap=True)
         return
     for line in status_lines(project, statuses):
         console.print(line, soft_wrap=True)
@@ -127,7 +142,8 @@ def _print_statuses(project: Project, statuses: Sequence[OutputStatus]) -> None:
     counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
     console.print(", ".join(counts) + ".", highlight=False)
     if "stale" in states:
-        console.print("`kedro sage refresh` runs the nodes of the stale outputs, and no others.")
+        refresh = project.with_environment("`kedro sage refresh`")
+        console.print(f"{refresh} runs the nodes of the stale outputs, and no others.", soft_wrap=True)
 
 
 def status_lines(project: Project, statuses: Sequence[OutputStatus]) -> Iterator[Text]:

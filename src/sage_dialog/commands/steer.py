@@ -25,7 +25,6 @@ from sage_dialog.core.seeds import sample_ids
 from sage_dialog.core.tables import from_rows
 from sage_dialog.datasets.roles import RoleDataset
 from sage_dialog.dialogue import Message, agent_view
-from sage_dialog.hooks.inputs import explain_missing
 from sage_dialog.inference.engine import Prompt
 from sage_dialog.llm.requests import RequestFailedError, StopRunError
 from sage_dialog.studio.chat.completion import known_values
@@ -136,7 +135,7 @@ def _labels(text: str) -> tuple[str, ...]:
 def _most_frequent(project: Project) -> list[tuple[BlockField, tuple[str, ...]]]:
     """Return the most frequent values of each field in the annotations."""
     if not project.catalog.exists("annotations"):
-        why = explain_missing("annotations", project.catalog)
+        why = project.explain_missing("annotations")
         raise click.ClickException(
             f"No annotations to take values from: {why} Or name values with --emotions, --motivations, --topics."
         )
@@ -170,7 +169,7 @@ def _openings(project: Project, situation: str | None, number: int) -> list[Open
     else:
         split = project.parameters.evaluation.split
         if not project.catalog.exists("situations"):
-            why = explain_missing("situations", project.catalog)
+            why = project.explain_missing("situations")
             raise click.ClickException(
                 f'There are no situations: {why} Write one: --situation "My dog died last week."'
             )

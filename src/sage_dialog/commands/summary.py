@@ -41,9 +41,8 @@ def summary(metadata: ProjectMetadata, env: str | None, as_json: bool) -> None:
     project = Project(metadata, env)
     catalog = project.catalog
     if not catalog.exists("win_rates"):
-        raise click.ClickException(
-            "There are no win rates yet. Run `kedro run --pipelines demo`, which works on generated data."
-        )
+        demo = project.with_environment("`kedro run --pipelines demo`")
+        raise click.ClickException(f"There are no win rates yet. Run {demo}, which works on generated data.")
     version = project.latest("report")
     report = project.version_path("report", version) if version else None
     shown = str(display_path(report)) if report else None
@@ -67,8 +66,9 @@ def summary(metadata: ProjectMetadata, env: str | None, as_json: bool) -> None:
         console.print(f"\nReport: [bold]{escape(shown)}[/bold]", soft_wrap=True)
     activation = "" if shutil.which("kedro") else f" (first: source {display_path(sys.prefix)}/bin/activate)"
     console.print(f"\nNext{activation}:")
-    for command, what in NEXT:
-        console.print(f"  [bold]{command:<30}[/bold]{what}", soft_wrap=True)
+    commands = {project.with_environment(f"`{command}`").strip("`"): what for command, what in NEXT}
+    for command, what in commands.items():
+        console.print(f"  [bold]{command:<{max(map(len, commands)) + 2}}[/bold]{what}", soft_wrap=True)
 
 
 def win_rate_tables(rates: DataFrame, version: str, by_truth: bool) -> Iterator[tuple[Group, str]]:

@@ -11,14 +11,14 @@ import json
 import re
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-_PROJECT = Path(__file__).resolve().parents[3]
+from sage_dialog.core.paths import project_folder
+
 _NESTED = {
     "RedditRules": "data_processing.rule_sets.paper",
     "LoraSettings": "sft.lora",
@@ -60,14 +60,14 @@ class Config(BaseModel):
 def _base_parameters() -> dict[str, Any]:
     """Return the parameters of `conf/base`, resolved as Kedro resolves them without an environment."""
     values: dict[str, Any] = {}
-    for file in sorted((_PROJECT / "conf/base").glob("parameters*.yml")):
+    for file in sorted((project_folder() / "conf/base").glob("parameters*.yml")):
         text = file.read_text("utf-8").replace("${globals:data}", "data")
         values |= yaml.safe_load(re.sub(r"(?<=: )\$\{text:(\S+)\}$", _quote_file, text, flags=re.MULTILINE))
     return values
 
 
 def _quote_file(reference: re.Match[str]) -> str:
-    return json.dumps((_PROJECT / reference[1]).read_text("utf-8").strip())
+    return json.dumps((project_folder() / reference[1]).read_text("utf-8").strip())
 
 
 def invalid(why: str) -> PydanticCustomError:

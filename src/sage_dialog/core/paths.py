@@ -5,6 +5,12 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 
 
+def project_folder() -> Path:
+    """Return the folder with the project's `conf`: of the source tree, or with a wheel the working directory."""
+    root = Path(__file__).resolve().parents[3]
+    return root if (root / "pyproject.toml").is_file() else Path.cwd()
+
+
 def display_path(path: str | PurePath) -> Path:
     """Return a path relative to the working directory where it is inside, else unchanged."""
     path = Path(path)

@@ -24,6 +24,8 @@ class HumanVotes(ReadOnlyDataset):
     read_only = "Votes are cast at the arena, `kedro sage arena`; no node writes them."
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        if "://" in filepath:
+            raise DatasetError(f"{filepath} is no local folder, and votes are kept in a local folder only.")
         self.folder = Path(filepath)
         self.metadata = metadata
 

@@ -31,6 +31,8 @@ class PolicyDirectory(AtomicMixin, AbstractVersionedDataset[Policy, Policy]):
     def __init__(
         self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
     ) -> None:
+        if "://" in filepath:
+            raise DatasetError(f"{filepath} is no local folder, and policies are kept in local folders only.")
         super().__init__(PurePosixPath(filepath), version)
         self.metadata = metadata
 

@@ -138,9 +138,12 @@ class RawFolder(UnversionedDataset):
         unmatched = [pattern for pattern in self.patterns if not any(_matches(name, (pattern,)) for name in entries)]
         if not unmatched:
             return None
-        generate = f", or generate some: `{self.made_by}`" if self._local else ""
         no_archive = f", and no archive ({_or(self.archives)})" if self.archives else ""
         missing = " and no ".join(unmatched).replace("|", " or ")
+        if len(unmatched) < len(self.patterns):
+            where = "'Without some of the files' in docs/tutorial.md"
+            return f"there is no {missing} in {self.folder}{no_archive}. Put it there, or do without it ({where})."
+        generate = f", or generate some: `{self.made_by}`" if self._local else ""
         return f"there is no {missing} in {self.folder}{no_archive}. Put your data there{generate}."
 
     def _is_data(self, name: str) -> bool:

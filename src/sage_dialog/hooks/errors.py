@@ -1,6 +1,16 @@
-"""Errors that end a `kedro` command with their message alone, without a traceback."""
+"""Errors that end a `kedro` command with their message alone, without a traceback, and their texts."""
+
+from __future__ import annotations
+
+import errno
+import re
 
 import click
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_TEXTS = ("No space left on device", "StorageFull", "PytorchStreamWriter failed writing")
+"""What libraries say of a full disk that raise no OSError: pyarrow, safetensors, torch."""
+_ELSEWHERE = "Change its permissions, or set SAGE_DATA to a folder that you may write."
 
 
 class RunRefused(click.ClickException):
@@ -9,3 +19,31 @@ class RunRefused(click.ClickException):
 
 class RunStopped(click.ClickException):
     """A run that ends early and keeps its results so far."""
+
+
+def format_storage_error(error: BaseException) -> str | None:
+    """Return that a disk is full, or which file cannot be opened or written; None for any other error.
+
+    Args:
+        error: the error, or one that was raised from it.
+    """
+    seen: list[BaseException] = []
+    while error not in seen:
+        seen.append(error)
+        number, file = (error.errno, error.filename) if isinstance(error, OSError) else (None, None)
+        if number in _FULL or any(text in str(error) for text in _FULL_TEXTS):
+            return f"No space is left on the disk{f' for {file}' if file else ''}. Free some, or raise the quota."
+        if number == errno.EROFS:
+            return f"{file or 'A file'} cannot be written: its file system is read-only. {_ELSEWHERE}"
+        if file and number in (errno.EACCES, errno.EPERM):
+            return f"{file} cannot be opened or written: permission denied. {_ELSEWHERE}"
+        error = error.__cause__ or error.__context__ or error
+    return None
+
+
+def with_environment(message: str, env: str | None) -> str:
+    """Return a message whose commands in backticks name the environment, if there is one."""
+    if not env:
+        return message
+    message = re.sub(r"`(kedro run)(?! --env)(?=[ `])", rf"`\1 --env {env}", message)
+    return re.sub(r"`(kedro sage \w+)(?! --env)(?=[ `])", rf"`\1 --env {env}", message)

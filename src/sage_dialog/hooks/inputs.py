@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,12 +12,15 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol, DataCatalog
 from kedro.pipeline import Pipeline
 
-from sage_dialog.config import Launcher, SacAugmentation
+from sage_dialog.config import DataProcessing, Launcher, SacAugmentation
 from sage_dialog.datasets.atomic import AtomicMixin
 from sage_dialog.datasets.protocol import TrackedDataset
-from sage_dialog.hooks.errors import RunRefused
+from sage_dialog.datasets.raw_folder import RawFolder
+from sage_dialog.hooks.errors import RunRefused, with_environment
 from sage_dialog.hooks.recording import is_parameter
 from sage_dialog.pipeline_registry import register_pipelines
+
+logger = logging.getLogger(__name__)
 
 
 class InputValidation:
@@ -23,7 +28,12 @@ class InputValidation:
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        if fault := _missing_extra(pipeline, catalog):
+            raise RunRefused(fault)
         if run_params["only_missing_outputs"]:  # Kedro leaves out nodes of this pipeline later, and their inputs
+            if all(catalog.exists(name) for name in pipeline.all_outputs()):
+                hint = with_environment("`kedro sage status` shows which are stale", run_params["env"])
+                logger.info("Nothing to do: all %d outputs exist. %s.", len(pipeline.all_outputs()), hint)
             return
         names = sorted(name for name in pipeline.inputs() if not is_parameter(name))
         missing = [f"  {name}: {explain_missing(name, catalog)}" for name in names if not catalog.exists(name)]
@@ -65,8 +75,29 @@ def explain_missing(name: str, catalog: CatalogProtocol) -> str:
         for key, pipeline in register_pipelines().items()
         if name in pipeline.all_outputs()
     ]  # the pipeline with the fewest nodes first
-    command = f"`kedro run --pipelines {min(writers)[2]}` makes it" if writers else "no pipeline makes it"
+    command = f"`{_command(name, min(writers)[2], catalog)}` makes it" if writers else "no pipeline makes it"
     return f"{(missing or f'{dataset} does not exist').removesuffix('.')}; {command}."
+
+
+def _command(name: str, pipeline: str, catalog: CatalogProtocol) -> str:
+    """Return the command that makes an entry; of a pipeline that replaces raw data, only the nodes for this entry."""
+    nodes = register_pipelines()[pipeline]
+    replaces_raw_data = any(isinstance(catalog.get(output), RawFolder) for output in nodes.all_outputs())
+    return f"kedro run --pipelines {pipeline}" + (f" --to-outputs {name}" if replaces_raw_data else "")
+
+
+def _missing_extra(pipeline: Pipeline, catalog: DataCatalog) -> str | None:
+    """Return which package of an extra a node of the pipeline needs and does not find."""
+    if "params:data_processing" not in pipeline.inputs():
+        return None
+    if DataProcessing.model_validate(catalog.load("params:data_processing")).executor != "spark":
+        return None
+    if importlib.util.find_spec("pyspark") is None:
+        return (
+            "data_processing.executor is spark, and pyspark is not installed; the run was not started. Install the "
+            "extra (pip install '.[spark]'), or leave out --env spark."
+        )
+    return None
 
 
 def _missing_previous_tables(names: Sequence[str], catalog: CatalogProtocol) -> Iterator[str]:

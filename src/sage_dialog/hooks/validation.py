@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from kedro.config import MissingConfigException
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
@@ -19,6 +21,7 @@ from pydantic_core import ErrorDetails
 
 from sage_dialog.config import Parameters
 from sage_dialog.config.base import suggestion
+from sage_dialog.core.paths import display_path
 from sage_dialog.hooks.errors import RunRefused
 from sage_dialog.lineage.formatting import format_names
 from sage_dialog.pipeline_registry import POLICIES
@@ -31,7 +34,11 @@ class ParameterValidation:
     def after_context_created(self, context: KedroContext) -> None:
         loader = context.config_loader
         try:
+            if remote := explain_remote_data(loader["globals"]):
+                raise RunRefused(remote)
             raw = loader["parameters"]
+        except MissingConfigException as error:
+            raise RunRefused(explain_missing_environment(loader) or str(error)) from error
         except InterpolationResolutionError as error:  # such as ${text:FILE} of a missing file
             why = str(error).splitlines()[0].rpartition("interpolation: ")[2]
             raise _refusal([f"{error.full_key}: {why}"]) from error
@@ -83,6 +90,27 @@ def _runs_in_threads(runner: str) -> bool:
         if path:
             return issubclass(load_obj(path[1]), ThreadRunner)
     return "ThreadRunner" in runner
+
+
+def explain_missing_environment(loader: Any) -> str | None:
+    """Return that the environment of a configuration loader does not exist; None where it does."""
+    folder, env = Path(loader.conf_source), loader.env
+    if not env or not folder.is_dir() or (folder / env).is_dir():  # the configuration may be in an archive
+        return None
+    known = sorted({file.parent.name for file in folder.glob("*/*.yml")})
+    return f"No environment is called {env!r}{suggestion(env, known)} In {display_path(folder)}: {', '.join(known)}."
+
+
+def explain_remote_data(globals_: Mapping[str, Any]) -> str | None:
+    """Return that the folder `data` of conf/*/globals.yml is an address; None where it is a local folder."""
+    data = str(globals_.get("data", ""))
+    if "://" not in data:
+        return None
+    return (
+        f"The data folder (SAGE_DATA) is {data}, and has to be a local folder, since policies, run records and "
+        "unfinished work are kept there; raw data and single tables may be on an object store, as the `filepath` of "
+        "their catalog entries (docs/reddit.md, docs/tables.md)."
+    )
 
 
 def validate_parameters(

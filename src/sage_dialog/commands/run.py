@@ -1,0 +1,60 @@
+"""`kedro run`, with one sentence and no traceback for what its user can mend."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from kedro import runner
+from kedro.framework.cli.project import run as kedro_run
+from kedro.framework.project import pipelines
+from kedro.io import DatasetNotFoundError
+from kedro.pipeline import Pipeline
+
+from sage_dialog.config.base import suggestion
+from sage_dialog.hooks.errors import RunRefused, RunStopped, format_storage_error, with_environment
+
+FILTERS = ("tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs")
+"""The options that select nodes of the pipelines, named as in `Pipeline.filter`."""
+
+
+class RunCommand(click.Command):
+    """Kedro's command, with checked names, and errors that name the environment and the folder."""
+
+    def invoke(self, context: click.Context) -> Any:
+        env = context.params["env"] or os.environ.get("KEDRO_ENV")
+        try:
+            check_selection(context.params)
+            return super().invoke(context)
+        except click.ClickException as error:
+            error.message = with_environment(error.message, env)
+            raise
+        except DatasetNotFoundError as error:  # of --load-versions
+            raise RunRefused(f"Nothing was run. {error}") from None
+        except Exception as error:
+            if (reason := format_storage_error(error)) is None:
+                raise
+            raise RunStopped(f"{reason} Then run the same command again: finished work is kept.") from None
+
+
+run = RunCommand(name="run", params=kedro_run.params, callback=kedro_run.callback, help=kedro_run.help)
+
+
+def check_selection(options: Mapping[str, Any]) -> None:
+    """Raise RunRefused if the options of `kedro run` name a pipeline, node or dataset that does not exist."""
+    names = [options["pipeline"]] if options["pipeline"] else options["pipelines"] or ["__default__"]
+    for name in names:
+        if name not in pipelines:
+            known = sorted(set(pipelines) - {"__default__"})
+            raise RunRefused(f"No pipeline is called {name!r}{suggestion(name, known)} Registered: {', '.join(known)}.")
+    runner_name = options["runner"] or "SequentialRunner"
+    if "." not in runner_name and not hasattr(runner, runner_name):
+        raise RunRefused(f"No runner is called {runner_name!r}{suggestion(runner_name, runner.__all__)}")
+    selected: Pipeline = sum((pipelines[name] for name in names), Pipeline([]))
+    filters = {name: options[name] or None for name in FILTERS}
+    try:
+        selected.filter(**filters, node_namespaces=options["namespaces"] or None)
+    except ValueError as error:
+        raise RunRefused(f"Nothing was run. {', '.join(names).replace('__default__', 'All stages')}: {error}") from None
