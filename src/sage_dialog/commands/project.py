@@ -26,7 +26,7 @@ from sage_dialog.datasets.atomic import AtomicMixin
 from sage_dialog.datasets.factory import FactoryDataset
 from sage_dialog.datasets.hub_model import HubBase
 from sage_dialog.datasets.policy import PolicyDirectory
-from sage_dialog.hooks.errors import format_storage_error, with_environment
+from sage_dialog.hooks.errors import RunRefused, RunStopped, format_storage_error, with_environment
 from sage_dialog.hooks.inputs import explain_missing
 from sage_dialog.hooks.recording import (
     configured_secrets,
@@ -92,9 +92,8 @@ def run_nodes(
             session._hook_manager.register(hook)
         try:
             session.run(**options)
-        except click.ClickException as error:
-            error.message = with_environment(error.message, env)
-            raise
+        except (RunRefused, RunStopped) as error:
+            raise type(error)(with_environment(error.message, env)) from error
         except Exception as error:
             if reason := format_storage_error(error):
                 raise CommandError(f"The run failed. {reason} Then run the same command again.") from error

@@ -28,9 +28,8 @@ class RunCommand(click.Command):
         try:
             check_selection(context.params)
             return super().invoke(context)
-        except click.ClickException as error:
-            error.message = with_environment(error.message, env)
-            raise
+        except (RunRefused, RunStopped) as error:
+            raise type(error)(with_environment(error.message, env)) from error
         except DatasetNotFoundError as error:  # of --load-versions
             raise RunRefused(f"Nothing was run. {error}") from None
         except Exception as error:

@@ -30,7 +30,8 @@ class Step(NamedTuple):
     @property
     def description(self) -> str:
         """What the rule removes; of a rule of an earlier version only the unit."""
-        return f"{self.unit}s {Rule(self.rule).meaning}" if self.rule in list(Rule) else f"{self.unit}s"
+        meanings = {rule.value: rule.meaning for rule in Rule}
+        return f"{self.unit}s {meanings.get(self.rule, '')}".rstrip()
 
     @property
     def share(self) -> str:
