@@ -251,7 +251,7 @@ def path_fault(path, rules, cached_text):
     if rules.require_question and not any(text.endswith("?") for text in texts):
         return "no_question"
     for comment in path:
-        for word in comment["body"].split():
+        for word in comment["body"].replace("\\", "").split():
             if word[0] != "#" and "http" in word.lower():
                 return "link"
     if any(bracket in text for text in texts for bracket in "()[]"):
@@ -343,7 +343,7 @@ class CachedText:
 
         tokenizer, vader = TweetTokenizer(), analyzer()
         plain = cache(normalised)
-        self.tokens = cache(lambda body: tokenizer.tokenize(plain(body)))
+        self.tokens = cache(lambda body: " ".join(tokenizer.tokenize(plain(body))).split())
         self.text = cache(lambda body: " ".join(self.tokens(body)) if rules.tokenised else plain(body))
         self.score = cache(lambda body: vader.polarity_scores(self.text(body))["compound"])
 
@@ -368,8 +368,8 @@ def analyzer():
 
 def normalised(body):
     """Return one line in the recipe's character set, without hashtags and with shorthand spelled out."""
-    words = html.unescape(body).replace("\u2018", "'").replace("\u2019", "'").split()
-    kept = [expand_shorthand(word.replace("\\", "")) for word in words if word[0] != "#"]
+    words = html.unescape(body).replace("\u2018", "'").replace("\u2019", "'").replace("\\", "").split()
+    kept = [expand_shorthand(word) for word in words if word[0] != "#"]
     return " ".join("".join(character if character in ALLOWED else " " for character in " ".join(kept)).split())
 
 

@@ -131,10 +131,11 @@ def _decompress(path: File, file: IO[bytes], raw: Iterator[bytes], form: _Format
                 text = frame.decompress(rest)
             except (form.damage, EOFError) as error:
                 size = file.seek(0, io.SEEK_END)
+                unread = size - done - len(piece) + len(rest)
                 raise DamagedFileError(
-                    f"{path} breaks off: {error}; {size - done:,} of its {size:,} compressed bytes are unread "
-                    f"({_percent(1 - done / size)})",
-                    1 - done / size,
+                    f"{path} breaks off: {error}; {unread:,} of its {size:,} compressed bytes are unread "
+                    f"({_percent(unread / size)})",
+                    unread / size,
                 ) from error
             if text:
                 yield text

@@ -8,6 +8,8 @@ import pytest
 from sage_dialog.config import RedditRules
 from sage_dialog.core.tables import to_arrow
 from sage_dialog.corpora.reddit import read_dialogues
+from sage_dialog.corpora.reddit.tally import Limits
+from sage_dialog.corpora.rejects import InputDataError
 from sage_dialog.microworld.reddit import months
 from sage_dialog.microworld.world import load_world
 
@@ -23,6 +25,8 @@ def test_spark_and_processes_give_the_same_tables_and_continue_after_a_kill(tmp_
     for name, content in months(load_world(), 60, seed=3).items():
         files[name] = tmp_path / name
         files[name].write_bytes(content)
+    with files["RC_2012-02.bz2"].open("ab") as file:
+        file.write(b"no further frame")
     rules = RedditRules.from_base(min_mean_words=3, require_question=False, min_sentiment=-0.5)
     expected = read_dialogues(files, rules, scratch=tmp_path / "here", workers=1, bucket_comments=100)
 
@@ -44,3 +48,6 @@ def test_spark_and_processes_give_the_same_tables_and_continue_after_a_kill(tmp_
     assert len(expected.rejected_lines) > 0
     for ours, theirs in zip(found, expected, strict=True):
         assert to_arrow(ours).equals(to_arrow(theirs))
+    assert "damaged_archive" in set(found.rejected_lines["reason"])
+    with pytest.raises(InputDataError, match=r"RC_2012-02\.bz2 breaks off: .* 16 of its "):
+        spark.read_dialogues_on_spark(files, rules, scratch=tmp_path / "there", limits=Limits(unread_share=0.0))

@@ -167,7 +167,9 @@ def collect(tallies: Sequence[Tally], folders: Sequence[Path]) -> RedditTables:
             logger.warning("%s: fetch the dump again", damage)
         elif not tally.lines:
             logger.warning("%s has no line: remove it, or fetch it again", tally.file)
-    unreadable: Counter[str] = sum((tally.unreadable() for tally in tallies), Counter())
+    unreadable: Counter[str] = Counter()
+    for tally in tallies:
+        unreadable += tally.unreadable()
     if unreadable:
         logger.warning(
             "%d of %d lines cannot be read (%s), most of them in %s: see rejected_lines",

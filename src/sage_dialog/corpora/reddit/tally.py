@@ -67,7 +67,10 @@ class Tally:
     def damage(self) -> str | None:
         """Return where and why the archive breaks off."""
         rows = [row for row in self.rejects if row["reason"] == Rule.DAMAGED_ARCHIVE]
-        return f"{rows[0]['excerpt']}. All after line {rows[0]['line'] - 1:,} is lost" if rows else None
+        if not rows:
+            return None
+        read = rows[0]["line"] - 1
+        return f"{rows[0]['excerpt']}. " + (f"All after line {read:,} is lost" if read else "Nothing of it was read")
 
     def check(self) -> None:
         """Raise InputDataError if too much of the dump is lost or unreadable."""

@@ -38,32 +38,31 @@ _LETTERS_AND_SPACE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz "
 # Words of letters with at most one apostrophe inside and one mark at the end: TweetTokenizer splits these into word and
 # mark in any context, and short words of digits as well.
 _PLAIN_WORDS = re.compile(r"(?:(?:[A-Za-z]+(?:'[A-Za-z]+)?(?:[,!?]|\.+)?|[0-9]{1,6}[,!?]?)(?: |$))*")
-# Tokens with a space in them: telephone numbers, and dots separated by spaces.
-_TOKEN_WITH_SPACE = re.compile(r"\d[ .()]+\d|\. \.")
 
 
 def normalise(body: str) -> str:
     """Return a comment as one line of plain text: the recipe's character set, no hashtags, shorthand spelled out.
 
     Words are kept as written ("sad." and not the recipe's "sad .", which `tokenised` gives), since models learn to
-    write them so. Typographic apostrophes and HTML entities, which the recipe replaces by spaces, are decoded.
+    write them so. Differences from the recipe are in docs/reddit.md.
     """
     if body.isascii() and not ("&" in body or "#" in body or "/" in body):
         return b" ".join(body.encode().translate(_ASCII_ALLOWED, b"\\").split()).decode()
     body = html.unescape(body)
-    words = body.translate(_APOSTROPHES).split()
-    text = " ".join(word for word in words if not word.startswith("#")).replace("\\", "")
+    words = body.translate(_APOSTROPHES).replace("\\", "").split()
+    text = " ".join(word for word in words if not word.startswith("#"))
     text = _SHORTHAND_PATTERN.sub(lambda found: _SHORTHAND[found.group()], text)
     return " ".join(_NOT_ALLOWED.sub(" ", text).split())
 
 
 def find_links(bodies: TextColumn) -> np.ndarray:
     """Return a mask of the bodies with a link outside of a hashtag."""
-    return bodies.where(_has_link, bodies.matching("(?i)http"))
+    return bodies.where(_has_link, bodies.matching(r"(?i)h\\*t\\*t\\*p"))
 
 
 def _has_link(body: str) -> bool:
-    return "#" not in body or any("http" in word.lower() for word in body.split() if not word.startswith("#"))
+    words = body.replace("\\", "").split()
+    return any("http" in word.lower() for word in words if not word.startswith("#"))
 
 
 def find_brackets(bodies: TextColumn) -> np.ndarray:
@@ -90,8 +89,11 @@ def has_common_words(text: str, wanted: int) -> bool:
 
 
 def tweet_tokens(text: str) -> tuple[str, ...]:
-    """Return the tokens of NLTK's TweetTokenizer, case kept."""
-    return tuple(_tokenizer().tokenize(text))
+    """Return the tokens of NLTK's TweetTokenizer, case kept.
+
+    Tokens with spaces (". . .", telephone numbers) are split there, as the recipe does when it joins tokens by spaces.
+    """
+    return tuple(" ".join(_tokenizer().tokenize(text)).split())
 
 
 def max_tokens(text: str) -> int:
@@ -106,17 +108,13 @@ def max_tokens(text: str) -> int:
 
 def has_long_token(text: str, more_than: int, tokens: Callable[[], Sequence[str]]) -> bool:
     """Return whether a normalised text has a token of more than so many characters; `tokens` is called if needed."""
-    if max(map(len, text.split()), default=0) <= more_than and not _TOKEN_WITH_SPACE.search(text):
-        return False
-    return any(len(token) > more_than for token in tokens())
+    return max(map(len, text.split()), default=0) > more_than and any(len(token) > more_than for token in tokens())
 
 
 def repeats_token(text: str, more_than: int, tokens: Callable[[], Sequence[str]]) -> bool:
     """Return whether a normalised text repeats a token more than so many times in a row."""
-    if (
-        not _TOKEN_WITH_SPACE.search(text)
-        and _PLAIN_WORDS.fullmatch(text)
-        and not any(word == following.rstrip(",.!?") for word, following in pairwise(text.split()))
+    if _PLAIN_WORDS.fullmatch(text) and not any(
+        word == following.rstrip(",.!?") for word, following in pairwise(text.split())
     ):
         return False
     longest = run = 1
