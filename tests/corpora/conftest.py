@@ -62,7 +62,7 @@ def check_schema(frame: pd.DataFrame, schema: pa.Schema) -> list[dict]:
     return table.to_pylist()
 
 
-def read_fast(files, rules, workers=1, bucket_comments=200_000, **options) -> Outcome:
+def read_fast(files, rules, workers=1, bucket_comments=100_000, **options) -> Outcome:
     # What is read here need not outlive the machine: no waiting for the disk.
     with tempfile.TemporaryDirectory() as scratch, patch("os.fsync"):
         return Outcome.of(
