@@ -265,9 +265,8 @@ class _RecordCheck:
         if read and files_known and (changed := changed_files(read.files, now.files)):
             return f"{name} has changed: {format_names(changed)}"
         if read and read.definition is not None and now.definition is not None:
-            changes = tree_differences(
-                *(_without_places(one, files_known) for one in (read.definition, now.definition))
-            )
+            before, after = (_without_places(one, files_known) for one in (read.definition, now.definition))
+            changes = tree_differences(before, after)
             parts = [f"{key} was {format_value(was)}, is {format_value(new)}" for key, was, new in changes]
             return f"{name} has changed: {format_names(parts, '; ')}" if parts else None
         return None
