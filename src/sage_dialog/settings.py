@@ -37,7 +37,7 @@ def read_text(file: str) -> str:
 
 
 CONFIG_LOADER_ARGS = {
-    "config_patterns": {"mlflow": ["mlflow*"]},
+    "config_patterns": {"mlflow": ["mlflow*"], "openlineage": ["openlineage*"]},
     "base_env": "base",
     "default_run_env": "local",
     # An environment sets only the parameters that it changes; their siblings keep the values of base.

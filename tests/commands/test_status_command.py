@@ -93,11 +93,11 @@ def test_refresh_leaves_out_what_comes_out_the_same(project) -> None:
 
 
 def test_refresh_goes_on_from_what_came_out_different(project) -> None:
-    shorter = ("--params", "data_processing.rule_sets.paper.max_turns=8")
-    done = invoke(refresh, project, *shorter, "--yes")
+    stricter = ("--params", "data_processing.rule_sets.paper.min_sentiment=0.6")
+    done = invoke(refresh, project, *stricter, "--yes")
     assert done.exit_code == 0 and "Nothing is stale any more." in done.stdout, done.output
-    assert not stale(project, *shorter)
-    latest = statuses(project, *shorter)
+    assert not stale(project, *stricter)
+    latest = statuses(project, *stricter)
     assert latest["annotations"]["version"] > latest["dialogues"]["version"]
 
 

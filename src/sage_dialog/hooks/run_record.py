@@ -82,6 +82,12 @@ class Recorder:
         self._run_budget = run_budget
         self._lock = threading.RLock()
         self._pid: int | None = None  # of the process that writes the record; None before and after a run
+        self._owner: int | None = None  # the same, also after a run
+
+    @property
+    def record(self) -> RunRecord | None:
+        """The record of the latest run of this process; None before there is one, and in worker processes."""
+        return self._record if self._owner == os.getpid() else None
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -145,7 +151,7 @@ class Recorder:
             raise RunRefused(
                 f"Another run started in the same millisecond ({run_params['run_id']}). Run the command again."
             ) from None
-        self._pid = os.getpid()
+        self._pid = self._owner = os.getpid()
         atexit.register(self._interrupted)
 
     @hook_impl
