@@ -52,7 +52,7 @@ def test_a_role_that_cannot_be_made_is_refused_before_anything_runs(
     [
         ("sac_augmentation", "dialogues", "data_processing"),
         ("sage_1", "sft_conversations", "sac_augmentation"),
-        ("sage_1", "sage_0", "microworld"),
+        ("sage_1", "sage_0", "microworld --to-outputs sage_0"),
         ("sage_2", "sage_1", "sage_1"),
         ("sage_3", "sage_2", "sage_2"),
         ("preference", "trajectories_2", "sage_3"),

@@ -155,7 +155,9 @@ def test_missing_raw_data_names_files_folder_and_command(tmp_path: Path) -> None
     assert "no RS_*" in message
     assert "RC_*" not in message
     assert str(tmp_path / "reddit") in message
-    assert "`kedro run --pipelines microworld`" in message
+    assert "Put it there, or do without it ('Without some of the files' in docs/tutorial.md)" in message
+    (tmp_path / "reddit" / "RC_2015-01.zst").unlink()
+    assert "or generate some: `kedro run --pipelines microworld`" in reddit(tmp_path).explain_missing()
 
 
 def test_generated_raw_data_replaces_generated_raw_data(tmp_path: Path) -> None:
