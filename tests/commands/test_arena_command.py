@@ -65,7 +65,8 @@ def run(configured: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
         (("--rater", "anna", "--pair", "sage_0", "zzz"), "called 'zzz'; there are sage_0, sage_1, sage_2."),
         (("--rater", "anna", "--pair", "sage_0", "sage_0"), "sage_0 cannot be compared with itself"),
         (("--rater", "anna", "--pair", "sage_0", "sage_3"), "no dialogues of sage_3 to compare"),
-        (("--rater", "anna"), "`kedro run --pipelines evaluation` makes them"),  # evaluation.pairs name sage_dpo
+        # evaluation.pairs name sage_dpo
+        (("--rater", "anna"), "`kedro run --env test --pipelines evaluation` makes them"),
         (("--rater", "anna", "--port", "70000"), "70000 is not in the range"),
     ],
 )
@@ -79,7 +80,7 @@ def test_without_dialogues_the_error_names_the_pipeline(run: Callable[..., Resul
     shutil.rmtree(data / "07_model_output")
     done = run("--rater", "anna")
     assert done.exit_code == 1
-    assert "no dialogues to compare yet" in done.output and "`kedro run --pipelines demo`" in done.output
+    assert "no dialogues to compare yet" in done.output and "`kedro run --env test --pipelines demo`" in done.output
 
 
 def test_a_taken_port_is_an_error(run: Callable[..., Result]) -> None:

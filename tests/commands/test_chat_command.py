@@ -145,7 +145,7 @@ def test_conflicting_options_are_errors(talk: Callable[..., Result], options: li
 
 def test_a_missing_policy_is_reported_with_the_command_that_makes_it(talk: Callable[..., Result]) -> None:
     for name, reason in (
-        ("sage_2", "`kedro run --pipelines sage_2` makes it"),
+        ("sage_2", "`kedro run --env test --pipelines sage_2` makes it"),
         ("sage_22", "no pipeline makes it"),
         ("nobody", "no catalog entry of a policy has this name"),
         ("win_rates", "no catalog entry of a policy has this name"),

@@ -1,4 +1,4 @@
-"""Two runs of a project at the same time keep their own versions and records and share the response cache."""
+"""Two runs at the same time, in data folders of their own, share a response cache."""
 
 from __future__ import annotations
 
@@ -40,31 +40,37 @@ def test_two_runs_keep_their_own_versions_and_send_each_request_once(tmp_path: P
          "turns": [{"comment_id": f"c{number}{turn}", "text": f"My dog number {number} is fine, turn {turn}."}
                    for turn in range(2)], "mean_words": 7.0, "min_sentiment": 0.5} for number in range(DIALOGUES)
     ]  # fmt: skip
-    AtomicParquet(filepath=str(tmp_path / "02_intermediate/dialogues.parquet"), version=Version(None, OLD)).save(
-        from_rows(rows, schemas.DIALOGUES)
-    )
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        entry = AtomicParquet(filepath=str(folder / "02_intermediate/dialogues.parquet"), version=Version(None, OLD))
+        entry.save(from_rows(rows, schemas.DIALOGUES))
+    response_cache = tmp_path / "responses.sqlite"
     with FaultyServer(reply=annotated, models=("served-model",), latency_s=0.05) as server:
-        environment = os.environ | {"SAGE_DATA": str(tmp_path), "VLLM_URL": server.url}
         options = ["--env", "vllm", "--nodes", "sac_augmentation.annotate_dialogues"]
+        options += ["--params", f"llm.response_cache={response_cache}"]
         command = [sys.executable, "-m", "kedro", "run", *options]
         both = [
-            subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            for _ in range(2)
+            subprocess.Popen(
+                command,
+                cwd=PROJECT,
+                env=os.environ | {"SAGE_DATA": str(folder), "VLLM_URL": server.url},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            for folder in folders
         ]
         logs = [run.communicate()[0].decode() for run in both]
     assert [run.returncode for run in both] == [0, 0], logs
-    runs = RunFolder(tmp_path / "runs")
-    records = [runs.load(name) for name in runs.names()]
+    records = [runs.load(name) for runs in (RunFolder(folder / "runs") for folder in folders) for name in runs.names()]
     assert len(records) == 2 and {record.status for record in records} == {"done"}
     assert len({record.process.pid for record in records}) == 2
-    for record in records:
+    for folder, record in zip(folders, records, strict=True):
         assert set(record.writes) == {"annotations", "annotation_rejects"}
         for name, written in record.writes.items():
-            path = tmp_path / f"03_primary/{name}.parquet" / record.run / f"{name}.parquet"
+            path = folder / f"03_primary/{name}.parquet" / record.run / f"{name}.parquet"
             assert written.version == record.run and written.sha256 == content_of(path).sha256
         assert record.reads["dialogues"].version == OLD and record.reads["annotator"].definition["endpoint"]["hosts"]
     assert len({record.writes["annotations"].sha256 for record in records}) == 1
-    (response_cache,) = (tmp_path / "response_cache").glob("*.sqlite")
     with sqlite3.connect(response_cache) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert connection.execute("SELECT count(*) FROM responses").fetchone() == (DIALOGUES,)

@@ -27,18 +27,24 @@ def format_storage_error(error: BaseException) -> str | None:
     Args:
         error: the error, or one that was raised from it.
     """
-    seen: list[BaseException] = []
-    while error not in seen:
-        seen.append(error)
-        number, file = (error.errno, error.filename) if isinstance(error, OSError) else (None, None)
-        if number in _FULL or any(text in str(error) for text in _FULL_TEXTS):
-            return f"No space is left on the disk{f' for {file}' if file else ''}. Free some, or raise the quota."
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+        chain.append(cause)
+    for each in chain:
+        number, file = (each.errno, each.filename) if isinstance(each, OSError) else (None, None)
+        if number in _FULL:
+            return _format_full_disk(file)
         if number == errno.EROFS:
             return f"{file or 'A file'} cannot be written: its file system is read-only. {_ELSEWHERE}"
         if file and number in (errno.EACCES, errno.EPERM):
             return f"{file} cannot be opened or written: permission denied. {_ELSEWHERE}"
-        error = error.__cause__ or error.__context__ or error
+    if any(text in str(each) for each in chain for text in _FULL_TEXTS):
+        return _format_full_disk(None)
     return None
+
+
+def _format_full_disk(file: str | None) -> str:
+    return f"No space is left on the disk{f' for {file}' if file else ''}. Free some, or raise the quota."
 
 
 def with_environment(message: str, env: str | None) -> str:

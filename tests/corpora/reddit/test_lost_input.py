@@ -81,10 +81,10 @@ def test_a_damaged_dump_warns_also_when_it_was_read_by_an_earlier_run(dump, capl
     files = dump(compressed("a", 20_000)[:-100])
     for _ in range(2):
         caplog.clear()
-        read_dialogues(files, RULES, scratch=tmp_path / "scratch", workers=1)
+        read_dialogues(files, RULES, scratch=tmp_path / "scratch", bucket_comments=1_000, workers=1)
         assert "RC_2015-02.zst breaks off" in caplog.text
     with pytest.raises(InputDataError):  # also when a run with other limits has read it
-        read_dialogues(files, RULES, scratch=tmp_path / "scratch", workers=1, limits=STRICT)
+        read_dialogues(files, RULES, scratch=tmp_path / "scratch", bucket_comments=1_000, workers=1, limits=STRICT)
 
 
 def test_a_month_without_its_submissions_stops_the_run(months, happy, fast, caplog):

@@ -11,6 +11,7 @@ from sage_dialog.config import RedditRules
 from sage_dialog.corpora.reddit import extract, run
 from sage_dialog.corpora.reddit.dumps import Dump
 from sage_dialog.corpora.reddit.run import Extracted, extract_to, read_batches, size_buckets
+from sage_dialog.corpora.reddit.tally import NO_LIMITS
 
 THREADS, COMMENTS, BUCKETS = 20_000, 102_400, 4_096
 BUCKET_COMMENTS = COMMENTS // BUCKETS
@@ -26,7 +27,7 @@ def extracted(tmp_path_factory):
             link = f"t3_{number % THREADS:x}"
             record = {"id": f"c{number}", "parent_id": link, "link_id": link, "subreddit": "aww", "author": "a"}
             file.write(json.dumps(record | {"score": 1, "body": "two words and more " * 5}) + "\n")
-    extract_to(dump, RULES, folder / "extracted", lambda *_: None)
+    extract_to(dump, RULES, folder / "extracted", NO_LIMITS, lambda *_: None)
     return Extracted(dump, folder / "extracted")
 
 
@@ -44,7 +45,7 @@ def test_batches_are_few_and_large_whatever_the_number_of_buckets(extracted):
 
 def test_batches_are_merged(extracted, monkeypatch, tmp_path):
     monkeypatch.setattr(extract, "_BATCH_BYTES", 1 << 20)
-    extract_to(extracted.dump, RULES, tmp_path / "merged", lambda *_: None)
+    extract_to(extracted.dump, RULES, tmp_path / "merged", NO_LIMITS, lambda *_: None)
     merged = Extracted(extracted.dump, tmp_path / "merged")
     assert len([*read_batches(merged.path)]) > 5
     rows, whole = (pa.Table.from_batches(read_batches(one.path)) for one in (merged, extracted))
@@ -82,7 +83,7 @@ def test_a_dump_is_extracted_once_for_buckets_of_any_size(extracted, monkeypatch
 def test_tasks_name_files_and_hold_none_of_their_content(extracted, monkeypatch):
     tasks = []
     monkeypatch.setattr(run, "run_tasks", lambda function, given, *_: tasks.extend(given) or [])
-    job = run.Job.create({extracted.dump.path.name: extracted.dump.path}, RULES, extracted.folder)
+    job = run.Job.create({extracted.dump.path.name: extracted.dump.path}, RULES, extracted.folder, NO_LIMITS)
     run._assemble_all(job, [extracted], BUCKET_COMMENTS, 2)
     assert len(tasks) > 0.8 * BUCKETS
     assert max(len(pickle.dumps(task)) for task in tasks[:50]) < 3_000
