@@ -145,22 +145,7 @@ def removed_from_json(text: str) -> Counter[tuple[str, str]]:
 
 def collect(tallies: Sequence[Tally], folders: Sequence[Path]) -> RedditTables:
     """Return the tables of all months, and of the buckets in these folders; log what is lost of the dumps."""
-    for tally in tallies:
-        if damage := tally.damage():
-            logger.warning("%s: fetch the dump again", damage)
-        elif not tally.lines:
-            logger.warning("%s has no line: remove it, or fetch it again", tally.file)
-    unreadable: Counter[str] = Counter()
-    for tally in tallies:
-        unreadable += tally.unreadable()
-    if unreadable:
-        logger.warning(
-            "%d of %d lines cannot be read (%s), most of them in %s: see rejected_lines",
-            unreadable.total(),
-            sum(tally.lines for tally in tallies),
-            ", ".join(f"{rule}: {count}" for rule, count in unreadable.most_common()),
-            max(tallies, key=lambda tally: tally.unreadable().total()).file,
-        )
+    _log_losses(tallies)
     lines: Counter[str] = Counter()
     removed: Counter[tuple[str, str]] = Counter()
     for tally in tallies:
@@ -183,3 +168,21 @@ def collect(tallies: Sequence[Tally], folders: Sequence[Path]) -> RedditTables:
 def _keep_first_rejects(rejected: DataFrame) -> DataFrame:
     """Return the first rows of each dump and reason, of a table in the order of the dumps."""
     return rejected.groupby(["file", "reason"]).head(MAX_KEPT_REJECTS).reset_index(drop=True)
+
+
+def _log_losses(tallies: Sequence[Tally]) -> None:
+    unreadable: Counter[str] = Counter()
+    for tally in tallies:
+        unreadable += tally.unreadable()
+        if damage := tally.damage():
+            logger.warning("%s: fetch the dump again", damage)
+        elif not tally.lines:
+            logger.warning("%s has no line: remove it, or fetch it again", tally.file)
+    if unreadable:
+        logger.warning(
+            "%d of %d lines cannot be read (%s), most of them in %s: see rejected_lines",
+            unreadable.total(),
+            sum(tally.lines for tally in tallies),
+            ", ".join(f"{rule}: {count}" for rule, count in unreadable.most_common()),
+            max(tallies, key=lambda tally: tally.unreadable().total()).file,
+        )
