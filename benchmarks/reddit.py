@@ -392,11 +392,12 @@ NOT_ALLOWED = re.compile(r"[^A-Za-z0-9()\[\]:,.!?' ]")
 
 def _plain_text(body: str, rules: RedditRules) -> str | None:
     """Return the normalised text; None for a link, a bracket, or capitals, which exclude all paths with the comment."""
+    body = body.replace("\\", "")
     words = [word for word in body.split() if word[0] != "#"]
     if "http" in body.lower() and any("http" in word.lower() for word in words):
         return None
-    words = [word for word in html.unescape(body).translate(APOSTROPHES).split() if word[0] != "#"]
-    text = " ".join(words).replace("\\", "")
+    words = [word for word in html.unescape(body).replace("\\", "").translate(APOSTROPHES).split() if word[0] != "#"]
+    text = " ".join(words)
     text = SHORTHAND_PATTERN.sub(lambda found: SHORTHAND[found.group()], text)
     text = " ".join(NOT_ALLOWED.sub(" ", text).split())
     excluded = re.search(rf"[()\[\]]|[A-Z]{{{rules.max_capitals_run + 1}}}", text)
@@ -431,7 +432,8 @@ class _Nltk:
         vader = SentimentIntensityAnalyzer.__new__(SentimentIntensityAnalyzer)
         vader.lexicon, vader.constants = packaged_lexicon(), VaderConstants()
         self.compound = cache(lambda text: vader.polarity_scores(text)["compound"])
-        self.tokens = TweetTokenizer().tokenize
+        tokenizer = TweetTokenizer()
+        self.tokens = lambda text: " ".join(tokenizer.tokenize(text)).split()
 
 
 # What grows with the number of comments

@@ -9,6 +9,7 @@ import pytest
 import zstandard
 
 from sage_dialog.corpora.conversations import read_conversations
+from sage_dialog.corpora.rejects import InputDataError
 from sage_dialog.dialogue import Dialogue, Message
 
 HUMAN = {"from": "human", "value": "Hi?"}
@@ -186,7 +187,7 @@ def test_a_json_file_that_is_no_list_is_refused_by_name(tmp_path, content):
 
 
 def test_no_file_at_all_names_what_is_expected(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"\['a.txt'\]: expected .json, .jsonl or .parquet"):
+    with pytest.raises(InputDataError, match=r"\['a.txt'\]: expected .json, .jsonl or .parquet"):
         read_conversations({"a.txt": tmp_path / "a.txt"})
 
 

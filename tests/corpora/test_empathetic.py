@@ -14,6 +14,7 @@ import zstandard
 
 from sage_dialog import schemas
 from sage_dialog.corpora.empathetic import COLUMNS, EMOTIONS, Situation, read_situations
+from sage_dialog.corpora.rejects import InputDataError
 
 HEADER = ",".join(COLUMNS)
 
@@ -191,7 +192,7 @@ def test_a_truncated_file_yields_the_rows_before_the_cut(tmp_path):
 
 
 def test_no_split_at_all_names_what_is_expected(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"\['notes.txt'\]: expected train.csv, valid.csv, test.csv"):
+    with pytest.raises(InputDataError, match=r"\['notes.txt'\]: expected train.csv, valid.csv, test.csv"):
         read_situations({"notes.txt": tmp_path / "notes.txt"})
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sage_dialog.corpora.compression import SUFFIXES, DamagedFileError, read_blocks, read_lines
-from sage_dialog.corpora.rejects import Reject
+from sage_dialog.corpora.rejects import InputDataError, Reject
 from sage_dialog.dialogue import Dialogue, Message
 
 logger = logging.getLogger(__name__)
@@ -40,15 +40,15 @@ def read_conversations(
         assistant_may_open: whether the first message may be the assistant's.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if a .json file is no JSON list, or a .parquet file is not Parquet or lacks such a column.
+        InputDataError: if there is no such file, a .json file is no JSON list, or a .parquet file is not Parquet or
+            lacks such a column.
     """
     conversations: dict[str, Dialogue] = {}
     rejects: list[Reject] = []
     forms = {name: form for name in sorted(files) if (form := _form(name)) in FORMS}
     if not forms:
-        raise FileNotFoundError(
-            f"no conversations among {sorted(files) or 'no files'}: expected .json, .jsonl or .parquet files"
+        raise InputDataError(
+            f"No conversations among {sorted(files) or 'no files'}: expected .json, .jsonl or .parquet files"
         )
     for name in sorted(files.keys() - forms):
         logger.warning("%s does not end in .json, .jsonl or .parquet; ignored", files[name])
@@ -98,7 +98,7 @@ def _records(name: str, path: Path, form: str) -> Iterator[tuple[str, Any]]:
     if form == ".parquet":
         records = _parquet_rows(path)
     elif not isinstance(records := _json_or_none(b"".join(read_blocks(path, 1 << 20))), list):
-        raise ValueError(f"{path} is not a JSON list of conversations; a file with one on each line ends in .jsonl")
+        raise InputDataError(f"{path} is not a JSON list of conversations; a file with one on each line ends in .jsonl")
     yield from ((f"{name}[{index}]", record) for index, record in enumerate(records))
 
 
@@ -108,12 +108,14 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
             parquet = pq.ParquetFile(file)
             found = parquet.schema_arrow.names
             if not (lists := [key for key, *_ in _SHAPES if key in found]):
-                raise ValueError(f"{path} has neither a column conversations nor messages; it has {', '.join(found)}")
+                raise InputDataError(
+                    f"{path} has neither a column conversations nor messages; it has {', '.join(found)}"
+                )
             columns = [*lists, *(["id"] if "id" in found else [])]
             for batch in parquet.iter_batches(_ROWS, columns=columns):
                 yield from batch.to_pylist()
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{path} is no readable Parquet file: {error}") from error
+            raise InputDataError(f"{path} is no readable Parquet file: {error}") from error
 
 
 def _json_or_none(text: bytes) -> Any:

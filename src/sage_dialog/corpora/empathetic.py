@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
 from sage_dialog.corpora.compression import SUFFIXES, DamagedFileError, File, read_blocks, read_lines
-from sage_dialog.corpora.rejects import Reject, log_rejects
+from sage_dialog.corpora.rejects import InputDataError, Reject, log_rejects
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +79,7 @@ def read_situations(files: Mapping[str, Path]) -> tuple[list[Situation], list[Re
             .tar.gz, …) that contain them in any folder; splits may be missing; other files are ignored.
 
     Raises:
-        FileNotFoundError: if there is no split.
-        ValueError: if a split has two files, a file has other columns, or an archive is damaged.
+        InputDataError: if there is no split, a split has two files, a file has other columns, or an archive is damaged.
     """
     ids: dict[str, str] = {}
     texts: dict[str, str] = {}
@@ -102,12 +101,12 @@ def _find_splits(files: Mapping[str, Path]) -> dict[str, Path | _Member]:
         if name not in names:
             logger.warning("%s is no EmpatheticDialogues split (train.csv, valid.csv, test.csv); ignored", file)
         elif names[name] in found:
-            raise ValueError(f"{found[names[name]]} and {file} are the same split; remove one of them")
+            raise InputDataError(f"{found[names[name]]} and {file} are the same split; remove one of them")
         else:
             found[names[name]] = file
     if not found:
-        raise FileNotFoundError(
-            f"no EmpatheticDialogues split among {sorted(files) or 'no files'}: expected train.csv, valid.csv, test.csv"
+        raise InputDataError(
+            f"No EmpatheticDialogues split among {sorted(files) or 'no files'}: expected train.csv, valid.csv, test.csv"
         )
     if absent := [split for split in SPLITS if split not in found]:
         logger.warning("EmpatheticDialogues has no %s split here", " and no ".join(absent))
@@ -134,7 +133,7 @@ def _members(archive: Path) -> Iterator[_Member]:
                 elif (content := tar.extractfile(member)) is not None:
                     yield _Member(archive, member.name, content.read())
     except (DamagedFileError, tarfile.TarError) as error:
-        raise ValueError(f"{archive} cannot be read to its end: {error}. Fetch it again.") from error
+        raise InputDataError(f"{archive} cannot be read to its end: {error}. Fetch it again.") from error
 
 
 def _new_situations(
@@ -172,13 +171,13 @@ def _rows(path: Path | _Member, split: str, rejects: list[Reject]) -> Iterator[t
     except DamagedFileError as error:
         rejects.append(Reject(f"{path.name}:{number + 1}", str(error)))
     if number == 0:
-        raise ValueError(f"{path} is no EmpatheticDialogues file: none of its lines is readable")
+        raise InputDataError(f"{path} is no EmpatheticDialogues file: none of its lines is readable")
 
 
 def _check_header(path: File, line: bytes) -> None:
     header = line.decode("utf-8-sig", "replace").strip()
     if header != ",".join(COLUMNS):
-        raise ValueError(f"{path} is no EmpatheticDialogues file: its first line is {header[:120]!r}")
+        raise InputDataError(f"{path} is no EmpatheticDialogues file: its first line is {header[:120]!r}")
 
 
 def _situation(split: str, line: bytes) -> Situation:

@@ -12,7 +12,7 @@ from typing import Any
 from sage_dialog.config import Source
 from sage_dialog.core.tables import DataFrame, to_rows
 from sage_dialog.corpora.conversations import read_conversations, role_fault
-from sage_dialog.corpora.rejects import Reject
+from sage_dialog.corpora.rejects import InputDataError, Reject
 from sage_dialog.dialogue import Message
 from sage_dialog.sac import Chain, Intent, parse
 from sage_dialog.sac.augmentation import augment
@@ -97,20 +97,20 @@ class SourceReader:
     def _read_instructions(self, source: Source) -> SourcePool:
         files = {name: path for name, path in self._files.items() if PurePath(name).match(source.of or "*")}
         if not files:
-            raise ValueError(
+            raise InputDataError(
                 f"source {source.name!r} of the mix: no file matches {source.of or '*'}; "
                 f"the files are {', '.join(self._files) or 'none'}"
             )
         for name in files:
             if (other := self._file_sources.setdefault(name, source.name)) != source.name:
-                raise ValueError(
+                raise InputDataError(
                     f"source {source.name!r} of the mix: {name} belongs to the source {other!r} already; "
                     "let `of` of each match different files"
                 )
         try:
             conversations, rejects = read_conversations(files, source.assistant_opens)
-        except (FileNotFoundError, ValueError) as error:
-            raise ValueError(f"source {source.name!r} of the mix: {error}") from error
+        except InputDataError as error:
+            raise InputDataError(f"source {source.name!r} of the mix: {error}") from error
         messages = {conversation.id: conversation.messages for conversation in conversations}
         return SourcePool(list(messages), messages.__getitem__, rejects)
 

@@ -143,6 +143,7 @@ def test_hostile_text_is_shown_as_text(contents: dict[str, Any]) -> None:
         judge_agreement=with_values(contents["judge_agreement"], judge_a=HOSTILE, judge_b=HOSTILE),
         sample_sizes=with_values(contents["sample_sizes"], judge=HOSTILE),
         filter_report=with_values(contents["filter_report"], rule=HOSTILE),
+        annotations=with_values(contents["annotations"], annotator=HOSTILE),
         emotion_confusion=with_values(contents["emotion_confusion"], predicted=HOSTILE),
         unmapped_emotions=from_rows(
             [{"policy": HOSTILE, "emotion": HOSTILE, "n": 1, "count": 1}], schemas.UNMAPPED_EMOTIONS

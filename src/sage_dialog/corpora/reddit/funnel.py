@@ -12,6 +12,7 @@ from sage_dialog.corpora.reddit.rules import Rule
 _REMOVED_SHARE, _MIN_REACHED = 0.9, 1_000
 _MIN_LINES, _FEW_DIALOGUES = 100_000, 100
 _MAX_MONTHS = 6  # in a warning
+_MEANINGS = {rule.value: rule.meaning for rule in Rule}
 _NO_LOSS = (Rule.SUBMISSION, Rule.NOT_A_LEAF)  # what they remove is read as a thread, or stands inside a path
 
 
@@ -30,8 +31,7 @@ class Step(NamedTuple):
     @property
     def description(self) -> str:
         """What the rule removes; of a rule of an earlier version only the unit."""
-        meanings = {rule.value: rule.meaning for rule in Rule}
-        return f"{self.unit}s {meanings.get(self.rule, '')}".rstrip()
+        return f"{self.unit}s {_MEANINGS.get(self.rule, '')}".rstrip()
 
     @property
     def share(self) -> str:

@@ -162,22 +162,7 @@ def removed_from_json(text: str) -> Counter[tuple[str, str]]:
 
 def collect(tallies: Sequence[Tally], folders: Sequence[Path]) -> RedditTables:
     """Return the tables of all months, and of the buckets in these folders; log what is lost of the dumps."""
-    for tally in tallies:
-        if damage := tally.damage():
-            logger.warning("%s: fetch the dump again", damage)
-        elif not tally.lines:
-            logger.warning("%s has no line: remove it, or fetch it again", tally.file)
-    unreadable: Counter[str] = Counter()
-    for tally in tallies:
-        unreadable += tally.unreadable()
-    if unreadable:
-        logger.warning(
-            "%d of %d lines cannot be read (%s), most of them in %s: see rejected_lines",
-            unreadable.total(),
-            sum(tally.lines for tally in tallies),
-            ", ".join(f"{rule}: {count}" for rule, count in unreadable.most_common()),
-            max(tallies, key=lambda tally: tally.unreadable().total()).file,
-        )
+    _log_losses(tallies)
     lines: Counter[str] = Counter()
     removed: Counter[tuple[str, str]] = Counter()
     for tally in tallies:
@@ -206,3 +191,21 @@ def _keep_first_rejects(rejected: DataFrame) -> DataFrame:
 def _read_table(path: Path) -> pa.Table:
     with reading(path) as file:
         return pq.read_table(file)
+
+
+def _log_losses(tallies: Sequence[Tally]) -> None:
+    unreadable: Counter[str] = Counter()
+    for tally in tallies:
+        unreadable += tally.unreadable()
+        if damage := tally.damage():
+            logger.warning("%s: fetch the dump again", damage)
+        elif not tally.lines:
+            logger.warning("%s has no line: remove it, or fetch it again", tally.file)
+    if unreadable:
+        logger.warning(
+            "%d of %d lines cannot be read (%s), most of them in %s: see rejected_lines",
+            unreadable.total(),
+            sum(tally.lines for tally in tallies),
+            ", ".join(f"{rule}: {count}" for rule, count in unreadable.most_common()),
+            max(tallies, key=lambda tally: tally.unreadable().total()).file,
+        )
