@@ -65,7 +65,10 @@ def _remove_leftovers(target: Path) -> None:
         pid, _, suffix = name.removeprefix(prefix).partition(".")
         if pid.isdecimal() and suffix in ("partial", "previous") and _is_gone(int(pid)):
             path = target.with_name(name)
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _is_gone(pid: int) -> bool:
