@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -284,10 +285,16 @@ def test_the_code_of_a_dataset_of_the_project_is_that_of_the_nodes_that_use_it(t
 def test_the_arguments_of_a_node_are_recorded() -> None:
     def many(first: Any, *rest: Any, last: Any = None) -> None: ...
 
+    @functools.wraps(many)
+    def wrapped(*given: Any) -> None: ...
+
     assert node_spec(node(double, ["a", "b"], "c")).arguments == (("table", "a"), ("files", "b"))
     assert node_spec(node(double, {"files": "a", "table": "b"}, "c")).arguments == (("table", "b"), ("files", "a"))
     assert node_spec(node(fail, "params:a", "c")).arguments == (("table", "params:a"),)
     assert node_spec(node(many, ["a", "b", "c"], "d")).arguments == (("first", "a"), ("rest[0]", "b"), ("rest[1]", "c"))
+    assert node_spec(node(wrapped, ["a", "b"], "d")).arguments == (("given[0]", "a"), ("given[1]", "b"))
+    assert node_spec(node(functools.partial(many, last=1), ["a", "b"], "d", name="p")).arguments[1] == ("rest[0]", "b")
+    assert node_spec(node(max, ["a", "b"], "d")).arguments == ()
 
 
 def test_a_refused_run_leaves_no_record(open_session: Any, tmp_path: Path) -> None:

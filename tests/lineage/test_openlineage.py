@@ -98,6 +98,16 @@ def test_a_failed_run_says_why(tmp_path: Path, outcome: str, state: str) -> None
     assert events[-1]["run"]["facets"]["errorMessage"]["message"] == "ValueError: no such thing"
 
 
+def test_an_interrupted_run_is_aborted_when_its_process_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_exit: list[Any] = []
+    monkeypatch.setattr("atexit.register", at_exit.append)
+    sender = Sender(tmp_path)
+    sender.send(record(outcome="running", ended=None))
+    sender.recorder.record = record(outcome="stopped", error="it was interrupted")
+    at_exit[-1]()
+    assert summary([json.loads(line) for line in sender.file.read_text().splitlines()])[-1] == ("demo", "ABORT")
+
+
 def test_a_replay_sends_nothing_and_an_unreachable_server_stops_no_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

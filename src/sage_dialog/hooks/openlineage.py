@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ class OpenLineageEvents:
             self._client = OpenLineageClient(config={"transport": transport})
         except Exception as error:  # of the client: it has one class for each transport
             raise RunRefused(f"openlineage.yml: {error}. Correct `transport:` there.") from None
+        atexit.register(self._send)  # after Ctrl-C; runs after the recorder's, which is registered later
 
     @hook_impl(trylast=True)  # after the recorder, here and below
     def before_pipeline_run(self) -> None:
@@ -102,3 +104,4 @@ class OpenLineageEvents:
                         logger.warning("An OpenLineage event was not sent, and later ones may not be: %s", error)
         if record.ended and self._failed:
             logger.warning("%d OpenLineage events of this run were not sent.", self._failed)
+            self._failed = 0

@@ -64,7 +64,9 @@ def node_spec(node: Node) -> NodeSpec:
 def _arguments(node: Node) -> Iterator[tuple[str, str]]:
     """Yield the arguments of a node's function with the names of their datasets and parameters."""
     given = node._inputs
-    signature = inspect.signature(node.func)
+    if inspect.isbuiltin(node.func):  # may have no signature; Kedro does not check it either
+        return
+    signature = inspect.signature(node.func, follow_wrapped=False)
     positional = () if isinstance(given, dict) else [given] if isinstance(given, str) else given or ()
     bound = signature.bind(*positional, **(given if isinstance(given, dict) else {}))
     for name, value in bound.arguments.items():

@@ -59,7 +59,9 @@ class _Events:
     def of_node(self, state: RunState, time: str, name: str, node: NodeRecord) -> RunEvent:
         record = self._record
         parent = parent_run.ParentRunFacet(
-            run=parent_run.Run(runId=str(self._id)), job=parent_run.Job(namespace=self._namespace, name=self._name)
+            run=parent_run.Run(runId=str(self._id)),
+            job=parent_run.Job(namespace=self._namespace, name=self._name),
+            producer=self._producer,
         )
         reads = ((one, record.reads.get(one) or record.output_as_input(one)) for one in node.inputs)
         inputs = [self._input(one, read or InputRecord()) for one, read in reads]
