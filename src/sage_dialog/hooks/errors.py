@@ -27,17 +27,16 @@ def format_storage_error(error: BaseException) -> str | None:
     Args:
         error: the error, or one that was raised from it.
     """
-    seen: list[BaseException] = []
-    while error not in seen:
-        seen.append(error)
-        number, file = (error.errno, error.filename) if isinstance(error, OSError) else (None, None)
-        if number in _FULL or any(text in str(error) for text in _FULL_TEXTS):
+    found: BaseException | None = error
+    while found is not None:
+        number, file = (found.errno, found.filename) if isinstance(found, OSError) else (None, None)
+        if number in _FULL or any(text in str(found) for text in _FULL_TEXTS):
             return f"No space is left on the disk{f' for {file}' if file else ''}. Free some, or raise the quota."
         if number == errno.EROFS:
             return f"{file or 'A file'} cannot be written: its file system is read-only. {_ELSEWHERE}"
         if file and number in (errno.EACCES, errno.EPERM):
             return f"{file} cannot be opened or written: permission denied. {_ELSEWHERE}"
-        error = error.__cause__ or error.__context__ or error
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
     return None
 
 
