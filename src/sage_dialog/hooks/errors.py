@@ -27,9 +27,11 @@ def format_storage_error(error: BaseException) -> str | None:
     Args:
         error: the error, or one that was raised from it.
     """
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
-        chain.append(cause)
+    chain: list[BaseException] = []
+    found: BaseException | None = error
+    while found is not None and found not in chain:
+        chain.append(found)
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
     for each in chain:
         number, file = (each.errno, each.filename) if isinstance(each, OSError) else (None, None)
         if number in _FULL:
