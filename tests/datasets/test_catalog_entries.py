@@ -148,7 +148,7 @@ def test_raw_files_are_loaded_by_name(tmp_path: Path) -> None:
 
 def test_missing_raw_data_names_files_folder_and_command(tmp_path: Path) -> None:
     (tmp_path / "reddit").mkdir()
-    (tmp_path / "reddit" / "RC_2015-01.zst").touch()
+    (tmp_path / "reddit" / "RC_2015-01.zst").write_bytes(b"1")
     with pytest.raises(DatasetError) as refusal:
         reddit(tmp_path).load()
     message = str(refusal.value)
