@@ -10,6 +10,7 @@ import click
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_TEXTS = ("No space left on device", "StorageFull", "PytorchStreamWriter failed writing")
 """What libraries say of a full disk that raise no OSError: pyarrow, safetensors, torch."""
+_FREE = "Free some, or raise the quota."
 _ELSEWHERE = "Change its permissions, or set SAGE_DATA to a folder that you may write."
 
 
@@ -27,16 +28,21 @@ def format_storage_error(error: BaseException) -> str | None:
     Args:
         error: the error, or one that was raised from it.
     """
+    chain: list[BaseException] = []
     found: BaseException | None = error
     while found is not None:
-        number, file = (found.errno, found.filename) if isinstance(found, OSError) else (None, None)
-        if number in _FULL or any(text in str(found) for text in _FULL_TEXTS):
-            return f"No space is left on the disk{f' for {file}' if file else ''}. Free some, or raise the quota."
+        chain.append(found)
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+    for each in chain:
+        number, file = (each.errno, each.filename) if isinstance(each, OSError) else (None, None)
+        if number in _FULL:
+            return f"No space is left on the disk{f' for {file}' if file else ''}. {_FREE}"
         if number == errno.EROFS:
             return f"{file or 'A file'} cannot be written: its file system is read-only. {_ELSEWHERE}"
         if file and number in (errno.EACCES, errno.EPERM):
             return f"{file} cannot be opened or written: permission denied. {_ELSEWHERE}"
-        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+    if any(text in str(each) for each in chain for text in _FULL_TEXTS):
+        return f"No space is left on the disk. {_FREE}"
     return None
 
 
