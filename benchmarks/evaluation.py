@@ -144,6 +144,7 @@ def other_inputs() -> dict[str, Any]:
         "training_figure": b"",
         "filter_figure": b"",
         "filter_report": from_rows([], schemas.FILTER_REPORT),
+        "annotations": from_rows([], schemas.ANNOTATIONS),
         "benchmark_scores": from_rows([], schemas.BENCHMARK_SCORES),
         **{f"training_rejects_{policy}": from_rows([], schemas.TRAINING_REJECTS) for policy in POLICIES[1:]},
     }
