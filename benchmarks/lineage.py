@@ -28,7 +28,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "src"))
 
 from sage_dialog.lineage.content import content_of  # noqa: E402
-from sage_dialog.lineage.records import InputRecord, NodeRecord, OutputRecord, Process, RunFolder, RunRecord, Selection  # noqa: E402
+from sage_dialog.lineage.records import InputRecord, NodeRecord, OutputRecord, Process, RunRecord, Selection  # noqa: E402
+from sage_dialog.lineage.run_folder import RunFolder  # noqa: E402
 
 GOAL = 2.0
 ON_DISK = 300  # runs with tables

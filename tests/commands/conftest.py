@@ -12,7 +12,7 @@ import pytest
 from kedro.framework.session import KedroSession
 from run_records import keep, runs  # noqa: F401  # fixtures
 
-from sage_dialog.lineage.records import RunFolder
+from sage_dialog.lineage.run_folder import RunFolder
 
 
 @dataclass

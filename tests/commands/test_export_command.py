@@ -24,7 +24,8 @@ from sage_dialog.config import SamplingConfig
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
 from sage_dialog.core.tables import from_rows
 from sage_dialog.datasets.parquet import AtomicParquet
-from sage_dialog.lineage.records import Git, InputRecord, OutputRecord, Process, RunFolder, RunRecord, Selection
+from sage_dialog.lineage.records import Git, InputRecord, OutputRecord, Process, RunRecord, Selection
+from sage_dialog.lineage.run_folder import RunFolder
 
 LONG_AGO = "2025-01-01T00.00.00.000Z"
 OLD, THEN, LATER = (f"2026-01-0{day}T00.00.00.000Z" for day in (1, 2, 3))

@@ -16,8 +16,8 @@ from kedro.framework.session import KedroSession
 
 from sage_dialog.commands.replay import replay
 from sage_dialog.commands.status import status
-from sage_dialog.lineage.records import RunFolder
 from sage_dialog.lineage.replay_plan import merge_trees, parameter_overrides
+from sage_dialog.lineage.run_folder import RunFolder
 
 HELLO = "sac_augmentation.system_prompts.listener=Hello."
 

@@ -16,7 +16,7 @@ from sage_dialog.commands.runs import runs
 from sage_dialog.commands.status import status
 from sage_dialog.core import atomic_files
 from sage_dialog.hooks.errors import with_environment
-from sage_dialog.lineage.records import RunFolder
+from sage_dialog.lineage.run_folder import RunFolder
 
 
 def error(*options: str) -> str:

@@ -31,7 +31,8 @@ from sage_dialog.hooks.errors import RunRefused, RunStopped
 from sage_dialog.hooks.recording import node_code, node_spec, record_input
 from sage_dialog.hooks.run_record import REPLAY_OF, Recorder
 from sage_dialog.lineage.content import DigestCache, changed_files, content_of
-from sage_dialog.lineage.records import RunFolder, RunRecord
+from sage_dialog.lineage.records import RunRecord
+from sage_dialog.lineage.run_folder import RunFolder
 
 OLD = "2026-03-01T12.00.00.000Z"
 SECRET = "sk-not-to-be-seen-0123456789"

@@ -8,15 +8,8 @@ from typing import Any
 
 import pytest
 
-from sage_dialog.lineage.records import (
-    InputRecord,
-    NodeRecord,
-    OutputRecord,
-    Process,
-    RunFolder,
-    RunRecord,
-    Selection,
-)
+from sage_dialog.lineage.records import InputRecord, NodeRecord, OutputRecord, Process, RunRecord, Selection
+from sage_dialog.lineage.run_folder import RunFolder
 
 ELSEWHERE = Process(host="elsewhere", pid=1, born=0.0)
 

@@ -10,7 +10,8 @@ from run_records import output_record, run_name
 
 from sage_dialog.lineage import pruning
 from sage_dialog.lineage.pruning import VersionFolder
-from sage_dialog.lineage.records import InputRecord, NoSuchRunError, Process
+from sage_dialog.lineage.records import InputRecord, Process
+from sage_dialog.lineage.run_folder import NoSuchRunError
 
 
 @pytest.fixture

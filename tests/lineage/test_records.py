@@ -14,7 +14,8 @@ from run_records import output_record, run_name
 from sage_dialog.lineage.content import DigestCache, content_of, of_files, state_of
 from sage_dialog.lineage.environment import git_state, hardware, installed_extras
 from sage_dialog.lineage.masking import mask_secrets, redact, secrets_in
-from sage_dialog.lineage.records import Hardware, NoSuchRunError, Process
+from sage_dialog.lineage.records import Hardware, Process
+from sage_dialog.lineage.run_folder import NoSuchRunError
 
 SECRET = "sk-not-to-be-seen-0123456789"
 
@@ -41,6 +42,13 @@ def test_a_running_record_grows_by_lines_and_a_cut_line_does_not_count(runs, kee
     ended = found.model_copy(update={"outcome": "done"})
     runs.save(ended)
     assert runs.load(record.run) == ended and not runs.lines_file(record.run).exists()
+
+
+def test_a_name_with_another_line_separator_is_part_of_its_line(runs, keep):
+    record = keep(1, {"n": (("a",), ("b\u2028\x85",))}, outcome="running", ended=None)
+    written = output_record(record.run, "x")
+    runs.append(record.run, writes={"b\u2028\x85": written})
+    assert runs.load(record.run).writes == {"b\u2028\x85": written}
 
 
 def test_lines_left_by_a_kill_after_the_end_do_not_count(runs, keep):

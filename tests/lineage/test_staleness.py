@@ -20,11 +20,11 @@ from sage_dialog.lineage.records import (
     NodeRecord,
     OutputRecord,
     Process,
-    RunFolder,
     RunRecord,
     Selection,
 )
 from sage_dialog.lineage.replay_plan import CannotReplayError, environment_changes, plan_replay
+from sage_dialog.lineage.run_folder import RunFolder
 from sage_dialog.lineage.staleness import NodeSpec, OutputStatus, certainly_stale, output_statuses, plan_refresh
 
 FIRST, SECOND, THIRD = (f"2026-11-20T0{hour}.00.00.000Z" for hour in (1, 2, 3))

@@ -18,7 +18,7 @@ from sage_dialog import schemas
 from sage_dialog.core.tables import from_rows
 from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.lineage.content import content_of
-from sage_dialog.lineage.records import RunFolder
+from sage_dialog.lineage.run_folder import RunFolder
 
 PROJECT = Path(__file__).parents[2]
 DIALOGUES = 16

@@ -39,7 +39,8 @@ from sage_dialog.hooks.recording import (
 from sage_dialog.inference.engine import Engine
 from sage_dialog.lineage.content import Content, DigestCache, state_of
 from sage_dialog.lineage.masking import mask_secrets
-from sage_dialog.lineage.records import InputRecord, NoSuchRunError, RunFolder
+from sage_dialog.lineage.records import InputRecord
+from sage_dialog.lineage.run_folder import NoSuchRunError, RunFolder
 from sage_dialog.lineage.staleness import NodeSpec
 from sage_dialog.llm.budget import Budget
 from sage_dialog.pipeline_registry import POLICIES

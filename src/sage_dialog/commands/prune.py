@@ -24,7 +24,7 @@ from sage_dialog.core.paths import display_path
 from sage_dialog.hooks.recording import is_parameter
 from sage_dialog.lineage import pruning
 from sage_dialog.lineage.pruning import PrunePlan, VersionFolder
-from sage_dialog.lineage.records import NoSuchRunError
+from sage_dialog.lineage.run_folder import NoSuchRunError
 from sage_dialog.llm.response_cache import ResponseCache
 
 DEFAULT_KEEP = 3

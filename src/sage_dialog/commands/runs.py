@@ -22,7 +22,8 @@ from sage_dialog.lineage.environment import package_versions
 from sage_dialog.lineage.formatting import flatten
 from sage_dialog.lineage.masking import mask_secrets
 from sage_dialog.lineage.record_diff import ABSENT, SECTIONS, Difference, record_differences
-from sage_dialog.lineage.records import Hardware, InputRecord, NoSuchRunError, RunFolder, RunRecord
+from sage_dialog.lineage.records import Hardware, InputRecord, RunRecord
+from sage_dialog.lineage.run_folder import NoSuchRunError, RunFolder
 
 LATEST = 20
 

@@ -19,7 +19,8 @@ from sage_dialog.datasets.protocol import EntryState, TrackedDataset
 from sage_dialog.lineage.code import code_of_callable, code_of_path
 from sage_dialog.lineage.content import DigestCache, File, of_files, state_of
 from sage_dialog.lineage.masking import environment_secrets, nested_texts
-from sage_dialog.lineage.records import InputRecord, OutputRecord, RunFolder, now, version_sha256
+from sage_dialog.lineage.records import InputRecord, OutputRecord, now, version_sha256
+from sage_dialog.lineage.run_folder import RunFolder
 from sage_dialog.lineage.staleness import NodeSpec
 
 DISTRIBUTION = "sage-dialog"

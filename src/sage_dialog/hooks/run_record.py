@@ -48,13 +48,13 @@ from sage_dialog.lineage.records import (
     NodeRecord,
     Outcome,
     Process,
-    RunFolder,
     RunRecord,
     Selection,
     Spent,
     is_in_future,
     now,
 )
+from sage_dialog.lineage.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 

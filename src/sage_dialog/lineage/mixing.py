@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from sage_dialog.lineage.content import changed_files
 from sage_dialog.lineage.formatting import format_names
-from sage_dialog.lineage.records import InputRecord, RunFolder
+from sage_dialog.lineage.records import InputRecord
+from sage_dialog.lineage.run_folder import RunFolder
 
 
 class Ancestor(NamedTuple):

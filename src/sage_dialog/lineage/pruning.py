@@ -14,7 +14,8 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 
 from sage_dialog.lineage.mixing import Provenance
-from sage_dialog.lineage.records import RUN, InputRecord, NoSuchRunError, RunFolder, RunRecord
+from sage_dialog.lineage.records import RUN, InputRecord, RunRecord
+from sage_dialog.lineage.run_folder import NoSuchRunError, RunFolder
 
 Reference = tuple[str, str]  # a dataset and a version of it
 _FINGERPRINT = re.compile(r".*[0-9a-f]{20}")

@@ -15,7 +15,8 @@ from typing import Any, Literal, Protocol
 from sage_dialog.lineage.code import digest
 from sage_dialog.lineage.content import Content, changed_files
 from sage_dialog.lineage.formatting import format_names, format_value, tree_differences
-from sage_dialog.lineage.records import FORMAT, InputRecord, NodeRecord, RunFolder, RunRecord, version_sha256
+from sage_dialog.lineage.records import FORMAT, InputRecord, NodeRecord, RunRecord, version_sha256
+from sage_dialog.lineage.run_folder import RunFolder
 
 State = Literal["fresh", "stale", "missing", "no record", "being made"]
 Kind = Literal["input", "parameter", "code", "altered", "together", "upstream"]
