@@ -60,6 +60,17 @@ def test_a_pause_starts_no_call_and_ends_by_itself(monkeypatch: pytest.MonkeyPat
     asyncio.run(run())
 
 
+def test_a_pause_that_ends_between_two_looks_at_the_clock_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        readings = iter([0.0, 0.0099999])  # when the pause begins, and just before its end; then it is over
+        monkeypatch.setattr(server_pool, "time", SimpleNamespace(monotonic=lambda: next(readings, 0.0100001)))
+        limit = AdaptiveLimit(2)
+        limit.pause(0.01)
+        await asyncio.wait_for(ServerPool([Limited(limit)]).acquire(), 5)
+
+    asyncio.run(run())
+
+
 def test_retries_go_first() -> None:
     async def run() -> list[str]:
         server = Limited(AdaptiveLimit(1))

@@ -119,9 +119,10 @@ class ServerPool(Generic[ServerT]):
                 return
 
     def _assign_after_pause(self) -> None:
-        """Schedule `_assign` for the end of the shortest pause; without a pause, `release` triggers it."""
+        """Schedule `_assign` for the end of the shortest pause; a server at its limit triggers it by `release`."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        if pauses := [wait_s for server in self._servers if (wait_s := server.limit.wait_s)]:
-            self._alarm = asyncio.get_running_loop().call_later(min(pauses), self._assign)
+        # Not `if wait_s`: a pause that has ended since `has_room` was read would leave the queue asleep for ever.
+        if paused := [server.limit for server in self._servers if server.limit.in_flight < server.limit.limit]:
+            self._alarm = asyncio.get_running_loop().call_later(min(limit.wait_s for limit in paused), self._assign)
