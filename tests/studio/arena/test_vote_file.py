@@ -1,5 +1,6 @@
 """Votes on disk: saved before the next ballot despite kills; damaged lines are named."""
 
+import codecs
 import json
 import os
 import subprocess
@@ -43,6 +44,18 @@ def test_an_undone_vote_stays_in_the_file_and_is_not_counted(file: VoteFile, bal
         (ballots[0].id, "tie"),
     ]
     assert len(file.path.read_bytes().splitlines()) == 4
+
+
+@pytest.mark.parametrize("end", [b"", b'\n{"at"'], ids=["complete", "cut off by a kill"])
+def test_a_byte_order_mark_is_read_over(file: VoteFile, ballots: list[Ballot], end: bytes) -> None:
+    votes = [vote_on(ballots[0], "first"), vote_on(ballots[1], "tie")]
+    for vote in votes:
+        file.add(vote)
+    file.path.write_bytes(codecs.BOM_UTF8 + file.path.read_bytes().removesuffix(b"\n") + end)  # as some editors save it
+    assert read_folder(file.path.parent) == {"anna": votes}
+    reopened = reopen(file)
+    reopened.add(vote_on(ballots[2], "second"))
+    assert [vote.vote for vote in reopen(reopened).votes.values()] == ["first", "tie", "second"]
 
 
 @pytest.mark.parametrize("length", [1, 40, -2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -150,7 +151,7 @@ def read_folder(folder: Path) -> dict[str, list[HumanVote]]:
 def _read(path: Path) -> tuple[dict[str, HumanVote], bytes | None]:
     """Return the valid votes by ballot, and the repaired content of a file whose last line is incomplete."""
     try:
-        content = path.read_bytes()
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except FileNotFoundError:
         return {}, None
     except OSError as error:
