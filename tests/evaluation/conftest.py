@@ -267,6 +267,7 @@ def contents(
         "policy_cards": cards,
         "situations": situations,
         "rollouts": rollouts,
+        "replies": replies,
         "judge_votes": votes,
         "win_rates": rates,
         "ranking": ranking(votes, bootstrap),

@@ -1,7 +1,9 @@
 """Rendering and parsing of a report."""
 
+import base64
 import json
 import re
+import zlib
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -33,7 +35,7 @@ class Elements(HTMLParser):
         self.text += " " if tag in {"td", "th"} else ""
 
     def handle_data(self, data: str) -> None:
-        if not {"style", "script"} & set(self.open):
+        if not {"style", "script", "nav"} & set(self.open):
             self.text += data
 
 
@@ -64,5 +66,11 @@ def text_of(html: str) -> str:
 
 
 def data_of(html: str, name: str) -> dict[str, Any]:
+    """Return the data of a browser, with its index and its rows unpacked."""
     (data,) = re.findall(f'<script type="application/json" id="{name}-data">(.*?)</script>', html, re.DOTALL)
-    return json.loads(data)
+    read = json.loads(data)
+    return {**read, "index": unpack(read["index"]), "rows": [row for part in read["parts"] for row in unpack(part)]}
+
+
+def unpack(packed: str) -> Any:
+    return json.loads(zlib.decompress(base64.b64decode(packed)))

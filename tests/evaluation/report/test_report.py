@@ -22,14 +22,15 @@ HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}'
 
 def test_the_report_is_self_contained(contents: dict[str, Any]) -> None:
     html = render_report(contents)
-    assert not re.search(r"https?:|//[a-z]|@import|url\(", re.sub(r"base64,[A-Za-z0-9+/=]+", "", html))
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", re.sub(r'(?:base64,|")[A-Za-z0-9+/=]{40,}', "", html))
     page = Elements(html)
     assert page.open == []  # every element is closed
     for tag, attributes in page.tags:
         assert tag not in {"link", "iframe", "object", "base", "form"}
         assert all(not name.startswith("on") and name != "style" for name in attributes)
         assert attributes.get("src", "data:").startswith("data:")
-        assert "href" not in attributes
+        assert attributes.get("href", "#").startswith(("#", "data:text/csv;"))
+        assert "download" in attributes or attributes.get("href", "#").startswith("#")
 
 
 def test_only_its_own_style_and_script_are_allowed(contents: dict[str, Any]) -> None:
@@ -51,9 +52,9 @@ def test_the_report_has_all_figures(contents: dict[str, Any]) -> None:
     text = text_of(render_report(contents))
     assert "4 policies on 12 test situations, up to 4 exchanges each, seed 3." in text
     for row in to_rows(contents["win_rates"]):
-        assert f"{row['policy_a']} {row['policy_b']} {row['n']} {row['wins_a']} {row['ties']} {row['wins_b']}" in text
+        pair = f"{row['policy_a']} {row['policy_b']} {row['judge']}"
+        assert f"{pair} {row['n']} {row['wins_a']} {row['ties']} {row['wins_b']}" in text
     assert "Chance, one over the number of labels, is 25.0 %" in text
-    assert "Both orders agreed on 36 of 36 pairs of dialogues; 0 answers were unreadable." in text
     assert "temperature 1.0, top-k 100" in text
     for figure in (
         contents["action_figure"],
@@ -108,10 +109,13 @@ def test_without_scripts_some_dialogues_and_a_search_are_visible(contents: dict[
     html = render_report(contents)
     text = text_of(html)
     rollouts = contents["rollouts"]
-    for row in data_of(html, "dialogues")["rows"][:2]:
-        for _, messages in rollouts[rollouts["situation_id"] == row["id"]].groupby("policy"):
+    shown = html.split('<div id="dialogues-static">')[1]
+    visible = [id_ for id_ in rollouts["situation_id"].unique() if f"<h3>{id_}, labelled" in shown]
+    assert len(visible) == 2
+    for situation in visible:
+        for _, messages in rollouts[rollouts["situation_id"] == situation].groupby("policy"):
             assert len(messages) == 9 and all(line in text for line in messages["text"])
-    assert "12 of 12 situations are here." in text and "12 of 12 searched situations of the last iteration" in text
+    assert "All 12 situations" in text and "12 of 12 searched situations of the last iteration" in text
     turns = text.split("The last search")[1]
     assert turns.count("4 candidates") == turns.count("chosen Candidate 0 says this.") == 4
     assert turns.count("not valid (state block: expected another start): {u_motivation: broken") == 4

@@ -19,6 +19,7 @@ from sage_dialog.evaluation.replies.replies import opening
 from sage_dialog.evaluation.rollouts import replies_by_dialogue
 from sage_dialog.evaluation.statistics import clustered_share
 from sage_dialog.schemas import FAILURE_EXAMPLES, FAILURE_MODES
+from sage_dialog.schemas.columns import INT32, STRING, schema
 
 STOCK_SHARE = 0.05
 STOCK_DIALOGUES = 2
@@ -36,6 +37,7 @@ FAILURES = {
     "broken_blocks": "writes blocks that do not parse; of policies that write blocks",
     "leaked_blocks": "shows the user the name of a block's field, such as u_emotion",
 }
+FAILING = schema(policy=STRING, situation_id=STRING, exchange=INT32, failure=STRING)
 OF_LATER_REPLIES = frozenset({"repeated_opening", "repeated_reply"})
 _QUOTED = re.compile(r"""(?<!^)["\u201c][^"\u201d]*["\u201d]|(?<!^)(?<!\w)['\u2018](?:[^']|'(?=\w))*'(?!\w)""")
 _LEAKED = re.compile(r"\b[ua]_(?:motivation|emotion|topic)s?\b")
@@ -58,8 +60,33 @@ def failure_modes(rollouts: DataFrame, replies: DataFrame, confidence: float, se
         Tables of `schemas.FAILURE_MODES`, without a row where there is no reply to count, and
         `schemas.FAILURE_EXAMPLES`.
     """
-    with_blocks = set(replies["policy"][replies["blocks"]])
     modes, examples = [], []
+    for policy, failure, sizes, findings in _by_policy(rollouts, replies):
+        share = clustered_share([len(found) for found in findings], sizes, confidence)
+        mode = {"policy": policy, "failure": failure, "count": sum(map(len, findings)), "rules": human_claims()[0]}
+        modes.append({**mode, **vars(share), "share": share.value})
+        by_id = {f"{reply['situation_id']} {reply['exchange']}": (reply, why)
+                 for found in findings for reply, why in found}  # fmt: skip
+        for id_ in sample_ids(list(by_id), EXAMPLES, seed, f"examples of {failure} by {policy}"):
+            reply, why = by_id[id_]
+            examples.append({**reply, "failure": failure, "why": why})
+    return from_rows(modes, FAILURE_MODES), from_rows(examples, FAILURE_EXAMPLES)
+
+
+def failing_replies(rollouts: DataFrame, replies: DataFrame) -> DataFrame:
+    """Return every reply that `failure_modes` counts: columns `policy`, `situation_id`, `exchange`, `failure`."""
+    rows = [
+        {"policy": policy, "situation_id": reply["situation_id"], "exchange": reply["exchange"], "failure": failure}
+        for policy, failure, _, findings in _by_policy(rollouts, replies)
+        for found in findings
+        for reply, _ in found
+    ]
+    return from_rows(rows, FAILING)
+
+
+def _by_policy(rollouts: DataFrame, replies: DataFrame) -> Iterator[tuple[str, str, list[int], list[list[Finding]]]]:
+    """Yield policy and failure with each dialogue's number of replies that could fail, and its findings."""
+    with_blocks = set(replies["policy"][replies["blocks"]])
     for policy, by_situation in replies_by_dialogue(rollouts, replies):
         dialogues = list(by_situation.values())
         openings = Counter(
@@ -68,19 +95,14 @@ def failure_modes(rollouts: DataFrame, replies: DataFrame, confidence: float, se
         for failure in FAILURES:
             if failure == "broken_blocks" and policy not in with_blocks:
                 continue
-            findings = [list(_find(failure, dialogue, openings, len(dialogues) - 1)) for dialogue in dialogues]
             sizes = [max(0, len(dialogue) - (failure in OF_LATER_REPLIES)) for dialogue in dialogues]
-            if not any(sizes):
-                continue
-            share = clustered_share([len(found) for found in findings], sizes, confidence)
-            mode = {"policy": policy, "failure": failure, "count": sum(map(len, findings)), "rules": human_claims()[0]}
-            modes.append({**mode, **vars(share), "share": share.value})
-            by_id = {f"{reply['situation_id']} {reply['exchange']}": (reply, why)
-                     for found in findings for reply, why in found}  # fmt: skip
-            for id_ in sample_ids(list(by_id), EXAMPLES, seed, f"examples of {failure} by {policy}"):
-                reply, why = by_id[id_]
-                examples.append({**reply, "failure": failure, "why": why})
-    return from_rows(modes, FAILURE_MODES), from_rows(examples, FAILURE_EXAMPLES)
+            if any(sizes):
+                yield (
+                    policy,
+                    failure,
+                    sizes,
+                    [list(_find(failure, dialogue, openings, len(dialogues) - 1)) for dialogue in dialogues],
+                )
 
 
 def _find(

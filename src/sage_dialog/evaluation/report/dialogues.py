@@ -1,59 +1,108 @@
-"""Dialogues and searches of the report."""
+"""Dialogues and searches of the report: all of them, compressed in the page.
+
+The page finds dialogues by an index of votes and replies, and unpacks the parts that it shows::
+
+    {"index": compressed, "parts": [compressed, …]}    # each as by `page.compressed`
+
+A part holds some situations, each as `describe` of its kind returns it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from sage_dialog.config import OutcomeRule
 from sage_dialog.core.seeds import derived_seed
-from sage_dialog.core.tables import DataFrame
+from sage_dialog.core.tables import DataFrame, to_rows
+from sage_dialog.evaluation.judging.length import count_words
 from sage_dialog.evaluation.judging.votes import ORDERS, PAIR, outcomes
+from sage_dialog.evaluation.replies.emotions import UNMAPPED, UNNAMED
 from sage_dialog.evaluation.report.formatting import group_rows
-from sage_dialog.evaluation.report.page import script_data
+from sage_dialog.evaluation.report.page import compressed
 
-MOST_SITUATIONS = 40
-MOST_SEARCHES = 12
-LARGEST = 1_500_000  # characters of JSON, of the dialogues and of the searches each
+PART = 400_000  # characters of JSON in a part
+MOST_SEARCHED = 8_000_000  # characters of the compressed searches
+OPENING = 70  # characters
+NO_LABEL = "no label"
 
 Row = Mapping[str, Any]
 Rows = list[dict[str, Any]]
 
 
-def dialogues_by_situation(
-    rollouts: DataFrame, votes: DataFrame, emotions: Mapping[str, str], rule: OutcomeRule, seed: int
-) -> Rows:
-    """Return the dialogues of every policy on some situations, and every judge's votes on them.
+class Embedded(NamedTuple):
+    """Situations in the page: its data, their number, and some of them for readers without scripts."""
 
-    Situations are taken in an order by seed and id, independent of any result, until there are `MOST_SITUATIONS` or
-    the next one would exceed `LARGEST`; the first one is always taken.
+    data: dict[str, Any]
+    count: int
+    examples: Rows
+
+
+def embed_dialogues(
+    rollouts: DataFrame,
+    votes: DataFrame,
+    labels: Mapping[str, str],
+    readings: DataFrame,
+    failing: DataFrame,
+    rule: OutcomeRule,
+    seed: int,
+    examples: int,
+) -> Embedded:
+    """Return the dialogues of every policy on all situations, with every judge's votes on them.
 
     Args:
-        emotions: the labels by situation.
+        labels: the emotions by situation.
+        readings: as returned by `emotions.read_emotions`.
+        failing: as returned by `failures.failing_replies`.
+        examples: how many situations are drawn by seed, whatever their outcome.
     """
-    drawn = _draw(rollouts["situation_id"].unique(), MOST_SITUATIONS, seed)
-    messages = {policy: _by_situation(rows, drawn) for policy, rows in rollouts.groupby("policy", sort=False)}
-    votes = votes[votes["situation_id"].isin(drawn)]
-    answers, judged = _by_situation(votes, drawn), _by_situation(outcomes(votes, rule), drawn)
+    ids = sorted(rollouts["situation_id"].unique())
+    judged = outcomes(votes[votes["situation_id"].isin(ids)], rule)
+    failures = failing.groupby(["policy", "situation_id", "exchange"])["failure"].agg(list).to_dict()
+    messages = {policy: group_rows(rows, "situation_id") for policy, rows in rollouts.groupby("policy", sort=False)}
+    answers, by_situation = group_rows(votes, "situation_id"), group_rows(judged, "situation_id")
 
     def describe(situation: str) -> dict[str, Any]:
+        dialogues = {policy: _dialogue(of[situation]) for policy, of in messages.items() if situation in of}
+        for policy, dialogue in dialogues.items():
+            replies = [turn for turn in dialogue["turns"] if turn["role"] == "assistant"]
+            for exchange, turn in enumerate(replies, start=1):
+                if found := failures.get((policy, situation, exchange)):
+                    turn["failures"] = found
         return {
             "id": situation,
-            "emotion": emotions.get(situation, "no label"),
-            "dialogues": {policy: _dialogue(of[situation]) for policy, of in messages.items() if of.get(situation)},
-            "votes": _votes(answers.get(situation, []), judged.get(situation, [])),
+            "label": labels.get(situation, NO_LABEL),
+            "dialogues": dialogues,
+            "votes": _votes(answers.get(situation, []), by_situation.get(situation, [])),
         }
 
-    return _that_fit(drawn, describe)
+    described = [describe(situation) for situation in ids]
+    openings = [next(iter(row["dialogues"].values()))["turns"][0]["text"] for row in described]
+    parts, places = _parts(described)
+    index = {
+        "situations": {
+            "id": ids,
+            "label": [row["label"] for row in described],
+            "opening": [text[:OPENING] for text in openings],
+            "part": places,
+        },
+        "votes": _vote_index(judged, ids, count_words(rollouts)),
+        "replies": _reply_index(rollouts, ids, readings, failures),
+    }
+    drawn = set(_draw(ids, seed)[:examples])
+    data = {"index": compressed(index), "parts": [compressed(part) for part in parts]}
+    return Embedded(data, len(ids), [row for row in described if row["id"] in drawn])
 
 
-def searched_dialogues(trajectories: DataFrame, candidates: DataFrame, emotions: Mapping[str, str], seed: int) -> Rows:
-    """Return some dialogues of a search, each turn of the agent with all its candidates.
+def embed_searches(trajectories: DataFrame, candidates: DataFrame, labels: Mapping[str, str], seed: int) -> Embedded:
+    """Return the dialogues of a search, each turn of the agent with all its candidates.
 
-    Situations are taken as in `dialogues_by_situation`, up to `MOST_SEARCHES`.
+    All situations, or as many as fit into `MOST_SEARCHED`, drawn by seed and id.
     """
-    drawn = _draw(trajectories["situation_id"].unique(), MOST_SEARCHES, seed)
-    messages, sampled = _by_situation(trajectories, drawn), _by_situation(candidates, drawn)
+    messages, sampled = group_rows(trajectories, "situation_id"), group_rows(candidates, "situation_id")
 
     def describe(situation: str) -> dict[str, Any]:
         by_turn: dict[int, Rows] = {}
@@ -62,30 +111,99 @@ def searched_dialogues(trajectories: DataFrame, candidates: DataFrame, emotions:
         dialogue = _dialogue(messages[situation])
         for place, turn in zip(sorted(row["turn"] for row in messages[situation]), dialogue["turns"], strict=True):
             turn["candidates"] = by_turn.get(place, [])
-        return {"id": situation, "emotion": emotions.get(situation, "no label"), **dialogue}
+        return {"id": situation, "label": labels.get(situation, NO_LABEL), **dialogue}
 
-    return _that_fit(drawn, describe)
-
-
-def _draw(ids: Iterable[str], most: int, seed: int) -> list[str]:
-    return sorted(ids, key=lambda id_: (derived_seed(seed, "shown in the report", id_), id_))[:most]
-
-
-def _that_fit(drawn: Sequence[str], describe: Callable[[str], dict[str, Any]]) -> Rows:
-    """Return the first situations that fit, sorted by id."""
-    rows: Rows = []
+    described: Rows = []
     size = 0
-    for situation in drawn:
+    for situation in _draw(messages, seed):
         row = describe(situation)
-        size += len(script_data(row))
-        if rows and size > LARGEST:
+        size += len(compressed(row))
+        if described and size > MOST_SEARCHED:
             break
-        rows.append(row)
-    return sorted(rows, key=lambda row: str(row["id"]))
+        described.append(row)
+    examples = described[:1]
+    described.sort(key=lambda row: str(row["id"]))
+    parts, places = _parts(described)
+    index = {
+        "id": [row["id"] for row in described],
+        "label": [row["label"] for row in described],
+        "opening": [row["turns"][0]["text"][:OPENING] for row in described],
+        "part": places,
+    }
+    data = {"index": compressed(index), "parts": [compressed(part) for part in parts]}
+    return Embedded(data, len(described), examples)
 
 
-def _by_situation(table: DataFrame, situations: Sequence[str]) -> dict[str, Rows]:
-    return group_rows(table[table["situation_id"].isin(situations)], "situation_id")
+def _draw(ids: Iterable[str], seed: int) -> list[str]:
+    return sorted(ids, key=lambda id_: (derived_seed(seed, "shown in the report", id_), id_))
+
+
+def _parts(rows: Sequence[dict[str, Any]]) -> tuple[list[Rows], list[list[int]]]:
+    """Return rows in parts, and of each row the indices of its part and within it."""
+    parts: list[Rows] = []
+    places = []
+    size = PART
+    for row in rows:
+        if size >= PART:
+            parts.append([])
+            size = 0
+        places.append([len(parts) - 1, len(parts[-1])])
+        parts[-1].append(row)
+        size += len(json.dumps(row))
+    return parts, places
+
+
+def _vote_index(judged: DataFrame, ids: Sequence[str], words: DataFrame) -> dict[str, Any]:
+    """Return columns of the judged pairs of dialogues; "longer" is the policy, "a" or "b", that writes more words."""
+    written = {(policy, situation): n for policy, situation, n in words.itertuples(index=False)}
+    rows = to_rows(judged)
+    longer = []
+    for row in rows:
+        a, b = (written.get((row[policy], row["situation_id"]), 0) for policy in ("policy_a", "policy_b"))
+        longer.append("a" if a > b else "b" if b > a else "")
+    return {
+        **_positions([row["situation_id"] for row in rows], "situation", ids),
+        **_coded("judge", "judges", [row["judge"] for row in rows]),
+        **_coded("pair", "pairs", [[row["policy_a"], row["policy_b"]] for row in rows]),
+        **{column: [row[column] for row in rows] for column in (*ORDERS, "kind", "outcome")},
+        "longer": longer,
+    }
+
+
+def _reply_index(
+    rollouts: DataFrame, ids: Sequence[str], readings: DataFrame, failures: Mapping[tuple[str, str, int], list[str]]
+) -> dict[str, Any]:
+    """Return columns of the replies: what they name and read (null without blocks), and how they fail."""
+    replies = rollouts[rollouts["role"] == "assistant"].sort_values(["policy", "situation_id", "turn"], kind="stable")
+    replies = replies[["policy", "situation_id"]].assign(
+        exchange=replies.groupby(["policy", "situation_id"]).cumcount().add(1).astype("int32[pyarrow]")
+    )
+    keys = ["policy", "situation_id", "exchange"]
+    rows = to_rows(replies.merge(readings.assign(read=True), how="left", on=keys))
+    return {
+        **_positions([row["situation_id"] for row in rows], "situation", ids),
+        **_coded("policy", "policies", [row["policy"] for row in rows]),
+        "exchange": [row["exchange"] for row in rows],
+        "named": [row["named"] for row in rows],
+        "read": [_predicted(row) if row["read"] else None for row in rows],
+        "failures": [failures.get(tuple(row[key] for key in keys), []) for row in rows],
+    }
+
+
+def _predicted(row: Row) -> str:
+    """Return what a reply with blocks reads, as `emotions.emotion_confusion` counts it."""
+    return str(row["mapped"]) if row["mapped"] is not None else UNNAMED if row["named"] is None else UNMAPPED
+
+
+def _positions(values: Sequence[str], name: str, ids: Sequence[str]) -> dict[str, list[int]]:
+    return {name: pd.Index(ids, dtype=object).get_indexer(pd.Index(values, dtype=object)).tolist()}
+
+
+def _coded(column: str, different: str, values: Sequence[Any]) -> dict[str, list[Any]]:
+    """Return the different values in order of appearance, and as a column the index of each row's value."""
+    codes: dict[str, int] = {}
+    places = [codes.setdefault(json.dumps(value), len(codes)) for value in values]
+    return {different: [json.loads(value) for value in codes], column: places}
 
 
 def _dialogue(messages: Rows) -> dict[str, Any]:

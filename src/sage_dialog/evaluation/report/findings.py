@@ -68,30 +68,36 @@ def findings_by_judge(
 def significant_differences(
     win_rates: DataFrame, judge_agreement: DataFrame, truths: Collection[str], confidence: float
 ) -> dict[str, dict[str, Any]]:
-    """Return by judge the pairs of policies with a significant difference after Holm's adjustment, and the others.
+    """Return by judge how many pairs of policies differ significantly after Holm's adjustment.
 
     Args:
         win_rates: a table of `schemas.WIN_RATES`, with the rows of the truth.
 
     Returns:
-        "pairs", their number; "significant", with the better and the worse policy; "others", rows of `win_rates`;
-        "truth", sentences on the agreement with the truth.
+        "pairs" and "significant", two numbers; "truth", sentences on the agreement with the truth.
     """
     found: dict[str, dict[str, Any]] = {}
     for row in to_rows(win_rates):
-        of_judge = found.setdefault(row["judge"], {"pairs": 0, "significant": [], "others": []})
+        of_judge = found.setdefault(row["judge"], {"pairs": 0, "significant": 0})
         of_judge["pairs"] += 1
-        if not _is_significant(row, confidence):
-            of_judge["others"].append(row)
-            continue
-        share, better, worse = with_interval(row, "win_rate_b"), row["policy_b"], row["policy_a"]
-        if row["win_rate_b"] < 0.5:
-            share, better, worse = with_interval(_complement(row, "win_rate_b")), worse, better
-        counts = {"decided": row["wins_a"] + row["wins_b"], "n": row["n"]}
-        of_judge["significant"].append({"better": better, "worse": worse, "share": share, **counts})
+        of_judge["significant"] += _is_significant(row, confidence)
     for judge, of_judge in found.items():
         of_judge["truth"] = list(_against_truth(judge, judge_agreement, truths))
     return found
+
+
+def win_rates_by_pair(win_rates: DataFrame, confidence: float) -> dict[Pair, list[dict[str, Any]]]:
+    """Return the rows of each pair, one for each judge, with `leads`: the policy, "a" or "b", that is better.
+
+    It is None where the difference is not significant after Holm's adjustment. Pairs and judges are in order of
+    appearance.
+    """
+    by_pair: dict[Pair, list[dict[str, Any]]] = {}
+    for row in to_rows(win_rates):
+        significant = _is_significant(row, confidence)
+        leads = None if not significant else "b" if row["win_rate_b"] > 0.5 else "a"
+        by_pair.setdefault((row["policy_a"], row["policy_b"]), []).append({**row, "leads": leads})
+    return by_pair
 
 
 def _is_significant(row: Row, confidence: float) -> bool:
@@ -99,9 +105,9 @@ def _is_significant(row: Row, confidence: float) -> bool:
     return row["win_rate_b"] is not None and row["p_adjusted"] <= 1 - confidence
 
 
-def _complement(row: Row, value: str = "value") -> dict[str, float]:
+def _complement(row: Row) -> dict[str, float]:
     """Return the share of the other side, with its interval."""
-    return {"value": 1 - row[value], "low": 1 - row["high"], "high": 1 - row["low"]}
+    return {"value": 1 - row["value"], "low": 1 - row["high"], "high": 1 - row["low"]}
 
 
 def _pairs_of(table: DataFrame, judge: str) -> dict[Pair, Row]:

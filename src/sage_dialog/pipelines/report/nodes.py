@@ -12,6 +12,7 @@ from sage_dialog.evaluation.report.findings import (
     JUDGE_CHECKS,
     findings_by_judge,
     significant_differences,
+    win_rates_by_pair,
 )
 from sage_dialog.evaluation.report.formatting import OUTCOME_RULES, group_rows, index_rows
 from sage_dialog.evaluation.report.page import assemble_page, inline_image, render_section, script_data
@@ -32,6 +33,13 @@ DIVERSITY = {
     "different_motivations": "other motivation",
     "different_emotions": "other emotion",
     "different_actions": "either other",
+}
+BEHIND_CHECKS = {  # the filters of `report.js` that find what a statistic of `judge_checks` counts
+    "order_flips": {"votes": "readable"},
+    "names_first": {"answer": "named"},
+    "names_longer": {"longer": "one"},
+    "says_tie": {"answer": "readable"},
+    "unreadable": {"answer": "any"},
 }
 MOST_ERRORS = 8
 EXAMPLES = 2  # dialogues without scripts
@@ -57,6 +65,7 @@ def report_overview(
 
     truths = _judges(external_win_rates)
     roles = _roles(annotator, selector, judges, win_rates)
+    every = pd.concat([win_rates, external_win_rates])
     return render_section(
         "overview.html.j2",
         evaluation=evaluation,
@@ -65,31 +74,25 @@ def report_overview(
         situations=rollouts["situation_id"].nunique(),
         offline=[f"{role} {name}" for role, name in roles if name.startswith("offline")],
         truths=truths,
-        at_a_glance=significant_differences(
-            pd.concat([win_rates, external_win_rates]), judge_agreement, truths, evaluation.confidence
-        ),
+        win_rates=every,
+        pairs=win_rates_by_pair(every, evaluation.confidence),
+        at_a_glance=significant_differences(every, judge_agreement, truths, evaluation.confidence),
     )
 
 
-def report_win_rates(
-    evaluation: Evaluation, judges: list[Judge], judge_votes: DataFrame, win_rates: DataFrame, ranking: DataFrame
-) -> str:
+def report_win_rates(evaluation: Evaluation, judges: list[Judge], win_rates: DataFrame, ranking: DataFrame) -> str:
     """Render the win rates and rankings by each judge."""
     from sage_dialog.evaluation.judging.votes import PERSON
 
     names = _judge_names(judges, win_rates)
-    of_models = win_rates[~win_rates["judge"].str.startswith(PERSON)]
     return render_section(
         "win_rates.html.j2",
         judges=names,
         people=any(name.startswith(PERSON) for name in names),
         rule=OUTCOME_RULES[evaluation.outcome_rule],
-        judged=group_rows(win_rates, "judge"),
-        agreement={
-            "pairs": int(of_models["n"].sum()),
-            "agreed": int((of_models["n"] - of_models["inconsistent"] - of_models["unreadable"]).sum()),
-            "unreadable": int((judge_votes["vote"] == "unreadable").sum()),
-        },
+        pairs=win_rates_by_pair(win_rates, evaluation.confidence),
+        win_rates=win_rates,
+        ranking=ranking,
         ranked={
             "judges": _judges(ranking),
             "policies": index_rows(ranking, "policy", "judge"),
@@ -124,6 +127,8 @@ def report_judges(
             judge_checks, win_rates, length_control, judge_agreement, self_preference, truths, evaluation.confidence
         ),
         judges=_judges(judge_checks),
+        tables={"checks": judge_checks, "sizes": sample_sizes},
+        behind=BEHIND_CHECKS,
         checks=[(meaning, by_statistic.get(statistic, {})) for statistic, meaning in JUDGE_CHECKS.items()],
         lengths=group_rows(length_control, "judge"),
         between_judges=to_rows(pd.concat([judge_agreement[with_truth], judge_agreement[~with_truth]])),
@@ -136,15 +141,21 @@ def report_truth(evaluation: Evaluation, external_scores: DataFrame, external_wi
     """Render the scores and win rates by the truth of a generated world."""
     from sage_dialog.evaluation.statistics import mean_scores
 
-    first = index_rows(mean_scores(external_scores, evaluation.confidence, exchange=1), "statistic", "policy")
+    means = {
+        "first": mean_scores(external_scores, evaluation.confidence, exchange=1),
+        "every": mean_scores(external_scores, evaluation.confidence),
+    }
+    first, every = (index_rows(table, "statistic", "policy") for table in means.values())
     return render_section(
         "truth.html.j2",
         scorers=external_scores["scorer"].unique().tolist(),
         policies=external_scores["policy"].unique().tolist(),
-        win_rates=to_rows(external_win_rates),
+        pairs=win_rates_by_pair(external_win_rates, evaluation.confidence),
+        win_rates=external_win_rates,
+        tables=means,
         suitable=first.get("suitable", {}),
         first=first,
-        every=index_rows(mean_scores(external_scores, evaluation.confidence), "statistic", "policy"),
+        every=every,
     )
 
 
@@ -165,6 +176,12 @@ def report_emotions(
     errors = of_last[of_last["label"] != of_last["predicted"]]
     return render_section(
         "emotions.html.j2",
+        tables={
+            "accuracy": emotion_accuracy,
+            "mapped": mapped_emotions,
+            "confusion": emotion_confusion,
+            "top_k": emotion_top_k,
+        },
         accuracy=index_rows(emotion_accuracy, "policy", "exchange"),
         chance=next(iter(emotion_accuracy["chance"]), None),
         majority=majority_share(situations, evaluation.split),
@@ -183,6 +200,7 @@ def report_replies(
     """Render the actions, statistics and diversity of the replies."""
     return render_section(
         "replies.html.j2",
+        tables={"statistics": reply_statistics, "diversity": diversity},
         action_figure=inline_image(action_figure),
         transition_figure=inline_image(transition_figure),
         statistics=index_rows(reply_statistics, "policy", "statistic"),
@@ -199,6 +217,7 @@ def report_failures(failure_modes: DataFrame, failure_examples: DataFrame) -> st
 
     return render_section(
         "failures.html.j2",
+        failure_modes=failure_modes,
         failures=index_rows(failure_modes, "policy", "failure"),
         rules=FAILURES,
         examples=group_rows(failure_examples, "failure"),
@@ -214,6 +233,7 @@ def report_benchmarks(evaluation: Evaluation, benchmark_scores: DataFrame) -> st
         evaluation=evaluation,
         against=policies[0] if policies else None,
         others=policies[1:],
+        benchmark_scores=benchmark_scores,
         lines=index_rows(scores, ["task", "metric"], "policy"),
     )
 
@@ -223,43 +243,62 @@ def report_dialogues(
     seed: int,
     situations: DataFrame,
     rollouts: DataFrame,
+    replies: DataFrame,
     judge_votes: DataFrame,
     external_votes: DataFrame | None = None,
 ) -> str:
-    """Render dialogues of all policies on some situations, with the judges' votes and those by a truth."""
+    """Render the dialogues of all policies, with the judges' votes and those by a truth."""
     import pandas as pd
 
     from sage_dialog.evaluation.judging.votes import PERSON
-    from sage_dialog.evaluation.report.dialogues import dialogues_by_situation
+    from sage_dialog.evaluation.replies.emotions import read_emotions
+    from sage_dialog.evaluation.replies.failures import FAILURES, failing_replies
+    from sage_dialog.evaluation.report.dialogues import embed_dialogues
 
     votes = pd.concat([judge_votes, external_votes])
-    chosen = dialogues_by_situation(rollouts, votes, _emotions(situations), evaluation.outcome_rule, seed)
+    embedded = embed_dialogues(
+        rollouts,
+        votes,
+        _emotions(situations),
+        read_emotions(replies, situations),
+        failing_replies(rollouts, replies),
+        evaluation.outcome_rule,
+        seed,
+        EXAMPLES,
+    )
     policies = rollouts["policy"].unique().tolist()
     last_pair = [policy for policy in evaluation.pairs[-1] if policy in policies] if evaluation.pairs else []
     return render_section(
         "dialogues.html.j2",
         rule=OUTCOME_RULES[evaluation.outcome_rule],
         people=votes["judge"].str.startswith(PERSON).any(),
-        dialogues=chosen,
-        played=rollouts["situation_id"].nunique(),
-        examples=EXAMPLES,
-        data=script_data({"policies": policies, "ticked": last_pair or policies[:2], "rows": chosen}),
+        played=embedded.count,
+        examples=embedded.examples,
+        data=script_data(
+            {
+                "policies": policies,
+                "ticked": last_pair or policies[:2],
+                "failures": list(FAILURES),
+                **embedded.data,
+            }
+        ),
     )
 
 
 def report_searches(
     seed: int, selector: Selector, situations: DataFrame, trajectories: DataFrame, candidates: DataFrame
 ) -> str:
-    """Render some searched dialogues of the last self-play iteration, with all candidates (paper Figure 4)."""
-    from sage_dialog.evaluation.report.dialogues import searched_dialogues
+    """Render searched dialogues of the last self-play iteration, with all candidates (paper Figure 4)."""
+    from sage_dialog.evaluation.report.dialogues import embed_searches
 
-    chosen = searched_dialogues(trajectories, candidates, _emotions(situations), seed)
+    searches = embed_searches(trajectories, candidates, _emotions(situations), seed)
     return render_section(
         "searches.html.j2",
         selector=selector.name,
-        searches=chosen,
+        embedded=searches.count,
+        example=next(iter(searches.examples), None),
         searched=trajectories["situation_id"].nunique(),
-        data=script_data({"rows": chosen}),
+        data=script_data(searches.data),
     )
 
 
@@ -290,10 +329,11 @@ def report_data(filter_report: DataFrame, filter_figure: bytes, annotations: Dat
         "data.html.j2",
         warnings=[*filter_warnings(filter_report), *label_warnings(annotations)],
         filter_figure=inline_image(filter_figure),
+        filter_report=filter_report,
         removing=[(step, step.description) for step in chain if step.n_removed],
         idle=[step.rule.replace("_", " ") for step in chain if not step.n_removed],
         dialogues=chain[-1].left if chain else 0,
-        months=months(filter_report),
+        months=[month._asdict() for month in months(filter_report)],
     )
 
 

@@ -30,7 +30,7 @@ def create_pipeline(trained: Sequence[str], iterations: int, external_scores: bo
             *(EVALUATION, SEED, "annotator", "selector", "judges", "policy_cards", "rollouts", "win_rates"),
             *("judge_agreement", *truth),
         ],
-        nodes.report_win_rates: [EVALUATION, "judges", "judge_votes", "win_rates", "ranking"],
+        nodes.report_win_rates: [EVALUATION, "judges", "win_rates", "ranking"],
         nodes.report_judges: [
             *(EVALUATION, "win_rates", "judge_checks", "length_control", "judge_agreement", "self_preference"),
             *("sample_sizes", *truth),
@@ -44,7 +44,7 @@ def create_pipeline(trained: Sequence[str], iterations: int, external_scores: bo
         nodes.report_failures: ["failure_modes", "failure_examples"],
         nodes.report_benchmarks: [EVALUATION, "benchmark_scores"],
         nodes.report_dialogues: [
-            *(EVALUATION, SEED, "situations", "rollouts", "judge_votes"),
+            *(EVALUATION, SEED, "situations", "rollouts", "replies", "judge_votes"),
             *(["truth_votes"] if external_scores else []),
         ],
         nodes.report_searches: [
