@@ -12,6 +12,9 @@ from typing import Any
 from sage_dialog.core.tables import DataFrame, from_rows, to_arrow, to_rows
 from sage_dialog.pipelines.report import create_pipeline
 
+RANDOM = "a judge <b>&amp; more</b> #?=&+%"
+"""A judge that answers at random."""
+
 _ENTRIES = {"evaluation": "params:evaluation", "seed": "params:seed"}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_page import render_report, with_values
+from report_page import RANDOM, render_report, with_values
 
 from sage_dialog import schemas
 from sage_dialog.core.tables import from_rows, to_rows
@@ -54,6 +54,7 @@ class Opened:
 
     def __init__(self, chromium: Any, report: Path, **context: Any) -> None:
         self.context = chromium.new_context(**context)
+        self.scripts = context.get("java_script_enabled", True)
         self.page = self.context.new_page()
         self.messages: list[str] = []
         self.requested_urls: list[str] = []
@@ -61,7 +62,20 @@ class Opened:
         self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         self.page.on("dialog", lambda dialog: self.messages.append(dialog.message))
         self.page.on("request", lambda request: self.requested_urls.append(request.url))
-        self.page.goto(report.as_uri())
+        self.open(report)
+
+    def open(self, report: Path, address: str = "") -> None:
+        self.page.goto("about:blank")
+        self.page.goto(report.as_uri() + address)
+        if self.scripts:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the dialogues and searches are unpacked."""
+        self.page.wait_for_function(
+            "() => ['dialogues', 'searches'].every(name => !document.getElementById(name + '-data')"
+            " || document.getElementById(name).dataset.ready)"
+        )
 
     def choose(self, name: str, situation: str) -> None:
         options = self.page.locator(f"#{name}-select option").all_text_contents()
@@ -70,7 +84,8 @@ class Opened:
 
     def close(self, report: Path) -> None:
         assert self.messages == [] and self.page.title() == "sage-dialog: evaluation report"
-        assert {url for url in self.requested_urls if not url.startswith("data:")} == {report.as_uri()}
+        requested = {url.split("#")[0] for url in self.requested_urls if not url.startswith(("data:", "about:"))}
+        assert requested == {report.as_uri()}
         self.context.close()
 
 
@@ -107,6 +122,111 @@ def test_dialogues_of_a_situation_stand_side_by_side_with_their_votes(
     opened.page.locator("#dialogues-back").click()
     assert view.locator("code").inner_text() == "test/7"
     assert opened.page.locator("#dialogues-static").is_hidden()
+    opened.close(report)
+
+
+@pytest.fixture(scope="module")
+def judged_report(judged: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    page = tmp_path_factory.mktemp("judged") / "report.html"
+    page.write_text(render_report(judged), encoding="utf-8")
+    return page
+
+
+def test_a_count_shows_as_many_dialogues(chromium: Any, judged_report: Path) -> None:
+    opened = Opened(chromium, judged_report)
+    links = opened.page.locator("a.count").evaluate_all("links => links.map(link => [link.hash, link.textContent])")
+    shown = opened.page.evaluate(
+        """async (links) => {
+            const counts = [];
+            for (const [hash] of links) {
+                const followed = new Promise((done) => addEventListener("hashchange", done, { once: true }));
+                location.hash = hash;
+                await followed;
+                counts.push(document.getElementById("dialogues-found").dataset.count);
+            }
+            return counts;
+        }""",
+        [link for place, link in enumerate(links) if place == 0 or link[0] != links[place - 1][0]],
+    )
+    counts = [count for place, (address, count) in enumerate(links) if place == 0 or address != links[place - 1][0]]
+    assert len(counts) > 120 and shown == counts
+    opened.close(judged_report)
+
+
+def test_a_count_is_followed_by_a_click_and_back(chromium: Any, judged_report: Path) -> None:
+    opened = Opened(chromium, judged_report)
+    page = opened.page
+    link = page.locator("#at-a-glance a.count").nth(2)
+    count = link.inner_text()
+    link.click()
+    found = page.locator("#dialogues-found")
+    assert found.inner_text() == f"{count} pairs of dialogues"
+    assert found.is_visible() and page.locator("#dialogues h2").evaluate("h2 => h2.getBoundingClientRect().top") < 200
+    assert page.locator("#dialogues-select option").count() == int(count)
+    page.go_back()
+    assert link.evaluate(
+        "link => { const { top } = link.getBoundingClientRect(); return 0 < top && top < innerHeight; }"
+    )
+    opened.close(judged_report)
+
+
+def test_the_address_keeps_filters_place_and_policies(chromium: Any, judged_report: Path) -> None:
+    opened = Opened(chromium, judged_report)
+    page = opened.page
+    for name, label in (("judge", RANDOM), ("against", "world truth"), ("together", "other outcome")):
+        page.locator(f"select[data-filter={name}]").select_option(label=label)
+    page.locator("#dialogues-on").click()
+    page.get_by_label("sage_2", exact=True).check()
+    view = page.locator("#dialogues-view")
+
+    def state() -> list[Any]:
+        columns = view.locator(".side h4").all_text_contents()
+        return [page.locator("#dialogues-found").inner_text(), view.locator("code").inner_text(), columns]
+
+    before, address = state(), page.evaluate("location.hash")
+    assert "sage_2" in before[2] and len(before[2]) == 3 and int(before[0].split()[0]) > 3
+    opened.open(judged_report, address)
+    assert state() == before and page.evaluate("location.hash") == address
+    page.locator("#dialogues-clear").click()
+    assert state()[0] == "12 situations"
+    page.evaluate("location.hash = '#dialogues?judge=nobody&outcome=tie&at=99'")
+    view.get_by_text("No dialogue is like this.").wait_for()
+    page.evaluate("location.hash = '#dialogues?at=99&exchange=2&policy=sage_1'")  # beyond the last
+    view.locator(".marked").wait_for()
+    assert page.locator("#dialogues-found").inner_text() == "12 replies"
+    assert view.locator(".turn").nth(3).get_attribute("class").split() == ["turn", "assistant", "marked"]
+    opened.close(judged_report)
+
+
+def test_marks_on_letters_do_not_paint_over_other_texts(chromium: Any, report: Path) -> None:
+    opened = Opened(chromium, report, viewport={"width": 900, "height": 900})
+    texts = opened.page.locator("#dialogues-view .side > div:first-child .message")
+
+    def paint(text: str) -> bytes:
+        texts.nth(1).evaluate("(element, text) => { element.textContent = text; }", text)
+        return bytes(texts.nth(0).screenshot())
+
+    plain = paint("s")
+    assert paint("s" + "\u0301" * 60) == plain
+    texts.nth(1).evaluate("element => { element.style.overflow = 'visible'; }")
+    assert paint("s" + "\u0301" * 60) != plain  # there are marks to be cut
+    opened.context.close()
+
+
+def test_a_table_is_scrolled_by_keyboard(chromium: Any, report: Path) -> None:
+    opened = Opened(chromium, report, viewport={"width": 390, "height": 800})
+    table = opened.page.locator("#win-rates .scroll")
+    table.focus()
+    assert table.evaluate("element => getComputedStyle(element).outlineStyle") == "solid"
+    opened.page.keyboard.press("End")
+    for _ in range(3):
+        opened.page.keyboard.press("ArrowRight")
+    opened.page.wait_for_timeout(300)
+    assert table.evaluate("element => element.scrollLeft") > 0
+    hidden = opened.page.evaluate(
+        "[...document.querySelectorAll('th, td')].filter(cell => getComputedStyle(cell).display === 'none').length"
+    )
+    assert hidden == 0
     opened.close(report)
 
 

@@ -5,12 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from report_page import unpack
 
 from sage_dialog import schemas
+from sage_dialog.config import OutcomeRule
 from sage_dialog.core.tables import DataFrame, from_rows
+from sage_dialog.evaluation.replies.emotions import READINGS
+from sage_dialog.evaluation.replies.failures import FAILING
 from sage_dialog.evaluation.report import dialogues as report_dialogues
-from sage_dialog.evaluation.report.dialogues import dialogues_by_situation, searched_dialogues
-from sage_dialog.evaluation.report.page import script_data
+from sage_dialog.evaluation.report.dialogues import Embedded, embed_dialogues, embed_searches
+from sage_dialog.evaluation.report.page import compressed, script_data
 
 
 def vote(situation: str, order: str, answer: str, judge: str = "j") -> dict[str, Any]:
@@ -33,23 +37,51 @@ def rollouts_of_90(rollouts_of: Callable[..., DataFrame]) -> DataFrame:
     return rollouts_of(**{policy: {id_: [f"{policy} says this."] for id_ in situations} for policy in ("old", "new")})
 
 
-def test_at_most_forty_situations_are_chosen_by_seed(rollouts_of_90: DataFrame) -> None:
-    selected = dialogues_by_situation(rollouts_of_90, votes_of(), {}, "agreement", seed=3)
-    assert len(selected) == 40 and ids(selected) == sorted(set(ids(selected)))
-    votes = votes_of(*(vote(id_, order, "a") for id_ in ids(selected)[:5] for order in ("ab", "ba")))
-    assert ids(dialogues_by_situation(rollouts_of_90[::-1], votes, {}, "agreement", seed=3)) == ids(selected)
-    assert ids(dialogues_by_situation(rollouts_of_90, votes_of(), {}, "agreement", seed=4)) != ids(selected)
-    assert {policy for row in selected for policy in row["dialogues"]} == {"old", "new"}
+def embedded(
+    rollouts: DataFrame, votes: DataFrame, rule: OutcomeRule = "agreement", seed: int = 3, **labels: str
+) -> Embedded:
+    return embed_dialogues(
+        rollouts, votes, labels, from_rows([], READINGS), from_rows([], FAILING), rule, seed, examples=2
+    )
 
 
-def test_as_many_situations_as_fit_and_at_least_one(rollouts_of_90: DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
-    selected = dialogues_by_situation(rollouts_of_90, votes_of(), {}, "agreement", seed=3)
-    size = len(script_data(selected[0]))
-    monkeypatch.setattr(report_dialogues, "LARGEST", 10 * size + size // 2)
-    fewer = dialogues_by_situation(rollouts_of_90, votes_of(), {}, "agreement", seed=3)
-    assert len(fewer) == 10 and set(ids(fewer)) < set(ids(selected))
-    monkeypatch.setattr(report_dialogues, "LARGEST", 1)
-    assert len(dialogues_by_situation(rollouts_of_90, votes_of(), {}, "agreement", seed=3)) == 1
+def rows_of(found: Embedded) -> list[dict[str, Any]]:
+    return [row for part in found.data["parts"] for row in unpack(part)]
+
+
+def test_all_situations_are_there_and_examples_are_drawn_by_seed(rollouts_of_90: DataFrame) -> None:
+    found = embedded(rollouts_of_90, votes_of())
+    assert found.situations == 90 and ids(rows_of(found)) == sorted(rollouts_of_90["situation_id"].unique())
+    assert {policy for row in rows_of(found) for policy in row["dialogues"]} == {"old", "new"}
+    votes = votes_of(*(vote(id_, order, "a") for id_ in ids(rows_of(found))[:5] for order in ("ab", "ba")))
+    assert ids(embedded(rollouts_of_90[::-1], votes).examples) == ids(found.examples)
+    assert ids(embedded(rollouts_of_90, votes_of(), seed=4).examples) != ids(found.examples)
+    assert len(found.examples) == 2
+
+
+def test_situations_are_found_in_their_part(rollouts_of_90: DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_dialogues, "PART", 2000)
+    data = embedded(rollouts_of_90, votes_of()).data
+    situations = unpack(data["index"])["situations"]
+    parts = [unpack(part) for part in data["parts"]]
+    assert len(parts) > 5
+    assert [parts[part][place]["id"] for part, place in situations["part"]] == situations["id"]
+
+
+def test_searches_are_limited_by_their_compressed_size(
+    contents: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def search(seed: int) -> Embedded:
+        return embed_searches(contents["trajectories_1"], contents["candidates_1"], {}, seed)
+
+    whole = search(3)
+    assert whole.situations == 12
+    monkeypatch.setattr(report_dialogues, "MOST_SEARCHED", 3 * len(compressed(rows_of(whole)[0])))
+    few = search(3)
+    assert 1 <= few.situations < 12 and ids(rows_of(few)) == sorted(ids(rows_of(few))) != ids(rows_of(search(4)))
+    assert few.examples[0]["id"] in ids(rows_of(few))
+    monkeypatch.setattr(report_dialogues, "MOST_SEARCHED", 1)
+    assert search(3).situations == 1
 
 
 def test_votes_have_names_answers_and_outcome(rollouts_of_90: DataFrame) -> None:
@@ -65,8 +97,8 @@ def test_votes_have_names_answers_and_outcome(rollouts_of_90: DataFrame) -> None
         vote("s01", "ba", "a", "another"),
     )
     two = rollouts_of_90[rollouts_of_90["situation_id"] == "s00"]
-    (row,) = dialogues_by_situation(two, judged, {"s00": "sad"}, "agreement", seed=0)
-    assert (row["id"], row["emotion"]) == ("s00", "sad")
+    (row,) = rows_of(embedded(two, judged, s00="sad"))
+    assert (row["id"], row["label"]) == ("s00", "sad")
     summaries = {
         vote["judge"]: tuple(vote[key] for key in ("a", "b", "answers", "outcome", "wrote")) for vote in row["votes"]
     }
@@ -76,17 +108,17 @@ def test_votes_have_names_answers_and_outcome(rollouts_of_90: DataFrame) -> None
         "mumbling": ("old", "new", ["old", "unreadable"], "tie", ["mumbling on ab", "mumbling on ba"]),
         "human:ada": ("old", "new", ["no answer", "old"], "old", [None, "human:ada on ba"]),
     }
-    (half,) = dialogues_by_situation(two, judged, {}, "half", seed=0)
+    (half,) = rows_of(embedded(two, judged, "half"))
     assert [vote["outcome"] for vote in half["votes"] if vote["judge"] == "mumbling"] == ["old"]
 
 
 def test_turns_are_ordered_and_have_the_blocks_of_the_agent(contents: dict[str, Any]) -> None:
-    rows = searched_dialogues(contents["trajectories_1"], contents["candidates_1"], {"test/1": "angry"}, 3)
-    (row,) = (row for row in rows if row["id"] == "test/1")
+    found = embed_searches(contents["trajectories_1"], contents["candidates_1"], {"test/1": "angry"}, 3)
+    (row,) = (row for row in rows_of(found) if row["id"] == "test/1")
     messages = contents["trajectories_1"].query("situation_id == 'test/1'").sort_values("turn")
     expected = list(zip(messages["role"], messages["text"], strict=True))
     assert [(turn["role"], turn["text"]) for turn in row["turns"]] == expected
-    assert (row["emotion"], row["outcome"]) == ("angry", "turn limit")
+    assert (row["label"], row["outcome"]) == ("angry", "turn limit")
     agent, user = row["turns"][1], row["turns"][2]
     assert agent["state"] == ["sharing", "afraid", ["garden"]] and agent["action"] == ["comfort", "calm", ["garden"]]
     assert "state" not in user and user["candidates"] == []
@@ -94,7 +126,7 @@ def test_turns_are_ordered_and_have_the_blocks_of_the_agent(contents: dict[str, 
 
 def test_all_candidates_are_listed_with_the_choice_and_invalid_texts(contents: dict[str, Any]) -> None:
     shuffled = contents["candidates_1"][::-1]
-    row = searched_dialogues(contents["trajectories_1"], shuffled, {}, 3)[0]
+    row = rows_of(embed_searches(contents["trajectories_1"], shuffled, {}, 3))[0]
     candidates = row["turns"][3]["candidates"]
     assert [(candidate["number"], candidate["chosen"]) for candidate in candidates] == [
         (1, True),
@@ -107,7 +139,7 @@ def test_all_candidates_are_listed_with_the_choice_and_invalid_texts(contents: d
         "{u_motivation: broken",
         "state block: expected another start",
     )
-    assert row["emotion"] == "no label"
+    assert row["label"] == "no label"
 
 
 @pytest.mark.parametrize("text", ["</script><!--", "a & b", "\u2028\u2029", "<script>", "]]>", "😀 “…”", '"\\'])

@@ -37,7 +37,7 @@ class Embedded(NamedTuple):
     """Situations in the page: its data, their number, and some of them for readers without scripts."""
 
     data: dict[str, Any]
-    count: int
+    situations: int
     examples: Rows
 
 

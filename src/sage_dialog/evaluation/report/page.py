@@ -85,14 +85,17 @@ def view_link(**filters: object) -> str:
 
 
 def csv_link(table: DataFrame | Sequence[Mapping[str, Any]]) -> str:
-    """Return a table, or rows of one, as an address of a CSV file with all columns; null is empty.
+    """Return a table, or rows of one (at least one), as an address of a CSV file with all columns; null is empty.
 
     A text that a spreadsheet would take for a formula begins with an apostrophe.
     """
-    rows = table if isinstance(table, Sequence) else to_rows(table)
+    if isinstance(table, Sequence):
+        rows, columns = table, list(table[0])
+    else:
+        rows, columns = to_rows(table), list(table.columns)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(rows[0] if rows else table.columns)
+    writer.writerow(columns)
     writer.writerows([_csv_cell(value) for value in row.values()] for row in rows)
     return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.getvalue().encode()).decode("ascii")
 

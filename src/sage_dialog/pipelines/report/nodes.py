@@ -272,7 +272,7 @@ def report_dialogues(
         "dialogues.html.j2",
         rule=OUTCOME_RULES[evaluation.outcome_rule],
         people=votes["judge"].str.startswith(PERSON).any(),
-        played=embedded.count,
+        played=embedded.situations,
         examples=embedded.examples,
         data=script_data(
             {
@@ -295,7 +295,7 @@ def report_searches(
     return render_section(
         "searches.html.j2",
         selector=selector.name,
-        embedded=searches.count,
+        embedded=searches.situations,
         example=next(iter(searches.examples), None),
         searched=trajectories["situation_id"].nunique(),
         data=script_data(searches.data),
