@@ -107,8 +107,30 @@ def test_a_missing_key_is_reported_before_the_run(
     project: OpenSession, server: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with pytest.raises(RunRefused, match="it has no key; set the environment variable"):
+    with pytest.raises(RunRefused, match="it has no key; set the environment variable OPENAI_API_KEY, which"):
         annotate(project, "openai")
+    assert not server.calls
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8000/v1", "http://", "http://host:port/v1", "ftp://host/v1", "http://a b/v1"]
+)
+def test_an_invalid_address_is_reported_before_the_run(
+    project: OpenSession, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    with pytest.raises(RunRefused, match=r"base_urls: .*not an address such as"):
+        annotate(project, "openai")
+
+
+def test_a_model_without_a_price_under_a_cap_on_money_is_refused_before_the_run(
+    project: OpenSession, server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_MODEL", "another-model")
+    with project("openai", llm={"caps": {"money": 5}}) as session, pytest.raises(RunRefused, match="no price for it"):
+        session.run(node_names=["sac_augmentation.annotate_dialogues"])
     assert not server.calls
 
 

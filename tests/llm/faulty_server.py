@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
@@ -52,6 +53,8 @@ class FaultyServer:
         latency_s: seconds until each answer.
         retry_after: headers of a "429 waits".
         status: status and JSON body that every call gets instead.
+        refuse: status and text for a request's body, or None for an answer.
+        change: changes a complete answer.
         models: names in its list of models.
     """
 
@@ -63,6 +66,8 @@ class FaultyServer:
     latency_s: float = 0.0
     retry_after: Mapping[str, str] = field(default_factory=lambda: {"retry-after-ms": "1"})
     status: tuple[int, dict[str, Any]] | None = None
+    refuse: Callable[[dict[str, Any]], tuple[int, str] | None] = lambda body: None
+    change: Callable[[dict[str, Any]], object] = lambda answer: None
     models: Sequence[str] = ("some-model",)
     port: int = 0
     calls: list[Call] = field(default_factory=list)
@@ -157,6 +162,9 @@ class FaultyServer:
             call.outcome = str(self.status[0])
             echoed = json.dumps(self.status[1]).replace("AUTHORIZATION", call.headers.get("Authorization", ""))
             return web.Response(status=self.status[0], text=echoed, content_type="application/json")
+        if refused := self.refuse(call.body):
+            call.outcome = str(refused[0])
+            return web.Response(status=refused[0], text=refused[1])
         call.outcome = fault or "reply"
         if fault == "429":
             return web.json_response({"error": {"message": "slow down", "code": "rate_limit_exceeded"}}, status=429)
@@ -173,6 +181,9 @@ class FaultyServer:
         if fault == "never":
             await self._over.wait()
         answer = self._completion(call, fault)
+        self.change(answer)
+        if fault == "trickles":
+            return await self._trickle(http_request)
         text = json.dumps(answer).encode()
         if fault == "half":
             response = web.StreamResponse(
@@ -182,8 +193,18 @@ class FaultyServer:
             await response.write(text[: len(text) // 2])
             http_request.transport.close()
             return response
-        call.usage = sum(answer["usage"].values())
+        call.usage = sum(answer.get("usage", {}).values())
         return web.Response(body=text, content_type="application/json")
+
+    async def _trickle(self, http_request: web.Request) -> web.StreamResponse:
+        """Send a space now and then, and never an answer, as gateways do to keep a connection open."""
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(http_request)
+        with suppress(ConnectionError):
+            while not self._over.is_set():
+                await response.write(b" ")
+                await asyncio.sleep(0.02)
+        return response
 
     def _completion(self, call: Call, fault: str) -> dict[str, Any]:
         text: str | None = self.reply(call.body)

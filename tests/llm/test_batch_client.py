@@ -361,13 +361,21 @@ def test_permanent_failures_are_not_retried(serve: Serve, make: Make) -> None:
 def test_a_rejected_request_stops_the_run_and_the_other_responses_are_saved(
     serve: Serve, make: Make, response_cache: ResponseCache
 ) -> None:
-    server = serve(script={"1": [400] * 9, "2": ["truncated"] * 9})
+    server = serve(script={"1": [401] * 9, "2": ["truncated"] * 9})
     client = make(server.url, budget=Budget(Caps(money=25 * HALF), {}, PRICES))
-    with pytest.raises(RequestRejectedError, match=r"400.*not like this"):
+    with pytest.raises(RequestRejectedError, match=r"401.*not like this"):
         list(texts(client, range(6)))
     loop.run(client.close())
     assert server.submitted() == [["item 0", "item 1", "item 2"]]  # and no other batch
     assert _rows(response_cache, "responses") == 1 and _rows(response_cache, "batch_requests") == 0
+
+
+def test_a_refused_request_among_others_fails_alone(serve: Serve, make: Make) -> None:
+    server = serve(script={"1": [400] * 9})
+    assert list(texts(make(server.url), range(3))) == ["echo item 0", FailureReason.REJECTED, "echo item 2"]
+    assert len(server.batches) == 1
+    with pytest.raises(RequestRejectedError, match=r"400.*not like this"):
+        list(texts(make(serve(script={"7": [400] * 9}).url), [7]))
 
 
 def test_unknown_and_repeated_lines_are_ignored(

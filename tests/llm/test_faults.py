@@ -1,6 +1,7 @@
 """Each way in which a server fails, alone and all together, over real HTTP."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -11,9 +12,15 @@ from faulty_server import EVERY_FAULT, TEMPORARY, UNUSABLE, FaultyServer
 from live_program import reasons, request, texts
 
 from sage_dialog.llm import event_loop as loop
+from sage_dialog.llm import live_client
 from sage_dialog.llm import server as server_module
 from sage_dialog.llm.live_client import LiveClient
-from sage_dialog.llm.requests import FailureReason, RequestFailedError, RequestRejectedError
+from sage_dialog.llm.requests import (
+    FailureReason,
+    RequestFailedError,
+    RequestRejectedError,
+    ServerUnreachableError,
+)
 from sage_dialog.llm.response_cache import ResponseCache
 
 Serve = Callable[..., FaultyServer]
@@ -27,6 +34,7 @@ TEMPORARY_REASONS = {
     "half": FailureReason.BROKEN,
     "no json": FailureReason.BROKEN,
     "never": FailureReason.TIMED_OUT,
+    "trickles": FailureReason.TIMED_OUT,
 }
 UNUSABLE_REASONS = {
     "refused": FailureReason.REFUSED,
@@ -84,6 +92,45 @@ def test_an_unreachable_server(make_client: MakeClient, response_cache: Response
     client = make_client("http://127.0.0.1:9/v1", attempts=3)
     assert list(texts(client, [1])) == [FailureReason.UNREACHABLE]
     assert reasons(response_cache) == {FailureReason.UNREACHABLE: 3}
+
+
+def test_an_address_that_never_answers_ends_the_run(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_client, "_UNREACHABLE_S", 0.0)
+    urls = "http://127.0.0.1:9/v1", "http://no-such-host.invalid/v1"
+    with pytest.raises(ServerUnreachableError, match=r"cannot be reached, and has not answered.*Check base_urls"):
+        list(texts(make_client(*urls, attempts=1000), range(20)))
+
+
+def test_a_server_that_has_answered_may_be_unreachable_for_long(
+    serve: Serve, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_client, "_UNREACHABLE_S", 0.0)
+    client = make_client(serve().url, "http://127.0.0.1:9/v1", attempts=1000)
+    assert list(texts(client, range(30))) == [f"echo item {item}" for item in range(30)]
+
+
+def test_pauses_say_how_long_and_why_and_a_second_outage_warns_again(
+    serve: Serve, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server_module, "_LOGGED_PAUSE_S", 0.0)
+    caplog.set_level("INFO")
+    client = make_client(serve().url, concurrency=1)
+    (server,) = client.servers
+    gone = RequestFailedError(FailureReason.UNREACHABLE, "connection refused")
+    for _ in range(2):
+        caplog.clear()
+        for call in range(1, 5):
+            server.limit._backed_off_at = 0
+            server.on_failure(call, gone)
+            client._warn(server, gone)
+        assert sum("logged every" in r.message for r in caplog.records if r.levelname == "WARNING") == 1
+        assert list(texts(client, [time.monotonic()]))
+        assert f"{server.address} answers again" in caplog.text
+    caplog.clear()
+    for call in range(10, 15):
+        server.on_failure(call, RequestFailedError(FailureReason.BUSY, "slow down", wait_s=60))
+    (pause,) = (record.message for record in caplog.records)
+    assert re.fullmatch(r"http://\S+: no calls until \d\d:\d\d:\d\d \(60 s\), because .*slow down", pause)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])

@@ -92,8 +92,11 @@ class EndpointDataset(FactoryDataset):
         fields = {**(self._endpoint_fields or {}), **fields}
         if self._credentials is not None:
             if not self._credentials.get("api_key"):
+                variable = self._credentials.get("variable")
+                named = f"{variable}, which" if variable else "that"
                 raise ValueError(
-                    "it has no key; set the environment variable that its `credentials:` name in conf/*/credentials.yml"
+                    f"it has no key; set the environment variable {named} its `credentials:` name in "
+                    "conf/*/credentials.yml"
                 )
             fields["api_key"] = self._credentials["api_key"]
         return Endpoint.model_validate(fields)

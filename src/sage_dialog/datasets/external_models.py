@@ -59,9 +59,12 @@ class _ExternalModel(EndpointDataset):
         self._system_prompt = system_prompt
 
     def build(self) -> ExternalModel:
+        from sage_dialog.inference.engine import ROLE
         from sage_dialog.inference.external_models import ExternalModel
 
-        return ExternalModel(self._name, cast("LiveClient", self.shared_client()), self._system_prompt)
+        client = cast("LiveClient", self.shared_client())
+        client.check_caps(ROLE)
+        return ExternalModel(self._name, client, self._system_prompt)
 
     def _describe(self) -> dict[str, Any]:
         return {"name": self._name}

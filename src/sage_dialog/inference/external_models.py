@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.core.seeds import derived_seed
 from sage_dialog.inference.engine import MAX_SEED, ROLE, Engine, FinishReason, OnText, Prompt, Sample
-from sage_dialog.llm.requests import UNUSABLE_RESPONSES, FailureReason, RequestFailedError
+from sage_dialog.llm.requests import NO_ANSWER, FailureReason, RequestFailedError
 
 if TYPE_CHECKING:
     from sage_dialog.llm.live_client import LiveClient
@@ -90,7 +90,7 @@ class ExternalModelEngine:
                 return None
             if error.reason is FailureReason.TRUNCATED and error.response_text:
                 return Sample(error.response_text, 0, FinishReason.LENGTH)
-            if error.reason in UNUSABLE_RESPONSES or error.reason is FailureReason.PROMPT_FILTERED:
+            if error.reason in NO_ANSWER:
                 return Sample("", 0, FinishReason.STOP)
             raise
         return Sample(reply.text, reply.completion_tokens, FinishReason.STOP)

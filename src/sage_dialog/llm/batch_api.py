@@ -86,9 +86,7 @@ class BatchApi:
             if status == 200 and isinstance(body, Mapping):
                 return {**body, "seconds": 0.0}  # unknown
             if isinstance(status, int) and status != 200:
-                message = body.get("error") if isinstance(body, Mapping) else body
-                code = message.get("code") if isinstance(message, Mapping) else None
-                raise self.server.status_failure(status, str(code), json.dumps(message))
+                raise self.server.status_failure(status, body if isinstance(body, str) else json.dumps(body))
             raise RequestFailedError(FailureReason.BROKEN, "its line holds no answer")
         code = error.get("code") if isinstance(error, Mapping) else None
         if batch.status == "cancelled":
@@ -138,9 +136,13 @@ def queue_is_full(batch: Batch) -> bool:
     return any(fault.code == _QUEUE_FULL for fault in (batch.errors and batch.errors.data) or [])
 
 
-def request_line(request: Request) -> bytes:
-    """Return a request as a line of a batch's file."""
-    line = {"custom_id": request.key, "method": "POST", "url": _PATH, "body": request.body()}
+def request_line(request: Request, body: Mapping[str, Any]) -> bytes:
+    """Return a request as a line of a batch's file.
+
+    Args:
+        body: the request's body as the server takes it.
+    """
+    line = {"custom_id": request.key, "method": "POST", "url": _PATH, "body": body}
     return json.dumps(line).encode() + b"\n"
 
 

@@ -37,12 +37,17 @@ from sage_dialog.llm.requests import (
     RequestRejectedError,
 )
 from sage_dialog.llm.response_cache import ResponseCache
-from sage_dialog.llm.server import Server, retrying, token_usage
+from sage_dialog.llm.server import REJECTIONS, Server, retrying, token_usage
 
 logger = logging.getLogger(__name__)
 
 _MAX_HOLD_S = 600.0  # until a batch is submitted although some items neither wait for a response nor end
-_RESUBMITTED = (*RETRYABLE, *UNUSABLE_RESPONSES, FailureReason.EXPIRED)  # failures after which a request is resubmitted
+_RESUBMITTED = (
+    *RETRYABLE,
+    *UNUSABLE_RESPONSES,
+    FailureReason.EXPIRED,
+    FailureReason.UNSUPPORTED,
+)  # failures after which a request is resubmitted
 
 _item: ContextVar[object | None] = ContextVar("item", default=None)
 
@@ -121,6 +126,7 @@ class BatchClient(LLMClient):
         self._hold_timer: asyncio.TimerHandle | None = None
         self._rounds: set[asyncio.Task[None]] = set()
         self._submitting = asyncio.Lock()
+        self._succeeded = False  # a request of this model, in this run or an earlier one
         self._open: dict[str, asyncio.Task[None]] = {}  # batches that are submitted and not collected
 
     def map(self, function: Callable[[Item], Awaitable[Result]], items: Iterable[Item]) -> Iterator[Result]:
@@ -147,6 +153,7 @@ class BatchClient(LLMClient):
 
     async def request(self, request: Request) -> LLMResponse:
         if response := self.response_cache.get(request):
+            self._succeeded = True
             return response
         pending = self._pending.get(request.key)
         if pending is None:
@@ -233,7 +240,7 @@ class BatchClient(LLMClient):
         chosen: dict[str, Request] = {}
         size = 0
         for request in requests:
-            size += (length := len(request_line(request)))
+            size += (length := len(request_line(request, request.body())))
             if chosen and (len(chosen) >= self.settings.max_requests or size > self.settings.max_bytes):
                 yield chosen
                 chosen, size = {}, length
@@ -322,7 +329,7 @@ class BatchClient(LLMClient):
 
     async def _send(self, batch: _Batch) -> None:
         """Create the batch on the server, once."""
-        file_id = await self._api.upload(batch.name, b"".join(map(request_line, batch.requests.values())))
+        file_id = await self._api.upload(batch.name, b"".join(map(self._line, batch.requests.values())))
         # Not by the SDK's retries: an attempt that seems to have failed may have created the batch.
         async for attempt in retrying(self.endpoint.attempts):
             with attempt:
@@ -338,6 +345,10 @@ class BatchClient(LLMClient):
             "batch %s: %d requests are submitted to %s; if this run ends, the same command collects them",
             *(batch.id, len(batch.requests), self._server.address),
         )
+
+    def _line(self, request: Request) -> bytes:
+        pending = self._pending.get(request.key)
+        return request_line(request, self._server.body(request, pending.invalid if pending else 0))
 
     async def _wait_until_ended(self, batch: _Batch) -> tuple[Batch, list[bytes]]:
         """Return the state of the batch at its end, and the lines of its files."""
@@ -370,6 +381,7 @@ class BatchClient(LLMClient):
         answers = parse_lines(batch.id, batch.requests, lines)
         outcomes: dict[str, LLMResponse | RequestFailedError] = {}
         rejection: RequestRejectedError | None = None
+        rejected: list[tuple[Request, RequestFailedError]] = []
         saved, failed = [], []
         for key, request in batch.requests.items():
             prompt_tokens = completion_tokens = 0
@@ -385,9 +397,21 @@ class BatchClient(LLMClient):
                 outcomes[key] = failure
                 failed.append((request, failure, prompt_tokens, completion_tokens, cost))
             except RequestRejectedError as error:
-                rejection = error
+                if self._server.leave_out(request.body(), error):
+                    outcomes[key] = unsupported = RequestFailedError(FailureReason.UNSUPPORTED, error.detail)
+                    failed.append((request, unsupported, 0, 0, None))
+                elif error.status in REJECTIONS:
+                    rejected.append((request, RequestFailedError(FailureReason.REJECTED, error.detail)))
+                    rejection = rejection or error
+                else:
+                    rejection = error
             if reservation := batch.reservations.pop(key, None):
                 await self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
+        if rejected and (saved or self._succeeded) and rejection is not None and rejection.status in REJECTIONS:
+            rejection = None  # the server takes other requests
+            outcomes |= {request.key: failure for request, failure in rejected}
+            failed += [(request, failure, 0, 0, None) for request, failure in rejected]
+        self._succeeded = self._succeeded or bool(saved)
         await self.response_cache.collect_batch(batch.name, saved, failed)
         reasons = Counter(failure.reason.value for _, failure, *_ in failed)
         logger.log(

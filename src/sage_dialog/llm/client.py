@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,6 +23,9 @@ from sage_dialog.llm.requests import (
 from sage_dialog.llm.response_cache import ResponseCache
 
 logger = logging.getLogger(__name__)
+
+_FIRST_ROWS = 50  # more than half of them failing ends the run
+_FIRST_REPLIES = 20  # after which the estimate is corrected
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,6 +47,8 @@ class LLMClient(ABC):
         self.response_cache = response_cache
         self.budget = budget
         self.max_failed_share = max_failed_share
+        self._estimated_calls: dict[str, int] = {}  # by role, until the estimate is corrected
+        self._first_replies: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
 
     @abstractmethod
     async def request(self, request: Request) -> LLMResponse:
@@ -102,7 +108,7 @@ class LLMClient(ABC):
         if not number:
             return
         model = self.endpoint.model
-        self.budget.check_caps(role, model, self.max_completion_tokens)
+        self.check_caps(role)
         scale = 1.0 if max_calls is None else max_calls / number
         calls, prompt_tokens, completion_tokens = (
             round(amount * scale) for amount in (number - cached, prompt, completion)
@@ -114,7 +120,34 @@ class LLMClient(ABC):
             *(f"{completion_tokens:,}", "" if cost is None else f", at most about {cost:,.2f} by llm.prices"),
             f"{round(cached * scale):,}",
         )
-        for kind, amount in {"calls": calls, "tokens": prompt_tokens + completion_tokens, "money": cost}.items():
+        self._estimated_calls[role] = calls
+        self._warn_of_caps(role, {"calls": calls, "tokens": prompt_tokens + completion_tokens, "money": cost})
+
+    def correct_estimate(self, role: str, prompt_tokens: int, completion_tokens: int) -> None:
+        """Log an estimate from the first replies of a role, once enough of them have come."""
+        calls = self._estimated_calls.get(role)
+        if calls is None or calls < 2 * _FIRST_REPLIES:
+            return
+        replies = self._first_replies[role]
+        replies.append((prompt_tokens, completion_tokens))
+        if len(replies) < _FIRST_REPLIES:
+            return
+        del self._estimated_calls[role]
+        prompt, completion = (round(calls * sum(counts) / len(replies)) for counts in zip(*replies, strict=True))
+        cost = self.budget.cost(self.endpoint.model, prompt, completion, batch=self.batched)
+        logger.info(
+            "%s: as the first %d replies go, %s calls take about %s prompt tokens and %s response tokens%s",
+            *(role, len(replies), f"{calls:,}", f"{prompt:,}", f"{completion:,}"),
+            "" if cost is None else f", about {cost:,.2f} by llm.prices",
+        )
+        self._warn_of_caps(role, {"tokens": prompt + completion, "money": cost})
+
+    def check_caps(self, role: str) -> None:
+        """Raise ValueError if a cap on the role's calls cannot be enforced (`Budget.check_caps`)."""
+        self.budget.check_caps(role, self.endpoint.model, self.max_completion_tokens)
+
+    def _warn_of_caps(self, role: str, amounts: Mapping[str, float | None]) -> None:
+        for kind, amount in amounts.items():
             remaining = self.budget.remaining(role, kind)
             if remaining is not None and amount is not None and amount > remaining:
                 logger.warning(
@@ -145,13 +178,36 @@ class FailureCounter:
     number: int
     max_share: float
     failed: int = 0
+    first_finished: int = 0
+    first_failed: int = 0
 
-    def add(self, reason: str) -> None:
+    def add(self, reason: str, row: int | None = None) -> None:
         """Count a failed row. Raises TooManyFailuresError as soon as the limit is exceeded."""
         self.failed += 1
         if self.failed > self.max_share * self.number:
+            of_row = "" if row is None else f" (number {row + 1} of the {self.rows})"
             raise TooManyFailuresError(
                 f"{self.failed} of {self.number} {self.rows} failed, more than llm.max_failed_share = "
-                f"{self.max_share:g} allows. The last reason: {reason}. All responses are in the response cache: fix "
-                "the cause and run the same command again, or raise the limit."
+                f"{self.max_share:g} allows. The last reason{of_row}: {reason}. All responses are in the response "
+                "cache: fix the cause and run the same command again, or raise the limit."
+            )
+
+    def finish(self, failure: str | None) -> None:
+        """Count a row in the order in which rows finish, which stops a setup that cannot work before it costs much.
+
+        Args:
+            failure: the reason if the row failed.
+
+        Raises:
+            TooManyFailuresError: if more than half of the first rows failed.
+        """
+        if self.number <= _FIRST_ROWS or self.first_finished >= _FIRST_ROWS:
+            return
+        self.first_finished += 1
+        self.first_failed += failure is not None
+        if self.first_failed > max(0.5, self.max_share) * _FIRST_ROWS:
+            raise TooManyFailuresError(
+                f"{self.first_failed} of the first {self.first_finished} {self.rows} failed. The last reason: "
+                f"{failure}. All responses are in the response cache: fix the cause and run the same command again; "
+                "llm.max_failed_share = 1 accepts any number of failures."
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
@@ -26,6 +27,19 @@ class Endpoint(BaseModel):
     max_invalid_responses: int = Field(3, ge=1, description="truncated, empty, filtered or refused ones until failure")
     json_schema: bool = Field(True, description="the servers enforce a JSON schema; else the prompt alone states it")
     sampling: Mapping[str, Any] = Field({}, description="fields of the request's body: temperature, max_tokens, …")
+
+    @field_validator("base_urls")
+    @classmethod
+    def _are_addresses(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            try:
+                parts = urlsplit(url)
+                valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            except ValueError:  # a port that is no number
+                valid = False
+            if not valid or any(letter.isspace() for letter in url):
+                raise ValueError("not an address such as https://api.openai.com/v1 or http://127.0.0.1:8000/v1")
+        return urls
 
     @field_validator("api_key")
     @classmethod

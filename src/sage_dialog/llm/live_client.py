@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
+from functools import partial
 
 from aiolimiter import AsyncLimiter
 
@@ -18,13 +20,19 @@ from sage_dialog.llm.requests import (
     LLMResponse,
     Request,
     RequestFailedError,
+    RequestRejectedError,
+    ServerUnreachableError,
 )
 from sage_dialog.llm.response_cache import ResponseCache
-from sage_dialog.llm.server import Server, retrying, token_usage
+from sage_dialog.llm.server import REJECTIONS, Server, retrying, token_usage
 from sage_dialog.llm.server_pool import ServerPool
 
 logger = logging.getLogger(__name__)
 
+_MAX_UNDECIDED = 20  # refused requests before the first success; more end the run
+_UNREACHABLE_S = 30.0  # until the run ends where no server has ever answered
+_WARN_AGAIN_S = 300.0  # interval of the warnings of one kind of failure
+_RATIO_WEIGHT = 0.05  # of the latest reply in the moving average
 _POLL_S = 0.5  # interval of checks for the response to a request that another process has claimed
 
 
@@ -45,17 +53,24 @@ class LiveClient(LLMClient):
         self._fetches: dict[str, asyncio.Task[LLMResponse]] = {}
         self._waiting: Counter[str] = Counter()
         self._claimed: set[str] = set()
-        self._logged: set[FailureReason] = set()
+        self._invalid: dict[str, int] = {}  # unusable responses so far, by request
+        self._warned_at: dict[FailureReason, float] = {}
+        self._unreachable_since: float | None = None
+        self._succeeded = False  # a request of this model, in this run or an earlier one
+        self._tokens_ratio = 1.0  # tokens of a call by those that its size suggests
+        self._polling = 0  # requests that wait for another process
+        self._undecided: dict[asyncio.Future[None], RequestRejectedError] = {}  # refused before the first success
 
     async def request(self, request: Request) -> LLMResponse:
         key = request.key
         while (fetch := self._fetches.get(key)) and fetch.cancelling():
             await asyncio.wait([fetch])  # it was cancelled, but its call may be in flight
         if response := self.response_cache.get(request):
+            self._succeed()
             return response
         if fetch is None:  # equal concurrent requests share one call
             fetch = self._fetches[key] = asyncio.create_task(self._fetch(request))
-            fetch.add_done_callback(lambda _: self._fetches.pop(key))
+            fetch.add_done_callback(lambda _: self._end_fetch(key))
         self._waiting[key] += 1
         try:
             return await asyncio.shield(fetch)
@@ -86,22 +101,38 @@ class LiveClient(LLMClient):
             finally:
                 self._claimed.discard(request.key)
             if response := response or self.response_cache.get(request):
+                self._succeed()
                 return response
             await self.check_orphaned_batches([request])
-            await asyncio.sleep(_POLL_S)
+            self._polling += 1
+            self._check_undecided()
+            try:
+                await asyncio.sleep(_POLL_S)
+            finally:
+                self._polling -= 1
 
     async def _retry(self, request: Request) -> LLMResponse | None:
         """Return the response; None if another process sends the request, or its response is saved already."""
-        invalid = 0
+        while True:
+            self._invalid[request.key] = 0
+            try:
+                return await retrying(self.endpoint.attempts, partial(self._retryable, request.key))(
+                    self._call, request
+                )
+            except RequestFailedError as failure:
+                if failure.reason is not FailureReason.UNSUPPORTED:  # else again, without the field
+                    raise
+            finally:
+                del self._invalid[request.key]
 
-        def retryable(failure: RequestFailedError) -> bool:
-            nonlocal invalid
-            invalid += failure.reason in UNUSABLE_RESPONSES
-            return failure.reason in RETRYABLE or (
-                failure.reason in UNUSABLE_RESPONSES and invalid < self.endpoint.max_invalid_responses
-            )
-
-        return await retrying(self.endpoint.attempts, retryable)(self._call, request)
+    def _retryable(self, key: str, failure: RequestFailedError) -> bool:
+        if failure.reason not in UNUSABLE_RESPONSES:
+            return failure.reason in RETRYABLE
+        self._invalid[key] += 1
+        # At temperature 0 an equal request gets an equal response.
+        return (
+            self._invalid[key] < self.endpoint.max_invalid_responses and self.endpoint.sampling.get("temperature") != 0
+        )
 
     async def _call(self, request: Request) -> LLMResponse | None:
         if request.key in self._claimed:  # a retry
@@ -113,7 +144,7 @@ class LiveClient(LLMClient):
                     return None
                 server, number = await self._pool.acquire()
         try:
-            for rate_limit, amount in zip(self._rate_limits, (1, _expected_tokens(request)), strict=True):
+            for rate_limit, amount in zip(self._rate_limits, (1, self._expected_tokens(request)), strict=True):
                 await rate_limit.acquire(amount)
             while wait_s := server.limit.wait_s:
                 await asyncio.sleep(wait_s)
@@ -129,27 +160,101 @@ class LiveClient(LLMClient):
             await asyncio.wait([call])
             call.exception()  # marks it as retrieved; it is in the response cache
             raise
+        except RequestRejectedError as error:
+            if error.status not in REJECTIONS:
+                raise
+            await self._decide(error)
+            failure = RequestFailedError(FailureReason.REJECTED, error.detail)
+            await self.response_cache.save_failure(request, failure, 0, 0, None)
+            raise failure from None
+
+    async def _decide(self, error: RequestRejectedError) -> None:
+        """Return once any request has succeeded; raise the error if none can, or too many are refused before."""
+        if self._succeeded:
+            return
+        decided = asyncio.get_running_loop().create_future()
+        self._undecided[decided] = error
+        self._check_undecided()
+        try:
+            await decided
+        finally:
+            del self._undecided[decided]
+
+    def _check_undecided(self) -> None:
+        # What other processes request is not waited for: they may wait for this one.
+        none_left = len(self._undecided) >= min(_MAX_UNDECIDED, len(self._fetches) - self._polling)
+        for decided, error in self._undecided.items():
+            if decided.done():
+                continue
+            if self._succeeded:
+                decided.set_result(None)
+            elif none_left:
+                decided.set_exception(error)
+
+    def _succeed(self) -> None:
+        if not self._succeeded:
+            self._succeeded = True
+            self._check_undecided()
+
+    def _end_fetch(self, key: str) -> None:
+        del self._fetches[key]
+        self._check_undecided()
+
+    def _check_reachable(self, server: Server, failure: RequestFailedError) -> None:
+        """Raise ServerUnreachableError if no server has answered since the first call, which is a while ago."""
+        if any(server.has_answered for server in self.servers):
+            return
+        now = time.monotonic()
+        self._unreachable_since = self._unreachable_since or now
+        if now - self._unreachable_since >= _UNREACHABLE_S:
+            raise ServerUnreachableError(
+                f"{server.address} cannot be reached, and has not answered since the run began: {failure.detail}. "
+                "Check base_urls, the network, and whether the server runs; the same command goes on from there."
+            )
+
+    def _expected_tokens(self, request: Request) -> float:
+        """Return the tokens that a call takes, for the rate limit: what its size suggests, as replies correct it."""
+        return self._tokens_ratio * _tokens_by_size(request)
+
+    def _correct_expectation(self, request: Request, tokens: int) -> None:
+        self._tokens_ratio += _RATIO_WEIGHT * (min(tokens / _tokens_by_size(request), 2.0) - self._tokens_ratio)
+
+    def _warn(self, server: Server, failure: RequestFailedError) -> None:
+        now = time.monotonic()
+        due = now - self._warned_at.get(failure.reason, -_WARN_AGAIN_S) >= _WARN_AGAIN_S
+        if due:
+            self._warned_at[failure.reason] = now
+        logger.log(
+            logging.WARNING if due else logging.DEBUG,
+            "%s: %s (logged every %.0f minutes; the response cache counts them)",
+            *(server.address, failure, _WARN_AGAIN_S / 60),
+        )
 
     async def _send(self, server: Server, number: int, request: Request, reservation: Reservation) -> LLMResponse:
         prompt_tokens = completion_tokens = 0
         cost = None
         try:
             try:
-                answer = await server.send(request)
+                answer = await server.send(request, self._invalid.get(request.key, 0))
                 self.budget.record_model(request.role, answer)
                 prompt_tokens, completion_tokens = token_usage(answer, request)
                 cost = self.budget.cost(request.model, prompt_tokens, completion_tokens)
-                server.on_success()
+                if server.on_success():
+                    self._warned_at.pop(FailureReason.UNREACHABLE, None)
+                self._correct_expectation(request, prompt_tokens + completion_tokens)
+                self.correct_estimate(request.role, prompt_tokens, completion_tokens)
                 response = request.parse(answer, prompt_tokens, completion_tokens)
             finally:
                 await self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
             await self.response_cache.save(request, response, cost)
+            self._succeed()
         except RequestFailedError as failure:
             server.on_failure(number, failure)
-            level = logging.DEBUG if failure.reason in self._logged else logging.WARNING
-            self._logged.add(failure.reason)
-            logger.log(level, "%s: %s (logged once; the response cache counts them)", server.address, failure)
+            if failure.reason is not FailureReason.UNSUPPORTED:
+                self._warn(server, failure)
             await self.response_cache.save_failure(request, failure, prompt_tokens, completion_tokens, cost)
+            if failure.reason is FailureReason.UNREACHABLE:
+                self._check_reachable(server, failure)
             raise
         finally:
             # After the response is saved: a killed process loses no more calls than may be in flight at a time.
@@ -176,6 +281,6 @@ class RateLimit:
                 amount -= part
 
 
-def _expected_tokens(request: Request) -> float:
-    """Return an estimate for rate limits: four bytes a prompt token, and half of the limit on the response."""
+def _tokens_by_size(request: Request) -> float:
+    """Return an estimate before any reply: four bytes a prompt token, and half of the limit on the response."""
     return request.max_prompt_tokens / 4 + (request.max_completion_tokens or 0) / 2

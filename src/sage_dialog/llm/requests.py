@@ -117,6 +117,8 @@ class ChatRequest(Request):
         if not isinstance(text, str | None):
             raise RequestFailedError(FailureReason.BROKEN, "its message is no text")
         text = None if text is None else remove_surrogates(text)
+        if finish == "error" or choice.get("error"):  # of a provider behind a gateway
+            raise RequestFailedError(FailureReason.BROKEN, remove_surrogates(str(choice.get("error"))[:200]), text)
         if refusal := message.get("refusal"):
             raise RequestFailedError(FailureReason.REFUSED, remove_surrogates(str(refusal)[:200]), text)
         if finish == "content_filter":
@@ -156,6 +158,8 @@ class FailureReason(StrEnum):
     FILTERED = "filtered"  # the response, by the server's content filter
     PROMPT_FILTERED = "the prompt was filtered"
     REFUSED = "refused"  # by the model, in the API's field for refusals
+    REJECTED = "the server refuses this request"  # and takes others
+    UNSUPPORTED = "the server does not support a field"  # which is left out from then on
     TOO_LONG = "too long for the model's context"
     UNREACHABLE = "the server could not be reached"
     TIMED_OUT = "the server did not answer in time"
@@ -177,6 +181,9 @@ UNUSABLE_RESPONSES = (
     FailureReason.REFUSED,
 )
 """Billed but unusable responses."""
+
+NO_ANSWER = (*UNUSABLE_RESPONSES, FailureReason.PROMPT_FILTERED, FailureReason.TOO_LONG, FailureReason.REJECTED)
+"""Failures of one request. All other reasons are failures of the server."""
 
 
 class RequestFailedError(Exception):
@@ -210,12 +217,19 @@ class StopRunError(Exception):
 class RequestRejectedError(StopRunError):
     """The server permanently rejects requests of this kind: wrong key, model or field.
 
-    `status` is the HTTP status; None if the server accepted the request and ignored a part of it.
+    Attributes:
+        status: the HTTP status; None if the server accepted the request and ignored a part of it.
+        detail: what the server reported.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, detail: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.detail = detail
+
+
+class ServerUnreachableError(StopRunError):
+    """No server of an endpoint has ever answered."""
 
 
 class TooManyFailuresError(StopRunError):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import errno
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -29,17 +31,26 @@ from sage_dialog.llm.requests import (
     RequestRejectedError,
     remove_surrogates,
 )
+from sage_dialog.llm.server_errors import error_message, is_filtered, is_too_long, other_name, unsupported_field
 from sage_dialog.llm.server_pool import AdaptiveLimit
+
+logger = logging.getLogger(__name__)
 
 _FIRST_WAIT_S, _MAX_WAIT_S = 0.5, 60.0  # random exponential backoff
 _MAX_RETRY_AFTER_S = 600.0  # limit on the wait that a server requests
+_MAX_FIRST_PAUSE_S = 5.0  # of a server that has never answered
+_OUTAGE = 3  # pauses in succession of an unreachable server
+_LOGGED_PAUSE_S = 5.0  # pauses from this length on are logged
+_CALL_TIMEOUTS = 2  # limit on a call, in `timeout_s`: a server may send a byte now and then, and never finish
+_NEW_SEED = 1_000_003  # added to the seed after each unusable response: an equal body would get an equal response
+_REFUSALS = (400, 403, 413, 422, 451)  # of one request, for what it says
+REJECTIONS = (400, 422)
+"""Statuses that may concern one request alone; whether others succeed tells."""
 _CONNECTION_LOST = (errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE)  # aiohttp: a connection that was established
-_TOO_LONG = (  # OpenAI, vLLM, llama.cpp
-    *("context_length_exceeded", "string_above_max_length", "maximum context length", "maximum model length"),
-    "available context size",
-)
-_FILTERED = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
+_ABSURD_FACTOR, _ABSURD_FROM = 10, 100_000  # numbers of tokens above 10 times the upper bound, or 1 million
 _HINTS = {401: " Check the key.", 403: " Check the key.", 404: " Check base_urls and model."}
+
+_implausible: set[str] = set()  # kinds of numbers that were warned of
 
 Answer = TypeVar("Answer")
 
@@ -89,6 +100,8 @@ class Server:
         self._client: openai.AsyncOpenAI | None = None
         self.limit = AdaptiveLimit(endpoint.concurrency)
         self._times_unreachable = 0
+        self._names: dict[str, str | None] = {}  # fields that the server does not support: their other name, or None
+        self.has_answered = False
 
     @property
     def address(self) -> str:
@@ -96,23 +109,85 @@ class Server:
         parts = urlsplit(self._url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
-    def on_success(self) -> None:
+    def on_success(self) -> bool:
+        """Raise the limit; return whether this ends an outage."""
+        outage = self._times_unreachable >= _OUTAGE
+        if outage:
+            logger.info("%s answers again", self.address)
         self._times_unreachable = 0
         self.limit.recover()
+        return outage
 
     def on_failure(self, call: int, failure: RequestFailedError) -> None:
         """Lower the limit on an overload; pause for the time that the server requests, or while it is unreachable."""
-        self.limit.pause(min(failure.wait_s or 0.0, _MAX_RETRY_AFTER_S))
+        self._pause(min(failure.wait_s or 0.0, _MAX_RETRY_AFTER_S), failure)
         if failure.reason in OVERLOADED and self.limit.back_off(call) and failure.reason is FailureReason.UNREACHABLE:
-            self.limit.pause(min(_FIRST_WAIT_S * 2 ** min(self._times_unreachable, 10), _MAX_WAIT_S))
+            longest = _MAX_WAIT_S if self.has_answered else min(_MAX_WAIT_S, _MAX_FIRST_PAUSE_S)
+            self._pause(min(_FIRST_WAIT_S * 2 ** min(self._times_unreachable, 10), longest), failure)
             self._times_unreachable += 1
 
-    async def send(self, request: Request) -> dict[str, Any]:
-        """Return the server's answer to one call, without retries, with the `seconds` that it took."""
+    def _pause(self, seconds: float, failure: RequestFailedError) -> None:
+        added = self.limit.pause(seconds)
+        if seconds >= _LOGGED_PAUSE_S and added > 1:  # not again for each of the calls in flight
+            end = time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
+            logger.warning("%s: no calls until %s (%.0f s), because %s", self.address, end, seconds, failure)
+
+    async def send(self, request: Request, new_seeds: int = 0) -> dict[str, Any]:
+        """Return the server's answer to one call, without retries, with the `seconds` that it took.
+
+        Args:
+            new_seeds: number of the unusable responses so far; each changes the seed, which is not in the cache key.
+        """
         began = time.monotonic()
+        body = self.body(request, new_seeds)
         add = request.add_chunk
-        answer = await self.convert_errors(self._stream(request, add) if add else self._post(request))
+        try:
+            async with asyncio.timeout(None if add else _CALL_TIMEOUTS * self._timeout):
+                answer = await self.convert_errors(
+                    self._stream(request.path, body, add) if add else self._post(request.path, body)
+                )
+        except TimeoutError:
+            detail = f"no complete answer within {_CALL_TIMEOUTS * self._timeout:g} s"
+            raise RequestFailedError(FailureReason.TIMED_OUT, detail) from None
+        except RequestRejectedError as error:
+            if self.leave_out(body, error):
+                raise RequestFailedError(FailureReason.UNSUPPORTED, error.detail) from None
+            raise
         return answer | {"seconds": time.monotonic() - began}
+
+    def body(self, request: Request, new_seeds: int = 0) -> dict[str, Any]:
+        """Return the request's body without the fields that the server does not support."""
+        body = request.body()
+        if new_seeds and isinstance(seed := body.get("seed"), int):
+            body["seed"] = seed + new_seeds * _NEW_SEED
+        for field, name in self._names.items():
+            if field in body:
+                value = body.pop(field)
+                if name is not None:
+                    body[name] = value
+        return body
+
+    def leave_out(self, body: Mapping[str, Any], error: RequestRejectedError) -> bool:
+        """Leave out, from now on, the field that the server refuses by its name; return whether there is one.
+
+        Limits on tokens are sent by their other name: caps depend on them. The cache key stays that of the request.
+        """
+        if error.status not in (400, 422) or "messages" not in body:
+            return False
+        field = unsupported_field(error.detail, body)
+        if field is None:
+            return False
+        if field in self._names:  # this call was in flight before
+            return True
+        name = other_name(field)
+        if name is not None and (name in self._names or name in body):
+            return False
+        self._names[field] = name
+        instead = f"sent as {name}" if name else "left out"
+        if field == "response_format":
+            instead += "; the prompt alone states the form of the response (json_schema: false avoids the first call)"
+        logger.warning("%s does not support %s, which is now %s: %s", self.address, field, instead, error.detail)
+        return True
 
     async def convert_errors(self, call: Awaitable[Answer]) -> Answer:
         """Return the answer to a call by the SDK.
@@ -123,27 +198,35 @@ class Server:
         """
         failure: Exception
         try:
-            return await call
+            answer = await call
+            self.has_answered = True
+            return answer
         except openai.APIConnectionError as error:
             failure = self._transport_failure(error.__cause__ or error)
         except openai.APIStatusError as error:
-            failure = self.status_failure(error.status_code, str(error.code), str(error), error.response.headers)
+            self.has_answered = True
+            failure = self.status_failure(error.status_code, error.response.text, error.response.headers)
         except openai.APIError as error:
             failure = RequestFailedError(FailureReason.BROKEN, self.redact(error))
         except httpx2.TransportError as error:  # in the middle of a stream
             failure = self._transport_failure(error)
         raise failure  # outside of `except`: the SDK's error holds a request, which may hold the key
 
-    async def _post(self, request: Request) -> dict[str, Any]:
+    async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         # A plain response: the SDK's model objects cost more than the call.
-        response = await self.sdk().post(request.path, cast_to=httpx2.Response, body=request.body())
-        return _parse_json(response.content)
+        response = await self.sdk().post(path, cast_to=httpx2.Response, body=body)
+        answer = _parse_json(response.content)
+        if answer.get("error") and not answer.get("choices"):  # some gateways report errors with the status 200
+            code = answer["error"].get("code") if isinstance(answer["error"], Mapping) else None
+            status = code if isinstance(code, int) and 400 <= code < 600 else 500
+            raise self.status_failure(status, response.text, response.headers)
+        return answer
 
-    async def _stream(self, request: Request, add_chunk: AddChunk) -> dict[str, Any]:
+    async def _stream(self, path: str, body: Mapping[str, Any], add_chunk: AddChunk) -> dict[str, Any]:
         answer: dict[str, Any] = {}
-        body = request.body() | {"stream": True, "stream_options": {"include_usage": True}}
+        body = {**body, "stream": True, "stream_options": {"include_usage": True}}
         chunks = await self.sdk().post(
-            request.path, cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
+            path, cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
         )
         async with chunks:
             try:
@@ -220,28 +303,34 @@ class Server:
         connection_lost = getattr(cause.__cause__, "errno", None) in _CONNECTION_LOST
         if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout) and not connection_lost:
             return RequestFailedError(FailureReason.UNREACHABLE, self.redact(cause))
+        self.has_answered = True
         if isinstance(cause, httpx2.TimeoutException) and not connection_lost:
             return RequestFailedError(FailureReason.TIMED_OUT, f"no answer within {self._timeout:g} s")
         return RequestFailedError(FailureReason.BROKEN, f"the connection was lost: {self.redact(cause)}")
 
     def status_failure(
-        self, status: int, code: str, text: str, headers: Mapping[str, str] | None = None
+        self, status: int, content: str, headers: Mapping[str, str] | None = None
     ) -> RequestFailedError | RequestRejectedError:
-        """Convert an answer with another status than 200."""
-        detail, wait_s = self.redact(text), _retry_after(headers or {})
-        if status == 400 and any(sign in f"{code} {text}" for sign in _TOO_LONG):
-            return RequestFailedError(FailureReason.TOO_LONG, detail)
-        if status == 400 and code in _FILTERED:
+        """Convert an answer with another status than 200.
+
+        Args:
+            content: the answer's body.
+        """
+        message, codes = error_message(content)
+        text = f"{codes} {message}"
+        detail, wait_s = self.redact(message or f"status {status}"), _retry_after(headers or {})
+        if status in _REFUSALS and is_filtered(text):
             return RequestFailedError(FailureReason.PROMPT_FILTERED, detail)
-        if status in (429, 503, 529) and code != "insufficient_quota":
+        if status in _REFUSALS and (is_too_long(text) or status == 413):
+            return RequestFailedError(FailureReason.TOO_LONG, detail)
+        if status in (429, 503, 529) and "insufficient_quota" not in codes:
             return RequestFailedError(FailureReason.BUSY, detail, wait_s=wait_s)
         if status == 408:
             return RequestFailedError(FailureReason.TIMED_OUT, detail)
         if status in (409, 425) or status >= 500:
             return RequestFailedError(FailureReason.BROKEN, detail, wait_s=wait_s)
-        return RequestRejectedError(
-            f"{self.address} refused the request ({status}): {detail}.{_HINTS.get(status, '')}", status
-        )
+        refused = f"{self.address} refused the request ({status}): {detail.rstrip('.')}.{_HINTS.get(status, '')}"
+        return RequestRejectedError(refused, status, detail)
 
     def redact(self, error: BaseException | str) -> str:
         """Return an error's message in one line, without the key, which a server may repeat."""
@@ -253,13 +342,26 @@ class Server:
 
 
 def token_usage(answer: Mapping[str, Any], request: Request) -> tuple[int, int]:
-    """Return the tokens of prompt and response as the server counted them; upper bounds if it does not."""
+    """Return the tokens of prompt and response as the server counted them; upper bounds where it does not.
+
+    A negative or absurdly large number counts as none: it would lift a cap, or end a run.
+    """
     usage = answer.get("usage")
-    if isinstance(usage, Mapping):
-        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if isinstance(prompt, int) and isinstance(completion, int):
-            return prompt, completion
-    return request.max_prompt_tokens, request.max_completion_tokens or 0
+    stated = usage if isinstance(usage, Mapping) else {}
+    bounds = {"prompt_tokens": request.max_prompt_tokens, "completion_tokens": request.max_completion_tokens or 0}
+    numbers = []
+    for name, bound in bounds.items():
+        number = stated.get(name)
+        if isinstance(number, int) and 0 <= number <= _ABSURD_FACTOR * max(bound, _ABSURD_FROM):
+            numbers.append(number)
+            continue
+        numbers.append(bound)
+        if number is not None and name not in _implausible:
+            _implausible.add(name)
+            logger.warning(
+                "a server counts %r %s; such numbers are replaced by the upper bound of the call", number, name
+            )
+    return numbers[0], numbers[1]
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -49,9 +49,11 @@ class AdaptiveLimit:
         self._started += 1
         return self._started
 
-    def pause(self, seconds: float) -> None:
-        """Send nothing for `seconds`."""
-        self._resumes_at = max(self._resumes_at, time.monotonic() + seconds)
+    def pause(self, seconds: float) -> float:
+        """Send nothing for `seconds`; return by how many seconds this extends a pause that has begun."""
+        now, begun = time.monotonic(), self._resumes_at
+        self._resumes_at = max(begun, now + seconds)
+        return self._resumes_at - max(begun, now)
 
     def back_off(self, call: int) -> bool:
         """Lower the limit after an overload; return False if an earlier one has already covered this call."""

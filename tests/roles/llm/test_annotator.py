@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sage_dialog.config import Caps
 from sage_dialog.dialogue import Message
+from sage_dialog.llm.budget import Budget
 from sage_dialog.llm.requests import (
     FailureReason,
     Request,
@@ -294,6 +296,32 @@ def test_too_many_rejected_dialogues_end_the_run(scripted: Any, prompts: Path) -
     assert isinstance(next(answers), RejectedDialogue)
     with pytest.raises(TooManyFailuresError, match=r"2 of 4 dialogues failed.*it holds no JSON"):
         next(answers)
+
+
+def test_a_setup_that_cannot_work_ends_after_the_first_dialogues(scripted: Any, prompts: Path) -> None:
+    dialogues = [[Message("user", f"message {number}")] for number in range(1000)]
+    client = scripted(lambda request: RequestFailedError(FailureReason.TRUNCATED), max_failed_share=0.3)
+    with pytest.raises(TooManyFailuresError, match=r"26 of the first 26 dialogues failed. The last reason: truncated"):
+        list(LLMAnnotator(client, prompts / "annotator.txt").annotate(dialogues))
+    assert len(client.requests) < 60
+    garbage = scripted(lambda request: "garbage", max_failed_share=1.0)
+    rejects = list(LLMAnnotator(garbage, prompts / "annotator.txt").annotate(dialogues[:100]))
+    assert len(rejects) == 100 and all(isinstance(reject, RejectedDialogue) for reject in rejects)
+
+
+def test_failures_after_a_good_start_are_counted_against_all_dialogues(scripted: Any, prompts: Path) -> None:
+    good = json.dumps({"turns": [TURNS[0] | {"text": "message"}]})
+    client = scripted(lambda request: good if "good" in request.messages[1]["content"] else "hm", max_failed_share=0.3)
+    dialogues = [[Message("user", f"{'good' if number < 40 else 'bad'} message")] for number in range(100)]
+    with pytest.raises(TooManyFailuresError, match=r"31 of 100 dialogues failed.*\(number 71 of the dialogues\)"):
+        list(LLMAnnotator(client, prompts / "annotator.txt").annotate(dialogues))
+
+
+def test_a_cap_on_money_without_a_price_is_refused_when_the_role_is_made(scripted: Any, prompts: Path) -> None:
+    client = scripted()
+    client.budget = Budget(Caps(money=1.0), {}, {})
+    with pytest.raises(ValueError, match=r"llm\.prices has no price"):
+        LLMAnnotator(client, prompts / "annotator.txt")
 
 
 def test_a_rejected_request_ends_the_run(scripted: Any, prompts: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_dialog.roles.llm.parsing import describe_json_error, find_answer, json_values, strip_thoughts
+from sage_dialog.roles.llm.parsing import describe_json_error, find_answer, json_values, repaired_object, strip_thoughts
 
 ANY_REPLY = st.text(st.characters()) | st.text('{}[]",:0123AB \n<think/>choicverdtn', max_size=60)
 
@@ -27,6 +27,24 @@ ANY_REPLY = st.text(st.characters()) | st.text('{}[]",:0123AB \n<think/>choicver
 )
 def test_json_is_found_anywhere_in_a_response(text: str, values: list[object]) -> None:
     assert json_values(text) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{'a': [1, 'it\\'s']}", {"a": [1, "it's"]}),
+        ('Sure: {"a": "she said "no" to it", "b": 2} Bye.', {"a": 'she said "no" to it', "b": 2}),
+        ('{"a": [{"b": 1} {"b": 2}]}', {"a": [{"b": 1}, {"b": 2}]}),
+        ('{"a": [{"b": 1}, {"b": ', None),  # it does not end
+        ('{"a": 1 "a": 2}', None),
+        ('{"a": {"b": 1, "b": 2}}', None),
+        ("{b: 1}", None),
+        ("no JSON", None),
+        ("{" * 5000 + "}", None),
+    ],
+)
+def test_almost_json_is_repaired_where_nothing_is_guessed(text: str, value: object) -> None:
+    assert repaired_object(text, "a") == value
 
 
 def test_a_json_error_has_line_and_column() -> None:

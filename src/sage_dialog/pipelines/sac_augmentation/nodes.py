@@ -13,6 +13,8 @@ from sage_dialog.roles.protocols import Annotator, RejectedDialogue
 
 logger = logging.getLogger(__name__)
 
+_NAMED_REJECTS = 3  # in the log; annotation_rejects has all
+
 
 def annotate_dialogues(dialogues: DataFrame, annotator: Annotator) -> tuple[DataFrame, DataFrame]:
     """Label every utterance with motivation, emotion and topics (paper §3.2, appendix B).
@@ -41,6 +43,8 @@ def annotate_dialogues(dialogues: DataFrame, annotator: Annotator) -> tuple[Data
         dialogue_id = row["dialogue_id"]
         if isinstance(result, RejectedDialogue):
             rejects.append({"dialogue_id": dialogue_id, "reason": result.reason, "raw_response": result.raw_response})
+            if len(rejects) <= _NAMED_REJECTS:
+                logger.warning("dialogue %s is rejected: %s", dialogue_id, result.reason)
             continue
         annotations += [
             {

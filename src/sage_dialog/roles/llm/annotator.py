@@ -14,7 +14,13 @@ from typing import Any
 from sage_dialog.dialogue import Message
 from sage_dialog.llm.client import FailureCounter, LLMClient
 from sage_dialog.llm.requests import Request, RequestFailedError, remove_surrogates
-from sage_dialog.roles.llm.parsing import UnreadableError, describe_json_error, json_values, strip_thoughts
+from sage_dialog.roles.llm.parsing import (
+    UnreadableError,
+    describe_json_error,
+    json_values,
+    repaired_object,
+    strip_thoughts,
+)
 from sage_dialog.roles.llm.prompts import Prompt, PromptFile, number_messages, role_name
 from sage_dialog.roles.protocols import Annotation, LabelledUtterance, RejectedDialogue, reject_empty
 from sage_dialog.sac import Intent, normalize_label
@@ -69,6 +75,7 @@ class LLMAnnotator:
             raise ValueError(f"min_similarity = {min_similarity}; it must be between 0 and 1")
         if max_topics < 0 or max_label_words < 1:
             raise ValueError(f"max_topics = {max_topics}, max_label_words = {max_label_words} leave no room for labels")
+        client.check_caps("annotator")
         self._client = client
         self._min_similarity = min_similarity
         self._max_topics = max_topics
@@ -91,9 +98,15 @@ class LLMAnnotator:
             self._request(self._messages(dialogue)) for dialogue in dialogues if not reject_empty(dialogue)
         )
         failures = FailureCounter("dialogues", len(dialogues), self._client.max_failed_share)
-        for annotation in self._client.map(self._annotate, dialogues):
+
+        async def annotate(dialogue: Sequence[Message]) -> Annotation:
+            annotation = await self._annotate(dialogue)
+            failures.finish(annotation.reason if isinstance(annotation, RejectedDialogue) else None)
+            return annotation
+
+        for row, annotation in enumerate(self._client.map(annotate, dialogues)):
             if isinstance(annotation, RejectedDialogue):
-                failures.add(annotation.reason)
+                failures.add(annotation.reason, row)
             yield annotation
 
     async def _annotate(self, dialogue: Sequence[Message]) -> Annotation:
@@ -192,6 +205,8 @@ def _find_turns(response: str) -> list[Any]:
     """Return the list of turns in a response, bare or under "turns"."""
     answer = strip_thoughts(response)
     lists = [value.get("turns") if isinstance(value, dict) else value for value in json_values(answer)]
+    if not any(isinstance(turns, list) and any(isinstance(turn, dict) for turn in turns) for turns in lists):
+        lists = [(repaired_object(answer, "turns") or {}).get("turns")]
     found = [turns for turns in lists if isinstance(turns, list) and any(isinstance(turn, dict) for turn in turns)]
     if not found:
         raise UnreadableError(f'there is no JSON object with the list "turns" in it; {describe_json_error(answer)}')

@@ -11,16 +11,18 @@ from typing import Any, Literal
 
 from sage_dialog.dialogue import Message
 from sage_dialog.llm.client import FailureCounter, LLMClient
-from sage_dialog.llm.requests import Request, RequestFailedError
-from sage_dialog.roles.llm.parsing import NO_ANSWER, find_answer
+from sage_dialog.llm.requests import NO_ANSWER, Request, RequestFailedError
+from sage_dialog.roles.llm.parsing import find_answer
 from sage_dialog.roles.llm.prompts import Prompt, PromptFile, number_messages, role_name
 from sage_dialog.roles.protocols import Comparison, Verdict
 
-_THING = r"(?:dialogue|dialog|conversation|transcript|assistant|chatbot|one|choice)"
+_THING = r"(?:dialogue|dialog|conversation|transcript|assistant|chatbot|companion|one|choice)"
+_FIRST_PERSON = r"i|i'd|would|go|with|for|vote|choose|pick"
 _FORM = re.compile(
-    rf"(?:(?:the|my|better|best|winner|verdict|answer|final|in|of|is|it|it's|i|choose|pick|{_THING})\b[ :*\"]*)*"
+    rf"(?:(?:the|my|better|best|winner|verdict|answer|final|in|of|is|it|it's|{_FIRST_PERSON}|{_THING})\b[ :*\"]*)*"
     r"(?:a (?=tie))?(?P<answer>A|B|tie)"
-    rf"(?: (?:is|was) (?:the )?(?:better|best|winner)(?: (?:social )?{_THING})?(?: than (?:{_THING} )?[AB])?| wins)?",
+    rf"(?: (?:is|was) (?:the )?(?:better|best|winner)(?: (?:social )?{_THING})?(?: than (?:{_THING} )?[AB])?| wins)?"
+    r"(?:,? (?:because|since)\b.*)?",
     re.IGNORECASE,
 )
 _VOTES: dict[str, Literal["first", "second", "tie"]] = {"a": "first", "b": "second", "tie": "tie"}
@@ -45,6 +47,7 @@ class LLMJudge:
     """
 
     def __init__(self, client: LLMClient, prompt: PromptFile) -> None:
+        client.check_caps("judge")
         self._client = client
         self._prompt = Prompt(prompt, {"system": {}, "user": _variables(_EXAMPLE)})
         self.name = role_name(client.endpoint, self._prompt, _SCHEMA)
@@ -58,10 +61,15 @@ class LLMJudge:
         """
         self._client.log_estimate(self._request(comparison) for comparison in comparisons)
         failures = FailureCounter("comparisons", len(comparisons), self._client.max_failed_share)
-        for verdict in self._client.map(self._verdict, comparisons):
-            if verdict.vote == "unreadable":
-                response = verdict.raw_response
-                failures.add("no response" if response is None else f"unreadable: {response[:200]!r}")
+
+        async def judge(comparison: Comparison) -> Verdict:
+            verdict = await self._verdict(comparison)
+            failures.finish(_failure(verdict))
+            return verdict
+
+        for row, verdict in enumerate(self._client.map(judge, comparisons)):
+            if failure := _failure(verdict):
+                failures.add(failure, row)
             yield verdict
 
     async def _verdict(self, comparison: Comparison) -> Verdict:
@@ -70,7 +78,7 @@ class LLMJudge:
         except RequestFailedError as error:
             if error.reason not in NO_ANSWER:
                 raise
-            return Verdict("unreadable", error.response_text)
+            return Verdict("unreadable", error.response_text or f"({error})")
         return parse_verdict(response.text)
 
     def _request(self, comparison: Comparison) -> Request:
@@ -81,6 +89,13 @@ def parse_verdict(response: str) -> Verdict:
     """Return the verdict that a response states; unreadable if it states none, or several."""
     answer = find_answer(response, "verdict", _FORM)
     return Verdict("unreadable" if answer is None else _VOTES[answer], response)
+
+
+def _failure(verdict: Verdict) -> str | None:
+    """Return why there is no vote."""
+    if verdict.vote != "unreadable":
+        return None
+    return f"unreadable: {(verdict.raw_response or '')[:200]!r}"
 
 
 def _variables(comparison: Comparison) -> dict[str, Any]:

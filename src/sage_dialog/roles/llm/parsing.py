@@ -6,10 +6,7 @@ import json
 import re
 from typing import Any
 
-from sage_dialog.llm.requests import UNUSABLE_RESPONSES, FailureReason
-
-NO_ANSWER = (*UNUSABLE_RESPONSES, FailureReason.PROMPT_FILTERED, FailureReason.TOO_LONG)
-"""Failures of one request. All other reasons are failures of the server."""
+from json_repair import repair_json
 
 _JSON_START = re.compile(r"[{\[]")
 _TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
@@ -56,14 +53,42 @@ def describe_json_error(text: str) -> str:
     return "it is not the JSON that was asked for"
 
 
+def repaired_object(text: str, key: str) -> dict[str, Any] | None:
+    """Return the object in a response that is almost JSON: single quotes, unescaped quotes, missing commas.
+
+    None if the object does not end, names the key several times, or holds any key twice: the rest would be a guess.
+    """
+    start, end = text.find("{"), text.rfind("}")
+    if end < start or start < 0 or len(re.findall(rf"\b{key}[\"']?\s*:", text)) != 1:
+        return None
+    candidate = text[start : end + 1]
+    if any(text[start:].count(opening) != text[start:].count(closing) for opening, closing in ("{}", "[]")):
+        return None
+    try:
+        _DECODER.raw_decode(candidate)
+    except _RepeatedKeyError:
+        return None
+    except (ValueError, RecursionError):
+        pass
+    try:
+        value = repair_json(candidate, return_objects=True)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and key in value else None
+
+
 def find_answer(text: str, key: str, form: re.Pattern[str]) -> str | None:
     """Return the one answer in a response: the group "answer" of `form`, in lower case.
 
     The answer is the value of `key` in a JSON object or, without such an object, a line or sentence that matches `form`
-    as a whole. None if there is no answer, or several different ones.
+    as a whole. None if there is no answer, or several different ones. Of an object that is no valid JSON, for example
+    because of quotation marks in another value, the key and its value are enough.
     """
     text = strip_thoughts(text)
     values = [value[key] for value in json_values(text) if isinstance(value, dict) and key in value]
+    if not values and len(re.findall(rf"\b{key}[\"']?\s*:", text)) == 1:
+        member = rf"[{{,]\s*([\"']?){key}\1\s*:\s*([\"']?)(?P<value>[^\"',{{}}\n]*)\2\s*[,}}\n]"
+        values = [found["value"] for found in re.finditer(member, text)]
     if values:
         found = [form.fullmatch(_value_text(value).strip(_AROUND)) for value in values]
         if not all(found):
@@ -80,10 +105,14 @@ def _value_text(value: Any) -> str:
     return str(value) if isinstance(value, str | int) else ""
 
 
+class _RepeatedKeyError(ValueError):
+    pass
+
+
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        raise ValueError("an object has the same key twice")
+        raise _RepeatedKeyError("an object has the same key twice")
     return value
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from sage_dialog.dialogue import Message
 from sage_dialog.llm.client import FailureCounter, LLMClient
-from sage_dialog.llm.requests import FailureReason, Request, RequestFailedError
-from sage_dialog.roles.llm.parsing import NO_ANSWER, find_answer, json_values, strip_thoughts
+from sage_dialog.llm.requests import NO_ANSWER, UNUSABLE_RESPONSES, Request, RequestFailedError
+from sage_dialog.roles.llm.parsing import find_answer, json_values, strip_thoughts
 from sage_dialog.roles.llm.prompts import Prompt, PromptFile, indent_lines, number_messages, role_name
 from sage_dialog.roles.protocols import Choice, NoChoice
 
@@ -26,6 +26,7 @@ _FORM = re.compile(
     re.IGNORECASE,
 )
 _MENTION = re.compile(r"[0-9]+|\bnone\b", re.IGNORECASE)
+_UNREADABLE = "no response named one candidate or none"
 _EXAMPLE = Choice("example", (Message("user", "I lost my keys."),), ("Oh no! Where were you last?", "Buy new ones."))
 
 
@@ -41,12 +42,14 @@ class LLMSelector:
     def __init__(self, client: LLMClient, prompt: PromptFile, attempts: int = 3) -> None:
         if attempts < 1:
             raise ValueError(f"attempts = {attempts}; it must be at least 1")
+        client.check_caps("selector")
         self._client = client
         self._attempts = attempts
         self._prompt = Prompt(prompt, {"system": {}, "user": _variables(_EXAMPLE)})
         self._expected: int | None = None
         self._estimate_logged = False
         self._failures: FailureCounter | None = None
+        self._reasons: dict[str, str] = {}  # why the server gave no response, by turn
         self._lock = threading.Lock()
         self.name = role_name(client.endpoint, self._prompt, _schema(2), attempts=attempts)
 
@@ -66,12 +69,19 @@ class LLMSelector:
             if choices and not self._estimate_logged:
                 self._client.log_estimate((self._request(choice) for choice in choices), self._expected)
                 self._estimate_logged = True
-        selected = list(self._client.map(self._select, choices))
+        selected = list(self._client.map(self._counted, choices))
         with self._lock:
-            for answer in selected:
+            for choice, answer in zip(choices, selected, strict=True):
                 if answer is NoChoice.UNREADABLE and self._failures is not None:
-                    self._failures.add("no response named one candidate or none")
+                    self._failures.add(f"{choice.item}: {self._reasons.get(choice.item, _UNREADABLE)}")
         return selected
+
+    async def _counted(self, choice: Choice) -> int | NoChoice:
+        answer = await self._select(choice)
+        if self._failures is not None:
+            unreadable = answer is NoChoice.UNREADABLE
+            self._failures.finish(self._reasons.get(choice.item, _UNREADABLE) if unreadable else None)
+        return answer
 
     async def _select(self, choice: Choice) -> int | NoChoice:
         for attempt in range(self._attempts):
@@ -80,7 +90,8 @@ class LLMSelector:
             except RequestFailedError as error:
                 if error.reason not in NO_ANSWER:
                     raise
-                if error.reason is FailureReason.TOO_LONG:  # at every attempt
+                self._reasons[choice.item] = str(error)
+                if error.reason not in UNUSABLE_RESPONSES:  # every attempt would fail
                     break
                 continue
             answer = parse_choice(response.text, len(choice.candidates))
