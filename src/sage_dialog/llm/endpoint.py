@@ -22,7 +22,7 @@ class Endpoint(BaseModel):
     concurrency: int = Field(16, ge=1, description="limit on concurrent calls to each server")
     requests_per_minute: float | None = Field(None, gt=0, description="rate limit over all servers")
     tokens_per_minute: float | None = Field(None, gt=0, description="rate limit over all servers, prompt and response")
-    timeout_s: float = Field(600, gt=0, description="seconds until a call without an answer fails")
+    timeout_s: float = Field(600, gt=0, description="seconds without a byte of the answer until a call fails")
     attempts: int = Field(10, ge=1, description="attempts at a call whose failure is temporary")
     max_invalid_responses: int = Field(3, ge=1, description="truncated, empty, filtered or refused ones until failure")
     json_schema: bool = Field(True, description="the servers enforce a JSON schema; else the prompt alone states it")

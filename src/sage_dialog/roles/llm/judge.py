@@ -28,8 +28,9 @@ _FORM = re.compile(
 _VOTES: dict[str, Literal["first", "second", "tie"]] = {"a": "first", "b": "second", "tie": "tie"}
 _SCHEMA = {
     "type": "object",
-    "properties": {"verdict": {"type": "string", "enum": ["A", "B", "tie"]}, "reason": {"type": "string"}},
-    "required": ["verdict", "reason"],
+    # The reason first: a verdict that is already written is only justified.
+    "properties": {"reason": {"type": "string"}, "verdict": {"type": "string", "enum": ["A", "B", "tie"]}},
+    "required": ["reason", "verdict"],
     "additionalProperties": False,
 }
 _EXAMPLE = Comparison(

@@ -25,6 +25,12 @@ PromptFile = Path | str | Mapping[str, str]
 """A path, or {"filepath": path}: the one key that Kedro makes absolute in a catalog entry."""
 
 _HEADING = re.compile(r"^\[(\w+)\][ \t]*$", re.MULTILINE)
+_CONTROL = re.compile(
+    r"<\|[^|<>\n]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|<</?SYS>>|\[/?(?:INST|SYSTEM_PROMPT)\]"
+    r"|</?(?:s|bos|eos|start_of_turn|end_of_turn|think|dialogue|conversation(?:_[ab])?|candidates)>",
+    re.IGNORECASE,
+)
+_BRACKETS = re.compile(r"[<>\[\]|｜]")
 _TEMPLATES = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
@@ -117,8 +123,15 @@ def number_messages(dialogue: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def indent_lines(text: str) -> str:
-    """Return the text with all lines but the first indented, so that no line looks like another turn."""
-    return "\n    ".join(line.strip() for line in remove_surrogates(text).splitlines() if line.strip())
+    """Return the text with all lines but the first indented, so that no line looks like another turn.
+
+    Control tokens of chat templates, which a server may read as the end of the message, and tags of the prompts lose
+    their brackets.
+    """
+    text = remove_surrogates(text)
+    while _CONTROL.search(text):  # what is left of one may form another
+        text = _CONTROL.sub(lambda found: _BRACKETS.sub("", found[0]), text)
+    return "\n    ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
 def _list(names: Iterable[str]) -> str:
