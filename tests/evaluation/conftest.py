@@ -152,7 +152,7 @@ def _benchmarks() -> dict[str, list[Score]]:
 
     def score(right: int) -> Score:
         items = tuple(float(item < right) for item in range(10))
-        return Score("<b>quiz</b>", None, "acc", right / 10, 0.15, 10, 0, True, items)
+        return Score("<b>quiz</b>", None, "acc", right / 10, 0.15, 10, 0, True, 0.25, items)
 
     return {"sage_0": [score(9)], "sage_dpo": [score(5)]}
 

@@ -139,6 +139,7 @@ BENCHMARK_SCORES = schema(
     higher_is_better=BOOL,
     score=FLOAT64,
     standard_error=nullable(FLOAT64),
+    chance=nullable(FLOAT64),  # the expected score of guessing; null where items are not multiple choice
     against=nullable(STRING),  # null, as all below, for the policy that others are compared with
     difference=nullable(FLOAT64),
     relative=nullable(FLOAT64),  # null where the other score is 0

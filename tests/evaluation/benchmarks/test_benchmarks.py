@@ -169,8 +169,23 @@ def test_generated_answers_are_scored(policies: dict[str, Policy], write: Write)
     """
     rows = [{"question": f"w{number}", "answer": "w1"} for number in range(6)]
     (score,) = score_all(policies, write(say__jsonl=rows, say__yml=definition))["sage_0"]
-    assert (score.metric, score.n) == ("exact_match (first)", 6)
+    assert (score.metric, score.n, score.chance) == ("exact_match (first)", 6, None)
     assert set(score.items or ()) <= {0.0, 1.0}
+
+
+def test_chance_is_that_of_each_question(policies: dict[str, Policy], write: Write) -> None:
+    rows = [{**row, "choices": row["choices"][: 2 + 2 * (place % 2)], "answer": 0} for place, row in enumerate(quiz(5))]
+    definition = """
+        output_type: multiple_choice
+        doc_to_text: question
+        doc_to_choice: choices
+        doc_to_target: answer
+        metric_list: [{metric: acc}, {metric: acc_mutual_info}]
+    """
+    scores = score_all(policies, write(quiz__jsonl=rows, quiz__yml=definition))["sage_0"]
+    assert {score.metric: score.chance for score in scores} == {
+        "acc": pytest.approx((3 / 2 + 2 / 4) / 5), "acc_mutual_info": pytest.approx((3 / 2 + 2 / 4) / 5),
+    }  # fmt: skip
 
 
 def test_the_chat_template_changes_the_questions(policies: dict[str, Policy], write: Write) -> None:
@@ -235,6 +250,7 @@ def test_an_lm_eval_task_uses_its_own_definition(
     for scores in found.values():
         kept = [(score.task, score.metric, score.n, score.few_shot, score.items is not None) for score in scores]
         assert kept == [("piqa", "acc", 12, 1, True), ("piqa", "acc_norm", 12, 1, True), ("quiz", "acc", 5, 0, True)]
+        assert [score.chance for score in scores] == [0.5, 0.5, 0.25]
     score_all(policies, write(piqa__jsonl=quiz(5)), tasks=["piqa"])
     assert loaded_paths == ["baber/piqa"], "a file of its name has priority"
 
@@ -295,7 +311,14 @@ def test_wanted_tasks_come_in_the_order_of_the_configuration(write: Write) -> No
 
 
 def score(items: list[float], task: str = "quiz", **other: Any) -> Score:
-    defaults = {"part_of": None, "metric": "acc", "standard_error": 0.1, "few_shot": 0, "higher_is_better": True}
+    defaults = {
+        "part_of": None,
+        "metric": "acc",
+        "standard_error": 0.1,
+        "few_shot": 0,
+        "higher_is_better": True,
+        "chance": None,
+    }
     mean = sum(items) / len(items)
     return Score(**{"task": task, "score": mean, "n": len(items), "items": tuple(items), **defaults, **other})
 
@@ -396,5 +419,8 @@ def test_the_report_shows_losses_and_no_parts_of_groups(contents: dict[str, Any]
     assert "<b>quiz</b>" not in text and "&lt;b&gt;quiz&lt;/b&gt;" in text
     cells = re.sub(r"<[^>]+>", " ", text.split("<tbody>")[1].split("</tbody>")[0]).split()
     assert cells[1:8] == ["acc", "sage_dpo", "10", "0.900", "±", "0.150", "0.500"]
+    assert cells[8:13] == ["±", "0.150", "0.250", "-44.4", "%"]
+    (mark, _) = re.findall('class="mark" x="([0-9.]+)%"', text.split("<tbody>")[1])[:2]
+    assert mark == "25.0"
     assert "-44.4" in cells and cells[-4:] == ["4", "0", "0.12", "0.12"]
     assert "No benchmark was run." in section(scores[:0])

@@ -16,9 +16,9 @@ INK, FAINT, LEFT, REMOVED, MARK = "#1d2733", "#6b7682", "#d5dce1", "#c4581f", "#
 
 
 def funnel_figure(filter_report: DataFrame) -> Figure:
-    """Draw what each rule removed, from the lines to the dialogues, on a logarithmic scale.
+    """Draw what each rule left and removed, from the lines to the dialogues, on a linear scale, with numbers beside.
 
-    On this scale equal shares have equal lengths, wherever in the funnel. Rules that removed nothing are left out.
+    Rules that removed nothing are left out.
 
     Args:
         filter_report: a table of `schemas.FILTER_REPORT`; without lines the figure is a note.
@@ -62,24 +62,23 @@ def _count(count: int, unit: str) -> str:
 
 def _draw(axes: Axes, bars: Sequence[_Bar]) -> None:
     beside = axes.get_yaxis_transform()
-    start, end = 0.5, 1.15 * bars[0].left  # a logarithmic scale has no 0
-    axes.set_xscale("log")
-    axes.set_xlim(start, end)
+    axes.set_xlim(0, max(bar.rule.n_in if bar.rule else bar.left for bar in bars))
     axes.set_ylim(len(bars) - 0.4, -0.6)
-    most = f"{max(bar.rule.n_removed if bar.rule else 0 for bar in bars):,}"
+    most = f"{max(bar.rule.n_in if bar.rule else bar.left for bar in bars):,}"
     for place, bar in enumerate(bars):
-        left = max(bar.left, start)
-        axes.barh(place, left - start, left=start, height=0.72, color=LEFT if bar.rule else MARK)
+        axes.barh(place, bar.left, height=0.72, color=LEFT if bar.rule else MARK)
         if bar.rule:
-            axes.barh(place, bar.rule.n_in - left, left=left, height=0.72, color=REMOVED)
-            label = f"{_pad(f'{bar.rule.n_removed:,}', most)}   {_pad(bar.rule.share, '99.9 %')}"
+            axes.barh(place, bar.rule.n_removed, left=bar.left, height=0.72, color=REMOVED)
+            counts = [_pad(f"{count:,}", most) for count in (bar.left, bar.rule.n_removed)]
+            label = f"{counts[0]}   {counts[1]}   {_pad(bar.rule.share, '99.9 %')}"
             axes.text(1.02, place, label, transform=beside, va="center", fontsize=8.5, color=INK)
-    axes.text(1.02, -1.0, "removed, and its share", transform=beside, va="center", fontsize=8.5, color=REMOVED)
+    axes.text(1.02, -1.0, "left, removed, its share", transform=beside, va="center", fontsize=8.5, color=REMOVED)
     axes.set_yticks(range(len(bars)), [bar.name for bar in bars], fontsize=9, color=INK, parse_math=False)
     for tick, bar in zip(axes.get_yticklabels(), bars, strict=True):
         tick.set_fontweight("normal" if bar.rule else "bold")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.set_xlabel("left, on a logarithmic scale", fontsize=9, color=FAINT)
+    axes.locator_params(axis="x", nbins=5)
+    axes.set_xlabel("lines, comments or paths", fontsize=9, color=FAINT)
     axes.tick_params(length=0, which="both", colors=FAINT, labelsize=8)
     axes.tick_params(axis="y", labelcolor=INK, labelsize=9)
     axes.grid(axis="x", color="white", linewidth=0.8)

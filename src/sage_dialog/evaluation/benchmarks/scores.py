@@ -25,7 +25,8 @@ class Score:
     """The score of one policy on one task by one metric.
 
     `items` are its values item by item, in an order that is the same for all policies; None if the score is not their
-    mean. `part_of` is the configured group of tasks that this task belongs to.
+    mean. `part_of` is the configured group of tasks that this task belongs to. `chance` is the expected score of
+    guessing; None where items are not multiple choice.
     """
 
     task: str
@@ -36,6 +37,7 @@ class Score:
     n: int
     few_shot: int
     higher_is_better: bool
+    chance: float | None
     items: tuple[float, ...] | None
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -222,8 +223,18 @@ def _scores_of(name: str, found: Any, tasks: Mapping[str, Any], parts: Mapping[s
             n=len(samples),
             few_shot=max(found["n-shot"][task] for task in leaves),
             higher_is_better=found["higher_is_better"].get(name, {}).get(metric) is not False,
+            chance=_chance([tasks["tasks"][task] for task in leaves], metric, samples),
             items=mean_of([sample.get(metric) for sample in samples], float(score)),
         )
+
+
+def _chance(tasks: Sequence[Any], metric: str, samples: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the expected accuracy of guessing: the mean of one over the number of choices."""
+    if not metric.startswith("acc") or any(task.get_config("output_type") != "multiple_choice" for task in tasks):
+        return None
+    # For acc_mutual_info, lm-eval scores each choice once more, without the question.
+    choices = [len(sample["resps"]) // (1 + ("acc_mutual_info" in sample["metrics"])) for sample in samples]
+    return fmean(1 / number for number in choices)
 
 
 def _leaves(name: str, group_map: Mapping[str, Sequence[str]]) -> list[str]:

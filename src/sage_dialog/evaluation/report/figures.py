@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 
 from sage_dialog.core.tables import DataFrame, to_rows
 from sage_dialog.evaluation.replies.replies import MOST_VALUES, frequent
+from sage_dialog.evaluation.report.findings import win_rates_by_pair
 from sage_dialog.evaluation.report.formatting import group_rows
 
 FEWEST_SLOTS = 6
@@ -30,33 +31,37 @@ Row = Mapping[str, Any]
 
 
 def win_rate_figure(win_rates: DataFrame, confidence: float) -> Figure:
-    """Return each pair's win rate with its interval, a panel for each judge; without a mark if nothing was decided."""
-    judges = win_rates["judge"].unique().tolist()
-    figure = _figure((8, 0.9 + 0.5 * max(1, len(judges)) + 0.34 * len(win_rates)))
-    if not judges:
+    """Return a forest plot: a panel for each pair, in it each judge's win rate with its interval.
+
+    Coloured where the difference is significant after Holm's adjustment; without a mark if nothing was decided.
+    """
+    pairs = win_rates_by_pair(win_rates, confidence)
+    figure = _figure((8, 0.9 + 0.5 * max(1, len(pairs)) + 0.3 * len(win_rates)))
+    if not pairs:
         return _with_text(figure, "Nobody judged.")
-    of_judges = [to_rows(win_rates[win_rates["judge"] == judge]) for judge in judges]
-    heights = [1.5 + len(rows) for rows in of_judges]
-    panels = figure.subplots(len(judges), 1, sharex=True, squeeze=False, height_ratios=heights).flat
-    for axes, judge, rows in zip(panels, judges, of_judges, strict=True):
-        decided = {line: row for line, row in enumerate(rows) if row["win_rate_b"] is not None}
-        shares = [100 * row["win_rate_b"] for row in decided.values()]
-        reach = [[100 * abs(row["win_rate_b"] - row[end]) for row in decided.values()] for end in ("low", "high")]
+    heights = [1.5 + len(rows) for rows in pairs.values()]
+    panels = figure.subplots(len(pairs), 1, sharex=True, squeeze=False, height_ratios=heights).flat
+    for axes, ((a, b), rows) in zip(panels, pairs.items(), strict=True):
         axes.axvline(50, color=FAINT, linewidth=1, linestyle=":")
-        axes.errorbar(
-            shares, list(decided), xerr=reach, fmt="o", color=BAR, ecolor=INK, elinewidth=1.2, capsize=3, clip_on=False
-        )
-        names = [
-            f"{row['policy_b']} over {row['policy_a']}  ({row['wins_a'] + row['wins_b']} of {row['n']})" for row in rows
-        ]
+        for line, row in enumerate(rows):
+            if row["win_rate_b"] is None:
+                continue
+            share, low, high = (100 * row[name] for name in ("win_rate_b", "low", "high"))
+            color = {"a": EARLIER, "b": BAR, None: FAINT}[row["leads"]]
+            axes.errorbar(
+                share, line, xerr=[[max(0.0, share - low)], [max(0.0, high - share)]], fmt="o", color=color,
+                mfc=color if row["leads"] else "white", ecolor=color, elinewidth=1.4, capsize=3, clip_on=False,
+            )  # fmt: skip
+        names = [f"{row['judge']}  ({row['wins_a'] + row['wins_b']} of {row['n']})" for row in rows]
         axes.set_yticks(range(len(rows)), names, fontsize=9, color=INK, parse_math=False)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(0, 100)
-        axes.set_title(judge, loc="left", fontsize=10, color=INK, parse_math=False)
+        axes.set_title(f"{b} over {a}", loc="left", fontsize=10, color=INK, parse_math=False)
         _plain_ticks(axes)
     axes.set_xlabel(
-        f"% of the decided (their number of all), with intervals at {confidence:.0%}", fontsize=9, color=FAINT
-    )
+        f"% of the decided (their number of all), with intervals at {confidence:.0%}; filled: significant by Holm",
+        fontsize=9, color=FAINT,
+    )  # fmt: skip
     return figure
 
 
