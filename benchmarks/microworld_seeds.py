@@ -80,8 +80,13 @@ def latest(data: Path, name: str) -> list[dict[str, Any]]:
 
 
 def pool(win_rates: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return the counts of each judge and pair over all seeds, with the exact two-sided sign test."""
+    """Return the counts of each judge and pair over all seeds, with the exact two-sided sign test.
+
+    `p_adjusted` is by Holm's method for all pairs of the judge.
+    """
     from scipy.stats import binomtest
+
+    from sage_dialog.evaluation.statistics import holm
 
     counts: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
     for rows in win_rates.values():
@@ -94,6 +99,10 @@ def pool(win_rates: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         p = binomtest(wins_b, wins_a + wins_b).pvalue if wins_a + wins_b else 1.0
         row = {"judge": judge, "a": a, "b": b, "n": wins_a + ties + wins_b, "p": float(f"{p:.2g}")}
         pooled.append(row | {"wins_a": wins_a, "ties": ties, "wins_b": wins_b})
+    for judge in {row["judge"] for row in pooled}:
+        of_judge = [row for row in pooled if row["judge"] == judge]
+        for row, adjusted in zip(of_judge, holm([row["p"] for row in of_judge]), strict=True):
+            row["p_adjusted"] = float(f"{adjusted:.2g}")
     return pooled
 
 
@@ -113,7 +122,7 @@ def _mean_scores(scores: dict[int, list[dict[str, Any]]]) -> dict[str, dict[str,
 
 def _print_pairs(win_rates: dict[int, list[dict[str, Any]]], pooled: list[dict[str, Any]]) -> None:
     headings = "".join(f"{f'seed {seed}':>16}" for seed in win_rates)
-    print(f"\n{'judge':<22}{'a':<14}{'b':<10}{headings}{'all':>16}         p")
+    print(f"\n{'judge':<22}{'a':<14}{'b':<10}{headings}{'all':>16}  p (Holm)")
     for row in pooled:
         cells = []
         for rows in win_rates.values():
@@ -125,8 +134,8 @@ def _print_pairs(win_rates: dict[int, list[dict[str, Any]]], pooled: list[dict[s
             cells.append(f"{of_seed['wins_a']}/{of_seed['ties']}/{of_seed['wins_b']}")
         cells.append(f"{row['wins_a']}/{row['ties']}/{row['wins_b']}")
         counts = "".join(f"{cell:>16}" for cell in cells)
-        print(f"{row['judge']:<22}{row['a']:<14}{row['b']:<10}{counts}{row['p']:>10.2g}")
-    print("wins of a / ties / wins of b; p: exact two-sided sign test over all seeds")
+        print(f"{row['judge']:<22}{row['a']:<14}{row['b']:<10}{counts}{row['p_adjusted']:>10.2g}")
+    print("wins of a / ties / wins of b; p: exact two-sided sign test over all seeds, adjusted for a judge's pairs")
 
 
 def _print_scores(statistics: dict[str, dict[str, float]]) -> None:

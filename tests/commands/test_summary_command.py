@@ -49,9 +49,10 @@ def test_the_latest_results_are_printed_by_judge(configured: Path, tmp_path: Pat
     judged, truth = done.stdout.split("Win rates, world truth, run 2026-01-02T00.00.00.000Z")
     assert "Win rates, offline-rules-judge, run 2026-01-02T00.00.00.000Z" in judged
     assert "offline-old" not in judged
-    assert judged.split("sage_[bold]1")[1].split()[:8] == ["20", "3", "5", "12", "0.80", "[0.55,", "0.93]", "0.035"]
+    assert judged.split("sage_[bold]1")[1].split()[:8] == ["20", "3", "5", "12", "0.80", "[0.55,", "0.93]", "0.07"]
+    assert "p (Holm)" in judged and "0.035" not in judged
     assert "nothing about language models" in judged
-    assert truth.split("sage_[bold]1")[1].split()[:6] == ["20", "3", "5", "12", "–", "0.035"]
+    assert truth.split("sage_[bold]1")[1].split()[:6] == ["20", "3", "5", "12", "–", "0.07"]
     assert "nothing about language models" not in truth
     assert f"Report: {tmp_path}/08_reporting/report.html/2026-01-02T00.00.00.000Z/report.html" in done.stdout
     assert "kedro run --pipelines sage_2" in done.stdout

@@ -252,7 +252,7 @@ def contents(
     labels = {"motivation": "sharing", "emotion": None, "topics": [], "annotator": "offline-test-annotator"}
     annotations = [{**said, **labels, "turn": turn} for turn in range(9)]
     annotations.append({**said, **labels, "turn": 9, "emotion": "calm", "topics": ["garden", "roses"]})
-    rates = win_rates(votes, bootstrap)
+    rates = win_rates(votes, bootstrap.confidence)
     readings = read_emotions(replies, situations)
     candidate_table = from_rows(candidates, schemas.CANDIDATES)
     failures, examples = failure_modes(rollouts, replies, 0.95, seed=3)
@@ -271,7 +271,7 @@ def contents(
         "judge_votes": votes,
         "win_rates": rates,
         "ranking": ranking(votes, bootstrap),
-        "judge_checks": judge_checks(votes, words, 0.95),
+        "judge_checks": judge_checks(votes, 0.95),
         "length_control": length_control(votes, words, 0.95),
         "judge_agreement": judge_agreement(pd.concat([votes, votes.assign(judge="offline-twin")]), bootstrap),
         "self_preference": self_preference(votes, cards, bootstrap),

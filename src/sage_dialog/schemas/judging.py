@@ -50,6 +50,8 @@ JUDGE_CHECKS = schema(judge=STRING, statistic=STRING, **ESTIMATE)
 JUDGE_AGREEMENT = schema(
     judge_a=STRING,
     judge_b=STRING,
+    policy_a=nullable(STRING),  # null, as the next, for all pairs of policies that both judged
+    policy_b=nullable(STRING),
     n=INT32,
     agreement=FLOAT64,
     **INTERVAL,
@@ -65,8 +67,9 @@ LENGTH_CONTROL = schema(
     n=INT32,  # decided situations; what follows the words is null where there is none
     words_a=FLOAT64,
     words_b=FLOAT64,
-    **nullable_floats("b_says_more", "win_rate_b", "equal_length_rate_b", "low", "high"),
-    **nullable_floats("odds_by_doubling", "odds_low", "odds_high"),
+    **nullable_floats("b_says_more", "win_rate_b", "longer_wins", "longer_low", "longer_high"),
+    **nullable_floats("equal_length_rate_b", "low", "high"),
+    **nullable_floats("odds_by_doubling", "odds_low", "odds_high"),  # the same for all pairs of a judge
 )
 
 SELF_PREFERENCE = schema(
@@ -81,6 +84,8 @@ SELF_PREFERENCE = schema(
 
 SAMPLE_SIZES = schema(
     judge=STRING,
+    policy_a=STRING,
+    policy_b=STRING,
     pairs=INT32,  # tested together
     level=FLOAT64,
     decided=FLOAT64,

@@ -12,7 +12,9 @@ from sage_dialog.evaluation.statistics import proportion_interval
 
 
 def agreement(votes: list[Row], bootstrap: Bootstrap) -> list[Row]:
-    return table_rows(judge_agreement(votes_table(votes), bootstrap), schemas.JUDGE_AGREEMENT)
+    """Return the rows of all pairs of policies together."""
+    rows = table_rows(judge_agreement(votes_table(votes), bootstrap), schemas.JUDGE_AGREEMENT)
+    return [row for row in rows if row["policy_a"] is None]
 
 
 def test_a_table_by_hand(bootstrap: Bootstrap) -> None:

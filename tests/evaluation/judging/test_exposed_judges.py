@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from judging_tables import Row, votes_table, words_table
-from report_page import render_report
+from report_page import render_report, with_values
 
 from sage_dialog import schemas
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows
@@ -87,8 +87,12 @@ class Tables(NamedTuple):
         return {row["statistic"]: row for row in to_rows(self.checks) if row["judge"] == judge}
 
     def against_truth(self, judge: str) -> Row:
-        (row,) = (row for row in to_rows(self.agreement) if (row["judge_a"], row["judge_b"]) == (judge, TRUTH))
-        return row
+        two = (judge, TRUTH)
+        together, of_pair = (row for row in to_rows(self.agreement) if (row["judge_a"], row["judge_b"]) == two)
+        assert {**together, "policy_a": "old", "policy_b": "new"} == {
+            key: pytest.approx(value, abs=0.02) if key.startswith("kappa_") else value for key, value in of_pair.items()
+        }
+        return together
 
     def sentences(self, judge: str) -> list[str]:
         findings = findings_by_judge(*self, truths=[TRUTH], confidence=0.95)
@@ -100,8 +104,8 @@ def tables_of(votes: list[Row], world: World) -> Tables:
     known = judge_world(TRUTH, world, lambda draw, order, truth, longer: truth)
     table, words = votes_table(votes), words_table(world.words)
     return Tables(
-        judge_checks(table, words, 0.95),
-        win_rates(table, bootstrap),
+        judge_checks(table, 0.95),
+        win_rates(table, bootstrap.confidence),
         length_control(table, words, 0.95),
         judge_agreement(votes_table([*votes, *known]), bootstrap),
         self_preference(table, CARDS, bootstrap),
@@ -128,20 +132,17 @@ def test_the_right_judge_passes_every_check(tables: Tables) -> None:
     assert checks["order_flips"]["value"] == 0 and includes_half(checks["names_first"])
     # The better policy writes more, which is no fault of the judge: it is as good at equal length.
     length = row_of(tables.lengths, "right")
-    assert (
-        not includes_half(checks["names_longer"])
-        and length["low"] > 0.6
-        and length["odds_low"] < 1 < length["odds_high"]
-    )
+    assert length["longer_low"] > 0.5
+    assert length["low"] > 0.6 and length["odds_low"] < 1 < length["odds_high"]
     agreement = tables.against_truth("right")
     assert agreement["kappa"] == agreement["same_winner"] == 1 and agreement["same_low"] > 0.98
     assert tables.sentences("right") == [
         "Names the winner that the world truth names in 100 % (99 to 100 %) of the 400 pairs of dialogues that both "
         "decide: better than a coin. Assigned to situations at random, the same wins would agree in "
         "58 %.",
+        "On wins and ties, its agreement with the world truth beyond chance within pairs of policies is kappa 1.00 "
+        "(0.98 to 1.00): more than chance.",
         "Changes its answer with the order on 0 % (0 to 1 %) of the pairs of dialogues; random answers would on 50 %.",
-        "Where its answers name one winner, that is the longer dialogue in 59 % (54 to 64 %): of its 1 clear lead, 1 "
-        "is clear at equal length.",
     ]
 
 
@@ -150,7 +151,7 @@ def test_a_judge_that_always_names_the_first_is_exposed_by_the_order(tables: Tab
     assert checks["names_first"]["value"] == checks["order_flips"]["value"] == 1
     assert checks["names_first"]["low"] > 0.98 and checks["order_flips"]["low"] > 0.98
     assert (rate["inconsistent"], rate["win_rate_b"], rate["p_value"]) == (SITUATIONS, None, 1)
-    assert "names_longer" not in checks
+    assert row_of(tables.lengths, "always A")["odds_by_doubling"] is None
     agreement = tables.against_truth("always A")
     assert agreement["kappa"] == pytest.approx(0) and agreement["decided"] == 0
     assert tables.sentences("always A") == [
@@ -165,32 +166,36 @@ def test_a_judge_that_always_names_the_first_is_exposed_by_the_order(tables: Tab
 def test_a_judge_that_counts_words_is_exposed_by_the_length(tables: Tables) -> None:
     checks, rate, length = tables.of("longer"), row_of(tables.rates, "longer"), row_of(tables.lengths, "longer")
     assert rate["p_adjusted"] < 1e-6 and rate["low"] > 0.6  # new seems better
-    assert checks["names_longer"]["value"] == 1 and checks["names_longer"]["low"] > 0.98
+    assert length["longer_wins"] == 1 and length["longer_low"] > 0.98
     assert length["low"] < 0.5 < length["high"] and length["odds_low"] > 100  # but not at equal length
     assert checks["order_flips"]["value"] == 0 and includes_half(checks["names_first"])
     assert abs(tables.against_truth("longer")["kappa"]) < 0.1
     found = tables.sentences("longer")
-    assert found[-1] == (
-        "Where its answers name one winner, that is the longer dialogue in 100 % (99 to 100 %), and writing twice as "
-        "much multiplies the odds, in 1 of 1 pair of policies, by over ×1,000: of its 1 clear lead, none is clear at "
-        "equal length."
+    assert found[-1].startswith(
+        "Within pairs of policies, writing twice as much multiplies the odds of winning by over ×1,000 (over ×1,000 to "
     )
+    assert found[-1].endswith(": of its 1 clear lead, none is clear at equal length.")
     # New is better and writes more. The judge is right for the wrong reason, which random assignment reveals.
-    assert len(found) == 3 and ": better than a coin. Assigned" in found[0]
-    assert found[0].endswith("in 57 %: no evidence that it sees more than which policy is usually better.")
+    assert len(found) == 4 and ": better than a coin. Assigned" in found[0]
+    assert found[0].endswith(
+        "in 57 %: among winners, no evidence that it sees more than which policy is usually better."
+    )
+    assert found[1].endswith("not shown to be more than chance.")
 
 
 def test_a_random_judge_is_exposed_by_the_order_and_the_truth(tables: Tables) -> None:
     checks, rate = tables.of("random"), row_of(tables.rates, "random")
     flips = checks["order_flips"]
     assert flips["low"] < 0.5 < flips["high"] and flips["low"] <= flips_by_chance(checks) <= flips["high"]
-    assert includes_half(checks["names_first"]) and includes_half(checks["names_longer"]) and rate["p_value"] > 0.05
+    length = row_of(tables.lengths, "random")
+    assert includes_half(checks["names_first"]) and rate["p_value"] > 0.05
+    assert length["odds_low"] < 1 < length["odds_high"]
     agreement = tables.against_truth("random")
     assert agreement["kappa_low"] < 0 < agreement["kappa_high"]
     assert agreement["same_low"] < 0.5 < agreement["same_high"]
     found = tables.sentences("random")
-    assert len(found) == 2 and "that both decide: not shown to be better than a coin. Assigned" in found[0]
-    assert found[1].endswith("random answers would on 50 %: no evidence that it reads them.")
+    assert len(found) == 3 and "that both decide: not shown to be better than a coin. Assigned" in found[0]
+    assert found[2].endswith("random answers would on 50 %: no evidence that it reads them.")
 
 
 def test_a_judge_of_ties_and_an_unreadable_judge_are_exposed(tables: Tables) -> None:
@@ -221,12 +226,12 @@ def test_an_occasional_fault_is_found(share: float, world: World) -> None:
         "hasty", world, lambda draw, order, truth, longer: order[0] if draw.random() < share else truth
     ) + judge_world("wordy", world, lambda draw, order, truth, longer: longer if draw.random() < share else truth)
     tables = tables_of(votes, world)
-    first, longer = tables.of("hasty")["names_first"], tables.of("wordy")["names_longer"]
+    first, length = tables.of("hasty")["names_first"], row_of(tables.lengths, "wordy")
     assert first["low"] < 0.5 + share / 2 < first["high"] and first["low"] > 0.5
     assert any(sentence.startswith("Names the first dialogue in") for sentence in tables.sentences("hasty"))
     assert not any("no evidence" in sentence for sentence in tables.sentences("hasty"))  # mostly, it reads
-    assert longer["low"] > 0.5 and row_of(tables.lengths, "wordy")["odds_low"] > 1
-    assert any("that is the longer dialogue in" in sentence for sentence in tables.sentences("wordy"))
+    assert length["longer_low"] > 0.5 and length["odds_low"] > 1
+    assert any("writing twice as much multiplies the odds" in sentence for sentence in tables.sentences("wordy"))
 
 
 def test_flips_by_chance_by_hand() -> None:
@@ -264,10 +269,11 @@ def test_a_lead_that_is_not_significant_after_holm_is_not_reported(world: World)
         for order in ORDERS
     )
     words = words_table({**world.words, "newer": world.words["new"]})
-    rates = win_rates(votes, Bootstrap(confidence=0.95, replicates=2000, seed=0))
+    rates = win_rates(votes, 0.95)
     assert all(rate["low"] > 0.5 and rate["p_value"] < 0.05 < rate["p_adjusted"] for rate in to_rows(rates))
-    three = (judge_checks(votes, words, 0.95), rates, length_control(votes, words, 0.95))
+    lengths = with_values(length_control(votes, words, 0.95), odds_by_doubling=8.0, odds_low=2.0, odds_high=32.0)
+    three = (judge_checks(votes, 0.95), rates, lengths)
     two = (from_rows([], schemas.JUDGE_AGREEMENT), from_rows([], schemas.SELF_PREFERENCE))
     last = {level: findings_by_judge(*three, *two, [], level)["right"][-1] for level in (0.9, 0.95)}
-    assert "the longer dialogue in" in last[0.95] and "lead" not in last[0.95]
+    assert "twice as much" in last[0.95] and "lead" not in last[0.95]
     assert "of its 2 clear leads, none is clear at equal length" in last[0.9]

@@ -40,8 +40,8 @@ def rows_of(runs: np.ndarray) -> Iterator[Row]:
                     yield {**common, "order": order, "vote": vote}
 
 
-def rates_of(runs: np.ndarray, bootstrap: Bootstrap) -> list[Row]:
-    return table_rows(win_rates(votes_table(rows_of(runs)), bootstrap), schemas.WIN_RATES)
+def rates_of(runs: np.ndarray, confidence: float) -> list[Row]:
+    return table_rows(win_rates(votes_table(rows_of(runs)), confidence), schemas.WIN_RATES)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def rates() -> list[Row]:
     )
     ties = draw.random(b_preferred.shape) < TIES
     outcomes = np.where(ties, "tie", np.where(b_preferred, "b", "a"))
-    return rates_of(outcomes, Bootstrap(confidence=0.95, replicates=400, seed=0))
+    return rates_of(outcomes, 0.95)
 
 
 def exact_error_rate(level: float) -> float:
@@ -101,7 +101,7 @@ def test_the_win_rate_s_interval_covers_the_truth(true_share: float) -> None:
     draw = np.random.default_rng(22)
     decided, wins = draw.random((RUNS, 40, 3)) > TIES, draw.random((RUNS, 40, 3)) < true_share
     outcomes = np.where(decided, np.where(wins, "b", "a"), "tie")[:700]  # three pairs each
-    rows = rates_of(outcomes, Bootstrap(confidence=0.9, replicates=300, seed=1))
+    rows = rates_of(outcomes, 0.9)
     covered = sum(row["low"] <= true_share <= row["high"] for row in rows)
     assert 0.87 < covered / len(rows) < 0.93
 
@@ -115,11 +115,8 @@ def test_biases_are_not_found_in_random_votes() -> None:
         for situation, answers in enumerate(of_run)
         for order, vote in zip(("ab", "ba"), answers, strict=True)
     ]
-    words = {
-        policy: {f"s{place}": int(count) for place, count in enumerate(draw.integers(20, 90, 40))} for policy in "pq"
-    }
-    rows = table_rows(judge_checks(votes_table(votes), words_table(words), 0.95), schemas.JUDGE_CHECKS)
-    for statistic, truth in (("names_first", 0.5), ("names_longer", 0.5), ("order_flips", 0.5)):
+    rows = table_rows(judge_checks(votes_table(votes), 0.95), schemas.JUDGE_CHECKS)
+    for statistic, truth in (("names_first", 0.5), ("order_flips", 0.5)):
         judged = [row for row in rows if row["statistic"] == statistic]
         missed = sum(not row["low"] <= truth <= row["high"] for row in judged)
         assert len(judged) == RUNS and 0.02 < missed / RUNS < 0.07

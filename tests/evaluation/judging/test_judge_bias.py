@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from judging_tables import Row, letter_votes, table_rows, votes_table, words_table
+from judging_tables import Row, letter_votes, table_rows, votes_table
 from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import ttest_1samp
 
@@ -17,9 +17,9 @@ def vote(judge: str, situation: str, order: str, answer: str, pair: tuple[str, s
     return row | {"order": order, "vote": answer}
 
 
-def checks(votes: list[Row], words: dict[str, dict[str, int]]) -> dict[str, Row]:
+def checks(votes: list[Row]) -> dict[str, Row]:
     """JUDGE_CHECKS by statistic."""
-    rows = table_rows(judge_checks(votes_table(votes), words_table(words), 0.95), schemas.JUDGE_CHECKS)
+    rows = table_rows(judge_checks(votes_table(votes), 0.95), schemas.JUDGE_CHECKS)
     return {row["statistic"]: row for row in rows}
 
 
@@ -30,25 +30,23 @@ def preference(votes: list[Row], bootstrap: Bootstrap, cards: list[Row] | None =
 
 def test_checks_by_hand() -> None:
     answers = {
-        "s1": ("a", "a"),  # a wins, and says more: first named once in two
+        "s1": ("a", "a"),  # a wins: first named once in two
         "s2": ("a", "b"),  # the first, twice
         "s3": ("b", "a"),  # the second, twice
         "s4": ("tie", "b"),  # a tie, and the first
         "s5": ("unreadable", "b"),  # the first
-        "s6": ("b", "b"),  # b wins, and says as much
-        "s7": ("b", "b"),  # b wins, and says less
+        "s6": ("b", "b"),  # b wins
+        "s7": ("b", "b"),  # b wins
     }
     votes = [
         vote("j", situation, order, answer)
         for situation, pair in answers.items()
         for order, answer in zip(("ab", "ba"), pair, strict=True)
     ]
-    words = {"old": dict.fromkeys(answers, 20), "new": dict.fromkeys(answers, 10) | {"s6": 20}}
-    rows = {statistic: (row["n"], row["value"]) for statistic, row in checks(votes, words).items()}
+    rows = {statistic: (row["n"], row["value"]) for statistic, row in checks(votes).items()}
     assert rows == {
         "order_flips": (6, 3 / 6),
         "names_first": (12, pytest.approx(7 / 12)),
-        "names_longer": (2, 1 / 2),
         "says_tie": (13, pytest.approx(1 / 13)),
         "unreadable": (14, pytest.approx(1 / 14)),
     }
@@ -69,8 +67,7 @@ def test_intervals_are_those_of_another_bootstrap_over_situations() -> None:
             ]
             first_counts[place] += first.sum(), 2
             flips[place] += answers[0] != answers[1]
-    words = {policy: dict.fromkeys(ids, 10) for policy in "pqrs"}
-    rows = checks(votes, words)
+    rows = checks(votes)
 
     def scipy_interval(found: np.ndarray, among: np.ndarray) -> tuple[float, float]:
         interval = scipy_bootstrap(

@@ -9,6 +9,7 @@ from judging_tables import Row, table_rows
 from sage_dialog import schemas
 from sage_dialog.core.tables import from_rows
 from sage_dialog.evaluation.judging.power import sample_sizes, sign_test_power, situations_needed
+from sage_dialog.evaluation.report.findings import situations_for_all_pairs
 from sage_dialog.evaluation.statistics import sign_test
 
 
@@ -65,22 +66,34 @@ def test_a_difference_that_no_number_detects_is_refused(share: float, decided: f
         situations_needed(share, decided, 0.05, 0.8)
 
 
-def rates(judge: str, n: int, wins_a: int, wins_b: int) -> Row:
-    return {"judge": judge, "n": n, "wins_a": wins_a, "wins_b": wins_b}
+def rates(judge: str, policy: str, n: int, wins_a: int, wins_b: int) -> Row:
+    return {"judge": judge, "policy_a": policy, "policy_b": "last", "n": n, "wins_a": wins_a, "wins_b": wins_b}
 
 
-def test_each_judge_has_sample_sizes_for_its_own_ties() -> None:
-    found = [rates("j", 100, 30, 50), rates("j", 80, 40, 24), rates("k", 100, 0, 0)]
+def test_each_pair_has_sample_sizes_for_its_own_ties() -> None:
+    found = [rates("j", "x", 100, 30, 50), rates("j", "y", 80, 20, 4), rates("k", "x", 100, 0, 0)]
     sizes = sample_sizes(from_rows(found, schemas.WIN_RATES), [0.6, 0.7], confidence=0.95, power=0.8)
     rows = table_rows(sizes, schemas.SAMPLE_SIZES)
-    of_j, of_k = rows[:4], rows[4:]
-    assert [(row["pairs"], row["level"], row["true_share"]) for row in of_j] == [
-        (1, pytest.approx(0.05), 0.6),
-        (1, pytest.approx(0.05), 0.7),
-        (2, pytest.approx(0.025), 0.6),
-        (2, pytest.approx(0.025), 0.7),
+    assert [(row["judge"], row["policy_a"], row["pairs"], row["level"], row["true_share"]) for row in rows[:8]] == [
+        ("j", policy, pairs, pytest.approx(0.05 / pairs), share)
+        for policy in "xy"
+        for pairs in (1, 2)
+        for share in (0.6, 0.7)
     ]
-    assert {(row["decided"], row["n"]) for row in of_j} == {(0.8, 80)}
-    assert of_j[0]["power"] == pytest.approx(sign_test_power(80, 0.6, 0.8, 0.05))
-    assert of_j[0]["needed"] == situations_needed(0.6, 0.8, 0.05, 0.8) < of_j[2]["needed"]
-    assert [(row["pairs"], row["power"], row["needed"]) for row in of_k] == [(1, 0.0, None)] * 2
+    for row in rows[:8]:
+        decided, n = {"x": (0.8, 100), "y": (0.3, 80)}[row["policy_a"]]
+        assert (row["decided"], row["n"]) == (pytest.approx(decided), n)
+        assert row["power"] == pytest.approx(sign_test_power(n, row["true_share"], decided, row["level"]))
+        assert row["needed"] == situations_needed(row["true_share"], decided, row["level"], 0.8)
+    assert [(row["judge"], row["pairs"], row["power"], row["needed"]) for row in rows[8:]] == [("k", 1, 0.0, None)] * 2
+
+
+def test_the_number_for_all_pairs_is_that_of_the_pair_with_most_ties() -> None:
+    """Pooled, half of the situations are decided; the number for that would leave the second pair without power."""
+    found = [rates("j", "x", 200, 90, 100), rates("j", "y", 200, 10, 10), rates("k", "x", 200, 0, 0)]
+    sizes = sample_sizes(from_rows(found, schemas.WIN_RATES), [0.7], confidence=0.95, power=0.8)
+    of_j, of_k = situations_for_all_pairs(sizes)
+    assert of_j == {"judge": "j", "true_share": 0.7, "pairs": 2, "needed": situations_needed(0.7, 0.1, 0.025, 0.8)}
+    assert sign_test_power(of_j["needed"], 0.7, 0.1, 0.025) >= 0.8
+    assert sign_test_power(situations_needed(0.7, 210 / 400, 0.025, 0.8), 0.7, 0.1, 0.025) < 0.2
+    assert of_k["needed"] is None

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from judging_tables import Row, table_rows, votes_table
+from judging_tables import Row, letter_votes, table_rows, votes_table
 from scipy.stats import beta
 
 from sage_dialog import schemas
 from sage_dialog.config import OutcomeRule
 from sage_dialog.core.tables import DataFrame, to_rows
-from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.judging.votes import collect_votes, outcomes, win_rates
 from sage_dialog.roles.protocols import Comparison, Verdict
 
@@ -150,23 +149,37 @@ def test_unreadable_votes_are_kept(rollouts_of: Rollouts) -> None:
     assert votes[["vote", "raw_response"]].values.tolist() == [["unreadable", "Dialog Q is better"]] * 2
 
 
-def rates(votes: list[Row], bootstrap: Bootstrap, rule: OutcomeRule = "agreement") -> list[Row]:
-    return table_rows(win_rates(votes_table(votes), bootstrap, rule), schemas.WIN_RATES)
+def rates(votes: list[Row], rule: OutcomeRule = "agreement") -> list[Row]:
+    return table_rows(win_rates(votes_table(votes), 0.95, rule), schemas.WIN_RATES)
 
 
-def test_win_rates_by_hand(bootstrap: Bootstrap) -> None:
+def test_win_rates_by_hand() -> None:
     votes = votes_of(("b", "b"), ("b", "b"), ("b", "b"), ("a", "a"), ("a", "b"), ("tie", "tie"), ("b", "unreadable"))
-    (row,) = rates(votes, bootstrap)
+    (row,) = rates(votes)
     assert (row["n"], row["wins_a"], row["ties"], row["wins_b"], row["win_rate_b"]) == (7, 1, 3, 3, 0.75)
     assert (row["both_say_tie"], row["inconsistent"], row["unreadable"]) == (1, 1, 1)
     # Of four flips, 3:1 or further from even: (1 + 4 + 4 + 1) / 16.
     assert row["p_value"] == row["p_adjusted"] == pytest.approx(10 / 16)
-    assert (row["low"], row["high"]) == pytest.approx(tuple(beta(3.5, 1.5).ppf([0.025, 0.975])), abs=0.02)
+    assert (row["low"], row["high"]) == pytest.approx(tuple(beta(3.5, 1.5).ppf([0.025, 0.975])))
 
 
-def test_another_rule_counts_other_wins_of_the_same_kinds(bootstrap: Bootstrap) -> None:
+def test_equal_counts_have_equal_intervals_of_the_exact_beta_distribution() -> None:
+    """The names of judge and policies make no difference; a share of 0 or 1 is in its interval."""
+    letters = ["b" * 37 + "a" * 37 + "t" * 9, "a" * 5, "b" * 5, "b"]
+    judges, pairs = ("j", "another judge"), [(f"policy {n}", f"other {n}") for n in range(len(letters))]
+    by_pair = list(zip(letters, pairs, strict=True))
+    rows = rates([vote for judge in judges for of, pair in by_pair for vote in letter_votes(judge, of, pair)])
+    intervals = [(row["low"], row["high"]) for row in rows]
+    assert intervals[:4] == intervals[4:]
+    assert intervals[0] == pytest.approx(tuple(beta(37.5, 37.5).ppf([0.025, 0.975])), abs=1e-12)
+    assert intervals[1] == (0, pytest.approx(beta(0.5, 5.5).ppf(0.975)))
+    assert intervals[2] == (pytest.approx(beta(5.5, 0.5).ppf(0.025)), 1)
+    assert intervals[3] == (pytest.approx(beta(1.5, 0.5).ppf(0.025)), 1)
+
+
+def test_another_rule_counts_other_wins_of_the_same_kinds() -> None:
     votes = votes_of(("b", "b"), ("b", "tie"), ("b", "unreadable"), ("b", "a"))
-    by_rule = {rule: rates(votes, bootstrap, rule)[0] for rule in ("agreement", "half", "first_order")}
+    by_rule = {rule: rates(votes, rule)[0] for rule in ("agreement", "half", "first_order")}
     assert {rule: (row["rule"], row["wins_b"]) for rule, row in by_rule.items()} == {
         "agreement": ("agreement", 1),
         "half": ("half", 3),
@@ -175,19 +188,19 @@ def test_another_rule_counts_other_wins_of_the_same_kinds(bootstrap: Bootstrap) 
     assert {(row["both_say_tie"], row["inconsistent"], row["unreadable"]) for row in by_rule.values()} == {(0, 2, 1)}
 
 
-def test_p_values_are_adjusted_for_each_judge(bootstrap: Bootstrap) -> None:
+def test_p_values_are_adjusted_for_each_judge() -> None:
     strong, weak = votes_of(*[("b", "b")] * 6), votes_of(*[("b", "b")] * 5)
     weak = [{**vote, "policy_b": "newer"} for vote in weak]
     other_judge = [{**vote, "judge": "k"} for vote in strong]
-    rows = rates([*strong, *weak, *other_judge], bootstrap)
+    rows = rates([*strong, *weak, *other_judge])
     # 2 / 2^6 and 2 / 2^5; the smaller one of two times two.
     assert [row["p_value"] for row in rows] == pytest.approx([2 / 64, 2 / 32, 2 / 64])
     assert [row["p_adjusted"] for row in rows] == pytest.approx([4 / 64, 4 / 64, 2 / 64])
 
 
 @pytest.mark.parametrize("answers", [("tie", "tie"), ("a", "b"), ("unreadable", "unreadable")])
-def test_nothing_decided_has_no_rate(answers: tuple[str, str], bootstrap: Bootstrap) -> None:
-    (row,) = rates(votes_of(answers, answers), bootstrap)
+def test_nothing_decided_has_no_rate(answers: tuple[str, str]) -> None:
+    (row,) = rates(votes_of(answers, answers))
     assert (row["win_rate_b"], row["low"], row["high"], row["p_value"], row["p_adjusted"]) == (None, None, None, 1, 1)
     assert row["ties"] == row["both_say_tie"] + row["inconsistent"] + row["unreadable"] == 2
 

@@ -58,13 +58,12 @@ def test_findings_on_judges_are_described(contents: dict[str, Any]) -> None:
         row = {"judge": judge, "statistic": statistic, "n": 2400, "value": value}
         return row | {"low": max(0.0, value - 0.05), "high": min(1.0, value + 0.05)}
 
-    checks = [check("fair", "order_flips", 0.1), check("fair", "names_first", 0.52), check("fair", "names_longer", 0.3)]
+    checks = [check("fair", "order_flips", 0.1), check("fair", "names_first", 0.52)]
     checks += [check("biased", "order_flips", 0.93), check("biased", "names_first", 0.97)]
     table = from_rows(checks, schemas.JUDGE_CHECKS)
     text = text_of(render_report(contents, judge_checks=table))
     assert "fair biased the answer changes with the order of the two 10 % 5 % to 15 %, n 2,400 93 %" in text
     assert "52 % 47 % to 57 %, n 2,400 no bias detected 97 % 92 % to 100 %, n 2,400 leans to the first place" in text
-    assert "30 % 25 % to 35 %, n 2,400 shorter dialogues win –" in text
 
 
 def test_length_agreement_kinship_and_sizes_are_shown(contents: dict[str, Any]) -> None:
@@ -74,16 +73,23 @@ def test_length_agreement_kinship_and_sizes_are_shown(contents: dict[str, Any]) 
     text = text_of(render_report(contents, self_preference=from_rows([kin, alone], schemas.SELF_PREFERENCE)))
     row = to_rows(contents["length_control"])[0]
     assert f"{row['policy_a']} {row['policy_b']} {row['words_a']:.0f} {row['words_b']:.0f}" in text
-    assert "offline-test-judge offline-twin 36 100 %" in text
+    assert "offline-test-judge offline-twin all 36 100 %" in text
+    assert "offline-test-judge offline-twin sage_0, sage_1 12 100 %" in text
     assert "big-judge sage_0 same model sage_1 12 70 % 45 % 25 % 10 % to 40 %" in text
     assert "lone-judge sage_0 same model sage_1 12 70 % – no judge to compare with" in text
     sizes = to_rows(contents["sample_sizes"])
-    needed = next(row["needed"] for row in sizes if row["true_share"] == 0.6 and row["pairs"] == 1)
-    assert f" {needed:,} " in text and "shows it with a probability of 80 %" in text
+    for row in sizes:
+        if row["pairs"] == 1:
+            cells = f"{row['policy_a']} {row['policy_b']} {row['decided']:.0%} of 12 {row['true_share']:.0%}"
+            assert f"offline-test-judge {cells}".replace("%", " %") in text and f" {row['needed']:,} " in text
+    assert "shows it with a probability of 80 %" in text
+    largest = max(row["needed"] for row in sizes if row["true_share"] == 0.6 and row["pairs"] == 3)
+    assert f"to show a true share of 60 % in each of its 3 pairs takes {largest:,} situations." in text
 
 
 def test_one_judge_and_nothing_decided_still_report(contents: dict[str, Any]) -> None:
     undecided = {"equal_length_rate_b": None, "win_rate_b": None, "b_says_more": None, "low": None, "high": None}
+    undecided |= {"longer_wins": None, "longer_low": None, "longer_high": None}
     text = text_of(
         render_report(
             contents,
@@ -118,7 +124,6 @@ def test_people_judge_each_pair_once(contents: dict[str, Any]) -> None:
     html = render_report(contents, judges=[], judge_votes=single_order, **of_anna)
     text = text_of(html)
     assert "both orders name a winner" not in text and "Both orders agreed" not in text
-    assert "where all answers on a pair name one winner, it is the longer dialogue" in text
     assert "human:anna, in short Nothing stands out in its votes." in text
     static = text.split("With scripts enabled")[1]
     assert "human:anna on sage_0 and sage_1: " in static and "no answer with sage_1 read first" in static
@@ -146,8 +151,9 @@ def test_significant_differences_come_first(contents: dict[str, Any]) -> None:
     rows[2] |= {"p_adjusted": 0.03, "win_rate_b": 0.9, "low": 0.7, "high": 0.98, "n": 12, "wins_a": 1, "wins_b": 9}
     table = from_rows(rows, schemas.WIN_RATES)
     truth = with_values(
-        contents["judge_agreement"],
-        judge_b="world truth", decided=30, same_winner=0.8, same_low=0.6, same_high=0.9, same_by_lot=0.61,
+        contents["judge_agreement"][:1],
+        judge_b="world truth", kappa=0.07, kappa_low=-0.01, kappa_high=0.15,
+        decided=30, same_winner=0.8, same_low=0.6, same_high=0.9, same_by_lot=0.61,
     )  # fmt: skip
     html = render_report(contents, win_rates=table, judge_agreement=truth)
     plot = html.split('<section id="at-a-glance">')[1].split("</section>")[0]
@@ -165,13 +171,15 @@ def test_significant_differences_come_first(contents: dict[str, Any]) -> None:
         "offline-test-judge, offline rules: 2 of 3 differences are more than chance would make. "
         "Names the winner that the world truth names in 80 % (60 to 90 %) "
         "of the 30 pairs of dialogues that both decide: better than a coin. Assigned to situations at random, the same "
-        "wins would agree in 61 %: no evidence that it sees more than which policy is usually better."
+        "wins would agree in 61 %: among winners, no evidence that it sees more than which policy is usually better. "
+        "On wins and ties, its agreement with the world truth beyond chance within pairs of policies is kappa 0.07 "
+        "(-0.01 to 0.15): not shown to be more than chance."
     ) in first
     assert "world truth, which knows the generated world:" in first
 
 
 def test_judges_are_compared_with_the_truth_first(contents: dict[str, Any]) -> None:
-    (row,) = to_rows(contents["judge_agreement"])
+    row = to_rows(contents["judge_agreement"])[0]
     rows = [row, {**row, "judge_b": "world truth"}, {**row, "judge_a": "x", "judge_b": "y"}]
     table = from_rows(rows, schemas.JUDGE_AGREEMENT)
     text = text_of(render_report(contents, judge_agreement=table)).split("Whether they agree")[1]

@@ -1,4 +1,4 @@
-"""Biases of judges: by order, position, length, and relation to what they judge."""
+"""Biases of judges: by order, position, and relation to what they judge."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pandas as pd
 from sage_dialog.config import OutcomeRule
 from sage_dialog.core.tables import DataFrame, conform, from_rows, to_rows
 from sage_dialog.evaluation.bootstrap import Bootstrap
-from sage_dialog.evaluation.judging.length import add_words
 from sage_dialog.evaluation.judging.votes import outcomes
 from sage_dialog.evaluation.statistics import clustered_shares
 from sage_dialog.schemas import JUDGE_CHECKS, SELF_PREFERENCE
@@ -20,30 +19,22 @@ from sage_dialog.schemas import JUDGE_CHECKS, SELF_PREFERENCE
 RELATIONS = (None, "same base", "same model")  # from distant to close
 
 
-def judge_checks(votes: DataFrame, words: DataFrame, confidence: float) -> DataFrame:
+def judge_checks(votes: DataFrame, confidence: float) -> DataFrame:
     """Return shares of each judge over all its pairs, as a table of `schemas.JUDGE_CHECKS`.
 
     order_flips: pairs of dialogues, both votes readable, on which the vote changes with the order. names_first: votes
-    that name a dialogue and name the one read first; unbiased is one half. names_longer: wins on which both orders
-    agree that go to the dialogue with more words from the assistant; equal ones are left out. says_tie: readable votes
-    that name none. unreadable: of all votes. Intervals take situations as clusters. A person votes once on each pair,
-    in a random order: the vote is a win, nothing can flip, and unbiased is one half as well. A statistic without
-    observations has no row.
-
-    Args:
-        words: as returned by `length.count_words`.
-
-    Raises:
-        ValueError: naming a situation that was judged and is not in the rollouts.
+    that name a dialogue and name the one read first; unbiased is one half. says_tie: readable votes that name none.
+    unreadable: of all votes. Intervals take situations as clusters. A person votes once on each pair, in a random
+    order: nothing can flip, and unbiased is one half as well. A statistic without observations has no row. The effect
+    of length differs between pairs of policies: see `length.length_control`.
     """
-    judged = add_words(outcomes(votes), words)
-    kind, longer = judged["kind"], judged["words_b"] - judged["words_a"]
+    judged = outcomes(votes)
+    kind = judged["kind"]
     twice = judged["ab"].notna() & judged["ba"].notna()
     vote, named = votes["vote"], votes["vote"].isin(["a", "b"])
     counts = {  # statistic: (rows, successes, observations)
         "order_flips": (judged, kind == "inconsistent", twice & (kind != "unreadable")),
         "names_first": (votes, named & (votes["order"].str[0] == vote), named),
-        "names_longer": (judged, (judged["outcome"] == "b") == (longer > 0), (kind == "win") & (longer != 0)),
         "says_tie": (votes, vote == "tie", vote != "unreadable"),
         "unreadable": (votes, vote == "unreadable", vote.notna()),
     }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from scipy.stats import binom, norm
 
-from sage_dialog.core.tables import DataFrame, from_rows
+from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.schemas import SAMPLE_SIZES
 
 
@@ -58,33 +59,37 @@ def situations_needed(share: float, decided: float, level: float, power: float) 
 def sample_sizes(win_rates: DataFrame, true_shares: Sequence[float], confidence: float, power: float) -> DataFrame:
     """Return what a run of this size can detect, as a table of `schemas.SAMPLE_SIZES`.
 
-    For each judge, with its share of decided situations over all its pairs: a pair tested alone, at 1 - confidence,
-    and tested with all pairs of the judge, at the strictest step of Holm's method.
+    For each judge and pair, with the share of situations that the judge decides in this pair: the pair tested alone, at
+    1 - confidence, and tested with all pairs of the judge, at the strictest step of Holm's method. The largest number
+    needed at that step is the number for all pairs of the judge.
 
     Args:
         true_shares: the differences to detect, as the better policy's true share of the decided.
         power: the probability with which to detect them, such as 0.8.
     """
+    find_needed = cache(situations_needed)
     rows = []
     for judge, rates in win_rates.groupby("judge", sort=False):
-        decided = int(rates["wins_a"].sum() + rates["wins_b"].sum()) / int(rates["n"].sum())
-        situations = int(rates["n"].min())
-        for pairs in sorted({1, len(rates)}):
-            level = (1 - confidence) / pairs
-            rows += [
-                {
-                    "judge": judge,
-                    "pairs": pairs,
-                    "level": level,
-                    "decided": decided,
-                    "true_share": share,
-                    "n": situations,
-                    "power": sign_test_power(situations, share, decided, level),
-                    "wanted_power": power,
-                    "needed": situations_needed(share, decided, level, power) if decided else None,
-                }
-                for share in true_shares
-            ]
+        for rate in to_rows(rates):
+            decided = (rate["wins_a"] + rate["wins_b"]) / rate["n"]
+            for pairs in sorted({1, len(rates)}):
+                level = (1 - confidence) / pairs
+                rows += [
+                    {
+                        "judge": judge,
+                        "policy_a": rate["policy_a"],
+                        "policy_b": rate["policy_b"],
+                        "pairs": pairs,
+                        "level": level,
+                        "decided": decided,
+                        "true_share": share,
+                        "n": rate["n"],
+                        "power": sign_test_power(rate["n"], share, decided, level),
+                        "wanted_power": power,
+                        "needed": find_needed(share, decided, level, power) if decided else None,
+                    }
+                    for share in true_shares
+                ]
     return from_rows(rows, SAMPLE_SIZES)
 
 

@@ -19,7 +19,7 @@ from sage_dialog.evaluation.report.formatting import p_value, percent, thousands
 from sage_dialog.schemas import JUDGE_VOTES
 
 BOOTSTRAP = Bootstrap(confidence=0.95, replicates=4000, seed=0)
-TRUE_SHARES = (0.525, 0.55, 0.6)
+TRUE_SHARES = (0.525, 0.55)
 STAR, TWO_STARS = 1e-10, 1e-50
 
 
@@ -73,7 +73,7 @@ def printed_votes() -> DataFrame:
 
 def reproduce_table_1() -> DataFrame:
     """Return the table of `schemas.WIN_RATES` of the printed counts, in the paper's order."""
-    return win_rates(printed_votes(), BOOTSTRAP)
+    return win_rates(printed_votes(), BOOTSTRAP.confidence)
 
 
 def tables() -> str:
@@ -110,15 +110,16 @@ def _ranking() -> str:
 
 
 def _sample_sizes(rates: DataFrame) -> str:
+    sizes = sample_sizes(rates, TRUE_SHARES, BOOTSTRAP.confidence, power=0.8)
+    rows = []
+    for _, of_share in sizes.groupby(["judge", "policy_a", "policy_b", "true_share"], sort=False):
+        alone, among = to_rows(of_share)
+        share = (f"{percent(alone['decided'])} of {thousands(alone['n'])}", percent(alone["true_share"], 1))
+        powers = (percent(alone["power"]), percent(among["power"]))
+        needed = (thousands(alone["needed"]), thousands(among["needed"]))
+        rows.append((alone["judge"], f"`{alone['policy_a']}`", f"`{alone['policy_b']}`", *share, *powers, *needed))
     return _markdown(
-        "judge, decided:, true share:, tested, power:, needed for 80 %:",
-        [
-            (
-                *(row["judge"], f"{percent(row['decided'])} of {thousands(row['n'])}", percent(row["true_share"], 1)),
-                *("alone" if row["pairs"] == 1 else "among six", percent(row["power"]), thousands(row["needed"])),
-            )
-            for row in to_rows(sample_sizes(rates, TRUE_SHARES, BOOTSTRAP.confidence, power=0.8))
-        ],
+        "judge, a, b, decided:, true share:, power:, power among six:, needed for 80 %:, needed among six:", rows
     )
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
 from tqdm import tqdm
 
 from sage_dialog.config import OutcomeRule
 from sage_dialog.core.tables import DataFrame, conform, from_rows
-from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.rollouts import dialogues_by_policy, same_situations
 from sage_dialog.evaluation.statistics import holm, sign_test
 from sage_dialog.roles.protocols import Comparison, Judge
@@ -83,11 +82,11 @@ def outcomes(votes: DataFrame, rule: OutcomeRule = "agreement") -> DataFrame:
     return judged.assign(kind=kind, outcome=outcome)
 
 
-def win_rates(votes: DataFrame, bootstrap: Bootstrap, rule: OutcomeRule = "agreement") -> DataFrame:
+def win_rates(votes: DataFrame, confidence: float, rule: OutcomeRule = "agreement") -> DataFrame:
     """Return a table of `schemas.WIN_RATES`, in order of appearance.
 
-    `win_rate_b` is b's share of the decided situations, its interval a bootstrap over situations. The p-value is that
-    of the exact two-sided sign test on the decided, adjusted by Holm's method for all pairs of the same judge.
+    `win_rate_b` is b's share of the decided situations, with Jeffreys' interval. The p-value is that of the exact
+    two-sided sign test on the decided, adjusted by Holm's method for all pairs of the same judge.
     """
     judged = outcomes(votes, rule)
     kind, outcome = judged["kind"], judged["outcome"]
@@ -101,8 +100,10 @@ def win_rates(votes: DataFrame, bootstrap: Bootstrap, rule: OutcomeRule = "agree
         unreadable=kind == "unreadable",
     )
     rates = counted.groupby(PAIR, sort=False, as_index=False).sum()
-    shares = [_share_of_decided(row, bootstrap) for row in rates.to_dict("records")]
-    rates[["win_rate_b", "low", "high"]] = pd.DataFrame(shares, columns=range(3), index=rates.index, dtype=float)
+    wins_b = rates["wins_b"].to_numpy(float)
+    decided = rates["wins_a"].to_numpy(float) + wins_b
+    shares = _share_of_decided(wins_b, decided, confidence)
+    rates[["win_rate_b", "low", "high"]] = pd.DataFrame(shares.T, columns=range(3), index=rates.index)
     rates["p_value"] = [sign_test(*wins) for wins in zip(rates["wins_a"], rates["wins_b"], strict=True)]
     rates["p_adjusted"] = rates.groupby("judge", sort=False)["p_value"].transform(holm)
     return conform(rates.assign(rule=rule), WIN_RATES)
@@ -130,12 +131,12 @@ def _describe(row: pd.Series) -> str:
     return f"situation {row['situation_id']!r} of {row['policy_a']} against {row['policy_b']} (judge {row['judge']})"
 
 
-def _share_of_decided(row: Mapping[str, Any], bootstrap: Bootstrap) -> tuple[float | None, float | None, float | None]:
-    """Return b's share of the decided situations and its interval; None if no situation was decided."""
-    decided = row["wins_a"] + row["wins_b"]
-    if not decided:
-        return None, None, None
-    share = row["wins_b"] / decided
-    observed = np.repeat([[1, 0], [0, 0], [0, 1]], [row["wins_a"], row["ties"], row["wins_b"]], axis=0)
-    totals = bootstrap.totals(observed, np.eye(2), 1 / 2, "win rate", *(row[name] for name in PAIR))
-    return share, *bootstrap.interval(totals[:, 1] / totals.sum(axis=1), share)
+def _share_of_decided(wins: np.ndarray, decided: np.ndarray, confidence: float) -> np.ndarray:
+    """Return three rows: the share of wins and the ends of Jeffreys' interval; NaN where nothing was decided.
+
+    A share of 0 or 1 is in its interval (Brown, Cai and DasGupta 2001).
+    """
+    decided = np.where(decided > 0, decided, np.nan)
+    low, high = proportion_confint(wins, decided, 1 - confidence, method="jeffreys")
+    share = wins / decided
+    return np.array([share, np.where(share == 0, 0.0, low), np.where(share == 1, 1.0, high)])

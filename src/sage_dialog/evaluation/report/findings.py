@@ -11,13 +11,11 @@ from sage_dialog.evaluation.report.formatting import index_rows, percent, times,
 JUDGE_CHECKS = {
     "order_flips": "the answer changes with the order of the two",
     "names_first": "where one dialogue is named, it is the one read first",
-    "names_longer": "where all answers on a pair name one winner, it is the longer dialogue",
     "says_tie": "the answer is a tie",
     "unreadable": "the answer cannot be read",
 }
 LEANINGS = {  # below one half, above it
     "names_first": ("leans to the second place", "leans to the first place"),
-    "names_longer": ("shorter dialogues win", "longer dialogues win"),
 }
 MANY_UNREADABLE = 0.02
 
@@ -58,7 +56,7 @@ def findings_by_judge(
         judge: [
             *_against_truth(judge, judge_agreement, truths),
             *_by_order(of_judge),
-            *_by_length(of_judge, _pairs_of(win_rates, judge), _pairs_of(length_control, judge), confidence),
+            *_by_length(_pairs_of(win_rates, judge), _pairs_of(length_control, judge), confidence),
             *_by_relation(self_preference[self_preference["judge"] == judge]),
         ]
         for judge, of_judge in index_rows(judge_checks, "judge", "statistic").items()
@@ -100,6 +98,20 @@ def win_rates_by_pair(win_rates: DataFrame, confidence: float) -> dict[Pair, lis
     return by_pair
 
 
+def situations_for_all_pairs(sample_sizes: DataFrame) -> list[dict[str, Any]]:
+    """Return by judge and true share how many situations show the difference in each of its pairs, tested together.
+
+    Returns:
+        "judge", "true_share", "pairs" and "needed", which is None if nothing was decided in a pair.
+    """
+    families = []
+    for (judge, share), rows in sample_sizes.groupby(["judge", "true_share"], sort=False):
+        together = rows[rows["pairs"] == rows["pairs"].max()]
+        needed = None if together["needed"].isna().any() else int(together["needed"].max())
+        families.append({"judge": judge, "true_share": share, "pairs": len(together), "needed": needed})
+    return families
+
+
 def _is_significant(row: Row, confidence: float) -> bool:
     """Return whether a row of `schemas.WIN_RATES` shows a difference, adjusted for all pairs of the judge."""
     return row["win_rate_b"] is not None and row["p_adjusted"] <= 1 - confidence
@@ -117,14 +129,14 @@ def _pairs_of(table: DataFrame, judge: str) -> dict[Pair, Row]:
 def _against_truth(judge: str, judge_agreement: DataFrame, truths: Collection[str]) -> Iterator[str]:
     for row in to_rows(judge_agreement):
         two = {row["judge_a"], row["judge_b"]}
-        if judge in truths or judge not in two or not (two & set(truths)):
+        if row["policy_a"] is not None or judge in truths or judge not in two or not (two & set(truths)):
             continue
         (truth,) = two - {judge}
         if not row["decided"]:
             yield f"Decides none of the pairs of dialogues that the {truth} decides, so the two cannot be compared."
             continue
         coin = "not shown to be better than a coin" if row["same_low"] <= 0.5 else "better than a coin"
-        usual = "no evidence that it sees more than which policy is usually better"
+        usual = "among winners, no evidence that it sees more than which policy is usually better"
         more = f": {usual}" if row["same_low"] <= row["same_by_lot"] else ""
         yield (
             f"Names the winner that the {truth} names in "
@@ -132,6 +144,12 @@ def _against_truth(judge: str, judge_agreement: DataFrame, truths: Collection[st
             f"dialogues that both decide: {'worse than a coin' if row['same_high'] < 0.5 else coin}. Assigned to "
             f"situations at random, the same wins would agree in {percent(row['same_by_lot'])}{more}."
         )
+        if row["kappa"] is not None:
+            chance = "more than chance" if row["kappa_low"] > 0 else "not shown to be more than chance"
+            yield (
+                f"On wins and ties, its agreement with the {truth} beyond chance within pairs of policies is kappa "
+                f"{row['kappa']:z.2f} ({row['kappa_low']:z.2f} to {row['kappa_high']:z.2f}): {chance}."
+            )
 
 
 def _by_order(checks: Mapping[str, Row]) -> Iterator[str]:
@@ -153,20 +171,13 @@ def _by_order(checks: Mapping[str, Row]) -> Iterator[str]:
         yield f"Cannot be read in {with_interval(unreadable)} of its answers."
 
 
-def _by_length(
-    checks: Mapping[str, Row], rates: Mapping[Pair, Row], lengths: Mapping[Pair, Row], confidence: float
-) -> Iterator[str]:
-    longer = checks.get("names_longer")
-    if not longer or longer["low"] <= 0.5 <= longer["high"]:
+def _by_length(rates: Mapping[Pair, Row], lengths: Mapping[Pair, Row], confidence: float) -> Iterator[str]:
+    slopes = [row for row in lengths.values() if row["odds_by_doubling"] is not None]
+    if not slopes or not _away_from(1, slopes[0], "odds_"):
         return
-    kind, share = ("longer", longer) if longer["value"] > 0.5 else ("shorter", _complement(longer))
-    sentence = f"Where its answers name one winner, that is the {kind} dialogue in {with_interval(share)}"
-    moved = [row for row in lengths.values() if row["win_rate_b"] is not None and _away_from(1, row, "odds_")]
-    if moved:
-        odds = sorted(row["odds_by_doubling"] for row in moved)
-        by = times(odds[0]) if len(odds) == 1 else f"{times(odds[0])} to {times(odds[-1])}"
-        of_pairs = f"{len(moved)} of {len(lengths)} {'pair' if len(lengths) == 1 else 'pairs'} of policies"
-        sentence += f", and writing twice as much multiplies the odds, in {of_pairs}, by {by}"
+    by, low, high = (times(slopes[0][name]) for name in ("odds_by_doubling", "odds_low", "odds_high"))
+    odds = f"by {by} ({low} to {high})"
+    sentence = f"Within pairs of policies, writing twice as much multiplies the odds of winning {odds}"
     leads = [pair for pair, row in rates.items() if _is_significant(row, confidence)]
     clear = sum(_same_lead(rates[pair], lengths[pair]) for pair in leads if pair in lengths)
     if leads:

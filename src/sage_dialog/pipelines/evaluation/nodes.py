@@ -125,11 +125,11 @@ def gather_votes(
     return pd.concat([model_votes, counted], ignore_index=True), rejects
 
 
-def count_wins(votes: DataFrame, evaluation: Evaluation, seed: int) -> DataFrame:
+def count_wins(votes: DataFrame, evaluation: Evaluation) -> DataFrame:
     """Return a table of `schemas.WIN_RATES` from one of `schemas.JUDGE_VOTES`."""
     from sage_dialog.evaluation.judging.votes import win_rates
 
-    return win_rates(votes, _bootstrap(evaluation, seed), evaluation.outcome_rule)
+    return win_rates(votes, evaluation.confidence, evaluation.outcome_rule)
 
 
 def rank_policies(votes: DataFrame, evaluation: Evaluation, seed: int) -> DataFrame:
@@ -166,7 +166,7 @@ def check_judges(
 
     rule, bootstrap, words = evaluation.outcome_rule, _bootstrap(evaluation, seed), count_words(rollouts)
     return (
-        judge_checks(votes, words, evaluation.confidence),
+        judge_checks(votes, evaluation.confidence),
         length_control(votes, words, evaluation.confidence, rule),
         judge_agreement(pd.concat([votes, external_votes]), bootstrap, rule),
         self_preference(votes, policy_cards, bootstrap, rule),

@@ -79,7 +79,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
         _node(
             nodes.gather_votes, ["model_votes", "human_votes", EVALUATION, "rollouts"], ["judge_votes", "vote_rejects"]
         ),
-        _node(nodes.count_wins, ["judge_votes", EVALUATION, SEED], "win_rates"),
+        _node(nodes.count_wins, ["judge_votes", EVALUATION], "win_rates"),
         _node(nodes.rank_policies, ["judge_votes", EVALUATION, SEED], "ranking"),
         _node(nodes.plan_situations, ["win_rates", EVALUATION], "sample_sizes"),
         _node(

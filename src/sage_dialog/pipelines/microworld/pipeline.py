@@ -61,7 +61,7 @@ def create_truth_pipeline() -> Pipeline:
             ),
             node(
                 count_wins,
-                inputs=["truth_votes", "params:evaluation", "params:seed"],
+                inputs=["truth_votes", "params:evaluation"],
                 outputs="truth_win_rates",
                 name="count_truth_votes",
             ),

@@ -12,6 +12,7 @@ from sage_dialog.evaluation.report.findings import (
     JUDGE_CHECKS,
     findings_by_judge,
     significant_differences,
+    situations_for_all_pairs,
     win_rates_by_pair,
 )
 from sage_dialog.evaluation.report.formatting import OUTCOME_RULES, group_rows, index_rows
@@ -37,7 +38,6 @@ DIVERSITY = {
 BEHIND_CHECKS = {  # the filters of `report.js` that find what a statistic of `judge_checks` counts
     "order_flips": {"votes": "readable"},
     "names_first": {"answer": "named"},
-    "names_longer": {"longer": "one"},
     "says_tie": {"answer": "readable"},
     "unreadable": {"answer": "any"},
 }
@@ -117,7 +117,9 @@ def report_judges(
     truths = _judges(external_win_rates)
     with_truth = judge_agreement["judge_a"].isin(truths) | judge_agreement["judge_b"].isin(truths)
     by_statistic = index_rows(judge_checks, "statistic", "judge")
-    sizes = [to_rows(rows) for _, rows in sample_sizes.groupby(["judge", "true_share"], sort=False)]
+    sizes = [
+        to_rows(rows) for _, rows in sample_sizes.groupby(["judge", "policy_a", "policy_b", "true_share"], sort=False)
+    ]
     return render_section(
         "judges.html.j2",
         evaluation=evaluation,
@@ -134,6 +136,7 @@ def report_judges(
         between_judges=to_rows(pd.concat([judge_agreement[with_truth], judge_agreement[~with_truth]])),
         relations=to_rows(self_preference),
         sizes=[{"alone": rows[0], "together": rows[-1]} for rows in sizes],
+        families=situations_for_all_pairs(sample_sizes),
     )
 
 
