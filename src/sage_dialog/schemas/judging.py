@@ -67,7 +67,9 @@ LENGTH_CONTROL = schema(
     n=INT32,  # decided situations; what follows the words is null where there is none
     words_a=FLOAT64,
     words_b=FLOAT64,
-    **nullable_floats("b_says_more", "win_rate_b", "longer_wins", "longer_low", "longer_high"),
+    **nullable_floats("b_says_more", "win_rate_b"),
+    unequal=INT32,  # decided situations of unequal length; the next are of these
+    **nullable_floats("longer_wins", "longer_low", "longer_high"),
     **nullable_floats("equal_length_rate_b", "low", "high"),
     **nullable_floats("odds_by_doubling", "odds_low", "odds_high"),  # the same for all pairs of a judge
 )

@@ -11,7 +11,6 @@ from sage_dialog.core.tables import conform, to_rows
 from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.judging.agreement import judge_agreement
 from sage_dialog.evaluation.judging.judge_bias import judge_checks
-from sage_dialog.evaluation.judging.length import count_words
 from sage_dialog.evaluation.judging.votes import win_rates
 from sage_dialog.schemas import JUDGE_VOTES
 
@@ -33,7 +32,7 @@ def judged(contents: dict[str, Any], bootstrap: Bootstrap) -> dict[str, Any]:
     return {
         **contents,
         "judge_votes": every,
-        "win_rates": win_rates(every, bootstrap),
-        "judge_checks": judge_checks(every, count_words(contents["rollouts"]), 0.95),
+        "win_rates": win_rates(every, bootstrap.confidence),
+        "judge_checks": judge_checks(every, 0.95),
         "judge_agreement": judge_agreement(both, bootstrap),
     }

@@ -83,7 +83,7 @@ def length_control(votes: DataFrame, words: DataFrame, confidence: float, rule: 
         rates = _at_equal_length(decided, confidence)
         for pair, of_pair in of_judge.groupby(["policy_a", "policy_b"], sort=False):
             found = decided[(decided["policy_a"] == pair[0]) & (decided["policy_b"] == pair[1])]
-            row = dict(zip(PAIR, (judge, *pair), strict=True), n=len(found))
+            row = dict(zip(PAIR, (judge, *pair), strict=True), n=len(found), unequal=0)
             row |= {side: fmean(of_pair[side]) for side in ("words_a", "words_b")}
             if len(found):
                 doublings, won = found["doublings"].to_numpy(), (found["outcome"] == "b").to_numpy(bool)
@@ -95,11 +95,11 @@ def length_control(votes: DataFrame, words: DataFrame, confidence: float, rule: 
 
 def _longer_wins(doublings: np.ndarray, won: np.ndarray, confidence: float) -> dict[str, float]:
     unequal = doublings != 0
-    if not unequal.any():
-        return {}
     successes, n = int(((doublings > 0) == won)[unequal].sum()), int(unequal.sum())
+    if not n:
+        return {"unequal": 0}
     low, high = proportion_interval(successes, n, confidence)
-    return {"longer_wins": successes / n, "longer_low": low, "longer_high": high}
+    return {"unequal": n, "longer_wins": successes / n, "longer_low": low, "longer_high": high}
 
 
 def _at_equal_length(decided: DataFrame, confidence: float) -> dict[tuple[str, str], dict[str, float]]:
