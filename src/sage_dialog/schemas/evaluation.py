@@ -116,7 +116,7 @@ DIVERSITY = schema(
 FAILURE_MODES = schema(
     policy=STRING,
     failure=STRING,
-    rules=INT32,  # version of evaluation/replies/human_claims.toml
+    rules=INT32,  # version of human_claims.toml, or announced_solutions.toml for "no_solution"
     **SHARE,
 )
 

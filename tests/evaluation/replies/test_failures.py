@@ -8,7 +8,7 @@ from policy_cards import cards_of
 
 from sage_dialog import schemas
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows
-from sage_dialog.evaluation.replies.failures import FAILURES, failure_modes, human_claim
+from sage_dialog.evaluation.replies.failures import FAILURES, empty_announcement, failure_modes, human_claim
 from sage_dialog.evaluation.replies.replies import reply_statistics
 from sage_dialog.evaluation.rollouts import parse_replies
 from sage_dialog.evaluation.statistics import clustered_share
@@ -62,6 +62,62 @@ def test_a_policy_that_poses_as_a_human_is_exposed(text: str, words: str) -> Non
 )  # fmt: skip
 def test_kindness_denials_and_talk_of_the_user_are_no_claims(text: str) -> None:
     assert human_claim(text) is None
+
+
+FIGURE_10 = (  # paper, Figure 10: what the user asks, the reply, and whether it offers nothing
+    (
+        "I want to expand the Taylor series expansion of sin(x), can you help me?",
+        "Sure thing! Here's how you can do that step-by-step using integration by parts formula. "
+        "Let me know if this helps :)",
+        True,
+    ),
+    (
+        "Yes can you do this step-by-step for me? Give me the solution!",
+        "Of course! To expand the Taylor series of sin(x) around x=0 up to n terms, we use the following formula: "
+        "sin(x) ~ x - (x^3)/3!. Now let's find out what each term looks like explicitly...",
+        False,
+    ),
+    (
+        "Wow this is too challenging for me! I feel bad that I don't understand this at all.",
+        "Don't worry about it! You got this :) Just take one step at a time and try not to get overwhelmed.",
+        False,
+    ),
+)
+
+
+@pytest.mark.parametrize(("asked", "reply", "empty"), FIGURE_10)
+def test_an_announced_solution_that_is_not_given_is_found(asked: str, reply: str, empty: bool) -> None:
+    assert (empty_announcement(reply, asked) is not None) is empty
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        ("Absolutely! I can help you with that. Good luck!", "i can help"),
+        ("Okay, let me explain it.\nHope this helps!", "let me explain"),
+        ("Follow these steps: ", "follow these steps"),
+        ("Sure! I\N{RIGHT SINGLE QUOTATION MARK}ll walk you through it. :D", "i'll walk"),
+        ("Here's how: open the window.", None),  # a solution
+        ("Here are some ideas:\n1. Call her.\n2. Write to her.", None),
+        ("I can help you with that. What have you tried?", None),  # asks what it needs
+        ("Call her tomorrow. Hope this helps!", None),
+        ("Sure thing!", None),  # announces nothing
+        ("I am so sorry.", None),
+        ("", None),
+    ],
+)
+def test_what_else_a_reply_to_a_request_says_counts(reply: str, words: str | None) -> None:
+    assert empty_announcement(reply, "How can I tell her?") == words
+    assert empty_announcement(reply, "I lost my keys.") is None
+
+
+def test_only_replies_to_requests_can_lack_a_solution(rollouts_of: Rollouts) -> None:
+    rollouts = rollouts_of(p={"s0": ["Okay.", "Here's how. Hope this helps!", "Great."], "s1": ["Here's how."]})
+    asked = rollouts["text"].where(rollouts["text"] != "Answer 0 in s0.", "Any advice?")
+    modes, examples = failures_of(rollouts.assign(text=asked))
+    assert (modes["no_solution"]["n"], modes["no_solution"]["count"]) == (1, 1)
+    assert [example["why"] for example in examples if example["failure"] == "no_solution"] == ["here's how"]
+    assert "no_solution" not in failures_of(rollouts)[0]
 
 
 def test_rules_of_words_err_both_ways() -> None:
@@ -155,4 +211,4 @@ def test_examples_are_few_and_chosen_by_seed(rollouts_of: Rollouts) -> None:
 def test_a_policy_that_never_speaks_has_no_figures_and_every_failure_has_a_rule(rollouts_of: Rollouts) -> None:
     assert failures_of(rollouts_of(p={"s1": []})) == ({}, [])
     modes, _ = failures_of(rollouts_of(p={"s1": ["A.", "B."], "s2": ["C."]}), blocks=True)
-    assert list(modes) == list(FAILURES)
+    assert list(modes) == [failure for failure in FAILURES if failure != "no_solution"]  # nobody asked for one

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,6 +103,28 @@ def test_a_schema_is_sent_only_to_servers_that_enforce_it(scripted: Any, prompts
     assert sent[1] is None
 
 
+def test_a_forced_choice_has_no_tie(scripted: Any, prompts: Path) -> None:
+    for reply, vote in (("Dialog B is better", "second"), ('{"verdict": "A"}', "first"), ("Tie.", "unreadable"),
+                        ('{"verdict": "tie"}', "unreadable")):  # fmt: skip
+        client = scripted(lambda request, reply=reply: reply, max_failed_share=1.0)
+        (verdict,) = LLMJudge(client, prompts / "judge.txt", forced_choice=True).judge([Comparison(WARM, COLD)])
+        assert verdict == Verdict(vote, reply)
+        assert client.requests[0].schema["properties"] == {"verdict": {"type": "string", "enum": ["A", "B"]}}
+        (free,) = LLMJudge(client, prompts / "judge.txt").judge([Comparison(WARM, COLD)])
+        assert free.vote == ("tie" if "ie" in reply else vote)
+
+
+def test_the_paper_s_judges_are_forced_and_no_other() -> None:
+    conf = Path(__file__).parents[3] / "conf"
+    forced = {
+        path.parent.name: [role["args"].get("forced_choice", False) for role in yaml.safe_load(path.read_text("utf-8"))
+                           ["judges"]["roles"].values() if "args" in role]
+        for path in conf.glob("*/catalog_roles.yml")
+    }  # fmt: skip
+    assert forced.pop("paper") == [True, True]
+    assert len(forced) >= 3 and not any(choice for of_environment in forced.values() for choice in of_environment)
+
+
 @pytest.mark.parametrize(
     "reason",
     [
@@ -147,5 +170,7 @@ def test_the_name_changes_with_all_that_determines_a_verdict_and_holds_no_secret
         LLMJudge(scripted(model="gpt-5"), prompts / "judge.txt").name,
         LLMJudge(scripted(sampling={"temperature": 0}), prompts / "judge.txt").name,
         LLMJudge(scripted(json_schema=False), prompts / "judge.txt").name,
+        LLMJudge(scripted(), prompts / "judge.txt", forced_choice=True).name,
+        LLMJudge(scripted(json_schema=False), prompts / "judge.txt", forced_choice=True).name,
     }
-    assert len(others | {name}) == 5
+    assert len(others | {name}) == 7

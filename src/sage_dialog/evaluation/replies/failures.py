@@ -29,6 +29,9 @@ EXCERPT = 60  # characters of an opening in `why`
 FAILURES = {
     "poses_as_human": "claims to be a person, or what only a person has: a past, relations, a home or body, plans to "
     "meet; by the expressions of human_claims.toml, unless the user wrote the same words before",
+    "no_solution": "answers a request for help with the announcement of a solution and gives none: apart from "
+    "sentences that announce one and courtesies there is nothing, not even a question; by the expressions of "
+    "announced_solutions.toml; of replies to such a request",
     "repeated_opening": "begins with the same three words as an earlier reply of its dialogue; of replies after the "
     "first",
     "repeated_reply": "equals an earlier reply of its dialogue word for word; of replies after the first",
@@ -40,6 +43,9 @@ FAILURES = {
 FAILING = schema(policy=STRING, situation_id=STRING, exchange=INT32, failure=STRING)
 OF_LATER_REPLIES = frozenset({"repeated_opening", "repeated_reply"})
 _QUOTED = re.compile(r"""(?<!^)["\u201c][^"\u201d]*["\u201d]|(?<!^)(?<!\w)['\u2018](?:[^']|'(?=\w))*'(?!\w)""")
+_SENTENCE_END = re.compile(r"(?<=[.!:])\s+|(?<=[.!:]['\")])\s+|\n+")
+_WORD = re.compile(r"[^\W_]{2,}|\d")
+MOST_COURTEOUS = 6  # words
 _LEAKED = re.compile(r"\b[ua]_(?:motivation|emotion|topic)s?\b")
 
 
@@ -63,7 +69,7 @@ def failure_modes(rollouts: DataFrame, replies: DataFrame, confidence: float, se
     modes, examples = [], []
     for policy, failure, sizes, findings in _by_policy(rollouts, replies):
         share = clustered_share([len(found) for found in findings], sizes, confidence)
-        mode = {"policy": policy, "failure": failure, "count": sum(map(len, findings)), "rules": human_claims()[0]}
+        mode = {"policy": policy, "failure": failure, "count": sum(map(len, findings)), "rules": _rules(failure)}
         modes.append({**mode, **vars(share), "share": share.value})
         by_id = {f"{reply['situation_id']} {reply['exchange']}": (reply, why)
                  for found in findings for reply, why in found}  # fmt: skip
@@ -95,7 +101,9 @@ def _by_policy(rollouts: DataFrame, replies: DataFrame) -> Iterator[tuple[str, s
         for failure in FAILURES:
             if failure == "broken_blocks" and policy not in with_blocks:
                 continue
-            sizes = [max(0, len(dialogue) - (failure in OF_LATER_REPLIES)) for dialogue in dialogues]
+            sizes = [
+                sum(_can_occur(failure, place, reply) for place, reply in enumerate(dialogue)) for dialogue in dialogues
+            ]
             if any(sizes):
                 yield (
                     policy,
@@ -103,6 +111,13 @@ def _by_policy(rollouts: DataFrame, replies: DataFrame) -> Iterator[tuple[str, s
                     sizes,
                     [list(_find(failure, dialogue, openings, len(dialogues) - 1)) for dialogue in dialogues],
                 )
+
+
+def _can_occur(failure: str, place: int, reply: Reply) -> bool:
+    """Return whether the reply at a place of its dialogue, from 0, could fail so."""
+    if failure == "no_solution":
+        return asks_for_help(reply["user_text"])
+    return place > 0 or failure not in OF_LATER_REPLIES
 
 
 def _find(
@@ -124,6 +139,9 @@ def _find(
         if failure == "poses_as_human":
             if claim := human_claim(text, user_text):
                 yield reply, claim
+        elif failure == "no_solution":
+            if announcement := empty_announcement(text, reply["user_text"]):
+                yield reply, announcement
         elif failure in OF_LATER_REPLIES:
             value = text if failure == "repeated_reply" else " ".join(opening(text))
             if first.setdefault(value, exchange) != exchange:
@@ -145,6 +163,46 @@ def human_claims() -> tuple[int, re.Pattern[str]]:
     """Return the version of `human_claims.toml`, and its expressions as one, which is searched ten times as fast."""
     read = tomllib.loads((resources.files("sage_dialog.evaluation.replies") / "human_claims.toml").read_text("utf-8"))
     return int(read["version"]), re.compile("|".join(f"(?:{one})" for some in read["claims"].values() for one in some))
+
+
+@cache
+def solution_words() -> tuple[int, re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    """Return the version of `announced_solutions.toml`, and its requests, announcements and courtesies."""
+    file = resources.files("sage_dialog.evaluation.replies") / "announced_solutions.toml"
+    read = tomllib.loads(file.read_text("utf-8"))
+    requests, announcements = (
+        re.compile("|".join(f"(?:{one})" for one in read[kind])) for kind in ("requests", "announcements")
+    )
+    return int(read["version"]), requests, announcements, re.compile(rf"(?:{'|'.join(read['courtesies'])})\b")
+
+
+def asks_for_help(user_text: str) -> bool:
+    return solution_words()[1].search(_plain(user_text)) is not None
+
+
+def empty_announcement(text: str, user_text: str) -> str | None:
+    """Return the words by which a reply announces a solution that was asked for and that it does not give; or None.
+
+    Args:
+        user_text: what the user wrote since the reply before.
+    """
+    _, _, announcements, courtesies = solution_words()
+    if not asks_for_help(user_text):
+        return None
+    announced = None
+    for sentence in _SENTENCE_END.split(_plain(text)):
+        if "?" in sentence:
+            return None
+        if match := announcements.search(sentence):
+            announced = announced or match.group()
+        elif _WORD.search(sentence) and not (courtesies.match(sentence) and len(sentence.split()) <= MOST_COURTEOUS):
+            return None
+    return announced
+
+
+def _rules(failure: str) -> int:
+    """Return the version of the word list that a rule uses."""
+    return solution_words()[0] if failure == "no_solution" else human_claims()[0]
 
 
 def human_claim(text: str, user_text: str = "") -> str | None:

@@ -33,6 +33,12 @@ _SCHEMA = {
     "required": ["reason", "verdict"],
     "additionalProperties": False,
 }
+_FORCED_SCHEMA = {
+    "type": "object",
+    "properties": {"verdict": {"type": "string", "enum": ["A", "B"]}},
+    "required": ["verdict"],
+    "additionalProperties": False,
+}
 _EXAMPLE = Comparison(
     (Message("user", "I lost my keys."), Message("assistant", "Oh no! Where were you last?")),
     (Message("user", "I lost my keys."), Message("assistant", "Keys are often lost.")),
@@ -42,16 +48,24 @@ _EXAMPLE = Comparison(
 class LLMJudge:
     """Requests which assistant is the better social chatbot: A, the first, or B, the second, or neither.
 
+    With `forced_choice` there is no tie and no reason, as in the paper's prompt: an answer that names a tie is
+    unreadable, and the two orders alone make ties.
+
     Args:
-        client: the model; the paper's judge has temperature 0.
+        client: the model; the paper states no temperature.
         prompt: file with the sections [system] and [user], which shows the dialogues `a` and `b`.
+        forced_choice: whether the judge must name A or B; the prompt says so, too.
     """
 
-    def __init__(self, client: LLMClient, prompt: PromptFile) -> None:
+    def __init__(self, client: LLMClient, prompt: PromptFile, forced_choice: bool = False) -> None:
         client.check_caps("judge")
         self._client = client
         self._prompt = Prompt(prompt, {"system": {}, "user": _variables(_EXAMPLE)})
-        self.name = role_name(client.endpoint, self._prompt, _SCHEMA)
+        self._forced_choice = forced_choice
+        self._schema = _FORCED_SCHEMA if forced_choice else _SCHEMA
+        self.name = role_name(
+            client.endpoint, self._prompt, self._schema, **({"forced_choice": True} if forced_choice else {})
+        )
 
     def judge(self, comparisons: Sequence[Comparison]) -> Iterator[Verdict]:
         """Yield a verdict for each comparison, in order.
@@ -80,16 +94,18 @@ class LLMJudge:
             if error.reason not in NO_ANSWER:
                 raise
             return Verdict("unreadable", error.response_text or f"({error})")
-        return parse_verdict(response.text)
+        return parse_verdict(response.text, self._forced_choice)
 
     def _request(self, comparison: Comparison) -> Request:
-        return self._client.chat_request("judge", self._prompt.messages(_variables(comparison)), _SCHEMA)
+        return self._client.chat_request("judge", self._prompt.messages(_variables(comparison)), self._schema)
 
 
-def parse_verdict(response: str) -> Verdict:
-    """Return the verdict that a response states; unreadable if it states none, or several."""
+def parse_verdict(response: str, forced_choice: bool = False) -> Verdict:
+    """Return the verdict that a response states; unreadable if it states none, several, or a forbidden tie."""
     answer = find_answer(response, "verdict", _FORM)
-    return Verdict("unreadable" if answer is None else _VOTES[answer], response)
+    if answer is None or (forced_choice and answer == "tie"):
+        return Verdict("unreadable", response)
+    return Verdict(_VOTES[answer], response)
 
 
 def _failure(verdict: Verdict) -> str | None:
