@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.datasets.figure import AtomicFigure
-from sage_dialog.datasets.files import AtomicJSON, AtomicText
+from sage_dialog.datasets.files import AtomicJSON, AtomicPage, AtomicText
 from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.datasets.policy import PolicyDirectory
 
@@ -64,6 +64,7 @@ KINDS = {
     "table": Kind(AtomicParquet, "dialogues.parquet", table, lambda frame: frame.to_dict("list")),
     "figure": Kind(AtomicFigure, "figure.png", figure, bytes),
     "text": Kind(AtomicText, "report.html", text, str),
+    "page": Kind(AtomicPage, "report.html", text, str),
     "json": Kind(AtomicJSON, "rows.json", rows, list),
     "policy": Kind(PolicyDirectory, "sage_1", policy, Policy.revision),
 }

@@ -11,12 +11,14 @@ from kedro.io import DatasetError, Version
 from sage_dialog.core.policies import CARD, Policy, PolicyCard
 from sage_dialog.core.tables import from_rows, to_arrow, to_rows
 from sage_dialog.datasets.figure import AtomicFigure
-from sage_dialog.datasets.files import AtomicText
+from sage_dialog.datasets.files import AtomicPage, AtomicText
 from sage_dialog.datasets.human_votes import HumanVotes
 from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.datasets.policy import PolicyDirectory
 from sage_dialog.datasets.raw_folder import RawFolder
 from sage_dialog.datasets.roles import RoleDataset
+from sage_dialog.lineage.content import RUN_LINE, DigestCache
+from sage_dialog.lineage.output_diff import first_difference
 
 LATEST = Version(None, None)
 RUN = "2026-01-01T00.00.00.000Z"
@@ -216,6 +218,25 @@ def test_text_and_image_come_back(tmp_path: Path) -> None:
     image = AtomicFigure(filepath=str(tmp_path / "figure.png"), version=LATEST)
     image.save(PNG)
     assert image.load() == PNG
+
+
+def test_a_page_names_its_run_in_a_line_that_comparisons_leave_out(tmp_path: Path) -> None:
+    third = "2026-01-03T00.00.00.000Z"
+    runs = {RUN: "Run one, commit <abc>", "2026-01-02T00.00.00.000Z": "Run two", third: None}
+    saved = {}
+    for version, run in runs.items():
+        page = AtomicPage(filepath=str(tmp_path / "report.html"), version=Version(None, version))
+        page.run = run
+        page.save(f"<h1>A report</h1>\n{RUN_LINE}\n<p>{'Other' if version == third else 'One'} result</p>\n")
+        saved[version] = (page.load(), page.content(version).sha256, Path(page.describe_output().path))
+    (one, sha_one, path_one), (two, sha_two, path_two), (_, sha_other, path_other) = saved.values()
+    assert one == f"<h1>A report</h1>\n{RUN_LINE}<p>Run one, commit &lt;abc&gt;</p>\n<p>One result</p>\n"
+    assert one != two and sha_one == sha_two != sha_other
+    assert first_difference(path_one, path_two) is None
+    difference = first_difference(path_one, path_other)
+    assert difference and (difference.where, difference.after) == ("line 3", "<p>Other result</p>")
+    digests = DigestCache(tmp_path / "digests.json")
+    assert digests.content(path_one).sha256 == digests.content(path_two).sha256 == sha_one
 
 
 def test_a_file_that_is_no_image_is_refused_and_named(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from kedro.io import DataCatalog, MemoryDataset, SharedMemoryDataCatalog, Versio
 from kedro.pipeline import Pipeline, node
 from kedro.runner import ParallelRunner, SequentialRunner, ThreadRunner
 
+from sage_dialog.datasets.files import AtomicPage
 from sage_dialog.datasets.hub_model import HubBase
 from sage_dialog.datasets.human_votes import HumanVotes
 from sage_dialog.datasets.parquet import AtomicParquet
@@ -30,8 +31,8 @@ from sage_dialog.hooks.budget import RunBudget
 from sage_dialog.hooks.errors import RunRefused, RunStopped
 from sage_dialog.hooks.recording import node_code, node_spec, record_input
 from sage_dialog.hooks.run_record import REPLAY_OF, Recorder
-from sage_dialog.lineage.content import DigestCache, changed_files, content_of
-from sage_dialog.lineage.records import RunRecord
+from sage_dialog.lineage.content import RUN_LINE, DigestCache, changed_files, content_of
+from sage_dialog.lineage.records import Git, RunRecord
 from sage_dialog.lineage.run_folder import RunFolder
 
 OLD = "2026-03-01T12.00.00.000Z"
@@ -77,7 +78,8 @@ class Project:
             for name in ("n", "doubled", "left", "right", "failed", "other")
         }
         raw = RawFolder(filepath=str(self.folder / "raw"), patterns=["RC_*"], made_by="nothing")
-        return made({**entries, "raw": raw, "annotator": RoleDataset(role=ROLE)})
+        page = AtomicPage(filepath=str(self.folder / "page.html"), version=Version(None, run))
+        return made({**entries, "raw": raw, "page": page, "annotator": RoleDataset(role=ROLE)})
 
     def run(self, day: int = 2, pipeline: Pipeline | None = None, runner: Any = None, **params: Any) -> RunRecord:
         """Run a pipeline and return the record."""
@@ -123,6 +125,24 @@ def test_a_record_has_the_inputs_outputs_and_configuration_of_a_run(project: Pro
     assert all(each.started and each.ended and each.code for each in record.nodes.values())
     assert record.parameters["seed"] == 3 and record.packages["kedro"]
     assert record.process.pid == os.getpid() and record.started <= record.ended
+
+
+def write_page(table: pd.DataFrame) -> str:
+    return f"<p>{len(table)} rows</p>\n{RUN_LINE}\n"
+
+
+def test_a_page_names_its_run_and_has_the_same_digest_in_the_next_one(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = iter([Git(revision="0123456789abcdef", changed=("a.py",)), None])
+    monkeypatch.setattr("sage_dialog.hooks.run_record.git_state", lambda folder: next(states))
+    pages = Pipeline([node(write_page, "n", "page", name="write")])
+    records = [project.run(day, pages) for day in (2, 3)]
+    texts = [(project.folder / f"page.html/{record.run}/page.html").read_text() for record in records]
+    dates = [record.started[:16].replace("T", " ") for record in records]
+    assert f"Run {records[0].run}, started {dates[0]} UTC, commit 0123456789ab, with changes." in texts[0]
+    assert f"Run {records[1].run}, started {dates[1]} UTC, code in no repository." in texts[1]
+    assert records[0].writes["page"].sha256 == records[1].writes["page"].sha256
 
 
 def test_no_secret_is_recorded(project: Project) -> None:

@@ -10,6 +10,8 @@ from sage_dialog.core.policies import Policy, PolicyCard
 
 BASE = "sage_0"
 """The policy that all others are adapters on."""
+USER = "sage_1"
+"""The policy that plays the user in self-play and in the evaluation."""
 
 TOKENIZER_FILES = [
     "tokenizer*",

@@ -20,7 +20,7 @@ from kedro.io.core import VersionNotFoundError
 from sage_dialog.core.atomic_files import atomic_file
 from sage_dialog.core.paths import display_path, relocate
 from sage_dialog.datasets.protocol import EntryState
-from sage_dialog.lineage.content import Content, content_of, of_stream
+from sage_dialog.lineage.content import Content, content_of, of_file
 from sage_dialog.lineage.records import RUN, is_in_future
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class AtomicMixin(Dataset):
         if self._protocol == "file":
             return content_of(Path(path))
         with self._fs.open(str(path), "rb") as file:
-            return Content(int(self._fs.size(str(path))), 0, of_stream(file))
+            return Content(int(self._fs.size(str(path))), 0, of_file(file, path.name))
 
     def describe_input(self) -> EntryState:
         return self._state(self.resolve_load_version())

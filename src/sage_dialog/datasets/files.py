@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from html import escape
+from pathlib import Path
 from typing import Any, ClassVar
 
 from kedro_datasets.json import JSONDataset
 from kedro_datasets.text import TextDataset
 
 from sage_dialog.datasets.atomic import AtomicMixin
+from sage_dialog.lineage.content import RUN_LINE
 
 
 class AtomicText(AtomicMixin, TextDataset):
-    """`text.TextDataset` in UTF-8 with atomic saves, such as the HTML report."""
+    """`text.TextDataset` in UTF-8 with atomic saves, such as a section of the report."""
 
     kind = "text file"
     DEFAULT_FS_ARGS: ClassVar[dict[str, Any]] = {
@@ -22,6 +25,19 @@ class AtomicText(AtomicMixin, TextDataset):
 
     def fault(self, path: str) -> str | None:
         return None if self._fs.size(path) else "it is empty"
+
+
+class AtomicPage(AtomicText):
+    """An HTML page, such as the report. Its line `RUN_LINE` names the run; comparisons of versions leave that out."""
+
+    kind = "HTML page"
+    run: str | None = None
+    """The run that saves, in words; None outside a run."""
+
+    def write(self, data: str, path: Path) -> None:
+        named = f"{RUN_LINE}<p>{escape(self.run)}</p>\n" if self.run else f"{RUN_LINE}\n"
+        lines = data.splitlines(keepends=True)
+        super().write("".join(named if line.startswith(RUN_LINE) else line for line in lines), path)
 
 
 class AtomicJSON(AtomicMixin, JSONDataset):

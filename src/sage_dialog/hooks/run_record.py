@@ -22,6 +22,7 @@ from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
+from sage_dialog.datasets.files import AtomicPage
 from sage_dialog.datasets.protocol import TrackedDataset
 from sage_dialog.hooks.budget import RunBudget
 from sage_dialog.hooks.errors import RunRefused, RunStopped
@@ -153,6 +154,9 @@ class Recorder:
             ) from None
         self._pid = self._owner = os.getpid()
         atexit.register(self._interrupted)
+        for entry in map(catalog.get, pipeline.all_outputs()):
+            if isinstance(entry, AtomicPage):
+                entry.run = format_run(self._record)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
@@ -274,6 +278,15 @@ class Recorder:
         with self._lock:
             node = self._record.nodes[name].model_copy(update=fields)
             self._update(nodes={**self._record.nodes, name: node})
+
+
+def format_run(record: RunRecord) -> str:
+    """Return the id, date and commit of a run in words."""
+    code = "code in no repository"
+    if record.git:
+        code = f"commit {record.git.revision[:12]}" + (", with changes" if record.git.changed else "")
+    repeats = f", a replay of {record.replay_of}" if record.replay_of else ""
+    return f"Run {record.run}{repeats}, started {record.started[:16].replace('T', ' ')} UTC, {code}."
 
 
 def _conf_source(loader: Any, project: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -12,6 +13,9 @@ from typing import IO, Any, NamedTuple
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
+
+RUN_LINE = "<!-- run -->"
+"""The start of the line in which an HTML page names the run that wrote it. Comparisons leave the line out."""
 
 _BAR_AFTER_S = 3.0
 _BUFFER = 1 << 20
@@ -121,6 +125,14 @@ def of_stream(stream: IO[bytes], step: Callable[[int], object] | None = None) ->
     return digest.hexdigest()
 
 
+def of_file(stream: IO[bytes], name: str, step: Callable[[int], object] | None = None) -> str:
+    """Return the sha256 of an open binary file; that of an HTML page is without the line that names its run."""
+    if not name.endswith(".html"):
+        return of_stream(stream, step)
+    lines = stream.read().splitlines(keepends=True)
+    return of_stream(io.BytesIO(b"".join(line for line in lines if not line.startswith(RUN_LINE.encode()))), step)
+
+
 def of_files(files: Mapping[str, File]) -> Content:
     """Return the content of a set of files; a file without a digest counts by size and time of change."""
     digest = hashlib.sha256()
@@ -162,4 +174,4 @@ def _combine(path: Path, files: Mapping[str, File]) -> Content:
 
 def _sha256(path: Path, step: Callable[[int], object] | None = None) -> str:
     with path.open("rb") as stream:
-        return of_stream(stream, step)
+        return of_file(stream, path.name, step)

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from PIL import Image, ImageChops
 
-from sage_dialog.lineage.content import of_stream
+from sage_dialog.lineage.content import RUN_LINE, of_file
 from sage_dialog.lineage.formatting import MAX_CHARACTERS, printable, shorten
 
 _ROWS = 2048  # rows held in memory
@@ -41,6 +41,8 @@ class Difference:
 def first_difference(before: Path, after: Path) -> Difference | None:
     """Return the first difference; None for equal rows of a table, pixels of an image, bytes of any other file.
 
+    The line in which an HTML page names its run is left out.
+
     Args:
         before: a file or a folder; a local path, or one of fsspec with the same methods.
         after: the same kind of path.
@@ -48,7 +50,7 @@ def first_difference(before: Path, after: Path) -> Difference | None:
     if before.is_dir() or after.is_dir():
         return _compare_folders(before, after)
     with before.open("rb") as one, after.open("rb") as other:
-        if of_stream(one) == of_stream(other):
+        if of_file(one, before.name) == of_file(other, after.name):
             return None
     if before.suffix == ".parquet":
         return _compare_tables(before, after)
@@ -111,7 +113,7 @@ def _compare_texts(before: Path, after: Path) -> Difference | None:
     try:
         with before.open(encoding="utf-8") as one, after.open(encoding="utf-8") as other:
             for number, (left, right) in enumerate(zip_longest(one, other, fillvalue=""), 1):
-                if left != right:
+                if left != right and not (left.startswith(RUN_LINE) and right.startswith(RUN_LINE)):
                     return Difference(f"line {number}", *_shorten_both(left, right))
     except UnicodeDecodeError:
         pass

@@ -50,7 +50,7 @@ def test_only_its_own_style_and_script_are_allowed(contents: dict[str, Any]) -> 
 
 def test_the_report_has_all_figures(contents: dict[str, Any]) -> None:
     text = text_of(render_report(contents))
-    assert "4 policies on 12 test situations, up to 4 exchanges each, seed 3." in text
+    assert "4 policies on 12 test situations, up to 4 exchanges each, with sage_1" in text
     for row in to_rows(contents["win_rates"]):
         pair = f"{row['policy_a']} {row['policy_b']} {row['judge']}"
         assert f"{pair} {row['n']} {row['wins_a']} {row['ties']} {row['wins_b']}" in text
@@ -93,6 +93,14 @@ def test_the_report_has_versions_and_revisions(contents: dict[str, Any]) -> None
     )
     assert f"pyarrow {pa.__version__}" in text and f"scipy {scipy.__version__}" in text
     assert "sage_1 adapter yes 0123456789ab sage_0 abcdef012345 fedcba987654" in text
+
+
+def test_the_simulated_user_and_what_seeds_leave_open_are_named(contents: dict[str, Any]) -> None:
+    html = render_report(contents)
+    text = text_of(html)
+    assert "with sage_1 (revision 0123456789ab) as the simulated user, seed 3." in text
+    assert "Each policy was trained once: intervals and tests are over situations, and another training seed" in text
+    assert [line for line in html.splitlines() if line.startswith("<!-- run -->")] == ["<!-- run -->"]
 
 
 def test_the_weights_of_a_hosted_model_are_not_known(contents: dict[str, Any]) -> None:

@@ -32,11 +32,9 @@ from typing import Any
 
 from kedro.pipeline import Node, Pipeline, node
 
+from sage_dialog.core.hub_models import BASE, USER
 from sage_dialog.pipelines import report
 from sage_dialog.pipelines.evaluation import nodes
-
-BASE = "sage_0"
-USER = "sage_1"
 
 EVALUATION, SEED = "params:evaluation", "params:seed"
 

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from sage_dialog import __version__
 from sage_dialog.config import Evaluation
+from sage_dialog.core.hub_models import USER
 from sage_dialog.core.tables import DataFrame, to_rows
 from sage_dialog.evaluation.report.findings import (
     JUDGE_CHECKS,
@@ -64,6 +65,7 @@ def report_overview(
     import pandas as pd
 
     truths = _judges(external_win_rates)
+    revisions = dict(zip(policy_cards["policy"], policy_cards["revision"], strict=True))
     roles = _roles(annotator, selector, judges, win_rates)
     every = pd.concat([win_rates, external_win_rates])
     return render_section(
@@ -71,6 +73,7 @@ def report_overview(
         evaluation=evaluation,
         seed=seed,
         policies=len(policy_cards),
+        user={"name": USER, "revision": revisions.get(USER)},
         situations=rollouts["situation_id"].nunique(),
         offline=[f"{role} {name}" for role, name in roles if name.startswith("offline")],
         truths=truths,
