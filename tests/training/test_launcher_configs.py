@@ -36,7 +36,15 @@ TWO_PROCESSES = Launcher.from_base(config=str(CONFIGS / "ddp.yaml"), num_process
     [
         ("ddp", {"multi_gpu": True}),
         ("fsdp", {"use_fsdp": True, "fsdp_version": "2", "fsdp_state_dict_type": "SHARDED_STATE_DICT"}),
-        ("zero3", {"use_deepspeed": True, "zero_stage": 3, "gradient_accumulation_steps": "auto"}),
+        (
+            "zero3",
+            {
+                "use_deepspeed": True,
+                "zero_stage": 3,
+                "gradient_accumulation_steps": "auto",
+                "gradient_clipping": "auto",
+            },
+        ),
     ],
 )
 def test_accelerate_knows_every_key_of_our_configs(name: str, expected: dict[str, Any]) -> None:
@@ -121,7 +129,7 @@ def job(base: Policy) -> TrainingJob:
     """Return the job of `tuned` in two processes."""
     config, lora = FineTuning.from_base(learning_rate=1e-2, batch_size=4, epochs=1.0), LoraSettings.from_base(r=4)
     rows = killed_training.conversations()
-    return TrainingJob("sft", "sage_t", base, None, rows, config, lora, True, 0, 1, TWO_PROCESSES)
+    return TrainingJob("sft", "sage_t", base, None, rows, None, config, lora, True, 0, 1, TWO_PROCESSES)
 
 
 def tuned(base: Policy, scratch: Path, launcher: Launcher, threads: int | None = 1) -> None:

@@ -25,7 +25,7 @@ class Training(Config):
     epochs: Positive
     max_steps: Count | None
     warmup_ratio: PartialShare
-    lr_scheduler_type: Literal["linear", "cosine", "constant"]
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"]
     weight_decay: NonNegative
     max_grad_norm: Positive
     max_length: Annotated[int, Field(ge=16)]
@@ -38,6 +38,15 @@ class Training(Config):
     def _check_patience(self) -> Self:
         if self.patience is not None and not self.held_out:
             raise invalid("patience needs held-out dialogues to measure the loss on; set held_out, such as to 0.05")
+        return self
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> Self:
+        if self.lr_scheduler_type == "constant" and self.warmup_ratio:
+            raise invalid(
+                f"lr_scheduler_type: constant has no warm-up, and warmup_ratio is {self.warmup_ratio:g}; set "
+                "constant_with_warmup, or warmup_ratio: 0"
+            )
         return self
 
 

@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
 from sage_dialog.config import Steering
 from sage_dialog.core.policies import Policy
-from sage_dialog.inference.chat_format import ChatFormat
+from sage_dialog.inference.chat_format import ChatFormat, load_tokenizer
 from sage_dialog.inference.engine import Prompt
 from sage_dialog.inference.steering import Guide, Vocabulary
 from sage_dialog.inference.transformers.detokenizer import decode_tokens
@@ -27,7 +27,7 @@ class PolicySet:
     def __init__(self, base: Policy, policies: Sequence[Policy]) -> None:
         self.base = base
         self.adapters = {policy.name: policy for policy in _adapters(base, policies)}
-        self.tokenizer = AutoTokenizer.from_pretrained(base.path)
+        self.tokenizer = load_tokenizer(base.path)
         self._chat = ChatFormat(self.tokenizer)
         self._config = AutoConfig.from_pretrained(base.path)
         self._guide: tuple[Steering, Guide] | None = None

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from transformers import AutoTokenizer
+from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
+from trl.data_utils import common_prefix_length
 
 from sage_dialog.config import Launcher, Preference
 from sage_dialog.core.policies import Policy
 from sage_dialog.core.seeds import sample_ids
 from sage_dialog.core.tables import DataFrame, to_rows
-from sage_dialog.inference.chat_format import TEMPLATE_ARGUMENTS, ChatFormat
+from sage_dialog.inference.chat_format import ChatFormat, Messages, load_tokenizer
 from sage_dialog.training.adapters import load_adapter, load_model
+from sage_dialog.training.chat_templates import encode_conversation, training_format
 from sage_dialog.training.full_weights import copy_to_reference
 from sage_dialog.training.job import TrainingJob
 from sage_dialog.training.launch import IN_PROCESS, launch_training
@@ -52,7 +54,7 @@ def preference_tune(
         ValueError: if no pair is left, chosen and rejected of one are equal, or `start` is no adapter on this base.
     """
     blocks = start.card.blocks
-    job = TrainingJob("dpo", name, base, start, pairs, config, None, blocks, seed, threads, launcher)
+    job = TrainingJob("dpo", name, base, start, pairs, None, config, None, blocks, seed, threads, launcher)
     return launch_training(job, train_dpo, scratch)
 
 
@@ -61,8 +63,8 @@ def train_dpo(job: TrainingJob, run_dir: TrainingRunDir) -> None:
     config = job.config
     assert isinstance(config, Preference) and job.start is not None
     seed = seed_training(job)
-    tokenizer = AutoTokenizer.from_pretrained(job.base.path)
-    examples = _examples(ChatFormat(tokenizer), job.rows, config, job.seed)
+    tokenizer = load_tokenizer(job.base.path)
+    examples = _examples(job.name, training_format(tokenizer), job.rows, config, job.seed)
     examples, training_rejects = filter_by_length(job.name, "pairs", examples, config.max_length)
     train, held_out = train_eval_split(job.name, examples, config.held_out, job.seed)
     with_sft = config.sft_weight > 0
@@ -73,21 +75,28 @@ def train_dpo(job: TrainingJob, run_dir: TrainingRunDir) -> None:
         **trainer_arguments(job, seed, len(held_out) > 0, run_dir),
     )
     model = load_model(job.base, config.quantization)  # after the arguments, which may shard it over the processes
-    trainer = DPOTrainer(
+    trainer = _EncodedDPOTrainer(
         model=load_adapter(model, job.base, job.start),
         args=arguments,
         processing_class=tokenizer,
-        **trainer_datasets(train, held_out, ["prompt", "chosen", "rejected", "chat_template_kwargs"]),
+        **trainer_datasets(train, held_out, ["prompt_ids", "chosen_ids", "rejected_ids"]),
     )
     copy_to_reference(trainer.model)
     run_trainer(trainer, job, training_rejects, run_dir)
 
 
-def _examples(chat: ChatFormat, pairs: DataFrame, config: Preference, seed: int) -> DataFrame:
+class _EncodedDPOTrainer(DPOTrainer):
+    """TRL's trainer on token ids. TRL's own encoding also trains what a template writes after the end of turn."""
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        return dataset
+
+
+def _examples(name: str, chat: ChatFormat, pairs: DataFrame, config: Preference, seed: int) -> DataFrame:
     """Return a sample of the pairs as training examples; ids are situation and turn, with a number from the second on.
 
     Raises:
-        ValueError: if chosen and rejected of a pair are equal.
+        ValueError: if chosen and rejected of a pair are equal, or the base's template refuses one.
     """
     rows: dict[str, dict[str, Any]] = {}
     count: Counter[str] = Counter()
@@ -100,10 +109,23 @@ def _examples(chat: ChatFormat, pairs: DataFrame, config: Preference, seed: int)
     examples = []
     for pair_id in sample_ids(list(rows), config.pairs, seed, "dpo pairs"):
         row = rows[pair_id]
-        prompt = chat.place_system_prompt(row["prompt"])
-        replies = {side: [{"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}
-        tokens = max(len(chat.tokens([*prompt, *reply])) for reply in replies.values())
-        example = {"prompt": prompt, **replies, "chat_template_kwargs": {**TEMPLATE_ARGUMENTS}}
-        examples.append({"row": pair_id, "group": row["situation_id"], "tokens": tokens, **example})
-    columns = ["row", "group", "tokens", "prompt", "chosen", "rejected", "chat_template_kwargs"]
-    return pd.DataFrame(examples, columns=columns)
+        try:
+            chosen, rejected = (_encode_reply(chat, row["prompt"], row[side]) for side in ("chosen", "rejected"))
+        except ValueError as error:
+            raise ValueError(f"{name}: dpo_pairs: {pair_id}: {error}") from error
+        prompt = common_prefix_length(chosen[0], rejected[0])
+        ids = {"prompt_ids": chosen[0][:prompt]}
+        for side, (before, reply) in {"chosen_ids": chosen, "rejected_ids": rejected}.items():
+            ids[side] = [*before[prompt:], *reply]
+        tokens = prompt + max(len(ids["chosen_ids"]), len(ids["rejected_ids"]))
+        examples.append({"row": pair_id, "group": row["situation_id"], "tokens": tokens, **ids})
+    return pd.DataFrame(examples, columns=["row", "group", "tokens", "prompt_ids", "chosen_ids", "rejected_ids"])
+
+
+def _encode_reply(chat: ChatFormat, prompt: Messages, reply: str) -> tuple[list[int], list[int]]:
+    """Return the tokens of a prompt, and of the reply up to its end of turn."""
+    example = encode_conversation(chat, [*prompt, {"role": "assistant", "content": reply}])[-1]
+    end = max(place for place, label in enumerate(example["labels"]) if label != -100) + 1
+    ids, prompt_ids = example["input_ids"][:end], chat.tokens(prompt, reply_follows=True)
+    begin = common_prefix_length(prompt_ids, ids)  # a token may reach across the boundary
+    return ids[:begin], ids[begin:]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
 from sage_dialog.config import FineTuning, Launcher, LoraSettings, Preference
-from sage_dialog.core.policies import Policy, identity
+from sage_dialog.core.policies import Policy, PolicyCard, identity
 from sage_dialog.core.tables import DataFrame, to_arrow
 
-JOB, ROWS = "job.json", "rows.parquet"
+JOB, ROWS, MEASURED = "job.json", "rows.parquet", "measured.parquet"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class TrainingJob:
         base: the base model.
         start: the policy whose adapter is trained on; None starts with a new adapter.
         rows: schemas.SFT_CONVERSATIONS or schemas.DPO_PAIRS.
+        measured: the same conversations in another form, whose length decides which rows are left out; None for the
+            length of the rows themselves.
         lora: parameters of a new adapter; None trains all weights.
         blocks: whether the policy writes state and action blocks.
         threads: of each process; None takes all cores, divided among the processes.
@@ -37,6 +40,7 @@ class TrainingJob:
     base: Policy
     start: Policy | None
     rows: DataFrame
+    measured: DataFrame | None
     config: FineTuning | Preference
     lora: LoraSettings | None
     blocks: bool
@@ -51,14 +55,17 @@ class TrainingJob:
             "base": identity(self.base),
             "start": identity(self.start),
             "rows": table_digest(self.rows),
+            "measured": None if self.measured is None else table_digest(self.measured),
         }
 
     def write(self, folder: Path) -> None:
-        """Write the job to a new folder; policies are written as paths."""
+        """Write the job to a new folder; policies are written as paths with their cards."""
         folder.mkdir()
-        paths = {"base": str(self.base.path.resolve()), "start": self.start and str(self.start.path.resolve())}
+        policies = {"base": _policy_fields(self.base), "start": self.start and _policy_fields(self.start)}
         self.rows.to_parquet(folder / ROWS)
-        (folder / JOB).write_text(json.dumps(self._settings() | paths, indent=1))
+        if self.measured is not None:
+            self.measured.to_parquet(folder / MEASURED)
+        (folder / JOB).write_text(json.dumps(self._settings() | policies, indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> TrainingJob:
@@ -69,9 +76,12 @@ class TrainingJob:
         return cls(
             **fields
             | {
-                "base": Policy.open(fields["base"]),
-                "start": Policy.open(fields["start"]) if fields["start"] else None,
+                "base": _read_policy(fields["base"]),
+                "start": _read_policy(fields["start"]) if fields["start"] else None,
                 "rows": pd.read_parquet(folder / ROWS, dtype_backend="pyarrow"),
+                "measured": pd.read_parquet(folder / MEASURED, dtype_backend="pyarrow")
+                if (folder / MEASURED).exists()
+                else None,
                 "config": config.model_validate(fields["config"]),
                 "lora": LoraSettings.model_validate(lora) if lora else None,
                 "launcher": Launcher.model_validate(fields["launcher"]),
@@ -89,6 +99,15 @@ class TrainingJob:
             "threads": self.threads,
             "launcher": self.launcher.model_dump(mode="json"),
         }
+
+
+def _policy_fields(policy: Policy) -> dict[str, Any]:
+    """Return a policy as JSON. With its card, because a base in the hub's cache has none in its folder."""
+    return {"path": str(policy.path.resolve()), "card": asdict(policy.card)}
+
+
+def _read_policy(fields: Mapping[str, Any]) -> Policy:
+    return Policy(Path(fields["path"]), PolicyCard(**fields["card"]))
 
 
 def table_digest(table: DataFrame) -> str:

@@ -81,6 +81,11 @@ def launch_training(
             config["deepspeed"] = version("deepspeed")
         if job.threads is None:
             job = replace(job, threads=max(1, (os.cpu_count() or 1) // launcher.num_processes))
+    elif (gpus := torch.cuda.device_count()) > 1:
+        raise ValueError(
+            f"{job.name}: this machine shows {gpus} GPUs, and launcher.config is null, which trains on one; set "
+            f"launcher.config=conf/accelerate/ddp.yaml and launcher.num_processes={gpus}, or CUDA_VISIBLE_DEVICES=0"
+        )
     elif job.threads is not None:
         torch.set_num_threads(job.threads)
     inputs = job.fingerprint_inputs()

@@ -13,6 +13,7 @@ The catalog removes the folder after it has saved the policy.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,10 +21,12 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile, ZipFile
 
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
 
 from sage_dialog.core.atomic_files import atomic_folder
 from sage_dialog.core.hashing import fingerprint
@@ -117,6 +120,25 @@ class TrainingRunDir:
         for path in self.folder.iterdir():
             if path not in complete:
                 shutil.rmtree(path)
+
+
+def checkpoint_fault(checkpoint: Path) -> str | None:
+    """Return which file of a checkpoint is damaged, by the checksums that torch writes; None where none is."""
+    for file in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
+        try:
+            match file.suffix:
+                case ".pt" | ".pth":
+                    with ZipFile(file) as parts:
+                        if damaged := parts.testzip():
+                            return f"{file.name} ({damaged})"
+                case ".safetensors":
+                    with safe_open(file, "pt"):
+                        pass
+                case ".json":
+                    json.loads(file.read_text())
+        except (BadZipFile, SafetensorError, ValueError, OSError) as error:
+            return f"{file.name} ({error})"
+    return None
 
 
 @contextmanager

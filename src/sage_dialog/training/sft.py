@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import AutoTokenizer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
@@ -17,9 +16,9 @@ from sage_dialog.config import FineTuning, Launcher, LoraSettings
 from sage_dialog.core.policies import Policy
 from sage_dialog.core.seeds import derived_seed
 from sage_dialog.core.tables import DataFrame, to_rows
-from sage_dialog.inference.chat_format import ChatFormat
+from sage_dialog.inference.chat_format import ChatFormat, load_tokenizer
 from sage_dialog.training.adapters import load_adapter, load_model, new_adapter
-from sage_dialog.training.chat_templates import encode_conversation, training_template
+from sage_dialog.training.chat_templates import encode_conversation, training_format
 from sage_dialog.training.job import TrainingJob
 from sage_dialog.training.launch import IN_PROCESS, launch_training
 from sage_dialog.training.run_dir import TrainingResult, TrainingRunDir
@@ -48,19 +47,25 @@ def fine_tune(
     blocks: bool,
     threads: int | None = None,
     launcher: Launcher = IN_PROCESS,
+    measured: DataFrame | None = None,
 ) -> TrainingResult:
     """Train the policy `name` on conversations; a killed training resumes when it is called again.
+
+    The seed is that of the policy it starts from: two policies trained from one, such as `sage_1` and its ablation,
+    begin with the same adapter and read the conversations in the same order.
 
     Args:
         start: its adapter is trained further; None starts with a new adapter on the base.
         conversations: schemas.SFT_CONVERSATIONS; those over `config.max_length` tokens are rejected, never cut.
         lora: parameters of a new adapter; None trains all weights.
+        measured: the same conversations in another form, whose length decides which are rejected: with blocks, for a
+            policy without, so that both are trained on the same conversations.
 
     Raises:
         ValueError: if no conversation is left, `start` is no adapter on this base, or the base's chat template has no
             training template or refuses a conversation.
     """
-    job = TrainingJob("sft", name, base, start, conversations, config, lora, blocks, seed, threads, launcher)
+    job = TrainingJob("sft", name, base, start, conversations, measured, config, lora, blocks, seed, threads, launcher)
     return launch_training(job, train_sft, scratch)
 
 
@@ -69,9 +74,11 @@ def train_sft(job: TrainingJob, run_dir: TrainingRunDir) -> None:
     config = job.config
     assert isinstance(config, FineTuning)
     seed = seed_training(job)
-    tokenizer = AutoTokenizer.from_pretrained(job.base.path)
-    chat = ChatFormat(tokenizer, training_template(tokenizer))
+    tokenizer = load_tokenizer(job.base.path)
+    chat = training_format(tokenizer)
     examples = _encode_conversations(job.name, chat, job.rows)
+    if job.measured is not None:
+        examples["tokens"] = _measured_tokens(job.name, examples, _encode_conversations(job.name, chat, job.measured))
     examples, training_rejects = filter_by_length(job.name, "conversations", examples, config.max_length)
     train, held_out = train_eval_split(job.name, examples, config.held_out, job.seed)
     arguments = SFTConfig(**trainer_arguments(job, seed, len(held_out) > 0, run_dir))
@@ -84,7 +91,7 @@ def train_sft(job: TrainingJob, run_dir: TrainingRunDir) -> None:
         **trainer_datasets(train, held_out, ["input_ids", "labels"]),
     )
     if isinstance(trainer, LengthGroupedTrainer):
-        trainer.batch_seed = (job.seed, "batches", job.name)
+        trainer.batch_seed = (job.seed, "batches", (job.start or job.base).name)
     run_trainer(trainer, job, training_rejects, run_dir)
 
 
@@ -109,14 +116,29 @@ def _encode_conversations(name: str, chat: ChatFormat, conversations: DataFrame)
     for row in to_rows(conversations[["conversation_id", "source", "messages"]]):
         key = row["conversation_id"]
         try:
-            encoded = list(encode_conversation(chat, row["messages"]))
+            encoded = encode_conversation(chat, row["messages"])
         except ValueError as error:
             raise ValueError(f"{name}: conversation {key} of source {row['source']!r}: {error}") from error
         for number, example in enumerate(encoded, 1):
-            example_id = key if chat.prefix_preserving else f"{key} reply {number}"
+            example_id = key if len(encoded) == 1 else f"{key} reply {number}"
             group, tokens = dialogue_group(key, row["source"]), len(example["input_ids"])
             examples.append({"row": example_id, "group": group, "tokens": tokens, **example})
     return pd.DataFrame(examples, columns=["row", "group", "tokens", "input_ids", "labels"])
+
+
+def _measured_tokens(name: str, examples: DataFrame, measured: DataFrame) -> pd.Series[int]:
+    """Return the tokens of each example in the other form.
+
+    Raises:
+        ValueError: naming the first example that the other form lacks.
+    """
+    tokens = examples["row"].map(measured.set_index("row")["tokens"])
+    if tokens.isna().any():
+        raise ValueError(
+            f"{name}: {examples.loc[tokens.isna(), 'row'].iloc[0]} is in one form of the training mix only; make both "
+            "again by --pipelines sac_augmentation"
+        )
+    return tokens.astype("int64")
 
 
 class LengthGroupedTrainer(SFTTrainer):

@@ -18,7 +18,7 @@ from sage_dialog.training.adapters import gather_weights, save_adapter
 from sage_dialog.training.callbacks import CheckpointCallback, EarlyStopping, TrainingProgress, training_log
 from sage_dialog.training.full_weights import is_full
 from sage_dialog.training.job import TrainingJob
-from sage_dialog.training.run_dir import TrainingRunDir
+from sage_dialog.training.run_dir import TrainingRunDir, checkpoint_fault
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def seed_training(job: TrainingJob) -> int:
     silence_libraries()
     if job.threads is not None:
         torch.set_num_threads(job.threads)
-    seed = derived_seed(job.seed, job.kind, job.name) % 2**31
+    seed = derived_seed(job.seed, job.kind, (job.start or job.base).name) % 2**31
     set_seed(seed)
     return seed
 
@@ -124,7 +124,8 @@ def run_trainer(trainer: Trainer, job: TrainingJob, training_rejects: DataFrame,
     """Train to the end, from the latest checkpoint where there is one, and save the result from the first process.
 
     Raises:
-        ValueError: if all weights are trained with FSDP, which cannot wrap them as an adapter.
+        ValueError: if all weights are trained with FSDP, which cannot wrap them as an adapter, or the checkpoint is
+            damaged.
     """
     if trainer.is_fsdp_enabled and is_full(trainer.model):
         raise ValueError(
@@ -136,6 +137,11 @@ def run_trainer(trainer: Trainer, job: TrainingJob, training_rejects: DataFrame,
         trainer.add_callback(EarlyStopping(trainer, job.name, job.config.patience, run_dir))
     trainer.add_callback(CheckpointCallback(trainer, run_dir))
     if checkpoint := run_dir.checkpoint:
+        if fault := checkpoint_fault(checkpoint):
+            raise ValueError(
+                f"{job.name}: the checkpoint {checkpoint} of an interrupted run is damaged: {fault}. Remove this folder, "
+                "and the training begins anew"
+            )
         logger.info("%s resumes from %s of an interrupted run", job.name, checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     weights = gather_weights(trainer.model, first=trainer.is_world_process_zero())

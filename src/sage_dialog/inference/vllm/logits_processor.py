@@ -93,12 +93,12 @@ class SteeringProcessor(OfRunnerV1, OfRunnerV2):
         Raises:
             ValueError: if the server uses speculative decoding, or its tokenizer cannot be steered.
         """
-        from transformers import AutoTokenizer
+        from sage_dialog.inference.chat_format import load_tokenizer  # not above: …
 
         if vllm_config.speculative_config is not None:
             raise ValueError("steering needs a reply token by token; start the server without speculative decoding")
         model = vllm_config.model_config
-        tokenizer = AutoTokenizer.from_pretrained(model.tokenizer, revision=model.tokenizer_revision)
+        tokenizer = load_tokenizer(model.tokenizer, revision=model.tokenizer_revision)
         vocabulary, end, size = Vocabulary(tokenizer), tokenizer.eos_token_id, model.get_vocab_size()
         self._requests: Any = requests
         self._rows: dict[int, _SteeredRequest] = {}  # by index in the batch (V1) or slot (V2)

@@ -21,8 +21,12 @@ def train_into(name: str, blocks: bool) -> Callable[..., tuple[DataFrame, DataFr
         scratch: str,
         threads: int | None,
         launcher: Launcher,
+        measured: DataFrame | None = None,
     ) -> tuple[DataFrame, DataFrame, Policy]:
         """Fine-tune the base on conversations (paper §3.3).
+
+        Args:
+            measured: the conversations with blocks, for the policy without: by their length both leave out the same.
 
         Returns:
             Tables of `schemas.TRAINING_LOG` and `schemas.TRAINING_REJECTS`, and the policy.
@@ -34,6 +38,7 @@ def train_into(name: str, blocks: bool) -> Callable[..., tuple[DataFrame, DataFr
             blocks=blocks,
             threads=threads,
             launcher=launcher,
+            measured=measured,
         )
 
     return train
