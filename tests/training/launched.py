@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sage_dialog.config import Launcher
+from sage_dialog.core.policies import CARD, Policy
 from sage_dialog.training import launch
 from sage_dialog.training.run_dir import TrainingRunDir
 
@@ -47,6 +50,12 @@ def fail(job: Path) -> None:
     if os.environ["RANK"] == "1":
         raise ValueError("the rows are of no use")
     time.sleep(300)
+
+
+def hub_form(base: Policy, folder: Path) -> Policy:
+    """Return a copy of a base as a hub's cache holds it: at a commit, without a card in its folder."""
+    shutil.copytree(base.path, folder, ignore=shutil.ignore_patterns(CARD))
+    return Policy(folder.resolve(), replace(base.card, base="someone/base", base_revision="0123456789" * 4))
 
 
 def start(folder: Path) -> None:

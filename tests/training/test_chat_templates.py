@@ -54,9 +54,9 @@ FILES = {
     "Gemma 4": Family(TRLS / "gemma4.jinja", "<turn|>", strips=True),
     "Phi 3": Family(TRLS / "phi3.jinja", "<|end|>"),
     "LFM2": Family(TRLS / "lfm2.jinja", "<|im_end|>"),
-    "DeepSeek V3": Family(TRLS / "deepseekv3.jinja", "<｜end▁of▁sentence｜>", system=False),
+    "DeepSeek V3": Family(TRLS / "deepseekv3.jinja", "<｜end▁of▁sentence｜>"),
     "gpt-oss": Family(TRLS / "gptoss.jinja", "<|return|>"),
-    "GLM 4.5": Family(TRLS / "glm4moe.jinja", "<|user|>", strips=True),
+    "GLM 4.5": Family(TRLS / "glm4moe.jinja", "<|user|>", "\n", True),
 }
 FAMILIES = list(FILES)
 ONE_REPLY_A_ROW = ("Qwen 3", "gpt-oss")
@@ -138,7 +138,7 @@ def rendered(tokenizer: Any, messages: list[dict[str, str]], **how: Any) -> str 
 
 
 # TRL's templates that render as the base's own and mark replies, without what follows the end of turn.
-MARKED = {"Llama 3": "llama3_training", "Qwen 2.5": "qwen2_5_training", "Qwen 3 Instruct 2507": "qwen3_instruct_2507_training",
+MARKED = {"Llama 3": "llama3_training", "Qwen 3 Instruct 2507": "qwen3_instruct_2507_training",
           "LFM2": "lfm2_training"}  # fmt: skip
 
 
@@ -206,7 +206,7 @@ def make_base(tmp_path: Path) -> Any:
     return make
 
 
-CONFIG = FineTuning.from_base(learning_rate=1e-3, batch_size=8, max_steps=1, max_length=400, epochs=1.0)
+CONFIG = FineTuning.from_base(learning_rate=1e-3, batch_size=8, max_steps=1, max_length=600, epochs=1.0)
 LORA = LoraSettings.from_base(r=2, alpha=2)
 TALKS = [
     [("system", "Be kind."), ("user", "Hi?"), ("assistant", "{a_emotion: calm} Ünd — 本."), ("user", "So?"),
@@ -264,8 +264,8 @@ def test_the_loss_is_on_replies_and_their_ends_only(
     ]  # fmt: skip
     found = sorted([written(run) for run in learned(labels)] for _, labels in batch)
     if family in ONE_REPLY_A_ROW:
-        replies_with_loss = [[reply] for replies in replies_with_loss for reply in replies]
-    assert found == sorted(replies_with_loss)
+        found, replies_with_loss = ([[reply] for row in rows for reply in row] for rows in (found, replies_with_loss))
+    assert sorted(found) == sorted(replies_with_loss)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -344,7 +344,7 @@ def test_a_conversation_that_the_template_refuses_is_named(make_base: Any, tmp_p
         fine_tune("sage_t", base, None, table, CONFIG, LORA, 0, tmp_path, blocks=True, threads=1)
 
 
-@pytest.mark.parametrize("family", ["Mistral-Nemo-Instruct", "Llama 3.1", "Qwen 3"])
+@pytest.mark.parametrize("family", ["Mistral-Nemo-Instruct", "Llama 3.1", "Qwen 3", "SmolLM2"])
 def test_preference_tuning_uses_the_prompt_of_sampling(
     family: str, make_base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,4 +367,4 @@ def test_preference_tuning_uses_the_prompt_of_sampling(
     config = Preference.from_base(learning_rate=1e-3, batch_size=1, max_length=400)
     preference_tune("sage_dpo", base, start, pairs, config, 0, tmp_path, threads=1)
     assert seen["prompt_ids"] == PolicySet(base, []).tokens(Prompt(tuple(prompt), ("t",)))
-    assert tokenizer.decode(seen["chosen_ids"]).strip() == f"Yes.{FILES[family].end}"
+    assert tokenizer.decode(seen["chosen_ids"]) == f"Yes.{FILES[family].end}", "and nothing after the end of turn"

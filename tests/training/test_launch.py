@@ -83,7 +83,10 @@ def test_two_processes_resume_after_a_kill_and_give_the_curve_of_one(
     assert list((tmp_path / "two/training").iterdir()) == []
 
 
-def test_preference_tuning_in_two_processes_equals_one(base: Policy, tmp_path: Path, worker) -> None:
+def test_preference_tuning_in_two_processes_equals_one_on_a_base_from_a_hub(
+    base: Policy, tmp_path: Path, worker
+) -> None:
+    base = launched.hub_form(base, tmp_path / "base")
     start = killed_training.start_policy("dpo", base, tmp_path / "start")
     assert start is not None
     pairs = killed_training.pairs()[:12]

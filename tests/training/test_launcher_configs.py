@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import killed_training
+import launched
 import pytest
 import yaml
 from kedro.config import OmegaConfigLoader
@@ -184,9 +185,30 @@ def test_the_job_of_worker_processes_is_json_and_parquet(
         tuned(base, tmp_path, TWO_PROCESSES)
     folder = places[-1].job
     assert {path.name for path in folder.iterdir()} == {"job.json", "rows.parquet"}
+    assert "sage_policy.json" in {path.name for path in base.path.iterdir()}, "see the test of a base from a hub"
     read, expected = TrainingJob.read(folder), job(Policy.open(base.path.resolve()))
     assert read.rows.equals(expected.rows) and read.rows.dtypes.equals(expected.rows.dtypes)
     assert replace(read, rows=None) == replace(expected, rows=None)
+
+
+def test_a_job_names_a_base_that_has_no_card_in_its_folder(base: Policy, tmp_path: Path) -> None:
+    hub = launched.hub_form(base, tmp_path / "base")
+    written = replace(job(hub), start=hub, measured=killed_training.conversations())
+    written.write(tmp_path / "job")
+    read = TrainingJob.read(tmp_path / "job")
+    assert (read.base, read.start) == (hub, hub) and read.base.card.base_revision == hub.card.base_revision
+    assert read.measured is not None and read.measured.equals(written.measured)
+    assert read.fingerprint_inputs() == written.fingerprint_inputs()
+
+
+def test_several_gpus_without_a_launcher_are_an_error(
+    base: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    with pytest.raises(ValueError, match=r"shows 4 GPUs, and .* launcher.num_processes=4, or CUDA_VISIBLE_DEVICES=0"):
+        tuned(base, tmp_path, launch.IN_PROCESS)
 
 
 def test_sharded_weights_are_gathered() -> None:

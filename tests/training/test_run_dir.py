@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from sage_dialog.training import callbacks
 from sage_dialog.training import run_dir as run_dir_module
 from sage_dialog.training.callbacks import CheckpointCallback
 from sage_dialog.training.job import table_digest
-from sage_dialog.training.run_dir import open_run_dir
+from sage_dialog.training.run_dir import checkpoint_fault, open_run_dir
 
 INPUTS = {"training": ["sft", "sage_t"], "seed": 0}
 EMPTY = pd.DataFrame({"row": pd.Series([], dtype=pd.ArrowDtype(pa.string()))})
@@ -40,6 +41,30 @@ def test_other_inputs_have_another_folder(tmp_path: Path, monkeypatch: pytest.Mo
     torch.set_num_threads(threads)
     monkeypatch.setattr(run_dir_module, "version", lambda library: "0")
     assert folder(tmp_path) != first
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "why"),
+    [
+        ("optimizer.pt", lambda content: content[:-50], "optimizer.pt (File is not a zip file)"),
+        ("optimizer.pt", lambda content: content.replace(b"\x07" * 8, b"\x08" * 8), "optimizer.pt ("),
+        ("adapter_model.safetensors", lambda content: content[:-1], "adapter_model.safetensors ("),
+        ("trainer_state.json", lambda content: content[:-1], "trainer_state.json ("),
+    ],
+)
+def test_a_damaged_checkpoint_is_found(name: str, damage: Callable[[bytes], bytes], why: str, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    numbers = torch.full((64,), 7, dtype=torch.uint8)
+    torch.save({"state": numbers}, tmp_path / "optimizer.pt")
+    save_file({"weight": numbers}, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "trainer_state.json").write_text('{"step": 1}')
+    assert checkpoint_fault(tmp_path) is None
+    file = tmp_path / name
+    file.write_bytes(damage(file.read_bytes()))
+    fault = checkpoint_fault(tmp_path)
+    assert fault is not None and fault.startswith(why)
 
 
 def test_identity_covers_weights_and_template(base: Policy, tmp_path: Path) -> None:

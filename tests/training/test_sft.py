@@ -100,6 +100,40 @@ def test_long_conversations_are_rejected_and_listed(base, conversations, tmp_pat
         _train(base, table, tmp_path / "b", config=CONFIG.model_copy(update={"max_length": 16}))
 
 
+def test_policies_from_one_start_have_the_seed_of_that_start(base, conversations, tmp_path):
+    """An ablation under another name begins with the same adapter and reads the rows in the same order."""
+
+    def weights(name, config=CONFIG):
+        return fine_tune(name, base, None, conversations, config, LORA, 0, tmp_path / name, blocks=True, threads=1)
+
+    assert weights("sage_1").policy.revision() == weights("sage_1_plain").policy.revision()
+    grouped = CONFIG.model_copy(update={"group_by_length": True})
+    assert weights("sage_a", grouped).policy.revision() == weights("sage_b", grouped).policy.revision()
+
+
+def test_both_forms_of_a_mix_leave_out_the_same_conversations(base, conversations, tmp_path):
+    blocks = to_rows(conversations)
+    for number, row in enumerate(blocks):
+        row["messages"][2]["content"] = "{u_motivation: sharing} " * (30 if number in (1, 4) else 1) + "You can."
+    plain = [
+        {**row, "messages": [{**m, "content": m["content"].replace("{u_motivation: sharing} ", "")} for m in row["messages"]]}
+        for row in blocks
+    ]  # fmt: skip
+    plain, blocks = (from_rows(rows, schemas.SFT_CONVERSATIONS) for rows in (plain, blocks))
+
+    def rejected(rows, measured=None):
+        result = fine_tune(
+            *("sage_t", base, None, rows, CONFIG, LORA, 0, tmp_path / str(measured is None)),
+            **{"blocks": True, "threads": 1, "measured": measured},
+        )
+        return {row["row"]: row["tokens"] for row in to_rows(result.training_rejects)}
+
+    assert set(rejected(blocks)) == {"c1", "c4"} and rejected(plain) == {}
+    assert rejected(plain, measured=blocks) == rejected(blocks)
+    with pytest.raises(ValueError, match="sage_t: c5 is in one form of the training mix only; make both again"):
+        rejected(plain, measured=blocks[:5])
+
+
 def test_examples_of_exactly_max_length_are_kept(caplog):
     examples = pd.DataFrame({"row": ["1", "2", "3", "3"], "tokens": [1, 2, 3, 4]})
     kept, training_rejects = filter_by_length("sage_t", "words", examples, 2)

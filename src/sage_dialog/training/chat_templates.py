@@ -1,4 +1,4 @@
-"""Training examples from conversations, with any chat template: the loss is on what a policy writes, end of turn included.
+"""Training examples from conversations, with any chat template: the loss is on replies, end of turn included.
 
 A reply begins where the prompt of sampling ends. Both are found by rendering, so the base's own template is used as it
 is; ``{% generation %}`` markers, which few bases have, are not needed.
@@ -34,8 +34,8 @@ def training_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
     else:
         return ChatFormat(tokenizer)
     raise ValueError(
-        f"{fault} put the files of the base into a folder, with a chat_template.jinja of yours, and name it as `folder` "
-        "of sage_0 with `revision: null` (docs/recipes.md)"
+        f"{fault} put the files of the base into a folder, with a chat_template.jinja of yours, and name it as "
+        "`folder` of sage_0 with `revision: null` (docs/recipes.md)"
     )
 
 

@@ -139,8 +139,8 @@ def run_trainer(trainer: Trainer, job: TrainingJob, training_rejects: DataFrame,
     if checkpoint := run_dir.checkpoint:
         if fault := checkpoint_fault(checkpoint):
             raise ValueError(
-                f"{job.name}: the checkpoint {checkpoint} of an interrupted run is damaged: {fault}. Remove this folder, "
-                "and the training begins anew"
+                f"{job.name}: the checkpoint {checkpoint} of an interrupted run is damaged: {fault}. Remove this "
+                "folder, and the training begins anew"
             )
         logger.info("%s resumes from %s of an interrupted run", job.name, checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
