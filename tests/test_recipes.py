@@ -12,9 +12,12 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 from kedro.framework.session import KedroSession
 from kedro.io import AbstractDataset, CatalogProtocol, DatasetError
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from sage_dialog.config import Llm, Parameters
 from sage_dialog.core import hub_models as bases
+from sage_dialog.core.policies import weights_revision
 from sage_dialog.datasets.factory import FactoryDataset
 from sage_dialog.datasets.hub_model import HubBase
 from sage_dialog.hooks.validation import validate_parameters
@@ -62,15 +65,25 @@ def recipe(
     return load_recipe
 
 
-def folder_of(path: Path, without: str = "") -> Path:
-    """Write the files of a base, with two empty shards."""
-    path.mkdir(parents=True)
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] + ':' + m['content'] + '<end>' }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+def folder_of(path: Path, without: str = "", template: str = TEMPLATE) -> Path:
+    """Write the files of a base, with two empty shards and a tokenizer of one word."""
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({"<end>": 0}, unk_token="<end>")), eos_token="<end>"
+    )
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(path)
     shards = {f"layer.{number}": f"model-0000{number}-of-00002.safetensors" for number in (1, 2)}
-    files = {name: "" for name in shards.values()} | {"tokenizer_config.json": "{}", "config.json": "{}"}
+    files = {name: "" for name in shards.values()} | {"config.json": "{}"}
     files[bases.INDEX] = json.dumps({"weight_map": shards})
     for name, text in files.items():
-        if name != without:
-            (path / name).write_text(text)
+        (path / name).write_text(text)
+    (path / without).unlink() if without else None
     return path
 
 
@@ -180,6 +193,27 @@ def test_a_folder_replaces_the_hub(
     card = catalog.load("sage_0").card
     assert (card.base, len(card.base_revision)) == ("mistralai/Mixtral-8x7B-Instruct-v0.1", 40)
     assert bases.is_on_hub(card)
+
+
+def test_a_folder_without_a_revision_is_a_base_of_its_own(offline: Path, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "mine")
+    entry = HubBase(repo="org/tiny", folder=str(folder))
+    card = entry.load().card
+    assert entry.explain_missing() is None
+    assert (card.base, card.base_revision) == ("mine", weights_revision(folder)) and not bases.is_on_hub(card)
+    (folder / "model-00001-of-00002.safetensors").write_text("other weights")
+    assert entry.load().card.base_revision == weights_revision(folder) != card.base_revision
+    (folder / "config.json").unlink()
+    assert "mine holds no base: there is no config.json in it" in (entry.explain_missing() or "")
+    assert "has neither a `repo` on a hub, nor a local `folder`" in (HubBase().explain_missing() or "")
+
+
+@pytest.mark.parametrize("template", [None, "{% for m in messages %}{{ m['content'] }}{% endfor %}"])
+def test_a_base_that_cannot_be_trained_is_refused_before_a_run(
+    offline: Path, tmp_path: Path, template: str | None
+) -> None:
+    fault = HubBase(folder=str(folder_of(tmp_path / "mine", template=template))).explain_missing() or ""
+    assert "a chat_template.jinja of yours" in fault and str(tmp_path) in fault
 
 
 @pytest.mark.parametrize("revision", [None, "main", COMMIT[:12], COMMIT.upper()])

@@ -62,8 +62,8 @@ FAMILIES = list(FILES)
 ONE_REPLY_A_ROW = ("Qwen 3", "gpt-oss")
 """Families whose templates change a reply once another follows."""
 
-SPECIAL_ENDS = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<turn|>", "<|END_OF_TURN_TOKEN|>", "<｜end▁of▁sentence｜>",
-                "<|return|>", "<|end|>", "<|eot|>", "<|user|>", "<end_of_utterance>"]  # fmt: skip
+SPECIAL_ENDS = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<turn|>", "<|END_OF_TURN_TOKEN|>",
+                "<｜end▁of▁sentence｜>", "<|return|>", "<|end|>", "<|eot|>", "<|user|>", "<end_of_utterance>"]  # fmt: skip
 """Ends of turn, in the order in which they are looked for in a template."""
 
 WORDS = (

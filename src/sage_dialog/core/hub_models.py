@@ -1,12 +1,13 @@
-"""Base models on a hub, at a commit: fetched once, without files that can run code."""
+"""Base models on a hub, at a commit, or in a local folder: fetched once, without files that can run code."""
 
 from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
-from sage_dialog.core.policies import Policy, PolicyCard
+from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
 
 BASE = "sage_0"
 """The policy that all others are adapters on."""
@@ -23,7 +24,8 @@ TOKENIZER_FILES = [
 ]
 """File patterns of a tokenizer, chat template included."""
 
-FILES = ["config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES]
+_SMALL_FILES = ["config.json", "generation_config.json", *TOKENIZER_FILES]
+FILES = [*_SMALL_FILES, "*.safetensors", "*.safetensors.index.json"]
 """File patterns that are fetched."""
 
 NOT_FETCHED = ["consolidated*", "*/*"]
@@ -33,22 +35,29 @@ INDEX = "model.safetensors.index.json"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def hub_base(repo: str, revision: str | None, folder: str | Path | None = None) -> Policy:
-    """Return a base model of a hub at a commit, with a card, which models of a hub have none of.
+def hub_base(repo: str | None, revision: str | None, folder: str | Path | None = None) -> Policy:
+    """Return a base model of a hub at a commit, or of a local folder, with a card, which neither has.
 
     Files that the local cache lacks are fetched: weights as safetensors, tokenizer, configuration.
 
     Args:
-        revision: the commit, 40 hexadecimal digits; a branch or a tag may be another model tomorrow.
+        repo: name on the hub; not used without a revision.
+        revision: the commit, 40 hexadecimal digits; a branch or a tag may be another model tomorrow. None with a
+            folder: a base of its own, known by the sha256 of its weights and named after the folder.
         folder: a local folder with these files, used in place of the hub's cache.
 
     Raises:
-        ValueError: if `revision` is no commit.
+        ValueError: if `revision` is no commit, or no `repo` is given for it.
         OSError: if the base is neither in the cache (or `folder`) nor on the hub, with the reason.
     """
     from huggingface_hub import snapshot_download
 
-    commit = _commit(repo, revision)
+    if revision is None and folder is not None:
+        path = Path(folder)
+        if fault := _fault(path):
+            raise FileNotFoundError(f"{folder} holds no base: {fault}")
+        return Policy(path, PolicyCard(BASE, "base", False, path.resolve().name, _local_revision(path)))
+    repo, commit = _commit(repo, revision)
     path = Path(folder) if folder is not None else _cached(repo, commit)
     if path is None:
         path = Path(snapshot_download(repo, revision=commit, allow_patterns=FILES, ignore_patterns=NOT_FETCHED))
@@ -69,28 +78,42 @@ def is_on_hub(card: PolicyCard) -> bool:
     return _COMMIT.fullmatch(card.base_revision) is not None
 
 
-def check_available(repo: str, revision: str | None, folder: str | Path | None = None) -> None:
-    """Check that `hub_base` will find the base; fetch at most its configuration, a few kilobytes.
+def small_files(repo: str | None, revision: str | None, folder: str | Path | None = None) -> Path:
+    """Return a folder with the configuration and the tokenizer of a base; fetch no weights.
 
     Raises:
-        ValueError, OSError: as `hub_base`.
+        ValueError, OSError: as `hub_base`, which will find the base unless this is raised.
     """
-    commit = _commit(repo, revision)
     if folder is not None:
-        hub_base(repo, revision, folder)
-    elif _cached(repo, commit) is None:
-        from huggingface_hub import hf_hub_download
+        return hub_base(repo, revision, folder).path
+    repo, commit = _commit(repo, revision)
+    if path := _cached(repo, commit):
+        return path
+    from huggingface_hub import snapshot_download
 
-        hf_hub_download(repo, "config.json", revision=commit)
+    return Path(snapshot_download(repo, revision=commit, allow_patterns=_SMALL_FILES, ignore_patterns=NOT_FETCHED))
 
 
-def _commit(repo: str, revision: str | None) -> str:
+def _commit(repo: str | None, revision: str | None) -> tuple[str, str]:
+    if repo is None:
+        raise ValueError("it has neither a `repo` on a hub, nor a local `folder` with `revision: null`")
     if revision is None or not _COMMIT.fullmatch(revision):
         raise ValueError(
             f"{repo} needs a commit as `revision`, 40 hexadecimal digits (found {revision!r}); see "
             f"https://huggingface.co/{repo}/commits"
         )
-    return revision
+    return repo, revision
+
+
+def _local_revision(folder: Path) -> str:
+    """Return the sha256 of the weights, read once for as long as their sizes and times stay."""
+    weights = sorted(folder.glob("*.safetensors"))
+    return _read_revision(folder.resolve(), tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in weights))
+
+
+@cache
+def _read_revision(folder: Path, files: tuple[tuple[int, int], ...]) -> str:
+    return weights_revision(folder)
 
 
 def _cached(repo: str, commit: str) -> Path | None:
