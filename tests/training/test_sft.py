@@ -115,10 +115,7 @@ def test_both_forms_of_a_mix_leave_out_the_same_conversations(base, conversation
     blocks = to_rows(conversations)
     for number, row in enumerate(blocks):
         row["messages"][2]["content"] = "{u_motivation: sharing} " * (30 if number in (1, 4) else 1) + "You can."
-    plain = [
-        {**row, "messages": [{**m, "content": m["content"].replace("{u_motivation: sharing} ", "")} for m in row["messages"]]}
-        for row in blocks
-    ]  # fmt: skip
+    plain = json.loads(json.dumps(blocks).replace("{u_motivation: sharing} ", ""))
     plain, blocks = (from_rows(rows, schemas.SFT_CONVERSATIONS) for rows in (plain, blocks))
 
     def rejected(rows, measured=None):

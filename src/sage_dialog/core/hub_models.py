@@ -53,10 +53,10 @@ def hub_base(repo: str | None, revision: str | None, folder: str | Path | None =
     from huggingface_hub import snapshot_download
 
     if revision is None and folder is not None:
-        path = Path(folder)
-        if fault := _fault(path):
+        local = Path(folder)
+        if fault := _fault(local):
             raise FileNotFoundError(f"{folder} holds no base: {fault}")
-        return Policy(path, PolicyCard(BASE, "base", False, path.resolve().name, _local_revision(path)))
+        return Policy(local, PolicyCard(BASE, "base", False, local.resolve().name, _local_revision(local)))
     repo, commit = _commit(repo, revision)
     path = Path(folder) if folder is not None else _cached(repo, commit)
     if path is None:
