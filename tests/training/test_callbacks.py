@@ -11,6 +11,7 @@ import pytest
 from sage_dialog import schemas
 from sage_dialog.config import FineTuning, LoraSettings, Preference
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows
+from sage_dialog.inference.chat_format import load_tokenizer
 from sage_dialog.training import dpo, sft
 from sage_dialog.training.callbacks import training_log
 from sage_dialog.training.dpo import preference_tune
@@ -76,7 +77,7 @@ def test_preference_tuning_evaluates_on_held_out_situations(base, conversations,
 
     def split(*args):
         splits = train_eval_split(*args)
-        sides.extend([reply[0]["content"] for reply in side["rejected"]] for side in splits)
+        sides.extend([load_tokenizer(base.path).decode(reply) for reply in side["rejected_ids"]] for side in splits)
         return splits
 
     monkeypatch.setattr(dpo, "train_eval_split", split)
@@ -86,7 +87,7 @@ def test_preference_tuning_evaluates_on_held_out_situations(base, conversations,
     assert measured[-1]["preference_margin"] > measured[0]["preference_margin"]
     assert measured[-1]["preference_accuracy"] == 1.0 and measured[-1]["learning_rate"] is None
     assert log[0]["preference_margin"] == pytest.approx(0), "the reference is the starting policy"
-    first, second = (int(text.split()[1][:-1]) for text in sides[1])
+    first, second = (int(text.split()[1].partition(".")[0]) for text in sides[1])
     assert len(sides[0]) == 8 and second == first + 1 and first % 2 == 0, "both pairs of a situation"
 
 
