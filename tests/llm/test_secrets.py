@@ -41,7 +41,7 @@ def traceback_of(error: BaseException) -> str:
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     for name in ["", *logging.root.manager.loggerDict]:
         caplog.set_level(logging.DEBUG, name or None)
-    for name in ("openai", "httpx2", "httpcore2", "httpx", "sage_dialog"):
+    for name in ("aiohttp", "openai", "httpx2", "httpcore2", "httpx", "sage_dialog"):
         caplog.set_level(logging.DEBUG, name)
     return caplog
 
@@ -58,6 +58,15 @@ def test_the_key_is_sent(serve: Serve, make_client: MakeClient) -> None:
     server = serve()
     list(texts(make_client(server.url, api_key=f"{KEY}\n"), [1]))  # with a line break, as files end
     assert server.calls[0].headers["Authorization"] == f"Bearer {KEY}"
+
+
+def test_a_user_and_a_password_in_an_address_are_sent_and_never_shown(serve: Serve, make_client: MakeClient) -> None:
+    server = serve(script=["500"])
+    client = make_client(server.url.replace("127", "user:pass-word@127"), attempts=1)
+    with pytest.raises(RequestFailedError) as caught:
+        loop.run(client.request(request(client, 1)))
+    assert server.calls[0].headers["Authorization"].startswith("Basic ")
+    assert "pass-word" not in traceback_of(caught.value) + client.servers[0].address
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])

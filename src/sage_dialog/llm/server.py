@@ -7,6 +7,7 @@ import atexit
 import errno
 import json
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+import aiohttp
 import httpx2
 import openai
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -47,6 +49,7 @@ _REFUSALS = (400, 403, 413, 422, 451)  # of one request, for what it says
 REJECTIONS = (400, 422)
 """Statuses that may concern one request alone; whether others succeed tells."""
 _CONNECTION_LOST = (errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE)  # aiohttp: a connection that was established
+_ACCOUNT = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}  # as the SDK sends them
 _ABSURD_FACTOR, _ABSURD_FROM = 10, 100_000  # numbers of tokens above 10 times the upper bound, or 1 million
 _HINTS = {401: " Check the key.", 403: " Check the key.", 404: " Check base_urls and model."}
 
@@ -98,6 +101,7 @@ class Server:
         self._concurrency = endpoint.concurrency
         self._attempts = endpoint.attempts
         self._client: openai.AsyncOpenAI | None = None
+        self._session: aiohttp.ClientSession | None = None
         self.limit = AdaptiveLimit(endpoint.concurrency)
         self._times_unreachable = 0
         self._names: dict[str, str | None] = {}  # fields that the server does not support: their other name, or None
@@ -138,14 +142,16 @@ class Server:
         Args:
             new_seeds: number of the unusable responses so far; each changes the seed, which is not in the cache key.
         """
-        began = time.monotonic()
         body = self.body(request, new_seeds)
         add = request.add_chunk
+        session = self._open_session()
+        began = time.monotonic()
         try:
             async with asyncio.timeout(None if add else _CALL_TIMEOUTS * self._timeout):
-                answer = await self.convert_errors(
-                    self._stream(request.path, body, add) if add else self._post(request.path, body)
-                )
+                if add:
+                    answer = await self.convert_errors(self._stream(request.path, body, add))
+                else:
+                    answer = await self._post(session, request.path, body)
         except TimeoutError:
             detail = f"no complete answer within {_CALL_TIMEOUTS * self._timeout:g} s"
             raise RequestFailedError(FailureReason.TIMED_OUT, detail) from None
@@ -212,15 +218,29 @@ class Server:
             failure = self._transport_failure(error)
         raise failure  # outside of `except`: the SDK's error holds a request, which may hold the key
 
-    async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        # A plain response: the SDK's model objects cost more than the call.
-        response = await self.sdk().post(path, cast_to=httpx2.Response, body=body)
-        answer = _parse_json(response.content)
+    async def _post(self, session: aiohttp.ClientSession, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        # By aiohttp: the SDK's own work on a request and its response costs more than all else.
+        status, content, headers = await self._exchange(session, path, json.dumps(body).encode())
+        text = content.decode("utf-8", "replace")
+        if status != 200:
+            raise self.status_failure(status, text, headers)
+        answer = _parse_json(content)
         if answer.get("error") and not answer.get("choices"):  # some gateways report errors with the status 200
             code = answer["error"].get("code") if isinstance(answer["error"], Mapping) else None
-            status = code if isinstance(code, int) and 400 <= code < 600 else 500
-            raise self.status_failure(status, response.text, response.headers)
+            raise self.status_failure(code if isinstance(code, int) and 400 <= code < 600 else 500, text, headers)
         return answer
+
+    async def _exchange(
+        self, session: aiohttp.ClientSession, path: str, content: bytes
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """Send a body; return status, body and headers of the answer."""
+        try:
+            async with session.post(self._url.rstrip("/") + path, data=content) as response:
+                self.has_answered = True
+                return response.status, await response.read(), response.headers
+        except (aiohttp.ClientError, OSError) as error:
+            failure = self._connection_failure(error)
+        raise failure  # outside of `except`: aiohttp's error may hold a request with the key
 
     async def _stream(self, path: str, body: Mapping[str, Any], add_chunk: AddChunk) -> dict[str, Any]:
         answer: dict[str, Any] = {}
@@ -277,8 +297,11 @@ class Server:
 
     async def close(self) -> None:
         client, self._client = self._client, None
+        session, self._session = self._session, None
+        atexit.unregister(self._close_at_exit)
+        if session is not None:
+            await session.close()
         if client is not None:
-            atexit.unregister(self._close_at_exit)
             await client.close()
 
     def _close_at_exit(self) -> None:
@@ -298,6 +321,37 @@ class Server:
             )
             atexit.register(self._close_at_exit)
         return self._client
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        """Return the session of plain calls, opened at the first use."""
+        if self._session is None:
+            account = {name: os.environ.get(variable) for name, variable in _ACCOUNT.items()}
+            address = urlsplit(self._url)
+            headers = {"Content-Type": "application/json"}
+            if address.username is None:  # else aiohttp sends user and password
+                headers["Authorization"] = f"Bearer {self._key}"
+            secure = address.scheme == "https"
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=self._concurrency, ssl=httpx2.create_ssl_context() if secure else True
+                ),
+                timeout=aiohttp.ClientTimeout(sock_connect=min(10.0, self._timeout), sock_read=self._timeout),
+                headers=headers | {name: value for name, value in account.items() if value},
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=bool(getproxies()),  # for proxies
+            )
+            atexit.register(self._close_at_exit)
+        return self._session
+
+    def _connection_failure(self, error: BaseException) -> RequestFailedError:
+        """Convert an error of aiohttp."""
+        lost = getattr(error, "errno", None) in _CONNECTION_LOST
+        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError) and not lost:
+            return RequestFailedError(FailureReason.UNREACHABLE, self.redact(error))
+        self.has_answered = True
+        if isinstance(error, TimeoutError):
+            return RequestFailedError(FailureReason.TIMED_OUT, f"no answer within {self._timeout:g} s")
+        return RequestFailedError(FailureReason.BROKEN, f"the connection was lost: {self.redact(error)}")
 
     def _transport_failure(self, cause: BaseException) -> RequestFailedError:
         connection_lost = getattr(cause.__cause__, "errno", None) in _CONNECTION_LOST
