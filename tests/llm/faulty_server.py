@@ -193,7 +193,7 @@ class FaultyServer:
             await response.write(text[: len(text) // 2])
             http_request.transport.close()
             return response
-        call.usage = sum(answer.get("usage", {}).values())
+        call.usage = sum(number for number in answer.get("usage", {}).values() if isinstance(number, int))
         return web.Response(body=text, content_type="application/json")
 
     async def _trickle(self, http_request: web.Request) -> web.StreamResponse:

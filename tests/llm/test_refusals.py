@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from faulty_server import FaultyServer
-from live_program import request, texts
+from live_program import MODEL, request, texts
 
+from sage_dialog.config import Caps, Price
 from sage_dialog.llm import event_loop as loop
+from sage_dialog.llm.budget import Budget
 from sage_dialog.llm.live_client import LiveClient
 from sage_dialog.llm.requests import FailureReason, RequestFailedError, RequestRejectedError
 from sage_dialog.llm.response_cache import ResponseCache
@@ -235,6 +237,18 @@ def test_absurd_numbers_of_tokens_are_replaced(
     assert list(texts(client, range(3))) == [f"echo item {item}" for item in range(3)]
     assert 0 < client.budget.spent()["tokens"] < 1000
     assert caplog.text.count("replaced by the upper bound") == len(usage)
+
+
+@pytest.mark.parametrize(("cached", "cost"), [(None, 10.0), (4, 6.4), (10**9, 1.0), (-4, 10.0), ("4", 10.0)])
+def test_cached_prompt_tokens_have_their_own_price(
+    serve: Serve, make_client: MakeClient, cached: object, cost: float
+) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 0, "prompt_tokens_details": {"cached_tokens": cached}}
+    server = serve(change=lambda answer: answer.update(usage=usage))
+    prices = {MODEL: Price(prompt=1e6, cached_prompt=1e5, completion=1.0)}
+    client = make_client(server.url, budget=Budget(Caps(), {}, prices))
+    assert list(texts(client, [1])) == ["echo item 1"]
+    assert client.budget.spent()["money"] == pytest.approx(cost)
 
 
 def test_the_estimate_is_corrected_by_the_first_replies(

@@ -37,7 +37,7 @@ from sage_dialog.llm.requests import (
     RequestRejectedError,
 )
 from sage_dialog.llm.response_cache import ResponseCache
-from sage_dialog.llm.server import REJECTIONS, Server, retrying, token_usage
+from sage_dialog.llm.server import REJECTIONS, Server, cached_tokens, retrying, token_usage
 
 logger = logging.getLogger(__name__)
 
@@ -390,7 +390,10 @@ class BatchClient(LLMClient):
                 body = self._api.parse_answer(state, answers.get(key))
                 self.budget.record_model(request.role, body)
                 prompt_tokens, completion_tokens = token_usage(body, request)
-                cost = self.budget.cost(request.model, prompt_tokens, completion_tokens, batch=True)
+                cached = cached_tokens(body, prompt_tokens)
+                cost = self.budget.cost(
+                    request.model, prompt_tokens, completion_tokens, cached_tokens=cached, batch=True
+                )
                 response = outcomes[key] = request.parse(body, prompt_tokens, completion_tokens)
                 saved.append((request, response, cost))
             except RequestFailedError as failure:

@@ -45,16 +45,21 @@ class Budget:
         self.served_models: defaultdict[str, set[str]] = defaultdict(set)
         """The models that responded, by role, as servers name them."""
 
-    def cost(self, model: str, prompt_tokens: int, completion_tokens: int, *, batch: bool = False) -> float | None:
+    def cost(
+        self, model: str, prompt_tokens: int, completion_tokens: int, *, cached_tokens: int = 0, batch: bool = False
+    ) -> float | None:
         """Return the cost of a call in the currency of `llm.prices`; None for a model without a price.
 
         Args:
+            cached_tokens: those of the prompt that the provider had in its prompt cache.
             batch: whether the price of the batch API applies.
         """
         price = self._prices.get(model)
         if price is None:
             return None
-        full = (prompt_tokens * price.prompt + completion_tokens * price.completion) / 1e6
+        cached_price = price.prompt if price.cached_prompt is None else price.cached_prompt
+        prompt = (prompt_tokens - cached_tokens) * price.prompt + cached_tokens * cached_price
+        full = (prompt + completion_tokens * price.completion) / 1e6
         return full * price.batch_share if batch else full
 
     def share_price(self, *names: str) -> None:

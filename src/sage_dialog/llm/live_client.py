@@ -24,7 +24,7 @@ from sage_dialog.llm.requests import (
     ServerUnreachableError,
 )
 from sage_dialog.llm.response_cache import ResponseCache
-from sage_dialog.llm.server import REJECTIONS, Server, retrying, token_usage
+from sage_dialog.llm.server import REJECTIONS, Server, cached_tokens, retrying, token_usage
 from sage_dialog.llm.server_pool import ServerPool
 
 logger = logging.getLogger(__name__)
@@ -238,7 +238,8 @@ class LiveClient(LLMClient):
                 answer = await server.send(request, self._invalid.get(request.key, 0))
                 self.budget.record_model(request.role, answer)
                 prompt_tokens, completion_tokens = token_usage(answer, request)
-                cost = self.budget.cost(request.model, prompt_tokens, completion_tokens)
+                cached = cached_tokens(answer, prompt_tokens)
+                cost = self.budget.cost(request.model, prompt_tokens, completion_tokens, cached_tokens=cached)
                 if server.on_success():
                     self._warned_at.pop(FailureReason.UNREACHABLE, None)
                 self._correct_expectation(request, prompt_tokens + completion_tokens)

@@ -418,6 +418,14 @@ def token_usage(answer: Mapping[str, Any], request: Request) -> tuple[int, int]:
     return numbers[0], numbers[1]
 
 
+def cached_tokens(answer: Mapping[str, Any], prompt_tokens: int) -> int:
+    """Return how many of the prompt's tokens the provider had in its prompt cache, as it states."""
+    usage = answer.get("usage")
+    details = usage.get("prompt_tokens_details") if isinstance(usage, Mapping) else None
+    number = details.get("cached_tokens") if isinstance(details, Mapping) else None
+    return max(0, min(number, prompt_tokens)) if isinstance(number, int) else 0
+
+
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the wait that the server requests, in seconds, from any of the headers in use."""
     forms: tuple[tuple[str, Callable[[str], float]], ...] = (
