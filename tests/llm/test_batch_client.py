@@ -5,6 +5,7 @@ Run as a program, it sends requests in a process that a test may kill: python te
 
 import asyncio
 import logging
+import random
 import sqlite3
 import subprocess
 import sys
@@ -145,6 +146,19 @@ def test_a_batch_keeps_to_the_limits_of_the_server(
     client.max_pending = 100
     assert list(texts(client, range(11))) == echoes(range(11))
     assert sorted(map(len, server.submitted()), reverse=True) == sizes
+
+
+def test_what_fails_in_many_batches_is_sent_again_together(serve: Serve, make: Make) -> None:
+    """Ten full batches, in which three of ten requests fail, and at most that many batches for these as they fill."""
+    draw = random.Random(5)
+    failing = {str(item): [500] for item in range(200) if draw.random() < 0.3}
+    server = serve(script=failing)
+    client = make(server.url, max_requests=20)
+    client.max_pending = 200
+    assert list(texts(client, range(200))) == echoes(range(200))
+    sizes = [len(batch) for batch in server.submitted()]
+    assert sum(sizes) == 200 + len(failing)
+    assert len(sizes) == 10 + -(-len(failing) // 20)
 
 
 def test_more_items_than_max_pending_are_processed(serve: Serve, make: Make) -> None:

@@ -41,6 +41,7 @@ from sage_dialog.llm.server import REJECTIONS, Server, cached_tokens, retrying, 
 
 logger = logging.getLogger(__name__)
 
+_PENDING_BATCHES = 4  # limit on pending items, in full batches
 _MAX_HOLD_S = 600.0  # until a batch is submitted although some items neither wait for a response nor end
 _RESUBMITTED = (
     *RETRYABLE,
@@ -58,7 +59,7 @@ class BatchSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     poll_s: float = Field(60, gt=0, description="interval of status requests, in seconds")
-    max_requests: int = Field(50_000, ge=1, description="limit on the requests of a batch, and on pending items")
+    max_requests: int = Field(50_000, ge=1, description="limit on the requests of a batch")
     max_bytes: int = Field(200_000_000, ge=1, description="limit on the bytes of a batch's file")
     completion_window: str = Field("24h", description="time for the server; requests that are left then expire")
     rounds: int = Field(3, ge=1, description="limit on the batches that a run may put a request into")
@@ -91,9 +92,9 @@ class BatchClient(LLMClient):
     """Starts a round of batches when one is full, or when no pending item can go on without a response.
 
     A round adopts the batches of earlier runs, submits its requests in new ones, and collects all. Later requests, such
-    as those that show a model its error, form the next round. An item must not wait for anything but `request`; one
-    that does delays its round by ten minutes. The endpoint's concurrency and rate limits are for live calls and not
-    used.
+    as those that show a model its error, form the next round, once all open batches are collected. An item must not
+    wait for anything but `request`; one that does delays its round by ten minutes. The endpoint's concurrency and rate
+    limits are for live calls and not used.
 
     If a cap leaves room for some of the requests only, these are submitted, and the others wait: the actual cost of the
     batch may leave room for them. `CapReachedError` is raised when all open batches are collected.
@@ -116,7 +117,7 @@ class BatchClient(LLMClient):
         if len(endpoint.base_urls) != 1:
             raise ValueError(f"a batch belongs to one server, but base_urls has {len(endpoint.base_urls)}; name one.")
         self.settings = settings or BatchSettings()
-        self.max_pending = self.settings.max_requests
+        self.max_pending = _PENDING_BATCHES * self.settings.max_requests
         self._server = Server(endpoint, endpoint.base_urls[0])
         self._api = BatchApi(self._server, self.settings.completion_window)
         self._maps: list[Counter[str]] = []  # items of each `map`: taken (in its thread) and ended (in the loop's)
@@ -125,6 +126,7 @@ class BatchClient(LLMClient):
         self._queued: dict[str, _Pending] = {}
         self._hold_timer: asyncio.TimerHandle | None = None
         self._rounds: set[asyncio.Task[None]] = set()
+        self._collected = False  # a batch of the open rounds
         self._submitting = asyncio.Lock()
         self._succeeded = False  # a request of this model, in this run or an earlier one
         self._open: dict[str, asyncio.Task[None]] = {}  # batches that are submitted and not collected
@@ -192,7 +194,7 @@ class BatchClient(LLMClient):
         """Queue requests for the next round, unless they are answered or cancelled."""
         self._queued |= {one.request.key: one for one in pending if self._pending.get(one.request.key) is one}
         if self._queued and self._hold_timer is None:
-            self._hold_timer = asyncio.get_running_loop().call_later(_MAX_HOLD_S, self._start_round)
+            self._hold_timer = asyncio.get_running_loop().call_later(_MAX_HOLD_S, self._end_hold)
         self._check_soon()
 
     def _check_soon(self) -> None:
@@ -202,17 +204,31 @@ class BatchClient(LLMClient):
     def _check(self) -> None:
         active = sum(number["taken"] - number["ended"] for number in tuple(self._maps))
         waiting = len(self._waiting) - (None in self._waiting)  # None: requests outside of `map`
-        if self._queued and (waiting >= active or len(self._queued) >= self.settings.max_requests):
+        complete = waiting >= active and not (self._rounds and self._collected)  # else what fails is sent piecemeal
+        if self._queued and (complete or len(self._queued) >= self.settings.max_requests):
+            self._start_round()
+
+    def _end_hold(self) -> None:
+        self._hold_timer = None
+        if self._rounds and self._collected:
+            self._enqueue([])
+        else:
             self._start_round()
 
     def _start_round(self) -> None:
+        if not self._rounds:
+            self._collected = False
         if self._hold_timer is not None:
             self._hold_timer.cancel()
             self._hold_timer = None
         queued, self._queued = self._queued, {}
         task = asyncio.create_task(self._round(queued))
         self._rounds.add(task)
-        task.add_done_callback(self._rounds.discard)
+        task.add_done_callback(self._end_round)
+
+    def _end_round(self, task: asyncio.Task[None]) -> None:
+        self._rounds.discard(task)
+        self._check_soon()
 
     async def _round(self, queued: dict[str, _Pending]) -> None:
         """Adopt the batches of earlier runs, submit new ones, collect all, and queue what is then left."""
@@ -414,7 +430,7 @@ class BatchClient(LLMClient):
             rejection = None  # the server takes other requests
             outcomes |= {request.key: failure for request, failure in rejected}
             failed += [(request, failure, 0, 0, None) for request, failure in rejected]
-        self._succeeded = self._succeeded or bool(saved)
+        self._succeeded, self._collected = self._succeeded or bool(saved), True
         await self.response_cache.collect_batch(batch.name, saved, failed)
         reasons = Counter(failure.reason.value for _, failure, *_ in failed)
         logger.log(
