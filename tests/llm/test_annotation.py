@@ -20,7 +20,7 @@ def test_faults_change_nothing_but_the_number_of_calls(
     def annotated(**faults: Any) -> tuple[FaultyServer, pd.DataFrame, pd.DataFrame, ResponseCache]:
         server = serve(reply=annotate, **faults)
         response_cache = ResponseCache(tmp_path / f"{server.port}.sqlite")
-        patience = {"timeout_s": 1.0, "attempts": 20, "max_invalid_responses": 8}
+        patience = {"timeout_s": 2.0, "attempts": 20, "max_invalid_responses": 8}
         client = make_client(server.url, response_cache=response_cache, concurrency=64, **patience)
         return server, *annotate_dialogues(make_dialogues(1000), LLMAnnotator(client, PROMPT)), response_cache
 

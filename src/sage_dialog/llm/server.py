@@ -19,13 +19,14 @@ from urllib.request import getproxies
 import aiohttp
 import httpx2
 import openai
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm.endpoint import Endpoint
 from sage_dialog.llm.requests import (
     OVERLOADED,
     RETRYABLE,
+    UNUSABLE_RESPONSES,
     AddChunk,
     FailureReason,
     Request,
@@ -59,11 +60,18 @@ Answer = TypeVar("Answer")
 
 
 def retrying(attempts: int, retryable: Callable[[RequestFailedError], bool] = lambda _: True) -> AsyncRetrying:
-    """Return a tenacity controller with random exponential backoff."""
+    """Return a tenacity controller with random exponential backoff, but none after an unusable response."""
+    backoff = wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_MAX_WAIT_S)
+
+    def wait(state: RetryCallState) -> float:
+        failure = state.outcome.exception() if state.outcome else None
+        unusable = isinstance(failure, RequestFailedError) and failure.reason in UNUSABLE_RESPONSES
+        return 0.0 if unusable else backoff(state)
+
     return AsyncRetrying(
         stop=stop_after_attempt(attempts),
         retry=retry_if_exception(lambda error: isinstance(error, RequestFailedError) and retryable(error)),
-        wait=wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_MAX_WAIT_S),
+        wait=wait,
         reraise=True,
     )
 
