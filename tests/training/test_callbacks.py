@@ -69,6 +69,19 @@ def test_the_last_step_is_in_the_log_of_a_long_training_too() -> None:
     assert [(row["split"], row["loss"]) for row in to_rows(log)] == [("train", 1.0), ("held out", 2.0)]
 
 
+def test_the_balance_of_the_experts_is_stated_apart_from_the_loss(base, conversations, tmp_path) -> None:
+    """The base has two experts and picks both, so that its imbalance is near 2."""
+
+    def first(coefficient: float | None):
+        log = trained(base, conversations, tmp_path / str(coefficient), router_aux_loss_coef=coefficient).log
+        return to_rows(log)[0]
+
+    own, none, heavy = first(None), first(0.0), first(0.5)
+    assert none["router_aux_loss"] is None and own["router_aux_loss"] == pytest.approx(heavy["router_aux_loss"])
+    assert heavy["loss"] - none["loss"] == pytest.approx(0.5 * heavy["router_aux_loss"], abs=1e-3)
+    assert own["loss"] - none["loss"] == pytest.approx(0.001 * own["router_aux_loss"], abs=1e-3), "of its config"
+
+
 def test_preference_tuning_evaluates_on_held_out_situations(base, conversations, tmp_path, monkeypatch) -> None:
     start = trained(base, conversations, tmp_path / "start").policy
     given = pairs(*((f"s{n}", turn) for n in range(5) for turn in (1, 3)))

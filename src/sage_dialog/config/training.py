@@ -31,6 +31,7 @@ class Training(Config):
     max_length: Annotated[int, Field(ge=16)]
     held_out: PartialShare
     patience: Count | None
+    router_aux_loss_coef: NonNegative | None
     gradient_checkpointing: bool
     quantization: Literal["nf4"] | None
 

@@ -17,6 +17,7 @@ TRAINING_LOG = schema(
     tokens=INT64,  # trained on so far, without padding
     loss=FLOAT64,
     **nullable_floats("learning_rate", "grad_norm"),  # null where nothing is trained
+    router_aux_loss=nullable(FLOAT64),  # of a mixture of experts
     token_accuracy=nullable(FLOAT64),
     **nullable_floats("preference_accuracy", "preference_margin"),  # of preference learning only
 )

@@ -37,6 +37,7 @@ _LOG_COLUMNS = {
     "loss": "loss",
     "learning_rate": "learning_rate",
     "grad_norm": "grad_norm",
+    "router_aux_loss": "aux_loss",
     "token_accuracy": "mean_token_accuracy",
     "preference_accuracy": "rewards/accuracies",
     "preference_margin": "rewards/margins",

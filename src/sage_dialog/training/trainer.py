@@ -105,6 +105,7 @@ def trainer_arguments(job: TrainingJob, seed: int, evaluate: bool, run_dir: Trai
         "lr_scheduler_type": config.lr_scheduler_type,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.max_grad_norm,
+        "router_aux_loss_coef": config.router_aux_loss_coef,
         "gradient_checkpointing": config.gradient_checkpointing,
         "max_length": None,  # see `filter_by_length`
         "use_cpu": not cuda,
