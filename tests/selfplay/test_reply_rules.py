@@ -109,6 +109,9 @@ def test_a_user_without_blocks_opens_with_the_bare_situation(play, game, engine)
         ("My boss' dog, is it?' no", "My boss' dog, is it?'"),
         ("He asked me *why?* and I had no answer.", "He asked me *why?* and I had no answer."),
         ("Is it 5?* no", "Is it 5?*"),
+        ("我很难过。为什么？我不知道。", "我很难过。为什么？"),
+        ("Really？ I did not know.", "Really？"),
+        ("我很难过（你知道吗？），也很累。为什么？是的。", "我很难过（你知道吗？），也很累。为什么？"),
     ],
 )
 def test_a_reply_ends_after_its_first_question_and_keeps_it(reply: str, kept: str) -> None:
@@ -150,11 +153,11 @@ def test_text_directly_after_a_question_is_removed(before, question, rest: str) 
     assert up_to_first_question(kept + rest) == kept
 
 
-@given(st.text(alphabet="aB ?!.…\"'”)]—\n", max_size=30))
+@given(st.text(alphabet="aB ?？!.…\"'”)]）—\n", max_size=30))
 def test_the_kept_text_is_a_prefix_with_a_question_if_shortened(text: str) -> None:
     kept = up_to_first_question(text)
     assert text.startswith(kept)
-    assert kept == text or "?" in kept
+    assert kept == text or "?" in kept or "？" in kept
     assert up_to_first_question(kept) == kept
 
 
@@ -192,6 +195,11 @@ def test_a_trimmed_reply_is_trimmed_for_its_speaker_too(play, game, engine, say)
         "I'll talk to you tomorrow.",
         "I should sleep now, good night.",
         "Good night to you!",
+        "Thanks, goodnight!",
+        "Goodnight.",
+        "Farewell, my friend.",
+        "Catch you later!",
+        "I'll see you tomorrow.",
     ],
 )
 def test_leave_taking_in_the_last_sentence_is_a_farewell(text: str) -> None:
@@ -236,6 +244,14 @@ def test_leave_taking_in_the_last_sentence_is_a_farewell(text: str) -> None:
         "I need to see you soon.",
         "He told me, see you later.",
         "I thought I'd see you later.",
+        "I will see you tomorrow at the funeral.",
+        "See you later if I can.",
+        "Farewell parties are the worst.",
+        "It was a farewell.",
+        "I could not catch you later.",
+        "Goodnight kisses were our thing.",
+        "Bye for now (will you be here tomorrow?)",
+        "再见 bye？",
     ],
 )
 def test_mentions_of_leaving_are_no_farewell(text: str) -> None:

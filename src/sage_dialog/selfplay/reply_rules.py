@@ -6,14 +6,17 @@ import re
 
 _QUESTION = re.compile(
     # Followed by white space, a sign that does not continue a link, or a capital that begins a sentence.
-    r"\?[?!.…]*+(?P<closed>[\"'”’»)\]*_]*+)(?=$|[^\w/&=%#]|[A-Z](?:[a-z'’\s]|$))(?P<continues>[.,;:]|\s+[a-z])?"
+    r"(?:\?|(?P<wide>？))[?!.…？！。]*+(?P<closed>[\"'”’»)\]）*_]*+)"
+    r"(?(wide)|(?=$|[^\w/&=%#]|[A-Z](?:[a-z'’\s]|$)))(?P<continues>[.,;:，；：]|\s+[a-z])?"
 )
+_LAST_QUESTION = re.compile(r"[?？][\W_]*$")
 _LINK = re.compile(r"(?:https?://|www\.|\w\.\w+/)\S*$")
 _QUOTES = frozenset("\"'”’»")
 # By closing sign, the pattern of its opening before it: ":)" and the apostrophe of "boss'" close nothing.
 _OPENED = {
     ")": r"\([^)]*$",
     "]": r"\[[^\]]*$",
+    "）": r"（[^）]*$",
     "»": r"«[^»]*$",
     "”": r"[“„\"][^”]*$",
     '"': r'(?<!\w)"(?=\S)',
@@ -29,16 +32,17 @@ _LEADS = r"""(?:(?:and|so|well|ok(?:ay)?|alright|all\ right|anyways?|now|then|oh
     )\W+)*"""
 _FAREWELL = re.compile(
     rf"""(?:{_START}{_LEADS}(?:
-        (?:you\ )?(?:good[\ -]?bye|bye|good\ night|see\ ya|take\ care)
-        |(?:(?:i\ guess\ )?(?:i['’]?ll|i\ will|we['’]?ll|hope\ to|i\ hope\ to)\ )?(?:see|talk\ to)\ (?:you|ya)
-            \ (?:later|soon|around|tomorrow)
+        (?:you\ )?(?:good[\ -]?bye|bye|good[\ -]?night|farewell|see\ ya|take\ care)
+        |(?:(?:i\ guess\ )?(?:i['’]?ll|i\ will|we['’]?ll|hope\ to|i\ hope\ to)\ )?(?:see|talk\ to|catch)\ (?:you|ya)
+            \ (?:later|soon|around|tomorrow)(?!\ (?:at|in|on|for|with|when|if|because)\b)
         |(?P<hoped>(?:i\ )?(?:hope\ )?you\ (?:all\ )?)?have\ an?
             \ (?:good|great|nice|lovely)\ (?:day|evening|night|weekend)
         )
     |\b(?:go|now)\ (?:good[\ -]?bye|bye|good\ night)
     )\b
     (?!['’]s|\ of\ (?!yourself))
-    (?!\ (?:is|was|are|were|to(?!\ you)|sleep|kiss(?:es)?|hugs?|letters?|part(?:y|ies)|calls?)\b)
+    (?!\ (?:is|was|are|were|to(?!\ you)|sleep|kiss(?:es)?|hugs?|letters?|part(?:y|ies)|calls?
+        |speech(?:es)?|dinners?|gifts?|notes?)\b)
     (?!,?\ (?:my\ )?(?:mom(?:my|ma)?|mum(?:my)?|mama|dad(?:dy)?|papa|gran(?:ny|dma|dpa)|nana)\b)
     (?(hoped)(?=\W*$|[^\w\s]|\ (?:too|ahead|now|everyone|and)\b))""",
     re.IGNORECASE | re.VERBOSE,
@@ -74,7 +78,7 @@ def is_farewell(text: str) -> bool:
     to the dead ("See you soon, mom."). A missed farewell costs a few turns, a false one the rest of a dialogue, so
     ambiguous words do not count.
     """
-    if text.rstrip().endswith("?"):
+    if _LAST_QUESTION.search(text):
         return False
     sentences = [sentence for sentence in re.split(r"(?<=[.!?])\s+", text) if re.search(r"\w", sentence)]
     last = sentences[-1] if sentences else ""

@@ -164,3 +164,18 @@ def test_the_fingerprint_has_device_and_dtype(base: Policy) -> None:
 def test_a_gpu_that_is_not_there_is_refused(base: Policy) -> None:
     with pytest.raises(ValueError, match=r"device is cuda, but torch .* finds no GPU"):
         TransformersEngine(base, [], seed=0, device="cuda")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_name_policy_and_prompt(base: Policy, value: float) -> None:
+    """One damaged embedding: only the prompt with this word meets it."""
+    engine = TransformersEngine(base, [], seed=0, threads=1)
+    first, second = prompts_of(3, 5)
+    damaged = set(engine._policies.tokens(second)) - set(engine._policies.tokens(first))
+    with torch.no_grad():
+        engine._model.get_input_embeddings().weight[sorted(damaged)[0]] = value
+    assert len(engine.sample("sage_0", [first], FREE)) == 1
+    with pytest.raises(
+        ValueError, match=r"'sage_0' at .* not finite \(NaN or infinity\) for the prompt test/prompt 1/5"
+    ):
+        engine.sample("sage_0", [first, second], FREE)

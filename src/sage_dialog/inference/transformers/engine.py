@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -169,6 +170,8 @@ class TransformersEngine:
                     detokenizer.end()
                 for index, rows in zip(batch, decoded, strict=True):
                     for row in rows:
+                        if not math.isfinite(row.log_probability):
+                            raise ValueError(self._not_finite(policy, prompts[index]))
                         finish = FinishReason.STOP if row.finished else FinishReason.LENGTH
                         text = self._policies.text(row.tokens)
                         replies[index].append(Sample(text, len(row.tokens), finish, row.log_probability))
@@ -177,6 +180,15 @@ class TransformersEngine:
                 del self._weights  # an interrupted adapter may leave changes on the base
             raise
         return replies
+
+    def _not_finite(self, policy: str, prompt: Prompt) -> str:
+        path = self._policies.policy(policy).path
+        return (
+            f"policy {policy!r} at {path} gives logits that are not finite (NaN or infinity) for the prompt "
+            f"{'/'.join(map(str, prompt.item))}: its weights are damaged, or its numbers overflow in "
+            f"{str(self._dtype).removeprefix('torch.')}. Look at training_log_{policy}; train it again, with a smaller "
+            "learning rate if the loss rose"
+        )
 
     def _switch(self, policy: str) -> None:
         as_base, peft = self._policies.policy(policy) is self._policies.base, self._weights.peft
