@@ -21,6 +21,7 @@ from sage_dialog.evaluation.judging.judge_bias import judge_checks, self_prefere
 from sage_dialog.evaluation.judging.length import count_words, length_control
 from sage_dialog.evaluation.judging.power import sample_sizes
 from sage_dialog.evaluation.judging.ranking import ranking
+from sage_dialog.evaluation.judging.raters import rater_agreement
 from sage_dialog.evaluation.judging.votes import collect_votes, win_rates
 from sage_dialog.evaluation.replies.diversity import diversity
 from sage_dialog.evaluation.replies.emotions import (
@@ -274,6 +275,7 @@ def contents(
         "judge_checks": judge_checks(votes, 0.95),
         "length_control": length_control(votes, words, 0.95),
         "judge_agreement": judge_agreement(pd.concat([votes, votes.assign(judge="offline-twin")]), bootstrap),
+        "rater_agreement": rater_agreement(votes, bootstrap),
         "self_preference": self_preference(votes, cards, bootstrap),
         "sample_sizes": sample_sizes(rates, config.true_shares, 0.95, config.power),
         "emotion_accuracy": emotion_accuracy(readings, situations, config.confidence),

@@ -144,7 +144,7 @@ def _count(votes: int) -> str:
 
 
 def _show_status(project: Project, env: str | None) -> None:
-    from sage_dialog.evaluation.judging.votes import PERSON
+    from sage_dialog.evaluation.judging.people import PERSON
     from sage_dialog.studio.arena.counting import count_votes
 
     votes = project.load("human_votes")

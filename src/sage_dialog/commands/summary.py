@@ -18,13 +18,13 @@ from sage_dialog.commands.console import table
 from sage_dialog.commands.project import Project
 from sage_dialog.core.paths import display_path
 from sage_dialog.core.tables import DataFrame, to_rows
-from sage_dialog.evaluation.report.formatting import p_value
+from sage_dialog.evaluation.report.formatting import answers, p_value
 
 OFFLINE_NOTE = "The offline judge is a set of rules on word lists: its results show nothing about language models."
 TRUTH_NOTE = "Scored by what is true in the generated world, which no training stage reads."
 INTERVAL_NOTE = (
     "b's share is of the decided dialogues, with its interval; p is of the exact sign test, adjusted by Holm's method "
-    "for all pairs of the table."
+    "for all pairs of the judge; all people are one."
 )
 COLUMNS = ("a", "b", "n", "a wins", "ties", "b wins", "b's share", "p (Holm)")
 NEXT = (
@@ -85,6 +85,6 @@ def win_rate_tables(rates: DataFrame, version: str, by_truth: bool) -> Iterator[
                 share = f"{row['win_rate_b']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
             counts = (row["n"], row["wins_a"], row["ties"], row["wins_b"])
             rows.append((row["policy_a"], row["policy_b"], *counts, share, p_value(row["p_adjusted"])))
-        title = f"Win rates, {judge}, run {version}"
+        title = f"Win rates, {judge}{answers(judge)}, run {version}"
         note = TRUTH_NOTE if by_truth else OFFLINE_NOTE if judge.startswith("offline") else ""
         yield table(title, COLUMNS, rows, right=COLUMNS[2:]), f"{INTERVAL_NOTE}\n{note}".strip()

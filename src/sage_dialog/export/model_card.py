@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sage_dialog.core.hub_models import is_on_hub
 from sage_dialog.core.policies import PolicyCard
-from sage_dialog.evaluation.judging.votes import PERSON
+from sage_dialog.evaluation.judging.people import PERSON
 from sage_dialog.evaluation.replies.failures import FAILURES
 from sage_dialog.evaluation.report.formatting import OUTCOME_RULES, p_value, percent
 

@@ -30,7 +30,7 @@ WIN_RATES = schema(
     unreadable=INT32,  # situations with such an answer
     **nullable_floats("win_rate_b", "low", "high"),  # of the decided; null where none was
     p_value=FLOAT64,
-    p_adjusted=FLOAT64,  # for all pairs of the judge
+    p_adjusted=FLOAT64,  # for all pairs of the judge; people are one
 )
 
 RANKING = schema(
@@ -58,6 +58,15 @@ JUDGE_AGREEMENT = schema(
     **nullable_floats("kappa", "kappa_low", "kappa_high"),
     decided=INT32,  # by both
     **nullable_floats("same_winner", "same_low", "same_high", "same_by_lot"),  # of these
+)
+
+RATER_AGREEMENT = schema(
+    policy_a=nullable(STRING),  # null, as the next, for all pairs of policies
+    policy_b=nullable(STRING),
+    raters=INT32,
+    n=INT32,  # pairs of dialogues that at least two raters judged
+    votes=INT32,
+    **nullable_floats("alpha", "low", "high"),
 )
 
 LENGTH_CONTROL = schema(

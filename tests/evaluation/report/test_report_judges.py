@@ -7,7 +7,10 @@ import pandas as pd
 from report_page import render_report, text_of, with_values
 
 from sage_dialog import schemas
-from sage_dialog.core.tables import from_rows, to_rows
+from sage_dialog.core.tables import conform, from_rows, to_rows
+from sage_dialog.evaluation.bootstrap import Bootstrap
+from sage_dialog.evaluation.judging.raters import rater_agreement
+from sage_dialog.evaluation.judging.votes import win_rates
 
 
 def test_judges_stand_together_pair_by_pair(contents: dict[str, Any]) -> None:
@@ -127,6 +130,32 @@ def test_people_judge_each_pair_once(contents: dict[str, Any]) -> None:
     assert "human:anna, in short Nothing stands out in its votes." in text
     static = text.split("With scripts enabled")[1]
     assert "human:anna on sage_0 and sage_1: " in static and "no answer with sage_1 read first" in static
+
+
+def test_people_are_marked_and_pooled_beside_their_own_rows(contents: dict[str, Any]) -> None:
+    votes = contents["judge_votes"]
+    raters = [
+        votes.query(f"order == {order!r}").assign(judge=f"human:{name}")
+        for name, order in (("ann", "ab"), ("bob", "ba"))
+    ]
+    every = conform(pd.concat([votes, *raters], ignore_index=True), schemas.JUDGE_VOTES)
+    bootstrap = Bootstrap(0.95, 100, 0)
+    html = render_report(
+        contents,
+        judge_votes=every,
+        win_rates=win_rates(every, 0.95),
+        rater_agreement=rater_agreement(every, bootstrap),
+    )
+    text = text_of(html)
+    for judge in ("human:ann", "human:bob", "people together"):
+        assert f"sage_0 sage_1 {judge} (one answer each) 12" in text
+    assert "offline-test-judge (one answer each)" not in text
+    assert "All tests of people are adjusted together." in text
+    assert "Agreement of the raters" in text and "all 2 36 72 1.00" in text
+    assert "judge=people" not in html  # their answers are those of the raters
+    assert "judge: human:ann" in text and "judge: people together" not in text
+    without = render_report(contents)
+    assert "Krippendorff" not in without and "one answer each" not in without
 
 
 def test_a_missing_kappa_is_a_dash(contents: dict[str, Any]) -> None:

@@ -15,8 +15,9 @@ from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.datasets.human_votes import HumanVotes
 from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.judging.judge_bias import judge_checks, self_preference
+from sage_dialog.evaluation.judging.people import PEOPLE
 from sage_dialog.evaluation.judging.votes import outcomes, win_rates
-from sage_dialog.pipelines.evaluation.nodes import check_judges, count_wins, gather_votes, rank_policies
+from sage_dialog.pipelines.evaluation.nodes import check_judges, compare_raters, count_wins, gather_votes, rank_policies
 from sage_dialog.studio.arena.ballots import plan_ballots
 from sage_dialog.studio.arena.session import Session
 
@@ -129,7 +130,10 @@ def test_raters_are_judges_of_every_table(
     assert len(rejects) == 0
 
     rates = {(rate["judge"], rate["policy_b"]): rate for rate in to_rows(count_wins(votes, config))}
-    assert {judge for judge, _ in rates} == {"m", "human:anna", "human:bert"}
+    assert {judge for judge, _ in rates} == {"m", "human:anna", "human:bert", PEOPLE}
+    # Of nine situations the two differ on two: these are ties of the pooled row.
+    assert [rates[PEOPLE, "sage_1"][count] for count in ("n", "wins_a", "ties", "wins_b")] == [9, 2, 3, 4]
+    assert to_rows(compare_raters(votes, config, 7))[0]["n"] == 9
     assert [rates["human:anna", "sage_1"][count] for count in ("n", "wins_a", "ties", "wins_b")] == [9, 3, 1, 5]
     assert set(rank_policies(votes, config, 7)["judge"]) == {"m", "human:anna", "human:bert"}
 

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import binom, norm
 
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows
+from sage_dialog.evaluation.judging.votes import holm_families
 from sage_dialog.schemas import SAMPLE_SIZES
 
 
@@ -60,8 +61,8 @@ def sample_sizes(win_rates: DataFrame, true_shares: Sequence[float], confidence:
     """Return what a run of this size can detect, as a table of `schemas.SAMPLE_SIZES`.
 
     For each judge and pair, with the share of situations that the judge decides in this pair: the pair tested alone, at
-    1 - confidence, and tested with all pairs of the judge, at the strictest step of Holm's method. The largest number
-    needed at that step is the number for all pairs of the judge.
+    1 - confidence, and tested with all pairs of the judge, at the strictest step of Holm's method; people are one judge
+    there. The largest number needed at that step is the number for all pairs of the judge.
 
     Args:
         true_shares: the differences to detect, as the better policy's true share of the decided.
@@ -69,14 +70,14 @@ def sample_sizes(win_rates: DataFrame, true_shares: Sequence[float], confidence:
     """
     find_needed = cache(situations_needed)
     rows = []
-    for judge, rates in win_rates.groupby("judge", sort=False):
+    for _, rates in win_rates.groupby(holm_families(win_rates["judge"]), sort=False):
         for rate in to_rows(rates):
             decided = (rate["wins_a"] + rate["wins_b"]) / rate["n"]
             for pairs in sorted({1, len(rates)}):
                 level = (1 - confidence) / pairs
                 rows += [
                     {
-                        "judge": judge,
+                        "judge": rate["judge"],
                         "policy_a": rate["policy_a"],
                         "policy_b": rate["policy_b"],
                         "pairs": pairs,

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from sage_dialog.config import OutcomeRule
 from sage_dialog.core.tables import DataFrame, conform, from_rows
+from sage_dialog.evaluation.judging.people import PEOPLE, PERSON, is_human
 from sage_dialog.evaluation.rollouts import dialogues_by_policy, same_situations
 from sage_dialog.evaluation.statistics import holm, sign_test
 from sage_dialog.roles.protocols import Comparison, Judge
@@ -18,8 +19,6 @@ from sage_dialog.schemas import JUDGE_VOTES, WIN_RATES
 
 ORDERS = ("ab", "ba")
 PAIR = ["judge", "policy_a", "policy_b"]
-PERSON = "human:"
-"""Prefix of the judge names of people, who read each pair once, in a random order."""
 _VOTES = {
     "ab": {"first": "a", "second": "b", "tie": "tie", "unreadable": "unreadable"},
     "ba": {"first": "b", "second": "a", "tie": "tie", "unreadable": "unreadable"},
@@ -86,9 +85,12 @@ def win_rates(votes: DataFrame, confidence: float, rule: OutcomeRule = "agreemen
     """Return a table of `schemas.WIN_RATES`, in order of appearance.
 
     `win_rate_b` is b's share of the decided situations, with Jeffreys' interval. The p-value is that of the exact
-    two-sided sign test on the decided, adjusted by Holm's method for all pairs of the same judge.
+    two-sided sign test on the decided, adjusted by Holm's method for all pairs of the same judge. Several raters have
+    rows of their own and rows of the judge `PEOPLE`, where a situation goes to the policy that more of them name; all
+    rows of people are one family for Holm's method.
     """
     judged = outcomes(votes, rule)
+    judged = pd.concat([judged, _pool_people(judged)], ignore_index=True)
     kind, outcome = judged["kind"], judged["outcome"]
     counted = judged[PAIR].assign(
         n=1,
@@ -105,8 +107,26 @@ def win_rates(votes: DataFrame, confidence: float, rule: OutcomeRule = "agreemen
     shares = _share_of_decided(wins_b, decided, confidence)
     rates[["win_rate_b", "low", "high"]] = pd.DataFrame(shares.T, columns=range(3), index=rates.index)
     rates["p_value"] = [sign_test(*wins) for wins in zip(rates["wins_a"], rates["wins_b"], strict=True)]
-    rates["p_adjusted"] = rates.groupby("judge", sort=False)["p_value"].transform(holm)
+    rates["p_adjusted"] = rates.groupby(holm_families(rates["judge"]), sort=False)["p_value"].transform(holm)
     return conform(rates.assign(rule=rule), WIN_RATES)
+
+
+def holm_families(judges: pd.Series) -> pd.Series:
+    """Return the family of tests of each row's judge: the judge itself, and of all people together one."""
+    return judges.where(~judges.map(is_human).astype(bool), PEOPLE)
+
+
+def _pool_people(judged: DataFrame) -> DataFrame:
+    """Return rows as of `outcomes` for what raters judged, by majority; none if there are fewer than two raters."""
+    of_people = judged[judged["judge"].str.startswith(PERSON)]
+    if of_people["judge"].nunique() < 2:
+        return judged[:0]
+    item = ["policy_a", "policy_b", "situation_id"]
+    lead = of_people["outcome"].map({"a": -1, "b": 1, "tie": 0}).astype(int)
+    pooled = of_people[item].assign(lead=lead).groupby(item, sort=False, as_index=False)["lead"].sum()
+    pooled = pooled.assign(judge=PEOPLE, outcome=np.select([pooled["lead"] < 0, pooled["lead"] > 0], ["a", "b"], "tie"))
+    pooled["kind"] = np.where(pooled["lead"] == 0, "tie", "win")
+    return pooled.drop(columns="lead")
 
 
 def _pair_votes(votes: DataFrame) -> DataFrame:

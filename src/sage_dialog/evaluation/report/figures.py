@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from sage_dialog.core.tables import DataFrame, to_rows
 from sage_dialog.evaluation.replies.replies import MOST_VALUES, frequent
 from sage_dialog.evaluation.report.findings import win_rates_by_pair
-from sage_dialog.evaluation.report.formatting import group_rows
+from sage_dialog.evaluation.report.formatting import answers, group_rows
 
 FEWEST_SLOTS = 6
 FEWEST_STEPS = 10
@@ -52,7 +52,9 @@ def win_rate_figure(win_rates: DataFrame, confidence: float) -> Figure:
                 share, line, xerr=[[max(0.0, share - low)], [max(0.0, high - share)]], fmt="o", color=color,
                 mfc=color if row["leads"] else "white", ecolor=color, elinewidth=1.4, capsize=3, clip_on=False,
             )  # fmt: skip
-        names = [f"{row['judge']}  ({row['wins_a'] + row['wins_b']} of {row['n']})" for row in rows]
+        names = [
+            f"{row['judge']}{answers(row['judge'])}  ({row['wins_a'] + row['wins_b']} of {row['n']})" for row in rows
+        ]
         axes.set_yticks(range(len(rows)), names, fontsize=9, color=INK, parse_math=False)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(0, 100)

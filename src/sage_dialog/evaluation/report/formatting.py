@@ -9,6 +9,7 @@ from typing import Any
 
 from sage_dialog.config import OutcomeRule
 from sage_dialog.core.tables import DataFrame, to_rows
+from sage_dialog.evaluation.judging.people import is_human
 
 OUTCOME_RULES: dict[OutcomeRule, str] = {
     "agreement": "a policy wins where both orders name it; all else is a tie",
@@ -25,6 +26,11 @@ def group_rows(table: DataFrame, column: str) -> dict[Any, list[dict[str, Any]]]
 def index_rows(table: DataFrame, by: str | list[str], column: str) -> dict[Any, dict[Any, dict[str, Any]]]:
     """Return the row of each group and value of a column, which names it within the group."""
     return {group: {row[column]: row for row in to_rows(rows)} for group, rows in table.groupby(by, sort=False)}
+
+
+def answers(judge: str) -> str:
+    """Return a mark for judges that are people, who answer once where others answer in both orders."""
+    return " (one answer each)" if is_human(judge) else ""
 
 
 def percent(share: float | None, digits: int = 0) -> str:

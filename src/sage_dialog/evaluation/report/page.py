@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sage_dialog.core.tables import DataFrame, to_rows
+from sage_dialog.evaluation.judging.people import PEOPLE
 from sage_dialog.evaluation.report import formatting
 from sage_dialog.evaluation.report.findings import describe_leaning
 
@@ -114,7 +115,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = ("percent", "number", "thousands", "times", "against_average", "span", "shares")
+    environment.globals["PEOPLE"] = PEOPLE
+    names = ("answers", "percent", "number", "thousands", "times", "against_average", "span", "shares")
     environment.filters |= {name: getattr(formatting, name) for name in names}
     environment.filters |= {"p": formatting.p_value, "leaning": describe_leaning, "source_hash": source_hash}
     environment.filters["csv_link"] = csv_link

@@ -173,6 +173,13 @@ def check_judges(
     )
 
 
+def compare_raters(votes: DataFrame, evaluation: Evaluation, seed: int) -> DataFrame:
+    """Return how far the people who voted agree, as a table of `schemas.RATER_AGREEMENT`."""
+    from sage_dialog.evaluation.judging.raters import rater_agreement
+
+    return rater_agreement(votes, _bootstrap(evaluation, seed))
+
+
 def parse_blocks(rollouts: DataFrame, policy_cards: DataFrame) -> DataFrame:
     """Return the agents' replies with their parsed blocks, as a table of `schemas.REPLIES`."""
     from sage_dialog.evaluation.rollouts import parse_replies

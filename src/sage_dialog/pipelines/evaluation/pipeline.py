@@ -8,6 +8,7 @@
                                          human_votes ┘
     judge_votes ┬─> [count_wins] ────> win_rates ─> [plan_situations] ─> sample_sizes
                 ├─> [rank_policies] ─> ranking
+                ├─> [compare_raters] ─> rater_agreement
                 └─> [check_judges] ──> judge_checks, length_control, judge_agreement, self_preference
 
     rollouts, policy_cards ─> [parse_blocks] ─> replies
@@ -79,6 +80,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
         ),
         _node(nodes.count_wins, ["judge_votes", EVALUATION], "win_rates"),
         _node(nodes.rank_policies, ["judge_votes", EVALUATION, SEED], "ranking"),
+        _node(nodes.compare_raters, ["judge_votes", EVALUATION, SEED], "rater_agreement"),
         _node(nodes.plan_situations, ["win_rates", EVALUATION], "sample_sizes"),
         _node(
             nodes.check_judges,

@@ -85,13 +85,14 @@ def report_overview(
 
 def report_win_rates(evaluation: Evaluation, judges: list[Judge], win_rates: DataFrame, ranking: DataFrame) -> str:
     """Render the win rates and rankings by each judge."""
-    from sage_dialog.evaluation.judging.votes import PERSON
+    from sage_dialog.evaluation.judging.people import PEOPLE, PERSON
 
     names = _judge_names(judges, win_rates)
     return render_section(
         "win_rates.html.j2",
         judges=names,
         people=any(name.startswith(PERSON) for name in names),
+        several=(win_rates["judge"] == PEOPLE).any(),
         rule=OUTCOME_RULES[evaluation.outcome_rule],
         pairs=win_rates_by_pair(win_rates, evaluation.confidence),
         win_rates=win_rates,
@@ -112,6 +113,7 @@ def report_judges(
     judge_agreement: DataFrame,
     self_preference: DataFrame,
     sample_sizes: DataFrame,
+    rater_agreement: DataFrame,
     external_win_rates: DataFrame | None = None,
 ) -> str:
     """Render the biases and agreement of the judges, and what their number of situations can show."""
@@ -138,6 +140,7 @@ def report_judges(
         lengths=group_rows(length_control, "judge"),
         between_judges=to_rows(pd.concat([judge_agreement[with_truth], judge_agreement[~with_truth]])),
         relations=to_rows(self_preference),
+        raters=to_rows(rater_agreement),
         sizes=[{"alone": rows[0], "together": rows[-1]} for rows in sizes],
         families=situations_for_all_pairs(sample_sizes),
     )
@@ -256,7 +259,7 @@ def report_dialogues(
     """Render the dialogues of all policies, with the judges' votes and those by a truth."""
     import pandas as pd
 
-    from sage_dialog.evaluation.judging.votes import PERSON
+    from sage_dialog.evaluation.judging.people import PERSON
     from sage_dialog.evaluation.replies.emotions import read_emotions
     from sage_dialog.evaluation.replies.failures import FAILURES, failing_replies
     from sage_dialog.evaluation.report.dialogues import embed_dialogues
@@ -376,7 +379,10 @@ def _judges(table: DataFrame | None) -> list[str]:
 
 def _judge_names(judges: list[Judge], win_rates: DataFrame) -> list[str]:
     """Return the configured judges, then the people who voted."""
-    return list(dict.fromkeys([*(judge.name for judge in judges), *win_rates["judge"]]))
+    from sage_dialog.evaluation.judging.people import PEOPLE
+
+    names = dict.fromkeys([*(judge.name for judge in judges), *win_rates["judge"]])
+    return [name for name in names if name != PEOPLE]
 
 
 def _roles(

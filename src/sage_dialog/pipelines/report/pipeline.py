@@ -33,7 +33,7 @@ def create_pipeline(trained: Sequence[str], iterations: int, external_scores: bo
         nodes.report_win_rates: [EVALUATION, "judges", "win_rates", "ranking"],
         nodes.report_judges: [
             *(EVALUATION, "win_rates", "judge_checks", "length_control", "judge_agreement", "self_preference"),
-            *("sample_sizes", *truth),
+            *("sample_sizes", "rater_agreement", *truth),
         ],
         **({nodes.report_truth: [EVALUATION, "truth_scores", "truth_win_rates"]} if external_scores else {}),
         nodes.report_emotions: [

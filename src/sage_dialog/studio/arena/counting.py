@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sage_dialog.core.tables import DataFrame, from_rows
-from sage_dialog.evaluation.judging.votes import PERSON
+from sage_dialog.evaluation.judging.people import PERSON
 from sage_dialog.evaluation.rollouts import dialogues_by_policy
 from sage_dialog.schemas import JUDGE_VOTES, VOTE_REJECTS
 from sage_dialog.studio.arena.ballots import dialogue_digest
