@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from faulty_server import FaultyServer
@@ -224,3 +225,21 @@ def test_the_retry_of_a_call_goes_before_new_ones(serve: Serve, make_client: Mak
         first, second = (position for position, one in enumerate(sent) if one == item)
         gaps[second - first] += 1
     assert max(gaps) < 100  # at the end of the queue it would be about 100
+
+
+@pytest.mark.parametrize("written", ["http://{}", "{}"])
+def test_calls_go_through_a_proxy_with_the_key(
+    serve: Serve, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, written: str
+) -> None:
+    """A ~/.netrc with an entry for the host does not replace the key."""
+    server = serve()
+    (tmp_path / "netrc").write_text("machine models.invalid login someone password wrong\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("http_proxy", written.format(f"127.0.0.1:{server.port}"))
+    monkeypatch.setenv("no_proxy", "direct.invalid")
+    client = make_client("http://models.invalid/v1", api_key="sk-0123456789", attempts=2)
+    assert list(texts(client, [1])) == ["echo item 1"]
+    assert server.calls[0].headers["Authorization"] == "Bearer sk-0123456789"
+    assert server.calls[0].headers["Host"] == "models.invalid"
+    direct = make_client("http://direct.invalid/v1", attempts=1)
+    assert list(texts(direct, [2])) == [FailureReason.UNREACHABLE]

@@ -16,6 +16,7 @@ from sage_dialog.llm.endpoint import Endpoint
 from sage_dialog.llm.requests import (
     RETRYABLE,
     UNUSABLE_RESPONSES,
+    ChatRequest,
     FailureReason,
     LLMResponse,
     Request,
@@ -161,7 +162,7 @@ class LiveClient(LLMClient):
             call.exception()  # marks it as retrieved; it is in the response cache
             raise
         except RequestRejectedError as error:
-            if error.status not in REJECTIONS:
+            if error.status not in REJECTIONS or not isinstance(request, ChatRequest):  # policies: all or none
                 raise
             await self._decide(error)
             failure = RequestFailedError(FailureReason.REJECTED, error.detail)

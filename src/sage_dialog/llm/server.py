@@ -14,7 +14,7 @@ from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx2
@@ -346,7 +346,7 @@ class Server:
                 timeout=aiohttp.ClientTimeout(sock_connect=min(10.0, self._timeout), sock_read=self._timeout),
                 headers=headers | {name: value for name, value in account.items() if value},
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=bool(getproxies()),  # for proxies
+                proxy=_proxy(address.scheme, address.hostname or ""),  # not trust_env: ~/.netrc would replace the key
             )
             atexit.register(self._close_at_exit)
         return self._session
@@ -432,6 +432,15 @@ def cached_tokens(answer: Mapping[str, Any], prompt_tokens: int) -> int:
     details = usage.get("prompt_tokens_details") if isinstance(usage, Mapping) else None
     number = details.get("cached_tokens") if isinstance(details, Mapping) else None
     return max(0, min(number, prompt_tokens)) if isinstance(number, int) else 0
+
+
+def _proxy(scheme: str, host: str) -> str | None:
+    """Return the proxy for a host by the environment or the system."""
+    proxies = getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
