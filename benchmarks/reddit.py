@@ -2,7 +2,7 @@
 
     python benchmarks/reddit.py [--real DIR] [--keep DIR]    # about 12 minutes on two cores
     python benchmarks/reddit.py --quick                      # under 50 seconds, on less data
-    python benchmarks/reddit.py --scale 300000 3000000       # what grows with the number of comments
+    python benchmarks/reddit.py --scale 300000 3000000x10    # what grows with the number of comments
 
     every   the oracle of the tests: dictionaries, one comment at a time, NLTK on every eligible comment
     lazy    `lazy` below: a plain script that applies the cheap rules first, and NLTK last
@@ -20,9 +20,11 @@ Goals: every/ours at least 8, lazy/ours at least 3, peak memory at most 600 MB a
 10 % more at five. The exit status is 1 where dialogues differ. The last line is one JSON object; its ratios are
 the smaller ones of the two data sets.
 
-`--scale` reads generated months of these sizes: with one worker for CPU seconds, beside those of the parser alone
-(Zstandard and Arrow's JSON reader on the same blocks), and with two workers for the peak memory of the main process
-and of the largest worker, and for the bytes in the scratch folder. Goal: at most 1.3 times the parser's seconds.
+`--scale` reads generated months of these sizes; `3000000x10` is ten months with the content of one, which are read
+separately (`same_month`). It measures CPU seconds, beside those of the parser alone (Zstandard and Arrow's JSON reader
+on the same blocks): of one worker without imports, and of many months all seconds of two workers. These also give the
+peak memory of the main process and of the largest worker, and the bytes in the scratch folder. Goal: at most 1.3 times
+the parser's seconds.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +75,7 @@ def main() -> None:
                         "real month and on a small generated one; lazy and ours on larger ones")  # fmt: skip
     parser.add_argument("--real", type=Path, default=REAL, help="folder of real dumps, .zst, .bz2 or plain")
     parser.add_argument("--keep", type=Path, help="folder of the generated months; existing ones are reused")
-    parser.add_argument("--scale", type=int, nargs="+", metavar="COMMENTS", help="sizes of generated months")
+    parser.add_argument("--scale", nargs="+", metavar="COMMENTS[xMONTHS]", help="sizes of generated months")
     parser.add_argument("--side", choices=(*SIDES, *SCALE_SIDES), help=argparse.SUPPRESS)  # of a child process
     parser.add_argument("--files", type=Path, nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -439,22 +441,41 @@ class _Nltk:
 # What grows with the number of comments
 
 
-def _compare_scale(folder: Path, comments: int) -> Row:
-    """Return and print the figures of a generated month."""
-    files = _generate_month(folder, comments)
-    parser, one, two = (_run(side, files) for side in SCALE_SIDES)
+def _compare_scale(folder: Path, size: str) -> Row:
+    """Return and print the figures of generated months."""
+    month, _, months = size.partition("x")
+    files = _generate_month(folder, int(month))
+    floor, comments = _run("parser", files), int(month)
+    floor_per_million = floor["cpu_s"] / comments * 1e6
+    if months:
+        files, comments = _link_months(files, folder / size, int(months)), comments * int(months)
+    ours = _run("two", files)
+    if not months:
+        ours["cpu_s"] = _run("one", files)["cpu_s"]
     figures = {
         "comments": comments,
-        "parser_cpu_s_per_million": round(parser["cpu_s"] / comments * 1e6, 2),
-        "cpu_s_per_million": round(one["cpu_s"] / comments * 1e6, 2),
-        "cpu_ratio": round(one["cpu_s"] / parser["cpu_s"], 2),
-        "main_peak_mb": round(two["main_peak_mb"]),
-        "worker_peak_mb": round(two["worker_peak_mb"]),
-        "scratch_bytes_per_comment": round(two["scratch_bytes"] / comments),
-        "scratch_bytes_per_compressed_byte": round(two["scratch_bytes"] / sum(f.stat().st_size for f in files), 2),
+        "parser_cpu_s_per_million": round(floor_per_million, 2),
+        "cpu_s_per_million": round(ours["cpu_s"] / comments * 1e6, 2),
+        "cpu_ratio": round(ours["cpu_s"] / comments * 1e6 / floor_per_million, 2),
+        "main_peak_mb": round(ours["main_peak_mb"]),
+        "worker_peak_mb": round(ours["worker_peak_mb"]),
+        "scratch_bytes_per_comment": round(ours["scratch_bytes"] / comments),
+        "scratch_bytes_per_compressed_byte": round(ours["scratch_bytes"] / sum(f.stat().st_size for f in files), 2),
+        "dialogues": ours["dialogues"],
+        "wall_s": round(ours["wall_s"]),
     }
     print("\n".join(f"{name:<36}{value:>14,}" for name, value in figures.items()), end="\n\n", flush=True)
     return figures
+
+
+def _link_months(month: list[Path], folder: Path, months: int) -> list[Path]:
+    """Return the dumps of as many months, which are links to those of one."""
+    folder.mkdir(exist_ok=True)
+    for number, path in product(range(1, months + 1), month):
+        link = folder / path.name.replace("2015-01", f"2015-{number:02d}")
+        if not link.exists():
+            link.symlink_to(path.resolve())
+    return sorted(folder.glob("R[CS]_*.zst"))
 
 
 def parser_alone(files: Files) -> Row:
@@ -485,37 +506,40 @@ def one_worker(files: Files) -> Row:
 
 
 def two_workers(files: Files) -> Row:
-    """Read with two workers; their memory is read every few milliseconds while they live."""
+    """Read with two workers; their memory and CPU seconds are read every few milliseconds while they live."""
     peaks: dict[int, float] = {}
+    seconds: dict[int, float] = {}
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(0.05):
             for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(OSError, IndexError):
+                with contextlib.suppress(OSError, IndexError, psutil.Error):
                     peaks[process.pid] = _peak_rss_mb(process.pid)
+                    seconds[process.pid] = sum(process.cpu_times()[:2])
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        return _read_all(files, workers=2) | {"worker_peak_mb": max(peaks.values()), "main_peak_mb": _peak_rss_mb()}
+        found = _read_all(files, workers=2)
     finally:
         done.set()
         watcher.join()
+    memory = {"worker_peak_mb": max(peaks.values()), "main_peak_mb": _peak_rss_mb()}
+    return found | memory | {"cpu_s": found["cpu_s"] + sum(seconds.values())}
 
 
 def _read_all(files: Files, workers: int) -> Row:
     from sage_dialog.config import DataProcessing, RedditRules
     from sage_dialog.corpora.reddit import read_dialogues
 
-    bucket_comments = DataProcessing.from_base().bucket_comments
+    how = {"workers": workers, "bucket_comments": DataProcessing.from_base().bucket_comments}
     with tempfile.TemporaryDirectory() as folder:
-        start, scratch = time.process_time(), Path(folder)
-        read_dialogues(
-            files, RedditRules.from_base(), scratch=scratch, workers=workers, bucket_comments=bucket_comments
-        )
-        cpu_s = time.process_time() - start
-        return {"cpu_s": cpu_s, "scratch_bytes": sum(path.stat().st_size for path in scratch.rglob("*"))}
+        cpu, wall, scratch = time.process_time(), time.perf_counter(), Path(folder)
+        tables = read_dialogues(files, RedditRules.from_base(same_month=len(files) > 2), scratch=scratch, **how)
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        scratch_bytes = sum(path.stat().st_size for path in scratch.rglob("*"))
+        return {"cpu_s": cpu, "wall_s": wall, "scratch_bytes": scratch_bytes, "dialogues": len(tables.dialogues)}
 
 
 SCALE_SIDES = {"parser": parser_alone, "one": one_worker, "two": two_workers}

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sage_dialog.config import RedditRules
-from sage_dialog.corpora.reddit import extract, reading
+from sage_dialog.corpora.reddit import extract, reading, run
 from sage_dialog.corpora.reddit.rules import Rule
 from sage_dialog.microworld import reddit as microworld
 from sage_dialog.microworld.world import load_world
@@ -250,11 +250,12 @@ def rule_set(choose):
 
 
 def cuts(choose):
-    """Return the size of buckets, and patches of the sizes of blocks and batches."""
+    """Return the size of buckets, and patches of the sizes of blocks and batches, and of what is merged."""
     return (
         choose([1, 7, 1_000_000]),
         patch.object(reading, "BLOCK_BYTES", choose([1, 300, 2_000, reading.BLOCK_BYTES])),
         patch.object(extract, "_BATCH_BYTES", choose([0, 1_000, extract._BATCH_BYTES])),
+        patch.multiple(run, _estimate_buckets=lambda *_: 5, _MAX_RANGES=choose([1, 3, 256])),
     )
 
 
@@ -271,8 +272,8 @@ def test_the_rules_have_the_same_order_and_units():
 
 def check(read, choose):
     """The tables of some months under some rules, equal to the oracle's however the work was cut."""
-    files, rules, (bucket_comments, blocks, batches) = dumps(choose), rule_set(choose), cuts(choose)
-    with tempfile.TemporaryDirectory() as folder, blocks, batches:
+    files, rules, (bucket_comments, blocks, batches, merging) = dumps(choose), rule_set(choose), cuts(choose)
+    with tempfile.TemporaryDirectory() as folder, blocks, batches, merging:
         return read(written(files, folder), rules, bucket_comments=bucket_comments)
 
 

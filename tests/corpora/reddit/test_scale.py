@@ -1,16 +1,20 @@
 """What costs grow with: few large batches, small tasks and buckets of equal content, also at thousands of buckets."""
 
 import json
+import os
 import pickle
 from itertools import pairwise
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from sage_dialog.config import RedditRules
-from sage_dialog.corpora.reddit import extract, run
+from sage_dialog.corpora.reddit import extract, reading, run
+from sage_dialog.corpora.reddit import extracted as extracted_module
 from sage_dialog.corpora.reddit.dumps import Dump
-from sage_dialog.corpora.reddit.run import Extracted, extract_to, read_batches, size_buckets
+from sage_dialog.corpora.reddit.extracted import Extracted
+from sage_dialog.corpora.reddit.run import extract_to, size_buckets
 from sage_dialog.corpora.reddit.tally import NO_LIMITS
 
 THREADS, COMMENTS, BUCKETS = 20_000, 102_400, 4_096
@@ -27,33 +31,61 @@ def extracted(tmp_path_factory):
             link = f"t3_{number % THREADS:x}"
             record = {"id": f"c{number}", "parent_id": link, "link_id": link, "subreddit": "aww", "author": "a"}
             file.write(json.dumps(record | {"score": 1, "body": "two words and more " * 5}) + "\n")
-    extract_to(dump, RULES, folder / "extracted", NO_LIMITS, lambda *_: None)
+    extract_to(dump, RULES, folder / "extracted", NO_LIMITS, 1, lambda *_: None)
     return Extracted(dump, folder / "extracted")
 
 
-def test_batches_are_few_and_large_whatever_the_number_of_buckets(extracted):
-    sizes = [batch.nbytes for batch in read_batches(extracted.path)]
-    assert len(sizes) <= 1 + extracted.dump.path.stat().st_size / extract._BATCH_BYTES
-    # What is read for a bucket stays on disk: there is no copy, and no index in memory.
-    before = pa.total_allocated_bytes()
+def rows_of(extracted: Extracted, bucket: extract.Bucket) -> pa.RecordBatch:
+    (part,) = extracted.parts(bucket)
+    return part.batch
+
+
+@pytest.fixture
+def extract_in_runs(extracted, monkeypatch, tmp_path):
+    """Extract the dump in many runs, for so many buckets."""
+    monkeypatch.setattr(extract, "_BATCH_BYTES", 1 << 18)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 18)
+
+    def go(buckets: int) -> Extracted:
+        extract_to(extracted.dump, RULES, tmp_path / "runs", NO_LIMITS, buckets, lambda *_: None)
+        return Extracted(extracted.dump, tmp_path / "runs")
+
+    return go
+
+
+@pytest.mark.parametrize("buckets, merged", [(1, False), (100, False), (BUCKETS, True)])
+def test_a_bucket_reads_few_batches(extracted, extract_in_runs, monkeypatch, buckets, merged):
+    in_runs, read = extract_in_runs(buckets), []
+    layout = in_runs.read_layout()
+    assert layout.runs == 1 if merged else layout.runs > 20
+    assert layout.ranges == min(buckets, run._MAX_RANGES)
+    monkeypatch.setattr(Extracted, "read_batches", lambda self, numbers: read.extend(numbers) or [])
+    in_runs.parts(size_buckets([in_runs], COMMENTS // buckets)[-1])
+    assert len(read) <= 2 * layout.runs
+
+
+@pytest.mark.parametrize("max_ranges", [100, 8])
+def test_rows_are_the_same_in_runs_and_merged(extracted, extract_in_runs, monkeypatch, max_ranges):
+    monkeypatch.setattr(run, "_MAX_RANGES", max_ranges)
+    monkeypatch.setattr(extracted_module, "_MERGED_BATCH_BYTES", 1 << 17)
+    in_runs = extract_in_runs(100)
+    assert in_runs.read_layout().ranges > 50
+    assert (in_runs.count_rows() == extracted.count_rows()).all()
+    for bucket in size_buckets([extracted], 1000):
+        found, expected = (pa.Table.from_batches([rows_of(one, bucket)]) for one in (in_runs, extracted))
+        assert found.sort_by("line").equals(expected.sort_by("line"))
+        for thread in found["thread_hash"].unique()[:3]:  # in the order of the dump
+            lines = found.filter(pc.equal(found["thread_hash"], thread))["line"].to_pylist()
+            assert len(lines) > 1 and lines == sorted(lines)
+    assert sorted(os.listdir(in_runs.folder)) == ["batches.arrow", "layout.json", "rows.npy", "tally.json"]
+
+
+def test_a_bucket_is_all_that_stays_in_memory(extracted):
     buckets = size_buckets([extracted], BUCKET_COMMENTS)
-    assert len(buckets) > 0.8 * BUCKETS
+    before = pa.total_allocated_bytes()
     parts = [extracted.parts(bucket) for bucket in buckets[:200]]
-    assert pa.total_allocated_bytes() - before < 100_000
-    assert {len(found) for found in parts} == {1}
-
-
-def test_batches_are_merged(extracted, monkeypatch, tmp_path):
-    monkeypatch.setattr(extract, "_BATCH_BYTES", 1 << 20)
-    extract_to(extracted.dump, RULES, tmp_path / "merged", NO_LIMITS, lambda *_: None)
-    merged = Extracted(extracted.dump, tmp_path / "merged")
-    assert len([*read_batches(merged.path)]) > 5
-    rows, whole = (pa.Table.from_batches(read_batches(one.path)) for one in (merged, extracted))
-    assert rows.equals(whole)
-    for bucket in size_buckets([merged], 1000):
-        found = pa.Table.from_batches([part.batch for part in merged.parts(bucket)])
-        assert found.equals(pa.Table.from_batches([part.batch for part in extracted.parts(bucket)]))
-    assert sorted(path.name for path in merged.folder.iterdir()) == ["batches.arrow", "lows.json", "tally.json"]
+    held = sum(part.batch.nbytes for found in parts for part in found)
+    assert pa.total_allocated_bytes() - before < 2 * held + 500_000
 
 
 def test_buckets_have_equal_content_and_every_thread_once(extracted):
@@ -63,7 +95,7 @@ def test_buckets_have_equal_content_and_every_thread_once(extracted):
     assert all(one.high == other.low for one, other in pairwise(buckets))
     rows = [sum(len(part.batch) for part in extracted.parts(bucket)) for bucket in buckets]
     assert sum(rows) == COMMENTS
-    assert max(rows) <= BUCKET_COMMENTS + extract.count_rows(read_batches(extracted.path)).max()
+    assert max(rows) <= BUCKET_COMMENTS + extracted.count_rows().max()
 
 
 def test_a_dump_is_extracted_once_for_buckets_of_any_size(extracted, monkeypatch, tmp_path):

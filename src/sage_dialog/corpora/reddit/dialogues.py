@@ -117,7 +117,7 @@ class DialogueFilter:
             return Rule.LANGUAGE
         if not self._low_sentiment.isdisjoint(rows):  # siblings share most of their path
             return Rule.SENTIMENT
-        for row in rows:
+        for row in sorted(rows, key=lambda row: len(self._plain[row])):  # short texts are scored fast, and rarely high
             if self._compound(row) <= rules.min_sentiment:
                 self._low_sentiment.add(row)
                 return Rule.SENTIMENT

@@ -6,12 +6,13 @@ be assembled by itself, and chains cross month boundaries. Comments that no path
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sage_dialog.config import RedditRules
 from sage_dialog.corpora.reddit.columns import TextColumn
@@ -25,8 +26,8 @@ THREAD_HASH = pa.field("thread_hash", pa.uint16())
 KEYED_COMMENTS = COMMENTS.append(LINE).append(THREAD_HASH)
 KEYED_SUBMISSIONS = SUBMISSIONS.append(LINE).append(THREAD_HASH)
 _DELETED = ("[deleted]", "[removed]")
-# Records are sorted at so many bytes. Merging reads each batch as often as there are batches, so there must be few.
-_BATCH_BYTES = 1 << 25
+# Records are sorted at so many bytes. More take more memory; fewer leave more pieces to read for a bucket.
+_BATCH_BYTES = 1 << 23
 
 
 class Bucket(NamedTuple):
@@ -75,29 +76,14 @@ def extract(
     yield from _sorted(buffer, kept)
 
 
-def merge(read: Callable[[], Iterable[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of sorted batches as batches of about the same size that are sorted as a whole.
-
-    Args:
-        read: returns the batches, in the order of the dump.
-    """
-    sizes = [(batch.nbytes, len(batch)) for batch in read()]
-    if len(sizes) < 2:
-        yield from read()
-        return
-    row_bytes = sum(size for size, _ in sizes) / sum(rows for _, rows in sizes)
-    for bucket in split_hashes(count_rows(read()), max(1, int(_BATCH_BYTES / row_bytes))):
-        table = pa.Table.from_batches([rows_between(batch, bucket) for batch in read()]).combine_chunks()
-        order = np.argsort(table[THREAD_HASH.name].to_numpy(), kind="stable")
-        yield from table.take(pa.array(order)).combine_chunks().to_batches()
+def equal_ranges(count: int) -> list[Bucket]:
+    """Return so many equal ranges of thread hashes; a multiple of `count` splits the same ranges further."""
+    return [Bucket(low, high) for low, high in pairwise(lowest_hash(count, number) for number in range(count + 1))]
 
 
-def count_rows(batches: Iterable[pa.RecordBatch]) -> np.ndarray:
-    """Return the number of rows of each thread hash."""
-    counts = np.zeros(HASHES, np.int64)
-    for batch in batches:
-        counts += np.bincount(batch.column(THREAD_HASH.name).to_numpy(), minlength=HASHES)
-    return counts
+def lowest_hash(count: int, number: int) -> int:
+    """Return the first hash of one of so many equal ranges."""
+    return number * HASHES // count
 
 
 def split_hashes(counts: np.ndarray, rows: int) -> list[Bucket]:
@@ -120,11 +106,15 @@ def _comment_rules(comments: pa.Table, rules: RedditRules) -> Iterator[tuple[Rul
         names = _array(comments["subreddit"]).dictionary_encode()
         is_blocked = np.array([name.casefold() in blocked for name in names.dictionary.to_pylist()], bool)
         yield Rule.BLOCKED_SUBREDDIT, is_blocked[names.indices.to_numpy()]
-    text = TextColumn(_array(comments["body"]))
-    yield Rule.DELETED, text.where(lambda body: body.strip() in _DELETED, text.rows_with(b"ed]", 2))
+    bodies = _array(comments["body"])
+    text, deleted = TextColumn(bodies), pc.is_in(bodies, pa.array(_DELETED)).to_numpy(zero_copy_only=False)
+    yield (
+        Rule.DELETED,
+        deleted | text.where(lambda body: body.strip() in _DELETED, text.rows_with(b"ed]", 2) & ~deleted),
+    )
     yield Rule.QUOTE, text.rows_with(b">") | text.rows_with(b"&gt;")
     few = rules.min_body_words
-    unsure = ~text.begins_with_two_words() if few <= 2 else None
+    unsure = ~(deleted | text.begins_with_two_words()) if few <= 2 else None
     yield Rule.SHORT_BODY, text.where(lambda body: len(body.split(None, few)) < few, unsure)
 
 

@@ -6,35 +6,26 @@ parts; when a month is added, only that month is extracted.
 
 from __future__ import annotations
 
-import json
 import os
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pyarrow as pa
+import numpy as np
 from tqdm import tqdm
 
 from sage_dialog.config import RedditRules
 from sage_dialog.core.atomic_files import atomic_folder
 from sage_dialog.corpora.reddit.assemble import assemble
 from sage_dialog.corpora.reddit.dumps import Dump
-from sage_dialog.corpora.reddit.extract import (
-    KEYED_COMMENTS,
-    KEYED_SUBMISSIONS,
-    THREAD_HASH,
-    Bucket,
-    count_rows,
-    extract,
-    merge,
-    rows_between,
-    split_hashes,
-)
-from sage_dialog.corpora.reddit.job import Job, RedditTables, collect, reading, save_assembled
+from sage_dialog.corpora.reddit.extract import Bucket, extract, split_hashes
+from sage_dialog.corpora.reddit.extracted import Extracted
+from sage_dialog.corpora.reddit.job import Job, RedditTables, collect, save_assembled
 from sage_dialog.corpora.reddit.processes import DumpsBar, Progress, run_tasks, system_memory
 from sage_dialog.corpora.reddit.tally import NO_LIMITS, Limits, Tally
-from sage_dialog.corpora.reddit.threads import Part
+
+_COMMENT_BYTES = 100  # of a compressed dump, about
+# Ranges of hashes of a run. Buckets that are finer read more than they need, so the runs are merged.
+_MAX_RANGES = 256
 
 
 def read_dialogues(
@@ -65,49 +56,19 @@ def read_dialogues(
     job = Job.create(files, rules, scratch, limits)
     workers = workers or os.cpu_count() or 1
     with job.locked():
-        extracted = _extract_all(job, workers, limits)
+        extracted = _extract_all(job, bucket_comments, workers, limits)
         tallies = [one.read_tally(limits) for one in extracted]
         for tally in tallies:
             tally.check()
         return collect(tallies, _assemble_all(job, extracted, bucket_comments, workers))
 
 
-@dataclass(frozen=True)
-class Extracted:
-    """A folder with the sorted batches of a dump."""
-
-    dump: Dump
-    folder: Path
-
-    def read_tally(self, limits: Limits) -> Tally:
-        with reading(self.folder / "tally.json") as file:
-            return Tally.from_json(file.read_text(), limits)
-
-    @property
-    def path(self) -> Path:
-        """The file of all batches: sorted by `thread_hash` from the first row of the first to the last of the last."""
-        return self.folder / "batches.arrow"
-
-    def parts(self, bucket: Bucket) -> list[Part]:
-        with reading(self.folder / "lows.json") as file:
-            lows = json.loads(file.read_text())  # the first hash of each batch
-        numbers = range(max(0, bisect_left(lows, bucket.low) - 1), bisect_left(lows, bucket.high))
-        found = (rows_between(batch, bucket) for batch in read_batches(self.path, numbers))
-        return [Part(self.dump.month, self.dump.path.name, rows) for rows in found if len(rows)]
-
-
-def read_batches(path: Path, numbers: Iterable[int] | None = None) -> Iterator[pa.RecordBatch]:
-    """Yield batches of a file, all without `numbers`; their rows stay on disk until they are used."""
-    with reading(path) as file, pa.memory_map(str(file)) as source:
-        batches = pa.ipc.open_file(source)
-        yield from map(batches.get_batch, range(batches.num_record_batches) if numbers is None else numbers)
-
-
-def _extract_all(job: Job, workers: int, limits: Limits) -> list[Extracted]:
+def _extract_all(job: Job, bucket_comments: int, workers: int, limits: Limits) -> list[Extracted]:
     folders = {dump: job.extracted_folder(dump) for dump in job.dumps}
     sizes = {dump: dump.path.stat().st_size for dump in job.dumps if not folders[dump].is_dir()}
+    buckets = _estimate_buckets(job.dumps, bucket_comments)
     # Large dumps first, so that workers finish at about the same time.
-    tasks = [(dump, job.rules, folders[dump], limits) for dump in sorted(sizes, key=sizes.__getitem__)[::-1]]
+    tasks = [(dump, job.rules, folders[dump], limits, buckets) for dump in sorted(sizes, key=sizes.__getitem__)[::-1]]
     with DumpsBar(len(folders), len(folders) - len(tasks), sum(sizes.values())) as bar:
         for tally in run_tasks(extract_to, tasks, workers, bar.report):
             bar.finish_dump()
@@ -115,31 +76,26 @@ def _extract_all(job: Job, workers: int, limits: Limits) -> list[Extracted]:
     return [Extracted(dump, folder) for dump, folder in folders.items()]
 
 
+def _estimate_buckets(dumps: Sequence[Dump], bucket_comments: int) -> int:
+    size = sum(dump.path.stat().st_size for dump in dumps if dump.kind == "RC")
+    return max(1, size // (_COMMENT_BYTES * bucket_comments))
+
+
 @system_memory()
-def extract_to(dump: Dump, rules: RedditRules, folder: Path, limits: Limits, progress: Progress) -> Tally:
-    """Extract a dump into a folder that appears only when it is complete."""
+def extract_to(dump: Dump, rules: RedditRules, folder: Path, limits: Limits, buckets: int, progress: Progress) -> Tally:
+    """Extract a dump into a folder that appears only when it is complete; `buckets` is about their number."""
     tally = Tally(dump.month, dump.path.name, limits)
-    schema = KEYED_COMMENTS if dump.kind == "RC" else KEYED_SUBMISSIONS
     with atomic_folder(folder) as partial:
-        extracted = Extracted(dump, partial)
-        batches, lows = partial / "unmerged.arrow", list[int]()
-        with pa.OSFile(str(batches), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            for batch in extract(dump, rules, tally, progress):
-                writer.write_batch(batch)
-        with pa.OSFile(str(extracted.path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            for batch in merge(lambda: read_batches(batches)):
-                writer.write_batch(batch)
-                lows.append(batch.column(THREAD_HASH.name)[0].as_py())
-        batches.unlink()
-        (partial / "lows.json").write_text(json.dumps(lows))
+        batches = extract(dump, rules, tally, progress)
+        Extracted(dump, partial).write(batches, min(buckets, _MAX_RANGES), merged=buckets > _MAX_RANGES)
         (partial / "tally.json").write_text(tally.to_json())
     return tally
 
 
 def size_buckets(extracted: Sequence[Extracted], bucket_comments: int) -> list[Bucket]:
     """Return buckets that have about `bucket_comments` comments each."""
-    batches = (batch for one in extracted if one.dump.kind == "RC" for batch in read_batches(one.path))
-    return split_hashes(count_rows(batches), bucket_comments)
+    counts = [one.count_rows() for one in extracted if one.dump.kind == "RC"]
+    return split_hashes(np.asarray(np.sum(counts, axis=0, dtype=np.int64)), bucket_comments)
 
 
 def _assemble_all(job: Job, extracted: Sequence[Extracted], bucket_comments: int, workers: int) -> list[Path]:

@@ -22,7 +22,7 @@ from sage_dialog.config import RedditRules
 from sage_dialog.core.atomic_files import atomic_file
 from sage_dialog.corpora.reddit.assemble import Assembled, assemble
 from sage_dialog.corpora.reddit.dumps import Dump
-from sage_dialog.corpora.reddit.extract import HASHES, THREAD_HASH, Bucket, extract
+from sage_dialog.corpora.reddit.extract import THREAD_HASH, Bucket, equal_ranges, extract
 from sage_dialog.corpora.reddit.job import (
     Job,
     RedditTables,
@@ -77,7 +77,7 @@ def read_dialogues_on_spark(
 def equal_buckets(dumps: Sequence[Dump]) -> list[Bucket]:
     """Return equal ranges of thread hashes: Spark groups rows by bucket before their number is known."""
     count = min(max(_MIN_BUCKETS, -(-sum(dump.path.stat().st_size for dump in dumps) // _BUCKET_BYTES)), _MAX_BUCKETS)
-    return [Bucket(low, high) for low, high in pairwise(number * HASHES // count for number in range(count + 1))]
+    return equal_ranges(count)
 
 
 def _assemble_on_spark(

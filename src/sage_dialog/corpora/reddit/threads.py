@@ -56,6 +56,7 @@ class Records:
     def reject(self, rule: Rule, rows: np.ndarray, kind: str) -> None:
         self.remove(rule, rows)
         kept: Counter[str] = Counter()
+        rows = rows[np.argsort(_numpy(self.column("line"))[rows], kind="stable")]  # the first of each dump are kept
         where = pa.array(rows)
         names, lines = self.column("id").take(where).to_pylist(), self.column("line").take(where).to_pylist()
         for row, name, line in zip(rows, names, lines, strict=True):
@@ -108,7 +109,7 @@ def _thread_rules(links: pa.Array, threads: Records, rules: RedditRules) -> Iter
     # A line rejected as a duplicate does not count as a submission.
     for month, rule in [key for key in threads.removed if key[1] is Rule.DUPLICATE_THREAD]:
         threads.removed[month, Rule.SUBMISSION] -= threads.removed[month, rule]
-    stripped = pa.array([link.removeprefix("t3_") for link in links.to_pylist()], pa.string())
+    stripped = pc.if_else(pc.starts_with(links, "t3_"), pc.utf8_slice_codeunits(links, 3), links)
     which = pc.fill_null(pc.index_in(stripped, value_set=names.dictionary), NONE).to_numpy()
     known = which >= 0
     rows = np.flatnonzero(first)[which[known]]
