@@ -13,7 +13,7 @@ from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
-from kedro.runner import ThreadRunner
+from kedro.runner import ParallelRunner, SequentialRunner
 from kedro.utils import load_obj
 from omegaconf.errors import InterpolationResolutionError
 from pydantic import BaseModel, ValidationError
@@ -60,11 +60,12 @@ class LoadVersionValidation:
 
 
 class RunnerValidation:
-    """Refuses runners with threads for nodes that train or sample: they share one random state."""
+    """Refuses runners that may have threads for nodes that train or sample: they share one random state."""
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        if not _runs_in_threads(str(run_params.get("runner"))):
+        runner = _runner_with_threads(str(run_params.get("runner")))
+        if runner is None:
             return
         from sage_dialog.datasets.engines import EngineDataset
         from sage_dialog.datasets.hub_model import HubBase
@@ -78,18 +79,24 @@ class RunnerValidation:
         ]
         if random:
             raise RunRefused(
-                f"ThreadRunner would change results: {format_names(random)} train or sample, and threads share one "
-                "random state. Leave out --runner: nodes then run one after the other, and each uses all cores."
+                f"{runner} may change results: {format_names(random)} train or sample, and threads share one random "
+                "state. Leave out --runner: nodes then run one after the other, and each uses all cores. Known to have "
+                "no threads are SequentialRunner, ParallelRunner, and runners derived from these."
             )
 
 
-def _runs_in_threads(runner: str) -> bool:
-    """Return whether a runner, as Kedro writes it for hooks, is a ThreadRunner or derived from it."""
+def _runner_with_threads(runner: str) -> str | None:
+    """Return the name of a runner, as Kedro writes it for hooks, that may have threads; None of any other.
+
+    Only Kedro's runners without threads and those derived from them are known to have none.
+    """
     path = re.match(r"<([\w.]+) object", runner)
+    if path is None:
+        return None  # not given
     with contextlib.suppress(ImportError, AttributeError):  # such as a class of a notebook
-        if path:
-            return issubclass(load_obj(path[1]), ThreadRunner)
-    return "ThreadRunner" in runner
+        if issubclass(load_obj(path[1]), (SequentialRunner, ParallelRunner)):
+            return None
+    return path[1].rpartition(".")[2]
 
 
 def explain_missing_environment(loader: Any) -> str | None:
