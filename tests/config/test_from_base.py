@@ -1,10 +1,13 @@
 """`Config.from_base` gives what a Kedro run without an environment gets."""
 
+from operator import attrgetter
+
 import pytest
 from kedro.config import OmegaConfigLoader
 
 from sage_dialog import config, settings
 from sage_dialog.config import FineTuning, Parameters, RedditRules, SamplingConfig
+from sage_dialog.config.parameters import UNAFFECTING
 
 
 @pytest.fixture
@@ -23,3 +26,8 @@ def test_nested_configs_have_the_values_of_conf_base(parameters: Parameters) -> 
     assert RedditRules.from_base() == parameters.data_processing.rule_sets["paper"]
     assert FineTuning.from_base() == parameters.sft.training
     assert SamplingConfig.from_base(top_k=3) == parameters.evaluation.agent.model_copy(update={"top_k": 3})
+
+
+def test_parameters_that_change_no_output_exist(parameters: Parameters) -> None:
+    for name in UNAFFECTING:
+        attrgetter(name)(parameters)

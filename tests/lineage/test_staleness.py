@@ -225,6 +225,14 @@ def test_parameters_by_dotted_key_and_only_those_that_the_node_takes(project: St
     }
 
 
+def test_parameters_that_change_no_output(project: State) -> None:
+    project.unaffecting = ("sft.lora",)
+    project.parameters = {**project.parameters, "sft": {**project.parameters["sft"], "lora": {"r": 16}}}
+    assert project.stale() == {}
+    project.unaffecting = ("sft.lo",)
+    assert project.stale()["policy"] == ["sft.lora.r was 8, is 16"]
+
+
 def test_code_by_the_definitions_that_changed(project: State) -> None:
     project.codes["play"] = {"pack:play": "2", "pack:shared": "1", "pack:new": "1"}
     assert project.stale()["votes"] == ["code has changed: pack:play"]

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from sage_dialog.config import Llm, Parameters
+from sage_dialog.config.parameters import UNAFFECTING
 from sage_dialog.core.policies import Policy
 from sage_dialog.datasets.atomic import AtomicMixin
 from sage_dialog.datasets.factory import FactoryDataset
@@ -115,8 +116,7 @@ class Project:
         hooks.RunRefused: if a parameter is invalid.
     """
 
-    unaffecting: Collection[str] = frozenset({"scratch", "llm", "mix_versions"})
-    """Parameters that set where work is stored, what may be spent and what is allowed, and change no output."""
+    unaffecting: Collection[str] = UNAFFECTING
 
     def __init__(
         self,

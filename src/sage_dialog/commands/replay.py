@@ -40,6 +40,7 @@ from sage_dialog.lineage.replay_plan import (
     parameter_overrides,
     plan_replay,
 )
+from sage_dialog.lineage.staleness import is_covered
 
 if TYPE_CHECKING:  # imports pyarrow
     from sage_dialog.lineage.output_diff import Difference
@@ -174,7 +175,7 @@ class _Replay:
             *self.plan.changes,
         ]
         for key, was, now in tree_differences(record.parameters, self.project.recorded_parameters):
-            if key.partition(".")[0] not in Project.unaffecting:
+            if not is_covered(key, Project.unaffecting):
                 self.changes.append(f"parameter {key}: was {format_value(was)}, is {format_value(now)}")
 
     def print(self) -> None:

@@ -21,6 +21,22 @@ Fault = tuple[tuple[str | int, ...], str]
 """The path of a parameter, and what is wrong with it."""
 
 
+UNAFFECTING = frozenset(
+    {
+        "scratch",
+        "llm",
+        "mix_versions",
+        "data_processing.executor",
+        "data_processing.workers",
+        "data_processing.bucket_comments",
+        "data_processing.max_reject_share",
+        "data_processing.max_unread_share",
+        "data_processing.require_submissions",
+    }
+)
+"""Parameters, with all below them, that change no output: where work is done and kept, what may be spent or lost."""
+
+
 class Parameters(Config):
     """The whole parameter tree.
 

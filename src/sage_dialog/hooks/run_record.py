@@ -238,7 +238,10 @@ class Recorder:
                 message = redact(f"{type(error).__name__}: {first_line}", self._secrets)[:_MAX_ERROR_CHARACTERS]
             self._update(outcome=outcome, error=message, ended=now(), hardware=hardware())
             with contextlib.suppress(OSError):  # a full disk on which the run failed must not hide the run's error
-                self._runs.save(self._record)
+                if outcome == "done" and self._record.selection.only_missing_outputs and not self._record.writes:
+                    self._runs.remove(self._record.run)  # nothing was missing: there is no run to show or to replay
+                else:
+                    self._runs.save(self._record)
         self._pid = None
         atexit.unregister(self._interrupted)
 

@@ -11,7 +11,7 @@ from sage_dialog.lineage.content import changed_files
 from sage_dialog.lineage.formatting import format_names, format_value, tree_differences
 from sage_dialog.lineage.masking import MASK
 from sage_dialog.lineage.records import FORMAT, Git, InputRecord, NodeRecord, RunRecord
-from sage_dialog.lineage.staleness import NodeSpec, ProjectState, format_code_change
+from sage_dialog.lineage.staleness import NodeSpec, ProjectState, format_code_change, is_covered
 
 
 class CannotReplayError(ValueError):
@@ -98,19 +98,20 @@ def environment_changes(
 
 
 def parameter_overrides(
-    recorded: Mapping[str, Any], current: Mapping[str, Any], unaffecting: Collection[str] = ()
+    recorded: Mapping[str, Any], current: Mapping[str, Any], unaffecting: Collection[str] = (), above: str = ""
 ) -> dict[str, Any]:
     """Return the parameters to override so that the current ones become the recorded ones.
 
-    Masked secrets and the top-level parameters `unaffecting` stay as they are. A new key cannot be removed this way.
+    Masked secrets and the parameters `unaffecting` stay as they are. A new key cannot be removed this way. `above` is
+    the dotted name of both trees, with a dot at its end.
     """
     overrides: dict[str, Any] = {}
     for key, value in recorded.items():
         now = current.get(key)
-        if key in unaffecting:
+        if is_covered(above + key, unaffecting):
             continue
         if isinstance(value, Mapping) and isinstance(now, Mapping):
-            if inner := parameter_overrides(value, now):
+            if inner := parameter_overrides(value, now, unaffecting, f"{above}{key}."):
                 overrides[key] = inner
         elif (key not in current or value != now) and not str(value).startswith(MASK):
             overrides[key] = _escape(value)

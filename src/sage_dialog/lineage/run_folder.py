@@ -66,6 +66,11 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
+    def remove(self, run: str) -> None:
+        """Remove the record of a run."""
+        for path in (self.lines_file(run), self.file(run)):
+            path.unlink(missing_ok=True)
+
     def load(self, run: str) -> RunRecord:
         """Return the record of a run, by its id, a unique beginning of it, a tag, or `latest`.
 

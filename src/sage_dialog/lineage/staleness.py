@@ -45,7 +45,7 @@ class ProjectState(Protocol):
     Attributes:
         registered: the nodes of the registered pipelines.
         recorded_parameters: the parameters as a run records them, with secrets masked.
-        unaffecting: top-level parameters that do not change any output, such as a scratch folder.
+        unaffecting: dotted names of parameters that, with all below them, change no output, such as a scratch folder.
     """
 
     unaffecting: Collection[str]
@@ -245,9 +245,9 @@ class _RecordCheck:
             yield Reason("input", one, words)
         yield from _swapped(recorded, spec)
         for name in recorded.parameters:
-            if name.partition(".")[0] not in self._project.unaffecting:
-                before, after = _lookup(record.parameters, name), _lookup(self._project.recorded_parameters, name)
-                for key, was, now in tree_differences(before, after, name):
+            before, after = _lookup(record.parameters, name), _lookup(self._project.recorded_parameters, name)
+            for key, was, now in tree_differences(before, after, name):
+                if not is_covered(key, self._project.unaffecting):
                     yield Reason("parameter", key, f"{key} was {format_value(was)}, is {format_value(now)}")
         code = self._code(spec) if record.format == FORMAT else {}
         if code and digest(code) != recorded.code:
@@ -359,6 +359,11 @@ def _sort_by_inputs(statuses: Mapping[str, OutputStatus]) -> list[str]:
     for dataset in statuses:
         place(dataset, frozenset())
     return list(order)
+
+
+def is_covered(key: str, names: Collection[str]) -> bool:
+    """Return whether a dotted key is one of the names, or below one."""
+    return any(f"{key}.".startswith(f"{name}.") for name in names)
 
 
 def _lookup(tree: Mapping[str, Any], dotted: str) -> Any:
