@@ -1,12 +1,17 @@
-"""Events in OpenLineage's form, read by its own client's classes, which are made from the published schema."""
+"""Events in OpenLineage's form, sent by its own client, and checked against what its specification 2-0-2 requires."""
 
 from __future__ import annotations
 
+import copy
 import json
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
 
+import jsonschema
 import pytest
 from run_records import make_record, output_record, run_name
 
@@ -96,6 +101,77 @@ def test_a_failed_run_says_why(tmp_path: Path, outcome: str, state: str) -> None
     events = Sender(tmp_path).send(record(outcome=outcome, error="ValueError: no such thing", writes=writes))
     assert summary(events)[-2:] == [("demo.train", state), ("demo", state)]
     assert events[-1]["run"]["facets"]["errorMessage"]["message"] == "ValueError: no such thing"
+
+
+def named(*required: str, **fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an object with required texts, and fields of other types."""
+    texts = {name: {"type": "string", "minLength": 1} for name in required}
+    return {"type": "object", "properties": {**texts, **fields}, "required": [*required]}
+
+
+def facets(**known: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of facets: all have a producer and a schema; the client adds its own to the known ones."""
+    base = named("_producer", "_schemaURL")
+    return {
+        "type": "object",
+        "properties": {name: {"allOf": [base, facet]} for name, facet in known.items()},
+        "additionalProperties": base,
+    }
+
+
+RUN, JOB = named("runId"), named("namespace", "name")
+VERSION = facets(version=named("datasetVersion"))
+RUN_FACETS = facets(
+    parent=named(run=RUN, job=JOB) | {"required": ["_producer", "_schemaURL", "run", "job"]},
+    processing_engine=named("version", "name"),
+    errorMessage=named("message", "programmingLanguage"),
+)
+STATISTICS = facets(outputStatistics=named(size={"type": "integer", "minimum": 0}, rowCount={"type": "integer"}))
+DATASET = named("namespace", "name", facets=VERSION, inputFacets=facets(), outputFacets=STATISTICS)
+EVENT = named(
+    "eventTime",
+    "producer",
+    "schemaURL",
+    eventType={"enum": ["START", "RUNNING", "COMPLETE", "ABORT", "FAIL", "OTHER"]},
+    run=named("runId", facets=RUN_FACETS),
+    job=named("namespace", "name", facets=facets(jobType=named("processingType", "integration", "jobType"))),
+    inputs={"type": "array", "items": DATASET},
+    outputs={"type": "array", "items": DATASET},
+)
+EVENT["required"] += ["run", "job", "eventType"]
+"""What the specification requires of a run's events; its schema is not part of the client's package."""
+
+
+@pytest.mark.parametrize("outcome", ["done", "failed", "stopped"])
+def test_events_have_what_the_specification_requires(tmp_path: Path, outcome: str) -> None:
+    error = None if outcome == "done" else "ValueError: no such thing"
+    events = Sender(tmp_path).send(record(outcome=outcome, error=error))
+    assert len(events) == 6
+    for event in events:
+        jsonschema.validate(event, EVENT)
+        assert datetime.fromisoformat(event["eventTime"]).tzinfo is not None
+        run = event["run"]
+        parents = [run["facets"]["parent"]["run"]] if "parent" in run["facets"] else []
+        assert all(str(UUID(one["runId"])) == one["runId"] for one in (run, *parents))
+        facet_schemas = [one["_schemaURL"] for one in run["facets"].values()]
+        for uri in (event["producer"], event["schemaURL"], *facet_schemas):
+            assert urlsplit(uri).scheme in ("https", "urn")
+        assert event["schemaURL"].endswith("/2-0-2/OpenLineage.json#/$defs/RunEvent")
+    for job in ("demo", "demo.split", "demo.train"):
+        states = [event["eventType"] for event in events if event["job"]["name"] == job]
+        assert states[0] == "START" and len(states) == 2, "each run has one start and one end"
+
+
+def test_an_event_without_a_required_field_is_found(tmp_path: Path) -> None:
+    event = Sender(tmp_path).send(record())[-1]
+    for path in (("run", "runId"), ("job", "name"), ("outputs", 0, "namespace"), ("eventTime",), ("producer",)):
+        broken = copy.deepcopy(event)
+        place: Any = broken
+        for key in path[:-1]:
+            place = place[key]
+        del place[path[-1]]
+        with pytest.raises(jsonschema.ValidationError, match=f"'{path[-1]}' is a required property"):
+            jsonschema.validate(broken, EVENT)
 
 
 def test_an_interrupted_run_is_aborted_when_its_process_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
