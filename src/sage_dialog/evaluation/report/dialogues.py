@@ -4,15 +4,16 @@ The page finds dialogues by an index of votes and replies, and unpacks the parts
 
     {"index": compressed, "parts": [compressed, …]}    # each as by `page.compressed`
 
-A part holds some situations, each as `describe` of its kind returns it.
+A part holds some situations with their dialogues. Parts are built and packed one by one, so that few are in memory.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from sage_dialog.config import OutcomeRule
@@ -21,16 +22,16 @@ from sage_dialog.core.tables import DataFrame, to_rows
 from sage_dialog.evaluation.judging.length import count_words
 from sage_dialog.evaluation.judging.votes import ORDERS, PAIR, outcomes
 from sage_dialog.evaluation.replies.emotions import UNMAPPED, UNNAMED
-from sage_dialog.evaluation.report.formatting import group_rows
 from sage_dialog.evaluation.report.page import compressed
 
-PART = 400_000  # characters of JSON in a part
+IN_PART, SEARCHES_IN_PART = 32, 8  # situations
 MOST_SEARCHED = 8_000_000  # characters of the compressed searches
 OPENING = 70  # characters
 NO_LABEL = "no label"
 
 Row = Mapping[str, Any]
 Rows = list[dict[str, Any]]
+Failures = dict[tuple[str, str], dict[int, list[str]]]  # by policy and situation, then exchange
 
 
 class Embedded(NamedTuple):
@@ -60,41 +61,47 @@ def embed_dialogues(
         examples: how many situations are drawn by seed, whatever their outcome.
     """
     ids = sorted(rollouts["situation_id"].unique())
-    judged = outcomes(votes[votes["situation_id"].isin(ids)], rule)
-    failures = failing.groupby(["policy", "situation_id", "exchange"])["failure"].agg(list).to_dict()
-    messages = {policy: group_rows(rows, "situation_id") for policy, rows in rollouts.groupby("policy", sort=False)}
-    answers, by_situation = group_rows(votes, "situation_id"), group_rows(judged, "situation_id")
+    votes = votes[votes["situation_id"].isin(ids)]
+    judged = outcomes(votes, rule)
+    failures: Failures = {}
+    for policy, situation, exchange, failure in failing.itertuples(index=False, name=None):
+        failures.setdefault((policy, situation), {}).setdefault(exchange, []).append(failure)
 
-    def describe(situation: str) -> dict[str, Any]:
-        dialogues = {policy: _dialogue(of[situation]) for policy, of in messages.items() if situation in of}
-        for policy, dialogue in dialogues.items():
-            replies = [turn for turn in dialogue["turns"] if turn["role"] == "assistant"]
-            for exchange, turn in enumerate(replies, start=1):
-                if found := failures.get((policy, situation, exchange)):
-                    turn["failures"] = found
-        return {
-            "id": situation,
-            "label": labels.get(situation, NO_LABEL),
-            "dialogues": dialogues,
-            "votes": _votes(answers.get(situation, []), by_situation.get(situation, [])),
-        }
+    def describe(situations: Sequence[str], messages: DataFrame, votes: DataFrame, judged: DataFrame) -> Rows:
+        by_dialogue = _grouped(messages, "situation_id", "policy")
+        answers, outcomes_of = _grouped(votes, "situation_id"), _grouped(judged, "situation_id")
+        return [
+            {
+                "id": situation,
+                "label": labels.get(situation, NO_LABEL),
+                "dialogues": {
+                    policy: _dialogue(by_dialogue[situation, policy], failures.get((policy, situation), {}))
+                    for policy in policies
+                    if (situation, policy) in by_dialogue
+                },
+                "votes": _votes(answers.get((situation,), []), outcomes_of.get((situation,), [])),
+            }
+            for situation in situations
+        ]
 
-    described = [describe(situation) for situation in ids]
-    openings = [next(iter(row["dialogues"].values()))["turns"][0]["text"] for row in described]
-    parts, places = _parts(described)
+    policies = rollouts["policy"].unique().tolist()
+    drawn = set(_draw(ids, seed)[:examples])
+    shown: Rows = []
+    parts: list[str] = []
+    situations: Rows = []
+    for number, (block, *tables) in enumerate(_in_blocks(ids, IN_PART, rollouts, votes, judged)):
+        rows = describe(block, *tables)
+        shown += [row for row in rows if row["id"] in drawn]
+        parts.append(compressed(rows))
+        for place, row in enumerate(rows):
+            opening = next(iter(row["dialogues"].values()))["turns"][0]["text"][:OPENING]
+            situations.append({"id": row["id"], "label": row["label"], "opening": opening, "part": [number, place]})
     index = {
-        "situations": {
-            "id": ids,
-            "label": [row["label"] for row in described],
-            "opening": [text[:OPENING] for text in openings],
-            "part": places,
-        },
+        "situations": _columns(situations),
         "votes": _vote_index(judged, ids, count_words(rollouts)),
         "replies": _reply_index(rollouts, ids, readings, failures),
     }
-    drawn = set(_draw(ids, seed)[:examples])
-    data = {"index": compressed(index), "parts": [compressed(part) for part in parts]}
-    return Embedded(data, len(ids), [row for row in described if row["id"] in drawn])
+    return Embedded({"index": compressed(index), "parts": parts}, len(ids), shown)
 
 
 def embed_searches(trajectories: DataFrame, candidates: DataFrame, labels: Mapping[str, str], seed: int) -> Embedded:
@@ -102,101 +109,115 @@ def embed_searches(trajectories: DataFrame, candidates: DataFrame, labels: Mappi
 
     All situations, or as many as fit into `MOST_SEARCHED`, drawn by seed and id.
     """
-    messages, sampled = group_rows(trajectories, "situation_id"), group_rows(candidates, "situation_id")
-
-    def describe(situation: str) -> dict[str, Any]:
-        by_turn: dict[int, Rows] = {}
-        for row in sorted(sampled.get(situation, ()), key=lambda row: row["candidate"]):
-            by_turn.setdefault(row["turn"], []).append(_candidate(row))
-        dialogue = _dialogue(messages[situation])
-        for place, turn in zip(sorted(row["turn"] for row in messages[situation]), dialogue["turns"], strict=True):
-            turn["candidates"] = by_turn.get(place, [])
-        return {"id": situation, "label": labels.get(situation, NO_LABEL), **dialogue}
-
-    described: Rows = []
-    size = 0
-    for situation in _draw(messages, seed):
-        row = describe(situation)
-        size += len(compressed(row))
-        if described and size > MOST_SEARCHED:
+    drawn = _draw(trajectories["situation_id"].unique(), seed)
+    parts: list[str] = []
+    situations: Rows = []
+    examples: Rows = []
+    for block, *tables in _in_blocks(drawn, SEARCHES_IN_PART, trajectories, candidates):
+        messages, sampled = (_grouped(table, "situation_id") for table in tables)
+        rows = [_search(id_, messages[id_,], sampled.get((id_,), []), labels.get(id_, NO_LABEL)) for id_ in block]
+        part = compressed(rows)
+        if parts and sum(map(len, parts)) + len(part) > MOST_SEARCHED:
             break
-        described.append(row)
-    examples = described[:1]
-    described.sort(key=lambda row: str(row["id"]))
-    parts, places = _parts(described)
-    index = {
-        "id": [row["id"] for row in described],
-        "label": [row["label"] for row in described],
-        "opening": [row["turns"][0]["text"][:OPENING] for row in described],
-        "part": places,
-    }
-    data = {"index": compressed(index), "parts": [compressed(part) for part in parts]}
-    return Embedded(data, len(described), examples)
+        for place, row in enumerate(rows):
+            opening = row["turns"][0]["text"][:OPENING]
+            situations.append({"id": row["id"], "label": row["label"], "opening": opening, "part": [len(parts), place]})
+        parts.append(part)
+        examples = examples or rows[:1]
+    index = _columns(sorted(situations, key=lambda row: str(row["id"])))
+    return Embedded({"index": compressed(index), "parts": parts}, len(situations), examples)
+
+
+def _search(situation: str, messages: Rows, candidates: Rows, label: str) -> dict[str, Any]:
+    by_turn: dict[int, Rows] = {}
+    for row in sorted(candidates, key=lambda row: row["candidate"]):
+        by_turn.setdefault(row["turn"], []).append(_candidate(row))
+    dialogue = _dialogue(messages, {})
+    for place, turn in zip(sorted(row["turn"] for row in messages), dialogue["turns"], strict=True):
+        turn["candidates"] = by_turn.get(place, [])
+    return {"id": situation, "label": label, **dialogue}
 
 
 def _draw(ids: Iterable[str], seed: int) -> list[str]:
     return sorted(ids, key=lambda id_: (derived_seed(seed, "shown in the report", id_), id_))
 
 
-def _parts(rows: Sequence[dict[str, Any]]) -> tuple[list[Rows], list[list[int]]]:
-    """Return rows in parts, and of each row the indices of its part and within it."""
-    parts: list[Rows] = []
-    places = []
-    size = PART
-    for row in rows:
-        if size >= PART:
-            parts.append([])
-            size = 0
-        places.append([len(parts) - 1, len(parts[-1])])
-        parts[-1].append(row)
-        size += len(json.dumps(row))
-    return parts, places
+def _in_blocks(ids: Sequence[str], size: int, *tables: DataFrame) -> Iterator[tuple[Any, ...]]:
+    """Yield `size` situations after the other, in this order, each time with their rows of every table."""
+    orders, edges = [], []
+    for table in tables:
+        places = np.array(_positions(table["situation_id"], ids), dtype=int)
+        order = np.argsort(places, kind="stable")
+        orders.append(order)
+        edges.append(np.searchsorted(places[order], range(0, len(ids) + size, size)))
+    for number, start in enumerate(range(0, len(ids), size)):
+        rows = [order[edge[number] : edge[number + 1]] for order, edge in zip(orders, edges, strict=True)]
+        yield ids[start : start + size], *(table.iloc[some] for table, some in zip(tables, rows, strict=True))
+
+
+def _grouped(table: DataFrame, *columns: str) -> dict[tuple[str, ...], Rows]:
+    """Return the rows by the values of columns; of few rows faster than a table for each group."""
+    groups: dict[tuple[str, ...], Rows] = {}
+    for row in to_rows(table):
+        groups.setdefault(tuple(row[column] for column in columns), []).append(row)
+    return groups
+
+
+def _columns(rows: Rows) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in ("id", "label", "opening", "part")}
 
 
 def _vote_index(judged: DataFrame, ids: Sequence[str], words: DataFrame) -> dict[str, Any]:
     """Return columns of the judged pairs of dialogues; "longer" is the policy, "a" or "b", that writes more words."""
-    written = {(policy, situation): n for policy, situation, n in words.itertuples(index=False)}
-    rows = to_rows(judged)
-    longer = []
-    for row in rows:
-        a, b = (written.get((row[policy], row["situation_id"]), 0) for policy in ("policy_a", "policy_b"))
-        longer.append("a" if a > b else "b" if b > a else "")
+    for side in ("a", "b"):
+        of_side = words.rename(columns={"policy": f"policy_{side}", "words": f"words_{side}"})
+        judged = judged.merge(of_side, how="left", on=[f"policy_{side}", "situation_id"])
+    a, b = (judged[column].fillna(0) for column in ("words_a", "words_b"))
     return {
-        **_positions([row["situation_id"] for row in rows], "situation", ids),
-        **_coded("judge", "judges", [row["judge"] for row in rows]),
-        **_coded("pair", "pairs", [[row["policy_a"], row["policy_b"]] for row in rows]),
-        **{column: [row[column] for row in rows] for column in (*ORDERS, "kind", "outcome")},
-        "longer": longer,
+        "situation": _positions(judged["situation_id"], ids),
+        **_coded("judge", "judges", judged["judge"].tolist()),
+        **_coded("pair", "pairs", list(zip(judged["policy_a"], judged["policy_b"], strict=True))),
+        **{column: _values(judged[column]) for column in (*ORDERS, "kind", "outcome")},
+        "longer": np.select([a > b, b > a], ["a", "b"], "").tolist(),
     }
 
 
-def _reply_index(
-    rollouts: DataFrame, ids: Sequence[str], readings: DataFrame, failures: Mapping[tuple[str, str, int], list[str]]
-) -> dict[str, Any]:
+def _reply_index(rollouts: DataFrame, ids: Sequence[str], readings: DataFrame, failures: Failures) -> dict[str, Any]:
     """Return columns of the replies: what they name and read (null without blocks), and how they fail."""
-    replies = rollouts[rollouts["role"] == "assistant"].sort_values(["policy", "situation_id", "turn"], kind="stable")
-    replies = replies[["policy", "situation_id"]].assign(
-        exchange=replies.groupby(["policy", "situation_id"]).cumcount().add(1).astype("int32[pyarrow]")
-    )
     keys = ["policy", "situation_id", "exchange"]
-    rows = to_rows(replies.merge(readings.assign(read=True), how="left", on=keys))
+    replies = rollouts.loc[rollouts["role"] == "assistant", ["policy", "situation_id", "turn"]]
+    replies = replies.sort_values(["policy", "situation_id", "turn"], kind="stable")
+    exchange = replies.groupby(["policy", "situation_id"]).cumcount().add(1).astype("int32[pyarrow]")
+    replies = replies.assign(exchange=exchange)[keys].merge(readings, how="left", on=keys)
+    named, mapped, with_blocks = (_values(replies[column]) for column in ("named", "mapped", "label"))
     return {
-        **_positions([row["situation_id"] for row in rows], "situation", ids),
-        **_coded("policy", "policies", [row["policy"] for row in rows]),
-        "exchange": [row["exchange"] for row in rows],
-        "named": [row["named"] for row in rows],
-        "read": [_predicted(row) if row["read"] else None for row in rows],
-        "failures": [failures.get(tuple(row[key] for key in keys), []) for row in rows],
+        "situation": _positions(replies["situation_id"], ids),
+        **_coded("policy", "policies", replies["policy"].tolist()),
+        "exchange": replies["exchange"].tolist(),
+        "named": named,
+        "read": [
+            None if label is None else _predicted(*names)
+            for label, *names in zip(with_blocks, named, mapped, strict=True)
+        ],
+        "failures": [
+            failures.get((policy, situation), {}).get(exchange, [])
+            for policy, situation, exchange in replies[keys].itertuples(index=False, name=None)
+        ],
     }
 
 
-def _predicted(row: Row) -> str:
+def _values(column: pd.Series) -> list[Any]:
+    """Return the values of a column; null is None."""
+    return column.astype(object).where(column.notna(), None).tolist()
+
+
+def _predicted(named: str | None, mapped: str | None) -> str:
     """Return what a reply with blocks reads, as `emotions.emotion_confusion` counts it."""
-    return str(row["mapped"]) if row["mapped"] is not None else UNNAMED if row["named"] is None else UNMAPPED
+    return mapped if mapped is not None else UNNAMED if named is None else UNMAPPED
 
 
-def _positions(values: Sequence[str], name: str, ids: Sequence[str]) -> dict[str, list[int]]:
-    return {name: pd.Index(ids, dtype=object).get_indexer(pd.Index(values, dtype=object)).tolist()}
+def _positions(situations: pd.Series, ids: Sequence[str]) -> list[int]:
+    return list(pd.Index(ids, dtype=object).get_indexer(pd.Index(situations, dtype=object)).tolist())
 
 
 def _coded(column: str, different: str, values: Sequence[Any]) -> dict[str, list[Any]]:
@@ -206,12 +227,16 @@ def _coded(column: str, different: str, values: Sequence[Any]) -> dict[str, list
     return {different: [json.loads(value) for value in codes], column: places}
 
 
-def _dialogue(messages: Rows) -> dict[str, Any]:
-    messages = sorted(messages, key=lambda row: row["turn"])
-    turns = [
-        {"role": row["role"], "text": row["text"], **(_blocks(row) if row["role"] == "assistant" else {})}
-        for row in messages
-    ]
+def _dialogue(messages: Rows, failures: Mapping[int, list[str]]) -> dict[str, Any]:
+    """Return outcome and turns, those of the agent with their blocks and their failures by exchange."""
+    turns: Rows = []
+    exchange = 0
+    for row in sorted(messages, key=lambda row: row["turn"]):
+        turn = {"role": row["role"], "text": row["text"]}
+        if row["role"] == "assistant":
+            exchange += 1
+            turn |= _blocks(row) | ({"failures": failures[exchange]} if exchange in failures else {})
+        turns.append(turn)
     return {"outcome": messages[0]["outcome"], "turns": turns}
 
 

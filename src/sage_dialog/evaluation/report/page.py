@@ -75,7 +75,7 @@ def script_data(value: object) -> Markup:
 
 def compressed(value: object) -> str:
     """Return JSON, compressed by zlib (the browsers' "deflate"), in base64."""
-    return base64.b64encode(zlib.compress(json.dumps(value, separators=(",", ":")).encode("ascii"), 9)).decode("ascii")
+    return base64.b64encode(zlib.compress(json.dumps(value, separators=(",", ":")).encode("ascii"), 6)).decode("ascii")
 
 
 def view_link(**filters: object) -> str:
