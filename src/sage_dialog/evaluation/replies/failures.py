@@ -187,8 +187,6 @@ def empty_announcement(text: str, user_text: str) -> str | None:
         user_text: what the user wrote since the reply before.
     """
     _, _, announcements, courtesies = solution_words()
-    if not asks_for_help(user_text):
-        return None
     announced = None
     for sentence in _SENTENCE_END.split(_plain(text)):
         if "?" in sentence:
@@ -197,7 +195,7 @@ def empty_announcement(text: str, user_text: str) -> str | None:
             announced = announced or match.group()
         elif _WORD.search(sentence) and not (courtesies.match(sentence) and len(sentence.split()) <= MOST_COURTEOUS):
             return None
-    return announced
+    return announced if announced and asks_for_help(user_text) else None
 
 
 def _rules(failure: str) -> int:

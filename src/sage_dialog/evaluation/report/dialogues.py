@@ -144,15 +144,14 @@ def _draw(ids: Iterable[str], seed: int) -> list[str]:
 
 def _in_blocks(ids: Sequence[str], size: int, *tables: DataFrame) -> Iterator[tuple[Any, ...]]:
     """Yield `size` situations after the other, in this order, each time with their rows of every table."""
-    orders, edges = [], []
-    for table in tables:
+    ordered = []
+    for table in tables:  # sorted once, since slices of Arrow columns are free and picked rows are not
         places = np.array(_positions(table["situation_id"], ids), dtype=int)
         order = np.argsort(places, kind="stable")
-        orders.append(order)
-        edges.append(np.searchsorted(places[order], range(0, len(ids) + size, size)))
+        edges = np.searchsorted(places[order], range(0, len(ids) + size, size))
+        ordered.append((table.iloc[order], edges))
     for number, start in enumerate(range(0, len(ids), size)):
-        rows = [order[edge[number] : edge[number + 1]] for order, edge in zip(orders, edges, strict=True)]
-        yield ids[start : start + size], *(table.iloc[some] for table, some in zip(tables, rows, strict=True))
+        yield ids[start : start + size], *(table.iloc[edges[number] : edges[number + 1]] for table, edges in ordered)
 
 
 def _grouped(table: DataFrame, *columns: str) -> dict[tuple[str, ...], Rows]:
