@@ -13,6 +13,7 @@ PROJECT = Path(__file__).parents[1]
 SHARED = PROJECT.parent / "shared" / "data"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # byte-identical results need the CPU
 os.environ.pop("SAGE_DATA", None)  # tests write and prune data
+os.environ["OMP_NUM_THREADS"] = "1"  # two tests run at a time; before torch is imported
 os.environ["DO_NOT_TRACK"] = "1"  # sessions on a test's folder do not see the project's .telemetry
 
 

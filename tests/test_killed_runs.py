@@ -11,7 +11,7 @@ from pathlib import Path
 import killed_runs
 import pytest
 
-KILLS = 20
+KILLS = 8
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ that run everything::
 
 from __future__ import annotations
 
+from functools import cache
+
 from kedro.pipeline import Pipeline
 
 from sage_dialog.pipelines import (
@@ -36,6 +38,7 @@ POLICIES = (
 )
 
 
+@cache
 def register_pipelines() -> dict[str, Pipeline]:
     """Return every pipeline of the project; `kedro run --pipelines NAME` runs one of them.
 

@@ -1,8 +1,10 @@
 """Hand-made Reddit months, read by the fast path and by the plain oracle, which must agree."""
 
+import functools
 import json
 import tempfile
 from collections import Counter
+from contextlib import nullcontext
 from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +17,9 @@ import reddit_oracle
 
 from sage_dialog import schemas
 from sage_dialog.config import RedditRules
+from sage_dialog.core import sentiment
 from sage_dialog.core.tables import to_arrow
-from sage_dialog.corpora.reddit import read_dialogues
+from sage_dialog.corpora.reddit import job, read_dialogues
 
 REJECTS = ("damaged_archive", "not_json", "bad_field", "lone_surrogate", "duplicate_thread", "duplicate_comment")
 
@@ -62,9 +65,17 @@ def check_schema(frame: pd.DataFrame, schema: pa.Schema) -> list[dict]:
     return table.to_pylist()
 
 
-def read_fast(files, rules, workers=1, bucket_comments=100_000, **options) -> Outcome:
-    # What is read here need not outlive the machine: no waiting for the disk.
-    with tempfile.TemporaryDirectory() as scratch, patch("os.fsync"):
+lexicon = functools.cache(sentiment.lexicon)
+
+
+def read_fast(files, rules, workers=1, bucket_comments=100_000, scratch=None, **options) -> Outcome:
+    # What is read here is not resumed: no waiting for the disk, and no fingerprints of all code for each dump.
+    with (
+        nullcontext(scratch) if scratch else tempfile.TemporaryDirectory() as scratch,
+        patch("os.fsync"),
+        patch.object(job, "_CODE", ("corpora/rejects.py",)),
+        patch.object(job, "lexicon", lexicon),
+    ):
         return Outcome.of(
             read_dialogues(
                 files, rules, scratch=Path(scratch), workers=workers, bucket_comments=bucket_comments, **options

@@ -33,7 +33,7 @@ def prose(lines: int) -> bytes:
     return b"".join(" ".join(draw.choices(words, k=draw.randint(1, 40))).encode() + b"\n" for _ in range(lines))
 
 
-TEXT = prose(20_000)
+TEXT = prose(10_000)
 LONGEST_LINE = max(map(len, TEXT.splitlines()))
 
 

@@ -32,7 +32,7 @@ class Kind(NamedTuple):
 
 
 def table(_: Path) -> pd.DataFrame:
-    return pd.DataFrame({"n": np.random.default_rng(0).integers(0, 1 << 60, 400_000)}).convert_dtypes(
+    return pd.DataFrame({"n": np.random.default_rng(0).integers(0, 1 << 60, 100_000)}).convert_dtypes(
         dtype_backend="pyarrow"
     )
 
@@ -44,11 +44,11 @@ def figure(_: Path) -> Figure:
 
 
 def text(_: Path) -> str:
-    return "a line of a report …\n" * 200_000
+    return "a line of a report …\n" * 50_000
 
 
 def rows(_: Path) -> list[dict[str, Any]]:
-    return [{"n": n, "topics": ["x"]} for n in range(20_000)]
+    return [{"n": n, "topics": ["x"]} for n in range(5_000)]
 
 
 def policy(folder: Path) -> Policy:

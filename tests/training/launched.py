@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from sage_dialog.config import Launcher
@@ -69,7 +70,10 @@ if __name__ == "__main__":
     if sys.argv[1] == "start":
         start(Path(sys.argv[2]))
     else:
-        from sage_dialog.training import worker  # not above: its imports take seconds
+        if os.environ["LAUNCHED"] != "train":  # nothing is trained, and TRL takes seconds to import
+            sys.modules["sage_dialog.training.sft"] = SimpleNamespace(train_sft=None)  # type: ignore[assignment]
+            sys.modules["sage_dialog.training.dpo"] = SimpleNamespace(train_dpo=None)  # type: ignore[assignment]
+        from sage_dialog.training import worker
 
         run_job = worker.run_job
         worker.run_job = {"train": train, "idle": idle, "fail": fail}[os.environ["LAUNCHED"]]

@@ -1,8 +1,10 @@
 """Genuine months: the same tables as the oracle's, row for row, under the rules that people use."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import reddit_oracle
 
 from sage_dialog.config import DataProcessing, RedditRules
 
@@ -21,6 +23,33 @@ def dumps(shared):
     return files
 
 
+@pytest.fixture(scope="module", autouse=True)
+def parsed_once():
+    """The oracle parses the lines of a folder once; its rules work on the same comments each time."""
+    original, parsed = reddit_oracle.read, {}
+
+    def read(dumps, rules, removed_counts, rejected, lines):
+        key = (*(dump.path for dump in dumps), rules.same_month)
+        if key not in parsed:
+            parsed[key] = Counter(), [], Counter()
+            parsed[key] += original(dumps, rules, *parsed[key])
+        removed, rejects, numbers, submissions, comments = parsed[key]
+        removed_counts.update(removed)
+        rejected.extend(rejects)
+        lines.update(numbers)
+        return submissions, comments
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reddit_oracle, "read", read)
+        yield
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    """Rules on paths take the months that were extracted for others."""
+    return tmp_path_factory.mktemp("scratch")
+
+
 def lines(found) -> int:
     return sum(row["n_in"] for row in found.filter_report if row["step"] == 1)
 
@@ -30,8 +59,8 @@ def lines(found) -> int:
     [(SETS["paper"], 10), (SETS["literal"], 3), (RedditRules.from_base(**LOOSE), 2_462)],
     ids=["paper", "literal", "loose"],
 )
-def test_2015_gives_the_oracles_tables(dumps, read, rules, dialogues):
-    found = read(dumps("reddit_2015"), rules)
+def test_2015_gives_the_oracles_tables(dumps, read, scratch, rules, dialogues):
+    found = read(dumps("reddit_2015"), rules, scratch=scratch)
     assert len(found.dialogues) == dialogues
     assert lines(found) == 352_570 + 65_531
 

@@ -77,13 +77,13 @@ def check_text(text):
     assert compound()(joined) == vader.polarity_scores(joined)["compound"]
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(texts)
 def test_checks_of_a_body_agree_with_its_text(body):
     check_body(body)
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(texts.map(reddit_oracle.normalised).filter(bool))
 def test_checks_of_a_text_agree_with_its_tokens_and_nltk(text):
     check_text(text)
