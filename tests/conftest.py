@@ -16,6 +16,13 @@ os.environ.pop("SAGE_DATA", None)  # tests write and prune data
 os.environ["OMP_NUM_THREADS"] = "1"  # two tests run at a time; before torch is imported
 os.environ["DO_NOT_TRACK"] = "1"  # sessions on a test's folder do not see the project's .telemetry
 
+LONGEST = ("test_end_to_end.py", "test_killed_runs.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest tests first: at the end, one worker would wait for the other."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 @pytest.fixture(scope="session")
 def configured() -> Path:

@@ -37,7 +37,7 @@ def start_process():
     def start(*arguments: object) -> int | None:
         process = context.Process(target=getattr(killed_runs, str(arguments[0])), args=arguments[1:])
         process.start()
-        process.join(240)
+        process.join(400)
         return process.exitcode
 
     return start

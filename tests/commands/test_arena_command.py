@@ -165,7 +165,7 @@ class Arena:
     def stop(self, by: signal.Signals) -> str:
         assert self.process
         self.process.send_signal(by)
-        output = self.process.communicate(timeout=60)[0]
+        output = self.process.communicate(timeout=240)[0]
         self.process = None
         return output
 

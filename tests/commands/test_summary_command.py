@@ -1,14 +1,16 @@
 """`kedro sage summary` shows the latest results by judge, and those by the truth of the world."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+from click.testing import CliRunner, Result
 from kedro.io import Version
 
 from sage_dialog import schemas
+from sage_dialog.commands.summary import summary
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.datasets.files import AtomicText
 from sage_dialog.datasets.parquet import AtomicParquet
@@ -26,13 +28,14 @@ def keep(data: Path, name: str, table: DataFrame, version: str) -> None:
     AtomicParquet(filepath=filepath, version=Version(None, version)).save(table)
 
 
-def summary(project: Path, data: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(project / "src"), "SAGE_DATA": str(data), "COLUMNS": "100"}
-    command = [sys.executable, "-m", "kedro", "sage", "summary", *more]
-    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+@pytest.fixture
+def run(configured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    monkeypatch.setenv("SAGE_DATA", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "100")
+    return lambda *given: CliRunner().invoke(summary, list(given), obj=SimpleNamespace(project_path=configured))
 
 
-def test_the_latest_results_are_printed_by_judge(configured: Path, tmp_path: Path) -> None:
+def test_the_latest_results_are_printed_by_judge(run: Callable[..., Result], tmp_path: Path) -> None:
     keep(tmp_path, "win_rates", rates("offline-old"), "2026-01-01T00.00.00.000Z")
     keep(tmp_path, "win_rates", rates("offline-rules-judge"), "2026-01-02T00.00.00.000Z")
     keep(
@@ -44,8 +47,8 @@ def test_the_latest_results_are_printed_by_judge(configured: Path, tmp_path: Pat
     AtomicText(
         filepath=str(tmp_path / "08_reporting/report.html"), version=Version(None, "2026-01-02T00.00.00.000Z")
     ).save("<p>")
-    done = summary(configured, tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = run()
+    assert done.exit_code == 0, done.stderr
     judged, truth = done.stdout.split("Win rates, world truth, run 2026-01-02T00.00.00.000Z")
     assert "Win rates, offline-rules-judge, run 2026-01-02T00.00.00.000Z" in judged
     assert "offline-old" not in judged
@@ -58,16 +61,16 @@ def test_the_latest_results_are_printed_by_judge(configured: Path, tmp_path: Pat
     assert "kedro run --pipelines sage_2" in done.stdout
 
 
-def test_json_has_the_rows(configured: Path, tmp_path: Path) -> None:
+def test_json_has_the_rows(run: Callable[..., Result], tmp_path: Path) -> None:
     keep(tmp_path, "win_rates", rates("offline-rules-judge"), "2026-01-02T00.00.00.000Z")
-    result = json.loads(summary(configured, tmp_path, "--json").stdout)
+    result = json.loads(run("--json").stdout)
     assert result == {
         "win_rates": {"version": "2026-01-02T00.00.00.000Z", "rows": to_rows(rates("offline-rules-judge"))},
         "report": None,
     }
 
 
-def test_without_results_the_command_to_run_is_printed(configured: Path, tmp_path: Path) -> None:
-    done = summary(configured, tmp_path)
-    assert done.returncode == 1
+def test_without_results_the_command_to_run_is_printed(run: Callable[..., Result]) -> None:
+    done = run()
+    assert done.exit_code == 1
     assert "`kedro run --pipelines demo`" in done.stderr

@@ -237,7 +237,7 @@ def test_the_notebook_shows_a_finished_run(
 
     notebook = nbformat.read(configured / "notebooks" / "finished_run.ipynb", as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells), "the notebook is kept without outputs"
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     text = "".join(
         output.get("data", {}).get("text/plain", "") + output.get("data", {}).get("text/markdown", "")
         for cell in notebook.cells

@@ -83,15 +83,15 @@ class FaultyServer:
 
     def __enter__(self) -> FaultyServer:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(60)
         return self
 
     def __exit__(self, *_: object) -> None:
         if not self._thread.is_alive():  # stopped by a test
             return
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
 
     @property
@@ -110,7 +110,7 @@ class FaultyServer:
     def release(self) -> None:
         self._open.set()
 
-    def wait_for(self, in_flight: int, timeout_s: float = 10) -> None:
+    def wait_for(self, in_flight: int, timeout_s: float = 120) -> None:
         """Wait until so many calls are held."""
         deadline = time.monotonic() + timeout_s
         while self.in_flight < in_flight:

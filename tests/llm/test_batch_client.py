@@ -197,7 +197,7 @@ def test_killed_at_any_moment_nothing_is_paid_twice(serve: Serve, make: Make, tm
     server.victim = subprocess.Popen(
         [sys.executable, __file__, server.url, str(tmp_path / "shared.sqlite"), "12"], stderr=subprocess.DEVNULL
     )
-    assert server.victim.wait(60) == -9
+    assert server.victim.wait(240) == -9
     with closing(ResponseCache(tmp_path / "shared.sqlite")) as response_cache:
         assert len(response_cache.batches("submitting" if event in ("upload", "create") else "submitted")) == 1
         client = make(server.url, response_cache)

@@ -32,7 +32,7 @@ def start_process():
     def start(*arguments: object) -> int | None:
         process = context.Process(target=killed_training.run, args=arguments)
         process.start()
-        process.join(120)
+        process.join(300)
         return process.exitcode
 
     return start
