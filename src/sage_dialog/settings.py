@@ -1,7 +1,11 @@
 """Settings that Kedro reads when the project starts: hooks, and how configuration is merged."""
 
+import copy
 import os
 from collections.abc import Iterator
+from typing import Any
+
+from kedro.config import OmegaConfigLoader
 
 from sage_dialog.core.paths import project_folder
 
@@ -36,6 +40,22 @@ def read_text(file: str) -> str:
         raise ValueError(f"the text file {file} cannot be read: {error}") from error
 
 
+class CachedConfigLoader(OmegaConfigLoader):
+    """Reads each kind of configuration once: Kedro and the hooks take it many times in one run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._loaded: dict[str, dict[str, Any]] = {}
+        super().__init__(*args, **kwargs)
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        if key in self:  # set by a hook
+            return super().__getitem__(key)
+        if key not in self._loaded:
+            self._loaded[key] = super().__getitem__(key)
+        return copy.deepcopy(self._loaded[key])
+
+
+CONFIG_LOADER_CLASS = CachedConfigLoader
 CONFIG_LOADER_ARGS = {
     "config_patterns": {"mlflow": ["mlflow*"], "openlineage": ["openlineage*"]},
     "base_env": "base",
