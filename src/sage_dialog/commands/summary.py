@@ -24,7 +24,7 @@ OFFLINE_NOTE = "The offline judge is a set of rules on word lists: its results s
 TRUTH_NOTE = "Scored by what is true in the generated world, which no training stage reads."
 INTERVAL_NOTE = (
     "b's share is of the decided dialogues, with its interval; p is of the exact sign test, adjusted by Holm's method "
-    "for all pairs of the judge; all people are one."
+    "over all pairs of a judge; people who judge are one judge."
 )
 COLUMNS = ("a", "b", "n", "a wins", "ties", "b wins", "b's share", "p (Holm)")
 NEXT = (
