@@ -254,7 +254,7 @@ def test_the_report_describes_each_fault(tables: Tables, contents: dict[str, Any
         part = html.split(f"<h3>{judge}, in short</h3>")[1].split("</ul>")[0]
         found = tables.sentences(judge)
         assert found and all(f"<li>{sentence}</li>" in part for sentence in found)
-    glance = html.split("At a glance")[1].split("<h2>")[0]
+    glance = html.split("<h2>At a glance</h2>")[1].split("<h2>")[0]
     assert "<b>always A</b>: 0 of 1 difference is more than chance would make." in " ".join(glance.split())
 
 
