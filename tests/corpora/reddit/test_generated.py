@@ -255,7 +255,7 @@ def cuts(choose):
         choose([1, 7, 1_000_000]),
         patch.object(reading, "BLOCK_BYTES", choose([1, 300, 2_000, reading.BLOCK_BYTES])),
         patch.object(extract, "_BATCH_BYTES", choose([0, 1_000, extract._BATCH_BYTES])),
-        patch.multiple(run, _estimate_buckets=lambda *_: 5, _MAX_RANGES=choose([1, 3, 256])),
+        patch.multiple(run, _estimate_buckets=lambda *_: 3, _MAX_RANGES=choose([1, 2, 256])),
     )
 
 

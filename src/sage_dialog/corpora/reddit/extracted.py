@@ -86,7 +86,7 @@ class Extracted:
         with self._writer(self.path) as writer:
             for batch in batches:
                 runs += 1
-                counts += np.bincount(batch.column(THREAD_HASH.name), minlength=HASHES).astype(np.uint32)
+                np.add.at(counts, batch.column(THREAD_HASH.name).to_numpy(), 1)
                 for bucket in equal_ranges(ranges):
                     writer.write_batch(rows_between(batch, bucket))
         self._write_layout(Layout(runs, ranges))
