@@ -102,6 +102,8 @@ def test_an_announced_solution_that_is_not_given_is_found(asked: str, reply: str
         ("I can help you with that. What have you tried?", None),  # asks what it needs
         ("Call her tomorrow. Hope this helps!", None),
         ("Sure thing!", None),  # announces nothing
+        ("I can tell you how to do it.", "i can tell you how"),
+        ("I can tell that you worry, and I can tell you are anxious about that.", None),
         ("I am so sorry.", None),
         ("", None),
     ],
