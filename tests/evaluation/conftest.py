@@ -256,7 +256,7 @@ def contents(
     rates = win_rates(votes, bootstrap.confidence)
     readings = read_emotions(replies, situations)
     candidate_table = from_rows(candidates, schemas.CANDIDATES)
-    failures, examples = failure_modes(rollouts, replies, 0.95, seed=3)
+    failures, failing = failure_modes(rollouts, replies, 0.95)
     words = count_words(rollouts)
     too_long = [{"row": f"c{n}", "tokens": 3000 + n, "max_length": 2048} for n in range(1200)]
     return {
@@ -289,7 +289,7 @@ def contents(
         "transition_figure": b"\x89PNG of transitions",
         "diversity": diversity(rollouts, replies, 0.95, seed=3),
         "failure_modes": failures,
-        "failure_examples": examples,
+        "failing_replies": failing,
         "training_figure": b"\x89PNG of trainings",
         "benchmark_scores": benchmark_scores(_benchmarks(), bootstrap),
         "training_rejects_sage_1": from_rows(too_long, schemas.TRAINING_REJECTS),

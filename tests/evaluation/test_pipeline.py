@@ -104,7 +104,7 @@ def test_every_output_exists_and_has_its_schema(finished: dict[str, Any]) -> Non
         "action_transitions": schemas.ACTION_TRANSITIONS,
         "diversity": schemas.DIVERSITY,
         "failure_modes": schemas.FAILURE_MODES,
-        "failure_examples": schemas.FAILURE_EXAMPLES,
+        "failing_replies": schemas.FAILING_REPLIES,
         "action_distribution": schemas.ACTION_DISTRIBUTION,
         "reply_statistics": schemas.REPLY_STATISTICS,
         "benchmark_scores": schemas.BENCHMARK_SCORES,

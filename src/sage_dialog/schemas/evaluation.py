@@ -120,7 +120,7 @@ FAILURE_MODES = schema(
     **SHARE,
 )
 
-FAILURE_EXAMPLES = schema(
+FAILING_REPLIES = schema(
     policy=STRING,
     failure=STRING,
     situation_id=STRING,

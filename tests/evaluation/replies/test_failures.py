@@ -1,5 +1,6 @@
 """Failures by their rules, on failing replies and on similar valid ones."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,13 @@ from policy_cards import cards_of
 
 from sage_dialog import schemas
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows
-from sage_dialog.evaluation.replies.failures import FAILURES, empty_announcement, failure_modes, human_claim
+from sage_dialog.evaluation.replies.failures import (
+    FAILURES,
+    draw_examples,
+    empty_announcement,
+    failure_modes,
+    human_claim,
+)
 from sage_dialog.evaluation.replies.replies import reply_statistics
 from sage_dialog.evaluation.rollouts import parse_replies
 from sage_dialog.evaluation.statistics import clustered_share
@@ -21,8 +28,9 @@ def failures_of(
     rollouts: DataFrame, blocks: bool = False, seed: int = 0
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
     """Return the failures of a policy called p by name, and the examples."""
-    modes, examples = failure_modes(rollouts, parse_replies(rollouts, cards_of(p=blocks)), 0.95, seed)
-    return {row["failure"]: row for row in to_rows(modes)}, to_rows(examples)
+    modes, failing = failure_modes(rollouts, parse_replies(rollouts, cards_of(p=blocks)), 0.95)
+    assert Counter(failing["failure"]) == {row["failure"]: row["count"] for row in to_rows(modes) if row["count"]}
+    return {row["failure"]: row for row in to_rows(modes)}, to_rows(draw_examples(failing, seed))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +174,7 @@ def test_a_policy_that_repeats_itself_is_exposed(rollouts_of: Rollouts) -> None:
 
 
 def test_each_figure_is_in_one_table(rollouts: DataFrame, replies: DataFrame) -> None:
-    modes = to_rows(failure_modes(rollouts, replies, 0.95, seed=0)[0])
+    modes = to_rows(failure_modes(rollouts, replies, 0.95)[0])
     failures = {(row["policy"], row["n"], min(row["share"], 1 - row["share"])) for row in modes if row["share"]}
     statistics = to_rows(reply_statistics(rollouts, replies, 0.95))
     assert failures.isdisjoint((row["policy"], row["n"], min(row["value"], 1 - row["value"])) for row in statistics)

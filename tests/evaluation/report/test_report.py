@@ -160,7 +160,7 @@ def test_hostile_text_is_shown_as_text(contents: dict[str, Any]) -> None:
         unmapped_emotions=from_rows(
             [{"policy": HOSTILE, "emotion": HOSTILE, "n": 1, "count": 1}], schemas.UNMAPPED_EMOTIONS
         ),
-        failure_examples=with_values(contents["failure_examples"], why=HOSTILE, text=HOSTILE, situation_id=HOSTILE),
+        failing_replies=with_values(contents["failing_replies"], why=HOSTILE, text=HOSTILE, situation_id=HOSTILE),
         policy_cards=with_values(contents["policy_cards"], policy=HOSTILE, base=HOSTILE, parent=None),
         annotator=role(HOSTILE),
         selector=role(HOSTILE),
@@ -267,8 +267,8 @@ def test_failures_are_shown_with_their_rules_and_examples(contents: dict[str, An
     modes = with_values(contents["failure_modes"], share=0.0125, low=0.006, high=0.026)
     example = {"policy": "sage_2", "failure": "poses_as_human", "situation_id": "test/7", "exchange": 2}
     example |= {"why": "my wife", "text": "So did my wife!"}
-    table = from_rows([example], schemas.FAILURE_EXAMPLES)
-    text = text_of(render_report(contents, failure_modes=modes, failure_examples=table))
+    table = from_rows([example], schemas.FAILING_REPLIES)
+    text = text_of(render_report(contents, failure_modes=modes, failing_replies=table))
     assert all(f"{failure.replace('_', ' ')}: {rule}" in text for failure, rule in FAILURES.items())
     assert "sage_1 1.2 % 0.6 % to 2.6 %" in text
     assert "poses as human: examples sage_2, exchange 2 on test/7, my wife: So did my wife!" in text

@@ -11,7 +11,6 @@ from sage_dialog import schemas
 from sage_dialog.config import OutcomeRule
 from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.evaluation.replies.emotions import READINGS
-from sage_dialog.evaluation.replies.failures import FAILING
 from sage_dialog.evaluation.report import dialogues as report_dialogues
 from sage_dialog.evaluation.report.dialogues import Embedded, embed_dialogues, embed_searches
 from sage_dialog.evaluation.report.page import compressed, script_data
@@ -41,7 +40,7 @@ def embedded(
     rollouts: DataFrame, votes: DataFrame, rule: OutcomeRule = "agreement", seed: int = 3, **labels: str
 ) -> Embedded:
     return embed_dialogues(
-        rollouts, votes, labels, from_rows([], READINGS), from_rows([], FAILING), rule, seed, examples=2
+        rollouts, votes, labels, from_rows([], READINGS), from_rows([], schemas.FAILING_REPLIES), rule, seed, examples=2
     )
 
 

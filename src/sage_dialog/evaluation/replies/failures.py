@@ -18,8 +18,7 @@ from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.evaluation.replies.replies import opening
 from sage_dialog.evaluation.rollouts import replies_by_dialogue
 from sage_dialog.evaluation.statistics import clustered_share
-from sage_dialog.schemas import FAILURE_EXAMPLES, FAILURE_MODES
-from sage_dialog.schemas.columns import INT32, STRING, schema
+from sage_dialog.schemas import FAILING_REPLIES, FAILURE_MODES
 
 STOCK_SHARE = 0.05
 STOCK_DIALOGUES = 2
@@ -40,7 +39,6 @@ FAILURES = {
     "broken_blocks": "writes blocks that do not parse; of policies that write blocks",
     "leaked_blocks": "shows the user the name of a block's field, such as u_emotion",
 }
-FAILING = schema(policy=STRING, situation_id=STRING, exchange=INT32, failure=STRING)
 OF_LATER_REPLIES = frozenset({"repeated_opening", "repeated_reply"})
 _QUOTED = re.compile(r"""(?<!^)["\u201c][^"\u201d]*["\u201d]|(?<!^)(?<!\w)['\u2018](?:[^']|'(?=\w))*'(?!\w)""")
 _SENTENCE_END = re.compile(r"(?<=[.!:])\s+|(?<=[.!:]['\")])\s+|\n+")
@@ -53,41 +51,37 @@ Reply = Mapping[str, Any]  # a row of `schemas.REPLIES`
 Finding = tuple[Reply, str]  # a reply that fails, and the words that match or what is wrong with its blocks
 
 
-def failure_modes(rollouts: DataFrame, replies: DataFrame, confidence: float, seed: int) -> tuple[DataFrame, DataFrame]:
-    """Return each policy's rate of each failure of `FAILURES`, and some examples.
+def failure_modes(rollouts: DataFrame, replies: DataFrame, confidence: float) -> tuple[DataFrame, DataFrame]:
+    """Return each policy's rate of each failure of `FAILURES`, and the replies that fail.
 
-    Intervals take dialogues as clusters. Examples are drawn by seed, policy and reply, up to three of each failure, so
-    that they are neither the worst nor the first.
+    Intervals take dialogues as clusters.
 
     Args:
         replies: `parse_replies` of the rollouts.
 
     Returns:
         Tables of `schemas.FAILURE_MODES`, without a row where there is no reply to count, and
-        `schemas.FAILURE_EXAMPLES`.
+        `schemas.FAILING_REPLIES`.
     """
-    modes, examples = [], []
+    modes, failing = [], []
     for policy, failure, sizes, findings in _by_policy(rollouts, replies):
         share = clustered_share([len(found) for found in findings], sizes, confidence)
         mode = {"policy": policy, "failure": failure, "count": sum(map(len, findings)), "rules": _rules(failure)}
         modes.append({**mode, **vars(share), "share": share.value})
-        by_id = {f"{reply['situation_id']} {reply['exchange']}": (reply, why)
-                 for found in findings for reply, why in found}  # fmt: skip
-        for id_ in sample_ids(list(by_id), EXAMPLES, seed, f"examples of {failure} by {policy}"):
-            reply, why = by_id[id_]
-            examples.append({**reply, "failure": failure, "why": why})
-    return from_rows(modes, FAILURE_MODES), from_rows(examples, FAILURE_EXAMPLES)
+        failing += [{**reply, "failure": failure, "why": why} for found in findings for reply, why in found]
+    return from_rows(modes, FAILURE_MODES), from_rows(failing, FAILING_REPLIES)
 
 
-def failing_replies(rollouts: DataFrame, replies: DataFrame) -> DataFrame:
-    """Return every reply that `failure_modes` counts: columns `policy`, `situation_id`, `exchange`, `failure`."""
-    rows = [
-        {"policy": policy, "situation_id": reply["situation_id"], "exchange": reply["exchange"], "failure": failure}
-        for policy, failure, _, findings in _by_policy(rollouts, replies)
-        for found in findings
-        for reply, _ in found
-    ]
-    return from_rows(rows, FAILING)
+def draw_examples(failing: DataFrame, seed: int) -> DataFrame:
+    """Return up to `EXAMPLES` replies of each policy and failure, drawn by seed: neither the worst nor the first."""
+    names = failing["situation_id"].astype(str) + " " + failing["exchange"].astype(str)
+    rows = []
+    for (policy, failure), group in names.groupby([failing["policy"], failing["failure"]], sort=False):
+        row_of = {name: row for row, name in group.items()}
+        rows += [
+            row_of[name] for name in sample_ids(list(row_of), EXAMPLES, seed, f"examples of {failure} by {policy}")
+        ]
+    return failing.loc[rows]
 
 
 def _by_policy(rollouts: DataFrame, replies: DataFrame) -> Iterator[tuple[str, str, list[int], list[list[Finding]]]]:

@@ -57,14 +57,15 @@ def embed_dialogues(
     Args:
         labels: the emotions by situation.
         readings: as returned by `emotions.read_emotions`.
-        failing: as returned by `failures.failing_replies`.
+        failing: schemas.FAILING_REPLIES.
         examples: how many situations are drawn by seed, whatever their outcome.
     """
     ids = sorted(rollouts["situation_id"].unique())
     votes = votes[votes["situation_id"].isin(ids)]
     judged = outcomes(votes, rule)
     failures: Failures = {}
-    for policy, situation, exchange, failure in failing.itertuples(index=False, name=None):
+    keys = ["policy", "situation_id", "exchange", "failure"]
+    for policy, situation, exchange, failure in failing[keys].itertuples(index=False, name=None):
         failures.setdefault((policy, situation), {}).setdefault(exchange, []).append(failure)
 
     def describe(situations: Sequence[str], messages: DataFrame, votes: DataFrame, judged: DataFrame) -> Rows:

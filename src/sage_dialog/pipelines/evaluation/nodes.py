@@ -229,13 +229,11 @@ def measure_diversity(rollouts: DataFrame, replies: DataFrame, evaluation: Evalu
     return diversity(rollouts, replies, evaluation.confidence, seed)
 
 
-def find_failures(
-    rollouts: DataFrame, replies: DataFrame, evaluation: Evaluation, seed: int
-) -> tuple[DataFrame, DataFrame]:
-    """Return the rates of failures and examples, as tables of `schemas.FAILURE_MODES` and `FAILURE_EXAMPLES`."""
+def find_failures(rollouts: DataFrame, replies: DataFrame, evaluation: Evaluation) -> tuple[DataFrame, DataFrame]:
+    """Return the rates of failures and the failing replies, of `schemas.FAILURE_MODES` and `FAILING_REPLIES`."""
     from sage_dialog.evaluation.replies.failures import failure_modes
 
-    return failure_modes(rollouts, replies, evaluation.confidence, seed)
+    return failure_modes(rollouts, replies, evaluation.confidence)
 
 
 def score_benchmarks(

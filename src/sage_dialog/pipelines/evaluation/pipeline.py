@@ -15,7 +15,7 @@
     replies ┬─> [score_emotions] ────> emotion_accuracy, mapped_emotions, unmapped_emotions, emotion_confusion
             ├─> [describe_replies] ──> action_distribution, action_transitions, reply_statistics
             ├─> [measure_diversity] ─> diversity
-            └─> [find_failures] ─────> failure_modes, failure_examples
+            └─> [find_failures] ─────> failure_modes, failing_replies
 
     candidates_{k} ─> [score_guesses] ─> emotion_top_k
     policies, benchmark_files ─> [score_benchmarks] ─> benchmark_scores
@@ -102,7 +102,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
             ["action_distribution", "action_transitions", "reply_statistics"],
         ),
         _node(nodes.measure_diversity, ["rollouts", "replies", EVALUATION, SEED], "diversity"),
-        _node(nodes.find_failures, ["rollouts", "replies", EVALUATION, SEED], ["failure_modes", "failure_examples"]),
+        _node(nodes.find_failures, ["rollouts", "replies", EVALUATION], ["failure_modes", "failing_replies"]),
         _node(
             nodes.score_benchmarks, {"benchmark_files": "benchmark_files", **benchmarked, **by_name}, "benchmark_scores"
         ),

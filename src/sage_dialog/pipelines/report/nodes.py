@@ -220,16 +220,16 @@ def report_replies(
     )
 
 
-def report_failures(failure_modes: DataFrame, failure_examples: DataFrame) -> str:
+def report_failures(seed: int, failure_modes: DataFrame, failing_replies: DataFrame) -> str:
     """Render the rates of failures of the replies, with examples."""
-    from sage_dialog.evaluation.replies.failures import FAILURES
+    from sage_dialog.evaluation.replies.failures import FAILURES, draw_examples
 
     return render_section(
         "failures.html.j2",
         failure_modes=failure_modes,
         failures=index_rows(failure_modes, "policy", "failure"),
         rules=FAILURES,
-        examples=group_rows(failure_examples, "failure"),
+        examples=group_rows(draw_examples(failing_replies, seed), "failure"),
     )
 
 
@@ -253,6 +253,7 @@ def report_dialogues(
     situations: DataFrame,
     rollouts: DataFrame,
     replies: DataFrame,
+    failing_replies: DataFrame,
     judge_votes: DataFrame,
     external_votes: DataFrame | None = None,
 ) -> str:
@@ -261,7 +262,7 @@ def report_dialogues(
 
     from sage_dialog.evaluation.judging.people import PERSON
     from sage_dialog.evaluation.replies.emotions import read_emotions
-    from sage_dialog.evaluation.replies.failures import FAILURES, failing_replies
+    from sage_dialog.evaluation.replies.failures import FAILURES
     from sage_dialog.evaluation.report.dialogues import embed_dialogues
 
     votes = pd.concat([judge_votes, external_votes])
@@ -270,7 +271,7 @@ def report_dialogues(
         votes,
         _emotions(situations),
         read_emotions(replies, situations),
-        failing_replies(rollouts, replies),
+        failing_replies,
         evaluation.outcome_rule,
         seed,
         EXAMPLES,

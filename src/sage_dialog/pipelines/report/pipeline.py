@@ -41,10 +41,10 @@ def create_pipeline(trained: Sequence[str], iterations: int, external_scores: bo
             *("emotion_confusion", "emotion_top_k", "confusion_figure"),
         ],
         nodes.report_replies: ["reply_statistics", "diversity", "action_figure", "transition_figure"],
-        nodes.report_failures: ["failure_modes", "failure_examples"],
+        nodes.report_failures: [SEED, "failure_modes", "failing_replies"],
         nodes.report_benchmarks: [EVALUATION, "benchmark_scores"],
         nodes.report_dialogues: [
-            *(EVALUATION, SEED, "situations", "rollouts", "replies", "judge_votes"),
+            *(EVALUATION, SEED, "situations", "rollouts", "replies", "failing_replies", "judge_votes"),
             *(["truth_votes"] if external_scores else []),
         ],
         nodes.report_searches: [
