@@ -280,5 +280,5 @@ def test_nodes_and_roles_reach_their_word_lists(targets) -> None:
     assert files(targets["assemble_report"]) == {"page.html.j2", "report.css", "report.js"}
     assert files(targets["report_replies"]) == {"replies.html.j2", "macros.html.j2"}
     assert files(targets["write_raw_data"]) == {"world.yml"}
-    assert files(targets["find_failures"]) == {"human_claims.toml"}
+    assert files(targets["find_failures"]) == {"announced_solutions.toml", "human_claims.toml"}
     assert files(targets["search"]) == set()
