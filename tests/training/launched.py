@@ -68,6 +68,7 @@ def start(folder: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "start":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         start(Path(sys.argv[2]))
     else:
         if os.environ["LAUNCHED"] != "train":  # nothing is trained, and TRL takes seconds to import

@@ -163,8 +163,8 @@ def test_the_configured_mix_is_reproducible_to_the_byte(tmp_path: Path) -> None:
     assert len(mixed.rich) == 1660
     digests = [hashlib.sha256(json.dumps(rows).encode()).hexdigest() for rows in (mixed.rich, mixed.plain)]
     assert digests == [
-        "09c1d7b984c8a207e291b5d1b5b1f6efb05455d8654cfabd033392a755274b18",
-        "dc1062b60b7e5621a947916061851d9e3c3dcf5f93b20ab4a752dc95f6d31bfe",
+        "6d2324e8ecbca3b9564f85db23a870c7a7f89c6033e06ceddc98ea24c615636e",
+        "db46934fd469862e4d3a51f3ac9865935b72f2dd5482da5fb9a6a5e857cbe7b0",
     ]
 
 
