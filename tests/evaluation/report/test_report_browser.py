@@ -81,6 +81,7 @@ class Opened:
         options = self.page.locator(f"#{name}-select option").all_text_contents()
         (place,) = (place for place, text in enumerate(options) if text.endswith(f"({situation})"))
         self.page.locator(f"#{name}-select").select_option(index=place)
+        self.page.locator(f"#{name}-view code").first.filter(has_text=situation).wait_for()  # it may be unpacked first
 
     def close(self, report: Path) -> None:
         assert self.messages == [] and self.page.title() == "sage-dialog: evaluation report"
