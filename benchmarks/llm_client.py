@@ -175,7 +175,7 @@ def memory(entries: Sequence[int]) -> dict[str, Any]:
         client = _client("http://127.0.0.1:9/v1", Path(folder))
         [server] = client.servers
 
-        async def answer(request: Any) -> dict[str, Any]:
+        async def answer(request: Any, new_seeds: int = 0) -> dict[str, Any]:
             return ANSWER | {"seconds": 0.0}
 
         server.send = answer  # type: ignore[method-assign]
