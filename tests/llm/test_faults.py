@@ -14,6 +14,7 @@ from live_program import reasons, request, texts
 from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm import live_client
 from sage_dialog.llm import server as server_module
+from sage_dialog.llm.answers import retry_after
 from sage_dialog.llm.live_client import LiveClient
 from sage_dialog.llm.requests import (
     FailureReason,
@@ -205,13 +206,13 @@ def test_an_empty_account_is_no_busy_server(serve: Serve, make_client: MakeClien
     ],
 )
 def test_retry_after_headers(headers: dict[str, str], seconds: float | None) -> None:
-    assert server_module._retry_after(headers) == seconds
+    assert retry_after(headers) == seconds
 
 
 def test_a_retry_after_date() -> None:
-    wait_s = server_module._retry_after({"retry-after": formatdate(time.time() + 100, usegmt=True)})
+    wait_s = retry_after({"retry-after": formatdate(time.time() + 100, usegmt=True)})
     assert wait_s == pytest.approx(100, abs=5)
-    assert server_module._retry_after({"retry-after": formatdate(time.time() - 100, usegmt=True)}) == 0
+    assert retry_after({"retry-after": formatdate(time.time() - 100, usegmt=True)}) == 0
 
 
 def test_nothing_is_sent_while_a_server_asks_to_wait(serve: Serve, make_client: MakeClient) -> None:

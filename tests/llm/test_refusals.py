@@ -232,7 +232,7 @@ def test_absurd_numbers_of_tokens_are_replaced(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sage_dialog.llm.server._implausible", set())
+    monkeypatch.setattr("sage_dialog.llm.answers._implausible", set())
     client = make_client(serve(change=lambda answer: answer["usage"].update(usage)).url)
     assert list(texts(client, range(3))) == [f"echo item {item}" for item in range(3)]
     assert 0 < client.budget.spent()["tokens"] < 1000

@@ -23,6 +23,7 @@ from openai.types import Batch
 from pydantic import BaseModel, ConfigDict, Field
 from tqdm import tqdm
 
+from sage_dialog.llm.answers import cached_tokens, token_usage
 from sage_dialog.llm.batch_api import ENDED, BatchApi, parse_lines, queue_is_full, request_line
 from sage_dialog.llm.budget import Budget, Reservation
 from sage_dialog.llm.client import Item, LLMClient, Result
@@ -37,7 +38,7 @@ from sage_dialog.llm.requests import (
     RequestRejectedError,
 )
 from sage_dialog.llm.response_cache import ResponseCache
-from sage_dialog.llm.server import REJECTIONS, Server, cached_tokens, retrying, token_usage
+from sage_dialog.llm.server import REJECTIONS, Server, retrying
 
 logger = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from functools import partial
 
 from aiolimiter import AsyncLimiter
 
+from sage_dialog.llm.answers import cached_tokens, token_usage
 from sage_dialog.llm.budget import Budget, Reservation
 from sage_dialog.llm.client import LLMClient
 from sage_dialog.llm.endpoint import Endpoint
@@ -25,7 +26,7 @@ from sage_dialog.llm.requests import (
     ServerUnreachableError,
 )
 from sage_dialog.llm.response_cache import ResponseCache
-from sage_dialog.llm.server import REJECTIONS, Server, cached_tokens, retrying, token_usage
+from sage_dialog.llm.server import REJECTIONS, Server, retrying
 from sage_dialog.llm.server_pool import ServerPool
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,6 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -22,6 +20,7 @@ import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from sage_dialog.llm import event_loop as loop
+from sage_dialog.llm.answers import parse_json, retry_after
 from sage_dialog.llm.endpoint import Endpoint
 from sage_dialog.llm.requests import (
     OVERLOADED,
@@ -51,10 +50,7 @@ REJECTIONS = (400, 422)
 """Statuses that may concern one request alone; whether others succeed tells."""
 _CONNECTION_LOST = (errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE)  # aiohttp: a connection that was established
 _ACCOUNT = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}  # as the SDK sends them
-_ABSURD_FACTOR, _ABSURD_FROM = 10, 100_000  # numbers of tokens above 10 times the upper bound, or 1 million
 _HINTS = {401: " Check the key.", 403: " Check the key.", 404: " Check base_urls and model."}
-
-_implausible: set[str] = set()  # kinds of numbers that were warned of
 
 Answer = TypeVar("Answer")
 
@@ -232,7 +228,7 @@ class Server:
         text = content.decode("utf-8", "replace")
         if status != 200:
             raise self.status_failure(status, text, headers)
-        answer = _parse_json(content)
+        answer = parse_json(content)
         if answer.get("error") and not answer.get("choices"):  # some gateways report errors with the status 200
             code = answer["error"].get("code") if isinstance(answer["error"], Mapping) else None
             raise self.status_failure(code if isinstance(code, int) and 400 <= code < 600 else 500, text, headers)
@@ -272,7 +268,7 @@ class Server:
             RequestFailedError: if the server cannot be reached, or all attempts fail.
             RequestRejectedError: if its answer is no list of models.
         """
-        answer = _parse_json(await self._manage(lambda: self.sdk().get("/models", cast_to=httpx2.Response)))
+        answer = parse_json(await self._manage(lambda: self.sdk().get("/models", cast_to=httpx2.Response)))
         try:
             return {str(model["id"]): dict(model) for model in answer["data"]}
         except (ValueError, KeyError, TypeError):
@@ -380,7 +376,7 @@ class Server:
         """
         message, codes = error_message(content)
         text = f"{codes} {message}"
-        detail, wait_s = self.redact(message or f"status {status}"), _retry_after(headers or {})
+        detail, wait_s = self.redact(message or f"status {status}"), retry_after(headers or {})
         if status in _REFUSALS and is_filtered(text):
             return RequestFailedError(FailureReason.PROMPT_FILTERED, detail)
         if status in _REFUSALS and (is_too_long(text) or status == 413):
@@ -403,37 +399,6 @@ class Server:
         return message[:500]
 
 
-def token_usage(answer: Mapping[str, Any], request: Request) -> tuple[int, int]:
-    """Return the tokens of prompt and response as the server counted them; upper bounds where it does not.
-
-    A negative or absurdly large number counts as none: it would lift a cap, or end a run.
-    """
-    usage = answer.get("usage")
-    stated = usage if isinstance(usage, Mapping) else {}
-    bounds = {"prompt_tokens": request.max_prompt_tokens, "completion_tokens": request.max_completion_tokens or 0}
-    numbers = []
-    for name, bound in bounds.items():
-        number = stated.get(name)
-        if isinstance(number, int) and 0 <= number <= _ABSURD_FACTOR * max(bound, _ABSURD_FROM):
-            numbers.append(number)
-            continue
-        numbers.append(bound)
-        if number is not None and name not in _implausible:
-            _implausible.add(name)
-            logger.warning(
-                "a server counts %r %s; such numbers are replaced by the upper bound of the call", number, name
-            )
-    return numbers[0], numbers[1]
-
-
-def cached_tokens(answer: Mapping[str, Any], prompt_tokens: int) -> int:
-    """Return how many of the prompt's tokens the provider had in its prompt cache, as it states."""
-    usage = answer.get("usage")
-    details = usage.get("prompt_tokens_details") if isinstance(usage, Mapping) else None
-    number = details.get("cached_tokens") if isinstance(details, Mapping) else None
-    return max(0, min(number, prompt_tokens)) if isinstance(number, int) else 0
-
-
 def _proxy(scheme: str, host: str) -> str | None:
     """Return the proxy for a host by the environment or the system."""
     proxies = getproxies()
@@ -441,26 +406,3 @@ def _proxy(scheme: str, host: str) -> str | None:
     if not proxy or proxy_bypass(host):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the wait that the server requests, in seconds, from any of the headers in use."""
-    forms: tuple[tuple[str, Callable[[str], float]], ...] = (
-        ("retry-after-ms", lambda milliseconds: float(milliseconds) / 1000),
-        ("retry-after", float),
-        ("retry-after", lambda date: parsedate_to_datetime(date).timestamp() - time.time()),
-    )
-    for name, seconds in forms:
-        with suppress(KeyError, ValueError, TypeError):
-            return max(0.0, seconds(headers[name]))
-    return None
-
-
-def _parse_json(content: bytes) -> dict[str, Any]:
-    try:
-        answer = json.loads(content)
-    except ValueError as error:
-        raise RequestFailedError(FailureReason.BROKEN, "its answer is no JSON") from error
-    if not isinstance(answer, dict):
-        raise RequestFailedError(FailureReason.BROKEN, "its answer is no JSON object")
-    return answer
