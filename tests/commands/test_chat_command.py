@@ -39,7 +39,9 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Policy]:
     made = {"sage_0": Policy.write_card(base.path, PolicyCard("sage_0", "base", True, "sage_0", revision))}
     for name, blocks in (("sage_dpo", True), ("sage_1_plain", False)):
         path = tmp_path_factory.mktemp(name)
-        config = LoraConfig(r=2, target_modules=["q_proj"])
+        config = LoraConfig(
+            r=2, target_modules=["q_proj"], rank_pattern={"of_experts": 2}, alpha_pattern={"of_experts": 8}
+        )
         get_peft_model(AutoModelForCausalLM.from_pretrained(base.path), config).save_pretrained(path)
         made[name] = Policy.write_card(path, PolicyCard(name, "adapter", blocks, "sage_0", revision))
     return made
@@ -73,7 +75,7 @@ def test_a_script_talks_steers_picks_and_saves(talk: Callable[..., Result], tmp_
     steered = parse(record["messages"][-1]["content"])
     assert isinstance(steered, Chain)
     assert (steered.action.motivation, steered.action.topics) == ("humor", ("dogs", "cats"))
-    assert record["chat"]["seed"] == 1 and record["chat"]["sampling"]["top_k"] == 20
+    assert record["chat"]["seed"] == 1 and record["chat"]["settings"]["sampling"]["top_k"] == 20
     printed = result.stdout.splitlines()
     assert sum(line[:3].strip().isdecimal() and "humor ·" in line for line in printed) == 3  # candidates in conf/test
     assert f"{printed[-2]} {printed[-1]}" == record["messages"][-1]["content"]
@@ -82,6 +84,12 @@ def test_a_script_talks_steers_picks_and_saves(talk: Callable[..., Result], tmp_
     repeated = talk("--seed", "1", "--top-k", "20", lines="\n".join(lines[:-1]))
     assert repeated.stdout == result.stdout
     assert talk("--seed", "6", "--top-k", "20", lines="\n".join(lines[:-1])).stdout != result.stdout
+
+
+def test_no_library_warns(talk: Callable[..., Result], recwarn: pytest.WarningsRecorder) -> None:
+    assert talk().exit_code == 0
+    shown = [str(each.message) for each in recwarn if each.category is not DeprecationWarning]  # hidden by Python
+    assert shown == []
 
 
 def test_a_policy_without_blocks_talks_and_is_not_steered(talk: Callable[..., Result]) -> None:

@@ -19,6 +19,11 @@ class ScriptedEngine:
     steering_error: str | None = None  # raised when it is steered
     requests: list[tuple[str, Prompt, Steering | None]] = field(default_factory=list)
     fingerprint_inputs: Mapping[str, object] = field(default_factory=dict)
+    window: int = 1_000_000
+
+    def prompt_tokens(self, prompt: Prompt) -> int:
+        """Return the number of words."""
+        return sum(len(message["content"].split()) for message in prompt.messages)
 
     def sample(
         self,

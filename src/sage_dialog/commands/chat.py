@@ -67,7 +67,7 @@ def chat(
         engine = project.engine(base_policy, [] if policy is base_policy else [policy], seed)
 
     from sage_dialog.studio.chat.completion import known_values
-    from sage_dialog.studio.chat.conversation import Conversation
+    from sage_dialog.studio.chat.conversation import Conversation, Settings
     from sage_dialog.studio.chat.terminal import Terminal, piped_lines, prompt_lines
 
     config = project.parameters.evaluation
@@ -75,12 +75,13 @@ def chat(
     overrides = {name: value for name, value in given.items() if value is not None}
     sampling = SamplingConfig.model_validate(config.agent.model_dump() | overrides)
     system_prompt = project.parameters.sac_augmentation.system_prompts.get("listener")
-    conversation = Conversation(engine, policy.name, policy.card.blocks, sampling, system_prompt)
+    settings = Settings(sampling=sampling, system_prompt=system_prompt)
+    conversation = Conversation(engine, policy.name, policy.card.blocks, settings)
     if config.steering and not conversation.blocks:
         note = f"{policy.name} writes no state and action blocks, so evaluation.steering does not apply."
         stderr.print(note, markup=False, soft_wrap=True)
     else:
-        with click_errors(ValueError, prefix="evaluation.steering: "):
+        with click_errors(ValueError, prefix="evaluation.steering: "), stderr.status("loading"):
             conversation.steer(config.steering)
     known = known_values(project.catalog.load("annotations")) if project.catalog.exists("annotations") else {}
     screen = Terminal(conversation, seed, project.parameters.self_play.candidates, known, console, stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +36,7 @@ from sage_dialog.hooks.recording import (
     record_input,
     run_folder,
 )
-from sage_dialog.inference.engine import Engine
+from sage_dialog.inference.engine import PolicyEngine
 from sage_dialog.lineage.content import Content, DigestCache, state_of
 from sage_dialog.lineage.masking import mask_secrets
 from sage_dialog.lineage.records import InputRecord
@@ -178,7 +177,7 @@ class Project:
         with click_errors(DatasetError):
             return self.catalog.load(name)
 
-    def engine(self, base: Policy, policies: Sequence[Policy], seed: int | None = None) -> Engine:
+    def engine(self, base: Policy, policies: Sequence[Policy], seed: int | None = None) -> PolicyEngine:
         """Return the configured engine with a base and adapters; `seed` overrides the parameter.
 
         Raises:
@@ -188,8 +187,7 @@ class Project:
         if isinstance(entry, FactoryDataset) and entry.uses_server:
             entry.bind_budget(self.llm, self.budget)
         seed = self.parameters.seed if seed is None else seed
-        with click_errors(DatasetError, ValueError, OSError), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations between libraries
+        with click_errors(DatasetError, ValueError, OSError):
             return self.catalog.load("engine")(base, policies, seed, self.parameters.threads)
 
     @cached_property

@@ -12,7 +12,7 @@ from sage_dialog.datasets.endpoint import EndpointDataset
 
 if TYPE_CHECKING:
     from sage_dialog.core.policies import Policy
-    from sage_dialog.inference.engine import Engine, OpenEngine
+    from sage_dialog.inference.engine import OpenEngine, PolicyEngine
 
 
 class EngineDataset(EndpointDataset):
@@ -56,9 +56,9 @@ class EngineDataset(EndpointDataset):
                 model.model_validate(self._args)
         return self._open
 
-    def _open(self, base: Policy, policies: Sequence[Policy], seed: int, threads: int | None) -> Engine:
+    def _open(self, base: Policy, policies: Sequence[Policy], seed: int, threads: int | None) -> PolicyEngine:
         client = {"client": self.shared_client()} if self.uses_server else {}
-        engine: Engine = load_obj(self._engine)(base, policies, seed, threads, **client, **self._args)
+        engine: PolicyEngine = load_obj(self._engine)(base, policies, seed, threads, **client, **self._args)
         return engine
 
     def model_fields(self) -> dict[str, Any]:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from sage_dialog.dialogue import Message
 from sage_dialog.inference.engine import Sample
 from sage_dialog.sac import Chain, Unparsed, parse
+from sage_dialog.sac.grammar import BlockGrammar
+
+_INITIAL_STATE = BlockGrammar.with_values({}).initial_state()
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,18 @@ def parse_candidate(sample: Sample, blocks: bool) -> Candidate:
     elif not (utterance or "").strip():
         reason = "empty utterance"
     return Candidate(sample.text, utterance, chain if isinstance(chain, Chain) else None, reason)
+
+
+def utterance_start(text: str, blocks: bool) -> int:
+    """Return where the utterance of a complete or partial reply begins: its length within the blocks.
+
+    It is 0 in text that cannot become blocks.
+
+    Args:
+        blocks: whether the policy writes state and action blocks.
+    """
+    if not blocks:
+        return 0
+    if isinstance(chain := parse(text), Chain):
+        return len(text) - len(chain.utterance)
+    return 0 if _INITIAL_STATE.advance(text) is None else len(text)

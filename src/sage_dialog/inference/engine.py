@@ -95,5 +95,22 @@ class Engine(Protocol):
         ...
 
 
-OpenEngine = Callable[[Policy, Sequence[Policy], int, int | None], Engine]
+class PolicyEngine(Engine, Protocol):
+    """An engine that renders and tokenizes the prompts itself."""
+
+    @property
+    def window(self) -> int:
+        """Number of tokens of prompt and reply together."""
+        ...
+
+    def prompt_tokens(self, prompt: Prompt) -> int:
+        """Return the number of tokens of a prompt.
+
+        Raises:
+            jinja2.TemplateError: if the chat template refuses the messages.
+        """
+        ...
+
+
+OpenEngine = Callable[[Policy, Sequence[Policy], int, int | None], PolicyEngine]
 """Opens an engine for (base, policies, seed, threads); None leaves the number of threads to the libraries."""

@@ -13,7 +13,7 @@ from scripted_engine import ScriptedEngine
 from sage_dialog.config import SamplingConfig
 from sage_dialog.inference.engine import Prompt, Sample
 from sage_dialog.sac import Chain, Intent, render
-from sage_dialog.studio.chat.conversation import Conversation
+from sage_dialog.studio.chat.conversation import Conversation, Settings
 from sage_dialog.studio.chat.terminal import Terminal
 
 Script = Callable[[Prompt, int], "str | Sample | None"]
@@ -35,9 +35,8 @@ def talk() -> Callable[..., Conversation]:
 
     def make(script: Script = numbered_reply, blocks: bool = True, steering_error: str | None = None) -> Conversation:
         engine = ScriptedEngine(lambda policy, prompt, sample: script(prompt, sample), steering_error)
-        return Conversation(
-            engine, "sage_7", blocks, SamplingConfig.from_base(max_new_tokens=50, top_k=100), "You listen."
-        )
+        sampling = SamplingConfig.from_base(max_new_tokens=50, top_k=100)
+        return Conversation(engine, "sage_7", blocks, Settings(sampling=sampling, system_prompt="You listen."))
 
     return make
 
@@ -54,7 +53,7 @@ class Screen:
         """Run the lines as a script and return the number of refused ones."""
         remaining: Iterator[str] = iter(lines)
 
-        def read(prompt: str) -> str:
+        def read(prompt: str, default: str = "", status: str = "") -> str:
             try:
                 return next(remaining)
             except StopIteration:

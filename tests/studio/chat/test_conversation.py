@@ -10,7 +10,7 @@ from jinja2 import TemplateError
 from sage_dialog.config import Steering
 from sage_dialog.inference.candidates import parse_candidate
 from sage_dialog.inference.engine import FinishReason, Prompt, Sample
-from sage_dialog.studio.chat.conversation import Conversation
+from sage_dialog.studio.chat.conversation import ContextFullError, Conversation, StopReplyError
 
 Talk = Callable[..., Conversation]
 
@@ -63,10 +63,10 @@ def test_a_candidate_replaces_the_reply_once_it_is_picked(talk: Talk) -> None:
     first = conversation.say("One.")
     conversation.steer(Steering(boosts={"a_motivation": {"humor": 4.0}}))
     conversation.draw_candidates(4)
-    assert conversation.last.reply == first and not conversation.last.steering
+    assert conversation.last.reply == first and not conversation.last.settings.steering
     conversation.steer(Steering())
     assert conversation.pick(3).message.text == "turn 0 draw 1 sample 2"
-    assert conversation.last.steering.boosts == {"a_motivation": {"humor": 4.0}}  # the steering of its draw
+    assert conversation.last.settings.steering.boosts == {"a_motivation": {"humor": 4.0}}  # the steering of its draw
     assert conversation.messages()[-1]["content"].endswith("sample 2")
     assert conversation.pick(1).message.text == "turn 0 draw 1 sample 0"
     for number in (0, 5):
@@ -87,14 +87,14 @@ def test_replies_are_drawn_with_the_current_steering(talk: Talk) -> None:
     conversation.steer(playful)
     conversation.retry()
     assert [steering for _, _, steering in conversation.engine.requests] == [Steering(), playful]
-    assert conversation.last.steering == playful
+    assert conversation.last.settings.steering == playful
 
 
 def test_steering_that_the_engine_refuses_is_not_set(talk: Talk) -> None:
     conversation = talk(blocks=False, steering_error="it writes no blocks")
     with pytest.raises(ValueError, match="it writes no blocks"):
         conversation.steer(Steering(fixed={"a_emotion": "playful"}))
-    assert not conversation.steering
+    assert not conversation.settings.steering
     assert conversation.say("One.").invalid_reason is None
 
 
@@ -115,12 +115,73 @@ def test_a_stopped_reply_changes_nothing(talk: Talk, error: type[BaseException])
     assert conversation.retry().message.text == "turn 0 draw 2 sample 0"  # stopped draws do not count
 
 
-def test_the_error_of_a_full_context_names_commands_that_help(talk: Talk) -> None:
-    conversation = talk(lambda prompt, _: None if len(prompt.messages) > 2 else "Hm.", blocks=False)
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, StopReplyError])
+def test_the_text_of_a_stopped_reply_becomes_the_reply(talk: Talk, stop: type[BaseException]) -> None:
+    conversation = talk(lambda *_: "I am here, and I have time.", blocks=False)
+
+    def on_text(piece: str) -> None:
+        raise stop
+
+    with pytest.raises(stop):
+        conversation.say("One.", on_text)
+    assert conversation.last.reply.text == "I am here, and I hav"
+    assert conversation.last.reply.invalid_reason == "stopped"
+    conversation.say("Two.")
+    assert conversation.engine.prompts("sage_7")[-1][2] == {"role": "assistant", "content": "I am here, and I hav"}
+    assert conversation.last.reply.valid
+
+
+def test_an_edited_message_gets_the_reply_that_it_would_have_had(talk: Talk) -> None:
+    def echo(prompt: Prompt, _: int) -> str:
+        return f"{prompt.item} {prompt.messages[-1]['content']}"
+
+    conversation, other = talk(echo, blocks=False), talk(echo, blocks=False)
     conversation.say("One.")
-    with pytest.raises(ValueError, match=r"a reply of 50 tokens.*/undo.*/new"):
+    conversation.say("Tow.")
+    conversation.retry()
+    other.say("One.")
+    assert conversation.edit("Two.") == other.say("Two.")
+    assert conversation.turns == other.turns
+    conversation.engine.reply = lambda *_: None
+    with pytest.raises(ContextFullError):
+        conversation.edit("Three.")
+    assert conversation.turns == other.turns
+
+
+def test_changed_settings_hold_from_the_next_reply_on(talk: Talk) -> None:
+    conversation = talk()
+    conversation.say("One.")
+    conversation.set_sampling(temperature=0.5, max_new_tokens=7)
+    conversation.set_system_prompt(None)
+    conversation.say("Two.")
+    first, second = (turn.settings for turn in conversation.turns)
+    assert (first.sampling.temperature, first.sampling.max_new_tokens, first.system_prompt) == (1.0, 50, "You listen.")
+    assert (second.sampling.temperature, second.sampling.max_new_tokens, second.system_prompt) == (0.5, 7, None)
+    assert [prompt[0]["role"] for prompt in conversation.engine.prompts("sage_7")] == ["system", "user"]
+    for values in ({"temperature": 0.0}, {"max_new_tokens": 0}, {"max_new_tokens": 1_000_000}):
+        with pytest.raises(ValueError, match=next(iter(values)) if 0 in values.values() else "holds 1,000,000"):
+            conversation.set_sampling(**values)
+    assert conversation.settings == second
+
+
+def test_the_context_left_is_that_of_an_empty_next_message(talk: Talk) -> None:
+    conversation = talk(lambda *_: "Three more words.", blocks=False)
+    conversation.engine.window = 20
+    assert conversation.context_left == 18  # the system prompt has two words
+    conversation.say("One two.")
+    assert conversation.context_left == 13
+
+
+def test_the_error_of_a_full_context_tells_a_long_message_from_a_long_conversation(talk: Talk) -> None:
+    conversation = talk(lambda prompt, _: None if len(prompt.messages) > 2 else "Hm.", blocks=False)
+    conversation.engine.window = 100
+    conversation.say("One.")
+    with pytest.raises(ContextFullError, match=r"conversation .*\(5 tokens\) and a reply of up to 50") as full:
         conversation.say("Two.")
-    assert len(conversation.turns) == 1
+    assert len(conversation.turns) == 1 and not full.value.message_alone
+    with pytest.raises(ContextFullError, match=r"10,000 characters \(2,000 tokens\).* 100 tokens; about 240") as full:
+        conversation.say("word " * 2000)
+    assert len(conversation.turns) == 1 and full.value.message_alone
 
 
 def test_messages_that_the_chat_template_refuses_are_an_error(talk: Talk) -> None:

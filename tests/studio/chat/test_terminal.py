@@ -35,13 +35,14 @@ def test_a_script_gets_replies_on_one_stream_and_notes_on_the_other(talk: Talk, 
 
 
 def test_control_characters_are_escaped_on_the_terminal(talk: Talk, screen) -> None:
-    evil = "\x1b[2J[bold]x[/bold] \u202ereversed \x9b31m\r:smile: \ud83d"
+    evil = "\x1b[2J[bold]x[/bold] \u202ereversed \u200f\u061c\u2028 \U000e0041\x9b31m\r:smile: \ud83d"
     chat_screen = screen(talk(lambda *_: evil, blocks=False))
     chat_screen.run(
         f"hi {evil}", "/retry", "/candidates", "2", "/undo", f"/fix a_emotion {evil}", f"/{evil}", f"/save {evil}"
     )
+    chat_screen.run(f"/system {evil}", "/settings", f"/load {evil}")
     for text in (chat_screen.output.getvalue(), chat_screen.notes.getvalue()):
-        assert not set(text) & {"\x1b", "\x9b", "\r", "\u202e", "\ud83d"}
+        assert not set(text) & {"\x1b", "\x9b", "\r", "\u202e", "\u200f", "\u061c", "\u2028", "\U000e0041", "\ud83d"}
         assert "[bold]x[/bold]" in text and "\\x1b[2J" in text and ":smile:" in text
 
 
@@ -163,7 +164,7 @@ def test_the_training_mix_reads_a_saved_conversation(talk: Talk, screen, tmp_pat
     assert messages == list(conversation.messages()) and messages[2]["content"] == f"{BLOCKS} So\nit is…"
     chat = json.loads(file.read_text())["chat"]
     assert (chat["policy"], chat["seed"]) == ("sage_7", 3)
-    assert [steered["fixed"] for steered in chat["steered"]] == [{}, {"a_emotion": "calm"}]
+    assert [turn["settings"]["steering"]["fixed"] for turn in chat["turns"]] == [{}, {"a_emotion": "calm"}]
 
 
 def test_other_files_are_not_overwritten(talk: Talk, screen, tmp_path: Path) -> None:
@@ -193,15 +194,16 @@ def keys() -> Iterator[PipeInput]:
 
 
 ENTER, TAB, CTRL_C, CTRL_D, UP = "\r", "\t", "\x03", "\x04", "\x1b[A"
+ESCAPE, BACKSPACE, PASTE, END_OF_PASTE = "\x1b", "\x7f", "\x1b[200~", "\x1b[201~"
 
 
 def send_keys(keys: PipeInput, read_line: ReadLine, *lines: str) -> ReadLine:
     """Send the keys of one prompt at a time, since history loads after the prompt starts."""
     remaining = iter(lines)
 
-    def read(prompt: str) -> str:
+    def read(prompt: str, default: str = "", status: str = "") -> str:
         keys.send_text(next(remaining))
-        return read_line(prompt)
+        return read_line(prompt, default, status)
 
     return read
 
@@ -219,7 +221,7 @@ def test_keys_complete_recall_and_leave(talk: Talk, screen, keys: PipeInput, tmp
     lines = [f"{UP}{ENTER}", f"{UP}{UP}{ENTER}", CTRL_D]
     screen(conversation).terminal.run(send_keys(keys, prompt_lines(history, {}), *lines), interactive=True)
     assert [exchange.user for exchange in conversation.turns] == ["One."]
-    assert conversation.steering.boosts == {"a_motivation": {"humor": 4.0}}
+    assert conversation.settings.steering.boosts == {"a_motivation": {"humor": 4.0}}
 
 
 def test_bytes_that_are_no_utf_8_are_left_out(talk: Talk, screen, keys: PipeInput, tmp_path: Path) -> None:
@@ -240,7 +242,9 @@ def test_tab_completes_the_names_of_files(
     assert (tmp_path / "my talks/one.jsonl").exists()
 
 
-def test_ctrl_c_stops_and_discards_a_reply(talk: Talk, screen, keys: PipeInput, tmp_path: Path) -> None:
+def test_ctrl_c_before_the_first_word_leaves_the_conversation_as_it_was(
+    talk: Talk, screen, keys: PipeInput, tmp_path: Path
+) -> None:
     stopped = []
 
     def script(prompt, j):
@@ -254,7 +258,120 @@ def test_ctrl_c_stops_and_discards_a_reply(talk: Talk, screen, keys: PipeInput, 
     keys.send_text(f"One.{ENTER}Two.{ENTER}Three.{ENTER}{CTRL_D}")
     assert chat_screen.terminal.run(prompt_lines(tmp_path / "history", {}), interactive=True) == 0
     assert [exchange.user for exchange in conversation.turns] == ["One.", "Three."]
-    assert "Stopped; the reply is discarded." in chat_screen.notes.getvalue()
+    assert "Stopped; nothing is kept." in chat_screen.notes.getvalue()
+
+
+def test_ctrl_c_keeps_the_reply_so_far(talk: Talk, screen, keys: PipeInput, tmp_path: Path) -> None:
+    conversation = talk(lambda *_: "I am here, and I have time.", blocks=False)
+    sample = conversation.engine.sample
+
+    def interrupted(*arguments):
+        *_, on_text = arguments
+        on_text("I am")
+        raise KeyboardInterrupt
+
+    conversation.engine.sample = interrupted
+    chat_screen = screen(conversation, is_terminal=True)
+    keys.send_text(f"One.{ENTER}{CTRL_D}")
+    assert chat_screen.terminal.run(prompt_lines(tmp_path / "history", {}), interactive=True) == 0
+    assert "Stopped; the reply so far is kept. /retry draws another" in chat_screen.notes.getvalue()
+    conversation.engine.sample = sample
+    chat_screen.run("Two.")
+    assert [message["content"] for message in conversation.messages()][1:4] == ["One.", "I am", "Two."]
+
+
+def test_a_message_has_several_lines(talk: Talk, screen, keys: PipeInput, tmp_path: Path) -> None:
+    conversation = talk(lambda *_: "Hm.", blocks=False)
+    screen(conversation).run("One\\\n", "and a half.\n", "Two.", "Three \\")
+    typed = [f"Four{ESCAPE}{ENTER}and more.{ENTER}", f"{PASTE}Five\r\nand all.{END_OF_PASTE}{ENTER}", CTRL_D]
+    screen(conversation).terminal.run(send_keys(keys, prompt_lines(tmp_path / "history", {}), *typed), interactive=True)
+    said = [turn.user for turn in conversation.turns]
+    assert said == ["One\nand a half.", "Two.", "Three", "Four\nand more.", "Five\nand all."]
+
+
+def test_the_last_message_is_edited_where_it_was_typed(talk: Talk, screen, keys: PipeInput, tmp_path: Path) -> None:
+    conversation = talk(lambda prompt, _: prompt.messages[-1]["content"].upper(), blocks=False)
+    lines = [f"I am sda{ENTER}", f"/edit{ENTER}", f"{BACKSPACE * 2}ad{ENTER}", CTRL_D]
+    screen(conversation).terminal.run(send_keys(keys, prompt_lines(tmp_path / "history", {}), *lines), interactive=True)
+    assert conversation.messages()[1:] == (
+        {"role": "user", "content": "I am sad"},
+        {"role": "assistant", "content": "I AM SAD"},
+    )
+    chat_screen = screen(conversation)
+    assert chat_screen.run("/edit", "I am glad", "/edit Hm", "/new", "/edit x") == 1
+    assert chat_screen.output.getvalue() == "I AM GLAD\nHM\n"
+
+
+def test_the_settings_are_shown_and_changed(talk: Talk, screen) -> None:
+    conversation = talk()
+    chat_screen = screen(conversation)
+    conversation.engine.window = 1000
+    lines = ["/temperature 0.7", "/tokens 20", "/system You ask.", "/settings", "/tokens 2000", "/temperature 0"]
+    assert chat_screen.run(*lines) == 2
+    assert "sampling       seed 3, temperature 0.7, top-k 100, up to 20 tokens a reply" in chat_screen.output.getvalue()
+    assert "system prompt  You ask." in chat_screen.output.getvalue()
+    assert "context        998 of 1,000 tokens left" in chat_screen.output.getvalue()
+    notes = chat_screen.notes.getvalue()
+    assert "context holds 1,000 tokens, so a reply cannot have 2,000" in notes and "temperature: Input should" in notes
+
+
+def test_a_conversation_goes_on_as_if_it_had_not_been_left(talk: Talk, screen, tmp_path: Path) -> None:
+    conversation = talk()
+    before = ["One.", "/retry", "/fix a_emotion calm", "/temperature 0.5", "Two.", f"/save {tmp_path}/talk"]
+    after = ["/retry", "Three.", "/candidates", "/undo", "/settings"]
+    left = screen(conversation)
+    left.run(*before)
+    shown = len(left.output.getvalue())
+    left.run(*after)
+    again = talk()
+    came_back = screen(again)
+    assert came_back.run(f"/load {tmp_path}/talk", *after) == 0
+    transcript, _, rest = came_back.output.getvalue().partition(f"{BLOCKS}\nturn 1 draw 0 sample 0\n")
+    assert transcript == f"› One.\n{BLOCKS}\nturn 0 draw 1 sample 0\n› Two.\n"
+    assert rest == left.output.getvalue()[shown:] != ""
+    assert again.turns == conversation.turns and again.settings == conversation.settings
+
+
+def test_a_conversation_of_another_policy_is_loaded_as_text(talk: Talk, screen, tmp_path: Path) -> None:
+    screen(talk()).run("One.", "/fix a_emotion calm", f"/save {tmp_path}/talk.jsonl")
+    conversation = talk(lambda *_: "Hm.", blocks=False, steering_error="it writes no blocks")
+    conversation.policy = "sage_1_plain"
+    chat_screen = screen(conversation)
+    assert chat_screen.run(f"/load {tmp_path}/talk", "Two.") == 0
+    assert conversation.messages()[2]["content"] == "turn 0 draw 0 sample 0"
+    for note in ("written by sage_7; sage_1_plain goes on", "sage_1_plain writes no state and action blocks"):
+        assert note in chat_screen.notes.getvalue()
+
+
+def test_a_file_that_is_no_conversation_is_not_loaded(talk: Talk, screen, tmp_path: Path) -> None:
+    conversation = talk()
+    turn = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]
+    files = {
+        "two": [{"messages": turn}, {"messages": turn}],
+        "open": [{"messages": [*turn, turn[0]]}],
+        "other": ["not a conversation"],
+        "plain": [{"messages": [{"role": "system", "content": "Be brief."}, *turn], "chat": {"policy": "x"}}],
+    }
+    for name, records in files.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
+    (tmp_path / "folder.d").mkdir()
+    chat_screen = screen(conversation)
+    chat_screen.run("One.")
+    names = ["two", "open", "other", "nothing", "two.txt"]
+    assert chat_screen.run(*(f"/load {tmp_path}/{name}" for name in names), f"/load {tmp_path}/folder.d") == 6
+    for reason in (
+        "holds 2 conversations",
+        "has no reply",
+        "other.jsonl:1 is no conversation: not a JSON object",
+        "nothing.jsonl is not there",
+        "two.txt is not there",
+        "is not a file",
+    ):
+        assert reason in chat_screen.notes.getvalue()
+    assert [turn.user for turn in conversation.turns] == ["One."]
+    assert chat_screen.run(f"/load {tmp_path}/plain") == 0
+    assert "are of another version of the chat" in chat_screen.notes.getvalue()
+    assert (conversation.settings.system_prompt, conversation.last.user) == ("Be brief.", "Hi.")
 
 
 def test_ctrl_c_ends_a_script(talk: Talk, screen) -> None:
@@ -269,5 +386,5 @@ def test_the_greeting_has_the_policy_and_its_steering(talk: Talk, screen) -> Non
     chat_screen = screen(talk())
     chat_screen.run("/fix a_emotion calm")
     chat_screen.terminal.greet()
-    assert "sage_7, seed 3, temperature 1, top-k 100. /help" in chat_screen.notes.getvalue()
+    assert "sage_7, seed 3, temperature 1, top-k 100, up to 50 tokens a reply.\n/help" in chat_screen.notes.getvalue()
     assert chat_screen.notes.getvalue().endswith("fix   a_emotion calm\n")

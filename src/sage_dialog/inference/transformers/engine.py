@@ -135,6 +135,13 @@ class TransformersEngine:
             **{library: version(library) for library in LIBRARIES},
         }
 
+    @property
+    def window(self) -> int:
+        return self._policies.window
+
+    def prompt_tokens(self, prompt: Prompt) -> int:
+        return len(self._policies.tokens(prompt))
+
     def sample(
         self,
         policy: str,

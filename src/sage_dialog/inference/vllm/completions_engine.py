@@ -119,6 +119,13 @@ class CompletionsEngine:
             **{library: version(library) for library in LIBRARIES},
         }
 
+    @property
+    def window(self) -> int:
+        return self._window
+
+    def prompt_tokens(self, prompt: Prompt) -> int:
+        return len(self._policies.tokens(prompt))
+
     def sample(
         self,
         policy: str,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ def parse_line(line: str) -> Action | None:
         return None
     if not text.startswith("/") or text.startswith("//"):
         return "say", text.removeprefix("/")
-    name, _, rest = text[1:].partition(" ")
+    name, rest = [*re.split(r"\s", text[1:], maxsplit=1), ""][:2]
     if name not in COMMANDS:
         raise ValueError(f"There is no command /{name}{_suggestion(name, COMMANDS, '/')}; /help lists all commands.")
     if parse := COMMANDS[name].parse:
@@ -50,12 +51,7 @@ def _boost(rest: str) -> Action:
     keyword, _, weight = keyword_and_weight.strip().rpartition(" ")
     if not keyword:
         raise _usage_error("boost", "a field, a keyword and a weight", "/boost a_motivation humor 4")
-    try:
-        strength = float(weight)
-    except ValueError:
-        strength = math.nan
-    if not math.isfinite(strength):
-        raise ValueError(f"{weight!r} is not a number; a boost ends with one, as in /boost a_motivation humor 4")
+    strength = _number(weight, "a boost ends with one", "/boost a_motivation humor 4")
     return "boost", _field(field), " ".join(keyword.split()), strength
 
 
@@ -97,9 +93,47 @@ def _blocks(rest: str) -> Action:
 
 
 def _save(rest: str) -> Action:
+    return "save", _path("save", rest)
+
+
+def _load(rest: str) -> Action:
+    return "load", _path("load", rest)
+
+
+def _path(command: str, rest: str) -> Path:
     if not rest:
-        raise _usage_error("save", "the name of a file", "/save talk.jsonl")
-    return "save", Path(rest).expanduser()
+        raise _usage_error(command, "the name of a file", f"/{command} talk.jsonl")
+    return Path(rest).expanduser()
+
+
+def _edit(rest: str) -> Action:
+    return "edit", rest or None
+
+
+def _tokens(rest: str) -> Action:
+    if not (rest.isascii() and rest.isdecimal() and len(rest) < 10):
+        raise _usage_error("tokens", "a number of tokens", "/tokens 200")
+    return "sampling", "max_new_tokens", int(rest)
+
+
+def _temperature(rest: str) -> Action:
+    return "sampling", "temperature", _number(rest, "/temperature takes one", "/temperature 0.7")
+
+
+def _system(rest: str) -> Action:
+    if not rest:
+        raise _usage_error("system", "a system prompt, or null for none", "/system You listen.")
+    return "system", None if rest == "null" else rest
+
+
+def _number(text: str, rule: str, example: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{text!r} is not a number; {rule}, as in {example}")
+    return number
 
 
 def _field(name: str) -> str:
@@ -123,13 +157,19 @@ COMMANDS = {
     "topics": Command("TOPIC, TOPIC", "fix the topics, as /fix a_topic", _topics),
     "clear": Command("[FIELD]", "remove all steering, or that of one field", _clear),
     "steering": Command("", "show boosts and fixed values"),
+    "temperature": Command("NUMBER", "set the temperature; below 1 replies vary less", _temperature),
+    "tokens": Command("NUMBER", "set the token limit of a reply, blocks included", _tokens),
+    "system": Command("TEXT", "set the system prompt; null means none", _system),
+    "settings": Command("", "show policy, sampling, system prompt, steering, and the context left"),
     "retry": Command("", "replace the last reply by another"),
+    "edit": Command("[TEXT]", "replace your last message, and its reply by another", _edit),
     "candidates": Command("", "draw candidates for the last reply"),
     "pick": Command("NUMBER", "continue with a candidate; directly after /candidates the number suffices", _pick),
     "undo": Command("", "remove your last message and its reply"),
-    "new": Command("", "start a new conversation; the steering remains"),
+    "new": Command("", "start a new conversation; the settings remain"),
     "blocks": Command("on|off", "show or hide state and action blocks", _blocks),
     "save": Command("FILE", "save the conversation as a line of JSON for a training mix", _save),
+    "load": Command("FILE", "continue a saved conversation", _load),
     "help": Command("", "list the commands"),
     "quit": Command("", "quit, like Ctrl-D"),
 }

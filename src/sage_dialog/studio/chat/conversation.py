@@ -1,21 +1,42 @@
-"""A conversation with a policy: its turns, steering, retries, undo and file. Independent of the terminal."""
+"""A conversation with a policy: its turns, settings, retries and undo. Independent of the terminal."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jinja2 import TemplateError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from sage_dialog.config import SamplingConfig, Steering
-from sage_dialog.core.atomic_files import atomic_file
 from sage_dialog.dialogue import Message, agent_view
-from sage_dialog.inference.candidates import Candidate, parse_candidate
-from sage_dialog.inference.engine import Engine, OnText, Prompt
+from sage_dialog.inference.candidates import Candidate, parse_candidate, utterance_start
+from sage_dialog.inference.engine import FinishReason, OnText, PolicyEngine, Prompt, Sample
+
+
+class StopReplyError(Exception):
+    """Raised by an `on_text` to stop the reply."""
+
+
+class ContextFullError(ValueError):
+    """A conversation that leaves no room for a reply in the model's context.
+
+    Attributes:
+        message_alone: whether the last message does not fit even without the turns before it.
+    """
+
+    def __init__(self, message: str, message_alone: bool) -> None:
+        super().__init__(message)
+        self.message_alone = message_alone
+
+
+class Settings(BaseModel, frozen=True, extra="forbid"):
+    """What decides a reply beside the policy, the messages and the seed."""
+
+    sampling: SamplingConfig
+    system_prompt: str | None
+    steering: Steering = Steering()
 
 
 @dataclass(frozen=True)
@@ -23,13 +44,13 @@ class ChatTurn:
     """The person's text and the policy's reply.
 
     Attributes:
-        steering: of the reply.
+        settings: of the reply.
         draws: how often replies were drawn for this turn.
     """
 
     user: str
     reply: Candidate
-    steering: Steering
+    settings: Settings
     draws: int = 1
 
 
@@ -37,44 +58,47 @@ class ChatTurn:
 class Conversation:
     """A conversation in which the policy sees what the agent sees in self-play.
 
-    A reply is a function of the engine's seed, the messages before it, the steering, and the number of draws for this
-    turn. An exception while a reply is drawn leaves the conversation unchanged.
+    A reply is a function of the engine's seed, `key`, the messages before it, the settings, and the number of draws for
+    this turn. KeyboardInterrupt, and `StopReplyError` raised by an `on_text`, stop a reply: its text so far becomes the
+    reply if it has begun behind the blocks, and the exception is raised. Any other exception while a reply is drawn
+    leaves the conversation unchanged.
     """
 
-    engine: Engine
+    engine: PolicyEngine
     policy: str
     blocks: bool
-    sampling: SamplingConfig
-    system_prompt: str | None = None
-    steering: Steering = field(default_factory=Steering)
+    settings: Settings
     turns: tuple[ChatTurn, ...] = ()
     candidates: tuple[ChatTurn, ...] = ()
     """Candidates for the last turn."""
+    key: tuple[object, ...] = ()
 
     def say(self, text: str, on_text: OnText | None = None) -> Candidate:
         """Return the reply to `text`; `on_text` is called with its pieces as they are generated.
 
         Raises:
-            ValueError: if the model's context is full, or the policy cannot follow the steering.
+            ContextFullError: if the model's context is full.
+            ValueError: if the chat template refuses the conversation, or the policy cannot follow the steering.
         """
-        (reply,) = self._draw(self.turns, text, 0, 1, on_text)
-        self.turns, self.candidates = (*self.turns, ChatTurn(text, reply, self.steering)), ()
-        return reply
+        return self._reply(self.turns, text, 0, on_text)
 
     def retry(self, on_text: OnText | None = None) -> Candidate:
-        """Replace the last reply by another, with the current steering. Raises ValueError as `say` does."""
+        """Replace the last reply by another, with the current settings. Raises ValueError as `say` does."""
         last = self.last
-        (reply,) = self._draw(self.turns[:-1], last.user, last.draws, 1, on_text)
-        self._replace_last(ChatTurn(last.user, reply, self.steering, last.draws + 1))
-        self.candidates = ()
-        return reply
+        return self._reply(self.turns[:-1], last.user, last.draws, on_text)
+
+    def edit(self, text: str, on_text: OnText | None = None) -> Candidate:
+        """Replace the last turn by `text` and a reply to it. Raises ValueError as `say` does."""
+        _ = self.last
+        return self._reply(self.turns[:-1], text, 0, on_text)
 
     def draw_candidates(self, number: int) -> tuple[Candidate, ...]:
         """Return candidates for the last reply, which remains until one is picked. Raises ValueError as `say` does."""
         last = self.last
-        replies = self._draw(self.turns[:-1], last.user, last.draws, number)
+        samples = self._sample(self.turns[:-1], last.user, last.draws, number)
+        replies = tuple(parse_candidate(sample, self.blocks) for sample in samples)
         self._replace_last(replace(last, draws=last.draws + 1))
-        self.candidates = tuple(ChatTurn(last.user, reply, self.steering, last.draws + 1) for reply in replies)
+        self.candidates = tuple(ChatTurn(last.user, reply, self.settings, last.draws + 1) for reply in replies)
         return replies
 
     def pick(self, number: int) -> Candidate:
@@ -93,7 +117,7 @@ class Conversation:
         return last
 
     def clear(self) -> None:
-        """Remove all turns; the steering remains."""
+        """Remove all turns; the settings remain."""
         self.turns, self.candidates = (), ()
 
     def steer(self, steering: Steering) -> None:
@@ -102,8 +126,22 @@ class Conversation:
         Raises:
             ValueError: if the policy cannot follow it; the steering remains as it was.
         """
-        self.engine.sample(self.policy, [], self.sampling, steering=steering)  # no prompt: only a check
-        self.steering = steering
+        self.engine.sample(self.policy, [], self.settings.sampling, steering=steering)  # no prompt: only a check
+        self.settings = self.settings.model_copy(update={"steering": steering})
+
+    def set_sampling(self, **values: float) -> None:
+        """Change fields of the sampling of the next replies. Raises ValueError if a value is out of its range."""
+        sampling = changed_sampling(self.settings.sampling, values)
+        if sampling.max_new_tokens >= self.engine.window:
+            raise ValueError(
+                f"The model's context holds {self.engine.window:,} tokens, so a reply cannot have "
+                f"{sampling.max_new_tokens:,}."
+            )
+        self.settings = self.settings.model_copy(update={"sampling": sampling})
+
+    def set_system_prompt(self, system_prompt: str | None) -> None:
+        """Set the system prompt that the policy sees from the next reply on."""
+        self.settings = self.settings.model_copy(update={"system_prompt": system_prompt})
 
     @property
     def last(self) -> ChatTurn:
@@ -112,28 +150,97 @@ class Conversation:
             raise ValueError("The conversation is empty.")
         return self.turns[-1]
 
+    @property
+    def context_left(self) -> int | None:
+        """Number of tokens left for the next message and its reply; None if the chat template refuses the turns."""
+        try:
+            return max(self.engine.window - self.engine.prompt_tokens(self._prompt(self.turns, "")), 0)
+        except TemplateError:
+            return None
+
     def messages(self) -> tuple[dict[str, str], ...]:
         """Return the chat messages that the policy sees."""
-        return agent_view(_messages(self.turns), self.system_prompt)
+        return agent_view(_messages(self.turns), self.settings.system_prompt)
 
-    def _draw(
-        self, before: Sequence[ChatTurn], text: str, draw: int, number: int, on_text: OnText | None = None
-    ) -> tuple[Candidate, ...]:
-        view = agent_view([*_messages(before), Message("user", text)], self.system_prompt)
-        prompt = Prompt(view, ("chat", len(before), draw))
+    def prompt(self, text: str) -> Prompt:
+        """Return the prompt of a reply to `text`."""
+        return self._prompt(self.turns, text)
+
+    def sample(self, text: str, number: int, on_text: OnText | None = None) -> list[Sample]:
+        """Return samples of the reply to `text`, and leave the conversation unchanged. Raises ValueError as `say`."""
+        return self._sample(self.turns, text, 0, number, on_text)
+
+    def _reply(self, before: Sequence[ChatTurn], text: str, draws: int, on_text: OnText | None) -> Candidate:
+        pieces: list[str] = []
+
+        def record(piece: str) -> None:
+            pieces.append(piece)
+            if on_text is not None:
+                on_text(piece)
+
         try:
-            (samples,) = self.engine.sample(self.policy, [prompt], self.sampling, number, self.steering, on_text)
+            (sample,) = self._sample(before, text, draws, 1, None if on_text is None else record)
+            reply = parse_candidate(sample, self.blocks)
+        except (KeyboardInterrupt, StopReplyError):
+            written = "".join(pieces)
+            if written[utterance_start(written, self.blocks) :].strip():
+                self._end_turn(before, text, written_reply(written, self.blocks, "stopped"), draws)
+            raise
+        self._end_turn(before, text, reply, draws)
+        return reply
+
+    def _end_turn(self, before: Sequence[ChatTurn], text: str, reply: Candidate, draws: int) -> None:
+        self.turns = (*before, ChatTurn(text, reply, self.settings, draws + 1))
+        self.candidates = ()
+
+    def _sample(
+        self, before: Sequence[ChatTurn], text: str, draw: int, number: int, on_text: OnText | None = None
+    ) -> list[Sample]:
+        prompt, settings = self._prompt(before, text, draw), self.settings
+        try:
+            (samples,) = self.engine.sample(
+                self.policy, [prompt], settings.sampling, number, settings.steering, on_text
+            )
+            if not samples:
+                raise self._context_error(before, text)
         except TemplateError as error:  # such as of a template without system messages
             raise ValueError(f"The model's chat template does not accept this conversation: {error}") from error
-        if not samples:
-            raise ValueError(
-                f"The conversation and a reply of {self.sampling.max_new_tokens} tokens do not fit the model's "
-                "context. /undo removes a turn, /new starts a new conversation."
-            )
-        return tuple(parse_candidate(sample, self.blocks) for sample in samples)
+        return samples
+
+    def _prompt(self, before: Sequence[ChatTurn], text: str, draw: int = 0) -> Prompt:
+        view = agent_view([*_messages(before), Message("user", text)], self.settings.system_prompt)
+        return Prompt(view, ("chat", *self.key, len(before), draw))
+
+    def _context_error(self, before: Sequence[ChatTurn], text: str) -> ContextFullError:
+        def tokens(before: Sequence[ChatTurn], text: str) -> int:
+            return self.engine.prompt_tokens(self._prompt(before, text))
+
+        reply, window = self.settings.sampling.max_new_tokens, self.engine.window
+        room = f"and a reply of up to {reply:,} tokens does not fit the model's context of {window:,} tokens"
+        of_message = tokens((), text) - tokens((), "")
+        if (left := window - reply - tokens((), "")) < of_message:
+            letters = max(left, 0) * len(text) // max(of_message, 1)
+            size = f"The message has {len(text):,} characters ({of_message:,} tokens). With the system prompt it"
+            return ContextFullError(f"{size} {room}; about {letters:,} characters fit.", message_alone=True)
+        total = tokens(before, text)
+        return ContextFullError(f"The conversation with this message ({total:,} tokens) {room}.", message_alone=False)
 
     def _replace_last(self, turn: ChatTurn) -> None:
         self.turns = (*self.turns[:-1], turn)
+
+
+def changed_sampling(sampling: SamplingConfig, values: Mapping[str, float]) -> SamplingConfig:
+    """Return the sampling with other values. Raises ValueError if one is out of its range."""
+    try:
+        return SamplingConfig.model_validate(sampling.model_dump() | dict(values))
+    except ValidationError as error:
+        raise ValueError("; ".join(f"{each['loc'][0]}: {each['msg']}" for each in error.errors())) from error
+
+
+def written_reply(text: str, blocks: bool, invalid_reason: str | None = None) -> Candidate:
+    """Return the content of a message as a reply, invalid for a reason of its own or by its text."""
+    reply = parse_candidate(Sample(text, 0, FinishReason.STOP), blocks)
+    return replace(reply, invalid_reason=invalid_reason or reply.invalid_reason)
 
 
 def _messages(turns: Sequence[ChatTurn]) -> list[Message]:
@@ -172,42 +279,3 @@ def _steer_field(steering: Steering, field: str, weights: Mapping[str, float], f
         return Steering(boosts={name: each for name, each in boosts.items() if each}, fixed=dict(fixed))
     except ValidationError as error:
         raise ValueError("; ".join(str(details["msg"]) for details in error.errors())) from error
-
-
-def save_conversation(conversation: Conversation, path: Path, seed: int, saved: set[Path]) -> Path:
-    """Write a conversation as one line of JSON of a training mix (`corpora.conversations`), atomically.
-
-    `messages` are those that the policy sees. `chat` has the settings; its `steered` has one entry per reply.
-
-    Args:
-        saved: files of this session, to which this one is added. Other files are never overwritten.
-
-    Returns:
-        The file; a missing suffix is added.
-
-    Raises:
-        ValueError: if the conversation is empty, or the file has another suffix, exists or cannot be written.
-    """
-    if not conversation.turns:
-        raise ValueError("The conversation is empty.")
-    path = path if path.suffix else path.with_name(f"{path.name}.jsonl")
-    if path.suffix != ".jsonl":
-        raise ValueError(f"{path} does not end in .jsonl, which a training mix requires.")
-    target = path.resolve()
-    if target not in saved and target.exists():
-        raise ValueError(f"{path} exists and is not from this session; name another file.")
-    chat = {
-        "policy": conversation.policy,
-        "blocks": conversation.blocks,
-        "seed": seed,
-        "sampling": conversation.sampling.model_dump(),
-        "steered": [turn.steering.model_dump() for turn in conversation.turns],
-    }
-    record = json.dumps({"messages": conversation.messages(), "chat": chat}, ensure_ascii=False)
-    try:
-        with atomic_file(target) as partial:
-            partial.write_text(record + "\n", "utf-8")
-    except (OSError, UnicodeEncodeError) as error:
-        raise ValueError(f"{path} cannot be written: {error}") from error
-    saved.add(target)
-    return path

@@ -9,21 +9,24 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from sage_dialog.config import Steering
-from sage_dialog.inference.candidates import Candidate
-from sage_dialog.sac import Chain, parse
-from sage_dialog.sac.grammar import BlockGrammar
+from sage_dialog.config import SamplingConfig, Steering
+from sage_dialog.inference.candidates import Candidate, utterance_start
 from sage_dialog.studio.chat.commands import COMMANDS
+from sage_dialog.studio.chat.conversation import Settings
 
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_INITIAL_STATE = BlockGrammar.with_values({}).initial_state()
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # line breaks and tabs are allowed
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # direction of writing
+    "\u2028\u2029\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # invisible: separators, annotations, tags
+    "\ud800-\udfff]"
+)
 
 BLOCKS = "dim"
 FAULT = "yellow"
 
 
 def visible(text: str) -> str:
-    """Return the text with control and bidirectional characters escaped, such as `\\x1b`; not line breaks and tabs."""
+    """Return the text with control and bidirectional characters escaped, such as `\\x1b`."""
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -32,11 +35,7 @@ def format_reply(text: str, blocks: bool, show_blocks: bool) -> Text:
 
     Text that cannot become blocks is always shown.
     """
-    begin = 0
-    if blocks and isinstance(chain := parse(text), Chain):
-        begin = len(text) - len(chain.utterance)
-    elif blocks and _INITIAL_STATE.advance(text) is not None:
-        begin = len(text)
+    begin = utterance_start(text, blocks)
     formatted = Text()
     if begin and show_blocks:
         formatted.append(visible(text[:begin].rstrip(" ")) + ("\n" if text[begin:] else ""), style=BLOCKS)
@@ -77,6 +76,34 @@ def format_steering(steering: Steering) -> Text:
         text = ", ".join(value) if isinstance(value, tuple) else value
         lines.append(f"fix   {field} {text or 'null'}")
     return Text("\n".join(map(visible, lines)) or "Nothing is steered.")
+
+
+def format_sampling(seed: int, sampling: SamplingConfig) -> str:
+    """Return the seed and the sampling on one line."""
+    limit = f"up to {sampling.max_new_tokens} tokens a reply"
+    return f"seed {seed}, temperature {sampling.temperature:g}, top-k {sampling.top_k}, {limit}"
+
+
+def format_status(policy: str, context_left: int | None) -> str:
+    """Return the line below the prompt."""
+    return policy if context_left is None else f"{policy} · {context_left:,} tokens of context left"
+
+
+def settings_table(policy: str, seed: int, settings: Settings, context_left: int | None, window: int) -> Table:
+    """Return all settings, and how many tokens of the context are left."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column()
+    left = "unknown" if context_left is None else f"{context_left:,} of {window:,} tokens left"
+    for name, value in (
+        ("policy", policy),
+        ("sampling", format_sampling(seed, settings.sampling)),
+        ("system prompt", settings.system_prompt or "none"),
+        ("steering", format_steering(settings.steering).plain),
+        ("context", left),
+    ):
+        table.add_row(name, Text(visible(value)))
+    return table
 
 
 def commands_table() -> Table:
