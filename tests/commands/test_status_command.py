@@ -35,12 +35,16 @@ def test_outputs_are_fresh_after_a_run_and_the_others_missing(project) -> None:
     assert {"sage_1", "report"} <= states["missing"] and set(found) == states["fresh"] | states["missing"]
     assert found["dialogues"]["run"] == project.runs.names()[0] and found["dialogues"]["stage"] == "data_processing"
     result = invoke(status, project)
-    assert result.exit_code == 1 and "sft_conversations_plain" in result.stdout and "missing" in result.stdout
+    assert result.exit_code == 1 and "sft_conversations_plain" not in result.stdout
+    assert "missing: training_log_sage_1, training_rejects_sage_1, sage_1 and 3 more" in result.stdout
+    assert f"{len(states['missing'])} missing, {len(states['fresh'])} fresh. --all lists" in result.stdout
+    everything = invoke(status, project, "--all").stdout
+    assert all(name in everything for name in found)
     assert invoke(refresh, project).stdout.strip().endswith("Nothing is stale.")
 
 
 def test_the_exit_code_is_that_of_the_chosen_pipelines(project) -> None:
-    complete = invoke(status, project, "--pipelines", "data_processing,sac_augmentation")
+    complete = invoke(status, project, "--all", "--pipelines", "data_processing,sac_augmentation")
     assert complete.exit_code == 0 and "annotations" in complete.stdout and "sage_1" not in complete.stdout
     assert set(statuses(project, "--pipelines", "data_processing")) == {
         "dialogues", "filter_report", "rejected_lines", "filter_figure", "situations"
@@ -99,6 +103,15 @@ def test_refresh_goes_on_from_what_came_out_different(project) -> None:
     assert not stale(project, *stricter)
     latest = statuses(project, *stricter)
     assert latest["annotations"]["version"] > latest["dialogues"]["version"]
+
+
+def test_outputs_that_are_stale_only_because_of_others_share_a_line(project) -> None:
+    threshold = ("--params", "data_processing.rule_sets.paper.min_sentiment=0.40001", "--pipelines")
+    lines = invoke(status, project, *threshold, "data_processing,sac_augmentation").stdout.splitlines()
+    listed = [line.split()[0] for line in lines if line.endswith("  stale")]
+    assert listed == ["dialogues", "filter_report", "rejected_lines"]
+    assert "stale because of others: filter_figure" in lines
+    assert "stale because of others: annotations, annotation_rejects, sft_conversations and 2 more" in lines
 
 
 def test_an_added_raw_file_makes_outputs_stale(project) -> None:

@@ -32,12 +32,21 @@ params_option = click.option(
 @env_option
 @params_option
 @click.option("--pipelines", default="", callback=split_string, help="NAME,… only the outputs of these pipelines")
+@click.option("--all", "show_all", is_flag=True, help="list every output, also those that are fresh")
 @json_option
 @click.pass_obj
 def status(
-    metadata: ProjectMetadata, env: str | None, params: dict[str, Any], pipelines: list[str], as_json: bool
+    metadata: ProjectMetadata,
+    env: str | None,
+    params: dict[str, Any],
+    pipelines: list[str],
+    show_all: bool,
+    as_json: bool,
 ) -> None:
-    """Show the latest version of every output, the node that made it, and whether it is stale.
+    """List the outputs that are stale or missing, with the reasons.
+
+    Each has its latest version and the node that made it. Those that are stale only because of others, and missing
+    ones, share a line.
 
     An output is stale if the inputs, parameters or code of its node, or the output itself, have changed since, or if
     something it was made from is stale. Changes of comments and docstrings do not count.
@@ -51,7 +60,7 @@ def status(
     if as_json:
         click.echo(json.dumps([_to_json(project, one) for one in statuses], indent=1))
     else:
-        _print_statuses(project, statuses)
+        _print_statuses(project, statuses, show_all)
     sys.exit(not all(one.state in ("fresh", "no record") for one in statuses))
 
 
@@ -130,35 +139,55 @@ def _print_skipped(statuses: Iterable[OutputStatus]) -> None:
             click.echo(f"{words}: {', '.join(names)}")
 
 
-def _print_statuses(project: Project, statuses: Sequence[OutputStatus]) -> None:
+def _print_statuses(project: Project, statuses: Sequence[OutputStatus], show_all: bool) -> None:
     console = Console()
     if all(one.state == "missing" for one in statuses):
         demo = project.with_environment("`kedro run --pipelines demo`")
         console.print(f"There are no outputs yet. Run {demo}, which works on generated data.", soft_wrap=True)
         return
-    for line in status_lines(project, statuses):
+    for line in status_lines(project, statuses, show_all):
         console.print(line, soft_wrap=True)
     states = [one.state for one in statuses]
     counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-    console.print(", ".join(counts) + ".", highlight=False)
+    console.print(", ".join(counts) + ("." if show_all else ". --all lists every output."), highlight=False)
     if "stale" in states:
         refresh = project.with_environment("`kedro sage refresh`")
         console.print(f"{refresh} runs the nodes of the stale outputs, and no others.", soft_wrap=True)
 
 
-def status_lines(project: Project, statuses: Sequence[OutputStatus]) -> Iterator[Text]:
-    """Yield the lines for the terminal by stage: one for each output, and below it why it is stale."""
+def status_lines(project: Project, statuses: Sequence[OutputStatus], show_all: bool) -> Iterator[Text]:
+    """Yield the lines for the terminal by stage: one for each output, and below it why it is stale.
+
+    Without `show_all`, outputs that are missing, or stale only because of others, share a line; fresh ones have none.
+    """
     stages: dict[str, list[OutputStatus]] = {}
     for one in statuses:
         stages.setdefault(project.stage(one.spec) if one.spec else "", []).append(one)
     widths = [max(map(len, column)) for column in zip(*(_cells(one) for one in statuses), strict=True)]
-    for stage, rows in stages.items():
+    for stage, outputs in stages.items():
+        rows = [one for one in outputs if show_all or _is_listed(one)]
+        missing = [] if show_all else [one.dataset for one in outputs if one.state == "missing"]
+        followers = [] if show_all else [one.dataset for one in outputs if one.state == "stale" and one not in rows]
+        if not (rows or missing or followers):
+            continue
         yield Text(f"\n{stage}", style="bold")
         for one in rows:
             cells = (cell.ljust(width) for cell, width in zip(_cells(one), widths, strict=True))
             yield Text("  ".join(cells)).append(f"  {one.state}", style=_STYLES.get(one.state, "yellow"))
             for words in _reasons(one):
                 yield Text(f"    {words}", style="dim")
+        if followers:
+            yield Text(f"stale because of others: {format_names(followers)}", style=_STYLES["stale"])
+        if missing:
+            yield Text(f"missing: {format_names(missing)}", style="yellow")
+    if stages:
+        yield Text()
+
+
+def _is_listed(one: OutputStatus) -> bool:
+    """Return whether more is to be said of an output than that it is fresh, missing or stale because of others."""
+    own = any(reason.kind != "upstream" for reason in one.reasons) or one.note
+    return bool(own) if one.state == "stale" else one.state not in ("fresh", "missing")
 
 
 def _reasons(one: OutputStatus) -> Iterator[str]:
