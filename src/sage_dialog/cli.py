@@ -13,6 +13,7 @@ MODULES = {
     "prune": ("prune", "tag"),
     "replay": ("replay",),
     "runs": ("runs", "show", "diff"),
+    "serve": ("serve",),
     "status": ("status", "refresh"),
     "steer": ("steer",),
     "summary": ("summary",),
@@ -36,7 +37,7 @@ def sage() -> None:
 
     \b
     results          summary, arena, cache
-    policies         chat, steer, export
+    policies         chat, serve, steer, export
     run records      runs, show, diff, tag
     reruns           status and refresh (stale outputs), replay (an identical run)
     disk space       prune

@@ -23,6 +23,7 @@ from voting import HOSTILE, PAIRS, POLICIES, rollouts_of, vote_on
 
 from sage_dialog.commands.arena import arena
 from sage_dialog.datasets.parquet import AtomicParquet
+from sage_dialog.studio import local_server
 from sage_dialog.studio.arena import server
 from sage_dialog.studio.arena.ballots import plan_ballots
 from sage_dialog.studio.arena.session import Session
@@ -84,7 +85,7 @@ def test_without_dialogues_the_error_names_the_pipeline(run: Callable[..., Resul
 
 
 def test_a_taken_port_is_an_error(run: Callable[..., Result]) -> None:
-    taken = server.listen(0)
+    taken = local_server.listen(0)
     port = taken.getsockname()[1]
     try:
         done = run("--rater", "anna", *PAIR, "--no-browser", "--port", str(port))

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from kedro.framework.startup import bootstrap_project
 from kedro.io import Version
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from sage_dialog.commands.chat import chat
 from sage_dialog.commands.project import Project
+from sage_dialog.commands.serve import serve
 from sage_dialog.config import Parameters, Steering
 from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.datasets.engines import EngineDataset
@@ -184,3 +189,41 @@ def test_an_engine_over_servers_keeps_its_replies_where_the_project_does(
     made = project.engine(Policy(tmp_path, PolicyCard("sage_0", "base", True, "sage_0", "1")), [], seed=3)
     assert made.args[2] == 3
     assert made.kwargs["client"].response_cache.path == tmp_path / "response_cache/responses.sqlite"
+
+
+def test_the_policy_is_served_with_the_settings_of_the_chat(
+    talk: Callable[..., Result], configured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[tuple[str, dict[str, Any]]] = []
+
+    def clients(app: Starlette, listener: socket.socket, on_exit: Callable[[], None]) -> None:
+        port = listener.getsockname()[1]
+        listener.close()
+        client = TestClient(app, base_url=f"http://127.0.0.1:{port}")
+        asked = {"model": "sage_dpo", "messages": [{"role": "user", "content": "x"}], "seed": 7}
+        asked |= {"steering": {"fixed": {"a_motivation": "humor"}}}
+        message = client.post("/v1/chat/completions", json=asked).json()["choices"][0]["message"]
+        streamed = client.post("/v1/chat/completions", json=asked | {"stream": True}).text
+        chunks = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
+        answers.append(("".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks), message))
+
+    monkeypatch.setattr("sage_dialog.studio.local_server.serve", clients)
+    metadata = bootstrap_project(configured)
+    for seed in ("1", "1", "2"):
+        done = CliRunner().invoke(serve, ["--env", "test", "--port", "0", "--seed", seed], obj=metadata)
+        assert done.exit_code == 0, done.output
+        assert "sage_dpo answers at http://127.0.0.1:" in done.stdout
+    (streamed, message), repeated, _ = answers
+    assert message["action"]["motivation"] == "humor" and streamed == message["content"] != ""
+    assert repeated == answers[0]
+    assert answers[2] != answers[0]
+
+
+def test_a_port_that_is_taken_is_an_error_without_loading(talk: Callable[..., Result], configured: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        options = ["--env", "test", "--port", str(port)]
+        done = CliRunner().invoke(serve, options, obj=bootstrap_project(configured))
+    assert done.exit_code == 1 and f"Port {port} is taken. Take another one: --port" in done.stderr

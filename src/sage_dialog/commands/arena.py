@@ -68,6 +68,7 @@ def arena(
     rollouts = _load_rollouts(project)
     compared = _select_pairs(project, pairs, rollouts["policy"].unique().tolist())
 
+    from sage_dialog.studio import local_server
     from sage_dialog.studio.arena import server
     from sage_dialog.studio.arena.ballots import plan_ballots
     from sage_dialog.studio.arena.session import Session
@@ -79,15 +80,15 @@ def arena(
     try:
         session = Session(ballots, file)
         try:
-            listener = server.listen(port)
-        except server.PortTakenError:
+            listener = local_server.listen(port)
+        except local_server.PortTakenError:
             raise click.ClickException(
                 f"Port {port} is taken, perhaps by another arena. Take another one: --port {port % 65535 + 1}, "
                 "or --port 0 for any free one."
             ) from None
         except OSError as error:
             raise click.ClickException(f"Port {port} is not available: {error.strerror}.") from error
-        address = f"http://{server.ADDRESS}:{listener.getsockname()[1]}/"
+        address = f"http://{local_server.ADDRESS}:{listener.getsockname()[1]}/"
         click.echo(f"{rater} votes at {address} ({session.left} to go). Ctrl-C stops; every vote is saved at once.")
         if browser:
             click.launch(address)

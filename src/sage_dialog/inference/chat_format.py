@@ -68,7 +68,7 @@ class ChatFormat:
 
     def encode(self, text: str) -> BatchEncoding:
         """Return the tokens of a rendered text."""
-        return self._tokenizer(text, add_special_tokens=False)
+        return self._tokenizer(text, add_special_tokens=False, verbose=False)  # callers compare lengths themselves
 
     def locate_reply(self, messages: Messages) -> tuple[str, int, int]:
         """Return the text of messages that end with a reply, the place in it where the reply begins, and its end.

@@ -8,6 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 from voting import HOSTILE
 
+from sage_dialog.studio import local_server
 from sage_dialog.studio.arena import server, vote_file
 from sage_dialog.studio.arena.ballots import Ballot
 from sage_dialog.studio.arena.session import Session
@@ -160,10 +161,10 @@ def test_other_paths_do_not_exist(client: TestClient) -> None:
 
 
 def test_only_this_machine_can_reach_it() -> None:
-    listener = server.listen(0)
+    listener = local_server.listen(0)
     try:
         assert listener.getsockname()[0] == "127.0.0.1"
-        with pytest.raises(server.PortTakenError, match="is taken"):
-            server.listen(listener.getsockname()[1])
+        with pytest.raises(local_server.PortTakenError, match="is taken"):
+            local_server.listen(listener.getsockname()[1])
     finally:
         listener.close()

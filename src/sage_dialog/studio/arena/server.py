@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import secrets
 import socket
 from pathlib import Path
 
-import uvicorn
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sage_dialog.studio import local_server
 from sage_dialog.studio.arena.session import BallotError, Session
 from sage_dialog.studio.arena.vote_file import MAX_COMMENT, Vote, VoteFileError
 
-ADDRESS = "127.0.0.1"
 PAGE = Path(__file__).parent / "page"
 MAX_BODY = 64 * 1024  # bytes; more than MAX_COMMENT escaped characters
 HEADERS = {
@@ -36,10 +33,6 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }
-
-
-class PortTakenError(OSError):
-    """Another process listens on the port."""
 
 
 class _VoteRequest(BaseModel, extra="forbid"):
@@ -84,7 +77,7 @@ def make_app(session: Session, token: str) -> Starlette:
     async def vote(request: Request) -> Response:
         _check_origin(request, token)
         try:
-            sent = _VoteRequest.model_validate_json(await _read_body(request))
+            sent = _VoteRequest.model_validate_json(await local_server.read_body(request, MAX_BODY))
         except ValidationError as error:
             raise HTTPException(422, f"Invalid vote: {error.errors(include_input=False)[0]['msg']}.") from None
         session.vote(sent.ballot, sent.vote, sent.comment)
@@ -106,10 +99,7 @@ def make_app(session: Session, token: str) -> Starlette:
             Route("/undo", undo, methods=["POST"]),
             Mount("/page", StaticFiles(directory=PAGE)),
         ],
-        middleware=[
-            Middleware(_Headers),
-            Middleware(TrustedHostMiddleware, allowed_hosts=[ADDRESS, "localhost"], www_redirect=False),
-        ],
+        middleware=[Middleware(_Headers), local_server.HOST_CHECK],
         exception_handlers={BallotError: refuse, VoteFileError: refuse},
     )
 
@@ -123,43 +113,6 @@ def _check_origin(request: Request, token: str) -> None:
         raise HTTPException(403, "This page is from an earlier start of the arena. Reload it.")
 
 
-async def _read_body(request: Request) -> bytes:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise HTTPException(413, "The request is too long.")
-    return body
-
-
-def listen(port: int) -> socket.socket:
-    """Return a socket that listens on this machine's own address; port 0 takes any free one.
-
-    Raises:
-        PortTakenError: if another process listens on the port.
-    """
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # allows a restart right after a kill
-    try:
-        listener.bind((ADDRESS, port))
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortTakenError(f"port {port} is taken") from error
-        raise
-    return listener
-
-
 def serve(session: Session, listener: socket.socket) -> None:
     """Serve the page until interrupted."""
-    app = make_app(session, secrets.token_urlsafe(32))
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=1
-    )
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:  # raised again by uvicorn after its shutdown
-        pass
-    finally:
-        listener.close()
+    local_server.serve(make_app(session, secrets.token_urlsafe(32)), listener)

@@ -1,0 +1,71 @@
+"""What `chat` and `serve` share: their policy, and its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sage_dialog.commands.project import Project, click_errors
+from sage_dialog.config import SamplingConfig, Steering
+from sage_dialog.core.hub_models import BASE
+from sage_dialog.core.policies import Policy
+
+if TYPE_CHECKING:
+    from sage_dialog.studio.chat.conversation import Settings
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+def policy_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that name a policy, in the catalog or outside."""
+    for option in (
+        click.option(
+            "--blocks/--no-blocks",
+            default=None,
+            help="With --base and without a policy card: whether it writes state and action blocks.",
+        ),
+        click.option("--adapter", type=_FOLDER, help="With --base: a LoRA adapter on it."),
+        click.option("--base", type=_FOLDER, help="A model folder outside the catalog, in place of --policy."),
+        click.option("--policy", "name", help="A policy of the catalog.  [default: sage_dpo]"),
+    ):
+        command = option(command)
+    return command
+
+
+def load_policy(
+    project: Project, name: str | None, base: Path | None, adapter: Path | None, blocks: bool | None
+) -> tuple[Policy, Policy]:
+    """Return the base and the policy that the options name. Raises click.ClickException if there is none."""
+    if base is None and (adapter is not None or blocks is not None):
+        raise click.UsageError("--adapter and --blocks go with --base.")
+    if base is not None and name is not None:
+        raise click.UsageError("--policy and --base exclude each other.")
+    if base is not None:
+        from sage_dialog.studio.chat.external_policies import external_policies
+
+        with click_errors(ValueError, OSError):
+            return external_policies(base, adapter, blocks)
+    policy = project.policy(name or "sage_dpo")
+    return (policy if name == BASE else project.policy(BASE)), policy
+
+
+def settings_of(project: Project, policy: Policy, **overrides: float | None) -> tuple[Settings, str | None]:
+    """Return the settings of evaluation.agent and evaluation.steering, and a note where the steering does not apply.
+
+    Args:
+        overrides: fields of the sampling; None leaves a field as it is.
+    """
+    from sage_dialog.studio.chat.conversation import Settings
+
+    config = project.parameters.evaluation
+    given = {name: value for name, value in overrides.items() if value is not None}
+    sampling = SamplingConfig.model_validate(config.agent.model_dump() | given)
+    system_prompt = project.parameters.sac_augmentation.system_prompts.get("listener")
+    steering, note = config.steering, None
+    if steering and not policy.card.blocks:
+        steering = Steering()
+        note = f"{policy.name} writes no state and action blocks, so evaluation.steering does not apply."
+    return Settings(sampling=sampling, system_prompt=system_prompt, steering=steering), note
