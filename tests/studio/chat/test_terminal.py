@@ -232,6 +232,13 @@ def test_bytes_that_are_no_utf_8_are_left_out(talk: Talk, screen, keys: PipeInpu
     assert "+café" in (tmp_path / "history").read_text("utf-8")
 
 
+def test_escape_sequences_that_are_typed_do_nothing(talk: Talk, screen, keys: PipeInput, tmp_path: Path) -> None:
+    conversation = talk(lambda *_: "Hm.", blocks=False)
+    keys.send_text(f"so \x1b[31mred\x1b[0m it is\x1b[2J\x1b]0;title\x07{ENTER}{CTRL_D}")
+    screen(conversation).terminal.run(prompt_lines(tmp_path / "history", {}), interactive=True)
+    assert conversation.last.user.startswith("so red it is")
+
+
 def test_tab_completes_the_names_of_files(
     talk: Talk, screen, keys: PipeInput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,7 +265,7 @@ def test_ctrl_c_before_the_first_word_leaves_the_conversation_as_it_was(
     keys.send_text(f"One.{ENTER}Two.{ENTER}Three.{ENTER}{CTRL_D}")
     assert chat_screen.terminal.run(prompt_lines(tmp_path / "history", {}), interactive=True) == 0
     assert [exchange.user for exchange in conversation.turns] == ["One.", "Three."]
-    assert "Stopped; nothing is kept." in chat_screen.notes.getvalue()
+    assert "Stopped before anything was said; nothing is kept" in chat_screen.notes.getvalue()
 
 
 def test_ctrl_c_keeps_the_reply_so_far(talk: Talk, screen, keys: PipeInput, tmp_path: Path) -> None:

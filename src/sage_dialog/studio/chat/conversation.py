@@ -216,14 +216,20 @@ class Conversation:
             return self.engine.prompt_tokens(self._prompt(before, text))
 
         reply, window = self.settings.sampling.max_new_tokens, self.engine.window
-        room = f"and a reply of up to {reply:,} tokens does not fit the model's context of {window:,} tokens"
         of_message = tokens((), text) - tokens((), "")
         if (left := window - reply - tokens((), "")) < of_message:
             letters = max(left, 0) * len(text) // max(of_message, 1)
-            size = f"The message has {len(text):,} characters ({of_message:,} tokens). With the system prompt it"
-            return ContextFullError(f"{size} {room}; about {letters:,} characters fit.", message_alone=True)
-        total = tokens(before, text)
-        return ContextFullError(f"The conversation with this message ({total:,} tokens) {room}.", message_alone=False)
+            return ContextFullError(
+                f"The message is too long: it has {len(text):,} characters ({of_message:,} tokens). The model's "
+                f"context of {window:,} tokens, which also holds the system prompt and a reply of up to {reply:,} "
+                f"tokens, has room for about {letters:,} characters.",
+                message_alone=True,
+            )
+        return ContextFullError(
+            f"The conversation with this message has {tokens(before, text):,} tokens. With a reply of up to {reply:,} "
+            f"tokens it does not fit the model's context of {window:,} tokens.",
+            message_alone=False,
+        )
 
     def _replace_last(self, turn: ChatTurn) -> None:
         self.turns = (*self.turns[:-1], turn)

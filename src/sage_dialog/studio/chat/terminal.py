@@ -12,6 +12,7 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion, Path
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
 from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
 from rich.console import Console
@@ -100,10 +101,11 @@ class Terminal:
                 if not interactive:
                     raise
                 kept = self._conversation.turns is not turns
-                hint = (
-                    "the reply so far is kept. /retry draws another, /undo removes it." if kept else "nothing is kept."
+                self._note(
+                    "Stopped; the reply so far is kept. /retry draws another, /undo removes it."
+                    if kept
+                    else "Stopped before anything was said; nothing is kept, and ↑ brings your message back."
                 )
-                self._note(f"Stopped; {hint}")
             except (ValueError, RequestFailedError, StopRunError) as error:
                 errors += 1
                 self._note(str(error), display.FAULT)
@@ -253,6 +255,10 @@ def prompt_lines(history: Path, known: Mapping[str, Sequence[str]]) -> ReadLine:
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
+    @keys.add(Keys.Vt100MouseEvent)
+    def _(event: KeyPressEvent) -> None:
+        pass  # what looks like one in a pasted text, such as a colour, is no event
+
     session: PromptSession[str] = PromptSession(
         history=_Lines(history),
         completer=_Tab(known),
@@ -260,7 +266,7 @@ def prompt_lines(history: Path, known: Mapping[str, Sequence[str]]) -> ReadLine:
         complete_style=CompleteStyle.READLINE_LIKE,
         multiline=True,
         key_bindings=keys,
-        prompt_continuation=CONTINUATION,
+        prompt_continuation=lambda width, line, wraps: "" if wraps else CONTINUATION,
         style=Style.from_dict({"bottom-toolbar": "noreverse", "bottom-toolbar.text": "fg:ansibrightblack"}),
         reserve_space_for_menu=0,
     )
