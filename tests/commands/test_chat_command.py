@@ -194,18 +194,25 @@ def test_an_engine_over_servers_keeps_its_replies_where_the_project_does(
 def test_the_policy_is_served_with_the_settings_of_the_chat(
     talk: Callable[..., Result], configured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers: list[tuple[str, dict[str, Any]]] = []
+    answers: list[tuple[str, list[dict[str, Any]]]] = []
+    of_speaker = {"motivation": "humor", "emotion": "calm", "topic": ["dogs"]}
+    fixed = {f"{speaker}_{name}": value for speaker in "ua" for name, value in of_speaker.items()}
 
     def clients(app: Starlette, listener: socket.socket, on_exit: Callable[[], None]) -> None:
         port = listener.getsockname()[1]
         listener.close()
         client = TestClient(app, base_url=f"http://127.0.0.1:{port}")
         asked = {"model": "sage_dpo", "messages": [{"role": "user", "content": "x"}], "seed": 7}
-        asked |= {"steering": {"fixed": {"a_motivation": "humor"}}}
-        message = client.post("/v1/chat/completions", json=asked).json()["choices"][0]["message"]
+        asked |= {"steering": {"fixed": fixed}}
+        choices = client.post("/v1/chat/completions", json=asked | {"n": 4}).json()["choices"]
         streamed = client.post("/v1/chat/completions", json=asked | {"stream": True}).text
         chunks = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
-        answers.append(("".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks), message))
+        answers.append(
+            (
+                "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks),
+                [choice["message"] for choice in choices],
+            )
+        )
 
     monkeypatch.setattr("sage_dialog.studio.local_server.serve", clients)
     metadata = bootstrap_project(configured)
@@ -213,10 +220,11 @@ def test_the_policy_is_served_with_the_settings_of_the_chat(
         done = CliRunner().invoke(serve, ["--env", "test", "--port", "0", "--seed", seed], obj=metadata)
         assert done.exit_code == 0, done.output
         assert "sage_dpo answers at http://127.0.0.1:" in done.stdout
-    (streamed, message), repeated, _ = answers
-    assert message["action"]["motivation"] == "humor" and streamed == message["content"] != ""
-    assert repeated == answers[0]
-    assert answers[2] != answers[0]
+    streamed, messages = answers[0]
+    action = {"motivation": "humor", "emotion": "calm", "topics": ["dogs"]}
+    assert [message["action"] for message in messages] == [action] * 4
+    assert streamed == messages[0]["content"] != ""
+    assert answers[1] == answers[0] != answers[2]
 
 
 def test_a_port_that_is_taken_is_an_error_without_loading(talk: Callable[..., Result], configured: Path) -> None:
