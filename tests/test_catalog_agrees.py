@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from sage_dialog import schemas, settings
 from sage_dialog.commands.steer import GRID
-from sage_dialog.config import Blend, BlockField, Parameters
+from sage_dialog.config import Blend, BlockField, LabelMap, Parameters
 from sage_dialog.datasets.protocol import TrackedDataset
 from sage_dialog.hooks.validation import models_in, validate_parameters
 from sage_dialog.pipeline_registry import POLICIES, register_pipelines
@@ -112,6 +112,10 @@ def test_base_sets_every_parameter(configured: Path) -> None:
     raw = loader(configured, "base")["parameters"]
     rule_sets = raw["data_processing"]["rule_sets"]
     raw["data_processing"]["rule_sets"] = rule_sets["paper"]  # other sets have only differences
+    raw["corpora"]["labels"] = {
+        field: {"label": None, "of": None, "values": None}
+        for field in LabelMap.model_fields  # one map a corpus
+    }
     llm = raw["llm"]
     llm["role_caps"], (llm["prices"],) = llm["caps"], llm["prices"].values()  # keys are chosen by the user
     raw["evaluation"]["benchmarks"]["few_shot"] = None  # keys are chosen by the user

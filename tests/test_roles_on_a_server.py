@@ -53,6 +53,8 @@ def project(open_session: OpenSession, configured: Path, tmp_path: Path) -> Open
     with open_session("vllm") as session:
         catalog = session.load_context().catalog
         catalog.save("dialogues", from_rows(rows, schemas.DIALOGUES))
+        catalog.save("corpus_dialogues", from_rows([], schemas.CORPUS_DIALOGUES))
+        catalog.save("text_duplicates", from_rows([], schemas.TEXT_DUPLICATES))
     return open_session
 
 

@@ -10,6 +10,7 @@ MODULES = {
     "cache": ("cache",),
     "chat": ("chat",),
     "export": ("export",),
+    "fetch": ("fetch",),
     "prune": ("prune", "tag"),
     "replay": ("replay",),
     "runs": ("runs", "show", "diff"),
@@ -38,6 +39,7 @@ def sage() -> None:
     \b
     results          summary, arena, cache
     policies         chat, serve, steer, export
+    data             fetch
     run records      runs, show, diff, tag
     reruns           status and refresh (stale outputs), replay (an identical run)
     disk space       prune

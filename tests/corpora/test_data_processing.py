@@ -7,7 +7,7 @@ from kedro.runner import SequentialRunner
 from matplotlib.figure import Figure
 
 from sage_dialog import schemas
-from sage_dialog.config import DataProcessing, RedditRules
+from sage_dialog.config import Corpora, DataProcessing, RedditRules
 from sage_dialog.core.tables import to_arrow, to_rows
 from sage_dialog.corpora.reddit import funnel
 from sage_dialog.pipelines.data_processing import create_pipeline
@@ -37,9 +37,14 @@ def run(months, happy, tmp_path_factory):
             "params:data_processing": DataProcessing.from_base(
                 rule_sets={"paper": RedditRules.from_base(**rules)}, workers=1
             ),
+            **{name: {} for name in ("esconv", "dailydialog", "empathetic_intents", "own_dialogues")},
+            "params:corpora": Corpora.from_base(),
             "params:scratch": str(tmp_path_factory.mktemp("scratch")),
         }
-        outputs = ("dialogues", "filter_report", "rejected_lines", "filter_figure", "situations")
+        outputs = (
+            *("dialogues", "filter_report", "rejected_lines", "filter_figure", "situations"),
+            *("corpus_dialogues", "corpus_rejects", "text_duplicates"),
+        )
         catalog = DataCatalog({name: MemoryDataset(data) for name, data in raw.items()})
         for name in outputs:
             catalog[name] = Kept()
@@ -58,7 +63,7 @@ def test_raw_folders_become_tables_of_their_schemas(run):
             zip(schema.names, schema.types, strict=True)
         )
         to_arrow(table, schema).validate(full=True)
-        assert table.empty == (name == "rejected_lines")
+        assert table.empty == (name in ("rejected_lines", "corpus_dialogues", "corpus_rejects", "text_duplicates"))
     assert to_rows(tables["situations"]) == [
         {"situation_id": "hit:0_conv:1", "split": "train", "emotion": "sad", "text": "I lost my dog."}
     ]

@@ -253,6 +253,11 @@ def contents(
     labels = {"motivation": "sharing", "emotion": None, "topics": [], "annotator": "offline-test-annotator"}
     annotations = [{**said, **labels, "turn": turn} for turn in range(9)]
     annotations.append({**said, **labels, "turn": 9, "emotion": "calm", "topics": ["garden", "roses"]})
+    copy = {"source": "esconv", "split": "train", "kind": "near", "overlap": 0.8, "copy_of": "esconv/valid/1"}
+    copies = [
+        {**copy, "dialogue_id": f"esconv/train/{n}", "copy_source": "esconv", "copy_split": "valid", "removed": n > 0}
+        for n in range(3)
+    ]
     rates = win_rates(votes, bootstrap.confidence)
     readings = read_emotions(replies, situations)
     candidate_table = from_rows(candidates, schemas.CANDIDATES)
@@ -297,6 +302,7 @@ def contents(
         "training_rejects_sage_dpo": from_rows([], schemas.TRAINING_REJECTS),
         "filter_report": from_rows(funnel, schemas.FILTER_REPORT),
         "annotations": from_rows(annotations, schemas.ANNOTATIONS),
+        "text_duplicates": from_rows(copies, schemas.TEXT_DUPLICATES),
         "filter_figure": b"\x89PNG\r\n\x1a\n of a funnel\0\0\0\0IEND\xaeB`\x82",
         "candidates_1": candidate_table,
         "trajectories_1": from_rows(searched, schemas.TRAJECTORIES),

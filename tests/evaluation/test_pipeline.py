@@ -53,7 +53,10 @@ def finished(
     data: dict[str, Any] = {
         **policies,
         **{f"rollouts_{policy}": rollouts_of_policy(rollouts, policy) for policy in POLICIES},
-        **{name: contents[name] for name in ("situations", "filter_report", "filter_figure", "annotations")},
+        **{
+            name: contents[name]
+            for name in ("situations", "filter_report", "filter_figure", "annotations", "text_duplicates")
+        },
         **{f"candidates_{k}": contents["candidates_1"] for k in (1, 2, 3)},
         "trajectories_3": contents["trajectories_1"],
         **{f"training_log_{policy}": training_log() for policy in POLICIES[1:]},
@@ -207,6 +210,7 @@ def empty_tables(contents: dict[str, Any]) -> dict[str, Any]:
         **{name: contents[name] for name in ("situations", "filter_report", "filter_figure")},
         "dialogues": from_rows([], schemas.DIALOGUES),
         "annotations": from_rows([], schemas.ANNOTATIONS),
+        "text_duplicates": from_rows([], schemas.TEXT_DUPLICATES),
         "annotation_rejects": from_rows([], schemas.ANNOTATION_REJECTS),
         "sft_conversations": from_rows([], schemas.SFT_CONVERSATIONS),
         "dpo_pairs": from_rows([], schemas.DPO_PAIRS),

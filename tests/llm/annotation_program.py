@@ -21,10 +21,11 @@ from sage_dialog.llm.budget import Budget
 from sage_dialog.llm.endpoint import Endpoint
 from sage_dialog.llm.live_client import LiveClient
 from sage_dialog.llm.response_cache import ResponseCache
-from sage_dialog.pipelines.sac_augmentation.nodes import annotate_dialogues
 from sage_dialog.roles.llm.annotator import LLMAnnotator
+from sage_dialog.training_data.annotation import label_dialogues
 
 PROMPT = Path(__file__).parents[2] / "conf" / "base" / "prompts" / "annotator.txt"
+NO_CORPORA = from_rows([], schemas.CORPUS_DIALOGUES)
 FEELINGS = ("Glad", "sad ", "null", "A bit worried")
 
 
@@ -75,7 +76,7 @@ def main() -> None:
     url, response_cache, number, folder = sys.argv[1:]
     endpoint = Endpoint(base_urls=(url,), model=MODEL, concurrency=16)
     client = LiveClient(endpoint, ResponseCache(Path(response_cache)), Budget(Caps(), {}, {}))
-    tables = annotate_dialogues(make_dialogues(int(number)), LLMAnnotator(client, PROMPT))
+    tables = label_dialogues(make_dialogues(int(number)), NO_CORPORA, LLMAnnotator(client, PROMPT), "dialogues")
     for name, table in zip(("annotations", "rejects"), tables, strict=True):
         table.to_parquet(Path(folder) / f"{name}.parquet")
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from annotation_program import PROMPT, annotate, make_dialogues
+from annotation_program import NO_CORPORA, PROMPT, annotate, make_dialogues
 from faulty_server import EVERY_FAULT, WRONG_FORM, FaultyServer
 
 from sage_dialog.llm.live_client import LiveClient
 from sage_dialog.llm.response_cache import ResponseCache
-from sage_dialog.pipelines.sac_augmentation.nodes import annotate_dialogues
 from sage_dialog.roles.llm.annotator import LLMAnnotator
+from sage_dialog.training_data.annotation import label_dialogues
 
 
 def test_faults_change_nothing_but_the_number_of_calls(
@@ -22,7 +22,11 @@ def test_faults_change_nothing_but_the_number_of_calls(
         response_cache = ResponseCache(tmp_path / f"{server.port}.sqlite")
         patience = {"timeout_s": 2.0, "attempts": 20, "max_invalid_responses": 8}
         client = make_client(server.url, response_cache=response_cache, concurrency=64, **patience)
-        return server, *annotate_dialogues(make_dialogues(500), LLMAnnotator(client, PROMPT)), response_cache
+        return (
+            server,
+            *label_dialogues(make_dialogues(500), NO_CORPORA, LLMAnnotator(client, PROMPT), "dialogues"),
+            response_cache,
+        )
 
     _, annotations, rejects, _ = annotated()
     assert len(rejects) == 10 and len(annotations) == 490 * 4

@@ -20,10 +20,11 @@ from pydantic import ValidationError
 from sage_dialog import schemas
 from sage_dialog.config import SacAugmentation, Source, SourceKind
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows
-from sage_dialog.pipelines.sac_augmentation.nodes import annotate_dialogues, mix_plain, mix_with_blocks
+from sage_dialog.pipelines.sac_augmentation.nodes import mix_plain, mix_with_blocks
 from sage_dialog.roles.protocols import LabelledUtterance, RejectedDialogue
 from sage_dialog.sac import Chain, Intent, parse, render, strip_blocks
 from sage_dialog.settings import CONFIG_LOADER_ARGS
+from sage_dialog.training_data.annotation import label_dialogues
 from sage_dialog.training_data.mix import mix_sizes, training_mix
 from sage_dialog.training_data.sources import SourceReader
 
@@ -444,7 +445,12 @@ def test_sizes_respect_shares_and_available_dialogues(
         ([{"name": "speaker", "share": 0.9}], None, "mix", "every source has a share, and they do not come to 1"),
         ([{"name": "speaker", "share": 1}, "listener"], None, "mix", "1, which leaves nothing"),
         ([{"name": "speaker", "share": 0.7}, {"name": "listener", "share": 0.6}], None, "mix", "more than 1"),
-        ([{"name": "speaker", "of": "x"}], None, "mix.0.of", "made of annotations"),
+        (
+            [{"name": "speaker"}, {"name": "s2", "kind": "speaker", "of": "esconv/*"}],
+            None,
+            "mix",
+            "1: s2 holds the same conversations as speaker",
+        ),
         ([{"name": "trajectories"}], None, "mix.0.of", "not trajectories_K"),
         ([{"name": "trajectories", "of": "../trajectories_1"}], None, "mix.0.of", "not trajectories_K"),
         (["listener"], {"sources": ["listner"]}, "blend", "listner is no source of the mix, which has listener"),
@@ -505,7 +511,9 @@ def test_every_dialogue_is_annotated_or_rejected_and_keeps_its_text(size: int) -
         }
         for number in range(size)
     ]
-    labelled, rejected = annotate_dialogues(from_rows(rows, schemas.DIALOGUES), FixedAnnotator())
+    labelled, rejected = label_dialogues(
+        from_rows(rows, schemas.DIALOGUES), from_rows([], schemas.CORPUS_DIALOGUES), FixedAnnotator(), "dialogues"
+    )
     assert columns(labelled) == columns(from_rows([], schemas.ANNOTATIONS))
     assert columns(rejected) == columns(from_rows([], schemas.ANNOTATION_REJECTS))
     assert to_rows(rejected) == [

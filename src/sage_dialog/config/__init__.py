@@ -4,6 +4,7 @@ A key that no model knows, a value of the wrong type or outside its range is ref
 """
 
 from sage_dialog.config.base import Config
+from sage_dialog.config.corpora import Corpora, Corpus, LabelMap, LabelRule
 from sage_dialog.config.data_processing import DataProcessing, RedditRules
 from sage_dialog.config.evaluation import Benchmarks, Evaluation, OutcomeRule
 from sage_dialog.config.llm import Caps, Llm, Price, Role

@@ -9,6 +9,7 @@ from pydantic import ValidationError, ValidationInfo, model_validator
 from pydantic_core import InitErrorDetails
 
 from sage_dialog.config.base import Amount, Config, Count, invalid, suggestion
+from sage_dialog.config.corpora import Corpora
 from sage_dialog.config.data_processing import DataProcessing
 from sage_dialog.config.evaluation import Evaluation
 from sage_dialog.config.llm import Llm
@@ -32,6 +33,7 @@ UNAFFECTING = frozenset(
         "data_processing.max_reject_share",
         "data_processing.max_unread_share",
         "data_processing.require_submissions",
+        "corpora.max_reject_share",
     }
 )
 """Parameters, with all below them, that change no output: where work is done and kept, what may be spent or lost."""
@@ -51,6 +53,7 @@ class Parameters(Config):
     launcher: Launcher
     microworld: Microworld
     data_processing: DataProcessing
+    corpora: Corpora
     sac_augmentation: SacAugmentation
     sft: Sft
     self_play: SelfPlay

@@ -48,8 +48,6 @@ class Source(Config):
         kind = info.data.get("kind")
         if kind == "trajectories" and not re.fullmatch(r"trajectories_\d+(:[\w.-]+)?", of or ""):
             raise invalid("not trajectories_K or trajectories_K:VERSION")
-        if kind in ("listener", "speaker") and of is not None:
-            raise invalid("its conversations are made of annotations; leave this out")
         return of
 
 
@@ -72,7 +70,10 @@ class SacAugmentation(Config):
             for before in mix[:place]:
                 if source.name == before.name:
                     raise invalid(f"{place}: {source.name} is there twice")
-                if (source.kind, source.of) == (before.kind, before.of):
+                annotated = source.kind == before.kind and source.kind in ("listener", "speaker")
+                if (source.kind, source.of) == (before.kind, before.of) or (
+                    annotated and None in (source.of, before.of)
+                ):
                     raise invalid(f"{place}: {source.name} holds the same conversations as {before.name}")
         shares = math.fsum(source.share or 0 for source in mix)
         all_shared = all(source.share for source in mix)

@@ -45,7 +45,7 @@ def read_conversations(
     """
     conversations: dict[str, Dialogue] = {}
     rejects: list[Reject] = []
-    forms = {name: form for name in sorted(files) if (form := _form(name)) in FORMS}
+    forms = {name: form for name in sorted(files) if (form := file_form(name)) in FORMS}
     if not forms:
         raise InputDataError(
             f"No conversations among {sorted(files) or 'no files'}: expected .json, .jsonl or .parquet files"
@@ -54,7 +54,7 @@ def read_conversations(
         logger.warning("%s does not end in .json, .jsonl or .parquet; ignored", files[name])
     for name, form in forms.items():
         try:
-            for where, record in _records(name, files[name], form):
+            for where, record in read_records(name, files[name], form):
                 try:
                     conversation = _conversation(where, record, assistant_may_open)
                     if conversation.id in conversations:
@@ -81,14 +81,22 @@ def role_fault(roles: Sequence[str], assistant_may_open: bool) -> str | None:
     return None
 
 
-def _form(name: str) -> str:
+def file_form(name: str) -> str:
     """Return the suffix of a file's format, without that of its compression."""
     path = PurePath(name)
     return PurePath(path.stem).suffix if path.suffix in SUFFIXES else path.suffix
 
 
-def _records(name: str, path: Path, form: str) -> Iterator[tuple[str, Any]]:
-    """Yield the place of each record and the record, which is None for invalid JSON."""
+def read_records(name: str, path: Path, form: str) -> Iterator[tuple[str, Any]]:
+    """Yield the place of each record of a file and the record, which is None for invalid JSON.
+
+    Args:
+        form: `.json` (one list), `.jsonl` (one on each line) or `.parquet` (one in each row).
+
+    Raises:
+        InputDataError: if the file as a whole cannot be read.
+        DamagedFileError: after the records before the damage.
+    """
     if form == ".jsonl":
         for number, line in enumerate(read_lines(path), start=1):
             if line.strip():
@@ -143,7 +151,7 @@ def _conversation(where: str, record: Any, assistant_may_open: bool) -> Dialogue
     name = record.get("id")
     if name is not None and not isinstance(name, str | int):
         raise ValueError("an id that is neither text nor a number")
-    return Dialogue(where if name is None else _checked_text(str(name)), messages)
+    return Dialogue(where if name is None else checked_text(str(name)), messages)
 
 
 def _message(message: Any, role_key: str, content_key: str) -> Message:
@@ -154,10 +162,11 @@ def _message(message: Any, role_key: str, content_key: str) -> Message:
         raise ValueError("a role that is none of human, gpt, user, assistant, system")
     if not isinstance(content, str) or not content.strip():
         raise ValueError("a message without text")
-    return Message(_ROLES[role], _checked_text(content))
+    return Message(_ROLES[role], checked_text(content))
 
 
-def _checked_text(text: str) -> str:
+def checked_text(text: str) -> str:
+    """Return the text. Raises ValueError if UTF-8 cannot hold it."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

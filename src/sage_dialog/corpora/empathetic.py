@@ -44,6 +44,18 @@ class Situation:
 
 
 @dataclass(frozen=True)
+class Row:
+    """One line: an utterance with the emotion and the prompt of its conversation."""
+
+    conv_id: str
+    number: int
+    emotion: str
+    prompt: str
+    speaker: int
+    utterance: str
+
+
+@dataclass(frozen=True)
 class _Member:
     """A file in an archive, read in memory."""
 
@@ -88,10 +100,22 @@ def read_situations(files: Mapping[str, Path]) -> tuple[list[Situation], list[Re
     splits = _find_splits(files)
     for split in reversed(SPLITS):  # held-out splits keep their texts
         if split in splits:
-            rows = _rows(splits[split], split, rejects)
+            rows = (
+                (where, Situation(row.conv_id, split, row.emotion, row.prompt))
+                for where, row in _rows(splits[split], rejects)
+            )
             situations = [*_new_situations(rows, ids, texts, rejects), *situations]
     log_rejects(logger, "EmpatheticDialogues", rejects)
     return situations, rejects
+
+
+def read_rows(files: Mapping[str, Path], rejects: list[Reject]) -> Iterator[tuple[str, Iterator[tuple[str, Row]]]]:
+    """Yield each split and its rows with their places; malformed lines are added to `rejects`.
+
+    Args, Raises: as `read_situations`.
+    """
+    for split, file in sorted(_find_splits(files).items(), key=lambda each: SPLITS.index(each[0])):
+        yield split, _rows(file, rejects)
 
 
 def _find_splits(files: Mapping[str, Path]) -> dict[str, Path | _Member]:
@@ -155,8 +179,8 @@ def _new_situations(
             yield row
 
 
-def _rows(path: Path | _Member, split: str, rejects: list[Reject]) -> Iterator[tuple[str, Situation]]:
-    """Yield the place and the situation of each row."""
+def _rows(path: Path | _Member, rejects: list[Reject]) -> Iterator[tuple[str, Row]]:
+    """Yield the place and the content of each row."""
     number = 0
     try:
         for number, line in enumerate(read_lines(path), start=1):
@@ -165,7 +189,7 @@ def _rows(path: Path | _Member, split: str, rejects: list[Reject]) -> Iterator[t
                 continue
             where = f"{path.name}:{number}"
             try:
-                yield where, _situation(split, line)
+                yield where, _row(line)
             except ValueError as error:
                 rejects.append(Reject(where, str(error)))
     except DamagedFileError as error:
@@ -180,15 +204,15 @@ def _check_header(path: File, line: bytes) -> None:
         raise InputDataError(f"{path} is no EmpatheticDialogues file: its first line is {header[:120]!r}")
 
 
-def _situation(split: str, line: bytes) -> Situation:
+def _row(line: bytes) -> Row:
     """Raises ValueError with the reason where the line is no row of the table."""
     try:
         text = line.decode("utf-8").strip("\r\n")
     except UnicodeDecodeError:
         raise ValueError("not UTF-8") from None
-    fields = next(csv.reader([text]), [])
+    fields, plain = next(csv.reader([text]), []), text.split(",")
     if len(fields) < len(COLUMNS):
-        fields = text.split(",")  # an unclosed quote is a plain character
+        fields = plain  # an unclosed quote is a plain character
     if len(fields) < len(COLUMNS):
         raise ValueError(f"fewer than {len(COLUMNS)} columns")
     conv_id, utterance_idx, emotion, prompt, speaker_idx = (field.strip() for field in fields[:5])
@@ -198,4 +222,6 @@ def _situation(split: str, line: bytes) -> Situation:
         raise ValueError("a label that is none of the 32 emotions")
     if not (situation := " ".join(prompt.replace("_comma_", ",").split())):
         raise ValueError("an empty prompt")
-    return Situation(conv_id, split, emotion, situation)
+    # A quote at the start of an utterance is its own; only a comma that is not written _comma_ needs the CSV's quotes.
+    utterance = plain[5] if len(plain) in (len(COLUMNS), len(COLUMNS) + 1) else fields[5]
+    return Row(conv_id, int(utterance_idx), emotion, situation, int(speaker_idx), utterance.replace("_comma_", ","))

@@ -39,4 +39,9 @@ def intent(prefix: str) -> dict[str, pa.Field]:
     return {f"{prefix}{name}": nullable(kind) for name, kind in kinds.items()}
 
 
+def sources() -> dict[str, pa.Field]:
+    """Return the columns that say where each label of an intent comes from; null where there is no label."""
+    return {f"{name}_source": nullable(STRING) for name in ("motivation", "emotion", "topics")}
+
+
 MESSAGES = pa.list_(pa.field("element", pa.struct(required(role=STRING, content=STRING)), nullable=False))

@@ -1,6 +1,6 @@
 """Tables of the SAC augmentation."""
 
-from sage_dialog.schemas.columns import BOOL, INT32, MESSAGES, STRING, intent, nullable, schema
+from sage_dialog.schemas.columns import BOOL, INT32, MESSAGES, STRING, intent, nullable, schema, sources
 
 ANNOTATIONS = schema(
     dialogue_id=STRING,
@@ -11,6 +11,7 @@ ANNOTATIONS = schema(
     original_text=STRING,
     kept_original=BOOL,  # the annotator's wording differs in meaning
     annotator=STRING,
+    **sources(),  # "human", "silver" or "annotator"
 )
 
 ANNOTATION_REJECTS = schema(dialogue_id=STRING, reason=STRING, raw_response=nullable(STRING))

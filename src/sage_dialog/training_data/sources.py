@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path, PurePath
@@ -19,6 +20,8 @@ from sage_dialog.sac.augmentation import augment
 from sage_dialog.selfplay.tables import messages_by_dialogue
 
 OTHER_ROLE = {"user": "assistant", "assistant": "user"}
+
+_NAMED_PREFIXES = 5  # of dialogue ids, in an error
 
 OpenTrajectories = Callable[[str], DataFrame]
 """Open the table (schemas.TRAJECTORIES) of an earlier run: `trajectories_2`, or `trajectories_2:VERSION`."""
@@ -68,12 +71,23 @@ class SourceReader:
         return [name for name in self._files if self._file_sources and name not in self._file_sources]
 
     def _read_annotated(self, source: Source) -> SourcePool:
+        dialogues = {
+            name: dialogue
+            for name, dialogue in self._annotated_dialogues.items()
+            if source.of is None or fnmatchcase(name, source.of)
+        }
+        if source.of is not None and not dialogues:
+            corpora = sorted({name.partition("/")[0] for name in self._annotated_dialogues})[:_NAMED_PREFIXES]
+            raise InputDataError(
+                f"source {source.name!r} of the mix: no annotated dialogue has an id that matches {source.of}; ids "
+                f"begin with {', '.join(corpora) or 'nothing: there are no annotations'}"
+            )
         faults = {}
-        for name, dialogue in self._annotated_dialogues.items():
+        for name, dialogue in dialogues.items():
             fault = dialogue if isinstance(dialogue, str) else _fault(_from_side(dialogue, source), source)
             if fault:
                 faults[name] = fault
-        ids = [name for name in self._annotated_dialogues if name not in faults]
+        ids = [name for name in dialogues if name not in faults]
         return SourcePool(ids, partial(self._augmented, source), [Reject(*each) for each in faults.items()])
 
     def _augmented(self, source: Source, name: str) -> list[Message]:

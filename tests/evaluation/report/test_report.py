@@ -188,6 +188,13 @@ def test_the_funnel_is_shown_rule_by_rule_and_month_by_month(contents: dict[str,
     assert '<details class="months" open>' in html
 
 
+def test_texts_that_stand_twice_are_counted_by_their_places(contents: dict[str, Any]) -> None:
+    text = text_of(render_report(contents))
+    assert "esconv, train esconv, valid near 3 2" in text
+    none = from_rows([], schemas.TEXT_DUPLICATES)
+    assert "Texts that stand twice" not in text_of(render_report(contents, text_duplicates=none))
+
+
 def test_warnings_about_the_data_name_the_rule_and_the_annotator(contents: dict[str, Any]) -> None:
     text = text_of(render_report(contents))
     assert "offline-test-annotator gives an emotion to 10.0 % of 10 utterances." in text

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_dialog.config import DataProcessing
+from sage_dialog.config import Corpora, DataProcessing
 from sage_dialog.core.tables import DataFrame, from_rows
 
 if TYPE_CHECKING:
@@ -71,3 +71,56 @@ def make_situations(empathetic_dialogues: dict[str, Path]) -> DataFrame:
 
     situations, _ = read_situations(empathetic_dialogues)
     return from_rows(map(asdict, situations), SITUATIONS)
+
+
+def read_labelled_corpora(
+    esconv: dict[str, Path],
+    dailydialog: dict[str, Path],
+    empathetic_dialogues: dict[str, Path],
+    empathetic_intents: dict[str, Path],
+    own_dialogues: dict[str, Path],
+    corpora: Corpora,
+) -> tuple[DataFrame, DataFrame]:
+    """Return the dialogues of the corpora in use with their labels, and what was left out of them.
+
+    Returns:
+        Tables of `schemas.CORPUS_DIALOGUES` and `schemas.CORPUS_REJECTS`.
+    """
+    from sage_dialog.corpora.labelled import read_corpora
+
+    folders = {
+        "esconv": esconv,
+        "dailydialog": dailydialog,
+        "empathetic_dialogues": empathetic_dialogues,
+        "empathetic_intents": empathetic_intents,
+        "own_dialogues": own_dialogues,
+    }
+    return read_corpora(folders, corpora)
+
+
+def find_text_duplicates(dialogues: DataFrame, corpus_dialogues: DataFrame, corpora: Corpora) -> DataFrame:
+    """Return the dialogues of corpora and Reddit that copy another one, as a table of `schemas.TEXT_DUPLICATES`.
+
+    Without a corpus nothing is held out, and nothing is compared.
+    """
+    from sage_dialog.core.tables import to_rows
+    from sage_dialog.corpora.duplicates import SourceText, find_duplicates
+
+    def text(row: dict[str, Any]) -> str:
+        return " ".join(turn["text"] for turn in row["turns"])
+
+    texts = [
+        SourceText(row["dialogue_id"], row["corpus"], row["split"], text(row)) for row in to_rows(corpus_dialogues)
+    ]
+    if texts:
+        columns = dialogues[["dialogue_id", "turns"]]
+        texts += [SourceText(row["dialogue_id"], "reddit", "train", text(row)) for row in to_rows(columns)]
+    table = find_duplicates(texts, corpora.duplicates.min_overlap, corpora.duplicates.remove)
+    for (source, split, kind, copy_source, copy_split), rows in table.groupby(
+        ["source", "split", "kind", "copy_source", "copy_split"]
+    ):
+        logger.info(
+            "%s, %s: %d dialogues are %s copies of %s, %s; %d of them are removed",
+            *(source, split, len(rows), kind, copy_source, copy_split, rows["removed"].sum()),
+        )
+    return table

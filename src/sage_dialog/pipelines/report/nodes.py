@@ -329,8 +329,10 @@ def report_training(training_figure: bytes, **training_rejects: DataFrame) -> st
     )
 
 
-def report_data(filter_report: DataFrame, filter_figure: bytes, annotations: DataFrame) -> str:
-    """Render what each rule of the Reddit filters removed, with warnings about the filters and the annotator."""
+def report_data(
+    filter_report: DataFrame, filter_figure: bytes, annotations: DataFrame, text_duplicates: DataFrame
+) -> str:
+    """Render what each rule of the Reddit filters removed, the texts that stand twice, and warnings about the data."""
     from sage_dialog.corpora.reddit.funnel import filter_warnings, months, steps
     from sage_dialog.roles.label_coverage import label_warnings
 
@@ -344,7 +346,17 @@ def report_data(filter_report: DataFrame, filter_figure: bytes, annotations: Dat
         idle=[step.rule.replace("_", " ") for step in chain if not step.n_removed],
         dialogues=chain[-1].left if chain else 0,
         months=[month._asdict() for month in months(filter_report)],
+        text_duplicates=text_duplicates,
+        copies=_count_copies(text_duplicates),
     )
+
+
+def _count_copies(text_duplicates: DataFrame) -> list[dict[str, object]]:
+    """Return the number of copies by their places and those of their originals."""
+    places = ["source", "split", "copy_source", "copy_split", "kind"]
+    counts = text_duplicates.groupby(places)["removed"].agg(["size", "sum"]).reset_index()
+    rows: list[dict[str, object]] = counts.rename(columns={"size": "copies", "sum": "removed"}).to_dict("records")
+    return rows
 
 
 def report_versions(

@@ -54,7 +54,7 @@ def create_pipeline(trained: Sequence[str], iterations: int, external_scores: bo
             "training_figure": "training_figure",
             **{policy: f"training_rejects_{policy}" for policy in trained},
         },
-        nodes.report_data: ["filter_report", "filter_figure", "annotations"],
+        nodes.report_data: ["filter_report", "filter_figure", "annotations", "text_duplicates"],
         nodes.report_versions: [EVALUATION, "annotator", "selector", "judges", "win_rates", "policy_cards"],
     }
     rendered = [node(render, inputs, render.__name__, name=render.__name__) for render, inputs in sections.items()]

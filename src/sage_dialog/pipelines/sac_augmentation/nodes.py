@@ -6,67 +6,47 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from sage_dialog.config import SacAugmentation
-from sage_dialog.core.tables import DataFrame, from_rows, to_rows
-from sage_dialog.dialogue import Message
-from sage_dialog.roles.protocols import Annotator, RejectedDialogue
+from sage_dialog.config import Corpora, SacAugmentation
+from sage_dialog.core.tables import DataFrame
+from sage_dialog.roles.protocols import Annotator
 
 logger = logging.getLogger(__name__)
 
-_NAMED_REJECTS = 3  # in the log; annotation_rejects has all
 
-
-def annotate_dialogues(dialogues: DataFrame, annotator: Annotator) -> tuple[DataFrame, DataFrame]:
+def annotate_dialogues(
+    dialogues: DataFrame,
+    corpus_dialogues: DataFrame,
+    text_duplicates: DataFrame,
+    annotator: Annotator,
+    corpora: Corpora,
+) -> tuple[DataFrame, DataFrame]:
     """Label every utterance with motivation, emotion and topics (paper §3.2, appendix B).
+
+    Labels that a corpus has are taken. Held-out splits, and training dialogues that stand in one, are left out.
 
     Args:
         dialogues: schemas.DIALOGUES; the two speakers alternate, the first is the user.
+        corpus_dialogues: schemas.CORPUS_DIALOGUES.
+        text_duplicates: schemas.TEXT_DUPLICATES.
 
     Returns:
         Tables of `schemas.ANNOTATIONS` and `schemas.ANNOTATION_REJECTS`; every dialogue is in one of them.
     """
-    from tqdm import tqdm
-
     from sage_dialog.roles.label_coverage import label_warnings
-    from sage_dialog.schemas import ANNOTATION_REJECTS, ANNOTATIONS
+    from sage_dialog.training_data.annotation import label_dialogues, training_dialogues
 
-    rows = to_rows(dialogues[["dialogue_id", "turns"]])
-    utterances = [
-        [Message("assistant" if turn % 2 else "user", utterance["text"]) for turn, utterance in enumerate(row["turns"])]
-        for row in rows
-    ]
-    results = tqdm(
-        annotator.annotate(utterances), f"annotating with {annotator.name}", total=len(rows), unit="dialogue"
+    removed = set(text_duplicates.loc[text_duplicates["removed"], "dialogue_id"])
+    if removed:
+        logger.warning("%d dialogues stand in a held-out split as well and are not trained on", len(removed))
+    annotations, rejects = label_dialogues(
+        dialogues[~dialogues["dialogue_id"].isin(list(removed))],
+        training_dialogues(corpus_dialogues, removed),
+        annotator,
+        corpora.missing_labels,
     )
-    annotations, rejects = [], []
-    for row, messages, result in zip(rows, utterances, results, strict=True):
-        dialogue_id = row["dialogue_id"]
-        if isinstance(result, RejectedDialogue):
-            rejects.append({"dialogue_id": dialogue_id, "reason": result.reason, "raw_response": result.raw_response})
-            if len(rejects) <= _NAMED_REJECTS:
-                logger.warning("dialogue %s is rejected: %s", dialogue_id, result.reason)
-            continue
-        annotations += [
-            {
-                "dialogue_id": dialogue_id,
-                "turn": turn,
-                "role": message.role,
-                "motivation": label.intent.motivation,
-                "emotion": label.intent.emotion,
-                "topics": list(label.intent.topics),
-                "text": label.text,
-                "original_text": message.text,
-                "kept_original": label.kept_original,
-                "annotator": annotator.name,
-            }
-            for turn, (message, label) in enumerate(zip(messages, result, strict=True))
-        ]
-    if rejects:
-        logger.warning("%d of %d dialogues were rejected; see annotation_rejects", len(rejects), len(rows))
-    table = from_rows(annotations, ANNOTATIONS)
-    for warning in label_warnings(table):
+    for warning in label_warnings(annotations):
         logger.warning(warning)
-    return table, from_rows(rejects, ANNOTATION_REJECTS)
+    return annotations, rejects
 
 
 def mix_with_blocks(

@@ -1,11 +1,13 @@
 """Annotated dialogues become training conversations, with blocks and, for the ablation, without::
 
-    dialogues ──> [annotate_dialogues] ──> annotations ──> [mix_with_blocks] ──> sft_conversations, mix_rejects
-    annotator ──┘           │                   │          [mix_plain] ────────> sft_conversations_plain
-                            └─> annotation_rejects               ^
-    instructions, previous_trajectories ─────────────────────────┘
+    dialogues ─────────> [annotate_dialogues] ──> annotations ──> [mix_with_blocks] ──> sft_conversations, mix_rejects
+    corpus_dialogues ──┘      ^     │                   │         [mix_plain] ────────> sft_conversations_plain
+    text_duplicates ──────────┤     └─> annotation_rejects               ^
+    annotator ────────────────┘                                          │
+    instructions, previous_trajectories ─────────────────────────────────┘
 
-Both mixes hold the same dialogues, drawn by the same seed.
+Of `corpus_dialogues` only the training splits are annotated. Both mixes hold the same dialogues, drawn by the same
+seed.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 annotate_dialogues,
-                inputs=["dialogues", "annotator"],
+                inputs=["dialogues", "corpus_dialogues", "text_duplicates", "annotator", "params:corpora"],
                 outputs=["annotations", "annotation_rejects"],
                 name="annotate_dialogues",
             ),
