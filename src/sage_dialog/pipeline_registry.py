@@ -17,6 +17,7 @@ from functools import cache
 from kedro.pipeline import Pipeline
 
 from sage_dialog.pipelines import (
+    base,
     data_processing,
     evaluation,
     microworld,
@@ -72,6 +73,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         **stages,
         "evaluation": evaluated,
         **policies,
+        "base": _of_stage("base", base.create_pipeline()),
         "microworld": world,
         "demo": Pipeline(demo),
         "__default__": Pipeline([*stages.values(), evaluated]),

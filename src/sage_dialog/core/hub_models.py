@@ -24,7 +24,7 @@ TOKENIZER_FILES = [
 ]
 """File patterns of a tokenizer, chat template included."""
 
-_SMALL_FILES = ["config.json", "generation_config.json", *TOKENIZER_FILES]
+_SMALL_FILES = ["config.json", "generation_config.json", "README.md", *TOKENIZER_FILES]
 FILES = [*_SMALL_FILES, "*.safetensors", "*.safetensors.index.json"]
 """File patterns that are fetched."""
 
@@ -56,7 +56,10 @@ def hub_base(repo: str | None, revision: str | None, folder: str | Path | None =
         local = Path(folder)
         if fault := _fault(local):
             raise FileNotFoundError(f"{folder} holds no base: {fault}")
-        return Policy(local, PolicyCard(BASE, "base", False, local.resolve().name, _local_revision(local)))
+        return Policy(
+            local,
+            PolicyCard(BASE, "base", False, local.resolve().name, _local_revision(local), licence=_licence(local)),
+        )
     repo, commit = _commit(repo, revision)
     path = Path(folder) if folder is not None else _cached(repo, commit)
     if path is None:
@@ -64,7 +67,7 @@ def hub_base(repo: str | None, revision: str | None, folder: str | Path | None =
     if fault := _fault(path):
         place = f"{repo} at {commit} cannot be used" if folder is None else f"{folder} does not hold {repo}"
         raise FileNotFoundError(f"{place}: {fault}")
-    return Policy(path, PolicyCard(BASE, "base", False, repo, commit))
+    return Policy(path, PolicyCard(BASE, "base", False, repo, commit, licence=_licence(path)))
 
 
 def base_files(folder: Path) -> dict[str, Path]:
@@ -103,6 +106,14 @@ def _commit(repo: str | None, revision: str | None) -> tuple[str, str]:
             f"https://huggingface.co/{repo}/commits"
         )
     return repo, revision
+
+
+def _licence(folder: Path) -> str | None:
+    """Return the licence that a model card names at its head, as hubs have it; None without one."""
+    card = folder / "README.md"
+    head = card.read_text("utf-8", "replace").split("---", 2) if card.is_file() else []
+    found = re.search(r"^license:\s*(\S.*?)\s*$", head[1], re.MULTILINE) if len(head) == 3 and not head[0] else None
+    return found[1].strip("\"'") if found else None
 
 
 def _local_revision(folder: Path) -> str:

@@ -21,6 +21,8 @@ class PolicyCard:
         blocks: whether replies begin with state and action blocks.
         base_revision: sha256 of the weights of the base that an adapter was trained on, or its commit on a hub.
         parent: the policy whose training was continued.
+        origin: where a base of another maker comes from: package and version, file and sha256.
+        licence: its licence, as its maker states it.
     """
 
     name: str
@@ -30,12 +32,22 @@ class PolicyCard:
     base_revision: str
     parent: str | None = None
     parent_revision: str | None = None
+    origin: str | None = None
+    licence: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("base", "adapter") or not isinstance(self.blocks, bool):
             raise ValueError(
                 f'kind is "base" or "adapter" and blocks is true or false; found {self.kind!r} and {self.blocks!r}'
             )
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the fields as JSON values; origin and licence only where they are known."""
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if value is not None or name not in ("origin", "licence")
+        }
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,7 @@ class Policy:
     def write_card(cls, path: Path | str, card: PolicyCard) -> Policy:
         """Write the card beside the weights in `path` and return the policy."""
         path = Path(path)
-        (path / CARD).write_text(json.dumps(asdict(card), indent=2) + "\n")
+        (path / CARD).write_text(json.dumps(card.as_dict(), indent=2) + "\n")
         return cls(path, card)
 
     def revision(self) -> str:
@@ -107,7 +119,7 @@ def identity(policy: Policy | None) -> dict[str, object] | None:
         return None
     others = sorted(path for path in policy.path.rglob("*") if path.is_file() and path.suffix != ".safetensors")
     return {
-        "card": asdict(policy.card),
+        "card": policy.card.as_dict(),
         "weights": policy.revision(),
         "files": {
             str(path.relative_to(policy.path)): _read_into(hashlib.sha256(), path).hexdigest() for path in others

@@ -176,6 +176,8 @@ def _candidates(signatures: np.ndarray, min_share: float) -> Iterator[tuple[int,
     order of the whole signature, where near copies stand side by side: a band of very many texts has not all of their
     pairs.
     """
+    if not len(signatures):
+        return
     pairs = []
     whole = np.lexsort(signatures.T)  # of equal bands, neighbours are those with similar other bands
     for band in range(_BANDS):
@@ -185,8 +187,8 @@ def _candidates(signatures: np.ndarray, min_share: float) -> Iterator[tuple[int,
             key = _mix(key + column)
         by_neighbour = whole[np.argsort(key[whole], kind="stable")]
         by_place = np.argsort(key, kind="stable")
-        begins = np.flatnonzero(np.r_[True, key[by_place][1:] != key[by_place][:-1]]) if len(key) else []
-        firsts = by_place[np.repeat(begins, np.diff(np.r_[begins, len(key)]))] if len(key) else by_place
+        begins = np.flatnonzero(np.r_[True, key[by_place][1:] != key[by_place][:-1]])
+        firsts = by_place[np.repeat(begins, np.diff(np.r_[begins, len(key)]))]
         same = key[by_neighbour][1:] == key[by_neighbour][:-1]
         pairs += [
             np.stack([firsts, by_place])[:, firsts != by_place],
@@ -195,8 +197,6 @@ def _candidates(signatures: np.ndarray, min_share: float) -> Iterator[tuple[int,
         for distance in range(1, min(_NEIGHBOURS, len(key) - 1) + 1):
             near = key[by_place][distance:] == key[by_place][:-distance]
             pairs.append(np.stack([by_place[:-distance], by_place[distance:]])[:, near])
-    if not len(signatures):
-        return
     found = np.unique(np.sort(np.concatenate(pairs, axis=1), axis=0), axis=1)
     for start in range(0, found.shape[1], _SLICE):
         low, high = found[:, start : start + _SLICE]

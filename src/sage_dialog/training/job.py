@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,7 +103,7 @@ class TrainingJob:
 
 def _policy_fields(policy: Policy) -> dict[str, Any]:
     """Return a policy as JSON. With its card, because a base in the hub's cache has none in its folder."""
-    return {"path": str(policy.path.resolve()), "card": asdict(policy.card)}
+    return {"path": str(policy.path.resolve()), "card": policy.card.as_dict()}
 
 
 def _read_policy(fields: Mapping[str, Any]) -> Policy:

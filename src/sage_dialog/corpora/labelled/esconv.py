@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sage_dialog.corpora.labelled.records import (
+    Label,
     LabelledDialogue,
     Rejects,
     json_records,
@@ -28,6 +29,7 @@ _ROLES = {
     "listener": "assistant",
 }  # fmt: skip
 _DIALOGUE_LABELS = ("emotion_type", "problem_type", "experience_type", "situation")
+_TURN_LABELS = ("strategy", "feedback")
 _FAILED = "failedesconv"
 
 
@@ -73,10 +75,7 @@ def _conversation(name: str, split: str, where: str, record: Mapping[str, Any]) 
     )
 
 
-_TURN_LABELS = ("strategy", "feedback")
-
-
-def _survey(record: Mapping[str, Any]) -> Mapping[str, Any]:
+def _survey(record: Mapping[str, Any]) -> dict[str, Label]:
     """Return the scores of the survey, as `seeker_empathy`."""
     scores = record.get("survey_score")
     return {
