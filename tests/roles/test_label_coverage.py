@@ -2,11 +2,12 @@
 
 import pytest
 
+from sage_dialog.config import Corpora
 from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.pipelines.sac_augmentation.nodes import annotate_dialogues
 from sage_dialog.roles.label_coverage import label_warnings
 from sage_dialog.roles.offline.annotator import OfflineAnnotator
-from sage_dialog.schemas import ANNOTATIONS, DIALOGUES
+from sage_dialog.schemas import ANNOTATIONS, CORPUS_DIALOGUES, DIALOGUES, TEXT_DUPLICATES
 
 
 def annotations(annotator: str, motivations: int, emotions: int, topics: int) -> list[dict[str, object]]:
@@ -44,7 +45,8 @@ def test_the_annotation_logs_the_warning(caplog: pytest.LogCaptureFixture) -> No
     turn = {"comment_id": "c", "author": None, "text": "Quantum flux capacitors."}
     dialogue = {"dialogue_id": "d", "subreddit": "aww", "link_id": "t3_d", "month": "2015-01", "turns": [turn] * 2}
     rows = [dialogue | {"n_turns": 2, "mean_words": 3.0, "min_sentiment": 0.0}]
-    annotate_dialogues(from_rows(rows, DIALOGUES), OfflineAnnotator())
+    none = from_rows([], CORPUS_DIALOGUES), from_rows([], TEXT_DUPLICATES)
+    annotate_dialogues(from_rows(rows, DIALOGUES), *none, OfflineAnnotator(), Corpora.from_base())
     assert "offline-lexicon-annotator gives an emotion to 0.0 % of 2 utterances." in caplog.text
 
 

@@ -24,7 +24,7 @@ TOKENIZER_FILES = [
 ]
 """File patterns of a tokenizer, chat template included."""
 
-_SMALL_FILES = ["config.json", "generation_config.json", "README.md", *TOKENIZER_FILES]
+_SMALL_FILES = ["config.json", "generation_config.json", *TOKENIZER_FILES]
 FILES = [*_SMALL_FILES, "*.safetensors", "*.safetensors.index.json"]
 """File patterns that are fetched."""
 

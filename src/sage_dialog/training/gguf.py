@@ -130,4 +130,4 @@ def _licence(source: GgufFile, header: dict[str, Any]) -> str | None:
         package = metadata(source.distribution)
     except PackageNotFoundError:
         return None
-    return package.get("License-Expression") or package.get("License")
+    return next((package[name] for name in ("License-Expression", "License") if name in package), None)
