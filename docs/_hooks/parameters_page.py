@@ -91,7 +91,11 @@ def _leaves(path: str, field: FieldInfo, value: Any) -> Iterator[tuple[str, Fiel
     """Yield path, field and value of every parameter that holds no further parameters."""
     model = next(models_in(field.annotation), None)
     if model is not None and get_origin(field.annotation) is dict:  # keys are the user's, entries alike
-        path, value = f"{path}.NAME", next(iter(value.values()), {}) if value else {}
+        inner = next(iter(value.values()), {}) if value else {}
+        if isinstance(inner, str):  # each from a file
+            yield path, field, ", ".join(value)
+            return
+        path, value = f"{path}.NAME", inner
     if model is None or not isinstance(value, dict):
         yield path, field, value
         return
