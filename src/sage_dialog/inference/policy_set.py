@@ -15,6 +15,12 @@ from sage_dialog.inference.engine import Prompt
 from sage_dialog.inference.steering import Guide, Vocabulary
 from sage_dialog.inference.transformers.detokenizer import decode_tokens
 
+_LIMITS = ("max_position_embeddings", "max_seq_len", "max_sequence_length", "context_length", "seq_length")
+"""Names of the longest text in configurations; the first is that of nearly all."""
+
+_UNLIMITED = 2**20
+"""Tokens where neither configuration nor tokenizer has a limit, as with recurrent states."""
+
 
 class PolicySet:
     """A base and its adapters, each once. Reads no weights.
@@ -29,7 +35,7 @@ class PolicySet:
         self.adapters = {policy.name: policy for policy in _adapters(base, policies)}
         self.tokenizer = load_tokenizer(base.path)
         self._chat = ChatFormat(self.tokenizer)
-        self._config = AutoConfig.from_pretrained(base.path)
+        self._text_config = AutoConfig.from_pretrained(base.path).get_text_config()
         self._guide: tuple[Steering, Guide] | None = None
 
     def policy(self, name: str) -> Policy:
@@ -43,10 +49,20 @@ class PolicySet:
 
     @property
     def window(self) -> int:
-        """Number of tokens that the model can attend to at once. It never exceeds a sliding window."""
-        window: int | None = getattr(self._config, "sliding_window", None)
-        limit: int = self._config.max_position_embeddings
-        return min(limit, window) if window else limit
+        """Number of tokens that every layer can attend to at once. It never exceeds a sliding window."""
+        windows = (getattr(self._text_config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+        return min([self.positions, *(window for window in windows if window)])
+
+    @property
+    def positions(self) -> int:
+        """Number of tokens of the longest text that the model can read."""
+        limits = (getattr(self._text_config, name, None) for name in _LIMITS)
+        return next((limit for limit in limits if limit), min(self.tokenizer.model_max_length, _UNLIMITED))
+
+    @property
+    def dtype(self) -> str:
+        """The number format of the base by its configuration; "auto" where it names none."""
+        return str(self._text_config.dtype or "auto").removeprefix("torch.")
 
     def tokens(self, prompt: Prompt) -> list[int]:
         """Return the token ids of a prompt by the base's chat template, up to the start of the reply."""
@@ -85,7 +101,7 @@ class PolicySet:
                 f"empty, or use a policy that was trained with blocks"
             )
         if self._guide is None or self._guide[0] != steering:
-            end, size = self.tokenizer.eos_token_id, self._config.vocab_size
+            end, size = self.tokenizer.eos_token_id, self._text_config.vocab_size
             self._guide = steering, Guide(self._vocabulary, steering, end, size)
         return self._guide[1]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -33,9 +36,32 @@ def test_without_a_server_the_error_has_the_command_that_starts_one(
     command = str(refusal.value).splitlines()[-1]
     assert command.split() == [
         *("VLLM_ALLOW_RUNTIME_LORA_UPDATING=True", "vllm", "serve", str(base.path)),
-        *("--served-model-name", served_name(base), "--max-model-len", "96", "--generation-config", "vllm"),
+        *("--served-model-name", served_name(base), "--max-model-len", "96"),
+        *("--dtype", "float32", "--generation-config", "vllm"),
         *("--host", "127.0.0.1", "--port", "9", "--enable-lora", "--max-loras", "2", "--max-lora-rank", "8"),
     ]
+
+
+def test_the_command_has_what_steering_and_seeds_need(open_engine: Open, base: Policy) -> None:
+    def message(**supports: bool) -> str:
+        engine = open_engine("http://127.0.0.1:9/v1", base=base, supports=supports)
+        return engine._served._command(engine._client.servers[0])
+
+    on_cpu = "On a server without a GPU add --no-enable-chunked-prefill --max-num-batched-tokens 2048"
+    assert on_cpu in message() and on_cpu not in message(seed=False)
+    module, name = "sage_dialog.inference.vllm.logits_processor", "SteeringProcessor"
+    assert f"--logits-processors {module}:{name}" in message(steering=True)
+    assert re.search(r"PYTHONPATH=\S*src ", message(steering=True))
+    assert "logits" not in message() and "PYTHONPATH" not in message()
+    assert f"class {name}" in Path(importlib.util.find_spec(module).origin).read_text()
+
+
+def test_the_command_has_the_number_format_of_the_base(open_engine: Open, base: Policy, tmp_path: Path) -> None:
+    shutil.copytree(base.path, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    engine = open_engine("http://127.0.0.1:9/v1", base=Policy(tmp_path, base.card))
+    assert "--dtype bfloat16 " in engine._served._command(engine._client.servers[0])
 
 
 @pytest.mark.parametrize(

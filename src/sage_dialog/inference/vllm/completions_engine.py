@@ -104,7 +104,9 @@ class CompletionsEngine:
         self._supports = arguments.supports or ServerFeatures()
         self._names = arguments.names or {}
         self._window = arguments.window or self._policies.window
-        self._served = ServedPolicies(client.servers, self._policies, self._names, self._window)
+        self._served = ServedPolicies(
+            client.servers, self._policies, self._names, self._window, self._supports.seed, self._supports.steering
+        )
         self._warned: set[str] = set()
 
     @property
@@ -184,6 +186,12 @@ class _Sampler:
             if wanted and getattr(self._supports, name) is None and name not in engine._warned:
                 engine._warned.add(name)
                 logger.warning("the servers do not support %s (the engine's `supports`); sampling without it", name)
+        if not self._supports.seed and "seed" not in engine._warned:
+            engine._warned.add("seed")
+            logger.warning(
+                "the servers take no seed (the engine's `supports`): a request that is sent again gives other samples, "
+                "and only the response cache repeats them"
+            )
 
     async def reply(self, job: _Job, on_text: OnText | None = None) -> list[Sample]:
         """Return the samples of a job."""

@@ -7,12 +7,23 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import sage_dialog
 from sage_dialog.core.policies import Policy
 from sage_dialog.inference.policy_set import PolicySet
 from sage_dialog.llm.requests import FailureReason, RequestFailedError, RequestRejectedError
 from sage_dialog.llm.server import Server
+
+PROCESSOR = "sage_dialog.inference.vllm.logits_processor:SteeringProcessor"
+_SOURCE = Path(sage_dialog.__file__).resolve().parents[1]
+
+_CHUNK = 2048  # vLLM's smallest default of tokens per step
+_ON_CPU = (
+    "On a server without a GPU add --no-enable-chunked-prefill --max-num-batched-tokens {}: vLLM stops there at a "
+    "request with a seed whose prompt it reads in several steps. "
+)
 
 _VLLM_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -36,13 +47,25 @@ class ServedPolicies:
     Args:
         names: by policy, a name on the servers other than `served_name`; these policies are taken as loaded.
         window: tokens that a prompt and its reply may have together.
+        seeded: whether requests have a seed.
+        steering: whether the servers run this project's logits processor.
     """
 
-    def __init__(self, servers: Sequence[Server], policies: PolicySet, names: Mapping[str, str], window: int) -> None:
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        policies: PolicySet,
+        names: Mapping[str, str],
+        window: int,
+        seeded: bool = True,
+        steering: bool = False,
+    ) -> None:
         self._servers = servers
         self._policies = policies
         self._names = names
         self._window = window
+        self._seeded = seeded
+        self._steering = steering
         self._loaded: set[str] = set()
         self._lock = asyncio.Lock()
 
@@ -101,15 +124,19 @@ class ServedPolicies:
         port = address.port or {"https": 443}.get(address.scheme, 80)
         local = address.hostname in (None, "127.0.0.1", "localhost", "::1")
         options = ["--served-model-name", self.name(base.name), "--max-model-len", str(self._window)]
-        options += ["--generation-config", "vllm"]
+        # Without a dtype vLLM halves the precision of float32 weights; a server's own sampling defaults are ignored.
+        options += ["--dtype", self._policies.dtype, "--generation-config", "vllm"]
+        options += ["--logits-processors", PROCESSOR] if self._steering else []
         options += ["--host", "127.0.0.1" if local else str(address.hostname), "--port", str(port)]
         if adapters:
             rank = lora_rank(max(map(_rank, adapters)))
             options += ["--enable-lora", "--max-loras", "2", "--max-lora-rank", str(rank)]
         where = "" if local else f" on {address.hostname}"
         variables = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True " if adapters else ""
+        variables += f"PYTHONPATH={shlex.quote(str(_SOURCE))} " if self._steering else ""
         command = shlex.join(["vllm", "serve", str(base.path.resolve()), *options])
-        return f"\nThis command starts a server with it{where}:\n  {variables}{command}"
+        on_cpu = _ON_CPU.format(max(self._window, _CHUNK)) if self._seeded else ""
+        return f"\n{on_cpu}This command starts a server with it{where}:\n  {variables}{command}"
 
 
 def lora_rank(needed: int) -> int:
