@@ -12,6 +12,8 @@ _KNOWN_WARNINGS = (
     "Model has `tie_word_embeddings=True` and a tied layer is part of the adapter",
     "`is_gradient_checkpointing` is deprecated",
     ".*gradient_checkpointing.* is deprecated",
+    # torch 2.13 has no other product of eight-bit integers that is fast on a CPU.
+    "torch.quantize_per_tensor, torch.quantize_per_channel and other quantized tensor creation functions",
 )
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sage_dialog.core.policies import Policy
+from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
 from sage_dialog.inference.engine import Sample
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from test_engines import FREE, plain_model, prompts_of  # noqa: E402
+from test_engines import FREE, GREEDY, greedy_texts, plain_model, prompts_of, texts  # noqa: E402
+from tiny_policies import save_tokenizer  # noqa: E402
 
 from sage_dialog.inference.transformers import decoding  # noqa: E402
 from sage_dialog.inference.transformers import engine as transformers_engine  # noqa: E402
@@ -82,6 +84,24 @@ def test_adapters_write_the_same_in_batches_of_any_size_and_order(
         found = in_batches.sample(policy, [PROMPTS[number] for number in order], FREE, samples=3)
         assert sizes[0] == size  # of the longest prompts
         assert {number: row for number, row in zip(order, found, strict=True)} == dict(enumerate(expected))
+
+
+# --- architectures without a shared prefix -----------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gpt_oss", "mamba"])
+def test_other_architectures_write_what_generate_writes(kind: str, tmp_path: Path) -> None:
+    """Sinks and a sliding window that is shorter than a prompt; recurrent states, without a limit of positions."""
+    from families import tiny_model
+
+    size = save_tokenizer(tmp_path)
+    tiny_model(kind, vocab_size=size, sliding_window=16, eos_token_id=0, bos_token_id=None).save_pretrained(tmp_path)
+    base = Policy.write_card(tmp_path, PolicyCard("base", "base", False, "base", weights_revision(tmp_path)))
+    prompts = prompts_of(40, 3, 40, 25)
+    engine = TransformersEngine(base, [], seed=0, threads=1)
+    replies = engine.sample("base", prompts, GREEDY, samples=2)
+    assert texts(replies) == [[text] * 2 for text in greedy_texts(plain_model(base), base, prompts)]
+    assert [len(rows) for rows in engine.sample("base", prompts_of(70, 3), GREEDY)] == [int(kind == "mamba"), 1]
 
 
 # --- streaming ----------------------------------------------------------------------
@@ -179,3 +199,92 @@ def test_logits_that_are_not_finite_name_policy_and_prompt(base: Policy, value: 
         ValueError, match=r"'sage_0' at .* not finite \(NaN or infinity\) for the prompt test/prompt 1/5"
     ):
         engine.sample("sage_0", [first, second], FREE)
+
+
+# --- memory ------------------------------------------------------------------------------------------------
+
+
+def test_without_memory_for_a_batch_its_halves_are_sampled(
+    base: Policy, adapters: tuple[Policy, Policy], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    prompts = prompts_of(3, 40, 11, 25, 7)
+    engine = TransformersEngine(base, adapters, seed=3, threads=1)
+    expected = engine.sample("sage_1", prompts, FREE, samples=2)
+    sizes: list[int] = []
+
+    def scarce(model, prompts, *rest):
+        sizes.append(len(prompts))
+        if len(prompts) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decoding.decode(model, prompts, *rest)
+
+    monkeypatch.setattr(transformers_engine, "decode", scarce)
+    assert engine.sample("sage_1", prompts, FREE, samples=2) == expected
+    assert sizes == [5, 2, 3, 1, 2]
+    assert "no memory for 5 prompts at once" in caplog.text
+
+
+def test_no_memory_for_one_prompt_is_the_error_itself(base: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scarce(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    engine = TransformersEngine(base, [], seed=3, threads=1)
+    monkeypatch.setattr(transformers_engine, "decode", scarce)
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.sample("sage_0", prompts_of(3, 4), FREE)
+
+
+# --- merged adapters and dtypes ----------------------------------------------------------------------------
+
+
+def test_merged_adapters_write_the_same_and_two_stay_in_memory(
+    base: Policy, adapters: tuple[Policy, Policy], samples_at_once: dict[str, list[list[Sample]]]
+) -> None:
+    engine = TransformersEngine(base, adapters, seed=3, threads=1, merge_adapters=True)
+    for policy in ("sage_2", "sage_0", "sage_1", "sage_0", "sage_2"):
+        found = engine.sample(policy, PROMPTS, FREE, samples=3)
+        same = [
+            sample == other
+            for rows, others in zip(found, samples_at_once[policy], strict=True)
+            for sample, other in zip(rows, others, strict=True)
+        ]
+        assert sum(same) >= 47  # of 48: rounding may swap a token
+        assert not any("lora" in name for name, _ in engine._model.named_modules())
+    assert list(engine._loaded) == ["sage_0", "sage_2"]
+
+
+@pytest.mark.parametrize(("dtype", "distance"), [("bfloat16", 0.2), ("int8", 0.2)])
+@pytest.mark.parametrize("merge", [False, True])
+def test_lower_precision_changes_log_probabilities_a_little(
+    base: Policy, adapters: tuple[Policy, Policy], dtype: str, distance: float, merge: bool
+) -> None:
+    prompts, one = prompts_of(12, 30, 4), FREE.model_copy(update={"max_new_tokens": 1})
+    arguments = {"seed": 3, "threads": 1, "merge_adapters": merge}
+    exact = TransformersEngine(base, adapters, **arguments).sample("sage_1", prompts, one, samples=8)
+    engine = TransformersEngine(base, adapters, dtype=dtype, **arguments)
+    found = engine.sample("sage_1", prompts, one, samples=8)
+    pairs = [
+        (a.log_probability, b.log_probability)
+        for rows, other in zip(found, exact, strict=True)
+        for a, b in zip(rows, other, strict=True)
+        if a.text == b.text
+    ]
+    assert len(pairs) >= 18  # of 24
+    differences = [abs(a - b) for a, b in pairs]
+    assert 1e-5 < max(differences) < distance
+    assert engine.fingerprint_inputs["dtype"] == dtype
+    assert engine.fingerprint_inputs["merge_adapters"] == merge
+
+
+def test_int8_rows_do_not_depend_on_their_batch(base: Policy, adapters: tuple[Policy, Policy]) -> None:
+    engine = TransformersEngine(base, adapters, seed=3, threads=1, dtype="int8")
+    together = engine.sample("sage_1", PROMPTS, FREE, samples=3)
+    assert [engine.sample("sage_1", [prompt], FREE, samples=3)[0] for prompt in PROMPTS[:5]] == together[:5]
+
+
+def test_int8_without_a_cpu_and_unknown_dtypes_are_refused(base: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ValueError, match=r"dtype is int8, which needs the CPU; set device: cpu"):
+        TransformersEngine(base, [], seed=0, dtype="int8")
+    with pytest.raises(ValueError, match="float32"):
+        TransformersEngine(base, [], seed=0, dtype="float16")

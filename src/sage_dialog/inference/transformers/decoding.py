@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import DynamicCache
-from transformers.cache_utils import Cache
 
 from sage_dialog.config import SamplingConfig
 from sage_dialog.inference.steering import Guide, GuideState
-from sage_dialog.inference.transformers.shared_prefix import ReservedLayer, SharedPrefix
+from sage_dialog.inference.transformers.decode_states import SharedPrefixState, StartState
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 COMPACT_BELOW = 0.75
 """Finished rows are dropped once less than this share of the batch is unfinished; dropping copies the cache."""
+
+STEPS_BETWEEN_CHECKS = 8
+"""On a GPU, the steps after which the loop looks which rows are unfinished: each look waits for the GPU."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def decode(
     end: int,
     guide: Guide | None = None,
     on_token: tuple[int, Callable[[int], None]] | None = None,
+    start: StartState = SharedPrefixState,
 ) -> list[list[Decoded]]:
     """Sample replies to a batch of prompts.
 
@@ -54,19 +56,20 @@ def decode(
     matrix products.
 
     Args:
-        model: with shared prefix attention.
+        model: with the attention that `start` needs.
         draws: (prompts, samples, max_new_tokens), a uniform number in [0, 1) for every token.
         end: the end token.
         guide: steers the replies.
         on_token: (i, callback), called with each token of row (i, 0) except the end token.
+        start: reads the prompts, and keeps what later tokens need of them.
     """
     samples = draws.shape[1]
-    logits, prefix, lengths = _prefill(model, prompts, samples)
-    device = logits.device
+    batch = start(model, prompts, samples, sampling.max_new_tokens)
+    device = batch.logits.device
     rows = torch.arange(len(prompts) * samples, device=device)
     uniform = torch.from_numpy(draws.reshape(len(rows), -1)).to(device)
-    logits = logits.repeat_interleave(samples, dim=0)
-    positions = lengths.repeat_interleave(samples)[:, None]
+    logits = batch.logits.repeat_interleave(samples, dim=0)
+    del batch.logits  # as large as the cache of a small model
     seen = torch.zeros(len(prompts), logits.shape[1], dtype=torch.bool)
     for row, prompt in enumerate(prompts):
         seen[row, torch.tensor(prompt)] = True
@@ -74,7 +77,6 @@ def decode(
     written = torch.full((len(rows), sampling.max_new_tokens), end, device=device)
     log_probabilities = torch.zeros(len(rows), dtype=torch.float64, device=device)
     alive = torch.ones(len(rows), dtype=torch.bool, device=device)
-    cache = Cache(layers=[ReservedLayer(sampling.max_new_tokens) for _ in prefix.layers])
     states: list[GuideState | None] | None = None if guide is None else [guide.initial_state] * len(rows)
     for step in range(sampling.max_new_tokens):
         token = draw(logits, seen, uniform[rows, step], sampling, states)
@@ -88,24 +90,21 @@ def decode(
         if on_token is not None:
             for drawn in token[alive & (rows == on_token[0] * samples)].tolist():
                 on_token[1](drawn)
-        unfinished = int(alive.sum())
-        if unfinished == 0 or step + 1 == sampling.max_new_tokens:
+        if step + 1 == sampling.max_new_tokens:
+            break
+        unfinished = int(alive.sum()) if device.type == "cpu" or step % STEPS_BETWEEN_CHECKS == 0 else len(rows)
+        if unfinished == 0:
             break
         if unfinished < COMPACT_BELOW * len(rows):
             kept = alive.nonzero().flatten()
-            rows, token, positions, seen = rows[kept], token[kept], positions[kept], seen[kept]
-            prefix, alive = prefix.keep(kept), alive[kept]
-            cache.batch_select_indices(kept)
+            rows, token, seen, alive = rows[kept], token[kept], seen[kept], alive[kept]
+            batch.keep(kept)
             states = states and [states[row] for row in kept.tolist()]
         if states is not None and not any(states):
             states = None
         if sampling.repetition_penalty != 1.0:
             seen.scatter_(1, token[:, None], True)
-        output = model(
-            input_ids=token[:, None], position_ids=positions, past_key_values=cache, use_cache=True, prefix=prefix
-        )
-        logits = output.logits[:, -1].float()
-        positions = positions + 1
+        logits = batch.step(token)
     replies = []
     for reply, log_probability in zip(written.numpy(force=True), log_probabilities.tolist(), strict=True):
         ends = np.flatnonzero(reply == end)
@@ -148,8 +147,10 @@ def draw(
 def apply_repetition_penalty(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
     """Return logits (rows, vocabulary) with those of seen tokens divided by the penalty, negative ones multiplied.
 
-    Only the seen tokens are computed: hundreds of many thousands.
+    On a CPU only the seen tokens are computed: hundreds of many thousands. A GPU would wait for their number.
     """
+    if logits.device.type != "cpu":
+        return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
     flat = logits.reshape(-1).clone()
     at = seen.reshape(-1).nonzero().squeeze(1)
     values = flat[at]
@@ -177,29 +178,3 @@ def apply_steering(logits: torch.Tensor, states: Sequence[GuideState | None], te
         which = torch.tensor([numbers[id(mask)] for mask in masks], device=device)
         logits = logits + torch.from_numpy(np.stack([*distinct.values()])).to(logits)[which]
     return logits
-
-
-def _prefill(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], samples: int
-) -> tuple[torch.Tensor, SharedPrefix, torch.Tensor]:
-    """Return next-token logits (prompts, vocabulary) in float32, the shared prefix, and prompt lengths (prompts,)."""
-    lengths = torch.tensor([len(prompt) for prompt in prompts])
-    longest = int(lengths.max())
-    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-    ids, lengths = ids.to(model.device), lengths.to(model.device)
-    mask = torch.arange(longest, device=model.device)[None, :] >= longest - lengths[:, None]
-    cache = DynamicCache()
-    output = model(
-        input_ids=ids,
-        attention_mask=mask.long(),
-        position_ids=(mask.cumsum(dim=1) - 1).clamp_(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    layers = tuple((layer.keys, layer.values) for layer in cache.layers)
-    padding = layers[0][0].new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))[:, None, None, :]
-    prefix = SharedPrefix(layers, padding, torch.arange(len(prompts) * samples, device=model.device), samples)
-    return output.logits[:, -1].float(), prefix, lengths
