@@ -92,12 +92,12 @@ class RepeatedCacheState:
         self._mask = None if bool(mask.all()) else mask  # not every model takes one
         self._of_mask = accepted(model, "attention_mask", "position_ids")
         output = model(input_ids=ids, use_cache=True, **self._padding(), **_last_logits(model))
-        self._field, self._cache = next(
-            ((field, output[field]) for field in ("past_key_values", "cache_params") if output.get(field) is not None),
-            ("", None),
-        )
-        if not isinstance(self._cache, Cache):
-            raise TypeError(f"the cache is {type(self._cache).__name__}, not one of transformers' Cache")
+        fields = (field for field in ("past_key_values", "cache_params") if output.get(field) is not None)
+        self._field = next(fields, "")
+        cache = output.get(self._field)
+        if not isinstance(cache, Cache):
+            raise TypeError(f"the cache is {type(cache).__name__}, not one of transformers' Cache")
+        self._cache: Cache = cache
         self.logits = output.logits[:, -1].float()
         # `batch_repeat_interleave`, which layers with recurrent states lack.
         self.keep(torch.arange(len(prompts), device=model.device).repeat_interleave(samples))
