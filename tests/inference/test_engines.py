@@ -132,8 +132,9 @@ def test_finished_is_whether_the_end_token_was_sampled(open_engine: Open, base: 
 
 def test_a_prompt_without_room_gets_no_samples_and_the_others_theirs(open_engine: Open, base: Policy) -> None:
     fits = 96 - 24 - 3  # the window, the new tokens, the template's own three words
-    replies = open_engine(base).sample("sage_0", prompts_of(fits, fits + 1, 5), FREE, samples=2)
-    assert [len(samples) for samples in replies] == [2, 0, 2]
+    engine, prompts = open_engine(base), prompts_of(fits, fits + 1, 5)
+    assert [engine.window - engine.prompt_tokens(prompt) for prompt in prompts] == [24, 23, 88]
+    assert [len(samples) for samples in engine.sample("sage_0", prompts, FREE, samples=2)] == [2, 0, 2]
 
 
 @pytest.mark.parametrize("policy", ["sage_0", "sage_1"])

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prompt_toolkit.application import create_app_session
@@ -16,7 +17,7 @@ from sage_dialog.corpora.conversations import read_conversations
 from sage_dialog.inference.engine import FinishReason, Sample
 from sage_dialog.studio.chat import display
 from sage_dialog.studio.chat.conversation import Conversation
-from sage_dialog.studio.chat.terminal import ReadLine, piped_lines, prompt_lines
+from sage_dialog.studio.chat.terminal import Masked, ReadLine, piped_lines, prompt_lines
 
 Talk = Callable[..., Conversation]
 STATE = "{u_motivation: sharing, u_emotion: sad, u_topic: [home]}"
@@ -237,6 +238,17 @@ def test_escape_sequences_that_are_typed_do_nothing(talk: Talk, screen, keys: Pi
     keys.send_text(f"so \x1b[31mred\x1b[0m it is\x1b[2J\x1b]0;title\x07{ENTER}{CTRL_D}")
     screen(conversation).terminal.run(prompt_lines(tmp_path / "history", {}), interactive=True)
     assert conversation.last.user.startswith("so red it is")
+
+
+def test_the_typed_line_shows_hidden_characters_as_signs_and_keeps_them(
+    talk: Talk, screen, keys: PipeInput, tmp_path: Path
+) -> None:
+    shown = Masked().apply_transformation(SimpleNamespace(fragments=[("bold", "a\u202eb\x1b"), ("", "\u200fc")]))
+    assert shown.fragments == [("bold", "a\ufffdb\ufffd"), ("", "\ufffdc")]
+    conversation = talk(lambda *_: "Hm.", blocks=False)
+    keys.send_text(f"{PASTE}a\u202eb{END_OF_PASTE}{ENTER}{CTRL_D}")
+    screen(conversation).terminal.run(prompt_lines(tmp_path / "history", {}), interactive=True)
+    assert conversation.last.user == "a\u202eb"
 
 
 def test_tab_completes_the_names_of_files(

@@ -13,6 +13,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
+from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
 from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
 from rich.console import Console
@@ -269,6 +270,7 @@ def prompt_lines(history: Path, known: Mapping[str, Sequence[str]]) -> ReadLine:
         prompt_continuation=lambda width, line, wraps: "" if wraps else CONTINUATION,
         style=Style.from_dict({"bottom-toolbar": "noreverse", "bottom-toolbar.text": "fg:ansibrightblack"}),
         reserve_space_for_menu=0,
+        input_processors=[Masked()],
     )
 
     def read(prompt: str, default: str = "", status: str = "") -> str:
@@ -288,6 +290,14 @@ def piped_lines() -> ReadLine:
         raise EOFError
 
     return read
+
+
+class Masked(Processor):
+    """Shows a character of `display.CONTROLS` in the line that is typed as one sign; the line keeps it."""
+
+    def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
+        shown = [(part[0], display.CONTROLS.sub("\ufffd", part[1])) for part in transformation_input.fragments]
+        return Transformation([*shown])
 
 
 class _Lines(FileHistory):
