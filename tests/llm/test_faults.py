@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from email.utils import formatdate
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -269,3 +270,41 @@ def test_every_item_has_a_response_or_a_reason(serve: Serve, make_client: MakeCl
     ]
     assert len(outcomes) == 300 and 50 < len(failed) < 200
     assert set(server.paid.values()) == {1} and sum(server.paid.values()) == 300 - len(failed)
+
+
+def test_waits_between_attempts_double_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And there is none after an unusable response; what is not retryable is raised at once."""
+    monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.5)
+    monkeypatch.setattr(server_module, "_MAX_WAIT_S", 60.0)
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(server_module, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(server_module, "random", SimpleNamespace(uniform=lambda low, high: low + high))
+
+    async def run(reasons: list[FailureReason], attempts: int) -> int:
+        failures = iter(reasons)
+
+        async def call() -> int:
+            if reason := next(failures, None):
+                raise RequestFailedError(reason)
+            return len(waits)
+
+        return await server_module.retry(call, attempts, lambda failure: failure.reason is not FailureReason.TOO_LONG)
+
+    assert asyncio.run(run([FailureReason.BUSY] * 9, 10)) == 9
+    assert waits == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
+    waits.clear()
+    assert asyncio.run(run([FailureReason.BUSY, FailureReason.TRUNCATED, FailureReason.BUSY], 4)) == 3
+    assert waits == [0.5, 0, 2]
+    for failing, attempts, slept in (
+        ([FailureReason.BUSY, FailureReason.BROKEN], 2, 1),
+        ([FailureReason.TOO_LONG], 9, 0),
+        ([FailureReason.BUSY] * 3000, 3000, 2999),
+    ):
+        waits.clear()
+        with pytest.raises(RequestFailedError, match=str(failing[-1])):
+            asyncio.run(run(failing, attempts))
+        assert len(waits) == slept

@@ -246,3 +246,56 @@ def test_the_key_of_a_request_is_stable() -> None:
     """A changed key would request every cached response again."""
     named = ChatRequest("judge", "m", ({"role": "user", "content": "ü"},), {"max_tokens": 5}, {"type": "object"}, 1)
     assert named.key == "b4c41604678a820e22965f800b908e625455be0725bb92bc5b12b1e68a2319ca"
+
+
+def test_a_commit_wakes_its_event_loop_once(response_cache: ResponseCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a write that was cancelled while it waited is in it, and its row on disk."""
+    begun, go_on, woken = threading.Event(), threading.Event(), []
+
+    def hold(_: sqlite3.Connection) -> None:
+        begun.set()
+        assert go_on.wait(30)
+
+    async def run() -> list[object]:
+        held = response_cache._file.submit(hold)
+        begun.wait(30)  # what is written from here on is the next commit
+        writes = [
+            asyncio.create_task(response_cache.save(chat_request(item), LLMResponse("fine", 1, 1), None))
+            for item in range(20)
+        ]
+        await asyncio.sleep(0)
+        writes[3].cancel()
+        running = asyncio.get_running_loop()
+        wake = running.call_soon_threadsafe
+        with monkeypatch.context() as patch:
+            patch.setattr(running, "call_soon_threadsafe", lambda *call: (woken.append(call), wake(*call)))
+            go_on.set()
+            outcomes = await asyncio.gather(*writes, return_exceptions=True)
+        held.result()
+        return outcomes
+
+    outcomes = loop.run(run())
+    assert isinstance(outcomes[3], asyncio.CancelledError)
+    assert [outcome for position, outcome in enumerate(outcomes) if position != 3] == [None] * 19
+    assert len(woken) == 1
+    assert len(list(response_cache.entries())) == 20
+
+
+def test_an_event_loop_that_has_closed_does_not_stop_the_writer(response_cache: ResponseCache) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(_: sqlite3.Connection) -> None:
+        begun.set()
+        assert go_on.wait(30)
+
+    async def leave() -> None:
+        response_cache._file.submit(hold)
+        begun.wait(30)
+        write = asyncio.create_task(response_cache.save(chat_request(1), LLMResponse("fine", 1, 1), None))
+        await asyncio.sleep(0)
+        write.cancel()
+
+    asyncio.run(leave())
+    go_on.set()
+    loop.run(filled(response_cache, range(2, 3)))
+    assert len(list(response_cache.entries())) == 2

@@ -38,7 +38,7 @@ from sage_dialog.llm.requests import (
     RequestRejectedError,
 )
 from sage_dialog.llm.response_cache import ResponseCache
-from sage_dialog.llm.server import REJECTIONS, Server, retrying
+from sage_dialog.llm.server import REJECTIONS, Server, retry
 
 logger = logging.getLogger(__name__)
 
@@ -347,16 +347,17 @@ class BatchClient(LLMClient):
     async def _send(self, batch: _Batch) -> None:
         """Create the batch on the server, once."""
         file_id = await self._api.upload(batch.name, b"".join(map(self._line, batch.requests.values())))
+
+        async def create() -> str:
+            may_exist, batch.submitted = batch.submitted, True
+            try:
+                return await self._api.create(batch.name, file_id, may_exist=may_exist)
+            except RequestRejectedError:
+                batch.submitted = may_exist
+                raise
+
         # Not by the SDK's retries: an attempt that seems to have failed may have created the batch.
-        async for attempt in retrying(self.endpoint.attempts):
-            with attempt:
-                may_exist, batch.submitted = batch.submitted, True
-                try:
-                    batch.id = await self._api.create(batch.name, file_id, may_exist=may_exist)
-                except RequestRejectedError:
-                    batch.submitted = may_exist
-                    raise
-        assert batch.id is not None
+        batch.id = await retry(create, self.endpoint.attempts, lambda _: True)
         await self.response_cache.mark_submitted(batch.name, batch.id)
         logger.info(
             "batch %s: %d requests are submitted to %s; if this run ends, the same command collects them",

@@ -26,7 +26,7 @@ from sage_dialog.llm.requests import (
     ServerUnreachableError,
 )
 from sage_dialog.llm.response_cache import ResponseCache
-from sage_dialog.llm.server import REJECTIONS, Server, retrying
+from sage_dialog.llm.server import REJECTIONS, Server, retry
 from sage_dialog.llm.server_pool import ServerPool
 
 logger = logging.getLogger(__name__)
@@ -118,8 +118,8 @@ class LiveClient(LLMClient):
         while True:
             self._invalid[request.key] = 0
             try:
-                return await retrying(self.endpoint.attempts, partial(self._retryable, request.key))(
-                    self._call, request
+                return await retry(
+                    partial(self._call, request), self.endpoint.attempts, partial(self._retryable, request.key)
                 )
             except RequestFailedError as failure:
                 if failure.reason is not FailureReason.UNSUPPORTED:  # else again, without the field

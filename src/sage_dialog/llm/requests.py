@@ -129,7 +129,7 @@ class ChatRequest(Request):
             raise RequestFailedError(FailureReason.EMPTY, "", text)
         return LLMResponse(text, prompt_tokens, completion_tokens, seconds_of(answer))
 
-    @property
+    @cached_property
     def max_prompt_tokens(self) -> int:
         """Upper bound: a token is at least a byte, and chat templates add a few tokens to each message."""
         schema = json.dumps(self.schema) if self.schema is not None else ""  # servers put it before the messages

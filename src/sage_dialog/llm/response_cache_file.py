@@ -7,7 +7,8 @@ import queue
 import sqlite3
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from pathlib import Path
@@ -35,7 +36,9 @@ _BUSY_TIMEOUT_S = 60  # limit on the wait for another process's transaction
 _FORMAT = 0x53414A32  # SQLite's application_id of a response cache with these tables
 
 Result = TypeVar("Result")
-_Task = tuple[Callable[[sqlite3.Connection], Any], Future[Any]]
+_Future = Future[Any] | asyncio.Future[Any]
+_Task = tuple[Callable[[sqlite3.Connection], Any], _Future]
+_Outcome = tuple[_Future, Any, BaseException | None]  # result or error
 
 
 class ResponseCacheError(ValueError):
@@ -107,15 +110,20 @@ class ResponseCacheFile:
 
     def submit(self, task: Callable[[sqlite3.Connection], Result]) -> Future[Result]:
         """Queue a task that writes; its result is set once it is on disk."""
-        if not self.is_open:
-            raise ResponseCacheError(f"the response cache {self.path} is closed")
         future: Future[Result] = Future()
-        self._tasks.put((task, future))
+        self._put(task, future)
         return future
 
     async def write(self, task: Callable[[sqlite3.Connection], Result]) -> Result:
         """Run a task that writes and return its result once it is on disk. A cancellation does not undo it."""
-        return await asyncio.shield(asyncio.wrap_future(self.submit(task)))
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._put(task, future)
+        return await future
+
+    def _put(self, task: Callable[[sqlite3.Connection], Any], future: _Future) -> None:
+        if not self.is_open:
+            raise ResponseCacheError(f"the response cache {self.path} is closed")
+        self._tasks.put((task, future))
 
     def _write(self) -> None:
         """Run the queued tasks, all in one commit, and set their results after it."""
@@ -141,10 +149,10 @@ class ResponseCacheFile:
                 for task in tasks:
                     self._commit(connection, [task])
             else:
-                tasks[0][1].set_exception(self.error(error) if isinstance(error, sqlite3.Error) else error)
+                failure = self.error(error) if isinstance(error, sqlite3.Error) else error
+                _finish([(tasks[0][1], None, failure)])
             return
-        for (_, future), result in zip(tasks, results, strict=True):
-            future.set_result(result)
+        _finish([(future, result, None) for (_, future), result in zip(tasks, results, strict=True)])
 
     def is_alive(self, owner: str) -> bool:
         """Return whether the process with this owner id still runs."""
@@ -169,6 +177,30 @@ class ResponseCacheFile:
             "away with the files beside it, or name another file as llm.response_cache; lost responses are requested "
             "again."
         )
+
+
+def _finish(outcomes: Iterable[_Outcome]) -> None:
+    """Set the outcomes of futures; an event loop is woken once for all of its own."""
+    of_loops: defaultdict[asyncio.AbstractEventLoop, list[_Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        future = outcome[0]
+        if isinstance(future, asyncio.Future):
+            of_loops[future.get_loop()].append(outcome)
+        else:
+            _set([outcome])
+    for loop, own in of_loops.items():
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_set, own)
+
+
+def _set(outcomes: Iterable[_Outcome]) -> None:
+    for future, result, error in outcomes:
+        if future.cancelled():
+            continue
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
