@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from kedro.framework.startup import bootstrap_project
@@ -24,6 +25,7 @@ from sage_dialog.commands.serve import serve
 from sage_dialog.config import Parameters, Steering
 from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.datasets.engines import EngineDataset
+from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.datasets.policy import PolicyDirectory
 from sage_dialog.sac import Chain, parse
 
@@ -95,6 +97,19 @@ def test_no_library_warns(talk: Callable[..., Result], recwarn: pytest.WarningsR
     assert talk().exit_code == 0
     shown = [str(each.message) for each in recwarn if not issubclass(each.category, DeprecationWarning)]
     assert shown == []
+
+
+def test_annotations_of_another_schema_only_leave_labels_uncompleted(
+    talk: Callable[..., Result], tmp_path: Path
+) -> None:
+    entry = AtomicParquet(
+        filepath=str(tmp_path / "data/03_primary/annotations.parquet"),
+        version=Version(None, "2026-01-01T00.00.00.000Z"),
+    )
+    entry.save(pd.DataFrame({"role": ["user"]}))
+    result = talk()
+    assert result.exit_code == 0 and result.stdout
+    assert "Tab completes no labels, because annotations cannot be read: Validation failed" in result.stderr
 
 
 def test_a_policy_without_blocks_talks_and_is_not_steered(talk: Callable[..., Result]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from kedro.framework.cli.utils import env_option
 from kedro.framework.startup import ProjectMetadata
+from kedro.io import DatasetError
 from rich.console import Console
 
 from sage_dialog.commands.project import Project, click_errors
@@ -54,7 +55,14 @@ def chat(
     conversation = Conversation(engine, policy.name, policy.card.blocks, settings)
     with click_errors(ValueError, prefix="evaluation.steering: "), stderr.status("loading"):
         conversation.steer(settings.steering)
-    known = known_values(project.catalog.load("annotations")) if project.catalog.exists("annotations") else {}
+    try:
+        known = known_values(project.catalog.load("annotations")) if project.catalog.exists("annotations") else {}
+    except DatasetError as error:  # such as a table of an earlier version of the project
+        known = {}
+        reason = str(error).splitlines()[0]
+        stderr.print(
+            f"Tab completes no labels, because annotations cannot be read: {reason}", markup=False, soft_wrap=True
+        )
     screen = Terminal(conversation, seed, project.parameters.self_play.candidates, known, console, stderr)
     if sys.stdin.isatty() and sys.stdout.isatty():
         history = Path(project.catalog.load("params:scratch")) / "chat_history"

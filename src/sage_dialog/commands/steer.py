@@ -139,7 +139,7 @@ def _most_frequent(project: Project) -> list[tuple[BlockField, tuple[str, ...]]]
         raise click.ClickException(
             f"No annotations to take values from: {why} Or name values with --emotions, --motivations, --topics."
         )
-    known = known_values(project.catalog.load("annotations"))
+    known = known_values(project.load("annotations"))
     return [(field, (label,)) for field in FIELDS for label in known[field][:MOST_FREQUENT]]
 
 
