@@ -144,6 +144,18 @@ def test_an_unreachable_server_is_reported_before_the_run(
         annotate(project, "vllm")
 
 
+def test_a_server_that_lists_no_models_is_used_by_the_name_of_its_model(
+    project: OpenSession, server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as `transformers serve` without a cache of the hub, which answers 500."""
+    server.models = ()
+    with pytest.raises(RunRefused, match=r"the server failed: .* If it runs, name it in `model:`"):
+        annotate(project, "vllm")
+    monkeypatch.setenv("VLLM_MODEL", "own-model")
+    rows = annotate(project, "vllm")
+    assert {row["annotator"].split(" annotator ")[0] for row in rows} == {"own-model"}
+
+
 def test_a_key_is_used_and_never_logged(
     project: OpenSession,
     server: FaultyServer,

@@ -133,6 +133,8 @@ class FaultyServer:
         await self._runner.cleanup()
 
     async def _list(self, _: web.Request) -> web.Response:
+        if not self.models:
+            raise web.HTTPInternalServerError
         return web.json_response({"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
 
     async def _answer(self, http_request: web.Request) -> web.StreamResponse:

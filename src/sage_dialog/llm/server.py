@@ -94,7 +94,9 @@ def served_model(endpoint: Endpoint) -> str:
     try:
         found = loop.run(names())
     except (RequestFailedError, RequestRejectedError) as error:
-        raise ValueError(f"{server.address} does not state its model: {error}") from None
+        raise ValueError(
+            f"{server.address} does not state its model: {str(error).rstrip('.')}. If it runs, name it in `model:`."
+        ) from None
     if len(found) != 1:
         raise ValueError(f"{server.address} has {len(found)} models; name one of them in `model:`: {', '.join(found)}")
     return found[0]
