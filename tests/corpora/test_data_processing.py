@@ -30,9 +30,9 @@ def run(months, happy, tmp_path_factory):
     months.thread()
     months.chain(happy)
 
-    def run_pipeline(**rules):
+    def run_pipeline(dumps=None, **rules):
         raw = {
-            "reddit_dumps": months.files(),
+            "reddit_dumps": months.files() if dumps is None else dumps,
             "empathetic_dialogues": {"train.csv": csv},
             "params:data_processing": DataProcessing.from_base(
                 rule_sets={"paper": RedditRules.from_base(**rules)}, workers=1
@@ -79,6 +79,13 @@ def test_the_same_input_gives_the_same_tables(run):
 def test_no_dialogue_is_a_table_without_rows_and_a_warning(run, caplog):
     assert run(min_sentiment=0.999)["dialogues"].empty
     assert "No Reddit dialogue passed the rules" in caplog.text
+
+
+def test_without_dumps_the_tables_of_reddit_are_empty(run, caplog):
+    tables = run(dumps={})
+    assert tables["dialogues"].empty and tables["filter_report"].empty and tables["rejected_lines"].empty
+    assert isinstance(tables["filter_figure"], Figure)
+    assert "dialogues come from corpora alone" in caplog.text
 
 
 def test_a_rule_that_removes_almost_everything_is_logged_by_name(run, caplog, monkeypatch):

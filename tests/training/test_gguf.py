@@ -92,7 +92,7 @@ def test_plain_transformers_opens_what_was_converted(converted: Policy) -> None:
 
 def test_the_card_has_origin_and_licence(converted: Policy) -> None:
     card = Policy.open(converted.path).card
-    assert (card.name, card.kind, card.base, card.licence) == ("sage_0", "base", "Tiny test", "apache-2.0")
+    assert (card.name, card.kind, card.base, card.licence) == ("sage_0", "base", "tiny", "apache-2.0")
     assert card.origin is not None and card.origin.startswith("tiny.gguf, sha256 ")
     assert card.base_revision == converted.revision()
 

@@ -62,11 +62,10 @@ def convert_gguf(source: GgufFile, out: Path) -> Policy:
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    name = str(header.get("general.name") or source.path.stem)
     return Policy.write_card(
         out,
         PolicyCard(
-            *(BASE, "base", False, name, weights_revision(out)),
+            *(BASE, "base", False, source.path.stem, weights_revision(out)),
             origin=_origin(source),
             licence=_licence(source, header),
         ),
@@ -101,7 +100,7 @@ def _read_header(path: Path) -> dict[str, Any]:
     end = max((tensor.data_offset + tensor.n_bytes for tensor in reader.tensors), default=0)
     if (size := path.stat().st_size) < end:
         raise ValueError(f"{path} is truncated: {size:,} of {end:,} bytes. Fetch it again.")
-    short = ("general.architecture", "general.name", "general.license")
+    short = ("general.architecture", "general.license")
     return {name: field.contents() for name in short if (field := reader.fields.get(name)) is not None}
 
 

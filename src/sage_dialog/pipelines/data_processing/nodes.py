@@ -25,7 +25,7 @@ def make_dialogues(
     """Return Reddit dialogues and the tables that account for everything left out (paper §3.1).
 
     Args:
-        reddit_dumps: `RC_YYYY-MM` and `RS_YYYY-MM` files by name.
+        reddit_dumps: `RC_YYYY-MM` and `RS_YYYY-MM` files by name; none where the catalog entry is optional.
         data_processing: the rules and the executor.
         scratch: folder of finished months and buckets, with which a killed run continues.
 
@@ -34,7 +34,11 @@ def make_dialogues(
     """
     from sage_dialog.corpora.reddit.funnel import filter_warnings
     from sage_dialog.corpora.reddit.tally import Limits
+    from sage_dialog.schemas import DIALOGUES, FILTER_REPORT, REJECTED_LINES
 
+    if not reddit_dumps:
+        logger.warning("There are no Reddit dumps; dialogues come from corpora alone")
+        return from_rows([], DIALOGUES), from_rows([], FILTER_REPORT), from_rows([], REJECTED_LINES)
     if data_processing.executor == "spark":
         from sage_dialog.corpora.reddit.spark import read_dialogues_on_spark as read
     else:
