@@ -81,7 +81,7 @@ def test_a_missing_version_is_an_error_with_the_existing_ones(open_session: Open
     ("dotted", "value", "error"),
     [
         ("sft.training.batchsize", 3, "sft.training.batchsize: unknown, did you mean batch_size? Known here: "),
-        ("nonsense", 1, "nonsense: unknown. Known here: data_processing, evaluation"),
+        ("nonsense", 1, "nonsense: unknown. Known here: corpora, data_processing"),
         ("evaluation.split", "train", "evaluation.split: Input should be 'valid' or 'test', found 'train'"),
         ("self_play.candidates", 1, "self_play.candidates: Input should be greater than or equal to 2, found 1"),
         ("seed", "abc", "seed: Input should be a valid integer"),

@@ -14,6 +14,7 @@ from kedro.pipeline import Pipeline
 
 from sage_dialog.config import DataProcessing, Launcher, SacAugmentation
 from sage_dialog.datasets.atomic import AtomicMixin
+from sage_dialog.datasets.gguf_file import GgufFileDataset
 from sage_dialog.datasets.protocol import TrackedDataset
 from sage_dialog.datasets.raw_folder import RawFolder
 from sage_dialog.hooks.errors import RunRefused, with_environment
@@ -71,12 +72,18 @@ def explain_missing(name: str, catalog: CatalogProtocol) -> str:
     if missing and not (isinstance(dataset, AtomicMixin) and not dataset.is_pinned):
         return missing
     writers = [
-        (len(pipeline.nodes), key != name, key)
+        (_lacks_input(pipeline, catalog), len(pipeline.nodes), key != name, key)
         for key, pipeline in register_pipelines().items()
         if name in pipeline.all_outputs()
-    ]  # the pipeline with the fewest nodes first
-    command = f"`{_command(name, min(writers)[2], catalog)}` makes it" if writers else "no pipeline makes it"
+    ]  # the pipeline with the fewest nodes first, of those that can run
+    command = f"`{_command(name, min(writers)[3], catalog)}` makes it" if writers else "no pipeline makes it"
     return f"{(missing or f'{dataset} does not exist').removesuffix('.')}; {command}."
+
+
+def _lacks_input(pipeline: Pipeline, catalog: CatalogProtocol) -> bool:
+    """Return whether the pipeline reads a file of the user's that the catalog does not name, such as a base in GGUF."""
+    entries = (catalog.get(name) for name in pipeline.inputs())
+    return any(isinstance(entry, GgufFileDataset) and entry.explain_missing() is not None for entry in entries)
 
 
 def _command(name: str, pipeline: str, catalog: CatalogProtocol) -> str:
