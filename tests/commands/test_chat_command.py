@@ -26,6 +26,9 @@ from sage_dialog.config import Parameters, Steering
 from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.datasets.engines import EngineDataset
 from sage_dialog.datasets.parquet import AtomicParquet
+
+
+from sage_dialog.datasets.external_policies import ExternalPolicies
 from sage_dialog.datasets.policy import PolicyDirectory
 from sage_dialog.sac import Chain, parse
 
@@ -110,6 +113,26 @@ def test_annotations_of_another_schema_only_leave_labels_uncompleted(
     result = talk()
     assert result.exit_code == 0 and result.stdout
     assert "Tab completes no labels, because annotations cannot be read: Validation failed" in result.stderr
+
+
+def test_an_external_policy_of_the_catalog_talks_and_is_steered(
+    talk: Callable[..., Result], policies: dict[str, Policy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Project.__init__
+
+    def open_with_external_policies(project: Project, *given: object, **named: object) -> None:
+        opened(project, *given, **named)  # type: ignore[arg-type]
+        whole = str(policies["sage_0"].path)
+        theirs = {"theirs": {"folder": whole, "blocks": True}, "form": {"folder": whole, "blocks": True}}
+        theirs["form"]["block_form"] = "(<a_motivation>) "
+        project.catalog["external_policies"] = ExternalPolicies(policies=theirs)
+
+    monkeypatch.setattr(Project, "__init__", open_with_external_policies)
+    result = talk("--policy", "theirs", lines="/fix a_motivation humor\nx\n")
+    assert result.exit_code == 0, result.output
+    assert "{a_motivation: humor, " in result.stdout
+    refused = talk("--policy", "form", lines="/boost a_motivation humor 4\n")
+    assert refused.exit_code == 1 and "form cannot be steered: its blocks have a form of their own" in refused.stderr
 
 
 def test_a_policy_without_blocks_talks_and_is_not_steered(talk: Callable[..., Result]) -> None:

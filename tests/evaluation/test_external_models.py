@@ -99,6 +99,7 @@ def play(
             situations(),
             lambda *_: engine,
             entry.load(),
+            {},
             EVALUATION,
             mix,
             0,
@@ -156,7 +157,7 @@ def test_it_is_judged_and_described_like_a_policy(server, players, tmp_path) -> 
     rollouts = collect_rollouts(theirs, sage_0=ours, sage_1=ours)
     votes = judge_pairs(EVALUATION, [OfflineJudge()], rollouts)
     assert len(votes) == 2 * 12 and set(votes["policy_b"]) == {"theirs"}
-    cards = describe_policies(entry.load(), **players)
+    cards = describe_policies(entry.load(), {}, **players)
     card = to_rows(cards)[-1]
     assert card == card | {"policy": "theirs", "kind": "external", "base": MODEL, "blocks": False}
     statistics = describe_replies(rollouts, parse_blocks(rollouts, cards), EVALUATION)[2]
@@ -168,8 +169,8 @@ def test_without_external_models_the_table_is_empty_and_no_engine_opens(players,
         raise AssertionError("an engine was opened")
 
     mix = SacAugmentation.from_base(system_prompts={"listener": "Listen."})
-    arguments = (players["sage_0"], players["sage_1"], situations(), fail, {}, EVALUATION, mix, 0, None, str(tmp_path))
-    assert play_external_models(*arguments).empty
+    inputs = (players["sage_0"], players["sage_1"], situations(), fail, {}, {})
+    assert play_external_models(*inputs, EVALUATION, mix, 0, None, str(tmp_path)).empty
 
 
 def test_pairs_may_name_it_and_its_name_differs_from_those_of_policies(open_session: Any) -> None:
@@ -181,6 +182,8 @@ def test_pairs_may_name_it_and_its_name_differs_from_those_of_policies(open_sess
     validate_parameters(shipped_parameters | pairs, external_models=("theirs",))
     with pytest.raises(RunRefused, match="sage_1 names a policy and an external model"):
         validate_parameters(shipped_parameters, external_models=("sage_1",))
+    with pytest.raises(RunRefused, match="theirs names an external model and an external policy"):
+        validate_parameters(shipped_parameters, external_models=("theirs", "theirs"))
 
 
 def test_an_invalid_entry_is_an_error_without_the_key() -> None:

@@ -62,6 +62,7 @@ def finished(
         **{f"training_log_{policy}": training_log() for policy in POLICIES[1:]},
         **{f"training_rejects_{policy}": contents[f"training_rejects_{policy}"] for policy in POLICIES[1:]},
         "external_models": {},
+        "external_policies": {},
         "human_votes": {},
         "external_rollouts": from_rows([], schemas.ROLLOUTS),
         "annotator": OfflineSelector(),

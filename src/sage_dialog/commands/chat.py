@@ -39,20 +39,20 @@ def chat(
     evaluation.steering. Lines can also be piped in.
     """
     project = Project(metadata, env)
-    base_policy, policy = load_policy(project, name, base, adapter, blocks)
+    loaded = load_policy(project, name, base, adapter, blocks)
     console, stderr = Console(highlight=False), Console(stderr=True, highlight=False)
     seed = project.parameters.seed if seed is None else seed
     with stderr.status("loading"):
-        engine = project.engine(base_policy, [] if policy is base_policy else [policy], seed)
+        engine = loaded.open_engine(seed)
 
     from sage_dialog.studio.chat.completion import known_values
     from sage_dialog.studio.chat.conversation import Conversation
     from sage_dialog.studio.chat.terminal import Terminal, piped_lines, prompt_lines
 
-    settings, note = settings_of(project, policy, temperature=temperature, top_k=top_k)
+    settings, note = settings_of(project, loaded, temperature=temperature, top_k=top_k)
     if note:
         stderr.print(note, markup=False, soft_wrap=True)
-    conversation = Conversation(engine, policy.name, policy.card.blocks, settings)
+    conversation = Conversation(engine, loaded.policy.name, loaded.policy.card.blocks, settings)
     with click_errors(ValueError, prefix="evaluation.steering: "), stderr.status("loading"):
         conversation.steer(settings.steering)
     try:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 from kedro.config import MissingConfigException
@@ -21,8 +21,10 @@ from yaml import YAMLError
 
 from sage_dialog.config import Llm, Parameters
 from sage_dialog.config.parameters import UNAFFECTING
+from sage_dialog.core.hub_models import BASE
 from sage_dialog.core.policies import Policy
 from sage_dialog.datasets.atomic import AtomicMixin
+from sage_dialog.datasets.external_policies import ExternalPolicies
 from sage_dialog.datasets.factory import FactoryDataset
 from sage_dialog.datasets.hub_model import HubBase
 from sage_dialog.datasets.policy import PolicyDirectory
@@ -37,6 +39,7 @@ from sage_dialog.hooks.recording import (
     run_folder,
 )
 from sage_dialog.inference.engine import PolicyEngine
+from sage_dialog.inference.external_policies import ExternalPolicy
 from sage_dialog.lineage.content import Content, DigestCache, state_of
 from sage_dialog.lineage.masking import mask_secrets
 from sage_dialog.lineage.records import InputRecord
@@ -163,6 +166,32 @@ class Project:
             suffix = f" Existing policies: {existing}." if existing else ""
             raise click.ClickException(f"There is no policy {name!r}: {reason}{suffix}")
         return self.load(name)
+
+    def policy_or_external(self, name: str) -> Policy | ExternalPolicy:
+        """Return a policy, or one of `external_policies`. Raises click.ClickException if there is none."""
+        entry = self.catalog.get("external_policies")
+        if isinstance(entry, ExternalPolicies) and name in entry.names():
+            return cast(ExternalPolicy, self.load("external_policies")[name])
+        return self.policy(name)
+
+    def system_prompt(self, policy: Policy | ExternalPolicy) -> str | None:
+        """Return the system message of an agent."""
+        own = policy.system_prompt if isinstance(policy, ExternalPolicy) else None
+        return (self.parameters.sac_augmentation.system_prompts.get("listener") if own is None else own) or None
+
+    def open_policy(self, policy: Policy | ExternalPolicy, seed: int | None = None) -> tuple[PolicyEngine, Policy]:
+        """Return the configured engine with a policy, and the policy.
+
+        Raises:
+            click.ClickException: if its base is missing, or the engine is not available.
+        """
+        if isinstance(policy, Policy):
+            base = policy if policy.name == BASE else self.policy(BASE)
+            return self.engine(base, [] if policy is base else [policy], seed), policy
+        base = policy.base or self.policy(BASE)
+        seed = self.parameters.seed if seed is None else seed
+        with click_errors(ValueError, OSError):
+            return policy.open(lambda *given: self.engine(*given[:3]), base, [], seed, None)
 
     def explain_missing(self, name: str) -> str:
         """Return what is missing of a catalog entry, and the command that makes it."""

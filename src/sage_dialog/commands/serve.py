@@ -39,7 +39,8 @@ def serve(
     prompt and steering are those of the chat where a request names none.
     """
     project = Project(metadata, env)
-    base_policy, policy = load_policy(project, name, base, adapter, blocks)
+    loaded = load_policy(project, name, base, adapter, blocks)
+    policy = loaded.policy
     seed = project.parameters.seed if seed is None else seed
     stderr = Console(stderr=True, highlight=False)
 
@@ -47,7 +48,7 @@ def serve(
     from sage_dialog.studio.api.engine_thread import EngineThread
     from sage_dialog.studio.api.server import make_app
 
-    settings, note = settings_of(project, policy)
+    settings, note = settings_of(project, loaded)
     if note:
         stderr.print(note, markup=False, soft_wrap=True)
     try:
@@ -58,11 +59,8 @@ def serve(
         ) from None
     except OSError as error:
         raise click.ClickException(f"Port {port} is not available: {error.strerror}.") from error
-    policies = [] if policy is base_policy else [policy]
     with stderr.status("loading"), click_errors(ValueError, prefix="evaluation.steering: "):
-        engine = EngineThread(
-            lambda: project.engine(base_policy, policies, seed), policy.name, policy.card.blocks, settings, seed
-        )
+        engine = EngineThread(lambda: loaded.open_engine(seed), policy.name, policy.card.blocks, settings, seed)
     address = f"http://{local_server.ADDRESS}:{listener.getsockname()[1]}/v1"
     click.echo(f"{policy.name} answers at {address} (any API key). Ctrl-C stops.")
     try:

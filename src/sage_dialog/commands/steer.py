@@ -18,9 +18,9 @@ from rich.text import Text
 from sage_dialog.commands.console import empty_table
 from sage_dialog.commands.project import Project, click_errors
 from sage_dialog.commands.summary import OFFLINE_NOTE
-from sage_dialog.config import BlockField
-from sage_dialog.core.hub_models import BASE
+from sage_dialog.config import BlockField, BoostScale
 from sage_dialog.core.paths import display_path
+from sage_dialog.core.policies import Policy
 from sage_dialog.core.seeds import sample_ids
 from sage_dialog.core.tables import from_rows
 from sage_dialog.datasets.roles import RoleDataset
@@ -77,11 +77,12 @@ def steer(
         raise click.UsageError("--situation and --situations exclude each other.")
     given: dict[BlockField, str | None] = {"a_emotion": emotions, "a_motivation": motivations, "a_topic": topics}
     project = Project(metadata, env)
-    agent = project.policy(policy)
-    if not agent.card.blocks:
+    agent = project.policy_or_external(policy)
+    if not (agent.card.blocks if isinstance(agent, Policy) else agent.blocks):
         raise click.ClickException(f"{policy} writes no state and action blocks, so there is nothing to steer.")
-    settings = _settings(_named(given) or _most_frequent(project), boost)
-    openings = _openings(project, situation, number or 1)
+    scale = project.parameters.evaluation.steering.boost_scale
+    settings = _settings(_named(given) or _most_frequent(project), boost, scale)
+    openings = _openings(project, situation, number or 1, project.system_prompt(agent))
 
     entry = project.catalog.get("annotator")
     if isinstance(entry, RoleDataset) and entry.uses_server:
@@ -93,13 +94,17 @@ def steer(
     from sage_dialog.schemas import STEERING_GRID
 
     config = project.parameters.evaluation
-    engine = project.engine(project.policy(BASE), [agent])
+    engine, _ = project.open_policy(agent)
     with click_errors(ValueError, RequestFailedError, StopRunError):
         rows = play_grid(engine, policy, openings, settings, config.agent, annotator)
     project.catalog.save(GRID, from_rows(rows, STEERING_GRID))
 
     console = Console(highlight=False)
-    how = "values fixed" if boost is None else f"labels boosted by {boost:g}"
+    how = (
+        "values fixed"
+        if boost is None
+        else f"labels boosted by {boost:g}{' (raw logits)' if scale == 'logits' else ''}"
+    )
     named = f" ({visible(openings[0].situation_id)})" if openings[0].situation_id else ""
     console.print(
         Text(f"\n{policy}, {how}", style="bold").append(f"\n{visible(openings[0].text)}{named}", style="not bold")
@@ -143,11 +148,13 @@ def _most_frequent(project: Project) -> list[tuple[BlockField, tuple[str, ...]]]
     return [(field, (label,)) for field in FIELDS for label in known[field][:MOST_FREQUENT]]
 
 
-def _settings(values: Sequence[tuple[BlockField, tuple[str, ...]]], boost: float | None) -> list[Setting]:
+def _settings(
+    values: Sequence[tuple[BlockField, tuple[str, ...]]], boost: float | None, scale: BoostScale
+) -> list[Setting]:
     """Return the settings of the grid, the first without steering. Raises UsageError for invalid labels."""
     from sage_dialog.evaluation.replies.steering_eval import UNSTEERED, Setting
 
-    settings = [Setting(field, labels, boost) for field, labels in values]
+    settings = [Setting(field, labels, boost, scale) for field, labels in values]
     faults = []
     for setting in settings:
         try:
@@ -159,7 +166,7 @@ def _settings(values: Sequence[tuple[BlockField, tuple[str, ...]]], boost: float
     return [UNSTEERED, *settings]
 
 
-def _openings(project: Project, situation: str | None, number: int) -> list[Opening]:
+def _openings(project: Project, situation: str | None, number: int, system_prompt: str | None) -> list[Opening]:
     """Return the given situation, or held-out ones drawn by seed. The text of a situation seeds its replies."""
     from sage_dialog.evaluation.replies.steering_eval import Opening
 
@@ -186,7 +193,6 @@ def _openings(project: Project, situation: str | None, number: int) -> list[Open
         if len(ids) < number:
             raise click.UsageError(f"--situations: there are {len(ids)} {split} situations, not {number}.")
         chosen = [(id_, texts[id_]) for id_ in ids]
-    system_prompt = project.parameters.sac_augmentation.system_prompts.get("listener")
     return [
         Opening(id_, text, Prompt(agent_view([Message("user", text)], system_prompt), ("steering grid", text)))
         for id_, text in chosen

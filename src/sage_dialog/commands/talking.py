@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -12,6 +12,7 @@ from sage_dialog.commands.project import Project, click_errors
 from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.core.hub_models import BASE
 from sage_dialog.core.policies import Policy
+from sage_dialog.inference.engine import PolicyEngine
 
 if TYPE_CHECKING:
     from sage_dialog.studio.chat.conversation import Settings
@@ -29,16 +30,24 @@ def policy_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--adapter", type=_FOLDER, help="With --base: a LoRA adapter on it."),
         click.option("--base", type=_FOLDER, help="A model folder outside the catalog, in place of --policy."),
-        click.option("--policy", "name", help="A policy of the catalog.  [default: sage_dpo]"),
+        click.option("--policy", "name", help="A policy of the catalog, or an external one.  [default: sage_dpo]"),
     ):
         command = option(command)
     return command
 
 
+class LoadedPolicy(NamedTuple):
+    """A policy, its system message, and a function from a seed to an engine with it."""
+
+    policy: Policy
+    system_prompt: str | None
+    open_engine: Callable[[int], PolicyEngine]
+
+
 def load_policy(
     project: Project, name: str | None, base: Path | None, adapter: Path | None, blocks: bool | None
-) -> tuple[Policy, Policy]:
-    """Return the base and the policy that the options name. Raises click.ClickException if there is none."""
+) -> LoadedPolicy:
+    """Return the policy that the options name. Raises click.ClickException if there is none."""
     if base is None and (adapter is not None or blocks is not None):
         raise click.UsageError("--adapter and --blocks go with --base.")
     if base is not None and name is not None:
@@ -47,12 +56,20 @@ def load_policy(
         from sage_dialog.studio.chat.external_policies import external_policies
 
         with click_errors(ValueError, OSError):
-            return external_policies(base, adapter, blocks)
-    policy = project.policy(name or "sage_dpo")
-    return (policy if name == BASE else project.policy(BASE)), policy
+            base_policy, policy = external_policies(base, adapter, blocks)
+        policies = [] if policy is base_policy else [policy]
+        system_prompt = project.system_prompt(policy)
+        return LoadedPolicy(policy, system_prompt, lambda seed: project.engine(base_policy, policies, seed))
+    named = project.policy_or_external(name or "sage_dpo")
+    if isinstance(named, Policy):
+        policy = named
+    else:
+        with click_errors(ValueError, OSError):
+            _, policy = named.resolve(named.base or project.policy(BASE))
+    return LoadedPolicy(policy, project.system_prompt(named), lambda seed: project.open_policy(named, seed)[0])
 
 
-def settings_of(project: Project, policy: Policy, **overrides: float | None) -> tuple[Settings, str | None]:
+def settings_of(project: Project, loaded: LoadedPolicy, **overrides: float | None) -> tuple[Settings, str | None]:
     """Return the settings of evaluation.agent and evaluation.steering, and a note where the steering does not apply.
 
     Args:
@@ -63,9 +80,8 @@ def settings_of(project: Project, policy: Policy, **overrides: float | None) -> 
     config = project.parameters.evaluation
     given = {name: value for name, value in overrides.items() if value is not None}
     sampling = SamplingConfig.model_validate(config.agent.model_dump() | given)
-    system_prompt = project.parameters.sac_augmentation.system_prompts.get("listener")
     steering, note = config.steering, None
-    if steering and not policy.card.blocks:
+    if steering and not loaded.policy.card.blocks:
         steering = Steering()
-        note = f"{policy.name} writes no state and action blocks, so evaluation.steering does not apply."
-    return Settings(sampling=sampling, system_prompt=system_prompt, steering=steering), note
+        note = f"{loaded.policy.name} writes no state and action blocks, so evaluation.steering does not apply."
+    return Settings(sampling=sampling, system_prompt=loaded.system_prompt, steering=steering), note

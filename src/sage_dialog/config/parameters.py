@@ -110,6 +110,9 @@ class Parameters(Config):
         if ambiguous := sorted(set(external_models) & set(policies)):
             why = f"{ambiguous[0]} names a policy and an external model of the catalog; rename it"
             yield ("evaluation", "pairs"), why
+        if repeated := sorted(name for name in set(external_models) if list(external_models).count(name) > 1):
+            why = f"{repeated[0]} names an external model and an external policy of the catalog; rename one"
+            yield ("evaluation", "pairs"), why
         benchmarked = [(policy,) for policy in self.evaluation.benchmarks.policies]
         for path, entries, known in (
             (("evaluation", "pairs"), self.evaluation.pairs, (*policies, *external_models)),

@@ -1,4 +1,4 @@
-"""Base models on a hub, at a commit, or in a local folder: fetched once, without files that can run code."""
+"""Models and adapters on a hub, at a commit, or in a local folder: fetched once, without files that can run code."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
 
@@ -31,7 +32,12 @@ FILES = [*_SMALL_FILES, "*.safetensors", "*.safetensors.index.json"]
 NOT_FETCHED = ["consolidated*", "*/*"]
 """Patterns of the same weights in another layout, and of folders with other formats."""
 
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = [ADAPTER_CONFIG, "adapter_model.safetensors"]
+"""Files of an adapter that are fetched; the tokenizer is the base's."""
+
 INDEX = "model.safetensors.index.json"
+Kind = Literal["base", "adapter"]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -50,24 +56,33 @@ def hub_base(repo: str | None, revision: str | None, folder: str | Path | None =
         ValueError: if `revision` is no commit, or no `repo` is given for it.
         OSError: if the base is neither in the cache (or `folder`) nor on the hub, with the reason.
     """
+    path = _find("base", repo, revision, folder)
+    known = (path.resolve().name, _local_revision(path)) if revision is None else (str(repo), revision)
+    return Policy(path, PolicyCard(BASE, "base", False, *known, licence=_licence(path)))
+
+
+def hub_adapter(repo: str | None, revision: str | None, folder: str | Path | None = None) -> Path:
+    """Return the folder of an adapter on a hub at a commit, or a local one; arguments and errors as of `hub_base`."""
+    return _find("adapter", repo, revision, folder)
+
+
+def _find(kind: Kind, repo: str | None, revision: str | None, folder: str | Path | None) -> Path:
     from huggingface_hub import snapshot_download
 
     if revision is None and folder is not None:
         local = Path(folder)
-        if fault := _fault(local):
-            raise FileNotFoundError(f"{folder} holds no base: {fault}")
-        return Policy(
-            local,
-            PolicyCard(BASE, "base", False, local.resolve().name, _local_revision(local), licence=_licence(local)),
-        )
+        if fault := _fault(local, kind):
+            raise FileNotFoundError(f"{folder} holds no {kind}: {fault}")
+        return local
     repo, commit = _commit(repo, revision)
-    path = Path(folder) if folder is not None else _cached(repo, commit)
+    path = Path(folder) if folder is not None else _cached(repo, commit, kind)
     if path is None:
-        path = Path(snapshot_download(repo, revision=commit, allow_patterns=FILES, ignore_patterns=NOT_FETCHED))
-    if fault := _fault(path):
+        files = FILES if kind == "base" else ADAPTER_FILES
+        path = Path(snapshot_download(repo, revision=commit, allow_patterns=files, ignore_patterns=NOT_FETCHED))
+    if fault := _fault(path, kind):
         place = f"{repo} at {commit} cannot be used" if folder is None else f"{folder} does not hold {repo}"
         raise FileNotFoundError(f"{place}: {fault}")
-    return Policy(path, PolicyCard(BASE, "base", False, repo, commit, licence=_licence(path)))
+    return path
 
 
 def base_files(folder: Path) -> dict[str, Path]:
@@ -127,8 +142,8 @@ def _read_revision(folder: Path, files: tuple[tuple[int, int], ...]) -> str:
     return weights_revision(folder)
 
 
-def _cached(repo: str, commit: str) -> Path | None:
-    """Return the folder of the complete base in the hub's cache, without a request; None where it is not there."""
+def _cached(repo: str, commit: str, kind: Kind = "base") -> Path | None:
+    """Return the folder of the complete model in the hub's cache, without a request; None where it is not there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -136,13 +151,17 @@ def _cached(repo: str, commit: str) -> Path | None:
         path = Path(snapshot_download(repo, revision=commit, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
-    return None if _fault(path) else path
+    return None if _fault(path, kind) else path
 
 
-def _fault(path: Path) -> str | None:
-    """Return why a folder is no complete base; None where it is one."""
+def _fault(path: Path, kind: Kind) -> str | None:
+    """Return why a folder is no complete base or adapter; None where it is one."""
+    if kind == "adapter":
+        missing = next((name for name in ADAPTER_FILES if not (path / name).is_file()), None)
+        return None if missing is None else f"there is no {missing} in it"
     if not (path / "config.json").is_file():
-        return "there is no config.json in it"
+        adapter = "; it is an adapter, so name its base" if (path / ADAPTER_CONFIG).is_file() else ""
+        return f"there is no config.json in it{adapter}"
     if (path / INDEX).is_file():
         names = sorted(set(json.loads((path / INDEX).read_text())["weight_map"].values()))
         if missing := [name for name in names if not (path / name).is_file()]:

@@ -42,8 +42,13 @@ class ParameterValidation:
         except InterpolationResolutionError as error:  # such as ${text:FILE} of a missing file
             why = str(error).splitlines()[0].rpartition("interpolation: ")[2]
             raise _refusal([f"{error.full_key}: {why}"]) from error
-        external_models = (loader["catalog"].get("external_models") or {}).get("models") or {}
-        validate_parameters(raw, context.env, loader.runtime_params, tuple(external_models))
+        catalog = loader["catalog"]
+        external = [
+            name
+            for entry, names in (("external_models", "models"), ("external_policies", "policies"))
+            for name in (catalog.get(entry) or {}).get(names) or {}
+        ]
+        validate_parameters(raw, context.env, loader.runtime_params, external)
 
 
 class LoadVersionValidation:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sage_dialog.config import Evaluation, SacAugmentation
+from sage_dialog.core.hub_models import BASE
 from sage_dialog.core.policies import Policy
 from sage_dialog.core.tables import DataFrame
-from sage_dialog.inference.engine import OpenEngine
+from sage_dialog.inference.engine import Engine, OpenEngine
 from sage_dialog.inference.external_models import ExternalModel, ExternalModelEngine
+from sage_dialog.inference.external_policies import ExternalPolicy
 from sage_dialog.roles.protocols import Judge
 
 if TYPE_CHECKING:
@@ -24,11 +26,14 @@ else:
 logger = logging.getLogger(__name__)
 
 
-def describe_policies(external_models: dict[str, ExternalModel], **policies: Policy) -> DataFrame:
+def describe_policies(
+    external_models: dict[str, ExternalModel], external_policies: dict[str, ExternalPolicy], **policies: Policy
+) -> DataFrame:
     """Return the cards of all policies and external models, as `POLICIES`; weights are hashed, not loaded."""
     from sage_dialog.core.tables import from_rows
     from sage_dialog.schemas import POLICIES
 
+    policies |= {name: one.resolve(policies[BASE])[1] for name, one in external_policies.items()}
     rows = [{**vars(policy.card), "policy": name, "revision": policy.revision()} for name, policy in policies.items()]
     external = {"kind": "external", "blocks": False, "base_revision": "not known"}
     rows += [
@@ -63,13 +68,14 @@ def play_external_models(
     situations: DataFrame,
     engine: OpenEngine,
     external_models: dict[str, ExternalModel],
+    external_policies: dict[str, ExternalPolicy],
     evaluation: Evaluation,
     sac_augmentation: SacAugmentation,
     seed: int,
     threads: int | None,
     scratch: str,
 ) -> DataFrame:
-    """Return dialogues of the external models with the same simulated user on the same situations, as `ROLLOUTS`."""
+    """Return dialogues of external models and policies with the same user on the same situations, as `ROLLOUTS`."""
     import pandas as pd
 
     from sage_dialog.core.tables import conform, from_rows
@@ -77,12 +83,18 @@ def play_external_models(
     from sage_dialog.selfplay.search import rollout
 
     rollouts = [from_rows([], ROLLOUTS)]
-    for name, model in external_models.items():
-        opened = ExternalModelEngine(model, engine(base, [user], seed, threads), seed)
-        played = rollout(
-            opened, model, user, situations, evaluation, sac_augmentation.system_prompts, seed, Path(scratch)
-        )
-        rollouts.append(conform(played.assign(policy=name), ROLLOUTS))
+
+    def play(opened: Engine, player: ExternalModel | Policy, system_prompt: str | None) -> None:
+        prompts = dict(sac_augmentation.system_prompts)
+        if system_prompt is not None:
+            prompts["listener"] = system_prompt
+        played = rollout(opened, player, user, situations, evaluation, prompts, seed, Path(scratch))
+        rollouts.append(conform(played.assign(policy=player.name), ROLLOUTS))
+
+    for model in external_models.values():
+        play(ExternalModelEngine(model, engine(base, [user], seed, threads), seed), model, None)
+    for external in external_policies.values():
+        play(*external.open(engine, base, [user], seed, threads), external.system_prompt)
     return pd.concat(rollouts, ignore_index=True)
 
 

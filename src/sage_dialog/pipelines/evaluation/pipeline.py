@@ -1,8 +1,8 @@
 """Every policy talks to the user model on held-out situations, judges compare the dialogues, replies are measured::
 
     sage_0, policy, sage_1 ─> [rollout_{policy}] ──────> rollouts_{policy} ┬─> [collect_rollouts] ─> rollouts
-    external_models ───────> [rollout_external_models] ─> external_rollouts ┘
-    policies, external_models ─> [describe_policies] ─> policy_cards
+    external_models, external_policies ─> [rollout_external_models] ─> external_rollouts ┘
+    policies, external_models, external_policies ─> [describe_policies] ─> policy_cards
 
     rollouts, judges ─> [judge_pairs] ─> model_votes ┬─> [gather_votes] ─> judge_votes, vote_rejects
                                          human_votes ┘
@@ -54,6 +54,7 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
     by_name = {policy: policy for policy in policies}
     rollouts = {policy: f"rollouts_{policy}" for policy in policies}
     candidates = {f"sage_{k}": f"candidates_{k}" for k in range(1, iterations + 1)}
+    external = {name: name for name in ("external_models", "external_policies")}
     truth = ["truth_votes"] if external_scores else []
     benchmarked = {"base": BASE, "evaluation": EVALUATION, "seed": SEED, "threads": "params:threads"}
     evaluation = [
@@ -68,12 +69,12 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
         ),
         _node(
             nodes.play_external_models,
-            [BASE, USER, "situations", "engine", "external_models", *PLAYED_WITH],
+            [BASE, USER, "situations", "engine", "external_models", "external_policies", *PLAYED_WITH],
             "external_rollouts",
             "rollout_external_models",
         ),
         _node(nodes.collect_rollouts, {"external_rollouts": "external_rollouts", **rollouts}, "rollouts"),
-        _node(nodes.describe_policies, {"external_models": "external_models", **by_name}, "policy_cards"),
+        _node(nodes.describe_policies, {**external, **by_name}, "policy_cards"),
         _node(nodes.judge_pairs, [EVALUATION, "judges", "rollouts"], "model_votes"),
         _node(
             nodes.gather_votes, ["model_votes", "human_votes", EVALUATION, "rollouts"], ["judge_votes", "vote_rejects"]
