@@ -45,7 +45,7 @@ RANKING = schema(
     **INTERVAL,
 )
 
-JUDGE_CHECKS = schema(judge=STRING, statistic=STRING, **ESTIMATE)
+JUDGE_CHECKS = schema(judge=STRING, statistic=STRING, **ESTIMATE, **nullable_floats("by_chance"))
 
 JUDGE_AGREEMENT = schema(
     judge_a=STRING,

@@ -14,8 +14,9 @@ from sage_dialog.evaluation.bootstrap import Bootstrap
 from sage_dialog.evaluation.judging.agreement import judge_agreement
 from sage_dialog.evaluation.judging.judge_bias import judge_checks, self_preference
 from sage_dialog.evaluation.judging.length import length_control
+from sage_dialog.evaluation.judging.power import sample_sizes, situations_needed
 from sage_dialog.evaluation.judging.votes import win_rates
-from sage_dialog.evaluation.report.findings import findings_by_judge, flips_by_chance
+from sage_dialog.evaluation.report.findings import findings_by_judge, situations_for_all_pairs
 
 SITUATIONS = 400
 ORDERS = ("ab", "ba")
@@ -31,6 +32,7 @@ class World(NamedTuple):
 
     better: dict[str, str]
     words: dict[str, dict[str, int]]
+    pair: tuple[str, str] = ("old", "new")
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +66,12 @@ def judge_world(judge: str, world: World, answer: Judge) -> list[Row]:
     """Return rows of JUDGE_VOTES by `answer`, a function of generator, order, better policy and longer policy."""
     draw = np.random.default_rng(12)
     rows = []
+    a, b = world.pair
     for situation, truth in world.better.items():
-        more = world.words["new"][situation] - world.words["old"][situation]
+        more = world.words[b][situation] - world.words[a][situation]
         longer = "b" if more > 0 else "a" if more < 0 else "tie"
         for order in ORDERS:
-            row = {"judge": judge, "policy_a": "old", "policy_b": "new", "situation_id": situation, "order": order}
+            row = {"judge": judge, "policy_a": a, "policy_b": b, "situation_id": situation, "order": order}
             rows.append({**row, "vote": answer(draw, order, truth, longer)})
     return rows
 
@@ -142,7 +145,8 @@ def test_the_right_judge_passes_every_check(tables: Tables) -> None:
         "58 %.",
         "On wins and ties, its agreement with the world truth beyond chance within pairs of policies is kappa 1.00 "
         "(0.98 to 1.00): more than chance.",
-        "Changes its answer with the order on 0 % (0 to 1 %) of the pairs of dialogues; random answers would on 50 %.",
+        "Changes its answer with the order on 0 % (0 to 1 %) of the pairs of dialogues; its answers, assigned at "
+        "random within pairs of policies, would on 50 %.",
     ]
 
 
@@ -158,8 +162,8 @@ def test_a_judge_that_always_names_the_first_is_exposed_by_the_order(tables: Tab
         "Decides none of the pairs of dialogues that the world truth decides, so the two cannot be compared.",
         "Names the first dialogue in 100 % (99 to 100 %) of the answers that name one, where an unbiased judge has "
         "50 %: the position counts.",
-        "Changes its answer with the order on 100 % (99 to 100 %) of the pairs of dialogues; random answers "
-        "would on 100 %: no evidence that it reads them.",
+        "Changes its answer with the order on 100 % (99 to 100 %) of the pairs of dialogues; its answers, assigned at "
+        "random within pairs of policies, would on 100 %: no evidence that it reads them.",
     ]
 
 
@@ -186,7 +190,7 @@ def test_a_judge_that_counts_words_is_exposed_by_the_length(tables: Tables) -> N
 def test_a_random_judge_is_exposed_by_the_order_and_the_truth(tables: Tables) -> None:
     checks, rate = tables.of("random"), row_of(tables.rates, "random")
     flips = checks["order_flips"]
-    assert flips["low"] < 0.5 < flips["high"] and flips["low"] <= flips_by_chance(checks) <= flips["high"]
+    assert flips["low"] < 0.5 < flips["high"] and flips["low"] <= flips["by_chance"] <= flips["high"]
     length = row_of(tables.lengths, "random")
     assert includes_half(checks["names_first"]) and rate["p_value"] > 0.05
     assert length["odds_low"] < 1 < length["odds_high"]
@@ -195,7 +199,7 @@ def test_a_random_judge_is_exposed_by_the_order_and_the_truth(tables: Tables) ->
     assert agreement["same_low"] < 0.5 < agreement["same_high"]
     found = tables.sentences("random")
     assert len(found) == 3 and "that both decide: not shown to be better than a coin. Assigned" in found[0]
-    assert found[2].endswith("random answers would on 50 %: no evidence that it reads them.")
+    assert found[2].endswith("would on 50 %: no evidence that it reads them.")
 
 
 def test_a_judge_of_ties_and_an_unreadable_judge_are_exposed(tables: Tables) -> None:
@@ -234,10 +238,118 @@ def test_an_occasional_fault_is_found(share: float, world: World) -> None:
     assert any("writing twice as much multiplies the odds" in sentence for sentence in tables.sentences("wordy"))
 
 
-def test_flips_by_chance_by_hand() -> None:
-    # Of two answers out of first 30 %, second 50 %, tie 20 %: the same are first and second, or two ties.
-    checks = {"names_first": {"value": 3 / 8}, "says_tie": {"value": 0.2}}
-    assert flips_by_chance(checks) == pytest.approx(1 - (2 * 0.3 * 0.5 + 0.2**2))
+RATES = {  # of b being better, and of ties by a judge that guesses: each pair of policies has its own (Simpson's case)
+    ("worst", "old"): (0.98, 0.0),
+    ("old", "new"): (0.6, 0.3),
+    ("new", "newest"): (0.4, 0.95),
+}
+
+
+@pytest.fixture(scope="module")
+def worlds() -> dict[tuple[str, str], World]:
+    """Three pairs of policies on the same situations; the worst policy writes most."""
+    draw = np.random.default_rng(21)
+    ids = [f"s{place}" for place in range(SITUATIONS)]
+    means = {"worst": 130, "old": 80, "new": 84, "newest": 82}
+    words = {
+        policy: dict(zip(ids, draw.normal(mean, 15, SITUATIONS).astype(int).tolist(), strict=True))
+        for policy, mean in means.items()
+    }
+    return {
+        pair: World(
+            dict(zip(ids, np.where(draw.random(SITUATIONS) < rate, "b", "a").tolist(), strict=True)), words, pair
+        )
+        for pair, (rate, _) in RATES.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def tables_of_pairs(worlds: dict[tuple[str, str], World]) -> Tables:
+    votes: list[Row] = []
+    known: list[Row] = []
+    for number, (pair, world) in enumerate(worlds.items()):
+        rate, ties = RATES[pair]
+        chosen = dict(zip(world.better, np.random.default_rng(30 + number).random(SITUATIONS) < rate, strict=True))
+        usual = [
+            {**row, "vote": "b" if chosen[row["situation_id"]] else "a"}
+            for row in judge_world("usual", world, lambda draw, order, truth, longer: "tie")
+        ]
+        votes += [
+            *judge_world("right", world, lambda draw, order, truth, longer: truth),
+            *judge_world("always A", world, lambda draw, order, truth, longer: order[0]),
+            *judge_world("longer", world, lambda draw, order, truth, longer: longer),
+            *judge_world(
+                "guessing",
+                world,
+                lambda draw, order, truth, longer, ties=ties: (  # type: ignore[misc]
+                    "tie" if draw.random() < ties else str(draw.choice(["a", "b"]))
+                ),
+            ),
+            *usual,
+        ]
+        known += judge_world(TRUTH, world, lambda draw, order, truth, longer: truth)
+    bootstrap = Bootstrap(confidence=0.95, replicates=1000, seed=0)
+    table, words = votes_table(votes), words_table(next(iter(worlds.values())).words)
+    return Tables(
+        judge_checks(table, 0.95),
+        win_rates(table, bootstrap.confidence),
+        length_control(table, words, 0.95),
+        judge_agreement(votes_table([*votes, *known]), bootstrap),
+        from_rows([], schemas.SELF_PREFERENCE),
+    )
+
+
+def test_the_right_judge_of_several_pairs_passes_every_check(tables_of_pairs: Tables) -> None:
+    found = tables_of_pairs.sentences("right")
+    assert len(found) == 3 and "in 100 %" in found[0] and "kappa 1.00" in found[1]
+    assert not any("no evidence" in one or "twice as much" in one for one in found)  # though the worst writes most
+    pooled = [row for row in to_rows(tables_of_pairs.lengths) if row["judge"] == "right"]
+    assert pooled[0]["longer_high"] < 0.1 and pooled[0]["odds_low"] < 1 < pooled[0]["odds_high"]
+
+
+def test_a_judge_that_guesses_is_exposed_over_pairs_with_different_shares_of_ties(tables_of_pairs: Tables) -> None:
+    """Of all its answers together, random ones would change far more often than its own do."""
+    checks = tables_of_pairs.of("guessing")
+    flips, ties, first = (checks[name] for name in ("order_flips", "says_tie", "names_first"))
+    named = (1 - ties["value"]) * first["value"], (1 - ties["value"]) * (1 - first["value"])
+    pooled = 1 - ties["value"] ** 2 - 2 * named[0] * named[1]
+    assert flips["high"] < pooled - 0.1  # a pooled chance would find that it reads
+    assert flips["low"] <= flips["by_chance"] <= flips["high"]
+    within = [1 - ties**2 - (1 - ties) ** 2 / 2 for _, ties in RATES.values()]
+    assert flips["by_chance"] == pytest.approx(np.mean(within), abs=0.02)
+    found = tables_of_pairs.sentences("guessing")
+    assert found[-1].endswith("no evidence that it reads them.")
+    assert "not shown to be better than a coin" in found[0] and found[1].endswith("not shown to be more than chance.")
+
+
+def test_a_judge_that_only_knows_the_usual_winner_of_each_pair_is_exposed(tables_of_pairs: Tables) -> None:
+    found = tables_of_pairs.sentences("usual")
+    assert ": better than a coin. Assigned" in found[0]  # by the easy pair
+    assert found[0].endswith("among winners, no evidence that it sees more than which policy is usually better.")
+    assert found[1].endswith("not shown to be more than chance.")
+
+
+def test_faults_of_place_and_length_are_exposed_over_several_pairs(tables_of_pairs: Tables) -> None:
+    found = tables_of_pairs.sentences("always A")
+    assert any("Names the first dialogue in 100 %" in one for one in found)
+    assert found[-1].endswith("would on 100 %: no evidence that it reads them.")
+    found = tables_of_pairs.sentences("longer")
+    assert any("writing twice as much multiplies the odds of winning by over ×1,000" in one for one in found)
+
+
+def test_the_pair_with_the_most_ties_needs_the_most_situations(tables_of_pairs: Tables) -> None:
+    rates = tables_of_pairs.rates[tables_of_pairs.rates["judge"] == "guessing"]
+    sizes = sample_sizes(rates, (0.6,), 0.95, 0.8)
+    alone = {(row["policy_a"], row["policy_b"]): row for row in to_rows(sizes) if row["pairs"] == 1}
+    decided = [alone[pair]["decided"] for pair in RATES]
+    assert decided == sorted(decided, reverse=True) and decided[0] > 3 * decided[-1]
+    for pair in RATES:
+        level = situations_needed(share=0.6, decided=alone[pair]["decided"], level=0.05, power=0.8)
+        assert alone[pair]["needed"] == level
+    pooled = situations_needed(share=0.6, decided=float(np.mean(decided)), level=0.05, power=0.8)
+    assert pooled < alone[("new", "newest")]["needed"] / 2  # one number for all pairs would plan far too few
+    (family,) = situations_for_all_pairs(sizes)
+    assert family["pairs"] == 3 and family["needed"] > alone[("new", "newest")]["needed"]
 
 
 def test_the_report_describes_each_fault(tables: Tables, contents: dict[str, Any]) -> None:

@@ -1,5 +1,7 @@
 """Biases of judges by hand and by another computation; `test_exposed_judges.py` has known faults."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from judging_tables import Row, letter_votes, table_rows, votes_table
@@ -50,6 +52,25 @@ def test_checks_by_hand() -> None:
         "says_tie": (13, pytest.approx(1 / 13)),
         "unreadable": (14, pytest.approx(1 / 14)),
     }
+
+
+def test_flips_by_chance_are_those_of_all_ways_to_pair_the_answers_on_a_pair_of_policies() -> None:
+    draw = np.random.default_rng(6)
+    shares = {("p", "q"): [0.1, 0.1, 0.8], ("p", "r"): [0.7, 0.3, 0.0], ("q", "r"): [0.2, 0.5, 0.3]}
+    sizes = {("p", "q"): 9, ("p", "r"): 4, ("q", "r"): 6}
+    votes, expected = [], []
+    for pair, of_pair in shares.items():
+        answers = draw.choice(["a", "b", "tie"], size=(sizes[pair], 2), p=of_pair).tolist()
+        places = []
+        for number, (ab, ba) in enumerate(answers):
+            votes += [vote("j", f"s{number}", "ab", ab, pair), vote("j", f"s{number}", "ba", ba, pair)]
+            places += [{"a": 1, "b": -1, "tie": 0}[ab], {"a": -1, "b": 1, "tie": 0}[ba]]  # first, second or none
+        two = [one != -other for one, other in combinations(places, 2)]
+        expected += [np.mean(two)] * sizes[pair]
+    votes += [vote("j", "unread", "ab", "unreadable", ("p", "q")), vote("j", "unread", "ba", "a", ("p", "q"))]
+    rows = checks(votes)
+    assert rows["order_flips"]["by_chance"] == pytest.approx(np.mean(expected))
+    assert all(row["by_chance"] is None for name, row in rows.items() if name != "order_flips")
 
 
 def test_intervals_are_those_of_another_bootstrap_over_situations() -> None:

@@ -58,7 +58,7 @@ def test_the_ranking_shows_judges_side_by_side(contents: dict[str, Any]) -> None
 
 def test_findings_on_judges_are_described(contents: dict[str, Any]) -> None:
     def check(judge: str, statistic: str, value: float) -> dict[str, Any]:
-        row = {"judge": judge, "statistic": statistic, "n": 2400, "value": value}
+        row = {"judge": judge, "statistic": statistic, "n": 2400, "value": value, "by_chance": 0.5}
         return row | {"low": max(0.0, value - 0.05), "high": min(1.0, value + 0.05)}
 
     checks = [check("fair", "order_flips", 0.1), check("fair", "names_first", 0.52)]

@@ -12,7 +12,7 @@ import pandas as pd
 from sage_dialog.config import OutcomeRule
 from sage_dialog.core.tables import DataFrame, conform, from_rows, to_rows
 from sage_dialog.evaluation.bootstrap import Bootstrap
-from sage_dialog.evaluation.judging.votes import outcomes
+from sage_dialog.evaluation.judging.votes import PAIR, outcomes
 from sage_dialog.evaluation.statistics import clustered_shares
 from sage_dialog.schemas import JUDGE_CHECKS, SELF_PREFERENCE
 
@@ -27,6 +27,9 @@ def judge_checks(votes: DataFrame, confidence: float) -> DataFrame:
     unreadable: of all votes. Intervals take situations as clusters. A person votes once on each pair, in a random
     order: nothing can flip, and unbiased is one half as well. A statistic without observations has no row. The effect
     of length differs between pairs of policies: see `length.length_control`.
+
+    `by_chance`, of order_flips alone, is the share expected if the judge's answers on a pair of policies were assigned
+    to its dialogues and orders at random; see `_flips_by_chance`.
     """
     judged = outcomes(votes)
     kind = judged["kind"]
@@ -48,8 +51,36 @@ def judge_checks(votes: DataFrame, confidence: float) -> DataFrame:
             for statistic, (rows, found, among) in counts.items()
         ]
     )
+    chance = _flips_by_chance(judged[twice & (kind != "unreadable")])
+    checks["by_chance"] = checks["judge"].map(chance).where(checks["statistic"] == "order_flips")
     judges = pd.Index(votes["judge"].unique())
     return conform(checks.iloc[judges.get_indexer(checks["judge"]).argsort(kind="stable")], JUDGE_CHECKS)
+
+
+def _flips_by_chance(judged: DataFrame) -> pd.Series:
+    """Return by judge the share of pairs of dialogues whose answers would differ if they were assigned at random.
+
+    Two answers agree if both are ties or if they name different places. Of f, s and t answers on a pair of policies
+    that name the dialogue read first, the second, and none, two drawn at random agree with the probability
+    (t (t - 1) + 2 f s) / (n (n - 1)), n = f + s + t. The share is the mean over pairs of policies, weighted by their
+    dialogues: of all answers together it would be larger where ties are more frequent in some pairs than in others.
+
+    Args:
+        judged: `outcomes` with two readable votes.
+    """
+    ab, ba = judged["ab"].to_numpy(object), judged["ba"].to_numpy(object)
+    answers = judged[PAIR].assign(
+        first=(ab == "a").astype(int) + (ba == "b"),
+        second=(ab == "b").astype(int) + (ba == "a"),
+        tie=(ab == "tie").astype(int) + (ba == "tie"),
+        dialogues=1,
+    )
+    sums = answers.groupby(PAIR, sort=False).sum()
+    number = 2 * sums["dialogues"]
+    agree = (sums["tie"] * (sums["tie"] - 1) + 2 * sums["first"] * sums["second"]) / (number * (number - 1))
+    weighted = pd.DataFrame({"flips": (1 - agree) * sums["dialogues"], "dialogues": sums["dialogues"]})
+    by_judge = weighted.groupby(level="judge", sort=False).sum()
+    return by_judge["flips"] / by_judge["dialogues"]
 
 
 def self_preference(

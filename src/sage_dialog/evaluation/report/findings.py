@@ -31,17 +31,6 @@ def describe_leaning(row: Row) -> str:
     return below if row["high"] < 0.5 else above if row["low"] > 0.5 else "no bias detected"
 
 
-def flips_by_chance(checks: Mapping[str, Row]) -> float:
-    """Return how often the answer would change with the order if each were drawn with the judge's own frequencies.
-
-    Two independent answers agree if both are ties or if they name different places: 1 - t² - 2 f s, with t the share
-    of ties, f and s those of the dialogue read first and second.
-    """
-    ties = checks["says_tie"]["value"] if "says_tie" in checks else 0.0
-    first = (1 - ties) * checks["names_first"]["value"] if "names_first" in checks else 0.0
-    return float(1 - ties**2 - 2 * first * (1 - ties - first))
-
-
 def findings_by_judge(
     judge_checks: DataFrame,
     win_rates: DataFrame,
@@ -161,11 +150,11 @@ def _by_order(checks: Mapping[str, Row]) -> Iterator[str]:
             f"judge has {percent(0.5)}: the position counts."
         )
     if flips := checks.get("order_flips"):
-        chance = flips_by_chance(checks)
+        chance = flips["by_chance"]
         blind = ": no evidence that it reads them" if flips["high"] >= chance else ""
         yield (
-            f"Changes its answer with the order on {with_interval(flips)} of the pairs of dialogues; random answers "
-            f"would on {percent(chance)}{blind}."
+            f"Changes its answer with the order on {with_interval(flips)} of the pairs of dialogues; its answers, "
+            f"assigned at random within pairs of policies, would on {percent(chance)}{blind}."
         )
     if (unreadable := checks.get("unreadable")) and unreadable["value"] > MANY_UNREADABLE:
         yield f"Cannot be read in {with_interval(unreadable)} of its answers."
