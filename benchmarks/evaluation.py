@@ -96,7 +96,10 @@ def measure(votes: int) -> dict[str, Any]:
 
 
 def generate_data(situations: int) -> dict[str, Any]:
-    """Return the inputs of the nodes by name; built in small tables, so that Python's copies stay small."""
+    """Return the inputs of the nodes by name.
+
+    They are built in small tables, so that Python's copies stay small, and joined to one, as the catalog loads them.
+    """
     import pyarrow as pa
 
     from sage_dialog import schemas
@@ -116,13 +119,13 @@ def generate_data(situations: int) -> dict[str, Any]:
     ]  # fmt: skip
     ranks = enumerate(POLICIES)
     dialogues = (dialogue(policy, rank, id_, emotions[id_]) for rank, policy in ranks for id_ in ids)
-    rollouts = from_arrow(pa.concat_tables(dialogues))
+    rollouts = from_arrow(pa.concat_tables(dialogues).combine_chunks())
     return {
         "params:evaluation": Evaluation.from_base(pairs=PAIRS, exchanges=EXCHANGES),
         "params:seed": 0,
         "situations": from_rows(held_out, schemas.SITUATIONS),
         "policy_cards": from_rows(cards, schemas.POLICIES),
-        "candidates_1": from_arrow(pa.concat_tables(search(id_, emotions[id_]) for id_ in ids)),
+        "candidates_1": from_arrow(pa.concat_tables(search(id_, emotions[id_]) for id_ in ids).combine_chunks()),
         "judge_votes": from_arrow(generate_votes(ids)),
         "rollouts": rollouts,
         "trajectories_1": rollouts[rollouts["policy"] == "sage_1"].drop(columns="policy"),  # in place of a search
@@ -233,7 +236,7 @@ def generate_votes(situations: list[str]) -> Any:
                 for order, answer in (("ab", vote), ("ba", other if flip < 0.15 else vote)):
                     rows.append({"situation_id": situation, "order": order, "vote": answer, **common})
             tables.append(pa.Table.from_pylist(rows, schema=schemas.JUDGE_VOTES))
-    return pa.concat_tables(tables)
+    return pa.concat_tables(tables).combine_chunks()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import numpy as np
 
 from sage_dialog.core.seeds import generator
 
-CHUNK = 4_000_000  # weights in memory at a time
+CHUNK = 500_000  # weights in memory at a time, which changes no total
 MIN_WEIGHT = 1e-6  # the weight of half a situation can be drawn as 0, which has no log-odds
 
 
@@ -44,14 +44,13 @@ class Bootstrap:
         shapes = np.concatenate([counts, np.full(len(pseudo_counts), weight)])
         draw = generator(self.seed, "bootstrap", *item)
         size = max(1, CHUNK // len(rows))
-        chunks = [min(size, self.replicates - done) for done in range(0, self.replicates, size)]
-        # einsum instead of @: sums must not depend on the number of threads of a linear algebra library.
-        return np.concatenate(
-            [
-                np.einsum("rs,sk->rk", np.maximum(draw.standard_gamma(shapes, (chunk, len(rows))), MIN_WEIGHT), rows)
-                for chunk in chunks
-            ]
-        )
+        totals = []
+        for done in range(0, self.replicates, size):
+            weights = draw.standard_gamma(shapes, (min(size, self.replicates - done), len(rows)))
+            np.maximum(weights, MIN_WEIGHT, out=weights)
+            # einsum instead of @: sums must not depend on the number of threads of a linear algebra library.
+            totals.append(np.einsum("rs,sk->rk", weights, rows))
+        return np.concatenate(totals)
 
     def interval(self, replicates: np.ndarray, value: float) -> tuple[float, float]:
         """Return the percentiles of a statistic's replicates, extended to include its value."""

@@ -90,7 +90,8 @@ def embed_dialogues(
     shown: Rows = []
     parts: list[str] = []
     situations: Rows = []
-    for number, (block, *tables) in enumerate(_in_blocks(ids, IN_PART, rollouts, votes, judged)):
+    written = rollouts.drop(columns="content")  # of which the page shows the parts; it is half of the table
+    for number, (block, *tables) in enumerate(_in_blocks(ids, IN_PART, written, votes, judged)):
         rows = describe(block, *tables)
         shown += [row for row in rows if row["id"] in drawn]
         parts.append(compressed(rows))
@@ -114,7 +115,7 @@ def embed_searches(trajectories: DataFrame, candidates: DataFrame, labels: Mappi
     parts: list[str] = []
     situations: Rows = []
     examples: Rows = []
-    for block, *tables in _in_blocks(drawn, SEARCHES_IN_PART, trajectories, candidates):
+    for block, *tables in _in_blocks(drawn, SEARCHES_IN_PART, trajectories.drop(columns="content"), candidates):
         messages, sampled = (_grouped(table, "situation_id") for table in tables)
         rows = [_search(id_, messages[id_,], sampled.get((id_,), []), labels.get(id_, NO_LABEL)) for id_ in block]
         part = compressed(rows)
