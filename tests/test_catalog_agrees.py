@@ -121,8 +121,8 @@ def test_base_sets_every_parameter(configured: Path) -> None:
     raw["evaluation"]["benchmarks"]["few_shot"] = None  # keys are chosen by the user
     raw["sac_augmentation"]["blend"] = dict.fromkeys(Blend.model_fields)  # null in conf/base
     for stage in ("self_play", "evaluation"):
-        for steering in raw[stage]["steering"].values():
-            steering |= dict.fromkeys(get_args(BlockField))  # keys are chosen by the user
+        for name in ("boosts", "fixed"):
+            raw[stage]["steering"][name] |= dict.fromkeys(get_args(BlockField))  # keys are chosen by the user
     assert configured_leaves(raw) == declared_leaves(Parameters)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
@@ -160,6 +161,22 @@ def test_parameters_of_the_paper(recipe: Callable[[str], Any]) -> None:
     )
     assert paper.data_processing.reddit.min_sentiment == 0.4
     assert [source.size for source in paper.sac_augmentation.mix] == [None, None]
+    assert paper.sac_augmentation.blend and not (tuned.held_out or refined.held_out)
+    assert (paper.preference.held_out, paper.preference.patience) == (0.01, 100)
+    assert (
+        yaml.safe_load(Path(paper.launcher.config).read_text())["deepspeed_config"]["offload_optimizer_device"] == "cpu"
+    )
+    assert paper.data_processing.same_text_situations == "all"
+    for rules in (paper.self_play, paper.evaluation):
+        assert (rules.user_attempts, rules.one_question, rules.farewell_ends) == (1, False, False)
+        assert rules.steering.boost_scale == "logits"
+
+
+def test_roles_of_the_paper_sample_at_the_temperature_of_its_scripts(recipe: Callable[[str], Any]) -> None:
+    catalog, _ = recipe("paper")
+    endpoints = [catalog.get(name)._init_args["endpoint"] for name in ("annotator", "selector")]
+    endpoints += [judge["endpoint"] for judge in catalog.get("judges")._init_args["roles"].values()]
+    assert [endpoint["sampling"]["temperature"] for endpoint in endpoints] == [0.8] * 4
 
 
 def test_a_base_in_the_cache_is_a_policy(offline: Path) -> None:

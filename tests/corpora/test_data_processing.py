@@ -39,6 +39,7 @@ def run(months, happy, tmp_path_factory):
             ),
             **{name: {} for name in ("esconv", "dailydialog", "empathetic_intents", "own_dialogues")},
             "params:corpora": Corpora.from_base(),
+            "params:data_processing.same_text_situations": "first",
             "params:scratch": str(tmp_path_factory.mktemp("scratch")),
         }
         outputs = (

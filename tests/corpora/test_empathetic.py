@@ -54,10 +54,10 @@ SPLITS_IN_TAR = {
 def read(tmp_path):
     """Situations and reasons from rows by split."""
 
-    def read_rows(ending="\n", **splits):
+    def read_rows(ending="\n", same_text="first", **splits):
         for split, rows in splits.items():
             (tmp_path / f"{split}.csv").write_bytes((ending.join([HEADER, *rows]) + ending).encode())
-        situations, rejects = read_situations({path.name: path for path in tmp_path.iterdir()})
+        situations, rejects = read_situations({path.name: path for path in tmp_path.iterdir()}, same_text)
         return situations, [(record.where, record.reason) for record in rejects]
 
     return read_rows
@@ -153,6 +153,18 @@ def test_a_held_out_text_is_not_trained_on(read):
     situations, rejects = read(train=[row("a")], valid=[row("b")], test=[row("c")])
     assert [(situation.situation_id, situation.split) for situation in situations] == [("c", "test")]
     assert len(rejects) == 2
+
+
+def test_conversations_with_the_same_text_may_be_kept_and_are_counted(read, caplog):
+    train = [row("a"), row("b", emotion="lonely"), row("c", prompt="Another."), row("d")]
+    situations, rejects = read(same_text="all", train=train, valid=[row("e")], test=[row("f"), row("a", prompt="x")])
+    assert [(situation.situation_id, situation.split) for situation in situations] == [
+        *(("b", "train"), ("c", "train"), ("d", "train")),
+        *(("e", "valid"), ("f", "test"), ("a", "test")),
+    ]
+    assert rejects == [("train.csv:2", "train conversation with the id of an earlier one in test")]
+    assert "2 train situations have a text that is also in the held-out split test" in caplog.text
+    assert "1 valid situations have a text that is also in the held-out split test" in caplog.text
 
 
 def test_situation_ids_never_collide(read):
@@ -274,8 +286,8 @@ def test_a_file_that_is_no_archive_is_refused_by_name(tmp_path):
 
 
 def test_the_real_splits(shared):
-    folder = shared("empathetic_dialogues")
-    situations, rejects = read_situations({path.name: path for path in folder.iterdir()})
+    files = {path.name: path for path in shared("empathetic_dialogues").iterdir()}
+    situations, rejects = read_situations(files)
     table = pa.Table.from_pylist([vars(situation) for situation in situations], schema=schemas.SITUATIONS)
     table.validate(full=True)
     assert len(set(table["situation_id"].to_pylist())) == table.num_rows
@@ -287,3 +299,8 @@ def test_the_real_splits(shared):
     assert splits["valid"] + sum(count for reason, count in reasons.items() if reason.startswith("valid ")) == 2_770
     assert splits["train"] + sum(count for reason, count in reasons.items() if reason.startswith("train ")) == 19_544
     assert not any("_comma_" in situation.text for situation in situations)
+
+    splits = Counter(situation.split for situation in read_situations(files, same_text="all")[0])
+    assert splits["valid"] == 2_770  # as the paper counts it (§3.4)
+    other = reasons["train conversation with the id of an earlier one in valid"]
+    assert splits["train"] == 19_544 - other

@@ -270,10 +270,11 @@ def shares(
     ],
 )
 @pytest.mark.parametrize("weights", [{"humor": 2.0}, {"humor": 4.0, "comfort": -3.0, "seeking advice": 1.5}])
-def test_the_log_odds_change_by_the_weight_at_any_temperature(
-    byte_vocabulary: Vocabulary, sampling: SamplingConfig, weights: dict[str, float]
+@pytest.mark.parametrize("scale", ["log_odds", "logits"])
+def test_the_log_odds_change_by_the_weight_at_any_temperature_and_the_logits_by_the_weight_before_it(
+    byte_vocabulary: Vocabulary, sampling: SamplingConfig, weights: dict[str, float], scale: str
 ) -> None:
-    guide = guide_of(byte_vocabulary, boosts={"a_motivation": weights})
+    guide = guide_of(byte_vocabulary, boosts={"a_motivation": weights}, boost_scale=scale)
     state = state_after(guide, byte_vocabulary, "{u_motivation: null, u_emotion: null, u_topic: []} {a_motivation: ")
     assert state is not None
     size = len(byte_vocabulary.tokens) + SPARE
@@ -284,7 +285,8 @@ def test_the_log_odds_change_by_the_weight_at_any_temperature(
     penalised = torch.where(logits > 0, logits / sampling.repetition_penalty, logits * sampling.repetition_penalty)
     scores = torch.where(seen, penalised, logits)[0] / sampling.temperature
     for keyword, weight in weights.items():
-        scores[byte_vocabulary.tokens.index(keyword[0].encode())] += weight
+        added = weight if scale == "log_odds" else weight / sampling.temperature
+        scores[byte_vocabulary.tokens.index(keyword[0].encode())] += added
     kept = scores.topk(min(sampling.top_k, size)).indices
     expected = torch.zeros(size)
     expected[kept] = scores[kept].softmax(dim=0)

@@ -90,14 +90,28 @@ def test_preference_tuning_stops_early(base, conversations, tmp_path, held_out_l
     assert made.policy.revision() != start.revision()
 
 
-def test_sharded_weights_are_an_error():
+def test_the_best_weights_of_shards_are_kept_whole(tmp_path):
+    """FSDP on one process: its parameters are shards. Only the first process keeps them."""
     import torch
+    from torch import distributed
+    from torch.distributed.fsdp import fully_shard
 
-    sharded = torch.nn.Linear(1, 1)
-    sharded.weight.ds_id = 0
-    for trainer in (
-        SimpleNamespace(is_fsdp_enabled=True, model=torch.nn.Linear(1, 1)),
-        SimpleNamespace(is_fsdp_enabled=False, model=sharded),
-    ):
-        with pytest.raises(ValueError, match="sage_t: patience keeps the best weights, but FSDP and ZeRO-3 shard"):
-            EarlyStopping(trainer, "sage_t", 1, TrainingRunDir(None))
+    model = torch.nn.Linear(3, 2, bias=False)
+    expected = model.weight.detach().clone()
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        trainer = SimpleNamespace(model=fully_shard(model, mesh=distributed.device_mesh.init_device_mesh("cpu", (1,))))
+        for first in (True, False):
+            state = SimpleNamespace(global_step=1, is_world_process_zero=first)
+            stopping = EarlyStopping(trainer, "sage_t", 1, TrainingRunDir(tmp_path))
+            control = SimpleNamespace(should_training_stop=False)
+            stopping.on_evaluate(None, state, control, {"eval_loss": 1.0})
+            with torch.no_grad():
+                model.weight.mul_(2.0)
+            stopping.on_evaluate(None, state, control, {"eval_loss": 1.5})
+            assert stopping.loss == 1.0 and control.should_training_stop
+            assert list(stopping.best) == (["weight"] if first else [])
+            if first:
+                assert type(stopping.best["weight"]) is torch.Tensor and stopping.best["weight"].equal(expected)
+    finally:
+        distributed.destroy_process_group()

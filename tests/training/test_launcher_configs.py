@@ -44,8 +44,10 @@ TWO_PROCESSES = Launcher.from_base(config=str(CONFIGS / "ddp.yaml"), num_process
                 "zero_stage": 3,
                 "gradient_accumulation_steps": "auto",
                 "gradient_clipping": "auto",
+                "offload_optimizer_device": "none",
             },
         ),
+        ("zero3_offload", {"use_deepspeed": True, "zero_stage": 3, "offload_optimizer_device": "cpu"}),
     ],
 )
 def test_accelerate_knows_every_key_of_our_configs(name: str, expected: dict[str, Any]) -> None:
@@ -64,7 +66,11 @@ def test_accelerate_knows_every_key_of_our_configs(name: str, expected: dict[str
 
 
 def test_there_is_a_config_for_each_kind_of_parallelism() -> None:
-    assert {path.name for path in CONFIGS.iterdir()} == {"ddp.yaml", "fsdp.yaml", "zero3.yaml"}
+    assert {path.stem for path in CONFIGS.iterdir()} == {"ddp", "fsdp", "zero3", "zero3_offload"}
+    plain, offload = (yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()) for name in ("zero3", "zero3_offload"))
+    assert offload["deepspeed_config"].pop("offload_optimizer_device") == "cpu"
+    assert plain["deepspeed_config"].pop("offload_optimizer_device") == "none"
+    assert plain == offload
 
 
 @pytest.mark.parametrize(

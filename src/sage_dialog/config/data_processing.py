@@ -8,6 +8,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from sage_dialog.config.base import Amount, Config, Count, NonNegative, Share, invalid
 
+SameText = Literal["first", "all"]
+
 
 class RedditRules(Config):
     """Thresholds of the Reddit rules: the DialoGPT recipe and the paper's own filters."""
@@ -69,6 +71,7 @@ class DataProcessing(Config):
     max_reject_share: Share
     max_unread_share: Share
     require_submissions: bool
+    same_text_situations: SameText
 
     @field_validator("rules")
     @classmethod

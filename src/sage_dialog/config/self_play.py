@@ -12,6 +12,8 @@ from sage_dialog.sac.grammar import BlockGrammar, FieldValue, is_list_field
 
 BlockField = Literal["u_motivation", "u_emotion", "u_topic", "a_motivation", "a_emotion", "a_topic"]
 
+BoostScale = Literal["log_odds", "logits"]
+
 
 class SamplingConfig(Config):
     temperature: Positive
@@ -21,9 +23,13 @@ class SamplingConfig(Config):
 
 
 class Steering(Config):
-    """Logit boosts and fixed values for the fields of the agent's blocks (paper §3.7)."""
+    """Logit boosts and fixed values for the fields of the agent's blocks (paper §3.7).
+
+    `boost_scale` says whether the temperature leaves a boost as it is ("log_odds") or divides it ("logits", the paper).
+    """
 
     boosts: dict[BlockField, dict[str, FiniteFloat]] = Field({})
+    boost_scale: BoostScale = "log_odds"
     fixed: dict[BlockField, tuple[str, ...] | str | None] = Field({})
 
     @model_validator(mode="after")

@@ -12,11 +12,13 @@ import io
 import logging
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
+from sage_dialog.config import SameText
 from sage_dialog.corpora.compression import SUFFIXES, DamagedFileError, File, read_blocks, read_lines
 from sage_dialog.corpora.rejects import InputDataError, Reject, log_rejects
 
@@ -78,7 +80,7 @@ class _Member:
         return f"{self.archive} ({self.place})"
 
 
-def read_situations(files: Mapping[str, Path]) -> tuple[list[Situation], list[Reject]]:
+def read_situations(files: Mapping[str, Path], same_text: SameText = "first") -> tuple[list[Situation], list[Reject]]:
     """Return one situation per conversation, by split (train, valid, test) and in the order of the file.
 
     Rejected are malformed lines, labels other than the 32 emotions, rows that contradict the first row of their
@@ -87,6 +89,7 @@ def read_situations(files: Mapping[str, Path]) -> tuple[list[Situation], list[Re
     `valid` those of `test`.
 
     Args:
+        same_text: "all" keeps conversations with the same text, also of other splits.
         files: by name, `train.csv`, `valid.csv`, `test.csv`, plain or as .gz, .xz, .bz2, .zst, or archives (.tar,
             .tar.gz, …) that contain them in any folder; splits may be missing; other files are ignored.
 
@@ -95,6 +98,7 @@ def read_situations(files: Mapping[str, Path]) -> tuple[list[Situation], list[Re
     """
     ids: dict[str, str] = {}
     texts: dict[str, str] = {}
+    repeated: Counter[tuple[str, str]] = Counter()
     situations: list[Situation] = []
     rejects: list[Reject] = []
     splits = _find_splits(files)
@@ -104,8 +108,11 @@ def read_situations(files: Mapping[str, Path]) -> tuple[list[Situation], list[Re
                 (where, Situation(row.conv_id, split, row.emotion, row.prompt))
                 for where, row in _rows(splits[split], rejects)
             )
-            situations = [*_new_situations(rows, ids, texts, rejects), *situations]
+            situations = [*_new_situations(rows, ids, texts, repeated, rejects, same_text), *situations]
     log_rejects(logger, "EmpatheticDialogues", rejects)
+    for (split, earlier), count in repeated.items():
+        note = "also in" if split == earlier else "also in the held-out split"
+        logger.warning("EmpatheticDialogues: %d %s situations have a text that is %s %s", count, split, note, earlier)
     return situations, rejects
 
 
@@ -161,9 +168,20 @@ def _members(archive: Path) -> Iterator[_Member]:
 
 
 def _new_situations(
-    rows: Iterator[tuple[str, Situation]], ids: dict[str, str], texts: dict[str, str], rejects: list[Reject]
+    rows: Iterator[tuple[str, Situation]],
+    ids: dict[str, str],
+    texts: dict[str, str],
+    repeated: Counter[tuple[str, str]],
+    rejects: list[Reject],
+    same_text: SameText,
 ) -> Iterator[Situation]:
-    """Yield the first row of each new conversation; `ids` and `texts` hold the split of those before."""
+    """Yield the first row of each new conversation.
+
+    Args:
+        ids: the split of each conversation before, by id.
+        texts: the split of the first conversation with a text.
+        repeated: counts the kept conversations with an earlier text, by their split and that of the first one.
+    """
     first: dict[str, Situation] = {}
     for where, row in rows:
         key = row.text.casefold()
@@ -172,10 +190,13 @@ def _new_situations(
                 rejects.append(Reject(where, "another emotion or prompt than its conversation's first row"))
         elif split := ids.get(row.situation_id):
             rejects.append(Reject(where, f"{row.split} conversation with the id of an earlier one in {split}"))
-        elif split := texts.get(key):
+        elif (split := texts.get(key)) and same_text == "first":
             rejects.append(Reject(where, f"{row.split} situation with the text of an earlier one in {split}"))
         else:
-            ids[row.situation_id] = texts[key] = row.split
+            ids[row.situation_id] = row.split
+            if split:
+                repeated[row.split, split] += 1
+            texts.setdefault(key, row.split)
             yield row
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from sage_dialog.config import Steering
+from sage_dialog.config import BoostScale, Steering
 from sage_dialog.inference.chat_format import ChatFormat
 from sage_dialog.sac.grammar import FIELDS, BlockGrammar, ParserState, is_label_text, is_list_field
 
@@ -139,7 +139,7 @@ class GuideState:
         parser: the position in the blocks.
         pending: the first bytes of an incomplete letter.
         tokens: tokens with a boost.
-        weights: their boosts in log-odds.
+        weights: their boosts, on the scale `boost_scale`.
         mask: to be added to the logits, minus infinity for forbidden tokens and zero for the others; None allows all.
         transitions: the known states after a token.
     """
@@ -149,7 +149,12 @@ class GuideState:
     tokens: list[int]
     weights: list[float]
     mask: np.ndarray | None
+    boost_scale: BoostScale = "log_odds"
     transitions: dict[int, GuideState | None] = field(default_factory=dict)
+
+    def boost_factor(self, temperature: float) -> float:
+        """Return what boosts are multiplied by before they are added to logits that the temperature then divides."""
+        return temperature if self.boost_scale == "log_odds" else 1.0
 
     @cached_property
     def forced_token(self) -> int | None:
@@ -181,6 +186,7 @@ class Guide:
     def __init__(self, vocabulary: Vocabulary, steering: Steering, end: int, size: int) -> None:
         self._vocabulary, self.end, self._size = vocabulary, end, size
         self._boosts: dict[str, dict[str, float]] = dict(steering.boosts.items())
+        self._boost_scale = steering.boost_scale
         self._constrained = bool(steering.fixed)
         self._grammar = BlockGrammar.with_values(dict(steering.fixed.items()))
         self._keyword_tokens = self._find_keyword_tokens()
@@ -218,7 +224,8 @@ class Guide:
         if key not in self._states:
             boosts = self._boosts_at(parser, pending)
             mask = self._mask_at(parser, pending) if self._constrained else None
-            self._states[key] = GuideState(parser, pending, list(boosts), list(boosts.values()), mask)
+            weights = list(boosts.values())
+            self._states[key] = GuideState(parser, pending, list(boosts), weights, mask, self._boost_scale)
         return self._states[key]
 
     def _boosts_at(self, parser: ParserState, pending: bytes) -> dict[int, float]:

@@ -19,6 +19,7 @@ from transformers import Trainer, TrainerCallback
 
 from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.schemas import TRAINING_LOG
+from sage_dialog.training.adapters import gather_weights
 from sage_dialog.training.run_dir import TrainingRunDir
 
 logger = logging.getLogger(__name__)
@@ -92,55 +93,50 @@ class TrainingProgress(TrainerCallback):
 
 
 class EarlyStopping(TrainerCallback):
-    """Stop after `patience` evaluations in a row without a lower loss, and restore the best weights.
+    """Stop after `patience` evaluations in a row without a lower loss, and keep the best weights.
 
-    transformers' EarlyStoppingCallback restores weights only with `load_best_model_at_end`, which saves a checkpoint at
-    each evaluation. Here the best weights are kept in memory, and in the checkpoints that are saved anyway. Add this
-    callback before `CheckpointCallback`.
+    transformers' EarlyStoppingCallback keeps weights only with `load_best_model_at_end`, which saves a checkpoint at
+    each evaluation. Here the first process keeps the best weights in memory, and in the checkpoints that are saved
+    anyway. Add this callback before `CheckpointCallback`.
 
-    Raises:
-        ValueError: if the weights are sharded over processes.
+    Attributes:
+        best: the weights with the lowest loss, as of `gather_weights`; empty in other processes than the first.
+        loss: the lowest loss, the same in all processes; infinite before the first evaluation.
     """
 
     def __init__(self, trainer: Trainer, name: str, patience: int, run_dir: TrainingRunDir) -> None:
-        if trainer.is_fsdp_enabled or any(hasattr(weight, "ds_id") for weight in trainer.model.parameters()):
-            raise ValueError(
-                f"{name}: patience keeps the best weights, but FSDP and ZeRO-3 shard weights over processes; set "
-                "patience to null, or train with DDP or ZeRO-2"
-            )
-        self._weights = {key: weight for key, weight in trainer.model.named_parameters() if weight.requires_grad}
-        self._name, self._patience, self._run_dir = name, patience, run_dir
-        self._loss, self._step, self._waited = math.inf, 0, 0
-        self._best: dict[str, torch.Tensor] = {}
+        self._trainer, self._name, self._patience, self._run_dir = trainer, name, patience, run_dir
+        self.loss, self._step, self._waited = math.inf, 0, 0
+        self.best: dict[str, torch.Tensor] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._run_dir.checkpoint is None or not state.global_step:
             return
         with safe_open(self._run_dir.checkpoint / BEST, "pt") as file:
             saved = file.metadata()
-            self._loss, self._step, self._waited = float(saved["loss"]), int(saved["step"]), int(saved["waited"])
-            self._best = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            self.loss, self._step, self._waited = float(saved["loss"]), int(saved["step"]), int(saved["waited"])
+            if state.is_world_process_zero:
+                self.best = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
-        if (loss := metrics["eval_loss"]) < self._loss:
-            self._loss, self._step, self._waited = loss, state.global_step, 0
-            self._best = {key: weight.detach().to("cpu", copy=True) for key, weight in self._weights.items()}
+        if (loss := metrics["eval_loss"]) < self.loss:
+            self.loss, self._step, self._waited = loss, state.global_step, 0
+            weights = gather_weights(self._trainer.model, first=state.is_world_process_zero)
+            self.best = {key: weight.to("cpu", copy=True) for key, weight in weights.items()}
             return
         self._waited += 1
         control.should_training_stop = control.should_training_stop or self._waited >= self._patience
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            metadata = {"loss": repr(self._loss), "step": str(self._step), "waited": str(self._waited)}
-            save_file(self._best, self._run_dir.trainer / f"checkpoint-{state.global_step}" / BEST, metadata)
+            metadata = {"loss": repr(self.loss), "step": str(self._step), "waited": str(self._waited)}
+            save_file(self.best, self._run_dir.trainer / f"checkpoint-{state.global_step}" / BEST, metadata)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        for key, best in self._best.items():
-            self._weights[key].data.copy_(best)
-        if self._step < state.global_step:
+        if math.isfinite(self.loss) and self._step < state.global_step:
             logger.info(
                 "%s has the weights of step %d of %d, where the held-out loss was lowest (%.4f)",
-                *(self._name, self._step, state.global_step, self._loss),
+                *(self._name, self._step, state.global_step, self.loss),
             )
 
 

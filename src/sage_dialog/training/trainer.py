@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -134,8 +135,9 @@ def run_trainer(trainer: Trainer, job: TrainingJob, training_rejects: DataFrame,
         )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(TrainingProgress(job.name))
-    if job.config.patience is not None:
-        trainer.add_callback(EarlyStopping(trainer, job.name, job.config.patience, run_dir))
+    stopping = job.config.patience and EarlyStopping(trainer, job.name, job.config.patience, run_dir)
+    if stopping:
+        trainer.add_callback(stopping)
     trainer.add_callback(CheckpointCallback(trainer, run_dir))
     if checkpoint := run_dir.checkpoint:
         if fault := checkpoint_fault(checkpoint):
@@ -145,7 +147,10 @@ def run_trainer(trainer: Trainer, job: TrainingJob, training_rejects: DataFrame,
             )
         logger.info("%s resumes from %s of an interrupted run", job.name, checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    weights = gather_weights(trainer.model, first=trainer.is_world_process_zero())
+    if stopping and math.isfinite(stopping.loss):
+        weights = stopping.best
+    else:
+        weights = gather_weights(trainer.model, first=trainer.is_world_process_zero())
     if trainer.is_world_process_zero():
         log = training_log(trainer.state.log_history)
         run_dir.save_result(log, training_rejects, lambda out: save_adapter(trainer.model, weights, job, out))

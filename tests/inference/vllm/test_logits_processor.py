@@ -6,6 +6,7 @@ vLLM's own classes are used if it is installed, else equivalents with the same a
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -271,10 +272,12 @@ def test_rows_draw_the_same_tokens_as_in_process_in_any_batch(served: Served, ru
     assert sum(changed) > 6  # steering changes most steered requests
 
 
-def test_a_later_penalty_keeps_the_strength_of_boosts(served: Served) -> None:
+@pytest.mark.parametrize("scale", ["log_odds", "logits"])
+def test_a_later_penalty_keeps_the_strength_of_boosts(served: Served, scale: Any) -> None:
     """Runner V1 applies the penalty to the output of the processor, for tokens of the prompt and the reply."""
     text = "{u_motivation: humor, u_emotion: sad, u_topic: [dogs]} {a_motivation:"
-    steering = Steering(boosts={"a_motivation": {"humor": 3.0, "seeking advice": -2.0, "comfort": 1.0}})
+    weights = {"humor": 3.0, "seeking advice": -2.0, "comfort": 1.0}
+    steering = Steering(boosts={"a_motivation": weights}, boost_scale=scale)
     vocabulary, size = Vocabulary(served.tokenizer), served.model.config.vocab_size
     reply = [token for token, _, _ in vocabulary.encode(text)]
     guide = Guide(vocabulary, steering, END, size)
@@ -297,6 +300,8 @@ def test_a_later_penalty_keeps_the_strength_of_boosts(served: Served) -> None:
         expected = apply_steering(apply_repetition_penalty(logits, seen, 1.3), [state], 0.7)
         found = apply_repetition_penalty(processor.apply(logits.clone()), seen, 1.3)
         assert torch.allclose(found, expected, atol=1e-5)
+        added = max(state.weights) * (0.7 if scale == "log_odds" else 1.0)
+        assert math.isclose((expected - apply_repetition_penalty(logits, seen, 1.3)).max().item(), added, abs_tol=1e-5)
 
 
 def test_boosted_keywords_are_more_frequent_and_fixed_values_certain(served: Served) -> None:
@@ -341,6 +346,8 @@ def test_boosts_at_temperature_0_are_refused() -> None:
     SteeringProcessor.validate_params(SamplingParams(extra_args=boosts))
     with pytest.raises(ValueError, match="at 0 they do nothing"):
         SteeringProcessor.validate_params(SamplingParams(temperature=0.0, extra_args=boosts))
+    raw = processor_arguments(Steering(boosts={"a_topic": {"dogs": 1.0}}, boost_scale="logits"))
+    SteeringProcessor.validate_params(SamplingParams(temperature=0.0, extra_args=raw))
     fixed = processor_arguments(Steering(fixed={"a_topic": ()}))
     SteeringProcessor.validate_params(SamplingParams(temperature=0.0, extra_args=fixed))
     SteeringProcessor.validate_params(SamplingParams(temperature=0.0))

@@ -118,12 +118,15 @@ def draws_of(number: int) -> np.ndarray:
 # --- boosts ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("boosts", "stops"), [*((name, True) for name in BOOSTS), ("several", False)])
+@pytest.mark.parametrize(
+    ("boosts", "stops", "scale"),
+    [*((name, True, "log_odds") for name in BOOSTS), ("several", False, "log_odds"), ("several", True, "logits")],
+)
 def test_equal_numbers_draw_the_tokens_that_are_drawn_in_process(
-    engine: TransformersEngine, boosts: str, stops: bool
+    engine: TransformersEngine, boosts: str, stops: bool, scale: Any
 ) -> None:
     served = Served(engine, SAMPLING, stops)
-    guide = served.guide(Steering(boosts=BOOSTS[boosts]))
+    guide = served.guide(Steering(boosts=BOOSTS[boosts], boost_scale=scale))
     draws = np.stack([draws_of(number) for number in range(4)])
     rows = decode(served.model, [served.prompt], draws[None], served.sampling, END, guide)[0]
     plain = decode(served.model, [served.prompt], draws[None], served.sampling, END)[0]
@@ -392,3 +395,25 @@ def test_the_steering_is_a_field_of_the_request() -> None:
     steering = Steering(boosts={"a_topic": {"dogs": 2.0}}, fixed={"a_emotion": None, "u_topic": ()})
     field = processor_arguments(steering)["sage_steering"]
     assert Steering.model_validate_json(field) == steering
+    assert "boost_scale" not in field  # servers of earlier versions refuse it
+    raw = Steering(boosts={"a_topic": {"dogs": 2.0}}, boost_scale="logits")
+    assert Steering.model_validate_json(processor_arguments(raw)["sage_steering"]) == raw
+
+
+def test_the_bias_of_a_boost_is_on_its_scale(byte_vocabulary: Vocabulary) -> None:
+    sampling, biases = SamplingConfig.from_base(temperature=1.1), {}
+
+    async def complete(prompt: Sequence[int], **fields: Any) -> Completion:
+        if fields["logit_bias"]:
+            biases[scale] = set(fields["logit_bias"].values())
+            raise StopAsyncIteration
+        text = "{u_motivation: sad, u_emotion: sad, u_topic: []} {a_motivation:"
+        return Completion([token for token, _, _ in byte_vocabulary.encode(text)], "stop")
+
+    scale: Any
+    for scale in ("log_odds", "logits"):
+        steering = Steering(boosts={"a_motivation": {"humor": 1.0}}, boost_scale=scale)
+        guide = Guide(byte_vocabulary, steering, END, len(byte_vocabulary.tokens))
+        with pytest.raises(RuntimeError):
+            asyncio.run(steered_sample(complete, guide, [1], sampling, int, str))
+    assert biases == {"log_odds": {1.1}, "logits": {1.0}}

@@ -13,6 +13,7 @@ from sage_dialog.sac import Chain, Intent
 from sage_dialog.studio.chat.commands import COMMANDS, Action, parse_line
 from sage_dialog.studio.chat.completion import add_values, completions, known_values
 from sage_dialog.studio.chat.conversation import add_boost, clear_field, fix_value
+from sage_dialog.studio.chat.display import format_steering
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,14 @@ def test_the_last_command_on_a_field_counts() -> None:
     assert add_boost(fewer_boosts, "a_motivation", "comfort", 0).boosts == {}
     assert clear_field(steering, "a_motivation") == Steering(fixed={"a_emotion": "calm"})
     assert not clear_field(steering, None)
+
+
+def test_commands_keep_the_scale_of_boosts() -> None:
+    steering = fix_value(add_boost(Steering(boost_scale="logits"), "a_motivation", "humor", 4), "a_emotion", "calm")
+    assert steering.boost_scale == "logits" and format_steering(steering).plain.startswith(
+        "boost a_motivation humor +4 (raw logits)"
+    )
+    assert clear_field(steering, "a_emotion").boost_scale == clear_field(steering, None).boost_scale == "logits"
 
 
 def test_an_invalid_value_is_refused() -> None:

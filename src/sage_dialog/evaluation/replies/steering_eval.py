@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sage_dialog.config import BlockField, SamplingConfig, Steering
+from sage_dialog.config import BlockField, BoostScale, SamplingConfig, Steering
 from sage_dialog.dialogue import Message
 from sage_dialog.evaluation.rollouts import intent_columns
 from sage_dialog.evaluation.statistics import Estimate, clustered_share, proportion_interval
@@ -46,12 +46,13 @@ class Opening:
 class Setting:
     """The request to an action field in one row of a grid: one label, for topics one or more; none if `field` is None.
 
-    `boost` is the weight of each label; None fixes the value.
+    `boost` is the weight of each label, on `boost_scale`; None fixes the value.
     """
 
     field: BlockField | None = None
     labels: tuple[str, ...] = ()
     boost: float | None = None
+    boost_scale: BoostScale = "log_odds"
 
     @property
     def steering(self) -> Steering | None:
@@ -59,7 +60,8 @@ class Setting:
         if self.field is None:
             return None
         if self.boost is not None:
-            return Steering(boosts={self.field: dict.fromkeys(self.labels, self.boost)})
+            boosts = {self.field: dict.fromkeys(self.labels, self.boost)}
+            return Steering(boosts=boosts, boost_scale=self.boost_scale)
         return Steering(fixed={self.field: self.labels if is_list_field(self.field) else self.labels[0]})
 
 

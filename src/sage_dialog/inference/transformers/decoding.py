@@ -161,15 +161,16 @@ def apply_repetition_penalty(logits: torch.Tensor, seen: torch.Tensor, penalty: 
 def apply_steering(logits: torch.Tensor, states: Sequence[GuideState | None], temperature: float) -> torch.Tensor:
     """Return logits (rows, vocabulary) with boosts added, and minus infinity for forbidden tokens.
 
-    Boosts are in log-odds of the drawn token, so they are multiplied by the temperature that divides them later.
+    Boosts in log-odds of the drawn token are multiplied by the temperature that divides them later.
     """
     device = logits.device
     boosted = [(row, state) for row, state in enumerate(states) if state is not None and state.tokens]
     if boosted:
         rows = torch.tensor([row for row, state in boosted for _ in state.tokens], device=device)
         tokens = torch.tensor([token for _, state in boosted for token in state.tokens], device=device)
-        weights = [weight for _, state in boosted for weight in state.weights]
-        added = temperature * torch.tensor(weights, dtype=logits.dtype, device=device)
+        weights = torch.tensor([weight for _, state in boosted for weight in state.weights], dtype=logits.dtype)
+        factors = [state.boost_factor(temperature) for _, state in boosted for _ in state.tokens]
+        added = (torch.tensor(factors, dtype=logits.dtype) * weights).to(device)
         logits = logits.index_put((rows, tokens), added, accumulate=True)
     masks = [None if state is None else state.mask for state in states]
     if any(mask is not None for mask in masks):

@@ -114,11 +114,13 @@ class SteeringProcessor(OfRunnerV1, OfRunnerV2):
         """Raise ValueError for an invalid steering; vLLM returns the message to the client."""
         steering = _steering_argument(sampling_params)
         try:
-            boosts = Steering.model_validate_json(steering).boosts if steering is not None else {}
+            given = Steering() if steering is None else Steering.model_validate_json(steering)
         except ValueError as error:
             raise ValueError(f"{PROCESSOR_ARGUMENT} in `vllm_xargs` is not a steering: {error}") from None
-        if boosts and sampling_params.temperature == 0:
-            raise ValueError("boosts are multiplied by the temperature, so at 0 they do nothing; set it above 0")
+        if given.boosts and given.boost_scale == "log_odds" and sampling_params.temperature == 0:
+            raise ValueError(
+                "boosts are multiplied by the temperature, so at 0 they do nothing; set it above 0, or boost raw logits"
+            )
 
     def is_argmax_invariant(self) -> bool:
         """Return False, because steering changes the most likely token."""
@@ -165,7 +167,7 @@ class SteeringProcessor(OfRunnerV1, OfRunnerV2):
         for row in steered.values():
             row.advance()
         boosted = [
-            (at, token, weight, row)
+            (at, token, row.state.boost_factor(row.temperature) * weight, row)
             for at, row in steered.items()
             if row.state
             for token, weight in zip(row.state.tokens, row.state.weights, strict=True)
@@ -199,13 +201,13 @@ class SteeringProcessor(OfRunnerV1, OfRunnerV2):
             row.drawn += written[len(written) - number :]
 
     def _boost(self, logits: torch.Tensor, boosted: list[tuple[int, int, float, _SteeredRequest]]) -> None:
-        """Boost (row, token, weight, request)."""
+        """Add boosts of logits: (row, token, boost, request)."""
         at = torch.tensor([at for at, *_ in boosted], device=logits.device)
         tokens = torch.tensor([token for _, token, *_ in boosted], device=logits.device)
-        weights = [row.temperature * weight for *_, weight, row in boosted]
+        added = torch.tensor([boost for *_, boost, _ in boosted]).to(logits)
         penalties = torch.tensor([row.penalty_of(token) for _, token, _, row in boosted], device=logits.device)
         values = logits[at, tokens]
-        wanted = torch.where(values > 0, values / penalties, values * penalties) + torch.tensor(weights).to(logits)
+        wanted = torch.where(values > 0, values / penalties, values * penalties) + added
         logits[at, tokens] = torch.where(wanted > 0, wanted * penalties, wanted / penalties)
 
     def _forbidden(self, state: GuideState, device: torch.device) -> torch.Tensor:

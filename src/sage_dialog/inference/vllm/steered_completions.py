@@ -33,7 +33,9 @@ def processor_arguments(steering: Steering) -> dict[str, str]:
 
     The server cannot report that its tokenizer cannot write a value, so build the `Guide` in this process first.
     """
-    return {PROCESSOR_ARGUMENT: steering.model_dump_json()}
+    # Without the default, so that requests are those of earlier versions, in the response cache and to their servers.
+    default = {"boost_scale"} if steering.boost_scale == "log_odds" else None
+    return {PROCESSOR_ARGUMENT: steering.model_dump_json(exclude=default)}
 
 
 @dataclass(frozen=True)
@@ -129,9 +131,14 @@ class _Reply:
     rejected: list[int] = field(default_factory=list)
 
     def biases(self, temperature: float) -> dict[int, float]:
-        """Boosts are log-odds of the drawn token, so they are multiplied by the temperature that divides them later."""
-        boosts = {} if self.state is None else dict(zip(self.state.tokens, self.state.weights, strict=True))
-        biases = {token: temperature * weight for token, weight in boosts.items() if weight}
+        """Return what the server adds to the logits before it divides them by the temperature, by token."""
+        biases: dict[int, float] = {}
+        if self.state is not None:
+            factor, boosts = (
+                self.state.boost_factor(temperature),
+                zip(self.state.tokens, self.state.weights, strict=True),
+            )
+            biases = {token: factor * weight for token, weight in boosts if weight}
         if self.allowed() is None:
             # Draws without replacement: the first allowed token has its odds among the allowed ones.
             biases |= dict.fromkeys(self.rejected, -MAX_BIAS)

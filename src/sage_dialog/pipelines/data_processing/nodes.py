@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_dialog.config import Corpora, DataProcessing
+from sage_dialog.config import Corpora, DataProcessing, SameText
 from sage_dialog.core.tables import DataFrame, from_rows
 
 if TYPE_CHECKING:
@@ -64,16 +64,17 @@ def draw_funnel(filter_report: DataFrame) -> Figure:
     return funnel_figure(filter_report)
 
 
-def make_situations(empathetic_dialogues: dict[str, Path]) -> DataFrame:
+def make_situations(empathetic_dialogues: dict[str, Path], same_text_situations: SameText) -> DataFrame:
     """Return the situations that open played dialogues, as a table of `schemas.SITUATIONS`.
 
     Args:
         empathetic_dialogues: `train.csv`, `valid.csv`, `test.csv` by name.
+        same_text_situations: which conversations with the same situation are kept, "first" or "all".
     """
     from sage_dialog.corpora.empathetic import read_situations
     from sage_dialog.schemas import SITUATIONS
 
-    situations, _ = read_situations(empathetic_dialogues)
+    situations, _ = read_situations(empathetic_dialogues, same_text_situations)
     return from_rows(map(asdict, situations), SITUATIONS)
 
 

@@ -36,7 +36,12 @@ def create_pipeline() -> Pipeline:
                 name="make_dialogues",
             ),
             node(draw_funnel, inputs="filter_report", outputs="filter_figure", name="draw_funnel"),
-            node(make_situations, inputs="empathetic_dialogues", outputs="situations", name="make_situations"),
+            node(
+                make_situations,
+                inputs=["empathetic_dialogues", "params:data_processing.same_text_situations"],
+                outputs="situations",
+                name="make_situations",
+            ),
             node(
                 read_labelled_corpora,
                 inputs=[

@@ -270,7 +270,8 @@ def fix_value(steering: Steering, field: str, value: str | tuple[str, ...] | Non
 
 def clear_field(steering: Steering, field: str | None) -> Steering:
     """Return the steering without this field, or an empty one for None."""
-    return _steer_field(steering, field, {}, _without(steering.fixed, field)) if field else Steering()
+    unsteered = Steering(boost_scale=steering.boost_scale)
+    return _steer_field(steering, field, {}, _without(steering.fixed, field)) if field else unsteered
 
 
 def _without(values: Mapping[Any, Any], field: str) -> dict[Any, Any]:
@@ -282,6 +283,7 @@ def _steer_field(steering: Steering, field: str, weights: Mapping[str, float], f
     boosts: dict[Any, Any] = {**steering.boosts}
     boosts[field] = weights
     try:
-        return Steering(boosts={name: each for name, each in boosts.items() if each}, fixed=dict(fixed))
+        kept = {name: each for name, each in boosts.items() if each}
+        return Steering(boosts=kept, boost_scale=steering.boost_scale, fixed=dict(fixed))
     except ValidationError as error:
         raise ValueError("; ".join(str(details["msg"]) for details in error.errors())) from error

@@ -68,8 +68,9 @@ def candidates_table(replies: Sequence[Candidate], blocks: bool) -> Table:
 
 def format_steering(steering: Steering) -> Text:
     """Return one line for each boost and each fixed value."""
+    scale = " (raw logits)" if steering.boost_scale == "logits" else ""
     lines = [
-        f"boost {field} {keyword} {weight:+g}"
+        f"boost {field} {keyword} {weight:+g}{scale}"
         for field, weights in steering.boosts.items()
         for keyword, weight in weights.items()
     ]
