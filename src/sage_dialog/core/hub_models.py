@@ -157,8 +157,8 @@ def _cached(repo: str, commit: str, kind: Kind = "base") -> Path | None:
 def _fault(path: Path, kind: Kind) -> str | None:
     """Return why a folder is no complete base or adapter; None where it is one."""
     if kind == "adapter":
-        missing = next((name for name in ADAPTER_FILES if not (path / name).is_file()), None)
-        return None if missing is None else f"there is no {missing} in it"
+        absent = next((name for name in ADAPTER_FILES if not (path / name).is_file()), None)
+        return None if absent is None else f"there is no {absent} in it"
     if not (path / "config.json").is_file():
         adapter = "; it is an adapter, so name its base" if (path / ADAPTER_CONFIG).is_file() else ""
         return f"there is no config.json in it{adapter}"
