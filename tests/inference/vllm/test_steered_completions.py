@@ -406,14 +406,14 @@ def test_the_bias_of_a_boost_is_on_its_scale(byte_vocabulary: Vocabulary) -> Non
     async def complete(prompt: Sequence[int], **fields: Any) -> Completion:
         if fields["logit_bias"]:
             biases[scale] = set(fields["logit_bias"].values())
-            raise StopAsyncIteration
-        text = "{u_motivation: sad, u_emotion: sad, u_topic: []} {a_motivation:"
+            raise InterruptedError
+        text = "{u_motivation: sad, u_emotion: sad, u_topic: []} {a_motivation: "
         return Completion([token for token, _, _ in byte_vocabulary.encode(text)], "stop")
 
     scale: Any
     for scale in ("log_odds", "logits"):
         steering = Steering(boosts={"a_motivation": {"humor": 1.0}}, boost_scale=scale)
         guide = Guide(byte_vocabulary, steering, END, len(byte_vocabulary.tokens))
-        with pytest.raises(RuntimeError):
+        with pytest.raises(InterruptedError):
             asyncio.run(steered_sample(complete, guide, [1], sampling, int, str))
     assert biases == {"log_odds": {1.1}, "logits": {1.0}}
