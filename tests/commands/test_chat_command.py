@@ -25,10 +25,8 @@ from sage_dialog.commands.serve import serve
 from sage_dialog.config import Parameters, Steering
 from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.datasets.engines import EngineDataset
-from sage_dialog.datasets.parquet import AtomicParquet
-
-
 from sage_dialog.datasets.external_policies import ExternalPolicies
+from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.datasets.policy import PolicyDirectory
 from sage_dialog.sac import Chain, parse
 
