@@ -149,6 +149,7 @@ def other_inputs() -> dict[str, Any]:
         "filter_report": from_rows([], schemas.FILTER_REPORT),
         "annotations": from_rows([], schemas.ANNOTATIONS),
         "benchmark_scores": from_rows([], schemas.BENCHMARK_SCORES),
+        "latest_iteration_verdicts": from_rows([], schemas.ITERATION_VERDICTS),
         **{f"training_rejects_{policy}": from_rows([], schemas.TRAINING_REJECTS) for policy in POLICIES[1:]},
     }
 

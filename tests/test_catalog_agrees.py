@@ -15,9 +15,10 @@ from pydantic import BaseModel
 from sage_dialog import schemas, settings
 from sage_dialog.commands.steer import GRID
 from sage_dialog.config import Blend, BlockField, LabelMap, Parameters
+from sage_dialog.core.recipe import policy_names
 from sage_dialog.datasets.protocol import TrackedDataset
 from sage_dialog.hooks.validation import models_in, validate_parameters
-from sage_dialog.pipeline_registry import POLICIES, register_pipelines
+from sage_dialog.pipeline_registry import create_pipelines, register_pipelines
 
 ENVIRONMENTS = ("base", "test")
 PARQUET = "sage_dialog.datasets.parquet.AtomicParquet"
@@ -89,10 +90,11 @@ def test_no_two_datasets_share_a_place(used_names: set[str], catalog: DataCatalo
             assert paths.setdefault(str(filepath), name) == name
 
 
-def test_every_policy_but_the_base_has_a_pipeline_of_its_name(
-    pipelines: dict[str, Pipeline], catalog: DataCatalog
-) -> None:
-    for policy in POLICIES:
+@pytest.mark.parametrize("iterations", [1, 2, 4])
+def test_every_policy_but_the_base_has_a_pipeline_of_its_name(iterations: int, catalog: DataCatalog) -> None:
+    pipelines = create_pipelines(iterations)
+    assert f"sage_{iterations + 2}" not in pipelines
+    for policy in policy_names(iterations):
         assert catalog.get_type(policy) == POLICY
         if policy != "sage_0":
             assert policy in pipelines[policy].outputs()

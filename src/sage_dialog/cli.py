@@ -11,6 +11,7 @@ MODULES = {
     "chat": ("chat",),
     "export": ("export",),
     "fetch": ("fetch",),
+    "iterate": ("iterate",),
     "prune": ("prune", "tag"),
     "replay": ("replay",),
     "runs": ("runs", "show", "diff"),
@@ -37,6 +38,7 @@ def sage() -> None:
     """Commands other than pipelines.
 
     \b
+    self-play        iterate (iteration by iteration, until the next policy is no better)
     results          summary, arena, cache
     policies         chat, serve, steer, export
     data             fetch

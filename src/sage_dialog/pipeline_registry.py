@@ -1,21 +1,29 @@
 """The pipelines by name.
 
-The six stages, one entry for each policy that a run can make, the generated demo world, and the two pipelines
-that run everything::
+The six stages, one entry for each policy that a run can make, one for each step of `kedro sage iterate`, the generated
+demo world, and the two pipelines that run everything::
 
-    microworld ──┐                                        ┌── per iteration k = 1 … ITERATIONS ──┐
+    microworld ──┐                                        ┌── per iteration k = 1 … iterations ──┐
                  v                                        v                                      │
     raw ─> data_processing ─> sac_augmentation ─> sft ─> self_play ─> preference ─> evaluation   │
            dialogues          sft_conversations   sage_1  sage_2 …    sage_dpo      win_rates    │
                                                           └──────────── sage_{k+1} <─────────────┘
+
+The number of iterations is that of the session's parameters; without a session, that of the configuration.
 """
 
 from __future__ import annotations
 
+import os
 from functools import cache
+from typing import Any
 
+import click
+from kedro.framework.project import pipelines
 from kedro.pipeline import Pipeline
 
+from sage_dialog.core.paths import display_path, project_folder
+from sage_dialog.core.recipe import policy_names
 from sage_dialog.pipelines import (
     base,
     data_processing,
@@ -25,45 +33,68 @@ from sage_dialog.pipelines import (
     sac_augmentation,
     self_play,
     sft,
+    stop_rule,
 )
 
-ITERATIONS = 2
-"""Self-play iterations: `sage_2` to `sage_{ITERATIONS + 1}` come from them (paper §3.4)."""
+_of_session: int | None = None
+"""The iterations of the latest session of this process."""
 
-POLICIES = (
-    "sage_0",
-    "sage_1",
-    "sage_1_plain",
-    *(f"sage_{iteration + 1}" for iteration in range(1, ITERATIONS + 1)),
-    "sage_dpo",
-)
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """Return every pipeline of the project; `kedro run --pipelines NAME` runs one of them."""
+    return create_pipelines(_of_session or configured_iterations())
+
+
+def use_iterations(iterations: int) -> None:
+    """Set the number of self-play iterations up to which pipelines exist, in Kedro's `pipelines` as well."""
+    global _of_session
+    if iterations != _of_session:
+        _of_session = iterations
+        pipelines.configure(__name__)  # forgets those of another number
+
+
+def configured_iterations() -> int:
+    """Return `iterations` of globals.yml in the environment KEDRO_ENV, for commands without a session.
+
+    Raises:
+        click.ClickException: if it is no whole number of at least 1.
+    """
+    from omegaconf import OmegaConf
+
+    folders = ("base", os.environ.get("KEDRO_ENV") or "local")
+    files = [file for folder in folders if (file := project_folder() / "conf" / folder / "globals.yml").is_file()]
+    merged: Any = OmegaConf.merge({}, *map(OmegaConf.load, files))
+    found = merged.get("iterations")
+    if not isinstance(found, int) or found < 1:
+        where = " and ".join(str(display_path(file)) for file in files) or "conf/base/globals.yml"
+        raise click.ClickException(f"iterations is {found!r}; set it to a whole number of at least 1 in {where}.")
+    return found
 
 
 @cache
-def register_pipelines() -> dict[str, Pipeline]:
-    """Return every pipeline of the project; `kedro run --pipelines NAME` runs one of them.
+def create_pipelines(iterations: int) -> dict[str, Pipeline]:
+    """Return every pipeline for a number of self-play iterations.
 
     Nodes are named by their stage, such as `self_play.iteration_1.search`: kedro-viz folds stages by it.
     """
     fine_tuning = _of_stage("sft", sft.create_pipeline())
-    iterations = {
-        f"sage_{k + 1}": _of_stage("self_play", self_play.create_pipeline(k)) for k in range(1, ITERATIONS + 1)
-    }
+    rounds = {k: _of_stage("self_play", self_play.create_pipeline(k)) for k in range(1, iterations + 1)}
     stages = {
         "data_processing": _of_stage("data_processing", data_processing.create_pipeline()),
         "sac_augmentation": _of_stage("sac_augmentation", sac_augmentation.create_pipeline()),
         "sft": fine_tuning,
-        "self_play": Pipeline(iterations.values()),
-        "preference": _of_stage("preference", preference.create_pipeline(ITERATIONS)),
+        "self_play": Pipeline(rounds.values()),
+        "preference": _of_stage("preference", preference.create_pipeline(iterations)),
     }
     policies = {
         "sage_1": fine_tuning.to_outputs("sage_1"),
         "sage_1_plain": fine_tuning.to_outputs("sage_1_plain"),
-        **iterations,
+        **{f"sage_{k + 1}": nodes for k, nodes in rounds.items()},
         "sage_dpo": stages["preference"],
     }
-    evaluated = _of_stage("evaluation", evaluation.create_pipeline(POLICIES, ITERATIONS))
-    evaluated_with_truth = evaluation.create_pipeline(POLICIES, ITERATIONS, external_scores=True)
+    names = policy_names(iterations)
+    evaluated = _of_stage("evaluation", evaluation.create_pipeline(names, iterations))
+    evaluated_with_truth = evaluation.create_pipeline(names, iterations, external_scores=True)
     world = _of_stage("microworld", microworld.create_pipeline())
     demo = [
         *(world, *stages.values(), _of_stage("evaluation", evaluated_with_truth)),
@@ -73,6 +104,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         **stages,
         "evaluation": evaluated,
         **policies,
+        **{f"iterate_{k}": nodes + _of_stage("stop_rule", stop_rule.create_pipeline(k)) for k, nodes in rounds.items()},
         "base": _of_stage("base", base.create_pipeline()),
         "microworld": world,
         "demo": Pipeline(demo),

@@ -8,6 +8,7 @@ from typing import Any
 from kedro.config import OmegaConfigLoader
 
 from sage_dialog.core.paths import project_folder
+from sage_dialog.core.recipe import recipe_pairs
 
 # No library sends telemetry, and forked data workers do not warn about the tokenizers' threads.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -62,7 +63,11 @@ CONFIG_LOADER_ARGS = {
     "default_run_env": "local",
     # An environment sets only the parameters that it changes; their siblings keep the values of base.
     "merge_strategy": {"parameters": "soft"},
-    # ${env:NAME, default} in catalogs and globals (OmegaConf's own oc.env is kept for credentials), ${text:FILE} in
-    # parameters.
-    "custom_resolvers": {"env": lambda name, default=None: os.environ.get(name, default), "text": read_text},
+    # ${env:NAME, default} in catalogs and globals (OmegaConf's own oc.env is kept for credentials), ${text:FILE} and
+    # ${recipe_pairs:ITERATIONS} in parameters.
+    "custom_resolvers": {
+        "env": lambda name, default=None: os.environ.get(name, default),
+        "text": read_text,
+        "recipe_pairs": lambda iterations: recipe_pairs(iterations) if isinstance(iterations, int) else [],
+    },
 }

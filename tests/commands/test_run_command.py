@@ -42,7 +42,7 @@ def empty(configured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             ["--pipelines", "sft,evaluatoin"],
             "No pipeline is called 'evaluatoin', did you mean evaluation? ",
         ),
-        (["--pipeline", "nothing"], "No pipeline is called 'nothing'. Registered: data_processing, demo, "),
+        (["--pipeline", "nothing"], "No pipeline is called 'nothing'. Registered: base, data_processing, demo, "),
         (
             ["--pipelines", "sft", "--nodes", "train_sage_1"],
             "Nothing was run. sft: Pipeline does not contain nodes named ['train_sage_1'].",

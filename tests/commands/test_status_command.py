@@ -33,6 +33,8 @@ def test_outputs_are_fresh_after_a_run_and_the_others_missing(project) -> None:
     states = {state: {name for name, one in found.items() if one["state"] == state} for state in ("fresh", "missing")}
     assert {"reddit_dumps", "world_truth", "dialogues", "annotations", *MIXED} <= states["fresh"]
     assert {"sage_1", "report"} <= states["missing"] and set(found) == states["fresh"] | states["missing"]
+    assert "iteration_verdicts" not in found, "nobody has run kedro sage iterate"
+    assert statuses(project, "--pipelines", "iterate_1")["iteration_verdicts"]["state"] == "missing"
     assert found["dialogues"]["run"] == project.runs.names()[0] and found["dialogues"]["stage"] == "data_processing"
     result = invoke(status, project)
     assert result.exit_code == 1 and "sft_conversations_plain" not in result.stdout

@@ -10,7 +10,7 @@ from kedro.validation import DataValidationError
 
 from sage_dialog.core.tables import from_rows
 from sage_dialog.datasets.parquet import AtomicParquet
-from sage_dialog.datasets.previous_tables import PreviousTables
+from sage_dialog.datasets.previous_tables import OptionalTable, PreviousTables
 from sage_dialog.schemas import MIX_REJECTS
 
 
@@ -57,3 +57,21 @@ def test_nothing_is_read_before_a_table_is_opened_and_nothing_is_written(tmp_pat
     assert dataset.exists() and callable(dataset.load())
     with pytest.raises(DatasetError, match="only read"):
         dataset.save(reject("x"))  # type: ignore[arg-type]
+
+
+def test_an_optional_table_is_empty_until_it_is_written(tmp_path: Path) -> None:
+    place = str(tmp_path / "mix_rejects.parquet")
+    optional = OptionalTable(filepath=place, schema="MIX_REJECTS")
+    assert list(optional.load().columns) == MIX_REJECTS.names and optional.load().empty and optional.exists()
+    assert optional.describe_input().files == {}
+    row = dict.fromkeys(MIX_REJECTS.names, "x")
+    for version, row["reason"] in (("2026-01-01T00.00.00.000Z", "old"), ("2026-01-02T00.00.00.000Z", "new")):
+        AtomicParquet(filepath=place, version=Version(None, version)).save(from_rows([row], MIX_REJECTS))
+    assert optional.load()["reason"].tolist() == ["new"]
+    ((name, path),) = optional.describe_input().files.items()
+    assert name == "mix_rejects.parquet" and "2026-01-02" in str(path), "a name without the version"
+    with pytest.raises(DatasetError):
+        optional.save(None)
+    AtomicParquet(filepath=place, version=Version(None, "2026-01-03T00.00.00.000Z")).save(pd.DataFrame({"other": [1]}))
+    with pytest.raises(DataValidationError, match="MIX_REJECTS"):
+        optional.load()

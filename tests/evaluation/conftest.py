@@ -297,6 +297,7 @@ def contents(
         "failing_replies": failing,
         "training_figure": b"\x89PNG of trainings",
         "benchmark_scores": benchmark_scores(_benchmarks(), bootstrap),
+        "latest_iteration_verdicts": from_rows([], schemas.ITERATION_VERDICTS),
         "training_rejects_sage_1": from_rows(too_long, schemas.TRAINING_REJECTS),
         "training_rejects_sage_2": from_rows([], schemas.TRAINING_REJECTS),
         "training_rejects_sage_dpo": from_rows([], schemas.TRAINING_REJECTS),

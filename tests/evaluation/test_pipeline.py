@@ -63,6 +63,7 @@ def finished(
         **{f"training_rejects_{policy}": contents[f"training_rejects_{policy}"] for policy in POLICIES[1:]},
         "external_models": {},
         "external_policies": {},
+        "latest_iteration_verdicts": from_rows([], schemas.ITERATION_VERDICTS),
         "human_votes": {},
         "external_rollouts": from_rows([], schemas.ROLLOUTS),
         "annotator": OfflineSelector(),
@@ -151,6 +152,7 @@ def test_each_section_takes_the_tables_of_its_arguments() -> None:
     renamed = {"external_scores": "truth_scores", "external_votes": "truth_votes"}
     renamed |= {"external_win_rates": "truth_win_rates", "trajectories": "trajectories_3", "candidates": "candidates_3"}
     renamed |= {"evaluation": "params:evaluation", "seed": "params:seed"}
+    renamed |= {"iteration_verdicts": "latest_iteration_verdicts"}
     nodes = [node for node in create_pipeline(POLICIES, iterations=3, external_scores=True).nodes
              if node.name.startswith("report_")]  # fmt: skip
     assert len(nodes) == 13

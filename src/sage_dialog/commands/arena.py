@@ -15,7 +15,6 @@ from sage_dialog.commands.console import table
 from sage_dialog.commands.project import Project, click_errors
 from sage_dialog.core.paths import display_path
 from sage_dialog.core.tables import DataFrame
-from sage_dialog.pipeline_registry import POLICIES
 
 if TYPE_CHECKING:
     from sage_dialog.datasets.human_votes import HumanVotes
@@ -124,7 +123,7 @@ def _select_pairs(
         for policy in pair:
             if policy in available:
                 continue
-            if policy in POLICIES:
+            if policy in project.policies:
                 command = project.with_environment("`kedro run --pipelines evaluation`")
                 raise click.ClickException(f"There are no dialogues of {policy} to compare; {command} makes them.")
             near = difflib.get_close_matches(policy, available, n=1)

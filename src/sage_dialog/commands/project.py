@@ -23,6 +23,7 @@ from sage_dialog.config import Llm, Parameters
 from sage_dialog.config.parameters import UNAFFECTING
 from sage_dialog.core.hub_models import BASE
 from sage_dialog.core.policies import Policy
+from sage_dialog.core.recipe import policy_names
 from sage_dialog.datasets.atomic import AtomicMixin
 from sage_dialog.datasets.external_policies import ExternalPolicies
 from sage_dialog.datasets.factory import FactoryDataset
@@ -46,7 +47,6 @@ from sage_dialog.lineage.records import InputRecord
 from sage_dialog.lineage.run_folder import NoSuchRunError, RunFolder
 from sage_dialog.lineage.staleness import NodeSpec
 from sage_dialog.llm.budget import Budget
-from sage_dialog.pipeline_registry import POLICIES
 
 
 class CommandError(click.ClickException):
@@ -145,6 +145,11 @@ class Project:
         return Parameters.model_validate(self._context.params)
 
     @cached_property
+    def policies(self) -> tuple[str, ...]:
+        """The policies that the recipe makes, whether they exist or not."""
+        return policy_names(self.parameters.iterations)
+
+    @cached_property
     def data(self) -> Path:
         """The data folder."""
         return self.runs.path.parent
@@ -162,7 +167,7 @@ class Project:
         is_policy = isinstance(self.catalog.get(name), PolicyDirectory | HubBase)
         if not is_policy or not self.catalog.exists(name):
             reason = self.explain_missing(name) if is_policy else "no catalog entry of a policy has this name."
-            existing = ", ".join(policy for policy in POLICIES if self.catalog.exists(policy))
+            existing = ", ".join(policy for policy in self.policies if self.catalog.exists(policy))
             suffix = f" Existing policies: {existing}." if existing else ""
             raise click.ClickException(f"There is no policy {name!r}: {reason}{suffix}")
         return self.load(name)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import click
 from kedro import runner
+from kedro.config import MissingConfigException
 from kedro.framework.cli.project import run as kedro_run
-from kedro.framework.project import pipelines
+from kedro.framework.project import pipelines, settings
 from kedro.io import DatasetNotFoundError
 from kedro.pipeline import Pipeline
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from sage_dialog.config.base import suggestion
+from sage_dialog.core.paths import project_folder
 from sage_dialog.hooks.errors import RunRefused, RunStopped, format_storage_error, with_environment
+from sage_dialog.pipeline_registry import use_iterations
 
 FILTERS = ("tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs")
 """The options that select nodes of the pipelines, named as in `Pipeline.filter`."""
@@ -26,6 +32,7 @@ class RunCommand(click.Command):
     def invoke(self, context: click.Context) -> Any:
         env = context.params["env"] or os.environ.get("KEDRO_ENV")
         try:
+            follow_iterations(context.params, env)
             check_selection(context.params)
             return super().invoke(context)
         except (RunRefused, RunStopped) as error:
@@ -39,6 +46,18 @@ class RunCommand(click.Command):
 
 
 run = RunCommand(name="run", params=kedro_run.params, callback=kedro_run.callback, help=kedro_run.help)
+
+
+def follow_iterations(options: Mapping[str, Any], env: str | None) -> None:
+    """Register the pipelines of the run's own number of iterations; the session refuses a wrong number by its name."""
+    found = (options["params"] or {}).get("iterations")
+    if found is None:
+        conf = options["conf_source"] or str(project_folder() / settings.CONF_SOURCE)
+        loader = settings.CONFIG_LOADER_CLASS(conf, env=env, **settings.CONFIG_LOADER_ARGS)
+        with contextlib.suppress(MissingConfigException, OmegaConfBaseException, YAMLError, ValueError, OSError):
+            found = loader["globals"].get("iterations")
+    if isinstance(found, int) and found > 0:
+        use_iterations(found)
 
 
 def check_selection(options: Mapping[str, Any]) -> None:

@@ -56,7 +56,7 @@ def status(
     """
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), command_errors():
         project, statuses = _statuses(metadata, env, params)
-        statuses = _of_pipelines(project, statuses, pipelines) if pipelines else statuses
+        statuses = _of_pipelines(project, statuses, pipelines) if pipelines else _without_optional(project, statuses)
     if as_json:
         click.echo(json.dumps([_to_json(project, one) for one in statuses], indent=1))
     else:
@@ -81,7 +81,7 @@ def refresh(metadata: ProjectMetadata, env: str | None, params: dict[str, Any], 
     with command_errors():
         project, statuses = _statuses(metadata, env, params)
         runs = plan_refresh(statuses, project.registered)
-        _print_skipped(statuses)
+        _print_skipped(_without_optional(project, statuses))
         if not runs:
             click.echo("Nothing is stale.")
             return
@@ -127,6 +127,18 @@ def _of_pipelines(project: Project, statuses: Iterable[OutputStatus], names: Seq
             raise CommandError(f"No pipeline is called {name!r}{suggestion(name, project.registered)}")
     outputs = {output for name in names for node in project.registered[name] for output in node.outputs}
     return [one for one in statuses if one.dataset in outputs]
+
+
+def _without_optional(project: Project, statuses: Iterable[OutputStatus]) -> list[OutputStatus]:
+    """Leave out what is missing and only `kedro sage iterate` makes, which may stop before, or never have run."""
+    needed = {
+        output
+        for name, nodes in project.registered.items()
+        if not name.startswith("iterate_")
+        for node in nodes
+        for output in node.outputs
+    }
+    return [one for one in statuses if one.state != "missing" or one.dataset in needed]
 
 
 def _print_skipped(statuses: Iterable[OutputStatus]) -> None:

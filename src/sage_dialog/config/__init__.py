@@ -12,4 +12,5 @@ from sage_dialog.config.microworld import BaseModelConfig, Microworld, Split
 from sage_dialog.config.parameters import Parameters
 from sage_dialog.config.sac_augmentation import Blend, SacAugmentation, Source, SourceKind
 from sage_dialog.config.self_play import BlockField, BoostScale, GameRules, SamplingConfig, SelfPlay, Steering
+from sage_dialog.config.stop_rule import StopRule
 from sage_dialog.config.training import FineTuning, Launcher, LoraSettings, Preference, Sft, Training

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from sage_dialog.core.paths import project_folder
+from sage_dialog.core.recipe import recipe_pairs
 
 _NESTED = {
     "RedditRules": "data_processing.rule_sets.paper",
@@ -60,8 +61,12 @@ class Config(BaseModel):
 def _base_parameters() -> dict[str, Any]:
     """Return the parameters of `conf/base`, resolved as Kedro resolves them without an environment."""
     values: dict[str, Any] = {}
+    iterations = yaml.safe_load((project_folder() / "conf/base/globals.yml").read_text("utf-8"))["iterations"]
     for file in sorted((project_folder() / "conf/base").glob("parameters*.yml")):
-        text = file.read_text("utf-8").replace("${globals:data}", "data")
+        text = (
+            file.read_text("utf-8").replace("${globals:data}", "data").replace("${globals:iterations}", str(iterations))
+        )
+        text = text.replace("${recipe_pairs:${iterations}}", json.dumps(recipe_pairs(iterations)))
         values |= yaml.safe_load(re.sub(r"(?<=: )\$\{text:(\S+)\}$", _quote_file, text, flags=re.MULTILINE))
     return values
 

@@ -16,7 +16,9 @@ from sage_dialog.config.llm import Llm
 from sage_dialog.config.microworld import Microworld
 from sage_dialog.config.sac_augmentation import SacAugmentation
 from sage_dialog.config.self_play import SelfPlay
+from sage_dialog.config.stop_rule import StopRule
 from sage_dialog.config.training import Launcher, Preference, Sft, Training
+from sage_dialog.core.recipe import policy_names
 
 Fault = tuple[tuple[str | int, ...], str]
 """The path of a parameter, and what is wrong with it."""
@@ -42,12 +44,13 @@ UNAFFECTING = frozenset(
 class Parameters(Config):
     """The whole parameter tree.
 
-    Validation context: `policies`, the names that pairs and benchmarks may use, and `external_models`, further names
-    for pairs. Without it names are not checked.
+    Validation context: `external_models`, names that pairs may use beside those of policies. Without it names are not
+    checked.
     """
 
     seed: Amount
     threads: Count | None
+    iterations: Count
     scratch: str
     mix_versions: bool
     launcher: Launcher
@@ -57,6 +60,7 @@ class Parameters(Config):
     sac_augmentation: SacAugmentation
     sft: Sft
     self_play: SelfPlay
+    stop_rule: StopRule
     preference: Preference
     evaluation: Evaluation
     llm: Llm
@@ -106,7 +110,8 @@ class Parameters(Config):
             except ValueError as error:
                 yield (*path, "batch_size"), str(error)
 
-    def _name_faults(self, policies: Sequence[str], external_models: Sequence[str] = ()) -> Iterator[Fault]:
+    def _name_faults(self, external_models: Sequence[str] = ()) -> Iterator[Fault]:
+        policies = policy_names(self.iterations)
         if ambiguous := sorted(set(external_models) & set(policies)):
             why = f"{ambiguous[0]} names a policy and an external model of the catalog; rename it"
             yield ("evaluation", "pairs"), why

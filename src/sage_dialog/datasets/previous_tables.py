@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from kedro.io import DatasetError, Version
 
-from sage_dialog.core.tables import DataFrame
+from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.datasets.factory import ReadOnlyDataset
 from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.datasets.protocol import EntryState
@@ -77,3 +78,34 @@ class PreviousTables(ReadOnlyDataset):
 
     def _describe(self) -> dict[str, Any]:
         return {"folder": self._folder, "schema": self._schema}
+
+
+class OptionalTable(ReadOnlyDataset):
+    """The latest version of a table that need not exist; an empty table where it does not.
+
+    Args:
+        filepath: as of the entry that writes it.
+        schema: the name of its schema in `sage_dialog.schemas`.
+    """
+
+    read_only = PreviousTables.read_only
+
+    def __init__(self, *, filepath: str, schema: str, metadata: dict[str, Any] | None = None) -> None:
+        self._place = filepath
+        self._schema = TableSchema(schema)
+        self.metadata = metadata
+
+    def load(self) -> DataFrame:
+        table = self._table()
+        return self._schema.validate(table.load()) if table.exists() else from_rows([], self._schema.expected)
+
+    def describe_input(self) -> EntryState:
+        """Return the file under a name without its version: the same content is the same input."""
+        path = Path(str(table._get_load_path())) if (table := self._table()).exists() else None
+        return EntryState(files={path.name: path} if path else {})
+
+    def _table(self) -> AtomicParquet:
+        return AtomicParquet(filepath=self._place, version=Version(None, None))
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._place, "schema": self._schema.name}

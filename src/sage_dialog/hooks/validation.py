@@ -24,7 +24,7 @@ from sage_dialog.config.base import suggestion
 from sage_dialog.core.paths import display_path
 from sage_dialog.hooks.errors import RunRefused
 from sage_dialog.lineage.formatting import format_names
-from sage_dialog.pipeline_registry import POLICIES
+from sage_dialog.pipeline_registry import use_iterations
 
 
 class ParameterValidation:
@@ -48,7 +48,10 @@ class ParameterValidation:
             for entry, names in (("external_models", "models"), ("external_policies", "policies"))
             for name in (catalog.get(entry) or {}).get(names) or {}
         ]
-        validate_parameters(raw, context.env, loader.runtime_params, external)
+        parameters = validate_parameters(raw, context.env, loader.runtime_params, external)
+        if "iterations" not in (loader.runtime_params or {}) and raw["iterations"] != loader["globals"]["iterations"]:
+            raise _refusal([explain_iterations(raw["iterations"], context.env)])
+        use_iterations(parameters.iterations)
 
 
 class LoadVersionValidation:
@@ -125,6 +128,13 @@ def explain_remote_data(globals_: Mapping[str, Any]) -> str | None:
     )
 
 
+def explain_iterations(iterations: int, env: str | None) -> str:
+    """Return where to set the iterations that a file of parameters sets: `evaluation.pairs` would not follow."""
+    return (
+        f"iterations: set `iterations: {iterations}` in conf/{env or 'base'}/globals.yml, not in a file of parameters."
+    )
+
+
 def validate_parameters(
     raw: Mapping[str, Any],
     env: str | None = None,
@@ -143,7 +153,7 @@ def validate_parameters(
         RunRefused: with every key that is unknown, missing or invalid, and its file.
     """
     try:
-        return Parameters.model_validate(raw, context={"policies": POLICIES, "external_models": external_models})
+        return Parameters.model_validate(raw, context={"external_models": external_models})
     except ValidationError as error:
         faults = [_format_error(details, env, runtime_params or {}) for details in error.errors(include_url=False)]
         raise _refusal(faults) from error

@@ -106,3 +106,23 @@ SAMPLE_SIZES = schema(
     wanted_power=FLOAT64,
     needed=nullable(INT32),  # null where nothing was decided
 )
+
+ITERATION_VERDICTS = schema(
+    iteration=INT32,
+    policy_a=STRING,  # played the iteration
+    policy_b=STRING,  # came out of it
+    judge=STRING,
+    n=INT32,  # situations of the valid split
+    wins=INT32,  # of policy_b
+    ties=INT32,
+    losses=INT32,
+    **nullable_floats("win_rate", "low", "high"),  # of the decided; null where none was
+    p_better=FLOAT64,  # of a share of one half or less
+    p_no_better=FLOAT64,  # of a share of one half plus the margin or more
+    margin=FLOAT64,
+    level=FLOAT64,  # of the verdict "better"
+    level_no_better=FLOAT64,
+    power=FLOAT64,  # to find a policy better whose share is one half plus the margin
+    needed=nullable(INT32),  # situations for the power of evaluation.power; null where none was decided
+    verdict=STRING,  # "better", "no better" or "undecided"
+)

@@ -240,6 +240,23 @@ def test_training_rejects_are_counted_by_policy(contents: dict[str, Any]) -> Non
     assert "sage_1 1,200 2,048 4,199 sage_2 0 – – sage_dpo 0 – –" in text
 
 
+def test_verdicts_on_iterations_are_shown_where_there_are_any(contents: dict[str, Any]) -> None:
+    assert "Was the next policy better?" not in text_of(render_report(contents))
+    p_values = {"p_better": 0.0406, "p_no_better": 0.6, "margin": 0.1, "level": 0.05, "level_no_better": 0.025}
+    row = {
+        **{"iteration": 1, "policy_a": "sage_1", "policy_b": "sage_2", "judge": HOSTILE, "n": 1200, "wins": 63},
+        **{"ties": 93, "losses": 44, "win_rate": 0.589, "low": 0.49, "high": 0.68, **p_values},
+        **{"power": 0.8, "needed": 300, "verdict": "better"},
+    }
+    undecided = {**row, "iteration": 2, "win_rate": None, "low": None, "high": None, "verdict": "undecided"}
+    html = render_report(contents, latest_iteration_verdicts=from_rows([row, undecided], schemas.ITERATION_VERDICTS))
+    text = text_of(html).split("Was the next policy better?")[1]
+    assert "1 sage_1 sage_2 1,200 63 93 44 59 % 49 % to 68 % 0.041 0.6 better" in text
+    assert "2 sage_1 sage_2 1,200 63 93 44 – 0.041 0.6 undecided" in text
+    assert "at 0.05" in text and "of 60 % or more, tested at 0.025" in text
+    assert HOSTILE in text and HOSTILE not in html
+
+
 def test_the_most_frequent_errors_are_those_of_the_last_policy(contents: dict[str, Any]) -> None:
     wrong = [row for row in to_rows(contents["emotion_confusion"]) if row["policy"] == "sage_dpo"]
     wrong = sorted((row for row in wrong if row["label"] != row["predicted"]), key=lambda row: -row["count"])

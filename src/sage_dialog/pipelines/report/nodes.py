@@ -312,11 +312,18 @@ def report_searches(
     )
 
 
-def report_training(training_figure: bytes, **training_rejects: DataFrame) -> str:
-    """Render the curves of the trainings, and by policy how many rows were too long (`schemas.TRAINING_REJECTS`)."""
+def report_training(training_figure: bytes, iteration_verdicts: DataFrame, **training_rejects: DataFrame) -> str:
+    """Render the curves of the trainings, the verdicts on the iterations, and how many rows were too long.
+
+    Args:
+        iteration_verdicts: `schemas.ITERATION_VERDICTS`; empty where `kedro sage iterate` has not run.
+        training_rejects: `schemas.TRAINING_REJECTS` by policy.
+    """
     return render_section(
         "training.html.j2",
         training_figure=inline_image(training_figure),
+        iteration_verdicts=iteration_verdicts,
+        verdicts=to_rows(iteration_verdicts),
         training_rejects=[
             {
                 "policy": policy,

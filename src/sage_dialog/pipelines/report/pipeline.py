@@ -52,6 +52,7 @@ def create_pipeline(trained: Sequence[str], iterations: int, external_scores: bo
         ],
         nodes.report_training: {
             "training_figure": "training_figure",
+            "iteration_verdicts": "latest_iteration_verdicts",
             **{policy: f"training_rejects_{policy}" for policy in trained},
         },
         nodes.report_data: ["filter_report", "filter_figure", "annotations", "text_duplicates"],

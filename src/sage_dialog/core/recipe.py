@@ -1,0 +1,22 @@
+"""Names of the policies that the recipe makes, and the pairs of them that are compared."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from sage_dialog.core.hub_models import BASE
+
+PLAIN = "sage_1_plain"
+PREFERENCE = "sage_dpo"
+
+
+def policy_names(iterations: int) -> tuple[str, ...]:
+    """Return all policies in the order of their training; self-play makes `sage_2` to `sage_{iterations + 1}`."""
+    return (BASE, "sage_1", PLAIN, *(f"sage_{k + 1}" for k in range(1, iterations + 1)), PREFERENCE)
+
+
+def recipe_pairs(iterations: int) -> list[list[str]]:
+    """Return each policy with the one that it continues, the ablation with `sage_1`, and the last with the base."""
+    steps = [f"sage_{k}" for k in range(1, iterations + 2)] + [PREFERENCE]
+    later = [list(pair) for pair in pairwise(steps)]
+    return [[BASE, "sage_1"], [PLAIN, "sage_1"], *later, [BASE, PREFERENCE]]
