@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from fake_hub import running_hub
 from kedro.config import OmegaConfigLoader
 from kedro.io import Version
 from safetensors.numpy import load_file, save_file
@@ -352,3 +353,69 @@ def test_a_base_or_an_adapter_on_another_is_refused(run: Callable[..., Result], 
     assert other.exit_code == 1 and "rrrrrrrrrrrr, but the base" in other.output
     missing = run("--policy", "sage_9", "--to", tmp_path / "out")
     assert missing.exit_code == 1 and "There is no policy 'sage_9'" in missing.output
+
+
+CONVERTER = """
+import pathlib, sys
+model, _, out, _, number_format = sys.argv[1:]
+files = {file.name for file in pathlib.Path(model).iterdir()}
+assert {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"} <= files
+assert not [name for name in files if name.startswith("adapter")]
+pathlib.Path(out).write_bytes(b"GGUF" + number_format.encode())
+"""
+
+
+def test_gguf_is_converted_from_the_merged_model_and_the_card_says_what_it_lacks(
+    run: Callable[..., Result], data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "convert.py").write_text(CONVERTER)
+    rejects = [{"row": f"s{number} 1", "tokens": 800, "max_length": 700} for number in range(3)]
+    keep(data, "07_model_output/training_rejects_sage_dpo", THEN, rejects, schemas.TRAINING_REJECTS)
+    given = ("--to", tmp_path / "out", "--gguf", "q8_0", "--converter", tmp_path / "convert.py", "--json")
+    written = json.loads(done(run(*given)).stdout)
+    assert (written["gguf"], written["merged"], written["uploaded"]) == ("sage_dpo-q8_0.gguf", True, None)
+    assert (tmp_path / "out" / "sage_dpo-q8_0.gguf").read_bytes() == b"GGUFq8_0"
+    card = " ".join((tmp_path / "out" / "README.md").read_text().split())
+    assert "llama-server --jinja -m FOLDER/sage_dpo-q8_0.gguf --temp 1.0 --top-k 8 --top-p 1" in card
+    left_out = card.split("## What is left out")[1].split("## Recipe")[0]
+    assert "Training of sage_dpo: 3 rows over `max_length` tokens." in left_out
+    assert "Training of sage_3: not known" in left_out and "In `sage_dpo-q8_0.gguf`: the sampling" in left_out
+
+
+def test_a_failed_conversion_or_a_missing_converter_leaves_nothing(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "convert.py").write_text("raise SystemExit('Model MixtralForCausalLM is not supported')")
+    failed = run("--to", tmp_path / "out", "--gguf", "f16", "--converter", tmp_path / "convert.py")
+    assert failed.exit_code == 1 and "sage_dpo was not exported: the converter" in failed.output
+    assert "Model MixtralForCausalLM is not supported" in failed.output
+    monkeypatch.setenv("PATH", str(tmp_path))
+    missing = run("--to", tmp_path / "out", "--gguf", "f16")
+    assert missing.exit_code == 1 and "there is no convert_hf_to_gguf.py on PATH" in missing.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["convert.py", "data"]
+    alone = run("--to", tmp_path / "out", "--converter", tmp_path / "convert.py")
+    assert alone.exit_code == 2 and "--converter is for --gguf" in alone.output
+
+
+def test_an_export_is_uploaded_with_the_token_of_the_environment(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_TOKEN", "hf_secretOfTheUser")
+    with running_hub() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        local = run("--to", tmp_path / "adapter", "--upload", "someone/sage")
+        assert local.exit_code == 2 and "the base is on this machine only" in local.output and not hub.repositories
+        result = done(run("--to", tmp_path / "out", "--merge", "--upload", "someone/sage"))
+        assert f"Uploaded, private: {hub.url}/someone/sage/commit/" in result.output
+        repository = hub.repositories["someone/sage"]
+        assert repository["private"] and repository["message"] == f"sage_dpo, version {THEN}"
+        files = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+        assert {".gitattributes": b"", **files} == repository["files"] and "README.md" in files
+
+        again = run("--to", tmp_path / "again", "--merge", "--upload", "someone/sage")
+        assert again.exit_code == 1 and f"has {len(files)} files already" in again.output
+        assert not (tmp_path / "again").exists()
+        outputs = "".join(one.output for one in (local, result, again))
+        assert "hf_secret" not in outputs and set(hub.tokens) - {None} == {"Bearer hf_secretOfTheUser"}

@@ -28,8 +28,20 @@ NOT_IN_RECIPE = frozenset({"seed", "threads", "scratch", "launcher", "llm"})
 """Parameters that set where and how fast a stage runs; the seed is added to a recipe separately."""
 
 
-def build_model_card(project: Project, policy: Policy, version: str, merge: bool, target: Path, env: str) -> ModelCard:
-    """Return the model card of an adapter that is exported to `target`. Weights are hashed, not loaded."""
+def build_model_card(
+    project: Project,
+    policy: Policy,
+    version: str,
+    merge: bool,
+    gguf: str | None,
+    target: Path,
+    env: str,
+) -> ModelCard:
+    """Return the model card of an adapter that is exported to `target`. Weights are hashed, not loaded.
+
+    Args:
+        gguf: name of the file for llama.cpp; None without.
+    """
     pipeline = pipelines["__default__"].to_outputs(policy.name)
     inputs = {name for node in pipeline.nodes for name in node.inputs}
     steps = list(_steps(project, policy, version, pipeline))[::-1]
@@ -43,6 +55,7 @@ def build_model_card(project: Project, policy: Policy, version: str, merge: bool
         version=version,
         revision=revision,
         merged=merge,
+        gguf=gguf,
         base_folder=None if merge or is_on_hub(policy.card) else str(target / BASE_FOLDER),
         adapter=_adapter(policy),
         steps=steps,
@@ -125,11 +138,13 @@ def _steps(project: Project, policy: Policy, version: str, pipeline: Pipeline) -
         for name in sorted(inputs)
         if isinstance(project.versioned(name), AtomicParquet)
     ]
-    yield Step(card.name, version, policy.revision(), tables, all(name in recorded for name, _ in tables))
+    rejects = f"training_rejects_{card.name}"
+    left_out = len(_rows(project, rejects, version)) if version in project.versions(rejects) else None
+    yield Step(card.name, version, policy.revision(), tables, all(name in recorded for name, _ in tables), left_out)
     if parent and earlier:
         found = _find_weights(project, parent, card.parent_revision)
         if found is None:
-            yield Step(parent, None, card.parent_revision or "", (), True)
+            yield Step(parent, None, card.parent_revision or "", (), True, None)
         else:
             yield from _steps(project, *found, earlier)
 

@@ -28,6 +28,7 @@ class Step:
         version: None if the catalog no longer has it.
         tables: names and versions of its training data, without those of earlier steps.
         recorded: whether all these versions are from run records; else some are the latest of that time.
+        left_out: rows that were too long to train on; None if their table is no longer in the catalog.
     """
 
     policy: str
@@ -35,6 +36,7 @@ class Step:
     revision: str
     tables: Sequence[tuple[str, str | None]]
     recorded: bool
+    left_out: int | None
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class ModelCard:
     """The content of a model card.
 
     Attributes:
+        gguf: name of the file for llama.cpp; None without.
         roles: names of the roles that made the data.
         env: the environment of the export.
         recipe: parameters by stage, from the records of the runs that made the policy.
@@ -64,6 +67,7 @@ class ModelCard:
     version: str
     revision: str
     merged: bool
+    gguf: str | None
     base_folder: str | None
     adapter: Mapping[str, Any]
     steps: Sequence[Step]
