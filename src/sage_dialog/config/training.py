@@ -33,6 +33,7 @@ class Training(Config):
     patience: Count | None
     router_aux_loss_coef: NonNegative | None
     gradient_checkpointing: bool
+    logits_at_labels_only: bool
     quantization: Literal["nf4"] | None
 
     @model_validator(mode="after")

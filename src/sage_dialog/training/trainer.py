@@ -19,6 +19,7 @@ from sage_dialog.training.adapters import gather_weights, save_adapter
 from sage_dialog.training.callbacks import CheckpointCallback, EarlyStopping, TrainingProgress, training_log
 from sage_dialog.training.full_weights import is_full
 from sage_dialog.training.job import TrainingJob
+from sage_dialog.training.label_logits import logits_at_labels_only
 from sage_dialog.training.run_dir import TrainingRunDir, checkpoint_fault
 
 logger = logging.getLogger(__name__)
@@ -133,6 +134,8 @@ def run_trainer(trainer: Trainer, job: TrainingJob, training_rejects: DataFrame,
         raise ValueError(
             f"{job.name}: FSDP cannot train all weights; train with DDP or ZeRO-3, or set the parameters of sft.lora"
         )
+    if job.config.logits_at_labels_only and not torch.cuda.is_available():
+        logits_at_labels_only(trainer.model)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(TrainingProgress(job.name))
     stopping = job.config.patience and EarlyStopping(trainer, job.name, job.config.patience, run_dir)
