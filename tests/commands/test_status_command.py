@@ -49,7 +49,8 @@ def test_the_exit_code_is_that_of_the_chosen_pipelines(project) -> None:
     complete = invoke(status, project, "--all", "--pipelines", "data_processing,sac_augmentation")
     assert complete.exit_code == 0 and "annotations" in complete.stdout and "sage_1" not in complete.stdout
     assert set(statuses(project, "--pipelines", "data_processing")) == {
-        "dialogues", "filter_report", "rejected_lines", "filter_figure", "situations"
+        "dialogues", "filter_report", "rejected_lines", "filter_figure", "situations",
+        "corpus_dialogues", "corpus_rejects", "text_duplicates",
     }  # fmt: skip
     assert stale(project, "--pipelines", "sac_augmentation", "--params", HELLO) == MIXED
     missing = invoke(status, project, "--pipelines", "sac_augmentation,sft")
@@ -112,7 +113,8 @@ def test_outputs_that_are_stale_only_because_of_others_share_a_line(project) -> 
     lines = invoke(status, project, *threshold, "data_processing,sac_augmentation").stdout.splitlines()
     listed = [line.split()[0] for line in lines if line.endswith("  stale")]
     assert listed == ["dialogues", "filter_report", "rejected_lines"]
-    assert "stale because of others: filter_figure" in lines
+    others = [line.partition(": ")[2] for line in lines if line.startswith("stale because of others")]
+    assert set(others[0].split(", ")) == {"filter_figure", "text_duplicates"}, others
     assert "stale because of others: annotations, annotation_rejects, sft_conversations and 2 more" in lines
 
 
