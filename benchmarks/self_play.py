@@ -3,12 +3,15 @@
     python benchmarks/self_play.py                     # on the policies of the finished demo in data/
     python benchmarks/self_play.py --data DIR --situations 64 128 256
     python benchmarks/self_play.py --rows              # count rows that differ between shard sizes and after a kill
+    python benchmarks/self_play.py --hold-form --agent sage_1   # does a search gain from blocks that always parse?
     python benchmarks/self_play.py --quick             # within 50 seconds; without a demo, on a random model
 
     growth   whole searches of more and more situations: 12 turns, 16 candidates, the offline selector, shards of 32
     overlap  the same search with one and with several shards at once, and a selector with a fixed latency
     offline  the same with the offline selector, whose time must not grow
     rows     32 situations in shards of 1, 4 and 16, one to three at once; one search is killed and resumed
+    form     two searches of the largest number of situations with the turns and candidates of conf/base, with free and
+             with held forms of agent and user: invalid candidates, and the chosen replies by the world's truth
 
 The agent is `sage_2`, the user `sage_1`, sampling as in conf/base. Every search starts in an empty folder and ends with
 its tables; memory is the peak of the process so far. The last line is one JSON object.
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import statistics
@@ -29,6 +33,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "src"))
 
@@ -37,6 +43,8 @@ from sage_dialog.config import BaseModelConfig, SacAugmentation, SelfPlay  # noq
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision  # noqa: E402
 from sage_dialog.core.seeds import generator  # noqa: E402
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows  # noqa: E402
+from sage_dialog.evaluation.statistics import Estimate, clustered_share  # noqa: E402
+from sage_dialog.microworld.truth import ATTUNED, truth_scores  # noqa: E402
 from sage_dialog.microworld.world import load_world  # noqa: E402
 from sage_dialog.roles.offline.selector import OfflineSelector  # noqa: E402
 from sage_dialog.roles.protocols import Choice, NoChoice  # noqa: E402
@@ -92,6 +100,7 @@ def main() -> None:
     parser.add_argument("--situations", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--latency", type=float, default=4.0, help="seconds that the selector takes to answer")
     parser.add_argument("--rows", action="store_true", help="count rows that differ, and nothing else")
+    parser.add_argument("--hold-form", action="store_true", help="compare free and held forms, and nothing else")
     parser.add_argument("--killed", type=Path, help=argparse.SUPPRESS)  # the scratch folder of a search to be killed
     parser.add_argument("--threads", type=int, help="of torch; default: all cores, one with --quick")
     options = parser.parse_args()
@@ -99,6 +108,8 @@ def main() -> None:
         options.threads = 1
     raw = _load_parameters()["self_play"]
     turns, candidates = (4, 4) if options.quick else (12, 16)
+    if options.hold_form:
+        turns, candidates = raw["max_turns"], raw["candidates"]
     size = {"max_turns": turns, "candidates": candidates, "shard_size": 32, "shards_at_once": 2}
     config = SelfPlay.model_validate(raw | size | {"situations": None})
     with tempfile.TemporaryDirectory() as folder:
@@ -107,7 +118,9 @@ def main() -> None:
             bench.search(scratch=options.killed, **KILLED)
             return
         figures: dict[str, Any] = {"agent": options.agent, "turns": turns, "candidates": candidates}
-        if options.rows:
+        if options.hold_form:
+            figures["form"] = _form(bench, options.data, max(options.situations))
+        elif options.rows:
             figures["rows"] = _rows(bench, options.data)
         else:
             bench.search(situations=1)  # warm-up
@@ -195,6 +208,41 @@ def _rows(bench: Bench, data: Path) -> dict[str, Any]:
     return found
 
 
+def _form(bench: Bench, data: Path, count: int) -> dict[str, Any]:
+    """Compare searches of the same situations with free and with held forms; intervals are 95 %, over situations."""
+    truth = pd.read_parquet(max(data.glob("01_raw/world_truth.parquet/*/world_truth.parquet")), dtype_backend="pyarrow")
+    world, attuned, figures = load_world(), {}, {}
+    for held in (False, True):
+        form = {role: getattr(bench.config, role).model_copy(update={"hold_form": held}) for role in ("agent", "user")}
+        (candidates, trajectories), seconds = bench.search(situations=count, **form)
+        invalid = candidates.assign(broken=~candidates["valid"]).groupby("situation_id")["broken"].agg(["sum", "size"])
+        scores = truth_scores(world, truth, trajectories.assign(policy=bench.agent))
+        of_replies = scores[scores["statistic"] == ATTUNED].groupby("situation_id")["value"].agg(["sum", "size"])
+        attuned[held] = of_replies["sum"].reindex(sorted(set(trajectories["situation_id"])), fill_value=0.0)
+        found = {
+            "seconds": round(seconds, 1),
+            "candidates": len(candidates),
+            "invalid": _interval(clustered_share(invalid["sum"], invalid["size"], 0.95)),
+            "replies": int(of_replies["size"].sum()),
+            "attuned": _interval(clustered_share(of_replies["sum"], of_replies["size"], 0.95)),
+            "attuned_per_dialogue": round(float(attuned[held].mean()), 3),
+            "outcomes": trajectories[trajectories["turn"] == 0]["outcome"].value_counts().to_dict(),
+        }
+        figures["held" if held else "free"] = found
+        print(f"\n{'held' if held else 'free'} form, {count} situations")
+        for what, figure in found.items():
+            print(f"  {what:<22}{figure}")
+    difference = attuned[True] - attuned[False]
+    half = 1.96 * float(difference.std()) / math.sqrt(len(difference))
+    gain = [round(float(difference.mean()) + side, 3) for side in (0, -half, half)]
+    print(f"\nattuned replies of a dialogue, held against free, by situation: {gain[0]:+} [{gain[1]:+}, {gain[2]:+}]")
+    return {**figures, "gain": gain, "situations": len(difference)}
+
+
+def _interval(share: Estimate) -> list[float]:
+    return [round(share.value, 4), round(share.low, 4), round(share.high, 4)]
+
+
 KILLED = {"situations": 32, "shard_size": 4, "shards_at_once": 2}
 
 
@@ -225,7 +273,6 @@ def _load_parameters() -> dict[str, Any]:
 
 def _open_bench(options: Any, config: SelfPlay, folder: Path, parser: argparse.ArgumentParser) -> Bench:
     """Return a bench on the demo's policies and situations; without a demo, on a random model and generated scenes."""
-    import pandas as pd
     from transformers.utils import logging
 
     from sage_dialog.inference.transformers.engine import TransformersEngine
@@ -236,7 +283,8 @@ def _open_bench(options: Any, config: SelfPlay, folder: Path, parser: argparse.A
         for name in ("sage_0", "sage_1", options.agent)
     }
     if all(newest.values()):
-        base, user, agent = (Policy.open(path) for path in newest.values() if path)
+        opened = {name: Policy.open(path) for name, path in newest.items() if path}
+        base, user, agent = opened["sage_0"], opened["sage_1"], opened[options.agent]
         situations = pd.read_parquet(
             max(options.data.glob("02_intermediate/situations.parquet/*/situations.parquet")), dtype_backend="pyarrow"
         )

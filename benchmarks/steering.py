@@ -1,4 +1,4 @@
-"""Measure effect, strength and cost of steering.
+"""Measure effect, strength and cost of steering, and of a held form.
 
     python benchmarks/steering.py                      # on the policies of the finished demo in data/
     python benchmarks/steering.py --data DIR --policy sage_dpo
@@ -6,8 +6,9 @@
 
 Situations are test situations, replies are sampled as in evaluation; intervals are 95 %, over situations. The benchmark
 prints the rates of each field with a boost of `a_motivation`, the block compliance with fixed values, the reply
-compliance by the offline annotator, and the CPU time of steered against unsteered sampling. The last line is one JSON
-object.
+compliance by the offline annotator, the CPU time of steered against unsteered sampling, and the share of replies to
+everyday openings, which no training text holds, whose blocks parse with a free and with a held form. The last line is
+one JSON object: `valid_held` is the lowest share of a policy, `valid_free` the highest.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from typing import Any
 from sage_dialog.config import BaseModelConfig, BlockField, SamplingConfig, Steering
 from sage_dialog.core.policies import Policy
 from sage_dialog.core.seeds import generator, sample_ids
+from sage_dialog.core.tables import to_rows
 from sage_dialog.dialogue import Message, agent_view
+from sage_dialog.evaluation.replies.form import everyday_openings, form_validity
 from sage_dialog.evaluation.replies.steering_eval import UNSTEERED, Opening, Setting, play_grid, steering_eval
 from sage_dialog.evaluation.statistics import Estimate, clustered_share
 from sage_dialog.inference.engine import Prompt
@@ -79,8 +82,13 @@ def main() -> None:
     if found := sorted((options.data / "06_models" / options.policy).glob(f"*/{options.policy}")):
         base = Policy.open(max((options.data / "06_models/sage_0").glob("*/sage_0")))
         policies, texts, label = [Policy.open(found[-1])], _situations(options.data, situations), options.policy
+        others = sorted({path.name for path in (options.data / "06_models").glob("sage_*")} - {base.name, label})
+        opened = [Policy.open(max((options.data / "06_models" / other).glob(f"*/{other}"))) for other in others]
+        policies += [policy for policy in opened if policy.card.blocks]
+        known = _training_texts(options.data)
     elif options.quick:
-        base, texts = _train_small_model(Path(folder.name), options.threads), _scenes(situations)
+        base, known = _train_small_model(Path(folder.name), options.threads)
+        texts = _scenes(situations)
         policies, label = [], "a model trained here"
     else:
         parser.error(f"{options.data} holds no policy {options.policy!r}; run `make demo`, or name a --data that does")
@@ -98,8 +106,13 @@ def main() -> None:
         return [[chain if isinstance(chain, Chain) else None for chain in row] for row in parsed_rows]
 
     print(f"{label}: {len(texts)} situations; temperature {SAMPLING.temperature:g}, top-k {SAMPLING.top_k}")
+    with_blocks = [policy.name for policy in policies] or [name]
+    validity = {each: _validity(engine, each, system_prompt, known) for each in with_blocks}
     figures = {
         "policy": label,
+        "valid_held": min(shares["held"][0] for shares in validity.values()),
+        "valid_free": max(shares["free"][0] for shares in validity.values()),
+        "validity": validity,
         "situations": len(texts),
         "samples": samples,
         "rates": _rates(lambda steering: replies(steering, samples)),
@@ -108,6 +121,33 @@ def main() -> None:
         "cost": _cost(engine, name, prompts, repeats),
     }
     print(json.dumps(figures))
+
+
+def _validity(engine: Any, name: str, system_prompt: str | None, known: set[str]) -> dict[str, list[float]]:
+    """Measure the share of replies to everyday openings whose blocks parse."""
+    _, openings = everyday_openings()
+    if seen := [text for text in openings if any(text.lower() in other for other in known)]:
+        raise SystemExit(f"a training text holds the opening {seen[0]!r}, so it measures nothing")
+    rows = to_rows(form_validity(engine, name, SAMPLING, system_prompt, 0.95))
+    shares = {
+        "held" if row["hold_form"] else "free": [round(row[end], 4) for end in ("share", "low", "high")] for row in rows
+    }
+    print(f"blocks parse on everyday openings, {name} ({rows[0]['n']} replies)")
+    for form, share in shares.items():
+        print(f"  {form:<46}{_format_interval(share):>22}")
+    return shares
+
+
+def _training_texts(data: Path) -> set[str]:
+    """Return all texts that the base and the policies were trained on, in lower case."""
+    import pyarrow.parquet as pq
+
+    tables = [*data.glob("01_raw/base_corpus.parquet"), *data.glob("05_model_input/*.parquet")]
+    texts: set[str] = set()
+    for table in tables:
+        for row in pq.read_table(max(table.glob("*/*.parquet"))).to_pylist():
+            texts.add(json.dumps(row, ensure_ascii=False, default=str).lower())
+    return texts
 
 
 def _rates(replies: Callable[[Steering | None], Replies]) -> dict[str, Any]:
@@ -187,28 +227,33 @@ def _cost(engine: Any, name: str, prompts: Sequence[Prompt], repeats: int) -> di
     else:
         raise SystemExit(f"{name} writes no blocks that parse")
     batch = [Prompt(prompt.messages, ("cost", place)) for place in range(16)]
+    held = greedy.model_copy(update={"hold_form": True})
     sides = {
-        "unsteered": None,
-        "boosts": Steering(boosts={"a_motivation": {KEYWORD: 0.0}, "a_topic": {"garden": 0.0}}),
-        "given": Steering(fixed={"a_emotion": chain.action.emotion}),
+        "unsteered": (greedy, None),
+        "boosts": (greedy, Steering(boosts={"a_motivation": {KEYWORD: 0.0}, "a_topic": {"garden": 0.0}})),
+        "given": (greedy, Steering(fixed={"a_emotion": chain.action.emotion})),
+        "held form": (held, None),
     }
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for repeat in range(repeats + 1):
-        for side, steering in sides.items():
-            engine.sample(name, batch[:1], greedy, 1, steering)  # warm-up
+        for side, (sampling, steering) in sides.items():
+            engine.sample(name, batch[:1], sampling, 1, steering)  # warm-up
             start = time.process_time()
-            rows = engine.sample(name, batch, greedy, 16, steering)
+            rows = engine.sample(name, batch, sampling, 16, steering)
             if repeat:  # the first round warms up
                 seconds[side].append(time.process_time() - start)
             assert {sample.text for row in rows for sample in row} == {reply.text}
     cost: dict[str, list[float]] = {}
     print()
-    for side in ("boosts", "given"):
+    for side in ("boosts", "given", "held form"):
         added = [steered / plain - 1 for steered, plain in zip(seconds[side], seconds["unsteered"], strict=True)]
         low, middle, high = statistics.quantiles(added, n=4)
         cost[side] = [round(middle, 4), round(low, 4), round(high, 4)]
-        print(f"CPU time added by {side:<8}{middle:+.1%}, quartiles {low:+.1%} and {high:+.1%}")
-    return {**cost, "repeats": repeats}
+        print(f"CPU time added by {side:<10}{middle:+.1%}, quartiles {low:+.1%} and {high:+.1%}")
+    tokens = 256 * (reply.tokens + 1)
+    speed = {side: round(tokens / statistics.median(seconds[side])) for side in sides}
+    print(f"tokens per CPU-second: {', '.join(f'{side} {rate:,}' for side, rate in speed.items())}")
+    return {**cost, "tokens_per_second": speed, "repeats": repeats}
 
 
 def _share(replies: Replies, holds: Callable[[Chain], bool], of_all: bool = False) -> list[float]:
@@ -246,8 +291,12 @@ def _scenes(count: int) -> list[str]:
     return [load_world().scene(generator(0, "held-out scene", place)).text for place in range(count)]
 
 
-def _train_small_model(folder: Path, threads: int) -> Policy:
-    """Train a small model from scratch on one reply to each of 4,000 generated scenes, of a random motivation."""
+def _train_small_model(folder: Path, threads: int) -> tuple[Policy, set[str]]:
+    """Train a small model from scratch on one reply to each of 4,000 generated scenes, of a random motivation.
+
+    Returns:
+        The model, and its training texts in lower case.
+    """
     from sage_dialog.microworld.base_model import train_base
 
     world, tones = load_world(), read_lexicon("annotator")["tones"]
@@ -266,8 +315,10 @@ def _train_small_model(folder: Path, threads: int) -> Policy:
     config = BaseModelConfig.from_base(
         vocabulary=900, layers=2, hidden=64, experts=2, expert_hidden=64, steps=300, batch_size=16
     )
-    trained = train_base([dialogue(number) for number in range(4000)], config, 0, folder, threads)
-    return dataclasses.replace(trained, card=dataclasses.replace(trained.card, blocks=True))
+    dialogues = [dialogue(number) for number in range(4000)]
+    trained = train_base(dialogues, config, 0, folder, threads)
+    policy = dataclasses.replace(trained, card=dataclasses.replace(trained.card, blocks=True))
+    return policy, {json.dumps(each).lower() for each in dialogues}
 
 
 if __name__ == "__main__":

@@ -295,6 +295,14 @@ def contents(
         "diversity": diversity(rollouts, replies, 0.95, seed=3),
         "failure_modes": failures,
         "failing_replies": failing,
+        "form_validity": from_rows(
+            [
+                {"policy": "sage_1", "hold_form": held, "openings": 1, "n": 48, "count": count, "share": count / 48}
+                | {"low": 0.0, "high": 1.0}
+                for held, count in ((False, 3), (True, 48))
+            ],
+            schemas.FORM_VALIDITY,
+        ),
         "training_figure": b"\x89PNG of trainings",
         "benchmark_scores": benchmark_scores(_benchmarks(), bootstrap),
         "latest_iteration_verdicts": from_rows([], schemas.ITERATION_VERDICTS),

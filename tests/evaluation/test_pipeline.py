@@ -10,9 +10,10 @@ import pytest
 from kedro.framework.session import KedroSession
 from matplotlib.figure import Figure
 from nbclient import NotebookClient
+from scripted_engine import ScriptedEngine
 
 from sage_dialog import schemas
-from sage_dialog.config import Evaluation
+from sage_dialog.config import Evaluation, SacAugmentation
 from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.core.tables import DataFrame, from_rows, to_arrow, to_rows
 from sage_dialog.pipelines.evaluation import create_pipeline
@@ -72,6 +73,8 @@ def finished(
         "params:evaluation": config,
         "params:seed": 3,
         "params:threads": 1,
+        "params:sac_augmentation": SacAugmentation.from_base(),
+        "engine": lambda base, policies, seed, threads: ScriptedEngine(lambda policy, prompt, sample: "Hi."),
         "benchmark_files": {},
     }
     inputs = set(data)
@@ -110,6 +113,7 @@ def test_every_output_exists_and_has_its_schema(finished: dict[str, Any]) -> Non
         "diversity": schemas.DIVERSITY,
         "failure_modes": schemas.FAILURE_MODES,
         "failing_replies": schemas.FAILING_REPLIES,
+        "form_validity": schemas.FORM_VALIDITY,
         "action_distribution": schemas.ACTION_DISTRIBUTION,
         "reply_statistics": schemas.REPLY_STATISTICS,
         "benchmark_scores": schemas.BENCHMARK_SCORES,
@@ -130,6 +134,15 @@ def test_every_output_exists_and_has_its_schema(finished: dict[str, Any]) -> Non
 def test_policies_without_blocks_predict_no_emotion(finished: dict[str, Any]) -> None:
     assert set(finished["emotion_accuracy"]["policy"]) == {"sage_1", "sage_2", "sage_dpo"}
     assert set(finished["reply_statistics"]["policy"]) == set(POLICIES)
+
+
+def test_blocks_on_everyday_openings_are_measured_with_and_without_a_held_form(finished: dict[str, Any]) -> None:
+    rows = to_rows(finished["form_validity"])
+    with_blocks = ("sage_1", "sage_2", "sage_dpo")
+    assert [(row["policy"], row["hold_form"]) for row in rows] == [
+        (policy, held) for policy in with_blocks for held in (False, True)
+    ]
+    assert {row["n"] for row in rows} == {48}
 
 
 def test_the_cards_carry_the_revision_of_the_weights(finished: dict[str, Any], policies: dict[str, Policy]) -> None:

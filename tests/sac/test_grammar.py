@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sage_dialog.sac import Chain, Intent, parse, render
-from sage_dialog.sac.grammar import FIELDS, BlockGrammar, FieldValue, ParserState
+from sage_dialog.sac.grammar import FIELDS, BlockGrammar, FieldValue, ParserState, ValueLimits
 
 FREE = BlockGrammar.with_values({})
 LETTERS = "nulx \xa0'#-é\U0001f600"
@@ -86,6 +86,7 @@ def test_advancing_in_pieces_equals_advancing_at_once(chain, data):
     assert state == FREE.initial_state().advance(text)
 
 
+@settings(deadline=None)  # the machine's load decides the time
 @given(chains, st.data())
 @example(HARD, None)
 def test_a_prefix_is_accepted_exactly_where_some_continuation_parses(chain, data):
@@ -117,6 +118,35 @@ def test_with_fixed_values_only_messages_with_these_values_are_accepted(chain, f
     other = data.draw(chains)
     differs = any(values_of(other)[field] != values[field] for field in fixed_fields)
     assert (grammar.initial_state().advance(render(other)) is None) == differs
+
+
+LIMITED = BlockGrammar.with_values({}, ValueLimits(label_length=8, topics=2))
+long_labels = st.text("nul \xa0é", min_size=1, max_size=10).filter(is_label)
+long_intents = st.builds(
+    Intent, st.none() | long_labels, st.none() | long_labels, st.lists(long_labels, max_size=3).map(tuple)
+)
+
+
+@settings(deadline=None)
+@given(st.builds(Chain, long_intents, long_intents, texts), st.data())
+def test_with_limits_a_prefix_is_accepted_exactly_where_a_message_within_them_follows(chain, data):
+    def within(read: Chain) -> bool:
+        parts = [(intent.motivation, intent.emotion, *intent.topics) for intent in (read.state, read.action)]
+        return all(len(label or "") <= 8 for part in parts for label in part) and all(
+            len(intent.topics) <= 2 for intent in (read.state, read.action)
+        )
+
+    text = render(chain)
+    assert (LIMITED.initial_state().advance(text) is not None) == within(chain)
+    text = text[: data.draw(st.integers(0, len(text)))] + data.draw(texts)
+    state = LIMITED.initial_state().advance(text)
+    if state is not None:
+        read = parse(text + completed(state))
+        assert isinstance(read, Chain)
+        assert within(read)
+        following, words = data.draw(texts), data.draw(st.lists(long_labels, max_size=2))
+        advanced, canonical = state.advance(following), state.canonical(words).advance(following)
+        assert (advanced is None) == (canonical is None)
 
 
 @given(chains, st.data())

@@ -32,6 +32,7 @@ def chat(
     seed: int | None,
     temperature: float | None,
     top_k: int | None,
+    hold_form: bool,
 ) -> None:
     """Talk with a policy and steer it; /help lists the commands, Ctrl-D quits.
 
@@ -49,11 +50,11 @@ def chat(
     from sage_dialog.studio.chat.conversation import Conversation
     from sage_dialog.studio.chat.terminal import Terminal, piped_lines, prompt_lines
 
-    settings, note = settings_of(project, loaded, temperature=temperature, top_k=top_k)
+    settings, note = settings_of(project, loaded, temperature=temperature, top_k=top_k, hold_form=hold_form)
     if note:
         stderr.print(note, markup=False, soft_wrap=True)
     conversation = Conversation(engine, loaded.policy.name, loaded.policy.card.blocks, settings)
-    with click_errors(ValueError, prefix="evaluation.steering: "), stderr.status("loading"):
+    with click_errors(ValueError, prefix="evaluation.steering, --hold-form: "), stderr.status("loading"):
         conversation.steer(settings.steering)
     try:
         known = known_values(project.catalog.load("annotations")) if project.catalog.exists("annotations") else {}

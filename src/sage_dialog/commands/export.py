@@ -116,7 +116,7 @@ def export(
         with click_errors(OSError, ValueError, prefix=f"{name} was not exported: "):
             create_repository(repository, token, public)
     with click_errors(OSError, ValueError, SafetensorError, prefix=f"{name} was not exported: "):
-        sampling = SamplingConfig.model_validate(card.recipe["evaluation"]["agent"])
+        sampling = SamplingConfig.from_base(**card.recipe["evaluation"]["agent"])
         with atomic_folder(target) as folder:
             export_policy(policy, base, sampling, merge, folder, target)
             if command and number_format and gguf:

@@ -32,6 +32,7 @@ def serve(
     blocks: bool | None,
     seed: int | None,
     port: int,
+    hold_form: bool,
 ) -> None:
     """Serve a policy to OpenAI clients that only this machine can reach; Ctrl-C stops.
 
@@ -48,7 +49,7 @@ def serve(
     from sage_dialog.studio.api.engine_thread import EngineThread
     from sage_dialog.studio.api.server import make_app
 
-    settings, note = settings_of(project, loaded)
+    settings, note = settings_of(project, loaded, hold_form=hold_form)
     if note:
         stderr.print(note, markup=False, soft_wrap=True)
     try:
@@ -59,7 +60,7 @@ def serve(
         ) from None
     except OSError as error:
         raise click.ClickException(f"Port {port} is not available: {error.strerror}.") from error
-    with stderr.status("loading"), click_errors(ValueError, prefix="evaluation.steering: "):
+    with stderr.status("loading"), click_errors(ValueError, prefix="evaluation.steering, --hold-form: "):
         engine = EngineThread(lambda: loaded.open_engine(seed), policy.name, policy.card.blocks, settings, seed)
     address = f"http://{local_server.ADDRESS}:{listener.getsockname()[1]}/v1"
     click.echo(f"{policy.name} answers at {address} (any API key). Ctrl-C stops.")

@@ -21,8 +21,14 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 def policy_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that name a policy, in the catalog or outside."""
+    """Add the options that name a policy, in the catalog or outside, and how its blocks are written."""
     for option in (
+        click.option(
+            "--hold-form/--free-form",
+            default=True,
+            show_default=True,
+            help="Hold the text form of the blocks, so that they always parse; labels stay free.",
+        ),
         click.option(
             "--blocks/--no-blocks",
             default=None,

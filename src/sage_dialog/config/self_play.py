@@ -8,7 +8,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from sage_dialog.config.base import Amount, Config, Count, NonNegative, Positive, PositiveShare, invalid
 from sage_dialog.config.training import FineTuning
-from sage_dialog.sac.grammar import BlockGrammar, FieldValue, is_list_field
+from sage_dialog.sac.grammar import SHORTEST_LIMIT, BlockGrammar, FieldValue, ValueLimits, is_list_field
 
 BlockField = Literal["u_motivation", "u_emotion", "u_topic", "a_motivation", "a_emotion", "a_topic"]
 
@@ -20,6 +20,14 @@ class SamplingConfig(Config):
     top_k: Count
     repetition_penalty: Annotated[float, Field(ge=1)]
     max_new_tokens: Count
+    hold_form: bool
+    max_label_length: Annotated[int, Field(ge=SHORTEST_LIMIT)]
+    max_topics: Count
+
+    @property
+    def limits(self) -> ValueLimits | None:
+        """The limits of values in blocks whose form is held; None where the form is free."""
+        return ValueLimits(self.max_label_length, self.max_topics) if self.hold_form else None
 
 
 class Steering(Config):

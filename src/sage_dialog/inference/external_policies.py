@@ -141,7 +141,8 @@ class ExternalPolicyEngine:
                 f"{policy} cannot be steered: its blocks have a form of their own (`block_form`), and steering follows "
                 "that of this project; leave the steering empty"
             )
-        sampled = self._own.sample(policy, list(map(self._translated, prompts)), sampling, samples)
+        free = sampling.model_copy(update={"hold_form": False})  # the form that is held is ours
+        sampled = self._own.sample(policy, list(map(self._translated, prompts)), free, samples)
         translated = [[self._to_ours(sample) for sample in row] for row in sampled]
         if on_text is not None and translated and translated[0]:
             on_text(translated[0][0].text)

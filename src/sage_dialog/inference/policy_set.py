@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from transformers import AutoConfig
 
-from sage_dialog.config import Steering
+from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.core.policies import Policy
 from sage_dialog.inference.chat_format import ChatFormat, load_tokenizer
 from sage_dialog.inference.engine import Prompt
 from sage_dialog.inference.steering import Guide, Vocabulary
 from sage_dialog.inference.transformers.detokenizer import decode_tokens
+from sage_dialog.inference.vllm.structured_outputs import reply_pattern
+from sage_dialog.sac.grammar import ValueLimits
+
+GUIDES = 4
+"""Cached guides: in self-play agent and user take turns, each with its own."""
 
 _LIMITS = ("max_position_embeddings", "max_seq_len", "max_sequence_length", "context_length", "seq_length")
 """Names of the longest text in configurations; the first is that of nearly all."""
@@ -36,7 +41,7 @@ class PolicySet:
         self.tokenizer = load_tokenizer(base.path)
         self._chat = ChatFormat(self.tokenizer)
         self._text_config = AutoConfig.from_pretrained(base.path).get_text_config()
-        self._guide: tuple[Steering, Guide] | None = None
+        self._guide = lru_cache(GUIDES)(self._build_guide)
 
     def policy(self, name: str) -> Policy:
         """Return the policy of that name. Raises KeyError if there is none."""
@@ -89,21 +94,34 @@ class PolicySet:
         """Return the text of a reply's tokens, without special tokens."""
         return decode_tokens(self.tokenizer, tokens)
 
-    def guide(self, name: str, steering: Steering) -> Guide:
-        """Return the guide of a steering for the policy's tokenizer.
+    def guide(self, name: str, steering: Steering | None, sampling: SamplingConfig) -> Guide | None:
+        """Return the guide of a steering and of a held form; None where a policy is sampled freely.
+
+        A form is held only where the policy writes blocks.
 
         Raises:
             ValueError: if the policy writes no blocks, or the tokenizer cannot write a value.
         """
-        if not self.policy(name).card.blocks:
+        blocks = self.policy(name).card.blocks
+        limits = sampling.limits if blocks else None
+        if not steering and limits is None:
+            return None
+        if not blocks:
             raise ValueError(
                 f"policy {name!r} writes no state and action blocks, so there is nothing to steer; leave `steering` "
                 f"empty, or use a policy that was trained with blocks"
             )
-        if self._guide is None or self._guide[0] != steering:
-            end, size = self.tokenizer.eos_token_id, self._text_config.vocab_size
-            self._guide = steering, Guide(self._vocabulary, steering, end, size)
-        return self._guide[1]
+        return self._guide((steering or Steering()).model_dump_json(), limits)
+
+    def reply_pattern(self, sampling: SamplingConfig) -> str:
+        """Return a regular expression of the replies that hold the form. Raises ValueError if it is not held."""
+        if sampling.limits is None:
+            raise ValueError("the form is not held")
+        return reply_pattern(sampling.limits, self._vocabulary.strips_first_space)
+
+    def _build_guide(self, steering: str, limits: ValueLimits | None) -> Guide:
+        end, size = self.tokenizer.eos_token_id, self._text_config.vocab_size
+        return Guide(self._vocabulary, Steering.model_validate_json(steering), end, size, limits)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:

@@ -11,16 +11,16 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from sage_dialog.config import BoostScale, Steering
 from sage_dialog.inference.chat_format import ChatFormat
-from sage_dialog.sac.grammar import FIELDS, BlockGrammar, ParserState, is_label_text, is_list_field
+from sage_dialog.sac.grammar import FIELDS, BlockGrammar, ParserState, ValueLimits, is_label_text, is_list_field
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -29,6 +29,24 @@ FILLER = "x"
 """Stands for free text in a rendered message."""
 
 _KEYWORD_PLACE = "\0"  # in no label
+
+
+class LabelTokens(NamedTuple):
+    """The tokens that may be inside a label, as arrays over the vocabulary; `others` are the other non-empty tokens.
+
+    Attributes:
+        is_text: whether the bytes are UTF-8, of which the last letter may be incomplete.
+        continues_letter: whether the first byte belongs to a letter that an earlier token begins.
+        length: number of characters, an incomplete one included.
+    """
+
+    inside: np.ndarray
+    begins_with_space: np.ndarray
+    ends_with_space: np.ndarray
+    is_text: np.ndarray
+    continues_letter: np.ndarray
+    length: np.ndarray
+    others: list[int]
 
 
 class Vocabulary:
@@ -108,12 +126,18 @@ class Vocabulary:
         return order, [self.tokens[token] for token in order]
 
     @cached_property
-    def label_tokens(self) -> tuple[np.ndarray, np.ndarray, list[int]]:
-        """Masks of the tokens inside a label and of those among them with a leading space; other non-empty tokens."""
+    def label_tokens(self) -> LabelTokens:
         texts = [written.decode(errors="replace") for written in self.tokens]
         inside = np.array([is_label_text(text) for text in texts])
-        spaced = inside & np.array([text[:1].isspace() for text in texts])
-        return inside, spaced, [token for token, text in enumerate(texts) if text and not inside[token]]
+        return LabelTokens(
+            inside=inside,
+            begins_with_space=np.array([text[:1].isspace() for text in texts]),
+            ends_with_space=np.array([text[-1:].isspace() for text in texts]),
+            is_text=np.array([is_utf8_prefix(written) for written in self.tokens]),
+            continues_letter=np.array([0x80 <= (written[:1] or b"x")[0] < 0xC0 for written in self.tokens]),
+            length=np.array([len(text) for text in texts]),
+            others=[token for token, text in enumerate(texts) if text and not inside[token]],
+        )
 
 
 def _piece_decoder(tokenizer: PreTrainedTokenizerFast) -> Callable[[str], bytes]:
@@ -129,6 +153,15 @@ def _piece_decoder(tokenizer: PreTrainedTokenizerFast) -> Callable[[str], bytes]
             else piece.replace("▁", " ").encode()
         )
     raise ValueError("the policy cannot be steered: its tokenizer is neither byte-level nor SentencePiece")
+
+
+def is_utf8_prefix(written: bytes) -> bool:
+    """Return whether the bytes are the beginning of a text in UTF-8."""
+    try:
+        written.decode()
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
+    return True
 
 
 @dataclass(eq=False)
@@ -173,26 +206,33 @@ class Guide:
 
     Fixed values, and the text between values, are written by the tokenizer's own tokens. Where a token may extend from
     there into free text, the model draws from all tokens that agree with the fixed text; in a free value, from all that
-    keep the grammar. Without fixed values nothing constrains the grammar.
+    keep the grammar. Without fixed values and without limits nothing constrains the grammar.
 
     Args:
         end: the token that ends a reply.
         size: number of logits of the model, which may exceed the number of tokens.
+        limits: holds the form of the blocks, with free values within these limits.
 
     Raises:
-        ValueError: if the tokenizer cannot write a keyword or a fixed value.
+        ValueError: if the tokenizer cannot write a keyword or a fixed value, or a keyword is beyond the limits.
     """
 
-    def __init__(self, vocabulary: Vocabulary, steering: Steering, end: int, size: int) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, steering: Steering, end: int, size: int, limits: ValueLimits | None = None
+    ) -> None:
         self._vocabulary, self.end, self._size = vocabulary, end, size
         self._boosts: dict[str, dict[str, float]] = dict(steering.boosts.items())
         self._boost_scale = steering.boost_scale
-        self._constrained = bool(steering.fixed)
-        self._grammar = BlockGrammar.with_values(dict(steering.fixed.items()))
+        self._limited = limits is not None
+        self._constrained = bool(steering.fixed) or self._limited
+        self._unlimited = BlockGrammar.with_values(dict(steering.fixed.items()))
+        self._grammar = replace(self._unlimited, limits=limits or ValueLimits())
+        self._check_lengths(self._grammar.limits.label_length)
         self._keyword_tokens = self._find_keyword_tokens()
         self._forced_tokens = self._find_forced_tokens() if self._constrained else {}
         self._states: dict[tuple[ParserState, bytes], GuideState] = {}
         self._masks: dict[tuple[ParserState, bytes], np.ndarray] = {}
+        self._closing: dict[tuple[ParserState, bytes], list[int]] = {}
         self.initial_state = self._state(self._grammar.initial_state(), b"")
         self.markers = {
             field: self._marker(field)
@@ -214,8 +254,12 @@ class Guide:
         written = pending + self._vocabulary.token_bytes(token, first=first)
         text, length = codecs.utf_8_decode(written, "replace", False)
         advanced, pending = parser.advance(text), written[length:]
+        if self._limited and not is_utf8_prefix(written):
+            return None
         if advanced is None or (advanced.required and not advanced.required.encode().startswith(pending)):
             return None  # the pending bytes are of a letter that is not the required one
+        if pending and advanced.label_room < 1:
+            return None  # the letter would make the label too long
         return advanced, pending
 
     def _state(self, parser: ParserState, pending: bytes) -> GuideState:
@@ -259,13 +303,39 @@ class Guide:
         if required:
             unchecked = list(self._vocabulary.prefix_tokens(required))
         else:
-            inside, spaced, unchecked = self._vocabulary.label_tokens
-            allowed = np.flatnonzero(inside if parser.label or pending else inside & ~spaced).tolist()
+            tokens, room = self._vocabulary.label_tokens, parser.label_room - bool(pending)
+            inside = tokens.inside & ((tokens.length < room) | ((tokens.length == room) & ~tokens.ends_with_space))
+            unchecked = self._closing_tokens(parser, pending)
+            if self._limited:
+                inside &= tokens.is_text
+            if pending:  # with the bytes before it a token may be other text than by itself
+                unchecked = [*unchecked, *np.flatnonzero(tokens.inside & tokens.continues_letter).tolist()]
+                inside &= ~tokens.continues_letter & (not self._limited)
+            elif not parser.label:
+                inside &= ~tokens.begins_with_space
+            allowed = np.flatnonzero(inside).tolist()
         allowed += [token for token in unchecked if self._step(parser, pending, token) is not None]
         allowed += [self.end] * parser.may_end
         if not allowed:
             raise ValueError(f"the policy's tokenizer has no token that continues with {parser.required!r}")
         return allowed
+
+    def _closing_tokens(self, parser: ParserState, pending: bytes) -> list[int]:
+        """Return the tokens that go beyond the label at this position, as far as the limits are not concerned."""
+        key = replace(parser, grammar=self._unlimited).canonical(), pending
+        if key not in self._closing:
+            others = self._vocabulary.label_tokens.others
+            self._closing[key] = [token for token in others if self._step(*key, token) is not None]
+        return self._closing[key]
+
+    def _check_lengths(self, limit: int | None) -> None:
+        for name, weights in self._boosts.items():
+            longest = max(weights, key=len, default="")
+            if limit is not None and len(longest) > limit:
+                raise ValueError(
+                    f"{name} {longest!r} has {len(longest)} characters, but `hold_form` ends a label after {limit}; "
+                    f"set `max_label_length` to {len(longest)} or more"
+                )
 
     def _find_forced_tokens(self) -> dict[tuple[ParserState, bytes], int]:
         """Return the tokens of the fixed text by position.

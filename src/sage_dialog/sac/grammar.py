@@ -1,10 +1,12 @@
 """The grammar of the state and action blocks, and an incremental parser for a message that is being generated.
 
 A grammar may have fixed values for some fields. They become part of its literal text; only the other fields are free.
+It may limit the free values.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -35,6 +37,23 @@ _LITERALS = tuple(render(Chain(_MARKED, _MARKED, "")).split(_MARK))
 _LABEL_LETTERS = re.compile(LABEL_PATTERN)
 
 
+SHORTEST_LIMIT = 8
+"""The least limit of a label's length: above that of the word "null", with which no topic ends."""
+
+
+@dataclass(frozen=True)
+class ValueLimits:
+    """Limits of free values; None sets none.
+
+    Attributes:
+        label_length: characters of a label, at least `SHORTEST_LIMIT`.
+        topics: labels of a list.
+    """
+
+    label_length: int | None = None
+    topics: int | None = None
+
+
 @dataclass(frozen=True)
 class BlockGrammar:
     """The text form of the blocks: `literals[0]`, a value of `fields[0]`, `literals[1]`, and so on.
@@ -44,14 +63,16 @@ class BlockGrammar:
     Attributes:
         literals: fixed text, fixed values included.
         fields: the free fields.
+        limits: of their values.
     """
 
     literals: tuple[str, ...]
     fields: tuple[str, ...]
+    limits: ValueLimits = ValueLimits()
 
     @classmethod
-    def with_values(cls, values: Mapping[str, FieldValue]) -> BlockGrammar:
-        """Return the grammar with fixed values for some fields.
+    def with_values(cls, values: Mapping[str, FieldValue], limits: ValueLimits = ValueLimits()) -> BlockGrammar:
+        """Return the grammar with fixed values for some fields, which may be beyond the limits.
 
         Raises:
             ValueError: if a field is unknown or cannot hold its value.
@@ -65,7 +86,7 @@ class BlockGrammar:
             else:
                 free.append(field)
                 literals.append(literal)
-        return cls(tuple(literals), tuple(free))
+        return cls(tuple(literals), tuple(free), limits)
 
     def initial_state(self) -> ParserState:
         """Return the parser state at the start of a message."""
@@ -132,6 +153,20 @@ class ParserState:
         in_list = self.field is not None and is_list_field(self.field)
         return bool(label) and not label[-1].isspace() and not (in_list and label == NULL)
 
+    @property
+    def list_may_continue(self) -> bool:
+        """Whether a comma and another label may follow the label at this position."""
+        if self.field is None or not is_list_field(self.field):
+            return False
+        limit = self.grammar.limits.topics
+        return self.label_may_end and (limit is None or len(self.topics) + 1 < limit)
+
+    @property
+    def label_room(self) -> float:
+        """The number of characters by which the label may grow."""
+        limit = self.grammar.limits.label_length
+        return math.inf if limit is None else limit - len(self.label)
+
     def label_positions(self) -> Iterator[tuple[str, str, str]]:
         """Yield where a label may continue or begin next: (field, text required before it, its text so far)."""
         if self.in_utterance:
@@ -143,7 +178,7 @@ class ParserState:
             return
         yield field, self.required, self.label
         complete = self.label_may_end
-        if complete and is_list_field(field):
+        if self.list_may_continue:
             yield field, ", ", ""
         if following < len(self.grammar.fields) and (complete or (is_list_field(field) and not self.consumed)):
             yield self.grammar.fields[following], self.grammar.literals[following], ""
@@ -151,7 +186,8 @@ class ParserState:
     def canonical(self, keywords: Collection[str] = ()) -> ParserState:
         """Return the representative of all states with the same continuations, as far as these keywords matter.
 
-        Of a value it keeps a label that is a prefix of a keyword, and the topics that are keywords.
+        Of a value it keeps a label that is a prefix of a keyword, and the topics that are keywords; with limits the
+        length of the label and the number of topics, too.
         """
         if self.field is None:
             return self
@@ -161,8 +197,12 @@ class ParserState:
         )
         label = self.label
         if not any(word.startswith(label) for word in known):
-            label = f"{other} " if label[-1].isspace() else other
-        topics = sorted(known.intersection(self.topics)) or [other] * bool(self.topics)
+            ending = " " if label[-1].isspace() else ""
+            length = len(label) - len(ending) if self.grammar.limits.label_length else 1
+            label = other * length + ending
+        topics = sorted(known.intersection(self.topics))
+        number = len(self.topics) if self.grammar.limits.topics else bool(self.topics)
+        topics += [other] * (number - len(topics))
         return replace(self, consumed=", ".join([*topics, label]).removesuffix(self.required))
 
     def advance(self, text: str) -> ParserState | None:
@@ -192,14 +232,16 @@ class ParserState:
         field = str(self.field)
         longer = replace(self, consumed=self.consumed + text)
         if letters:
-            return None if not self.label and text[0].isspace() else longer
+            blank = not self.label and text[0].isspace()
+            completable = longer.label_room > 0 or (longer.label_room == 0 and longer.label_may_end)
+            return None if blank or not completable else longer
         if self.required:
             return longer if text == self.required else None
         complete = self.label_may_end
         closes = text == self.grammar.literals[self.part // 2 + 1][0]
         if closes and (complete or (is_list_field(field) and not self.consumed)):
             return ParserState(self.grammar, self.part + 1, text)
-        return longer if text == "," and complete and is_list_field(field) else None
+        return longer if text == "," and self.list_may_continue else None
 
 
 def is_list_field(field: str) -> bool:

@@ -129,6 +129,13 @@ FAILING_REPLIES = schema(
     text=STRING,  # what the user reads
 )
 
+FORM_VALIDITY = schema(
+    policy=STRING,
+    hold_form=BOOL,  # whether the text form of the blocks was held
+    openings=INT32,  # version of everyday_openings.toml
+    **SHARE,
+)
+
 BENCHMARK_SCORES = schema(
     task=STRING,
     part_of=nullable(STRING),  # the group of tasks; null for a task or group that is run by itself

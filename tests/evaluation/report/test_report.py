@@ -299,6 +299,13 @@ def test_failures_are_shown_with_their_rules_and_examples(contents: dict[str, An
     assert "stock opening: examples" not in text
 
 
+def test_the_validity_of_blocks_is_shown_with_and_without_a_held_form(contents: dict[str, Any]) -> None:
+    text = text_of(render_report(contents))
+    assert "sage_1 6.2 % 0.0 % to 100.0 % 3 of 48 100.0 % 0.0 % to 100.0 % 48 of 48" in text
+    without = render_report(contents, form_validity=from_rows([], schemas.FORM_VALIDITY))
+    assert "everyday openings" not in text_of(without)
+
+
 def test_an_empty_search_and_a_run_without_blocks_have_a_report(contents: dict[str, Any]) -> None:
     text = text_of(
         render_report(

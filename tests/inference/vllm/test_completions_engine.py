@@ -356,6 +356,71 @@ def test_a_server_that_steers_gets_the_steering_in_the_request(serve: Serve, ope
     assert Steering.model_validate_json(next(iter(call["vllm_xargs"].values()))) == steering
 
 
+HELD = FREE.model_copy(update={"hold_form": True, "max_new_tokens": 120})
+
+
+def test_a_held_form_is_one_request_with_structured_outputs(serve: Serve, open_engine: Open, writer: Policy) -> None:
+    server = serve(writer)
+    engine = open_engine(server.url, base=writer)
+    cut = FREE.model_copy(update={"hold_form": True, "max_new_tokens": 3})  # this server ignores the field
+    rows = engine.sample("sage_1", prompts_of(2), cut, 3)
+    (call,) = server.calls
+    assert call["n"] == 3
+    assert list(call["structured_outputs"]) == ["regex"]
+    assert "u_motivation: " in call["structured_outputs"]["regex"]
+    assert {sample.log_probability for row in rows for sample in row} == {None}  # it would be after the mask
+
+
+def test_a_policy_without_blocks_gets_no_structured_outputs(serve: Serve, open_engine: Open) -> None:
+    server = serve()
+    open_engine(server.url).sample("sage_0", prompts_of(5), FREE.model_copy(update={"hold_form": True}))
+    (call,) = server.calls
+    assert "structured_outputs" not in call
+
+
+def test_a_server_that_ignores_structured_outputs_is_an_error(serve: Serve, open_engine: Open, writer: Policy) -> None:
+    engine = open_engine(serve(writer).url, base=writer)
+    noise = HELD.model_copy(update={"temperature": 3.0, "top_k": 1000})
+    with pytest.raises(RequestRejectedError, match=r"ignore `structured_outputs`.*false in the engine's `supports`"):
+        engine.sample("sage_1", prompts_of(2), noise, 16)
+
+
+def test_without_structured_outputs_the_form_is_held_field_by_field(
+    serve: Serve, open_engine: Open, writer: Policy
+) -> None:
+    server = serve(writer)
+    engine = open_engine(server.url, base=writer, supports={"structured_outputs": False})
+    noise = HELD.model_copy(update={"temperature": 3.0, "top_k": 1000, "repetition_penalty": 1.0})
+    rows = engine.sample("sage_1", prompts_of(2), noise, 2, Steering(boosts={"a_motivation": {"humor": 9.0}}))
+    chains = [parse(sample.text) for row in rows for sample in row]
+    assert {type(chain) for chain in chains} == {Chain}
+    assert not any("structured_outputs" in call for call in server.calls)
+    assert len(server.calls) > 4
+
+
+def test_a_server_that_steers_holds_the_form(serve: Serve, open_engine: Open, writer: Policy) -> None:
+    server = serve(writer)
+    open_engine(server.url, base=writer, supports={"steering": True}).sample("sage_1", prompts_of(2), HELD, 3)
+    (call,) = server.calls
+    assert call["vllm_xargs"] == {
+        **{
+            "sage_steering": Steering().model_dump_json(exclude={"boost_scale"}),
+            "sage_max_label_length": HELD.max_label_length,
+        },
+        "sage_max_topics": HELD.max_topics,
+    }
+    assert "structured_outputs" not in call
+
+
+def test_servers_that_have_no_way_to_hold_the_form_are_an_error(
+    serve: Serve, open_engine: Open, writer: Policy
+) -> None:
+    supports = {"token_ids": False, "structured_outputs": False}
+    engine = open_engine(serve(writer).url, base=writer, supports=supports)
+    with pytest.raises(ValueError, match=r"cannot be made to hold the form.*`structured_outputs`"):
+        engine.sample("sage_1", prompts_of(2), HELD)
+
+
 def test_servers_without_token_ids_do_not_steer(serve: Serve, open_engine: Open, writer: Policy) -> None:
     engine = open_engine(serve(writer).url, base=writer, supports={"token_ids": False})
     with pytest.raises(ValueError, match=r"cannot be steered.*token_ids"):

@@ -100,8 +100,9 @@ class Request:
 
     @property
     def params(self) -> Any:
-        extra_args = None if self.steering is None else processor_arguments(self.steering)
         sampling = self.sampling
+        guided = self.steering is not None or sampling.limits is not None
+        extra_args = processor_arguments(self.steering, sampling.limits) if guided else None
         return SamplingParams(
             temperature=sampling.temperature, repetition_penalty=sampling.repetition_penalty, extra_args=extra_args
         )
@@ -112,14 +113,14 @@ class Request:
 
 
 def requests_of(served: Served, number: int) -> list[Request]:
-    """Return requests of several steerings, temperatures and penalties."""
+    """Return requests of several steerings, temperatures and penalties, some with a held form."""
     requests = []
     for index in range(number):
         messages = [{"role": "user", "content": "x" * (1 + index % 3)}]
         prompt = served.tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
         config = SamplingConfig.from_base(
             temperature=(0.8, 1.2)[index % 2], top_k=40, repetition_penalty=(1.0, 1.03)[index % 4 // 2]
-        ).model_copy(update={"max_new_tokens": LENGTH})
+        ).model_copy(update={"max_new_tokens": LENGTH, "hold_form": index % 4 == 3, "max_label_length": 8})
         draws = np.random.default_rng(index).random(LENGTH)
         requests.append(Request(index, prompt, STEERINGS[index % len(STEERINGS)], config, draws))
     return requests
@@ -127,9 +128,10 @@ def requests_of(served: Served, number: int) -> list[Request]:
 
 def in_process(served: Served, request: Request) -> list[int]:
     guide = None
-    if request.steering:
-        vocabulary = Vocabulary(served.tokenizer)
-        guide = Guide(vocabulary, request.steering, END, served.model.config.vocab_size)
+    limits = request.sampling.limits
+    if request.steering or limits:
+        vocabulary, size = Vocabulary(served.tokenizer), served.model.config.vocab_size
+        guide = Guide(vocabulary, request.steering or Steering(), END, size, limits)
     row = decode(served.model, [request.prompt], request.draws[None, None], request.sampling, END, guide)[0][0]
     return [*row.tokens, *[END] * row.finished]
 
@@ -220,7 +222,7 @@ def play_on_runner_v2(served: Served, make: Any, waiting: list[Request], room: i
             tokens[slot] = -1
             tokens[slot, : len(token_rows)] = torch.tensor(token_rows)
             prompt_len[slot], prefill_len[slot] = len(request.prompt), len(token_rows)
-            assert processor.add_request(slot, request.params) == bool(request.steering)
+            assert processor.add_request(slot, request.params) == bool(request.steering or request.sampling.limits)
             partly_read.add(slot)
         rows = [int(slot) for slot in order.permutation(list(slots))]
         ends = [

@@ -208,7 +208,7 @@ class TransformersEngine:
     ) -> list[list[Sample]]:
         """Sample as `Engine.sample` does. The engine remains usable after an exception, also one of `on_text`."""
         self._switch(policy)
-        guide = self._policies.guide(policy, steering) if steering else None
+        guide = self._policies.guide(policy, steering, sampling)
         tokens = [self._policies.tokens(prompt) for prompt in prompts]
         new = sampling.max_new_tokens
         method, footprint = self._weights.method, self._weights.footprint

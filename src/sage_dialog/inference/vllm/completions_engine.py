@@ -24,6 +24,7 @@ from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm.completions import CompletionRequest, Continuation, continuations
 from sage_dialog.llm.live_client import LiveClient
 from sage_dialog.llm.requests import RequestRejectedError
+from sage_dialog.sac import Unparsed, parse
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class ServerFeatures(BaseModel, frozen=True, extra="forbid"):
     top_k: str | None = Field("top_k", description="name of the field; null samples from the whole vocabulary")
     repetition_penalty: str | None = Field("repetition_penalty", description="name of the field; null: no penalty")
     logprobs: bool = Field(True, description="log-probabilities under the model's own distribution")
+    structured_outputs: bool = Field(True, description="vLLM's field of that name, with a regular expression")
     steering: bool = Field(False, description="the servers run the logits processor of `logits_processor`")
 
 
@@ -138,10 +140,11 @@ class CompletionsEngine:
         on_text: OnText | None = None,
     ) -> list[list[Sample]]:
         """Sample as `Engine.sample` does."""
-        reply = _Sampler(self, policy, sampling, steering or None).reply
+        sampler = _Sampler(self, policy, sampling, steering or None)
+        reply = sampler.reply
         tokens = [self._policies.tokens(prompt) for prompt in prompts]
         room = self._window - sampling.max_new_tokens
-        per_request = samples if self._supports.n and (not steering or self._supports.steering) else 1
+        per_request = samples if self._supports.n and not sampler.field_by_field else 1
         jobs = [
             _Job(index, prompts[index], tokens[index], first, per_request)
             for index in range(len(prompts))
@@ -173,14 +176,17 @@ class _Sampler:
         self._sampling = sampling
         self._tokenizer = engine._policies.tokenizer
         self._end: int = self._tokenizer.eos_token_id
-        self._guide = None if steering is None else engine._policies.guide(policy, steering)
-        self._processor = None
-        if steering is not None and self._supports.steering:
-            self._processor = processor_arguments(steering)
-        elif steering is not None and not (self._supports.token_ids and self._supports.token_prompts):
+        self._guide = engine._policies.guide(policy, steering, sampling)
+        self._guiding: dict[str, Any] = {}  # fields by which the server itself steers or holds the form
+        if self._guide is not None and self._supports.steering:
+            self._guiding = {"vllm_xargs": processor_arguments(steering, sampling.limits)}
+        elif self._guide is not None and steering is None and self._supports.structured_outputs:
+            self._guiding = {"structured_outputs": {"regex": engine._policies.reply_pattern(sampling)}}
+        elif self._guide is not None and not (self._supports.token_ids and self._supports.token_prompts):
+            what, way = ("steered", "") if steering else ("made to hold the form", ", or `structured_outputs`")
             raise ValueError(
-                "these servers cannot be steered: steering needs prompts and replies as token ids, and the engine's "
-                "`supports` sets `token_prompts` or `token_ids` to false. vLLM has both"
+                f"these servers cannot be {what}: this needs prompts and replies as token ids{way}, and the engine's "
+                "`supports` sets `token_prompts` or `token_ids` to false. vLLM has all of them"
             )
         for name, wanted in {"top_k": True, "repetition_penalty": sampling.repetition_penalty != 1.0}.items():
             if wanted and getattr(self._supports, name) is None and name not in engine._warned:
@@ -193,21 +199,32 @@ class _Sampler:
                 "and only the response cache repeats them"
             )
 
+    @property
+    def field_by_field(self) -> bool:
+        """Whether a reply takes several requests, which this process guides."""
+        return self._guide is not None and not self._guiding
+
     async def reply(self, job: _Job, on_text: OnText | None = None) -> list[Sample]:
         """Return the samples of a job."""
 
         def seed(*request: int) -> int:
             return derived_seed(self._seed, "sample", *job.prompt.item, job.first, *request) % MAX_SEED
 
-        if self._guide is not None and self._processor is None:
+        if self._guide is not None and self.field_by_field:
             complete, decode = partial(self._complete, len(job.tokens)), self._policies.text
             return [await steered_sample(complete, self._guide, job.tokens, self._sampling, seed, decode, on_text)]
-        body = self._body(seed(), self._sampling.max_new_tokens)
-        if self._processor is not None:
-            body["vllm_xargs"] = self._processor
+        # vLLM takes log-probabilities after the mask of structured outputs, so they are not the policy's own.
+        own = "structured_outputs" not in self._guiding
+        body = self._body(seed(), self._sampling.max_new_tokens, logprobs=own) | self._guiding
         prompt = tuple(job.tokens) if self._supports.token_prompts else self._policies.as_text(job.prompt)
         stream = None if on_text is None else StreamedReply(self._tokenizer, on_text)
-        return [self._sample(reply) for reply in await self._request(prompt, body, seed(), job.number, stream)]
+        samples = [self._sample(reply) for reply in await self._request(prompt, body, seed(), job.number, stream)]
+        if not own and any(sample.finished and isinstance(parse(sample.text), Unparsed) for sample in samples):
+            raise RequestRejectedError(
+                f"{self._name} finished a reply whose blocks do not parse, so the servers ignore `structured_outputs`. "
+                "Set it to false in the engine's `supports`; the form is then held field by field"
+            )
+        return samples
 
     async def _request(
         self, prompt: tuple[int, ...] | str, body: dict[str, Any], seed: int, n: int, stream: StreamedReply | None

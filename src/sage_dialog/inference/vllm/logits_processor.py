@@ -20,8 +20,8 @@ import torch
 
 from sage_dialog.config import Steering
 from sage_dialog.inference.steering import Guide, GuideState, Vocabulary
-from sage_dialog.inference.vllm.steered_completions import PROCESSOR_ARGUMENT
-from sage_dialog.sac.grammar import BlockGrammar
+from sage_dialog.inference.vllm.steered_completions import LIMIT_ARGUMENTS, PROCESSOR_ARGUMENT
+from sage_dialog.sac.grammar import SHORTEST_LIMIT, BlockGrammar, ValueLimits
 
 try:
     from vllm.v1.sample.logits_processor import LogitsProcessor as OfRunnerV1
@@ -40,6 +40,18 @@ if TYPE_CHECKING:
     from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The arguments of a request: a steering as JSON, and the limits of a held form."""
+
+    json: str
+    limits: ValueLimits | None
+
+    @property
+    def steering(self) -> Steering:
+        return Steering.model_validate_json(self.json)
 
 
 @dataclass(eq=False)
@@ -103,8 +115,8 @@ class SteeringProcessor(OfRunnerV1, OfRunnerV2):
         self._requests: Any = requests
         self._rows: dict[int, _SteeredRequest] = {}  # by index in the batch (V1) or slot (V2)
         self._masks: WeakKeyDictionary[GuideState, torch.Tensor] = WeakKeyDictionary()
-        self._guide: Callable[[str], Guide | None] = lru_cache(16)(
-            lambda steering: _guide(vocabulary, steering, end, size)
+        self._guide: Callable[[_Request], Guide | None] = lru_cache(16)(
+            lambda request: _guide(vocabulary, request, end, size)
         )
         only_end = np.where(np.arange(size) == end, np.float32(0), np.float32(-np.inf))
         self._only_end = GuideState(BlockGrammar.with_values({}).initial_state(), b"", [], [], only_end)
@@ -112,9 +124,8 @@ class SteeringProcessor(OfRunnerV1, OfRunnerV2):
     @classmethod
     def validate_params(cls, sampling_params: SamplingParams) -> None:
         """Raise ValueError for an invalid steering; vLLM returns the message to the client."""
-        steering = _steering_argument(sampling_params)
         try:
-            given = Steering() if steering is None else Steering.model_validate_json(steering)
+            given = _request(sampling_params).steering
         except ValueError as error:
             raise ValueError(f"{PROCESSOR_ARGUMENT} in `vllm_xargs` is not a steering: {error}") from None
         if given.boosts and given.boost_scale == "log_odds" and sampling_params.temperature == 0:
@@ -148,9 +159,9 @@ class SteeringProcessor(OfRunnerV1, OfRunnerV2):
 
     def _add(self, index: int, params: SamplingParams, drawn: list[int], *penalty: Any) -> None:
         self._rows.pop(index, None)
-        steering = _steering_argument(params)
-        if steering is not None and Steering.model_validate_json(steering):
-            guide = self._guide(steering)
+        request = _request(params)
+        if request.steering or request.limits is not None:
+            guide = self._guide(request)
             state = self._only_end if guide is None else guide.initial_state
             self._rows[index] = _SteeredRequest(guide, state, params.temperature, drawn, *penalty)
 
@@ -218,13 +229,23 @@ class SteeringProcessor(OfRunnerV1, OfRunnerV2):
         return self._masks[state]
 
 
-def _steering_argument(params: SamplingParams) -> str | None:
-    return (params.extra_args or {}).get(PROCESSOR_ARGUMENT)
+def _request(params: SamplingParams) -> _Request:
+    """Return what a request asks for. Raises ValueError if its steering or its limits are invalid."""
+    arguments = params.extra_args or {}
+    steering = arguments.get(PROCESSOR_ARGUMENT) or "{}"
+    Steering.model_validate_json(steering)
+    given = [arguments.get(name) for name in LIMIT_ARGUMENTS]
+    if given == [None, None]:
+        return _Request(steering, None)
+    length, topics = given
+    if not (isinstance(length, int) and isinstance(topics, int) and length >= SHORTEST_LIMIT and topics >= 1):
+        raise ValueError(f"{' and '.join(LIMIT_ARGUMENTS)} are numbers from {SHORTEST_LIMIT} and 1 on, not {given}")
+    return _Request(steering, ValueLimits(length, topics))
 
 
-def _guide(vocabulary: Vocabulary, steering: str, end: int, size: int) -> Guide | None:
+def _guide(vocabulary: Vocabulary, request: _Request, end: int, size: int) -> Guide | None:
     try:
-        return Guide(vocabulary, Steering.model_validate_json(steering), end, size)
+        return Guide(vocabulary, request.steering, end, size, request.limits)
     except ValueError as error:  # raising here would end the server
         logger.error("a request cannot be steered, and its reply will be empty: %s", error)
         return None

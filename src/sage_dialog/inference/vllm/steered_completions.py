@@ -17,10 +17,13 @@ import numpy as np
 from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.inference.engine import FinishReason, OnText, Sample
 from sage_dialog.inference.steering import Guide, GuideState
-from sage_dialog.sac.grammar import BlockGrammar, is_list_field
+from sage_dialog.sac.grammar import BlockGrammar, ValueLimits, is_list_field
 
 PROCESSOR_ARGUMENT = "sage_steering"
 """The request argument in which `logits_processor` expects a steering."""
+
+LIMIT_ARGUMENTS = ("sage_max_label_length", "sage_max_topics")
+"""The request arguments that hold the form of the blocks; one needs the other."""
 
 MAX_BIAS = 100.0  # the largest `logit_bias` that servers accept; it makes a token certain or impossible
 MAX_REDRAWS = 16  # of a token at one position before the request lists all allowed tokens
@@ -28,14 +31,16 @@ MAX_REDRAWS = 16  # of a token at one position before the request lists all allo
 _END_OF_BLOCKS = BlockGrammar.with_values({}).literals[-1]
 
 
-def processor_arguments(steering: Steering) -> dict[str, str]:
+def processor_arguments(steering: Steering | None, limits: ValueLimits | None = None) -> dict[str, str | int | None]:
     """Return a request's `vllm_xargs` for a server with the logits processor.
 
     The server cannot report that its tokenizer cannot write a value, so build the `Guide` in this process first.
     """
+    steering = steering or Steering()
     # Without the default, so that requests are those of earlier versions, in the response cache and to their servers.
     default = {"boost_scale"} if steering.boost_scale == "log_odds" else None
-    return {PROCESSOR_ARGUMENT: steering.model_dump_json(exclude=default)}
+    held = () if limits is None else zip(LIMIT_ARGUMENTS, (limits.label_length, limits.topics), strict=True)
+    return {PROCESSOR_ARGUMENT: steering.model_dump_json(exclude=default), **dict(held)}
 
 
 @dataclass(frozen=True)

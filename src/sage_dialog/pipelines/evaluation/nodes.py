@@ -248,6 +248,33 @@ def find_failures(rollouts: DataFrame, replies: DataFrame, evaluation: Evaluatio
     return failure_modes(rollouts, replies, evaluation.confidence)
 
 
+def measure_form(
+    base: Policy,
+    engine: OpenEngine,
+    evaluation: Evaluation,
+    sac_augmentation: SacAugmentation,
+    seed: int,
+    threads: int | None,
+    **policies: Policy,
+) -> DataFrame:
+    """Return how often blocks parse on everyday openings, with and without a held form, as `FORM_VALIDITY`."""
+    import pandas as pd
+
+    from sage_dialog.core.tables import from_rows
+    from sage_dialog.evaluation.replies.form import form_validity
+    from sage_dialog.schemas import FORM_VALIDITY
+
+    system_prompt = sac_augmentation.system_prompts.get("listener")
+    measured = [
+        form_validity(
+            engine(base, [policy], seed, threads), policy.name, evaluation.agent, system_prompt, evaluation.confidence
+        )
+        for policy in policies.values()
+        if policy.card.blocks
+    ]
+    return pd.concat([from_rows([], FORM_VALIDITY), *measured], ignore_index=True)
+
+
 def score_benchmarks(
     base: Policy,
     benchmark_files: dict[str, Path],

@@ -16,6 +16,7 @@
             ├─> [describe_replies] ──> action_distribution, action_transitions, reply_statistics
             ├─> [measure_diversity] ─> diversity
             └─> [find_failures] ─────> failure_modes, failing_replies
+    policies ─> [measure_form] ──────> form_validity
 
     candidates_{k} ─> [score_guesses] ─> emotion_top_k
     policies, benchmark_files ─> [score_benchmarks] ─> benchmark_scores
@@ -104,6 +105,14 @@ def create_pipeline(policies: Sequence[str], iterations: int, external_scores: b
         ),
         _node(nodes.measure_diversity, ["rollouts", "replies", EVALUATION, SEED], "diversity"),
         _node(nodes.find_failures, ["rollouts", "replies", EVALUATION], ["failure_modes", "failing_replies"]),
+        _node(
+            nodes.measure_form,
+            {
+                **{"base": BASE, "engine": "engine", "evaluation": EVALUATION, "seed": SEED},
+                **{"sac_augmentation": "params:sac_augmentation", "threads": "params:threads", **by_name},
+            },
+            "form_validity",
+        ),
         _node(
             nodes.score_benchmarks, {"benchmark_files": "benchmark_files", **benchmarked, **by_name}, "benchmark_scores"
         ),

@@ -220,8 +220,8 @@ def report_replies(
     )
 
 
-def report_failures(seed: int, failure_modes: DataFrame, failing_replies: DataFrame) -> str:
-    """Render the rates of failures of the replies, with examples."""
+def report_failures(seed: int, failure_modes: DataFrame, failing_replies: DataFrame, form_validity: DataFrame) -> str:
+    """Render the rates of failures of the replies, with examples, and how often blocks parse."""
     from sage_dialog.evaluation.replies.failures import FAILURES, draw_examples
 
     return render_section(
@@ -230,6 +230,8 @@ def report_failures(seed: int, failure_modes: DataFrame, failing_replies: DataFr
         failures=index_rows(failure_modes, "policy", "failure"),
         rules=FAILURES,
         examples=group_rows(draw_examples(failing_replies, seed), "failure"),
+        form_validity=form_validity,
+        forms=index_rows(form_validity, "policy", "hold_form"),
     )
 
 
