@@ -11,8 +11,9 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,7 +21,15 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from sage_dialog.config import BoostScale, Steering
 from sage_dialog.inference.chat_format import ChatFormat
-from sage_dialog.sac.grammar import FIELDS, BlockGrammar, ParserState, ValueLimits, is_label_text, is_list_field
+from sage_dialog.sac.grammar import (
+    FIELDS,
+    BlockGrammar,
+    ParserState,
+    ValueLimits,
+    first_reserved,
+    is_label_text,
+    is_list_field,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -32,21 +41,26 @@ _KEYWORD_PLACE = "\0"  # in no label
 
 
 class LabelTokens(NamedTuple):
-    """The tokens that may be inside a label, as arrays over the vocabulary; `others` are the other non-empty tokens.
+    """The tokens that begin with some text, by their rest, in which a label begins or goes on.
 
     Attributes:
-        is_text: whether the bytes are UTF-8, of which the last letter may be incomplete.
-        continues_letter: whether the first byte belongs to a letter that an earlier token begins.
+        tokens: their numbers, ascending; the other arrays are over these.
+        inside: whether the rest is not empty and may be inside a label.
+        begins_with_space, ends_with_space: of the rest.
+        is_text: whether its bytes are UTF-8, of which the last letter may be incomplete.
+        continues_letter: whether its first byte belongs to a letter that an earlier token begins.
         length: number of characters, an incomplete one included.
+        reserved: the tokens with a character that no label holds, by the first such character.
     """
 
+    tokens: np.ndarray
     inside: np.ndarray
     begins_with_space: np.ndarray
     ends_with_space: np.ndarray
     is_text: np.ndarray
     continues_letter: np.ndarray
     length: np.ndarray
-    others: list[int]
+    reserved: dict[str, list[int]]
 
 
 class Vocabulary:
@@ -71,6 +85,7 @@ class Vocabulary:
         ]
         spaced = next((token for token, written in enumerate(self.tokens) if written[:1] == b" " != written), None)
         self.strips_first_space = spaced is not None and not tokenizer.decode([spaced]).startswith(" ")
+        self._label_tokens: dict[bytes, LabelTokens] = {}
 
     def encode(self, text: str) -> list[tuple[int, int, int]]:
         """Return the tokens of a reply as in training, each with the byte offsets of its start and end in the text.
@@ -103,11 +118,11 @@ class Vocabulary:
         return written.removeprefix(b" ") if first and self.strips_first_space else written
 
     def prefix_tokens(self, text: bytes) -> Iterator[int]:
-        """Yield the tokens that are a prefix of the text, the whole text, or start with it."""
+        """Yield the tokens that are a prefix of the text, or the whole text."""
         order, written = self._sorted
         for length in range(1, len(text) + 1):
             for place in range(bisect_left(written, text[:length]), len(order)):
-                if not (written[place] == text[:length] or (length == len(text) and written[place].startswith(text))):
+                if written[place] != text[:length]:
                     break
                 yield order[place]
 
@@ -125,19 +140,31 @@ class Vocabulary:
         order = sorted(range(len(self.tokens)), key=self.tokens.__getitem__)
         return order, [self.tokens[token] for token in order]
 
-    @cached_property
-    def label_tokens(self) -> LabelTokens:
-        texts = [written.decode(errors="replace") for written in self.tokens]
-        inside = np.array([is_label_text(text) for text in texts])
-        return LabelTokens(
-            inside=inside,
-            begins_with_space=np.array([text[:1].isspace() for text in texts]),
-            ends_with_space=np.array([text[-1:].isspace() for text in texts]),
-            is_text=np.array([is_utf8_prefix(written) for written in self.tokens]),
-            continues_letter=np.array([0x80 <= (written[:1] or b"x")[0] < 0xC0 for written in self.tokens]),
-            length=np.array([len(text) for text in texts]),
-            others=[token for token, text in enumerate(texts) if text and not inside[token]],
-        )
+    def label_tokens(self, before: bytes) -> LabelTokens:
+        """Return the tokens that begin with the bytes `before` and go beyond them."""
+        if before not in self._label_tokens:
+            order, written = self._sorted
+            first = bisect_right(written, before)
+            longer = takewhile(lambda place: written[place].startswith(before), range(first, len(order)))
+            tokens = sorted(order[place] for place in longer)
+            rests = [self.tokens[token][len(before) :] for token in tokens]
+            texts = [rest.decode(errors="replace") for rest in rests]
+            inside = np.array([is_label_text(text) for text in texts], dtype=bool)
+            reserved: dict[str, list[int]] = defaultdict(list)
+            for token, text, is_inside in zip(tokens, texts, inside, strict=True):
+                if not is_inside:
+                    reserved[first_reserved(text)].append(token)
+            self._label_tokens[before] = LabelTokens(
+                tokens=np.array(tokens, dtype=np.int64),
+                inside=inside,
+                begins_with_space=np.array([text[0].isspace() for text in texts], dtype=bool),
+                ends_with_space=np.array([text[-1].isspace() for text in texts], dtype=bool),
+                is_text=np.array([is_utf8_prefix(rest) for rest in rests], dtype=bool),
+                continues_letter=np.array([0x80 <= rest[0] < 0xC0 for rest in rests], dtype=bool),
+                length=np.array([len(text) for text in texts], dtype=np.int64),
+                reserved=dict(reserved),
+            )
+        return self._label_tokens[before]
 
 
 def _piece_decoder(tokenizer: PreTrainedTokenizerFast) -> Callable[[str], bytes]:
@@ -225,14 +252,12 @@ class Guide:
         self._boost_scale = steering.boost_scale
         self._limited = limits is not None
         self._constrained = bool(steering.fixed) or self._limited
-        self._unlimited = BlockGrammar.with_values(dict(steering.fixed.items()))
-        self._grammar = replace(self._unlimited, limits=limits or ValueLimits())
+        self._grammar = BlockGrammar.with_values(dict(steering.fixed.items()), limits or ValueLimits())
         self._check_lengths(self._grammar.limits.label_length)
         self._keyword_tokens = self._find_keyword_tokens()
         self._forced_tokens = self._find_forced_tokens() if self._constrained else {}
         self._states: dict[tuple[ParserState, bytes], GuideState] = {}
         self._masks: dict[tuple[ParserState, bytes], np.ndarray] = {}
-        self._closing: dict[tuple[ParserState, bytes], list[int]] = {}
         self.initial_state = self._state(self._grammar.initial_state(), b"")
         self.markers = {
             field: self._marker(field)
@@ -299,34 +324,31 @@ class Guide:
             ValueError: if there is none.
         """
         required = parser.required.encode()[len(pending) :]
-        allowed: list[int] = []
+        tokens = self._vocabulary.label_tokens(required)
+        unchecked: list[int] = []
         if required:
-            unchecked = list(self._vocabulary.prefix_tokens(required))
+            unchecked, pending_after = list(self._vocabulary.prefix_tokens(required)), b""
+            after = parser.advance(parser.required)
+            assert after is not None, "the required text is that of the grammar"
         else:
-            tokens, room = self._vocabulary.label_tokens, parser.label_room - bool(pending)
-            inside = tokens.inside & ((tokens.length < room) | ((tokens.length == room) & ~tokens.ends_with_space))
-            unchecked = self._closing_tokens(parser, pending)
-            if self._limited:
-                inside &= tokens.is_text
-            if pending:  # with the bytes before it a token may be other text than by itself
-                unchecked = [*unchecked, *np.flatnonzero(tokens.inside & tokens.continues_letter).tolist()]
-                inside &= ~tokens.continues_letter & (not self._limited)
-            elif not parser.label:
-                inside &= ~tokens.begins_with_space
-            allowed = np.flatnonzero(inside).tolist()
+            after, pending_after = parser, pending
+        free = tokens.is_text if self._limited else np.ones(len(tokens.tokens), dtype=bool)
+        if not after.in_utterance:
+            room = after.label_room - bool(pending_after)
+            free = free & tokens.inside
+            free &= (tokens.length < room) | ((tokens.length == room) & ~tokens.ends_with_space)
+            unchecked += [token for letter in after.closing_letters for token in tokens.reserved.get(letter, ())]
+            if pending_after:  # with the bytes before it a token may be other text than by itself
+                unchecked += tokens.tokens[tokens.inside & tokens.continues_letter].tolist()
+                free &= ~tokens.continues_letter & (not self._limited)
+            elif not after.label:
+                free &= ~tokens.begins_with_space
+        allowed: list[int] = tokens.tokens[free].tolist()
         allowed += [token for token in unchecked if self._step(parser, pending, token) is not None]
         allowed += [self.end] * parser.may_end
         if not allowed:
             raise ValueError(f"the policy's tokenizer has no token that continues with {parser.required!r}")
         return allowed
-
-    def _closing_tokens(self, parser: ParserState, pending: bytes) -> list[int]:
-        """Return the tokens that go beyond the label at this position, as far as the limits are not concerned."""
-        key = replace(parser, grammar=self._unlimited).canonical(), pending
-        if key not in self._closing:
-            others = self._vocabulary.label_tokens.others
-            self._closing[key] = [token for token in others if self._step(*key, token) is not None]
-        return self._closing[key]
 
     def _check_lengths(self, limit: int | None) -> None:
         for name, weights in self._boosts.items():

@@ -162,6 +162,16 @@ class ParserState:
         return self.label_may_end and (limit is None or len(self.topics) + 1 < limit)
 
     @property
+    def closing_letters(self) -> str:
+        """The characters that may follow the labels of the value at this position."""
+        return self._following_letter + "," * is_list_field(str(self.field))
+
+    @property
+    def _following_letter(self) -> str:
+        """The first character after the value at this position."""
+        return self.grammar.literals[self.part // 2 + 1][0]
+
+    @property
     def label_room(self) -> float:
         """The number of characters by which the label may grow."""
         limit = self.grammar.limits.label_length
@@ -238,7 +248,7 @@ class ParserState:
         if self.required:
             return longer if text == self.required else None
         complete = self.label_may_end
-        closes = text == self.grammar.literals[self.part // 2 + 1][0]
+        closes = text == self._following_letter
         if closes and (complete or (is_list_field(field) and not self.consumed)):
             return ParserState(self.grammar, self.part + 1, text)
         return longer if text == "," and self.list_may_continue else None
@@ -252,6 +262,12 @@ def is_list_field(field: str) -> bool:
 def is_label_text(text: str) -> bool:
     """Return whether a text may stand inside a label: not empty and without reserved characters."""
     return _LABEL_LETTERS.fullmatch(text) is not None
+
+
+def first_reserved(text: str) -> str:
+    """Return the first character of a text that is not inside a label; the text must have one."""
+    letters = _LABEL_LETTERS.match(text)
+    return text[letters.end() if letters else 0]
 
 
 def _value_text(field: str, value: FieldValue) -> str:
