@@ -113,7 +113,7 @@ def test_only_missing_outputs_says_that_none_is_missing(
     caplog.set_level("INFO", logger="sage_dialog")
     runs = project.runs.names()
     assert run_small(project, "--only-missing-outputs").exit_code == 0
-    assert "Nothing to do: all 5 outputs exist. `kedro sage status --env test` shows which are stale." in (
+    assert "Nothing to do: all 8 outputs exist. `kedro sage status --env test` shows which are stale." in (
         caplog.messages
     )
     assert project.runs.names() == runs

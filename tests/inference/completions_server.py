@@ -212,7 +212,7 @@ class CompletionsServer:
 
         with self._decode_lock, torch.inference_mode():
             engine._switch(policy)
-            bias = _Bias(body, sampling.temperature, engine._model.config.vocab_size)
+            bias = _Bias(body, engine._model.config.vocab_size)
             (rows,) = decode(engine._model, [ids], draws[None], sampling, end, bias if bias else None)
             choices = []
             for index, row in enumerate(rows):
@@ -246,11 +246,11 @@ class CompletionsServer:
 class _Bias:
     """`logit_bias` and `allowed_token_ids` as a guide with a single state."""
 
-    def __init__(self, body: Mapping[str, Any], temperature: float, size: int) -> None:
+    def __init__(self, body: Mapping[str, Any], size: int) -> None:
         biases = {int(token): float(bias) for token, bias in (body.get("logit_bias") or {}).items()}
         allowed = body.get("allowed_token_ids")
         self.tokens = list(biases)
-        self.weights = [bias / temperature for bias in biases.values()]  # decode multiplies boosts by it
+        self.weights = list(biases.values())
         self.mask = None
         if allowed is not None:
             self.mask = np.full(size, -math.inf, dtype=np.float32)
@@ -259,6 +259,10 @@ class _Bias:
 
     def __bool__(self) -> bool:
         return bool(self.tokens) or self.mask is not None
+
+    def boost_factor(self, temperature: float) -> float:
+        """A server adds `logit_bias` to the logits as they are."""
+        return 1.0
 
     def next_state(self, position: _Bias, token: int) -> _Bias:
         return self

@@ -42,8 +42,13 @@ def test_two_runs_keep_their_own_versions_and_send_each_request_once(tmp_path: P
     ]  # fmt: skip
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
-        entry = AtomicParquet(filepath=str(folder / "02_intermediate/dialogues.parquet"), version=Version(None, OLD))
-        entry.save(from_rows(rows, schemas.DIALOGUES))
+        for name, table in (
+            ("dialogues", from_rows(rows, schemas.DIALOGUES)),
+            ("corpus_dialogues", from_rows([], schemas.CORPUS_DIALOGUES)),
+            ("text_duplicates", from_rows([], schemas.TEXT_DUPLICATES)),
+        ):
+            path = str(folder / f"02_intermediate/{name}.parquet")
+            AtomicParquet(filepath=path, version=Version(None, OLD)).save(table)
     response_cache = tmp_path / "responses.sqlite"
     with FaultyServer(reply=annotated, models=("served-model",), latency_s=0.05) as server:
         options = ["--env", "vllm", "--nodes", "sac_augmentation.annotate_dialogues"]
