@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,9 @@ def main() -> None:
 
     print(f"{label}: {len(texts)} situations; temperature {SAMPLING.temperature:g}, top-k {SAMPLING.top_k}")
     with_blocks = [policy.name for policy in policies] or [name]
-    validity = {each: _validity(engine, each, system_prompt, known) for each in with_blocks}
+    if seen := [text for text in everyday_openings()[1] if text.lower() in known]:
+        raise SystemExit(f"a training text holds the opening {seen[0]!r}, so it measures nothing")
+    validity = {each: _validity(engine, each, system_prompt) for each in with_blocks}
     figures = {
         "policy": label,
         "valid_held": min(shares["held"][0] for shares in validity.values()),
@@ -123,11 +125,8 @@ def main() -> None:
     print(json.dumps(figures))
 
 
-def _validity(engine: Any, name: str, system_prompt: str | None, known: set[str]) -> dict[str, list[float]]:
+def _validity(engine: Any, name: str, system_prompt: str | None) -> dict[str, list[float]]:
     """Measure the share of replies to everyday openings whose blocks parse."""
-    _, openings = everyday_openings()
-    if seen := [text for text in openings if any(text.lower() in other for other in known)]:
-        raise SystemExit(f"a training text holds the opening {seen[0]!r}, so it measures nothing")
     rows = to_rows(form_validity(engine, name, SAMPLING, system_prompt, 0.95))
     shares = {
         "held" if row["hold_form"] else "free": [round(row[end], 4) for end in ("share", "low", "high")] for row in rows
@@ -138,16 +137,17 @@ def _validity(engine: Any, name: str, system_prompt: str | None, known: set[str]
     return shares
 
 
-def _training_texts(data: Path) -> set[str]:
+def _training_texts(data: Path) -> str:
     """Return all texts that the base and the policies were trained on, in lower case."""
     import pyarrow.parquet as pq
 
     tables = [*data.glob("01_raw/base_corpus.parquet"), *data.glob("05_model_input/*.parquet")]
-    texts: set[str] = set()
-    for table in tables:
-        for row in pq.read_table(max(table.glob("*/*.parquet"))).to_pylist():
-            texts.add(json.dumps(row, ensure_ascii=False, default=str).lower())
-    return texts
+    rows = (row for table in tables for row in pq.read_table(max(table.glob("*/*.parquet"))).to_pylist())
+    return _in_lower_case(rows)
+
+
+def _in_lower_case(rows: Iterable[Any]) -> str:
+    return "\n".join(json.dumps(row, ensure_ascii=False, default=str).lower() for row in rows)
 
 
 def _rates(replies: Callable[[Steering | None], Replies]) -> dict[str, Any]:
@@ -291,7 +291,7 @@ def _scenes(count: int) -> list[str]:
     return [load_world().scene(generator(0, "held-out scene", place)).text for place in range(count)]
 
 
-def _train_small_model(folder: Path, threads: int) -> tuple[Policy, set[str]]:
+def _train_small_model(folder: Path, threads: int) -> tuple[Policy, str]:
     """Train a small model from scratch on one reply to each of 4,000 generated scenes, of a random motivation.
 
     Returns:
@@ -318,7 +318,7 @@ def _train_small_model(folder: Path, threads: int) -> tuple[Policy, set[str]]:
     dialogues = [dialogue(number) for number in range(4000)]
     trained = train_base(dialogues, config, 0, folder, threads)
     policy = dataclasses.replace(trained, card=dataclasses.replace(trained.card, blocks=True))
-    return policy, {json.dumps(each).lower() for each in dialogues}
+    return policy, _in_lower_case(dialogues)
 
 
 if __name__ == "__main__":
