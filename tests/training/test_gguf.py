@@ -9,7 +9,7 @@ import pytest
 import torch
 from kedro.io import DatasetError
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sage_dialog.config import FineTuning, LoraSettings
 from sage_dialog.core.policies import Policy
@@ -88,6 +88,16 @@ def test_plain_transformers_opens_what_was_converted(converted: Policy) -> None:
     assert (tokenizer.eos_token, tokenizer.pad_token) == (END, END)
     text = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
     assert text.startswith("<|im_start|>system\nYou are a test assistant with a default prompt<|im_end|>\n")
+
+
+def test_a_head_that_was_left_untied_is_that_of_the_embedding(
+    converted: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PreTrainedModel, "tie_weights", lambda *_, **__: None)
+    again = convert_gguf(GgufFile(write_gguf(tmp_path / "tiny.gguf")), tmp_path)
+    monkeypatch.undo()
+    untied, tied = (AutoModelForCausalLM.from_pretrained(policy.path).state_dict() for policy in (again, converted))
+    assert all(torch.equal(untied[name], weights) for name, weights in tied.items())
 
 
 def test_the_card_has_origin_and_licence(converted: Policy) -> None:

@@ -57,7 +57,10 @@ def convert_gguf(source: GgufFile, out: Path) -> Policy:
     config = read.config
     del config.quantization_config
     model = type(read)(config)
-    model.load_state_dict(read.state_dict())
+    weights = read.state_dict()
+    # transformers ties a head while it loads by a patch that a model loaded in another thread can leave undone.
+    tied = read.get_expanded_tied_weights_keys(all_submodels=True)
+    model.load_state_dict(weights | {head: weights[embedding] for head, embedding in tied.items()})
     model.generation_config = read.generation_config
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(out)
