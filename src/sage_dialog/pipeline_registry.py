@@ -23,8 +23,9 @@ from kedro.framework.project import pipelines
 from kedro.pipeline import Pipeline
 
 from sage_dialog.core.paths import display_path, project_folder
-from sage_dialog.core.recipe import policy_names
+from sage_dialog.core.recipe import ABLATIONS, policy_names
 from sage_dialog.pipelines import (
+    ablations,
     base,
     data_processing,
     evaluation,
@@ -86,9 +87,11 @@ def create_pipelines(iterations: int) -> dict[str, Pipeline]:
         "self_play": Pipeline(rounds.values()),
         "preference": _of_stage("preference", preference.create_pipeline(iterations)),
     }
+    ablated = _of_stage("ablations", ablations.create_pipeline())
     policies = {
         "sage_1": fine_tuning.to_outputs("sage_1"),
         "sage_1_plain": fine_tuning.to_outputs("sage_1_plain"),
+        **{f"sage_1_{arm}": ablated.to_outputs(f"sage_1_{arm}") for arm in ABLATIONS},
         **{f"sage_{k + 1}": nodes for k, nodes in rounds.items()},
         "sage_dpo": stages["preference"],
     }
@@ -105,6 +108,7 @@ def create_pipelines(iterations: int) -> dict[str, Pipeline]:
         "evaluation": evaluated,
         **policies,
         **{f"iterate_{k}": nodes + _of_stage("stop_rule", stop_rule.create_pipeline(k)) for k, nodes in rounds.items()},
+        "ablations": ablated,
         "base": _of_stage("base", base.create_pipeline()),
         "microworld": world,
         "demo": Pipeline(demo),

@@ -125,7 +125,7 @@ def test_a_source_of_the_mix_can_be_one_corpus():
     def mixed(of: str) -> list[str]:
         mix = [{"name": "one", "kind": "listener", "of": of}]
         config = SacAugmentation.model_validate({"mix": mix, "system_prompts": prompts, "blend": None})
-        return [row["conversation_id"] for row in to_rows(training_mix(reader, config, 0, with_blocks=True)[0])]
+        return [row["conversation_id"] for row in to_rows(training_mix(reader, config, 0, "chain")[0])]
 
     assert mixed("d/*") == ["one:d/train/1"]
     assert sorted(mixed("*")) == ["one:c/train/labelled", "one:d/train/1"]

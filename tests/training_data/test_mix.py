@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from sage_dialog import schemas
 from sage_dialog.config import SacAugmentation, Source, SourceKind
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows
-from sage_dialog.pipelines.sac_augmentation.nodes import mix_plain, mix_with_blocks
+from sage_dialog.pipelines.sac_augmentation.nodes import mix_arm, mix_with_blocks
 from sage_dialog.roles.protocols import LabelledUtterance, RejectedDialogue
 from sage_dialog.sac import Chain, Intent, parse, render, strip_blocks
 from sage_dialog.settings import CONFIG_LOADER_ARGS
@@ -109,7 +109,7 @@ class Mixed:
             paths[name].write_text("\n".join(json.dumps(record) for record in records))
         given = (annotated, paths, trajectories, config, seed)
         rich, rejects = mix_with_blocks(*given)
-        plain = mix_plain(*given)
+        plain = mix_arm("plain")(*given)
         assert columns(rich) == columns(plain) == columns(from_rows([], schemas.SFT_CONVERSATIONS))
         assert columns(rejects) == columns(from_rows([], schemas.MIX_REJECTS))
         self.rich, self.plain = to_rows(rich), to_rows(plain)
@@ -228,7 +228,7 @@ def test_new_dialogues_of_a_source_change_the_sample_by_themselves_only(
 
     def drawn(dialogues: int) -> set[str]:
         sources = SourceReader(annotations(dialogues), {}, no_trajectories)
-        return set(training_mix(sources, config, seed, False)[0]["conversation_id"])
+        return set(training_mix(sources, config, seed, "plain")[0]["conversation_id"])
 
     first, then = drawn(before), drawn(before + more)
     assert len(then) == min(size, before + more)

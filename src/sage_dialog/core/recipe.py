@@ -9,6 +9,9 @@ from sage_dialog.core.hub_models import BASE
 PLAIN = "sage_1_plain"
 PREFERENCE = "sage_dpo"
 
+ABLATIONS = ("emotion", "action", "shuffled")
+"""Arms beside `sage_1` and `sage_1_plain`; their policies are `sage_1_emotion` and so on (`training_data.arms`)."""
+
 
 def policy_names(iterations: int) -> tuple[str, ...]:
     """Return all policies in the order of their training; self-play makes `sage_2` to `sage_{iterations + 1}`."""

@@ -6,7 +6,7 @@ DPO_PAIRS = schema(situation_id=STRING, turn=INT32, prompt=MESSAGES, chosen=STRI
 
 TRAINING_REJECTS = schema(
     row=STRING,  # a conversation's id, or a pair's situation and turn
-    tokens=INT32,  # of a pair, of the longer side; of `sage_1_plain`, with blocks
+    tokens=INT32,  # of a pair, of the longer side; of an ablation, with the whole chain
     max_length=INT32,
 )
 

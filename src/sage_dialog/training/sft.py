@@ -58,8 +58,8 @@ def fine_tune(
         start: its adapter is trained further; None starts with a new adapter on the base.
         conversations: schemas.SFT_CONVERSATIONS; those over `config.max_length` tokens are rejected, never cut.
         lora: parameters of a new adapter; None trains all weights.
-        measured: the same conversations in another form, whose length decides which are rejected: with blocks, for a
-            policy without, so that both are trained on the same conversations.
+        measured: the same conversations in another form, whose length decides which are rejected: with the whole chain,
+            for the arms of an ablation, so that all are trained on the same conversations.
 
     Raises:
         ValueError: if no conversation is left, `start` is no adapter on this base, or the base's chat template has no

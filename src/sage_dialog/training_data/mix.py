@@ -1,4 +1,4 @@
-"""The training mix: conversations of several sources, with or without blocks (paper §3.2, §3.3)."""
+"""The training mix: conversations of several sources, in the text of an arm (paper §3.2, §3.3)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from sage_dialog.core.seeds import derived_seed, sample_ids, seed_label
 from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.dialogue import Message
 from sage_dialog.schemas import MIX_REJECTS, SFT_CONVERSATIONS
+from sage_dialog.training_data.arms import Arm, texts_of_arm
 from sage_dialog.training_data.blending import blend_dialogues
 from sage_dialog.training_data.sources import SourceReader
 
 logger = logging.getLogger(__name__)
 
 
-def training_mix(
-    reader: SourceReader, config: SacAugmentation, seed: int, with_blocks: bool
-) -> tuple[DataFrame, DataFrame]:
+def training_mix(reader: SourceReader, config: SacAugmentation, seed: int, arm: Arm) -> tuple[DataFrame, DataFrame]:
     """Return conversations of every source of the mix in seeded order, and the rejects of the sources.
 
-    Sampling, blending and checks use the text with blocks in both cases, so the plain mix holds the same dialogues.
+    Sampling, blending and checks use the text with the whole chain, so all arms hold the same dialogues.
 
     Returns:
         Tables of `schemas.SFT_CONVERSATIONS` and `schemas.MIX_REJECTS`.
@@ -39,13 +38,11 @@ def training_mix(
         pool, label, system_prompt = pools[source.name], seed_label(source.name), config.system_prompt(source)
         sample = sample_ids(sorted(pool.ids), sizes[source.name], seed, f"mix {label}")
         dialogues = {name: _with_system_prompt(pool.messages(name), system_prompt) for name in sample}
+        dialogues = texts_of_arm(dialogues, arm, seed, label)
         if config.blend and source.name in config.blend.sources:
             dialogues = blend_dialogues(dialogues, config.blend, seed, label)
         for name, dialogue in dialogues.items():
-            messages = [
-                {"role": message.role, "content": message.content if with_blocks else message.text}
-                for message in dialogue
-            ]
+            messages = [{"role": message.role, "content": message.text} for message in dialogue]
             rows.append({"conversation_id": f"{source.name}:{name}", "source": source.name, "messages": messages})
         logger.info(
             "%s: %d of %d conversations, %d rejected", source.name, len(sample), len(pool.ids), len(pool.rejects)

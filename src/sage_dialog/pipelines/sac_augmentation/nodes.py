@@ -5,10 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sage_dialog.config import Corpora, SacAugmentation
 from sage_dialog.core.tables import DataFrame
 from sage_dialog.roles.protocols import Annotator
+
+if TYPE_CHECKING:
+    from sage_dialog.training_data.arms import Arm
+else:
+    Arm = Any  # Kedro resolves the signatures of nodes for every command
 
 logger = logging.getLogger(__name__)
 
@@ -70,22 +76,31 @@ def mix_with_blocks(
     from sage_dialog.training_data.sources import SourceReader
 
     reader = SourceReader(annotations, instructions, open_trajectories)
-    conversations, rejects = training_mix(reader, sac_augmentation, seed, with_blocks=True)
+    conversations, rejects = training_mix(reader, sac_augmentation, seed, "chain")
     if len(rejects):
         logger.warning("%d conversations are left out of the mix; see mix_rejects", len(rejects))
     return conversations, rejects
 
 
-def mix_plain(
-    annotations: DataFrame,
-    instructions: dict[str, Path],
-    open_trajectories: Callable[[str], DataFrame],
-    sac_augmentation: SacAugmentation,
-    seed: int,
-) -> DataFrame:
-    """Mix the same dialogues without blocks, for the ablation (paper §3.3)."""
-    from sage_dialog.training_data.mix import training_mix
-    from sage_dialog.training_data.sources import SourceReader
+def mix_arm(arm: Arm) -> Callable[..., DataFrame]:
+    """Return the node function that mixes the same dialogues in the text of an arm of the ablation."""
 
-    reader = SourceReader(annotations, instructions, open_trajectories)
-    return training_mix(reader, sac_augmentation, seed, with_blocks=False)[0]
+    def mix(
+        annotations: DataFrame,
+        instructions: dict[str, Path],
+        open_trajectories: Callable[[str], DataFrame],
+        sac_augmentation: SacAugmentation,
+        seed: int,
+    ) -> DataFrame:
+        """Mix training conversations as `mix_with_blocks` does.
+
+        Returns:
+            A table of `schemas.SFT_CONVERSATIONS`.
+        """
+        from sage_dialog.training_data.mix import training_mix
+        from sage_dialog.training_data.sources import SourceReader
+
+        reader = SourceReader(annotations, instructions, open_trajectories)
+        return training_mix(reader, sac_augmentation, seed, arm)[0]
+
+    return mix

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node
 
-from sage_dialog.pipelines.sac_augmentation.nodes import annotate_dialogues, mix_plain, mix_with_blocks
+from sage_dialog.pipelines.sac_augmentation.nodes import annotate_dialogues, mix_arm, mix_with_blocks
+
+MIX_INPUTS = ["annotations", "instructions", "previous_trajectories", "params:sac_augmentation", "params:seed"]
 
 
 def create_pipeline() -> Pipeline:
-    mix_inputs = ["annotations", "instructions", "previous_trajectories", "params:sac_augmentation", "params:seed"]
     return Pipeline(
         [
             node(
@@ -28,8 +29,8 @@ def create_pipeline() -> Pipeline:
                 name="annotate_dialogues",
             ),
             node(
-                mix_with_blocks, inputs=mix_inputs, outputs=["sft_conversations", "mix_rejects"], name="mix_with_blocks"
+                mix_with_blocks, inputs=MIX_INPUTS, outputs=["sft_conversations", "mix_rejects"], name="mix_with_blocks"
             ),
-            node(mix_plain, inputs=mix_inputs, outputs="sft_conversations_plain", name="mix_plain"),
+            node(mix_arm("plain"), inputs=MIX_INPUTS, outputs="sft_conversations_plain", name="mix_plain"),
         ]
     )

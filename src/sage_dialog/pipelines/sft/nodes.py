@@ -1,4 +1,4 @@
-"""The first policies: fine-tuned on annotated dialogues, with and without blocks."""
+"""The first policies: fine-tuned on annotated dialogues, with the chain, without it, or with a part of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def train_into(name: str, blocks: bool) -> Callable[..., tuple[DataFrame, DataFr
         """Fine-tune the base on conversations (paper §3.3).
 
         Args:
-            measured: the conversations with blocks, for the policy without: by their length both leave out the same.
+            measured: for an ablation, the conversations with the whole chain: their length decides what all leave out.
 
         Returns:
             Tables of `schemas.TRAINING_LOG` and `schemas.TRAINING_REJECTS`, and the policy.

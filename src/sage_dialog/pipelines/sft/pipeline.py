@@ -12,22 +12,29 @@ training's scratch folder.
 from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node
+from kedro.pipeline.node import Node
 
 from sage_dialog.pipelines.sft.nodes import train_into
 
+CONVERSATIONS = "sft_conversations"
+
 
 def create_pipeline() -> Pipeline:
-    parameters = ["params:sft", "params:seed", "params:scratch", "params:threads", "params:launcher"]
-    policies = {
-        "sage_1": ["sft_conversations", *parameters],
-        "sage_1_plain": ["sft_conversations_plain", *parameters, "sft_conversations"],
-    }
     return Pipeline(
-        node(
-            train_into(policy, blocks=policy == "sage_1"),
-            inputs=["sage_0", *inputs],
-            outputs=[f"training_log_{policy}", f"training_rejects_{policy}", policy],
-            name=f"train_{policy}",
-        )
-        for policy, inputs in policies.items()
+        [
+            train_node("sage_1", CONVERSATIONS, blocks=True),
+            train_node("sage_1_plain", f"{CONVERSATIONS}_plain", blocks=False),
+        ]
+    )
+
+
+def train_node(policy: str, conversations: str, blocks: bool) -> Node:
+    """Return the node that trains a policy on the base; conversations of an ablation are left out by `sage_1`'s."""
+    parameters = ["params:sft", "params:seed", "params:scratch", "params:threads", "params:launcher"]
+    measured = [] if conversations == CONVERSATIONS else [CONVERSATIONS]
+    return node(
+        train_into(policy, blocks=blocks),
+        inputs=["sage_0", conversations, *parameters, *measured],
+        outputs=[f"training_log_{policy}", f"training_rejects_{policy}", policy],
+        name=f"train_{policy}",
     )
