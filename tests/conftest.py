@@ -43,6 +43,15 @@ def open_session(configured: Path, tmp_path: Path) -> Callable[..., KedroSession
     return create
 
 
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts at a call to a server follow each other almost at once."""
+    from sage_dialog.llm import retries
+
+    monkeypatch.setattr(retries, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(retries, "_MAX_WAIT_S", 0.01)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Callable[[str], Path]:
     """A function that returns a folder of real data next to the repository; without it, tests are skipped."""

@@ -15,7 +15,6 @@ from kedro.runner import ParallelRunner
 from sage_dialog import schemas
 from sage_dialog.core.tables import from_rows, to_rows
 from sage_dialog.hooks.errors import RunRefused, RunStopped
-from sage_dialog.llm import server as server_module
 
 OpenSession = Callable[..., KedroSession]
 KEY = "sk-not-to-be-seen-0123456789"
@@ -33,8 +32,7 @@ def annotate_request(body: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
+def server(short_waits: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
     with FaultyServer(reply=annotate_request, models=("served-model",)) as server:
         monkeypatch.setenv("VLLM_URL", server.url)
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)

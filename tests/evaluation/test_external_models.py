@@ -20,7 +20,6 @@ from sage_dialog.datasets.external_models import ExternalModels
 from sage_dialog.hooks.errors import RunRefused
 from sage_dialog.hooks.validation import validate_parameters
 from sage_dialog.inference.engine import Prompt
-from sage_dialog.llm import server as server_module
 from sage_dialog.llm.budget import Budget
 from sage_dialog.llm.requests import StopRunError
 from sage_dialog.pipelines.evaluation.nodes import (
@@ -46,9 +45,7 @@ def answer(body: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(server_module, "_MAX_WAIT_S", 0.01)
+def server(short_waits: None) -> Iterator[FaultyServer]:
     with FaultyServer(reply=answer, share=0.2, latency_s=0.002) as running:
         yield running
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import tiny_policies
+from block_writers import END, TEMPLATE, TOKENIZERS, block_writer
 
 from sage_dialog.config import Caps, Price
 from sage_dialog.core.policies import Policy
 from sage_dialog.llm import event_loop as loop
-from sage_dialog.llm import server as server_module
 from sage_dialog.llm.budget import Budget
 from sage_dialog.llm.endpoint import Endpoint
 from sage_dialog.llm.live_client import LiveClient
@@ -26,9 +26,27 @@ base, adapters = tiny_policies.base, tiny_policies.adapters
 @pytest.fixture(scope="session")
 def block_policy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Policy]:
     """A function from a kind of tokenizer to a policy that writes blocks; each kind is trained once."""
-    from block_writers import block_writer
-
     return cache(lambda kind: block_writer(kind, tmp_path_factory.mktemp(kind)))
+
+
+@pytest.fixture(scope="module", params=TOKENIZERS)
+def policy(request: pytest.FixtureRequest, block_policy: Callable[[str], Policy]) -> Policy:
+    """A policy that writes blocks, with each kind of tokenizer."""
+    return block_policy(request.param)
+
+
+@pytest.fixture(scope="module")
+def engine(policy: Policy) -> Any:
+    """An engine with `policy`."""
+    from sage_dialog.inference.transformers.engine import TransformersEngine
+
+    return TransformersEngine(policy, [], seed=0, threads=1)
+
+
+@pytest.fixture(scope="module")
+def vocabulary(engine: Any) -> Any:
+    """The vocabulary of `engine`."""
+    return engine._policies._vocabulary
 
 
 @pytest.fixture(scope="session")
@@ -40,11 +58,10 @@ def writer(block_policy: Callable[[str], Policy]) -> Policy:
 @pytest.fixture(scope="session")
 def byte_vocabulary() -> Any:
     """A vocabulary in which each byte is a token."""
-    from block_writers import END, TEMPLATE
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from sage_dialog.inference.steering import Vocabulary
+    from sage_dialog.inference.vocabulary import Vocabulary
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({"<end>": END} | {letter: token for token, letter in enumerate(alphabet, 1)}, []))
@@ -67,15 +84,13 @@ def serve(base: Policy) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def open_engine(base: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+def open_engine(base: Policy, tmp_path: Path, short_waits: None) -> Iterator[Callable[..., Any]]:
     """A function that opens an engine over servers, with one response cache and short waits between attempts.
 
     Arguments: the policies, caps, prices, the endpoint's fields and the engine's arguments.
     """
     from sage_dialog.inference.vllm.completions_engine import CompletionsEngine
 
-    monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(server_module, "_MAX_WAIT_S", 0.01)
     with ExitStack() as stack:
         default_cache = ResponseCache(tmp_path / "responses.sqlite")
         stack.callback(default_cache.close)

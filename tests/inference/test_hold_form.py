@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from block_writers import END, SPARE, TOKENIZERS
+from block_writers import END, SPARE
 
 from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.core.policies import Policy
@@ -20,11 +19,12 @@ torch = pytest.importorskip("torch")
 np = pytest.importorskip("numpy")
 pytest.importorskip("transformers")
 
-from sage_dialog.inference.steering import Guide, GuideState, Vocabulary  # noqa: E402
+from sage_dialog.inference.steering import Guide, GuideState  # noqa: E402
 from sage_dialog.inference.transformers import decoding  # noqa: E402
 from sage_dialog.inference.transformers import engine as transformers_engine  # noqa: E402
 from sage_dialog.inference.transformers.engine import TransformersEngine  # noqa: E402
 from sage_dialog.inference.vllm.structured_outputs import reply_pattern  # noqa: E402
+from sage_dialog.inference.vocabulary import Vocabulary  # noqa: E402
 
 LIMITS = ValueLimits(label_length=8, topics=2)
 FREE = SamplingConfig.from_base(temperature=3.0, top_k=1000, max_new_tokens=210)
@@ -35,21 +35,6 @@ STEERINGS = {
     "with fixed values": {"fixed": {"u_emotion": "beyond the limit", "a_topic": ("cats", "dogs", "music")}},
     "with both": {"boosts": {"a_topic": {"dogs": 9.0}}, "fixed": {"a_emotion": None}},
 }
-
-
-@pytest.fixture(scope="module", params=TOKENIZERS)
-def policy(request: pytest.FixtureRequest, block_policy: Callable[[str], Policy]) -> Policy:
-    return block_policy(request.param)
-
-
-@pytest.fixture(scope="module")
-def engine(policy: Policy) -> TransformersEngine:
-    return TransformersEngine(policy, [], seed=0, threads=1)
-
-
-@pytest.fixture(scope="module")
-def vocabulary(engine: TransformersEngine) -> Vocabulary:
-    return engine._policies._vocabulary
 
 
 def prompts_of(count: int) -> list[Prompt]:

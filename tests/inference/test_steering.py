@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from block_writers import (
-    CHAINS,
     END,
-    SPACED_TEMPLATE,
     SPARE,
     TEMPLATE,
-    TOKENIZERS,
     random_chain,
-    sentence_pieces,
 )
 
 from sage_dialog.config import BlockField, SamplingConfig, Steering
@@ -29,27 +24,13 @@ from sage_dialog.sac.grammar import FIELDS, BlockGrammar
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from sage_dialog.inference.steering import Guide, GuideState, Vocabulary  # noqa: E402
+from sage_dialog.inference.steering import Guide, GuideState  # noqa: E402
 from sage_dialog.inference.transformers import decoding  # noqa: E402
 from sage_dialog.inference.transformers import engine as transformers_engine  # noqa: E402
 from sage_dialog.inference.transformers.engine import TransformersEngine  # noqa: E402
+from sage_dialog.inference.vocabulary import Vocabulary  # noqa: E402
 
 SAMPLING = SamplingConfig.from_base(temperature=1.0, top_k=1000, max_new_tokens=100)
-
-
-@pytest.fixture(scope="module", params=TOKENIZERS)
-def policy(request: pytest.FixtureRequest, block_policy: Callable[[str], Policy]) -> Policy:
-    return block_policy(request.param)
-
-
-@pytest.fixture(scope="module")
-def engine(policy: Policy) -> TransformersEngine:
-    return TransformersEngine(policy, [], seed=0, threads=1)
-
-
-@pytest.fixture(scope="module")
-def vocabulary(engine: TransformersEngine) -> Vocabulary:
-    return engine._policies._vocabulary
 
 
 def prompts_of(count: int) -> list[Prompt]:
@@ -86,23 +67,6 @@ def steps_of(guide: Guide, vocabulary: Vocabulary, text: str) -> list[tuple[dict
         steps.append((boosts, token, begin, end))
         state = state and guide.next_state(state, token)
     return steps
-
-
-@pytest.mark.parametrize("template", [TEMPLATE, SPACED_TEMPLATE])
-def test_a_reply_is_tokenised_as_training_does_it(template: str) -> None:
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=sentence_pieces(), eos_token="<end>", pad_token="<end>", chat_template=template
-    )
-    text = render(CHAINS[0])
-    user_message, assistant_message = {"role": "user", "content": "x"}, {"role": "assistant", "content": text}
-    trained = tokenizer.apply_chat_template([user_message, assistant_message])["input_ids"]
-    prompt = tokenizer.apply_chat_template([user_message], add_generation_prompt=True)["input_ids"]
-    spans = Vocabulary(tokenizer).encode(text)
-    assert [token for token, _, _ in spans] == trained[len(prompt) : -1]
-    assert [begin for _, begin, _ in spans] == [0, *(end for _, _, end in spans[:-1])]
-    assert spans[-1][2] == len(text.encode())
 
 
 def test_the_parameter_names_the_fields_of_the_form() -> None:
@@ -235,15 +199,6 @@ def test_a_word_that_the_tokenizer_cannot_write_is_named(tmp_path: Path) -> None
     for steering in ({"boosts": {"a_motivation": {"humór": 1.0}}}, {"fixed": {"a_motivation": "humór"}}):
         with pytest.raises(ValueError, match=r"the policy's tokenizer makes .*hum.*r.* of .*humór"):
             guide_of(vocabulary, **steering)
-
-
-def test_a_tokenizer_whose_tokens_depend_on_their_neighbours_is_refused() -> None:
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel({"<end>": 0, "a": 1}, unk_token="a"))
-    with pytest.raises(ValueError, match="its tokenizer is neither byte-level nor SentencePiece"):
-        Vocabulary(PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>"))
 
 
 # --- how strong a boost is ---------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from live_program import MODEL
 from sage_dialog.config import Caps
 from sage_dialog.llm import event_loop as loop
 from sage_dialog.llm import live_client as live_client_module
-from sage_dialog.llm import server as server_module
 from sage_dialog.llm.budget import Budget
 from sage_dialog.llm.endpoint import Endpoint
 from sage_dialog.llm.live_client import LiveClient
@@ -20,9 +19,7 @@ from sage_dialog.llm.response_cache import ResponseCache
 
 
 @pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(server_module, "_MAX_WAIT_S", 0.01)
+def _short_waits(short_waits: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_client_module, "_POLL_S", 0.01)
 
 

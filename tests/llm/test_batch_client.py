@@ -24,7 +24,6 @@ from sage_dialog.config import Caps, Price
 from sage_dialog.llm import batch_api as api_module
 from sage_dialog.llm import batch_client as batch_client_module
 from sage_dialog.llm import event_loop as loop
-from sage_dialog.llm import server as server_module
 from sage_dialog.llm.batch_client import BatchClient, BatchSettings
 from sage_dialog.llm.budget import Budget, CapReachedError
 from sage_dialog.llm.endpoint import Endpoint
@@ -56,8 +55,7 @@ def echoes(items: range) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
+def _no_sdk_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_module, "_SDK_RETRIES", 0)
 
 

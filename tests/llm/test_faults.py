@@ -13,7 +13,7 @@ from faulty_server import EVERY_FAULT, TEMPORARY, UNUSABLE, FaultyServer
 from live_program import reasons, request, texts
 
 from sage_dialog.llm import event_loop as loop
-from sage_dialog.llm import live_client
+from sage_dialog.llm import live_client, retries
 from sage_dialog.llm import server as server_module
 from sage_dialog.llm.answers import retry_after
 from sage_dialog.llm.live_client import LiveClient
@@ -274,15 +274,15 @@ def test_every_item_has_a_response_or_a_reason(serve: Serve, make_client: MakeCl
 
 def test_waits_between_attempts_double_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """And there is none after an unusable response; what is not retryable is raised at once."""
-    monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.5)
-    monkeypatch.setattr(server_module, "_MAX_WAIT_S", 60.0)
+    monkeypatch.setattr(retries, "_FIRST_WAIT_S", 0.5)
+    monkeypatch.setattr(retries, "_MAX_WAIT_S", 60.0)
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr(server_module, "asyncio", SimpleNamespace(sleep=sleep))
-    monkeypatch.setattr(server_module, "random", SimpleNamespace(uniform=lambda low, high: low + high))
+    monkeypatch.setattr(retries, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(retries, "random", SimpleNamespace(uniform=lambda low, high: low + high))
 
     async def run(reasons: list[FailureReason], attempts: int) -> int:
         failures = iter(reasons)
@@ -292,7 +292,7 @@ def test_waits_between_attempts_double_up_to_a_limit(monkeypatch: pytest.MonkeyP
                 raise RequestFailedError(reason)
             return len(waits)
 
-        return await server_module.retry(call, attempts, lambda failure: failure.reason is not FailureReason.TOO_LONG)
+        return await retries.retry(call, attempts, lambda failure: failure.reason is not FailureReason.TOO_LONG)
 
     assert asyncio.run(run([FailureReason.BUSY] * 9, 10)) == 9
     assert waits == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]

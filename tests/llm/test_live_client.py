@@ -10,7 +10,7 @@ from faulty_server import FaultyServer
 from live_program import claims, reasons, request, texts
 
 from sage_dialog.llm import event_loop as loop
-from sage_dialog.llm import server as server_module
+from sage_dialog.llm import retries
 from sage_dialog.llm.live_client import LiveClient, RateLimit
 from sage_dialog.llm.requests import ChatRequest, FailureReason
 from sage_dialog.llm.response_cache import ResponseCache
@@ -53,8 +53,8 @@ def test_a_slow_server_delays_only_its_own_calls(serve: Serve, make_client: Make
 def test_a_dead_server_loses_no_request(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.02)
-    monkeypatch.setattr(server_module, "_MAX_WAIT_S", 60)
+    monkeypatch.setattr(retries, "_FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr(retries, "_MAX_WAIT_S", 60)
     server = serve()
     client = make_client("http://127.0.0.1:9/v1", server.url, concurrency=4, attempts=6)
     assert list(texts(client, range(200))) == [f"echo item {item}" for item in range(200)]

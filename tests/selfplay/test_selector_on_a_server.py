@@ -14,7 +14,6 @@ from live_program import MODEL
 from sage_dialog.config import Caps
 from sage_dialog.core.tables import to_rows
 from sage_dialog.llm import event_loop as loop
-from sage_dialog.llm import server as server_module
 from sage_dialog.llm.budget import Budget, CapReachedError
 from sage_dialog.llm.endpoint import Endpoint
 from sage_dialog.llm.live_client import LiveClient
@@ -31,9 +30,7 @@ def answer(body: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(server_module, "_MAX_WAIT_S", 0.01)
+def server(short_waits: None) -> Iterator[FaultyServer]:
     with FaultyServer(reply=answer, share=0.2, latency_s=0.002) as running:
         yield running
 

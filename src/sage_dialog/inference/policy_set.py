@@ -12,9 +12,10 @@ from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.core.policies import Policy
 from sage_dialog.inference.chat_format import ChatFormat, load_tokenizer
 from sage_dialog.inference.engine import Prompt
-from sage_dialog.inference.steering import Guide, Vocabulary
+from sage_dialog.inference.steering import Guide
 from sage_dialog.inference.transformers.detokenizer import decode_tokens
 from sage_dialog.inference.vllm.structured_outputs import reply_pattern
+from sage_dialog.inference.vocabulary import Vocabulary
 from sage_dialog.sac.grammar import ValueLimits
 
 GUIDES = 4

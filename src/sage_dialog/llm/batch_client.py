@@ -38,7 +38,8 @@ from sage_dialog.llm.requests import (
     RequestRejectedError,
 )
 from sage_dialog.llm.response_cache import ResponseCache
-from sage_dialog.llm.server import REJECTIONS, Server, retry
+from sage_dialog.llm.retries import retry
+from sage_dialog.llm.server import REJECTIONS, Server
 
 logger = logging.getLogger(__name__)
 

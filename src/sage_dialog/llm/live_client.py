@@ -26,7 +26,8 @@ from sage_dialog.llm.requests import (
     ServerUnreachableError,
 )
 from sage_dialog.llm.response_cache import ResponseCache
-from sage_dialog.llm.server import REJECTIONS, Server, retry
+from sage_dialog.llm.retries import retry
+from sage_dialog.llm.server import REJECTIONS, Server
 from sage_dialog.llm.server_pool import ServerPool
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ import errno
 import json
 import logging
 import os
-import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -25,7 +24,6 @@ from sage_dialog.llm.endpoint import Endpoint
 from sage_dialog.llm.requests import (
     OVERLOADED,
     RETRYABLE,
-    UNUSABLE_RESPONSES,
     AddChunk,
     FailureReason,
     Request,
@@ -33,12 +31,12 @@ from sage_dialog.llm.requests import (
     RequestRejectedError,
     remove_surrogates,
 )
+from sage_dialog.llm.retries import longest_wait_s, retry
 from sage_dialog.llm.server_errors import error_message, is_filtered, is_too_long, other_name, unsupported_field
 from sage_dialog.llm.server_pool import AdaptiveLimit
 
 logger = logging.getLogger(__name__)
 
-_FIRST_WAIT_S, _MAX_WAIT_S = 0.5, 60.0  # random exponential backoff
 _MAX_RETRY_AFTER_S = 600.0  # limit on the wait that a server requests
 _MAX_FIRST_PAUSE_S = 5.0  # of a server that has never answered
 _OUTAGE = 3  # pauses in succession of an unreachable server
@@ -53,28 +51,6 @@ _ACCOUNT = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PR
 _HINTS = {401: " Check the key.", 403: " Check the key.", 404: " Check base_urls and model."}
 
 Answer = TypeVar("Answer")
-Result = TypeVar("Result")
-
-
-async def retry(
-    call: Callable[[], Awaitable[Result]], attempts: int, retryable: Callable[[RequestFailedError], bool]
-) -> Result:
-    """Return the result of the first attempt at a call that does not fail, or raise the last failure.
-
-    Random exponential backoff, but none after an unusable response. By hand: tenacity takes a twentieth of the CPU time
-    of a call, and as many lines.
-    """
-    attempt = 1
-    while True:
-        try:
-            return await call()
-        except RequestFailedError as failure:
-            if not retryable(failure) or attempt >= attempts:
-                raise
-            unusable = failure.reason in UNUSABLE_RESPONSES
-        longest_s = min(_MAX_WAIT_S, _FIRST_WAIT_S * 2 ** min(attempt - 1, 10))
-        await asyncio.sleep(0 if unusable else random.uniform(0, longest_s))
-        attempt += 1
 
 
 def served_model(endpoint: Endpoint) -> str:
@@ -137,8 +113,8 @@ class Server:
         """Lower the limit on an overload; pause for the time that the server requests, or while it is unreachable."""
         self._pause(min(failure.wait_s or 0.0, _MAX_RETRY_AFTER_S), failure)
         if failure.reason in OVERLOADED and self.limit.back_off(call) and failure.reason is FailureReason.UNREACHABLE:
-            longest = _MAX_WAIT_S if self.has_answered else min(_MAX_WAIT_S, _MAX_FIRST_PAUSE_S)
-            self._pause(min(_FIRST_WAIT_S * 2 ** min(self._times_unreachable, 10), longest), failure)
+            pause_s = longest_wait_s(self._times_unreachable)
+            self._pause(pause_s if self.has_answered else min(pause_s, _MAX_FIRST_PAUSE_S), failure)
             self._times_unreachable += 1
 
     def _pause(self, seconds: float, failure: RequestFailedError) -> None:

@@ -21,6 +21,9 @@ from sage_dialog.core.hub_models import BASE
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
 from sage_dialog.training.chat_templates import training_format
 
+_UNREADABLE = (ValueError, KeyError, NotImplementedError)
+"""What transformers raises for a GGUF file that it cannot read: an architecture, a tokenizer or a key unknown to it."""
+
 
 @dataclass(frozen=True)
 class GgufFile:
@@ -46,13 +49,13 @@ def convert_gguf(source: GgufFile, out: Path) -> Policy:
     header = _read_header(source.path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path.parent, gguf_file=source.path.name)
-    except (ValueError, KeyError, NotImplementedError) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{source.path} has a tokenizer that transformers cannot read: {error}") from error
     tokenizer.name_or_path = str(source.path)
     training_format(tokenizer)
     try:
         read = AutoModelForCausalLM.from_pretrained(source.path.parent, gguf_file=source.path.name, dtype=torch.float32)
-    except (ValueError, KeyError, NotImplementedError) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{source.path} cannot be converted: {error}. {_remedy(header)}") from error
     config = read.config
     del config.quantization_config

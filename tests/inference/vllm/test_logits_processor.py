@@ -27,7 +27,7 @@ pytest.importorskip("transformers")
 
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
-from sage_dialog.inference.steering import Guide, GuideState, Vocabulary  # noqa: E402
+from sage_dialog.inference.steering import Guide, GuideState  # noqa: E402
 from sage_dialog.inference.transformers.decoding import (  # noqa: E402
     apply_repetition_penalty,
     apply_steering,
@@ -37,6 +37,7 @@ from sage_dialog.inference.transformers.decoding import (  # noqa: E402
 from sage_dialog.inference.transformers.shared_prefix import IMPLEMENTATION  # noqa: E402
 from sage_dialog.inference.vllm.logits_processor import SteeringProcessor  # noqa: E402
 from sage_dialog.inference.vllm.steered_completions import processor_arguments  # noqa: E402
+from sage_dialog.inference.vocabulary import Vocabulary  # noqa: E402
 
 try:
     from vllm import SamplingParams

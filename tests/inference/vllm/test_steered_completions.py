@@ -23,7 +23,7 @@ pytest.importorskip("transformers")
 
 from transformers import DynamicCache  # noqa: E402
 
-from sage_dialog.inference.steering import Guide, GuideState, Vocabulary  # noqa: E402
+from sage_dialog.inference.steering import Guide, GuideState  # noqa: E402
 from sage_dialog.inference.transformers.decoding import (  # noqa: E402
     apply_repetition_penalty,
     apply_steering,
@@ -38,6 +38,7 @@ from sage_dialog.inference.vllm.steered_completions import (  # noqa: E402
     processor_arguments,
     steered_sample,
 )
+from sage_dialog.inference.vocabulary import Vocabulary  # noqa: E402
 
 SAMPLING = SamplingConfig.from_base(temperature=1.2, top_k=40, repetition_penalty=1.01, max_new_tokens=100)
 BOOSTS: dict[str, dict[str, dict[str, float]]] = {

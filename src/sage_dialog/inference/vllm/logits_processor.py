@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from sage_dialog.config import Steering
-from sage_dialog.inference.steering import Guide, GuideState, Vocabulary
+from sage_dialog.inference.steering import Guide, GuideState
 from sage_dialog.inference.vllm.steered_completions import LIMIT_ARGUMENTS, PROCESSOR_ARGUMENT
+from sage_dialog.inference.vocabulary import Vocabulary
 from sage_dialog.sac.grammar import SHORTEST_LIMIT, BlockGrammar, ValueLimits
 
 try:
