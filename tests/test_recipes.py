@@ -1,4 +1,4 @@
-"""conf/paper and conf/small are valid, checked without weights, servers or network."""
+"""conf/paper, conf/small and conf/real are valid, checked without weights, servers or network."""
 
 import json
 import socket
@@ -53,10 +53,20 @@ def recipe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[str], tuple[CatalogProtocol, Parameters]]:
     """A function that returns the catalog and parameters of an environment, with dummy keys."""
-    for name in ("SAGE_DATA", "SAGE_BASE", "VLLM_URL", "VLLM_MODEL", "OPENAI_MODEL", "OPENAI_BASE_URL"):
+    for name in (
+        "SAGE_DATA",
+        "SAGE_RAW",
+        "SAGE_CORPUS",
+        "SAGE_BASE",
+        "VLLM_URL",
+        "VLLM_MODEL",
+        "OPENAI_MODEL",
+        "OPENAI_BASE_URL",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", "not-a-key")
     (tmp_path / "conf").symlink_to(configured / "conf")
+    monkeypatch.chdir(tmp_path)
 
     def load_recipe(env: str) -> tuple[CatalogProtocol, Parameters]:
         with open_session(env) as session:
@@ -116,7 +126,27 @@ def test_configured_roles_and_engine_can_be_built(recipe: Callable[[str], Any], 
     assert [judge.name.split(" judge ")[0] for judge in catalog.load("judges")] == judges[env]
 
 
-@pytest.mark.parametrize("env", RECIPES)
+@pytest.mark.parametrize("corpus", ["esconv", "empathetic_dialogues"])
+def test_the_mix_of_real_is_of_one_corpus_and_keeps_its_labels_closed(
+    recipe: Callable[[str], Any], corpus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGE_CORPUS", corpus)
+    catalog, parameters = recipe("real")
+    assert parameters.corpora.read == (corpus,)
+    assert [(source.kind, source.of) for source in parameters.sac_augmentation.mix] == [
+        ("listener", f"{corpus}/*"),
+        ("speaker", f"{corpus}/*"),
+    ]
+    labels = parameters.corpora.labels[corpus]
+    assert not labels.topics and list(labels.motivation) == ["assistant"] and list(labels.emotion) == ["user"]
+    names = set().union(*(pipeline.datasets() for pipeline in register_pipelines().values()))
+    assert all(isinstance(catalog.get(name), AbstractDataset) for name in names)
+    assert catalog.get("esconv").folder.as_posix() == (Path.cwd() / "data/real/01_raw/esconv").as_posix()
+    monkeypatch.setenv("SAGE_RAW", "/corpora")
+    assert recipe("real")[0].get("esconv").folder == Path("/corpora/esconv")
+
+
+@pytest.mark.parametrize("env", (*RECIPES, "real"))
 def test_each_batch_divides_among_the_processes(recipe: Callable[[str], Any], env: str, configured: Path) -> None:
     _, parameters = recipe(env)
     launcher = parameters.launcher

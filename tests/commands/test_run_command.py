@@ -42,7 +42,7 @@ def empty(configured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             ["--pipelines", "sft,evaluatoin"],
             "No pipeline is called 'evaluatoin', did you mean evaluation? ",
         ),
-        (["--pipeline", "nothing"], "No pipeline is called 'nothing'. Registered: base, data_processing, demo, "),
+        (["--pipeline", "nothing"], "No pipeline is called 'nothing'. Registered: ablations, base, data_processing, "),
         (
             ["--pipelines", "sft", "--nodes", "train_sage_1"],
             "Nothing was run. sft: Pipeline does not contain nodes named ['train_sage_1'].",
@@ -117,6 +117,21 @@ def test_only_missing_outputs_says_that_none_is_missing(
         caplog.messages
     )
     assert project.runs.names() == runs
+
+
+def test_a_run_of_missing_outputs_without_their_inputs_is_not_started(empty: Path) -> None:
+    message = error("--env", "test", "--pipelines", "data_processing", "--only-missing-outputs")
+    assert message.startswith("Missing inputs; the run was not started:") and "empathetic_dialogues: " in message
+
+
+def test_inputs_of_finished_nodes_may_be_away(project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.path)
+    raw = project.data / "01_raw/empathetic_dialogues"
+    raw.rename(raw.with_name("away"))
+    try:
+        assert run_small(project, "--only-missing-outputs").exit_code == 0
+    finally:
+        raw.with_name("away").rename(raw)
 
 
 def refuse_writes(monkeypatch: pytest.MonkeyPatch, number: int, beyond: str) -> None:

@@ -31,11 +31,12 @@ class InputValidation:
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
         if fault := _missing_extra(pipeline, catalog):
             raise RunRefused(fault)
-        if run_params["only_missing_outputs"]:  # Kedro leaves out nodes of this pipeline later, and their inputs
-            if all(catalog.exists(name) for name in pipeline.all_outputs()):
+        if run_params["only_missing_outputs"]:  # Kedro leaves out the other nodes later
+            made = len(pipeline.all_outputs())
+            pipeline = Pipeline(each for each in pipeline.nodes if not all(map(catalog.exists, each.outputs)))
+            if not pipeline.nodes:
                 hint = with_environment("`kedro sage status` shows which are stale", run_params["env"])
-                logger.info("Nothing to do: all %d outputs exist. %s.", len(pipeline.all_outputs()), hint)
-            return
+                logger.info("Nothing to do: all %d outputs exist. %s.", made, hint)
         names = sorted(name for name in pipeline.inputs() if not is_parameter(name))
         missing = [f"  {name}: {explain_missing(name, catalog)}" for name in names if not catalog.exists(name)]
         missing += _missing_previous_tables(names, catalog)
