@@ -52,14 +52,14 @@ REAL_ROWS = 1 / 15
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="128 rows, once")
+    parser.add_argument("--quick", action="store_true", help="96 rows, once")
     parser.add_argument("--rows", type=int, default=480)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--base", type=Path, help="folder of a real language model, for real_ratio")
     options = parser.parse_args()
     kinds = [kind for kind in SIDES if kind != "real" or options.base]
-    rows, repeats = (128, 1) if options.quick else (options.rows, options.repeats)
+    rows, repeats = (96, 1) if options.quick else (options.rows, options.repeats)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["trl.trainer.sft_trainer", "peft", "pyarrow", "sage_dialog.training.sft"])
     found: dict[str, list[dict[str, float]]] = {f"{kind} {side}": [] for kind in kinds for side in SIDES[kind]}
