@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from sage_dialog.commands.console import empty_table
 from sage_dialog.commands.project import Project
+from sage_dialog.core.atomic_files import atomic_file
 from sage_dialog.core.paths import display_path
 from sage_dialog.corpora.labelled.origins import Origin, origins
 from sage_dialog.datasets.raw_folder import GENERATED, RawFolder
@@ -55,20 +57,34 @@ def _fetch(name: str, origin: Origin, folder: Path) -> None:
             f"{display_path(folder)} holds generated data. Keep real data elsewhere: SAGE_DATA=another/folder kedro "
             f"sage fetch {name}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        path = pooch.retrieve(
-            origin.url, known_hash=f"sha256:{origin.sha256}", fname=origin.file, path=folder, progressbar=False
-        )
-    except ValueError as error:  # another hash
-        raise click.ClickException(f"{origin.url} has other bytes than published: {error}") from error
-    except Exception as error:  # of requests, urllib3, the disk: each has classes of its own
-        hint = f" {origin.by_hand}" if origin.by_hand else ""
-        raise click.ClickException(
-            f"{name} cannot be fetched from {origin.url}: {error}.{hint} Put {origin.file} (sha256 {origin.sha256}) "
-            f"into {display_path(folder)}."
-        ) from error
-    click.echo(f"{name}: {display_path(Path(path))} ({origin.licence})")
+    path = folder / str(origin.file)
+    if not (path.is_file() and pooch.file_hash(str(path), "sha256") == origin.sha256):
+        click.echo(f"Fetching {name} from {origin.url}", err=True)
+        try:
+            # Not pooch.retrieve: a killed one leaves a file that a reader of the folder may take for data.
+            with atomic_file(path) as partial:
+                pooch.HTTPDownloader(progressbar=sys.stderr.isatty())(origin.url, str(partial), None)
+                found, size = pooch.file_hash(str(partial), "sha256"), partial.stat().st_size
+                if found != origin.sha256:
+                    raise click.ClickException(
+                        f"{origin.url} has other bytes than published: {size:,} bytes with sha256 {found}, not "
+                        f"{origin.sha256}. No file was kept."
+                    )
+        except click.ClickException:
+            raise
+        except Exception as error:  # of requests, urllib3, the disk: each has classes of its own
+            hint = f" {origin.by_hand}" if origin.by_hand else ""
+            raise click.ClickException(
+                f"{name} cannot be fetched from {origin.url}: {_reason(error)}. Run the command again, or put "
+                f"{origin.file} (sha256 {origin.sha256}) into {display_path(folder)} by hand.{hint}"
+            ) from error
+    click.echo(f"{name}: {display_path(path)} ({origin.licence})")
+
+
+def _reason(error: Exception) -> str:
+    if type(error).__name__ == "ChunkedEncodingError":  # of requests, whatever the encoding
+        return "the connection was lost before the end of the file"
+    return str(error).rstrip(".")
 
 
 def _folder(project: Project, origin: Origin) -> Path:
