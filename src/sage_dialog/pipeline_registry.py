@@ -29,7 +29,9 @@ from sage_dialog.pipelines import (
     base,
     data_processing,
     evaluation,
+    imagination,
     microworld,
+    negotiation,
     preference,
     sac_augmentation,
     self_play,
@@ -111,6 +113,8 @@ def create_pipelines(iterations: int) -> dict[str, Pipeline]:
         "ablations": ablated,
         "base": _of_stage("base", base.create_pipeline()),
         "microworld": world,
+        "imagination": _of_stage("imagination", imagination.create_pipeline()),
+        "negotiation": _of_stage("negotiation", negotiation.create_pipeline()),
         "demo": Pipeline(demo),
         "__default__": Pipeline([*stages.values(), evaluated]),
     }

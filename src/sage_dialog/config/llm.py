@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from sage_dialog.config.base import Amount, Config, NonNegative, Share
 
-Role = Literal["annotator", "selector", "judge", "policy"]
+Role = Literal["annotator", "selector", "judge", "policy", "imaginer", "critic"]
 
 
 class Caps(Config):

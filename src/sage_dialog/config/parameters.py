@@ -12,6 +12,7 @@ from sage_dialog.config.base import Amount, Config, Count, invalid, suggestion
 from sage_dialog.config.corpora import Corpora
 from sage_dialog.config.data_processing import DataProcessing
 from sage_dialog.config.evaluation import Evaluation
+from sage_dialog.config.imagination import Imagination
 from sage_dialog.config.llm import Llm
 from sage_dialog.config.microworld import Microworld
 from sage_dialog.config.sac_augmentation import SacAugmentation
@@ -36,6 +37,8 @@ UNAFFECTING = frozenset(
         "data_processing.max_unread_share",
         "data_processing.require_submissions",
         "corpora.max_reject_share",
+        "imagination.max_dropped_share",
+        "imagination.max_reject_share",
     }
 )
 """Parameters, with all below them, that change no output: where work is done and kept, what may be spent or lost."""
@@ -63,6 +66,7 @@ class Parameters(Config):
     stop_rule: StopRule
     preference: Preference
     evaluation: Evaluation
+    imagination: Imagination
     llm: Llm
 
     @model_validator(mode="after")

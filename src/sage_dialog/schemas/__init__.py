@@ -5,6 +5,7 @@
 from sage_dialog.schemas.columns import *
 from sage_dialog.schemas.data_processing import *
 from sage_dialog.schemas.evaluation import *
+from sage_dialog.schemas.imagination import *
 from sage_dialog.schemas.judging import *
 from sage_dialog.schemas.microworld import *
 from sage_dialog.schemas.sac_augmentation import *
