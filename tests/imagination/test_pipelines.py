@@ -14,7 +14,6 @@ from kedro.framework.session import KedroSession
 
 from sage_dialog.core.tables import to_rows
 from sage_dialog.hooks.errors import RunStopped
-from sage_dialog.llm import server as server_module
 
 OpenSession = Callable[..., KedroSession]
 
@@ -56,7 +55,6 @@ def write(body: dict[str, Any]) -> str:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    monkeypatch.setattr(server_module, "_FIRST_WAIT_S", 0.001)
     with FaultyServer(reply=write, models=("served-model",)) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-of-a-test")
