@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,14 +20,16 @@ from sage_dialog.inference.engine import Prompt
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from tiny_policies import WORDS  # noqa: E402
 from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_flatten, tree_map  # noqa: E402
 
-from sage_dialog.inference.transformers import decoding  # noqa: E402
+from sage_dialog.inference.transformers import decoding, graphed_steps  # noqa: E402
 from sage_dialog.inference.transformers import engine as transformers_engine  # noqa: E402
 from sage_dialog.inference.transformers.engine import TransformersEngine  # noqa: E402
 
+VOCABULARY = 4 + len(WORDS)
 CPU, OTHER_DEVICE = torch.device("cpu"), torch.device("meta")
 MIXED_ALLOWED = {torch.ops.aten.copy_.default}
 
@@ -137,9 +140,21 @@ def test_an_operation_on_two_devices_is_an_error() -> None:
             on_device + torch.ones(3)
 
 
-def test_sampling_mixes_no_devices(base: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_again(step: Any) -> tuple[Any, Any]:
+    """Replace the capture of a CUDA graph: each replay runs the step."""
+    result = step.__self__._prefix.padding.new_zeros(len(step.__self__._token), VOCABULARY)
+    return lambda: result.copy_(step()), result
+
+
+@pytest.mark.parametrize("graphed", [False, True])
+def test_sampling_mixes_no_devices(base: Policy, monkeypatch: pytest.MonkeyPatch, graphed: bool) -> None:
     engine = TransformersEngine(base, [], seed=3, threads=1)
     expected = engine.sample("sage_0", PROMPTS, FREE, samples=8)
+    if graphed:
+        monkeypatch.setattr(graphed_steps, "capture", run_again)
+        weights = engine._weights
+        method = replace(weights.method, start=graphed_steps.GraphedState)
+        engine._loaded["sage_0"] = weights._replace(method=method)
     move_to_other_device(engine._model)
     # tensor subclasses do not support inference mode
     monkeypatch.setattr(transformers_engine, "decode", torch.no_grad()(decoding.decode.__wrapped__))

@@ -55,6 +55,7 @@ class Arguments(BaseModel, frozen=True, extra="forbid"):
     device: Device = "auto"
     dtype: Dtype = "auto"
     merge_adapters: bool = False
+    cuda_graphs: bool = True
     memory_gb: float | None = Field(None, gt=0)
 
 
@@ -78,6 +79,7 @@ class TransformersEngine:
             computes linear layers in eight bits (`int8`) and the rest in float32.
         merge_adapters: adds adapters to copies of the base's weights, instead of computing both at each token. Loads
             the base again for each policy, and keeps `MERGED_AT_ONCE` of them.
+        cuda_graphs: on a GPU, launches a decode step at once (`graphed_steps`), where the architecture allows it.
         memory_gb: memory in 10^9 bytes for a batch of prompts beside the weights, which decides the batch size; a
             prompt that needs more is decoded alone. None: `MEMORY_GB` on a CPU, `FREE_SHARE` of the free memory on a
             GPU.
@@ -99,8 +101,11 @@ class TransformersEngine:
         memory_gb: float | None = None,
         dtype: Dtype = "auto",
         merge_adapters: bool = False,
+        cuda_graphs: bool = True,
     ) -> None:
-        Arguments(device=device, dtype=dtype, merge_adapters=merge_adapters, memory_gb=memory_gb)
+        Arguments(
+            device=device, dtype=dtype, merge_adapters=merge_adapters, cuda_graphs=cuda_graphs, memory_gb=memory_gb
+        )
         if threads is not None:
             torch.set_num_threads(threads)
         disable_progress_bar()  # of loading weights; self-play has its own
@@ -121,6 +126,7 @@ class TransformersEngine:
         on_device: Dtype = "float32" if self._device.type == "cpu" else "bfloat16"
         self._dtype: Dtype = on_device if dtype == "auto" else dtype
         self._merge_adapters = merge_adapters
+        self._cuda_graphs = cuda_graphs and self._device.type == "cuda"
         self._memory_gb = memory_gb
         self._loaded: dict[str, _Weights] = {}  # the least recently sampled first
         self._active = base.name
@@ -143,7 +149,8 @@ class TransformersEngine:
             **({"experts_implementation": "eager"} if self._device.type == "cpu" else on_gpu),
         ).eval()
         base = self._policies.base
-        method = choose_method(model, self._policies.window, f"policy {base.name!r} at {base.path}")
+        where = f"policy {base.name!r} at {base.path}"
+        method = choose_method(model, self._policies.window, where, self._cuda_graphs)
         peft: PeftModel | None = None
         for name, policy in self._policies.adapters.items():
             if self._merge_adapters and name != self._active:
@@ -185,6 +192,7 @@ class TransformersEngine:
             "gpu": torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else None,
             "dtype": self._dtype,
             "merge_adapters": self._merge_adapters,
+            "cuda_graphs": self._cuda_graphs,
             "threads": torch.get_num_threads(),
             "memory_gb": self._memory_gb,
             **{library: version(library) for library in LIBRARIES},

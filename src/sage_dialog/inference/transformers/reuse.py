@@ -20,6 +20,7 @@ from sage_dialog.inference.transformers.decode_states import (
     StartState,
     accepted,
 )
+from sage_dialog.inference.transformers.graphed_steps import GraphedState
 from sage_dialog.inference.transformers.shared_prefix import IMPLEMENTATION
 
 if TYPE_CHECKING:
@@ -48,15 +49,22 @@ class Method:
         text: what it does, for the log.
         shared_prefix: whether the attention is that of `shared_prefix`; else the model's own.
         together: whether prompts of unequal length can be in one batch.
+        graphed: whether steps are CUDA graphs.
     """
 
     text: str
     start: StartState
     shared_prefix: bool = False
     together: bool = True
+    graphed: bool = False
 
 
 METHODS = (
+    Method(
+        "one copy of a prompt's keys and values for all its samples, a step as one CUDA graph",
+        *(GraphedState, True),
+        graphed=True,
+    ),
     Method("one copy of a prompt's keys and values for all its samples", SharedPrefixState, shared_prefix=True),
     Method("transformers' own cache of the prompts, repeated for each sample", RepeatedCacheState),
     Method(
@@ -66,13 +74,14 @@ METHODS = (
 )
 
 
-def choose_method(model: PreTrainedModel, window: int, policy: str) -> Method:
+def choose_method(model: PreTrainedModel, window: int, policy: str, cuda_graphs: bool = False) -> Method:
     """Return the first of `METHODS` that gives the logits of plain forwards, and set the model's attention for it.
 
     Args:
         model: as loaded, with the attention that transformers chooses.
         window: of the shared prefix, in tokens.
         policy: its name and path, for the error.
+        cuda_graphs: whether to try methods with CUDA graphs.
 
     Raises:
         ValueError: if the plain logits are not finite, or no method gives them.
@@ -87,6 +96,8 @@ def choose_method(model: PreTrainedModel, window: int, policy: str) -> Method:
         )
     found: list[str] = []
     for method in METHODS:
+        if method.graphed and not cuda_graphs:
+            continue
         if method.shared_prefix and not model._can_set_attn_implementation():
             found.append("its layers choose their attention themselves")
             continue

@@ -28,12 +28,14 @@ class SharedPrefix:
         padding: (prompts, 1, 1, length), minus infinity on padding and zero elsewhere.
         slots: (rows,), for each row prompt * width + its slot, ascending.
         width: sample slots per prompt.
+        own_padding: (own tokens,), minus infinity where the rows' cache is not written yet; None where all of it is.
     """
 
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
     padding: torch.Tensor
     slots: torch.Tensor
     width: int
+    own_padding: torch.Tensor | None = None
 
     def spread(self, rows: torch.Tensor) -> torch.Tensor:
         """Reshape (rows, kv_heads, group, x) to (prompts, kv_heads, width * group, x), with zeros in free slots."""
@@ -122,6 +124,8 @@ def shared_prefix_attention(
     prefix_key, prefix_value = prefix.layers[module.layer_idx]
     of_prefix = prefix.spread(query) @ prefix_key.transpose(2, 3) + prefix.padding
     of_own = prefix.spread(query @ key.transpose(2, 3))
+    if prefix.own_padding is not None:
+        of_own = of_own + prefix.own_padding
     weights = torch.cat([of_prefix, of_own], dim=-1).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     on_prefix, on_own = weights[..., :-own_length], weights[..., -own_length:]
     output = prefix.gather(on_prefix @ prefix_value, group) + prefix.gather(on_own, group) @ value
