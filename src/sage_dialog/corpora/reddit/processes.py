@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
-from threading import Thread
+from multiprocessing import get_context
 from typing import Any
 
 import pyarrow as pa
 from tqdm import tqdm
+
+from sage_dialog.core.processes import end_with_parent
 
 Progress = Callable[[int, int], None]
 """Called with the compressed bytes and the lines read since the last call."""
@@ -54,14 +54,7 @@ def run_tasks(
 def _start_worker(counters: Any) -> None:
     global _counters
     _counters = counters
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this worker when its parent is gone: a killed parent cannot end it."""
-    if parent := parent_process():
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def _run_in_worker(function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
