@@ -8,10 +8,10 @@ import pytest
 
 from sage_dialog import schemas
 from sage_dialog.config import SacAugmentation
+from sage_dialog.core.recipe import Arm
 from sage_dialog.core.tables import from_rows, to_rows
 from sage_dialog.corpora.rejects import InputDataError
 from sage_dialog.sac import Chain, Intent, parse
-from sage_dialog.training_data.arms import Arm
 from sage_dialog.training_data.mix import training_mix
 from sage_dialog.training_data.sources import SourceReader
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 from sage_dialog.core.hub_models import BASE
 
 PLAIN = "sage_1_plain"
 PREFERENCE = "sage_dpo"
 
-ABLATIONS = ("emotion", "action", "shuffled")
-"""Arms beside `sage_1` and `sage_1_plain`; their policies are `sage_1_emotion` and so on (`training_data.arms`)."""
+Arm = Literal["chain", "plain", "emotion", "action", "shuffled"]
+"""What of the chain a training text holds: the whole; nothing; the user's emotion; the action block; another's."""
+
+ABLATIONS: tuple[Arm, ...] = ("emotion", "action", "shuffled")
+"""Arms beside those of `sage_1` and `sage_1_plain`; their policies are `sage_1_emotion` and so on."""
 
 
 def policy_names(iterations: int) -> tuple[str, ...]:

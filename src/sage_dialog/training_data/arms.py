@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
 
+from sage_dialog.core.recipe import Arm
 from sage_dialog.core.seeds import derived_seed
 from sage_dialog.corpora.rejects import InputDataError
 from sage_dialog.dialogue import Message
 from sage_dialog.sac import Chain, Intent, render
-
-Arm = Literal["chain", "plain", "emotion", "action", "shuffled"]
-"""The whole chain; none; of it only the user's emotion; only the action block; the chain of another dialogue."""
 
 
 def texts_of_arm(

@@ -7,11 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from sage_dialog.config import SacAugmentation, Source
+from sage_dialog.core.recipe import Arm
 from sage_dialog.core.seeds import derived_seed, sample_ids, seed_label
 from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.dialogue import Message
 from sage_dialog.schemas import MIX_REJECTS, SFT_CONVERSATIONS
-from sage_dialog.training_data.arms import Arm, texts_of_arm
+from sage_dialog.training_data.arms import texts_of_arm
 from sage_dialog.training_data.blending import blend_dialogues
 from sage_dialog.training_data.sources import SourceReader
 

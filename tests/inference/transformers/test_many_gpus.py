@@ -90,8 +90,8 @@ def test_prompts_are_divided_by_their_length(base: Policy, monkeypatch: pytest.M
     asked: dict[int, list[Prompt]] = {}
 
     def ask(requests, on_text):
-        asked.update({worker: request[2] for worker, request in requests.items()})
-        return {worker: [[] for _ in request[2]] for worker, request in requests.items()}
+        asked.update({worker: request.prompts for worker, request in requests.items()})
+        return {worker: [[] for _ in request.prompts] for worker, request in requests.items()}
 
     monkeypatch.setattr(engine, "_ask", ask)
     engine.sample(base.name, PROMPTS, FREE)

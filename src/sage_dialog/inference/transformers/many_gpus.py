@@ -9,7 +9,7 @@ from functools import cached_property
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import Field
@@ -32,6 +32,17 @@ class Arguments(single.Arguments, frozen=True, extra="forbid"):
 
 class WorkerKilledError(RuntimeError):
     """A process of the engine was killed."""
+
+
+class Request(NamedTuple):
+    """Arguments of `Engine.sample`; `streams` sends the pieces of text."""
+
+    policy: str
+    prompts: list[Prompt]
+    sampling: SamplingConfig
+    samples: int
+    steering: Steering | None
+    streams: bool
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,7 @@ class ManyGpuEngine:
 
     @cached_property
     def fingerprint_inputs(self) -> Mapping[str, object]:
-        (inputs,) = self._ask({0: ("fingerprint_inputs",)}).values()
+        (inputs,) = self._ask({0: None}).values()
         return {**inputs, "processes": self._processes}
 
     @property
@@ -107,9 +118,9 @@ class ManyGpuEngine:
         dealt = {worker: by_length[worker :: self._processes] for worker in range(self._processes)}
         dealt = {worker: sorted(places) for worker, places in dealt.items() if places}  # the first prompt first
         asked = {
-            worker: (
-                *("sample", policy, [prompts[place] for place in places], sampling, samples, steering),
-                on_text is not None and places[0] == 0,
+            worker: Request(
+                *(policy, [prompts[place] for place in places], sampling, samples, steering),
+                streams=on_text is not None and places[0] == 0,
             )
             for worker, places in dealt.items()
         }
@@ -128,8 +139,8 @@ class ManyGpuEngine:
             worker.connection.close()
         self._workers = []
 
-    def _ask(self, requests: Mapping[int, tuple[Any, ...]], on_text: OnText | None = None) -> dict[int, Any]:
-        """Send a request to each of some workers and return their answers.
+    def _ask(self, requests: Mapping[int, Request | None], on_text: OnText | None = None) -> dict[int, Any]:
+        """Send a request to each of some workers, None for their fingerprint, and return the answers.
 
         An error of a worker is raised once all have answered. Any other exception ends all workers.
         """
@@ -193,17 +204,17 @@ def _serve(connection: Connection, gpu: str | None, opening: tuple[Any, ...], ar
     engine: single.TransformersEngine | None = None
     while True:
         try:
-            name, *request = connection.recv()
+            request: Request | None = connection.recv()
         except EOFError:
             return
         try:
             engine = engine or single.TransformersEngine(*opening, **arguments)
-            if name == "sample":
-                *request, streams = request
-                on_text = (lambda piece: connection.send(("text", piece))) if streams else None
-                answer: Any = engine.sample(*request, on_text=on_text)
+            if request is None:
+                answer: Any = dict(engine.fingerprint_inputs)
             else:
-                answer = dict(engine.fingerprint_inputs)
+                policy, prompts, sampling, samples, steering, streams = request
+                on_text = (lambda piece: connection.send(("text", piece))) if streams else None
+                answer = engine.sample(policy, prompts, sampling, samples, steering, on_text)
         except Exception as error:
             connection.send(("error", error))
         else:

@@ -5,16 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from sage_dialog.config import Corpora, SacAugmentation
+from sage_dialog.core.recipe import Arm
 from sage_dialog.core.tables import DataFrame
 from sage_dialog.roles.protocols import Annotator
-
-if TYPE_CHECKING:
-    from sage_dialog.training_data.arms import Arm
-else:
-    Arm = Any  # Kedro resolves the signatures of nodes for every command
 
 logger = logging.getLogger(__name__)
 
