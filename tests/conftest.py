@@ -1,13 +1,16 @@
 """The project's pipelines and configuration, with all data under a test's own folder."""
 
+import io
 import os
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
+from omegaconf import OmegaConf
 
 PROJECT = Path(__file__).parents[1]
 SHARED = PROJECT.parent / "shared" / "data"
@@ -22,6 +25,24 @@ LONGEST = ("test_end_to_end.py", "test_killed_runs.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the longest tests first: at the end, one worker would wait for the other."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _yaml_is_parsed_once() -> Iterator[None]:
+    """Equal configuration files are parsed once: hundreds of sessions read them."""
+    parse, parsed = OmegaConf.load, {}
+
+    def load(file: Any) -> Any:
+        text = file.read() if isinstance(file, io.StringIO) else None  # as Kedro reads them
+        if text is None:
+            return parse(file)
+        if text not in parsed:
+            parsed[text] = pickle.dumps(parse(io.StringIO(text)))
+        return pickle.loads(parsed[text])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", load)
+        yield
 
 
 @pytest.fixture(scope="session")

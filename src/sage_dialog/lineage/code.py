@@ -94,9 +94,15 @@ class CodeIndex:
         self._sources = dict(sources)
         self._modules: dict[str, Module | None] = {}
         self._definitions: dict[Definition, tuple[frozenset[Definition], frozenset[str], str]] = {}
+        self._reached: dict[Definition, dict[str, str]] = {}
 
     def reachable(self, module: str, name: str) -> dict[str, str]:
         """Return the digests of what a definition of a module can reach; see `code_of_callable`."""
+        if (module, name) not in self._reached:
+            self._reached[module, name] = self._reach(module, name)
+        return dict(self._reached[module, name])
+
+    def _reach(self, module: str, name: str) -> dict[str, str]:
         waiting = sorted(self._resolve(module, (name,)))
         digests: dict[Definition, str] = {}
         texts: dict[str, set[str]] = {}
