@@ -31,14 +31,14 @@ def byte_tokens() -> list[str]:
     return ["<|endoftext|>", "<|im_start|>", END, *sorted(ByteLevel.alphabet()), "he", "ll"]
 
 
-def write_gguf(path: Path, template: str | None = TEMPLATE, architecture: str = "llama") -> Path:
+def write_gguf(path: Path, template: str | None = TEMPLATE, architecture: str = "llama", context: int = 256) -> Path:
     """Write a llama of one layer with SmolLM2's tokenizer settings: pad and end of turn are one token."""
     tokens = byte_tokens()
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("Tiny test")
     writer.add_license("apache-2.0")
     for add, value in (
-        (writer.add_block_count, 1), (writer.add_context_length, 256), (writer.add_embedding_length, WIDTH),
+        (writer.add_block_count, 1), (writer.add_context_length, context), (writer.add_embedding_length, WIDTH),
         (writer.add_feed_forward_length, WIDTH), (writer.add_head_count, HEADS), (writer.add_head_count_kv, HEADS),
         (writer.add_rope_dimension_count, WIDTH // HEADS), (writer.add_layer_norm_rms_eps, 1e-5),
         (writer.add_vocab_size, len(tokens)), (writer.add_tokenizer_model, "gpt2"),
