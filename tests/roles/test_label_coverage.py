@@ -10,11 +10,13 @@ from sage_dialog.roles.offline.annotator import OfflineAnnotator
 from sage_dialog.schemas import ANNOTATIONS, CORPUS_DIALOGUES, DIALOGUES, TEXT_DUPLICATES
 
 
-def annotations(annotator: str, motivations: int, emotions: int, topics: int) -> list[dict[str, object]]:
+def annotations(
+    annotator: str, motivations: int, emotions: int, topics: int, corpus: str = ""
+) -> list[dict[str, object]]:
     """Return rows of 100 utterances, of which so many have each label."""
     return [
         {
-            "dialogue_id": f"d{turn}",
+            "dialogue_id": f"{corpus}d{turn}",
             "turn": 0,
             "role": "user",
             "motivation": "sharing" if turn < motivations else None,
@@ -39,6 +41,12 @@ def test_labels_of_few_utterances_are_a_warning_that_names_the_annotator() -> No
         "lexicon gives an emotion to 6.0 % of 100 utterances.",
         "lexicon gives topics to 19.0 % of 100 utterances.",
     ]
+
+
+def test_a_corpus_is_no_annotator_but_what_annotates_its_dialogues_is() -> None:
+    own = annotations("esconv", 0, 100, 0, "esconv/train/")
+    annotated = annotations("lexicon", 100, 6, 100, "esconv/train/")
+    assert warnings(own, annotated) == ["lexicon gives an emotion to 6.0 % of 100 utterances."]
 
 
 def test_the_annotation_logs_the_warning(caplog: pytest.LogCaptureFixture) -> None:

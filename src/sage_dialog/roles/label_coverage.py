@@ -12,10 +12,13 @@ _MIN_SHARE = 0.2  # of the utterances that have a label; fewer are worth a warni
 def label_warnings(annotations: DataFrame) -> Iterator[str]:
     """Yield a sentence for each kind of label that an annotator gives to few utterances.
 
+    Dialogues that have a corpus's labels alone are left out: its label map decides which there are.
+
     Args:
         annotations: a table of `schemas.ANNOTATIONS`.
     """
-    for annotator, rows in annotations.groupby("annotator"):
+    of_corpus = annotations["dialogue_id"].map(lambda name: name.partition("/")[0]) == annotations["annotator"]
+    for annotator, rows in annotations[~of_corpus].groupby("annotator"):
         labelled = {
             "a motivation": rows["motivation"].notna(),
             "an emotion": rows["emotion"].notna(),
