@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,9 @@ class ChatFormat:
 
     Some templates prompt for more than a reply: for a thought (DeepSeek), or for the channel of the next message
     (gpt-oss). For these a prompt ends with what stands before a reply in a conversation.
+
+    What messages say is text: a special token that stands in one, such as the `</s>` by which Reddit marks sarcasm, is
+    written with a space in it (`< /s>`), so that nobody ends a turn or opens one by typing it.
 
     Args:
         tokenizer: from `load_tokenizer`.
@@ -79,7 +83,7 @@ class ChatFormat:
             jinja2.TemplateError: if the template refuses the messages.
             ValueError: if the reply cannot be located in the text.
         """
-        text, content = self.text(messages), messages[-1]["content"]
+        text, content = self.text(messages), self._as_text(messages[-1]["content"])
         before, after, _ = text.rpartition(self._after_reply)
         if self.end_of_turn is None or not after:
             raise ValueError("the base's chat template does not end a reply of it with the end of turn")
@@ -151,10 +155,24 @@ class ChatFormat:
             return ""
 
     def _render(self, messages: Messages, **options: Any) -> str:
-        text: str = self._tokenizer.apply_chat_template(
-            list(messages), chat_template=self._template, tokenize=False, **TEMPLATE_ARGUMENTS, **options
+        texts = [{**message, "content": self._as_text(message["content"])} for message in messages]
+        rendered: str = self._tokenizer.apply_chat_template(
+            texts, chat_template=self._template, tokenize=False, **TEMPLATE_ARGUMENTS, **options
         )
-        return text
+        return rendered
+
+    def _as_text(self, content: str) -> str:
+        """Return the content of a message without special tokens: each has a space after its first character."""
+        pattern = self._special_tokens
+        return content if pattern is None else pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", content)
+
+    @cached_property
+    def _special_tokens(self) -> re.Pattern[str] | None:
+        """Matches a special token, the longest first; not one that is a word, as in a vocabulary of words."""
+        added = self._tokenizer.added_tokens_decoder.values()
+        special = {str(token) for token in added if token.special} | set(self._tokenizer.all_special_tokens)
+        marks = sorted((token for token in special if len(token) > 1 and not token.isalnum()), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, marks))) if marks else None
 
     @cached_property
     def _template(self) -> str | None:
