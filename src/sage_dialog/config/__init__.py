@@ -11,6 +11,7 @@ from sage_dialog.config.imagination import Imagination
 from sage_dialog.config.llm import Caps, Llm, Price, Role
 from sage_dialog.config.microworld import BaseModelConfig, Microworld, Split
 from sage_dialog.config.parameters import Parameters
+from sage_dialog.config.reference import Reference
 from sage_dialog.config.sac_augmentation import Blend, SacAugmentation, Source, SourceKind
 from sage_dialog.config.self_play import BlockField, BoostScale, GameRules, SamplingConfig, SelfPlay, Steering
 from sage_dialog.config.stop_rule import StopRule

@@ -15,6 +15,7 @@ from sage_dialog.config.evaluation import Evaluation
 from sage_dialog.config.imagination import Imagination
 from sage_dialog.config.llm import Llm
 from sage_dialog.config.microworld import Microworld
+from sage_dialog.config.reference import Reference
 from sage_dialog.config.sac_augmentation import SacAugmentation
 from sage_dialog.config.self_play import SelfPlay
 from sage_dialog.config.stop_rule import StopRule
@@ -67,6 +68,7 @@ class Parameters(Config):
     preference: Preference
     evaluation: Evaluation
     imagination: Imagination
+    reference: Reference
     llm: Llm
 
     @model_validator(mode="after")

@@ -16,6 +16,9 @@ Arm = Literal["chain", "plain", "emotion", "action", "shuffled"]
 ABLATIONS: tuple[Arm, ...] = ("emotion", "action", "shuffled")
 """Arms beside those of `sage_1` and `sage_1_plain`; their policies are `sage_1_emotion` and so on."""
 
+REFERENCE_POLICIES: tuple[str, ...] = (BASE, PLAIN, "sage_1")
+"""`reference.policies` of conf/base."""
+
 
 def policy_names(iterations: int) -> tuple[str, ...]:
     """Return all policies in the order of their training; self-play makes `sage_2` to `sage_{iterations + 1}`."""

@@ -23,6 +23,9 @@ from sage_dialog.pipeline_registry import register_pipelines
 
 logger = logging.getLogger(__name__)
 
+REFERENCE_PACKAGES = {"sklearn": "scikit-learn", "sacrebleu": "sacrebleu", "rouge_score": "rouge-score"}
+"""Packages of the extra `reference` by their modules."""
+
 
 class InputValidation:
     """Refuses a run when something that it reads and does not make is missing."""
@@ -96,16 +99,26 @@ def _command(name: str, pipeline: str, catalog: CatalogProtocol) -> str:
 
 def _missing_extra(pipeline: Pipeline, catalog: DataCatalog) -> str | None:
     """Return which package of an extra a node of the pipeline needs and does not find."""
-    if "params:data_processing" not in pipeline.inputs():
+    read = pipeline.inputs()
+    if "params:reference" in read and (absent := [name for name in REFERENCE_PACKAGES if not _is_installed(name)]):
+        return (
+            f"The reference evaluation needs {REFERENCE_PACKAGES[absent[0]]}, which is not installed; the run was not "
+            "started. Install the extra: pip install '.[reference]'."
+        )
+    if "params:data_processing" not in read:
         return None
     if DataProcessing.model_validate(catalog.load("params:data_processing")).executor != "spark":
         return None
-    if importlib.util.find_spec("pyspark") is None:
+    if not _is_installed("pyspark"):
         return (
             "data_processing.executor is spark, and pyspark is not installed; the run was not started. Install the "
             "extra (pip install '.[spark]'), or leave out --env spark."
         )
     return None
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def _missing_previous_tables(names: Sequence[str], catalog: CatalogProtocol) -> Iterator[str]:

@@ -24,7 +24,7 @@ from sage_dialog.config.base import suggestion
 from sage_dialog.core.paths import display_path
 from sage_dialog.hooks.errors import RunRefused
 from sage_dialog.lineage.formatting import format_names
-from sage_dialog.pipeline_registry import use_iterations
+from sage_dialog.pipeline_registry import use_iterations, use_reference_policies
 
 
 class ParameterValidation:
@@ -52,6 +52,7 @@ class ParameterValidation:
         if "iterations" not in (loader.runtime_params or {}) and raw["iterations"] != loader["globals"]["iterations"]:
             raise _refusal([explain_iterations(raw["iterations"], context.env)])
         use_iterations(parameters.iterations)
+        use_reference_policies(parameters.reference.policies)
 
 
 class LoadVersionValidation:

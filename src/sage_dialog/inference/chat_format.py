@@ -83,7 +83,7 @@ class ChatFormat:
             jinja2.TemplateError: if the template refuses the messages.
             ValueError: if the reply cannot be located in the text.
         """
-        text, content = self.text(messages), self._as_text(messages[-1]["content"])
+        text, content = self.text(messages), self.as_text(messages[-1]["content"])
         before, after, _ = text.rpartition(self._after_reply)
         if self.end_of_turn is None or not after:
             raise ValueError("the base's chat template does not end a reply of it with the end of turn")
@@ -155,13 +155,13 @@ class ChatFormat:
             return ""
 
     def _render(self, messages: Messages, **options: Any) -> str:
-        texts = [{**message, "content": self._as_text(message["content"])} for message in messages]
+        texts = [{**message, "content": self.as_text(message["content"])} for message in messages]
         rendered: str = self._tokenizer.apply_chat_template(
             texts, chat_template=self._template, tokenize=False, **TEMPLATE_ARGUMENTS, **options
         )
         return rendered
 
-    def _as_text(self, content: str) -> str:
+    def as_text(self, content: str) -> str:
         """Return the content of a message without special tokens: each has a space after its first character."""
         pattern = self._special_tokens
         return content if pattern is None else pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", content)

@@ -42,7 +42,7 @@ def label_dialogues(
         Tables of `schemas.ANNOTATIONS` and `schemas.ANNOTATION_REJECTS`; every dialogue is in one of them.
     """
     reddit = [(row["dialogue_id"], _alternating(row["turns"])) for row in to_rows(dialogues[["dialogue_id", "turns"]])]
-    labelled = [(row["dialogue_id"], row["corpus"], _merged(row["turns"])) for row in to_rows(corpus_dialogues)]
+    labelled = [(row["dialogue_id"], row["corpus"], merged_turns(row["turns"])) for row in to_rows(corpus_dialogues)]
     _warn_of_merged_labels(corpus_dialogues)
     wanting = [_wants_annotator(turns, missing_labels) for _, _, turns in labelled]
     sent = [messages for _, messages in reddit] + [
@@ -84,8 +84,8 @@ def _alternating(turns: Sequence[Mapping[str, Any]]) -> list[Message]:
     return [Message("assistant" if turn % 2 else "user", utterance["text"]) for turn, utterance in enumerate(turns)]
 
 
-def _merged(turns: Sequence[Row]) -> list[Row]:
-    """Return one turn for all utterances of a role in a row."""
+def merged_turns(turns: Sequence[Row]) -> list[Row]:
+    """Return one turn for all utterances of a role in a row: the first of their labels, all of their topics."""
     merged = []
     for role, group in groupby(turns, key=lambda turn: turn["role"]):
         utterances = list(group)

@@ -41,14 +41,15 @@ def texts_of_arm(
             if message.chain is None:
                 texts.append(message)
                 continue
-            chain = _of_arm(chains[written % len(chains)], arm)
+            chain = chain_of_arm(chains[written % len(chains)], arm)
             texts.append(replace(message, text=render(replace(chain, utterance=message.chain.utterance))))
             written += 1
         found[name] = texts
     return found
 
 
-def _of_arm(chain: Chain, arm: Arm) -> Chain:
+def chain_of_arm(chain: Chain, arm: Arm) -> Chain:
+    """Return what the text of an arm has of a chain; of a shuffled one, all."""
     if arm == "emotion":
         return replace(chain, state=Intent(emotion=chain.state.emotion), action=Intent())
     return replace(chain, state=Intent()) if arm == "action" else chain

@@ -36,9 +36,9 @@ def win_rate_figure(win_rates: DataFrame, confidence: float) -> Figure:
     Coloured where the difference is significant after Holm's adjustment; without a mark if nothing was decided.
     """
     pairs = win_rates_by_pair(win_rates, confidence)
-    figure = _figure((8, 0.9 + 0.5 * max(1, len(pairs)) + 0.3 * len(win_rates)))
+    figure = new_figure((8, 0.9 + 0.5 * max(1, len(pairs)) + 0.3 * len(win_rates)))
     if not pairs:
-        return _with_text(figure, "Nobody judged.")
+        return with_text(figure, "Nobody judged.")
     heights = [1.5 + len(rows) for rows in pairs.values()]
     panels = figure.subplots(len(pairs), 1, sharex=True, squeeze=False, height_ratios=heights).flat
     for axes, ((a, b), rows) in zip(panels, pairs.items(), strict=True):
@@ -59,7 +59,7 @@ def win_rate_figure(win_rates: DataFrame, confidence: float) -> Figure:
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(0, 100)
         axes.set_title(f"{b} over {a}", loc="left", fontsize=10, color=INK, parse_math=False)
-        _plain_ticks(axes)
+        plain_ticks(axes)
     axes.set_xlabel(
         f"% of the decided (their number of all), with intervals at {confidence:.0%}; filled: significant by Holm",
         fontsize=9, color=FAINT,
@@ -70,9 +70,9 @@ def win_rate_figure(win_rates: DataFrame, confidence: float) -> Figure:
 def action_figure(distribution: DataFrame) -> Figure:
     """Return the paper's Figure 3: motivations and emotions of the last policy, beside the first one with blocks."""
     policies = distribution["policy"].unique().tolist()
-    figure = _figure((9, 4.6))
+    figure = new_figure((9, 4.6))
     if not policies:
-        return _with_text(figure, NO_BLOCKS)
+        return with_text(figure, NO_BLOCKS)
     last, first = policies[-1], policies[0]
     for axes, (field, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
         by_policy = group_rows(distribution[distribution["field"] == field], "policy")
@@ -102,7 +102,7 @@ def _panel(axes: Axes, last: Sequence[Row], first: Sequence[Row]) -> None:
     axes.set_ylim(max(len(rows), FEWEST_SLOTS) - 0.4, -0.6)
     axes.set_xlim(left=0)
     axes.set_xlabel("% of its replies", fontsize=9, color=FAINT)
-    _plain_ticks(axes)
+    plain_ticks(axes)
     axes.spines["bottom"].set_color(FAINT)
 
 
@@ -158,9 +158,9 @@ def training_figure(logs: Mapping[str, DataFrame]) -> Figure:
     """Return the loss of each policy's training, and accuracy and margin of preference learning, over the updates."""
     curves = training_curves(logs)
     lines = -(-len(curves) // 2)
-    figure = _figure((5.2, 0.8 + 1.6 * lines), dpi=200, pad=0.08)
+    figure = new_figure((5.2, 0.8 + 1.6 * lines), dpi=200, pad=0.08)
     if not curves:
-        return _with_text(figure, "No training of this run was logged.")
+        return with_text(figure, "No training of this run was logged.")
     panels = list(figure.subplots(lines, 2, squeeze=False).flat)
     by_split = {}
     for axes, ((policy, measure), curve) in zip(panels, curves.items(), strict=False):
@@ -212,9 +212,9 @@ def _grid(
 ) -> Figure:
     """Return shares of rows as shades, with the percentage where it rounds to one; framed cells as (row, column)."""
     if not columns:
-        return _with_text(_figure((9, 1.5)), empty)
+        return with_text(new_figure((9, 1.5)), empty)
     cell = 0.3 if len(columns) > 2 * MOST_VALUES else 0.6
-    figure = _figure((max(5.5, 1.8 + cell * len(columns)), max(3.5, 1.6 + min(cell, 0.38) * len(names))))
+    figure = new_figure((max(5.5, 1.8 + cell * len(columns)), max(3.5, 1.6 + min(cell, 0.38) * len(names))))
     axes = figure.subplots()
     shades = LinearSegmentedColormap.from_list("shares", ["white", BAR])
     most = max(map(max, shares))
@@ -236,16 +236,16 @@ def _grid(
     return figure
 
 
-def _figure(size: tuple[float, float], dpi: int = 150, pad: float = 0.12) -> Figure:
+def new_figure(size: tuple[float, float], dpi: int = 150, pad: float = 0.12) -> Figure:
     return Figure(figsize=size, dpi=dpi, layout=ConstrainedLayoutEngine(w_pad=pad, h_pad=pad), facecolor="white")
 
 
-def _with_text(figure: Figure, text: str) -> Figure:
+def with_text(figure: Figure, text: str) -> Figure:
     figure.text(0.5, 0.5, text, ha="center", color=INK)
     return figure
 
 
-def _plain_ticks(axes: Axes) -> None:
+def plain_ticks(axes: Axes) -> None:
     axes.tick_params(length=0, colors=FAINT, labelsize=8)
     axes.tick_params(axis="y", labelcolor=INK, labelsize=9)
     axes.spines[["top", "right", "left"]].set_visible(False)

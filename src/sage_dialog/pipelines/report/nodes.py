@@ -249,6 +249,17 @@ def report_benchmarks(evaluation: Evaluation, benchmark_scores: DataFrame) -> st
     )
 
 
+def report_reference(reference_results: DataFrame) -> str:
+    """Render the measures on held-out conversations of people.
+
+    Args:
+        reference_results: `schemas.REFERENCE_RESULTS`; empty where the reference evaluation has not run.
+    """
+    from sage_dialog.evaluation.report.reference_figure import measures_by_corpus
+
+    return render_section("reference.html.j2", results=reference_results, corpora=measures_by_corpus(reference_results))
+
+
 def report_dialogues(
     evaluation: Evaluation,
     seed: int,

@@ -43,6 +43,7 @@ def create_pipeline(trained: Sequence[str], iterations: int, external_scores: bo
         nodes.report_replies: ["reply_statistics", "diversity", "action_figure", "transition_figure"],
         nodes.report_failures: [SEED, "failure_modes", "failing_replies", "form_validity"],
         nodes.report_benchmarks: [EVALUATION, "benchmark_scores"],
+        nodes.report_reference: ["latest_reference_results"],
         nodes.report_dialogues: [
             *(EVALUATION, SEED, "situations", "rollouts", "replies", "failing_replies", "judge_votes"),
             *(["truth_votes"] if external_scores else []),

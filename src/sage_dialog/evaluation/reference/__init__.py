@@ -1,0 +1,1 @@
+"""Measures of policies on held-out conversations of people, without a judge."""
