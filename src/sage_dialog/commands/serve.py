@@ -46,7 +46,7 @@ def serve(
     stderr = Console(stderr=True, highlight=False)
 
     from sage_dialog.studio import local_server
-    from sage_dialog.studio.api.engine_thread import EngineThread
+    from sage_dialog.studio.api.served_policy import ServedPolicy
     from sage_dialog.studio.api.server import make_app
 
     settings, note = settings_of(project, loaded, hold_form=hold_form)
@@ -61,10 +61,10 @@ def serve(
     except OSError as error:
         raise click.ClickException(f"Port {port} is not available: {error.strerror}.") from error
     with stderr.status("loading"), click_errors(ValueError, prefix="evaluation.steering, --hold-form: "):
-        engine = EngineThread(lambda: loaded.open_engine(seed), policy.name, policy.card.blocks, settings, seed)
+        served = ServedPolicy(lambda: loaded.open_engine(seed), policy.name, policy.card.blocks, settings, seed)
     address = f"http://{local_server.ADDRESS}:{listener.getsockname()[1]}/v1"
     click.echo(f"{policy.name} answers at {address} (any API key). Ctrl-C stops.")
     try:
-        local_server.serve(make_app(engine), listener, engine.stop)
+        local_server.serve(make_app(served), listener, served.stop)
     finally:
-        engine.close()
+        served.close()

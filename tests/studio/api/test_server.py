@@ -21,7 +21,7 @@ from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.inference.engine import FinishReason, Prompt, Sample
 from sage_dialog.sac import Chain, Intent, render
 from sage_dialog.studio import local_server
-from sage_dialog.studio.api.engine_thread import EngineThread
+from sage_dialog.studio.api.served_policy import ServedPolicy
 from sage_dialog.studio.api.server import MAX_BODY, make_app
 from sage_dialog.studio.chat.conversation import Settings
 
@@ -39,7 +39,7 @@ class Api:
         self.engine = engine
         sampling = SamplingConfig.from_base(max_new_tokens=50, top_k=100)
         settings = Settings(sampling=sampling, system_prompt="You listen.")
-        self._thread = EngineThread(lambda: engine, "sage_7", blocks, settings, seed=3)
+        self._thread = ServedPolicy(lambda: engine, "sage_7", blocks, settings, seed=3)
         self._listener = local_server.listen(0)
         self.port = self._listener.getsockname()[1]
         config = uvicorn.Config(
@@ -346,7 +346,7 @@ def test_several_clients_at_once_get_their_own_replies(api: Open) -> None:
 
 
 def test_too_many_requests_are_refused_until_there_is_room(api: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sage_dialog.studio.api.engine_thread.MAX_WAITING", 1)
+    monkeypatch.setattr("sage_dialog.studio.engine_thread.MAX_WAITING", 1)
     server = api(blocks=False)
     server.engine.sample = SlowReply(server.engine)
     stream = server.create([{"role": "user", "content": "Go on."}], stream=True)

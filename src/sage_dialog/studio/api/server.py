@@ -29,9 +29,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from sage_dialog.studio.api.engine_thread import Change, Done, EngineThread, Event, Job
 from sage_dialog.studio.api.replies import usage
-from sage_dialog.studio.api.requests import ApiError, ChatRequest, parse_request
+from sage_dialog.studio.api.requests import ApiError, parse_request
+from sage_dialog.studio.api.served_policy import Change, Done, Event, Reply, ServedPolicy
 from sage_dialog.studio.local_server import HOST_CHECK, is_own_origin, read_body
 
 MAX_BODY = 512 * 1024  # bytes; more text than any context holds
@@ -39,36 +39,36 @@ CHECK_EVERY = 0.5  # seconds after which a client that waits is looked for
 HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 
 
-def make_app(engine: EngineThread) -> Starlette:
+def make_app(served: ServedPolicy) -> Starlette:
     """Return the application: `/v1/models` and `/v1/chat/completions`.
 
     Pages of other sites have no access: their Origin and their host names are refused.
     """
-    model = {"id": engine.policy, "object": "model", "created": int(time.time()), "owned_by": "sage-dialog"}
+    model = {"id": served.policy, "object": "model", "created": int(time.time()), "owned_by": "sage-dialog"}
 
     async def models(request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [model]}, headers=HEADERS)
 
     async def one_model(request: Request) -> Response:
-        _check_model(request.path_params["name"], engine.policy)
+        _check_model(request.path_params["name"], served.policy)
         return JSONResponse(model, headers=HEADERS)
 
     async def completions(request: Request) -> Response:
         if not is_own_origin(request):
             raise ApiError(403, "Pages of other sites have no access.", code="foreign_origin")
         asked = parse_request(await read_body(request, MAX_BODY))
-        _check_model(asked.model, engine.policy)
-        job = engine.start(asked)
+        _check_model(asked.model, served.policy)
+        reply = served.start(asked)
         try:
-            event = await _next(job, request)
+            event = await _next(reply, request)
             if isinstance(event, ApiError):
                 raise event
             if asked.stream:
-                return _EventStream(job, engine)
+                return _EventStream(reply, served)
             while not isinstance(event, Done | ApiError):
-                event = await _next(job, request)
+                event = await _next(reply, request)
         except BaseException:
-            job.cancelled.set()
+            reply.job.cancelled.set()
             raise
         if isinstance(event, ApiError):
             raise event
@@ -77,7 +77,7 @@ def make_app(engine: EngineThread) -> Starlette:
             for index, (message, reason) in enumerate(event.messages)
         ]
         tokens = usage(event.prompt_tokens, event.completion_tokens)
-        head = _head("chat.completion", engine)
+        head = _head("chat.completion", served)
         return JSONResponse({**head, "choices": choices, "usage": tokens}, headers=HEADERS)
 
     async def refuse(request: Request, error: Exception) -> Response:
@@ -102,33 +102,33 @@ def _check_model(name: str, policy: str) -> None:
         raise ApiError(404, f"There is no model {name!r}; this server has {policy}.", "model", "model_not_found")
 
 
-async def _next(job: Job, request: Request) -> Event:
-    """Return the next event of a job. Raises ApiError if the client has hung up."""
+async def _next(reply: Reply, request: Request) -> Event:
+    """Return the next event of a reply. Raises ApiError if the client has hung up."""
     while True:
         try:
-            return await asyncio.wait_for(job.events.get(), CHECK_EVERY)
+            return await asyncio.wait_for(reply.events.get(), CHECK_EVERY)
         except TimeoutError:
             if await request.is_disconnected():
                 raise ApiError(499, "The client has hung up.") from None  # nobody reads it
 
 
-def _head(kind: str, engine: EngineThread) -> dict[str, Any]:
+def _head(kind: str, served: ServedPolicy) -> dict[str, Any]:
     """Return the fields that every response begins with."""
     return {
         "id": f"chatcmpl-{secrets.token_hex(12)}",
         "object": kind,
         "created": int(time.time()),
-        "model": engine.policy,
-        "system_fingerprint": engine.fingerprint,
+        "model": served.policy,
+        "system_fingerprint": served.fingerprint,
     }
 
 
 class _EventStream(StreamingResponse):
     """A reply as server-sent events. The engine stops where the client hangs up."""
 
-    def __init__(self, job: Job, engine: EngineThread) -> None:
-        super().__init__(_stream(job, engine), media_type="text/event-stream", headers=HEADERS)
-        self._job = job
+    def __init__(self, reply: Reply, served: ServedPolicy) -> None:
+        super().__init__(_stream(reply, served), media_type="text/event-stream", headers=HEADERS)
+        self._job = reply.job
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -137,10 +137,10 @@ class _EventStream(StreamingResponse):
             self._job.cancelled.set()
 
 
-async def _stream(job: Job, engine: EngineThread) -> AsyncIterator[str]:
+async def _stream(reply: Reply, served: ServedPolicy) -> AsyncIterator[str]:
     """Yield a reply as server-sent events."""
-    request: ChatRequest = job.request
-    head = _head("chat.completion.chunk", engine)
+    request = reply.request
+    head = _head("chat.completion.chunk", served)
     with_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
 
     def chunk(index: int, delta: dict[str, Any], reason: str | None = None) -> str:
@@ -148,7 +148,7 @@ async def _stream(job: Job, engine: EngineThread) -> AsyncIterator[str]:
         return _event({**head, "choices": [choice]} | ({"usage": None} if with_usage else {}))
 
     yield chunk(0, {"role": "assistant", "content": ""})
-    while not isinstance(event := await job.events.get(), Done | ApiError):
+    while not isinstance(event := await reply.events.get(), Done | ApiError):
         if isinstance(event, Change):
             yield chunk(0, event.delta)
     if isinstance(event, ApiError):

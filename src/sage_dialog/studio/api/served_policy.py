@@ -1,14 +1,11 @@
-"""The engine in a thread of its own, which draws one reply after the other."""
+"""A policy that replies to requests of the API, one after the other."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +15,7 @@ from sage_dialog.llm.requests import RequestFailedError, StopRunError
 from sage_dialog.studio.api.replies import MessageStream, finish_reason, message
 from sage_dialog.studio.api.requests import ApiError, ChatRequest
 from sage_dialog.studio.chat.conversation import Conversation, Settings, StopReplyError
-
-MAX_WAITING = 32
-"""Requests that wait for the engine."""
+from sage_dialog.studio.engine_thread import BusyError, EngineThread, Job
 
 logger = logging.getLogger(__name__)
 
@@ -54,32 +49,22 @@ Event = Begun | Change | Done | ApiError
 
 
 @dataclass(eq=False)
-class Job:
-    """A request and its events, which end with `Done` or an error.
-
-    Attributes:
-        cancelled: set when nobody waits for the reply any more.
-    """
+class Reply:
+    """A request and its events, which end with `Done` or an error."""
 
     request: ChatRequest
-    loop: asyncio.AbstractEventLoop
+    job: Job
     events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
-    cancelled: threading.Event = field(default_factory=threading.Event)
-
-    def put(self, event: Event) -> None:
-        """Add an event from the engine's thread."""
-        with contextlib.suppress(RuntimeError):  # the server has ended
-            self.loop.call_soon_threadsafe(self.events.put_nowait, event)
 
 
-class EngineThread:
+class ServedPolicy:
     """Draws the replies of a policy.
 
     Replies are drawn one at a time, by the same conversation as in the chat, so that a reply is a function of the
     engine's seed and the request.
 
     Args:
-        open_engine: called in the thread, because torch's number of threads belongs to it.
+        open_engine: called in the thread of the engine.
         settings: of requests that name none.
     """
 
@@ -88,40 +73,37 @@ class EngineThread:
     ) -> None:
         self.policy, self.blocks = policy, blocks
         self._settings = settings
-        self._executor = ThreadPoolExecutor(1, "engine")
-        self._jobs: set[Job] = set()
+        self._thread = EngineThread()
         try:
-            self._engine = self._executor.submit(open_engine).result()
-            self._executor.submit(self._conversation(settings, ()).steer, settings.steering).result()
+            self._engine = self._thread.call(open_engine)
+            self._thread.call(self._conversation(settings, ()).steer, settings.steering)
         except BaseException:
-            self._executor.shutdown()
+            self._thread.close()
             raise
         self.fingerprint = f"fp_{fingerprint({'seed': seed, **self._engine.fingerprint_inputs})[:12]}"
 
-    def start(self, request: ChatRequest) -> Job:
-        """Return the job of a request. Raises ApiError if too many wait."""
-        if len(self._jobs) >= MAX_WAITING:
-            raise ApiError(503, f"{MAX_WAITING} requests are waiting; try again later.", code="server_busy")
-        job = Job(request, asyncio.get_running_loop())
-        self._jobs.add(job)
-        self._executor.submit(self._run, job)
-        return job
+    def start(self, request: ChatRequest) -> Reply:
+        """Return the reply to a request. Raises ApiError if too many wait."""
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        try:
+            job = self._thread.start(lambda job: self._run(job, request), events.put_nowait)
+        except BusyError as error:
+            raise ApiError(503, str(error), code="server_busy") from None
+        return Reply(request, job, events)
 
     def stop(self) -> None:
         """Stop all replies."""
-        for job in list(self._jobs):
-            job.cancelled.set()
+        self._thread.stop()
 
     def close(self) -> None:
         """Stop all replies, and wait for the thread."""
-        self.stop()
-        self._executor.shutdown()
+        self._thread.close()
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: Job, request: ChatRequest) -> None:
         try:
             if job.cancelled.is_set():
                 raise StopReplyError
-            job.put(self._draw(job))
+            job.put(self._draw(job, request))
         except ApiError as error:
             job.put(error)
         except StopReplyError:
@@ -131,11 +113,8 @@ class EngineThread:
         except Exception as error:
             logger.exception("a reply failed")
             job.put(ApiError(500, f"The reply failed: {error}", code="engine_failed"))
-        finally:
-            self._jobs.discard(job)
 
-    def _draw(self, job: Job) -> Done:
-        request = job.request
+    def _draw(self, job: Job, request: ChatRequest) -> Done:
         talk, prompt_tokens = self._prepare(request)
         job.put(Begun())
         stream = MessageStream(self.blocks, request.stops)
