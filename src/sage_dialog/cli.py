@@ -18,6 +18,7 @@ MODULES = {
     "serve": ("serve",),
     "status": ("status", "refresh"),
     "steer": ("steer",),
+    "studio": ("studio",),
     "summary": ("summary",),
 }
 """The commands of each module of `commands/`; a module is imported when one of its commands is called."""
@@ -40,7 +41,7 @@ def sage() -> None:
     \b
     self-play        iterate (iteration by iteration, until the next policy is no better)
     results          summary, arena, cache
-    policies         chat, serve, steer, export
+    policies         studio, chat, serve, steer, export
     data             fetch
     run records      runs, show, diff, tag
     reruns           status and refresh (stale outputs), replay (an identical run)

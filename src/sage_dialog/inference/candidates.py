@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sage_dialog.dialogue import Message
 from sage_dialog.inference.engine import Sample
@@ -21,12 +21,14 @@ class Candidate:
         utterance: the reply without blocks; None where the blocks do not parse.
         chain: the parsed blocks; None without blocks or where they do not parse.
         invalid_reason: None for a valid candidate.
+        log_probability: that of the sample.
     """
 
     text: str
     utterance: str | None
     chain: Chain | None
     invalid_reason: str | None
+    log_probability: float | None = field(default=None, compare=False)
 
     @property
     def valid(self) -> bool:
@@ -53,7 +55,8 @@ def parse_candidate(sample: Sample, blocks: bool) -> Candidate:
         reason = chain.reason
     elif not (utterance or "").strip():
         reason = "empty utterance"
-    return Candidate(sample.text, utterance, chain if isinstance(chain, Chain) else None, reason)
+    parsed = chain if isinstance(chain, Chain) else None
+    return Candidate(sample.text, utterance, parsed, reason, sample.log_probability)
 
 
 def utterance_start(text: str, blocks: bool) -> int:

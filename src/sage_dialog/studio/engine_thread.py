@@ -50,6 +50,10 @@ class EngineThread:
         """Return the result of a function in the thread; waits for it."""
         return self._executor.submit(function, *arguments).result()
 
+    def prepare(self, function: Callable[[], object]) -> None:
+        """Call a function in the thread without waiting for it. An error is not reported: the first job meets it."""
+        self._executor.submit(function)
+
     def start(self, work: Callable[[Job], None], listener: Callable[[Any], None]) -> Job:
         """Start a job from the event loop. `work` puts its events, errors included, and raises none.
 

@@ -18,9 +18,10 @@ import pandas as pd
 
 from sage_dialog.config import OutcomeRule
 from sage_dialog.core.seeds import derived_seed
-from sage_dialog.core.tables import DataFrame, to_rows
+from sage_dialog.core.tables import DataFrame
+from sage_dialog.evaluation.dialogue_rows import Rows, dialogue_row, grouped_rows, search_row, vote_rows
 from sage_dialog.evaluation.judging.length import count_words
-from sage_dialog.evaluation.judging.votes import ORDERS, PAIR, outcomes
+from sage_dialog.evaluation.judging.votes import ORDERS, outcomes
 from sage_dialog.evaluation.replies.emotions import UNMAPPED, UNNAMED
 from sage_dialog.evaluation.report.page import compressed
 
@@ -29,8 +30,6 @@ MOST_SEARCHED = 8_000_000  # characters of the compressed searches
 OPENING = 70  # characters
 NO_LABEL = "no label"
 
-Row = Mapping[str, Any]
-Rows = list[dict[str, Any]]
 Failures = dict[tuple[str, str], dict[int, list[str]]]  # by policy and situation, then exchange
 
 
@@ -69,18 +68,18 @@ def embed_dialogues(
         failures.setdefault((policy, situation), {}).setdefault(exchange, []).append(failure)
 
     def describe(situations: Sequence[str], messages: DataFrame, votes: DataFrame, judged: DataFrame) -> Rows:
-        by_dialogue = _grouped(messages, "situation_id", "policy")
-        answers, outcomes_of = _grouped(votes, "situation_id"), _grouped(judged, "situation_id")
+        by_dialogue = grouped_rows(messages, "situation_id", "policy")
+        answers, outcomes_of = grouped_rows(votes, "situation_id"), grouped_rows(judged, "situation_id")
         return [
             {
                 "id": situation,
                 "label": labels.get(situation, NO_LABEL),
                 "dialogues": {
-                    policy: _dialogue(by_dialogue[situation, policy], failures.get((policy, situation), {}))
+                    policy: dialogue_row(by_dialogue[situation, policy], failures.get((policy, situation), {}))
                     for policy in policies
                     if (situation, policy) in by_dialogue
                 },
-                "votes": _votes(answers.get((situation,), []), outcomes_of.get((situation,), [])),
+                "votes": vote_rows(answers.get((situation,), []), outcomes_of.get((situation,), [])),
             }
             for situation in situations
         ]
@@ -116,8 +115,8 @@ def embed_searches(trajectories: DataFrame, candidates: DataFrame, labels: Mappi
     situations: Rows = []
     examples: Rows = []
     for block, *tables in _in_blocks(drawn, SEARCHES_IN_PART, trajectories.drop(columns="content"), candidates):
-        messages, sampled = (_grouped(table, "situation_id") for table in tables)
-        rows = [_search(id_, messages[id_,], sampled.get((id_,), []), labels.get(id_, NO_LABEL)) for id_ in block]
+        messages, sampled = (grouped_rows(table, "situation_id") for table in tables)
+        rows = [search_row(id_, messages[id_,], sampled.get((id_,), []), labels.get(id_, NO_LABEL)) for id_ in block]
         part = compressed(rows)
         if parts and sum(map(len, parts)) + len(part) > MOST_SEARCHED:
             break
@@ -128,16 +127,6 @@ def embed_searches(trajectories: DataFrame, candidates: DataFrame, labels: Mappi
         examples = examples or rows[:1]
     index = _columns(sorted(situations, key=lambda row: str(row["id"])))
     return Embedded({"index": compressed(index), "parts": parts}, len(situations), examples)
-
-
-def _search(situation: str, messages: Rows, candidates: Rows, label: str) -> dict[str, Any]:
-    by_turn: dict[int, Rows] = {}
-    for row in sorted(candidates, key=lambda row: row["candidate"]):
-        by_turn.setdefault(row["turn"], []).append(_candidate(row))
-    dialogue = _dialogue(messages, {})
-    for place, turn in zip(sorted(row["turn"] for row in messages), dialogue["turns"], strict=True):
-        turn["candidates"] = by_turn.get(place, [])
-    return {"id": situation, "label": label, **dialogue}
 
 
 def _draw(ids: Iterable[str], seed: int) -> list[str]:
@@ -154,14 +143,6 @@ def _in_blocks(ids: Sequence[str], size: int, *tables: DataFrame) -> Iterator[tu
         ordered.append((table.iloc[order], edges))
     for number, start in enumerate(range(0, len(ids), size)):
         yield ids[start : start + size], *(table.iloc[edges[number] : edges[number + 1]] for table, edges in ordered)
-
-
-def _grouped(table: DataFrame, *columns: str) -> dict[tuple[str, ...], Rows]:
-    """Return the rows by the values of columns; of few rows faster than a table for each group."""
-    groups: dict[tuple[str, ...], Rows] = {}
-    for row in to_rows(table):
-        groups.setdefault(tuple(row[column] for column in columns), []).append(row)
-    return groups
 
 
 def _columns(rows: Rows) -> dict[str, list[Any]]:
@@ -226,56 +207,3 @@ def _coded(column: str, different: str, values: Sequence[Any]) -> dict[str, list
     codes: dict[str, int] = {}
     places = [codes.setdefault(json.dumps(value), len(codes)) for value in values]
     return {different: [json.loads(value) for value in codes], column: places}
-
-
-def _dialogue(messages: Rows, failures: Mapping[int, list[str]]) -> dict[str, Any]:
-    """Return outcome and turns, those of the agent with their blocks and their failures by exchange."""
-    turns: Rows = []
-    exchange = 0
-    for row in sorted(messages, key=lambda row: row["turn"]):
-        turn = {"role": row["role"], "text": row["text"]}
-        if row["role"] == "assistant":
-            exchange += 1
-            turn |= _blocks(row) | ({"failures": failures[exchange]} if exchange in failures else {})
-        turns.append(turn)
-    return {"outcome": messages[0]["outcome"], "turns": turns}
-
-
-def _blocks(row: Row) -> dict[str, Any]:
-    """Return state and action, if there are any, as (motivation, emotion, topics)."""
-    return {
-        block: [row[f"{prefix}motivation"], row[f"{prefix}emotion"], row[f"{prefix}topics"]]
-        for block, prefix in (("state", "u_"), ("action", "a_"))
-        if row[f"{prefix}topics"] is not None
-    }
-
-
-def _candidate(row: Row) -> dict[str, Any]:
-    if row["valid"]:
-        return {"number": row["candidate"] + 1, "text": row["utterance"], "chosen": row["chosen"], **_blocks(row)}
-    return {"number": row["candidate"] + 1, "text": row["text"], "chosen": row["chosen"], "why": row["invalid_reason"]}
-
-
-def _votes(votes: Rows, judged: Rows) -> Rows:
-    """Return each judge's answer in either order and its outcome on each pair; a person answers once.
-
-    Args:
-        votes: rows of `schemas.JUDGE_VOTES` on one situation.
-        judged: rows of `votes.outcomes` on it.
-    """
-    written = {(row["judge"], row["policy_a"], row["policy_b"], row["order"]): row["raw_response"] for row in votes}
-    described = []
-    for row in judged:
-        judge, a, b = (row[name] for name in PAIR)
-        names = {"a": a, "b": b, None: "no answer"}
-        described.append(
-            {
-                "a": a,
-                "b": b,
-                "judge": judge,
-                "answers": [names.get(row[order], row[order]) for order in ORDERS],
-                "outcome": names.get(row["outcome"], row["outcome"]),
-                "wrote": [written.get((judge, a, b, order)) for order in ORDERS],
-            }
-        )
-    return described

@@ -14,6 +14,9 @@ from sage_dialog.studio.arena.vote_file import HumanVote
 
 MISSING = "no such dialogue"
 CHANGED = "the dialogue has changed"
+CHATTED = "a chat in the studio"
+CHAT = "chat/"
+"""Prefix of the situations of votes on chats, which no other policy and no simulated user played."""
 
 _VOTES = {("ab", "first"): "a", ("ab", "second"): "b", ("ba", "first"): "b", ("ba", "second"): "a"}
 
@@ -24,7 +27,8 @@ def count_votes(
     """Split votes into those that are valid for these rollouts and those that are not.
 
     A vote is valid for exactly the text that was read. It is rejected if the dialogue does not exist ("no such
-    dialogue") or if its text differs ("the dialogue has changed").
+    dialogue") or if its text differs ("the dialogue has changed"). A vote on two policies that a person chatted with is
+    set apart ("a chat in the studio"): win rates are of the held-out situations.
 
     Args:
         votes: by rater, as returned by `vote_file.read_folder`.
@@ -73,6 +77,7 @@ def count_votes(
             if found == [vote.first_digest, vote.second_digest]:
                 valid.append(row)
             else:
-                rejects.append({**row, "reason": MISSING if None in found else CHANGED})
+                reason = CHATTED if vote.situation_id.startswith(CHAT) else MISSING if None in found else CHANGED
+                rejects.append({**row, "reason": reason})
         counted += sorted(valid, key=rank)
     return from_rows(counted, JUDGE_VOTES), from_rows(rejects, VOTE_REJECTS)

@@ -26,6 +26,10 @@ class VoteFileError(ValueError):
     """A rater's file cannot be used; the message names the file, the line and the remedy."""
 
 
+class VoteNotSavedError(VoteFileError):
+    """A vote cannot be written."""
+
+
 class HumanVote(BaseModel, frozen=True, extra="forbid"):
     """One vote: the first and second policy, each with the digest of its dialogue, and which was better."""
 
@@ -127,7 +131,7 @@ class VoteFile:
                     os.truncate(self.path, size)
                     raise
         except OSError as error:
-            raise VoteFileError(f"Not saved: {self.path} is not writable: {error.strerror}.") from error
+            raise VoteNotSavedError(f"Not saved: {self.path} is not writable: {error.strerror}.") from error
 
     def _replace(self, content: bytes) -> None:
         with atomic_file(self.path) as partial:

@@ -73,14 +73,17 @@ class Conversation:
     """Candidates for the last turn."""
     key: tuple[object, ...] = ()
 
-    def say(self, text: str, on_text: OnText | None = None) -> Candidate:
+    def say(self, text: str, on_text: OnText | None = None, draws: int = 0) -> Candidate:
         """Return the reply to `text`; `on_text` is called with its pieces as they are generated.
+
+        Args:
+            draws: how often replies to this text were drawn here before.
 
         Raises:
             ContextFullError: if the model's context is full.
             ValueError: if the chat template refuses the conversation, or the policy cannot follow the steering.
         """
-        return self._reply(self.turns, text, 0, on_text)
+        return self._reply(self.turns, text, draws, on_text)
 
     def retry(self, on_text: OnText | None = None) -> Candidate:
         """Replace the last reply by another, with the current settings. Raises ValueError as `say` does."""
@@ -92,10 +95,13 @@ class Conversation:
         _ = self.last
         return self._reply(self.turns[:-1], text, 0, on_text)
 
-    def draw_candidates(self, number: int) -> tuple[Candidate, ...]:
-        """Return candidates for the last reply, which remains until one is picked. Raises ValueError as `say` does."""
+    def draw_candidates(self, number: int, on_text: OnText | None = None) -> tuple[Candidate, ...]:
+        """Return candidates for the last reply, which remains until one is picked.
+
+        `on_text` is called with the pieces of the first. Raises ValueError as `say` does.
+        """
         last = self.last
-        samples = self._sample(self.turns[:-1], last.user, last.draws, number)
+        samples = self._sample(self.turns[:-1], last.user, last.draws, number, on_text)
         replies = tuple(parse_candidate(sample, self.blocks) for sample in samples)
         self._replace_last(replace(last, draws=last.draws + 1))
         self.candidates = tuple(ChatTurn(last.user, reply, self.settings, last.draws + 1) for reply in replies)
@@ -160,7 +166,7 @@ class Conversation:
 
     def messages(self) -> tuple[dict[str, str], ...]:
         """Return the chat messages that the policy sees."""
-        return agent_view(_messages(self.turns), self.settings.system_prompt)
+        return agent_view(chat_messages(self.turns), self.settings.system_prompt)
 
     def prompt(self, text: str) -> Prompt:
         """Return the prompt of a reply to `text`."""
@@ -208,7 +214,7 @@ class Conversation:
         return samples
 
     def _prompt(self, before: Sequence[ChatTurn], text: str, draw: int = 0) -> Prompt:
-        view = agent_view([*_messages(before), Message("user", text)], self.settings.system_prompt)
+        view = agent_view([*chat_messages(before), Message("user", text)], self.settings.system_prompt)
         return Prompt(view, ("chat", *self.key, len(before), draw))
 
     def _context_error(self, before: Sequence[ChatTurn], text: str) -> ContextFullError:
@@ -243,13 +249,16 @@ def changed_sampling(sampling: SamplingConfig, values: Mapping[str, float]) -> S
         raise ValueError("; ".join(f"{each['loc'][0]}: {each['msg']}" for each in error.errors())) from error
 
 
-def written_reply(text: str, blocks: bool, invalid_reason: str | None = None) -> Candidate:
+def written_reply(
+    text: str, blocks: bool, invalid_reason: str | None = None, log_probability: float | None = None
+) -> Candidate:
     """Return the content of a message as a reply, invalid for a reason of its own or by its text."""
-    reply = parse_candidate(Sample(text, 0, FinishReason.STOP), blocks)
+    reply = parse_candidate(Sample(text, 0, FinishReason.STOP, log_probability), blocks)
     return replace(reply, invalid_reason=invalid_reason or reply.invalid_reason)
 
 
-def _messages(turns: Sequence[ChatTurn]) -> list[Message]:
+def chat_messages(turns: Sequence[ChatTurn]) -> list[Message]:
+    """Return the messages of both sides."""
     return [message for turn in turns for message in (Message("user", turn.user), turn.reply.message)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -12,9 +12,15 @@ from sage_dialog.config import Steering
 from sage_dialog.core.atomic_files import atomic_file
 from sage_dialog.corpora.compression import DamagedFileError
 from sage_dialog.corpora.conversations import read_conversations
-from sage_dialog.dialogue import Dialogue
+from sage_dialog.dialogue import Dialogue, agent_view
 from sage_dialog.sac import strip_blocks
-from sage_dialog.studio.chat.conversation import ChatTurn, Conversation, Settings, written_reply
+from sage_dialog.studio.chat.conversation import (
+    ChatTurn,
+    Conversation,
+    Settings,
+    chat_messages,
+    written_reply,
+)
 
 MAX_FILE = 16 * 1024 * 1024
 """Bytes of a file to load. A conversation has some kilobytes."""
@@ -36,11 +42,32 @@ class _Saved(BaseModel, frozen=True, extra="forbid"):
     turns: tuple[_SavedTurn, ...]
 
 
-def save_conversation(conversation: Conversation, path: Path, seed: int, saved: set[Path]) -> Path:
-    """Write a conversation as one line of JSON of a training mix (`corpora.conversations`), atomically.
+def conversation_record(policy: str, blocks: bool, seed: int, settings: Settings, turns: Sequence[ChatTurn]) -> str:
+    """Return a conversation as one line of JSON of a training mix (`corpora.conversations`).
 
     `messages` are those that the policy sees. `chat` has the policy, the seed, the current settings, and in `turns`
     the settings of each reply.
+    """
+    chat = {
+        "policy": policy,
+        "blocks": blocks,
+        "seed": seed,
+        "settings": settings.model_dump(mode="json"),
+        "turns": [
+            {
+                "settings": turn.settings.model_dump(mode="json"),
+                "draws": turn.draws,
+                "invalid_reason": turn.reply.invalid_reason,
+            }
+            for turn in turns
+        ],
+    }
+    messages = agent_view(chat_messages(turns), settings.system_prompt)
+    return json.dumps({"messages": messages, "chat": chat}, ensure_ascii=False) + "\n"
+
+
+def save_conversation(conversation: Conversation, path: Path, seed: int, saved: set[Path]) -> Path:
+    """Write a conversation as a file of one line, a `conversation_record`, atomically.
 
     Args:
         saved: files of this session, to which this one is added. Other files are never overwritten.
@@ -59,24 +86,12 @@ def save_conversation(conversation: Conversation, path: Path, seed: int, saved: 
     target = path.resolve()
     if target not in saved and target.exists():
         raise ValueError(f"{path} exists and is not from this session; name another file.")
-    chat = {
-        "policy": conversation.policy,
-        "blocks": conversation.blocks,
-        "seed": seed,
-        "settings": conversation.settings.model_dump(mode="json"),
-        "turns": [
-            {
-                "settings": turn.settings.model_dump(mode="json"),
-                "draws": turn.draws,
-                "invalid_reason": turn.reply.invalid_reason,
-            }
-            for turn in conversation.turns
-        ],
-    }
-    record = json.dumps({"messages": conversation.messages(), "chat": chat}, ensure_ascii=False)
+    record = conversation_record(
+        conversation.policy, conversation.blocks, seed, conversation.settings, conversation.turns
+    )
     try:
         with atomic_file(target) as partial:
-            partial.write_text(record + "\n", "utf-8")
+            partial.write_text(record, "utf-8")
     except (OSError, UnicodeEncodeError) as error:
         raise ValueError(f"{path} cannot be written: {error}") from error
     saved.add(target)

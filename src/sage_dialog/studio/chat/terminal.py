@@ -30,6 +30,7 @@ from sage_dialog.studio.chat.commands import parse_line
 from sage_dialog.studio.chat.completion import add_values, completions
 from sage_dialog.studio.chat.conversation import ContextFullError, Conversation, add_boost, clear_field, fix_value
 from sage_dialog.studio.chat.files import load_conversation, save_conversation
+from sage_dialog.studio.visible_text import CONTROLS, visible
 
 PROMPT, CONTINUATION = "› ", "… "
 
@@ -182,7 +183,7 @@ class Terminal:
                 for note in load_conversation(talk, path, self._seed):
                     self._note(note)
                 for turn in talk.turns:
-                    _print(self._console, Text(f"{PROMPT}{display.visible(turn.user)}", style="bold"))
+                    _print(self._console, Text(f"{PROMPT}{visible(turn.user)}", style="bold"))
                     self._show(turn.reply)
                 self._note(f"{len(talk.turns)} turns; /settings shows the settings.")
             case ("help",):
@@ -232,7 +233,7 @@ class Terminal:
         return display.format_reply(text, self._conversation.blocks, self._show_blocks)
 
     def _note(self, text: str, style: str = "") -> None:
-        _print(self._notes, Text(display.visible(text), style=style))
+        _print(self._notes, Text(visible(text), style=style))
 
 
 def _print(console: Console, text: Text) -> None:
@@ -274,7 +275,7 @@ def prompt_lines(history: Path, known: Mapping[str, Sequence[str]]) -> ReadLine:
     )
 
     def read(prompt: str, default: str = "", status: str = "") -> str:
-        shown = display.visible(status) or None
+        shown = visible(status) or None
         return remove_surrogates(session.prompt([("bold", prompt)], default=default, bottom_toolbar=shown))
 
     return read
@@ -293,10 +294,10 @@ def piped_lines() -> ReadLine:
 
 
 class Masked(Processor):
-    """Shows a character of `display.CONTROLS` in the line that is typed as one sign; the line keeps it."""
+    """Shows a character of `CONTROLS` in the line that is typed as one sign; the line keeps it."""
 
     def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
-        shown = [(part[0], display.CONTROLS.sub("\ufffd", part[1])) for part in transformation_input.fragments]
+        shown = [(part[0], CONTROLS.sub("\ufffd", part[1])) for part in transformation_input.fragments]
         return Transformation([*shown])
 
 
@@ -316,4 +317,4 @@ class _Tab(Completer):
         if command in ("/save", "/load") and space:
             yield from self._paths.get_completions(Document(rest.lstrip()), complete_event)
         for text, replaced in completions(line, self._known):
-            yield Completion(display.visible(text), start_position=-replaced)
+            yield Completion(visible(text), start_position=-replaced)

@@ -1,4 +1,4 @@
-// The arena's page. Texts of models and people are only ever set as text content.
+// The arena's tab. Texts of models and people are only ever set as text content.
 "use strict";
 
 const PAUSE = 400; // ms during which a new pair accepts no vote, so that a double click does not vote on the next one
@@ -7,20 +7,21 @@ const NAMES = { user: "User", assistant: "Assistant" };
 const WORDS = { first: "A is better", second: "B is better", tie: "Tie" };
 
 const element = (id) => document.getElementById(id);
-const token = document.querySelector("meta[name=arena-token]").content;
 const votes = [...document.querySelectorAll("[data-vote]")];
 let ballot = null;
 let canUndo = false;
 
 function messageItem({ role, text }) {
   const item = document.createElement("li");
-  item.className = role;
+  item.className = "turn " + role;
   const who = document.createElement("span");
   who.className = "who";
   who.textContent = NAMES[role];
-  const paragraph = document.createElement("p");
-  paragraph.textContent = text;
-  item.append(who, paragraph);
+  const message = document.createElement("div");
+  message.className = "message";
+  message.dir = "auto";
+  message.textContent = text;
+  item.append(who, message);
   return item;
 }
 
@@ -30,7 +31,6 @@ function setBusy(busy) {
 }
 
 function showError(text) {
-  element("error").hidden = !text;
   element("error").textContent = text;
 }
 
@@ -62,13 +62,13 @@ async function request(path, body) {
   setBusy(true);
   let response;
   try {
-    response = await fetch(path, body === undefined ? {} : {
+    response = await fetch("/arena/" + path, body === undefined ? {} : {
       method: "POST",
-      headers: { "content-type": "application/json", "x-arena-token": token },
+      headers: { "content-type": "application/json" },
       body: JSON.stringify(body),
     });
   } catch {
-    showError("The arena does not respond. All previous votes are saved: start it again in its terminal, then reload this page.");
+    showError("The studio does not respond. All previous votes are saved: start it again in its terminal, and open the address that it shows.");
     setBusy(false);
     return null;
   }

@@ -1,0 +1,1 @@
+"""The tables of searches, rollouts and votes as the explorer shows them."""
