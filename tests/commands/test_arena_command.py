@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 import pytest
 from click.testing import CliRunner, Result
 from kedro.io import Version
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 from voting import HOSTILE, PAIRS, POLICIES, rollouts_of, vote_on
 
 from sage_dialog.commands.arena import arena
 from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.studio import local_server
-from sage_dialog.studio.arena import server
 from sage_dialog.studio.arena.ballots import plan_ballots
-from sage_dialog.studio.arena.session import Session
 from sage_dialog.studio.arena.vote_file import VoteFile
 
 PAIR = ("--pair", "sage_0", "sage_1")
@@ -100,14 +99,18 @@ def test_it_serves_the_selected_pairs_and_prints_a_summary(
 ) -> None:
     opened: list[str] = []
 
-    def people(session: Session, listener: socket.socket) -> None:
-        assert f"http://127.0.0.1:{listener.getsockname()[1]}/" == opened[-1]
+    def people(app: ASGIApp, listener: socket.socket, on_exit: object) -> None:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert opened[-1].startswith(f"{address}/arena?token=")
+        client = TestClient(app, base_url=address)
+        client.get(opened[-1])
         for choice in ("first", "tie"):
-            session.vote(session.state()["ballot"]["id"], choice, None)
+            ballot = client.get("/arena/state").json()["ballot"]["id"]
+            client.post("/arena/vote", json={"ballot": ballot, "vote": choice}, headers={"origin": address})
         listener.close()
 
-    monkeypatch.setattr(server, "serve", people)
-    monkeypatch.setattr("sage_dialog.commands.arena.click.launch", opened.append)
+    monkeypatch.setattr(local_server, "serve", people)
+    monkeypatch.setattr("sage_dialog.commands.studio.click.launch", opened.append)
     options = ("--rater", "anna", *PAIR, "--pair", "sage_1", "sage_0", "--situations", "4", "--port", "0")
     done = run(*options)
     assert done.exit_code == 0, done.output
@@ -144,7 +147,7 @@ class Arena:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/"
+        self.url = ""
         environment = {**os.environ, "PYTHONPATH": str(project / "src"), "SAGE_DATA": str(data)}
         command = [sys.executable, "-m", "kedro", "sage", "arena", "-e", "test", "--rater", "anna", *PAIR]
         command += ["--no-browser", "--situations", "5", "--port", str(self.port)]
@@ -155,13 +158,11 @@ class Arena:
 
     def start(self) -> None:
         self.process = self._start()
-        while True:  # until it answers; the timeout of the test ends it
-            try:
-                with urlopen(self.url, timeout=5):
-                    return
-            except OSError:
-                assert self.process.poll() is None, self.process.communicate()[0]
-                time.sleep(0.1)
+        assert self.process.stdout
+        self.greeting = self.process.stdout.readline()  # printed once it listens
+        found = re.search(r"http://\S+", self.greeting)
+        assert found, self.greeting + self.process.communicate()[0]
+        self.url = found[0]
 
     def stop(self, by: signal.Signals) -> str:
         assert self.process
@@ -199,14 +200,14 @@ def test_in_a_browser(served: Arena, votes: Path) -> None:
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
         page.on("dialog", lambda dialog: faults.append(dialog.message))
-        count, first = page.locator("#count"), page.locator("#first li.assistant p").first
+        count, first = page.locator("#count"), page.locator("#first li.assistant .message").first
         a_is_better = page.get_by_role("button", name="A is better")
 
         page.goto(served.url)
         expect(count).to_have_text("0 of 5")
         expect(page.locator("#opening")).to_contain_text(HOSTILE)
         expect(first).to_contain_text(HOSTILE)
-        assert page.locator("main script, main img").count() == 0 and page.title() == "sage-dialog: arena"
+        assert page.locator("main script, main img").count() == 0 and page.title() == "Arena · sage-dialog"
         assert "sage_" not in page.content() and "BLOCK" not in page.content()
 
         a_is_better.click()
@@ -239,13 +240,13 @@ def test_in_a_browser(served: Arena, votes: Path) -> None:
         third = first.text_content()
         served.stop(signal.SIGKILL)
         a_is_better.click()
-        expect(page.get_by_role("alert")).to_contain_text("The arena does not respond.")
+        expect(page.get_by_role("alert")).to_contain_text("The studio does not respond.")
         assert len(kept(votes)) == 2
         served.start()
         page.keyboard.press("t")  # the old page has an old token only
-        expect(page.get_by_role("alert")).to_contain_text("Reload it.")
+        expect(page.get_by_role("alert")).to_contain_text("Open the address that the terminal shows")
         assert len(kept(votes)) == 2
-        page.reload()
+        page.goto(served.url)
         expect(count).to_have_text("2 of 5")
         assert first.text_content() == third
 

@@ -28,7 +28,8 @@ INTERVAL_NOTE = (
 )
 COLUMNS = ("a", "b", "n", "a wins", "ties", "b wins", "b's share", "p (Holm)")
 NEXT = (
-    ("kedro sage chat", "talk with sage_dpo, and steer it"),
+    ("kedro sage studio", "talk with policies, steer them, and look into the search, in the browser"),
+    ("kedro sage chat", "talk with sage_dpo, and steer it, in the terminal"),
     ("kedro sage arena --rater NAME", "judge pairs of dialogues yourself, blind"),
     ("kedro run --pipelines sage_2", "run one self-play iteration alone"),
     ("kedro viz", "the pipelines as a graph, in the browser"),

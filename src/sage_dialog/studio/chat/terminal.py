@@ -173,8 +173,8 @@ class Terminal:
             case ("settings",):
                 lines = (talk.policy, self._seed, talk.settings, talk.context_left, talk.engine.window)
                 self._console.print(display.settings_table(*lines))
-            case "blocks", visible:
-                self._show_blocks = visible
+            case "blocks", shown:
+                self._show_blocks = shown
             case "save", path:
                 self._note(f"Written to {save_conversation(talk, path, self._seed, self._saved)}")
                 if invalid := sum(not turn.reply.valid for turn in talk.turns):
