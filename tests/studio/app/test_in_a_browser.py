@@ -176,8 +176,8 @@ def test_a_stopped_reply_keeps_what_it_said(opened: Page, engine: GatedEngine) -
     words = opened.page.locator(".pending [data-words]")
     expect(words).to_contain_text("0:")
     said = words.text_content()
-    opened.page.keyboard.press("Escape")
-    expect(opened.page.locator(".pending")).to_be_visible()
+    with opened.page.expect_response("**/stop"):
+        opened.page.keyboard.press("Escape")
     engine.let_go(None)
     expect(opened.page.locator(".pending")).to_have_count(0)
     reply = opened.page.locator("#talk .assistant .message").text_content()
