@@ -33,7 +33,7 @@ demo: .venv/.installed ## generate the demo world, run every stage, print the wi
 # SAGE_RAW=/path/to/corpora names a folder with esconv/ and empathetic_dialogues/; else they are in data/real/01_raw.
 real: .venv/.installed-real ## train SmolLM2-135M on conversations of people and measure it on theirs (an hour or more)
 	$(BIN)/kedro run --env real --only-missing-outputs \
-		--pipelines base,data_processing,sac_augmentation,sft,self_play
+		--pipelines base,data_processing,sac_augmentation,sft,self_play,reference
 	$(BIN)/kedro sage steer --env real --policy sage_2 --situations 3
 
 test: .venv/.installed-dev ## run the test suite, two tests at a time
