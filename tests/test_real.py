@@ -51,13 +51,15 @@ def data(configured: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "conf/real/catalog_base.yml").write_text(entry)
     write_gguf(folder / "tiny.gguf", context=4096)
     write_corpora(folder / "raw")
-    stages = ["base", "data_processing", "sac_augmentation", "sft", "ablations"]
+    stages = ["base", "data_processing", "sac_augmentation", "sft", "ablations", "reference"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAGE_DATA", str(folder / "data"))
         patch.setenv("SAGE_RAW", str(folder / "raw"))
         patch.delenv("SAGE_CORPUS", raising=False)
         training = {"max_steps": 2, "max_length": 2500}
-        options = {"threads": 1, "sft": {"training": training}}
+        sampling = {"max_new_tokens": 8, "hold_form": False}
+        reference = {"dialogues": 2, "sampled_replies": 2, "replicates": 200, "sampling": sampling}
+        options = {"threads": 1, "sft": {"training": training}, "reference": reference}
         with KedroSession.create(
             folder, conf_source=str(folder / "conf"), env="real", runtime_params=options
         ) as session:
@@ -82,6 +84,19 @@ def test_all_arms_are_trained_on_the_same_rows_with_the_labels_of_people(data: P
     assert list(chain["conversation_id"]) == list(plain["conversation_id"])
     text = chain.loc[chain["source"] == "listener", "messages"].iloc[0][2]["content"]
     assert "{u_motivation: null, u_emotion: " in text and "a_emotion: null, a_topic: []} sys " in text
+
+
+def test_policies_are_measured_on_the_held_out_split(data: Path) -> None:
+    items, results = table(data, "reference_items"), table(data, "reference_results")
+    assert set(items["dialogue_id"].str.partition("/")[2].str.partition("/")[0]) == {"valid"}
+    rows = results[(results["measure"] == "bits_per_byte") & results["against"].isna()]
+    assert set(zip(rows["policy"], rows["condition"], strict=True)) == {
+        ("sage_0", "plain"),
+        ("sage_1_plain", "plain"),
+        ("sage_1", "marginal"),
+        ("sage_1", "gold"),
+        ("sage_1", "shuffled"),
+    }
 
 
 def test_weights_of_arms_differ(data: Path) -> None:
