@@ -182,7 +182,7 @@ def test_a_stopped_reply_keeps_what_it_said(opened: Page, engine: GatedEngine) -
     expect(opened.page.locator(".pending")).to_have_count(0)
     reply = opened.page.locator("#talk .assistant .message").text_content()
     assert reply.startswith(said) and not reply.endswith("four")
-    expect(opened.page.locator(".fault")).to_contain_text("stopped")
+    expect(opened.page.locator("#talk .fault")).to_contain_text("stopped")
 
 
 def test_branches_candidates_and_steering_by_keyboard(opened: Page, engine: GatedEngine) -> None:
