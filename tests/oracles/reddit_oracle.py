@@ -87,34 +87,41 @@ def read(dumps, rules, removed_counts, rejected, lines):
     submissions, comments = {}, []
     for dump in dumps:
         lines[dump.month] += 0
-        for number, line in numbered_lines(dump):
+        for number, record, fault, excerpt in parsed_lines(dump):
             lines[dump.month] += 1
             position = {"month": dump.month, "file": dump.path.name, "line": number}
-            if isinstance(line, str):
-                fault, excerpt = "damaged_archive", line
-            else:
-                record = parse_record(line)
-                fault = record_fault(record, dump.kind)
-                excerpt = line.rstrip(b"\r\n").decode("utf-8", "backslashreplace")
             if not fault and dump.kind == "RS":
                 key = (dump.month if rules.same_month else None, record["id"])
                 if key in submissions:
                     fault, excerpt = "duplicate_thread", "t3_" + record["id"]
                 else:
-                    submissions[key] = (integer(record["num_comments"]), record.get("over_18") is True)
+                    submissions[key] = (record["num_comments"], record["over_18"])
                     removed_counts[dump.month, "submission"] += 1
             if fault:
                 removed_counts[dump.month, fault] += 1
                 rejected.append(reject(position, fault, excerpt))
             elif dump.kind == "RC":
-                score = record.get("score")
-                kept = {name: record[name] for name in ("id", "parent_id", "link_id", "subreddit", "body")}
-                comments.append(
-                    position
-                    | kept
-                    | {"author": record.get("author"), "score": integer(score) if score is not None else 0}
-                )
+                comments.append(position | record)
     return submissions, comments
+
+
+def parsed_lines(dump):
+    """Yield (number, record, fault, excerpt) of each line: the record's fields that count, or a fault and the line."""
+    for number, line in numbered_lines(dump):
+        if isinstance(line, str):
+            yield number, None, "damaged_archive", line
+            continue
+        record = parse_record(line)
+        if fault := record_fault(record, dump.kind):
+            yield number, None, fault, line.rstrip(b"\r\n").decode("utf-8", "backslashreplace")
+        elif dump.kind == "RS":
+            submission = {"id": record["id"], "num_comments": integer(record["num_comments"])}
+            yield number, submission | {"over_18": record.get("over_18") is True}, None, None
+        else:
+            score = record.get("score")
+            kept = {name: record[name] for name in ("id", "parent_id", "link_id", "subreddit", "body")}
+            kept |= {"author": record.get("author"), "score": integer(score) if score is not None else 0}
+            yield number, kept, None, None
 
 
 def numbered_lines(dump):

@@ -1,6 +1,6 @@
 """Genuine months: the same tables as the oracle's, row for row, under the rules that people use."""
 
-from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,23 +24,14 @@ def dumps(shared):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def parsed_once():
-    """The oracle parses the lines of a folder once; its rules work on the same comments each time."""
-    original, parsed = reddit_oracle.read, {}
-
-    def read(dumps, rules, removed_counts, rejected, lines):
-        key = (*(dump.path for dump in dumps), rules.same_month)
-        if key not in parsed:
-            parsed[key] = Counter(), [], Counter()
-            parsed[key] += original(dumps, rules, *parsed[key])
-        removed, rejects, numbers, submissions, comments = parsed[key]
-        removed_counts.update(removed)
-        rejected.extend(rejects)
-        lines.update(numbers)
-        return submissions, comments
-
+def _parsed_once():
+    """The oracle parses each line and tokenises and scores each text once; its rules work on them each time."""
+    parsed_lines, cached_text = reddit_oracle.parsed_lines, reddit_oracle.CachedText
+    parsed = cache(lambda dump: list(parsed_lines(dump)))
+    texts = cache(lambda tokenised: cached_text(RedditRules.from_base(tokenised=tokenised)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reddit_oracle, "read", read)
+        patch.setattr(reddit_oracle, "parsed_lines", parsed)
+        patch.setattr(reddit_oracle, "CachedText", lambda rules: texts(rules.tokenised))
         yield
 
 
