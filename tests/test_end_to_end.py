@@ -84,11 +84,11 @@ def test_the_report_names_the_offline_roles_and_their_limits(demo_run):
     assert "evidence about language models" in report
 
 
-def test_a_replay_of_a_training_and_an_iteration_gives_the_same_bytes(demo_run, tmp_path):
+def test_a_replay_of_an_iteration_and_of_preference_tuning_gives_the_same_bytes(demo_run, tmp_path):
     shutil.copytree(demo_run, tmp_path / "data")
     command = [sys.executable, "-m", "kedro", "sage", "replay", "latest", "--env", "test", "--yes", "--json"]
     completed = subprocess.run(
-        [*command, "--node", "sft.train_sage_1", "--node", "iteration_1"],
+        [*command, "--node", "preference.train_sage_dpo", "--node", "iteration_1"],
         cwd=PROJECT,
         env=os.environ | {"SAGE_DATA": str(tmp_path / "data")},
         capture_output=True,
@@ -97,6 +97,6 @@ def test_a_replay_of_a_training_and_an_iteration_gives_the_same_bytes(demo_run, 
     assert completed.returncode == 0, completed.stdout + completed.stderr[-3000:]
     outputs = {output["dataset"] for output in json.loads(completed.stdout)["outputs"] if output["identical"]}
     assert outputs == {
-        "sage_1", "training_log_sage_1", "training_rejects_sage_1", "candidates_1", "trajectories_1",
-        "sage_2", "training_log_sage_2", "training_rejects_sage_2",
+        "candidates_1", "trajectories_1", "sage_2", "training_log_sage_2", "training_rejects_sage_2",
+        "sage_dpo", "training_log_sage_dpo", "training_rejects_sage_dpo",
     }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from sage_dialog.sac import Chain, parse
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-from block_writers import block_writer  # noqa: E402
+from block_writers import shared_block_writer  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +43,16 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Policy]:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    base = block_writer("words", tmp_path_factory.mktemp("sage_0"))
-    revision = base.card.base_revision
-    made = {"sage_0": Policy.write_card(base.path, PolicyCard("sage_0", "base", True, "sage_0", revision))}
+    base = tmp_path_factory.mktemp("policies") / "sage_0"
+    shutil.copytree(shared_block_writer("words", tmp_path_factory).path, base)
+    revision = Policy.open(base).card.base_revision
+    made = {"sage_0": Policy.write_card(base, PolicyCard("sage_0", "base", True, "sage_0", revision))}
     for name, blocks in (("sage_dpo", True), ("sage_1_plain", False)):
         path = tmp_path_factory.mktemp(name)
         config = LoraConfig(
             r=2, target_modules=["q_proj"], rank_pattern={"of_experts": 2}, alpha_pattern={"of_experts": 8}
         )
-        get_peft_model(AutoModelForCausalLM.from_pretrained(base.path), config).save_pretrained(path)
+        get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(path)
         made[name] = Policy.write_card(path, PolicyCard(name, "adapter", blocks, "sage_0", revision))
     return made
 

@@ -7,6 +7,7 @@ from typing import Any
 import nbformat
 import pyarrow as pa
 import pytest
+from jupyter_client import KernelManager
 from kedro.framework.session import KedroSession
 from matplotlib.figure import Figure
 from nbclient import NotebookClient
@@ -236,9 +237,7 @@ def empty_tables(contents: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("truth", [True, False])
 def test_the_notebook_shows_a_finished_run(
-    truth: bool,
     finished: dict[str, Any],
     rollouts: DataFrame,
     contents: dict[str, Any],
@@ -246,26 +245,28 @@ def test_the_notebook_shows_a_finished_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """With and without the truth of a generated world, in one kernel, whose imports take seconds."""
     monkeypatch.setenv("SAGE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("SAGE_PROJECT", str(configured))
     monkeypatch.setenv("SAGE_ENV", "test")
     catalog = KedroSession.create(project_path=configured, env="test").load_context().catalog
-    saved = {**empty_tables(contents), **finished}
-    if truth:
-        saved |= {name: contents[name] for name in ("truth_scores", "truth_win_rates")}
-    for name, data in saved.items():
-        catalog.save(name, data)
-
-    notebook = nbformat.read(configured / "notebooks" / "finished_run.ipynb", as_version=4)
-    assert all(not cell.get("outputs") for cell in notebook.cells), "the notebook is kept without outputs"
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    text = "".join(
-        output.get("data", {}).get("text/plain", "") + output.get("data", {}).get("text/markdown", "")
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-    )
-    assert "offline-rules-judge" in text and "sage_dpo" in text
-    assert ("no truth to compare with" in text) is not truth
-    outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in data for data in outputs) == 3
-    assert sum("text/html" in data for data in outputs) >= 5
+    kernel = KernelManager(kernel_name="python3")
+    try:
+        for truth, saved in (
+            (False, {**empty_tables(contents), **finished}),
+            (True, {name: contents[name] for name in ("truth_scores", "truth_win_rates")}),
+        ):
+            for name, data in saved.items():
+                catalog.save(name, data)
+            notebook = nbformat.read(configured / "notebooks" / "finished_run.ipynb", as_version=4)
+            assert all(not cell.get("outputs") for cell in notebook.cells), "the notebook is kept without outputs"
+            resources = {"metadata": {"path": str(tmp_path)}}
+            NotebookClient(notebook, km=kernel, timeout=300, resources=resources).execute()
+            outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+            text = "".join(data.get("text/plain", "") + data.get("text/markdown", "") for data in outputs)
+            assert "offline-rules-judge" in text and "sage_dpo" in text
+            assert ("no truth to compare with" in text) is not truth
+            assert sum("image/png" in data for data in outputs) == 3
+            assert sum("text/html" in data for data in outputs) >= 5
+    finally:
+        kernel.shutdown_kernel(now=True)

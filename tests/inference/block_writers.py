@@ -8,12 +8,16 @@ space, and the first space of a reply is dropped.
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
+import pytest
+from filelock import FileLock
+
+from sage_dialog.core.policies import CARD, Policy, PolicyCard, weights_revision
 from sage_dialog.sac import Chain, Intent, render
 
 MOTIVATIONS = ("humor", "humility", "comfort", "seeking advice")
@@ -81,6 +85,17 @@ TOKENIZERS: dict[str, Callable[[], Any]] = {
     "merged": lambda: byte_level(False),
     "pieces": sentence_pieces,
 }
+
+
+def shared_block_writer(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    """Return the block writer of the whole test run: the first worker that needs it trains it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with FileLock(folder / f"block_writer_{kind}.lock"):
+        if not (folder / f"block_writer_{kind}" / CARD).exists():  # written last
+            block_writer(kind, folder / f"block_writer_{kind}")
+    return Policy.open(folder / f"block_writer_{kind}")
 
 
 def block_writer(kind: str, path: Path) -> Policy:

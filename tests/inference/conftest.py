@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_policies
-from block_writers import END, TEMPLATE, TOKENIZERS, block_writer
+from block_writers import END, TEMPLATE, TOKENIZERS, shared_block_writer
 
 from sage_dialog.config import Caps, Price
 from sage_dialog.core.policies import Policy
@@ -26,7 +25,7 @@ base, adapters = tiny_policies.base, tiny_policies.adapters
 @pytest.fixture(scope="session")
 def block_policy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Policy]:
     """A function from a kind of tokenizer to a policy that writes blocks; each kind is trained once."""
-    return cache(lambda kind: block_writer(kind, tmp_path_factory.mktemp(kind)))
+    return lambda kind: shared_block_writer(kind, tmp_path_factory)
 
 
 @pytest.fixture(scope="module", params=TOKENIZERS)

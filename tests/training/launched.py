@@ -66,16 +66,20 @@ def start(folder: Path) -> None:
     launch.launch_workers(TWO, 1, "sage_t", TrainingRunDir(folder))
 
 
-if __name__ == "__main__":
-    if sys.argv[1] == "start":
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-        start(Path(sys.argv[2]))
-    else:
-        if os.environ["LAUNCHED"] != "train":  # nothing is trained, and TRL takes seconds to import
-            sys.modules["sage_dialog.training.sft"] = SimpleNamespace(train_sft=None)  # type: ignore[assignment]
-            sys.modules["sage_dialog.training.dpo"] = SimpleNamespace(train_dpo=None)  # type: ignore[assignment]
-        from sage_dialog.training import worker
+def start_run(folder: Path, what: str, python_path: str) -> None:
+    """Launch two worker processes from a process of their own, with its errors in `folder/stderr`."""
+    os.environ |= {"LAUNCHED": what, "PYTHONPATH": python_path}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    sys.stderr = (folder / "stderr").open("w")
+    start(folder)
 
-        run_job = worker.run_job
-        worker.run_job = {"train": train, "idle": idle, "fail": fail}[os.environ["LAUNCHED"]]
-        worker.main(Path(sys.argv[1]))
+
+if __name__ == "__main__":
+    if os.environ["LAUNCHED"] != "train":  # nothing is trained, and TRL takes seconds to import
+        sys.modules["sage_dialog.training.sft"] = SimpleNamespace(train_sft=None)  # type: ignore[assignment]
+        sys.modules["sage_dialog.training.dpo"] = SimpleNamespace(train_dpo=None)  # type: ignore[assignment]
+    from sage_dialog.training import worker
+
+    run_job = worker.run_job
+    worker.run_job = {"train": train, "idle": idle, "fail": fail}[os.environ["LAUNCHED"]]
+    worker.main(Path(sys.argv[1]))

@@ -221,19 +221,23 @@ def talks() -> list[list[dict[str, str]]]:
     return [[{"role": role, "content": content} for role, content in talk] for talk in TALKS]
 
 
+class _SeenError(Exception):
+    """Ends a training once its rows were looked at."""
+
+
 def batch_of(base: Policy, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[int], list[int]]]:
     """Return tokens and labels of a trainer's first batch, without padding."""
     seen: dict[str, Any] = {}
-    genuine = trl.SFTTrainer.train
 
     def watched(trainer: Any, **resumed: Any) -> Any:
         seen.update(next(iter(trainer.get_train_dataloader())))
-        return genuine(trainer, **resumed)
+        raise _SeenError
 
     monkeypatch.setattr(trl.SFTTrainer, "train", watched)
     rows = [{"conversation_id": f"c{at}", "source": "s", "messages": talk} for at, talk in enumerate(talks())]
     table = from_rows(rows, schemas.SFT_CONVERSATIONS)
-    fine_tune("sage_t", base, None, table, CONFIG, LORA, 0, scratch, blocks=True, threads=1)
+    with pytest.raises(_SeenError):
+        fine_tune("sage_t", base, None, table, CONFIG, LORA, 0, scratch, blocks=True, threads=1)
     masks = seen["attention_mask"].bool()
     return [
         (ids[mask].tolist(), labels[mask].tolist())
@@ -375,17 +379,17 @@ def test_preference_tuning_uses_the_prompt_of_sampling(
     table = from_rows(rows, schemas.SFT_CONVERSATIONS)
     start = fine_tune("sage_t", base, None, table, CONFIG, LORA, 0, tmp_path, blocks=True, threads=1).policy
     seen: dict[str, Any] = {}
-    genuine = trl.DPOTrainer.train
 
     def watched(trainer: Any, **resumed: Any) -> Any:
         seen.update(trainer.train_dataset[0])
-        return genuine(trainer, **resumed)
+        raise _SeenError
 
     monkeypatch.setattr(trl.DPOTrainer, "train", watched)
     prompt = talks()[0][:4]
     pair = {"situation_id": "s", "turn": 3, "prompt": prompt, "chosen": "Yes.", "rejected": "No."}
     pairs = from_rows([pair], schemas.DPO_PAIRS)
     config = Preference.from_base(learning_rate=1e-3, batch_size=1, max_length=400)
-    preference_tune("sage_dpo", base, start, pairs, config, 0, tmp_path, threads=1)
+    with pytest.raises(_SeenError):
+        preference_tune("sage_dpo", base, start, pairs, config, 0, tmp_path, threads=1)
     assert seen["prompt_ids"] == PolicySet(base, []).tokens(Prompt(tuple(prompt), ("t",)))
     assert tokenizer.decode(seen["chosen_ids"]) == f"Yes.{FILES[family].end}", "and nothing after the end of turn"

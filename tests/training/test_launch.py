@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import killed_training
@@ -24,7 +25,6 @@ from sage_dialog.training.dpo import preference_tune
 from sage_dialog.training.launch import TrainingFailedError
 from sage_dialog.training.sft import fine_tune
 
-HERE = Path(__file__).parent
 TWO = launched.TWO
 LORA = LoraSettings.from_base(r=4, alpha=8, target_modules=("q_proj", "v_proj"))
 
@@ -112,23 +112,38 @@ def test_the_error_of_one_process_is_the_error_of_the_training(tmp_path: Path, w
     assert lines[-1] == "  ValueError: the rows are of no use"
 
 
+@pytest.fixture
+def start_run(tmp_path: Path):
+    """A function that starts a process which launches idle workers. These processes share the imports of torch."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["launched"])
+
+    def start() -> ForkServerProcess:
+        run = context.Process(target=launched.start_run, args=(tmp_path, "idle", os.pathsep.join(sys.path)))
+        run.start()
+        return run
+
+    return start
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_workers_end_with_the_run(how: signal.Signals, tmp_path: Path, worker) -> None:
-    worker("idle")
-    run = subprocess.Popen([sys.executable, str(HERE / "launched.py"), "start", str(tmp_path)], stderr=subprocess.PIPE)
+def test_workers_end_with_the_run(how: signal.Signals, tmp_path: Path, start_run) -> None:
+    run = start_run()
     ranks = processes_of(tmp_path)
-    run.send_signal(how)
-    assert run.communicate(timeout=300) and run.returncode != 0
+    assert run.pid is not None
+    os.kill(run.pid, how)
+    run.join(300)
+    assert run.exitcode not in (0, None)
     assert gone(ranks)
 
 
-def test_a_killed_worker_ends_the_others(tmp_path: Path, worker) -> None:
-    worker("idle")
-    run = subprocess.Popen([sys.executable, str(HERE / "launched.py"), "start", str(tmp_path)], stderr=subprocess.PIPE)
+def test_a_killed_worker_ends_the_others(tmp_path: Path, start_run) -> None:
+    run = start_run()
     ranks = processes_of(tmp_path)
     os.kill(ranks[1], signal.SIGKILL)
-    output = run.communicate(timeout=300)[1].decode()
-    assert run.returncode == 1 and "sage_t: process 1 was killed by signal 9, which ends its training" in output
+    run.join(300)
+    output = (tmp_path / "stderr").read_text()
+    assert run.exitcode == 1 and "sage_t: process 1 was killed by signal 9, which ends its training" in output
     assert gone(ranks)
 
 
