@@ -150,6 +150,7 @@ def other_inputs() -> dict[str, Any]:
         "annotations": from_rows([], schemas.ANNOTATIONS),
         "benchmark_scores": from_rows([], schemas.BENCHMARK_SCORES),
         "latest_iteration_verdicts": from_rows([], schemas.ITERATION_VERDICTS),
+        "latest_reference_results": from_rows([], schemas.REFERENCE_RESULTS),
         **{f"training_rejects_{policy}": from_rows([], schemas.TRAINING_REJECTS) for policy in POLICIES[1:]},
     }
 

@@ -14,10 +14,15 @@ from kedro.framework.session import KedroSession
 from sage_dialog import pipeline_registry
 from sage_dialog.commands.project import Project
 from sage_dialog.commands.run import check_selection, follow_iterations
-from sage_dialog.config import Evaluation
-from sage_dialog.core.recipe import policy_names, recipe_pairs
+from sage_dialog.config import Evaluation, Reference
+from sage_dialog.core.recipe import REFERENCE_POLICIES, policy_names, recipe_pairs
 from sage_dialog.hooks.errors import RunRefused
-from sage_dialog.pipeline_registry import configured_iterations, create_pipelines, use_iterations
+from sage_dialog.pipeline_registry import (
+    configured_iterations,
+    create_pipelines,
+    use_iterations,
+    use_reference_policies,
+)
 
 BASE_PAIRS = [
     ["sage_0", "sage_1"],
@@ -34,6 +39,7 @@ def restored(configured: Path) -> Iterator[None]:
     """Afterwards pipelines are those of the configuration again."""
     yield
     use_iterations(configured_iterations())
+    use_reference_policies(REFERENCE_POLICIES)
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 4])
@@ -115,3 +121,33 @@ def test_a_run_is_checked_against_the_pipelines_of_its_own_number(monkeypatch: p
         check_selection({**options, "pipelines": ["sage_3"]})
     monkeypatch.setattr(pipeline_registry, "_of_session", None)
     assert "sage_3" in pipeline_registry.register_pipelines(), "without a session, as configured"
+
+
+def test_the_reference_evaluation_reads_the_policies_of_the_session(open_session: Callable[..., KedroSession]) -> None:
+    names = ["sage_0", "sage_1_emotion"]
+    with open_session(reference={"policies": names, "pairs": [names]}) as session:
+        session.load_context()
+        assert {"sage_1_emotion", "sage_0"} <= pipelines["reference"].inputs()
+        assert "sage_1_plain" not in pipelines["reference"].inputs()
+        with pytest.raises(RunRefused, match=r"sage_1_emotion: .*--pipelines sage_1_emotion"):
+            session.run(pipeline_names=["reference"], only_missing_outputs=False)
+    with (
+        open_session(reference={"policies": names}) as session,
+        pytest.raises(RunRefused, match="'sage_1_plain' is not"),
+    ):
+        session.load_context()
+
+
+def test_the_policies_of_base_are_those_without_a_session() -> None:
+    assert Reference.from_base().policies == REFERENCE_POLICIES
+
+
+def test_a_missing_package_of_the_reference_evaluation_is_named(
+    open_session: Callable[..., KedroSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sage_dialog.hooks.inputs._is_installed", lambda module: module != "sacrebleu")
+    with (
+        open_session() as session,
+        pytest.raises(RunRefused, match=r"needs sacrebleu, .* pip install '.\[reference\]'"),
+    ):
+        session.run(pipeline_names=["reference"], only_missing_outputs=False)

@@ -346,8 +346,8 @@ def _check_lengths(likelihoods: DataFrame, items: DataFrame, policies: Sequence[
     """Warn of replies that did not fit the context of the base; refuse to go on where they are many."""
     scored = int(items["scored"].sum())
     for policy in policies:
-        of_policy = likelihoods[likelihoods["policy"] == policy]
-        fitting = of_policy["item_id"].nunique()
+        counts = likelihoods[likelihoods["policy"] == policy].groupby("condition")["item_id"].nunique()
+        fitting = int(counts.min()) if len(counts) else 0
         if fitting == scored:
             continue
         text = (
