@@ -99,6 +99,14 @@ def test_policies_are_measured_on_the_held_out_split(data: Path) -> None:
     }
 
 
+def test_the_page_shows_results_and_replies(data: Path) -> None:
+    (page,) = data.glob("08_reporting/reference_report.html/*/reference_report.html")
+    text = page.read_text()
+    for part in ("Held-out conversations of people", "data:image/png;base64,", "What was replied", "<b>human</b>"):
+        assert part in text
+    assert "usr 2" in text and "<b>sage_1_plain</b>" in text
+
+
 def test_weights_of_arms_differ(data: Path) -> None:
     weights = {next(data.glob(f"06_models/{arm}/*/{arm}/adapter_model.safetensors")).read_bytes() for arm in ARMS}
     assert len(weights) == len(ARMS)

@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from sage_dialog.core.seeds import sample_ids
 from sage_dialog.core.tables import DataFrame, to_rows
 from sage_dialog.evaluation.report.figures import BAR, EARLIER, FAINT, INK, new_figure, plain_ticks, with_text
 
@@ -49,6 +50,19 @@ def measures_by_corpus(results: DataFrame) -> dict[str, list[dict[str, Any]]]:
             if name in by_measure
         ]
     return by_corpus
+
+
+def reply_examples(items: DataFrame, replies: DataFrame, size: int, seed: int) -> list[dict[str, Any]]:
+    """Return replies drawn by seed, each with its history and those of people and policies.
+
+    Args:
+        items: schemas.REFERENCE_ITEMS.
+        replies: schemas.REFERENCE_REPLIES.
+    """
+    by_item = {str(item): to_rows(rows) for item, rows in replies.groupby("item_id", sort=False)}
+    histories = dict(zip(items["item_id"], items["history"], strict=True))
+    names = sample_ids(list(by_item), size, seed, "reference examples")
+    return [{"item_id": name, "history": list(histories[name]), "replies": by_item[name]} for name in names]
 
 
 def reference_figure(results: DataFrame, confidence: float) -> Figure:

@@ -16,6 +16,10 @@ else:
     Figure = Any  # Kedro resolves the signatures of nodes for every command
 
 
+EXAMPLES = 20
+"""Replies that the report shows, at most."""
+
+
 def make_items(
     corpus_dialogues: DataFrame, reference: Reference, sac_augmentation: SacAugmentation, seed: int
 ) -> DataFrame:
@@ -104,3 +108,14 @@ def draw_reference(results: DataFrame, reference: Reference) -> Figure:
     from sage_dialog.evaluation.report.reference_figure import reference_figure
 
     return reference_figure(results, reference.confidence)
+
+
+def report_results(results: DataFrame, figure: bytes | Figure, items: DataFrame, replies: DataFrame, seed: int) -> str:
+    """Render the results, and some of the replies, as one HTML file."""
+    from sage_dialog.evaluation.report.page import assemble_page, inline_image, render_section
+    from sage_dialog.evaluation.report.reference_figure import measures_by_corpus, reply_examples
+
+    corpora, forest = measures_by_corpus(results), inline_image(figure)
+    measured = render_section("reference.html.j2", results=results, corpora=corpora, forest=forest)
+    examples = reply_examples(items, replies, EXAMPLES, seed)
+    return assemble_page([measured, render_section("reference_replies.html.j2", examples=examples)])

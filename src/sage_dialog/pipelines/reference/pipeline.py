@@ -6,6 +6,7 @@
     corpus_dialogues, text_duplicates, reference_items ─> [predict_baselines] ─> reference_baselines
     engine, policies, reference_items, reference_chains ─> [write_replies] ─> reference_replies
     all of these ─> [compare_policies] ─> reference_results ─> [draw_reference] ─> reference_figure
+    reference_results, reference_figure, reference_items, reference_replies ─> [report_results] ─> reference_report
 
 The policies are those of `reference.policies`. The next report of the evaluation has a section on the results.
 """
@@ -61,5 +62,11 @@ def create_pipeline(policies: Sequence[str]) -> Pipeline:
                 name="compare_policies",
             ),
             node(nodes.draw_reference, ["reference_results", REFERENCE], "reference_figure", name="draw_reference"),
+            node(
+                nodes.report_results,
+                ["reference_results", "reference_figure", "reference_items", "reference_replies", SEED],
+                "reference_report",
+                name="report_results",
+            ),
         ]
     )  # fmt: skip

@@ -257,7 +257,8 @@ def report_reference(reference_results: DataFrame) -> str:
     """
     from sage_dialog.evaluation.report.reference_figure import measures_by_corpus
 
-    return render_section("reference.html.j2", results=reference_results, corpora=measures_by_corpus(reference_results))
+    corpora = measures_by_corpus(reference_results)
+    return render_section("reference.html.j2", results=reference_results, corpora=corpora, forest=None)
 
 
 def report_dialogues(
