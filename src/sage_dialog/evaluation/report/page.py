@@ -40,8 +40,12 @@ def render_section(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(values)
 
 
-def assemble_page(sections: Sequence[str]) -> str:
-    """Return the report as one HTML file of these sections, in this order."""
+def assemble_page(sections: Sequence[str], footer: bool = True) -> str:
+    """Return one HTML file of these sections, in this order.
+
+    Args:
+        footer: whether the page ends with what the intervals of the evaluation are.
+    """
     templates = resources.files("sage_dialog.evaluation.report") / "templates"
     style, script = (Markup((templates / name).read_text("utf-8")) for name in ("report.css", "report.js"))
     return render_section(
@@ -50,6 +54,7 @@ def assemble_page(sections: Sequence[str]) -> str:
         contents=[(anchor, Markup(title)) for section in sections for anchor, title in _HEADING.findall(section)],
         style=style,
         script=script,
+        footer=footer,
     )
 
 

@@ -93,7 +93,7 @@ def reference_figure(results: DataFrame, confidence: float) -> Figure:
         axes.set_title(title, loc="left", fontsize=10, color=INK, parse_math=False)
         plain_ticks(axes)
     axes.set_xlabel(
-        f"less than zero: the first predicts people better; intervals at {confidence:.0%}; filled: significant by Holm",
+        f"less than zero: the first predicts people better\nintervals at {confidence:.0%}; filled: significant by Holm",
         fontsize=9, color=FAINT,
     )  # fmt: skip
     return figure

@@ -118,4 +118,4 @@ def report_results(results: DataFrame, figure: bytes | Figure, items: DataFrame,
     corpora, forest = measures_by_corpus(results), inline_image(figure)
     measured = render_section("reference.html.j2", results=results, corpora=corpora, forest=forest)
     examples = reply_examples(items, replies, EXAMPLES, seed)
-    return assemble_page([measured, render_section("reference_replies.html.j2", examples=examples)])
+    return assemble_page([measured, render_section("reference_replies.html.j2", examples=examples)], footer=False)
