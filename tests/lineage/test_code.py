@@ -14,7 +14,7 @@ import pytest
 
 import sage_dialog
 from sage_dialog.lineage.code import DATA_SUFFIXES, CodeIndex, code_of_callable, code_of_path, digest
-from sage_dialog.lineage.modules import source_form
+from sage_dialog.lineage.modules import Module, source_form
 from sage_dialog.pipeline_registry import register_pipelines
 
 SRC = Path(sage_dialog.__file__).parent
@@ -217,17 +217,37 @@ def targets() -> dict[str, tuple[str, str]]:
     return {name: (module, name) for module, name in names}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _equal_files_are_parsed_once():
+    parse, parsed = Module.parse, {}
+
+    def parse_once(name: str, file: Path) -> Module:
+        key = name, file.name, file.read_bytes()
+        if key not in parsed:
+            parsed[key] = parse(name, file)
+        return parsed[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Module, "parse", parse_once)
+        yield
+
+
+@pytest.fixture(scope="module")
+def code() -> CodeIndex:
+    """The code of the project."""
+    return CodeIndex({"sage_dialog": SRC})
+
+
 @pytest.fixture
-def changed(tmp_path: Path, targets):
+def changed(tmp_path: Path, code: CodeIndex, targets):
     """The functions of the demo's nodes whose code is another after an edit of the project."""
-    before = CodeIndex({"sage_dialog": SRC})
     shutil.copytree(SRC, tmp_path / "sage_dialog", ignore=shutil.ignore_patterns("__pycache__"))
 
     def nodes(folder: str, old: str, new: str, files: str = "*.py") -> set[str]:
         (path,) = (path for path in (tmp_path / "sage_dialog" / folder).rglob(files) if old in path.read_text())
         path.write_text(path.read_text().replace(old, new))
         after = CodeIndex({"sage_dialog": tmp_path / "sage_dialog"})
-        return {name for name, place in targets.items() if before.reachable(*place) != after.reachable(*place)}
+        return {name for name, place in targets.items() if code.reachable(*place) != after.reachable(*place)}
 
     return nodes
 
@@ -253,8 +273,7 @@ def test_a_schema_and_a_parameter_model_affect_only_their_users(changed) -> None
     assert found >= {"train_sage_dpo", "make_pairs"} and not found & {"search", "write_raw_data", "make_dialogues"}
 
 
-def test_every_data_file_of_the_package_is_reached(targets) -> None:
-    code = CodeIndex({"sage_dialog": SRC})
+def test_every_data_file_of_the_package_is_reached(code: CodeIndex) -> None:
     modules = [".".join(("sage_dialog", *path.relative_to(SRC).with_suffix("").parts)) for path in SRC.rglob("*.py")]
     found = {
         name
@@ -267,9 +286,7 @@ def test_every_data_file_of_the_package_is_reached(targets) -> None:
     }
 
 
-def test_nodes_and_roles_reach_their_word_lists(targets) -> None:
-    code = CodeIndex({"sage_dialog": SRC})
-
+def test_nodes_and_roles_reach_their_word_lists(code: CodeIndex, targets) -> None:
     def files(place: tuple[str, ...]) -> set[str]:
         return {Path(name).name for name in code.reachable(*place) if "/" in name}
 
