@@ -20,10 +20,10 @@ from sage_dialog.evaluation.reference.likelihoods import gold_labels, score_poli
 from sage_dialog.evaluation.reference.replies import sample_replies
 from sage_dialog.evaluation.reference.results import reference_results
 from sage_dialog.evaluation.report.page import render_section
-from sage_dialog.evaluation.report.reference_figure import measures_by_corpus, reference_figure
+from sage_dialog.evaluation.report.reference_figure import measures_by_corpus, reference_figure, reply_examples
 from sage_dialog.inference.transformers.engine import TransformersEngine
 from sage_dialog.sac import Chain, render
-from sage_dialog.schemas import REFERENCE_ITEMS, SFT_CONVERSATIONS
+from sage_dialog.schemas import REFERENCE_ITEMS, REFERENCE_REPLIES, SFT_CONVERSATIONS
 
 Tables = tuple[DataFrame, DataFrame, DataFrame]
 
@@ -224,8 +224,26 @@ def test_report_and_figure_show_them_and_escape_what_they_show(results: DataFram
         "reference.html.j2",
         results=results,
         corpora=measures_by_corpus(results.assign(corpus="<b>own")),
+        forest=None,
     )
     assert "<b>own" not in html and "&lt;b&gt;own" in html
     assert html.count("sage_1 (gold)") == 1 and "upper bound" in html and "bits per byte" in html
     assert reference_figure(results, config.confidence).axes and reference_figure(results[:0], 0.95).texts
-    assert "was not run" in render_section("reference.html.j2", results=results[:0], corpora={})
+    assert "was not run" in render_section("reference.html.j2", results=results[:0], corpora={}, forest=None)
+
+
+def test_replies_are_shown_as_text() -> None:
+    hostile = "<script>alert(1)</script> </details> \u202e"
+    common = {"item_id": "own/valid/1#1", "dialogue_id": "own/valid/1", "corpus": "own", "finished": True}
+    replies = from_rows(
+        [
+            {**common, "policy": "human", "text": hostile, "invalid_reason": None},
+            {**common, "policy": "sage_1", "text": "Oh.", "finished": False, "invalid_reason": hostile},
+        ],
+        REFERENCE_REPLIES,
+    )
+    items = DataFrame({"item_id": ["own/valid/1#1"], "history": [[{"role": "user", "content": hostile}]]})
+    html = render_section("reference_replies.html.j2", examples=reply_examples(items, replies, 20, 0))
+    assert "<script>" not in html and html.count("&lt;script&gt;alert(1)") == 4
+    assert html.count("</details>") == 1 and "cut at the token limit" in html
+    assert "No replies were sampled" in render_section("reference_replies.html.j2", examples=[])
