@@ -77,3 +77,11 @@ def test_votes_on_missing_dialogues_are_rejected(ballots) -> None:
 def test_no_votes_are_no_rows(rollouts: DataFrame) -> None:
     assert count_votes({}, rollouts, PAIRS) == ([], [])
     assert count_votes({"anna": []}, rollouts, PAIRS) == ([], [])
+
+
+def test_a_vote_on_a_chat_is_set_apart(rollouts: DataFrame, ballots) -> None:
+    """Win rates are of the held-out situations that all policies played."""
+    votes = [vote_on(ballot, "first") for ballot in ballots[:2]]
+    votes[1] = votes[1].model_copy(update={"situation_id": f"{counting.CHAT}0123456789ab"})
+    counted, rejects = count_votes({"anna": votes}, rollouts, PAIRS)
+    assert len(counted) == 1 and [row["reason"] for row in rejects] == [counting.CHATTED]
