@@ -34,6 +34,7 @@ from sage_dialog.pipelines import (
     imagination,
     microworld,
     negotiation,
+    offline_rl,
     preference,
     reference,
     sac_augmentation,
@@ -115,6 +116,10 @@ def create_pipelines(iterations: int, reference_policies: tuple[str, ...] = REFE
     evaluated = _of_stage("evaluation", evaluation.create_pipeline(names, iterations))
     evaluated_with_truth = evaluation.create_pipeline(names, iterations, external_scores=True)
     world = _of_stage("microworld", microworld.create_pipeline())
+    goals = {
+        "imagination": _of_stage("imagination", imagination.create_pipeline()),
+        "offline_rl": _of_stage("offline_rl", offline_rl.create_pipeline()),
+    }
     demo = [
         *(world, *stages.values(), _of_stage("evaluation", evaluated_with_truth)),
         _of_stage("evaluation.truth", microworld.create_truth_pipeline()),
@@ -128,7 +133,8 @@ def create_pipelines(iterations: int, reference_policies: tuple[str, ...] = REFE
         "base": _of_stage("base", base.create_pipeline()),
         "reference": _of_stage("reference", reference.create_pipeline(reference_policies)),
         "microworld": world,
-        "imagination": _of_stage("imagination", imagination.create_pipeline()),
+        **goals,
+        "goal_demo": Pipeline([_of_stage("microworld", microworld.create_goal_base_pipeline()), *goals.values()]),
         "negotiation": _of_stage("negotiation", negotiation.create_pipeline()),
         "demo": Pipeline(demo),
         "__default__": Pipeline([*stages.values(), evaluated]),

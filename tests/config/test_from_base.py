@@ -18,7 +18,7 @@ def parameters(configured, monkeypatch) -> Parameters:
 
 def test_every_stage_has_the_values_of_conf_base(parameters: Parameters) -> None:
     stages = [value for _, value in parameters if isinstance(value, config.Config)]
-    assert len(stages) == 13
+    assert len(stages) == 14
     assert [type(stage).from_base() for stage in stages] == stages
 
 

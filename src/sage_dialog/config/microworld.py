@@ -32,3 +32,5 @@ class Microworld(Config):
     multiple_choice: Count
     documents: Count
     base: BaseModelConfig
+    goal_documents: Count
+    goal_base: BaseModelConfig

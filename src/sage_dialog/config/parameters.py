@@ -15,6 +15,7 @@ from sage_dialog.config.evaluation import Evaluation
 from sage_dialog.config.imagination import Imagination
 from sage_dialog.config.llm import Llm
 from sage_dialog.config.microworld import Microworld
+from sage_dialog.config.offline_rl import OfflineRl
 from sage_dialog.config.reference import Reference
 from sage_dialog.config.sac_augmentation import SacAugmentation
 from sage_dialog.config.self_play import SelfPlay
@@ -69,6 +70,7 @@ class Parameters(Config):
     evaluation: Evaluation
     imagination: Imagination
     reference: Reference
+    offline_rl: OfflineRl
     llm: Llm
 
     @model_validator(mode="after")
@@ -86,6 +88,9 @@ class Parameters(Config):
             ("sft", "training"): self.sft.training,
             ("self_play", "training"): self.self_play.training,
             ("preference",): self.preference,
+            ("offline_rl", "training"): self.offline_rl.training,
+            ("offline_rl", "refinement"): self.offline_rl.refinement,
+            ("offline_rl", "preference"): self.offline_rl.preference,
         }
 
     def _blend_faults(self) -> Iterator[Fault]:
@@ -100,13 +105,14 @@ class Parameters(Config):
 
     def _quantization_faults(self) -> Iterator[Fault]:
         """Every policy continues the training of the first one, on the same weights."""
-        lora = self.sft.lora
         for path, training in self._trainings().items():
+            stage = "offline_rl" if path[0] == "offline_rl" else "sft"
+            lora = self.offline_rl.lora if stage == "offline_rl" else self.sft.lora
             if training.quantization and lora is None:
-                why = f"sft.lora is null: all weights are trained, which {training.quantization} rules out"
-                yield (*path, "quantization"), f"{why}; set this to null, or give sft.lora its parameters"
+                why = f"{stage}.lora is null: all weights are trained, which {training.quantization} rules out"
+                yield (*path, "quantization"), f"{why}; set this to null, or give {stage}.lora its parameters"
             elif training.quantization and lora and lora.target_parameters:
-                why = f"{training.quantization} packs sft.lora.target_parameters in 4 bits"
+                why = f"{training.quantization} packs {stage}.lora.target_parameters in 4 bits"
                 yield (*path, "quantization"), f"{why}; set this to null, or leave those empty"
 
     def _batch_faults(self) -> Iterator[Fault]:

@@ -62,6 +62,7 @@ class Sft(Config):
 
 
 class Preference(Training):
+    part: Literal["message", "action"]
     pairs: Count | None
     negatives: Count | None
     rejected: Literal["random", "worst"]

@@ -35,9 +35,14 @@ CHAT_TEMPLATE = (
 
 
 def train_base(
-    documents: list[Document], config: BaseModelConfig, seed: int, out: Path, threads: int | None = None
+    documents: list[Document],
+    config: BaseModelConfig,
+    seed: int,
+    out: Path,
+    threads: int | None = None,
+    name: str = BASE,
 ) -> Policy:
-    """Train tokenizer and model on `documents` and write them to `out` as the policy `sage_0`.
+    """Train tokenizer and model on `documents` and write them to `out` as the base `name`.
 
     A batch is `batch_size` complete documents of similar length. Without packing even so small a model learns to read.
     """
@@ -50,7 +55,7 @@ def train_base(
     optimisers = _optimisers(model, config.learning_rate)
     schedules = [LambdaLR(optimiser, lambda step: _rate(step, config.steps)) for optimiser in optimisers]
     model.train()
-    progress = tqdm(batches, desc="pretraining sage_0", unit="step", mininterval=1.0)
+    progress = tqdm(batches, desc=f"pretraining {name}", unit="step", mininterval=1.0)
     for step, batch in enumerate(progress):
         ids, mask = _pad([rows[i] for i in batch], tokenizer.pad_token_id)
         loss = model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss
@@ -65,7 +70,7 @@ def train_base(
     model.eval()
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    return Policy.write_card(out, PolicyCard(BASE, "base", False, BASE, weights_revision(out)))
+    return Policy.write_card(out, PolicyCard(name, "base", False, name, weights_revision(out)))
 
 
 def train_tokenizer(documents: list[Document], vocabulary: int) -> PreTrainedTokenizerFast:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from datasets import Dataset
@@ -16,6 +18,8 @@ from sage_dialog.core.policies import Policy
 from sage_dialog.core.seeds import sample_ids
 from sage_dialog.core.tables import DataFrame, to_rows
 from sage_dialog.inference.chat_format import ChatFormat, Messages, load_tokenizer
+from sage_dialog.sac import Chain, parse
+from sage_dialog.sac.chain import render_block
 from sage_dialog.training.adapters import load_adapter, load_model
 from sage_dialog.training.chat_templates import encode_conversation, training_format
 from sage_dialog.training.full_weights import copy_to_reference
@@ -30,6 +34,8 @@ from sage_dialog.training.trainer import (
     trainer_arguments,
     trainer_datasets,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def preference_tune(
@@ -95,6 +101,9 @@ class _EncodedDPOTrainer(DPOTrainer):
 def _examples(name: str, chat: ChatFormat, pairs: DataFrame, config: Preference, seed: int) -> DataFrame:
     """Return a sample of the pairs as training examples; ids are situation and turn, with a number from the second on.
 
+    Where the loss is on the action alone, a pair needs equal state blocks, which become part of the prompt, and
+    different action blocks. Other pairs are left out.
+
     Raises:
         ValueError: if chosen and rejected of a pair are equal, or the base's template refuses one.
     """
@@ -106,11 +115,20 @@ def _examples(name: str, chat: ChatFormat, pairs: DataFrame, config: Preference,
             raise ValueError(f"dpo_pairs: chosen and rejected of {turn} are equal; run make_pairs again")
         count[turn] += 1
         rows[turn if count[turn] == 1 else f"{turn} {count[turn]}"] = row
+    if config.part == "action":
+        given, rows = len(rows), {key: row for key, row in rows.items() if _differs_in_action_alone(row)}
+        if not rows:
+            raise ValueError(
+                f"{name}: none of {given} pairs has one state block and two action blocks; set preference.part: message"
+            )
+        logger.info("%s: %d of %d pairs have one state block and two action blocks", name, len(rows), given)
     examples = []
     for pair_id in sample_ids(list(rows), config.pairs, seed, "dpo pairs"):
         row = rows[pair_id]
         try:
-            chosen, rejected = (_encode_reply(chat, row["prompt"], row[side]) for side in ("chosen", "rejected"))
+            chosen, rejected = (
+                _encode_reply(chat, row["prompt"], row[side], config.part) for side in ("chosen", "rejected")
+            )
         except ValueError as error:
             raise ValueError(f"{name}: dpo_pairs: {pair_id}: {error}") from error
         prompt = common_prefix_length(chosen[0], rejected[0])
@@ -122,10 +140,33 @@ def _examples(name: str, chat: ChatFormat, pairs: DataFrame, config: Preference,
     return pd.DataFrame(examples, columns=["row", "group", "tokens", "prompt_ids", "chosen_ids", "rejected_ids"])
 
 
-def _encode_reply(chat: ChatFormat, prompt: Messages, reply: str) -> tuple[list[int], list[int]]:
-    """Return the tokens of a prompt, and of the reply up to its end of turn."""
-    example = encode_conversation(chat, [*prompt, {"role": "assistant", "content": reply}])[-1]
+def _encode_reply(
+    chat: ChatFormat, prompt: Messages, reply: str, part: Literal["message", "action"]
+) -> tuple[list[int], list[int]]:
+    """Return the tokens of a prompt, and of the reply up to its end of turn.
+
+    Where the loss is on the action alone, the state block belongs to the prompt, and the reply is the action block.
+    """
+    messages = [*prompt, {"role": "assistant", "content": reply}]
+    chain = parse(reply) if part == "action" else None
+    if isinstance(chain, Chain):
+        text, begin, _ = chat.locate_reply(messages)
+        encoded, state = chat.encode(text), len(render_block("u", chain.state))
+        action = state + 1 + len(render_block("a", chain.action))
+        ends = [encoded.char_to_token(begin + length - 1) for length in (state, action)]
+        if None in ends:
+            raise ValueError("the base's tokenizer drops characters of a reply, so its tokens cannot be located")
+        ids = list(encoded["input_ids"])
+        return ids[: ends[0] + 1], ids[ends[0] + 1 : ends[1] + 1]
+    example = encode_conversation(chat, messages)[-1]
     end = max(place for place, label in enumerate(example["labels"]) if label != -100) + 1
     ids, prompt_ids = example["input_ids"][:end], chat.tokens(prompt, reply_follows=True)
     begin = common_prefix_length(prompt_ids, ids)  # a token may reach across the boundary
     return ids[:begin], ids[begin:]
+
+
+def _differs_in_action_alone(row: Mapping[str, Any]) -> bool:
+    chosen, rejected = parse(row["chosen"]), parse(row["rejected"])
+    if not isinstance(chosen, Chain) or not isinstance(rejected, Chain):
+        return False
+    return chosen.state == rejected.state and chosen.action != rejected.action

@@ -23,11 +23,12 @@ class TrainingJob:
     """The arguments of one training.
 
     Attributes:
-        kind: "sft", supervised fine-tuning, or "dpo", preference tuning.
+        kind: "sft", supervised fine-tuning; "weighted", the same with a weight for each reply; "dpo", preference
+            tuning.
         name: of the policy to train.
         base: the base model.
         start: the policy whose adapter is trained on; None starts with a new adapter.
-        rows: schemas.SFT_CONVERSATIONS or schemas.DPO_PAIRS.
+        rows: schemas.SFT_CONVERSATIONS, schemas.WEIGHTED_CONVERSATIONS or schemas.DPO_PAIRS.
         measured: the same conversations in another form, whose length decides which rows are left out; None for the
             length of the rows themselves.
         lora: parameters of a new adapter; None trains all weights.
@@ -35,7 +36,7 @@ class TrainingJob:
         threads: of each process; None takes all cores, divided among the processes.
     """
 
-    kind: Literal["sft", "dpo"]
+    kind: Literal["sft", "weighted", "dpo"]
     name: str
     base: Policy
     start: Policy | None
@@ -71,7 +72,7 @@ class TrainingJob:
     def read(cls, folder: Path) -> TrainingJob:
         """Read the job that `write` wrote."""
         fields = json.loads((folder / JOB).read_text())
-        config: type[FineTuning | Preference] = FineTuning if fields["kind"] == "sft" else Preference
+        config: type[FineTuning | Preference] = Preference if fields["kind"] == "dpo" else FineTuning
         lora = fields["lora"]
         return cls(
             **fields

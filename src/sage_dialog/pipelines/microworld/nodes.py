@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from sage_dialog.config import Evaluation, Microworld
+from sage_dialog.config import Evaluation, Imagination, Microworld
 from sage_dialog.core.policies import Policy, fresh_folder
 from sage_dialog.core.tables import DataFrame, from_rows
 
@@ -46,6 +46,17 @@ def train_sage_0(
 
     documents = [json.loads(text) for text in base_corpus["document"]]
     return train_base(documents, microworld.base, seed, fresh_folder(scratch, "sage_0"), threads)
+
+
+def train_goal_base(
+    imagination: Imagination, microworld: Microworld, seed: int, scratch: str, threads: int | None
+) -> Policy:
+    """Train a tiny Mixtral from scratch on the language of the tasks, for goal-directed policies."""
+    from sage_dialog.imagination.base_text import documents
+    from sage_dialog.microworld.base_model import train_base
+
+    text = documents(imagination.tasks, microworld.goal_documents, seed)
+    return train_base(text, microworld.goal_base, seed, fresh_folder(scratch, "goal_base"), threads, "goal_base")
 
 
 def score_by_truth(world_truth: DataFrame, rollouts: DataFrame) -> DataFrame:

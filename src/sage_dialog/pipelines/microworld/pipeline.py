@@ -16,6 +16,7 @@ from kedro.pipeline import Pipeline, node
 from sage_dialog.pipelines.evaluation.nodes import count_wins
 from sage_dialog.pipelines.microworld.nodes import (
     score_by_truth,
+    train_goal_base,
     train_sage_0,
     vote_by_truth,
     write_base_corpus,
@@ -44,6 +45,23 @@ def create_pipeline() -> Pipeline:
                 outputs="sage_0",
                 name="train_sage_0",
             ),
+        ]
+    )
+
+
+def create_goal_base_pipeline() -> Pipeline:
+    """Return the training of the base of goal-directed policies."""
+    return Pipeline(
+        [
+            node(
+                train_goal_base,
+                inputs=[
+                    *("params:imagination", "params:microworld"),
+                    *("params:seed", "params:scratch", "params:threads"),
+                ],
+                outputs="goal_base",
+                name="train_goal_base",
+            )
         ]
     )
 

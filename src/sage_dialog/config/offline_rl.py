@@ -1,0 +1,60 @@
+"""Parameters of offline reinforcement learning on goal-directed dialogues."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from sage_dialog.config.base import (
+    Config,
+    Count,
+    NonNegative,
+    Positive,
+    PositiveShare,
+    Probability,
+    invalid,
+)
+from sage_dialog.config.self_play import SamplingConfig
+from sage_dialog.config.training import FineTuning, LoraSettings, Preference, Training
+
+
+class CriticConfig(Config):
+    layers: Count
+    hidden: Count
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    weight_decay: NonNegative
+    discount: PositiveShare
+    expectile: Annotated[float, Field(ge=0.5, lt=1)]
+    target_rate: PositiveShare
+    conservative: NonNegative
+    alternatives: Count
+
+
+class OfflineRl(Config):
+    blocks: bool
+    held_out: Probability
+    lora: LoraSettings | None
+    training: FineTuning
+    refinement: FineTuning
+    filtered_share: PositiveShare
+    critic: CriticConfig
+    advantage_scale: Positive
+    max_weight: Positive
+    preference: Preference
+    pairs_per_state: Count
+    candidates: Annotated[int, Field(ge=2)]
+    agent: SamplingConfig
+    situations: Count
+    confidence: Probability
+    replicates: Count
+
+    @model_validator(mode="after")
+    def _check_held_out(self) -> Self:
+        for name in ("training", "refinement", "preference"):
+            training: Training = getattr(self, name)
+            if training.held_out or training.patience is not None:
+                raise invalid(f"{name}.held_out is 0 and {name}.patience null here: held_out of offline_rl is for all")
+        return self
