@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from sage_dialog.config import Reference
@@ -242,7 +243,7 @@ def test_replies_are_shown_as_text() -> None:
         ],
         REFERENCE_REPLIES,
     )
-    items = DataFrame({"item_id": ["own/valid/1#1"], "history": [[{"role": "user", "content": hostile}]]})
+    items = pd.DataFrame({"item_id": ["own/valid/1#1"], "history": [[{"role": "user", "content": hostile}]]})
     html = render_section("reference_replies.html.j2", examples=reply_examples(items, replies, 20, 0))
     assert "<script>" not in html and html.count("&lt;script&gt;alert(1)") == 4
     assert html.count("</details>") == 1 and "cut at the token limit" in html
