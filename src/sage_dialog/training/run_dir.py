@@ -36,7 +36,7 @@ from sage_dialog.core.tables import DataFrame
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "safetensors")
 """Libraries whose version determines the weights."""
 
-CODE = ("training", "inference/chat_format.py", "core/seeds.py")
+CODE = ("training", "inference/chat_format.py", "sac/chain.py", "core/seeds.py")
 """Code of this package that determines the weights."""
 
 POLICY, LOG, TRAINING_REJECTS = "policy", "log.parquet", "training_rejects.parquet"
