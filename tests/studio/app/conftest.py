@@ -1,10 +1,12 @@
-"""A studio over HTTP."""
+"""A studio over HTTP, and Chromium."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripted_engine import ScriptedEngine
@@ -21,3 +23,15 @@ def studio(tmp_path: Path) -> Iterator[Callable[..., Client]]:
             return stack.enter_context(Client(studio_of(tmp_path, engine, **given)))
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("there is no chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -146,6 +146,11 @@ class Served:
     def start_address(self, page: str = "/chat") -> str:
         return f"{self.address}{page}?token={TOKEN}"
 
+    def cut_connections(self) -> None:
+        """Close all connections in the middle of what they send."""
+        for connection in list(self._server.server_state.connections):
+            connection.loop.call_soon_threadsafe(connection.transport.abort)
+
     def close(self) -> None:
         self.studio.thread.stop()
         self._server.should_exit = True

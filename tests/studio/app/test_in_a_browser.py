@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from scripted_engine import ScriptedEngine
 from studio_app import Served, reply_with_blocks, studio_of
+from studio_page import Page, expect
 from test_explorer_pages import search_tables
 from voting import rollouts_of
 
@@ -22,10 +22,6 @@ from sage_dialog.studio.app.votes import Rater
 from sage_dialog.studio.arena.ballots import plan_ballots
 from sage_dialog.studio.arena.session import Session
 from sage_dialog.studio.arena.vote_file import VoteFile
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 
 HOSTILE = (
     "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> **bold** [a](javascript:0)"
@@ -73,14 +69,6 @@ def reply(policy: str, prompt: Prompt, sample: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def engine() -> GatedEngine:
     return GatedEngine(reply)
 
@@ -97,48 +85,12 @@ def served(engine: GatedEngine, tmp_path_factory: pytest.TempPathFactory) -> Ite
     served.close()
 
 
-class Page:
-    """A page of the studio with everything that it must not do."""
-
-    def __init__(self, chromium: Any, served: Served, **context: Any) -> None:
-        self.context = chromium.new_context(**context)
-        self.page = self.context.new_page()
-        self.served = served
-        self.faults: list[str] = []
-        self.requested: list[str] = []
-        self.page.on("console", lambda message: self.faults.append(message.text) if message.type == "error" else None)
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.faults.append(dialog.message))
-        self.page.on("request", lambda request: self.requested.append(request.url))
-        self.page.goto(served.start_address())
-
-    def begin(self, text: str, **choices: str) -> None:
-        self.page.goto(f"{self.served.address}/chat")
-        for name, value in choices.items():
-            self.page.select_option(f"[name={name}]", value)
-        self.page.fill("#text", text)
-        self.page.press("#text", "Enter")
-        self.page.wait_for_url(re.compile(r"/chat/[0-9a-f]{12}$"))
-
-    def messages(self) -> list[str]:
-        return self.page.locator("#talk .log .message").all_text_contents()
-
-    def close(self) -> None:
-        assert self.faults == [] and "owned" not in self.page.title()
-        assert {urlsplit(url).netloc for url in self.requested} == {f"127.0.0.1:{self.served.port}"}
-        self.context.close()
-
-
 @pytest.fixture
 def opened(chromium: Any, served: Served, engine: GatedEngine) -> Iterator[Page]:
     page = Page(chromium, served)
     yield page
     engine.let_go(None)
     page.close()
-
-
-def expect(locator: Any) -> Any:
-    return sync_api.expect(locator)
 
 
 def test_a_reply_streams_and_survives_a_reload(opened: Page, engine: GatedEngine) -> None:
@@ -161,12 +113,46 @@ def test_a_reply_streams_and_survives_a_reload(opened: Page, engine: GatedEngine
     expect(refused).to_contain_text("A reply is being drawn")
     expect(page.locator("#text")).to_have_value("too early")
     opened.faults.clear()  # the browser reports the refused request
-    page.context.set_offline(True)
-    page.context.set_offline(False)
     engine.let_go(None)
     expect(page.locator("#talk .assistant .message")).to_have_text("sage_7 0 0: one two three four")
     expect(page.locator("#status")).to_have_text("Reply: sage_7 0 0: one two three four")
     expect(page.locator(".pending")).to_have_count(0)
+
+
+def test_a_reply_goes_on_after_lost_connections(opened: Page, served: Served, engine: GatedEngine) -> None:
+    """A page that connects again in the middle goes on, and one that missed the end gets it; no part is there twice."""
+    engine.let_go(0)
+    opened.begin("one two three four")
+    page = opened.page
+    words = page.locator(".pending [data-words]")
+    engine.let_go(16)  # the blocks, and of the words: sage_7 0 0:
+    expect(words).to_have_text("sage_7 0 0:")
+    with page.expect_request("**/stream/0"):
+        served.cut_connections()
+    expect(words).to_have_text("sage_7 0 0:")
+    engine.let_go(2)
+    expect(words).to_have_text("sage_7 0 0: one two")
+    assert page.locator(".pending [data-field]").all_text_contents()[:2] == ["sharing", "sad"]
+    with page.expect_request("**/stream/0"):
+        served.cut_connections()
+        engine.let_go(None)
+    expect(page.locator(".pending")).to_have_count(0)
+    assert opened.messages() == ["one two three four", "sage_7 0 0: one two three four"]
+    expect(page.locator("#status")).to_have_text("Reply: sage_7 0 0: one two three four")
+    assert opened.faults and all("ERR_" in fault for fault in opened.faults)  # the browser reports lost connections
+    opened.faults.clear()
+
+
+def test_a_page_of_an_earlier_start_says_that_its_reply_is_lost(
+    opened: Page, served: Served, engine: GatedEngine
+) -> None:
+    engine.let_go(0)
+    opened.begin("one two")
+    expect(opened.page.locator(".pending [data-words]")).to_have_count(1)
+    opened.page.route("**/stream/0", lambda route: route.fulfill(status=403))  # as with the token of another start
+    served.cut_connections()
+    expect(opened.page.locator("#error")).to_contain_text("open the address that it shows")
+    opened.faults.clear()
 
 
 def test_a_stopped_reply_keeps_what_it_said(opened: Page, engine: GatedEngine) -> None:

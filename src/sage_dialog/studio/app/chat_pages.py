@@ -28,6 +28,8 @@ from sage_dialog.studio.chat.talks import Talk
 
 LATEST = 30
 """Conversations in the list."""
+RETRY_MS = 500
+"""Until a page that lost its connection opens another; browsers wait several seconds by default."""
 NAMED = ("say", "again", "edit", "candidates")
 """Actions that draw a reply, by the settings on the page."""
 
@@ -218,6 +220,7 @@ async def _events(drawing: Drawing | None, hidden: bool) -> AsyncIterator[str]:
     Args:
         hidden: whether the fields, which would identify the policy, are left out.
     """
+    yield f"retry: {RETRY_MS}\n\n"
     shown, fields = "", dict[str, str]()
     while drawing is not None:
         changed, finished = drawing.changed, drawing.finished

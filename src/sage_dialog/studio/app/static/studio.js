@@ -4,6 +4,10 @@ const element = (id) => document.getElementById(id);
 const announce = (text) => { element("status").textContent = text; };
 const streams = new Map();  // by element
 
+function reportLoss() {
+  element("error").textContent = "The studio does not respond. Conversations are saved: start it again in its terminal, and open the address that it shows.";
+}
+
 // A reply in the page. A lost connection is opened again by the browser, and then brings the reply from its beginning.
 function follow(reply) {
   const source = new EventSource(reply.dataset.stream);
@@ -18,6 +22,9 @@ function follow(reply) {
     text = text.slice(0, change.at) + change.text;
     if (words) words.textContent = text;
     if (below) scrollTo(0, document.body.scrollHeight);
+  });
+  source.addEventListener("error", () => {
+    if (source.readyState === EventSource.CLOSED) reportLoss();  // refused, such as by another start
   });
   source.addEventListener("done", async () => {
     source.close();
@@ -55,9 +62,7 @@ function show(output) {
 
 document.addEventListener("htmx:beforeRequest", () => element("error").replaceChildren());
 document.addEventListener("htmx:afterSettle", refresh);
-document.addEventListener("htmx:sendError", () => {
-  element("error").textContent = "The studio does not respond. Conversations are saved: start it again in its terminal, and open the address that it shows.";
-});
+document.addEventListener("htmx:sendError", reportLoss);
 document.addEventListener("htmx:afterRequest", (event) => {
   const form = event.detail.elt;
   if (form.matches("[data-compose]") && event.detail.successful) {
