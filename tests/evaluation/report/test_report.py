@@ -123,6 +123,8 @@ def test_without_scripts_some_dialogues_and_a_search_are_visible(contents: dict[
     for situation in visible:
         for _, messages in rollouts[rollouts["situation_id"] == situation].groupby("policy"):
             assert len(messages) == 9 and all(line in text for line in messages["text"])
+    assert re.search(r"shows a situation at /explorer/rollouts/ID; (\S+) is /explorer/rollouts/\1\.", text)
+    assert re.search(r"every iteration K at /explorer/K/ID; (\S+) is /explorer/K/\1\.", text)
     assert "All 12 situations" in text and "12 of 12 searched situations of the last iteration" in text
     turns = text.split("The last search")[1]
     assert turns.count("4 candidates") == turns.count("chosen Candidate 0 says this.") == 4

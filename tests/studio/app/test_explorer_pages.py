@@ -7,13 +7,17 @@ import re
 import zipfile
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from markupsafe import escape
 from studio_app import Client
 from voting import HOSTILE, rollouts_of
 
 from sage_dialog.core.tables import DataFrame, from_rows
+from sage_dialog.evaluation.report.page import render_section
 from sage_dialog.schemas import CANDIDATES, JUDGE_VOTES, SITUATIONS, TRAJECTORIES
+from sage_dialog.studio.visible_text import visible
 
 Start = Callable[..., Client]
 INTENT = {"u_motivation": "sharing", "u_emotion": "sad", "u_topics": ["home"], "a_emotion": "calm", "a_topics": []}
@@ -99,6 +103,7 @@ def found(html: str) -> int:
         ("reason=state+block", 1),
         ("reason=state+block&motivation=humor", 0),  # of one candidate
         ("text=OPENING+1", 11),
+        ("text=+S/003+", 1),  # an id, as copied
         ("text=.", 0),
         ("label=nothing", 0),
     ],
@@ -132,6 +137,25 @@ def test_a_tree_has_all_candidates_of_each_turn(studio: Start) -> None:
     assert "3 candidates, none chosen" in last and "found &#39;lot&#39;" in last
     assert client.get("/explorer/2/situation?id=s/999").status_code == 404
     assert client.get("/explorer/9").status_code == 404
+
+
+@pytest.mark.parametrize("situation", ["hit:0_conv:1", "<b>a/b?c=1&d#e</b> 100% \u202e+é"])
+def test_the_addresses_in_a_report_open_their_situations(studio: Start, situation: str) -> None:
+    frames = {**search_tables(situations=2), **rollout_tables()}
+    for table, of in (("trajectories_2", "s/000"), ("candidates_2", "s/000"), ("rollouts", "test/0")):
+        frames[table] = frames[table].assign(situation_id=frames[table]["situation_id"].replace(of, situation))
+    client = studio(frames=frames)
+    shown = {"id": situation, "label": "sad", "turns": [], "dialogues": {}, "votes": [], "outcome": "-"}
+    report = render_section("searches.html.j2", embedded=1, searched=1, selector="-", example=shown, data="")
+    report += render_section("dialogues.html.j2", played=1, rule="-", people=False, examples=[shown], data="")
+    assert "<b>a" not in report
+    addresses = re.findall(r"<code>(/explorer/\w+/[^<]*)</code>", report)
+    assert len(addresses) == 4 and addresses[::2] == ["/explorer/K/ID", "/explorer/rollouts/ID"]
+    for address in addresses[1::2]:
+        location = client.get(address.replace("K", "2")).headers["location"]
+        opened = client.get(location)
+        assert opened.status_code == 200 and str(escape(visible(situation))) in opened.text
+    assert found(client.get(f"/explorer/2?text={quote(situation)}").text) == 1
 
 
 def test_rollouts_of_all_policies_stand_side_by_side_with_votes(studio: Start) -> None:

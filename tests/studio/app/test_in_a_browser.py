@@ -232,7 +232,7 @@ def test_explorer_filters_change_the_list_and_the_address(opened: Page) -> None:
     expect(page.locator("p.found")).to_have_text("30 situations")
     page.get_by_label("emotion of the situation").select_option("sad")
     expect(page.locator("p.found")).to_have_text("15 situations")
-    page.get_by_label("text", exact=True).fill("opening 3")
+    page.get_by_label("id or text").fill("opening 3")
     expect(page.locator("p.found")).to_have_text("1 situation")
     assert "label=sad&text=opening+3" in page.url
     page.get_by_role("link", name=re.compile("opening 3")).click()

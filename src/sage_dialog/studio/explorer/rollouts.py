@@ -95,7 +95,7 @@ class Rollouts:
             found = found[found["label"] == wanted.label]
         if wanted.text:
             texts = (found["id"] + "\n" + found["opening"]).str.lower()
-            found = found[texts.str.contains(wanted.text.lower(), regex=False)]
+            found = found[texts.str.contains(wanted.text.strip().lower(), regex=False)]
         if wanted.outcome or (wanted.policy and not wanted.of_votes):
             rows = _equal(self._ended, outcome=wanted.outcome, policy=wanted.policy)
             found = found[found["id"].isin(rows["situation_id"])]

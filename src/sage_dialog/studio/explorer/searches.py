@@ -91,7 +91,7 @@ class Search:
             if value := getattr(wanted, name):
                 found = found[found[name] == value]
         if wanted.text:
-            letters = wanted.text.lower()
+            letters = wanted.text.strip().lower()
             texts = (found["id"] + "\n" + found["opening"]).str.lower()
             found = found[texts.str.contains(letters, regex=False)]
         if not wanted.of_candidates:
