@@ -262,6 +262,26 @@ def test_two_policies_get_the_same_messages_and_a_vote_is_saved(studio: Start, t
     assert len((tmp_path / "votes/anna.jsonl").read_text().splitlines()) == 2
 
 
+def test_two_policies_go_on_together_after_one_failed(studio: Start) -> None:
+    """A message that only one of them answered is sent again to both, and there is no vote before."""
+    full = [True]
+
+    def fail_once(policy: str, prompt: Prompt, sample: int) -> str:
+        if policy == "sage_8" and prompt.item[1] == 1 and full[0]:
+            raise ValueError("out of memory")
+        return numbered_reply(policy, prompt, sample)
+
+    client = studio(fail_once)
+    talk = client.begin(beside="sage_8")
+    failed = client.step(talk, "say", text="It rains.")
+    assert "out of memory" in failed and "is better" not in failed
+    assert client.post(f"{talk}/vote", vote="first", rater="anna").status_code == 422
+    full[0] = False
+    html = client.step(talk, "say", text="It snows.")
+    assert [text for text in said(html) if not text.startswith("sage_")] == ["I moved.", "It snows."] * 2
+    assert "sage_7 is better" in html
+
+
 def test_steering_that_the_policy_refuses_is_an_error_of_the_reply(studio: Start) -> None:
     client = studio(numbered_reply, steering_error="it cannot write that")
     talk = client.begin()

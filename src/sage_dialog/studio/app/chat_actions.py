@@ -40,13 +40,17 @@ class ChatActions:
         return Talk.new(policies, steered.settings, blind and len(names) > 1)
 
     def say(self, talk: Talk, text: str) -> None:
-        """Start the replies of all sides to a message. Raises ValueError as `reply`."""
+        """Start the replies of all sides to a message. Raises ValueError as `reply`.
+
+        It follows the last message that all sides have replied to.
+        """
         if not text.strip():
             raise ValueError("The message is empty.")
         self._check_free(talk)
         policies = [self.policies.get(side.policy) for side in talk.sides]
+        shared = min(len(side.branches.path()) for side in talk.sides)
         for side, policy in zip(talk.sides, policies, strict=True):
-            self._reply(talk, side, policy, side.branches.last, text)
+            self._reply(talk, side, policy, side.branches.path()[shared - 1] if shared else None, text)
         self._ask(talk, text)
 
     def again(self, talk: Talk, number: int) -> None:

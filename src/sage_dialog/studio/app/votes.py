@@ -83,8 +83,12 @@ class ChatVotes:
         return self._rater.name
 
     def ballot(self, talk: Talk) -> str | None:
-        """Return the id of the ballot on the dialogues so far; None where there is none, or one has voted on it."""
-        if talk.busy or any(not side.branches.turns() for side in talk.sides):
+        """Return the id of the ballot on the dialogues so far; None where there is none, or one has voted on it.
+
+        There is none where only one policy has replied.
+        """
+        lengths = {len(side.branches.path()) for side in talk.sides}
+        if talk.busy or len(lengths) > 1 or lengths == {0}:
             return None
         ballot = _vote(talk, "tie", "").ballot
         return None if ballot in talk.voted else ballot

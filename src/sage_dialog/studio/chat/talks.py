@@ -177,7 +177,8 @@ class TalkFolder:
         sides = tuple(_opened(side) for side in saved.sides)
         if saved.asked is not None:
             stopped = "The studio was stopped before the reply was complete."
-            sides[0].drawing = Drawing(saved.asked, sides[0].blocks, finished=True, error=stopped)
+            side = min(sides, key=lambda each: len(each.branches.path()))  # that did not reply
+            side.drawing = Drawing(saved.asked, side.blocks, finished=True, error=stopped)
         return Talk(saved.id, saved.created, saved.settings, sides, saved.blind, list(saved.voted), saved.asked)
 
 
