@@ -12,6 +12,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 from click.testing import CliRunner, Result
 from scripted_engine import ScriptedEngine
@@ -83,15 +84,13 @@ def iterate(folder: Path, *options: str) -> Result:
     """Run the command; options follow those of a small self-play."""
     from sage_dialog.commands.iterate import iterate as command
 
-    sys.modules["sage_dialog.training.sft"] = trainer = ModuleType("sage_dialog.training.sft")
+    trainer = ModuleType("sage_dialog.training.sft")
     trainer.fine_tune = train  # type: ignore[attr-defined]  # the real one imports torch
-    try:
+    with patch.dict(sys.modules, {trainer.__name__: trainer}):
         params = ",".join([PARAMS, *options])
         return CliRunner().invoke(
             command, ["--env", "test", "--params", params], obj=SimpleNamespace(project_path=folder)
         )
-    finally:
-        del sys.modules["sage_dialog.training.sft"]
 
 
 def iterate_and_kill(project: Path, folder: Path, kill_at: int) -> None:

@@ -123,12 +123,17 @@ def test_an_indivisible_batch_is_an_error(base: Policy, tmp_path: Path) -> None:
 
 def test_a_run_with_indivisible_batches_does_not_start() -> None:
     raw = OmegaConfigLoader(str(PROJECT / "conf"), env="test", **settings.CONFIG_LOADER_ARGS)["parameters"]
-    sizes = [raw["sft"]["training"], raw["self_play"]["training"], raw["preference"]]
+    trainings = {
+        "sft.training": raw["sft"]["training"],
+        "self_play.training": raw["self_play"]["training"],
+        "preference": raw["preference"],
+        **{f"offline_rl.{name}": raw["offline_rl"][name] for name in ("training", "refinement", "preference")},
+    }
     raw["launcher"] |= {"config": "conf/accelerate/ddp.yaml", "num_processes": 7}
     with pytest.raises(RunRefused) as refused:
         validate_parameters(raw, "test")
     faults = str(refused.value).splitlines()[1:]
-    for fault, path, config in zip(faults, ("sft.training", "self_play.training", "preference"), sizes, strict=True):
+    for fault, (path, config) in zip(faults, trainings.items(), strict=True):
         assert fault.startswith(f"  {path}.batch_size: batch_size {config['batch_size']} is not divisible")
 
 
