@@ -72,7 +72,7 @@ def measure(browser: Any, folder: Path, repeats: int) -> dict[str, list[float]]:
     """Return the measurements by name."""
     from scripted_engine import ScriptedEngine
     from studio_app import Served, reply_with_blocks, studio_of
-    from test_explorer_pages import search_tables
+    from studio_tables import search_tables
 
     class TimedEngine(ScriptedEngine):
         first = 0.0

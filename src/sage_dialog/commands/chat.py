@@ -46,9 +46,9 @@ def chat(
     with stderr.status("loading"):
         engine = loaded.open_engine(seed)
 
-    from sage_dialog.studio.chat.completion import known_values
     from sage_dialog.studio.chat.conversation import Conversation
-    from sage_dialog.studio.chat.terminal import Terminal, piped_lines, prompt_lines
+    from sage_dialog.studio.chat.terminal.completion import known_values
+    from sage_dialog.studio.chat.terminal.terminal import Terminal, piped_lines, prompt_lines
 
     settings, note = settings_of(project, loaded, temperature=temperature, top_k=top_k, hold_form=hold_form)
     if note:

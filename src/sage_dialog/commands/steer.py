@@ -27,8 +27,8 @@ from sage_dialog.datasets.roles import RoleDataset
 from sage_dialog.dialogue import Message, agent_view
 from sage_dialog.inference.engine import Prompt
 from sage_dialog.llm.requests import RequestFailedError, StopRunError
-from sage_dialog.studio.chat.completion import known_values
-from sage_dialog.studio.chat.display import BLOCKS, FAULT
+from sage_dialog.studio.chat.terminal.completion import known_values
+from sage_dialog.studio.chat.terminal.display import BLOCKS, FAULT
 from sage_dialog.studio.visible_text import visible
 
 if TYPE_CHECKING:

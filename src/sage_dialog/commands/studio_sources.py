@@ -139,7 +139,7 @@ def known_of(project: Project) -> Callable[[], Mapping[str, Sequence[str]]]:
     known: dict[str, list[str]] = {}
 
     def values() -> Mapping[str, Sequence[str]]:
-        from sage_dialog.studio.chat.completion import known_values
+        from sage_dialog.studio.chat.terminal.completion import known_values
 
         if not known and project.catalog.exists("annotations"):
             with contextlib.suppress(DatasetError):  # such as a table of an earlier version of the project

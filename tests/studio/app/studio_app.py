@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -82,6 +83,11 @@ def studio_of(
         seed=3,
         rule="agreement",
     )
+
+
+def said(html: str) -> list[str]:
+    """Return the messages of a conversation."""
+    return re.findall(r'<div class="message"[^>]*>([^<]*)</div>', html)
 
 
 class Client:

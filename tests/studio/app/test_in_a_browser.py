@@ -13,7 +13,7 @@ import pytest
 from scripted_engine import ScriptedEngine
 from studio_app import Served, reply_with_blocks, studio_of
 from studio_page import Page, expect
-from test_explorer_pages import search_tables
+from studio_tables import search_tables
 from voting import rollouts_of
 
 from sage_dialog.config import SamplingConfig, Steering

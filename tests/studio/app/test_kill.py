@@ -14,8 +14,7 @@ from pathlib import Path
 import httpx2
 import killed_studio
 import pytest
-from studio_app import SENT, TOKEN, Client, studio_of
-from test_chat_pages import said
+from studio_app import SENT, TOKEN, Client, said, studio_of
 
 from sage_dialog.corpora.conversations import read_conversations
 from sage_dialog.studio.arena.vote_file import read_folder

@@ -14,7 +14,7 @@ from sage_dialog.config import SamplingConfig
 from sage_dialog.inference.engine import Prompt, Sample
 from sage_dialog.sac import Chain, Intent, render
 from sage_dialog.studio.chat.conversation import Conversation, Settings
-from sage_dialog.studio.chat.terminal import Terminal
+from sage_dialog.studio.chat.terminal.terminal import Terminal
 
 Script = Callable[[Prompt, int], "str | Sample | None"]
 

@@ -19,11 +19,11 @@ from starlette.staticfiles import StaticFiles
 from sage_dialog.config import OutcomeRule
 from sage_dialog.studio.app.access import Access, Headers
 from sage_dialog.studio.app.arena_pages import ArenaPages
-from sage_dialog.studio.app.chat_actions import ChatActions, TalkBusyError
-from sage_dialog.studio.app.chat_pages import ChatPages
-from sage_dialog.studio.app.explorer_pages import ExplorerPages
+from sage_dialog.studio.app.chat.actions import ChatActions, TalkBusyError
+from sage_dialog.studio.app.chat.pages import ChatPages
+from sage_dialog.studio.app.chat.presets import Presets
+from sage_dialog.studio.app.explorer.pages import ExplorerPages
 from sage_dialog.studio.app.pages import STATIC, page
-from sage_dialog.studio.app.presets import Presets
 from sage_dialog.studio.app.votes import ChatVotes, Rater
 from sage_dialog.studio.arena.session import BallotError
 from sage_dialog.studio.arena.vote_file import VoteNotSavedError

@@ -8,7 +8,7 @@ from itertools import islice
 from sage_dialog.core.tables import DataFrame
 from sage_dialog.sac import Chain
 from sage_dialog.sac.grammar import FIELDS, is_list_field
-from sage_dialog.studio.chat.commands import COMMANDS
+from sage_dialog.studio.chat.terminal.commands import COMMANDS
 
 MAX_WORDS = 100
 """Number of completions at a time."""

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from sage_dialog.config import OutcomeRule
 from sage_dialog.core.tables import DataFrame, to_rows
-from sage_dialog.studio.app.bundle import zip_pages
+from sage_dialog.studio.app.explorer.bundle import zip_pages
 from sage_dialog.studio.app.pages import page, render, style
 from sage_dialog.studio.explorer.rollouts import RolloutFilter, with_rule
 from sage_dialog.studio.explorer.searches import Search, SearchFilter

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.inference.candidates import Candidate, utterance_start
-from sage_dialog.studio.chat.commands import COMMANDS
 from sage_dialog.studio.chat.conversation import Settings
+from sage_dialog.studio.chat.terminal.commands import COMMANDS
 from sage_dialog.studio.visible_text import visible
 
 BLOCKS = "dim"

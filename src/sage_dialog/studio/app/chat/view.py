@@ -9,10 +9,10 @@ from typing import Any
 from sage_dialog.sac.grammar import FIELDS
 from sage_dialog.studio.chat.branches import Branches
 from sage_dialog.studio.chat.conversation import ChatTurn, Settings
-from sage_dialog.studio.chat.display import format_steering
 from sage_dialog.studio.chat.drawing import Drawing
 from sage_dialog.studio.chat.reply_view import ReplyView, view_reply
 from sage_dialog.studio.chat.talks import Side, Talk
+from sage_dialog.studio.chat.terminal.display import format_steering
 from sage_dialog.studio.visible_text import visible
 
 MOST_SUGGESTIONS = 200

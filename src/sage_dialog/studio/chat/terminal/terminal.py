@@ -25,11 +25,11 @@ from sage_dialog.config import Steering
 from sage_dialog.inference.candidates import Candidate
 from sage_dialog.inference.engine import OnText
 from sage_dialog.llm.requests import RequestFailedError, StopRunError, remove_surrogates
-from sage_dialog.studio.chat import display
-from sage_dialog.studio.chat.commands import parse_line
-from sage_dialog.studio.chat.completion import add_values, completions
 from sage_dialog.studio.chat.conversation import ContextFullError, Conversation, add_boost, clear_field, fix_value
 from sage_dialog.studio.chat.files import load_conversation, save_conversation
+from sage_dialog.studio.chat.terminal import display
+from sage_dialog.studio.chat.terminal.commands import parse_line
+from sage_dialog.studio.chat.terminal.completion import add_values, completions
 from sage_dialog.studio.visible_text import CONTROLS, visible
 
 PROMPT, CONTINUATION = "› ", "… "

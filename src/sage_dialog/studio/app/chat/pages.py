@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from sage_dialog.studio.app import chat_view
-from sage_dialog.studio.app.chat_actions import ChatActions
+from sage_dialog.studio.app.chat.actions import ChatActions
+from sage_dialog.studio.app.chat.presets import Presets
+from sage_dialog.studio.app.chat.view import field_settings, steering_lines, talk_sides
 from sage_dialog.studio.app.forms import Form, number_of, read_form, settings_of, text_of
 from sage_dialog.studio.app.pages import page, render, style
-from sage_dialog.studio.app.presets import Presets
 from sage_dialog.studio.app.votes import ChatVotes
 from sage_dialog.studio.chat.conversation import Settings
 from sage_dialog.studio.chat.drawing import Drawing
@@ -117,7 +117,7 @@ class ChatPages:
         talk, form = self._talk(request), await read_form(request)
         try:
             self._change(talk, form)
-            values: dict[str, Any] = {"lines": chat_view.steering_lines(talk.settings), "error": None}
+            values: dict[str, Any] = {"lines": steering_lines(talk.settings), "error": None}
         except ValueError as error:
             values = {"lines": [], "error": str(error)}
         return page("settings_note.html.j2", **values)
@@ -184,7 +184,7 @@ class ChatPages:
         ballot = self._votes.ballot(talk) if len(talk.sides) > 1 else None
         return {
             "talk": talk,
-            "sides": chat_view.talk_sides(talk),
+            "sides": talk_sides(talk),
             "number": self._actions.number,
             "rater": self._votes.rater,
             "ballot": ballot,
@@ -192,7 +192,7 @@ class ChatPages:
 
     async def _panel(self, talk: Talk) -> str:
         known = await run_in_threadpool(self._known)  # reads a table the first time
-        fields = chat_view.field_settings(talk.settings, known)
+        fields = field_settings(talk.settings, known)
         return render(
             "settings.html.j2",
             talk=talk,
@@ -200,7 +200,7 @@ class ChatPages:
             fields=fields,
             names=self._actions.policies.names,
             presets=self._presets.names(),
-            lines=chat_view.steering_lines(talk.settings),
+            lines=steering_lines(talk.settings),
             error=None,
         )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from studio_app import Client, numbered_reply, reply_with_blocks
+from studio_app import Client, numbered_reply, reply_with_blocks, said
 
 from sage_dialog.config import Steering
 from sage_dialog.corpora.conversations import read_conversations
@@ -26,11 +26,6 @@ FORM = {
     "hold_form": "on",
     "system_prompt": "You joke.",
 }
-
-
-def said(html: str) -> list[str]:
-    """Return the messages of a conversation."""
-    return re.findall(r'<div class="message"[^>]*>([^<]*)</div>', html)
 
 
 def test_a_reply_has_its_plan_as_fields(studio: Start) -> None:

@@ -10,10 +10,10 @@ from sage_dialog import schemas
 from sage_dialog.config import Steering
 from sage_dialog.core.tables import from_rows
 from sage_dialog.sac import Chain, Intent
-from sage_dialog.studio.chat.commands import COMMANDS, Action, parse_line
-from sage_dialog.studio.chat.completion import add_values, completions, known_values
 from sage_dialog.studio.chat.conversation import add_boost, clear_field, fix_value
-from sage_dialog.studio.chat.display import format_steering
+from sage_dialog.studio.chat.terminal.commands import COMMANDS, Action, parse_line
+from sage_dialog.studio.chat.terminal.completion import add_values, completions, known_values
+from sage_dialog.studio.chat.terminal.display import format_steering
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_an_invalid_command_is_refused_with_its_usage(line: str, reason: str) ->
 
 
 def test_every_command_is_documented() -> None:
-    text = (Path(__file__).parents[3] / "docs/chat.md").read_text().replace("\\|", "|")
+    text = (Path(__file__).parents[4] / "docs/chat.md").read_text().replace("\\|", "|")
     assert [
         name for name, command in COMMANDS.items() if f"`/{name} {command.usage}`".replace(" `", "`") not in text
     ] == []

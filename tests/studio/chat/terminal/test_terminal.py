@@ -15,9 +15,9 @@ from prompt_toolkit.output import DummyOutput
 
 from sage_dialog.corpora.conversations import read_conversations
 from sage_dialog.inference.engine import FinishReason, Sample
-from sage_dialog.studio.chat import display
 from sage_dialog.studio.chat.conversation import Conversation
-from sage_dialog.studio.chat.terminal import Masked, ReadLine, piped_lines, prompt_lines
+from sage_dialog.studio.chat.terminal import display
+from sage_dialog.studio.chat.terminal.terminal import Masked, ReadLine, piped_lines, prompt_lines
 
 Talk = Callable[..., Conversation]
 STATE = "{u_motivation: sharing, u_emotion: sad, u_topic: [home]}"
