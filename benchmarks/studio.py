@@ -1,12 +1,13 @@
 """Measure the studio in Chromium: what it adds to the engine's first token, a large tree, and the weight of its page.
 
     python benchmarks/studio.py [--quick] [--repeats N]
+    python benchmarks/studio.py --data data    # with the demo's sage_dpo, after `make demo`
 
     first_token_overhead_ms   from the engine's first piece to its display in the page; median
     tree_ms                   from the opening of a situation with 1,000 candidates to its layout; median
     page_kb                   bytes of everything that the chat's page loads, as transferred
 
-The engine is a script that notes the time of its first piece, so that no model counts. The goals are at most 300 ms,
+Without --data the engine is a script, so that no model counts. The goals are at most 300 ms,
 1,000 ms and 300 kB. Needs playwright and a Chromium. The last line is one JSON object.
 """
 
@@ -48,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="five repetitions")
     parser.add_argument("--repeats", type=int, default=25)
+    parser.add_argument("--data", type=Path, help="data folder of a finished demo, whose sage_dpo replies")
     options = parser.parse_args()
     repeats = 5 if options.quick else options.repeats
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -59,7 +61,7 @@ def main() -> None:
         parser.error("the studio cannot be measured: playwright or chromium is not there; `pip install '.[dev]'`")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        measured = measure(browser, Path(folder), repeats)
+        measured = measure(browser, Path(folder), repeats, options.data)
         browser.close()
     for name, values in measured.items():
         print(f"{name:<25} median {statistics.median(values):.0f}, {min(values):.0f} to {max(values):.0f}, "
@@ -68,27 +70,62 @@ def main() -> None:
     print(json.dumps({**medians, "goals": GOALS, "repeats": repeats}))
 
 
-def measure(browser: Any, folder: Path, repeats: int) -> dict[str, list[float]]:
+class TimedEngine:
+    """An engine that notes when it gives its first piece of a text.
+
+    Args:
+        pause: seconds after each piece, for an engine that has no model.
+    """
+
+    def __init__(self, engine: Any, pause: float = 0.0) -> None:
+        self._engine, self._pause, self.first = engine, pause, 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def sample(self, *given: Any, **named: Any) -> Any:
+        if len(given) < 6 or given[5] is None:
+            return self._engine.sample(*given, **named)
+        *given_to_engine, on_text = given
+        self.first = 0.0
+
+        def note(text: str) -> None:
+            self.first = self.first or time.time()
+            for piece in re.findall(r"\S+\s*|\s+", text):
+                on_text(piece)
+                time.sleep(self._pause)
+
+        return self._engine.sample(*given_to_engine, note)
+
+
+def demo_policy(data: Path) -> tuple[Any, str]:
+    """Return an engine with the latest sage_dpo of a demo, and its name."""
+    from sage_dialog.config import SamplingConfig
+    from sage_dialog.core.policies import Policy
+    from sage_dialog.inference.engine import Prompt
+    from sage_dialog.inference.transformers.engine import TransformersEngine
+
+    base, policy = (Policy.open(max((data / "06_models" / name).iterdir()) / name) for name in ("sage_0", "sage_dpo"))
+    engine = TransformersEngine(base, [policy], seed=0)
+    prompt = Prompt(({"role": "user", "content": "Hello"},), ("warm-up",))
+    engine.sample(policy.name, [prompt], SamplingConfig.from_base(max_new_tokens=8))  # loads the weights
+    return engine, policy.name
+
+
+def measure(browser: Any, folder: Path, repeats: int, data: Path | None = None) -> dict[str, list[float]]:
     """Return the measurements by name."""
     from scripted_engine import ScriptedEngine
     from studio_app import Served, reply_with_blocks, studio_of
     from studio_tables import search_tables
 
-    class TimedEngine(ScriptedEngine):
-        first = 0.0
-
-        def sample(self, *given: Any) -> Any:
-            drawn = super().sample(*given[:5])
-            if len(given) > 5 and given[5] is not None:
-                self.first = time.time()
-                for piece in re.findall(r"\S+\s*", drawn[0][0].text):
-                    given[5](piece)
-                    time.sleep(0.02)  # of a small policy on a CPU
-            return drawn
-
-    engine = TimedEngine(lambda *_: reply_with_blocks("That must be tough. " * 4))
+    if data is None:
+        scripted = ScriptedEngine(lambda *_: reply_with_blocks("That must be tough. " * 4))
+        engine, names = TimedEngine(scripted, pause=0.02), ["sage_7"]
+    else:
+        inner, name = demo_policy(data)
+        engine, names = TimedEngine(inner), [name]
     frames = search_tables(situations=3, turns=TURNS, number=CANDIDATES // TURNS, words="and so on, " * 12)
-    served = Served(studio_of(folder, engine, frames=frames))
+    served = Served(studio_of(folder, engine, names, frames))
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     session = page.context.new_cdp_session(page)
     received: list[float] = []
