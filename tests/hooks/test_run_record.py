@@ -501,6 +501,7 @@ def test_tables_of_previous_runs_are_recorded_with_the_opened_versions(tmp_path:
 
 KILLED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.path[:0] = [sys.argv[2]]
 from pathlib import Path
 import test_run_record as t
