@@ -80,6 +80,21 @@ def invalid(why: str) -> PydanticCustomError:
     return PydanticCustomError("invalid", "{why}", {"why": why})
 
 
+def read_mapping(text: str, otherwise: str) -> dict[str, Any]:
+    """Return the mapping that a text holds as YAML, or raise `invalid`.
+
+    Args:
+        otherwise: what is wrong with YAML that is no mapping.
+    """
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise invalid(f"no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise invalid(otherwise)
+    return values
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return ", did you mean X?" for the nearest known word, or a full stop if none is near."""
     near = difflib.get_close_matches(word, known, n=1)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from sage_dialog.config.base import Config, PositiveShare, Share, invalid
+from sage_dialog.config.base import Config, PositiveShare, Share, invalid, read_mapping
 
 Corpus = Literal["esconv", "failed_esconv", "dailydialog", "empathetic_dialogues", "own"]
 
@@ -42,13 +41,7 @@ class LabelMap(Config):
     def _read_yaml(cls, text: Any) -> Any:
         if not isinstance(text, str):
             return text
-        try:
-            values = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise invalid(f"no YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(values, dict):
-            raise invalid("no label map: expected motivation, emotion and topics (docs/corpora.md)")
-        return values
+        return read_mapping(text, "no label map: expected motivation, emotion and topics (docs/corpora.md)")
 
     def rules(self, field: str, role: str) -> tuple[LabelRule, ...]:
         """Return the rules of a field of a role's utterances."""

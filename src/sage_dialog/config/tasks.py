@@ -10,10 +10,18 @@ from collections.abc import Iterator, Mapping
 from string import Formatter
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import Field, FiniteFloat, model_validator
 
-from sage_dialog.config.base import Config, Count, NonNegative, Positive, PositiveShare, invalid, suggestion
+from sage_dialog.config.base import (
+    Config,
+    Count,
+    NonNegative,
+    Positive,
+    PositiveShare,
+    invalid,
+    read_mapping,
+    suggestion,
+)
 from sage_dialog.sac.chain import normalize_label
 
 Values = dict[str, str]
@@ -130,12 +138,9 @@ class Task(Config):
     def _read_yaml(cls, text: Any) -> Any:
         if not isinstance(text, str):
             return text
-        try:
-            values = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise invalid(f"no YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(values, dict):
-            raise invalid("no task: expected a mapping with description, acts, replies, … (docs/imagination.md)")
+        values = read_mapping(
+            text, "no task: expected a mapping with description, acts, replies, … (docs/imagination.md)"
+        )
         return {key: value for key, value in values.items() if not key.startswith("_")}  # anchors
 
     @model_validator(mode="after")
@@ -192,8 +197,8 @@ class Task(Config):
                 yield f"acts.{name}: its last rule must hold always, without `when` and `chance`"
         labels = [(f"acts.{name}", label) for name, act in self.acts.items() for label in (act.motivation, *act.topics)]
         for name, reply_ in self.replies.items():
-            told = reply_.tells.values()
-            labels += [(f"replies.{name}", label) for label in (reply_.motivation, reply_.emotion, *told) if label]
+            values = reply_.tells.values()
+            labels += [(f"replies.{name}", label) for label in (reply_.motivation, reply_.emotion, *values) if label]
         for where, label in labels:
             if normalize_label(label) != label:
                 yield f"{where}: {label!r} cannot be a label of a block; write {normalize_label(label)!r}"

@@ -12,7 +12,7 @@ from sage_dialog.config.tasks import Task
 from sage_dialog.core.seeds import generator
 from sage_dialog.imagination.partner import draw_values
 from sage_dialog.imagination.rules import pick
-from sage_dialog.imagination.wording import told_values
+from sage_dialog.imagination.wording import known_values
 from sage_dialog.sac import Intent
 from sage_dialog.sac.chain import render_block
 
@@ -35,21 +35,21 @@ def _chat(task: Task, rng: np.random.Generator) -> Document:
     messages = [{"role": "system", "content": task.agent.system_prompt}]
     messages.append({"role": "user", "content": pick(task.openings, rng).format(**shared)})
     for _ in range(int(rng.integers(1, 4))):
-        said, heard = pick(list(task.acts), rng), pick(list(task.replies), rng)
-        messages.append({"role": "assistant", "content": pick(task.acts[said].says, rng).format(**shared)})
-        messages.append({"role": "user", "content": pick(task.replies[heard].says, rng).format(**shared)})
+        act, reply = pick(list(task.acts), rng), pick(list(task.replies), rng)
+        messages.append({"role": "assistant", "content": pick(task.acts[act].says, rng).format(**shared)})
+        messages.append({"role": "user", "content": pick(task.replies[reply].says, rng).format(**shared)})
     return {"messages": messages}
 
 
 def _chat_with_blocks(task: Task, rng: np.random.Generator) -> Document:
-    """A chat with blocks: each state is that of what the user said so far, and each action is any."""
+    """A chat with blocks: each state is that of the user's messages so far, and each action is any."""
     shared = draw_values(task.shared, rng)
     messages = [{"role": "system", "content": task.agent.system_prompt}]
-    heard: list[str] = []
+    replies: list[str] = []
     for _ in range(int(rng.integers(1, 4))):
-        heard.append(pick(list(task.replies), rng))
-        reply, act = task.replies[heard[-1]], task.acts[pick(list(task.acts), rng)]
-        state = Intent(reply.motivation, reply.emotion, tuple(told_values(task, heard).values()))
+        replies.append(pick(list(task.replies), rng))
+        reply, act = task.replies[replies[-1]], task.acts[pick(list(task.acts), rng)]
+        state = Intent(reply.motivation, reply.emotion, tuple(known_values(task, replies).values()))
         action = Intent(act.motivation, None, act.topics)
         content = f"{render_block('u', state)} {render_block('a', action)} {pick(act.says, rng).format(**shared)}"
         messages.append({"role": "user", "content": pick(reply.says, rng).format(**shared)})

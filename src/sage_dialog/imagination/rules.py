@@ -119,14 +119,14 @@ class RuleCritic:
                 continue
             text = message.text
             answers = set() if act is None else {rule.reply for rule in task.acts[act].rules}
-            for reply, said in wording.replies(message.text, persona.shared):
+            for reply, sentence in wording.replies(message.text, persona.shared):
                 if task.replies[reply].tells and reply not in answers:
-                    faults.append(f"{EARLY}: {said}")
-                    text = " ".join(text.replace(said, "").split())
+                    faults.append(f"{EARLY}: {sentence}")
+                    text = " ".join(text.replace(sentence, "").split())
                 elif place:
                     belief = updated_belief(task, belief, act, reply)
                     if not belief:
-                        return Critique("drop", (*faults, f"{CONTRADICTION}: {said}"), (), {})
+                        return Critique("drop", (*faults, f"{CONTRADICTION}: {sentence}"), (), {})
             if not text:
                 return Critique("drop", (*faults, "the user says nothing else"), (), {})
             messages.append(Message("user", text))
@@ -143,5 +143,5 @@ def _say(task: Task, reply: str, persona: Persona, rng: np.random.Generator) -> 
 
 def _differs(task: Task, other: str, reply: str) -> bool:
     """Return whether both replies tell a value, and not the same."""
-    tells, told = task.replies[other].tells, task.replies[reply].tells
-    return bool(tells and told) and tells != told
+    one, two = task.replies[other].tells, task.replies[reply].tells
+    return bool(one and two) and one != two

@@ -201,8 +201,8 @@ def _measures(task: Task, wording: Wording, persona: Persona, row: Mapping[str, 
             continue
         answers = set() if act is None else {rule.reply for rule in task.acts[act].rules}
         words.append(len(message["content"].split()))
-        told = (name for name, _ in wording.replies(message["content"], persona.shared))
-        early = early or any(task.replies[name].tells and name not in answers for name in told)
+        replies_of_user = (name for name, _ in wording.replies(message["content"], persona.shared))
+        early = early or any(task.replies[name].tells and name not in answers for name in replies_of_user)
     replies = sum(message["role"] == "assistant" for message in row["messages"])
     found = {"tells early": float(early), "agent messages": float(replies), "words of the user": float(np.mean(words))}
     if row["last_state"]:

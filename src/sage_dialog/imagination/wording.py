@@ -36,24 +36,26 @@ class Wording:
     def replies(self, text: str, shared: Mapping[str, str]) -> list[tuple[str, str]]:
         """Return the replies that a user's message consists of or contains, with their wordings, in their order."""
         found = [
-            (text.index(said), name, said)
+            (text.index(wording), name, wording)
             for name, reply in self._task.replies.items()
             for sentence in reply.says
-            if (said := sentence.format(**shared)) in text
+            if (wording := sentence.format(**shared)) in text
         ]
         longest: list[tuple[int, str, str]] = []
-        for start, name, said in sorted(found, key=lambda each: (-len(each[2]), each[0])):  # a wording in a longer one
-            if all(start >= begin + len(other) or start + len(said) <= begin for begin, _, other in longest):
-                longest.append((start, name, said))
-        return [(name, said) for _, name, said in sorted(longest)]
+        for start, name, wording in sorted(
+            found, key=lambda each: (-len(each[2]), each[0])
+        ):  # a wording in a longer one
+            if all(start >= begin + len(other) or start + len(wording) <= begin for begin, _, other in longest):
+                longest.append((start, name, wording))
+        return [(name, wording) for _, name, wording in sorted(longest)]
 
 
-def told_values(task: Task, replies: Iterable[str]) -> dict[str, str]:
-    """Return what the user has told with these replies; of a variable that changes, the latest value."""
-    told: dict[str, str] = {}
+def known_values(task: Task, replies: Iterable[str]) -> dict[str, str]:
+    """Return what these replies reveal of the user; of a variable that changes, the latest value."""
+    values: dict[str, str] = {}
     for name in replies:
-        told |= task.replies[name].tells
-    return {variable: told[variable] for variable in task.hidden if variable in told}
+        values |= task.replies[name].tells
+    return {variable: values[variable] for variable in task.hidden if variable in values}
 
 
 def with_blocks(
@@ -62,18 +64,18 @@ def with_blocks(
     """Return a dialogue whose agent messages have state and action blocks, as far as their acts are recognised.
 
     The state block has the motivation and emotion of the user's last message, and as topics everything that the user
-    has told so far. No block names what the user has not said.
+    has revealed so far. No block names anything else that is hidden.
     """
     replies: list[str] = []
     state = Intent("asking")
     written = []
     for place, message in enumerate(messages):
         if message.role == "user":
-            heard = [name for name, _ in wording.replies(message.text, shared)]
-            replies += heard
-            last = task.replies[heard[-1]] if heard else None
+            recognised = [name for name, _ in wording.replies(message.text, shared)]
+            replies += recognised
+            last = task.replies[recognised[-1]] if recognised else None
             motivation, emotion = (last.motivation, last.emotion) if last else ("asking" if place == 0 else None, None)
-            state = Intent(motivation, emotion, tuple(told_values(task, replies).values()))
+            state = Intent(motivation, emotion, tuple(known_values(task, replies).values()))
             written.append(message)
             continue
         act = wording.act(message.text)

@@ -44,8 +44,8 @@ def conversation_decisions(chat: ChatFormat, messages: Messages, blocks: bool) -
         return []
     whole, _, end, _ = located[-1]
     if all(whole.startswith(text[:each]) for text, _, each, _ in located):
-        return [_decisions(chat, whole[:end], [(begin, each, said) for _, begin, each, said in located], blocks)]
-    return [_decisions(chat, text[:each], [(begin, each, said)], blocks) for text, begin, each, said in located]
+        return [_decisions(chat, whole[:end], [(begin, each, reply) for _, begin, each, reply in located], blocks)]
+    return [_decisions(chat, text[:each], [(begin, each, reply)], blocks) for text, begin, each, reply in located]
 
 
 def reply_decision(chat: ChatFormat, messages: Messages, reply: str, blocks: bool) -> Decisions:
@@ -58,8 +58,8 @@ def reply_decision(chat: ChatFormat, messages: Messages, reply: str, blocks: boo
 def _decisions(chat: ChatFormat, text: str, replies: Sequence[tuple[int, int, str]], blocks: bool) -> Decisions:
     encoded = chat.encode(text)
     spans = []
-    for begin, end, said in replies:
-        chain = parse(said) if blocks else None
+    for begin, end, reply in replies:
+        chain = parse(reply) if blocks else None
         if isinstance(chain, Chain):
             state = begin + len(render_block("u", chain.state))
             action = state + 1 + len(render_block("a", chain.action))

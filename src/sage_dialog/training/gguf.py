@@ -21,7 +21,7 @@ from sage_dialog.core.hub_models import BASE
 from sage_dialog.core.policies import Policy, PolicyCard, weights_revision
 from sage_dialog.training.chat_templates import training_format
 
-_UNREADABLE = (ValueError, KeyError, NotImplementedError)
+_UNREADABLE = (ValueError, KeyError, RuntimeError)
 """What transformers raises for a GGUF file that it cannot read: an architecture, a tokenizer or a key unknown to it."""
 
 
