@@ -23,8 +23,7 @@ class TrainingJob:
     """The arguments of one training.
 
     Attributes:
-        kind: "sft", supervised fine-tuning; "weighted", the same with a weight for each reply; "dpo", preference
-            tuning.
+        kind: "sft", supervised fine-tuning; "dpo", preference tuning.
         name: of the policy to train.
         base: the base model.
         start: the policy whose adapter is trained on; None starts with a new adapter.
@@ -36,7 +35,7 @@ class TrainingJob:
         threads: of each process; None takes all cores, divided among the processes.
     """
 
-    kind: Literal["sft", "weighted", "dpo"]
+    kind: Literal["sft", "dpo"]
     name: str
     base: Policy
     start: Policy | None

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from transformers.trainer_pt_utils import LengthGroupedSampler
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from sage_dialog.config import FineTuning, Launcher, LoraSettings
 from sage_dialog.core.policies import Policy
-from sage_dialog.core.seeds import derived_seed
 from sage_dialog.core.tables import DataFrame, to_rows
 from sage_dialog.inference.chat_format import ChatFormat, load_tokenizer
 from sage_dialog.training.adapters import load_adapter, load_model, new_adapter
@@ -22,6 +19,7 @@ from sage_dialog.training.chat_templates import encode_conversation, training_fo
 from sage_dialog.training.job import TrainingJob
 from sage_dialog.training.launch import IN_PROCESS, launch_training
 from sage_dialog.training.run_dir import TrainingResult, TrainingRunDir
+from sage_dialog.training.sft_trainer import ConversationTrainer, WeightCollator
 from sage_dialog.training.trainer import (
     filter_by_length,
     run_trainer,
@@ -56,14 +54,15 @@ def fine_tune(
 
     Args:
         start: its adapter is trained further; None starts with a new adapter on the base.
-        conversations: schemas.SFT_CONVERSATIONS; those over `config.max_length` tokens are rejected, never cut.
+        conversations: schemas.SFT_CONVERSATIONS; those over `config.max_length` tokens are rejected, never cut. In
+            schemas.WEIGHTED_CONVERSATIONS the loss of each reply is multiplied by its weight.
         lora: parameters of a new adapter; None trains all weights.
         measured: the same conversations in another form, whose length decides which are rejected: with the whole chain,
             for the arms of an ablation, so that all are trained on the same conversations.
 
     Raises:
-        ValueError: if no conversation is left, `start` is no adapter on this base, or the base's chat template has no
-            training template or refuses a conversation.
+        ValueError: if no conversation is left, `start` is no adapter on this base, the base's chat template has no
+            training template or refuses a conversation, or a conversation has not one weight for each reply.
     """
     job = TrainingJob("sft", name, base, start, conversations, measured, config, lora, blocks, seed, threads, launcher)
     return launch_training(job, train_sft, scratch)
@@ -81,17 +80,22 @@ def train_sft(job: TrainingJob, run_dir: TrainingRunDir) -> None:
         examples["tokens"] = _measured_tokens(job.name, examples, _encode_conversations(job.name, chat, job.measured))
     examples, training_rejects = filter_by_length(job.name, "conversations", examples, config.max_length)
     train, held_out = train_eval_split(job.name, examples, config.held_out, job.seed)
-    arguments = SFTConfig(**trainer_arguments(job, seed, len(held_out) > 0, run_dir))
+    weighted = "weights" in examples
+    arguments = SFTConfig(
+        remove_unused_columns=not weighted, **trainer_arguments(job, seed, len(held_out) > 0, run_dir)
+    )
     model = load_model(job.base, config.quantization)  # after the arguments, which may shard it over the processes
-    trainer_class = LengthGroupedTrainer if config.group_by_length else SFTTrainer
-    trainer = trainer_class(
+    trainer = ConversationTrainer(
         model=new_adapter(model, job.lora) if job.start is None else load_adapter(model, job.base, job.start),
         args=arguments,
         processing_class=tokenizer,
-        **trainer_datasets(train, held_out, ["input_ids", "labels"]),
+        data_collator=WeightCollator(tokenizer) if weighted else None,
+        **trainer_datasets(
+            train, held_out, ["input_ids", "labels", "weights"] if weighted else ["input_ids", "labels"]
+        ),
     )
-    if isinstance(trainer, LengthGroupedTrainer):
-        trainer.batch_seed = (job.seed, "batches", (job.start or job.base).name)
+    if config.group_by_length:
+        trainer.length_seed = (job.seed, "batches", (job.start or job.base).name)
     run_trainer(trainer, job, training_rejects, run_dir)
 
 
@@ -110,20 +114,52 @@ def _encode_conversations(name: str, chat: ChatFormat, conversations: DataFrame)
     """Return training examples: one a conversation, or one a reply where the template changes earlier replies.
 
     Raises:
-        ValueError: naming the conversation that the base's template refuses.
+        ValueError: naming the conversation that the base's template refuses, or that has not one weight for each reply.
     """
     examples = []
-    for row in to_rows(conversations[["conversation_id", "source", "messages"]]):
+    for row in to_rows(conversations):
         key = row["conversation_id"]
         try:
             encoded = encode_conversation(chat, row["messages"])
+            weights = _reply_weights(row)
         except ValueError as error:
             raise ValueError(f"{name}: conversation {key} of source {row['source']!r}: {error}") from error
         for number, example in enumerate(encoded, 1):
-            example_id = key if len(encoded) == 1 else f"{key} reply {number}"
-            group, tokens = dialogue_group(key, row["source"]), len(example["input_ids"])
-            examples.append({"row": example_id, "group": group, "tokens": tokens, **example})
-    return pd.DataFrame(examples, columns=["row", "group", "tokens", "input_ids", "labels"])
+            whole = len(encoded) == 1
+            fields = {
+                "row": key if whole else f"{key} reply {number}",
+                "group": dialogue_group(key, row["source"]),
+                "tokens": len(example["input_ids"]),
+                **example,
+            }
+            if weights is not None:
+                own = weights if whole else weights[number - 1 : number]
+                fields["weights"] = _token_weights(example["labels"], own)
+            examples.append(fields)
+    columns = ["row", "group", "tokens", "input_ids", "labels"]
+    return pd.DataFrame(examples, columns=[*columns, "weights"] if "weights" in conversations else columns)
+
+
+def _reply_weights(conversation: Mapping[str, Any]) -> list[float] | None:
+    """Return the weight of each reply; None if conversations have none."""
+    if "weights" not in conversation:
+        return None
+    weights = list(conversation["weights"])
+    replies = sum(message["role"] == "assistant" for message in conversation["messages"])
+    if len(weights) != replies:
+        raise ValueError(f"{replies} replies and {len(weights)} weights")
+    return weights
+
+
+def _token_weights(labels: list[int], weights: list[float]) -> list[float]:
+    """Return the weight of its reply for each labelled token; replies are runs of labels."""
+    found, reply, inside = [], -1, False
+    for label in labels:
+        if label != -100 and not inside:
+            reply += 1
+        inside = label != -100
+        found.append(weights[reply] if inside else 0.0)
+    return found
 
 
 def _measured_tokens(name: str, examples: DataFrame, measured: DataFrame) -> pd.Series[int]:
@@ -139,28 +175,3 @@ def _measured_tokens(name: str, examples: DataFrame, measured: DataFrame) -> pd.
             "again by --pipelines sac_augmentation"
         )
     return tokens.astype("int64")
-
-
-class LengthGroupedTrainer(SFTTrainer):
-    """TRL's trainer with batches of similar length, drawn by seed and epoch.
-
-    `group_by_length` of transformers draws from a random state that a checkpoint does not restore.
-    """
-
-    batch_seed: tuple[int, str, str]
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        return _EpochSampler(self, [len(ids) for ids in rows["input_ids"]])
-
-
-class _EpochSampler(LengthGroupedSampler):
-    def __init__(self, trainer: LengthGroupedTrainer, lengths: list[int]) -> None:
-        args = trainer.args
-        super().__init__(args.train_batch_size * args.gradient_accumulation_steps * args.world_size, lengths=lengths)
-        self._trainer = trainer
-
-    def __iter__(self) -> Iterator[int]:
-        epoch = int(self._trainer.state.epoch or 0)
-        self.generator = torch.Generator().manual_seed(derived_seed(*self._trainer.batch_seed, epoch) % 2**63)
-        return super().__iter__()

@@ -17,9 +17,8 @@ from sage_dialog.training.job import TrainingJob
 from sage_dialog.training.launch import ALIVE, FAILED
 from sage_dialog.training.run_dir import TrainingRunDir
 from sage_dialog.training.sft import train_sft
-from sage_dialog.training.weighted import train_weighted
 
-TRAININGS = {"sft": train_sft, "weighted": train_weighted, "dpo": train_dpo}
+TRAININGS = {"sft": train_sft, "dpo": train_dpo}
 
 
 def main(folder: Path) -> None:

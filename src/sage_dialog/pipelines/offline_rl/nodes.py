@@ -124,9 +124,9 @@ def train_weighted(
     launcher: Launcher,
 ) -> Trained:
     """Train `goal_bc` further with each reply weighted by its advantage: `goal_awr`, which needs no critic."""
-    from sage_dialog.training.weighted import weighted_fine_tune
+    from sage_dialog.training.sft import fine_tune
 
-    return weighted_fine_tune(
+    return fine_tune(
         *("goal_awr", base, start, weighted_conversations, offline_rl.refinement, None, seed, Path(scratch)),
         blocks=start.card.blocks,
         threads=threads,
