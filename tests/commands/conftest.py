@@ -9,9 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from block_writers import shared_block_writer
 from kedro.framework.session import KedroSession
 from run_records import keep, runs  # noqa: F401  # fixtures
 
+from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.lineage.run_folder import RunFolder
 
 
@@ -64,3 +66,23 @@ def project(small_project: SmallProject, tmp_path: Path, monkeypatch: pytest.Mon
     shutil.copytree(small_project.path, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("SAGE_DATA", str(tmp_path / "data"))
     yield SmallProject(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Policy]:
+    """A base that writes blocks, and two adapters on it, one of which writes none by its card."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = tmp_path_factory.mktemp("policies") / "sage_0"
+    shutil.copytree(shared_block_writer("words", tmp_path_factory).path, base)
+    revision = Policy.open(base).card.base_revision
+    made = {"sage_0": Policy.write_card(base, PolicyCard("sage_0", "base", True, "sage_0", revision))}
+    for name, blocks in (("sage_dpo", True), ("sage_1_plain", False)):
+        path = tmp_path_factory.mktemp(name)
+        config = LoraConfig(
+            r=2, target_modules=["q_proj"], rank_pattern={"of_experts": 2}, alpha_pattern={"of_experts": 8}
+        )
+        get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(path)
+        made[name] = Policy.write_card(path, PolicyCard(name, "adapter", blocks, "sage_0", revision))
+    return made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -28,33 +27,12 @@ from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.datasets.engines import EngineDataset
 from sage_dialog.datasets.external_policies import ExternalPolicies
 from sage_dialog.datasets.parquet import AtomicParquet
-from sage_dialog.datasets.policy import PolicyDirectory
 from sage_dialog.sac import Chain, parse
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-from block_writers import shared_block_writer  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Policy]:
-    """A base that writes blocks, and two adapters on it, one of which writes none by its card."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    base = tmp_path_factory.mktemp("policies") / "sage_0"
-    shutil.copytree(shared_block_writer("words", tmp_path_factory).path, base)
-    revision = Policy.open(base).card.base_revision
-    made = {"sage_0": Policy.write_card(base, PolicyCard("sage_0", "base", True, "sage_0", revision))}
-    for name, blocks in (("sage_dpo", True), ("sage_1_plain", False)):
-        path = tmp_path_factory.mktemp(name)
-        config = LoraConfig(
-            r=2, target_modules=["q_proj"], rank_pattern={"of_experts": 2}, alpha_pattern={"of_experts": 8}
-        )
-        get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(path)
-        made[name] = Policy.write_card(path, PolicyCard(name, "adapter", blocks, "sage_0", revision))
-    return made
+from block_writers import save_policy  # noqa: E402
 
 
 @pytest.fixture
@@ -62,10 +40,8 @@ def talk(
     configured: Path, policies: dict[str, Policy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Result]:
     """Runs the command on lines; the policies are those of the catalog."""
-    for name, policy in policies.items():
-        PolicyDirectory(
-            filepath=str(tmp_path / "data/06_models" / name), version=Version(None, "2026-01-01T00.00.00.000Z")
-        ).save(policy)
+    for policy in policies.values():
+        save_policy(policy, tmp_path / "data")
     monkeypatch.setenv("SAGE_DATA", str(tmp_path / "data"))
     metadata = bootstrap_project(configured)
 

@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from kedro.io import Version
 
 from sage_dialog.core.policies import CARD, Policy, PolicyCard, weights_revision
+from sage_dialog.datasets.policy import PolicyDirectory
 from sage_dialog.sac import Chain, Intent, render
 
 MOTIVATIONS = ("humor", "humility", "comfort", "seeking advice")
@@ -96,6 +98,12 @@ def shared_block_writer(kind: str, tmp_path_factory: pytest.TempPathFactory) -> 
         if not (folder / f"block_writer_{kind}" / CARD).exists():  # written last
             block_writer(kind, folder / f"block_writer_{kind}")
     return Policy.open(folder / f"block_writer_{kind}")
+
+
+def save_policy(policy: Policy, data: Path) -> None:
+    """Save a policy in the catalog of a data folder."""
+    version = Version(None, "2026-01-01T00.00.00.000Z")
+    PolicyDirectory(filepath=str(data / "06_models" / policy.name), version=version).save(policy)
 
 
 def block_writer(kind: str, path: Path) -> Policy:

@@ -55,6 +55,7 @@ class FaultyServer:
         status: status and JSON body that every call gets instead.
         refuse: status and text for a request's body, or None for an answer.
         change: changes a complete answer.
+        streams: whether it streams an answer that is requested as a stream, word by word; "half" breaks one off.
         models: names in its list of models.
     """
 
@@ -68,6 +69,7 @@ class FaultyServer:
     status: tuple[int, dict[str, Any]] | None = None
     refuse: Callable[[dict[str, Any]], tuple[int, str] | None] = lambda body: None
     change: Callable[[dict[str, Any]], object] = lambda answer: None
+    streams: bool = True
     models: Sequence[str] = ("some-model",)
     port: int = 0
     calls: list[Call] = field(default_factory=list)
@@ -186,6 +188,8 @@ class FaultyServer:
         self.change(answer)
         if fault == "trickles":
             return await self._trickle(http_request)
+        if call.body.get("stream") and self.streams:
+            return await self._stream(http_request, answer, broken=fault == "half")
         text = json.dumps(answer).encode()
         if fault == "half":
             response = web.StreamResponse(
@@ -197,6 +201,22 @@ class FaultyServer:
             return response
         call.usage = sum(number for number in answer.get("usage", {}).values() if isinstance(number, int))
         return web.Response(body=text, content_type="application/json")
+
+    async def _stream(self, http_request: web.Request, answer: dict[str, Any], broken: bool) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(http_request)
+        (choice,) = answer["choices"]
+        words = (choice["message"]["content"] or "").split(" ")
+        pieces = [*(f"{word} " for word in words[:-1]), words[-1]]
+        deltas: list[dict[str, Any]] = [{"delta": {"content": piece}} for piece in pieces]
+        deltas += [{"delta": {}, "finish_reason": choice["finish_reason"]}]
+        chunks = [{"model": answer["model"], "choices": [{"index": 0, **delta}]} for delta in deltas]
+        for chunk in chunks[: 1 if broken else None]:
+            await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        if not broken:
+            await response.write(f"data: {json.dumps({'choices': [], 'usage': answer['usage']})}\n\n".encode())
+            await response.write(b"data: [DONE]\n\n")
+        return response
 
     async def _trickle(self, http_request: web.Request) -> web.StreamResponse:
         """Send a space now and then, and never an answer, as gateways do to keep a connection open."""

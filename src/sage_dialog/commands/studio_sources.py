@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sage_dialog.studio.explorer.tables import Tables
 
 SHARED = "adapters of the project"
-"""The engine of all LoRA adapters of the catalog on one base."""
+"""The engine of the base, with all LoRA adapters of the catalog on it."""
 
 
 @contextlib.contextmanager
@@ -90,10 +90,9 @@ class PolicySource:
             loaded = self.outside if is_outside else load_policy(self.project, name, None, None, None)
             assert loaded is not None
             settings, _ = settings_of(self.project, loaded, hold_form=self.hold_form)
-            shared = not is_outside and name in self.project.policies
-            engine, open_engine = (
-                (SHARED, self._open_shared) if shared else (name, lambda: loaded.open_engine(self.seed))
-            )
+            engine, open_engine = name, lambda: loaded.open_engine(self.seed)
+            if not is_outside and name in self.project.policies and self._is_shared(loaded.policy):
+                engine, open_engine = SHARED, self._open_shared
             return TalkPolicy(name, loaded.policy.card.blocks, settings, engine, _guarded(open_engine))
 
     def _external_model(self, name: str) -> TalkPolicy:
@@ -111,19 +110,19 @@ class PolicySource:
         settings = Settings(sampling=sampling, system_prompt=prompt or None)
         return TalkPolicy(name, False, settings, name, lambda: ChatModelEngine(model, self.seed), counts_tokens=False)
 
-    def _open_shared(self) -> PolicyEngine:
-        """Open the base with all adapters on it, of which a copy of all weights would need its own memory."""
-        from sage_dialog.inference.policy_set import has_full_weights
+    def _is_shared(self, policy: Policy) -> bool:
+        """Return whether a policy of the catalog is in the shared engine.
 
+        Not one that has all weights (`sft.lora: null`), which needs memory of its own, and not one that was trained on
+        an earlier base, which only it may be refused for.
+        """
         base = self.project.policy(BASE)
+        return policy.card.base_revision == base.card.base_revision and not policy.has_full_weights
+
+    def _open_shared(self) -> PolicyEngine:
         others = [name for name in self.project.policies if name != BASE and self.project.catalog.exists(name)]
-        policies: list[Policy] = [self.project.policy(name) for name in others]
-        if any(has_full_weights(policy) for policy in policies):
-            raise click.ClickException(
-                "These policies are whole models (`sft.lora: null`), each too large to be loaded beside others; talk "
-                "with one by `kedro sage chat --policy NAME`."
-            )
-        return self.project.engine(base, policies, self.seed)
+        policies = [policy for policy in map(self.project.policy, others) if self._is_shared(policy)]
+        return self.project.engine(self.project.policy(BASE), policies, self.seed)
 
 
 def _guarded(open_engine: Callable[[], PolicyEngine]) -> Callable[[], PolicyEngine]:

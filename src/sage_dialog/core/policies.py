@@ -84,6 +84,12 @@ class Policy:
         (path / CARD).write_text(json.dumps(card.as_dict(), indent=2) + "\n")
         return cls(path, card)
 
+    @property
+    def has_full_weights(self) -> bool:
+        """Whether an adapter replaces every weight of its base (`sft.lora: null`)."""
+        config = self.path / "adapter_config.json"
+        return config.exists() and bool(json.loads(config.read_text()).get("modules_to_save"))
+
     def revision(self) -> str:
         """Return the sha256 over the names and bytes of the safetensors files; that of a base is in its card."""
         return self.card.base_revision if self.card.kind == "base" else weights_revision(self.path)

@@ -39,7 +39,7 @@ def export_policy(policy: Policy, base: Policy, sampling: SamplingConfig, merge:
         )
     if merge:
         _merge(policy, base, out)
-    elif json.loads((policy.path / CONFIG).read_text()).get("modules_to_save"):
+    elif policy.has_full_weights:
         raise ValueError("it has all weights (sft.lora: null); give --merge, for a complete model")
     else:
         for file in ("adapter_model.safetensors", CONFIG):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.core.seeds import derived_seed
 from sage_dialog.inference.engine import MAX_SEED, ROLE, Engine, FinishReason, OnText, Prompt, Sample
-from sage_dialog.llm.requests import NO_ANSWER, FailureReason, RequestFailedError
+from sage_dialog.llm.event_loop import run_streaming
+from sage_dialog.llm.requests import NO_ANSWER, FailureReason, RequestFailedError, RequestRejectedError
 
 if TYPE_CHECKING:
     from sage_dialog.llm.live_client import LiveClient
@@ -74,17 +76,38 @@ class ExternalModelEngine:
         client = self._model.client
         client.budget.check_caps(ROLE, client.endpoint.model, client.max_completion_tokens)
         requests = [(prompt, j) for prompt in prompts for j in range(samples)]
-        replies = list(client.map(self._reply, requests))
+        replies = []
+        if on_text is not None and requests:
+            replies.append(run_streaming(partial(self._stream, requests.pop(0)), on_text))
+        replies += client.map(self._reply, requests)
         by_prompt = [replies[start : start + samples] for start in range(0, len(replies), samples)]
         return [[reply for reply in of_prompt if reply is not None] for of_prompt in by_prompt]
 
-    async def _reply(self, request: tuple[Prompt, int]) -> Sample | None:
+    async def _stream(self, request: tuple[Prompt, int], on_text: OnText) -> Sample | None:
+        """Return a reply as `_reply` does; `on_text` gets its pieces."""
+        emitted = ""
+
+        def emit(text: str) -> None:
+            nonlocal emitted
+            if len(text) > len(emitted) and text.startswith(emitted):  # not of a repeated request with another reply
+                on_text(text[len(emitted) :])
+                emitted = text
+
+        try:
+            reply = await self._reply(request, emit)
+        except RequestRejectedError:  # perhaps of a server that does not stream
+            reply = await self._reply(request)
+        emit(reply.text if reply is not None else "")
+        return reply
+
+    async def _reply(self, request: tuple[Prompt, int], on_chunk: Callable[[str], None] | None = None) -> Sample | None:
         """Return None where the prompt leaves no room in the model's context."""
         prompt, j = request
         seed = derived_seed(self._seed, "sample", *prompt.item, j) % MAX_SEED
         try:
             client = self._model.client
-            reply = await client.request(client.chat_request(ROLE, prompt.messages, sample=seed))
+            asked = replace(client.chat_request(ROLE, prompt.messages, sample=seed), on_chunk=on_chunk)
+            reply = await client.request(asked)
         except RequestFailedError as error:
             if error.reason is FailureReason.TOO_LONG:
                 return None

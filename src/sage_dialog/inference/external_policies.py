@@ -85,9 +85,7 @@ class ExternalPolicy:
 
 
 def _shares_base(policy: Policy, base: Policy, project_base: Policy, others: Sequence[Policy]) -> bool:
-    from sage_dialog.inference.policy_set import has_full_weights  # imports transformers
-
-    alike = {has_full_weights(one) for one in (policy, *others) if one.card.kind == "adapter"}
+    alike = {one.has_full_weights for one in (policy, *others) if one.card.kind == "adapter"}
     return policy is not base and base.card.base_revision == project_base.card.base_revision and len(alike) == 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 
@@ -144,16 +143,10 @@ def _adapters(base: Policy, policies: Sequence[Policy]) -> list[Policy]:
         if by_name.setdefault(policy.name, policy).path != policy.path:
             raise ValueError(f"two policies are named {policy.name!r}: {by_name[policy.name].path} and {policy.path}")
     adapters = [policy for policy in by_name.values() if policy.card.kind == "adapter"]
-    full = [policy for policy in adapters if has_full_weights(policy)]
+    full = [policy for policy in adapters if policy.has_full_weights]
     if full and (lora := [policy for policy in adapters if policy not in full]):
         raise ValueError(
             f"policy {full[0].name!r} at {full[0].path} holds all weights, {lora[0].name!r} at {lora[0].path} those of "
             f"LoRA, and one engine cannot hold both; train them alike (`sft.lora`)"
         )
     return adapters
-
-
-def has_full_weights(policy: Policy) -> bool:
-    """Return whether an adapter replaces every weight of its base (`sft.lora: null`)."""
-    config = policy.path / "adapter_config.json"
-    return config.exists() and bool(json.loads(config.read_text()).get("modules_to_save"))

@@ -38,6 +38,29 @@ def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
         raise
 
 
+def run_streaming(function: Callable[..., Coroutine[Any, Any, Result]], on_text: Callable[[str], None]) -> Result:
+    """Run a function in the loop that has an argument `on_text`, whose pieces `on_text` gets in this thread."""
+
+    async def start() -> tuple[asyncio.Task[Result], asyncio.Queue[str | None]]:
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        task = asyncio.create_task(function(on_text=pieces.put_nowait))
+        task.add_done_callback(lambda _: pieces.put_nowait(None))
+        return task, pieces
+
+    async def cancel(task: asyncio.Task[Result]) -> None:
+        task.cancel()
+        await asyncio.wait([task])
+
+    task, pieces = run(start())
+    try:
+        while (piece := run(pieces.get())) is not None:
+            on_text(piece)
+        return run(asyncio.wait_for(task, None))
+    except BaseException:
+        run(cancel(task))
+        raise
+
+
 def map_ordered(
     function: Callable[[Item], Awaitable[Result]],
     items: Iterable[Item],

@@ -77,12 +77,14 @@ class ChatRequest(Request):
         sampling: fields of the body that shape the response: temperature, seed, max_tokens, …
         schema: JSON schema of the response; None leaves its form open.
         sample: number of the sample where several responses to the same messages are needed.
+        on_chunk: called with the text so far after each chunk; None requests the answer at once.
     """
 
     messages: tuple[Mapping[str, str], ...]
     sampling: Mapping[str, Any] = field(default_factory=dict)
     schema: Mapping[str, Any] | None = None
     sample: int = 0
+    on_chunk: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
 
     path = "/chat/completions"
 
@@ -125,9 +127,27 @@ class ChatRequest(Request):
             raise RequestFailedError(FailureReason.FILTERED, "", text)
         if finish == "length":
             raise RequestFailedError(FailureReason.TRUNCATED, f"after {completion_tokens} tokens", text)
+        if self.on_chunk is not None and finish is None:
+            raise RequestFailedError(FailureReason.BROKEN, "its answer ends in the middle", text)
         if text is None or not text.strip():
             raise RequestFailedError(FailureReason.EMPTY, "", text)
         return LLMResponse(text, prompt_tokens, completion_tokens, seconds_of(answer))
+
+    @property
+    def add_chunk(self) -> AddChunk | None:
+        return None if self.on_chunk is None else self._add
+
+    def _add(self, answer: dict[str, Any], chunk: Mapping[str, Any]) -> None:
+        answer.update({name: value for name, value in chunk.items() if name != "choices" and value is not None})
+        for part in chunk.get("choices") or []:
+            (choice,) = answer.setdefault("choices", [{"message": {}}])
+            choice.update({name: value for name, value in part.items() if name != "delta" and value is not None})
+            message, delta = choice["message"], part.get("delta") or {}
+            for name in ("content", "refusal"):
+                if isinstance(value := delta.get(name), str):
+                    message[name] = message.get(name, "") + value
+            if self.on_chunk is not None:
+                self.on_chunk(message.get("content", ""))
 
     @cached_property
     def max_prompt_tokens(self) -> int:

@@ -236,6 +236,8 @@ class Server:
             path, cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
         )
         async with chunks:
+            if not chunks.response.headers.get("content-type", "").startswith("text/event-stream"):
+                return parse_json(await chunks.response.aread())  # of a server that does not stream
             try:
                 async for chunk in chunks:
                     if isinstance(chunk, dict):

@@ -115,7 +115,7 @@ class Client:
 
     def begin(self, text: str = "I moved.", **fields: str) -> str:
         """Return the address of a new conversation after its first reply."""
-        response = self.post("/chat/new", policy="sage_7", text=text, **fields)
+        response = self.post("/chat/new", **{"policy": "sage_7", "text": text, **fields})
         assert response.status_code == 204, response.text
         address = response.headers["hx-redirect"]
         self.wait(address)

@@ -28,7 +28,7 @@ from sage_dialog.core.policies import Policy
 from sage_dialog.core.seeds import derived_seed
 from sage_dialog.evaluation.benchmarks.files import EXAMPLES, ITEMS, LocalTask, local_tasks
 from sage_dialog.evaluation.benchmarks.scores import Score, mean_of
-from sage_dialog.inference.policy_set import PolicySet, has_full_weights
+from sage_dialog.inference.policy_set import PolicySet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -71,7 +71,7 @@ def score_policies(
             peft = None
             if policy is base:
                 scored = model
-            elif has_full_weights(policy):  # lm-eval ties embeddings, which only a whole model lets it do
+            elif policy.has_full_weights:  # lm-eval ties embeddings, which only a whole model lets it do
                 scored = _adapted(_model(base), policy).merge_and_unload()
             else:
                 scored = peft = _adapted(model, policy)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -153,7 +152,7 @@ class CompletionsEngine:
         ]
         replies: list[list[Sample]] = [[] for _ in prompts]
         if on_text is not None and jobs and jobs[0].index == 0:
-            replies[0] += _run_streaming(partial(reply, jobs.pop(0)), on_text)
+            replies[0] += loop.run_streaming(partial(reply, jobs.pop(0)), on_text)
         for job, sampled in zip(jobs, self._client.map(reply, jobs), strict=True):
             replies[job.index] += sampled
         return replies
@@ -293,26 +292,3 @@ class _Sampler:
             tokens = self._without_end(reply.token_ids)
             text, number = self._policies.text(tokens), len(tokens)
         return Sample(text, number, FinishReason(reply.finish), reply.log_probability)
-
-
-def _run_streaming(reply: Callable[..., Coroutine[Any, Any, list[Sample]]], on_text: OnText) -> list[Sample]:
-    """Run `reply` in the event loop, and call `on_text` in this thread."""
-
-    async def start() -> tuple[asyncio.Task[list[Sample]], asyncio.Queue[str | None]]:
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        task = asyncio.create_task(reply(on_text=pieces.put_nowait))
-        task.add_done_callback(lambda _: pieces.put_nowait(None))
-        return task, pieces
-
-    async def cancel(task: asyncio.Task[list[Sample]]) -> None:
-        task.cancel()
-        await asyncio.wait([task])
-
-    task, pieces = loop.run(start())
-    try:
-        while (piece := loop.run(pieces.get())) is not None:
-            on_text(piece)
-        return loop.run(asyncio.wait_for(task, None))
-    except BaseException:
-        loop.run(cancel(task))
-        raise

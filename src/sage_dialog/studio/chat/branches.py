@@ -73,6 +73,17 @@ class Branches:
         branch = self.at(number)
         self.all[number] = replace(branch, turn=replace(branch.turn, draws=max(draws, branch.turn.draws)))
 
+    def insert(self, number: int, others: Branches) -> None:
+        """Insert turns of another copy of the tree, which has the same ones before `number`, in front of that one.
+
+        Turns from `number` on follow earlier ones.
+        """
+        for place, other in enumerate(others.all[:number]):
+            self.count_draw(place, other.turn.draws)
+        self.all[number:number] = added = others.all[number:]
+        if self.last is not None and self.last >= number:
+            self.last += len(added)
+
     def end_at(self, number: int | None) -> None:
         """Let the conversation end with a turn, or be empty; what followed remains in the tree."""
         if number is not None:

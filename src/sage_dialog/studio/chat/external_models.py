@@ -34,14 +34,12 @@ class ChatModelEngine:
         steering: Steering | None = None,
         on_text: OnText | None = None,
     ) -> list[list[Sample]]:
-        """Sample as `Engine.sample` does; a reply comes as one piece. The model's own sampling applies.
+        """Sample as `Engine.sample` does; the model's own sampling applies.
 
         Raises:
             ValueError: if the conversation does not fit the model's context.
         """
-        sampled = self._engine.sample(policy, prompts, sampling, samples, steering)
+        sampled = self._engine.sample(policy, prompts, sampling, samples, steering, on_text)
         if not all(sampled):
             raise ValueError(f"The conversation does not fit the context of {policy}.")
-        if on_text is not None and sampled:
-            on_text(sampled[0][0].text)
         return sampled

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from sage_dialog.core.atomic_files import atomic_file
@@ -20,6 +21,8 @@ from sage_dialog.studio.chat.drawing import Drawing
 from sage_dialog.studio.chat.policies import TalkPolicy
 
 TALK_ID = re.compile(r"[0-9a-f]{12}")
+LOCK_S = 10.0
+"""Until a conversation that another studio locks is not saved; a save takes milliseconds."""
 
 
 class NoSuchTalkError(LookupError):
@@ -47,6 +50,23 @@ class Side:
         """Whether a reply is being drawn."""
         return self.drawing is not None and not self.drawing.finished
 
+    @property
+    def failed(self) -> bool:
+        """Whether the last reply, or the candidates, failed."""
+        return self.drawing is not None and self.drawing.error is not None
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """A message that has no reply yet.
+
+    Attributes:
+        after: of each side, the number of the turn that it follows; None at the beginning.
+    """
+
+    text: str
+    after: tuple[int | None, ...]
+
 
 @dataclass
 class Talk:
@@ -55,7 +75,7 @@ class Talk:
     Attributes:
         blind: whether the names of the two policies are hidden until a vote.
         voted: ballots on its dialogues.
-        asked: a message that has no reply yet.
+        unanswered: the message that has no reply yet.
     """
 
     id: str
@@ -64,7 +84,7 @@ class Talk:
     sides: tuple[Side, ...]
     blind: bool = False
     voted: list[str] = field(default_factory=list)
-    asked: str | None = None
+    unanswered: Unanswered | None = None
 
     @classmethod
     def new(cls, policies: Sequence[TalkPolicy], settings: Settings, blind: bool) -> Talk:
@@ -83,7 +103,9 @@ class Talk:
     def title(self) -> str:
         """The first message."""
         turns = self.sides[0].branches.turns()
-        return turns[0].user if turns else self.asked or "(empty)"
+        if turns:
+            return turns[0].user
+        return "(empty)" if self.unanswered is None else self.unanswered.text
 
     @property
     def hidden(self) -> bool:
@@ -116,42 +138,79 @@ class _SavedTalk(BaseModel, frozen=True, extra="forbid"):
     settings: Settings
     blind: bool
     voted: tuple[str, ...]
-    asked: str | None
+    unanswered: Unanswered | None
     sides: tuple[_SavedSide, ...]
 
 
+@dataclass
+class _Opened:
+    """A conversation, and what its file had when it was last read or written here.
+
+    Attributes:
+        version: of the file; None of a conversation that was never saved.
+        turns: the number of turns of each side.
+    """
+
+    talk: Talk
+    version: tuple[int, int] | None = None
+    turns: tuple[int, ...] = ()
+    unanswered: Unanswered | None = None
+
+
 class TalkFolder:
-    """The conversations of the studio, one file each. A file is complete, also after a kill."""
+    """The conversations of the studio, one file each. A file is complete, also after a kill.
+
+    Several studios can work on one folder: each reads what another has saved, and keeps its turns.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._open: dict[str, Talk] = {}
+        self._open: dict[str, _Opened] = {}
+        self._deleted: set[str] = set()
 
     def get(self, talk_id: str) -> Talk:
         """Return a conversation. Raises NoSuchTalkError if there is none."""
-        if talk_id not in self._open:
-            self._open[talk_id] = self._read(talk_id)
-        return self._open[talk_id]
+        opened = self._open.get(talk_id)
+        if opened is None or (not opened.talk.busy and opened.version != self._version(talk_id)):
+            self._open.pop(talk_id, None)
+            version = self._version(talk_id)  # before the file is read: a later one is noticed
+            self._note(self._read(talk_id), version)
+        return self._open[talk_id].talk
 
     def save(self, talk: Talk) -> None:
-        """Write a conversation; it is on disk on return. Raises ValueError if it cannot be written."""
-        self._open[talk.id] = talk
-        content = json.dumps(_saved(talk).model_dump(mode="json"))
+        """Write a conversation; it is on disk on return. One that was deleted while a reply was drawn is left out.
+
+        Raises:
+            ValueError: if it cannot be written.
+        """
+        if talk.id in self._deleted:
+            return
+        path = self._path(talk.id)
+        opened = self._open.setdefault(talk.id, _Opened(talk))
         try:
-            with atomic_file(self._path(talk.id)) as partial:
-                partial.write_text(content + "\n", "utf-8")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._folder / ".lock", LOCK_S):
+                if opened.version not in (None, self._version(talk.id)):
+                    self._merge(talk, opened)
+                content = json.dumps(_saved(talk).model_dump(mode="json"))
+                with atomic_file(path) as partial:
+                    partial.write_text(content + "\n", "utf-8")
+                self._note(talk, self._version(talk.id))
+        except Timeout:
+            raise ValueError(f"The conversation is not saved: {self._folder / '.lock'} is locked.") from None
         except OSError as error:
-            raise ValueError(f"The conversation is not saved: {self._path(talk.id)}: {error.strerror}.") from error
+            raise ValueError(f"The conversation is not saved: {path}: {error.strerror}.") from error
 
     def delete(self, talk_id: str) -> None:
         """Remove a conversation. Raises NoSuchTalkError if there is none."""
         self.get(talk_id)
         del self._open[talk_id]
+        self._deleted.add(talk_id)
         self._path(talk_id).unlink(missing_ok=True)
 
     def latest(self, number: int) -> list[Talk]:
         """Return the conversations that were changed last, the latest first; damaged files are left out."""
-        files = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        files = sorted(self._folder.glob("*.json"), key=lambda path: self._version(path.stem) or (0, 0), reverse=True)
         talks: list[Talk] = []
         for path in files:
             try:
@@ -161,6 +220,30 @@ class TalkFolder:
             if len(talks) == number:
                 break
         return talks
+
+    def _note(self, talk: Talk, version: tuple[int, int] | None) -> None:
+        turns = tuple(len(side.branches.all) for side in talk.sides)
+        self._open[talk.id] = _Opened(talk, version, turns, talk.unanswered)
+
+    def _version(self, talk_id: str) -> tuple[int, int] | None:
+        """Return what changes with each save of a file; None where there is none."""
+        try:
+            status = self._path(talk_id).stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ino
+
+    def _merge(self, talk: Talk, opened: _Opened) -> None:
+        """Add what another studio has saved since; its turns come before those that are new here."""
+        try:
+            other = self._read(talk.id)
+        except NoSuchTalkError:  # removed
+            return
+        for side, others, saved in zip(talk.sides, other.sides, opened.turns, strict=True):
+            side.branches.insert(saved, others.branches)
+        talk.voted += [ballot for ballot in other.voted if ballot not in talk.voted]
+        if talk.unanswered is None and other.unanswered != opened.unanswered:  # it draws a reply
+            talk.unanswered = other.unanswered
 
     def _path(self, talk_id: str) -> Path:
         return self._folder / f"{talk_id}.json"
@@ -175,11 +258,12 @@ class TalkFolder:
         except (OSError, ValidationError) as error:
             raise NoSuchTalkError(f"{self._path(talk_id)} cannot be read: {error}") from error
         sides = tuple(_opened(side) for side in saved.sides)
-        if saved.asked is not None:
+        if saved.unanswered is not None:
             stopped = "The studio was stopped before the reply was complete."
             side = min(sides, key=lambda each: len(each.branches.path()))  # that did not reply
-            side.drawing = Drawing(saved.asked, side.blocks, finished=True, error=stopped)
-        return Talk(saved.id, saved.created, saved.settings, sides, saved.blind, list(saved.voted), saved.asked)
+            parent = saved.unanswered.after[sides.index(side)]
+            side.drawing = Drawing(saved.unanswered.text, side.blocks, parent, finished=True, error=stopped)
+        return Talk(saved.id, saved.created, saved.settings, sides, saved.blind, list(saved.voted), saved.unanswered)
 
 
 def _saved(talk: Talk) -> _SavedTalk:
@@ -206,7 +290,7 @@ def _saved(talk: Talk) -> _SavedTalk:
         settings=talk.settings,
         blind=talk.blind,
         voted=tuple(talk.voted),
-        asked=talk.asked,
+        unanswered=talk.unanswered,
         sides=sides,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,6 +173,91 @@ def test_the_message_of_a_killed_studio_is_there_to_be_sent_again(studio: Start)
     assert "was stopped before" not in studio().get(f"{talk}/view").text
 
 
+@pytest.mark.parametrize("step", [("again", {}), ("edit", {"text": "I stayed."})])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_unfinished_reply_is_sent_again_in_its_place(
+    studio: Start, step: tuple[str, dict[str, str]], restarted: bool
+) -> None:
+    """Another reply that failed, or that a kill has interrupted, replaces the turn, and its draw is the missing one."""
+    fails = [False]
+
+    def fail(policy: str, prompt: Prompt, sample: int) -> str:
+        if fails[0]:
+            raise ValueError("out of memory")
+        return numbered_reply(policy, prompt, sample)
+
+    name, fields = step
+    client = studio(fail)
+    talk = client.begin()
+    client.step(talk, "say", text="It rains.")
+    fails[0] = True
+    failed = client.step(talk, name, turn=0, **fields)
+    text = fields.get("text", "I moved.")
+    assert len(said(failed)) == 4 and f">{text}</textarea>" in failed and "no other reply" in failed
+    fails[0] = False
+    if restarted:
+        client = studio(fail)
+        assert "was stopped before" in client.get(f"{talk}/view").text
+    sent = client.step(talk, "resend", text=text)
+    draw = 1 if name == "again" else 0
+    assert said(sent) == [text, f"sage_7 turn 0 draw {draw} sample 0"] and "2 of 2" in sent
+    assert client.post(f"{talk}/resend", text=text).status_code == 422
+    assert len(said(client.step(talk, "show", turn=0))) == 4  # the replaced turn, with what followed
+
+
+def test_two_studios_on_one_folder_keep_each_other_s_turns(studio: Start) -> None:
+    """A turn that another studio saved while a reply was drawn here is a branch; a later one is read."""
+    go_on = threading.Event()
+
+    def wait(policy: str, prompt: Prompt, sample: int) -> str:
+        if prompt.messages[-1]["content"] == "Slowly.":
+            assert go_on.wait(60)
+        return numbered_reply(policy, prompt, sample)
+
+    first, second = studio(wait), studio()
+    talk = first.begin()
+    assert said(second.get(f"{talk}/view").text)[0] == "I moved."
+    first.post(f"{talk}/say", text="Slowly.")
+    assert said(second.step(talk, "say", text="Quickly."))[2] == "Quickly."
+    assert said(second.step(talk, "say", text="More."))[4] == "More."
+    go_on.set()
+    first.wait(talk)
+    for client in (first, second):
+        view = client.get(f"{talk}/view").text
+        assert said(view)[2:] == ["Slowly.", "sage_7 turn 1 draw 0 sample 0"] and "2 of 2" in view
+        assert "was stopped before" not in view
+    assert said(second.step(talk, "show", turn=1))[2:5:2] == ["Quickly.", "More."]
+    assert said(first.get(f"{talk}/view").text)[2:5:2] == ["Quickly.", "More."]
+    first.post(f"{talk}/delete")
+    assert second.get(talk).status_code == 404
+
+
+def test_a_conversation_that_is_deleted_while_a_reply_is_drawn_does_not_return(studio: Start) -> None:
+    go_on = threading.Event()
+
+    def wait(policy: str, prompt: Prompt, sample: int) -> str:
+        assert go_on.wait(60)
+        return numbered_reply(policy, prompt, sample)
+
+    client = studio(wait)
+    talk = client.post("/chat/new", policy="sage_7", text="I moved.").headers["hx-redirect"]
+    client.post(f"{talk}/delete")
+    go_on.set()
+    client.studio.thread.call(lambda: None)
+    assert client.get("/chat").status_code == 200 and client.get(talk).status_code == 404
+    assert studio().get(talk).status_code == 404
+
+
+def test_an_unfinished_reply_is_discarded(studio: Start) -> None:
+    client = studio()
+    talk = client.begin()
+    client.studio.policies.get("sage_7").open_engine().reply = None  # fails
+    assert "The reply failed" in client.step(talk, "again", turn=0)
+    kept = client.post(f"{talk}/discard").text
+    assert "The reply failed" not in kept and len(said(kept)) == 2
+    assert "was stopped before" not in studio().get(f"{talk}/view").text
+
+
 def test_a_saved_file_is_a_training_mix_s_and_loads_in_the_terminal(studio: Start, tmp_path: Path) -> None:
     client = studio()
     talk = client.begin()
@@ -257,7 +343,9 @@ def test_two_policies_get_the_same_messages_and_a_vote_is_saved(studio: Start, t
     assert len((tmp_path / "votes/anna.jsonl").read_text().splitlines()) == 2
 
 
-def test_two_policies_go_on_together_after_one_failed(studio: Start) -> None:
+@pytest.mark.parametrize("again", ["say", "resend"])
+@pytest.mark.parametrize(("policy", "beside"), [("sage_7", "sage_8"), ("sage_8", "sage_7")])
+def test_two_policies_go_on_together_after_one_failed(studio: Start, policy: str, beside: str, again: str) -> None:
     """A message that only one of them answered is sent again to both, and there is no vote before."""
     full = [True]
 
@@ -267,14 +355,15 @@ def test_two_policies_go_on_together_after_one_failed(studio: Start) -> None:
         return numbered_reply(policy, prompt, sample)
 
     client = studio(fail_once)
-    talk = client.begin(beside="sage_8")
+    talk = client.begin(policy=policy, beside=beside)
     failed = client.step(talk, "say", text="It rains.")
     assert "out of memory" in failed and "is better" not in failed
     assert client.post(f"{talk}/vote", vote="first", rater="anna").status_code == 422
+    assert ">It rains.</textarea>" in studio().get(f"{talk}/view").text  # another start
     full[0] = False
-    html = client.step(talk, "say", text="It snows.")
+    html = client.step(talk, again, text="It snows.")
     assert [text for text in said(html) if not text.startswith("sage_")] == ["I moved.", "It snows."] * 2
-    assert "sage_7 is better" in html
+    assert "sage_7 is better" in html and "</textarea>" not in html.split('class="card vote"')[0]
 
 
 def test_steering_that_the_policy_refuses_is_an_error_of_the_reply(studio: Start) -> None:

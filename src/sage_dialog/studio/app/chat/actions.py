@@ -9,7 +9,7 @@ from sage_dialog.studio.chat.branches import Branch
 from sage_dialog.studio.chat.conversation import ChatTurn, Settings
 from sage_dialog.studio.chat.drawing import Drawer, Drawn
 from sage_dialog.studio.chat.policies import TalkPolicies, TalkPolicy
-from sage_dialog.studio.chat.talks import Side, Talk, TalkFolder
+from sage_dialog.studio.chat.talks import Side, Talk, TalkFolder, Unanswered
 
 
 class TalkBusyError(ValueError):
@@ -44,14 +44,23 @@ class ChatActions:
 
         It follows the last message that all sides have replied to.
         """
-        if not text.strip():
-            raise ValueError("The message is empty.")
+        paths = [side.branches.path() for side in talk.sides]
+        shared = min(map(len, paths))
+        self._ask(talk, Unanswered(text, tuple(path[shared - 1] if shared else None for path in paths)))
+
+    def say_again(self, talk: Talk, text: str) -> None:
+        """Start the replies to a message that has none yet, where it was said. Raises ValueError as `edit`."""
+        if talk.unanswered is None:
+            raise ValueError("There is no message without a reply.")
+        self._ask(talk, replace(talk.unanswered, text=text))
+
+    def discard(self, talk: Talk) -> None:
+        """Forget a message that has no reply, and why it has none. Raises ValueError as `edit`."""
         self._check_free(talk)
-        policies = [self.policies.get(side.policy) for side in talk.sides]
-        shared = min(len(side.branches.path()) for side in talk.sides)
-        for side, policy in zip(talk.sides, policies, strict=True):
-            self._reply(talk, side, policy, side.branches.path()[shared - 1] if shared else None, text)
-        self._ask(talk, text)
+        talk.unanswered = None
+        for side in talk.sides:
+            side.drawing = None
+        self.folder.save(talk)
 
     def again(self, talk: Talk, number: int) -> None:
         """Start another reply in place of one. Raises ValueError as `edit`."""
@@ -65,13 +74,8 @@ class ChatActions:
             TalkBusyError: if a reply is being drawn.
             ValueError: if there is no such turn, the text is empty, or the policy is not available.
         """
-        if not text.strip():
-            raise ValueError("The message is empty.")
-        self._check_free(talk)
         (side,) = talk.sides
-        branch = side.branches.at(number)
-        self._reply(talk, side, self.policies.get(side.policy), branch.parent, text)
-        self._ask(talk, text)
+        self._ask(talk, Unanswered(text, (side.branches.at(number).parent,)))
 
     def end_at(self, talk: Talk, number: int) -> None:
         """Let the conversation go on from a turn; what followed remains beside it. Raises ValueError as `edit`."""
@@ -142,18 +146,26 @@ class ChatActions:
         before = tuple(branches.at(number).turn for number in branches.path_to(parent))
 
         def on_end(drawn: Drawn) -> None:
+            if not drawn.turns:
+                raise ValueError("The reply was stopped before its first word.")
             self._add(side, policy, parent, drawn.turns)
             side.context_left = drawn.context_left
-            if not any(each.busy for each in talk.sides if each is not side):
-                talk.asked = None
+            if not any(each.busy or each.failed for each in talk.sides if each is not side):
+                talk.unanswered = None
             self.folder.save(talk)
 
         draws = branches.draws(parent, text)
         side.drawing = self._drawer.reply(policy, talk.settings, before, parent, text, draws, on_end)
 
-    def _ask(self, talk: Talk, text: str) -> None:
-        """Keep a message that has no reply yet, for the case that the studio is killed."""
-        talk.asked = text
+    def _ask(self, talk: Talk, message: Unanswered) -> None:
+        """Start the replies of all sides, and save the message for the case that the studio is killed."""
+        if not message.text.strip():
+            raise ValueError("The message is empty.")
+        self._check_free(talk)
+        policies = [self.policies.get(side.policy) for side in talk.sides]
+        for side, policy, parent in zip(talk.sides, policies, message.after, strict=True):
+            self._reply(talk, side, policy, parent, message.text)
+        talk.unanswered = message
         self.folder.save(talk)
 
     @staticmethod

@@ -30,7 +30,7 @@ LATEST = 30
 """Conversations in the list."""
 RETRY_MS = 500
 """Until a page that lost its connection opens another; browsers wait several seconds by default."""
-NAMED = ("say", "again", "edit", "candidates")
+NAMED = ("say", "resend", "again", "edit", "candidates")
 """Actions that draw a reply, by the settings on the page."""
 
 
@@ -57,6 +57,8 @@ class ChatPages:
         """Return the routes of the chat."""
         steps: dict[str, Callable[[Talk, Form], None]] = {
             "say": lambda talk, form: self._actions.say(talk, text_of(form, "text")),
+            "resend": lambda talk, form: self._actions.say_again(talk, text_of(form, "text")),
+            "discard": lambda talk, form: self._actions.discard(talk),
             "again": lambda talk, form: self._actions.again(talk, number_of(form, "turn")),
             "edit": lambda talk, form: self._actions.edit(talk, number_of(form, "turn"), text_of(form, "text")),
             "candidates": lambda talk, form: self._actions.draw_candidates(talk),
@@ -106,7 +108,7 @@ class ChatPages:
             talk, form = self._talk(request), await read_form(request)
             if name in NAMED:
                 self._change(talk, form)
-            if name not in ("say", "stop", "vote") and len(talk.sides) > 1:
+            if name not in ("say", "resend", "discard", "stop", "vote") and len(talk.sides) > 1:
                 raise HTTPException(409, "Two policies side by side go on together.")
             step(talk, form)
             return self._talk_response(talk)

@@ -58,6 +58,7 @@ class SideView:
         pending: the reply that is being drawn.
         pending_reply: what it says so far.
         failed: a reply that failed.
+        replaced: whether it was to replace another.
     """
 
     number: int
@@ -68,6 +69,7 @@ class SideView:
     pending: Drawing | None
     pending_reply: ReplyView | None
     failed: Drawing | None
+    replaced: bool
     context_left: int | None
 
 
@@ -91,7 +93,8 @@ def _side(number: int, name: str, side: Side) -> SideView:
         candidates=[_candidate(place, turn, side.blocks) for place, turn in enumerate(side.candidates, 1)],
         pending=busy,
         pending_reply=view_reply(busy.text, busy.blocks) if busy is not None else None,
-        failed=drawing if drawing is not None and drawing.error is not None else None,
+        failed=drawing if side.failed else None,
+        replaced=drawing is not None and drawing.parent != side.branches.last,
         context_left=side.context_left,
     )
 

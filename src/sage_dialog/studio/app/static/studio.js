@@ -32,20 +32,39 @@ function follow(reply) {
     const below = atEnd();
     await window.htmx.ajax("GET", location.pathname + "/view", { target: "#talk", swap: "outerHTML" });
     if (below) scrollTo(0, document.body.scrollHeight);
-    const last = [...document.querySelectorAll("#talk .turn.assistant .message")].at(-1);
     if (!document.querySelector("[data-stream]")) {
       const candidates = document.querySelector("#talk .candidates h3");
       if (candidates) candidates.focus();
-      announce(candidates ? candidates.textContent : "Reply: " + (last?.textContent ?? ""));
+      announce(candidates ? candidates.textContent : replies());
     }
   });
+}
+
+// The last reply of each policy that has replied; a failure is announced by its own role.
+function replies() {
+  const sides = [...document.querySelectorAll("#talk .side")].filter((side) => !side.querySelector(".failed"));
+  const words = (side) => [...side.querySelectorAll(".turn.assistant .message")].at(-1)?.textContent ?? "";
+  return sides.map((side) => (sides.length > 1 ? side.getAttribute("aria-label") : "Reply") + ": " + words(side)).join(". ");
 }
 
 function atEnd() {
   return innerHeight + scrollY > document.body.scrollHeight - 80;
 }
 
+// The focus by keyboard returns to a control of the same place in the conversation, or else to the next message.
+let focused = "";
+function noteFocus() {
+  const control = document.activeElement;
+  if (control.closest("#talk") && control.matches(":focus-visible")) focused = control.id || "text";
+}
+function restoreFocus() {
+  if (!focused || document.activeElement !== document.body) return;
+  const control = element(focused) ?? (document.querySelector("[data-stream]") ? null : element("text"));
+  if (control && !control.disabled) control.focus({ preventScroll: true });
+}
+
 function refresh() {
+  restoreFocus();
   for (const [reply, source] of streams) {
     if (!reply.isConnected) {
       source.close();
@@ -61,6 +80,8 @@ function show(output) {
 }
 
 document.addEventListener("htmx:beforeRequest", () => element("error").replaceChildren());
+document.addEventListener("focusin", () => { focused = ""; });
+document.addEventListener("htmx:beforeSwap", noteFocus);
 document.addEventListener("htmx:afterSettle", refresh);
 document.addEventListener("htmx:sendError", reportLoss);
 document.addEventListener("htmx:afterRequest", (event) => {
