@@ -120,6 +120,8 @@ def create_pipelines(iterations: int, reference_policies: tuple[str, ...] = REFE
         "imagination": _of_stage("imagination", imagination.create_pipeline()),
         "offline_rl": _of_stage("offline_rl", offline_rl.create_pipeline()),
     }
+    negotiations = _of_stage("negotiation", negotiation.create_pipeline())
+    negotiation_rl = _of_stage("negotiation_rl", negotiation.create_learning_pipeline())
     demo = [
         *(world, *stages.values(), _of_stage("evaluation", evaluated_with_truth)),
         _of_stage("evaluation.truth", microworld.create_truth_pipeline()),
@@ -135,7 +137,16 @@ def create_pipelines(iterations: int, reference_policies: tuple[str, ...] = REFE
         "microworld": world,
         **goals,
         "goal_demo": Pipeline([_of_stage("microworld", microworld.create_goal_base_pipeline()), *goals.values()]),
-        "negotiation": _of_stage("negotiation", negotiation.create_pipeline()),
+        "negotiation": negotiations,
+        "negotiation_rl": negotiation_rl,
+        "negotiation_demo": Pipeline(
+            [
+                negotiations,
+                _of_stage("negotiation", negotiation.create_collection_pipeline()),
+                _of_stage("microworld", microworld.create_negotiation_base_pipeline()),
+                negotiation_rl,
+            ]
+        ),
         "demo": Pipeline(demo),
         "__default__": Pipeline([*stages.values(), evaluated]),
     }

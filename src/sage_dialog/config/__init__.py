@@ -10,6 +10,7 @@ from sage_dialog.config.evaluation import Benchmarks, Evaluation, OutcomeRule
 from sage_dialog.config.imagination import Imagination
 from sage_dialog.config.llm import Caps, Llm, Price, Role
 from sage_dialog.config.microworld import BaseModelConfig, Microworld, Split
+from sage_dialog.config.negotiation import Negotiation
 from sage_dialog.config.offline_rl import CriticConfig, OfflineRl
 from sage_dialog.config.parameters import Parameters
 from sage_dialog.config.reference import Reference

@@ -34,3 +34,4 @@ class Microworld(Config):
     base: BaseModelConfig
     goal_documents: Count
     goal_base: BaseModelConfig
+    negotiation_base: BaseModelConfig

@@ -15,6 +15,7 @@ from sage_dialog.config.evaluation import Evaluation
 from sage_dialog.config.imagination import Imagination
 from sage_dialog.config.llm import Llm
 from sage_dialog.config.microworld import Microworld
+from sage_dialog.config.negotiation import Negotiation
 from sage_dialog.config.offline_rl import OfflineRl
 from sage_dialog.config.reference import Reference
 from sage_dialog.config.sac_augmentation import SacAugmentation
@@ -71,6 +72,8 @@ class Parameters(Config):
     imagination: Imagination
     reference: Reference
     offline_rl: OfflineRl
+    negotiation: Negotiation
+    negotiation_rl: OfflineRl
     llm: Llm
 
     @model_validator(mode="after")
@@ -91,6 +94,8 @@ class Parameters(Config):
             ("offline_rl", "training"): self.offline_rl.training,
             ("offline_rl", "refinement"): self.offline_rl.refinement,
             ("offline_rl", "preference"): self.offline_rl.preference,
+            ("negotiation_rl", "training"): self.negotiation_rl.training,
+            ("negotiation_rl", "refinement"): self.negotiation_rl.refinement,
         }
 
     def _blend_faults(self) -> Iterator[Fault]:
@@ -106,8 +111,8 @@ class Parameters(Config):
     def _quantization_faults(self) -> Iterator[Fault]:
         """Every policy continues the training of the first one, on the same weights."""
         for path, training in self._trainings().items():
-            stage = "offline_rl" if path[0] == "offline_rl" else "sft"
-            lora = self.offline_rl.lora if stage == "offline_rl" else self.sft.lora
+            stage = path[0] if path[0] in ("offline_rl", "negotiation_rl") else "sft"
+            lora = getattr(self, stage).lora
             if training.quantization and lora is None:
                 why = f"{stage}.lora is null: all weights are trained, which {training.quantization} rules out"
                 yield (*path, "quantization"), f"{why}; set this to null, or give {stage}.lora its parameters"

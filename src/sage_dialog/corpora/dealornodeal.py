@@ -50,6 +50,7 @@ class Negotiation:
         values: what an item of each kind is worth to this side; `partner_values` to the other.
         messages: role and text; this side is the assistant.
         taken: the items of each kind that this side gets; None without an agreement.
+        selected: the items that this side chose; None if it chose no agreement, or the file does not say.
     """
 
     counts: tuple[int, ...]
@@ -57,6 +58,7 @@ class Negotiation:
     partner_values: tuple[int, ...]
     messages: tuple[tuple[str, str], ...]
     taken: tuple[int, ...] | None
+    selected: tuple[int, ...] | None
 
     @property
     def reward(self) -> int:
@@ -115,6 +117,7 @@ def read_negotiations(files: Mapping[str, Path], max_reject_share: float) -> tup
                     "messages": [{"role": role, "content": text} for role, text in negotiation.messages],
                     "agreed": negotiation.taken is not None,
                     "taken": None if negotiation.taken is None else list(negotiation.taken),
+                    "selected": None if negotiation.selected is None else list(negotiation.selected),
                     "reward": negotiation.reward,
                     "partner_reward": negotiation.partner_reward,
                 }
@@ -142,22 +145,22 @@ def parse(line: str) -> Negotiation:
         raise ValueError("the two sides have other counts")
     if _worth(values, counts) != TOTAL or _worth(partner_values, counts) != TOTAL:
         raise ValueError(f"the items are not worth {TOTAL} in all to each side")
-    taken = _taken(form, counts)
-    negotiation = Negotiation(counts, values, partner_values, tuple(_messages(form["dialogue"])), taken)
+    selected = _selected(form, counts)
+    disagreed = (form.groupdict().get("reward") or "").endswith("disagree")  # the sides chose items that do not add up
+    taken = None if disagreed else selected
+    negotiation = Negotiation(counts, values, partner_values, tuple(_messages(form["dialogue"])), taken, selected)
     stated = form.groupdict().get("reward")
     if stated and taken is not None and int(stated.split()[0]) != negotiation.reward:
         raise ValueError(f"the stated reward {stated.split()[0]} is not that of the items, {negotiation.reward}")
     return negotiation
 
 
-def _taken(form: re.Match[str], counts: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Return the items that the first side gets; None without an agreement."""
+def _selected(form: re.Match[str], counts: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return the items that the first side chose; None where there are none."""
     stated, words = form.groupdict().get("reward"), form["output"].split()
     if "disconnect" in form["output"] or "disconnect" in (stated or ""):
         raise ValueError("a side disconnected")
     if words == ["no", "agreement"] or (words and all(word in _NO_DEAL for word in words)):
-        return None
-    if stated and stated.split()[-1] == "disagree":  # the sides chose items that do not add up
         return None
     items = [_ITEM.fullmatch(word) for word in words]
     sides = [items[start : start + KINDS] for start in range(0, len(items), KINDS)]

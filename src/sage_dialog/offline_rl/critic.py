@@ -223,7 +223,7 @@ def save_critic(heads: Heads, config: CriticConfig, policy: Policy, out: Path) -
     settings = {"layers": config.layers, "hidden": config.hidden, "width": width, "policy": policy.revision()}
     (out / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
     card = PolicyCard(
-        name="goal_critic",
+        name=out.name,
         kind="adapter",
         blocks=policy.card.blocks,
         base=policy.card.base,

@@ -88,7 +88,7 @@ def play(
         ]
         sampled = engine.sample(policy, prompts, sampling, candidates)
         drawn = [[parse_candidate(sample, blocks) for sample in samples] for samples in sampled]
-        chosen = _choose(playing, prompts, drawn, rank)
+        chosen = choose([user.values for user in playing], prompts, drawn, rank)
         for user, candidate in zip(playing, chosen, strict=True):
             if candidate is None:  # the context is full
                 user.ended = True
@@ -118,10 +118,17 @@ def play(
     return from_rows(rows, GOAL_ROLLOUTS)
 
 
-def _choose(
-    users: Sequence[Situation], prompts: Sequence[Prompt], drawn: Sequence[list[Candidate]], rank: Rank | None
+def choose(
+    values: Sequence[list[tuple[float, float]]],
+    prompts: Sequence[Prompt],
+    drawn: Sequence[list[Candidate]],
+    rank: Rank | None,
 ) -> list[Candidate | None]:
-    """Return the reply that each user hears; None where there is none."""
+    """Return the reply that each user hears; None where there is none.
+
+    Args:
+        values: V and Q of the replies so far, a list for each dialogue; with a critic those of the reply are added.
+    """
     offered = [[each for each in candidates if each.valid] or candidates for candidates in drawn]
     if rank is None:
         return [candidates[0] if candidates else None for candidates in offered]
@@ -130,15 +137,15 @@ def _choose(
         for prompt, candidates in zip(prompts, offered, strict=True)
         for text in dict.fromkeys(each.text for each in candidates)
     ]
-    values = dict(zip(((id(view), text) for view, text in pairs), rank(pairs), strict=True))
+    ranked = dict(zip(((id(view), text) for view, text in pairs), rank(pairs), strict=True))
     chosen: list[Candidate | None] = []
-    for user, prompt, candidates in zip(users, prompts, offered, strict=True):
+    for so_far, prompt, candidates in zip(values, prompts, offered, strict=True):
         if not candidates:
             chosen.append(None)
             continue
-        found = [values[id(prompt.messages), each.text] for each in candidates]
+        found = [ranked[id(prompt.messages), each.text] for each in candidates]
         best = max(range(len(found)), key=lambda place: found[place][1] - found[place][0])  # the first of equals
-        user.values.append(found[best])
+        so_far.append(found[best])
         chosen.append(candidates[best])
     return chosen
 

@@ -8,6 +8,7 @@ from sage_dialog.schemas.evaluation import *
 from sage_dialog.schemas.imagination import *
 from sage_dialog.schemas.judging import *
 from sage_dialog.schemas.microworld import *
+from sage_dialog.schemas.negotiation import *
 from sage_dialog.schemas.offline_rl import *
 from sage_dialog.schemas.reference import *
 from sage_dialog.schemas.sac_augmentation import *

@@ -75,6 +75,7 @@ NEGOTIATIONS = schema(
     messages=MESSAGES,  # this side is the assistant
     agreed=BOOL,
     taken=nullable(pa.list_(INT32)),  # items that this side gets
+    selected=nullable(pa.list_(INT32)),  # items that this side chose
     reward=INT32,  # of this side, out of 10; 0 without an agreement
     partner_reward=INT32,
 )

@@ -17,6 +17,7 @@ from sage_dialog.pipelines.evaluation.nodes import count_wins
 from sage_dialog.pipelines.microworld.nodes import (
     score_by_truth,
     train_goal_base,
+    train_negotiation_base_as,
     train_sage_0,
     vote_by_truth,
     write_base_corpus,
@@ -61,6 +62,20 @@ def create_goal_base_pipeline() -> Pipeline:
                 ],
                 outputs="goal_base",
                 name="train_goal_base",
+            )
+        ]
+    )
+
+
+def create_negotiation_base_pipeline() -> Pipeline:
+    """Return the training of the base of negotiating policies, and of their partner."""
+    training = ["params:microworld", "params:seed", "params:scratch", "params:threads"]
+    return Pipeline(
+        [
+            node(train_negotiation_base_as(name), inputs=[dialogues, *training], outputs=name, name=f"train_{name}")
+            for name, dialogues in (
+                ("negotiation_base", "negotiation_dialogues"),
+                ("negotiation_partner", "negotiation_partner_dialogues"),
             )
         ]
     )

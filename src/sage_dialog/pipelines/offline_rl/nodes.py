@@ -34,74 +34,89 @@ def collect(
     return goal_dialogues(personas, critiques, rewards, imagination, offline_rl.blocks, offline_rl.held_out, seed)
 
 
-def clone(
-    base: Policy,
-    goal_dialogues: DataFrame,
-    offline_rl: OfflineRl,
-    seed: int,
-    scratch: str,
-    threads: int | None,
-    launcher: Launcher,
-) -> Trained:
-    """Train `goal_bc` on all training dialogues: behaviour cloning."""
-    from sage_dialog.offline_rl.dialogues import training_conversations
-    from sage_dialog.training.sft import fine_tune
+def clone_into(name: str) -> Callable[..., Trained]:
+    """Return the node function that trains the policy `name` by behaviour cloning."""
 
-    conversations = training_conversations(goal_dialogues)
-    return fine_tune(
-        *("goal_bc", base, None, conversations, offline_rl.training, offline_rl.lora, seed, Path(scratch)),
-        blocks=offline_rl.blocks,
-        threads=threads,
-        launcher=launcher,
-    )
+    def clone(
+        base: Policy,
+        goal_dialogues: DataFrame,
+        offline_rl: OfflineRl,
+        seed: int,
+        scratch: str,
+        threads: int | None,
+        launcher: Launcher,
+    ) -> Trained:
+        """Train a policy on all training dialogues: behaviour cloning."""
+        from sage_dialog.offline_rl.dialogues import training_conversations
+        from sage_dialog.training.sft import fine_tune
 
+        conversations = training_conversations(goal_dialogues)
+        return fine_tune(
+            *(name, base, None, conversations, offline_rl.training, offline_rl.lora, seed, Path(scratch)),
+            blocks=offline_rl.blocks,
+            threads=threads,
+            launcher=launcher,
+        )
 
-def clone_best(
-    base: Policy,
-    start: Policy,
-    goal_dialogues: DataFrame,
-    offline_rl: OfflineRl,
-    seed: int,
-    scratch: str,
-    threads: int | None,
-    launcher: Launcher,
-) -> Trained:
-    """Train `goal_bc` further on the dialogues with the largest rewards: filtered behaviour cloning."""
-    from sage_dialog.offline_rl.dialogues import training_conversations
-    from sage_dialog.training.sft import fine_tune
-
-    conversations = training_conversations(goal_dialogues, offline_rl.filtered_share)
-    return fine_tune(
-        *("goal_filtered", base, start, conversations, offline_rl.refinement, None, seed, Path(scratch)),
-        blocks=start.card.blocks,
-        threads=threads,
-        launcher=launcher,
-    )
+    return clone
 
 
-def fit_critic(
-    base: Policy,
-    policy: Policy,
-    goal_dialogues: DataFrame,
-    engine: OpenEngine,
-    offline_rl: OfflineRl,
-    seed: int,
-    scratch: str,
-    threads: int | None,
-) -> tuple[DataFrame, DataFrame, Policy]:
-    """Train value heads on the states of `goal_bc`, and read every dialogue with them.
+def clone_best_into(name: str) -> Callable[..., Trained]:
+    """Return the node function that trains the policy `name` by filtered behaviour cloning."""
 
-    Returns:
-        Tables of `schemas.CRITIC_LOG` and `schemas.ADVANTAGES`, and the critic.
-    """
-    from sage_dialog.offline_rl.learning import draw_alternatives, train_critic
+    def clone_best(
+        base: Policy,
+        start: Policy,
+        goal_dialogues: DataFrame,
+        offline_rl: OfflineRl,
+        seed: int,
+        scratch: str,
+        threads: int | None,
+        launcher: Launcher,
+    ) -> Trained:
+        """Train the cloned policy further on the dialogues with the largest rewards: filtered behaviour cloning."""
+        from sage_dialog.offline_rl.dialogues import training_conversations
+        from sage_dialog.training.sft import fine_tune
 
-    config, alternatives = offline_rl.critic, None
-    if config.conservative:
-        opened = engine(base, [policy], seed, threads)
-        alternatives = draw_alternatives(opened, policy, goal_dialogues, offline_rl.agent, config.alternatives)
-    out = fresh_folder(scratch, "goal_critic")
-    return train_critic(base, policy, goal_dialogues, config, seed, out, alternatives, threads)
+        conversations = training_conversations(goal_dialogues, offline_rl.filtered_share)
+        return fine_tune(
+            *(name, base, start, conversations, offline_rl.refinement, None, seed, Path(scratch)),
+            blocks=start.card.blocks,
+            threads=threads,
+            launcher=launcher,
+        )
+
+    return clone_best
+
+
+def fit_critic_into(name: str) -> Callable[..., tuple[DataFrame, DataFrame, Policy]]:
+    """Return the node function that trains the critic `name`."""
+
+    def fit_critic(
+        base: Policy,
+        policy: Policy,
+        goal_dialogues: DataFrame,
+        engine: OpenEngine,
+        offline_rl: OfflineRl,
+        seed: int,
+        scratch: str,
+        threads: int | None,
+    ) -> tuple[DataFrame, DataFrame, Policy]:
+        """Train value heads on the states of the cloned policy, and read every dialogue with them.
+
+        Returns:
+            Tables of `schemas.CRITIC_LOG` and `schemas.ADVANTAGES`, and the critic.
+        """
+        from sage_dialog.offline_rl.learning import draw_alternatives, train_critic
+
+        config, alternatives = offline_rl.critic, None
+        if config.conservative:
+            opened = engine(base, [policy], seed, threads)
+            alternatives = draw_alternatives(opened, policy, goal_dialogues, offline_rl.agent, config.alternatives)
+        out = fresh_folder(scratch, name)
+        return train_critic(base, policy, goal_dialogues, config, seed, out, alternatives, threads)
+
+    return fit_critic
 
 
 def weigh(goal_dialogues: DataFrame, advantages: DataFrame, offline_rl: OfflineRl) -> DataFrame:
@@ -113,25 +128,30 @@ def weigh(goal_dialogues: DataFrame, advantages: DataFrame, offline_rl: OfflineR
     )
 
 
-def train_weighted(
-    base: Policy,
-    start: Policy,
-    weighted_conversations: DataFrame,
-    offline_rl: OfflineRl,
-    seed: int,
-    scratch: str,
-    threads: int | None,
-    launcher: Launcher,
-) -> Trained:
-    """Train `goal_bc` further with each reply weighted by its advantage: `goal_awr`, which needs no critic."""
-    from sage_dialog.training.sft import fine_tune
+def train_weighted_into(name: str) -> Callable[..., Trained]:
+    """Return the node function that trains the policy `name` by advantage-weighted fine-tuning."""
 
-    return fine_tune(
-        *("goal_awr", base, start, weighted_conversations, offline_rl.refinement, None, seed, Path(scratch)),
-        blocks=start.card.blocks,
-        threads=threads,
-        launcher=launcher,
-    )
+    def train_weighted(
+        base: Policy,
+        start: Policy,
+        weighted_conversations: DataFrame,
+        offline_rl: OfflineRl,
+        seed: int,
+        scratch: str,
+        threads: int | None,
+        launcher: Launcher,
+    ) -> Trained:
+        """Train the cloned policy further with each reply weighted by its advantage; it needs no critic to act."""
+        from sage_dialog.training.sft import fine_tune
+
+        return fine_tune(
+            *(name, base, start, weighted_conversations, offline_rl.refinement, None, seed, Path(scratch)),
+            blocks=start.card.blocks,
+            threads=threads,
+            launcher=launcher,
+        )
+
+    return train_weighted
 
 
 def pair(goal_dialogues: DataFrame, offline_rl: OfflineRl, seed: int) -> DataFrame:

@@ -16,16 +16,16 @@ from __future__ import annotations
 from kedro.pipeline import Pipeline, node
 
 from sage_dialog.pipelines.offline_rl.nodes import (
-    clone,
-    clone_best,
+    clone_best_into,
+    clone_into,
     collect,
     concat,
-    fit_critic,
+    fit_critic_into,
     pair,
     play_as,
     prefer_into,
     score,
-    train_weighted,
+    train_weighted_into,
     weigh,
 )
 
@@ -49,15 +49,15 @@ def create_pipeline() -> Pipeline:
                 dialogues,
                 name="collect",
             ),
-            node(clone, ["goal_base", dialogues, *training], _trained("goal_bc"), name="clone"),
+            node(clone_into("goal_bc"), ["goal_base", dialogues, *training], _trained("goal_bc"), name="clone"),
             node(
-                clone_best,
+                clone_best_into("goal_filtered"),
                 ["goal_base", "goal_bc", dialogues, *training],
                 _trained("goal_filtered"),
                 name="clone_best",
             ),
             node(
-                fit_critic,
+                fit_critic_into("goal_critic"),
                 [
                     *("goal_base", "goal_bc", dialogues, "engine"),
                     *(parameters, "params:seed", "params:scratch", "params:threads"),
@@ -67,7 +67,7 @@ def create_pipeline() -> Pipeline:
             ),
             node(weigh, [dialogues, "advantages", parameters], "weighted_conversations", name="weigh"),
             node(
-                train_weighted,
+                train_weighted_into("goal_awr"),
                 ["goal_base", "goal_bc", "weighted_conversations", *training],
                 _trained("goal_awr"),
                 name="train_weighted",
