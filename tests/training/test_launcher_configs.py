@@ -128,6 +128,7 @@ def test_a_run_with_indivisible_batches_does_not_start() -> None:
         "self_play.training": raw["self_play"]["training"],
         "preference": raw["preference"],
         **{f"offline_rl.{name}": raw["offline_rl"][name] for name in ("training", "refinement", "preference")},
+        **{f"negotiation_rl.{name}": raw["negotiation_rl"][name] for name in ("training", "refinement")},
     }
     raw["launcher"] |= {"config": "conf/accelerate/ddp.yaml", "num_processes": 7}
     with pytest.raises(RunRefused) as refused:

@@ -64,9 +64,14 @@ def negotiate_as(name: str) -> Callable[..., DataFrame]:
 
         rank = None if critic is None else load_critic(base, policy, critic, threads)
         return play_negotiations(
-            *(engine(base, [policy], seed, threads), policy.name),
-            *(engine(partner, [], derived_seed(seed, "negotiation partner"), threads), partner.name),
-            *(contexts, negotiation.system_prompt, negotiation_rl.agent, negotiation.partner),
+            engine(base, [policy], seed, threads),
+            policy.name,
+            engine(partner, [], derived_seed(seed, "negotiation partner"), threads),
+            partner.name,
+            contexts,
+            negotiation.system_prompt,
+            negotiation_rl.agent,
+            negotiation.partner,
             max_messages=negotiation.max_messages,
             candidates=1 if rank is None else negotiation_rl.candidates,
             rank=rank,
