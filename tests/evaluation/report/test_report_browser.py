@@ -96,6 +96,7 @@ def test_dialogues_of_a_situation_stand_side_by_side_with_their_votes(
     opened = Opened(chromium, report)
     opened.choose("dialogues", "test/7")
     view = opened.page.locator("#dialogues-view")
+    assert view.locator("code").all_text_contents() == ["test/7", "/explorer/rollouts/test%2F7"]  # in the studio
     assert view.locator(".side h4").all_text_contents() == ["sage_0", "sage_dpo"]  # the last pair of the parameters
     for column, policy in enumerate(("sage_0", "sage_dpo")):
         rollouts = contents["rollouts"].query(f"policy == '{policy}' and situation_id == 'test/7'").sort_values("turn")
@@ -116,12 +117,12 @@ def test_dialogues_of_a_situation_stand_side_by_side_with_their_votes(
     opened.page.get_by_label("sage_dpo", exact=True).uncheck()
     assert view.locator(".side h4").all_text_contents() == ["sage_0", "sage_1"]
     assert view.locator("tbody tr td:nth-child(2)").all_text_contents() == ["sage_0 – sage_1"] * 2
-    before = view.locator("code").inner_text()
+    before = view.locator("code").first.inner_text()
     opened.page.locator("#dialogues-on").click()
-    assert view.locator("code").inner_text() != before == "test/7"
+    assert view.locator("code").first.inner_text() != before == "test/7"
     assert view.locator(".side h4").all_text_contents() == ["sage_0", "sage_1"]  # the choice of policies stays
     opened.page.locator("#dialogues-back").click()
-    assert view.locator("code").inner_text() == "test/7"
+    assert view.locator("code").first.inner_text() == "test/7"
     assert opened.page.locator("#dialogues-static").is_hidden()
     opened.close(report)
 
@@ -182,7 +183,7 @@ def test_the_address_keeps_filters_place_and_policies(chromium: Any, judged_repo
 
     def state() -> list[Any]:
         columns = view.locator(".side h4").all_text_contents()
-        return [page.locator("#dialogues-found").inner_text(), view.locator("code").inner_text(), columns]
+        return [page.locator("#dialogues-found").inner_text(), view.locator("code").first.inner_text(), columns]
 
     before, address = state(), page.evaluate("location.hash")
     assert "sage_2" in before[2] and len(before[2]) == 3 and int(before[0].split()[0]) > 3

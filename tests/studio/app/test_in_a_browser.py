@@ -176,16 +176,21 @@ def test_branches_candidates_and_steering_by_keyboard(opened: Page, engine: Gate
     page = opened.page
     answer = page.locator("#talk .assistant .message").last
     expect(answer).to_have_text("sage_7 0 0: Hello.")
-    page.get_by_role("button", name="Again").focus()
+    again = page.get_by_role("button", name="Again")
+    again.focus()
     page.keyboard.press("Enter")
     expect(answer).to_have_text("sage_7 1 0: Hello.")
-    page.get_by_role("button", name="the branch before").focus()
+    expect(again).to_be_focused()  # the new turn's
+    before = page.get_by_role("button", name="the branch before")
+    before.focus()
     page.keyboard.press("Space")
     expect(answer).to_have_text("sage_7 0 0: Hello.")
+    expect(before).to_be_focused()
     page.get_by_role("button", name="Show 4 candidates").press("Enter")
-    expect(page.locator(".candidates h3")).to_be_focused()
+    expect(page.locator(".candidates h2")).to_be_focused()
     page.get_by_role("button", name="Go on with candidate 3").press("Enter")
     expect(answer).to_have_text("sage_7 2 2: Hello.")
+    expect(page.locator("#text")).to_be_focused()  # what had the focus is gone
     page.locator(".edit summary").press("Enter")
     page.locator(".edit textarea").fill("Goodbye.")
     page.locator(".edit button").press("Enter")
@@ -265,7 +270,8 @@ def test_pages_fit_and_are_accessible(chromium: Any, served: Served, scheme: str
     opened = Page(chromium, served, color_scheme=scheme, viewport={"width": width, "height": 800})
     page = opened.page
     opened.begin("Hello.")
-    expect(page.get_by_role("button", name="Show 4 candidates")).to_be_visible()
+    page.get_by_role("button", name="Show 4 candidates").click()
+    expect(page.locator(".candidates h2")).to_be_visible()
     addresses = [urlsplit(page.url).path, "/chat", "/explorer/2", "/explorer/2/situation?id=s/003"]
     for address in [*addresses, "/explorer/rollouts/situation?id=test/0", "/arena"]:
         page.goto(served.address + address)

@@ -29,7 +29,7 @@ def opened(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def draw_motivations(opened: Page) -> list[str]:
     """Return the motivations of new candidates for the last reply."""
     opened.page.get_by_role("button", name="Show 24 candidates").click()
-    expect(opened.page.locator(".candidates h3")).to_be_focused()
+    expect(opened.page.locator(".candidates h2")).to_be_focused()
     motivations = opened.page.locator(".candidates [data-field=a_motivation]").all_text_contents()
     assert len(motivations) == 24
     return motivations

@@ -312,6 +312,7 @@ def test_conversations_that_do_not_exist_are_not_found(studio: Start) -> None:
     for path in ("/chat/0123456789ab", "/chat/..%2f..%2fetc", "/chat/x/view", "/nothing", "/static/../server.py"):
         assert client.get(path).status_code == 404
     assert client.post("/chat/new", policy="sage_9", text="Hm.").status_code == 422
+    assert client.post("/chat/new", text="Hm.").status_code == 422
     assert client.post("/chat/new", policy="sage_7", beside="sage_7", text="Hm.").status_code == 422
 
 

@@ -345,7 +345,8 @@
           make("p", "soft", "Ended by “" + row.dialogues[policy].outcome + "”."));
       });
       const between = row.votes.filter((vote) => shown.includes(vote.a) && shown.includes(vote.b));
-      view.replaceChildren(make("p", "soft", "Situation ", make("code", "", row.id), ", labelled " + row.label + "."),
+      view.replaceChildren(make("p", "soft", "Situation ", make("code", "", row.id), ", labelled " + row.label + ", in the studio ",
+          make("code", "", "/explorer/rollouts/" + encodeURIComponent(row.id)), "."),
         make("div", "side", ...columns), votesOf(between));
     });
 

@@ -31,8 +31,10 @@ class ChatActions:
         """Return a new conversation with one policy or two. It is saved with its first message.
 
         Raises:
-            ValueError: if a policy is not available, or both are the same.
+            ValueError: if no policy is named, one is not available, or both are the same.
         """
+        if not names:
+            raise ValueError("Choose a policy.")
         if len(set(names)) < len(names):
             raise ValueError(f"Choose another policy beside {names[0]}.")
         policies = [self.policies.get(name) for name in names]

@@ -33,7 +33,7 @@ function follow(reply) {
     await window.htmx.ajax("GET", location.pathname + "/view", { target: "#talk", swap: "outerHTML" });
     if (below) scrollTo(0, document.body.scrollHeight);
     if (!document.querySelector("[data-stream]")) {
-      const candidates = document.querySelector("#talk .candidates h3");
+      const candidates = document.querySelector("#talk .candidates h2");
       if (candidates) candidates.focus();
       announce(candidates ? candidates.textContent : replies());
     }
