@@ -74,6 +74,23 @@ def test_the_text_of_a_reply_comes_in_pieces(
         assert len(running.calls) == calls
 
 
+@pytest.mark.parametrize("succeeded", [False, True])
+def test_a_server_that_refuses_streams_is_asked_once_for_one(
+    engine: Callable[[FaultyServer], ChatModelEngine], succeeded: bool
+) -> None:
+    with FaultyServer(refuse=refuse_streams) as running:
+        opened = engine(running)
+        if succeeded:  # the client now takes a refusal for that of one request
+            opened.sample("theirs", [Prompt(PROMPT.messages, ("another",))], SAMPLING)
+        for number in range(3):
+            text = f"number {number}"
+            prompt = Prompt(({"role": "user", "content": text},), ("chat", number, 0))
+            pieces: list[str] = []
+            ((sample,),) = opened.sample("theirs", [prompt], SAMPLING, on_text=pieces.append)
+            assert [sample.text] == pieces == [f"echo {text}"]
+        assert sum(bool(call.body.get("stream")) for call in running.calls) == 1
+
+
 def test_only_the_first_sample_streams(engine: Callable[[FaultyServer], ChatModelEngine]) -> None:
     with FaultyServer() as running:
         pieces: list[str] = []

@@ -54,6 +54,7 @@ class ExternalModelEngine:
         self._model = model
         self._others = others
         self._seed = seed
+        self._streams = True
 
     @property
     def fingerprint_inputs(self) -> Mapping[str, object]:
@@ -94,14 +95,19 @@ class ExternalModelEngine:
                 emitted = text
 
         try:
-            reply = await self._reply(request, emit)
+            reply = await self._reply(request, emit if self._streams else None)
         except RequestRejectedError:  # perhaps of a server that does not stream
             reply = await self._reply(request)
+            self._streams = False
         emit(reply.text if reply is not None else "")
         return reply
 
     async def _reply(self, request: tuple[Prompt, int], on_chunk: Callable[[str], None] | None = None) -> Sample | None:
-        """Return None where the prompt leaves no room in the model's context."""
+        """Return None where the prompt leaves no room in the model's context.
+
+        Raises:
+            RequestRejectedError: if the server rejects the request, which may be for its stream.
+        """
         prompt, j = request
         seed = derived_seed(self._seed, "sample", *prompt.item, j) % MAX_SEED
         try:
@@ -113,6 +119,8 @@ class ExternalModelEngine:
                 return None
             if error.reason is FailureReason.TRUNCATED and error.response_text:
                 return Sample(error.response_text, 0, FinishReason.LENGTH)
+            if error.reason is FailureReason.REJECTED and on_chunk is not None:
+                raise RequestRejectedError(error.detail) from None
             if error.reason in NO_ANSWER:
                 return Sample("", 0, FinishReason.STOP)
             raise
