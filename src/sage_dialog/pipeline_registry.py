@@ -39,6 +39,7 @@ from sage_dialog.pipelines import (
     reference,
     sac_augmentation,
     self_play,
+    self_play_rl,
     sft,
     stop_rule,
 )
@@ -49,10 +50,13 @@ _of_session: int | None = None
 _reference_policies = REFERENCE_POLICIES
 """The policies that its reference evaluation compares."""
 
+_reinforced = False
+"""Whether it evaluates `sage_rl`."""
+
 
 def register_pipelines() -> dict[str, Pipeline]:
     """Return every pipeline of the project; `kedro run --pipelines NAME` runs one of them."""
-    return create_pipelines(_of_session or configured_iterations(), _reference_policies)
+    return create_pipelines(_of_session or configured_iterations(), _reference_policies, _reinforced)
 
 
 def use_iterations(iterations: int) -> None:
@@ -68,6 +72,14 @@ def use_reference_policies(policies: Sequence[str]) -> None:
     global _reference_policies
     if tuple(policies) != _reference_policies:
         _reference_policies = tuple(policies)
+        pipelines.configure(__name__)
+
+
+def use_reinforced(reinforced: bool) -> None:
+    """Set whether the evaluation plays `sage_rl`, in Kedro's `pipelines` as well."""
+    global _reinforced
+    if reinforced != _reinforced:
+        _reinforced = reinforced
         pipelines.configure(__name__)
 
 
@@ -90,8 +102,10 @@ def configured_iterations() -> int:
 
 
 @cache
-def create_pipelines(iterations: int, reference_policies: tuple[str, ...] = REFERENCE_POLICIES) -> dict[str, Pipeline]:
-    """Return every pipeline for a number of self-play iterations and the policies of the reference evaluation.
+def create_pipelines(
+    iterations: int, reference_policies: tuple[str, ...] = REFERENCE_POLICIES, reinforced: bool = False
+) -> dict[str, Pipeline]:
+    """Return every pipeline for a number of self-play iterations and the policies of the evaluations.
 
     Nodes are named by their stage, such as `self_play.iteration_1.search`: kedro-viz folds stages by it.
     """
@@ -112,7 +126,7 @@ def create_pipelines(iterations: int, reference_policies: tuple[str, ...] = REFE
         **{f"sage_{k + 1}": nodes for k, nodes in rounds.items()},
         "sage_dpo": stages["preference"],
     }
-    names = policy_names(iterations)
+    names = policy_names(iterations, reinforced)
     evaluated = _of_stage("evaluation", evaluation.create_pipeline(names, iterations))
     evaluated_with_truth = evaluation.create_pipeline(names, iterations, external_scores=True)
     world = _of_stage("microworld", microworld.create_pipeline())
@@ -122,8 +136,8 @@ def create_pipelines(iterations: int, reference_policies: tuple[str, ...] = REFE
     }
     negotiations = _of_stage("negotiation", negotiation.create_pipeline())
     negotiation_rl = _of_stage("negotiation_rl", negotiation.create_learning_pipeline())
-    demo = [
-        *(world, *stages.values(), _of_stage("evaluation", evaluated_with_truth)),
+    by_truth = [
+        _of_stage("evaluation", evaluated_with_truth),
         _of_stage("evaluation.truth", microworld.create_truth_pipeline()),
     ]
     return {
@@ -133,6 +147,7 @@ def create_pipelines(iterations: int, reference_policies: tuple[str, ...] = REFE
         **{f"iterate_{k}": nodes + _of_stage("stop_rule", stop_rule.create_pipeline(k)) for k, nodes in rounds.items()},
         "ablations": ablated,
         "base": _of_stage("base", base.create_pipeline()),
+        "self_play_rl": _of_stage("self_play_rl", self_play_rl.create_pipeline(iterations)),
         "reference": _of_stage("reference", reference.create_pipeline(reference_policies)),
         "microworld": world,
         **goals,
@@ -147,7 +162,8 @@ def create_pipelines(iterations: int, reference_policies: tuple[str, ...] = REFE
                 negotiation_rl,
             ]
         ),
-        "demo": Pipeline(demo),
+        "demo": Pipeline([world, *stages.values(), *by_truth]),
+        "demo_evaluation": Pipeline(by_truth),
         "__default__": Pipeline([*stages.values(), evaluated]),
     }
 

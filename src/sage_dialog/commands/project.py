@@ -147,7 +147,7 @@ class Project:
     @cached_property
     def policies(self) -> tuple[str, ...]:
         """The policies that the recipe makes, whether they exist or not."""
-        return policy_names(self.parameters.iterations)
+        return policy_names(self.parameters.iterations, self.parameters.reinforced)
 
     @cached_property
     def data(self) -> Path:

@@ -1,4 +1,4 @@
-"""Parameters of offline reinforcement learning on goal-directed dialogues."""
+"""Parameters of offline reinforcement learning, on goal-directed dialogues and on self-play."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sage_dialog.config.base import (
     Probability,
     invalid,
 )
-from sage_dialog.config.self_play import SamplingConfig
+from sage_dialog.config.self_play import GameRules, SamplingConfig
 from sage_dialog.config.training import FineTuning, LoraSettings, Preference, Training
 
 
@@ -33,20 +33,36 @@ class CriticConfig(Config):
     alternatives: Count
 
 
-class OfflineRl(Config):
-    blocks: bool
+class AdvantageWeighting(Config):
+    """A critic, and fine-tuning that its advantages weight."""
+
     held_out: Probability
-    lora: LoraSettings | None
-    training: FineTuning
-    refinement: FineTuning
-    filtered_share: PositiveShare
     critic: CriticConfig
     advantage_scale: Positive
     max_weight: Positive
+    refinement: FineTuning
+    agent: SamplingConfig
+
+
+class SelfPlayRl(AdvantageWeighting, GameRules):
+    situations: Count | None
+    dialogues: Annotated[int, Field(ge=2)]
+    exchanges: Count
+
+    @model_validator(mode="after")
+    def _check_held_out(self) -> Self:
+        _check_not_held_out("refinement", self.refinement)
+        return self
+
+
+class OfflineRl(AdvantageWeighting):
+    blocks: bool
+    lora: LoraSettings | None
+    training: FineTuning
+    filtered_share: PositiveShare
     preference: Preference
     pairs_per_state: Count
     candidates: Annotated[int, Field(ge=2)]
-    agent: SamplingConfig
     situations: Count
     confidence: Probability
     replicates: Count
@@ -54,7 +70,10 @@ class OfflineRl(Config):
     @model_validator(mode="after")
     def _check_held_out(self) -> Self:
         for name in ("training", "refinement", "preference"):
-            training: Training = getattr(self, name)
-            if training.held_out or training.patience is not None:
-                raise invalid(f"{name}.held_out is 0 and {name}.patience null here: held_out of offline_rl is for all")
+            _check_not_held_out(name, getattr(self, name))
         return self
+
+
+def _check_not_held_out(name: str, training: Training) -> None:
+    if training.held_out or training.patience is not None:
+        raise invalid(f"{name}.held_out is 0 and {name}.patience null here: the section's held_out is for all")

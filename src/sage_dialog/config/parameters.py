@@ -16,13 +16,13 @@ from sage_dialog.config.imagination import Imagination
 from sage_dialog.config.llm import Llm
 from sage_dialog.config.microworld import Microworld
 from sage_dialog.config.negotiation import Negotiation
-from sage_dialog.config.offline_rl import OfflineRl
+from sage_dialog.config.offline_rl import OfflineRl, SelfPlayRl
 from sage_dialog.config.reference import Reference
 from sage_dialog.config.sac_augmentation import SacAugmentation
 from sage_dialog.config.self_play import SelfPlay
 from sage_dialog.config.stop_rule import StopRule
 from sage_dialog.config.training import Launcher, Preference, Sft, Training
-from sage_dialog.core.recipe import policy_names
+from sage_dialog.core.recipe import REINFORCED, policy_names
 
 Fault = tuple[tuple[str | int, ...], str]
 """The path of a parameter, and what is wrong with it."""
@@ -74,6 +74,7 @@ class Parameters(Config):
     offline_rl: OfflineRl
     negotiation: Negotiation
     negotiation_rl: OfflineRl
+    self_play_rl: SelfPlayRl
     llm: Llm
 
     @model_validator(mode="after")
@@ -86,6 +87,12 @@ class Parameters(Config):
             raise ValidationError.from_exception_data("Parameters", errors)
         return self
 
+    @property
+    def reinforced(self) -> bool:
+        """Whether `sage_rl` is evaluated: whether `evaluation` names it."""
+        named = [*(name for pair in self.evaluation.pairs for name in pair), *self.evaluation.benchmarks.policies]
+        return REINFORCED in named
+
     def _trainings(self) -> dict[tuple[str, ...], Training]:
         return {
             ("sft", "training"): self.sft.training,
@@ -96,6 +103,7 @@ class Parameters(Config):
             ("offline_rl", "preference"): self.offline_rl.preference,
             ("negotiation_rl", "training"): self.negotiation_rl.training,
             ("negotiation_rl", "refinement"): self.negotiation_rl.refinement,
+            ("self_play_rl", "refinement"): self.self_play_rl.refinement,
         }
 
     def _blend_faults(self) -> Iterator[Fault]:
@@ -128,7 +136,7 @@ class Parameters(Config):
                 yield (*path, "batch_size"), str(error)
 
     def _name_faults(self, external_models: Sequence[str] = ()) -> Iterator[Fault]:
-        policies = policy_names(self.iterations)
+        policies = policy_names(self.iterations, reinforced=True)
         if ambiguous := sorted(set(external_models) & set(policies)):
             why = f"{ambiguous[0]} names a policy and an external model of the catalog; rename it"
             yield ("evaluation", "pairs"), why

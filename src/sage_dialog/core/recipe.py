@@ -9,6 +9,7 @@ from sage_dialog.core.hub_models import BASE
 
 PLAIN = "sage_1_plain"
 PREFERENCE = "sage_dpo"
+REINFORCED = "sage_rl"
 
 Arm = Literal["chain", "plain", "emotion", "action", "shuffled"]
 """What of the chain a training text holds: the whole; nothing; the user's emotion; the action block; another's."""
@@ -20,9 +21,14 @@ REFERENCE_POLICIES: tuple[str, ...] = (BASE, PLAIN, "sage_1")
 """`reference.policies` of conf/base."""
 
 
-def policy_names(iterations: int) -> tuple[str, ...]:
-    """Return all policies in the order of their training; self-play makes `sage_2` to `sage_{iterations + 1}`."""
-    return (BASE, "sage_1", PLAIN, *(f"sage_{k + 1}" for k in range(1, iterations + 1)), PREFERENCE)
+def policy_names(iterations: int, reinforced: bool = False) -> tuple[str, ...]:
+    """Return all policies in the order of their training; self-play makes `sage_2` to `sage_{iterations + 1}`.
+
+    Args:
+        reinforced: with `sage_rl`, which is evaluated only where a pair names it.
+    """
+    names = (BASE, "sage_1", PLAIN, *(f"sage_{k + 1}" for k in range(1, iterations + 1)), PREFERENCE)
+    return (*names, REINFORCED) if reinforced else names
 
 
 def recipe_pairs(iterations: int) -> list[list[str]]:

@@ -24,7 +24,7 @@ from sage_dialog.config.base import suggestion
 from sage_dialog.core.paths import display_path
 from sage_dialog.hooks.errors import RunRefused
 from sage_dialog.lineage.formatting import format_names
-from sage_dialog.pipeline_registry import use_iterations, use_reference_policies
+from sage_dialog.pipeline_registry import use_iterations, use_reference_policies, use_reinforced
 
 
 class ParameterValidation:
@@ -53,6 +53,7 @@ class ParameterValidation:
             raise _refusal([explain_iterations(raw["iterations"], context.env)])
         use_iterations(parameters.iterations)
         use_reference_policies(parameters.reference.policies)
+        use_reinforced(parameters.reinforced)
 
 
 class LoadVersionValidation:

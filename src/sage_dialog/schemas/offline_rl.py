@@ -43,6 +43,15 @@ WEIGHTED_CONVERSATIONS = schema(
     weights=pa.list_(FLOAT64),  # of each reply in the loss; 1 on average
 )
 
+VERDICTS = schema(
+    situation_id=STRING,
+    dialogue_a=STRING,  # the one that the judge reads first
+    dialogue_b=STRING,
+    judge=STRING,
+    vote=STRING,  # "a", "b", "tie" or "unreadable"
+    raw_response=nullable(STRING),
+)
+
 CRITIC_LOG = schema(step=INT32, value_loss=FLOAT64, action_value_loss=FLOAT64)
 
 GOAL_ROLLOUTS = schema(

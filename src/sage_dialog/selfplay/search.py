@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from sage_dialog.config import Evaluation, GameRules, SelfPlay, Steering
+from sage_dialog.config import Evaluation, GameRules, SelfPlay, SelfPlayRl, Steering
 from sage_dialog.core.hashing import fingerprint
 from sage_dialog.core.policies import Policy, identity
 from sage_dialog.core.seeds import sample_ids
@@ -105,6 +105,48 @@ def rollout(
         seed=seed,
     )
     return _play_shards(engine, game, sampled, (agent, user), ROLLOUT_SHARD, 1, scratch)[1]
+
+
+def sample_dialogues(
+    engine: Engine,
+    agent: Policy,
+    user: Policy,
+    situations: DataFrame,
+    config: SelfPlayRl,
+    system_prompts: SystemPrompts,
+    seed: int,
+    scratch: Path,
+) -> DataFrame:
+    """Play train situations `config.dialogues` times each, one sample per turn, for `config.exchanges` exchanges.
+
+    Args:
+        situations: schemas.SITUATIONS.
+        scratch: finished shards are saved here and reused by an interrupted run.
+
+    Returns:
+        schemas.TRAJECTORIES; the dialogues of a situation are named by `dialogue_name`.
+    """
+    sampled = _sample_situations(situations, "train", config.situations, seed, f"dialogues of {agent.name}")
+    game = Game(
+        kind="rollout",
+        agent=_agent_speaker(agent, system_prompts),
+        user=Speaker(user.name, user.card.blocks, system_prompts.get("speaker")),
+        rules=config,
+        max_turns=2 * config.exchanges,
+        seed=seed,
+    )
+    repeated = [(dialogue_name(name, number), text) for name, text in sampled for number in range(config.dialogues)]
+    return _play_shards(engine, game, repeated, (agent, user), ROLLOUT_SHARD, 1, scratch)[1]
+
+
+def dialogue_name(situation: str, number: int) -> str:
+    """Return the name of one of several dialogues of a situation."""
+    return f"{situation}#{number}"
+
+
+def situation_of(dialogue: str) -> str:
+    """Return the situation of a name by `dialogue_name`."""
+    return dialogue.rpartition("#")[0]
 
 
 def _agent_speaker(agent: Policy | ExternalModel, system_prompts: SystemPrompts) -> Speaker:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_dialog.config import Imagination, Launcher, OfflineRl
+from sage_dialog.config import AdvantageWeighting, Imagination, Launcher, OfflineRl
 from sage_dialog.core.policies import Policy, fresh_folder
 from sage_dialog.core.tables import DataFrame
 from sage_dialog.inference.engine import OpenEngine
@@ -97,12 +97,12 @@ def fit_critic_into(name: str) -> Callable[..., tuple[DataFrame, DataFrame, Poli
         policy: Policy,
         goal_dialogues: DataFrame,
         engine: OpenEngine,
-        offline_rl: OfflineRl,
+        offline_rl: AdvantageWeighting,
         seed: int,
         scratch: str,
         threads: int | None,
     ) -> tuple[DataFrame, DataFrame, Policy]:
-        """Train value heads on the states of the cloned policy, and read every dialogue with them.
+        """Train value heads on the states of a policy, and read every dialogue with them.
 
         Returns:
             Tables of `schemas.CRITIC_LOG` and `schemas.ADVANTAGES`, and the critic.
@@ -119,7 +119,7 @@ def fit_critic_into(name: str) -> Callable[..., tuple[DataFrame, DataFrame, Poli
     return fit_critic
 
 
-def weigh(goal_dialogues: DataFrame, advantages: DataFrame, offline_rl: OfflineRl) -> DataFrame:
+def weigh(goal_dialogues: DataFrame, advantages: DataFrame, offline_rl: AdvantageWeighting) -> DataFrame:
     """Return the training dialogues with a weight for each reply (schemas.WEIGHTED_CONVERSATIONS)."""
     from sage_dialog.offline_rl import learning
 
@@ -135,13 +135,13 @@ def train_weighted_into(name: str) -> Callable[..., Trained]:
         base: Policy,
         start: Policy,
         weighted_conversations: DataFrame,
-        offline_rl: OfflineRl,
+        offline_rl: AdvantageWeighting,
         seed: int,
         scratch: str,
         threads: int | None,
         launcher: Launcher,
     ) -> Trained:
-        """Train the cloned policy further with each reply weighted by its advantage; it needs no critic to act."""
+        """Train a policy further with each reply weighted by its advantage; it needs no critic to act."""
         from sage_dialog.training.sft import fine_tune
 
         return fine_tune(
