@@ -95,7 +95,7 @@ def test_no_two_datasets_share_a_place(used_names: set[str], catalog: DataCatalo
 def test_every_policy_but_the_base_has_a_pipeline_of_its_name(iterations: int, catalog: DataCatalog) -> None:
     pipelines = create_pipelines(iterations)
     assert f"sage_{iterations + 2}" not in pipelines
-    for policy in policy_names(iterations):
+    for policy in policy_names(iterations, reinforced=True):
         assert catalog.get_type(policy) == POLICY
         if policy != "sage_0":
             assert policy in pipelines[policy].outputs()

@@ -123,6 +123,17 @@ def test_a_run_is_checked_against_the_pipelines_of_its_own_number(monkeypatch: p
     assert "sage_3" in pipeline_registry.register_pipelines(), "without a session, as configured"
 
 
+def test_sage_rl_is_evaluated_where_a_pair_names_it(open_session: Callable[..., KedroSession]) -> None:
+    with open_session(evaluation={"pairs": [["sage_dpo", "sage_rl"]]}) as session:
+        session.load_context()
+        assert "rollouts_sage_rl" in pipelines["evaluation"].datasets()
+        with pytest.raises(RunRefused, match=r"sage_rl: .*--pipelines sage_rl"):
+            session.run(pipeline_names=["evaluation"], only_missing_outputs=False)
+    with open_session(evaluation={"pairs": [["sage_1", "sage_dpo"]]}) as session:
+        session.load_context()
+        assert "rollouts_sage_rl" not in pipelines["evaluation"].datasets()
+
+
 def test_the_reference_evaluation_reads_the_policies_of_the_session(open_session: Callable[..., KedroSession]) -> None:
     names = ["sage_0", "sage_1_emotion"]
     with open_session(reference={"policies": names, "pairs": [names]}) as session:

@@ -125,6 +125,7 @@ def create_pipelines(
         **{f"sage_1_{arm}": ablated.to_outputs(f"sage_1_{arm}") for arm in ABLATIONS},
         **{f"sage_{k + 1}": nodes for k, nodes in rounds.items()},
         "sage_dpo": stages["preference"],
+        "sage_rl": _of_stage("self_play_rl", self_play_rl.create_pipeline(iterations)),
     }
     names = policy_names(iterations, reinforced)
     evaluated = _of_stage("evaluation", evaluation.create_pipeline(names, iterations))
@@ -147,7 +148,7 @@ def create_pipelines(
         **{f"iterate_{k}": nodes + _of_stage("stop_rule", stop_rule.create_pipeline(k)) for k, nodes in rounds.items()},
         "ablations": ablated,
         "base": _of_stage("base", base.create_pipeline()),
-        "self_play_rl": _of_stage("self_play_rl", self_play_rl.create_pipeline(iterations)),
+        "self_play_rl": policies["sage_rl"],
         "reference": _of_stage("reference", reference.create_pipeline(reference_policies)),
         "microworld": world,
         **goals,

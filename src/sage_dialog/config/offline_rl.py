@@ -33,36 +33,20 @@ class CriticConfig(Config):
     alternatives: Count
 
 
-class AdvantageWeighting(Config):
-    """A critic, and fine-tuning that its advantages weight."""
-
+class OfflineRl(Config):
+    blocks: bool
     held_out: Probability
+    lora: LoraSettings | None
+    training: FineTuning
+    refinement: FineTuning
+    filtered_share: PositiveShare
     critic: CriticConfig
     advantage_scale: Positive
     max_weight: Positive
-    refinement: FineTuning
-    agent: SamplingConfig
-
-
-class SelfPlayRl(AdvantageWeighting, GameRules):
-    situations: Count | None
-    dialogues: Annotated[int, Field(ge=2)]
-    exchanges: Count
-
-    @model_validator(mode="after")
-    def _check_held_out(self) -> Self:
-        _check_not_held_out("refinement", self.refinement)
-        return self
-
-
-class OfflineRl(AdvantageWeighting):
-    blocks: bool
-    lora: LoraSettings | None
-    training: FineTuning
-    filtered_share: PositiveShare
     preference: Preference
     pairs_per_state: Count
     candidates: Annotated[int, Field(ge=2)]
+    agent: SamplingConfig
     situations: Count
     confidence: Probability
     replicates: Count
@@ -70,10 +54,14 @@ class OfflineRl(AdvantageWeighting):
     @model_validator(mode="after")
     def _check_held_out(self) -> Self:
         for name in ("training", "refinement", "preference"):
-            _check_not_held_out(name, getattr(self, name))
+            training: Training = getattr(self, name)
+            if training.held_out or training.patience is not None:
+                raise invalid(f"{name}.held_out is 0 and {name}.patience null here: the section's held_out is for all")
         return self
 
 
-def _check_not_held_out(name: str, training: Training) -> None:
-    if training.held_out or training.patience is not None:
-        raise invalid(f"{name}.held_out is 0 and {name}.patience null here: the section's held_out is for all")
+class SelfPlayRl(GameRules):
+    situations: Count | None
+    dialogues: Annotated[int, Field(ge=2)]
+    exchanges: Count
+    learning: OfflineRl

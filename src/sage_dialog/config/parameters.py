@@ -103,7 +103,7 @@ class Parameters(Config):
             ("offline_rl", "preference"): self.offline_rl.preference,
             ("negotiation_rl", "training"): self.negotiation_rl.training,
             ("negotiation_rl", "refinement"): self.negotiation_rl.refinement,
-            ("self_play_rl", "refinement"): self.self_play_rl.refinement,
+            ("self_play_rl", "learning", "refinement"): self.self_play_rl.learning.refinement,
         }
 
     def _blend_faults(self) -> Iterator[Fault]:

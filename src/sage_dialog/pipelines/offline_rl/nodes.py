@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sage_dialog.config import AdvantageWeighting, Imagination, Launcher, OfflineRl
+from sage_dialog.config import Imagination, Launcher, OfflineRl
 from sage_dialog.core.policies import Policy, fresh_folder
 from sage_dialog.core.tables import DataFrame
 from sage_dialog.inference.engine import OpenEngine
@@ -97,7 +97,7 @@ def fit_critic_into(name: str) -> Callable[..., tuple[DataFrame, DataFrame, Poli
         policy: Policy,
         goal_dialogues: DataFrame,
         engine: OpenEngine,
-        offline_rl: AdvantageWeighting,
+        offline_rl: OfflineRl,
         seed: int,
         scratch: str,
         threads: int | None,
@@ -119,7 +119,7 @@ def fit_critic_into(name: str) -> Callable[..., tuple[DataFrame, DataFrame, Poli
     return fit_critic
 
 
-def weigh(goal_dialogues: DataFrame, advantages: DataFrame, offline_rl: AdvantageWeighting) -> DataFrame:
+def weigh(goal_dialogues: DataFrame, advantages: DataFrame, offline_rl: OfflineRl) -> DataFrame:
     """Return the training dialogues with a weight for each reply (schemas.WEIGHTED_CONVERSATIONS)."""
     from sage_dialog.offline_rl import learning
 
@@ -135,7 +135,7 @@ def train_weighted_into(name: str) -> Callable[..., Trained]:
         base: Policy,
         start: Policy,
         weighted_conversations: DataFrame,
-        offline_rl: AdvantageWeighting,
+        offline_rl: OfflineRl,
         seed: int,
         scratch: str,
         threads: int | None,

@@ -48,4 +48,4 @@ def reward(
     from sage_dialog.offline_rl.self_play import judged_dialogues
 
     system_prompt = sac_augmentation.system_prompts.get("listener")
-    return judged_dialogues(rl_rollouts, rl_verdicts, system_prompt, self_play_rl.held_out, seed)
+    return judged_dialogues(rl_rollouts, rl_verdicts, system_prompt, self_play_rl.learning.held_out, seed)

@@ -17,7 +17,8 @@ from sage_dialog.core.recipe import REINFORCED
 from sage_dialog.pipelines.offline_rl.nodes import fit_critic_into, train_weighted_into, weigh
 from sage_dialog.pipelines.self_play_rl.nodes import compare, play, reward
 
-PARAMETERS, MIX, SEED = "params:self_play_rl", "params:sac_augmentation", "params:seed"
+PARAMETERS, LEARNING = "params:self_play_rl", "params:self_play_rl.learning"
+MIX, SEED = "params:sac_augmentation", "params:seed"
 THREADS, SCRATCH = "params:threads", "params:scratch"
 
 
@@ -36,14 +37,14 @@ def create_pipeline(iterations: int) -> Pipeline:
             node(reward, ["rl_rollouts", "rl_verdicts", PARAMETERS, MIX, SEED], "rl_dialogues", name="reward"),
             node(
                 fit_critic_into("rl_critic"),
-                [BASE, agent, "rl_dialogues", "engine", PARAMETERS, SEED, SCRATCH, THREADS],
+                [BASE, agent, "rl_dialogues", "engine", LEARNING, SEED, SCRATCH, THREADS],
                 ["rl_critic_log", "rl_advantages", "rl_critic"],
                 name="fit_critic",
             ),
-            node(weigh, ["rl_dialogues", "rl_advantages", PARAMETERS], "rl_weighted_conversations", name="weigh"),
+            node(weigh, ["rl_dialogues", "rl_advantages", LEARNING], "rl_weighted_conversations", name="weigh"),
             node(
                 train_weighted_into(REINFORCED),
-                [BASE, agent, "rl_weighted_conversations", PARAMETERS, SEED, SCRATCH, THREADS, "params:launcher"],
+                [BASE, agent, "rl_weighted_conversations", LEARNING, SEED, SCRATCH, THREADS, "params:launcher"],
                 [f"training_log_{REINFORCED}", f"training_rejects_{REINFORCED}", REINFORCED],
                 name="train_sage_rl",
             ),
