@@ -60,8 +60,7 @@ class OfflineRl(Config):
         return self
 
 
-class SelfPlayRl(GameRules):
+class RlRollouts(GameRules):
     situations: Count | None
     dialogues: Annotated[int, Field(ge=2)]
     exchanges: Count
-    learning: OfflineRl

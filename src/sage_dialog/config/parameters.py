@@ -16,7 +16,7 @@ from sage_dialog.config.imagination import Imagination
 from sage_dialog.config.llm import Llm
 from sage_dialog.config.microworld import Microworld
 from sage_dialog.config.negotiation import Negotiation
-from sage_dialog.config.offline_rl import OfflineRl, SelfPlayRl
+from sage_dialog.config.offline_rl import OfflineRl, RlRollouts
 from sage_dialog.config.reference import Reference
 from sage_dialog.config.sac_augmentation import SacAugmentation
 from sage_dialog.config.self_play import SelfPlay
@@ -74,7 +74,8 @@ class Parameters(Config):
     offline_rl: OfflineRl
     negotiation: Negotiation
     negotiation_rl: OfflineRl
-    self_play_rl: SelfPlayRl
+    rl_rollouts: RlRollouts
+    self_play_rl: OfflineRl
     llm: Llm
 
     @model_validator(mode="after")
@@ -103,7 +104,7 @@ class Parameters(Config):
             ("offline_rl", "preference"): self.offline_rl.preference,
             ("negotiation_rl", "training"): self.negotiation_rl.training,
             ("negotiation_rl", "refinement"): self.negotiation_rl.refinement,
-            ("self_play_rl", "learning", "refinement"): self.self_play_rl.learning.refinement,
+            ("self_play_rl", "refinement"): self.self_play_rl.refinement,
         }
 
     def _blend_faults(self) -> Iterator[Fault]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sage_dialog.config import SacAugmentation, SelfPlayRl
+from sage_dialog.config import OfflineRl, RlRollouts, SacAugmentation
 from sage_dialog.core.policies import Policy
 from sage_dialog.core.tables import DataFrame
 from sage_dialog.inference.engine import OpenEngine
@@ -17,7 +17,7 @@ def play(
     user: Policy,
     situations: DataFrame,
     engine: OpenEngine,
-    self_play_rl: SelfPlayRl,
+    rl_rollouts: RlRollouts,
     sac_augmentation: SacAugmentation,
     seed: int,
     threads: int | None,
@@ -27,7 +27,7 @@ def play(
     from sage_dialog.selfplay.search import sample_dialogues
 
     opened, system_prompts = engine(base, [agent, user], seed, threads), sac_augmentation.system_prompts
-    return sample_dialogues(opened, agent, user, situations, self_play_rl, system_prompts, seed, Path(scratch))
+    return sample_dialogues(opened, agent, user, situations, rl_rollouts, system_prompts, seed, Path(scratch))
 
 
 def compare(judges: list[Judge], rl_rollouts: DataFrame) -> DataFrame:
@@ -40,7 +40,7 @@ def compare(judges: list[Judge], rl_rollouts: DataFrame) -> DataFrame:
 def reward(
     rl_rollouts: DataFrame,
     rl_verdicts: DataFrame,
-    self_play_rl: SelfPlayRl,
+    self_play_rl: OfflineRl,
     sac_augmentation: SacAugmentation,
     seed: int,
 ) -> DataFrame:
@@ -48,4 +48,4 @@ def reward(
     from sage_dialog.offline_rl.self_play import judged_dialogues
 
     system_prompt = sac_augmentation.system_prompts.get("listener")
-    return judged_dialogues(rl_rollouts, rl_verdicts, system_prompt, self_play_rl.learning.held_out, seed)
+    return judged_dialogues(rl_rollouts, rl_verdicts, system_prompt, self_play_rl.held_out, seed)

@@ -17,7 +17,7 @@ from sage_dialog.core.recipe import REINFORCED
 from sage_dialog.pipelines.offline_rl.nodes import fit_critic_into, train_weighted_into, weigh
 from sage_dialog.pipelines.self_play_rl.nodes import compare, play, reward
 
-PARAMETERS, LEARNING = "params:self_play_rl", "params:self_play_rl.learning"
+ROLLOUTS, PARAMETERS = "params:rl_rollouts", "params:self_play_rl"
 MIX, SEED = "params:sac_augmentation", "params:seed"
 THREADS, SCRATCH = "params:threads", "params:scratch"
 
@@ -29,7 +29,7 @@ def create_pipeline(iterations: int) -> Pipeline:
         [
             node(
                 play,
-                [BASE, agent, USER, "situations", "engine", PARAMETERS, MIX, SEED, THREADS, SCRATCH],
+                [BASE, agent, USER, "situations", "engine", ROLLOUTS, MIX, SEED, THREADS, SCRATCH],
                 "rl_rollouts",
                 name="play",
             ),
@@ -37,14 +37,14 @@ def create_pipeline(iterations: int) -> Pipeline:
             node(reward, ["rl_rollouts", "rl_verdicts", PARAMETERS, MIX, SEED], "rl_dialogues", name="reward"),
             node(
                 fit_critic_into("rl_critic"),
-                [BASE, agent, "rl_dialogues", "engine", LEARNING, SEED, SCRATCH, THREADS],
+                [BASE, agent, "rl_dialogues", "engine", PARAMETERS, SEED, SCRATCH, THREADS],
                 ["rl_critic_log", "rl_advantages", "rl_critic"],
                 name="fit_critic",
             ),
-            node(weigh, ["rl_dialogues", "rl_advantages", LEARNING], "rl_weighted_conversations", name="weigh"),
+            node(weigh, ["rl_dialogues", "rl_advantages", PARAMETERS], "rl_weighted_conversations", name="weigh"),
             node(
                 train_weighted_into(REINFORCED),
-                [BASE, agent, "rl_weighted_conversations", LEARNING, SEED, SCRATCH, THREADS, "params:launcher"],
+                [BASE, agent, "rl_weighted_conversations", PARAMETERS, SEED, SCRATCH, THREADS, "params:launcher"],
                 [f"training_log_{REINFORCED}", f"training_rejects_{REINFORCED}", REINFORCED],
                 name="train_sage_rl",
             ),
