@@ -123,7 +123,7 @@ def test_base_sets_every_parameter(configured: Path) -> None:
     llm["role_caps"], (llm["prices"],) = llm["caps"], llm["prices"].values()  # keys are chosen by the user
     raw["evaluation"]["benchmarks"]["few_shot"] = None  # keys are chosen by the user
     raw["sac_augmentation"]["blend"] = dict.fromkeys(Blend.model_fields)  # null in conf/base
-    for stage in ("self_play", "evaluation"):
+    for stage in ("self_play", "evaluation", "rl_play"):
         for name in ("boosts", "fixed"):
             raw[stage]["steering"][name] |= dict.fromkeys(get_args(BlockField))  # keys are chosen by the user
     raw["imagination"]["tasks"] = None  # files of the user's own form; other tests read them

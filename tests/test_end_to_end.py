@@ -34,6 +34,7 @@ def _file(data: Path, name: str) -> Path:
 def demo_run(tmp_path_factory) -> Path:
     data = tmp_path_factory.mktemp("demo_run")
     _kedro(data, "--pipelines", "demo")
+    _kedro(data, "--pipelines", "self_play_rl")
     return data
 
 
@@ -43,7 +44,7 @@ def test_plain_pandas_opens_every_table(demo_run):
         "dialogues", "filter_report", "situations", "annotations", "sft_conversations", "sft_conversations_plain",
         "candidates_1", "trajectories_1", "candidates_2", "trajectories_2", "dpo_pairs", "judge_votes", "win_rates",
         "emotion_accuracy", "action_distribution", "reply_statistics", "truth_scores", "truth_win_rates",
-        "benchmark_scores",
+        "benchmark_scores", "rl_verdicts", "rl_dialogues", "rl_advantages",
     }  # fmt: skip
     assert {f"{name}.parquet" for name in expected} <= set(tables)
     for name in expected:
@@ -52,6 +53,7 @@ def test_plain_pandas_opens_every_table(demo_run):
     assert set(votes["order"]) == {"ab", "ba"}
     candidates = tables["candidates_1.parquet"]
     assert candidates[candidates["chosen"]]["valid"].all()
+    assert tables["rl_dialogues.parquet"]["reward"].between(0, 1).all()
 
 
 def test_plain_transformers_and_peft_open_every_policy(demo_run):
@@ -63,7 +65,7 @@ def test_plain_transformers_and_peft_open_every_policy(demo_run):
     chat = tokenizer.apply_chat_template(
         [{"role": "user", "content": "My boss took the roses."}], add_generation_prompt=True, return_tensors="pt"
     )
-    for name in ("sage_1", "sage_1_plain", "sage_2", "sage_3", "sage_dpo"):
+    for name in ("sage_1", "sage_1_plain", "sage_2", "sage_3", "sage_dpo", "sage_rl"):
         model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), _file(demo_run, name))
         assert model.generate(**chat, max_new_tokens=4).shape[1] > chat["input_ids"].shape[1]
 
@@ -73,7 +75,7 @@ def test_no_training_stage_reads_the_truth(demo_run):
     from kedro.framework.startup import bootstrap_project
 
     bootstrap_project(PROJECT)
-    for name in ("data_processing", "sac_augmentation", "sft", "self_play", "preference", "evaluation"):
+    for name in ("data_processing", "sac_augmentation", "sft", "self_play", "preference", "evaluation", "self_play_rl"):
         assert "world_truth" not in pipelines[name].datasets()
 
 

@@ -11,7 +11,7 @@ from sage_dialog.config.imagination import Imagination
 from sage_dialog.config.llm import Caps, Llm, Price, Role
 from sage_dialog.config.microworld import BaseModelConfig, Microworld, Split
 from sage_dialog.config.negotiation import Negotiation
-from sage_dialog.config.offline_rl import CriticConfig, OfflineRl, RlRollouts
+from sage_dialog.config.offline_rl import CriticConfig, OfflineRl, RlPlay
 from sage_dialog.config.parameters import Parameters
 from sage_dialog.config.reference import Reference
 from sage_dialog.config.sac_augmentation import Blend, SacAugmentation, Source, SourceKind

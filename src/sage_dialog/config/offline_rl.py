@@ -60,7 +60,7 @@ class OfflineRl(Config):
         return self
 
 
-class RlRollouts(GameRules):
+class RlPlay(GameRules):
     situations: Count | None
     dialogues: Annotated[int, Field(ge=2)]
     exchanges: Count

@@ -16,7 +16,7 @@ from sage_dialog.config.imagination import Imagination
 from sage_dialog.config.llm import Llm
 from sage_dialog.config.microworld import Microworld
 from sage_dialog.config.negotiation import Negotiation
-from sage_dialog.config.offline_rl import OfflineRl, RlRollouts
+from sage_dialog.config.offline_rl import OfflineRl, RlPlay
 from sage_dialog.config.reference import Reference
 from sage_dialog.config.sac_augmentation import SacAugmentation
 from sage_dialog.config.self_play import SelfPlay
@@ -74,7 +74,7 @@ class Parameters(Config):
     offline_rl: OfflineRl
     negotiation: Negotiation
     negotiation_rl: OfflineRl
-    rl_rollouts: RlRollouts
+    rl_play: RlPlay
     self_play_rl: OfflineRl
     llm: Llm
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from sage_dialog.config import Evaluation, GameRules, RlRollouts, SelfPlay, Steering
+from sage_dialog.config import Evaluation, GameRules, RlPlay, SelfPlay, Steering
 from sage_dialog.core.hashing import fingerprint
 from sage_dialog.core.policies import Policy, identity
 from sage_dialog.core.seeds import sample_ids
@@ -112,7 +112,7 @@ def sample_dialogues(
     agent: Policy,
     user: Policy,
     situations: DataFrame,
-    config: RlRollouts,
+    config: RlPlay,
     system_prompts: SystemPrompts,
     seed: int,
     scratch: Path,

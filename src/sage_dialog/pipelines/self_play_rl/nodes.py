@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sage_dialog.config import OfflineRl, RlRollouts, SacAugmentation
+from sage_dialog.config import OfflineRl, RlPlay, SacAugmentation
 from sage_dialog.core.policies import Policy
 from sage_dialog.core.tables import DataFrame
 from sage_dialog.inference.engine import OpenEngine
@@ -17,7 +17,7 @@ def play(
     user: Policy,
     situations: DataFrame,
     engine: OpenEngine,
-    rl_rollouts: RlRollouts,
+    rl_play: RlPlay,
     sac_augmentation: SacAugmentation,
     seed: int,
     threads: int | None,
@@ -27,7 +27,7 @@ def play(
     from sage_dialog.selfplay.search import sample_dialogues
 
     opened, system_prompts = engine(base, [agent, user], seed, threads), sac_augmentation.system_prompts
-    return sample_dialogues(opened, agent, user, situations, rl_rollouts, system_prompts, seed, Path(scratch))
+    return sample_dialogues(opened, agent, user, situations, rl_play, system_prompts, seed, Path(scratch))
 
 
 def compare(judges: list[Judge], rl_rollouts: DataFrame) -> DataFrame:

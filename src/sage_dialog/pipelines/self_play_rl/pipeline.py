@@ -17,7 +17,7 @@ from sage_dialog.core.recipe import REINFORCED
 from sage_dialog.pipelines.offline_rl.nodes import fit_critic_into, train_weighted_into, weigh
 from sage_dialog.pipelines.self_play_rl.nodes import compare, play, reward
 
-ROLLOUTS, PARAMETERS = "params:rl_rollouts", "params:self_play_rl"
+ROLLOUTS, PARAMETERS = "params:rl_play", "params:self_play_rl"
 MIX, SEED = "params:sac_augmentation", "params:seed"
 THREADS, SCRATCH = "params:threads", "params:scratch"
 
