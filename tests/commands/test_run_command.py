@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
@@ -171,3 +172,14 @@ def test_a_read_only_disk_is_named(empty: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(RunFolder, "begin", begin)
     message = error("--env", "test", "--pipelines", "microworld")
     assert message.startswith(f"{empty}/data/test/runs cannot be written: its file system is read-only. Change its")
+
+
+def test_a_table_of_another_version_is_named_with_what_makes_it(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGE_DATA", str(empty / "data"))
+    file = empty / "data/08_reporting/win_rates.parquet/2026-01-01T00.00.00.000Z/win_rates.parquet"
+    file.parent.mkdir(parents=True)
+    pd.DataFrame({"policy_a": ["sage_0"], "odds": [1.0]}).to_parquet(file)
+    message = error("--pipelines", "evaluation", "--nodes", "evaluation.plan_situations")
+    assert message.startswith("win_rates is no table that this version of the project reads (")
+    assert "judge: expected one column of type string, found none" in message and "odds: no column of" in message
+    assert "`kedro run --pipelines evaluation`" in message

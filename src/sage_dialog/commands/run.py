@@ -14,12 +14,14 @@ from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.project import pipelines, settings
 from kedro.io import DatasetNotFoundError
 from kedro.pipeline import Pipeline
+from kedro.validation import DataValidationError
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from sage_dialog.config.base import suggestion
 from sage_dialog.core.paths import project_folder
 from sage_dialog.hooks.errors import RunRefused, RunStopped, format_storage_error, with_environment
+from sage_dialog.hooks.inputs import explain_other_schema
 from sage_dialog.pipeline_registry import use_iterations
 
 FILTERS = ("tags", "from_nodes", "to_nodes", "node_names", "from_inputs", "to_outputs")
@@ -39,6 +41,10 @@ class RunCommand(click.Command):
             raise type(error)(with_environment(error.message, env)) from error
         except DatasetNotFoundError as error:  # of --load-versions
             raise RunRefused(f"Nothing was run. {error}") from None
+        except DataValidationError as error:
+            if (reason := explain_other_schema(error)) is None:
+                raise
+            raise RunStopped(with_environment(reason, env)) from None
         except Exception as error:
             if (reason := format_storage_error(error)) is None:
                 raise

@@ -11,6 +11,7 @@ from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol, DataCatalog
 from kedro.pipeline import Pipeline
+from kedro.validation import DataValidationError
 
 from sage_dialog.config import DataProcessing, Launcher, SacAugmentation
 from sage_dialog.datasets.atomic import AtomicMixin
@@ -82,6 +83,20 @@ def explain_missing(name: str, catalog: CatalogProtocol) -> str:
     ]  # the pipeline with the fewest nodes first, of those that can run
     command = f"`{_command(name, min(writers)[3], catalog)}` makes it" if writers else "no pipeline makes it"
     return f"{(missing or f'{dataset} does not exist').removesuffix('.')}; {command}."
+
+
+def explain_other_schema(error: DataValidationError) -> str | None:
+    """Return which table a run cannot read and what makes it again; None for an error that is not of reading one."""
+    name = error.dataset_name
+    if error.mode != "load" or name is None:
+        return None
+    faults = "; ".join(f"{each.column or 'columns'}: {each.message}" for each in error.failures) or error.message
+    writers = [(len(nodes.nodes), key) for key, nodes in register_pipelines().items() if name in nodes.all_outputs()]
+    again = f", or make it again by `kedro run --pipelines {min(writers)[1]}`" if writers else ""
+    return (
+        f"{name} is no table that this version of the project reads ({faults}). Another version or program may have "
+        f"written it; name a version that fits by --load-versions{again}."
+    )
 
 
 def _lacks_input(pipeline: Pipeline, catalog: CatalogProtocol) -> bool:
