@@ -33,8 +33,7 @@ def _file(data: Path, name: str) -> Path:
 @pytest.fixture(scope="module")
 def demo_run(tmp_path_factory) -> Path:
     data = tmp_path_factory.mktemp("demo_run")
-    _kedro(data, "--pipelines", "demo")
-    _kedro(data, "--pipelines", "self_play_rl")
+    _kedro(data, "--pipelines", "demo,self_play_rl")
     return data
 
 
