@@ -119,10 +119,10 @@ def test_the_power_is_that_of_the_one_sided_test() -> None:
     expected = Fraction()
     for count in range(161):
         of_count = comb(160, count) * Fraction(60, 160) ** count * Fraction(100, 160) ** (160 - count)
-        fewest = next(
-            (wins for wins in range(count + 1) if exact_tail(count, Fraction(1, 2), range(wins, count + 1)) <= 0.05),
-            None,
-        ) if count < 140 else None  # fmt: skip
+        tails = (
+            (wins, sum(comb(count, each) for each in range(wins, count + 1))) for wins in range(count // 2, count + 1)
+        )
+        fewest = next((wins for wins, tail in tails if 20 * tail <= 2**count), None) if count < 140 else None
         if fewest is not None:
             expected += of_count * exact_tail(count, Fraction(6, 10), range(fewest, count + 1))
     assert row["power"] == pytest.approx(float(expected), abs=1e-3)
