@@ -123,6 +123,23 @@ def test_the_critic_chooses_among_the_messages_of_the_agent() -> None:
     assert all(prompt.messages[1]["content"] == "offer 2" for _, prompt, _ in partner.requests)
 
 
+def test_the_critic_chooses_when_to_end_but_not_what_was_agreed() -> None:
+    """Of several selections the first that is drawn counts, whatever the critic says."""
+    greedy = "<selection> item0=1 item1=4 item2=1"
+
+    def rank(pairs: Any) -> list[tuple[float, float]]:
+        return [(0.0, 3.0 if text == greedy else 2.0 if text == MINE else 1.0) for _, text in pairs]
+
+    (row,), _, _ = negotiate(
+        lambda said, j: ("the book for me", MINE, greedy)[j],
+        lambda said: YOURS,
+        contexts(True),
+        candidates=3,
+        rank=rank,
+    )
+    assert (row["selected"], row["replies"], row["reward"]) == ([1, 0, 1], 1, 6.0)
+
+
 def played(policy: str, rewards: Any, said: str = "deal") -> list[dict[str, Any]]:
     return [
         {

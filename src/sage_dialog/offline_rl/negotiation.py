@@ -117,7 +117,7 @@ def play_negotiations(
             speaking = [talk for talk in playing if talk.next_side == side and not talk.ended]
             prompts = [talk.prompt(side, template) for talk in speaking]
             if side == AGENT:
-                drawn = _sample(engine, policy, prompts, sampling, candidates)
+                drawn = list(map(_first_selection, _sample(engine, policy, prompts, sampling, candidates)))
                 chosen = choose([talk.critic_values for talk in speaking], prompts, drawn, rank)
             else:
                 drawn = _sample(partner_engine, partner, prompts, partner_sampling, 1)
@@ -238,6 +238,15 @@ def _sample(
         return []
     sampled = engine.sample(policy, prompts, sampling, count)
     return [[parse_candidate(sample, False) for sample in samples] for samples in sampled]
+
+
+def _first_selection(candidates: list[Candidate]) -> list[Candidate]:
+    """Return the candidates without all selections but the first.
+
+    A critic may choose when to end the talk. What was agreed is no choice: it would take the most valuable items.
+    """
+    first = next((each for each in candidates if is_selection(each.text)), None)
+    return [each for each in candidates if each is first or not is_selection(each.text)]
 
 
 def _row(talk: Talk, policy: str, template: str) -> dict[str, Any]:
