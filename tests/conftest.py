@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
+from kedro.io import memory_dataset
 from omegaconf import OmegaConf
 
 PROJECT = Path(__file__).parents[1]
@@ -42,6 +43,19 @@ def _yaml_is_parsed_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OmegaConf, "load", load)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _parameters_are_copied_at_once() -> Iterator[None]:
+    """Kedro looks for a library that is not installed whenever it copies one of the hundreds of parameters."""
+    infer = memory_dataset._infer_copy_mode
+
+    def copy_mode(data: Any) -> Any:
+        return "deepcopy" if isinstance(data, str | int | float | list | dict | None) else infer(data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory_dataset, "_infer_copy_mode", copy_mode)
         yield
 
 

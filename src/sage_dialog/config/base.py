@@ -6,11 +6,12 @@ entry of a list or of a mapping with the user's own keys may leave it out.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import re
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, Self
 
 import yaml
@@ -87,12 +88,17 @@ def read_mapping(text: str, otherwise: str) -> dict[str, Any]:
         otherwise: what is wrong with YAML that is no mapping.
     """
     try:
-        values = yaml.safe_load(text)
+        values = _parse_yaml(text)
     except yaml.YAMLError as error:
         raise invalid(f"no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise invalid(otherwise)
-    return values
+    return copy.deepcopy(values)
+
+
+@lru_cache(64)
+def _parse_yaml(text: str) -> Any:  # a command validates its parameters several times
+    return yaml.safe_load(text)
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

@@ -68,11 +68,11 @@ def test_the_pooled_test_keeps_its_level_if_raters_read_the_same_situations() ->
     """Raters who follow the same random preference are no more evidence than one of them."""
     draw = np.random.default_rng(40)
     found = 0
-    for _ in range(150):
+    for _ in range(60):
         letters = "".join(draw.choice(list("ab"), size=20))
         votes = [vote for rater in ("ann", "bob", "cleo") for vote in ratings(rater, letters)]
         found += next(row for row in rates_of(votes) if row["judge"] == PEOPLE)["p_value"] <= 0.05
-    assert binomtest(found, 150).proportion_ci(0.99).low <= 0.05
+    assert binomtest(found, 60).proportion_ci(0.99).low <= 0.05
 
 
 def test_alpha_is_that_of_krippendorffs_example() -> None:
