@@ -3,7 +3,8 @@
     python rollout_vllm.py MODEL DTYPE MAX_SEQUENCES
 
 It reads {"prompts": [token ids, …], "candidates": 16, "tokens": 48} and writes {"seconds": …, "cpu_seconds": …,
-"candidates": …}; first of all it writes {"version": …}. Sampling has no seeds: vLLM's CPU build fails with them.
+"candidates": …}; first of all it writes {"version": …}. Sampling has no seeds: with them vLLM's CPU build fails
+where a prompt is read in parts.
 """
 
 from __future__ import annotations
