@@ -64,3 +64,16 @@ def test_a_run_killed_at_random_moments_completes_with_the_same_bytes(start_proc
         kills += exit_code != 0
     assert start_process("run", killed, None) == 0, (moments, (killed / "log").read_text()[-2000:])
     assert killed_runs.made(killed) == expected, moments
+
+
+def test_goal_demo_killed_once_completes_with_the_same_bytes(start_process, tmp_path: Path) -> None:
+    uninterrupted, killed = (tmp_path / name for name in ("uninterrupted", "killed"))
+    for folder in (uninterrupted, killed):
+        killed_runs.write_configuration(folder)
+    assert start_process("run_goals", uninterrupted, None) == 0, (uninterrupted / "log").read_text()[-2000:]
+    expected, events = killed_runs.made(uninterrupted), int((uninterrupted / "events").read_text())
+    assert {"goal_critic/goal_critic/heads.safetensors", "advantages.parquet/advantages.parquet"} <= set(expected)
+    assert start_process("run_goals", killed, events // 2) == -signal.SIGKILL
+    assert killed_runs.made(killed) != expected
+    assert start_process("run_goals", killed, None) == 0, (killed / "log").read_text()[-2000:]
+    assert killed_runs.made(killed) == expected

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from tiny_base import tiny_base
+from transformers import AutoModelForCausalLM
 
 from sage_dialog.config import CriticConfig
 from sage_dialog.core.policies import Policy
@@ -18,8 +20,8 @@ from sage_dialog.offline_rl.encoding import conversation_decisions, reply_decisi
 from sage_dialog.offline_rl.learning import train_critic
 
 CONFIG = CriticConfig(
-    layers=1, hidden=16, steps=300, batch_size=256, learning_rate=1e-2, weight_decay=0.0, discount=0.9, expectile=0.5,
-    target_rate=0.05, conservative=0.0, alternatives=2,
+    layers=1, log_probabilities=False, hidden=16, dropout=0.0, steps=300, batch_size=256, learning_rate=1e-2,
+    weight_decay=0.0, discount=0.9, expectile=0.5, target_rate=0.05, conservative=0.0, alternatives=2,
 )  # fmt: skip
 
 
@@ -118,7 +120,7 @@ def test_without_blocks_the_reply_is_the_action(policy: tuple[Policy, Policy]) -
 def test_features_of_a_reply_do_not_depend_on_what_follows_or_on_the_batch(
     policy: tuple[Policy, Policy], dialogues: DataFrame
 ) -> None:
-    reader = FeatureReader(*policy, layers=2, threads=1)
+    reader = FeatureReader(*policy, layers=2, log_probabilities=True, threads=1)
     rows = to_rows(dialogues)[:6]
     sequences = [each for row in rows for each in conversation_decisions(reader.chat, row["messages"], True)]
     states, actions = reader.read(sequences)
@@ -133,10 +135,25 @@ def test_features_of_a_reply_do_not_depend_on_what_follows_or_on_the_batch(
     assert place == len(states) and actions.shape[1] == reader.width
 
 
+def test_log_probabilities_are_those_of_the_policy(policy: tuple[Policy, Policy], dialogues: DataFrame) -> None:
+    base, adapter = policy
+    reader = FeatureReader(base, adapter, layers=1, log_probabilities=True, threads=1)
+    (found,) = conversation_decisions(reader.chat, to_rows(dialogues)[0]["messages"], True)
+    states, actions = reader.read([found])
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base.path), str(adapter.path))
+    with torch.no_grad():
+        predicted = model(input_ids=torch.tensor([found.tokens])).logits[0].log_softmax(-1)
+    for row, (state, action) in enumerate(found.spans):
+        for features, span in ((states[row], state), (actions[row], action)):
+            tokens = [predicted[place - 1, found.tokens[place]] for place in range(span.first, span.last + 1)]
+            expected = torch.stack([torch.stack(tokens).sum(), torch.stack(tokens).min()])
+            torch.testing.assert_close(features[-2:], expected, atol=1e-3, rtol=1e-3)
+
+
 def test_a_critic_is_saved_read_again_and_tied_to_its_policy(
     policy: tuple[Policy, Policy], dialogues: DataFrame, tmp_path: Path
 ) -> None:
-    config = CONFIG.model_copy(update={"steps": 30, "layers": 2})
+    config = CONFIG.model_copy(update={"steps": 30, "layers": 2, "dropout": 0.3, "log_probabilities": True})
     base, adapter = policy
     log, advantages, critic = train_critic(base, adapter, dialogues, config, 0, tmp_path / "critic", threads=1)
     again = train_critic(base, adapter, dialogues, config, 0, tmp_path / "again", threads=1)

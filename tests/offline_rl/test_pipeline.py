@@ -8,7 +8,14 @@ from kedro.framework.session import KedroSession
 
 from sage_dialog.pipelines.offline_rl.pipeline import POLICIES, RERANKED
 
-SMALL = {"imagination": {"personas": 20}, "offline_rl": {"situations": 2, "training": {"max_steps": 12}}}
+SMALL = {
+    "imagination": {"personas": 12},
+    "microworld": {"goal_documents": 40, "goal_base": {"hidden": 16, "steps": 2}},
+    "offline_rl": {
+        "training": {"max_steps": 2}, "refinement": {"max_steps": 1}, "critic": {"steps": 4, "batch_size": 4},
+        "preference": {"pairs": 4, "max_steps": 1}, "situations": 1, "agent": {"max_new_tokens": 8},
+    },
+}  # fmt: skip
 
 
 def test_goal_demo_makes_every_table(open_session: Callable[..., KedroSession]) -> None:
@@ -23,7 +30,7 @@ def test_goal_demo_makes_every_table(open_session: Callable[..., KedroSession]) 
             )
         )  # fmt: skip
         cards = {name: catalog.load(name).card for name in ("goal_base", *POLICIES, "goal_critic")}
-    assert set(rollouts["policy"]) == {*POLICIES, RERANKED} and len(rollouts) == 6 * 2 * 2
+    assert set(rollouts["policy"]) == {*POLICIES, RERANKED} and len(rollouts) == 6 * 2
     assert rollouts.loc[rollouts["policy"] == RERANKED, "value"].notna().all()
     assert set(scores["policy"]) == {*POLICIES, RERANKED} and set(comparisons["policy_b"]) == {"goal_filtered"}
     assert {"held out", RERANKED} == set(calibration["source"]) and figure.startswith(b"\x89PNG")

@@ -41,6 +41,16 @@ SMALL: dict[str, Any] = {
     "preference": {"pairs": 4},
 }  # fmt: skip
 """Parameters of a run up to the last policy within seconds, with scripted replies."""
+GOALS: dict[str, Any] = {
+    "threads": 1,
+    "imagination": {"personas": 12},
+    "microworld": {"goal_documents": 40, "goal_base": {"vocabulary": 600, "hidden": 16, "steps": 2}},
+    "offline_rl": {
+        "training": {"max_steps": 2}, "refinement": {"max_steps": 1}, "critic": {"steps": 4, "batch_size": 4},
+        "preference": {"pairs": 4, "max_steps": 1}, "situations": 1,
+    },
+}  # fmt: skip
+"""Parameters of the same of goal-directed policies."""
 
 
 class Writer(ScriptedEngine):
@@ -68,11 +78,9 @@ def write_world(folder: Path) -> None:
     from block_writers import byte_level
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    shutil.copytree(PROJECT / "conf", folder / "conf")
-    engine = "engine: {type: sage_dialog.datasets.engines.EngineDataset, engine: killed_runs.Writer}\n"
-    (folder / "conf/test/catalog.yml").write_text(engine)
+    write_configuration(folder)
     begin(folder)
-    session_run(folder, ["microworld"], node_names=[_node("microworld", "write_raw_data")])
+    session_run(folder, ["microworld"], SMALL, node_names=[_node("microworld", "write_raw_data")])
     path = folder / "data/06_models/sage_0/2026-01-01T00.00.00.000Z/sage_0"
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=byte_level(True), eos_token="<end>", pad_token="<end>", chat_template=TEMPLATE
@@ -87,8 +95,27 @@ def write_world(folder: Path) -> None:
     Policy.write_card(path, PolicyCard("sage_0", "base", True, "sage_0", weights_revision(path)))
 
 
+def write_configuration(folder: Path) -> None:
+    """Write the configuration to `folder/conf`, with scripted replies."""
+    shutil.copytree(PROJECT / "conf", folder / "conf")
+    engine = "engine: {type: sage_dialog.datasets.engines.EngineDataset, engine: killed_runs.Writer}\n"
+    (folder / "conf/test/catalog.yml").write_text(engine)
+
+
 def run(folder: Path, kill_at: int | None) -> None:
-    """Run the pipelines on `folder/data`, with the output in `folder/log`.
+    """Run the pipelines up to the last policy, as `watched_run` does."""
+    watched_run(folder, kill_at, PIPELINES, SMALL, to_outputs=["sage_dpo"])
+
+
+def run_goals(folder: Path, kill_at: int | None) -> None:
+    """Run `goal_demo`, as `watched_run` does."""
+    watched_run(folder, kill_at, ["goal_demo"], GOALS)
+
+
+def watched_run(
+    folder: Path, kill_at: int | None, pipelines: list[str], parameters: dict[str, Any], **selection: Any
+) -> None:
+    """Run pipelines on `folder/data`, with the output in `folder/log`.
 
     The process kills itself at event `kill_at` of the file system below `folder/data`, or writes the number of events
     to `folder/events`.
@@ -104,7 +131,7 @@ def run(folder: Path, kill_at: int | None) -> None:
         sys.stdout = sys.stderr = log
         sys.addaudithook(watch)
         try:
-            session_run(folder, PIPELINES, to_outputs=["sage_dpo"])
+            session_run(folder, pipelines, parameters, **selection)
         finally:
             sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     (folder / "events").write_text(str(next(count)))
@@ -122,12 +149,12 @@ def begin(folder: Path) -> None:
     logging.disable(logging.INFO)
 
 
-def session_run(folder: Path, pipelines: list[str], **selection: Any) -> None:
+def session_run(folder: Path, pipelines: list[str], parameters: dict[str, Any], **selection: Any) -> None:
     """Run pipelines as `kedro run --env test --pipelines …` does."""
     from kedro.framework.session import KedroSession
 
     with KedroSession.create(
-        project_path=folder, conf_source=str(folder / "conf"), env="test", runtime_params=SMALL
+        project_path=folder, conf_source=str(folder / "conf"), env="test", runtime_params=parameters
     ) as session:
         session.run(pipeline_names=pipelines, **selection)
 

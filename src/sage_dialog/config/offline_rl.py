@@ -10,6 +10,7 @@ from sage_dialog.config.base import (
     Config,
     Count,
     NonNegative,
+    PartialShare,
     Positive,
     PositiveShare,
     Probability,
@@ -21,7 +22,9 @@ from sage_dialog.config.training import FineTuning, LoraSettings, Preference, Tr
 
 class CriticConfig(Config):
     layers: Count
+    log_probabilities: bool
     hidden: Count
+    dropout: PartialShare
     steps: Count
     batch_size: Count
     learning_rate: Positive

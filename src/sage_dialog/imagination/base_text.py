@@ -6,13 +6,16 @@ task's sentences at random, with and without blocks, and messages with the block
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sage_dialog.config.tasks import Task
 from sage_dialog.core.seeds import generator
+from sage_dialog.dialogue import Message, agent_view
 from sage_dialog.imagination.partner import draw_values
 from sage_dialog.imagination.rules import pick
-from sage_dialog.imagination.wording import known_values
+from sage_dialog.imagination.wording import Wording, with_blocks
 from sage_dialog.sac import Intent
 from sage_dialog.sac.chain import render_block
 
@@ -31,30 +34,29 @@ def documents(tasks: dict[str, Task], count: int, seed: int) -> list[Document]:
 
 
 def _chat(task: Task, rng: np.random.Generator) -> Document:
-    shared = draw_values(task.shared, rng)
-    messages = [{"role": "system", "content": task.agent.system_prompt}]
-    messages.append({"role": "user", "content": pick(task.openings, rng).format(**shared)})
-    for _ in range(int(rng.integers(1, 4))):
-        act, reply = pick(list(task.acts), rng), pick(list(task.replies), rng)
-        messages.append({"role": "assistant", "content": pick(task.acts[act].says, rng).format(**shared)})
-        messages.append({"role": "user", "content": pick(task.replies[reply].says, rng).format(**shared)})
-    return {"messages": messages}
+    return _document(task, _messages(task, draw_values(task.shared, rng), rng))
 
 
 def _chat_with_blocks(task: Task, rng: np.random.Generator) -> Document:
     """A chat with blocks: each state is that of the user's messages so far, and each action is any."""
     shared = draw_values(task.shared, rng)
-    messages = [{"role": "system", "content": task.agent.system_prompt}]
-    replies: list[str] = []
-    for _ in range(int(rng.integers(1, 4))):
-        replies.append(pick(list(task.replies), rng))
-        reply, act = task.replies[replies[-1]], task.acts[pick(list(task.acts), rng)]
-        state = Intent(reply.motivation, reply.emotion, tuple(known_values(task, replies).values()))
-        action = Intent(act.motivation, None, act.topics)
-        content = f"{render_block('u', state)} {render_block('a', action)} {pick(act.says, rng).format(**shared)}"
-        messages.append({"role": "user", "content": pick(reply.says, rng).format(**shared)})
-        messages.append({"role": "assistant", "content": content})
-    return {"messages": messages}
+    return _document(task, with_blocks(task, Wording(task), _messages(task, shared, rng), shared))
+
+
+def _messages(task: Task, shared: dict[str, str], rng: np.random.Generator) -> list[Message]:
+    """Return messages of both sides in random order; every other one of the user tells something."""
+    replies, acts = list(task.replies), list(task.acts)
+    telling = [name for name in replies if task.replies[name].tells]
+    messages = [Message("user", pick(task.openings, rng).format(**shared))]
+    for _ in range(int(rng.integers(1, task.max_replies + 1))):
+        reply = pick(telling if telling and rng.random() < 0.5 else replies, rng)
+        messages.append(Message("assistant", pick(task.acts[pick(acts, rng)].says, rng).format(**shared)))
+        messages.append(Message("user", pick(task.replies[reply].says, rng).format(**shared)))
+    return messages[:-1]
+
+
+def _document(task: Task, messages: Sequence[Message]) -> Document:
+    return {"messages": list(agent_view(messages, task.agent.system_prompt))}
 
 
 def _reading(task: Task, rng: np.random.Generator) -> Document:

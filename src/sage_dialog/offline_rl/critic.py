@@ -62,9 +62,9 @@ class Transitions:
 class Heads(nn.Module):
     """V and twin Q on features, which are standardised first."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.value, self.q1, self.q2 = (_head(size, hidden) for size in (width, 2 * width, 2 * width))
+        self.value, self.q1, self.q2 = (_head(size, hidden, dropout) for size in (width, 2 * width, 2 * width))
         for name, size in (("state", width), ("action", 2 * width)):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_scale", torch.ones(size))
@@ -81,11 +81,11 @@ class Heads(nn.Module):
 def train_heads(data: Transitions, config: CriticConfig, seed: int) -> tuple[Heads, list[dict[str, float]]]:
     """Return heads trained on transitions, and the mean losses of each tenth of the steps."""
     torch.manual_seed(derived_seed(seed, "critic heads") % 2**63)
-    heads = Heads(data.states.shape[1], config.hidden)
+    heads = Heads(data.states.shape[1], config.hidden, config.dropout)
     for name, features in (("state", data.states), ("action", data.actions)):
         getattr(heads, f"{name}_mean").copy_(features.mean(0))
         getattr(heads, f"{name}_scale").copy_(features.std(0, correction=0).clamp(min=1e-3))
-    target = copy.deepcopy(heads)
+    target = copy.deepcopy(heads).eval()
     optimiser = torch.optim.AdamW(heads.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
     order = torch.Generator().manual_seed(derived_seed(seed, "critic batches") % 2**63)
@@ -96,10 +96,12 @@ def train_heads(data: Transitions, config: CriticConfig, seed: int) -> tuple[Hea
     for step in range(1, config.steps + 1):
         rows = torch.randint(len(data.rewards), (min(config.batch_size, len(data.rewards)),), generator=order)
         states, actions = data.states[rows], data.actions[rows]
+        heads.eval()
         with torch.no_grad():
             expected = target.q(actions).min(0).values
             next_value = heads.v(data.states[data.following[rows].clamp(min=0)]).masked_fill(last[rows], 0.0)
             returned = data.rewards[rows] + config.discount * next_value
+        heads.train()
         value_loss = expectile_loss(expected - heads.v(states), config.expectile)
         q = heads.q(actions)
         q_loss = (q - returned).square().mean(1).sum()
@@ -134,9 +136,12 @@ class FeatureReader:
 
     Args:
         layers: number of the top layers whose states are concatenated; at most all of them.
+        log_probabilities: append those of a block's tokens, as their sum and their minimum.
     """
 
-    def __init__(self, base: Policy, policy: Policy, layers: int, threads: int | None = None) -> None:
+    def __init__(
+        self, base: Policy, policy: Policy, layers: int, log_probabilities: bool, threads: int | None = None
+    ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -148,12 +153,13 @@ class FeatureReader:
         )
         self._model = PeftModel.from_pretrained(model, str(policy.path)).merge_and_unload().eval().to(device)
         self.chat = ChatFormat(load_tokenizer(base.path))
-        self._layers, self._device = layers, device
+        self._layers, self._log_probabilities, self._device = layers, log_probabilities, device
 
     @property
     def width(self) -> int:
         """Number of features of an action."""
-        return 4 * int(self._layers * self._model.config.get_text_config().hidden_size)
+        width = int(self._layers * self._model.config.get_text_config().hidden_size)
+        return 2 * (2 * width + 2 * self._log_probabilities)
 
     def read(self, sequences: Sequence[Decisions]) -> tuple[Tensor, Tensor]:
         """Return the features of states and of actions, a row for each decision in order.
@@ -185,11 +191,24 @@ class FeatureReader:
             use_cache=False,
             logits_to_keep=1,
         )
-        states = torch.cat(outputs.hidden_states[-self._layers :], -1).float().cpu()
+        states = torch.cat(outputs.hidden_states[-self._layers :], -1).float()
         return [
-            torch.stack([torch.cat([_features(states[row], span) for span in pair]) for pair in each.spans])
+            torch.stack(
+                [torch.cat([self._features(states[row], ids[row], span) for span in pair]) for pair in each.spans]
+            )
             for row, each in enumerate(sequences)
         ]
+
+    def _features(self, states: Tensor, ids: Tensor, span: Span) -> Tensor:
+        inside = slice(span.first, span.last + 1)
+        features = [states[span.last], states[inside].mean(0)]
+        if self._log_probabilities:
+            hidden = self._model.config.get_text_config().hidden_size
+            before = states[span.first - 1 : span.last, -hidden:]
+            logits = self._model.get_output_embeddings()(before).log_softmax(-1)
+            found = logits.gather(1, ids[inside, None])[:, 0]
+            features.append(torch.stack([found.sum(), found.min()]))
+        return torch.cat(features).cpu()
 
 
 class Critic:
@@ -220,7 +239,10 @@ def save_critic(heads: Heads, config: CriticConfig, policy: Policy, out: Path) -
     out.mkdir(parents=True, exist_ok=True)
     save_file(heads.state_dict(), str(out / HEADS))
     width = heads.value[0].in_features
-    settings = {"layers": config.layers, "hidden": config.hidden, "width": width, "policy": policy.revision()}
+    settings = {
+        **{"layers": config.layers, "log_probabilities": config.log_probabilities},
+        **{"hidden": config.hidden, "width": width, "policy": policy.revision()},
+    }
     (out / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
     card = PolicyCard(
         name=out.name,
@@ -248,14 +270,12 @@ def load_critic(base: Policy, policy: Policy, critic: Policy, threads: int | Non
         )
     heads = Heads(settings["width"], settings["hidden"])
     heads.load_state_dict(load_file(critic.path / HEADS))
-    return Critic(FeatureReader(base, policy, settings["layers"], threads), heads.eval(), policy.card.blocks)
+    reader = FeatureReader(base, policy, settings["layers"], settings["log_probabilities"], threads)
+    return Critic(reader, heads.eval(), policy.card.blocks)
 
 
-def _features(states: Tensor, span: Span) -> Tensor:
-    return torch.cat([states[span.last], states[span.first : span.last + 1].mean(0)])
-
-
-def _head(width: int, hidden: int) -> nn.Sequential:
+def _head(width: int, hidden: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)
+        *(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout)),
+        *(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)),
     )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from sage_dialog.config import CriticConfig, SamplingConfig
@@ -44,7 +45,7 @@ def train_critic(
     Returns:
         Tables of `schemas.CRITIC_LOG` and `schemas.ADVANTAGES`, and the critic.
     """
-    reader = FeatureReader(base, policy, config.layers, threads)
+    reader = FeatureReader(base, policy, config.layers, config.log_probabilities, threads)
     rows = to_rows(dialogues)
     train = [row for row in rows if row["split"] == TRAIN]
     data = _transitions(reader, train, policy.card.blocks)
@@ -142,15 +143,12 @@ def outcome_pairs(dialogues: DataFrame, pairs_per_state: int, seed: int) -> Data
                 by_state[row["task"], number].append((row, place, content))
     rows = []
     for state, replies in by_state.items():
-        options = [
-            (better, worse)
-            for better, (first, _, action) in enumerate(replies)
-            for worse, (second, _, other) in enumerate(replies)
-            if first["reward"] > second["reward"] and action != other
-        ]
+        rewards = np.array([row["reward"] for row, _, _ in replies])
+        actions = np.unique([str(action) for _, _, action in replies], return_inverse=True)[1]
+        options = np.argwhere((rewards[:, None] > rewards) & (actions[:, None] != actions))
         rng = generator(seed, "outcome pairs", *map(str, state))
         for index in sorted(rng.permutation(len(options))[:pairs_per_state].tolist()):
-            (row, place, _), (other_row, elsewhere, _) = (replies[each] for each in options[index])
+            (row, place, _), (other_row, elsewhere, _) = (replies[each] for each in options[index].tolist())
             rows.append(
                 {
                     "situation_id": row["dialogue_id"],

@@ -197,14 +197,18 @@ def play_as(name: str) -> Callable[..., DataFrame]:
         seed: int,
         threads: int | None,
         goal_critic: Policy | None = None,
+        critic_policy: Policy | None = None,
     ) -> DataFrame:
-        """Play new users of each task (schemas.GOAL_ROLLOUTS); with a critic, the best of several replies by Q - V."""
+        """Play new users of each task (schemas.GOAL_ROLLOUTS); with a critic, the best of several replies by Q - V.
+
+        The critic reads the states of `critic_policy`.
+        """
         from sage_dialog.offline_rl import play as playing
         from sage_dialog.offline_rl.critic import load_critic
 
         users = playing.situations(imagination, offline_rl.situations, seed)
         opened = engine(base, [policy], seed, threads)
-        critic = None if goal_critic is None else load_critic(base, policy, goal_critic, threads)
+        critic = goal_critic and critic_policy and load_critic(base, critic_policy, goal_critic, threads)
         candidates = 1 if critic is None else offline_rl.candidates
         blocks = policy.card.blocks
         return playing.play(opened, policy.name, blocks, users, offline_rl.agent, seed, candidates, critic, name)

@@ -59,7 +59,7 @@ def create_pipeline() -> Pipeline:
             node(
                 fit_critic_into("goal_critic"),
                 [
-                    *("goal_base", "goal_bc", dialogues, "engine"),
+                    *("goal_base", "goal_filtered", dialogues, "engine"),
                     *(parameters, "params:seed", "params:scratch", "params:threads"),
                 ],
                 ["critic_log", "advantages", "goal_critic"],
@@ -91,7 +91,7 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 play_as(RERANKED),
-                ["goal_base", "goal_bc", *play, "goal_critic"],
+                ["goal_base", "goal_bc", *play, "goal_critic", "goal_filtered"],
                 rollouts[RERANKED],
                 name=f"play_{RERANKED}",
             ),
