@@ -208,7 +208,9 @@ def play_as(name: str) -> Callable[..., DataFrame]:
 
         users = playing.situations(imagination, offline_rl.situations, seed)
         opened = engine(base, [policy], seed, threads)
-        critic = goal_critic and critic_policy and load_critic(base, critic_policy, goal_critic, threads)
+        critic = None
+        if goal_critic is not None and critic_policy is not None:
+            critic = load_critic(base, critic_policy, goal_critic, threads)
         candidates = 1 if critic is None else offline_rl.candidates
         blocks = policy.card.blocks
         return playing.play(opened, policy.name, blocks, users, offline_rl.agent, seed, candidates, critic, name)
