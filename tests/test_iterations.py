@@ -153,12 +153,16 @@ def test_the_policies_of_base_are_those_without_a_session() -> None:
     assert Reference.from_base().policies == REFERENCE_POLICIES
 
 
-def test_a_missing_package_of_the_reference_evaluation_is_named(
-    open_session: Callable[..., KedroSession], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("pipeline", "package", "module"),
+    [("reference", "sacrebleu", "sacrebleu"), ("negotiation_demo", "scikit-learn", "sklearn")],
+)
+def test_a_missing_package_of_an_evaluation_is_named(
+    open_session: Callable[..., KedroSession], monkeypatch: pytest.MonkeyPatch, pipeline: str, package: str, module: str
 ) -> None:
-    monkeypatch.setattr("sage_dialog.hooks.inputs._is_installed", lambda module: module != "sacrebleu")
+    monkeypatch.setattr("sage_dialog.hooks.inputs._is_installed", lambda name: name != module)
     with (
         open_session() as session,
-        pytest.raises(RunRefused, match=r"needs sacrebleu, .* pip install '.\[reference\]'"),
+        pytest.raises(RunRefused, match=rf"needs {package}, .* pip install '.\[reference\]'"),
     ):
-        session.run(pipeline_names=["reference"], only_missing_outputs=False)
+        session.run(pipeline_names=[pipeline], only_missing_outputs=False)

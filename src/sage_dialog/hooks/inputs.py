@@ -24,8 +24,12 @@ from sage_dialog.pipeline_registry import register_pipelines
 
 logger = logging.getLogger(__name__)
 
-REFERENCE_PACKAGES = {"sklearn": "scikit-learn", "sacrebleu": "sacrebleu", "rouge_score": "rouge-score"}
-"""Packages of the extra `reference` by their modules."""
+_REFERENCE_PACKAGES = {
+    "params:reference": ("The reference evaluation", ("scikit-learn", "sacrebleu", "rouge-score")),
+    "params:negotiation": ("The comparison of negotiations", ("scikit-learn",)),
+}
+"""Packages of the extra `reference` that the nodes with a parameter need, and what these nodes do."""
+_MODULES = {"scikit-learn": "sklearn", "rouge-score": "rouge_score"}
 
 
 class InputValidation:
@@ -115,11 +119,13 @@ def _command(name: str, pipeline: str, catalog: CatalogProtocol) -> str:
 def _missing_extra(pipeline: Pipeline, catalog: DataCatalog) -> str | None:
     """Return which package of an extra a node of the pipeline needs and does not find."""
     read = pipeline.inputs()
-    if "params:reference" in read and (absent := [name for name in REFERENCE_PACKAGES if not _is_installed(name)]):
-        return (
-            f"The reference evaluation needs {REFERENCE_PACKAGES[absent[0]]}, which is not installed; the run was not "
-            "started. Install the extra: pip install '.[reference]'."
-        )
+    for parameters, (purpose, packages) in _REFERENCE_PACKAGES.items():
+        absent = [name for name in packages if not _is_installed(_MODULES.get(name, name))]
+        if parameters in read and absent:
+            return (
+                f"{purpose} needs {absent[0]}, which is not installed; the run was not started. Install the extra: "
+                "pip install '.[reference]'."
+            )
     if "params:data_processing" not in read:
         return None
     if DataProcessing.model_validate(catalog.load("params:data_processing")).executor != "spark":
