@@ -94,7 +94,7 @@ def parameters() -> dict[str, Any]:
     with KedroSession.create(project_path=PROJECT) as session:
         context = session.load_context()
         catalog = context.config_loader["catalog"]
-        values = {**context.params, "imaginer": catalog["imaginer"]}
+        values = {**context.config_loader["parameters"], "imaginer": catalog["imaginer"]}
     found = dict(_flat(values))
     return {
         key: value for key, value in found.items() if any(key == part or key.startswith(f"{part}.") for part in USED)

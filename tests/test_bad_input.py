@@ -140,7 +140,7 @@ def test_a_pair_of_unknown_policies_is_refused_before_anything_runs(open_session
     pairs = [["sage_0", "sage_1"], ["sage_1", "sage_9"], ["sage_0", "sage_1"]]
     message = refusal(open_session, "microworld", {"evaluation": {"pairs": pairs}})
     assert "evaluation.pairs.1: no policy is called 'sage_9', did you mean sage_" in message
-    assert "Known: sage_0, sage_1, sage_1_plain, sage_2, sage_3, sage_dpo. " in message
+    assert "Known: sage_0, sage_1, sage_1_plain, sage_2, sage_3, sage_dpo, sage_rl. " in message
     assert "evaluation.pairs.2: sage_0 against sage_1 is listed twice. Given by --params." in message
 
 

@@ -210,5 +210,7 @@ def test_the_partner_is_as_human_as_a_classifier_cannot_tell() -> None:
     found = {row["policy"]: row for row in to_rows(partner_likeness(rollouts, people, 5, 0.95, 50, 0))}
     assert 0.3 < found["same"]["value"] < 0.7 and found["other"]["value"] == 1.0
     assert (found["same"]["simulated"], found["same"]["human"]) == (60, 60)
+    silent = rollouts.assign(messages=[[] for _ in range(len(rollouts))])
+    assert all(row["value"] is None for row in to_rows(partner_likeness(silent, people, 5, 0.95, 50, 0)))
     with pytest.raises(ValueError, match=r"30 negotiations are too few for negotiation.folds = 31"):
         partner_likeness(rollouts, people, 31, 0.95, 50, 0)

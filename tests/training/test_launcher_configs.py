@@ -129,6 +129,7 @@ def test_a_run_with_indivisible_batches_does_not_start() -> None:
         "preference": raw["preference"],
         **{f"offline_rl.{name}": raw["offline_rl"][name] for name in ("training", "refinement", "preference")},
         **{f"negotiation_rl.{name}": raw["negotiation_rl"][name] for name in ("training", "refinement")},
+        "self_play_rl.refinement": raw["self_play_rl"]["refinement"],
     }
     raw["launcher"] |= {"config": "conf/accelerate/ddp.yaml", "num_processes": 7}
     with pytest.raises(RunRefused) as refused:

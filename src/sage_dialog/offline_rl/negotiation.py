@@ -188,7 +188,8 @@ def partner_likeness(
 
     People's are those of the same side in the human negotiations over the same contexts. The value is the area under
     the ROC curve of logistic regression on words and pairs of words, cross-validated by negotiation: 0.5 where the
-    messages cannot be told apart, 1 where each can. The interval is of a bootstrap over negotiations.
+    messages cannot be told apart, 1 where each can. The interval is of a bootstrap over negotiations. There is no value
+    where one side has messages in so few negotiations that some fold would learn from the other's alone.
 
     Raises:
         ValueError: if there are fewer negotiations than folds.
@@ -203,16 +204,19 @@ def partner_likeness(
             for message in row["messages"]
             if message["role"] == PARTNER and not is_selection(message["content"])
         ]
-        texts, labels, groups = (list(column) for column in zip(*found, strict=True))
-        if len(set(groups)) < folds:
-            raise ValueError(
-                f"{len(set(groups))} negotiations are too few for negotiation.folds = {folds}; set it lower"
-            )
+        if (count := played["negotiation_id"].nunique()) < folds:
+            raise ValueError(f"{count} negotiations are too few for negotiation.folds = {folds}; set it lower")
+        texts, labels, groups = ([each[place] for each in found] for place in range(3))
+        row = {"policy": policy, "simulated": sum(labels), "human": len(labels) - sum(labels)}
+        parts = StratifiedGroupKFold(folds, shuffle=True, random_state=int(generator(seed, "folds").integers(2**31)))
+        if not _in_each_fold(parts, np.array(labels), groups):
+            logger.warning("%s: %d messages of the partner and %d of people are too few to compare", *row.values())
+            rows.append(row)
+            continue
         classifier = make_pipeline(
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+"),
             LogisticRegression(C=3.0, max_iter=1000),
         )
-        parts = StratifiedGroupKFold(folds, shuffle=True, random_state=int(generator(seed, "folds").integers(2**31)))
         scores = cross_val_predict(classifier, texts, labels, groups=groups, cv=parts, method="decision_function")
         number = np.unique(groups, return_inverse=True)[1]
         rng = generator(seed, "likeness bootstrap", policy)
@@ -222,13 +226,15 @@ def partner_likeness(
         ]
         low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
         value = float(roc_auc_score(labels, scores))
-        rows.append(
-            {
-                **{"policy": policy, "simulated": sum(labels), "human": len(labels) - sum(labels)},
-                **{"value": value, "low": min(float(low), value), "high": max(float(high), value)},
-            }
-        )
+        rows.append(row | {"value": value, "low": min(float(low), value), "high": max(float(high), value)})
     return from_rows(rows, PARTNER_LIKENESS)
+
+
+def _in_each_fold(parts: StratifiedGroupKFold, labels: np.ndarray, groups: Sequence[Any]) -> bool:
+    """Return whether there is an example of both labels to learn from, whichever fold is left out."""
+    if min(labels.sum(), len(labels) - labels.sum(), len(set(groups))) < parts.n_splits:
+        return False
+    return all(len(set(labels[train])) == 2 for train, _ in parts.split(labels, labels, groups))
 
 
 def _sample(

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from sage_dialog.schemas.columns import BOOL, ESTIMATE, FLOAT64, INT32, STRING, nullable, required, schema
+from sage_dialog.schemas.columns import BOOL, FLOAT64, INT32, STRING, nullable, required, schema
 from sage_dialog.schemas.offline_rl import GOAL_ROLLOUTS
 
 NEGOTIATION_CONTEXTS = schema(
@@ -45,5 +45,5 @@ PARTNER_LIKENESS = schema(
     policy=STRING,  # with which the simulated partner talked
     simulated=INT32,  # its messages
     human=INT32,  # messages of people in the same contexts
-    **{name: kind for name, kind in ESTIMATE.items() if name != "n"},  # area under the curve
+    **{name: nullable(FLOAT64) for name in ("value", "low", "high")},  # area under the curve; null with few messages
 )
