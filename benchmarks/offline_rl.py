@@ -1,6 +1,6 @@
 """Measure what re-ranking by a critic and advantage-weighted fine-tuning gain over filtered behaviour cloning.
 
-    python benchmarks/offline_rl.py              # about 12 minutes a seed on two cores
+    python benchmarks/offline_rl.py              # about 5 minutes a seed
     python benchmarks/offline_rl.py --quick      # within 50 seconds: the stored results of a full run
 
 Each seed runs `goal_demo` with the parameters of the project: its own imagined dialogues, base, policies and critic,
