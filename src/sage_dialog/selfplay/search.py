@@ -91,20 +91,11 @@ def rollout(
     Returns:
         schemas.TRAJECTORIES.
     """
-    speaker = _agent_speaker(agent, system_prompts)
-    if config.steering and not speaker.blocks:
+    if config.steering and not _agent_speaker(agent, system_prompts).blocks:
         logger.info("%s writes no state and action blocks, so evaluation.steering does not apply", agent.name)
         config = config.model_copy(update={"steering": Steering()})
     sampled = _sample_situations(situations, config.split, config.situations, seed, "evaluation situations")
-    game = Game(
-        kind="rollout",
-        agent=speaker,
-        user=Speaker(user.name, user.card.blocks, system_prompts.get("speaker")),
-        rules=config,
-        max_turns=2 * config.exchanges,
-        seed=seed,
-    )
-    return _play_shards(engine, game, sampled, (agent, user), ROLLOUT_SHARD, 1, scratch)[1]
+    return _play_rollouts(engine, agent, user, sampled, config, system_prompts, seed, scratch)
 
 
 def sample_dialogues(
@@ -127,6 +118,20 @@ def sample_dialogues(
         schemas.TRAJECTORIES; the dialogues of a situation are named by `dialogue_name`.
     """
     sampled = _sample_situations(situations, "train", config.situations, seed, f"dialogues of {agent.name}")
+    repeated = [(dialogue_name(name, number), text) for name, text in sampled for number in range(config.dialogues)]
+    return _play_rollouts(engine, agent, user, repeated, config, system_prompts, seed, scratch)
+
+
+def _play_rollouts(
+    engine: Engine,
+    agent: Policy | ExternalModel,
+    user: Policy,
+    situations: Sequence[tuple[str, str]],
+    config: Evaluation | RlPlay,
+    system_prompts: SystemPrompts,
+    seed: int,
+    scratch: Path,
+) -> DataFrame:
     game = Game(
         kind="rollout",
         agent=_agent_speaker(agent, system_prompts),
@@ -135,8 +140,7 @@ def sample_dialogues(
         max_turns=2 * config.exchanges,
         seed=seed,
     )
-    repeated = [(dialogue_name(name, number), text) for name, text in sampled for number in range(config.dialogues)]
-    return _play_shards(engine, game, repeated, (agent, user), ROLLOUT_SHARD, 1, scratch)[1]
+    return _play_shards(engine, game, situations, (agent, user), ROLLOUT_SHARD, 1, scratch)[1]
 
 
 def dialogue_name(situation: str, number: int) -> str:
