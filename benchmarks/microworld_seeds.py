@@ -2,11 +2,13 @@
 
     python benchmarks/microworld_seeds.py              # seeds 0, 1, 2: about 25 minutes on two cores
     python benchmarks/microworld_seeds.py --seeds 3 4 --split valid
+    python benchmarks/microworld_seeds.py --rl         # the same, and sage_rl in place of the recipe's pairs (conf/rl)
     python benchmarks/microworld_seeds.py --quick      # one seed at test size: a smoke test
 
 Each seed generates its own world and trains the base and all policies on it. The benchmark prints the win rates of
 each seed and of all seeds pooled, by the offline judge and by the world's truth, and the truth's scores of the replies
-of each policy. The last line is one JSON object.
+of each policy; `state kept` is the share of replies that read the same emotion as the reply before. The last line is
+one JSON object.
 """
 
 from __future__ import annotations
@@ -28,19 +30,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--split", choices=["valid", "test"], default="test", help="valid to tune on, test to report")
+    parser.add_argument("--rl", action="store_true", help="train sage_rl and evaluate it by the pairs of conf/rl")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--keep", type=Path, help="data folder of the runs; seeds finished in it are not repeated")
     options = parser.parse_args()
+    if options.rl and options.quick:
+        parser.error("--rl has no test size; leave out --quick")
     seeds = options.seeds[:1] if options.quick else options.seeds
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         runs = {seed: run_demo(folder / f"seed_{seed}", seed, options.split, options.quick) for seed in seeds}
+        if options.rl:
+            for seed, run in runs.items():
+                run_self_play_rl(run, seed, options.split)
         win_rates = {seed: latest(run, "win_rates") + latest(run, "truth_win_rates") for seed, run in runs.items()}
         scores = {seed: latest(run, "truth_scores") for seed, run in runs.items()}
         emotions = {seed: latest(run, "emotion_accuracy") for seed, run in runs.items()}
         failures = {seed: latest(run, "failure_modes") for seed, run in runs.items()}
+        kept = {seed: state_kept(latest(run, "rollouts")) for seed, run in runs.items()}
     pooled = pool(win_rates)
-    statistics = _mean_scores(scores)
+    statistics = _mean_scores({seed: rows + kept[seed] for seed, rows in scores.items()})
     _print_pairs(win_rates, pooled)
     _print_scores(statistics)
     emotion_shares = {
@@ -64,12 +73,23 @@ def main() -> None:
 
 def run_demo(data: Path, seed: int, split: str, quick: bool) -> Path:
     """Run the demo with a seed unless it has finished, and return its data folder."""
-    if any(data.glob("08_reporting/truth_win_rates.parquet/*/truth_win_rates.parquet")):
-        return data
-    command = [sys.executable, "-m", "kedro", "run", "--pipelines", "demo"]
-    command += ["--params", f"seed={seed},evaluation.split={split}", *(["--env", "test"] if quick else [])]
-    subprocess.run(command, cwd=PROJECT, check=True, env=os.environ | {"SAGE_DATA": str(data)})
+    if not any(data.glob("08_reporting/truth_win_rates.parquet/*/truth_win_rates.parquet")):
+        run_pipeline(data, "demo", seed, split, *(["--env", "test"] if quick else []))
     return data
+
+
+def run_self_play_rl(data: Path, seed: int, split: str) -> None:
+    """Train `sage_rl` after a demo unless it was evaluated, and evaluate it."""
+    if any(row["policy_b"] == "sage_rl" for row in latest(data, "truth_win_rates")):
+        return
+    run_pipeline(data, "self_play_rl", seed, split, "--only-missing-outputs")
+    run_pipeline(data, "demo_evaluation", seed, split, "--env", "rl")
+
+
+def run_pipeline(data: Path, pipeline: str, seed: int, split: str, *options: str) -> None:
+    command = [sys.executable, "-m", "kedro", "run", "--pipelines", pipeline, *options]
+    command += ["--params", f"seed={seed},evaluation.split={split}"]
+    subprocess.run(command, cwd=PROJECT, check=True, env=os.environ | {"SAGE_DATA": str(data)})
 
 
 def latest(data: Path, name: str) -> list[dict[str, Any]]:
@@ -104,6 +124,20 @@ def pool(win_rates: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         for row, adjusted in zip(of_judge, holm([row["p"] for row in of_judge]), strict=True):
             row["p_adjusted"] = float(f"{adjusted:.2g}")
     return pooled
+
+
+def state_kept(rollouts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return for each reply but a dialogue's first whether it reads the emotion that the reply before read."""
+    rows, before = [], {}
+    for row in sorted(rollouts, key=lambda row: row["turn"]):
+        if row["role"] != "assistant" or row["u_emotion"] is None:
+            continue
+        dialogue = row["policy"], row["situation_id"]
+        if dialogue in before:
+            value = float(row["u_emotion"] == before[dialogue])
+            rows.append({"policy": row["policy"], "statistic": "state kept", "exchange": row["turn"], "value": value})
+        before[dialogue] = row["u_emotion"]
+    return rows
 
 
 def _mean_scores(scores: dict[int, list[dict[str, Any]]]) -> dict[str, dict[str, float]]:

@@ -8,20 +8,22 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from pydantic import ValidationError
 from tiny_base import tiny_base
 from transformers import AutoModelForCausalLM
 
 from sage_dialog.config import CriticConfig
 from sage_dialog.core.policies import Policy
-from sage_dialog.core.tables import DataFrame, to_rows
+from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.inference.chat_format import ChatFormat, load_tokenizer
 from sage_dialog.offline_rl.critic import FeatureReader, Transitions, expectile_loss, load_critic, train_heads
 from sage_dialog.offline_rl.encoding import conversation_decisions, reply_decision
 from sage_dialog.offline_rl.learning import train_critic
+from sage_dialog.schemas import GOAL_DIALOGUES
 
 CONFIG = CriticConfig(
     layers=1, log_probabilities=False, hidden=16, dropout=0.0, steps=300, batch_size=256, learning_rate=1e-2,
-    weight_decay=0.0, discount=0.9, expectile=0.5, target_rate=0.05, conservative=0.0, alternatives=2,
+    weight_decay=0.0, discount=0.9, expectile=0.5, target_rate=0.05, conservative=0.0, alternatives=2, td_weight=0.0,
 )  # fmt: skip
 
 
@@ -181,3 +183,46 @@ def test_the_critic_does_not_see_held_out_dialogues(
         for number, table in enumerate((dialogues, changed))
     )
     assert one.revision() == other.revision()
+
+
+def test_each_reply_can_have_a_reward_and_its_target_a_share_in_the_advantage(
+    policy: tuple[Policy, Policy], dialogues: DataFrame, tmp_path: Path
+) -> None:
+    rows = to_rows(dialogues.head(12))
+    for row in rows:
+        row["reply_rewards"] = [0.1 * place for place in range(1, row["replies"] + 1)]
+    table = from_rows(rows, GOAL_DIALOGUES)
+    config = CONFIG.model_copy(update={"steps": 20, "discount": 0.5, "td_weight": 0.25})
+    _, found, _ = train_critic(*policy, table, config, 0, tmp_path / "critic", threads=1)
+    assert found.groupby("dialogue_id").size().max() > 2
+    for _, replies in found.groupby("dialogue_id", sort=False):
+        played = to_rows(replies)
+        for place, row in enumerate(played):
+            later = played[place + 1 :]
+            assert row["realised"] == pytest.approx(
+                sum(0.5**step * 0.1 * (place + 1 + step) for step in range(len(later) + 1))
+            )
+            target = 0.1 * (place + 1) + 0.5 * (later[0]["value"] if later else 0.0)
+            expected = 0.75 * row["action_value"] + 0.25 * target - row["value"]
+            assert row["advantage"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_critic_can_read_log_probabilities_alone(
+    policy: tuple[Policy, Policy], dialogues: DataFrame, tmp_path: Path
+) -> None:
+    alone = FeatureReader(*policy, 0, True, 1)
+    both = FeatureReader(*policy, 1, True, 1)
+    sequences = conversation_decisions(alone.chat, to_rows(dialogues)[0]["messages"], True)
+    states, actions = alone.read(sequences)
+    _, full = both.read(sequences)
+    assert alone.width == actions.shape[1] == 4 and states.shape[1] == 2
+    torch.testing.assert_close(actions[:, :2], full[:, full.shape[1] // 2 - 2 : full.shape[1] // 2])
+    torch.testing.assert_close(actions[:, 2:], full[:, -2:])
+    config = CONFIG.model_copy(update={"steps": 20, "layers": 0, "log_probabilities": True})
+    _, found, critic = train_critic(*policy, dialogues, config, 0, tmp_path / "critic", threads=1)
+    row = to_rows(dialogues)[0]
+    reply = next(place for place, message in enumerate(row["messages"]) if message["role"] == "assistant")
+    ((value, _),) = load_critic(*policy, critic, 1)([(row["messages"][:reply], row["messages"][reply]["content"])])
+    assert value == pytest.approx(found["value"].iloc[0], abs=1e-4)
+    with pytest.raises(ValidationError, match="hidden states"):
+        CriticConfig.model_validate(config.model_dump() | {"log_probabilities": False})

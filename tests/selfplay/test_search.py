@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from scripted_game import hashed_reply
 
-from sage_dialog.config import Evaluation, SamplingConfig, Steering
+from sage_dialog.config import Evaluation, RlPlay, SamplingConfig, Steering
 from sage_dialog.core.policies import Policy, PolicyCard
 from sage_dialog.core.tables import from_rows, to_arrow, to_rows
 from sage_dialog.schemas import CANDIDATES, TRAJECTORIES
-from sage_dialog.selfplay.search import rollout, search
+from sage_dialog.selfplay.search import rollout, sample_dialogues, search, situation_of
 from sage_dialog.selfplay.shards import Shards
 
 SYSTEM_PROMPTS = {"listener": "You listen.", "speaker": "You share."}
@@ -353,3 +353,40 @@ def test_a_rollout_plays_the_same_held_out_situations_for_every_policy(
     assert len(of_agent) == 4 * 6
     third = [row for row in to_rows(of_agent) if row["turn"] == 3]
     assert {(row["text"], row["u_emotion"]) for row in third} == {("broken {blocks", None)}
+
+
+@pytest.fixture
+def run_dialogues(policies, situations, tmp_path):
+    """A function that plays dialogues for offline reinforcement learning."""
+
+    def run(engine, alternatives=2, scratch="scratch"):
+        config = RlPlay.from_base(situations=None, dialogues=3, exchanges=2, alternatives=alternatives)
+        players, table = (policies["agent"], policies["user"]), situations(TEXTS)
+        tables = sample_dialogues(engine, *players, table, config, SYSTEM_PROMPTS, 0, tmp_path / scratch)
+        return tuple(map(to_rows, tables))
+
+    return run
+
+
+def test_alternatives_are_drawn_beside_each_reply_and_change_nothing(run_dialogues, engine) -> None:
+    candidates, messages = run_dialogues(engine(hashed_reply))
+    assert {situation_of(row["situation_id"]) for row in messages} == {f"train-{n}" for n in range(8)}
+    assert len({row["situation_id"] for row in messages}) == 3 * 8
+    said = {(row["situation_id"], row["turn"]): row["content"] for row in messages if row["role"] == "assistant"}
+    assert len({text for (name, _), text in said.items() if situation_of(name) == "train-0"}) > 1
+    drawn = pd.DataFrame(candidates).groupby(["situation_id", "turn"])
+    assert set(drawn.groups) == set(said) and set(drawn.size()) == {3}
+    chosen = [row for row in candidates if row["chosen"]]
+    assert {(row["situation_id"], row["turn"]): row["text"] for row in chosen} == said
+    assert {row["candidate"] for row in chosen} == {0}
+    assert run_dialogues(engine(hashed_reply), alternatives=1, scratch="other")[1] == messages
+
+
+def test_stopped_dialogues_go_on_where_they_were(run_dialogues, engine, monkeypatch) -> None:
+    monkeypatch.setattr("sage_dialog.selfplay.search.ROLLOUT_SHARD", 5)
+    whole = run_dialogues(engine(hashed_reply), scratch="whole")
+    with pytest.raises(StoppedError):
+        run_dialogues(engine(stop_after(90, hashed_reply, stop)))
+    resumed = engine(hashed_reply)
+    assert run_dialogues(resumed) == whole
+    assert 0 < len(resumed.prompts("agent")) < len({(r["situation_id"], r["turn"]) for r in whole[0]})

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from sage_dialog.config.base import (
+    Amount,
     Config,
     Count,
     NonNegative,
@@ -14,6 +15,7 @@ from sage_dialog.config.base import (
     Positive,
     PositiveShare,
     Probability,
+    Share,
     invalid,
 )
 from sage_dialog.config.self_play import GameRules, SamplingConfig
@@ -21,7 +23,7 @@ from sage_dialog.config.training import FineTuning, LoraSettings, Preference, Tr
 
 
 class CriticConfig(Config):
-    layers: Count
+    layers: Amount
     log_probabilities: bool
     hidden: Count
     dropout: PartialShare
@@ -29,11 +31,18 @@ class CriticConfig(Config):
     batch_size: Count
     learning_rate: Positive
     weight_decay: NonNegative
-    discount: PositiveShare
+    discount: Share
     expectile: Annotated[float, Field(ge=0.5, lt=1)]
     target_rate: PositiveShare
+    td_weight: Share
     conservative: NonNegative
     alternatives: Count
+
+    @model_validator(mode="after")
+    def _check_features(self) -> Self:
+        if not self.layers and not self.log_probabilities:
+            raise invalid("a critic reads hidden states (layers), log_probabilities, or both")
+        return self
 
 
 class OfflineRl(Config):
@@ -65,5 +74,7 @@ class OfflineRl(Config):
 
 class RlPlay(GameRules):
     situations: Count | None
-    dialogues: Annotated[int, Field(ge=2)]
+    dialogues: Count
     exchanges: Count
+    alternatives: Count
+    max_dropped_share: Share

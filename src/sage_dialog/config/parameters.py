@@ -42,6 +42,7 @@ UNAFFECTING = frozenset(
         "corpora.max_reject_share",
         "imagination.max_dropped_share",
         "imagination.max_reject_share",
+        "rl_play.max_dropped_share",
     }
 )
 """Parameters, with all below them, that change no output: where work is done and kept, what may be spent or lost."""

@@ -135,7 +135,7 @@ class FeatureReader:
     """Reads a policy's hidden states at decisions.
 
     Args:
-        layers: number of the top layers whose states are concatenated; at most all of them.
+        layers: number of the top layers whose states are concatenated; at most all of them, 0 reads none.
         log_probabilities: append those of a block's tokens, as their sum and their minimum.
     """
 
@@ -191,21 +191,24 @@ class FeatureReader:
             use_cache=False,
             logits_to_keep=1,
         )
-        states = torch.cat(outputs.hidden_states[-self._layers :], -1).float()
+        layers = outputs.hidden_states
+        top = layers[-1].float()
+        states = torch.cat([top[..., :0], *layers[max(0, len(layers) - self._layers) :]], -1).float()
         return [
             torch.stack(
-                [torch.cat([self._features(states[row], ids[row], span) for span in pair]) for pair in each.spans]
+                [
+                    torch.cat([self._features(states[row], top[row], ids[row], span) for span in pair])
+                    for pair in each.spans
+                ]
             )
             for row, each in enumerate(sequences)
         ]
 
-    def _features(self, states: Tensor, ids: Tensor, span: Span) -> Tensor:
+    def _features(self, states: Tensor, top: Tensor, ids: Tensor, span: Span) -> Tensor:
         inside = slice(span.first, span.last + 1)
         features = [states[span.last], states[inside].mean(0)]
         if self._log_probabilities:
-            hidden = self._model.config.get_text_config().hidden_size
-            before = states[span.first - 1 : span.last, -hidden:]
-            logits = self._model.get_output_embeddings()(before).log_softmax(-1)
+            logits = self._model.get_output_embeddings()(top[span.first - 1 : span.last]).log_softmax(-1)
             found = logits.gather(1, ids[inside, None])[:, 0]
             features.append(torch.stack([found.sum(), found.min()]))
         return torch.cat(features).cpu()

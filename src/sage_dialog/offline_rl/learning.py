@@ -52,34 +52,40 @@ def train_critic(
     if alternatives is not None and config.conservative:
         data = replace(data, alternatives=_alternative_features(reader, train, alternatives, policy.card.blocks))
     heads, log = train_heads(data, config, seed)
-    table = advantages(
-        Critic(reader, heads, policy.card.blocks), reader, dialogues, config.discount, policy.card.blocks
-    )
+    table = advantages(Critic(reader, heads, policy.card.blocks), reader, dialogues, config, policy.card.blocks)
     return from_rows(log, CRITIC_LOG), table, save_critic(heads, config, policy, out)
 
 
-def advantages(critic: Critic, reader: FeatureReader, dialogues: DataFrame, discount: float, blocks: bool) -> DataFrame:
-    """Return V, Q and the realised return of every reply (schemas.ADVANTAGES)."""
+def advantages(
+    critic: Critic, reader: FeatureReader, dialogues: DataFrame, config: CriticConfig, blocks: bool
+) -> DataFrame:
+    """Return V, Q, the advantage and the realised return of every reply (schemas.ADVANTAGES).
+
+    The advantage is (1 - λ) Q(s, a) + λ (r + γ V(s')) - V(s), with λ = `config.td_weight`.
+    """
     rows = to_rows(dialogues)
     data = _transitions(reader, rows, blocks)
-    values, action_values = (each.tolist() for each in critic.evaluate(data.states, data.actions))
-    found, place = [], 0
+    values, action_values = critic.evaluate(data.states, data.actions)
+    next_values = values[data.following.clamp(min=0)].masked_fill(data.following < 0, 0.0)
+    targets = data.rewards + config.discount * next_values
+    columns = zip(*(each.tolist() for each in (values, action_values, targets)), strict=True)
+    weight, found = config.td_weight, []
     for row in rows:
-        count = _replies(row)
-        for reply in range(1, count + 1):
-            value, action_value = values[place], action_values[place]
+        returned = 0.0
+        realised = [returned := reward + config.discount * returned for reward in reversed(_rewards(row))][::-1]
+        for reply, after in enumerate(realised, 1):
+            value, action_value, target = next(columns)
             found.append(
                 {
                     **{name: row[name] for name in ("dialogue_id", "task", "split")},
                     "reply": reply,
-                    "replies": count,
+                    "replies": len(realised),
                     "value": value,
                     "action_value": action_value,
-                    "advantage": action_value - value,
-                    "realised": row["reward"] * discount ** (count - reply),
+                    "advantage": (1 - weight) * action_value + weight * target - value,
+                    "realised": after,
                 }
             )
-            place += 1
     return from_rows(found, ADVANTAGES)
 
 
@@ -174,7 +180,7 @@ def _transitions(reader: FeatureReader, rows: Sequence[Row], blocks: bool) -> Tr
         sequences += conversation_decisions(reader.chat, row["messages"], blocks)
         count = _replies(row)
         first = len(rewards)
-        rewards += [0.0] * (count - 1) + [row["reward"]]
+        rewards += _rewards(row)
         following += [*range(first + 1, first + count), -1]
     states, actions = reader.read(sequences)
     return Transitions(states, actions, torch.tensor(rewards), torch.tensor(following))
@@ -190,6 +196,13 @@ def _alternative_features(
         for reply in replies
     ]
     return reader.read(sequences)[1].view(len(prompts), -1, reader.width)
+
+
+def _rewards(row: Row) -> list[float]:
+    """Return the reward after each reply."""
+    if row["reply_rewards"] is None:
+        return [0.0] * (_replies(row) - 1) + [row["reward"]]
+    return list(row["reply_rewards"])
 
 
 def _replies(row: Row) -> int:

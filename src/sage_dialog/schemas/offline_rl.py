@@ -22,6 +22,7 @@ GOAL_DIALOGUES = schema(
     replies=INT32,  # messages of the agent
     reward=FLOAT64,
     success=BOOL,
+    reply_rewards=nullable(pa.list_(FLOAT64)),  # of each reply, where each has one; else `reward` follows the last
 )
 
 ADVANTAGES = schema(
@@ -32,7 +33,7 @@ ADVANTAGES = schema(
     replies=INT32,  # of the dialogue
     value=FLOAT64,  # V at the end of the state block
     action_value=FLOAT64,  # the lower of both Q at the end of the action block
-    advantage=FLOAT64,  # their difference
+    advantage=FLOAT64,  # how much better the action is than the state: critic.td_weight
     realised=FLOAT64,  # the discounted return from here on
 )
 
@@ -43,13 +44,12 @@ WEIGHTED_CONVERSATIONS = schema(
     weights=pa.list_(FLOAT64),  # of each reply in the loss; 1 on average
 )
 
-VERDICTS = schema(
-    situation_id=STRING,
-    dialogue_a=STRING,  # the one that the judge reads first
-    dialogue_b=STRING,
-    judge=STRING,
-    vote=STRING,  # "a", "b", "tie" or "unreadable"
-    raw_response=nullable(STRING),
+REPLY_COMPARISONS = schema(
+    dialogue_id=STRING,  # of rl_rollouts
+    turn=INT32,
+    candidate=INT32,  # of rl_candidates: the other one
+    selector=STRING,
+    vote=STRING,  # "reply", "candidate", "tie" or "unreadable"
 )
 
 CRITIC_LOG = schema(step=INT32, value_loss=FLOAT64, action_value_loss=FLOAT64)

@@ -54,7 +54,7 @@ class GameState:
     Attributes:
         messages: the dialogue so far. Turn 0 is the situation, in the user's voice.
         outcome: None until the dialogue ends.
-        candidates: for each agent turn of a search, all candidates and the index of the chosen one.
+        candidates: for each agent turn with several samples, all of them and the index of the chosen one.
     """
 
     situation_id: str
@@ -78,7 +78,7 @@ class GameState:
 
 @dataclass(frozen=True)
 class Game:
-    """The rules of one round of dialogues. Without a `selector` the agent's single sample is its message."""
+    """The rules of one round of dialogues. Without a `selector` the agent's first sample is its message."""
 
     kind: str
     agent: Speaker
@@ -109,8 +109,11 @@ def play(engine: Engine, game: Game, dialogues: Sequence[GameState]) -> Turns:
     """
     while unfinished := [dialogue for dialogue in dialogues if dialogue.outcome is None]:
         if game.selector is None:
-            for dialogue, (sample,) in _agent_samples(engine, game, unfinished):
-                message = parse_candidate(sample, game.agent.blocks).message
+            for dialogue, samples in _agent_samples(engine, game, unfinished):
+                drawn = [parse_candidate(sample, game.agent.blocks) for sample in samples]
+                if len(drawn) > 1:
+                    dialogue.candidates[dialogue.turn] = (drawn, 0)
+                message = drawn[0].message
                 dialogue.messages.append(message)
                 if not message.text.strip():
                     dialogue.outcome = Outcome.EMPTY_AGENT_REPLY

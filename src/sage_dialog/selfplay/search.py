@@ -95,7 +95,7 @@ def rollout(
         logger.info("%s writes no state and action blocks, so evaluation.steering does not apply", agent.name)
         config = config.model_copy(update={"steering": Steering()})
     sampled = _sample_situations(situations, config.split, config.situations, seed, "evaluation situations")
-    return _play_rollouts(engine, agent, user, sampled, config, system_prompts, seed, scratch)
+    return _play_rollouts(engine, agent, user, sampled, config, system_prompts, seed, scratch)[1]
 
 
 def sample_dialogues(
@@ -107,19 +107,22 @@ def sample_dialogues(
     system_prompts: SystemPrompts,
     seed: int,
     scratch: Path,
-) -> DataFrame:
-    """Play train situations `config.dialogues` times each, one sample per turn, for `config.exchanges` exchanges.
+) -> tuple[DataFrame, DataFrame]:
+    """Play train situations `config.dialogues` times each, for `config.exchanges` exchanges.
+
+    The agent says the first of its samples; the `config.alternatives` others are kept beside it.
 
     Args:
         situations: schemas.SITUATIONS.
         scratch: finished shards are saved here and reused by an interrupted run.
 
     Returns:
-        schemas.TRAJECTORIES; the dialogues of a situation are named by `dialogue_name`.
+        schemas.CANDIDATES and schemas.TRAJECTORIES; the dialogues of a situation are named by `dialogue_name`.
     """
     sampled = _sample_situations(situations, "train", config.situations, seed, f"dialogues of {agent.name}")
     repeated = [(dialogue_name(name, number), text) for name, text in sampled for number in range(config.dialogues)]
-    return _play_rollouts(engine, agent, user, repeated, config, system_prompts, seed, scratch)
+    candidates = 1 + config.alternatives
+    return _play_rollouts(engine, agent, user, repeated, config, system_prompts, seed, scratch, candidates)
 
 
 def _play_rollouts(
@@ -131,7 +134,8 @@ def _play_rollouts(
     system_prompts: SystemPrompts,
     seed: int,
     scratch: Path,
-) -> DataFrame:
+    candidates: int = 1,
+) -> tuple[DataFrame, DataFrame]:
     game = Game(
         kind="rollout",
         agent=_agent_speaker(agent, system_prompts),
@@ -139,8 +143,9 @@ def _play_rollouts(
         rules=config,
         max_turns=2 * config.exchanges,
         seed=seed,
+        candidates=candidates,
     )
-    return _play_shards(engine, game, situations, (agent, user), ROLLOUT_SHARD, 1, scratch)[1]
+    return _play_shards(engine, game, situations, (agent, user), ROLLOUT_SHARD, 1, scratch)
 
 
 def dialogue_name(situation: str, number: int) -> str:

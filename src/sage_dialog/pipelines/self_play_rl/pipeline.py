@@ -1,8 +1,8 @@
 """Offline reinforcement learning after K iterations of self-play::
 
-sage_0, sage_{K+1}, sage_1, situations ──> [play] ─────> rl_rollouts
-judges, rl_rollouts ─────────────────────> [compare] ──> rl_verdicts
-rl_rollouts, rl_verdicts ────────────────> [reward] ───> rl_dialogues
+sage_0, sage_{K+1}, sage_1, situations ──> [play] ─────> rl_candidates, rl_rollouts
+selector, rl_rollouts, rl_candidates ────> [compare] ──> rl_comparisons
+rl_rollouts, rl_comparisons ─────────────> [reward] ───> rl_dialogues
 sage_{K+1}, rl_dialogues ────────────────> [fit_critic] ─> rl_critic, rl_advantages, rl_critic_log
 rl_dialogues, rl_advantages ─────────────> [weigh] ────> rl_weighted_conversations
 sage_{K+1}, rl_weighted_conversations ───> [train_sage_rl] ─> sage_rl
@@ -30,11 +30,16 @@ def create_pipeline(iterations: int) -> Pipeline:
             node(
                 play,
                 [BASE, agent, USER, "situations", "engine", ROLLOUTS, MIX, SEED, THREADS, SCRATCH],
-                "rl_rollouts",
+                ["rl_candidates", "rl_rollouts"],
                 name="play",
             ),
-            node(compare, ["judges", "rl_rollouts"], "rl_verdicts", name="compare"),
-            node(reward, ["rl_rollouts", "rl_verdicts", PARAMETERS, MIX, SEED], "rl_dialogues", name="reward"),
+            node(compare, ["selector", "rl_rollouts", "rl_candidates", SEED], "rl_comparisons", name="compare"),
+            node(
+                reward,
+                ["rl_rollouts", "rl_comparisons", ROLLOUTS, PARAMETERS, MIX, SEED],
+                "rl_dialogues",
+                name="reward",
+            ),
             node(
                 fit_critic_into("rl_critic"),
                 [BASE, agent, "rl_dialogues", "engine", PARAMETERS, SEED, SCRATCH, THREADS],
