@@ -57,6 +57,9 @@ def check_body(body):
     assert find_links(column).tolist() == [False, linked, False, True]
     assert find_brackets(column).tolist() == [False, any(bracket in text for bracket in "()[]"), False, True]
     assert find_questions(column).tolist() == [True, text.endswith("?"), False, False]
+    at_least, at_most = column.word_bounds()
+    assert at_least[1] <= len(body.split()) <= at_most[1]
+    assert list(column.first_bytes()) == [(text.encode() or b"\0")[0] for text in ("&?", body, "", "[http")]
 
 
 def check_tokens(text):
@@ -95,6 +98,22 @@ def test_checks_of_repeated_short_words_agree_with_their_tokens(between):
     for length in (1, 2, 3):
         for signs in itertools.product("adDop8:.,'?!", repeat=length):
             check_tokens(between.join(["".join(signs)] * 3))
+
+
+def test_word_bounds_of_plain_text_are_narrow():
+    column = TextColumn(pa.array(["", "one ", "two words", "and three words", ""]).slice(1))
+    at_least, at_most = column.word_bounds()
+    assert at_least.tolist() == [1, 2, 2, 0]  # "and" does not count, since no space is before it
+    assert at_most.tolist() == [2, 2, 3, 1]
+    assert [len(bound) for bound in TextColumn(pa.array([], pa.string())).word_bounds()] == [0, 0]
+
+
+@given(st.lists(st.text("t3_abz09\u00e9", max_size=12), min_size=1))
+def test_a_hash_depends_on_the_last_eight_bytes_without_the_prefix(names):
+    names = ["t3_abc", *names]
+    found = TextColumn(pa.array(names).slice(1)).hash(ignored_prefix=b"t3_").tolist()
+    ends = [name.removeprefix("t3_").encode()[-8:] for name in names[1:]]
+    assert found == [int.from_bytes(end, "little") * 0x9E3779B97F4A7C15 % 2**64 >> 32 for end in ends]
 
 
 def test_the_common_words_are_the_same():

@@ -50,6 +50,13 @@ class TextColumn:
         """Return a mask of the rows in which a regular expression (RE2) matches."""
         return pc.match_substring_regex(self._values, pattern).to_numpy(zero_copy_only=False)
 
+    def first_bytes(self) -> np.ndarray:
+        """Return the first byte of each row; 0 where there is none."""
+        filled = np.flatnonzero(self._offsets[1:] > self._offsets[:-1])
+        found = np.zeros(len(self._values), np.uint8)
+        found[filled] = self._data[self._offsets[filled]]
+        return found
+
     def last_bytes(self) -> np.ndarray:
         """Return the last byte of each row that is no space or newline; 0 where there is none."""
         data = self._data
@@ -65,11 +72,22 @@ class TextColumn:
         found[filled] = data[ends[filled] - 1]
         return found
 
-    def max_gaps(self) -> np.ndarray:
-        """Return an upper bound of the gaps between words of each row: its bytes that are no visible ASCII."""
-        data = self._data
-        before = np.concatenate([[0], np.cumsum((data < 33) | (data > 126), dtype=np.int32)])
-        return before[self._offsets[1:]] - before[self._offsets[:-1]]
+    def word_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return a lower and an upper bound of the number of words of each row."""
+        is_visible = (self._data > 32) & (self._data < 127)  # in ASCII; other bytes may be white space
+        begins = is_visible.copy()
+        begins[1:] &= self._data[:-1] == ord(" ")
+        return self._count(begins), self._count(~is_visible) + 1
+
+    def _count(self, places: np.ndarray) -> np.ndarray:
+        """Return how many bytes of each row are in a mask of the buffer."""
+        starts, ends = self._offsets[:-1], self._offsets[1:]
+        filled = np.flatnonzero(ends > starts)
+        counts = np.zeros(len(starts), np.int32)
+        if len(filled):
+            # Each sum reaches to the next start, since rows are consecutive.
+            counts[filled] = np.add.reduceat(places[: ends[-1]].view(np.uint8), starts[filled], dtype=np.int32)
+        return counts
 
     def hash(self, ignored_prefix: bytes) -> np.ndarray:
         """Return a hash of each row, the same with and without the prefix."""
@@ -79,10 +97,11 @@ class TextColumn:
         for place, byte in enumerate(ignored_prefix):
             begins[begins] = data[starts[begins] + place] == byte
         starts = starts + len(ignored_prefix) * begins
-        number = np.zeros(len(starts), np.uint64)
-        for place in range(1, 9):  # Reddit ids are shorter, and count up
-            inside = ends - starts >= place
-            number[inside] = number[inside] << np.uint64(8) | data[ends[inside] - place]
+        # The last eight bytes of each row as an integer; Reddit ids are shorter, and count up.
+        padded = np.concatenate([np.zeros(8, np.uint8), data])
+        number = np.lib.stride_tricks.sliding_window_view(padded, 8)[ends].view("<u8")[:, 0]
+        missing = 8 - np.minimum(ends - starts, 8)
+        number = np.where(missing < 8, number >> (8 * missing).astype(np.uint64), 0)
         return (number * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)  # Fibonacci hashing
 
     def where(self, condition: Callable[[str], bool], rows: np.ndarray | None = None) -> np.ndarray:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sage_dialog.config import RedditRules
 from sage_dialog.corpora.reddit.columns import TextColumn
@@ -95,8 +94,13 @@ def split_hashes(counts: np.ndarray, rows: int) -> list[Bucket]:
 
 def rows_between(batch: pa.RecordBatch, bucket: Bucket) -> pa.RecordBatch:
     """Return the rows of a bucket in a sorted batch, without copying them."""
-    begin, end = np.searchsorted(batch.column(THREAD_HASH.name).to_numpy(), bucket).tolist()
-    return batch.slice(begin, end - begin)
+    return split_batch(batch, [bucket])[0]
+
+
+def split_batch(batch: pa.RecordBatch, buckets: Sequence[Bucket]) -> list[pa.RecordBatch]:
+    """Return the rows of each bucket in a sorted batch, without copying them."""
+    bounds = np.searchsorted(batch.column(THREAD_HASH.name).to_numpy(), np.array(buckets)).tolist()
+    return [batch.slice(begin, end - begin) for begin, end in bounds]
 
 
 def _comment_rules(comments: pa.Table, rules: RedditRules) -> Iterator[tuple[Rule, np.ndarray]]:
@@ -107,15 +111,21 @@ def _comment_rules(comments: pa.Table, rules: RedditRules) -> Iterator[tuple[Rul
         is_blocked = np.array([name.casefold() in blocked for name in names.dictionary.to_pylist()], bool)
         yield Rule.BLOCKED_SUBREDDIT, is_blocked[names.indices.to_numpy()]
     bodies = _array(comments["body"])
-    text, deleted = TextColumn(bodies), pc.is_in(bodies, pa.array(_DELETED)).to_numpy(zero_copy_only=False)
-    yield (
-        Rule.DELETED,
-        deleted | text.where(lambda body: body.strip() in _DELETED, text.rows_with(b"ed]", 2) & ~deleted),
-    )
+    text = TextColumn(bodies)
+    first, last = text.first_bytes(), text.last_bytes()
+    # What is no visible ASCII may be white space around the brackets.
+    may_be_deleted = ((first == ord("[")) | ~_is_visible(first)) & ((last == ord("]")) | ~_is_visible(last))
+    deleted = text.where(lambda body: body.strip() in _DELETED, may_be_deleted)
+    yield Rule.DELETED, deleted
     yield Rule.QUOTE, text.rows_with(b">") | text.rows_with(b"&gt;")
     few = rules.min_body_words
     unsure = ~(deleted | text.begins_with_two_words()) if few <= 2 else None
     yield Rule.SHORT_BODY, text.where(lambda body: len(body.split(None, few)) < few, unsure)
+
+
+def _is_visible(characters: np.ndarray) -> np.ndarray:
+    """Return a mask of the visible ASCII characters."""
+    return (characters > 32) & (characters < 127)
 
 
 def _apply_rules(matches: Iterator[tuple[Rule, np.ndarray]], rows: int, tally: Tally) -> np.ndarray:

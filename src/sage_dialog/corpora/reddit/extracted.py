@@ -28,6 +28,7 @@ from sage_dialog.corpora.reddit.extract import (
     equal_ranges,
     lowest_hash,
     rows_between,
+    split_batch,
 )
 from sage_dialog.corpora.reddit.job import reading
 from sage_dialog.corpora.reddit.tally import Limits, Tally
@@ -82,13 +83,13 @@ class Extracted:
 
     def write(self, batches: Iterable[pa.RecordBatch], ranges: int, merged: bool) -> None:
         """Write sorted batches, each as a run; as a single one if `merged`."""
-        runs, counts = 0, np.zeros(HASHES, np.uint32)
+        runs, counts = 0, np.zeros(HASHES, np.int64)
         with self._writer(self.path) as writer:
             for batch in batches:
                 runs += 1
-                np.add.at(counts, batch.column(THREAD_HASH.name).to_numpy(), 1)
-                for bucket in equal_ranges(ranges):
-                    writer.write_batch(rows_between(batch, bucket))
+                counts += np.bincount(batch.column(THREAD_HASH.name).to_numpy(), minlength=HASHES)
+                for part in split_batch(batch, equal_ranges(ranges)):
+                    writer.write_batch(part)
         self._write_layout(Layout(runs, ranges))
         np.save(self.folder / "rows.npy", counts)
         if merged and runs > 1:
@@ -104,8 +105,8 @@ class Extracted:
                 batch = pa.concat_batches([*self.read_batches(run * ranges + number for run in range(runs))])
                 order = np.argsort(batch.column(THREAD_HASH.name).to_numpy(), kind="stable")
                 batch = batch.take(pa.array(order))
-                for bucket in narrow[number * pieces : (number + 1) * pieces]:
-                    writer.write_batch(rows_between(batch, bucket))
+                for part in split_batch(batch, narrow[number * pieces : (number + 1) * pieces]):
+                    writer.write_batch(part)
         target.replace(self.path)
         self._write_layout(Layout(1, ranges * pieces))
 

@@ -50,8 +50,9 @@ class Records:
         return self._dumps[self._dump_of[row]][0]
 
     def remove(self, rule: Rule, rows: np.ndarray) -> None:
-        for dump, count in zip(*np.unique(self._dump_of[rows], return_counts=True), strict=True):
-            self.removed[self._dumps[dump][0], rule] += int(count)
+        counts = np.bincount(self._dump_of[rows], minlength=len(self._dumps))
+        for dump in np.flatnonzero(counts):
+            self.removed[self._dumps[dump][0], rule] += int(counts[dump])
 
     def reject(self, rule: Rule, rows: np.ndarray, kind: str) -> None:
         self.remove(rule, rows)
@@ -167,7 +168,9 @@ def _are_deep(leaves: np.ndarray, parents: np.ndarray, turns: int) -> np.ndarray
 
 
 def _are_long(limit: int, bodies: TextColumn) -> np.ndarray:
-    return bodies.where(lambda body: len(body.split()) > limit, bodies.max_gaps() >= limit)
+    at_least, at_most = bodies.word_bounds()
+    long, unsure = at_least > limit, (at_least <= limit) & (at_most > limit)
+    return long | bodies.where(lambda body: len(body.split()) > limit, unsure)
 
 
 def _climb(leaves: np.ndarray, parents: np.ndarray, max_turns: int) -> np.ndarray:
