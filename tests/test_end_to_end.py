@@ -43,7 +43,7 @@ def test_plain_pandas_opens_every_table(demo_run):
         "dialogues", "filter_report", "situations", "annotations", "sft_conversations", "sft_conversations_plain",
         "candidates_1", "trajectories_1", "candidates_2", "trajectories_2", "dpo_pairs", "judge_votes", "win_rates",
         "emotion_accuracy", "action_distribution", "reply_statistics", "truth_scores", "truth_win_rates",
-        "benchmark_scores", "rl_verdicts", "rl_dialogues", "rl_advantages",
+        "benchmark_scores", "rl_comparisons", "rl_dialogues", "rl_advantages",
     }  # fmt: skip
     assert {f"{name}.parquet" for name in expected} <= set(tables)
     for name in expected:

@@ -276,6 +276,7 @@ def test_the_card_has_the_data_versions_of_that_time(run: Callable[..., Result],
     ]  # fmt: skip
     assert f"`dpo_pairs` {OLD}" in rows[2] and LATER not in "".join(rows)
     text = " ".join((tmp_path / "out" / "README.md").read_text().split())
+    assert "Raw data (not versioned): empathetic_dialogues, instructions, reddit_dumps." in text
     assert "for sage_3, sage_dpo some are not recorded" in text and "the parameters of the environment `local`" in text
 
 
@@ -285,14 +286,16 @@ def test_the_card_takes_versions_and_parameters_from_run_records(
     loader = OmegaConfigLoader(str(configured / "conf"), env="test", **settings.CONFIG_LOADER_ARGS)
     for name, beta, top_k, read in ((THEN, 0.77, 5, {"sage_3": OLD, "dpo_pairs": LONG_AGO}), (LONG_AGO, 0.66, 4, {})):
         parameters = loader["parameters"]
+        parameters["corpora"]["read"] = ["failed_esconv"] if name == LONG_AGO else ["dailydialog"]
+        written = ("sage_dpo",) if name == THEN else ("dialogues", "corpus_dialogues")
         parameters["preference"]["beta"], parameters["evaluation"]["agent"]["top_k"] = beta, top_k
         record = RunRecord(
             run=name, started="", process=Process(host="h", pid=1, born=1.0), selection=Selection(pipelines=()),
             environment="test", parameters=parameters, git=Git(revision="c0ffee", changed=("a.py",)), python="",
             platform="", packages={}, nodes={}, code={},
             reads={dataset: InputRecord(version=version) for dataset, version in read.items()},
-            writes={"sage_dpo" if name == THEN else "dialogues": OutputRecord(
-                version=name, node="", at="", bytes=0, modified_ns=0, sha256="")},
+            writes={dataset: OutputRecord(version=name, node="", at="", bytes=0, modified_ns=0, sha256="")
+                    for dataset in written},
         )  # fmt: skip
         RunFolder(data / "runs").begin(record)
     done(run("--to", tmp_path / "out"))
@@ -302,6 +305,9 @@ def test_the_card_takes_versions_and_parameters_from_run_records(
     unrecorded = next(line for line in card.splitlines() if line.startswith("There is no record of"))
     assert "sft" in unrecorded and not {"preference", "data_processing", "evaluation"} & set(unrecorded.split(", "))
     assert json.loads((tmp_path / "out" / "generation_config.json").read_text())["top_k"] == 5
+    assert "Raw data (not versioned): empathetic_dialogues, esconv, instructions, reddit_dumps." in card
+    recipe = yaml.safe_load(card.split("```yaml")[1].split("```")[0])
+    assert list(recipe["corpora"]["labels"]) == ["failed_esconv"]
 
 
 def test_an_older_version_is_exported_by_name(run: Callable[..., Result], tmp_path: Path, data: Path) -> None:

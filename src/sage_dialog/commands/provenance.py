@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from sage_dialog.commands.project import Project
 from sage_dialog.core.hub_models import BASE, is_on_hub
 from sage_dialog.core.policies import Policy
 from sage_dialog.core.tables import to_rows
+from sage_dialog.corpora.labelled import FOLDERS
 from sage_dialog.datasets.endpoint import EndpointDataset
 from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.datasets.policy import PolicyDirectory
@@ -59,7 +60,7 @@ def build_model_card(
         base_folder=None if merge or is_on_hub(policy.card) else str(target / BASE_FOLDER),
         adapter=_adapter(policy),
         steps=steps,
-        raw=sorted(name for name in inputs if isinstance(project.catalog.get(name), RawFolder)),
+        raw=_raw(project, pipeline, recipe["corpora"]["read"]),
         roles=_roles(project, inputs, steps, env),
         env=env,
         recipe=recipe,
@@ -68,6 +69,13 @@ def build_model_card(
         system_prompt=recipe["sac_augmentation"]["system_prompts"].get("listener"),
         results=results,
     )
+
+
+def _raw(project: Project, pipeline: Pipeline, corpora: Sequence[str]) -> list[str]:
+    """Return the raw data that a pipeline reads. The folders of corpora are inputs also where no corpus is read."""
+    read = {folder for corpus in corpora for folder in FOLDERS[corpus]}
+    read |= {name for node in pipeline.nodes if "params:corpora" not in node.inputs for name in node.inputs}
+    return sorted(name for name in read & pipeline.inputs() if isinstance(project.catalog.get(name), RawFolder))
 
 
 def _adapter(policy: Policy) -> dict[str, Any]:
@@ -121,6 +129,8 @@ def _recipe(project: Project, run: str, pipeline: Pipeline, evaluation: str | No
         recipe[stage] = record.parameters.get(stage, current[stage]) if record else current[stage]
     rules = recipe["data_processing"]
     recipe["data_processing"] = {**rules, "rule_sets": {rules["rules"]: rules["rule_sets"][rules["rules"]]}}
+    corpora = recipe["corpora"]
+    recipe["corpora"] = {**corpora, "labels": {name: corpora["labels"][name] for name in corpora["read"]}}
     return recipe, unrecorded
 
 

@@ -1,5 +1,5 @@
 """Corpora of dialogues with labels, and the user's own dialogues, as published."""
 
-from sage_dialog.corpora.labelled.reading import read_corpora
+from sage_dialog.corpora.labelled.reading import FOLDERS, read_corpora
 
-__all__ = ["read_corpora"]
+__all__ = ["FOLDERS", "read_corpora"]

@@ -25,6 +25,16 @@ Files = Mapping[str, Path]
 FIELDS = ("motivation", "emotion", "topics")
 
 
+FOLDERS: dict[str, tuple[str, ...]] = {
+    "esconv": ("esconv",),
+    "failed_esconv": ("esconv",),
+    "dailydialog": ("dailydialog",),
+    "empathetic_dialogues": ("empathetic_dialogues", "empathetic_intents"),
+    "own": ("own_dialogues",),
+}
+"""The catalog entries of each corpus of `corpora.read`; its dialogues are in the first one."""
+
+
 def read_corpora(folders: Mapping[str, Files], config: Corpora) -> tuple[DataFrame, DataFrame]:
     """Return the dialogues of the corpora in use, and what was left out of them.
 
@@ -59,23 +69,20 @@ def _reader(name: str, folders: Mapping[str, Files], rejects: Rejects) -> Iterat
     Raises:
         InputDataError: if its folder has no files.
     """
-    readers: dict[str, tuple[str, Callable[[Files], Iterator[LabelledDialogue]]]] = {
-        "esconv": ("esconv", lambda files: read_esconv(files, rejects)),
-        "failed_esconv": ("esconv", lambda files: read_failed_esconv(files, rejects)),
-        "dailydialog": ("dailydialog", lambda files: read_dailydialog(files, rejects)),
-        "empathetic_dialogues": (
-            "empathetic_dialogues",
-            lambda files: read_empathetic(files, folders["empathetic_intents"], rejects),
-        ),
-        "own": ("own_dialogues", lambda files: read_own(files, rejects)),
+    readers: dict[str, Callable[[Files], Iterator[LabelledDialogue]]] = {
+        "esconv": lambda files: read_esconv(files, rejects),
+        "failed_esconv": lambda files: read_failed_esconv(files, rejects),
+        "dailydialog": lambda files: read_dailydialog(files, rejects),
+        "empathetic_dialogues": lambda files: read_empathetic(files, folders["empathetic_intents"], rejects),
+        "own": lambda files: read_own(files, rejects),
     }
-    folder, read = readers[name]
+    folder = FOLDERS[name][0]
     if not folders[folder]:
         raise InputDataError(
             f"corpora.read names {name}, and the folder of the catalog entry {folder} has no files of it. "
             "docs/corpora.md says where it is to be had and what its files are called."
         )
-    return read(folders[folder])
+    return readers[name](folders[folder])
 
 
 def _rows(
