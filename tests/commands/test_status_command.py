@@ -38,11 +38,15 @@ def test_outputs_are_fresh_after_a_run_and_the_others_missing(project) -> None:
     assert found["dialogues"]["run"] == project.runs.names()[0] and found["dialogues"]["stage"] == "data_processing"
     result = invoke(status, project)
     assert result.exit_code == 1 and "sft_conversations_plain" not in result.stdout
-    assert "missing: training_log_sage_1, training_rejects_sage_1, sage_1 and 3 more" in result.stdout
+    assert "\nmicroworld\nmissing: base_corpus, " in result.stdout and "training_log_sage_1" not in result.stdout
+    empty = result.stdout.partition("stages without outputs: ")[2].splitlines()[0].split(", ")
+    assert {"sft", "preference", "evaluation"} <= set(empty) and not {"microworld", "data_processing"} & set(empty)
+    assert "left out, as in `kedro sage status --env test --pipelines demo`" in result.stdout
     assert f"{len(states['missing'])} missing, {len(states['fresh'])} fresh. --all lists" in result.stdout
     everything = invoke(status, project, "--all").stdout
     assert all(name in everything for name in found)
-    assert invoke(refresh, project).stdout.strip().endswith("Nothing is stale.")
+    unchanged = invoke(refresh, project).stdout.strip()
+    assert unchanged.endswith("Nothing is stale.") and f" and {len(states['missing']) - 3} more" in unchanged
 
 
 def test_the_exit_code_is_that_of_the_chosen_pipelines(project) -> None:
@@ -55,6 +59,7 @@ def test_the_exit_code_is_that_of_the_chosen_pipelines(project) -> None:
     assert stale(project, "--pipelines", "sac_augmentation", "--params", HELLO) == MIXED
     missing = invoke(status, project, "--pipelines", "sac_augmentation,sft")
     assert missing.exit_code == 1 and "`kedro sage refresh" not in missing.stdout
+    assert "\nstages without outputs: sft\n" in missing.stdout and "can be left out" not in missing.stdout
     unknown = invoke(status, project, "--pipelines", "sac")
     assert unknown.exit_code == 2 and "No pipeline is called 'sac'" in unknown.stderr
 

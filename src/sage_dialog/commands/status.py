@@ -45,8 +45,8 @@ def status(
 ) -> None:
     """List the outputs that are stale or missing, with the reasons.
 
-    Each has its latest version and the node that made it. Those that are stale only because of others, and missing
-    ones, share a line.
+    Each has its latest version and the node that made it. Those that are stale only because of others share a line, as
+    do missing ones, and stages without any output.
 
     An output is stale if the inputs, parameters or code of its node, or the output itself, have changed since, or if
     something it was made from is stale. Changes of comments and docstrings do not count.
@@ -60,7 +60,7 @@ def status(
     if as_json:
         click.echo(json.dumps([_to_json(project, one) for one in statuses], indent=1))
     else:
-        _print_statuses(project, statuses, show_all)
+        _print_statuses(project, statuses, show_all, bool(pipelines))
     sys.exit(not all(one.state in ("fresh", "no record") for one in statuses))
 
 
@@ -148,12 +148,12 @@ def _print_skipped(statuses: Iterable[OutputStatus]) -> None:
         ("no record", "made by no recorded run, taken as they are"),
     ):
         if names := [one.dataset for one in statuses if one.state == state]:
-            click.echo(f"{words}: {', '.join(names)}")
+            click.echo(f"{words}: {format_names(names)}")
 
 
-def _print_statuses(project: Project, statuses: Sequence[OutputStatus], show_all: bool) -> None:
+def _print_statuses(project: Project, statuses: Sequence[OutputStatus], show_all: bool, chosen: bool) -> None:
     console = Console()
-    if all(one.state == "missing" for one in statuses):
+    if _all_missing(statuses):
         demo = project.with_environment("`kedro run --pipelines demo`")
         console.print(f"There are no outputs yet. Run {demo}, which works on generated data.", soft_wrap=True)
         return
@@ -162,6 +162,9 @@ def _print_statuses(project: Project, statuses: Sequence[OutputStatus], show_all
     states = [one.state for one in statuses]
     counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
     console.print(", ".join(counts) + ("." if show_all else ". --all lists every output."), highlight=False)
+    if "missing" in states and not chosen:
+        demo = project.with_environment("`kedro sage status --pipelines demo`")
+        console.print(f"What you do not make can be left out, as in {demo}.", soft_wrap=True)
     if "stale" in states:
         refresh = project.with_environment("`kedro sage refresh`")
         console.print(f"{refresh} runs the nodes of the stale outputs, and no others.", soft_wrap=True)
@@ -170,13 +173,17 @@ def _print_statuses(project: Project, statuses: Sequence[OutputStatus], show_all
 def status_lines(project: Project, statuses: Sequence[OutputStatus], show_all: bool) -> Iterator[Text]:
     """Yield the lines for the terminal by stage: one for each output, and below it why it is stale.
 
-    Without `show_all`, outputs that are missing, or stale only because of others, share a line; fresh ones have none.
+    Without `show_all`, outputs that are missing, or stale only because of others, share a line, as do stages of which
+    all outputs are missing; fresh ones have none.
     """
     stages: dict[str, list[OutputStatus]] = {}
     for one in statuses:
         stages.setdefault(project.stage(one.spec) if one.spec else "", []).append(one)
+    empty = [] if show_all else [stage for stage, outputs in stages.items() if _all_missing(outputs)]
     widths = [max(map(len, column)) for column in zip(*(_cells(one) for one in statuses), strict=True)]
     for stage, outputs in stages.items():
+        if stage in empty:
+            continue
         rows = [one for one in outputs if show_all or _is_listed(one)]
         missing = [] if show_all else [one.dataset for one in outputs if one.state == "missing"]
         followers = [] if show_all else [one.dataset for one in outputs if one.state == "stale" and one not in rows]
@@ -192,8 +199,14 @@ def status_lines(project: Project, statuses: Sequence[OutputStatus], show_all: b
             yield Text(f"stale because of others: {format_names(followers)}", style=_STYLES["stale"])
         if missing:
             yield Text(f"missing: {format_names(missing)}", style="yellow")
+    if empty:
+        yield Text(f"\nstages without outputs: {', '.join(empty)}", style="yellow")
     if stages:
         yield Text()
+
+
+def _all_missing(outputs: Iterable[OutputStatus]) -> bool:
+    return all(one.state == "missing" for one in outputs)
 
 
 def _is_listed(one: OutputStatus) -> bool:
