@@ -22,12 +22,15 @@ from starlette.testclient import TestClient
 from sage_dialog.commands.chat import chat
 from sage_dialog.commands.project import Project
 from sage_dialog.commands.serve import serve
+from sage_dialog.commands.talking import example_messages
 from sage_dialog.config import Parameters, Steering
 from sage_dialog.core.policies import Policy, PolicyCard
+from sage_dialog.core.tables import from_rows
 from sage_dialog.datasets.engines import EngineDataset
 from sage_dialog.datasets.external_policies import ExternalPolicies
 from sage_dialog.datasets.parquet import AtomicParquet
 from sage_dialog.sac import Chain, parse
+from sage_dialog.schemas import SITUATIONS
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -109,6 +112,23 @@ def test_an_external_policy_of_the_catalog_talks_and_is_steered(
     assert "{a_motivation: humor, " in result.stdout
     refused = talk("--policy", "form", lines="/boost a_motivation humor 4\n")
     assert refused.exit_code == 1 and "form cannot be steered: its blocks have a form of their own" in refused.stderr
+
+
+def test_first_messages_are_held_out_situations(
+    configured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGE_DATA", str(tmp_path))
+    project = Project(bootstrap_project(configured), "test")
+    assert example_messages(project, 2) == []
+    rows = [
+        {"situation_id": str(number), "split": split, "emotion": "sad", "text": f"{split} {number}"}
+        for number, split in enumerate(["train", "test", "valid", "test", "test", "train"])
+    ]
+    path = str(tmp_path / "02_intermediate/situations.parquet")
+    AtomicParquet(filepath=path, version=Version(None, "2026-01-01T00.00.00.000Z")).save(from_rows(rows, SITUATIONS))
+    examples = example_messages(project, 2)
+    assert len(examples) == 2 and set(examples) < {"test 1", "test 3", "test 4"}
+    assert examples == example_messages(project, 2)
 
 
 def test_a_policy_without_blocks_talks_and_is_not_steered(talk: Callable[..., Result]) -> None:

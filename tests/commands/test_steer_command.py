@@ -115,7 +115,7 @@ def test_a_reply_without_steering_and_one_for_each_value(run: Callable[..., Resu
         None,
     ]  # music is in no list of the annotator
     assert "My dog died." in text and f"Written to {data}/08_reporting/steering_grid.parquet/" in text.replace("\n", "")
-    assert "offline-lexicon-annotator" in text and "nothing about language models" in text
+    assert "offline-lexicon-annotator" in text and "The offline annotator is a set of rules" in text
     assert "all motivations 2 1.00 0.00 2 1.00 0.00" in text and "all topics 2 1.00 0.00 0 – –" in text
 
 

@@ -12,7 +12,7 @@ from kedro.io import DatasetError
 from rich.console import Console
 
 from sage_dialog.commands.project import Project, click_errors
-from sage_dialog.commands.talking import load_policy, policy_options, settings_of
+from sage_dialog.commands.talking import example_messages, load_policy, policy_options, settings_of
 
 
 @click.command()
@@ -67,7 +67,7 @@ def chat(
     screen = Terminal(conversation, seed, project.parameters.self_play.candidates, known, console, stderr)
     if sys.stdin.isatty() and sys.stdout.isatty():
         history = Path(project.catalog.load("params:scratch")) / "chat_history"
-        screen.greet()
+        screen.greet(example_messages(project, 1))
         screen.run(prompt_lines(history, known), interactive=True)
     elif screen.run(piped_lines(), interactive=False):
         raise SystemExit(1)

@@ -17,7 +17,6 @@ from rich.text import Text
 
 from sage_dialog.commands.console import empty_table
 from sage_dialog.commands.project import Project, click_errors
-from sage_dialog.commands.summary import OFFLINE_NOTE
 from sage_dialog.config import BlockField, BoostScale
 from sage_dialog.core.paths import display_path
 from sage_dialog.core.policies import Policy
@@ -41,6 +40,9 @@ GRID = "steering_grid"
 FIELDS: dict[BlockField, str] = {"a_emotion": "emotions", "a_motivation": "motivations", "a_topic": "topics"}
 MOST_FREQUENT = 5
 """Number of values of each field without lists."""
+OFFLINE_ANNOTATOR = (
+    "The offline annotator is a set of rules on word lists: what it reads shows nothing about language models."
+)
 
 
 @click.command()
@@ -246,7 +248,7 @@ def score_table(scores: Sequence[Compliance], situations: int) -> Table:
     """Return the rates of a grid as a table for the terminal, by field and, for several situations, by value."""
     table = empty_table()
     table.add_column("value", overflow="fold")
-    for heading in ("n", "block", "un-\nsteered", "n", "reply", "un-\nsteered"):
+    for heading in ("n", "block", "unsteered", "n", "reply", "unsteered"):
         table.add_column(heading, justify="right", no_wrap=True)
     values = Counter(score.field for score in scores)
     for score in scores:
@@ -281,4 +283,4 @@ def _notes(rows: Sequence[Row], situations: int, annotator: str) -> Iterator[str
         yield f"Replies that the annotator did not label: {unlabelled} of {len(rows)}. They do not count for reply."
     yield f"block: value in the action block. reply: value read in the reply by {annotator}; – if it has no such label."
     if annotator.startswith("offline"):
-        yield OFFLINE_NOTE
+        yield OFFLINE_ANNOTATOR

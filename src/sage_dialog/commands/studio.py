@@ -12,13 +12,15 @@ from kedro.framework.startup import ProjectMetadata
 
 from sage_dialog.commands.project import Project
 from sage_dialog.commands.studio_sources import PolicySource, known_of, rater_of, tables_of, votes_folder
-from sage_dialog.commands.talking import load_policy, policy_options
+from sage_dialog.commands.talking import example_messages, load_policy, policy_options
 from sage_dialog.core.paths import display_path
 
 if TYPE_CHECKING:
     from sage_dialog.studio.app.votes import Rater
 
 PORT = 4144
+EXAMPLES = 3
+"""Messages that the chat offers to begin with."""
 PAIR_OPTION = click.option(
     "--pair",
     "pairs",
@@ -113,6 +115,7 @@ def serve_studio(
             thread=thread,
             policies=policies,
             known=known_of(project),
+            examples=lambda: example_messages(project, EXAMPLES),
             tables=tables_of(project),
             rater=rater,
             folder=project.data / "studio",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+from kedro.io import DatasetError
 
 from sage_dialog.commands.project import Project, click_errors
 from sage_dialog.config import SamplingConfig, Steering
 from sage_dialog.core.hub_models import BASE
 from sage_dialog.core.policies import Policy
+from sage_dialog.core.seeds import sample_ids
 from sage_dialog.inference.engine import PolicyEngine
 
 if TYPE_CHECKING:
@@ -91,3 +94,15 @@ def settings_of(project: Project, loaded: LoadedPolicy, **overrides: float | Non
         steering = Steering()
         note = f"{loaded.policy.name} writes no state and action blocks, so evaluation.steering does not apply."
     return Settings(sampling=sampling, system_prompt=loaded.system_prompt, steering=steering), note
+
+
+def example_messages(project: Project, number: int) -> list[str]:
+    """Return texts of held-out situations, drawn by seed, to begin a conversation with; none without their table."""
+    with contextlib.suppress(DatasetError):  # such as a table of an earlier version of the project
+        if project.catalog.exists("situations"):
+            situations = project.catalog.load("situations")
+            held_out = situations[situations["split"] == project.parameters.evaluation.split]
+            texts = dict(zip(held_out["situation_id"], held_out["text"], strict=True))
+            ids = sample_ids(list(texts), number, project.parameters.seed, "example messages")
+            return [texts[id_] for id_ in ids]
+    return []

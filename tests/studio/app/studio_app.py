@@ -59,6 +59,7 @@ def studio_of(
     names: Sequence[str] = ("sage_7", "sage_8", "plain"),
     frames: Mapping[str, DataFrame] | None = None,
     rater: Rater | None = None,
+    examples: Sequence[str] = (),
 ) -> Studio:
     """Return a studio; the policy `plain` writes no blocks."""
     engine = engine or ScriptedEngine(numbered_reply)
@@ -70,6 +71,7 @@ def studio_of(
         thread=EngineThread(),
         policies=policies,
         known=lambda: KNOWN,
+        examples=lambda: examples,
         tables=Tables(
             iterations=lambda: [int(name[-1]) for name in tables if name.startswith("candidates_")],
             version=lambda name: "2026" if name in tables else None,

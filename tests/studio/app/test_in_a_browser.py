@@ -80,7 +80,7 @@ def served(engine: GatedEngine, tmp_path_factory: pytest.TempPathFactory) -> Ite
     ballots = plan_ballots(rollouts, [("sage_0", "sage_1")], None, "anna", 7)
     rater = Rater(lambda name: VoteFile(folder / "votes", name), lambda file: Session(ballots, file), "anna")
     frames = {**search_tables(words=HOSTILE), "rollouts": rollouts}
-    served = Served(studio_of(folder, engine, frames=frames, rater=rater))
+    served = Served(studio_of(folder, engine, frames=frames, rater=rater, examples=[HOSTILE, "My dog died."]))
     yield served
     served.close()
 
@@ -117,6 +117,13 @@ def test_a_reply_streams_and_survives_a_reload(opened: Page, engine: GatedEngine
     expect(page.locator("#talk .assistant .message")).to_have_text("sage_7 0 0: one two three four")
     expect(page.locator("#status")).to_have_text("Reply: sage_7 0 0: one two three four")
     expect(page.locator(".pending")).to_have_count(0)
+
+
+def test_an_example_fills_the_first_message(opened: Page) -> None:
+    for place, text in enumerate((HOSTILE, "My dog died.")):
+        opened.page.locator("[data-example]").nth(place).click()
+        expect(opened.page.locator("#text")).to_have_value(text)
+        expect(opened.page.locator("#text")).to_be_focused()
 
 
 def test_a_reply_goes_on_after_lost_connections(opened: Page, served: Served, engine: GatedEngine) -> None:

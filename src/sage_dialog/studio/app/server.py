@@ -52,6 +52,7 @@ class Studio:
 
     Attributes:
         known: returns values by field to choose from.
+        examples: returns messages to begin a conversation with.
         folder: for conversations and presets.
         dialogues: the folder of the dialogues that people voted on in the chat.
         candidates: how many are drawn.
@@ -62,6 +63,7 @@ class Studio:
     thread: EngineThread
     policies: TalkPolicies
     known: Callable[[], Mapping[str, Sequence[str]]]
+    examples: Callable[[], Sequence[str]]
     tables: Tables
     rater: Rater
     folder: Path
@@ -77,7 +79,7 @@ def make_app(studio: Studio, token: str) -> Starlette:
     actions = ChatActions(studio.policies, Drawer(studio.thread, studio.policies), talks, studio.candidates)
     votes = ChatVotes(studio.rater, talks, studio.dialogues, studio.seed)
     presets = Presets(studio.folder / "presets.json")
-    chat = ChatPages(actions, presets, votes, studio.known, studio.seed)
+    chat = ChatPages(actions, presets, votes, studio.known, studio.examples, studio.seed)
     return Starlette(
         routes=[
             Route("/", _start),

@@ -38,6 +38,14 @@ def test_a_reply_has_its_plan_as_fields(studio: Start) -> None:
     assert '<option value="humor">' in page
 
 
+def test_the_first_page_offers_messages_to_begin_with(studio: Start) -> None:
+    assert "data-example" not in studio().get("/chat").text
+    page = studio(examples=['My "dog" died.\x1b[31m']).get("/chat").text
+    assert (
+        'data-example="My &#34;dog&#34; died.\x1b[31m"' in page and ">My &#34;dog&#34; died.\\x1b[31m</button>" in page
+    )
+
+
 def test_the_stream_brings_fields_and_words_from_the_beginning(studio: Start) -> None:
     client = studio()
     stream = client.get(f"{client.begin()}/stream/0")

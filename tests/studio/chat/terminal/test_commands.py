@@ -54,13 +54,13 @@ def test_a_line_is_a_message_or_a_command(line: str, action: Action | None) -> N
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("/rtry", "no command /rtry, did you mean /retry?"),
+        ("/rtry", "no command /rtry (did you mean /retry?); /help lists"),
         ("/Retry now", "no command /Retry"),
         ("/retry now", "/retry takes no arguments, not 'now'"),
         ("/boost a_motivation humor", "takes a field, a keyword and a weight"),
         ("/boost a_motivation humor much", "'much' is not a number"),
         ("/boost a_motivation humor nan", "'nan' is not a number"),
-        ("/boost a_emotoin calm 2", "no field 'a_emotoin', did you mean a_emotion?; the fields are u_motivation, "),
+        ("/boost a_emotoin calm 2", "no field 'a_emotoin' (did you mean a_emotion?); the fields are u_motivation, "),
         ("/fix a_emotion", "takes a field and its value"),
         ("/topics", "as in /topics music, sport"),
         ("/clear everything", "no field 'everything'"),

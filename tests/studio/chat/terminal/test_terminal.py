@@ -407,3 +407,9 @@ def test_the_greeting_has_the_policy_and_its_steering(talk: Talk, screen) -> Non
     chat_screen.terminal.greet()
     assert "sage_7, seed 3, temperature 1, top-k 100, up to 50 tokens a reply.\n/help" in chat_screen.notes.getvalue()
     assert chat_screen.notes.getvalue().endswith("fix   a_emotion calm\n")
+
+
+def test_the_greeting_shows_first_messages(talk: Talk, screen) -> None:
+    chat_screen = screen(talk())
+    chat_screen.terminal.greet(["My dog\x1b[31m died."])
+    assert r"as a first message: My dog\x1b[31m died." in chat_screen.notes.getvalue()

@@ -39,6 +39,7 @@ class ChatPages:
 
     Args:
         known: values by field, to choose from.
+        examples: messages to begin with.
         seed: the engine's, for saved conversations.
     """
 
@@ -48,10 +49,11 @@ class ChatPages:
         presets: Presets,
         votes: ChatVotes,
         known: Callable[[], Mapping[str, Sequence[str]]],
+        examples: Callable[[], Sequence[str]],
         seed: int,
     ) -> None:
         self._actions, self._presets, self._votes = actions, presets, votes
-        self._known, self._seed = known, seed
+        self._known, self._examples, self._seed = known, examples, seed
 
     def routes(self) -> list[Route]:
         """Return the routes of the chat."""
@@ -86,7 +88,8 @@ class ChatPages:
         ]
 
     async def _list(self, request: Request) -> Response:
-        return page("chats.html.j2", tab="chat", names=self._actions.policies.names, **self._all())
+        examples = await run_in_threadpool(self._examples)
+        return page("chats.html.j2", tab="chat", names=self._actions.policies.names, examples=examples, **self._all())
 
     async def _new(self, request: Request) -> Response:
         form = await read_form(request)

@@ -103,6 +103,13 @@ document.addEventListener("click", (event) => {
   row.remove();
   form.dispatchEvent(new Event("change", { bubbles: true }));
 });
+document.addEventListener("click", (event) => {
+  const example = event.target.closest("[data-example]");
+  if (!example) return;
+  const message = example.form.elements.text;
+  message.value = example.dataset.example;
+  message.focus();
+});
 document.addEventListener("keydown", (event) => {
   if (event.isComposing || event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.key === "Enter" && !event.shiftKey && event.target.matches("[data-compose] textarea")) {

@@ -148,7 +148,7 @@ def _usage_error(command: str, takes: str, example: str) -> ValueError:
 
 def _suggestion(word: str, known: Collection[str], sign: str = "") -> str:
     near = difflib.get_close_matches(word, known, n=1)
-    return f", did you mean {sign}{near[0]}?" if near else ""
+    return f" (did you mean {sign}{near[0]}?)" if near else ""
 
 
 COMMANDS = {

@@ -71,11 +71,13 @@ class Terminal:
         self._show_blocks = True
         self._picking = False
 
-    def greet(self) -> None:
-        """Show the policy, the sampling and how to get help."""
+    def greet(self, examples: Sequence[str] = ()) -> None:
+        """Show the policy, the sampling, how to get help, and messages to begin with."""
         config = display.format_sampling(self._seed, self._conversation.settings.sampling)
         self._note(f"{self._conversation.policy}, {config}.")
         self._note("/help lists the commands, Alt-Enter begins a new line, Ctrl-C stops a reply, Ctrl-D quits.")
+        for text in examples:
+            self._note(f"A held-out situation, as a first message: {text}")
         if steering := self._conversation.settings.steering:
             _print(self._notes, display.format_steering(steering))
 
