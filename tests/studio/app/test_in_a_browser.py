@@ -247,11 +247,16 @@ def test_explorer_filters_change_the_list_and_the_address(opened: Page) -> None:
     page.get_by_label("id or text").fill("opening 3")
     expect(page.locator("p.found")).to_have_text("1 situation")
     assert "label=sad&text=opening+3" in page.url
-    page.get_by_role("link", name=re.compile("opening 3")).click()
+    page.get_by_role("link", name=re.compile("opening 3")).hover()
+    page.mouse.down()  # a slow click, which takes the focus from the changed text
+    page.wait_for_timeout(500)
+    page.mouse.up()
     expect(page.locator("h1 code")).to_have_text("s/003")
     assert page.locator(".tree .chosen").count() == 2
     page.go_back()
     expect(page.locator("p.found")).to_have_text("1 situation")
+    page.get_by_label("the chosen one").check()
+    page.wait_for_url("**chosen=on**")
 
 
 def test_two_policies_blind_and_a_vote(opened: Page, served: Served) -> None:
