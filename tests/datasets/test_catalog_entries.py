@@ -159,7 +159,9 @@ def test_missing_raw_data_names_files_folder_and_command(tmp_path: Path) -> None
     assert str(tmp_path / "reddit") in message
     assert "Put it there, or do without it ('Without some of the files' in docs/tutorial.md)" in message
     (tmp_path / "reddit" / "RC_2015-01.zst").unlink()
-    assert "or generate some: `kedro run --pipelines microworld`" in reddit(tmp_path).explain_missing()
+    assert "Put your data there, or run `kedro run --pipelines microworld`." in reddit(tmp_path).explain_missing()
+    described = RawFolder(filepath=str(tmp_path / "none"), patterns=["train*"], described_in="docs/imagination.md")
+    assert "Put your data there; docs/imagination.md says where it is to be had." in described.explain_missing()
 
 
 def test_generated_raw_data_replaces_generated_raw_data(tmp_path: Path) -> None:

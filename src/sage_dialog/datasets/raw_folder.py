@@ -37,7 +37,8 @@ class RawFolder(UnversionedDataset):
         filepath: the folder: a path, or an address such as `s3://bucket/reddit`, `gs://…`, or the `https://…` of a
             page that links to the files.
         patterns: file name patterns such as `RC_*`; each must match a file. `*.json|*.parquet` is one of both.
-        made_by: the command that fills a local folder with generated data.
+        made_by: the command that fills a local folder, where there is one.
+        described_in: the page of the documentation that says where the data is to be had.
         archives: file name patterns such as `*.tar.gz`; where one matches, `patterns` need not, since an archive may
             hold those files.
         optional: the folder may be empty.
@@ -50,7 +51,8 @@ class RawFolder(UnversionedDataset):
         *,
         filepath: str,
         patterns: list[str],
-        made_by: str,
+        made_by: str | None = None,
+        described_in: str | None = None,
         archives: list[str] | None = None,
         optional: bool = False,
         credentials: dict[str, Any] | None = None,
@@ -74,6 +76,7 @@ class RawFolder(UnversionedDataset):
         self.archives = tuple(archives or ())
         self._optional = optional
         self.made_by = made_by
+        self._described_in = described_in
         self.metadata = metadata
 
     def load(self) -> dict[str, Path]:
@@ -143,8 +146,9 @@ class RawFolder(UnversionedDataset):
         if len(unmatched) < len(self.patterns):
             where = "'Without some of the files' in docs/tutorial.md"
             return f"there is no {missing} in {self.folder}{no_archive}. Put it there, or do without it ({where})."
-        generate = f", or generate some: `{self.made_by}`" if self._local else ""
-        return f"there is no {missing} in {self.folder}{no_archive}. Put your data there{generate}."
+        run = f", or run `{self.made_by}`" if self._local and self.made_by else ""
+        described = f"; {self._described_in} says where it is to be had" if self._described_in else ""
+        return f"there is no {missing} in {self.folder}{no_archive}. Put your data there{run}{described}."
 
     def _is_data(self, name: str) -> bool:
         return not name.startswith(".") and _matches(name, (*self.patterns, *self.archives))
