@@ -5,8 +5,9 @@
 
 Calls   2,000 calls at a concurrency of 64, to a server in another process that answers each after 200 ms. The bound is
         64/0.2 s = 320 calls a second. Compared, each in a new process: `LiveClient`, with cache, claims, budget
-        and retries; and the openai SDK as in a script, with a semaphore and gather, without a cache. CPU time is the
-        user and system time of the client's process from the first call on, with the response cache's thread.
+        and retries; the openai SDK as in a script, with a semaphore and gather, without a cache; and aiohttp, on which
+        `LiveClient` is built, in the same way, which is the least that a call can cost. CPU time is the user and system
+        time of the client's process from the first call on, with the response cache's thread.
 Memory  Responses of 400 bytes through client and response cache from a server that answers at once in the same process:
         resident memory after 100,000 entries against that after 10,000.
 
@@ -72,9 +73,10 @@ def compare(calls: int, repeats: int, quick: bool) -> None:
         share = statistics.median(calls / run["seconds"] / bound for run in side_runs)
         cpu_ms = statistics.median(1000 * run["cpu_s"] / calls for run in side_runs)
         figures[side] = {"bound_share": round(share, 3), "cpu_ms_per_call": round(cpu_ms, 3)}
-        print(f"{side:<5} {share:6.1%} of {bound:.0f} calls/s, {cpu_ms:.2f} ms of CPU a call, {repeats} runs")
+        print(f"{side:<7} {share:6.1%} of {bound:.0f} calls/s, {cpu_ms:.2f} ms of CPU a call, {repeats} runs")
     ratio = figures["ours"]["cpu_ms_per_call"] / figures["sdk"]["cpu_ms_per_call"]
-    print(f"CPU time relative to the SDK: {ratio:.2f}")
+    floor = figures["ours"]["cpu_ms_per_call"] / figures["aiohttp"]["cpu_ms_per_call"]
+    print(f"CPU time relative to the SDK: {ratio:.2f}; to aiohttp: {floor:.2f}")
     few, many = (2_000, 12_000) if quick else (10_000, 100_000)
     if quick:
         print(f"Quick: one run each, and memory at {few:,} and {many:,} entries.")
@@ -86,6 +88,7 @@ def compare(calls: int, repeats: int, quick: bool) -> None:
         f"cache file of {measured['file_mb']:.0f} MB"
     )
     result = {**figures["ours"], "rss_growth": round(growth, 4), "cpu_ratio_to_sdk": round(ratio, 3)}
+    result |= {"cpu_ratio_to_aiohttp": round(floor, 3), "aiohttp": figures["aiohttp"]}
     print(json.dumps({**result, "sdk": figures["sdk"], "entries": [few, many], "repeats": repeats, "quick": quick}))
 
 
@@ -145,6 +148,25 @@ def ours(url: str, calls: int, folder: Path) -> Iterator[list[str]]:
 
     yield list(client.map(request, [-1]))
     yield list(client.map(request, range(calls)))
+
+
+def bare(url: str, calls: int, folder: Path) -> Iterator[list[str]]:
+    import aiohttp
+
+    loop = asyncio.new_event_loop()
+    at_once = asyncio.Semaphore(CONCURRENCY)
+
+    async def request(session: aiohttp.ClientSession, item: int) -> str:
+        body = {"model": MODEL, "messages": messages(item), "max_tokens": 100}
+        async with at_once, session.post(f"{url}/chat/completions", json=body) as response:
+            return json.loads(await response.read())["choices"][0]["message"]["content"]
+
+    async def request_all(items: range) -> list[str]:
+        async with aiohttp.ClientSession() as session:
+            return await asyncio.gather(*(request(session, item) for item in items))
+
+    yield loop.run_until_complete(request_all(range(-1, 0)))
+    yield loop.run_until_complete(request_all(range(calls)))
 
 
 def sdk(url: str, calls: int, folder: Path) -> Iterator[list[str]]:
@@ -211,7 +233,7 @@ def child(*arguments: object) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-SIDES = {"ours": ours, "sdk": sdk}
+SIDES = {"ours": ours, "aiohttp": bare, "sdk": sdk}
 COMMAND = [sys.executable, __file__]
 
 

@@ -10,6 +10,8 @@ from functools import cache
 from itertools import islice
 from typing import Any, TypeVar
 
+import uvloop
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -23,7 +25,7 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 @cache
 def _start_loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
+    loop = uvloop.new_event_loop()
     threading.Thread(target=loop.run_forever, name="language models", daemon=True).start()
     return loop
 
