@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from pydantic import ValidationError
 
@@ -9,9 +11,11 @@ from sage_dialog.config import Negotiation
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows
 from sage_dialog.imagination.negotiation import (
     agree,
+    base_documents,
     draw_contexts,
     is_valid_selection,
     parse_selection,
+    rename_kinds,
     selection_text,
     side_view,
     split_negotiations,
@@ -84,22 +88,53 @@ def test_the_sides_agree_if_their_selections_add_up() -> None:
     assert not agree(COUNTS, None, (0, 4, 0)) and not agree(COUNTS, None, None)
 
 
-def test_partner_agents_and_held_out_share_no_negotiation(negotiations: DataFrame) -> None:
-    agents, partner = split_negotiations(negotiations, PROMPT, 0.5, 0.2, 0)
+def test_training_and_held_out_share_no_negotiation(negotiations: DataFrame) -> None:
+    dialogues = split_negotiations(negotiations, PROMPT, 0.2, 0)
     ids = dict(negotiations[["record", "negotiation_id"]].itertuples(index=False, name=None))
-    parts = [
-        {ids[record] for record in table["dialogue_id"]}
-        for table in (agents[agents["split"] == "train"], agents[agents["split"] == "valid"], partner)
-    ]
-    assert [len(part) for part in parts] == [8, 2, 10] and len(set.union(*parts)) == 20
-    assert (len(agents), len(partner)) == (20, 20) and not any("valid" in each for each in set.union(*parts))
-    assert set(split_negotiations(negotiations, PROMPT, 0.5, 0.2, 1)[1]["dialogue_id"]) != set(partner["dialogue_id"])
-    with pytest.raises(ValueError, match=r"too few to divide.*negotiation.partner_share 0.01"):
-        split_negotiations(negotiations, PROMPT, 0.01, 0.2, 0)
+    train, held_out = (
+        {ids[record] for record in dialogues.loc[dialogues["split"] == split, "dialogue_id"]}
+        for split in ("train", "valid")
+    )
+    assert (len(train), len(held_out), len(train | held_out)) == (16, 4, 20)
+    assert len(dialogues) == 40 and not any("valid" in each for each in train | held_out)
+    other = split_negotiations(negotiations, PROMPT, 0.2, 1)
+    assert set(other.loc[other["split"] == "valid", "dialogue_id"]) != {
+        record for record in dialogues["dialogue_id"] if ids[record] in held_out
+    }
+    with pytest.raises(ValueError, match=r"too few to hold some out.*negotiation_rl.held_out 0.01"):
+        split_negotiations(negotiations, PROMPT, 0.01, 0)
+
+
+def test_kinds_change_places_with_their_names() -> None:
+    texts = ["both hats for a book", "hatless notebooks , a ball or a basketball", "Books ?", "all balls !"]
+    negotiation = side(0, "assistant", selected=[1, 3, 0]) | {
+        "messages": [{"role": "user", "content": text} for text in texts]
+    }
+    renamed = rename_kinds(negotiation, (2, 0, 1))  # books are the balls, hats the books, balls the hats
+    assert [message["content"] for message in renamed["messages"]] == [
+        "both balls for a hat", "hatless notebooks , a book or a basketball", "Books ?", "all books !",
+    ]  # fmt: skip
+    assert (renamed["counts"], renamed["values"], renamed["selected"]) == ([1, 1, 4], [2, 4, 1], [0, 1, 3])
+    back = rename_kinds(renamed, (1, 2, 0))
+    assert back == negotiation | {name: list(negotiation[name]) for name in ("counts", "values", "selected")}
+    assert rename_kinds(negotiation | {"selected": None}, (1, 0, 2))["selected"] is None
+
+
+def test_bases_learn_from_training_dialogues_in_every_order(negotiations: DataFrame) -> None:
+    dialogues = split_negotiations(negotiations, PROMPT, 0.2, 0)
+    documents = [document["messages"] for document in base_documents(negotiations, dialogues, PROMPT)]
+    train = to_rows(dialogues[dialogues["split"] == "train"])
+    assert len(documents) == 6 * len(train) and len({str(document) for document in documents}) == len(documents)
+    assert all(row["messages"] in documents for row in train)
+    assert {document[0]["content"] for document in documents} == {
+        PROMPT.format(books=books, hats=hats, balls=balls, book=book, hat=hat, ball=ball)
+        for values in (VALUES, PARTNER_VALUES)
+        for (books, book), (hats, hat), (balls, ball) in itertools.permutations(zip(COUNTS, values, strict=True))
+    }
 
 
 def test_contexts_are_those_of_the_validation_file_or_of_what_is_held_out(negotiations: DataFrame) -> None:
-    agents, _ = split_negotiations(negotiations, PROMPT, 0.5, 0.2, 0)
+    agents = split_negotiations(negotiations, PROMPT, 0.2, 0)
     valid = draw_contexts(negotiations, agents, "valid", 100, 0)
     assert len(valid) == 10 and set(valid["agent_begins"]) == {True, False}
     held_out = draw_contexts(negotiations, agents, "held_out", 100, 0)

@@ -23,6 +23,7 @@ class BaseModelConfig(Config):
     steps: Count
     batch_size: Count
     learning_rate: Positive
+    last_message_weight: Positive
 
 
 class Microworld(Config):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from sage_dialog.config.base import Config, Probability, invalid
+from sage_dialog.config.base import Config, invalid
 from sage_dialog.config.self_play import SamplingConfig
 
 PLACES = ("books", "hats", "balls", "book", "hat", "ball")
@@ -16,7 +16,6 @@ PLACES = ("books", "hats", "balls", "book", "hat", "ball")
 
 class Negotiation(Config):
     system_prompt: str
-    partner_share: Probability
     contexts: Literal["valid", "held_out"]
     partner: SamplingConfig
     max_messages: Annotated[int, Field(ge=2)]

@@ -7,6 +7,7 @@ selection of its own. Where the two add up to the counts, each side gets the wor
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -29,6 +30,7 @@ NO_AGREEMENT = "no agreement"
 
 TRAIN, VALID = "train", "valid"
 
+_KIND = re.compile(r"\b(?:book|hat|ball)(?=s?\b)")
 _SELECTION = re.compile(r"item0=(\d+) item1=(\d+) item2=(\d+)")
 
 
@@ -83,35 +85,60 @@ def side_view(template: str, negotiation: Row) -> list[dict[str, str]]:
     return messages
 
 
-def split_negotiations(
-    negotiations: DataFrame, template: str, partner_share: float, held_out: float, seed: int
-) -> tuple[DataFrame, DataFrame]:
-    """Return the dialogues of agents, and those of the partner (schemas.GOAL_DIALOGUES).
+def _singular(kind: str) -> str:
+    return kind.removesuffix("s")
 
-    Both are of the training negotiations, each negotiation with both sides in one of the two.
+
+def rename_kinds(negotiation: Row, order: Sequence[int]) -> Row:
+    """Return a human negotiation in which kind i is what was kind `order[i]`, in the messages, too.
+
+    Only their names tell books, hats and balls apart, so it is as good a negotiation.
+    """
+    names = {_singular(old): _singular(new) for old, new in zip((KINDS[kind] for kind in order), KINDS, strict=True)}
+    messages = [
+        {**message, "content": _KIND.sub(lambda found: names[found[0]], message["content"])}
+        for message in negotiation["messages"]
+    ]
+    values = {name: [negotiation[name][kind] for kind in order] for name in ("counts", "values")}
+    selected = negotiation["selected"]
+    selected = None if selected is None else [selected[kind] for kind in order]
+    return {**negotiation, "messages": messages, **values, "selected": selected}
+
+
+def base_documents(negotiations: DataFrame, dialogues: DataFrame, template: str) -> list[dict[str, Any]]:
+    """Return what bases learn from as {"messages"}: the training dialogues, each with the kinds in every order.
 
     Args:
-        partner_share: share of the negotiations from which the partner learns.
-        held_out: share of the agents' negotiations from which nothing is learnt.
+        negotiations: schemas.NEGOTIATIONS.
+        dialogues: of agents.
+    """
+    train = set(dialogues.loc[dialogues["split"] == TRAIN, "dialogue_id"])
+    rows = [row for row in to_rows(negotiations) if row["record"] in train]
+    orders = list(itertools.permutations(range(len(KINDS))))
+    return [{"messages": side_view(template, rename_kinds(row, order))} for order in orders for row in rows]
+
+
+def split_negotiations(negotiations: DataFrame, template: str, held_out: float, seed: int) -> DataFrame:
+    """Return the dialogues of the training negotiations (schemas.GOAL_DIALOGUES), some of them held out.
+
+    Args:
+        held_out: share of the negotiations from which nothing is learnt; both sides of each.
 
     Raises:
         ValueError: if there are too few negotiations to divide.
     """
     train = to_rows(negotiations[negotiations["split"] == TRAIN])
     ids = list(dict.fromkeys(row["negotiation_id"] for row in train))
-    partner = set(sample_ids(ids, round(partner_share * len(ids)), seed, "negotiation partner"))
-    agents = [each for each in ids if each not in partner]
-    valid = set(sample_ids(agents, round(held_out * len(agents)), seed, "negotiations held out"))
-    if not partner or not valid or len(valid) == len(agents):
+    valid = set(sample_ids(ids, round(held_out * len(ids)), seed, "negotiations held out"))
+    if not valid or len(valid) == len(ids):
         raise ValueError(
-            f"{len(ids)} training negotiations are too few to divide between a partner (negotiation.partner_share "
-            f"{partner_share:g}), agents, and what is held out of these (negotiation_rl.held_out {held_out:g}); put "
-            "the whole of train.txt into the folder of the catalog entry dealornodeal"
+            f"{len(ids)} training negotiations are too few to hold some out (negotiation_rl.held_out {held_out:g}); "
+            "put the whole of train.txt into the folder of the catalog entry dealornodeal"
         )
-    tables: dict[bool, list[Row]] = {True: [], False: []}
+    rows = []
     for row in train:
         messages = side_view(template, row)
-        tables[row["negotiation_id"] in partner].append(
+        rows.append(
             {
                 "dialogue_id": row["record"],
                 "task": TASK,
@@ -122,7 +149,7 @@ def split_negotiations(
                 "success": row["agreed"],
             }
         )
-    return from_rows(tables[False], GOAL_DIALOGUES), from_rows(tables[True], GOAL_DIALOGUES)
+    return from_rows(rows, GOAL_DIALOGUES)
 
 
 def draw_contexts(negotiations: DataFrame, dialogues: DataFrame, which: str, count: int, seed: int) -> DataFrame:

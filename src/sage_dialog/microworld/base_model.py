@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
@@ -58,7 +59,11 @@ def train_base(
     progress = tqdm(batches, desc=f"pretraining {name}", unit="step", mininterval=1.0)
     for step, batch in enumerate(progress):
         ids, mask = _pad([rows[i] for i in batch], tokenizer.pad_token_id)
-        loss = model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss
+        if config.last_message_weight == 1:
+            loss = model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss
+        else:
+            weights = mask * _last_message(ids, tokenizer).mul(config.last_message_weight - 1).add(1)
+            loss = _weighted_loss(model(input_ids=ids, attention_mask=mask).logits, ids, weights)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimiser, schedule in zip(optimisers, schedules, strict=True):
@@ -165,6 +170,17 @@ def _pad(rows: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=pad)
     mask = pad_sequence([torch.ones(len(row), dtype=torch.int64) for row in rows], batch_first=True)
     return ids, mask
+
+
+def _last_message(ids: torch.Tensor, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
+    """Return 1 for the tokens behind the last role of each row, 0 for others."""
+    roles = torch.isin(ids, torch.tensor(tokenizer.convert_tokens_to_ids(list(ROLES)))).int()
+    return (roles.flip(1).cumsum(1).flip(1) == 0).int()
+
+
+def _weighted_loss(logits: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    losses = cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
+    return (losses * weights[:, 1:]).sum() / weights[:, 1:].sum()
 
 
 def _rate(step: int, steps: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from sage_dialog.config import Evaluation, Imagination, Microworld
+from sage_dialog.config import Evaluation, Imagination, Microworld, Negotiation
 from sage_dialog.core.policies import Policy, fresh_folder
 from sage_dialog.core.tables import DataFrame, from_rows
 
@@ -64,14 +64,20 @@ def train_negotiation_base_as(name: str) -> Callable[..., Policy]:
     """Return the node function that trains the base `name`, of policies or of their partner."""
 
     def train_negotiation_base(
-        dialogues: DataFrame, microworld: Microworld, seed: int, scratch: str, threads: int | None
+        negotiations: DataFrame,
+        dialogues: DataFrame,
+        negotiation: Negotiation,
+        microworld: Microworld,
+        seed: int,
+        scratch: str,
+        threads: int | None,
     ) -> Policy:
         """Train a tiny Mixtral from scratch on the training dialogues of human negotiations."""
         from sage_dialog.core.seeds import derived_seed
-        from sage_dialog.core.tables import to_rows
+        from sage_dialog.imagination.negotiation import base_documents
         from sage_dialog.microworld.base_model import train_base
 
-        text = [{"messages": row["messages"]} for row in to_rows(dialogues[dialogues["split"] == "train"])]
+        text = base_documents(negotiations, dialogues, negotiation.system_prompt)
         own_seed = derived_seed(seed, name)
         return train_base(text, microworld.negotiation_base, own_seed, fresh_folder(scratch, name), threads, name)
 

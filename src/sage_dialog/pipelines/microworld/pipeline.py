@@ -69,14 +69,14 @@ def create_goal_base_pipeline() -> Pipeline:
 
 def create_negotiation_base_pipeline() -> Pipeline:
     """Return the training of the base of negotiating policies, and of their partner."""
-    training = ["params:microworld", "params:seed", "params:scratch", "params:threads"]
+    inputs = [
+        *("negotiations", "negotiation_dialogues", "params:negotiation", "params:microworld"),
+        *("params:seed", "params:scratch", "params:threads"),
+    ]
     return Pipeline(
         [
-            node(train_negotiation_base_as(name), inputs=[dialogues, *training], outputs=name, name=f"train_{name}")
-            for name, dialogues in (
-                ("negotiation_base", "negotiation_dialogues"),
-                ("negotiation_partner", "negotiation_partner_dialogues"),
-            )
+            node(train_negotiation_base_as(name), inputs, name, name=f"train_{name}")
+            for name in ("negotiation_base", "negotiation_partner")
         ]
     )
 

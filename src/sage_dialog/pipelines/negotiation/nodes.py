@@ -26,20 +26,16 @@ def read_negotiations(dealornodeal: dict[str, Path], imagination: Imagination) -
 
 def collect_negotiations(
     negotiations: DataFrame, negotiation: Negotiation, negotiation_rl: OfflineRl, seed: int
-) -> tuple[DataFrame, DataFrame, DataFrame]:
-    """Divide the negotiations.
+) -> tuple[DataFrame, DataFrame]:
+    """Return the dialogues to learn from (schemas.GOAL_DIALOGUES), and the contexts to play.
 
-    Returns:
-        The dialogues of agents and of the partner (schemas.GOAL_DIALOGUES), and the contexts to play
-        (schemas.NEGOTIATION_CONTEXTS).
+    The contexts are of schemas.NEGOTIATION_CONTEXTS.
     """
     from sage_dialog.imagination.negotiation import draw_contexts, split_negotiations
 
-    dialogues, partner_dialogues = split_negotiations(
-        negotiations, negotiation.system_prompt, negotiation.partner_share, negotiation_rl.held_out, seed
-    )
+    dialogues = split_negotiations(negotiations, negotiation.system_prompt, negotiation_rl.held_out, seed)
     contexts = draw_contexts(negotiations, dialogues, negotiation.contexts, negotiation_rl.situations, seed)
-    return dialogues, partner_dialogues, contexts
+    return dialogues, contexts
 
 
 def negotiate_as(name: str) -> Callable[..., DataFrame]:

@@ -2,7 +2,7 @@
 
 dealornodeal ──> [read_negotiations] ──> negotiations, negotiation_rejects
 
-negotiations ──> [collect_negotiations] ──> negotiation_dialogues, negotiation_partner_dialogues, negotiation_contexts
+negotiations ──> [collect_negotiations] ──> negotiation_dialogues, negotiation_contexts
 negotiation_base, negotiation_dialogues ──> [clone] ──> negotiation_bc
 negotiation_bc, negotiation_dialogues ──┬─> [clone_best] ──> negotiation_filtered
                                         └─> [fit_critic] ──> negotiation_critic, negotiation_advantages
@@ -54,13 +54,13 @@ def create_pipeline() -> Pipeline:
 
 
 def create_collection_pipeline() -> Pipeline:
-    """Return the division of the negotiations among agents, partner and evaluation."""
+    """Return the division of the negotiations between training and evaluation."""
     return Pipeline(
         [
             node(
                 collect_negotiations,
                 inputs=["negotiations", "params:negotiation", "params:negotiation_rl", "params:seed"],
-                outputs=["negotiation_dialogues", "negotiation_partner_dialogues", "negotiation_contexts"],
+                outputs=["negotiation_dialogues", "negotiation_contexts"],
                 name="collect",
             )
         ]
