@@ -28,7 +28,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ REFERENCE, RERANK, ADAPTER = "goal_filtered", "goal_rerank", "goal_awr"
 CONFIDENCE, REPLICATES = 0.95, 2000
 USED = ("imagination", "offline_rl", "microworld.goal_base", "microworld.goal_documents", "imaginer")
 """The parameters, and the arguments of roles, on which results depend."""
+USED_IN_NEGOTIATIONS = ("negotiation", "negotiation_rl", "microworld.negotiation_base")
 
 
 def main() -> None:
@@ -62,8 +63,9 @@ def main() -> None:
     parser.add_argument("--negotiation", type=Path, default=PROJECT / "data", help="data folder of negotiation_demo")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     options = parser.parse_args()
-    present = parameters()
-    negotiated = negotiation_figures(options.results / "negotiation.json", options.negotiation)
+    configured = parameters()
+    present = _part(configured, USED)
+    negotiated = negotiation_figures(options.results / "negotiation.json", options.negotiation, configured)
     stored = {}
     for seed in options.seeds:
         file = options.results / f"seed_{seed}.json"
@@ -86,7 +88,7 @@ def main() -> None:
 
 
 def parameters() -> dict[str, Any]:
-    """Return what results depend on, by dotted key; long texts by their sha256."""
+    """Return all parameters, and the arguments of the imaginer, by dotted key; long texts by their sha256."""
     from kedro.framework.session import KedroSession
     from kedro.framework.startup import bootstrap_project
 
@@ -95,10 +97,7 @@ def parameters() -> dict[str, Any]:
         context = session.load_context()
         catalog = context.config_loader["catalog"]
         values = {**context.config_loader["parameters"], "imaginer": catalog["imaginer"]}
-    found = dict(_flat(values))
-    return {
-        key: value for key, value in found.items() if any(key == part or key.startswith(f"{part}.") for part in USED)
-    }
+    return dict(_flat(values))
 
 
 def differences(stored: Mapping[str, Any], present: Mapping[str, Any]) -> Iterator[str]:
@@ -189,18 +188,24 @@ def print_figures(figures: dict[str, Any], reason: str | None = None) -> None:
     print(json.dumps(figures | missing))
 
 
-def negotiation_figures(file: Path, data: Path) -> dict[str, Any]:
+def negotiation_figures(file: Path, data: Path, configured: Mapping[str, Any]) -> dict[str, Any]:
     """Return the figures of Deal or No Deal, from a run on the validation contexts, or as they were stored."""
     versions = sorted((data / "08_reporting/negotiation_comparisons.parquet").glob("*"))
-    if versions and RunFolder(data / "runs").load(versions[-1].name).parameters["negotiation"]["contexts"] == "valid":
-        save_json(file, latest(data, "negotiation_comparisons"))
+    used = _part(
+        dict(_flat(RunFolder(data / "runs").load(versions[-1].name).parameters)) if versions else {},
+        USED_IN_NEGOTIATIONS,
+    )
+    if used.get("negotiation.contexts") == "valid":
+        save_json(file, {"parameters": used, "comparisons": latest(data, "negotiation_comparisons")})
     if not file.exists():
         reason = f"no run of negotiation_demo on the validation contexts in {data}"
         return {"dealornodeal_p": None, "dealornodeal_reason": reason}
+    stored = json.loads(file.read_text())
+    if changed := list(differences(stored["parameters"], configured)):
+        reason = f"{file} was made with other parameters: {'; '.join(changed)}"
+        return {"dealornodeal_p": None, "dealornodeal_reason": reason}
     (row,) = (
-        row
-        for row in json.loads(file.read_text())
-        if row["statistic"] == "reward" and row["policy_a"] == "negotiation_rerank"
+        row for row in stored["comparisons"] if row["statistic"] == "reward" and row["policy_a"] == "negotiation_rerank"
     )
     return {
         "dealornodeal_p": float(f"{row['p_holm']:.3g}"),
@@ -237,6 +242,11 @@ def save_json(file: Path, content: object) -> None:
 
 def _rows(columns: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _part(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the parameters with these names, and those below them."""
+    return {key: value for key, value in found.items() if f"{key}.".startswith(tuple(f"{name}." for name in names))}
 
 
 def _flat(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -110,7 +110,7 @@ def base_documents(negotiations: DataFrame, dialogues: DataFrame, template: str)
 
     Args:
         negotiations: schemas.NEGOTIATIONS.
-        dialogues: of agents.
+        dialogues: schemas.GOAL_DIALOGUES, of these negotiations.
     """
     train = set(dialogues.loc[dialogues["split"] == TRAIN, "dialogue_id"])
     rows = [row for row in to_rows(negotiations) if row["record"] in train]
