@@ -476,7 +476,7 @@ def test_cost_and_replying_models_are_recorded(project: Project) -> None:
 
     async def call() -> None:
         request = ChatRequest("judge", "m", ({"role": "user", "content": "x"},), {"max_tokens": 5})
-        await budget.settle(await budget.reserve(request), 7, 0.25)
+        budget.settle(await budget.reserve(request), 7, 0.25)
 
     loop.run(call())
     budget.record_model("judge", {"model": "m-2026", "system_fingerprint": "fp_1", "choices": []})

@@ -133,9 +133,9 @@ def test_a_call_that_is_cancelled_while_it_waits_takes_nothing(make_client: Make
         waiting[0].cancel()
         await asyncio.gather(waiting[0], return_exceptions=True)
         assert limited.spent()["calls"] == 1
-        await limited.settle(first, 10, None)
+        limited.settle(first, 10, None)
         second = await waiting[1]
-        await limited.settle(second, 10, None)
+        limited.settle(second, 10, None)
         await waiting[2]
         assert limited.spent() == {"calls": 3, "tokens": 20, "money": 0}
 

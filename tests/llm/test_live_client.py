@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faulty_server import FaultyServer
@@ -48,6 +49,39 @@ def test_a_slow_server_delays_only_its_own_calls(serve: Serve, make_client: Make
         await asyncio.gather(*tasks)
 
     loop.run(asyncio.wait_for(send_all(), 20))
+
+
+@pytest.mark.parametrize(("concurrency", "sent"), [(1, 1), (7, 7), (16, 18)])
+def test_a_kill_loses_no_more_than_the_slots_and_an_eighth(
+    serve: Serve,
+    make_client: MakeClient,
+    response_cache: ResponseCache,
+    monkeypatch: pytest.MonkeyPatch,
+    concurrency: int,
+    sent: int,
+) -> None:
+    """While the disk takes no response, so many calls are paid for and none more is sent."""
+    server = serve()
+    client = make_client(server.url, concurrency=concurrency)
+    on_disk, save = asyncio.Event(), response_cache.save
+
+    async def save_later(*arguments: Any) -> None:
+        await on_disk.wait()
+        await save(*arguments)
+
+    monkeypatch.setattr(response_cache, "save", save_later)
+
+    async def send_all() -> None:
+        tasks = [asyncio.create_task(client.request(request(client, item))) for item in range(40)]
+        while len(server.paid) < sent:
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.1)
+        assert len(server.calls) == sent
+        on_disk.set()
+        await asyncio.gather(*tasks)
+
+    loop.run(asyncio.wait_for(send_all(), 20))
+    assert len(server.calls) == 40
 
 
 def test_a_dead_server_loses_no_request(
@@ -191,7 +225,6 @@ def test_claims_of_cancelled_and_failed_calls_are_released(
 def test_rate_limit_bursts(a_minute: float, burst: int) -> None:
     """A tenth of a minute's amount at once, the rest evenly."""
     rate_limit = RateLimit(a_minute)
-    assert rate_limit._limiter is not None
     assert rate_limit._limiter.max_rate == burst
     assert rate_limit._limiter.max_rate / rate_limit._limiter.time_period == pytest.approx(a_minute / 60)
 

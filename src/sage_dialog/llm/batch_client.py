@@ -276,7 +276,7 @@ class BatchClient(LLMClient):
             finally:
                 self._open.pop(batch.name, None)
                 for reservation in batch.reservations.values():
-                    await self.budget.settle(reservation, 0, None)
+                    self.budget.settle(reservation, 0, None)
                 release = self.response_cache.release_batch if batch.submitted else self.response_cache.forget_batch
                 await release(batch.name)
         except Exception as error:
@@ -428,7 +428,7 @@ class BatchClient(LLMClient):
                 else:
                     rejection = error
             if reservation := batch.reservations.pop(key, None):
-                await self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
+                self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
         if rejected and (saved or self._succeeded) and rejection is not None and rejection.status in REJECTIONS:
             rejection = None  # the server takes other requests
             outcomes |= {request.key: failure for request, failure in rejected}

@@ -41,7 +41,7 @@ class Budget:
         self._prices = dict(prices)
         self._spent: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._reserved: defaultdict[tuple[str, str], float] = defaultdict(float)
-        self._settled = asyncio.Condition()
+        self._waiting: list[asyncio.Future[None]] = []  # until a call is settled
         self.served_models: defaultdict[str, set[str]] = defaultdict(set)
         """The models that responded, by role, as servers name them."""
 
@@ -90,12 +90,12 @@ class Budget:
             CapReachedError: naming the cap.
         """
         reservation = self._upper_bounds(request, batch)
-        async with self._settled:
-            while exceeded := self._exceeded_cap(reservation):
-                if not self._reserved[exceeded]:  # no call in flight could make room
-                    raise CapReachedError(self._message(*exceeded, reservation))
-                await self._settled.wait()
-            self._reserve(reservation)
+        while exceeded := self._exceeded_cap(reservation):
+            if not self._reserved[exceeded]:  # no call in flight could make room
+                raise CapReachedError(self._message(*exceeded, reservation))
+            self._waiting.append(settled := asyncio.get_running_loop().create_future())
+            await settled
+        self._reserve(reservation)
         return reservation
 
     def try_reserve(self, request: Request, *, batch: bool = False) -> Reservation | None:
@@ -106,17 +106,19 @@ class Budget:
         self._reserve(reservation)
         return reservation
 
-    async def settle(self, reservation: Reservation, tokens: int, money: float | None) -> None:
+    def settle(self, reservation: Reservation, tokens: int, money: float | None) -> None:
         """Replace a reservation by the actual tokens and cost."""
-        async with self._settled:
-            for payer in (RUN, reservation.role):
-                self._reserved[payer, "tokens"] -= reservation.tokens
-                self._reserved[payer, "money"] -= reservation.money
-                if self._reserved[payer, "tokens"] <= 0:
-                    self._reserved[payer, "money"] = 0.0  # removes the rounding error of the sum
-                self._spent[payer, "tokens"] += tokens
-                self._spent[payer, "money"] += money or 0.0
-            self._settled.notify_all()
+        for payer in (RUN, reservation.role):
+            self._reserved[payer, "tokens"] -= reservation.tokens
+            self._reserved[payer, "money"] -= reservation.money
+            if self._reserved[payer, "tokens"] <= 0:
+                self._reserved[payer, "money"] = 0.0  # removes the rounding error of the sum
+            self._spent[payer, "tokens"] += tokens
+            self._spent[payer, "money"] += money or 0.0
+        waiting, self._waiting = self._waiting, []
+        for settled in waiting:
+            if not settled.done():  # cancelled
+                settled.set_result(None)
 
     def spent(self, role: str = RUN) -> dict[str, float]:
         """Return calls, tokens and money spent so far by this process."""

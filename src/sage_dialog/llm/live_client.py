@@ -36,6 +36,7 @@ _MAX_UNDECIDED = 20  # refused requests before the first success; more end the r
 _UNREACHABLE_S = 30.0  # until the run ends where no server has ever answered
 _WARN_AGAIN_S = 300.0  # interval of the warnings of one kind of failure
 _RATIO_WEIGHT = 0.05  # of the latest reply in the moving average
+_SLOTS_BY_SAVES = 8  # slots by responses that are on their way to the disk without one
 _POLL_S = 0.5  # interval of checks for the response to a request that another process has claimed
 
 
@@ -52,7 +53,11 @@ class LiveClient(LLMClient):
         self._pool = ServerPool(self.servers)
         # Claims precede free slots, so that no slot waits for the disk; few, because other processes also claim.
         self._claims_ahead = asyncio.Semaphore(slots)
-        self._rate_limits = RateLimit(endpoint.requests_per_minute), RateLimit(endpoint.tokens_per_minute)
+        # Calls that give up their slot before their response is on disk; the others of these `slots` after it.
+        self._saved_without_slot = asyncio.Semaphore(slots // _SLOTS_BY_SAVES)
+        calls, tokens = endpoint.requests_per_minute, endpoint.tokens_per_minute
+        self._calls_limit = None if calls is None else RateLimit(calls)
+        self._tokens_limit = None if tokens is None else RateLimit(tokens)
         self._fetches: dict[str, asyncio.Task[LLMResponse]] = {}
         self._waiting: Counter[str] = Counter()
         self._claimed: set[str] = set()
@@ -147,8 +152,10 @@ class LiveClient(LLMClient):
                     return None
                 server, number = await self._pool.acquire()
         try:
-            for rate_limit, amount in zip(self._rate_limits, (1, self._expected_tokens(request)), strict=True):
-                await rate_limit.acquire(amount)
+            if self._calls_limit is not None:
+                await self._calls_limit.acquire(1)
+            if self._tokens_limit is not None:
+                await self._tokens_limit.acquire(self._expected_tokens(request))
             while wait_s := server.limit.wait_s:
                 await asyncio.sleep(wait_s)
             reservation = await self.budget.reserve(request)
@@ -236,6 +243,7 @@ class LiveClient(LLMClient):
     async def _send(self, server: Server, number: int, request: Request, reservation: Reservation) -> LLMResponse:
         prompt_tokens = completion_tokens = 0
         cost = None
+        has_slot = True
         try:
             try:
                 answer = await server.send(request, self._invalid.get(request.key, 0))
@@ -249,8 +257,14 @@ class LiveClient(LLMClient):
                 self.correct_estimate(request.role, prompt_tokens, completion_tokens)
                 response = request.parse(answer, prompt_tokens, completion_tokens)
             finally:
-                await self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
-            await self.response_cache.save(request, response, cost)
+                self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
+            if self._saved_without_slot.locked():
+                await self.response_cache.save(request, response, cost)
+            else:
+                async with self._saved_without_slot:
+                    self._pool.release(server)
+                    has_slot = False
+                    await self.response_cache.save(request, response, cost)
             self._succeed()
         except RequestFailedError as failure:
             server.on_failure(number, failure)
@@ -261,23 +275,22 @@ class LiveClient(LLMClient):
                 self._check_reachable(server, failure)
             raise
         finally:
-            # After the response is saved: a killed process loses no more calls than may be in flight at a time.
-            self._pool.release(server)
+            # After all but a few responses are saved: a killed process loses no more than these and those in flight.
+            if has_slot:
+                self._pool.release(server)
         return response
 
 
 class RateLimit:
     """A limit per minute, enforced evenly: bursts of a tenth of a minute's amount, first come, first served."""
 
-    def __init__(self, per_minute: float | None) -> None:
-        burst = max(1.0, (per_minute or 0.0) / 10)
-        self._limiter = AsyncLimiter(burst, 60 * burst / per_minute) if per_minute else None
+    def __init__(self, per_minute: float) -> None:
+        burst = max(1.0, per_minute / 10)
+        self._limiter = AsyncLimiter(burst, 60 * burst / per_minute)
         self._turn = asyncio.Lock()
 
     async def acquire(self, amount: float) -> None:
         """Wait until `amount` is within the limit; it may exceed a burst."""
-        if self._limiter is None:
-            return
         async with self._turn:
             while amount > 0:
                 part = min(amount, self._limiter.max_rate)

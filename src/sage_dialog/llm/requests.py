@@ -43,6 +43,11 @@ class Request(ABC):
     def body(self) -> dict[str, Any]:
         """Return the JSON body."""
 
+    @cached_property
+    def encoded_body(self) -> bytes:
+        """The JSON body as it is sent to a server that supports all of its fields."""
+        return json.dumps(self.body()).encode()
+
     @abstractmethod
     def parse(self, answer: Mapping[str, Any], prompt_tokens: int, completion_tokens: int) -> LLMResponse:
         """Return the response in a server's answer.

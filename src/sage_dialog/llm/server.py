@@ -138,7 +138,9 @@ class Server:
                 if add:
                     answer = await self.convert_errors(self._stream(request.path, body, add))
                 else:
-                    answer = await self._post(session, request.path, body)
+                    as_is = not new_seeds and not self._names
+                    content = request.encoded_body if as_is else json.dumps(body).encode()
+                    answer = await self._post(session, request.path, content)
         except TimeoutError:
             detail = f"no complete answer within {_CALL_TIMEOUTS * self._timeout:g} s"
             raise RequestFailedError(FailureReason.TIMED_OUT, detail) from None
@@ -205,9 +207,9 @@ class Server:
             failure = self._transport_failure(error)
         raise failure  # outside of `except`: the SDK's error holds a request, which may hold the key
 
-    async def _post(self, session: aiohttp.ClientSession, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def _post(self, session: aiohttp.ClientSession, path: str, body: bytes) -> dict[str, Any]:
         # By aiohttp: the SDK's own work on a request and its response costs more than all else.
-        status, content, headers = await self._exchange(session, path, json.dumps(body).encode())
+        status, content, headers = await self._exchange(session, path, body)
         if status != 200:
             raise self.status_failure(status, content.decode("utf-8", "replace"), headers)
         answer = parse_json(content)
