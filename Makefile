@@ -4,7 +4,7 @@ SHELL := bash
 # Compiled modules are kept, also where the environment says otherwise: without them each process takes seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo real test lint format viz docs notebook bench clean
+.PHONY: help demo real test test-all lint format viz docs notebook bench clean
 
 # The first of these that is Python 3.11 or newer; another one: make PYTHON=/path/to/python demo
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -36,7 +36,10 @@ real: .venv/.installed-real ## train SmolLM2-135M on conversations of people and
 		--pipelines base,data_processing,sac_augmentation,sft,self_play,reference
 	$(BIN)/kedro sage steer --env real --policy sage_2 --situations 3
 
-test: .venv/.installed-dev ## run the test suite, two tests at a time
+test: .venv/.installed-dev ## run the tests but the slow ones, two at a time (8 minutes)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not slow'
+
+test-all: .venv/.installed-dev ## run all tests: whole runs, killed processes, browsers and real data, too (15 minutes)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: .venv/.installed-dev ## check style, types and import rules

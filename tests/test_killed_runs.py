@@ -11,6 +11,8 @@ from pathlib import Path
 import killed_runs
 import pytest
 
+pytestmark = pytest.mark.slow
+
 KILLS = 8
 
 

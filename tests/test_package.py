@@ -29,6 +29,7 @@ def installed(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_installed_package_runs_where_the_configuration_is(installed: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("SAGE_DATA", "DO_NOT_TRACK")}
     environment |= {"PYTHONPATH": str(installed / "site")}

@@ -72,6 +72,7 @@ def table(data: Path, name: str) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
+@pytest.mark.slow
 def test_all_arms_are_trained_on_the_same_rows_with_the_labels_of_people(data: Path) -> None:
     annotations = table(data, "annotations")
     assert set(annotations["motivation_source"].dropna()) == set(annotations["emotion_source"].dropna()) == {"human"}

@@ -185,6 +185,7 @@ def kept(votes: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in (votes / "anna.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_in_a_browser(served: Arena, votes: Path) -> None:
     """Votes by mouse and by key, a reload, a kill, a resume, an undo; hostile text is text; nothing leaves here."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")

@@ -225,6 +225,7 @@ def test_an_engine_over_servers_keeps_its_replies_where_the_project_does(
     assert made.kwargs["client"].response_cache.path == tmp_path / "response_cache/responses.sqlite"
 
 
+@pytest.mark.slow
 def test_the_policy_is_served_with_the_settings_of_the_chat(
     talk: Callable[..., Result], configured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

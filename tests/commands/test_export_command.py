@@ -169,6 +169,7 @@ def done(result: Result) -> Result:
     return result
 
 
+@pytest.mark.slow
 def test_adapter_and_merged_model_load_without_this_project_with_equal_logits(
     run: Callable[..., Result], made: Path, tmp_path: Path
 ) -> None:

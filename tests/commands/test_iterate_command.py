@@ -34,6 +34,7 @@ def nodes_of_runs(project, before: list[str]) -> list[str]:
     return [node.rpartition(".")[2] for run in new for node in project.runs.load(run).nodes]
 
 
+@pytest.mark.slow
 def test_it_stops_at_the_first_policy_that_is_no_better_and_does_nothing_twice(project) -> None:
     before = project.runs.names()
     result = iterate(project.path, "iterations=3")
@@ -70,6 +71,7 @@ def test_it_stops_at_the_first_policy_that_is_no_better_and_does_nothing_twice(p
     assert table(project, "iteration_verdicts")["verdict"].tolist() == ["undecided"]
 
 
+@pytest.mark.slow
 def test_a_stale_iteration_is_made_again_and_a_better_last_one_says_how_to_go_on(project, monkeypatch) -> None:
     monkeypatch.setitem(iterating.STRENGTHS, "sage_3", 4)
     first = iterate(project.path)
@@ -99,6 +101,7 @@ def test_a_second_command_is_refused_and_so_are_a_wrong_judge_and_an_empty_split
     assert not list(project.data.glob("06_models/sage_2/*"))
 
 
+@pytest.mark.slow
 def test_a_killed_command_ends_with_the_same_bytes(project, configured: Path, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     shutil.copytree(project.path, killed, ignore=shutil.ignore_patterns("killed"))

@@ -49,6 +49,7 @@ def test_outputs_are_fresh_after_a_run_and_the_others_missing(project) -> None:
     assert unchanged.endswith("Nothing is stale.") and f" and {len(states['missing']) - 3} more" in unchanged
 
 
+@pytest.mark.slow
 def test_the_exit_code_is_that_of_the_chosen_pipelines(project) -> None:
     complete = invoke(status, project, "--all", "--pipelines", "data_processing,sac_augmentation")
     assert complete.exit_code == 0 and "annotations" in complete.stdout and "sage_1" not in complete.stdout
@@ -64,6 +65,7 @@ def test_the_exit_code_is_that_of_the_chosen_pipelines(project) -> None:
     assert unknown.exit_code == 2 and "No pipeline is called 'sac'" in unknown.stderr
 
 
+@pytest.mark.slow
 def test_refresh_runs_only_the_nodes_of_outputs_made_stale_by_a_parameter(project) -> None:
     assert stale(project, "--params", HELLO) == MIXED
     words = statuses(project, "--params", HELLO)["mix_rejects"]["reasons"][0]["words"]
@@ -104,6 +106,7 @@ def test_refresh_leaves_out_what_comes_out_the_same(project) -> None:
     assert made <= set(project.runs.load(run).writes) and not descendants & set(project.runs.load(run).writes)
 
 
+@pytest.mark.slow
 def test_refresh_goes_on_from_what_came_out_different(project) -> None:
     stricter = ("--params", "data_processing.rule_sets.paper.min_sentiment=0.6")
     done = invoke(refresh, project, *stricter, "--yes")

@@ -57,6 +57,7 @@ def interrupted_versions(kind: Kind, folder: Path) -> set[str]:
     return {path.name for path in (folder / kind.name).iterdir()} - set(versions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_killed_saves_leave_only_complete_versions(tmp_path: Path, name: str) -> None:
     kind = KINDS[name]

@@ -237,6 +237,7 @@ def empty_tables(contents: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_the_notebook_shows_a_finished_run(
     finished: dict[str, Any],
     rollouts: DataFrame,

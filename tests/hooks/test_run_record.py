@@ -407,6 +407,7 @@ def test_a_run_is_refused_while_another_one_writes_the_same(
     assert project.run(6).outcome == "done"
 
 
+@pytest.mark.slow
 def test_of_two_runs_that_start_at_once_one_is_refused(
     project: Project, start_run: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -516,6 +517,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signal", "status"), [(9, "killed"), (2, "stopped")], ids=["SIGKILL", "Ctrl-C"])
 def test_a_killed_or_interrupted_run_has_a_record_with_that_status(tmp_path: Path, signal: int, status: str) -> None:
     here = Path(__file__).parent

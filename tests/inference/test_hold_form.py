@@ -66,6 +66,7 @@ def held(engine: TransformersEngine) -> dict[str, list[Sample]]:
     return {name: sample_replies(engine, HELD, Steering(**steering)) for name, steering in STEERINGS.items()}
 
 
+@pytest.mark.slow
 def test_a_model_that_writes_no_form_writes_it_when_it_is_held(
     engine: TransformersEngine, held: dict[str, list[Sample]]
 ) -> None:
@@ -101,6 +102,7 @@ def test_labels_stay_free_and_boosts_count(held: dict[str, list[Sample]]) -> Non
     assert humor[0] < humor[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steering", STEERINGS.values(), ids=STEERINGS)
 def test_no_walk_along_allowed_tokens_ends_before_the_utterance(
     vocabulary: Vocabulary, steering: dict[str, Any]

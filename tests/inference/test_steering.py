@@ -409,6 +409,7 @@ def test_a_free_label_may_be_any_label(byte_vocabulary: Vocabulary) -> None:
 BOTH = Steering(boosts={"a_topic": {"dogs": 2.0, "new": 3.0}, "u_emotion": {"calm": 1.0}}, fixed={"a_emotion": "sad"})
 
 
+@pytest.mark.slow
 def test_a_steered_sample_depends_on_seed_item_and_its_index_alone(
     engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -252,6 +252,7 @@ def changed(tmp_path: Path, code: CodeIndex, targets):
     return nodes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("template", "node"),
     [("page", "assemble_report"), ("failures", "report_failures"), ("versions", "report_versions")],

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from faulty_server import FaultyServer
 from kedro.io import Version
 
@@ -34,6 +35,7 @@ def annotated(body: dict[str, Any]) -> str:
     return json.dumps({"turns": turns})
 
 
+@pytest.mark.slow
 def test_two_runs_keep_their_own_versions_and_send_each_request_once(tmp_path: Path) -> None:
     rows = [
         {"dialogue_id": f"d{number}", "subreddit": "s", "link_id": "t3_l", "month": "2015-01", "n_turns": 2,

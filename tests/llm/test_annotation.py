@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 from annotation_program import NO_CORPORA, PROMPT, annotate, make_dialogues
 from faulty_server import EVERY_FAULT, WRONG_FORM, FaultyServer
 
@@ -14,6 +15,7 @@ from sage_dialog.roles.llm.annotator import LLMAnnotator
 from sage_dialog.training_data.annotation import label_dialogues
 
 
+@pytest.mark.slow
 def test_faults_change_nothing_but_the_number_of_calls(
     make_client: Callable[..., LiveClient], serve: Callable[..., FaultyServer], tmp_path: Path
 ) -> None:

@@ -187,6 +187,7 @@ def test_an_item_that_waits_for_something_else_delays_a_batch_for_a_limited_time
 # Restarts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("event", ["upload", "create", "poll", "download"])
 def test_killed_at_any_moment_nothing_is_paid_twice(serve: Serve, make: Make, tmp_path: Path, event: str) -> None:
     server = serve(kill_at=event)

@@ -246,6 +246,7 @@ def test_a_response_of_the_wrong_form_is_returned(serve: Serve, make_client: Mak
     assert list(texts(make_client(serve(script=["wrong form"]).url), [1])) == ["Sure! Here you are: {"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_failures_do_not_change_a_thousand_responses(
     serve: Serve, make_client: MakeClient, response_cache: ResponseCache, seed: int

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 from annotation_program import annotate
 from faulty_server import FaultyServer
 
 from sage_dialog.llm.response_cache import ResponseCache
+
+pytestmark = pytest.mark.slow
 
 TESTS = Path(__file__).parent
 SRC = TESTS.parents[1] / "src"

@@ -76,6 +76,7 @@ def url(model: Path) -> str:
         server.wait()
 
 
+@pytest.mark.slow
 def test_a_repeated_request_is_answered_by_the_cache(tmp_path: Path, url: str, model: Path) -> None:
     response_cache = ResponseCache(tmp_path / "responses.sqlite")
     sampling = {"temperature": 1.5, "max_tokens": 100}

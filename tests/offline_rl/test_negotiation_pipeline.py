@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from kedro.framework.session import KedroSession
 
 from sage_dialog.pipelines.negotiation.pipeline import POLICIES, RERANKED
@@ -17,6 +18,7 @@ SIDES = (
 )
 
 
+@pytest.mark.slow
 def test_negotiation_demo_makes_every_table(open_session: Callable[..., KedroSession], tmp_path: Path) -> None:
     folder = tmp_path / "data/test/01_raw/dealornodeal"
     folder.mkdir(parents=True)

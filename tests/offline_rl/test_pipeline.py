@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from kedro.framework.session import KedroSession
 
 from sage_dialog.pipelines.offline_rl.pipeline import POLICIES, RERANKED
@@ -18,6 +19,7 @@ SMALL = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_goal_demo_makes_every_table(open_session: Callable[..., KedroSession]) -> None:
     with open_session(**SMALL) as session:
         session.run(pipeline_names=["goal_demo"])

@@ -110,6 +110,7 @@ def complete(played: Callable[..., Any]) -> tuple[dict[str, Any], ...]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shard_size", "at_once", "order", "situations"), [(1, 1, -1, 4), (1, 3, 1, 4), (4, 2, -1, 9), (16, 3, 1, 17)]
 )
@@ -141,6 +142,7 @@ def test_the_fingerprint_depends_on_tokenizer_memory_and_threads(base: Policy, t
         torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_rows_are_the_same(played, complete, base, adapters, tmp_path) -> None:
     config = {"shard_size": 2, "shards_at_once": 2, "situations": 6}
     script = KILLED.format(here=str(Path(__file__).parent))

@@ -38,6 +38,7 @@ def start_process():
     return start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "kills"), [("sft", 2), ("refinement", 1), ("dpo", 1)])
 def test_a_killed_and_resumed_training_gives_the_same_bytes(
     kind: str, kills: int, base: Policy, start_process, tmp_path
@@ -78,6 +79,7 @@ def test_a_result_that_the_catalog_has_not_saved_is_not_trained_again(base, star
     assert not trained.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "step"),
     [

@@ -25,6 +25,8 @@ from sage_dialog.training.dpo import preference_tune
 from sage_dialog.training.launch import TrainingFailedError
 from sage_dialog.training.sft import fine_tune
 
+pytestmark = pytest.mark.slow
+
 TWO = launched.TWO
 LORA = LoraSettings.from_base(r=4, alpha=8, target_modules=("q_proj", "v_proj"))
 

@@ -168,6 +168,7 @@ def places(monkeypatch: pytest.MonkeyPatch) -> list[TrainingRunDir]:
     return met
 
 
+@pytest.mark.slow
 def test_the_launcher_is_part_of_the_fingerprint(base: Policy, tmp_path: Path, places: list[TrainingRunDir]) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text((CONFIGS / "ddp.yaml").read_text())

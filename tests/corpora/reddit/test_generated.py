@@ -277,6 +277,7 @@ def check(read, choose):
         return read(written(files, folder), rules, bucket_comments=bucket_comments)
 
 
+@pytest.mark.slow
 def test_random_months_give_the_same_tables_and_trip_every_rule(read):
     removed, dialogues = Counter(), []
     for number in range(150):

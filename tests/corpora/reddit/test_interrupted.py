@@ -111,6 +111,7 @@ def start(months, scratch, last, workers, bucket_comments) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [1, 4, 6, 7, 9, 10])
 def test_a_killed_run_continues_and_ends_with_the_same_bytes(months, read, tmp_path, last):
     whole, done = read(tmp_path / "whole")
@@ -202,6 +203,7 @@ def hang(folder, _):
     time.sleep(300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_end_with_their_parent(tmp_path, sent):
     main = subprocess.Popen(

@@ -45,6 +45,7 @@ def lines(found) -> int:
     return sum(row["n_in"] for row in found.filter_report if row["step"] == 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rules", "dialogues"),
     [(SETS["paper"], 10), (RedditRules.from_base(**LOOSE), 2_462)],
@@ -71,6 +72,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "dialogues"), [("short", 900), ("recipe", 600), ("two", 300)])
 def test_threads_of_2005_and_2006_without_submissions_give_the_oracles_tables(dumps, read, options, dialogues):
     rules = RedditRules.from_base(**LOOSE, min_turns=2, min_submission_comments=0, **OPTIONS[options])

@@ -88,6 +88,7 @@ def test_a_bucket_is_all_that_stays_in_memory(extracted):
     assert pa.total_allocated_bytes() - before < 2 * held + 500_000
 
 
+@pytest.mark.slow
 def test_buckets_have_equal_content_and_every_thread_once(extracted):
     buckets = size_buckets([extracted], BUCKET_COMMENTS)
     assert 0.8 * BUCKETS < len(buckets) <= BUCKETS

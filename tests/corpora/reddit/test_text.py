@@ -120,6 +120,7 @@ def test_the_common_words_are_the_same():
     assert set(COMMON_WORDS) == reddit_oracle.COMMON_WORDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["RC_2005-12.zst", "RC_2006-01.bz2"])
 def test_checks_of_real_comments_agree(shared, name):
     for line in list(read_lines(shared("reddit_2005_2006") / name))[::2]:

@@ -67,6 +67,7 @@ def exact_error_rate(level: float) -> float:
     return total
 
 
+@pytest.mark.slow
 def test_the_sign_test_errs_as_often_as_computed(rates: list[Row]) -> None:
     for pair in PAIRS:
         found = sum(row["p_value"] <= LEVEL for row in rates if (row["policy_a"], row["policy_b"]) == pair)
@@ -96,6 +97,7 @@ def test_holm_keeps_the_error_rate_if_some_differences_are_real() -> None:
     assert (adjusted[:, [2, 4]] <= LEVEL).mean() > 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("true_share", [0.5, 0.7, 0.9])
 def test_the_win_rate_s_interval_covers_the_truth(true_share: float) -> None:
     draw = np.random.default_rng(22)
@@ -136,6 +138,7 @@ def test_an_effect_of_length_is_not_found_in_random_votes() -> None:
         assert missed.proportion_ci(0.99).low <= LEVEL and missed.statistic > 0.02
 
 
+@pytest.mark.slow
 def test_independent_judges_have_no_kappa() -> None:
     draw = np.random.default_rng(25)
     bootstrap = Bootstrap(confidence=0.95, replicates=300, seed=0)

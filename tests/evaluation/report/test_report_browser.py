@@ -13,7 +13,10 @@ from sage_dialog.core.tables import from_rows, to_rows
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to open the report with")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to open the report with"),
+]
 
 HOSTILE = "</script><img src=x onerror=\"document.title='taken'\"><b>bold</b> & \u2028 {{ 7 * 7 }}"
 

@@ -61,6 +61,7 @@ def samples_at_once(base: Policy, adapters: tuple[Policy, Policy]) -> dict[str, 
     return {policy: engine.sample(policy, PROMPTS, FREE, samples=3) for policy in ("sage_1", "sage_0", "sage_2")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 4, 16])
 def test_adapters_write_the_same_in_batches_of_any_size_and_order(
     base: Policy,

@@ -74,6 +74,7 @@ def allocated(model: Any, prompts: int, longest: int, samples: int, new: int, gu
     return peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*MODELS, "adapted experts"])
 def test_the_estimate_is_a_close_upper_bound(name: str) -> None:
     model = adapted(model_of(MODELS["wide experts"])) if name == "adapted experts" else model_of(MODELS[name])

@@ -192,6 +192,7 @@ def test_known_responses_need_no_server(serve: Serve, open_engine: Open, adapter
     assert len(server.calls) == 2
 
 
+@pytest.mark.slow
 def test_after_a_kill_only_missing_samples_are_requested(
     serve: Serve, open_engine: Open, base: Policy, tmp_path: Path
 ) -> None:
@@ -385,6 +386,7 @@ def test_a_server_that_ignores_structured_outputs_is_an_error(serve: Serve, open
         engine.sample("sage_1", prompts_of(2), noise, 16)
 
 
+@pytest.mark.slow
 def test_without_structured_outputs_the_form_is_held_field_by_field(
     serve: Serve, open_engine: Open, writer: Policy
 ) -> None:

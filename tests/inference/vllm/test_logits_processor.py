@@ -257,6 +257,7 @@ def play_on_runner_v2(served: Served, make: Any, waiting: list[Request], room: i
     assert preempted == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", [1, 2])
 def test_rows_draw_the_same_tokens_as_in_process_in_any_batch(served: Served, runner: int) -> None:
     requests = requests_of(served, 12)
@@ -307,6 +308,7 @@ def test_a_later_penalty_keeps_the_strength_of_boosts(served: Served, scale: Any
         assert math.isclose((expected - apply_repetition_penalty(logits, seen, 1.3)).max().item(), added, abs_tol=1e-5)
 
 
+@pytest.mark.slow
 def test_boosted_keywords_are_more_frequent_and_fixed_values_certain(served: Served) -> None:
     def replies(steering: Steering) -> list[str]:
         requests = requests_of(served, 20)

@@ -119,6 +119,7 @@ def draws_of(number: int) -> np.ndarray:
 # --- boosts ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("boosts", "stops", "scale"),
     [*((name, True, "log_odds") for name in BOOSTS), ("several", False, "log_odds"), ("several", True, "logits")],

@@ -23,6 +23,8 @@ from sage_dialog.studio.arena.ballots import plan_ballots
 from sage_dialog.studio.arena.session import Session
 from sage_dialog.studio.arena.vote_file import VoteFile
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = (
     "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> **bold** [a](javascript:0)"
     " \x1b[31mred \u202etfel\u202c \u05e9\u05dc\u05d5\u05dd {{ 7 * 7 }} &amp;"

@@ -35,6 +35,7 @@ def draw_motivations(opened: Page) -> list[str]:
     return motivations
 
 
+@pytest.mark.slow
 def test_the_slider_and_a_fixed_value_change_the_plans(opened: Page) -> None:
     page = opened.page
     opened.begin("x")
