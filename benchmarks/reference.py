@@ -1,17 +1,20 @@
-"""Measure policies of a finished run on held-out conversations of people, and the speed of their training.
+"""Pool the reference evaluation of several seeds, and measure the speed of fine-tuning.
 
-    python benchmarks/reference.py --data data/real            # after `make real`
-    python benchmarks/reference.py --data data/real --quick    # within 50 seconds on two free cores: few dialogues
+    python benchmarks/reference.py --store data/real    # keep the results of a finished `make real`
+    python benchmarks/reference.py                      # pool all that is kept
+    python benchmarks/reference.py --quick              # the same, with less for the speed: within 50 seconds
 
-The folder holds the policies sage_0, sage_1_plain and sage_1, and the tables corpus_dialogues, text_duplicates and
-sft_conversations of a run on a labelled corpus. Measures are those of the pipeline `reference` (docs/reference.md):
-bits per byte of human replies, sage_1 with its chain summed out against sage_1_plain, with an interval over dialogues;
-the user's emotion beside TF-IDF with logistic regression, and the strategy of the reply beside the most common one.
---quick takes the first exchanges of a few dialogues, from which nothing but the working of it all can be concluded.
+A seed draws its own training dialogues, adapters and held-out replies. What is kept of it, in
+`benchmarks/results/reference/CORPUS_SEED.json`, are the bits of each reply under each policy, the labels that were
+predicted, and the figures of sampled replies; no text. Pooled figures are those of docs/reference.md on the replies of
+all seeds. Dialogues are their units, and a dialogue that several seeds drew is one. Kept results of other parameters
+are not pooled.
 
-The speed is that of SFT in training tokens per CPU second, against a bare PyTorch loop on the same batches: LoRA on all
-layers, logits only where there are labels, AdamW. Goal: `tokens_per_s_ratio` at least 0.9. The last line is one JSON
-object.
+The speed is that of SFT in training tokens per CPU second, on the base and the first conversations of `--data`, against
+a bare PyTorch loop on the same batches: LoRA on all layers, logits only where there are labels, AdamW. Goal:
+`tokens_per_s_ratio` at least 0.9. It is null where there is no such run.
+
+The last line is one JSON object: the figures of ESConv, and those of other corpora by name.
 """
 
 from __future__ import annotations
@@ -19,112 +22,216 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+import pandas as pd
+
 from sage_dialog.config import FineTuning, LoraSettings, Reference
+from sage_dialog.core.atomic_files import atomic_file
 from sage_dialog.core.policies import Policy
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows
+from sage_dialog.lineage.run_folder import RunFolder
+from sage_dialog.schemas import REFERENCE_LABELS, REFERENCE_REPLIES
 
 PROJECT = Path(__file__).resolve().parents[1]
-NAMES = ("sage_0", "sage_1_plain", "sage_1")
+RESULTS = PROJECT / "benchmarks/results/reference"
+MAIN_CORPUS = "esconv"
 TABLES = {
-    "corpus_dialogues": "02_intermediate",
-    "text_duplicates": "02_intermediate",
-    "sft_conversations": "05_model_input",
+    "likelihoods": [
+        "item_id",
+        "dialogue_id",
+        "policy",
+        "condition",
+        "bits",
+        "bytes",
+        "chains",
+        "chain_mass",
+        "estimate",
+    ],
+    "labels": ["item_id", "dialogue_id", "policy", "field", "gold", "predicted", "rank"],
+    "results": ["measure", "policy", "n", "value"],
 }
-QUICK = {"dialogues": 3, "replies_per_dialogue": 1, "max_turns": 4, "chain_share": 0.5, "replicates": 1000}
+"""What is kept of each table, in columns."""
+OF_REPLIES = ("bleu_2", "rouge_l", "distinct_1", "distinct_2", "words", "invalid_share")
+USED = ("sft", "reference", "sac_augmentation.mix", "sac_augmentation.system_prompts")
+"""Parameters on which results depend."""
 LORA = {"r": 16, "alpha": 32, "dropout": 0.0}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--store", type=Path, metavar="DATA", help="data folder of a finished run to keep")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of what is kept")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SAGE_DATA", PROJECT / "data/real")))
-    parser.add_argument("--split", choices=("valid", "test"), default="valid")
-    parser.add_argument("--dialogues", type=int, default=100)
-    parser.add_argument("--replies", type=int, default=4, help="scored replies of a dialogue")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    missing = [name for name in NAMES if not _versions(options.data / "06_models" / name)]
-    missing += [name for name, layer in TABLES.items() if not _versions(options.data / layer / f"{name}.parquet")]
-    if missing:
-        parser.error(
-            f"{options.data} holds no {', '.join(missing)}; run `make real` first, or name the data folder of a "
-            "finished run by --data"
-        )
     begin = time.perf_counter()
-    tables = {name: _table(options.data / layer / f"{name}.parquet") for name, layer in TABLES.items()}
-    policies = {name: Policy.open(_versions(options.data / "06_models" / name)[-1] / name) for name in NAMES}
-    if tables["corpus_dialogues"].empty:
-        parser.error(f"corpus_dialogues in {options.data} is empty; name a run on a labelled corpus (docs/corpora.md)")
-    sizes: dict[str, Any] = {"dialogues": options.dialogues, "replies_per_dialogue": options.replies}
-    config = Reference.from_base(split=options.split, **(QUICK if options.quick else sizes))
-    found = {"quick": options.quick, "threads": options.threads, **measure(policies, tables, config, options)}
-    rows = tables["sft_conversations"]
-    found |= training_speed(policies["sage_0"], rows, 3 if options.quick else 24, options.threads)
-    print(json.dumps(found | {"wall_s": round(time.perf_counter() - begin, 1)}))
+    if options.store:
+        store(options.store, options.results)
+        return
+    figures = pooled_figures(kept_results(options.results))
+    speed = training_speed_of(options.data, 3 if options.quick else 24, options.threads)
+    main_figures = figures.pop(MAIN_CORPUS, {"reason": f"no results of {MAIN_CORPUS} in {options.results}"})
+    last = {"quick": options.quick, **main_figures, **figures, "threads": options.threads, **speed}
+    print(json.dumps(last | {"wall_s": round(time.perf_counter() - begin, 1)}))
 
 
-def measure(
-    policies: dict[str, Policy], tables: dict[str, DataFrame], config: Reference, options: argparse.Namespace
-) -> dict[str, Any]:
-    """Print the figures of bits and labels, and return those of the last line."""
-    from sage_dialog.config import SacAugmentation
-    from sage_dialog.core.log_filters import silence_libraries
-    from sage_dialog.evaluation.reference.baselines import baseline_labels
-    from sage_dialog.evaluation.reference.chain_set import training_chains
-    from sage_dialog.evaluation.reference.items import reference_items
-    from sage_dialog.evaluation.reference.likelihoods import score_policies
+def store(data: Path, results: Path) -> None:
+    """Keep the results of a finished run in `data`."""
+    versions = _versions(data / "08_reporting/reference_results.parquet")
+    if not versions:
+        raise SystemExit(f"{data} holds no reference_results; run `make real` with SAGE_DATA={data} first")
+    parameters = RunFolder(data / "runs").load(versions[-1].name).parameters
+    tables = {
+        "likelihoods": _table(data / "07_model_output/reference_likelihoods.parquet"),
+        "labels": pd.concat(
+            [_table(data / f"07_model_output/reference_{name}.parquet") for name in ("baselines", "labels")]
+        ),
+        "results": _table(data / "08_reporting/reference_results.parquet"),
+    }
+    own = tables["results"]
+    tables["results"] = own[own["measure"].isin(OF_REPLIES) & own["against"].isna()]
+    tables["likelihoods"] = tables["likelihoods"].assign(bits=tables["likelihoods"]["bits"].round(4))
+    conversations = _table(data / "05_model_input/sft_conversations.parquet")
+    log = {name: _table(data / f"07_model_output/training_log_{name}.parquet") for name in ("sage_1", "sage_1_plain")}
+    (corpus,) = own["corpus"].unique()
+    kept = {
+        "corpus": corpus,
+        "seed": parameters["seed"],
+        "split": parameters["reference"]["split"],
+        "conversations": {source: int(n) for source, n in conversations["source"].value_counts().items()},
+        "training_tokens": {name: int(rows["tokens"].max()) for name, rows in log.items()},
+        "updates": {name: int(rows["step"].max()) for name, rows in log.items()},
+        "parameters": dict(_flat({name: _at(parameters, name) for name in USED})),
+        **{
+            name: json.loads(tables[name][columns].to_json(orient="split", index=False))
+            for name, columns in TABLES.items()
+        },
+    }
+    file = results / f"{corpus}_{parameters['seed']}.json"
+    with atomic_file(file) as part:
+        part.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
+    print(f"kept in {file}")
+
+
+def kept_results(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return what is kept, by corpus, in the order of the seeds."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for file in sorted(folder.glob("*.json")):
+        kept = json.loads(file.read_text())
+        found.setdefault(kept["corpus"], []).append(kept)
+    for corpus, seeds in found.items():
+        seeds.sort(key=lambda kept: kept["seed"])
+        first = seeds[0]["parameters"]
+        for kept in seeds[1:]:
+            if changed := [name for name in first if kept["parameters"].get(name) != first[name]]:
+                raise SystemExit(
+                    f"{corpus}: seeds {seeds[0]['seed']} and {kept['seed']} have other {', '.join(changed)}; remove one"
+                )
+    return found
+
+
+def pooled_figures(kept: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Print the figures of each seed and of all, and return those of the last line by corpus."""
     from sage_dialog.evaluation.reference.results import reference_results
-    from sage_dialog.schemas import REFERENCE_REPLIES
-    from sage_dialog.training_data.annotation import training_dialogues
 
-    silence_libraries()
-    dialogues, conversations = tables["corpus_dialogues"], tables["sft_conversations"]
-    opened = any(messages[1 if messages[0]["role"] == "system" else 0]["role"] == "assistant"
-                 for messages in conversations.loc[conversations["source"] == "listener", "messages"])  # fmt: skip
-    items = reference_items(dialogues, config, 0, opened)
-    prompt = SacAugmentation.from_base().system_prompts.get("listener")
-    chains = training_chains(conversations, ["listener"])
-    with tempfile.TemporaryDirectory() as scratch:
-        likelihoods, labels, _ = score_policies(
-            policies["sage_0"], policies, items, chains, prompt, config, 0, options.threads, Path(scratch)
-        )
-    removed = tables["text_duplicates"]
-    training = training_dialogues(dialogues, set(removed.loc[removed["removed"], "dialogue_id"]))
-    if options.quick:
-        training = training.groupby("corpus", group_keys=False).head(150)
-    baselines = baseline_labels(items, training, config)
-    replies = from_rows([], REFERENCE_REPLIES)
-    results = to_rows(reference_results(likelihoods, labels, baselines, items, replies, config, 0))
-    for row in results:
-        if row["against"] is None:
-            interval = "" if row["low"] is None else f"  {row['low']:.3f} to {row['high']:.3f}"
-            what = f"{row['measure']} {row['policy']} {row['condition'] or ''}"
-            print(
-                f"  {row['corpus']}: {what:<48}{row['value']:8.3f}{interval}  n = {row['n']}, {row['estimate'] or ''}"
+    found = {}
+    policies = ["sage_0", "sage_1_plain", "sage_1"]
+    config = Reference.from_base(policies=policies, pairs=[["sage_1_plain", "sage_1"], ["sage_0", "sage_1_plain"]])
+    for corpus, seeds in kept.items():
+        runs = {str(one["seed"]): one for one in seeds}
+        by_seed = {}
+        for name, chosen in [*((name, [one]) for name, one in runs.items()), ("all", list(seeds))]:
+            likelihoods, labels = (_pooled(chosen, table) for table in ("likelihoods", "labels"))
+            items = likelihoods[["corpus", "item_id"]].drop_duplicates("item_id")
+            nothing = from_rows([], REFERENCE_LABELS)
+            by_seed[name] = to_rows(
+                reference_results(likelihoods, labels, nothing, items, from_rows([], REFERENCE_REPLIES), config, 0)
             )
+        _print_corpus(corpus, seeds, by_seed)
+        found[corpus] = {"seeds": [one["seed"] for one in seeds], **_figures(by_seed["all"])}
+    return found
 
+
+def _pooled(seeds: Sequence[Mapping[str, Any]], table: str) -> DataFrame:
+    """Return a table of all seeds; a reply that several seeds drew stands in it once for each."""
+    parts = [
+        pd.DataFrame(one[table]["data"], columns=one[table]["columns"]).assign(
+            corpus=one["corpus"], item_id=lambda rows, one=one: rows["item_id"] + f"@{one['seed']}"
+        )
+        for one in seeds
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _print_corpus(corpus: str, seeds: Sequence[Mapping[str, Any]], results: Mapping[str, list[dict[str, Any]]]) -> None:
+    print(f"\n{corpus}, {seeds[0]['split']}: figures by seed, and of all with their interval")
+    for one in seeds:
+        print(
+            f"  seed {one['seed']}: {one['conversations']}, tokens {one['training_tokens']}, updates {one['updates']}"
+        )
+    keys = ("measure", "policy", "condition", "against")
+    values = {name: {tuple(row[key] for key in keys): row for row in rows} for name, rows in results.items()}
+    for key, row in values["all"].items():
+        measure, policy, condition, against = key
+        compared = against is not None
+        which = "difference" if compared else "value"
+        own = "".join(f"{values[name][key][which]:>9.4f}" for name in values if name != "all" and key in values[name])
+        low, high = row["difference_low" if compared else "low"], row["difference_high" if compared else "high"]
+        interval = "" if low is None else f" ({low:.4f} to {high:.4f})"
+        p = f", p {row['p_adjusted']:.3g}" if compared else ""
+        less = f" less {against} {row['against_condition'] or ''}".rstrip() if compared else ""
+        mass = f", mass {row['chain_mass']:.2f}" if row["chain_mass"] is not None else ""
+        what = f"{measure} {policy} {condition or ''}".rstrip() + less
+        print(f"  {what:<70}{own}  all {row[which]:.4f}{interval}{p}{mass}, n {row['n']} in {row['dialogues']}")
+    for one in seeds:
+        rows = [dict(zip(one["results"]["columns"], row, strict=True)) for row in one["results"]["data"]]
+        for measure in OF_REPLIES:
+            cells = [f"{row['policy']} {row['value']:.3f}" for row in rows if row["measure"] == measure]
+            if cells:
+                print(f"  seed {one['seed']} {measure}: {', '.join(cells)}")
+
+
+def _figures(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     def value(measure: str, policy: str) -> float | None:
         of = [row for row in results if (row["measure"], row["policy"], row["against"]) == (measure, policy, None)]
         return round(of[0]["value"], 4) if of else None
 
-    pair = [row for row in results if row["measure"] == "bits_per_byte" and row["against"] == "sage_1_plain"]
-    strategy = [row for row in results if (row["measure"], row["against"]) == ("strategy_accuracy", "majority")]
+    def p(measure: str, against: str) -> float | None:
+        of = [row for row in results if (row["measure"], row["policy"], row["against"]) == (measure, "sage_1", against)]
+        return round(of[0]["p_adjusted"], 4) if of else None
+
+    pair = next(row for row in results if row["measure"] == "bits_per_byte" and row["against"] == "sage_1_plain")
     return {
-        "replies": int(items["scored"].sum()),
-        "chain_minus_plain_bpb": round(pair[0]["difference"], 4),
-        "chain_minus_plain_bpb_interval": [round(pair[0][f"difference_{end}"], 4) for end in ("low", "high")],
-        "chain_minus_plain_p": round(pair[0]["p_value"], 4),
+        "replies": pair["n"],
+        "dialogues": pair["dialogues"],
+        "chain_minus_plain_bpb": round(pair["difference"], 4),
+        "chain_minus_plain_bpb_interval": [round(pair[f"difference_{end}"], 4) for end in ("low", "high")],
+        "chain_minus_plain_p": p("bits_per_byte", "sage_1_plain"),
         "emotion_top1": value("emotion_accuracy", "sage_1"),
         "tfidf_top1": value("emotion_accuracy", "tfidf"),
+        "emotion_p": p("emotion_accuracy", "tfidf"),
         "strategy_accuracy": value("strategy_accuracy", "sage_1"),
         "majority_accuracy": value("strategy_accuracy", "majority"),
-        "strategy_p": round(strategy[0]["p_value"], 4) if strategy else None,
+        "strategy_p": p("strategy_accuracy", "majority"),
     }
+
+
+def training_speed_of(data: Path, rows: int, threads: int) -> dict[str, Any]:
+    """Return the speeds on the base and the conversations of a run; null, with the reason, where there is none."""
+    base, conversations = data / "06_models/sage_0", data / "05_model_input/sft_conversations.parquet"
+    if not _versions(base) or not _versions(conversations):
+        reason = f"{data} holds no sage_0 or no sft_conversations: run `make real`, or name a run's data by --data"
+        return {"tokens_per_s": None, "tokens_per_s_ratio": None, "tokens_per_s_reason": reason}
+    return training_speed(Policy.open(_versions(base)[-1] / "sage_0"), _table(conversations), rows, threads)
 
 
 def training_speed(base: Policy, conversations: DataFrame, rows: int, threads: int) -> dict[str, Any]:
@@ -213,6 +320,22 @@ def _table(folder: Path) -> DataFrame:
     import pandas as pd
 
     return pd.read_parquet(_versions(folder)[-1] / folder.name, dtype_backend="pyarrow")
+
+
+def _at(parameters: Mapping[str, Any], name: str) -> Any:
+    """Return the value of a dotted name."""
+    value: Any = parameters
+    for part in name.split("."):
+        value = value[part]
+    return value
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return values by dotted key."""
+    flat = []
+    for key, value in values.items():
+        flat += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
+    return flat
 
 
 if __name__ == "__main__":
