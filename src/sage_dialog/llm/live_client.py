@@ -37,6 +37,7 @@ _UNREACHABLE_S = 30.0  # until the run ends where no server has ever answered
 _WARN_AGAIN_S = 300.0  # interval of the warnings of one kind of failure
 _RATIO_WEIGHT = 0.05  # of the latest reply in the moving average
 _SLOTS_BY_SAVES = 8  # slots by responses that are on their way to the disk without one
+_STOPPING_S = 0.2  # from an error that ends the run until its slot is free
 _POLL_S = 0.5  # interval of checks for the response to a request that another process has claimed
 
 
@@ -273,6 +274,13 @@ class LiveClient(LLMClient):
             await self.response_cache.save_failure(request, failure, prompt_tokens, completion_tokens, cost)
             if failure.reason is FailureReason.UNREACHABLE:
                 self._check_reachable(server, failure)
+            raise
+        except RequestRejectedError as error:
+            if (
+                error.status not in REJECTIONS
+            ):  # it ends the run: the slot is free after the other requests are cancelled
+                has_slot = False
+                asyncio.get_running_loop().call_later(_STOPPING_S, self._pool.release, server)
             raise
         finally:
             # After all but a few responses are saved: a killed process loses no more than these and those in flight.
