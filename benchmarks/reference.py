@@ -151,7 +151,7 @@ def pooled_figures(kept: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str,
         by_seed = {}
         for name, chosen in [*((name, [one]) for name, one in runs.items()), ("all", list(seeds))]:
             likelihoods, labels = (_pooled(chosen, table) for table in ("likelihoods", "labels"))
-            items = likelihoods[["corpus", "item_id"]].drop_duplicates("item_id")
+            items = likelihoods[["corpus", "item_id"]].drop_duplicates("item_id").assign(reply="")  # texts are not kept
             nothing = from_rows([], REFERENCE_LABELS)
             by_seed[name] = to_rows(
                 reference_results(likelihoods, labels, nothing, items, from_rows([], REFERENCE_REPLIES), config, 0)
@@ -219,6 +219,8 @@ def _figures(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "emotion_top1": value("emotion_accuracy", "sage_1"),
         "tfidf_top1": value("emotion_accuracy", "tfidf"),
         "emotion_p": p("emotion_accuracy", "tfidf"),
+        "tfidf_same_top1": value("emotion_accuracy", "tfidf_same"),
+        "emotion_same_p": p("emotion_accuracy", "tfidf_same"),
         "strategy_accuracy": value("strategy_accuracy", "sage_1"),
         "majority_accuracy": value("strategy_accuracy", "majority"),
         "strategy_p": p("strategy_accuracy", "majority"),

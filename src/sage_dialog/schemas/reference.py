@@ -41,7 +41,7 @@ REFERENCE_CHAINS = schema(item_id=STRING, policy=STRING, chain=STRING)
 
 REFERENCE_LABELS = schema(
     **_ITEM,
-    policy=STRING,  # or "majority" or "tfidf"
+    policy=STRING,  # or "majority", "tfidf" or "tfidf_same"
     field=STRING,  # "u_emotion" or "a_motivation"
     gold=STRING,
     predicted=STRING,

@@ -57,6 +57,12 @@ def training_mix(reader: SourceReader, config: SacAugmentation, seed: int, arm: 
     return from_rows(rows, SFT_CONVERSATIONS), from_rows(rejects, MIX_REJECTS)
 
 
+def dialogue_ids(conversations: DataFrame, sources: Sequence[str]) -> set[str]:
+    """Return the dialogues of training conversations (schemas.SFT_CONVERSATIONS) that come from these sources."""
+    ids = conversations.loc[conversations["source"].isin(list(sources)), "conversation_id"]
+    return {str(name).partition(":")[2] for name in ids}
+
+
 def mix_sizes(mix: Sequence[Source], available: Mapping[str, int]) -> dict[str, int]:
     """Return the number of conversations to sample from each source, at most those available.
 

@@ -57,7 +57,8 @@ def scored(
 @pytest.fixture(scope="module")
 def results(scored: Tables, items: DataFrame, corpus: DataFrame, policies: dict[str, Policy], config: Reference) -> Any:
     likelihoods, labels, chains = scored
-    baselines = baseline_labels(items, corpus[corpus["split"] == "train"], config)
+    train = corpus[corpus["split"] == "train"]
+    baselines = baseline_labels(items, train, set(train["dialogue_id"]), config)
     engine = TransformersEngine(policies["sage_0"], list(policies.values()), 0, 1, device="cpu")
     replies = sample_replies(engine, policies, items, chains, "Be kind.", config, 0)
     assert set(replies["policy"]) == {"human", *policies} and len(replies) == 4 * 4

@@ -126,9 +126,25 @@ def test_baselines_learn_from_training_dialogues_what_their_texts_tell(
     corpus: DataFrame, items: DataFrame, config: Reference
 ) -> None:
     """The feeling is in the words of the user; strategies follow no word."""
-    found = to_rows(baseline_labels(items, corpus[corpus["split"] == "train"], config))
+    train = corpus[corpus["split"] == "train"]
+    everything = set(train["dialogue_id"])
+    found = to_rows(baseline_labels(items, train, everything, config))
     by = {(policy, field): [row["rank"] == 1 for row in found if (row["policy"], row["field"]) == (policy, field)]
           for policy in ("majority", "tfidf") for field in ("u_emotion", "a_motivation")}  # fmt: skip
     assert all(by["tfidf", "u_emotion"]) and not all(by["majority", "u_emotion"])
     assert {len(each) for each in by.values()} == {10}
-    assert baseline_labels(items, corpus[:0], config).empty
+    assert {row["policy"] for row in found} == {"majority", "tfidf"}
+    assert baseline_labels(items, corpus[:0], set(), config).empty
+
+
+def test_tf_idf_is_fitted_once_more_on_the_dialogues_of_the_policies(
+    corpus: DataFrame, items: DataFrame, config: Reference
+) -> None:
+    train = corpus[corpus["split"] == "train"]
+    trained = set(train["dialogue_id"].iloc[: len(train) // 2])
+    both = baseline_labels(items, train, trained, config)
+    assert set(both["policy"]) == {"majority", "tfidf", "tfidf_same"}
+    alone = baseline_labels(items, train[train["dialogue_id"].isin(trained)], trained, config)
+    same, expected = ([{**row, "policy": ""} for row in to_rows(table) if row["policy"] == name]
+                      for table, name in ((both, "tfidf_same"), (alone, "tfidf")))  # fmt: skip
+    assert same == expected and same

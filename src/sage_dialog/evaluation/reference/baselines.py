@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,10 @@ from sage_dialog.training_data.annotation import merged_turns
 
 logger = logging.getLogger(__name__)
 
-MAJORITY, TFIDF = "majority", "tfidf"
+MAJORITY, TFIDF, TFIDF_SAME = "majority", "tfidf", "tfidf_same"
+"""The last is TF-IDF fitted on the dialogues that the policies were trained on, where these are not all."""
+
+BASELINES = (MAJORITY, TFIDF, TFIDF_SAME)
 
 MAX_ITERATIONS = 300
 MAX_FEATURES = 30_000
@@ -30,15 +33,16 @@ MAX_FEATURES = 30_000
 Row = dict[str, Any]
 
 
-def baseline_labels(items: DataFrame, training: DataFrame, config: Reference) -> DataFrame:
+def baseline_labels(items: DataFrame, training: DataFrame, trained: Collection[str], config: Reference) -> DataFrame:
     """Return what baselines predict for the scored replies, as a table of `schemas.REFERENCE_LABELS`.
 
-    Both are fitted for each corpus on the replies of its training dialogues. TF-IDF reads what a policy reads: all that
+    They are fitted for each corpus on the replies of its training dialogues. TF-IDF reads what a policy reads: all that
     user and assistant said before the reply. Its features are words and pairs of words with sublinear counts.
 
     Args:
         items: schemas.REFERENCE_ITEMS.
         training: schemas.CORPUS_DIALOGUES of the training split, without what stands in a held-out split.
+        trained: ids of the dialogues that the policies were trained on, on which TF-IDF is fitted once more.
     """
     rows = []
     scored = items[items["scored"]]
@@ -53,11 +57,15 @@ def baseline_labels(items: DataFrame, training: DataFrame, config: Reference) ->
             counts = Counter(row[field] for row in known)
             shares = {value: float(np.log(count / len(known))) for value, count in counts.items()}
             rows += [prediction(MAJORITY, row, field, shares) for row in labelled]
-            classes, scores = _tfidf(known, labelled, field)
-            rows += [
-                prediction(TFIDF, row, field, dict(zip(classes, each, strict=True)))
-                for row, each in zip(labelled, scores.tolist(), strict=True)
-            ]
+            same = [row for row in known if row["dialogue_id"] in trained]
+            for name, fitted in ((TFIDF, known), (TFIDF_SAME, same)):
+                if name == TFIDF_SAME and (len(same) == len(known) or len({row[field] for row in same}) < 2):
+                    continue
+                classes, scores = _tfidf(fitted, labelled, field)
+                rows += [
+                    prediction(name, row, field, dict(zip(classes, each, strict=True)))
+                    for row, each in zip(labelled, scores.tolist(), strict=True)
+                ]
     return from_rows(rows, REFERENCE_LABELS)
 
 

@@ -16,7 +16,7 @@ from sage_dialog.config import Reference
 from sage_dialog.core.seeds import generator
 from sage_dialog.core.tables import DataFrame, from_rows
 from sage_dialog.evaluation.bootstrap import Bootstrap
-from sage_dialog.evaluation.reference.baselines import MAJORITY, TFIDF
+from sage_dialog.evaluation.reference.baselines import BASELINES
 from sage_dialog.evaluation.reference.likelihoods import GOLD, LABEL_FIELDS, MARGINAL, PLAIN, SHUFFLED
 from sage_dialog.evaluation.reference.replies import HUMAN, bleu_2, distinct_at, rouge_l, words_of
 from sage_dialog.evaluation.statistics import holm, sign_test
@@ -117,8 +117,8 @@ class _Measures:
                     known = sorted(set(rows["gold"]))
                     value = f1_score(rows["gold"], rows["predicted"], average=average, labels=known, zero_division=0.0)
                     self._row(f"{name}_f1_{average}", rows, value=float(value), policy=policy)
-            own = [policy for policy in by_policy if policy not in (MAJORITY, TFIDF)]
-            pairs = [(base, policy) for policy in own for base in (MAJORITY, TFIDF) if base in by_policy]
+            own = [policy for policy in by_policy if policy not in BASELINES]
+            pairs = [(base, policy) for policy in own for base in BASELINES if base in by_policy]
             pairs += [(a, b) for a, b in self._config.pairs if a in own and b in own]
             for first, second in pairs:
                 for measure, k in ((f"{name}_accuracy", 1), (f"{name}_top_{TOP_K}", TOP_K)):

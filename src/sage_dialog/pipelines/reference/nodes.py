@@ -59,14 +59,22 @@ def score_replies(
 
 
 def predict_baselines(
-    corpus_dialogues: DataFrame, text_duplicates: DataFrame, items: DataFrame, reference: Reference
+    corpus_dialogues: DataFrame,
+    text_duplicates: DataFrame,
+    conversations: DataFrame,
+    items: DataFrame,
+    reference: Reference,
+    sac_augmentation: SacAugmentation,
 ) -> DataFrame:
     """Return the labels that a majority vote and TF-IDF predict, as a table of `schemas.REFERENCE_LABELS`."""
     from sage_dialog.evaluation.reference.baselines import baseline_labels
     from sage_dialog.training_data.annotation import training_dialogues
+    from sage_dialog.training_data.mix import dialogue_ids
 
     removed = set(text_duplicates.loc[text_duplicates["removed"], "dialogue_id"])
-    return baseline_labels(items, training_dialogues(corpus_dialogues, removed), reference)
+    listeners = [source.name for source in sac_augmentation.mix if source.kind == "listener"]
+    trained = dialogue_ids(conversations, listeners)
+    return baseline_labels(items, training_dialogues(corpus_dialogues, removed), trained, reference)
 
 
 def write_replies(

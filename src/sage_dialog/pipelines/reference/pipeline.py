@@ -3,7 +3,7 @@
     corpus_dialogues ─> [make_items] ─> reference_items
     sage_0, policies, reference_items, sft_conversations ─> [score_replies]
         ─> reference_likelihoods, reference_labels, reference_chains
-    corpus_dialogues, text_duplicates, reference_items ─> [predict_baselines] ─> reference_baselines
+    corpus_dialogues, text_duplicates, sft_conversations, reference_items ─> [predict_baselines] ─> reference_baselines
     engine, policies, reference_items, reference_chains ─> [write_replies] ─> reference_replies
     all of these ─> [compare_policies] ─> reference_results ─> [draw_reference] ─> reference_figure
     reference_results, reference_figure, reference_items, reference_replies ─> [report_results] ─> reference_report
@@ -41,7 +41,7 @@ def create_pipeline(policies: Sequence[str]) -> Pipeline:
             ),
             node(
                 nodes.predict_baselines,
-                ["corpus_dialogues", "text_duplicates", "reference_items", REFERENCE],
+                ["corpus_dialogues", "text_duplicates", "sft_conversations", "reference_items", REFERENCE, MIX],
                 "reference_baselines",
                 name="predict_baselines",
             ),
