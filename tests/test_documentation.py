@@ -1,5 +1,6 @@
 """The documentation names modules, commands, nodes, parameters, tables and columns that exist."""
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -131,3 +132,20 @@ def test_every_table_is_documented_column_by_column() -> None:
                 schema: pa.Schema = getattr(schemas, entry["validator"].rpartition(".")[2])
                 columns = [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")]
                 assert columns == schema.names, name
+
+
+@pytest.mark.slow
+def test_the_evidence_states_the_figures_of_the_kept_results() -> None:
+    spec = importlib.util.spec_from_file_location("reference_benchmark", PROJECT / "benchmarks/reference.py")
+    assert spec and spec.loader
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    page = (PROJECT / "docs/evidence.md").read_text().replace("−", "-")
+    figures = benchmark.pooled_figures(benchmark.kept_results(benchmark.RESULTS))
+    assert figures
+    for corpus, found in figures.items():
+        low, high = found["chain_minus_plain_bpb_interval"]
+        shares = ("emotion_top1", "tfidf_top1", "tfidf_same_top1", "strategy_accuracy", "majority_accuracy")
+        stated = [f"{found['chain_minus_plain_bpb']:+.4f} ({low:+.4f} to {high:+.4f})"]
+        stated += [f"{100 * found[name]:.1f} %" for name in shares]
+        assert [text for text in stated if text not in page] == [], corpus
