@@ -35,10 +35,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from microworld_seeds import latest, pool, run_demo
+from finished_runs import latest_policy, latest_rows, latest_table
+from microworld_seeds import pool, run_demo
 
 from sage_dialog.config import Benchmarks, Sft
-from sage_dialog.core.policies import Policy
 from sage_dialog.core.tables import to_rows
 from sage_dialog.evaluation.benchmarks.scores import Score, benchmark_scores
 from sage_dialog.evaluation.bootstrap import Bootstrap
@@ -110,7 +110,7 @@ def _training_config(quick: bool) -> Sft:
 def _pair_effects(runs: list[Path]) -> list[dict[str, Any]]:
     """Return the wins of the policy with a part of the recipe over the one without it."""
     votes = {
-        place: [row for name in ("win_rates", "truth_win_rates") for row in latest(run, name)]
+        place: [row for name in ("win_rates", "truth_win_rates") for row in latest_rows(run, name)]
         for place, run in enumerate(runs)
         if any(run.glob("08_reporting/truth_win_rates.parquet"))
     }
@@ -138,14 +138,11 @@ def _score_sides(
     run: Path, seed: int, questions: dict[str, Path], config: Sft, threads: int, scratch: Path
 ) -> dict[str, list[Score]]:
     """Return the scores of the base and of both sides of one training."""
-    import pandas as pd
-
     from sage_dialog.evaluation.benchmarks.scoring import score_policies
     from sage_dialog.training.sft import fine_tune
 
-    base = Policy.open(max((run / "06_models/sage_0").glob("*/sage_0")))
-    file = max((run / "05_model_input/sft_conversations.parquet").glob("*/*.parquet"))
-    mix = pd.read_parquet(file, dtype_backend="pyarrow")
+    base, mix = latest_policy(run, "sage_0"), latest_table(run, "sft_conversations")
+    assert base, "the demo has run"
     sides = {"without": mix[mix["source"] != "instructions"], "with": mix}
     if len(sides["without"]) == len(mix):
         raise SystemExit(f"{run}: its mix has no instructions to compare")

@@ -23,6 +23,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from finished_runs import latest_rows, latest_version
+
 PROJECT = Path(__file__).parents[1]
 
 
@@ -43,11 +45,12 @@ def main() -> None:
         if options.rl:
             for seed, run in runs.items():
                 run_self_play_rl(run, seed, options.split)
-        win_rates = {seed: latest(run, "win_rates") + latest(run, "truth_win_rates") for seed, run in runs.items()}
-        scores = {seed: latest(run, "truth_scores") for seed, run in runs.items()}
-        emotions = {seed: latest(run, "emotion_accuracy") for seed, run in runs.items()}
-        failures = {seed: latest(run, "failure_modes") for seed, run in runs.items()}
-        kept = {seed: state_kept(latest(run, "rollouts")) for seed, run in runs.items()}
+        tables = ("win_rates", "truth_win_rates")
+        win_rates = {seed: [row for name in tables for row in latest_rows(run, name)] for seed, run in runs.items()}
+        scores = {seed: latest_rows(run, "truth_scores") for seed, run in runs.items()}
+        emotions = {seed: latest_rows(run, "emotion_accuracy") for seed, run in runs.items()}
+        failures = {seed: latest_rows(run, "failure_modes") for seed, run in runs.items()}
+        kept = {seed: state_kept(latest_rows(run, "rollouts")) for seed, run in runs.items()}
     pooled = pool(win_rates)
     statistics = _mean_scores({seed: rows + kept[seed] for seed, rows in scores.items()})
     _print_pairs(win_rates, pooled)
@@ -73,14 +76,14 @@ def main() -> None:
 
 def run_demo(data: Path, seed: int, split: str, quick: bool) -> Path:
     """Run the demo with a seed unless it has finished, and return its data folder."""
-    if not any(data.glob("08_reporting/truth_win_rates.parquet/*/truth_win_rates.parquet")):
+    if latest_version(data, "truth_win_rates") is None:
         run_pipeline(data, "demo", seed, split, *(["--env", "test"] if quick else []))
     return data
 
 
 def run_self_play_rl(data: Path, seed: int, split: str) -> None:
     """Train `sage_rl` after a demo unless it was evaluated, and evaluate it."""
-    if any(row["policy_b"] == "sage_rl" for row in latest(data, "truth_win_rates")):
+    if any(row["policy_b"] == "sage_rl" for row in latest_rows(data, "truth_win_rates")):
         return
     run_pipeline(data, "self_play_rl", seed, split, "--only-missing-outputs")
     run_pipeline(data, "demo_evaluation", seed, split, "--env", "rl")
@@ -90,13 +93,6 @@ def run_pipeline(data: Path, pipeline: str, seed: int, split: str, *options: str
     command = [sys.executable, "-m", "kedro", "run", "--pipelines", pipeline, *options]
     command += ["--params", f"seed={seed},evaluation.split={split}"]
     subprocess.run(command, cwd=PROJECT, check=True, env=os.environ | {"SAGE_DATA": str(data)})
-
-
-def latest(data: Path, name: str) -> list[dict[str, Any]]:
-    """Return the rows of the latest version of a table."""
-    import pyarrow.parquet as pq
-
-    return pq.read_table(max(data.glob(f"0*/{name}.parquet/*/{name}.parquet"))).to_pylist()
 
 
 def pool(win_rates: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -23,22 +23,19 @@ interval, `n` users, and `dealornodeal_p`. A figure that cannot be had is null, 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from microworld_seeds import latest
+from finished_runs import below, by_key, differences, latest_parameters, latest_rows, save_json
 
-from sage_dialog.core.atomic_files import atomic_file
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows
-from sage_dialog.lineage.run_folder import RunFolder
 from sage_dialog.offline_rl.evaluation import ALL, goal_comparisons, goal_scores, value_calibration
 from sage_dialog.schemas import ADVANTAGES, GOAL_ROLLOUTS
 
@@ -64,7 +61,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     options = parser.parse_args()
     configured = parameters()
-    present = _part(configured, USED)
+    present = below(configured, USED)
     negotiated = negotiation_figures(options.results / "negotiation.json", options.negotiation, configured)
     stored = {}
     for seed in options.seeds:
@@ -97,14 +94,7 @@ def parameters() -> dict[str, Any]:
         context = session.load_context()
         catalog = context.config_loader["catalog"]
         values = {**context.config_loader["parameters"], "imaginer": catalog["imaginer"]}
-    return dict(_flat(values))
-
-
-def differences(stored: Mapping[str, Any], present: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the stored parameters that have another value now; a key that is new since then changed nothing."""
-    for key, value in stored.items():
-        if key not in present or present[key] != value:
-            yield f"{key} was {value}, is {present.get(key, 'gone')}"
+    return by_key(values)
 
 
 def run_seed(data: Path, seed: int, present: Mapping[str, Any]) -> None:
@@ -124,12 +114,12 @@ def results_of(data: Path, seed: int, present: Mapping[str, Any]) -> dict[str, A
     """Return the outcomes of every policy's dialogues and the critic's values of held-out dialogues."""
     dialogues = [
         {name: row[name] for name in ("policy", "task", "situation_id", "success", "reward", "replies", "unclear")}
-        for row in latest(data, "goal_rollouts")
+        for row in latest_rows(data, "goal_rollouts")
     ]
     held_out = [
         {name: row[name] for name in ("dialogue_id", "task", "reply", "realised")}
         | {name: round(row[name], 5) for name in ("value", "action_value")}
-        for row in latest(data, "advantages")
+        for row in latest_rows(data, "advantages")
         if row["split"] == "valid"
     ]
     columns = {
@@ -190,13 +180,9 @@ def print_figures(figures: dict[str, Any], reason: str | None = None) -> None:
 
 def negotiation_figures(file: Path, data: Path, configured: Mapping[str, Any]) -> dict[str, Any]:
     """Return the figures of Deal or No Deal, from a run on the validation contexts, or as they were stored."""
-    versions = sorted((data / "08_reporting/negotiation_comparisons.parquet").glob("*"))
-    used = _part(
-        dict(_flat(RunFolder(data / "runs").load(versions[-1].name).parameters)) if versions else {},
-        USED_IN_NEGOTIATIONS,
-    )
+    used = below(latest_parameters(data, "negotiation_comparisons"), USED_IN_NEGOTIATIONS)
     if used.get("negotiation.contexts") == "valid":
-        save_json(file, {"parameters": used, "comparisons": latest(data, "negotiation_comparisons")})
+        save_json(file, {"parameters": used, "comparisons": latest_rows(data, "negotiation_comparisons")})
     if not file.exists():
         reason = f"no run of negotiation_demo on the validation contexts in {data}"
         return {"dealornodeal_p": None, "dealornodeal_reason": reason}
@@ -234,29 +220,8 @@ def advantages_of(stored: Mapping[int, Mapping[str, Any]]) -> DataFrame:
     return from_rows([{**row, "advantage": row["action_value"] - row["value"]} for row in rows], ADVANTAGES)
 
 
-def save_json(file: Path, content: object) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(file) as unfinished:
-        unfinished.write_text(json.dumps(content) + "\n")
-
-
 def _rows(columns: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-
-def _part(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return the parameters with these names, and those below them."""
-    return {key: value for key, value in found.items() if f"{key}.".startswith(tuple(f"{name}." for name in names))}
-
-
-def _flat(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            yield from _flat(value, f"{path}.{key}" if path else str(key))
-    elif isinstance(values, str) and len(values) > 200:
-        yield path, f"sha256 {hashlib.sha256(values.encode()).hexdigest()[:16]}"
-    else:
-        yield path, list(values) if isinstance(values, tuple) else values
 
 
 if __name__ == "__main__":

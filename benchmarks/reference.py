@@ -32,29 +32,26 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import pandas as pd
+from finished_runs import (
+    below,
+    differences,
+    latest_parameters,
+    latest_policy,
+    latest_table,
+    latest_version,
+    save_json,
+)
 
 from sage_dialog.config import FineTuning, LoraSettings, Reference
-from sage_dialog.core.atomic_files import atomic_file
 from sage_dialog.core.policies import Policy
 from sage_dialog.core.tables import DataFrame, from_rows, to_rows
-from sage_dialog.lineage.run_folder import RunFolder
 from sage_dialog.schemas import REFERENCE_LABELS, REFERENCE_REPLIES
 
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = PROJECT / "benchmarks/results/reference"
 MAIN_CORPUS = "esconv"
 TABLES = {
-    "likelihoods": [
-        "item_id",
-        "dialogue_id",
-        "policy",
-        "condition",
-        "bits",
-        "bytes",
-        "chains",
-        "chain_mass",
-        "estimate",
-    ],
+    "likelihoods": ["item_id", "dialogue_id", "policy", "condition", "bits", "bytes", "chain_mass", "estimate"],
     "labels": ["item_id", "dialogue_id", "policy", "field", "gold", "predicted", "rank"],
     "results": ["measure", "policy", "n", "value"],
 }
@@ -84,41 +81,34 @@ def main() -> None:
     print(json.dumps(last | {"wall_s": round(time.perf_counter() - begin, 1)}))
 
 
-def store(data: Path, results: Path) -> None:
+def store(data: Path, folder: Path) -> None:
     """Keep the results of a finished run in `data`."""
-    versions = _versions(data / "08_reporting/reference_results.parquet")
-    if not versions:
-        raise SystemExit(f"{data} holds no reference_results; run `make real` with SAGE_DATA={data} first")
-    parameters = RunFolder(data / "runs").load(versions[-1].name).parameters
+    results = latest_table(data, "reference_results")
+    likelihoods = latest_table(data, "reference_likelihoods")
     tables = {
-        "likelihoods": _table(data / "07_model_output/reference_likelihoods.parquet"),
-        "labels": pd.concat(
-            [_table(data / f"07_model_output/reference_{name}.parquet") for name in ("baselines", "labels")]
-        ),
-        "results": _table(data / "08_reporting/reference_results.parquet"),
+        "likelihoods": likelihoods.assign(bits=likelihoods["bits"].round(4)),
+        "labels": pd.concat([latest_table(data, f"reference_{name}") for name in ("baselines", "labels")]),
+        "results": results[results["measure"].isin(OF_REPLIES) & results["against"].isna()],
     }
-    own = tables["results"]
-    tables["results"] = own[own["measure"].isin(OF_REPLIES) & own["against"].isna()]
-    tables["likelihoods"] = tables["likelihoods"].assign(bits=tables["likelihoods"]["bits"].round(4))
-    conversations = _table(data / "05_model_input/sft_conversations.parquet")
-    log = {name: _table(data / f"07_model_output/training_log_{name}.parquet") for name in ("sage_1", "sage_1_plain")}
-    (corpus,) = own["corpus"].unique()
+    sources = latest_table(data, "sft_conversations")["source"].value_counts()
+    log = {name: latest_table(data, f"training_log_{name}") for name in ("sage_1", "sage_1_plain")}
+    parameters = latest_parameters(data, "reference_results")
+    (corpus,) = results["corpus"].unique()
     kept = {
         "corpus": corpus,
         "seed": parameters["seed"],
-        "split": parameters["reference"]["split"],
-        "conversations": {source: int(n) for source, n in conversations["source"].value_counts().items()},
+        "split": parameters["reference.split"],
+        "conversations": {source: int(n) for source, n in sources.items()},
         "training_tokens": {name: int(rows["tokens"].max()) for name, rows in log.items()},
         "updates": {name: int(rows["step"].max()) for name, rows in log.items()},
-        "parameters": dict(_flat({name: _at(parameters, name) for name in USED})),
+        "parameters": below(parameters, USED),
         **{
             name: json.loads(tables[name][columns].to_json(orient="split", index=False))
             for name, columns in TABLES.items()
         },
     }
-    file = results / f"{corpus}_{parameters['seed']}.json"
-    with atomic_file(file) as part:
-        part.write_text(json.dumps(kept, separators=(",", ":")) + "\n")
+    file = folder / f"{corpus}_{parameters['seed']}.json"
+    save_json(file, kept)
     print(f"kept in {file}")
 
 
@@ -132,10 +122,9 @@ def kept_results(folder: Path) -> dict[str, list[dict[str, Any]]]:
         seeds.sort(key=lambda kept: kept["seed"])
         first = seeds[0]["parameters"]
         for kept in seeds[1:]:
-            if changed := [name for name in first if kept["parameters"].get(name) != first[name]]:
-                raise SystemExit(
-                    f"{corpus}: seeds {seeds[0]['seed']} and {kept['seed']} have other {', '.join(changed)}; remove one"
-                )
+            if changed := list(differences(first, kept["parameters"])):
+                two = f"seeds {seeds[0]['seed']} and {kept['seed']}"
+                raise SystemExit(f"{corpus}: {two} are of other parameters: {'; '.join(changed)}. Remove one")
     return found
 
 
@@ -229,11 +218,11 @@ def _figures(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def training_speed_of(data: Path, rows: int, threads: int) -> dict[str, Any]:
     """Return the speeds on the base and the conversations of a run; null, with the reason, where there is none."""
-    base, conversations = data / "06_models/sage_0", data / "05_model_input/sft_conversations.parquet"
-    if not _versions(base) or not _versions(conversations):
+    base = latest_policy(data, "sage_0")
+    if not base or not latest_version(data, "sft_conversations"):
         reason = f"{data} holds no sage_0 or no sft_conversations: run `make real`, or name a run's data by --data"
         return {"tokens_per_s": None, "tokens_per_s_ratio": None, "tokens_per_s_reason": reason}
-    return training_speed(Policy.open(_versions(base)[-1] / "sage_0"), _table(conversations), rows, threads)
+    return training_speed(base, latest_table(data, "sft_conversations"), rows, threads)
 
 
 def training_speed(base: Policy, conversations: DataFrame, rows: int, threads: int) -> dict[str, Any]:
@@ -311,33 +300,6 @@ def bare_loop(base: Policy, rows: list[dict[str, Any]], lora: LoraSettings, conf
         optimizer.zero_grad()
         tokens += ids.numel()
     return tokens, time.process_time() - start
-
-
-def _versions(folder: Path) -> list[Path]:
-    """Return the folders of the versions of an entry, the oldest first."""
-    return sorted(path for path in folder.glob("*") if path.is_dir() and not path.name.startswith("."))
-
-
-def _table(folder: Path) -> DataFrame:
-    import pandas as pd
-
-    return pd.read_parquet(_versions(folder)[-1] / folder.name, dtype_backend="pyarrow")
-
-
-def _at(parameters: Mapping[str, Any], name: str) -> Any:
-    """Return the value of a dotted name."""
-    value: Any = parameters
-    for part in name.split("."):
-        value = value[part]
-    return value
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Return values by dotted key."""
-    flat = []
-    for key, value in values.items():
-        flat += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
-    return flat
 
 
 if __name__ == "__main__":

@@ -33,10 +33,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "src"))
+
+from finished_runs import latest_policy, latest_table, latest_version  # noqa: E402
 
 from sage_dialog import schemas  # noqa: E402
 from sage_dialog.config import BaseModelConfig, SacAugmentation, SelfPlay  # noqa: E402
@@ -210,7 +210,7 @@ def _rows(bench: Bench, data: Path) -> dict[str, Any]:
 
 def _form(bench: Bench, data: Path, count: int) -> dict[str, Any]:
     """Compare searches of the same situations with free and with held forms; intervals are 95 %, over situations."""
-    truth = pd.read_parquet(max(data.glob("01_raw/world_truth.parquet/*/world_truth.parquet")), dtype_backend="pyarrow")
+    truth = latest_table(data, "world_truth")
     world, attuned, figures = load_world(), {}, {}
     for held in (False, True):
         form = {role: getattr(bench.config, role).model_copy(update={"hold_form": held}) for role in ("agent", "user")}
@@ -278,16 +278,10 @@ def _open_bench(options: Any, config: SelfPlay, folder: Path, parser: argparse.A
     from sage_dialog.inference.transformers.engine import TransformersEngine
 
     logging.set_verbosity_error()
-    newest = {
-        name: max((options.data / "06_models" / name).glob(f"*/{name}"), default=None)
-        for name in ("sage_0", "sage_1", options.agent)
-    }
-    if all(newest.values()):
-        opened = {name: Policy.open(path) for name, path in newest.items() if path}
-        base, user, agent = opened["sage_0"], opened["sage_1"], opened[options.agent]
-        situations = pd.read_parquet(
-            max(options.data.glob("02_intermediate/situations.parquet/*/situations.parquet")), dtype_backend="pyarrow"
-        )
+    names = ("sage_0", "sage_1", options.agent)
+    base, user, agent = (latest_policy(options.data, name) for name in names)
+    if base and user and agent:
+        situations = latest_table(options.data, "situations")
     elif options.quick:
         print("no finished demo: a random model without blocks plays", file=sys.stderr)
         base = user = agent = _random_model(folder)
@@ -297,7 +291,7 @@ def _open_bench(options: Any, config: SelfPlay, folder: Path, parser: argparse.A
             update={"agent": config.agent.model_copy(update=short), "user": config.user.model_copy(update=short)}
         )
     else:
-        missing = ", ".join(name for name, path in newest.items() if path is None)
+        missing = ", ".join(name for name in names if latest_version(options.data, name) is None)
         parser.error(f"{options.data} holds no policy {missing}; run `make demo`, or name a --data that does")
     engine = TransformersEngine(base, [agent, user], seed=0, threads=options.threads)
     return Bench(engine, agent, user, situations, config)

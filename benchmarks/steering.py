@@ -30,6 +30,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from finished_runs import latest_policy, latest_rows
+
 from sage_dialog.config import BaseModelConfig, BlockField, SamplingConfig, Steering
 from sage_dialog.core.policies import Policy
 from sage_dialog.core.seeds import generator, sample_ids
@@ -83,12 +85,12 @@ def main() -> None:
 
     logging.set_verbosity_error()
     folder = tempfile.TemporaryDirectory()  # until the end: weights are loaded when the first reply is sampled
-    if found := sorted((options.data / "06_models" / options.policy).glob(f"*/{options.policy}")):
-        base = Policy.open(max((options.data / "06_models/sage_0").glob("*/sage_0")))
-        policies, texts, label = [Policy.open(found[-1])], _situations(options.data, situations), options.policy
+    chosen, base = latest_policy(options.data, options.policy), latest_policy(options.data, "sage_0")
+    if chosen and base:
+        texts, label = _situations(options.data, situations), options.policy
         others = sorted({path.name for path in (options.data / "06_models").glob("sage_*")} - {base.name, label})
-        opened = [Policy.open(max((options.data / "06_models" / other).glob(f"*/{other}"))) for other in others]
-        policies += [policy for policy in opened if policy.card.blocks]
+        opened = (latest_policy(options.data, other) for other in others)
+        policies = [chosen, *(policy for policy in opened if policy and policy.card.blocks)]
         known = _training_texts(options.data)
     elif options.quick:
         base, known = _train_small_model(Path(folder.name), options.threads)
@@ -143,11 +145,8 @@ def _validity(engine: Any, name: str, system_prompt: str | None) -> dict[str, li
 
 def _training_texts(data: Path) -> str:
     """Return all texts that the base and the policies were trained on, in lower case."""
-    import pyarrow.parquet as pq
-
     tables = [*data.glob("01_raw/base_corpus.parquet"), *data.glob("05_model_input/*.parquet")]
-    rows = (row for table in tables for row in pq.read_table(max(table.glob("*/*.parquet"))).to_pylist())
-    return _in_lower_case(rows)
+    return _in_lower_case(row for table in tables for row in latest_rows(data, table.stem))
 
 
 def _in_lower_case(rows: Iterable[Any]) -> str:
@@ -291,10 +290,7 @@ def _listener_prompt() -> str:
 
 
 def _situations(data: Path, count: int) -> list[str]:
-    import pyarrow.parquet as pq
-
-    table = max(data.glob("02_intermediate/situations.parquet/*/situations.parquet"))
-    texts = {row["situation_id"]: row["text"] for row in pq.read_table(table).to_pylist() if row["split"] == "test"}
+    texts = {row["situation_id"]: row["text"] for row in latest_rows(data, "situations") if row["split"] == "test"}
     return [texts[chosen] for chosen in sample_ids(list(texts), count, 0, "steering")]
 
 

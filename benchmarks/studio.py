@@ -28,6 +28,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 for folder in ("src", "tests/inference", "tests/studio/app", "tests/studio/arena"):
     sys.path.insert(0, str(PROJECT / folder))
 
+from finished_runs import latest_policy  # noqa: E402
+
 CANDIDATES, TURNS = 1000, 5
 GOALS = {"first_token_overhead_ms": 300, "tree_ms": 1000, "page_kb": 300}
 NOTE_FIRST = """() => {
@@ -101,11 +103,12 @@ class TimedEngine:
 def demo_policy(data: Path) -> tuple[Any, str]:
     """Return an engine with the latest sage_dpo of a demo, and its name."""
     from sage_dialog.config import SamplingConfig
-    from sage_dialog.core.policies import Policy
     from sage_dialog.inference.engine import Prompt
     from sage_dialog.inference.transformers.engine import TransformersEngine
 
-    base, policy = (Policy.open(max((data / "06_models" / name).iterdir()) / name) for name in ("sage_0", "sage_dpo"))
+    base, policy = (latest_policy(data, name) for name in ("sage_0", "sage_dpo"))
+    if not base or not policy:
+        raise SystemExit(f"{data} holds no sage_0 and sage_dpo; run `make demo`, or name a --data that does")
     engine = TransformersEngine(base, [policy], seed=0)
     prompt = Prompt(({"role": "user", "content": "Hello"},), ("warm-up",))
     engine.sample(policy.name, [prompt], SamplingConfig.from_base(max_new_tokens=8))  # loads the weights

@@ -135,7 +135,8 @@ def test_every_table_is_documented_column_by_column() -> None:
 
 
 @pytest.mark.slow
-def test_the_evidence_states_the_figures_of_the_kept_results() -> None:
+def test_the_evidence_states_the_figures_of_the_kept_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(PROJECT / "benchmarks")
     spec = importlib.util.spec_from_file_location("reference_benchmark", PROJECT / "benchmarks/reference.py")
     assert spec and spec.loader
     benchmark = importlib.util.module_from_spec(spec)
