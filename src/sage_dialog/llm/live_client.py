@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from contextlib import ExitStack
 from functools import partial
 
 from aiolimiter import AsyncLimiter
@@ -152,7 +153,8 @@ class LiveClient(LLMClient):
                 if not await self.response_cache.claim(request):
                     return None
                 server, number = await self._pool.acquire()
-        try:
+        with ExitStack() as slot:
+            slot.callback(self._pool.release, server)
             if self._calls_limit is not None:
                 await self._calls_limit.acquire(1)
             if self._tokens_limit is not None:
@@ -160,11 +162,8 @@ class LiveClient(LLMClient):
             while wait_s := server.limit.wait_s:
                 await asyncio.sleep(wait_s)
             reservation = await self.budget.reserve(request)
-        except BaseException:
-            self._pool.release(server)
-            raise
-        # The call is billed from here on: a cancellation stops those who wait for it, not the call.
-        call = asyncio.create_task(self._send(server, number, request, reservation))
+            # The call is billed from here on: a cancellation stops those who wait for it, not the call.
+            call = asyncio.create_task(self._send(server, number, slot.pop_all(), request, reservation))
         try:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
@@ -241,52 +240,54 @@ class LiveClient(LLMClient):
             *(server.address, failure, _WARN_AGAIN_S / 60),
         )
 
-    async def _send(self, server: Server, number: int, request: Request, reservation: Reservation) -> LLMResponse:
+    async def _send(
+        self, server: Server, number: int, slot: ExitStack, request: Request, reservation: Reservation
+    ) -> LLMResponse:
         prompt_tokens = completion_tokens = 0
         cost = None
-        has_slot = True
-        try:
+        with slot:
             try:
-                answer = await server.send(request, self._invalid.get(request.key, 0))
-                self.budget.record_model(request.role, answer)
-                prompt_tokens, completion_tokens = token_usage(answer, request)
-                cached = cached_tokens(answer, prompt_tokens)
-                cost = self.budget.cost(request.model, prompt_tokens, completion_tokens, cached_tokens=cached)
-                if server.on_success():
-                    self._warned_at.pop(FailureReason.UNREACHABLE, None)
-                self._correct_expectation(request, prompt_tokens + completion_tokens)
-                self.correct_estimate(request.role, prompt_tokens, completion_tokens)
-                response = request.parse(answer, prompt_tokens, completion_tokens)
-            finally:
-                self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
-            if self._saved_without_slot.locked():
-                await self.response_cache.save(request, response, cost)
-            else:
-                async with self._saved_without_slot:
-                    self._pool.release(server)
-                    has_slot = False
-                    await self.response_cache.save(request, response, cost)
-            self._succeed()
-        except RequestFailedError as failure:
-            server.on_failure(number, failure)
-            if failure.reason is not FailureReason.UNSUPPORTED:
-                self._warn(server, failure)
-            await self.response_cache.save_failure(request, failure, prompt_tokens, completion_tokens, cost)
-            if failure.reason is FailureReason.UNREACHABLE:
-                self._check_reachable(server, failure)
-            raise
-        except RequestRejectedError as error:
-            if (
-                error.status not in REJECTIONS
-            ):  # it ends the run: the slot is free after the other requests are cancelled
-                has_slot = False
-                asyncio.get_running_loop().call_later(_STOPPING_S, self._pool.release, server)
-            raise
-        finally:
-            # After all but a few responses are saved: a killed process loses no more than these and those in flight.
-            if has_slot:
-                self._pool.release(server)
+                try:
+                    answer = await server.send(request, self._invalid.get(request.key, 0))
+                    self.budget.record_model(request.role, answer)
+                    prompt_tokens, completion_tokens = token_usage(answer, request)
+                    cached = cached_tokens(answer, prompt_tokens)
+                    cost = self.budget.cost(request.model, prompt_tokens, completion_tokens, cached_tokens=cached)
+                    if server.on_success():
+                        self._warned_at.pop(FailureReason.UNREACHABLE, None)
+                    self._correct_expectation(request, prompt_tokens + completion_tokens)
+                    self.correct_estimate(request.role, prompt_tokens, completion_tokens)
+                    response = request.parse(answer, prompt_tokens, completion_tokens)
+                finally:
+                    self.budget.settle(reservation, prompt_tokens + completion_tokens, cost)
+                await self._save(request, response, cost, slot)
+                self._succeed()
+            except RequestFailedError as failure:
+                server.on_failure(number, failure)
+                if failure.reason is not FailureReason.UNSUPPORTED:
+                    self._warn(server, failure)
+                await self.response_cache.save_failure(request, failure, prompt_tokens, completion_tokens, cost)
+                if failure.reason is FailureReason.UNREACHABLE:
+                    self._check_reachable(server, failure)
+                raise
+            except RequestRejectedError as error:
+                if error.status not in REJECTIONS:
+                    # It ends the run: the slot is free after the other requests are cancelled.
+                    asyncio.get_running_loop().call_later(_STOPPING_S, slot.pop_all().close)
+                raise
         return response
+
+    async def _save(self, request: Request, response: LLMResponse, cost: float | None, slot: ExitStack) -> None:
+        """Save a response: a few at a time after their slot is free, the others before.
+
+        A killed process loses no more than these few and the calls in flight.
+        """
+        if self._saved_without_slot.locked():
+            await self.response_cache.save(request, response, cost)
+            return
+        async with self._saved_without_slot:
+            slot.close()
+            await self.response_cache.save(request, response, cost)
 
 
 class RateLimit:
