@@ -15,7 +15,6 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -25,12 +24,11 @@ from tqdm import tqdm
 
 from sage_dialog.llm.answers import cached_tokens, token_usage
 from sage_dialog.llm.batch_api import ENDED, BatchApi, parse_lines, queue_is_full, request_line
+from sage_dialog.llm.batch_queue import BatchQueue, PendingRequest
 from sage_dialog.llm.budget import Budget, Reservation
 from sage_dialog.llm.client import Item, LLMClient, Result
 from sage_dialog.llm.endpoint import Endpoint
 from sage_dialog.llm.requests import (
-    RETRYABLE,
-    UNUSABLE_RESPONSES,
     FailureReason,
     LLMResponse,
     Request,
@@ -45,14 +43,6 @@ logger = logging.getLogger(__name__)
 
 _PENDING_BATCHES = 4  # limit on pending items, in full batches
 _MAX_HOLD_S = 600.0  # until a batch is submitted although some items neither wait for a response nor end
-_RESUBMITTED = (
-    *RETRYABLE,
-    *UNUSABLE_RESPONSES,
-    FailureReason.EXPIRED,
-    FailureReason.UNSUPPORTED,
-)  # failures after which a request is resubmitted
-
-_item: ContextVar[object | None] = ContextVar("item", default=None)
 
 
 class BatchSettings(BaseModel):
@@ -65,17 +55,6 @@ class BatchSettings(BaseModel):
     max_bytes: int = Field(200_000_000, ge=1, description="limit on the bytes of a batch's file")
     completion_window: str = Field("24h", description="time for the server; requests that are left then expire")
     rounds: int = Field(3, ge=1, description="limit on the batches that a run may put a request into")
-
-
-@dataclass
-class _Pending:
-    """A request without a response yet, and the items that wait for it."""
-
-    request: Request
-    response: asyncio.Future[LLMResponse]
-    items: list[object | None] = field(default_factory=list)
-    rounds: int = 0
-    invalid: int = 0
 
 
 @dataclass
@@ -122,10 +101,7 @@ class BatchClient(LLMClient):
         self.max_pending = _PENDING_BATCHES * self.settings.max_requests
         self._server = Server(endpoint, endpoint.base_urls[0])
         self._api = BatchApi(self._server, self.settings.completion_window)
-        self._maps: list[Counter[str]] = []  # items of each `map`: taken (in its thread) and ended (in the loop's)
-        self._waiting: Counter[object] = Counter()  # items, each with the number of responses it waits for
-        self._pending: dict[str, _Pending] = {}  # each is queued or in one round
-        self._queued: dict[str, _Pending] = {}
+        self._queue = BatchQueue(self.settings.rounds, endpoint.max_invalid_responses, self._check_soon)
         self._hold_timer: asyncio.TimerHandle | None = None
         self._rounds: set[asyncio.Task[None]] = set()
         self._collected = False  # a batch of the open rounds
@@ -134,47 +110,14 @@ class BatchClient(LLMClient):
         self._open: dict[str, asyncio.Task[None]] = {}  # batches that are submitted and not collected
 
     def map(self, function: Callable[[Item], Awaitable[Result]], items: Iterable[Item]) -> Iterator[Result]:
-        number: Counter[str] = Counter()
-
-        def count_taken() -> Iterator[Item]:
-            for item in items:
-                number["taken"] += 1
-                yield item
-
-        async def count_ended(item: Item) -> Result:
-            _item.set(object())  # visible in all that is awaited from here
-            try:
-                return await function(item)
-            finally:
-                number["ended"] += 1
-                self._check_soon()
-
-        self._maps.append(number)
-        try:
-            yield from super().map(count_ended, count_taken())
-        finally:
-            self._maps.remove(number)
+        with self._queue.counted(function, items) as (counted_function, counted_items):
+            yield from super().map(counted_function, counted_items)
 
     async def request(self, request: Request) -> LLMResponse:
         if response := self.response_cache.get(request):
             self._succeeded = True
             return response
-        pending = self._pending.get(request.key)
-        if pending is None:
-            pending = self._pending[request.key] = _Pending(request, asyncio.get_running_loop().create_future())
-            self._enqueue([pending])
-        item = _item.get()
-        pending.items.append(item)
-        self._waiting[item] += 1
-        self._check_soon()
-        try:
-            return await asyncio.shield(pending.response)
-        finally:
-            if not pending.response.done():
-                pending.items.remove(item)
-                self._resume(item)
-                if not pending.items:  # all of them were cancelled
-                    self._discard(request.key)
+        return await self._queue.response(request)
 
     async def drain(self) -> None:
         """Wait until the server has all that is being submitted; open batches are left for the next run to collect."""
@@ -192,30 +135,25 @@ class BatchClient(LLMClient):
 
     # Rounds
 
-    def _enqueue(self, pending: Iterable[_Pending]) -> None:
-        """Queue requests for the next round, unless they are answered or cancelled."""
-        self._queued |= {one.request.key: one for one in pending if self._pending.get(one.request.key) is one}
-        if self._queued and self._hold_timer is None:
-            self._hold_timer = asyncio.get_running_loop().call_later(_MAX_HOLD_S, self._end_hold)
-        self._check_soon()
-
     def _check_soon(self) -> None:
         """Check after all tasks that are ready have run, so that concurrent requests go into one batch."""
         asyncio.get_running_loop().call_soon(self._check)
 
     def _check(self) -> None:
-        active = sum(number["taken"] - number["ended"] for number in tuple(self._maps))
-        waiting = len(self._waiting) - (None in self._waiting)  # None: requests outside of `map`
-        complete = waiting >= active and not (self._rounds and self._collected)  # else what fails is sent piecemeal
-        if self._queued and (complete or len(self._queued) >= self.settings.max_requests):
+        if not self._queue:
+            return
+        complete = self._queue.stalled and not (self._rounds and self._collected)  # else what fails is sent piecemeal
+        if complete or len(self._queue) >= self.settings.max_requests:
             self._start_round()
+        elif self._hold_timer is None:
+            self._hold_timer = asyncio.get_running_loop().call_later(_MAX_HOLD_S, self._end_hold)
 
     def _end_hold(self) -> None:
         self._hold_timer = None
-        if self._rounds and self._collected:
-            self._enqueue([])
-        else:
+        if self._queue and not (self._rounds and self._collected):
             self._start_round()
+        else:
+            self._check()
 
     def _start_round(self) -> None:
         if not self._rounds:
@@ -223,8 +161,7 @@ class BatchClient(LLMClient):
         if self._hold_timer is not None:
             self._hold_timer.cancel()
             self._hold_timer = None
-        queued, self._queued = self._queued, {}
-        task = asyncio.create_task(self._round(queued))
+        task = asyncio.create_task(self._round(self._queue.take()))
         self._rounds.add(task)
         task.add_done_callback(self._end_round)
 
@@ -232,7 +169,7 @@ class BatchClient(LLMClient):
         self._rounds.discard(task)
         self._check_soon()
 
-    async def _round(self, queued: dict[str, _Pending]) -> None:
+    async def _round(self, queued: dict[str, PendingRequest]) -> None:
         """Adopt the batches of earlier runs, submit new ones, collect all, and queue what is then left."""
         try:
             async with self._submitting:
@@ -242,7 +179,7 @@ class BatchClient(LLMClient):
                 ]
                 tasks = [asyncio.create_task(self._run(batch)) for batch in batches]
         except Exception as error:
-            self._fail_all(error)
+            self._queue.fail_all(error)
             return
         adopted = {key for batch in batches for key in batch.requests}
         for requests in self._split([one.request for key, one in queued.items() if key not in adopted]):
@@ -251,7 +188,7 @@ class BatchClient(LLMClient):
         await asyncio.gather(*tasks, return_exceptions=True)  # `drain` may cancel them
         if not any(batch.id for batch in batches):  # requests of other processes, or open batches leave no room
             await asyncio.sleep(self.settings.poll_s)
-        self._enqueue(queued.values())
+        self._queue.put_back(queued.values())
 
     def _split(self, requests: Sequence[Request]) -> Iterator[dict[str, Request]]:
         """Yield the requests of each batch by key, within the limits of the server."""
@@ -284,8 +221,8 @@ class BatchClient(LLMClient):
                 error = RequestRejectedError(
                     f"{self._server.address}: {error}. The batch is not lost: the same command collects it."
                 )
-            if self._pending.keys() & batch.requests.keys():
-                self._fail_all(error)
+            if any(key in self._queue for key in batch.requests):
+                self._queue.fail_all(error)
             else:
                 logger.warning("batch %s, which no item waits for: %s", batch.id or batch.name, error)
 
@@ -311,7 +248,7 @@ class BatchClient(LLMClient):
 
     async def _submit(self, batch: _Batch) -> None:
         """Submit those of the requests that items wait for, no other process sends, and the caps leave room for."""
-        wanted = [request for key, request in batch.requests.items() if key in self._pending]
+        wanted = [request for key, request in batch.requests.items() if key in self._queue]
         opened = await self.response_cache.open_batch(batch.name, self._server.address, self.endpoint.model, wanted)
         requests = {request.key: request for request in opened}
         others = []
@@ -319,7 +256,7 @@ class BatchClient(LLMClient):
             if request.key in requests:
                 continue
             if response := self.response_cache.get(request):
-                self._resolve(request.key, response)
+                self._queue.resolve(request.key, response)
             else:
                 others.append(request)
         await self.check_orphaned_batches(others, collects=self._server.address)
@@ -332,7 +269,7 @@ class BatchClient(LLMClient):
     async def _reserve(self, batch: _Batch) -> None:
         """Reserve the batch's cost, and remove the requests that the caps leave no room for."""
         for key, request in batch.requests.items():
-            if key not in self._pending:
+            if key not in self._queue:
                 continue
             reservation = self.budget.try_reserve(request, batch=True)
             if reservation is None and not batch.reservations and not self._open:
@@ -366,8 +303,7 @@ class BatchClient(LLMClient):
         )
 
     def _line(self, request: Request) -> bytes:
-        pending = self._pending.get(request.key)
-        return request_line(request, self._server.body(request, pending.invalid if pending else 0))
+        return request_line(request, self._server.body(request, self._queue.invalid_responses(request.key)))
 
     async def _wait_until_ended(self, batch: _Batch) -> tuple[Batch, list[bytes]]:
         """Return the state of the batch at its end, and the lines of its files."""
@@ -443,40 +379,6 @@ class BatchClient(LLMClient):
             "".join(f"; {reason}: {number}" for reason, number in reasons.most_common()),
         )
         for key, outcome in outcomes.items():
-            self._resolve(key, outcome)
+            self._queue.resolve(key, outcome)
         if rejection is not None:
             raise rejection
-
-    # Waiting items
-
-    def _resolve(self, key: str, outcome: LLMResponse | Exception) -> None:
-        """Deliver an outcome to the items that wait for it, unless the request is to be resubmitted."""
-        pending = self._pending.get(key)
-        if pending is None:
-            return
-        if isinstance(outcome, RequestFailedError):
-            pending.rounds += 1
-            pending.invalid += outcome.reason in UNUSABLE_RESPONSES
-            left = pending.rounds < self.settings.rounds and pending.invalid < self.endpoint.max_invalid_responses
-            if outcome.reason in _RESUBMITTED and left:
-                return
-        self._discard(key)
-        if isinstance(outcome, LLMResponse):
-            pending.response.set_result(outcome)
-        else:
-            pending.response.set_exception(outcome)
-        for item in pending.items:
-            self._resume(item)
-
-    def _fail_all(self, error: Exception) -> None:
-        for key in list(self._pending):
-            self._resolve(key, error)
-
-    def _discard(self, key: str) -> None:
-        del self._pending[key]
-        self._queued.pop(key, None)
-
-    def _resume(self, item: object | None) -> None:
-        self._waiting[item] -= 1
-        if not self._waiting[item]:
-            del self._waiting[item]
