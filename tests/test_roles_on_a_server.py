@@ -16,6 +16,8 @@ from sage_dialog import schemas
 from sage_dialog.core.tables import from_rows, to_rows
 from sage_dialog.hooks.errors import RunRefused, RunStopped
 
+pytestmark = pytest.mark.slow
+
 OpenSession = Callable[..., KedroSession]
 KEY = "sk-not-to-be-seen-0123456789"
 DIALOGUES = 12

@@ -19,6 +19,8 @@ from sage_dialog.commands.status import status
 from sage_dialog.lineage.replay_plan import merge_trees, parameter_overrides
 from sage_dialog.lineage.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 HELLO = "sac_augmentation.system_prompts.listener=Hello."
 
 
@@ -38,7 +40,6 @@ def left(project) -> list[Path]:
     return [path for path in (project.data / "replays").rglob("*") if path.is_file()]
 
 
-@pytest.mark.slow
 def test_a_replay_is_identical_and_makes_nothing_stale(project) -> None:
     (run,) = project.runs.names()[:1]
     versions = sorted(project.data.glob("0*/*/*"))
@@ -52,7 +53,6 @@ def test_a_replay_is_identical_and_makes_nothing_stale(project) -> None:
     assert verdicts(project, "--node", "mix_plain")["run"] == run, "a replay is no run to replay"
 
 
-@pytest.mark.slow
 def test_two_replays_of_a_run_at_once_keep_their_unfinished_work(project) -> None:
     record = project.runs.load("latest")
     work = project.data / "replays" / record.run / "scratch/search/work"
@@ -134,7 +134,6 @@ def test_a_replay_reads_the_configuration_of_the_run(project) -> None:
     assert gone.exit_code == 2 and f"its configuration, {other}, no longer exists" in gone.output
 
 
-@pytest.mark.slow
 def test_a_replay_without_its_inputs_is_refused(project) -> None:
     runs = project.runs.names()
     assert invoke(project).exit_code == 2, "not confirmed"

@@ -40,6 +40,7 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
+@pytest.mark.slow
 def test_holm_equals_statsmodels() -> None:
     draw = np.random.default_rng(5)
     for size in (1, 2, 7, 40):

@@ -199,6 +199,7 @@ def test_a_pair_of_equal_replies_is_an_error(base, conversations, tmp_path) -> N
         )
 
 
+@pytest.mark.slow
 def test_group_by_length_makes_batches_of_similar_length(base, conversations, tmp_path, monkeypatch) -> None:
     import trl
 

@@ -15,6 +15,8 @@ from sage_dialog.training.dpo import preference_tune
 from sage_dialog.training.run_dir import TrainingRunDir
 from sage_dialog.training.sft import fine_tune
 
+pytestmark = pytest.mark.slow
+
 LORA = LoraSettings.from_base(r=4, alpha=8)
 CONFIG = FineTuning.from_base(learning_rate=1e-2, batch_size=2, max_steps=20, max_length=200, held_out=0.34, epochs=1.0)
 

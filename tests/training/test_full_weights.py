@@ -15,6 +15,8 @@ from sage_dialog.inference.transformers.engine import TransformersEngine
 from sage_dialog.training.dpo import preference_tune
 from sage_dialog.training.sft import fine_tune
 
+pytestmark = pytest.mark.slow
+
 CONFIG = FineTuning.from_base(learning_rate=1e-2, batch_size=2, max_steps=3, max_length=200, epochs=1.0)
 STILL = CONFIG.model_copy(update={"learning_rate": 1e-12})
 LORA = LoraSettings.from_base(r=4, alpha=8)

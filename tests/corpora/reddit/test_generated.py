@@ -290,6 +290,7 @@ def test_random_months_give_the_same_tables_and_trip_every_rule(read):
     assert sum(dialogues) > len(dialogues) * 0.8
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_months_of_hypothesis_give_the_same_tables(read, data):
@@ -349,6 +350,7 @@ def test_the_demos_months_give_the_same_tables(demo_months, read, rules):
     assert {"not_json", "bad_field", "deleted", "quote", "not_a_leaf", "few_turns"} <= found.removed.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{"workers": 2, "bucket_comments": 500}, {"bucket_comments": 30}, {}])
 def test_neither_workers_nor_buckets_change_the_tables(demo_months, fast, how):
     first, second = (

@@ -108,6 +108,7 @@ def test_the_win_rate_s_interval_covers_the_truth(true_share: float) -> None:
     assert 0.87 < covered / len(rows) < 0.93
 
 
+@pytest.mark.slow
 def test_biases_are_not_found_in_random_votes() -> None:
     draw = np.random.default_rng(23)
     votes = [
@@ -124,6 +125,7 @@ def test_biases_are_not_found_in_random_votes() -> None:
         assert len(judged) == RUNS and 0.02 < missed / RUNS < 0.07
 
 
+@pytest.mark.slow
 def test_an_effect_of_length_is_not_found_in_random_votes() -> None:
     draw = np.random.default_rng(24)
     outcomes = draw.choice(["a", "b"], size=(150, 60, 3))

@@ -71,6 +71,7 @@ def test_skill_shows_at_equal_length_with_fewer_words() -> None:
     assert row["win_rate_b"] < 0.6 and row["low"] < 1 / (1 + np.exp(-1.0)) < row["high"] and row["low"] > 0.6
 
 
+@pytest.mark.slow
 def test_the_interval_has_its_nominal_coverage() -> None:
     draw = np.random.default_rng(3)
     all_votes: list[Row] = []

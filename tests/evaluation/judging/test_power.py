@@ -42,6 +42,7 @@ def test_power_equals_the_sum_over_all_outcomes(situations: int, share: float, d
     assert sign_test_power(situations, share, decided, level) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_power_is_the_rate_of_significant_simulated_studies() -> None:
     wins_a, _, wins_b = np.random.default_rng(1).multinomial(400, [0.27, 0.4, 0.33], size=3000).T
     significant = np.mean([sign_test(a, b) <= 0.05 for a, b in zip(wins_a.tolist(), wins_b.tolist(), strict=True)])

@@ -139,6 +139,7 @@ def test_the_order_of_votes_makes_no_difference(bootstrap: Bootstrap) -> None:
     assert ranking_rows(rows, bootstrap) == ranking_rows([*rows[:10][::-1], *rows[10:][::-1]], bootstrap)
 
 
+@pytest.mark.slow
 def test_intervals_cover_known_scores_if_pairs_of_a_situation_are_dependent() -> None:
     # Each situation shifts every comparison on it, so that answers on one depend on each other.
     draw = np.random.default_rng(7)

@@ -82,6 +82,7 @@ def sentences(votes: list[Row], words: dict[str, dict[str, int]], truths: Sequen
     return {judge: [text.replace("\N{NO-BREAK SPACE}", " ") for text in texts] for judge, texts in found.items()}
 
 
+@pytest.mark.slow
 def test_judges_that_are_independent_within_each_pair_have_no_kappa() -> None:
     draw = np.random.default_rng(30)
     pooled, found = [], []
@@ -139,6 +140,7 @@ def test_a_judge_that_only_knows_the_better_policy_shows_nothing_more() -> None:
     assert second.endswith("not shown to be more than chance.")
 
 
+@pytest.mark.slow
 def test_a_judge_that_is_blind_to_length_is_not_said_to_go_by_it() -> None:
     draw = np.random.default_rng(33)
     words = lengths(draw)

@@ -44,6 +44,7 @@ def test_the_row_with_fifty_missing_is_below_its_star_with_them_too() -> None:
     assert "With 909 the test gives 4.8e-08" in PAGE.read_text()
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_output_of_the_code() -> None:
     page = PAGE.read_text()
     for table in tables().split("\n\n"):

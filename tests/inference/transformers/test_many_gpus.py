@@ -33,6 +33,7 @@ def engine(base: Policy, adapters: tuple[Policy, Policy]) -> Iterator[ManyGpuEng
     opened.close()
 
 
+@pytest.mark.slow
 def test_samples_are_those_of_one_process(engine: ManyGpuEngine, base: Policy, adapters: tuple[Policy, Policy]) -> None:
     one = TransformersEngine(base, adapters, seed=3, threads=1)
     pieces: list[str] = []
