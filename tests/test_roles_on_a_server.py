@@ -149,7 +149,7 @@ def test_a_server_that_lists_no_models_is_used_by_the_name_of_its_model(
 ) -> None:
     """Such as `transformers serve` without a cache of the hub, which answers 500."""
     server.models = ()
-    with pytest.raises(RunRefused, match=r"the server failed: .* If it runs, name it in `model:`"):
+    with pytest.raises(RunRefused, match=r"the server failed: .* Start the server, or name its model in `model:`"):
         annotate(project, "vllm")
     monkeypatch.setenv("VLLM_MODEL", "own-model")
     rows = annotate(project, "vllm")

@@ -48,7 +48,7 @@ class EndpointDataset(FactoryDataset):
             return self.build()
         except (ImportError, AttributeError, ValueError, TypeError, OSError) as error:
             # Without the cause, which may hold a key.
-            raise DatasetError(f"{self.subject}: {format_error(error)}. Correct {self.place}.") from None
+            raise DatasetError(f"{self.subject}: {format_error(error).rstrip('.')}. Correct {self.place}.") from None
 
     @abstractmethod
     def build(self) -> Any:

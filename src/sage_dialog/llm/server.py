@@ -71,7 +71,8 @@ def served_model(endpoint: Endpoint) -> str:
         found = loop.run(names())
     except (RequestFailedError, RequestRejectedError) as error:
         raise ValueError(
-            f"{server.address} does not state its model: {str(error).rstrip('.')}. If it runs, name it in `model:`."
+            f"{server.address} does not state its model: {str(error).rstrip('.')}. Start the server, or name its model "
+            "in `model:`"
         ) from None
     if len(found) != 1:
         raise ValueError(f"{server.address} has {len(found)} models; name one of them in `model:`: {', '.join(found)}")
