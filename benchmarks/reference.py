@@ -122,9 +122,11 @@ def kept_results(folder: Path) -> dict[str, list[dict[str, Any]]]:
         seeds.sort(key=lambda kept: kept["seed"])
         first = seeds[0]["parameters"]
         for kept in seeds[1:]:
+            two = f"seeds {seeds[0]['seed']} and {kept['seed']}"
             if changed := list(differences(first, kept["parameters"])):
-                two = f"seeds {seeds[0]['seed']} and {kept['seed']}"
                 raise SystemExit(f"{corpus}: {two} are of other parameters: {'; '.join(changed)}. Remove one")
+            if others := sorted(_predictors(kept) ^ _predictors(seeds[0])):
+                raise SystemExit(f"{corpus}: one of {two} lacks predictions of {', '.join(others)}. Make them again")
     return found
 
 
@@ -161,6 +163,12 @@ def _pooled(seeds: Sequence[Mapping[str, Any]], table: str) -> DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def _predictors(kept: Mapping[str, Any]) -> set[str]:
+    """Return the policies and baselines that predict labels; replies that one of them lacks would not be compared."""
+    column = kept["labels"]["columns"].index("policy")
+    return {row[column] for row in kept["labels"]["data"]}
+
+
 def _print_corpus(corpus: str, seeds: Sequence[Mapping[str, Any]], results: Mapping[str, list[dict[str, Any]]]) -> None:
     print(f"\n{corpus}, {seeds[0]['split']}: figures by seed, and of all with their interval")
     for one in seeds:
@@ -192,7 +200,7 @@ def _print_corpus(corpus: str, seeds: Sequence[Mapping[str, Any]], results: Mapp
 def _figures(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     def value(measure: str, policy: str) -> float | None:
         of = [row for row in results if (row["measure"], row["policy"], row["against"]) == (measure, policy, None)]
-        return round(of[0]["value"], 4) if of else None
+        return round(of[0]["value"], 5) if of else None
 
     def p(measure: str, against: str) -> float | None:
         of = [row for row in results if (row["measure"], row["policy"], row["against"]) == (measure, "sage_1", against)]

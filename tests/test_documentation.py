@@ -141,7 +141,7 @@ def test_the_evidence_states_the_figures_of_the_kept_results(monkeypatch: pytest
     assert spec and spec.loader
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
-    page = (PROJECT / "docs/evidence.md").read_text().replace("−", "-")
+    page = " ".join((PROJECT / "docs/evidence.md").read_text().replace("−", "-").split())
     figures = benchmark.pooled_figures(benchmark.kept_results(benchmark.RESULTS))
     assert figures
     for corpus, found in figures.items():
