@@ -82,7 +82,7 @@ def test_killed_at_random_moments_only_calls_in_flight_are_sent_again(serve: Ser
         saved = [entry["request"]["messages"] for entry in ResponseCache(tmp_path / "killed.sqlite").entries()]
         time.sleep(0.05)  # the server may still receive calls
         in_flight = [call for call in server.calls[before:] if call.body["messages"] not in saved]
-        assert len(in_flight) <= 16
+        assert len(in_flight) <= 16 + 16 // 8  # slots, and responses on their way to the disk without one
         lost += len(in_flight)
     finish(run(server, "killed"))
     assert lost > 10
