@@ -36,7 +36,7 @@ real: .venv/.installed-real ## train SmolLM2-135M on conversations of people and
 		--pipelines base,data_processing,sac_augmentation,sft,self_play,reference
 	$(BIN)/kedro sage steer --env real --policy sage_2 --situations 3
 
-test: .venv/.installed-dev ## run the tests but the slow ones, two at a time (8 to 10 minutes)
+test: .venv/.installed-dev ## run the tests but the slow ones, two at a time (8 minutes)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not slow'
 
 test-all: .venv/.installed-dev ## run all tests: whole runs, killed processes, browsers and real data, too (15 to 20 minutes)
