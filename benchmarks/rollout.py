@@ -308,7 +308,9 @@ def _bare(engine: Any, prompts: list[Any]) -> int:
     with torch.inference_mode():
         texts = [engine._policies.tokens(prompt) for prompt in prompts]
         state = SharedPrefixState(engine._model, texts, CANDIDATES, NEW)
-        token = torch.full((len(prompts) * CANDIDATES,), 5, device=state.logits.device)
+        device = state.logits.device
+        state.select(torch.arange(len(prompts), device=device).repeat_interleave(CANDIDATES))
+        token = torch.full((len(prompts) * CANDIDATES,), 5, device=device)
         for _ in range(NEW - 1):
             state.step(token)
     return len(prompts) * CANDIDATES

@@ -4,12 +4,16 @@
     python benchmarks/self_play.py --data DIR --situations 64 128 256
     python benchmarks/self_play.py --rows              # count rows that differ between shard sizes and after a kill
     python benchmarks/self_play.py --hold-form --agent sage_1   # does a search gain from blocks that always parse?
+    python benchmarks/self_play.py --branching         # gain of computing what candidates write alike once
+    python benchmarks/self_play.py --branching --data DIR --agent sage_1 --situations 4 --turns 4   # of a `make real`
     python benchmarks/self_play.py --quick             # within 50 seconds; without a demo, on a random model
 
     growth   whole searches of more and more situations: 12 turns, 16 candidates, the offline selector, shards of 32
     overlap  the same search with one and with several shards at once, and a selector with a fixed latency
     offline  the same with the offline selector, whose time must not grow
     rows     32 situations in shards of 1, 4 and 16, one to three at once; one search is killed and resumed
+    branch   the same search in turn with every candidate computed by itself and with what several have written alike
+             computed once: CPU seconds, and the share of their tokens that differ in what stands before them
     form     two searches of the largest number of situations with the turns and candidates of conf/base, with free and
              with held forms of agent and user: invalid candidates, and the chosen replies by the world's truth
 
@@ -29,7 +33,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +86,17 @@ class Bench:
             SacAugmentation.model_validate(raw).system_prompts if agent.card.blocks else {}
         )
 
+    def set_branching(self, branching: bool) -> None:
+        """Have the engine compute what several candidates have written alike once, or for each."""
+        engine: Any = self._play[0]
+        method = replace(engine._weights.method, branching=branching)
+        engine._loaded[engine._active] = engine._weights._replace(method=method)
+
+    def tokens(self, text: str) -> list[int]:
+        engine: Any = self._play[0]
+        ids: list[int] = engine._policies.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
     def search(
         self, selector: OfflineSelector | None = None, scratch: Path | None = None, **config: Any
     ) -> tuple[Tables, float]:
@@ -101,13 +117,15 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=4.0, help="seconds that the selector takes to answer")
     parser.add_argument("--rows", action="store_true", help="count rows that differ, and nothing else")
     parser.add_argument("--hold-form", action="store_true", help="compare free and held forms, and nothing else")
+    parser.add_argument("--branching", action="store_true", help="measure what branching gains, and nothing else")
+    parser.add_argument("--turns", type=int, default=12, help="messages of a dialogue")
     parser.add_argument("--killed", type=Path, help=argparse.SUPPRESS)  # the scratch folder of a search to be killed
     parser.add_argument("--threads", type=int, help="of torch; default: all cores, one with --quick")
     options = parser.parse_args()
     if options.quick and options.threads is None:  # batches are small
         options.threads = 1
     raw = _load_parameters()["self_play"]
-    turns, candidates = (4, 4) if options.quick else (12, 16)
+    turns, candidates = (4, 4) if options.quick else (options.turns, 16)
     if options.hold_form:
         turns, candidates = raw["max_turns"], raw["candidates"]
     size = {"max_turns": turns, "candidates": candidates, "shard_size": 32, "shards_at_once": 2}
@@ -120,6 +138,8 @@ def main() -> None:
         figures: dict[str, Any] = {"agent": options.agent, "turns": turns, "candidates": candidates}
         if options.hold_form:
             figures["form"] = _form(bench, options.data, max(options.situations))
+        elif options.branching:
+            figures["branching"] = _branching(bench, min(options.situations), repeats=3)
         elif options.rows:
             figures["rows"] = _rows(bench, options.data)
         else:
@@ -179,6 +199,37 @@ def _offline(bench: Bench, count: int, shard_size: int, repeats: int) -> dict[st
     ratio = statistics.median(two / one for one, two in zip(taken[1], taken[2], strict=True))
     print(f"\noffline selector, two shards at once: {ratio:.3f} times the seconds of one at a time")
     return {"ratio": round(ratio, 3), "seconds": {key: [round(s, 1) for s in each] for key, each in taken.items()}}
+
+
+def _branching(bench: Bench, count: int, repeats: int) -> dict[str, Any]:
+    """Measure the median CPU seconds of a search with and without branching, whose rows must be equal."""
+    taken: dict[bool, list[float]] = {False: [], True: []}
+    tables: list[Tables] = []
+    bench.search(situations=1)  # warm-up
+    for _ in range(repeats):
+        for branching, seconds in taken.items():
+            bench.set_branching(branching)
+            start = time.process_time()
+            tables.append(bench.search(situations=count, shards_at_once=1)[0])
+            seconds.append(time.process_time() - start)
+    differ = sum(len(_different_rows(*both)) for both in zip(tables[0], tables[1], strict=True))
+    distinct = _distinct_share(tables[1][0], bench.tokens)
+    speedup = statistics.median(one / other for one, other in zip(taken[False], taken[True], strict=True))
+    print(f"\n{count} situations: {distinct:.1%} of the candidates' tokens stand after a text of their own")
+    print(f"computed once: {speedup:.2f} times as fast; {differ} rows differ")
+    found = {"cpu_s": {str(key): [round(s, 1) for s in each] for key, each in taken.items()}, "differ": differ}
+    return {"speedup": round(speedup, 2), "distinct_tokens": round(distinct, 3), "situations": count, **found}
+
+
+def _distinct_share(candidates: DataFrame, tokens: Callable[[str], list[int]]) -> float:
+    """Return the number of different beginnings of a turn's candidates, as a share of their tokens."""
+    beginnings: set[tuple[Any, ...]] = set()
+    total = 0
+    for row in to_rows(candidates):
+        ids = tokens(row["text"])
+        total += len(ids)
+        beginnings |= {(row["situation_id"], row["turn"], *ids[:length]) for length in range(len(ids))}
+    return len(beginnings) / total
 
 
 def _rows(bench: Bench, data: Path) -> dict[str, Any]:

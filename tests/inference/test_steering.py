@@ -424,18 +424,18 @@ def test_a_steered_sample_depends_on_seed_item_and_its_index_alone(
 def test_rows_that_end_early_leave_the_others_their_places(
     engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows_seen = []
+    texts_seen = []
     steered = decoding.apply_steering
 
     def recorded(logits: torch.Tensor, states: list[GuideState | None], temperature: float) -> torch.Tensor:
-        rows_seen.append(len(states))
+        texts_seen.append(len(states))
         return steered(logits, states, temperature)
 
     expected = sample_replies(engine, BOTH)
     monkeypatch.setattr(decoding, "COMPACT_BELOW", 1.0)
     monkeypatch.setattr(decoding, "apply_steering", recorded)
     assert sample_replies(engine, BOTH) == expected
-    assert rows_seen[-1] < rows_seen[0]  # rows were dropped while others still wrote their blocks
+    assert texts_seen[-1] < max(texts_seen)  # some were dropped while others still wrote their blocks
 
 
 def test_one_steering_after_another(engine: TransformersEngine) -> None:

@@ -54,7 +54,9 @@ def adapted(model: Any) -> Any:
     return model
 
 
-def allocated(model: Any, prompts: int, longest: int, samples: int, new: int, guide: Any = None) -> int:
+def allocated(
+    model: Any, prompts: int, longest: int, samples: int, new: int, guide: Any = None, branching: bool = False
+) -> int:
     """Return the peak bytes of `decode`, by torch's profiler."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -65,7 +67,7 @@ def allocated(model: Any, prompts: int, longest: int, samples: int, new: int, gu
     draws = np.random.default_rng(0).random((prompts, samples, new))
     sampling = SamplingConfig.from_base(temperature=1.1, top_k=20, repetition_penalty=1.1, max_new_tokens=new)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        decode(model, words, draws, sampling, END, guide)
+        decode(model, words, draws, sampling, END, guide, branching=branching)
     current = peak = 0
     for event in profiled.profiler.kineto_results.events():
         if event.name() == "[memory]":
@@ -82,6 +84,7 @@ def test_the_estimate_is_a_close_upper_bound(name: str) -> None:
     for batch in ((1, 8, 1, 4), (2, 400, 2, 3), (4, 40, 16, 12), (6, 150, 4, 6), (1, 20, 48, 32)):
         found = allocated(model, *batch)
         assert found <= footprint.bytes(*batch) < 2**16 + 3 * found, batch
+        assert allocated(model, *batch, branching=True) <= footprint.bytes(*batch), batch
 
 
 def test_the_estimate_includes_steering() -> None:

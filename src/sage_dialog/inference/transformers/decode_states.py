@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class DecodeState(Protocol):
-    """The texts of the unfinished rows as the model keeps them. Row i * samples + j is sample j of prompt i.
+    """Texts as the model keeps them, one row each; at first those of the prompts.
 
     Attributes:
         logits: of the token after each prompt, (prompts, vocabulary) in float32.
@@ -28,15 +28,15 @@ class DecodeState(Protocol):
 
     logits: torch.Tensor
 
-    def keep(self, rows: torch.Tensor) -> None:
-        """Keep the given rows only, in ascending order."""
+    def select(self, rows: torch.Tensor) -> None:
+        """Continue the texts of the given rows, in this order; one that is given twice becomes two rows."""
 
     def step(self, token: torch.Tensor) -> torch.Tensor:
         """Append a token (rows,) to each row, and return the logits (rows, vocabulary) of the next one in float32."""
 
 
 StartState = Callable[["PreTrainedModel", Sequence[Sequence[int]], int, int], DecodeState]
-"""Reads prompts of a model: (model, prompts, samples per prompt, new tokens at most)."""
+"""Reads prompts of a model: (model, prompts, rows per prompt at most, new tokens at most)."""
 
 
 class SharedPrefixState:
@@ -56,15 +56,14 @@ class SharedPrefixState:
         )
         layers = tuple((layer.keys, layer.values) for layer in cache.layers)
         padding = layers[0][0].new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))[:, None, None, :]
-        slots = torch.arange(len(prompts) * samples, device=model.device)
         self.logits = output.logits[:, -1].float()
-        self._prefix = SharedPrefix(layers, padding, slots, samples)
-        self._positions = lengths.repeat_interleave(samples)[:, None]
-        self._cache = Cache(layers=[ReservedLayer(new) for _ in layers])
+        self._prefix = SharedPrefix(layers, padding, torch.arange(len(prompts), device=model.device), width=1)
+        self._positions = lengths[:, None]
+        self._cache = Cache(layers=[ReservedLayer(len(prompts) * samples, new) for _ in layers])
 
-    def keep(self, rows: torch.Tensor) -> None:
+    def select(self, rows: torch.Tensor) -> None:
         self._positions = self._positions[rows]
-        self._prefix = self._prefix.keep(rows)
+        self._prefix = self._prefix.select(rows)
         self._cache.batch_select_indices(rows)
 
     def step(self, token: torch.Tensor) -> torch.Tensor:
@@ -80,7 +79,7 @@ class SharedPrefixState:
 
 
 class RepeatedCacheState:
-    """The cache that the model itself makes for the prompts, repeated for each sample; its own attention.
+    """The cache that the model itself makes for the prompts, repeated for each row; its own attention.
 
     Raises:
         TypeError: if the model returns no cache whose rows can be repeated.
@@ -99,11 +98,9 @@ class RepeatedCacheState:
             raise TypeError(f"the cache is {type(cache).__name__}, not one of transformers' Cache")
         self._cache: Cache = cache
         self.logits = output.logits[:, -1].float()
-        # `batch_repeat_interleave`, which layers with recurrent states lack.
-        self.keep(torch.arange(len(prompts), device=model.device).repeat_interleave(samples))
 
-    def keep(self, rows: torch.Tensor) -> None:
-        self._cache.reorder_cache(rows)
+    def select(self, rows: torch.Tensor) -> None:
+        self._cache.reorder_cache(rows)  # `batch_select_indices` is not in layers with recurrent states
         if self._mask is not None:
             self._mask = self._mask[rows]
 
@@ -131,11 +128,10 @@ class RecomputedState:
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], samples: int, new: int) -> None:
         self._model = model
         self._arguments = _last_logits(model) | dict.fromkeys(accepted(model, "use_cache"), False)
-        ids = torch.tensor(prompts, device=model.device)
-        self.logits = self._forward(ids)
-        self._ids = ids.repeat_interleave(samples, dim=0)
+        self._ids = torch.tensor(prompts, device=model.device)
+        self.logits = self._forward(self._ids)
 
-    def keep(self, rows: torch.Tensor) -> None:
+    def select(self, rows: torch.Tensor) -> None:
         self._ids = self._ids[rows]
 
     def step(self, token: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The decode loop: a padded prefill, then one token per step for every unfinished row."""
+"""The decode loop: a padded prefill, then one token per step for every text that unfinished rows continue."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
 
 from sage_dialog.config import SamplingConfig
 from sage_dialog.inference.steering import Guide, GuideState
+from sage_dialog.inference.transformers.branches import branch
 from sage_dialog.inference.transformers.decode_states import SharedPrefixState, StartState
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 COMPACT_BELOW = 0.75
-"""Finished rows are dropped once less than this share of the batch is unfinished; dropping copies the cache."""
+"""Texts that no row continues are dropped once less than this share is continued; dropping copies the cache."""
 
 STEPS_BETWEEN_CHECKS = 8
 """On a GPU, the steps after which the loop looks which rows are unfinished: each look waits for the GPU."""
@@ -49,6 +49,7 @@ def decode(
     guide: Guide | None = None,
     on_token: tuple[int, Callable[[int], None]] | None = None,
     start: StartState = SharedPrefixState,
+    branching: bool = False,
 ) -> list[list[Decoded]]:
     """Sample replies to a batch of prompts.
 
@@ -62,46 +63,56 @@ def decode(
         guide: steers the replies.
         on_token: (i, callback), called with each token of row (i, 0) except the end token.
         start: reads the prompts, and keeps what later tokens need of them.
+        branching: computes what several rows have written alike once (`branches`). For a CPU: it looks at each token.
     """
-    samples = draws.shape[1]
-    batch = start(model, prompts, samples, sampling.max_new_tokens)
-    device = batch.logits.device
-    rows = torch.arange(len(prompts) * samples, device=device)
-    uniform = torch.from_numpy(draws.reshape(len(rows), -1)).to(device)
-    logits = batch.logits.repeat_interleave(samples, dim=0)
+    samples, new = draws.shape[1], sampling.max_new_tokens
+    batch = start(model, prompts, samples, new)
+    logits, device = batch.logits, batch.logits.device
     del batch.logits  # as large as the cache of a small model
-    seen = torch.zeros(len(prompts), logits.shape[1], dtype=torch.bool)
+    seen = torch.zeros(logits.shape, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
         seen[row, torch.tensor(prompt)] = True
-    seen = seen.to(device).repeat_interleave(samples, dim=0)
-    written = torch.full((len(rows), sampling.max_new_tokens), end, device=device)
+    seen = seen.to(device)
+    rows = torch.arange(len(prompts) * samples, device=device)
+    text = rows // samples  # of `logits` and all that is kept in their order, the place of each row
+    if not branching:
+        batch.select(text)
+        logits, seen, text = logits[text], seen[text], rows
+    uniform = torch.from_numpy(draws.reshape(len(rows), -1)).to(device)
+    written = torch.full((len(rows), new), end, device=device)
     log_probabilities = torch.zeros(len(rows), dtype=torch.float64, device=device)
     alive = torch.ones(len(rows), dtype=torch.bool, device=device)
-    states: list[GuideState | None] | None = None if guide is None else [guide.initial_state] * len(rows)
-    for step in range(sampling.max_new_tokens):
-        token = draw(logits, seen, uniform[rows, step], sampling, states)
-        if guide is not None and states is not None:
-            states = [
-                state and guide.next_state(state, drawn) for state, drawn in zip(states, token.tolist(), strict=True)
-            ]
+    states: list[GuideState | None] | None = None if guide is None else [guide.initial_state] * len(logits)
+    for step in range(new):
+        token = draw(logits, seen, uniform[rows, step], sampling, states, text)
         written[rows, step] = torch.where(alive, token, end)
-        log_probabilities[rows] -= cross_entropy(logits, token, reduction="none").where(alive, 0.0)
-        alive &= token != end
+        log_probabilities[rows] += (logits[text, token] - logits.logsumexp(dim=1)[text]).where(alive, 0.0)
+        alive = alive & (token != end)
         if on_token is not None:
             for drawn in token[alive & (rows == on_token[0] * samples)].tolist():
                 on_token[1](drawn)
-        if step + 1 == sampling.max_new_tokens:
+        if step + 1 == new:
             break
         unfinished = int(alive.sum()) if device.type == "cpu" or step % STEPS_BETWEEN_CHECKS == 0 else len(rows)
         if unfinished == 0:
             break
-        if unfinished < COMPACT_BELOW * len(rows):
-            kept = alive.nonzero().flatten()
-            rows, token, seen, alive = rows[kept], token[kept], seen[kept], alive[kept]
-            batch.keep(kept)
-            states = states and [states[row] for row in kept.tolist()]
-        if states is not None and not any(states):
-            states = None
+        sources: torch.Tensor | None = None
+        if branching:
+            rows, text, token, alive = rows[alive], text[alive], token[alive], alive[alive]
+            text, sources, token = branch(text, token, len(logits), end, COMPACT_BELOW)
+        elif unfinished < COMPACT_BELOW * len(rows):
+            sources = alive.nonzero().flatten()
+            rows, token, alive = rows[sources], token[sources], alive[sources]
+            text = torch.arange(len(rows), device=device)
+        if sources is not None:
+            batch.select(sources)
+            seen = seen[sources]
+            states = states and [states[source] for source in sources.tolist()]
+        if guide is not None and states is not None:
+            states = [
+                state and guide.next_state(state, drawn) for state, drawn in zip(states, token.tolist(), strict=True)
+            ]
+            states = states if any(states) else None
         if sampling.repetition_penalty != 1.0:
             seen.scatter_(1, token[:, None], True)
         logits = batch.step(token)
@@ -119,6 +130,7 @@ def draw(
     uniform: torch.Tensor,
     sampling: SamplingConfig,
     states: Sequence[GuideState | None] | None = None,
+    text: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Draw one token per row by inverse CDF, after repetition penalty, steering, temperature and top-k.
 
@@ -126,10 +138,11 @@ def draw(
     their scores, so that rounding cannot swap two tokens of nearly equal score and change the drawn one.
 
     Args:
-        logits: (rows, vocabulary).
-        seen: (rows, vocabulary), true for tokens of the prompt and the reply so far.
+        logits: (texts, vocabulary).
+        seen: (texts, vocabulary), true for tokens of the prompt and the reply so far.
         uniform: (rows,) in [0, 1).
-        states: for each row its steering, None where there is none.
+        states: for each text its steering, None where there is none.
+        text: (rows,), the text of each row; None where every row has its own.
     """
     if sampling.repetition_penalty != 1.0:
         logits = apply_repetition_penalty(logits, seen, sampling.repetition_penalty)
@@ -139,6 +152,8 @@ def draw(
     tokens, order = tokens.sort(dim=1)
     values = values.gather(1, order).double() / sampling.temperature
     cumulative = values.softmax(dim=1).cumsum(dim=1)
+    if text is not None:
+        cumulative, tokens = cumulative[text], tokens[text]
     target = uniform[:, None] * cumulative[:, -1:]
     place = torch.searchsorted(cumulative, target, right=True).clamp_(max=tokens.shape[1] - 1)
     return tokens.gather(1, place).squeeze(1)

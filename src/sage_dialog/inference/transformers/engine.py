@@ -220,6 +220,7 @@ class TransformersEngine:
         tokens = [self._policies.tokens(prompt) for prompt in prompts]
         new = sampling.max_new_tokens
         method, footprint = self._weights.method, self._weights.footprint
+        branching = method.branching and self._device.type == "cpu"  # a GPU would wait at each token
         room = (self._policies.window if method.shared_prefix else self._policies.positions) - new
         lengths = {index: len(prompt) for index, prompt in enumerate(tokens) if len(prompt) <= room}
         replies: list[list[Sample]] = [[] for _ in prompts]
@@ -241,7 +242,7 @@ class TransformersEngine:
                 end = self._policies.tokenizer.eos_token_id
                 texts = [tokens[index] for index in batch]
                 try:
-                    decoded = decode(self._model, texts, draws, sampling, end, guide, on_token, method.start)
+                    decoded = decode(self._model, texts, draws, sampling, end, guide, on_token, method.start, branching)
                 except torch.OutOfMemoryError:
                     if len(batch) == 1 or on_token is not None:
                         raise

@@ -37,16 +37,16 @@ class GraphedState(SharedPrefixState):
         self._prefix = replace(self._prefix, own_padding=self._unwritten)
         self._replay: Replay | None = None
 
-    def keep(self, rows: torch.Tensor) -> None:
+    def select(self, rows: torch.Tensor) -> None:
         self._replay = None  # its memory is free before the next capture
         self._positions = self._positions[rows]
-        self._prefix = self._prefix.keep(rows)
+        self._prefix = self._prefix.select(rows)
         self._cache.reorder_cache(rows)
 
     def step(self, token: torch.Tensor) -> torch.Tensor:
         if self._replay is None:
             self._token = token[:, None].clone()
-            self._positions = self._positions.clone()  # `keep` may leave a view
+            self._positions = self._positions.clone()  # `select` may leave a view
             if not self._cache.layers[0].is_initialized:
                 return self._advance()
             self._replay, self._logits = capture(self._advance)

@@ -50,6 +50,7 @@ class Method:
         shared_prefix: whether the attention is that of `shared_prefix`; else the model's own.
         together: whether prompts of unequal length can be in one batch.
         graphed: whether steps are CUDA graphs.
+        branching: whether a row can become two at little cost.
     """
 
     text: str
@@ -57,6 +58,7 @@ class Method:
     shared_prefix: bool = False
     together: bool = True
     graphed: bool = False
+    branching: bool = False
 
 
 METHODS = (
@@ -65,12 +67,17 @@ METHODS = (
         *(GraphedState, True),
         graphed=True,
     ),
-    Method("one copy of a prompt's keys and values for all its samples", SharedPrefixState, shared_prefix=True),
+    Method(
+        "one copy of a prompt's keys and values for all its samples",
+        SharedPrefixState,
+        shared_prefix=True,
+        branching=True,
+    ),
     Method("transformers' own cache of the prompts, repeated for each sample", RepeatedCacheState),
     Method(
         "transformers' own cache, repeated for each sample, one prompt at a time", RepeatedCacheState, together=False
     ),
-    Method("no cache, every token computes its whole text again", RecomputedState, together=False),
+    Method("no cache, every token computes its whole text again", RecomputedState, together=False, branching=True),
 )
 
 
@@ -164,12 +171,13 @@ def _distance(
     batch = method.start(model, prompts, SAMPLES, NEW)
     logits, new = torch.cat(expected), torch.tensor(continuations, device=model.device).flatten(0, 1)
     of_prompt = torch.arange(len(prompts), device=model.device).repeat_interleave(SAMPLES)
+    batch.select(of_prompt)
     distances = [_relative(batch.logits.repeat_interleave(SAMPLES, dim=0), logits[:, 0])]
     owners = [of_prompt]
     for step in range(NEW):
         if step == NEW // 2:
             kept = torch.tensor([row for row in range(len(new)) if row != 1], device=model.device)
-            batch.keep(kept)
+            batch.select(kept)
             logits, new, of_prompt = logits[kept], new[kept], of_prompt[kept]
         distances.append(_relative(batch.step(new[:, step]), logits[:, step + 1]))
         owners.append(of_prompt)

@@ -21,13 +21,14 @@ IMPLEMENTATION = "sage_shared_prefix"
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """The prompts of a batch, and the sample slots that are unfinished.
+    """The prompts of a batch, and the rows that continue them.
 
     Attributes:
         layers: keys and values of each layer, both (prompts, kv_heads, length, head_dim).
         padding: (prompts, 1, 1, length), minus infinity on padding and zero elsewhere.
-        slots: (rows,), for each row prompt * width + its slot, ascending.
-        width: sample slots per prompt.
+        slots: (rows,), for each row prompt * width + its slot.
+        width: slots per prompt.
+        full: whether rows and slots are the same.
         own_padding: (own tokens,), minus infinity where the rows' cache is not written yet; None where all of it is.
     """
 
@@ -35,13 +36,14 @@ class SharedPrefix:
     padding: torch.Tensor
     slots: torch.Tensor
     width: int
+    full: bool = True
     own_padding: torch.Tensor | None = None
 
     def spread(self, rows: torch.Tensor) -> torch.Tensor:
         """Reshape (rows, kv_heads, group, x) to (prompts, kv_heads, width * group, x), with zeros in free slots."""
         _, heads, group, last = rows.shape
         prompts = len(self.padding)
-        if len(rows) < prompts * self.width:
+        if not self.full:
             rows = rows.new_zeros(prompts * self.width, heads, group, last).index_copy_(0, self.slots, rows)
         grouped = rows.view(prompts, self.width, heads, group, last).transpose(1, 2)
         return grouped.reshape(prompts, heads, self.width * group, last)
@@ -51,51 +53,56 @@ class SharedPrefix:
         prompts, heads, _, last = spread.shape
         rows = spread.view(prompts, heads, self.width, group, last).transpose(1, 2)
         rows = rows.reshape(prompts * self.width, heads, group, last)
-        return rows if len(self.slots) == len(rows) else rows.index_select(0, self.slots)
+        return rows if self.full else rows.index_select(0, self.slots)
 
-    def keep(self, rows: torch.Tensor) -> SharedPrefix:
-        """Keep the given rows only; unused prompts and slots are dropped."""
-        prompt = self.slots[rows] // self.width
-        alive, place = torch.unique_consecutive(prompt, return_inverse=True)
-        slot_of_row = torch.arange(len(rows), device=rows.device) - torch.searchsorted(prompt, alive)[place]
-        width = int(slot_of_row.max()) + 1
-        kept = replace(self, slots=place * width + slot_of_row, width=width)
+    def select(self, rows: torch.Tensor) -> SharedPrefix:
+        """Return the prompts of the given rows, with a slot for each row."""
+        alive, place, counts = torch.unique(self.slots[rows] // self.width, return_inverse=True, return_counts=True)
+        by_prompt = place.argsort(stable=True)
+        slot = torch.empty_like(place)
+        slot[by_prompt] = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[place[by_prompt]]
+        width = int(counts.max())
+        slots = place * width + slot
+        full = len(rows) == len(alive) * width and bool((slots[1:] > slots[:-1]).all())
+        selected = replace(self, slots=slots, width=width, full=full)
         if len(alive) == len(self.padding):
-            return kept
+            return selected
         layers = tuple((keys[alive], values[alive]) for keys, values in self.layers)
-        return replace(kept, layers=layers, padding=self.padding[alive])
+        return replace(selected, layers=layers, padding=self.padding[alive])
 
 
 class ReservedLayer(DynamicLayer):
-    """A cache layer with memory reserved once, so that no step copies earlier ones.
+    """A cache layer with memory reserved once, so that neither steps nor new rows copy what others hold.
 
-    Holds (rows, kv_heads, tokens so far, head_dim). Each step adds one token, `length` at most.
+    Holds (rows, kv_heads, tokens so far, head_dim). Each step adds one token.
+
+    Args:
+        rows, length: at most.
     """
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, rows: int, length: int) -> None:
         super().__init__()
-        self._length = length
+        self._rows, self._length = rows, length
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        filled = self.get_seq_length()
+        filled, rows = self.get_seq_length(), len(key_states)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            rows, heads, _, dim = key_states.shape
-            self._reserved = key_states.new_empty(2, rows, heads, self._length, dim)
-        self._reserved[0, :, :, filled] = key_states[:, :, 0]
-        self._reserved[1, :, :, filled] = value_states[:, :, 0]
-        self.keys, self.values = self._reserved[:, :, :, : filled + 1]
+            _, heads, _, dim = key_states.shape
+            self._reserved = key_states.new_empty(2, self._rows, heads, self._length, dim)
+        self._reserved[0, :rows, :, filled] = key_states[:, :, 0]
+        self._reserved[1, :rows, :, filled] = value_states[:, :, 0]
+        self.keys, self.values = self._reserved[:, :rows, :, : filled + 1]
         return self.keys, self.values
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         if self.is_initialized:
             filled = self.get_seq_length()
-            kept = self._reserved[:, indices, :, :filled]
-            self._reserved = kept.new_empty(*kept.shape[:3], self._length, kept.shape[4])
-            self._reserved[:, :, :, :filled] = kept
-            self.keys, self.values = self._reserved[:, :, :, :filled]
+            moved = (indices != torch.arange(len(indices), device=indices.device)).nonzero().flatten()
+            self._reserved[:, moved, :, :filled] = self._reserved[:, indices[moved], :, :filled]
+            self.keys, self.values = self._reserved[:, : len(indices), :, :filled]
 
 
 def shared_prefix_attention(
