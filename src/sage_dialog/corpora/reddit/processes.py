@@ -68,7 +68,7 @@ def _run_in_worker(function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
 
 @contextmanager
 def system_memory() -> Iterator[None]:
-    """Let Arrow allocate from the system's allocator, which reuses freed blocks, and return them to the kernel at the end.
+    """Let Arrow allocate from the system's allocator, which reuses freed blocks; the kernel gets them at the end.
 
     Arrow's own allocator returns each at once, and the kernel clears them again: a tenth of the run time.
     """
