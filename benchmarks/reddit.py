@@ -23,9 +23,8 @@ the smaller ones of the two data sets.
 `--scale` reads generated months of these sizes; `3000000x10` is ten months with the content of one, which are read
 separately (`same_month`). It measures CPU seconds, beside those of the parser alone (Zstandard and Arrow's JSON reader
 on the same blocks): of one worker without imports, in turn with the parser and three times each, and of many months all
-seconds of two workers. These also give the
-peak memory of the main process and of the largest worker, and the bytes in the scratch folder. Goal: at most 1.3 times
-the parser's seconds.
+seconds of two workers. These also give the peak memory of the main process and of the largest worker, and the bytes in
+the scratch folder. Goal: at most 1.3 times the parser's seconds.
 """
 
 from __future__ import annotations

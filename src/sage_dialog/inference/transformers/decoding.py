@@ -66,6 +66,7 @@ def decode(
         branching: computes what several rows have written alike once (`branches`). For a CPU: it looks at each token.
     """
     samples, new = draws.shape[1], sampling.max_new_tokens
+    branching = branching and samples > 1
     batch = start(model, prompts, samples, new)
     logits, device = batch.logits, batch.logits.device
     del batch.logits  # as large as the cache of a small model
