@@ -72,11 +72,10 @@ def test_replies_are_those_of_plain_forwards(kind: str) -> None:
     if kind in METHODS:
         assert (method.start, method.together) == METHODS[kind]
     batches = [[0, 1]] if method.together else [[0], [1]]
-    replies = [
-        rows
-        for batch in batches
-        for rows in decode(model, [PROMPTS[i] for i in batch], DRAWS[batch], SAMPLING, end=-1, start=method.start)
-    ]
+    replies: list[Any] = []
+    for batch in batches:
+        prompts, how = [PROMPTS[i] for i in batch], {"start": method.start, "branching": method.branching}
+        replies += decode(model, prompts, DRAWS[batch], SAMPLING, end=-1, **how)
     model.set_attn_implementation(own_attention)
     for prompt, rows, draws in zip(PROMPTS, replies, DRAWS, strict=True):
         for row, uniform in zip(rows, draws, strict=True):
